@@ -1,0 +1,435 @@
+"""The command line: each subcommand is a thin layer over the public API, in the order of the story."""
+
+import importlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from rich.table import Table
+
+from agents import settings as chapters
+from agents.display import console, size
+
+WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+"""Names of the stories that have presets of their own; any other environment id uses the general ones."""
+PRESETS = Path(__file__).parent / "presets"
+Preset = Literal["quick", "standard", "paper"]
+
+EPILOG = """The story: collect, encode, remember, dream, evolve.
+  worldmodel run car-racing --preset quick            all of it, in minutes
+  worldmodel collect CarRacing --out runs/mine        or chapter by chapter, on one run folder
+  worldmodel train vae runs/mine
+  worldmodel train memory runs/mine
+  worldmodel evolve runs/mine --where dream
+  worldmodel dream runs/mine
+  worldmodel evaluate runs/mine
+The same command with the same folder continues what was stopped. Every command has --help."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Where and how.
+
+    Args:
+        seed: of everything.
+        workers: processes that play the game.
+    """
+
+    seed: int = 1
+    workers: int = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0, 1 where a check failed, 2 for bad input, 130 after Ctrl-C."""
+    words = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
+    parser = build_parser(words)
+    parsed = parser.parse_args(words)
+    name = parsed.command
+    options = parsed[name]
+    if name == "train":
+        name = f"train {options.command}"
+        options = options[options.command]
+    try:
+        return COMMANDS[name][1](options) or 0
+    except (ValueError, ImportError) as error:
+        console.print(f"worldmodel {name}: {error}", style="red", markup=False)
+        return 2
+    except OSError as error:
+        console.print(f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False)
+        return 2
+    except RuntimeError as error:
+        from rollouts import WorkerDied
+
+        if not isinstance(error, WorkerDied):
+            raise
+        console.print(f"worldmodel {name}: {error}", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        words = ["worldmodel", *(sys.argv[1:] if arguments is None else arguments)]
+        console.print(f"Stopped. What was finished is kept; to go on: {' '.join(words)}", markup=False)
+        return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def build_parser(words: list[str]) -> ArgumentParser:
+    """The parser; ``words`` are looked at for ``--preset``, which sets defaults."""
+    parser = ArgumentParser(
+        prog="worldmodel", description="World models: collect, encode, remember, dream, evolve.", epilog=EPILOG
+    )
+    parser.formatter_class = _Formatter
+    parser.add_argument("--version", action="version", version=f"worldmodel {metadata.version('worldmodel')}")
+    commands = parser.add_subcommands(dest="command", required=True)
+    trains = ArgumentParser(description="Train a part of the world model on a run folder's rollouts.")
+    trained = trains.add_subcommands(dest="command", required=True)
+    for name, (build, _) in COMMANDS.items():
+        sub = ArgumentParser(description=(build.__doc__ or "").strip())
+        sub.formatter_class = _Formatter
+        build(sub)
+        _apply_preset(sub, name, words)
+        help_line = (build.__doc__ or "").strip().splitlines()[0]
+        if name.startswith("train "):
+            trained.add_subcommand(name.split()[1], sub, help=help_line)
+            if len(trained.choices) == 1:
+                commands.add_subcommand("train", trains, help="Train the VAE or the memory.")
+        else:
+            commands.add_subcommand(name, sub, help=help_line)
+    return parser
+
+
+def _apply_preset(parser: ArgumentParser, name: str, words: list[str]) -> None:
+    """Make the values of the preset asked for the defaults of ``worldmodel run``."""
+    if name != "run" or not words or words[0] != "run":
+        return
+    world = next((word for word in words[1:] if not word.startswith("-") and word in WORLDS), "any")
+    preset = "standard"
+    for at, word in enumerate(words):
+        if word == "--preset" and at + 1 < len(words):
+            preset = words[at + 1]
+        elif word.startswith("--preset="):
+            preset = word.partition("=")[2]
+    path = PRESETS / f"{world}.{preset}.yaml"
+    if path.exists():
+        for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            flat = {f"{key}.{part}": number for part, number in value.items()} if key in _CHAPTERS else {key: value}
+            parser.set_defaults(flat)
+
+
+_CHAPTERS = ("collect", "vae", "memory", "dream", "game", "test")
+
+
+# run ------------------------------------------------------------------------------------------------------------------
+
+
+def build_run(parser: ArgumentParser) -> None:
+    """Tell the whole story on one environment: collect, train, evolve in dreams and in the game, test, report.
+
+    WORLD is car-racing, mario, or any Gymnasium id whose environment shows pixels. The same command continues a run
+    that was stopped.
+    """
+    parser.add_argument("world", type=str, help="car-racing, mario, or an environment id")
+    parser.add_argument("--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: days")
+    parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/WORLD-PRESET)")
+    parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
+    parser.add_class_arguments(chapters.RunSettings, skip={"env"})
+
+
+def run(options: Namespace) -> None:
+    """Tell the story."""
+    from agents import story
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(chapters.RunSettings)
+    names = chapters.RunSettings.__dataclass_fields__
+    given = {name: options[name] for name in names if name != "env"}
+    built = parser.instantiate(Namespace(env=WORLDS.get(options.world, options.world), **given))
+    settings = chapters.RunSettings(**{name: built[name] for name in names})
+    chapters.check(settings)
+    slug = options.world.replace("/", "-").replace(":", "-")
+    folder = Path(options.out or f"runs/{slug}-{options.preset}")
+    _known(settings.env, settings.env_options | settings.test_options)
+    story.tell(settings, folder)
+    told = story.Run(folder)
+    table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
+    for row in story.summary(told):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"Report: {folder / 'report.html'}", markup=False)
+    console.print(f"Next: worldmodel dream {folder}", markup=False)
+
+
+# collect --------------------------------------------------------------------------------------------------------------
+
+
+def build_collect(parser: ArgumentParser) -> None:
+    """Collect episodes of an environment into a run folder."""
+    parser.add_argument("env", type=str, help="CarRacing, SuperMarioBros-1-1, or any Gymnasium id with pixels")
+    parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/ENV)")
+    parser.add_argument("--env_options", type=dict[str, Any], default={}, help="arguments of envs.make, as JSON")
+    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+    parser.add_class_arguments(chapters.Collecting)
+    parser.add_class_arguments(Common)
+
+
+def collect(options: Namespace) -> None:
+    """Collect."""
+    import rollouts
+    from agents import story
+
+    settings = _settings(chapters.Collecting, options)
+    env = WORLDS.get(options.env, options.env)
+    _known(env, options.env_options)
+    if options.workers < 1:
+        raise ValueError(f"workers must be at least 1, got {options.workers}")
+    run = story.Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
+    if settings.policy in story.POLICIES:
+        plan = rollouts.estimate(
+            *(env, story.POLICIES[settings.policy], settings.episodes),
+            **{"workers": options.workers, "out": run.rollouts, "max_steps": settings.max_steps},
+            **{"env_options": options.env_options},
+        )
+        console.print(str(plan), markup=False)
+    with run.locked():
+        store = story.collect(run, env, settings, options.seed, options.workers, options.env_options)
+    console.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts}", markup=False)
+    console.print(f"Next: worldmodel train vae {run.folder}", markup=False)
+
+
+# train ----------------------------------------------------------------------------------------------------------------
+
+
+def build_train_vae(parser: ArgumentParser) -> None:
+    """Train the VAE on a run folder's frames."""
+    _add_run(parser)
+    parser.add_class_arguments(chapters.Seeing)
+    parser.add_argument("--seed", type=int, default=1, help="of everything")
+
+
+def train_vae(options: Namespace) -> None:
+    """Train the eye."""
+    from agents import story
+
+    run = story.Run(Path(options.run))
+    with run.locked():
+        story.train_vae(run, _settings(chapters.Seeing, options), options.seed)
+    console.print(f"VAE in {run.folder / 'vae'}", markup=False)
+    console.print(f"Next: worldmodel train memory {run.folder}", markup=False)
+
+
+def build_train_memory(parser: ArgumentParser) -> None:
+    """Train the memory on a run folder's encoded frames."""
+    _add_run(parser)
+    parser.add_class_arguments(chapters.Remembering)
+    parser.add_argument("--seed", type=int, default=1, help="of everything")
+
+
+def train_memory(options: Namespace) -> None:
+    """Train the memory."""
+    from agents import story
+
+    run = story.Run(Path(options.run))
+    with run.locked():
+        story.train_memory(run, _settings(chapters.Remembering, options), options.seed)
+    console.print(f"World model in {run.world_folder}", markup=False)
+    console.print(f"Next: worldmodel evolve {run.folder} --where dream", markup=False)
+
+
+# evolve ---------------------------------------------------------------------------------------------------------------
+
+
+def build_evolve(parser: ArgumentParser) -> None:
+    """Evolve a controller on a run folder's world model, in dreams or in the real game."""
+    _add_run(parser)
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="where the controllers live")
+    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_class_arguments(chapters.GameEvolving, "game")
+    parser.add_class_arguments(chapters.DreamEvolving, "dream")
+    parser.add_class_arguments(Common)
+
+
+def evolve(options: Namespace) -> None:
+    """Evolve."""
+    from agents import story
+
+    run = story.Run(Path(options.run))
+    kind, nested = (
+        (chapters.GameEvolving, options.game) if options.where == "game" else (chapters.DreamEvolving, options.dream)
+    )
+    settings: Any = _settings(kind, nested)
+    with run.locked():
+        if options.where == "dream":
+            story.evolve_dream(run, settings, options.seed)
+        else:
+            env, env_options = _game(run, options.env)
+            story.evolve_game(run, env, settings, options.seed, options.workers, env_options)
+    console.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
+    console.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
+
+
+# dream ----------------------------------------------------------------------------------------------------------------
+
+
+def build_dream(parser: ArgumentParser) -> None:
+    """Dream on from a real episode under its own actions, and film it beside reality."""
+    _add_run(parser)
+    parser.add_argument("--episode", type=int, default=0, help="which stored episode")
+    parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
+    parser.add_argument("--steps", type=int, default=300, help="steps to dream")
+    parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+
+
+def dream(options: Namespace) -> None:
+    """Dream."""
+    from agents import pictures, story
+    from agents.report import film
+
+    run = story.Run(Path(options.run))
+    world, store = run.world(), run.store()
+    if not 0 <= options.episode < len(store):
+        raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
+    if options.steps < 1:
+        raise ValueError(f"steps must be at least 1, got {options.steps}")
+    episode = store.episode(options.episode)
+    shots = film(world, episode.first(options.start + options.steps), options.temperature, options.seed, options.start)
+    name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
+    for suffix, write in ((".mp4", pictures.write_mp4), (".gif", pictures.write_gif)):
+        path = run.folder / "media" / f"{name}{suffix}"
+        write(path, shots)
+        console.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+
+
+# evaluate -------------------------------------------------------------------------------------------------------------
+
+
+def build_evaluate(parser: ArgumentParser) -> None:
+    """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
+    _add_run(parser)
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
+    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_class_arguments(chapters.Testing)
+    parser.add_argument("--workers", type=int, default=2, help="processes that play the game")
+
+
+def evaluate(options: Namespace) -> None:
+    """Evaluate."""
+    from agents import story
+    from agents.agent import Agent
+    from agents.display import bar
+    from agents.evaluation import evaluate as test
+
+    run = story.Run(Path(options.run))
+    settings = _settings(chapters.Testing, options)
+    agent = Agent(run.world(), run.controller(options.where))
+    env, env_options = _game(run, options.env)
+    with bar(f"test in {env}", "episodes") as progress:
+        report = test(
+            *(agent, env, settings.episodes, settings.seed),
+            **{"workers": options.workers, "env_options": env_options, "max_steps": settings.max_steps},
+            **{"policy_name": options.where, "progress": progress},
+        )
+    path = run.folder / "tests" / f"{options.where}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
+    report.save(path)
+    console.print(f"{report}\n{path}", markup=False)
+
+
+# doctor, inspect ------------------------------------------------------------------------------------------------------
+
+
+def build_doctor(parser: ArgumentParser) -> None:
+    """Say what is installed, which device there is, whether each game shows frames, and what to do where it fails."""
+
+
+def doctor(options: Namespace) -> int:
+    """Examine."""
+    from agents.doctor import examine
+
+    table = Table("what", "state", "to do")
+    findings = examine()
+    for finding in findings:
+        table.add_row(finding.what, f"[{'green' if finding.good else 'red'}]{finding.state}", finding.cure)
+    console.print(table)
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def build_inspect(parser: ArgumentParser) -> None:
+    """Describe a store, a world model, an agent, or a run."""
+    parser.add_argument("path", type=str, help="the folder")
+
+
+def inspect(options: Namespace) -> None:
+    """Describe."""
+    from agents.doctor import describe
+
+    table = Table("what", "value", show_header=False)
+    for what, value in describe(Path(options.path)):
+        table.add_row(what, value)
+    console.print(table)
+
+
+# shared ---------------------------------------------------------------------------------------------------------------
+
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int | None]]] = {
+    "run": (build_run, run),
+    "collect": (build_collect, collect),
+    "train vae": (build_train_vae, train_vae),
+    "train memory": (build_train_memory, train_memory),
+    "evolve": (build_evolve, evolve),
+    "dream": (build_dream, dream),
+    "evaluate": (build_evaluate, evaluate),
+    "inspect": (build_inspect, inspect),
+    "doctor": (build_doctor, doctor),
+}
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+
+
+def _settings(kind: type, options: Namespace) -> Any:
+    """Build a settings dataclass from parsed options, and check it."""
+    built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+    chapters.check(built)
+    return built
+
+
+def _known(env: str, env_options: dict[str, Any]) -> None:
+    """Make the environment once, so that a wrong id or option is told before anything starts."""
+    import envs
+
+    envs.make(env, **env_options).close()
+
+
+def _game(run: Any, env: str | None) -> tuple[str, dict[str, Any]]:
+    """The environment that a run's rollouts come from, or the one asked for, with the same options."""
+    store = run.store()
+    options = dict(store.metadata.get("env_options") or {})
+    return WORLDS.get(env, env) if env else store.env, options
+
+
+class _Formatter(importlib.import_module("jsonargparse").DefaultHelpFormatter):  # type: ignore[misc]
+    """Help that keeps the line breaks of descriptions."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line.strip() if line[:2] != "  " else indent + line for line in text.splitlines())
+
+
+_ = os, size
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The report of a run: one HTML page with curves, pictures, films, scores, settings and times.
+
+Start reading at `write_report`. Everything on the page comes from files in the run folder.
+"""
+
+import base64
+import html
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import envs
+from agents import pictures
+from agents.agent import Agent
+from agents.display import bar, duration
+from agents.settings import RunSettings
+from agents.story import Run
+from rollouts.dream import decode, dream_along
+from rollouts.episode import Episode, play
+from worldmodel import WorldModel
+from worldmodel.batches import frames_to_float
+from worldmodel.checkpoints import atomic
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; } img, video { max-width: 100%; }
+table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; }
+figcaption, .note { color: #555; font-size: .9rem; }
+"""
+FILM_STEPS = 200
+"""Steps of the films."""
+
+
+def write_report(run: Run, settings: RunSettings) -> Path:
+    """Write ``report.html`` and ``media/`` into the run folder, and the agent into ``agent/``; returns the page's path."""
+    world, reports = run.world(), run.reports()
+    best = "game" if "game" in reports else "dream" if "dream" in reports else None
+    if best:
+        agent = Agent(world, run.controller(best))
+        agent.save(run.folder / "agent")
+        reports[best].save(run.folder / "agent" / "report.json")
+    with bar("films and plots", "pictures") as progress:
+        sections = [_scores(run), _curves(run)]
+        progress(1, 3, "")
+        sections.append(_pictures(run, world, settings, best))
+        progress(2, 3, "")
+        sections += [_times(run), _settings(settings)]
+        progress(3, 3, "")
+    title = f"{settings.env}: a world model"
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>'
+        + "".join(sections)
+        + "</html>\n"
+    )
+    with atomic(run.folder / "report.html") as aside:
+        aside.write_text(page, encoding="utf-8")
+    return run.folder / "report.html"
+
+
+def film(
+    world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start: int | None = None
+) -> np.ndarray:
+    """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
+    if len(episode) < 2:
+        raise ValueError(f"episode must have at least 2 steps to dream along, got {len(episode)}")
+    start = min(32, len(episode) // 2) if start is None else start
+    frames = torch.from_numpy(episode.frames)
+    with torch.no_grad():
+        latents = torch.cat([world.vae.encode(frames_to_float(part)).loc for part in frames.split(256)])
+    dreamed, _ = dream_along(world, latents, action_inputs(world, episode.actions), start, 1, temperature, seed)
+    shown = episode.frames[start:]
+    return pictures.side_by_side(
+        *(pictures.enlarge(part) for part in (shown, decode(world, latents[start:]), decode(world, dreamed[0])))
+    )
+
+
+def action_inputs(world: WorldModel, actions: np.ndarray) -> torch.Tensor:
+    """Stored actions as the memory's inputs: one-hot if discrete."""
+    if not world.discrete:
+        return torch.from_numpy(np.asarray(actions, np.float32))
+    return torch.nn.functional.one_hot(torch.from_numpy(np.asarray(actions)).long(), world.actions).float()
+
+
+def _scores(run: Run) -> str:
+    rows = []
+    for name, report in run.reports().items():
+        flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
+        cells = (report.mean, report.std, report.stderr)
+        numbers = "".join(f'<td class="number">{value:.1f}</td>' for value in cells)
+        rows.append(f'<tr><td>{name}</td>{numbers}<td class="number">{report.n}</td><td class="number">{flag}</td></tr>')
+    if not rows:
+        return ""
+    reports = run.reports()
+    first = next(iter(reports.values()))
+    plot = _image(pictures.histogram({name: report.returns for name, report in reports.items()}), "returns")
+    return (
+        "<h2>Scores</h2><table><tr><th>controller</th><th>mean</th><th>standard deviation</th><th>standard error</th>"
+        f"<th>episodes</th><th>flag</th></tr>{''.join(rows)}</table>"
+        f'<p class="note">Whole episodes of {html.escape(first.env)} with seeds {first.seeds[0]} to {first.seeds[-1]}, '
+        f"never used in training. {html.escape(first.hardware)}.</p>{plot}"
+    )
+
+
+def _curves(run: Run) -> str:
+    parts = ["<h2>Learning</h2>"]
+    vae = _rows(run.folder / "vae" / "metrics.jsonl")
+    if vae:
+        lines = _losses(vae, "loss")
+        parts.append(_image(pictures.curves(lines, "update", "VAE loss (nats a frame)"), "VAE"))
+    memory = _rows(run.folder / "memory" / "metrics.jsonl")
+    if memory:
+        floor = posterior_entropy(run)
+        parts.append(
+            _image(
+                pictures.curves(
+                    _losses(memory, "nll"),
+                    "update",
+                    "-log p(next latent) (nats a frame)",
+                    {"posterior entropy: the floor for sampled targets": floor} if math.isfinite(floor) else None,
+                ),
+                "memory",
+            )
+        )
+    for where in ("dream", "game"):
+        rows = _rows(run.folder / f"evolve-{where}" / "metrics.jsonl")
+        if rows:
+            x = [row["generation"] for row in rows]
+            series = {name: (x, [row[name] for row in rows]) for name in ("mean", "max")}
+            tested = [row for row in rows if "check" in row]
+            if tested:
+                series["mean tested on fresh seeds"] = (
+                    [row["generation"] for row in tested],
+                    [row["check"] for row in tested],
+                )
+            label = "return in the dream" if where == "dream" else "return in the game"
+            parts.append(_image(pictures.curves(series, "generation", label), f"evolution, {where}"))
+    return "".join(parts)
+
+
+def posterior_entropy(run: Run) -> float:
+    """Mean differential entropy of q(z|x) over the stored frames, in nats: no model of sampled targets goes below it."""
+    world = run.world()
+    latents = run.store().latents(world.vae)
+    total, count = 0.0, 0
+    for index in range(len(latents)):
+        logvar = np.asarray(latents.episode(index).logvar, np.float64)
+        total += float(0.5 * (math.log(2 * math.pi) + 1 + logvar).sum())
+        count += len(logvar)
+    return total / count if count else math.nan
+
+
+def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> str:
+    media = run.folder / "media"
+    frames = run.store().episode(0).frames
+    shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
+    with torch.no_grad():
+        rebuilt = decode(world, world.vae.encode(frames_to_float(shown)).loc)
+    pictures.write_png(media / "reconstructions.png", pictures.png(pictures.grid([shown.numpy(), rebuilt])))
+    parts = [
+        "<h2>Pictures</h2><figure>",
+        _image((media / "reconstructions.png").read_bytes(), "reconstructions"),
+        "<figcaption>Above: frames of the game. Below: the same after the VAE's 32 numbers.</figcaption></figure>",
+    ]
+    options = settings.env_options | settings.test_options
+    env = envs.make(settings.env, **options)
+    try:
+        if best:
+            episode = play(env, Agent(world, run.controller(best)), settings.test.seed - 1, max_steps=FILM_STEPS)
+        else:
+            episode = run.store().episode(0)
+    finally:
+        env.close()
+    if len(episode) >= 2:
+        shots = film(world, episode)
+        pictures.write_mp4(media / "dream-beside-reality.mp4", shots)
+        pictures.write_gif(media / "dream-beside-reality.gif", shots[::2, ::2, ::2])
+        parts.append(
+            '<figure><video src="media/dream-beside-reality.mp4" controls loop muted autoplay></video><figcaption>Left: '
+            "the game. Middle: its reconstruction. Right: the dream, which saw only the first frame and the steps "
+            "before it, and from then on only the actions.</figcaption></figure>"
+        )
+    return "".join(parts)
+
+
+def _times(run: Run) -> str:
+    timings = run.timings()
+    rows = "".join(f'<tr><td>{name}</td><td class="number">{duration(s)}</td></tr>' for name, s in timings.items())
+    steps = {
+        where: sum(row.get("steps", 0) + row.get("check_steps", 0) for row in _rows(run.folder / where / "metrics.jsonl"))
+        for where in ("evolve-dream", "evolve-game")
+    }
+    note = f"Steps: {run.store().steps:,} collected, {steps['evolve-dream']:,} dreamed, {steps['evolve-game']:,} played."
+    total = duration(sum(timings.values()))
+    return f'<h2>Wall clock</h2><table>{rows}<tr><th>total</th><th>{total}</th></tr></table><p class="note">{note}</p>'
+
+
+def _settings(settings: RunSettings) -> str:
+
+
+    plain = yaml.safe_dump(asdict(settings), sort_keys=False)
+    return f"<h2>Settings</h2><pre>{html.escape(plain)}</pre>"
+
+
+def _losses(rows: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:
+    x = [row["update"] for row in rows]
+    return {kind.replace("_", "-"): (x, [row[kind][part] for row in rows]) for kind in ("train", "held_out")}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _image(content: bytes, alternative: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,199 @@
+"""Every setting of a run, stage by stage, with the defaults of the ``standard`` preset.
+
+The command line turns these dataclasses into flags and YAML; a run folder keeps the resolved values in ``config.yaml``.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """Real episodes to learn from.
+
+    Args:
+        episodes: episodes to collect.
+        policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or the folder of
+            an agent.
+        max_steps: cut an episode after this many steps; None: when the environment ends it.
+        exploration: noise on an agent's actions, so that its episodes differ.
+    """
+
+    episodes: int = 200
+    policy: str = "smooth"
+    max_steps: int | None = None
+    exploration: float = 0.1
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """Training of the VAE.
+
+    Args:
+        latent: latent dimensions.
+        free_bits: nats of KL divergence per dimension that cost nothing.
+        updates: gradient steps.
+        batch: frames a step.
+        lr: peak learning rate.
+        patience: stop after this many checks without a better held-out loss; None: never.
+    """
+
+    latent: int = 32
+    free_bits: float = 0.5
+    updates: int = 10_000
+    batch: int = 64
+    lr: float = 1e-3
+    patience: int | None = 20
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """Training of the memory.
+
+    Args:
+        model: "frmdn" (with a normalizing flow) or "rmdn" (without).
+        hidden: width of the LSTM.
+        mixtures: components of the Gaussian mixture.
+        rank: R of the precision D + U U^T.
+        couplings: affine couplings of the flow (frmdn).
+        conditional: whether the flow sees the hidden state (frmdn).
+        targets: next latents drawn from the posterior ("sample") or its mean ("mean").
+        updates: gradient steps.
+        batch: sequences a step.
+        length: steps of a sequence.
+        lr: peak learning rate.
+        patience: stop after this many checks without a better held-out loss; None: never.
+    """
+
+    model: Literal["frmdn", "rmdn"] = "frmdn"
+    hidden: int = 256
+    mixtures: int = 5
+    rank: int = 0
+    couplings: int = 2
+    conditional: bool = False
+    targets: Literal["sample", "mean"] = "sample"
+    updates: int = 10_000
+    batch: int = 32
+    length: int = 32
+    lr: float = 1e-3
+    patience: int | None = 20
+
+
+@dataclass(frozen=True)
+class DreamEvolving:
+    """Evolution inside the dream.
+
+    Args:
+        generations: generations; 0 leaves this stage out.
+        population: members of a generation.
+        dreams: dreams for each member.
+        horizon: steps of a dream.
+        temperature: above 1 makes the dream less certain, and harder to exploit.
+        sigma: first standard deviation of the search.
+    """
+
+    generations: int = 60
+    population: int = 64
+    dreams: int = 16
+    horizon: int = 300
+    temperature: float = 1.15
+    sigma: float = 0.1
+
+
+@dataclass(frozen=True)
+class GameEvolving:
+    """Evolution in the real game.
+
+    Args:
+        generations: generations; 0 leaves this stage out.
+        population: members of a generation.
+        episodes: episodes for each member, the same for all.
+        patience: give up an episode after this many steps without a reward above zero; None: never.
+        max_steps: cut an episode here.
+        sigma: first standard deviation of the search.
+        check_every: generations between tests of the mean on fresh seeds.
+        check_episodes: episodes of such a test.
+        target: stop when a test's mean return reaches this; None: never.
+        lanes: environments that a worker steps in lockstep.
+    """
+
+    generations: int = 100
+    population: int = 32
+    episodes: int = 3
+    patience: int | None = None
+    max_steps: int | None = None
+    sigma: float = 0.1
+    check_every: int = 10
+    check_episodes: int = 16
+    target: float | None = None
+    lanes: int = 8
+
+
+@dataclass(frozen=True)
+class Testing:
+    """The test at the end, on the official environment and fresh seeds.
+
+    Args:
+        episodes: episodes for each controller.
+        seed: first environment seed; never used in training.
+        max_steps: cut an episode here (for environments that never end).
+    """
+
+    episodes: int = 100
+    seed: int = 10_000
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The whole story.
+
+    Args:
+        env: the environment whose scores are reported: an id for envs.make.
+        training_env: where episodes are collected and evolution plays; None: the same.
+        env_options: more arguments of envs.make, such as action_repeat.
+        test_options: arguments of envs.make in the final test, over env_options.
+        seed: of everything.
+        workers: processes that play the game.
+        collect: real episodes.
+        vae: the eye.
+        memory: the memory.
+        dream: evolution in dreams.
+        game: evolution in the real game.
+        test: the final test.
+    """
+
+    env: str
+    training_env: str | None = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+    test_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 1
+    workers: int = 2
+    collect: Collecting = field(default_factory=Collecting)
+    vae: Seeing = field(default_factory=Seeing)
+    memory: Remembering = field(default_factory=Remembering)
+    dream: DreamEvolving = field(default_factory=DreamEvolving)
+    game: GameEvolving = field(default_factory=GameEvolving)
+    test: Testing = field(default_factory=Testing)
+
+
+MAY_BE_ZERO = {"generations", "rank", "couplings", "exploration", "free_bits", "seed"}
+
+
+def check(settings: Any, prefix: str = "") -> None:
+    """Refuse numbers that are out of range before anything starts.
+
+    Raises:
+        ValueError: names the setting, what was expected and what came.
+    """
+    for name, value in vars(settings).items():
+        label = f"{prefix}{name}"
+        if hasattr(value, "__dataclass_fields__"):
+            check(value, f"{label}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "target":
+            if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+                least = "zero or more" if name in MAY_BE_ZERO else "above zero"
+                raise ValueError(f"{label} must be {least}, got {value}")
+            if name == "population" and value < 2:
+                raise ValueError(f"{label} must be at least 2, got {value}")

@@ -1,0 +1,114 @@
+"""Populations of controllers as one tensor operation: P flat parameter vectors act on P x N lives at once.
+
+The arithmetic lives here because dreaming and playing both need it; `agents.controller` gives it a name and a file.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """A family of controllers: how flat parameters turn what is seen into action outputs."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers describe one controller."""
+        ...
+
+    @property
+    def parameters(self) -> Tensor:
+        """One member's numbers (size,), or those of many (population, size)."""
+        ...
+
+    def outputs(
+        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives inputs"]
+    ) -> Float[Tensor, "population lives actions"]:
+        """Each member's raw outputs (before tanh or argmax) in each of its lives."""
+        ...
+
+
+def linear_size(inputs: int, actions: int) -> int:
+    """Parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
+    return (inputs + 1) * actions
+
+
+def linear_outputs(
+    parameters: Float[Tensor, "population size"],
+    features: Float[Tensor, "population lives inputs"],
+) -> Float[Tensor, "population lives actions"]:
+    """W x + b for a whole population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
+    population, _, inputs = features.shape
+    actions, rest = divmod(parameters.shape[-1], inputs + 1)
+    if rest or not actions:
+        raise ValueError(
+            f"parameters of a linear controller for {inputs} inputs must be a multiple of {inputs + 1} long, "
+            f"got {parameters.shape[-1]}"
+        )
+    weight = parameters[:, : actions * inputs].view(population, actions, inputs)
+    bias = parameters[:, actions * inputs :].view(population, 1, actions)
+    return torch.baddbmm(bias, features, weight.transpose(1, 2))
+
+
+class Linear:
+    """The family of linear controllers, for parameters that come as a bare array."""
+
+    def __init__(self, parameters: Float[Tensor, "size"]) -> None:
+        self.parameters = parameters
+
+    @property
+    def size(self) -> int:
+        """How many numbers describe one controller."""
+        return len(self.parameters)
+
+    outputs = staticmethod(linear_outputs)
+
+
+class Population:
+    """Many members of one family of controllers, as `rollouts.dream` takes them."""
+
+    def __init__(self, controller: Controller, parameters: np.ndarray | Tensor) -> None:
+        self.controller = controller
+        self.parameters = torch.as_tensor(np.asarray(parameters))
+        if self.parameters.ndim == 1:
+            self.parameters = self.parameters[None]
+        if self.parameters.ndim != 2 or self.parameters.shape[1] != controller.size:
+            wanted, came = controller.size, tuple(self.parameters.shape)
+            raise ValueError(f"population must have shape (P, {wanted}), got {came}")
+
+    @property
+    def size(self) -> int:
+        """How many numbers describe one controller."""
+        return self.controller.size
+
+    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """Each member's raw outputs, as its family computes them."""
+        return self.controller.outputs(parameters, features)
+
+
+def population_of(controllers: object, inputs: int, actions: int) -> tuple[Controller, Float[Tensor, "population size"]]:
+    """One controller, or an array of flat linear ones, as its family and a (P, size) tensor.
+
+    Raises:
+        ValueError: sizes do not match a linear controller of this world, or a parameter is not finite.
+    """
+    if isinstance(controllers, Controller):
+        family = controllers.controller if isinstance(controllers, Population) else controllers
+        parameters = torch.as_tensor(controllers.parameters)
+        parameters = parameters if parameters.ndim == 2 else parameters[None]
+        if parameters.shape[1] != family.size:
+            raise ValueError(f"parameters must have shape (P, {family.size}), got {tuple(parameters.shape)}")
+    else:
+        parameters = torch.as_tensor(np.asarray(controllers))
+        family = Linear(parameters.reshape(-1)[:0])
+        if parameters.ndim == 1:
+            parameters = parameters[None]
+        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(inputs, actions)):
+            raise ValueError(f"controllers must have shape (P, {size}), got {tuple(parameters.shape)}")
+    if not torch.isfinite(parameters).all():
+        raise ValueError("controllers must hold finite numbers, got NaN or infinity")
+    return family, parameters.float()

@@ -1,0 +1,167 @@
+"""From a population of controllers to returns: lived in dreams (`dreamed`) or in the real game (`played`).
+
+Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees.
+"""
+
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from rollouts.controllers import Controller, Population, population_of
+from rollouts.dream import EncodedEpisodes, dream
+from rollouts.lockstep import EnvSpec, Group, Life, play_group
+from rollouts.workers import run_tasks
+from worldmodel import WorldModel
+from worldmodel.checkpoints import fingerprint
+from worldmodel.progress import Progress, silent
+
+Fitness = Callable[[np.ndarray, int], np.ndarray]
+"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same episodes for everyone."""
+
+TASKS, LARGEST_TASK = 8, 64
+"""A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
+neither do the numbers."""
+
+
+class dreamed:  # noqa: N801 - reads as a verb: evolve(controller, dreamed(world, starts))
+    """Fitness in dreams: each controller's summed expected rewards over ``dreams`` dreams from common starts.
+
+    Args:
+        world: the world model.
+        starts: ``store.latents(vae)``, or a (S, latent) tensor.
+        horizon: steps of a dream.
+        dreams: dreams for each controller.
+        temperature: above zero.
+        controller: the family; None: linear.
+        options: more arguments of `rollouts.dream`.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        starts: EncodedEpisodes | Float[Tensor, "starts latent"],
+        horizon: int = 1000,
+        dreams: int = 16,
+        temperature: float = 1.0,
+        controller: Controller | None = None,
+        **options: Any,
+    ) -> None:
+        self.world, self.starts, self.controller = world, starts, controller
+        self.settings = {"horizon": horizon, "dreams": dreams, "temperature": temperature, **options}
+        self.steps = 0
+        """Dream steps taken so far."""
+
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Returns of shape (P, dreams)."""
+        if self.controller is None:
+            controllers: Any = population
+        else:
+            controllers = Population(self.controller, population)
+        result = dream(self.world, controllers, self.starts, seed=seed, **self.settings)
+        self.steps += int(result.lengths.sum())
+        return result.returns
+
+    def __repr__(self) -> str:
+        """The settings that matter."""
+        return f"dreamed({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
+
+
+class played:  # noqa: N801
+    """Fitness in the real game: each controller's returns over ``episodes`` episodes with common seeds.
+
+    Args:
+        env: an id for `envs.make`, or a picklable function that makes an environment.
+        world: the world model that sees and remembers for the controllers.
+        episodes: episodes for each controller.
+        workers: processes.
+        lanes: environments that a process steps in lockstep.
+        patience: give up an episode after this many steps without a reward above zero; None: never.
+        max_steps: cut episodes here.
+        env_options: more arguments of `envs.make`.
+        controller: the family; None: linear.
+        progress: called as ``progress(lives, total, note)``.
+
+    Raises:
+        ValueError: an argument is out of range.
+        rollouts.WorkerDied: workers died three times over the same work.
+    """
+
+    def __init__(
+        self,
+        env: EnvSpec,
+        world: WorldModel,
+        episodes: int = 1,
+        workers: int = 1,
+        lanes: int = 8,
+        patience: int | None = None,
+        max_steps: int | None = None,
+        env_options: dict[str, Any] | None = None,
+        controller: Controller | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        checks = {"episodes": episodes, "workers": workers, "lanes": lanes}
+        for name, value in {**checks, "patience": patience, "max_steps": max_steps}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
+        self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
+        self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
+        self.steps = 0
+        """Environment steps (decisions) taken so far."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._saved = ""
+
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Returns of shape (P, episodes)."""
+        population = np.atleast_2d(population)
+        seeds = [int(word) for word in np.random.SeedSequence([seed, 7]).generate_state(self.episodes)]
+        seeds = [word >> 1 for word in seeds]  # below 2**31: what every environment accepts
+        lives = self.live(np.repeat(population, self.episodes, axis=0), seeds * len(population))
+        return np.array([life.total for life in lives]).reshape(len(population), self.episodes)
+
+    def live(self, parameters: np.ndarray, seeds: list[int]) -> list[Life]:
+        """Live one episode for each row of ``parameters`` (lives, size), with its seed."""
+        family, checked = population_of(
+            parameters if self.controller is None else Population(self.controller, parameters),
+            self.world.features,
+            self.world.actions,
+        )
+        parameters = checked.numpy()
+        half = -(-len(seeds) // 2)
+        chunk = min(LARGEST_TASK, max(-(-len(seeds) // TASKS), min(self.lanes, half)))
+        folder = self._weights()
+        tasks = [
+            Group(
+                *(folder, family, self.env, self.env_options, parameters[at : at + chunk], seeds[at : at + chunk]),
+                *(self.lanes, self.patience, self.max_steps),
+            )
+            for at in range(0, len(seeds), chunk)
+        ]
+        results: dict[int, list[Life]] = {}
+        for index, lived in run_tasks(play_group, tasks, self.workers):
+            results[index] = lived
+            self.steps += sum(life.length for life in lived)
+            self.progress(sum(map(len, results.values())), len(seeds), "")
+        return [life for index in range(len(tasks)) for life in results[index]]
+
+    def _weights(self) -> str:
+        """A folder with the world model as it is now, for the workers; written again only when weights change."""
+        mark = fingerprint(self.world)
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
+            weakref.finalize(self, self._folder.cleanup)
+        path = Path(self._folder.name) / mark
+        if self._saved != mark:
+            self.world.save(path)
+            self._saved = mark
+        return str(path)
+
+    def __repr__(self) -> str:
+        """The settings that matter."""
+        return f"played({self.env!r}, episodes={self.episodes}, workers={self.workers}, patience={self.patience})"

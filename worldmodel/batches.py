@@ -1,0 +1,61 @@
+"""What training consumes: frames, sequences, and the protocol of whoever provides them.
+
+The types live here, with their consumer; `rollouts.views` and the corpora produce them.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+class SequenceBatch(NamedTuple):
+    """A batch of transitions in time, aligned: ``action[:, t]`` leads from ``latent[:, t]`` to ``next_latent[:, t]``."""
+
+    latent: Float[Tensor, "batch time latent"]
+    action: Float[Tensor, "batch time actions"]
+    next_latent: Float[Tensor, "batch time latent"]
+    reward: Float[Tensor, "batch time"]
+    terminated: Float[Tensor, "batch time"]
+    mask: Float[Tensor, "batch time"]
+    """One where a transition happened, zero where the sequence was padded."""
+
+
+class Data(Protocol):
+    """A source of training batches that `worldmodel.fit` can split, draw from and pass over."""
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Cut by whole episodes into training data and the held-out ``fraction``."""
+        ...
+
+    def batch(self, size: int, rng: np.random.Generator) -> Any:
+        """Draw one random training batch; the same ``rng`` state gives the same batch."""
+        ...
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """Pass once over everything, in a fixed order and with fixed randomness."""
+        ...
+
+
+def frames_to_float(
+    frames: UInt8[Tensor, "*batch height width channel"],
+) -> Float[Tensor, "*batch channel height width"]:
+    """Turn stored frames (bytes, channel last) into the network's (floats in [0, 1], channel first)."""
+    return frames.movedim(-1, -3).float().div_(255)
+
+
+def frames_to_uint8(
+    frames: Float[Tensor, "*batch channel height width"],
+) -> UInt8[Tensor, "*batch height width channel"]:
+    """The way back from `frames_to_float`, rounded and clipped."""
+    return frames.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)
+
+
+def to_device(batch: Any, device: torch.device | str) -> Any:
+    """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return type(batch)(*(part.to(device, non_blocking=True) for part in batch))

@@ -1,0 +1,170 @@
+"""The memory: a density over the next latent, plus heads for reward and termination, on one recurrent state.
+
+Start reading at `Memory.forward` and `Memory.loss`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
+from worldmodel.batches import SequenceBatch
+from worldmodel.density import FRMDN, RMDN, State
+from worldmodel.vae import Loss
+
+REWARD_BINS, REWARD_RANGE = 63, 8.0
+"""Rewards are predicted as a categorical over symexp(linspace(-8, 8)): from -2980 to 2980, finest around zero.
+
+A squared error would spend itself on rare large rewards (the -100 of leaving CarRacing's field has a hundred times the
+variance of all others); cross-entropy on bins does not, and its mean is unbiased.
+"""
+
+
+class Prediction(NamedTuple):
+    """What the memory expects of each step: the next latent's distribution, reward and termination."""
+
+    latent: Any
+    """A distribution with ``log_prob`` and ``sample``, batch (*batch,), event (latent,)."""
+    reward_logits: Float[Tensor, "*batch bins"] | None
+    termination_logit: Float[Tensor, "*batch"] | None
+
+
+def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
+    """The reward each bin stands for: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
+    grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=like.device)
+    return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
+
+
+def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
+    """Weights on the two bins around ``reward`` whose mean is exactly ``reward`` (clipped to the support).
+
+    References:
+        Hafner et al., Mastering Diverse Domains through World Models, 2023, https://arxiv.org/abs/2301.04104 (eq. 9).
+    """
+    support = reward_support(reward)
+    reward = reward.clamp(support[0], support[-1])
+    upper = torch.searchsorted(support, reward.contiguous()).clamp(1, REWARD_BINS - 1)
+    low, high = support[upper - 1], support[upper]
+    share = ((reward - low) / (high - low))[..., None]
+    weights = reward.new_zeros(*reward.shape, REWARD_BINS)
+    weights.scatter_(-1, upper[..., None] - 1, 1 - share)
+    return weights.scatter_(-1, upper[..., None], share)
+
+
+class Memory(nn.Module):
+    """Predict the next latent, the reward and the termination from latents and actions so far.
+
+    Args:
+        density: an `RMDN` or `FRMDN` whose inputs are a latent and an action, and whose outputs are the next latent.
+        reward: whether to predict rewards.
+        termination: whether to predict terminations.
+
+    Example:
+        >>> memory = Memory(FRMDN(inputs=35, outputs=32))
+        >>> prediction, state = memory(torch.zeros(2, 7, 32), torch.zeros(2, 7, 3))
+        >>> prediction.latent.log_prob(torch.zeros(2, 7, 32)).shape
+        torch.Size([2, 7])
+    """
+
+    def __init__(self, density: RMDN | FRMDN, reward: bool = True, termination: bool = True) -> None:
+        super().__init__()
+        if density.inputs <= density.outputs:
+            raise ValueError(
+                f"density must take a latent and an action: inputs ({density.inputs}) must exceed outputs "
+                f"({density.outputs}) by the number of actions"
+            )
+        self.density = density
+        self.reward_head = _zero(nn.Linear(density.hidden, REWARD_BINS)) if reward else None
+        self.termination_head = _zero(nn.Linear(density.hidden, 1)) if termination else None
+
+    @property
+    def latent(self) -> int:
+        """Latent dimensions."""
+        return self.density.outputs
+
+    @property
+    def actions(self) -> int:
+        """Action numbers (a discrete action counts one per choice)."""
+        return self.density.inputs - self.density.outputs
+
+    @property
+    def hidden(self) -> int:
+        """Size of the hidden state that controllers see."""
+        return self.density.hidden
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that build this module again."""
+        return {
+            "density": type(self.density).__name__,
+            **self.density.settings,
+            "reward": self.reward_head is not None,
+            "termination": self.termination_head is not None,
+        }
+
+    def initial(self, batch: int) -> State:
+        """The recurrent state before anything happened."""
+        return self.density.initial(batch)
+
+    def features(
+        self,
+        latent: Float[Tensor, "batch time latent"],
+        action: Float[Tensor, "batch time actions"],
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
+        """Advance the recurrent state alone: the hidden state after each (latent, action), and the last state."""
+        return self.density.features(torch.cat((latent, action), dim=-1), state)
+
+    def predict(self, hidden: Float[Tensor, "*batch hidden"]) -> Prediction:
+        """What is expected after ``hidden``."""
+        return Prediction(
+            self.density.distribution(hidden),
+            None if self.reward_head is None else self.reward_head(hidden),
+            None if self.termination_head is None else self.termination_head(hidden)[..., 0],
+        )
+
+    def forward(
+        self,
+        latent: Float[Tensor, "batch time latent"],
+        action: Float[Tensor, "batch time actions"],
+        state: State | None = None,
+    ) -> tuple[Prediction, State]:
+        """Predict, at each time, what follows (latent, action) there."""
+        hidden, state = self.features(latent, action, state)
+        return self.predict(hidden), state
+
+    def loss(self, batch: SequenceBatch, generator: Generator | None = None) -> Loss:
+        """Mean over the steps that happened of: -log p(next latent) (nats a frame), reward and termination losses."""
+        prediction, _ = self(batch.latent, batch.action)
+        count = batch.mask.sum().clamp(min=1)
+        seen = batch.mask > 0
+
+        def mean(values: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:
+            return torch.where(seen, values, 0).sum() / count
+
+        # Padding is zeroed before the density sees it, so that nothing in it can reach a gradient.
+        target = torch.where(seen[..., None], batch.next_latent, 0)
+        parts = {"nll": mean(-prediction.latent.log_prob(target))}
+        if prediction.reward_logits is not None:
+            weights = two_hot(torch.where(seen, batch.reward, 0))
+            parts["reward"] = mean(-(weights * log_softmax(prediction.reward_logits, dim=-1)).sum(dim=-1))
+        if prediction.termination_logit is not None:
+            ended = torch.where(seen, batch.terminated, 0)
+            parts["termination"] = mean(
+                binary_cross_entropy_with_logits(prediction.termination_logit, ended, reduction="none")
+            )
+        return Loss(torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()})
+
+    @staticmethod
+    def expected_reward(logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
+        """The mean reward under the predicted bins."""
+        return logits.softmax(dim=-1) @ reward_support(logits)
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    """Start a head at the uniform prediction, whatever the hidden state."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

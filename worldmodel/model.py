@@ -1,0 +1,209 @@
+"""The world model: an eye and a memory that live one step at a time, awake (`observe`) or dreaming (`imagine`)."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
+from worldmodel.density import FRMDN, RMDN, State
+from worldmodel.memory import Memory
+from worldmodel.vae import VAE
+
+FORMAT = 1
+DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN}
+
+
+class WorldState(NamedTuple):
+    """Where a life stands: the latent in view, and the memory of everything before it."""
+
+    latent: Float[Tensor, "batch latent"] | None
+    """The latent now in view; None when it was not seen yet, so that `WorldModel.imagine` draws it first."""
+    memory: State
+
+    @property
+    def hidden(self) -> Float[Tensor, "batch hidden"]:
+        """The memory's last hidden state: what a controller sees beside the latent."""
+        return self.memory.hidden[:, -1]
+
+    def seeing(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
+        """The same memory, with ``latent`` in view."""
+        return self._replace(latent=latent)
+
+
+class Step(NamedTuple):
+    """One imagined step."""
+
+    latent: Float[Tensor, "batch latent"]
+    """The latent that comes into view."""
+    reward: Float[Tensor, "batch"]
+    """The expected reward (zero for a memory without a reward head)."""
+    terminated: Bool[Tensor, "batch"]
+    """Whether the episode ended, drawn with the probability below."""
+    termination: Float[Tensor, "batch"]
+    """The probability that the episode ended with this step (zero without a termination head)."""
+
+
+class WorldModel(nn.Module):
+    """An eye (`VAE`) and a memory (`Memory`) made for one kind of action.
+
+    Args:
+        vae: compresses frames to latents.
+        memory: predicts the next latent, reward and termination.
+        discrete: False: actions are numbers in [-1, 1] (a Box); True: one-hot choices.
+
+    Example:
+        >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
+        >>> state = world.initial(4)
+        >>> state = world.observe(state, torch.zeros(4, 32), torch.zeros(4, 3))
+        >>> step, state = world.imagine(state, torch.zeros(4, 3), temperature=1.0)
+        >>> step.latent.shape
+        torch.Size([4, 32])
+    """
+
+    def __init__(self, vae: VAE, memory: Memory, discrete: bool = False) -> None:
+        super().__init__()
+        if vae.latent != memory.latent:
+            raise ValueError(f"memory must predict the VAE's {vae.latent} latents, got one that predicts {memory.latent}")
+        self.vae, self.memory, self.discrete = vae, memory, discrete
+
+    @property
+    def latent(self) -> int:
+        """Latent dimensions."""
+        return self.vae.latent
+
+    @property
+    def actions(self) -> int:
+        """Action numbers: the size of a Box action, or the number of discrete choices."""
+        return self.memory.actions
+
+    @property
+    def hidden(self) -> int:
+        """Size of the memory's hidden state."""
+        return self.memory.hidden
+
+    @property
+    def features(self) -> int:
+        """How many numbers a controller sees: latent and hidden."""
+        return self.latent + self.hidden
+
+    def extra_repr(self) -> str:
+        """The kind of action, for repr."""
+        return f"actions={self.actions}, discrete={self.discrete}"
+
+    def initial(self, batch: int) -> WorldState:
+        """The state before anything was seen, for ``batch`` lives."""
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        return WorldState(None, self.memory.initial(batch))
+
+    def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
+        """A controller's outputs as the memory's action input: tanh for a Box, the one-hot argmax for discrete actions."""
+        if not self.discrete:
+            return outputs.tanh()
+        return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
+
+    def observe(
+        self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
+    ) -> WorldState:
+        """Step with what really happened: ``latent`` was in view and ``action`` was taken.
+
+        The returned state has no latent in view; give it the next one with the next `observe`, with
+        `WorldState.seeing`, or let `imagine` draw it.
+        """
+        self._check(latent, self.latent, "latent", state)
+        self._check(action, self.actions, "action", state)
+        _, memory = self.memory.features(latent[:, None], action[:, None], state.memory)
+        return WorldState(None, memory)
+
+    def imagine(
+        self,
+        state: WorldState,
+        action: Float[Tensor, "batch actions"],
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+    ) -> tuple[Step, WorldState]:
+        """Take ``action`` in the dream and draw what follows.
+
+        Args:
+            state: where the dream stands.
+            action: (batch, actions), as `squash` makes them.
+            temperature: above zero; 1 is the model's own uncertainty, towards 0 the most likely future.
+            generator: the source of all randomness.
+        """
+        self._check(action, self.actions, "action", state)
+        latent = state.latent
+        if latent is None:
+            latent = self.memory.density.distribution(state.hidden).sample((), temperature, generator)
+        hidden, memory = self.memory.features(latent[:, None], action[:, None], state.memory)
+        prediction = self.memory.predict(hidden[:, -1])
+        following = prediction.latent.sample((), temperature, generator)
+        reward = following.new_zeros(len(following))
+        if prediction.reward_logits is not None:
+            reward = self.memory.expected_reward(prediction.reward_logits)
+        termination = following.new_zeros(len(following))
+        if prediction.termination_logit is not None:
+            termination = prediction.termination_logit.sigmoid()
+        chance = torch.rand(termination.shape, generator=generator, dtype=termination.dtype, device=termination.device)
+        step = Step(following, reward, chance < termination, termination)
+        return step, WorldState(following, memory)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``vae.safetensors``, ``memory.safetensors`` and ``config.json`` into ``folder``."""
+        folder = Path(folder)
+        write_tensors(folder / "vae.safetensors", self.vae.state_dict())
+        write_tensors(folder / "memory.safetensors", self.memory.state_dict())
+        config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.settings, "memory": self.memory.settings}
+        write_json(folder / "config.json", config)  # last: a folder with a config is whole
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote. Nothing in the files is executed.
+
+        Raises:
+            ValueError: a file is missing, truncated, foreign, or belongs to another model; the message names it.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a world model folder: there is no such folder")
+        path = folder / "config.json"
+        config = read_json(path)
+        try:
+            if config["format"] != FORMAT:
+                raise ValueError(f"format {config['format']} is not {FORMAT}")
+            vae = VAE(**_plain(config["vae"]))
+            memory = build_memory(config["memory"])
+            world = cls(vae, memory, discrete=bool(config["discrete"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} does not describe a world model: {error}") from None
+        load_weights(vae, folder / "vae.safetensors")
+        load_weights(memory, folder / "memory.safetensors")
+        return world
+
+    def _check(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
+        batch = len(state.memory.hidden)
+        if value.shape != (batch, size):
+            raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def build_memory(settings: dict[str, Any]) -> Memory:
+    """Build a memory, with fresh weights, from its ``settings``."""
+    settings = _plain(settings)
+    kind = settings.pop("density")
+    if kind not in DENSITIES:
+        raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {kind!r}")
+    reward, termination = settings.pop("reward"), settings.pop("termination")
+    return Memory(DENSITIES[kind](**settings), reward=reward, termination=termination)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Refuse settings that a hostile or damaged file could use to allocate without bound."""
+    settings = dict(settings)
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, int | float) and not abs(number) <= 65_536 for number in numbers):
+            raise ValueError(f"{name} is beyond any sensible size: {value!r}")
+    return settings

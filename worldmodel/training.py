@@ -1,0 +1,342 @@
+"""One `fit` for every model: anything with a ``loss(batch, generator)`` learns from anything that follows `batches.Data`.
+
+Start reading at `fit`. Randomness is a function of (seed, update) alone, so a training that was stopped anywhere and
+continued takes the same steps, on one device, as one that was not.
+"""
+
+import contextlib
+import copy
+import json
+import math
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from worldmodel.batches import Data, to_device
+from worldmodel.checkpoints import atomic, write_tensors
+from worldmodel.progress import Progress, silent
+from worldmodel.vae import Loss
+
+SPIKE = 5.0
+"""A gradient longer than this many times its running average is shortened to that."""
+SAVE_SECONDS = 10.0
+"""The state to resume from is saved at the first check after this long."""
+CHECK_BATCHES = 32
+"""At most this many held-out batches are looked at in a check."""
+
+Model = TypeVar("Model", bound="Learner")
+
+
+class Learner(Protocol):
+    """What `fit` can train: an ``nn.Module`` with a loss."""
+
+    settings: Any
+
+    def loss(self, batch: Any, generator: Generator | None = None) -> Loss:
+        """The number to minimise."""
+        ...
+
+
+class TrainingDiverged(ValueError):
+    """A loss stopped being a number; the last good weights were kept."""
+
+
+@dataclass
+class _Progress:
+    """Everything a training needs to go on, beside the weights."""
+
+    update: int = 0
+    best: float = math.inf
+    best_update: int = 0
+    stale: int = 0
+    norm: float = 0.0  # running average of the gradient's length
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block, such as building a module, with torch's generator at ``seed``, and leave no trace of it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def fit(
+    model: Model,
+    data: Data,
+    *,
+    updates: int = 2_000,
+    batch: int = 32,
+    lr: float = 1e-3,
+    seed: int = 0,
+    held_out: float = 0.1,
+    check_every: int = 100,
+    patience: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    tensorboard: bool = True,
+    progress: Progress = silent,
+) -> Model:
+    """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
+
+    Args:
+        model: a module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). Trained in place.
+        data: where batches come from (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
+        updates: gradient steps.
+        batch: examples (frames or sequences) a step.
+        lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
+        seed: of batches, noise and the held-out split.
+        held_out: the share of episodes that is never trained on.
+        check_every: updates between two looks at the held-out loss.
+        patience: stop after this many checks without a better held-out loss; None: never.
+        out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
+            The same call with the same folder continues a stopped training, or returns a finished one at once.
+        device: where to compute; None: CUDA where there is one.
+        tensorboard: whether to write TensorBoard's files into ``out``.
+        progress: called as ``progress(update, updates, note)``.
+
+    Returns:
+        ``model``, on the device it came on, in eval mode.
+
+    Raises:
+        ValueError: an argument is out of range, or ``out`` holds a training with other settings.
+        TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
+    """
+    for name, value in {"updates": updates, "batch": batch, "check_every": check_every, "patience": patience}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not (lr > 0 and math.isfinite(lr)):
+        raise ValueError(f"lr must be above zero, got {lr}")
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    assert isinstance(model, nn.Module)
+    settings = {
+        "model": type(model).__name__,
+        "model_settings": model.settings,
+        **{"updates": updates, "batch": batch, "lr": lr, "seed": seed},
+        **{"held_out": held_out, "check_every": check_every, "patience": patience},
+    }
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
+    record = _Record(None if out is None else Path(out), settings, tensorboard)
+    state, best = record.resume(model, optimizer, device)
+    try:
+        if not state.finished:
+            training, validation = data.split(held_out, seed)
+            loop = _Loop(model, optimizer, training, validation, settings, device)
+            best = loop.run(state, best, record, progress)
+    finally:
+        record.close()
+        model.load_state_dict(best)
+        model.to(home).eval()
+    return model
+
+
+@dataclass
+class _Loop:
+    """The loop of updates and checks."""
+
+    model: Any
+    optimizer: torch.optim.Optimizer
+    training: Data
+    validation: Data
+    settings: dict[str, Any]
+    device: torch.device
+
+    def run(
+        self, state: _Progress, best: dict[str, Tensor], record: "_Record", progress: Progress
+    ) -> dict[str, Tensor]:
+        updates, check_every = self.settings["updates"], self.settings["check_every"]
+        patience = self.settings["patience"]
+        sums: dict[str, Tensor] = {}
+        try:
+            while state.update < updates and (patience is None or state.stale < patience):
+                parts = self.update(state)
+                sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
+                progress(state.update, updates, record.note)
+                if state.update % check_every and state.update != updates:
+                    continue
+                count = (state.update - 1) % check_every + 1
+                means = {name: float(total) / count for name, total in sums.items()}
+                sums = {}
+                best = self.check(state, best, means, record)
+        except TrainingDiverged:
+            record.keep(best)
+            raise
+        state.finished = True
+        record.keep(best)
+        record.save(self.model, self.optimizer, state, best)
+        return best
+
+    def update(self, state: _Progress) -> dict[str, Tensor]:
+        """One gradient step."""
+        update, batch, seed = state.update, self.settings["batch"], self.settings["seed"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(update, self.settings["updates"], self.settings["lr"])
+        examples = to_device(self.training.batch(batch, np.random.default_rng([seed, update])), self.device)
+        loss = self.model.loss(examples, _generator(self.device, seed, update))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.value.backward()
+        norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+        if not math.isfinite(float(loss.value.detach())):
+            bad = [f"{name} = {float(part)}" for name, part in loss.parts.items() if not math.isfinite(float(part))]
+            raise TrainingDiverged(
+                f"the loss of {self.settings['model']} became {float(loss.value.detach())} in update {update + 1} "
+                f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
+                "A smaller lr, or data without NaN and extreme values, helps."
+            )
+        if math.isfinite(norm):  # else this step is left out: one spike must not end a training
+            limit = SPIKE * state.norm if state.norm else norm
+            if norm > limit:
+                for parameter in self.model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(limit / norm)
+            state.norm = 0.98 * state.norm + 0.02 * min(norm, limit) if state.norm else norm
+            self.optimizer.step()
+        state.update += 1
+        return {"loss": loss.value.detach(), **loss.parts}
+
+    def check(
+        self, state: _Progress, best: dict[str, Tensor], means: dict[str, float], record: "_Record"
+    ) -> dict[str, Tensor]:
+        """Look at the held-out loss, remember the best weights, and write it all down."""
+        held_out = self.evaluate()
+        if held_out["loss"] < state.best:
+            state.best, state.best_update, state.stale = held_out["loss"], state.update, 0
+            best = copy.deepcopy(self.model.state_dict())
+        else:
+            state.stale += 1
+        row = {"update": state.update, "train": means, "held_out": held_out}
+        state.history.append(row)
+        record.write(row)
+        if record.due():
+            record.save(self.model, self.optimizer, state, best)
+        return best
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The mean loss and parts over a fixed pass through held-out batches, with fixed noise."""
+        self.model.eval()
+        totals: dict[str, float] = {}
+        count = 0
+        generator = _generator(self.device, self.settings["seed"], -1)
+        for examples in self.validation.batches(self.settings["batch"]):
+            loss = self.model.loss(to_device(examples, self.device), generator)
+            for name, part in {"loss": loss.value, **loss.parts}.items():
+                totals[name] = totals.get(name, 0.0) + float(part)
+            count += 1
+            if count == CHECK_BATCHES:
+                break
+        self.model.train()
+        return {name: total / max(count, 1) for name, total in totals.items()}
+
+
+class _Record:
+    """A training's folder; or nothing, where there is none."""
+
+    def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
+        self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
+        self.saved, self.writer = time.monotonic(), None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it is wanted
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def resume(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[_Progress, dict[str, Tensor]]:
+        """Where a training in this folder stands, loaded into ``model`` and ``optimizer``."""
+        fresh = _Progress(), copy.deepcopy(model.state_dict())
+        if self.folder is None or not (path := self.folder / "resume.pt").exists():
+            return fresh
+        try:
+            saved = torch.load(path, map_location=device, weights_only=True)
+            settings = saved["settings"]
+        except (OSError, RuntimeError, KeyError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path} is not a whole training state ({reason}); remove it to start again") from None
+        for name in self.settings:
+            if settings.get(name) != self.settings[name]:
+                raise ValueError(
+                    f"{self.folder} holds a training with {name} = {settings.get(name)!r}, asked for "
+                    f"{self.settings[name]!r}: use another folder, or the same settings"
+                )
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = _Progress(**saved["progress"])
+        with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
+            aside.write_text("".join(json.dumps(row) + "\n" for row in state.history), encoding="utf-8")
+        return state, saved["best"]
+
+    def due(self) -> bool:
+        """Whether enough time went by since the last save."""
+        return self.folder is not None and time.monotonic() - self.saved >= SAVE_SECONDS
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: _Progress, best: dict[str, Tensor]
+    ) -> None:
+        """Write the state to resume from."""
+        if self.folder is None:
+            return
+        content = {
+            "settings": self.settings,
+            "progress": asdict(state),
+            "model": model.state_dict(),
+            "optimizer": {} if state.finished else optimizer.state_dict(),
+            "best": best,
+        }
+        if state.finished:  # nothing goes on from here: the best weights are enough
+            content["model"] = best
+            content["optimizer"] = optimizer.state_dict() | {"state": {}}
+        with atomic(self.folder / "resume.pt") as aside:
+            torch.save(content, aside)
+        self.saved = time.monotonic()
+
+    def keep(self, best: dict[str, Tensor]) -> None:
+        """Write the best weights."""
+        if self.folder is not None:
+            write_tensors(self.folder / "weights.safetensors", best)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
+        self.note = f"held-out loss {row['held_out']['loss']:.4g}"
+        if self.folder is None:
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.writer is not None:
+            for kind in ("train", "held_out"):
+                for name, value in row[kind].items():
+                    self.writer.add_scalar(f"{kind}/{name}", value, row["update"])
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _learning_rate(update: int, updates: int, peak: float) -> float:
+    warm = min(100, max(1, updates // 10))
+    if update < warm:
+        return peak * (update + 1) / warm
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))))
+
+
+def _generator(device: torch.device, seed: int, update: int) -> Generator:
+    """A generator that belongs to one update."""
+    entropy = np.random.SeedSequence([seed, update + 1]).generate_state(1, np.uint64)[0]
+    return Generator(device).manual_seed(int(entropy >> np.uint64(1)))

@@ -1,0 +1,103 @@
+"""The eye: a convolutional variational autoencoder from 64x64 frames to a few latents.
+
+Start reading at `VAE.loss`. The architecture is that of World Models (appendix A.1): 4.35 million parameters at 32 latents.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor, nn
+from torch.distributions import Normal
+
+from worldmodel.batches import frames_to_float
+
+LOG_SCALE_RANGE = (-6.0, 3.0)
+"""Bounds of the posterior's log standard deviation: a frame that never changes cannot drive it to infinity."""
+
+
+class Loss(NamedTuple):
+    """What a model's ``loss`` returns: the number to minimise, and its parts for the log (plain scalars as tensors)."""
+
+    value: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+
+
+class VAE(nn.Module):
+    """Compress frames ``(batch, 3, 64, 64)`` in [0, 1] into a Normal over ``latent`` numbers, and draw them again.
+
+    Args:
+        latent: number of latent dimensions.
+        free_bits: nats of KL divergence per dimension that cost nothing (0.5 as published).
+
+    Example:
+        >>> vae = VAE(latent=32)
+        >>> vae.encode(torch.zeros(2, 3, 64, 64)).loc.shape
+        torch.Size([2, 32])
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (appendix A.1).
+        Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, 2016,
+        https://arxiv.org/abs/1606.04934 (free bits, equation 15).
+    """
+
+    def __init__(self, latent: int = 32, free_bits: float = 0.5) -> None:
+        super().__init__()
+        if latent < 1:
+            raise ValueError(f"latent must be at least 1, got {latent}")
+        if free_bits < 0:
+            raise ValueError(f"free_bits must be zero or more nats, got {free_bits}")
+        self.latent, self.free_bits = latent, free_bits
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(3, 32, 4, 2), nn.ReLU()),  # (32, 31, 31)
+            *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),  # (64, 14, 14)
+            *(nn.Conv2d(64, 128, 4, 2), nn.ReLU()),  # (128, 6, 6)
+            *(nn.Conv2d(128, 256, 4, 2), nn.ReLU()),  # (256, 2, 2)
+            nn.Flatten(),
+        )
+        self.posterior = nn.Linear(1024, 2 * latent)
+        self.prepare = nn.Linear(latent, 1024)
+        self.decoder = nn.Sequential(
+            *(nn.ConvTranspose2d(1024, 128, 5, 2), nn.ReLU()),  # (128, 5, 5)
+            *(nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU()),  # (64, 13, 13)
+            *(nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU()),  # (32, 30, 30)
+            nn.ConvTranspose2d(32, 3, 6, 2),  # (3, 64, 64)
+            nn.Sigmoid(),
+        )
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The arguments that build this module again."""
+        return {"latent": self.latent, "free_bits": self.free_bits}
+
+    def encode(self, frames: Float[Tensor, "batch 3 64 64"]) -> Normal:
+        """The posterior q(z|x): a Normal with ``loc`` and ``scale`` of shape (batch, latent)."""
+        if frames.ndim != 4 or frames.shape[1:] != (3, 64, 64):
+            raise ValueError(f"frames must have shape (batch, 3, 64, 64), got {tuple(frames.shape)}")
+        loc, log_scale = self.posterior(self.encoder(frames)).chunk(2, dim=-1)
+        return Normal(loc, log_scale.clamp(*LOG_SCALE_RANGE).exp(), validate_args=False)
+
+    def decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
+        """The picture that ``latent`` stands for, in [0, 1]."""
+        if latent.ndim != 2 or latent.shape[-1] != self.latent:
+            raise ValueError(f"latent must have shape (batch, {self.latent}), got {tuple(latent.shape)}")
+        return self.decoder(self.prepare(latent)[..., None, None])
+
+    def loss(
+        self,
+        frames: UInt8[Tensor, "batch 64 64 3"] | Float[Tensor, "batch 3 64 64"],
+        generator: Generator | None = None,
+    ) -> Loss:
+        """Squared error summed over the picture, plus the KL divergence to N(0, 1) beyond the free bits, in nats.
+
+        The squared error is the negative log-likelihood of a Gaussian with variance 1/2, without its constant.
+        """
+        pixels = frames_to_float(frames) if frames.dtype == torch.uint8 else frames
+        posterior = self.encode(pixels)
+        noise = torch.empty_like(posterior.loc).normal_(generator=generator)
+        reconstruction = self.decode(posterior.loc + posterior.scale * noise)
+        error = (reconstruction - pixels).square().sum(dim=(1, 2, 3)).mean()
+        divergence = 0.5 * (posterior.loc**2 + posterior.scale**2 - 1) - posterior.scale.log()  # KL(q || N(0, 1))
+        per_dimension = divergence.mean(dim=0)
+        value = error + per_dimension.clamp(min=self.free_bits).sum()
+        return Loss(value, {"reconstruction": error.detach(), "kl": per_dimension.detach().sum()})
