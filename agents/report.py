@@ -203,8 +203,6 @@ def _times(run: Run) -> str:
 
 
 def _settings(settings: RunSettings) -> str:
-
-
     plain = yaml.safe_dump(asdict(settings), sort_keys=False)
     return f"<h2>Settings</h2><pre>{html.escape(plain)}</pre>"
 

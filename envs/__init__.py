@@ -1,0 +1,22 @@
+"""Environments with 64x64 frames: CarRacing, Super Mario Bros, any Gymnasium id with pixels, and dreams.
+
+Start reading at `make`.
+"""
+
+import gymnasium
+
+from envs.frames import action_kind
+from envs.making import make
+
+__all__ = ["DreamEnv", "DreamVectorEnv", "action_kind", "make"]
+
+gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros", nondeterministic=False)
+
+
+def __getattr__(name: str) -> object:
+    """Load the dream environments, and torch with them, when they are asked for."""
+    if name in ("DreamEnv", "DreamVectorEnv"):
+        from envs import dream
+
+        return getattr(dream, name)
+    raise AttributeError(f"module 'envs' has no attribute {name!r}")

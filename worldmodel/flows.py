@@ -4,6 +4,7 @@ A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = 
 maps back.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -26,14 +27,13 @@ class AffineCoupling(nn.Module):
         features: D.
         hidden: widths of the hidden layers (three hidden layers make the paper's four linear ones).
         context: how many numbers of context the network sees too; 0: none.
-        swap: transform the first half instead of the second.
 
     References:
         Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (eq. 4-8).
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0, swap: bool = False) -> None:
+    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
         super().__init__()
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}")
@@ -41,10 +41,10 @@ class AffineCoupling(nn.Module):
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context, self.swap = features, context, swap
-        first = features // 2
-        self.sizes = (first, features - first)
-        kept, changed = (self.sizes[1], self.sizes[0]) if swap and first else self.sizes
+        self.features, self.context = features, context
+        kept = features // 2
+        changed = features - kept
+        self.sizes = (kept, changed)
         layers: list[nn.Module] = []
         widths = (kept + context, *hidden)
         for size_in, size_out in zip(widths[:-1], widths[1:], strict=True):
@@ -56,7 +56,7 @@ class AffineCoupling(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return f"features={self.features}, context={self.context}, swap={self.swap}"
+        return f"features={self.features}, context={self.context}"
 
     def forward(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
@@ -64,7 +64,7 @@ class AffineCoupling(nn.Module):
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
         log_scale, shift = self._parameters(kept, context)
-        return self._join(kept, changed * log_scale.exp() + shift), log_scale.sum(dim=-1)
+        return torch.cat((kept, changed * log_scale.exp() + shift), dim=-1), log_scale.sum(dim=-1)
 
     def inverse(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
@@ -72,16 +72,13 @@ class AffineCoupling(nn.Module):
         """Map u back to y."""
         kept, changed = self._split(value)
         log_scale, shift = self._parameters(kept, context)
-        return self._join(kept, (changed - shift) * (-log_scale).exp())
+        return torch.cat((kept, (changed - shift) * (-log_scale).exp()), dim=-1)
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
         if value.shape[-1] != self.features:
             raise ValueError(f"value must end in {self.features} dimensions, got {tuple(value.shape)}")
-        first, second = value.split(self.sizes, dim=-1)
-        return (second, first) if self.swap and self.sizes[0] else (first, second)
-
-    def _join(self, kept: Tensor, changed: Tensor) -> Tensor:
-        return torch.cat((changed, kept) if self.swap and self.sizes[0] else (kept, changed), dim=-1)
+        kept, changed = value.split(self.sizes, dim=-1)
+        return kept, changed
 
     def _parameters(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The log-scale, bounded by a scaled tanh, and the shift."""
@@ -95,7 +92,7 @@ class AffineCoupling(nn.Module):
 class Flow(nn.Module):
     """Couplings one after the other; the log-determinants add up.
 
-    The halves swap from coupling to coupling: every second coupling is told to transform the other half.
+    The halves swap from coupling to coupling: every second coupling sees the dimensions in reverse order.
 
     Args:
         couplings: bijections with the same features; an empty list is the identity.
@@ -119,8 +116,8 @@ class Flow(nn.Module):
         """Map y to u, with log|det du/dy|."""
         log_det = value.new_zeros(value.shape[:-1])
         for number, coupling in enumerate(self.couplings):
-            value, part = coupling(self._turn(value, number), context)
-            value, log_det = self._turn(value, number), log_det + part
+            value, part = coupling(_turn(value, number), context)
+            value, log_det = _turn(value, number), log_det + part
         return value, log_det
 
     def inverse(
@@ -128,5 +125,19 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = self._turn(coupling.inverse(self._turn(value, number), context), number)
+            value = _turn(coupling.inverse(_turn(value, number), context), number)
         return value
+
+
+def _turn(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
+    """Reverse the dimensions for every second coupling, so that each half is transformed; its own inverse."""
+    return value.flip(-1) if number % 2 else value
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer; one without inputs is its bias alone."""
+    if inputs:
+        return nn.Linear(inputs, outputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op" is what is wanted
+        return nn.Linear(inputs, outputs)

@@ -1,0 +1,97 @@
+"""CarRacing as World Models drives it: Gymnasium's own CarRacing-v3 with the published crop and action map."""
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
+
+from envs.frames import FRAMES, shrink
+
+EPISODE_FRAMES = 1000
+"""CarRacing-v3's time limit."""
+INDICATOR_ROWS = 12
+"""Rows of the 96x96 picture that the bar with speed and score covers."""
+
+
+class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The official game, seen and driven as by World Models.
+
+    Frames: the lower 12 of 96 rows cut off, area-resized to 64x64. Actions in [-1, 1]: steer = a0, gas = (a1 + 1) / 2,
+    brake = clip(a2, 0, 1); or the official five choices with ``continuous=False``. With ``action_repeat`` above 1 the
+    game advances by as many of its frames in each step, and draws only the last of them: physics, rewards and the
+    pictures that are shown are those of the official environment.
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 3).
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> None:
+        super().__init__(env)
+        self.action_repeat, self.observation_space = action_repeat, FRAMES
+        self.continuous = isinstance(env.action_space, spaces.Box)
+        if self.continuous:
+            self.action_space = spaces.Box(-1, 1, (3,), np.float32)
+        self._game: Any = env.unwrapped
+        self._draw = self._game._render
+        self._blind = False
+        self._game._render = self._render
+
+    def _render(self, mode: str) -> Any:
+        """Draw, except where a step's inner frames ask for a picture that nobody will see."""
+        return None if self._blind and mode == "state_pixels" else self._draw(mode)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new track."""
+        frame, info = self.env.reset(seed=seed, options=options)
+        return shrink(frame, INDICATOR_ROWS), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Drive on for ``action_repeat`` frames."""
+        command = self._command(action)
+        total = 0.0
+        for left in reversed(range(self.action_repeat)):
+            self._blind = left > 0
+            frame, reward, terminated, truncated, info = self.env.step(command)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        if self._blind:  # the episode ended before the last frame
+            self._blind = False
+            frame = self._draw("state_pixels")
+        return shrink(frame, INDICATOR_ROWS), total, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close, and break the cycle through the contact listener that would keep the whole game in memory."""
+        self.env.close()
+        self._game.world.contactListener = None
+        self._game.contactListener_keepref = self._game.world.contactListener_bug_workaround = None
+
+    def _command(self, action: Any) -> Any:
+        if not self.continuous:
+            return int(action)
+        steer, gas, brake = np.clip(np.asarray(action, np.float64), -1, 1)
+        return np.array([steer, (gas + 1) / 2, max(brake, 0.0)])
+
+
+def make_car_racing(action_repeat: int = 1, **options: Any) -> CarRacing:
+    """CarRacing-v3 with its time limit of 1,000 frames.
+
+    Raises:
+        ValueError: Box2D is missing, or an option is unknown.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        from gymnasium.envs.box2d.car_racing import CarRacing as Official
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(f"CarRacing needs another package: {error}") from None
+    frames = options.pop("max_episode_steps", EPISODE_FRAMES)
+    try:
+        game = Official(**{"render_mode": "rgb_array", **options})
+    except TypeError as error:
+        raise ValueError(f"CarRacing cannot be made with {options}: {error}") from None
+    game.spec = gymnasium.spec("CarRacing-v3")
+    return CarRacing(TimeLimit(OrderEnforcing(game), frames), action_repeat)

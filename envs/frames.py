@@ -1,0 +1,122 @@
+"""Wrappers that bring any picture to 64x64 bytes and any action to [-1, 1] or a choice."""
+
+from typing import Any
+
+import cv2
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+SIZE = 64
+FRAMES = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+"""What every environment of ours shows."""
+
+
+def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
+    """("box", numbers) or ("discrete", choices).
+
+    Raises:
+        ValueError: any other space, or a Box of more than one axis.
+    """
+    if isinstance(space, spaces.Discrete):
+        return "discrete", int(space.n)
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return "box", int(space.shape[0])
+    raise ValueError(f"action space must be Box (n,) or Discrete, got {space}")
+
+
+def shrink(picture: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
+    """A picture (H, W, 3) of bytes as 64x64, every pixel the mean of the area it covers.
+
+    Args:
+        picture: bytes; without a channel axis, or with one channel, it is grey; a fourth channel is left out.
+        crop_bottom: rows to cut off first.
+    """
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
+    if crop_bottom:
+        picture = picture[:-crop_bottom]
+    if picture.shape[:2] == (SIZE, SIZE):
+        return np.array(picture, np.uint8)
+    smaller = picture.shape[0] >= SIZE and picture.shape[1] >= SIZE
+    return cv2.resize(
+        np.ascontiguousarray(picture), (SIZE, SIZE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+
+
+class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Frames of an environment that observes pictures."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
+        super().__init__(env)
+        self.observation_space, self.crop_bottom = FRAMES, crop_bottom
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Shrink."""
+        return shrink(observation, self.crop_bottom)
+
+
+class Rendered(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Frames of an environment that does not observe pictures, but renders them."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = FRAMES
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """Render and shrink; what the environment itself observes is left out."""
+        return shrink(np.asarray(self.env.render()))
+
+
+class Repeated(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Each action is held for ``times`` frames, and their rewards add up."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], times: int) -> None:
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step until the end of the episode, ``times`` frames at most."""
+        total = 0.0
+        for _ in range(self.times):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
+
+
+class Normalised(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Box actions in [-1, 1], mapped in a straight line to the environment's bounds."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(f"action space must be Box of floats or Discrete, got {space}")
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise ValueError(f"a Box of actions must have finite bounds, got {space}")
+        self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self.shape, self.kind = space.shape, space.dtype
+        self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        """Map to the environment's bounds."""
+        share = (np.clip(np.asarray(action, np.float64), -1, 1).reshape(self.shape) + 1) / 2
+        return (self.low + share * (self.high - self.low)).astype(self.kind)
+
+
+class FromZero(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Choices counted from zero."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        space = env.action_space
+        assert isinstance(space, spaces.Discrete)
+        self.first = int(space.start)
+        self.action_space = spaces.Discrete(int(space.n))
+
+    def action(self, action: Any) -> int:
+        """Count from the environment's own first choice."""
+        return int(action) + self.first

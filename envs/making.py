@@ -1,0 +1,56 @@
+"""From an id to an environment that shows 64x64 frames and takes actions in [-1, 1] or a choice."""
+
+import difflib
+import re
+from typing import Any
+
+import gymnasium
+
+STAGE = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
+
+
+def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Make an environment with observations uint8 (64, 64, 3), and Box actions in [-1, 1] or Discrete ones.
+
+    Args:
+        id: "CarRacing", "SuperMarioBros-1-1" (every world and stage), or any Gymnasium id whose observation is an image
+            or that renders ``rgb_array``.
+        action_repeat: frames of the game for each step; rewards add up. None: 4 for Super Mario Bros, 1 elsewhere.
+        options: more arguments of the environment (Super Mario Bros: ``buttons``, ``noops``, ``sticky``).
+
+    Raises:
+        ValueError: there is no such id (the nearest are named), it shows no pixels, or its actions are neither Box nor
+            Discrete; an option is unknown.
+    """
+    if action_repeat is not None and (not isinstance(action_repeat, int) or action_repeat < 1):
+        raise ValueError(f"action_repeat must be a whole number of at least 1, got {action_repeat!r}")
+    if id in ("CarRacing", "CarRacing-v3"):
+        from envs.car_racing import make_car_racing
+
+        return make_car_racing(action_repeat or 1, **options)
+    if stage := STAGE.fullmatch(id):
+        from envs.mario import make_mario
+
+        return make_mario(int(stage[1]), int(stage[2]), action_repeat or 4, **options)
+    if id.partition(":")[0] == id and not _registered(id):
+        raise ValueError(f"there is no environment {id!r}{_nearest(id)}")
+    from envs.pixels import make_pixels
+
+    return make_pixels(id, action_repeat or 1, **options)
+
+
+def _registered(id: str) -> bool:
+    try:
+        gymnasium.spec(id)
+    except gymnasium.error.Error:
+        return False
+    return True
+
+
+def _nearest(id: str) -> str:
+    """Two ids that look like ``id``."""
+    stages = [f"SuperMarioBros-{world}-{stage}" for world in range(1, 9) for stage in range(1, 5)]
+    known = ["CarRacing", *stages, *gymnasium.registry]
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(id.lower(), lower, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(lower[name]) for name in close)}?" if close else ""

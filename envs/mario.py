@@ -1,0 +1,326 @@
+"""Super Mario Bros as a Gymnasium environment, driven straight through the emulator of nes-py.
+
+Start reading at `SuperMarioBros.step`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python
+classes need the old gym and break under NumPy 2, so this module talks to the emulator's library by itself. Reading the
+machine's memory through ctypes gives Python ints, which do not overflow as NumPy's bytes do.
+
+The memory map is public: https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
+"""
+
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from envs.frames import Shrunk
+
+RIGHT, LEFT, DOWN, UP, START, B, A = 128, 64, 32, 16, 8, 2, 1
+"""The controller's buttons, as bits."""
+BUTTONS: dict[str, tuple[int, ...]] = {
+    "right": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B),
+    "simple": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B, A, LEFT),
+    "complex": (
+        *(0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B, A),
+        *(LEFT, LEFT | A, LEFT | B, LEFT | A | B, DOWN, UP),
+    ),
+}
+"""Choices in each set of buttons, as gym-super-mario-bros numbers them; "right" is its right-only set."""
+REWARD_BOUND = 15.0
+"""A frame's reward is cut to plus or minus this."""
+DEATH = -25.0
+FLAG, BOWSER = 0x31, 0x2D
+DYING, DEAD = 0x0B, 0x06
+BUSY = frozenset((0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07))
+"""Player states in which the game plays by itself: pipes, vines, entering an area, black screens."""
+LONGEST_PAUSE = 2_000
+"""Frames after which a scene that should have ended is taken for a broken emulator."""
+
+
+class SuperMarioBros(gymnasium.Env[np.ndarray, int]):
+    """One stage of Super Mario Bros, with one life.
+
+    A frame's reward is the way to the right in pixels, minus the ticks of the clock, minus 25 for a death, cut to
+    [-15, 15]; a step's is the sum over its frames. Death and the flag terminate; the end of the clock truncates.
+    The game is deterministic: what differs from seed to seed are the idle frames at the start (``noops``), and the
+    actions that are held on (``sticky``).
+
+    Args:
+        world: 1 to 8.
+        stage: 1 to 4.
+        buttons: "right", "simple" or "complex": the choices of gym-super-mario-bros.
+        frame_skip: frames for each step.
+        noops: at most this many idle frames before an episode begins, drawn with its seed.
+        sticky: probability, at each frame, that the last buttons stay pressed (Machado et al., 2018, section 5.2).
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ValueError: an argument is out of range, or the emulator is not installed.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
+
+    def __init__(
+        self,
+        world: int = 1,
+        stage: int = 1,
+        buttons: str = "simple",
+        frame_skip: int = 4,
+        noops: int = 30,
+        sticky: float = 0.0,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        if not (world in range(1, 9) and stage in range(1, 5)):
+            raise ValueError(f"world must be 1 to 8 and stage 1 to 4, got {world} and {stage}")
+        if buttons not in BUTTONS:
+            raise ValueError(f"buttons must be one of {', '.join(BUTTONS)}, got {buttons!r}")
+        if frame_skip < 1 or noops < 0 or not 0 <= sticky < 1:
+            raise ValueError(
+                f"frame_skip must be at least 1, noops at least 0 and sticky in [0, 1), got {frame_skip}, {noops}, {sticky}"
+            )
+        self.buttons, self.frame_skip, self.noops, self.sticky = BUTTONS[buttons], frame_skip, noops, sticky
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(0, 255, (240, 256, 3), np.uint8)
+        self.action_space = spaces.Discrete(len(self.buttons))
+        self._machine = Machine()
+        self._ram = self._machine.ram
+        self._pressed = 0
+        self._x = self._clock = 0
+        self._over = True
+        self._start(world, stage)
+        self._machine.backup()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin the stage; its first idle frames come from the seed."""
+        super().reset(seed=seed)
+        self._machine.restore()
+        for _ in range(int(self.np_random.integers(self.noops + 1))):
+            self._machine.frame(0)
+        self._pressed, self._over = 0, False
+        self._x, self._clock = self.x, self.clock
+        return self._machine.picture(), self.info()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold a choice of buttons for ``frame_skip`` frames."""
+        if not self.action_space.contains(np.int64(action)):
+            raise ValueError(f"action must be one of 0 to {len(self.buttons) - 1}, got {action!r}")
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over: call reset")
+        total, terminated, truncated = 0.0, False, False
+        for _ in range(self.frame_skip):
+            if not (self.sticky and self.np_random.random() < self.sticky):
+                self._pressed = self.buttons[int(action)]
+            self._machine.frame(self._pressed)
+            total += self._reward()
+            truncated = self.clock == 0
+            terminated = not truncated and (self.dead or self.flag)
+            if terminated or truncated:
+                break
+            self._skip_pauses()
+        self._over = terminated or truncated
+        return self._machine.picture(), total, terminated, truncated, self.info()
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """The screen, (240, 256, 3)."""
+        return self._machine.picture() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Give the emulator back."""
+        self._machine.close()
+
+    # What the machine's memory says -----------------------------------------------------------------------------------
+
+    @property
+    def x(self) -> int:
+        """Mario's way from the stage's left end, in pixels."""
+        return self._ram[0x6D] * 256 + self._ram[0x86]
+
+    @property
+    def clock(self) -> int:
+        """Time left, in the game's own units."""
+        return self._digits(0x7F8, 3)
+
+    @property
+    def dead(self) -> bool:
+        """Dying, dead, or below the screen."""
+        return self._ram[0x0E] in (DYING, DEAD) or self._ram[0xB5] > 1
+
+    @property
+    def flag(self) -> bool:
+        """The stage is won: sliding down the flagpole, or the axe that ends a castle."""
+        if self._ram[0x770] == 2:
+            return True
+        return any(self._ram[0x16 + slot] in (FLAG, BOWSER) for slot in range(5)) and self._ram[0x1D] == 3
+
+    def info(self) -> dict[str, Any]:
+        """The state of the game in Python numbers."""
+        ram = self._ram
+        above = ram[0xB5] < 1
+        return {
+            "coins": self._digits(0x7ED, 2),
+            "flag_get": self.flag,
+            "life": ram[0x75A],
+            "score": self._digits(0x7DE, 6),
+            "stage": ram[0x75C] + 1,
+            "status": ("small", "tall", "fireball")[min(ram[0x756], 2)],
+            "time": self.clock,
+            "world": ram[0x75F] + 1,
+            "x_pos": self.x,
+            "y_pos": 255 - ram[0x3B8] + (255 if above else 0),
+        }
+
+    def _digits(self, address: int, count: int) -> int:
+        number = 0
+        for digit in self._ram[address : address + count]:
+            number = number * 10 + digit
+        return number
+
+    # The course of the game -------------------------------------------------------------------------------------------
+
+    def _reward(self) -> float:
+        moved, ticked = self.x - self._x, self.clock - self._clock
+        self._x, self._clock = self.x, self.clock
+        moved = moved if abs(moved) <= 5 else 0  # a jump in x is a change of area, not a way that was gone
+        reward = moved + min(ticked, 0) + (DEATH if self.dead and self.clock else 0.0)
+        return max(-REWARD_BOUND, min(REWARD_BOUND, reward))
+
+    def _start(self, world: int, stage: int) -> None:
+        """Press start until the stage runs; then let its first frames pass."""
+        # In worlds with a walk into a pipe before the second stage, that walk counts as an area of its own.
+        area = stage + 1 if world in (1, 2, 4, 7) and stage >= 2 else stage
+        machine, ram = self._machine, self._ram
+        machine.frame(START)
+        machine.frame(0)
+        self._until(lambda: self.clock > 0, START, lambda: self._choose(world, stage, area))
+        seen = [self.clock]
+
+        def ticking() -> bool:
+            before, seen[0] = seen[0], self.clock
+            return self.clock < before
+
+        self._until(ticking, 0, lambda: None)
+        assert (ram[0x75F], ram[0x75C]) == (world - 1, stage - 1)
+
+    def _choose(self, world: int, stage: int, area: int) -> None:
+        """Write the stage where the game reads it, and run out the timer of the black screen."""
+        self._ram[0x75F], self._ram[0x75C], self._ram[0x760] = world - 1, stage - 1, area - 1
+        self._machine.frame(0)
+        self._ram[0x7A0] = 0
+
+    def _skip_pauses(self) -> None:
+        """Let scenes pass in which the player has no say: area changes, pipes, black screens."""
+        if 1 < self._ram[0x6DE] < 255:
+            self._ram[0x6DE] = 1
+        self._until(lambda: self._ram[0x0E] not in BUSY and self._ram[0x770] != 2, 0, self._shorten)
+
+    def _shorten(self) -> None:
+        self._ram[0x7A0] = 0
+
+    def _until(self, condition: Any, pressed: int, between: Any) -> None:
+        for _ in range(LONGEST_PAUSE):
+            if condition():
+                return
+            self._machine.frame(pressed)
+            between()
+        raise RuntimeError(f"Super Mario Bros did not go on after {LONGEST_PAUSE} frames")
+
+
+class Machine:
+    """The emulator with the game in it."""
+
+    def __init__(self) -> None:
+        library = _library()
+        self._library, self._handle = library, library.Initialize(str(_game()))
+        self.ram = (ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))
+        self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
+        address = library.Screen(self._handle)
+        screen = (ctypes.c_uint8 * (240 * 256 * 4)).from_address(address)
+        # 32-bit pixels, little endian: blue, green, red, nothing
+        self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)[..., 2::-1]
+        library.Reset(self._handle)
+
+    def frame(self, pressed: int) -> None:
+        """One sixtieth of a second with these buttons pressed."""
+        self._controller[0] = pressed
+        self._library.Step(self._handle)
+
+    def picture(self) -> np.ndarray:
+        """A copy of the screen, (240, 256, 3)."""
+        return np.ascontiguousarray(self._screen)
+
+    def backup(self) -> None:
+        """Remember the whole machine."""
+        self._library.Backup(self._handle)
+
+    def restore(self) -> None:
+        """Go back to what `backup` remembered."""
+        self._library.Restore(self._handle)
+
+    def close(self) -> None:
+        """Give the machine's memory back; once."""
+        if self._handle is not None:
+            self._library.Close(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+
+class _Signature(NamedTuple):
+    result: Any
+    arguments: list[Any]
+
+
+_POINTER = ctypes.c_void_p
+_FUNCTIONS = {
+    "Initialize": _Signature(_POINTER, [ctypes.c_wchar_p]),
+    "Controller": _Signature(_POINTER, [_POINTER, ctypes.c_uint]),
+    "Screen": _Signature(_POINTER, [_POINTER]),
+    "Memory": _Signature(_POINTER, [_POINTER]),
+    **{name: _Signature(None, [_POINTER]) for name in ("Reset", "Step", "Backup", "Restore", "Close")},
+}
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """nes-py's emulator, without importing nes-py (which imports gym)."""
+    found = sorted(_folder("nes_py").glob("lib_nes_env*"))
+    if not found:
+        raise ValueError("nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)")
+    library = ctypes.CDLL(str(found[0]))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@cache
+def _game() -> Path:
+    path = _folder("gym_super_mario_bros") / "_roms" / "super-mario-bros.nes"
+    if not path.exists():
+        raise ValueError(f"{path} is missing: pip install --force-reinstall gym-super-mario-bros")
+    return path
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"Super Mario Bros needs {package}: pip install gym-super-mario-bros nes-py (it needs g++)")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
+    """One stage with 64x64 frames.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+    """
+    try:
+        return Shrunk(SuperMarioBros(world, stage, frame_skip=action_repeat, **options))
+    except TypeError as error:
+        raise ValueError(f"SuperMarioBros-{world}-{stage} cannot be made with {options}: {error}") from None

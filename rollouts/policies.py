@@ -1,0 +1,68 @@
+"""Policies for collecting: called at the start of an episode, they give the function that acts in it.
+
+A policy is any picklable ``policy(action_space, rng) -> act``, with ``act(frame) -> action``; `agents.Agent` is one too.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+
+import envs
+
+Act = Callable[[np.ndarray], Any]
+"""From a frame (64, 64, 3) of bytes to an action."""
+
+DRIFT = 50**-0.5
+"""Standard deviation of a step of the random walk: across the whole range in about 50 steps."""
+HOLD = 8
+"""Steps that a discrete action is held, on average."""
+
+
+class Policy(Protocol):
+    """Begins an episode: all of its state and randomness live in the function it returns."""
+
+    def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator, /) -> Act:
+        """The function that acts in one episode."""
+        ...
+
+
+def uniform(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
+    """Independent, uniformly random actions."""
+    kind, size = envs.action_kind(space)
+    if kind == "discrete":
+        return lambda frame: int(rng.integers(size))
+    return lambda frame: rng.uniform(-1, 1, size).astype(np.float32)
+
+
+def smooth_random(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
+    """A random walk through the actions: Brownian and reflected at the bounds for a Box, held for a while if discrete.
+
+    Independent random actions cancel each other out; these lead to places.
+    """
+    kind, size = envs.action_kind(space)
+    if kind == "discrete":
+        held = int(rng.integers(size))
+
+        def hold(frame: np.ndarray) -> int:
+            nonlocal held
+            if rng.random() < 1 / HOLD:
+                held = int(rng.integers(size))
+            return held
+
+        return hold
+    action = rng.uniform(-1, 1, size)
+
+    def walk(frame: np.ndarray) -> np.ndarray:
+        nonlocal action
+        action = action + rng.normal(0, DRIFT, size)
+        action = np.where(np.abs(action) > 1, np.sign(action) * 2 - action, action)
+        return action.astype(np.float32)
+
+    return walk
+
+
+def name_of(policy: Any) -> str:
+    """What to call a policy in files and tables."""
+    return str(getattr(policy, "name", "") or getattr(policy, "__name__", "") or type(policy).__name__)

@@ -1,0 +1,153 @@
+"""Work on several cores that does not hang: what a dead worker lost is done again.
+
+Start reading at `run_tasks`. Workers live on between calls, each with one torch thread, and keep their environments
+(`worker_env`): making new ones for every task leaks memory in some games.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, TypeVar
+
+import gymnasium
+import torch
+from loky import cloudpickle, get_reusable_executor
+from loky.process_executor import BrokenProcessPool
+
+import envs
+
+DEATHS = 3
+"""So many times the same work may end with a dead worker before all stops."""
+KEPT_KINDS = 2
+"""A worker keeps the environments of this many (id, options)."""
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerDied(RuntimeError):
+    """Workers died, or failed, three times over the same work."""
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int = 1
+) -> Iterator[tuple[int, Result]]:
+    """Yield ``(index, function(tasks[index]))`` as results arrive.
+
+    Args:
+        function: picklable; it runs in worker processes, or here if ``workers`` is 1.
+        tasks: picklable.
+        workers: processes.
+
+    Raises:
+        ValueError: ``workers`` is below 1; or the function raised one (bad input is not tried again), or an OSError.
+        WorkerDied: the same work failed three times; with the last traceback, or the signal that killed the worker.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if workers == 1:
+        with _one_thread():
+            yield from ((index, function(task)) for index, task in enumerate(tasks))
+        return
+    waiting = list(range(len(tasks)))[::-1]
+    deaths = [0] * len(tasks)
+    running: dict[Future[Any], int] = {}
+    try:
+        while waiting or running:
+            lost: list[tuple[int, str]] = []
+            try:
+                while waiting and len(running) < workers:
+                    index = waiting[-1]
+                    running[_pool(workers).submit(_attempt, function, tasks[index])] = index
+                    waiting.pop()
+            except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
+                lost.append((waiting.pop(), str(error)))
+            finished = wait(running, return_when=FIRST_COMPLETED).done if running else set()
+            for future in finished:
+                index = running.pop(future)
+                try:
+                    result, failure = future.result()
+                except BrokenProcessPool as error:
+                    lost.append((index, f"a worker process was killed: {_first_line(error)}"))
+                    continue
+                if failure:
+                    lost.append((index, failure))
+                    continue
+                yield index, result
+            for index, reason in lost:
+                deaths[index] += 1
+                if deaths[index] >= DEATHS:
+                    raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{reason}")
+                waiting.append(index)
+    finally:
+        if running:
+            _pool(workers).shutdown(wait=False, kill_workers=True)
+
+
+def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
+    """Run a task; a failure comes back as its traceback, bad input and a full disk as themselves."""
+    try:
+        return function(task), ""
+    except (ValueError, OSError):
+        raise
+    except Exception:
+        return None, traceback.format_exc()
+
+
+def _pool(workers: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return get_reusable_executor(workers, timeout=300, initializer=_begin, initargs=(os.getpid(),), env=THREADS)
+
+
+def _begin(parent: int) -> None:
+    """Prepare a worker: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The arithmetic of a worker, in this process: results do not depend on the number of workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+_kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
+
+
+def worker_env(env: Any, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
+    """This process's environment number ``slot`` for an id (or a function that makes one), kept for the next task."""
+    key = (env.encode() if isinstance(env, str) else cloudpickle.dumps(env), json.dumps(options, sort_keys=True, default=str))
+    games = _kept.pop(key, [])
+    _kept[key] = games  # the last key is the one used last
+    while len(_kept) > KEPT_KINDS:
+        for game in _kept.pop(next(iter(_kept))):
+            game.close()
+    while len(games) <= slot:
+        games.append(envs.make(env, **options) if isinstance(env, str) else env())
+    return games[slot]

@@ -1,0 +1,207 @@
+"""Recurrent mixture densities: an LSTM reads a sequence and puts out, at each time, a distribution over what follows.
+
+Start reading at `RMDN`; an `FRMDN` is the same density seen through a normalizing flow. Neither knows of games: the
+memory of a world model, a model of raw speech and a model of scanned images are all made of them.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.distributions import Flowed, GaussianMixture
+from worldmodel.flows import AffineCoupling, Flow
+
+LOG_PRECISION_RANGE = (-10.0, 14.0)
+"""Bounds of a component's log-precision: standard deviations from 0.0009 to 148. The upper one is the ceiling of the
+density where data do not vary at all (silence, a constant frame): log p is at most 6.1 nats a dimension, before a flow."""
+FACTOR_SCALE = 0.1
+"""Scale of the precision factors U at initialisation, relative to the layer's other outputs."""
+
+
+class State(NamedTuple):
+    """The recurrent state, batch first."""
+
+    hidden: Float[Tensor, "batch layers hidden"]
+    cell: Float[Tensor, "batch layers hidden"]
+
+
+class RMDN(nn.Module):
+    """A recurrent mixture density network: one joint mixture of K Gaussians over the whole event at each time.
+
+    ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``, all of them linear functions of the LSTM's hidden state.
+
+    Args:
+        inputs: size of what is read at each time.
+        outputs: D, size of the event.
+        hidden: width of the LSTM.
+        mixtures: K.
+        rank: R of the precision ``P = D + U U^T``; 0: diagonal.
+        layers: LSTM layers.
+
+    Example:
+        >>> m = RMDN(inputs=35, outputs=32)
+        >>> dist, state = m(torch.zeros(2, 7, 35))
+        >>> dist.log_prob(torch.zeros(2, 7, 32)).shape
+        torch.Size([2, 7])
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122. Ha's code has one scalar mixture for
+        each dimension: another model, whose likelihoods do not compare with these.
+        Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int = 256, mixtures: int = 5, rank: int = 0, layers: int = 1
+    ) -> None:
+        super().__init__()
+        sizes = {"inputs": inputs, "outputs": outputs, "hidden": hidden, "mixtures": mixtures, "layers": layers}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if rank < 0:
+            raise ValueError(f"rank must be zero or more, got {rank}")
+        self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
+        self.mixtures, self.rank, self.layers = mixtures, rank, layers
+        self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
+        self.head = nn.Linear(hidden, mixtures * (1 + (2 + rank) * outputs))
+        self._start()
+
+    def _start(self) -> None:
+        """Begin near N(0, 1): equal weights, means a little apart, unit precision; and a memory that lasts."""
+        with torch.no_grad():
+            logits, loc, log_precision, factor = self._parts(self.head.weight.mT)
+            logits.zero_()
+            log_precision.mul_(0.1)
+            if factor is not None:
+                factor.mul_(FACTOR_SCALE)
+            logits, loc, log_precision, factor = self._parts(self.head.bias)
+            logits.zero_()
+            log_precision.zero_()
+            loc.normal_(0.0, 0.5)
+            if factor is not None:
+                factor.normal_(0.0, FACTOR_SCALE)
+            for name, parameter in self.lstm.named_parameters():
+                if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
+                    parameter[self.hidden : 2 * self.hidden].fill_(1.0)
+
+    def extra_repr(self) -> str:
+        """The arguments that the layers do not show."""
+        return f"outputs={self.outputs}, mixtures={self.mixtures}, rank={self.rank}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that build this module again."""
+        return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures", "rank", "layers")}
+
+    def initial(self, batch: int) -> State:
+        """The state before anything was read."""
+        zeros = self.head.weight.new_zeros(batch, self.layers, self.hidden)
+        return State(zeros, zeros.clone())
+
+    def features(
+        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
+    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
+        """Read a sequence: the hidden state after each time, and the state to go on from.
+
+        Raises:
+            ValueError: ``x`` or ``state`` has another shape than the module was made for.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.inputs or x.shape[1] == 0:
+            raise ValueError(f"x must have shape (batch, time > 0, {self.inputs}), got {tuple(x.shape)}")
+        state = self.initial(len(x)) if state is None else state
+        if state.hidden.shape != (len(x), self.layers, self.hidden):
+            wanted, came = (len(x), self.layers, self.hidden), tuple(state.hidden.shape)
+            raise ValueError(f"state must have shape {wanted}, got {came}")
+        # torch keeps layers first: (B, layers, H) -> (layers, B, H) and back
+        before = tuple(part.transpose(0, 1).contiguous() for part in state)
+        h, after = self.lstm(x, before)
+        return h, State(*(part.transpose(0, 1) for part in after))
+
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture:
+        """The mixture that a hidden state stands for."""
+        logits, loc, log_precision, factor = self._parts(self.head(h))
+        return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor)
+
+    def forward(
+        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
+    ) -> tuple[GaussianMixture, State]:
+        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
+        h, state = self.features(x, state)
+        return self.distribution(h), state
+
+    def _parts(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Cut (*batch, K (1 + (2 + R) D)) into logits, loc, log_precision and factor: views, not copies."""
+        k, d, r = self.mixtures, self.outputs, self.rank
+        logits, loc, log_precision, factor = values.split((k, k * d, k * d, k * d * r), dim=-1)
+        shaped = (part.unflatten(-1, (k, d)) for part in (loc, log_precision))
+        return logits, *shaped, factor.unflatten(-1, (k, d, r)) if r else None  # type: ignore[return-value]
+
+
+class FRMDN(nn.Module):
+    """A flow-based RMDN: ``log p(y) = log p_mixture(f(y)) + log|det df/dy|``.
+
+    Args:
+        inputs: size of what is read at each time.
+        outputs: D, size of the event.
+        hidden: width of the LSTM.
+        mixtures: K.
+        rank: R of the precision ``P = D + U U^T``; 0: diagonal.
+        couplings: affine couplings of the flow; 0 leaves the RMDN.
+        conditional: whether the couplings see the hidden state too (beyond the paper).
+        layers: LSTM layers.
+
+    Example:
+        >>> m = FRMDN(inputs=35, outputs=32, rank=2)
+        >>> dist, state = m(torch.zeros(2, 7, 35))
+        >>> dist.sample(temperature=0.5).shape
+        torch.Size([2, 7, 32])
+
+    References:
+        Razavi, Hosseini, Behzad, FRMDN: Flow-based Recurrent Mixture Density Network, 2020,
+        https://arxiv.org/abs/2008.02144.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int = 256,
+        mixtures: int = 5,
+        rank: int = 0,
+        couplings: int = 2,
+        conditional: bool = False,
+        layers: int = 1,
+    ) -> None:
+        super().__init__()
+        if couplings < 0:
+            raise ValueError(f"couplings must be zero or more, got {couplings}")
+        self.base = RMDN(inputs, outputs, hidden, mixtures, rank, layers)
+        self.conditional = conditional
+        self.flow = Flow([AffineCoupling(outputs, context=hidden if conditional else 0) for _ in range(couplings)])
+        self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that build this module again."""
+        return self.base.settings | {"couplings": len(self.flow.couplings), "conditional": self.conditional}
+
+    def initial(self, batch: int) -> State:
+        """The state before anything was read."""
+        return self.base.initial(batch)
+
+    def features(
+        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
+    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
+        """Read a sequence: the hidden state after each time, and the state to go on from."""
+        return self.base.features(x, state)
+
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> Flowed:
+        """The flowed mixture that a hidden state stands for."""
+        return Flowed(self.base.distribution(h), self.flow, h if self.conditional else None)
+
+    def forward(self, x: Float[Tensor, "batch time inputs"], state: State | None = None) -> tuple[Flowed, State]:
+        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
+        h, state = self.features(x, state)
+        return self.distribution(h), state
