@@ -1,5 +1,6 @@
 """An agent: a world model that sees and remembers, and a controller that acts on both."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from agents.controller import LinearController
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
+from worldmodel.checkpoints import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,12 @@ class Agent:
             raise ValueError(f"controller must have {wanted[0]} inputs and {wanted[1]} actions, got {came[0]} and {came[1]}")
         if not self.exploration >= 0:
             raise ValueError(f"exploration must be zero or more, got {self.exploration}")
+
+    @property
+    def name(self) -> str:
+        """Tells agents apart in the metadata of a store."""
+        weights = fingerprint(self.world)[:8], hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8]
+        return f"agent-{'-'.join(weights)}-exploration-{self.exploration:g}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
         """Begin an episode: the function from a frame (64, 64, 3) to an action."""

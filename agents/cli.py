@@ -1,7 +1,6 @@
 """The command line: each subcommand is a thin layer over the public API, in the order of the story."""
 
 import importlib
-import os
 import signal
 import sys
 import warnings
@@ -17,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
 from agents import settings as chapters
-from agents.display import console, size
+from agents.display import console
 
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of the stories that have presets of their own; any other environment id uses the general ones."""
@@ -93,8 +92,7 @@ def build_parser(words: list[str]) -> ArgumentParser:
     parser.formatter_class = _Formatter
     parser.add_argument("--version", action="version", version=f"worldmodel {metadata.version('worldmodel')}")
     commands = parser.add_subcommands(dest="command", required=True)
-    trains = ArgumentParser(description="Train a part of the world model on a run folder's rollouts.")
-    trained = trains.add_subcommands(dest="command", required=True)
+    trained: Any = None
     for name, (build, _) in COMMANDS.items():
         sub = ArgumentParser(description=(build.__doc__ or "").strip())
         sub.formatter_class = _Formatter
@@ -102,9 +100,11 @@ def build_parser(words: list[str]) -> ArgumentParser:
         _apply_preset(sub, name, words)
         help_line = (build.__doc__ or "").strip().splitlines()[0]
         if name.startswith("train "):
-            trained.add_subcommand(name.split()[1], sub, help=help_line)
-            if len(trained.choices) == 1:
+            if trained is None:
+                trains = ArgumentParser(description="Train a part of the world model on a run folder's rollouts.")
                 commands.add_subcommand("train", trains, help="Train the VAE or the memory.")
+                trained = trains.add_subcommands(dest="command", required=True)
+            trained.add_subcommand(name.split()[1], sub, help=help_line)
         else:
             commands.add_subcommand(name, sub, help=help_line)
     return parser
@@ -198,13 +198,13 @@ def collect(options: Namespace) -> None:
     if settings.policy in story.POLICIES:
         plan = rollouts.estimate(
             *(env, story.POLICIES[settings.policy], settings.episodes),
-            **{"workers": options.workers, "out": run.rollouts, "max_steps": settings.max_steps},
+            **{"workers": options.workers, "out": run.rollouts_folder, "max_steps": settings.max_steps},
             **{"env_options": options.env_options},
         )
         console.print(str(plan), markup=False)
     with run.locked():
         store = story.collect(run, env, settings, options.seed, options.workers, options.env_options)
-    console.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts}", markup=False)
+    console.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
     console.print(f"Next: worldmodel train vae {run.folder}", markup=False)
 
 
@@ -427,8 +427,6 @@ class _Formatter(importlib.import_module("jsonargparse").DefaultHelpFormatter): 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line.strip() if line[:2] != "  " else indent + line for line in text.splitlines())
 
-
-_ = os, size
 
 
 if __name__ == "__main__":

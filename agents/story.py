@@ -39,7 +39,7 @@ class Run:
     folder: Path
 
     @property
-    def rollouts(self) -> Path:
+    def rollouts_folder(self) -> Path:
         """The store of real episodes."""
         return self.folder / "rollouts"
 
@@ -50,9 +50,9 @@ class Run:
 
     def store(self) -> rollouts.Store:
         """The real episodes."""
-        if not self.rollouts.is_dir():
+        if not self.rollouts_folder.is_dir():
             raise ValueError(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
-        return rollouts.Store(self.rollouts)
+        return rollouts.Store(self.rollouts_folder)
 
     def vae(self) -> VAE:
         """The trained eye."""
@@ -154,7 +154,7 @@ def collect(
     with run.chapter("collect"), bar(f"collect {env}", "episodes") as progress:
         return rollouts.collect(
             *(env, policy, settings.episodes),
-            **{"seed": seed, "workers": workers, "out": run.rollouts, "max_steps": settings.max_steps},
+            **{"seed": seed, "workers": workers, "out": run.rollouts_folder, "max_steps": settings.max_steps},
             **{"env_options": env_options, "progress": progress},
         )
 

@@ -6,17 +6,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import OrderEnforcing, TimeLimit
+from gymnasium.utils import RecordConstructorArgs
 
 from envs.frames import FRAMES, shrink
 
-EPISODE_FRAMES = 1000
-"""CarRacing-v3's time limit."""
 INDICATOR_ROWS = 12
 """Rows of the 96x96 picture that the bar with speed and score covers."""
 
 
-class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
+class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """The official game, seen and driven as by World Models.
 
     Frames: the lower 12 of 96 rows cut off, area-resized to 64x64. Actions in [-1, 1]: steer = a0, gas = (a1 + 1) / 2,
@@ -29,6 +27,7 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> None:
+        RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
         super().__init__(env)
         self.action_repeat, self.observation_space = action_repeat, FRAMES
         self.continuous = isinstance(env.action_space, spaces.Box)
@@ -85,13 +84,9 @@ def make_car_racing(action_repeat: int = 1, **options: Any) -> CarRacing:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
-        from gymnasium.envs.box2d.car_racing import CarRacing as Official
+        game = gymnasium.make("CarRacing-v3", **{"render_mode": "rgb_array", "disable_env_checker": True, **options})
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"CarRacing needs another package: {error}") from None
-    frames = options.pop("max_episode_steps", EPISODE_FRAMES)
-    try:
-        game = Official(**{"render_mode": "rgb_array", **options})
-    except TypeError as error:
+    except (gymnasium.error.Error, TypeError) as error:
         raise ValueError(f"CarRacing cannot be made with {options}: {error}") from None
-    game.spec = gymnasium.spec("CarRacing-v3")
-    return CarRacing(TimeLimit(OrderEnforcing(game), frames), action_repeat)
+    return CarRacing(game, action_repeat)

@@ -6,6 +6,7 @@ import cv2
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
 SIZE = 64
 FRAMES = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
@@ -45,10 +46,11 @@ def shrink(picture: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
     )
 
 
-class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any]):
+class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Frames of an environment that observes pictures."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
+        RecordConstructorArgs.__init__(self, crop_bottom=crop_bottom)
         super().__init__(env)
         self.observation_space, self.crop_bottom = FRAMES, crop_bottom
 
@@ -57,10 +59,11 @@ class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any]):
         return shrink(observation, self.crop_bottom)
 
 
-class Rendered(gymnasium.ObservationWrapper[Any, Any, Any]):
+class Rendered(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Frames of an environment that does not observe pictures, but renders them."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
         super().__init__(env)
         self.observation_space = FRAMES
 
@@ -69,10 +72,11 @@ class Rendered(gymnasium.ObservationWrapper[Any, Any, Any]):
         return shrink(np.asarray(self.env.render()))
 
 
-class Repeated(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Repeated(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Each action is held for ``times`` frames, and their rewards add up."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], times: int) -> None:
+        RecordConstructorArgs.__init__(self, times=times)
         super().__init__(env)
         self.times = times
 
@@ -87,10 +91,11 @@ class Repeated(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, total, terminated, truncated, info
 
 
-class Normalised(gymnasium.ActionWrapper[Any, Any, Any]):
+class Normalised(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Box actions in [-1, 1], mapped in a straight line to the environment's bounds."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
@@ -107,10 +112,11 @@ class Normalised(gymnasium.ActionWrapper[Any, Any, Any]):
         return (self.low + share * (self.high - self.low)).astype(self.kind)
 
 
-class FromZero(gymnasium.ActionWrapper[Any, Any, Any]):
+class FromZero(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Choices counted from zero."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
         super().__init__(env)
         space = env.action_space
         assert isinstance(space, spaces.Discrete)

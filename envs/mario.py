@@ -321,6 +321,9 @@ def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -
         ValueError: an option is unknown or out of range.
     """
     try:
-        return Shrunk(SuperMarioBros(world, stage, frame_skip=action_repeat, **options))
+        game = gymnasium.make(
+            "SuperMarioBros-v0", world=world, stage=stage, frame_skip=action_repeat, disable_env_checker=True, **options
+        )
+        return Shrunk(game)
     except TypeError as error:
         raise ValueError(f"SuperMarioBros-{world}-{stage} cannot be made with {options}: {error}") from None

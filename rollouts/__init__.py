@@ -1,0 +1,28 @@
+"""Rollouts, real and dreamed: collecting, storing, reading, dreaming, and returns of whole populations.
+
+Start reading at `rollouts.collect` for real episodes, at `rollouts.dream` for dreams.
+"""
+
+from rollouts.collect import collect, estimate
+from rollouts.dream import Dreams, dream
+from rollouts.episode import Episode, play
+from rollouts.policies import Policy, smooth_random, uniform
+from rollouts.returns import dreamed, played
+from rollouts.store import Store
+from rollouts.workers import WorkerDied
+
+__all__ = [
+    "Dreams",
+    "Episode",
+    "Policy",
+    "Store",
+    "WorkerDied",
+    "collect",
+    "dream",
+    "dreamed",
+    "estimate",
+    "play",
+    "played",
+    "smooth_random",
+    "uniform",
+]

@@ -4,7 +4,7 @@ Start reading at `dream`. Each dream begins at a real moment: the memory first r
 so that the controller wakes up in the middle of a life, not at its start.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,18 +15,9 @@ from rollouts.controllers import population_of
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
 from worldmodel.model import WorldState
+from worldmodel.starts import EncodedEpisodes, begin, check_temperature
 
 KEEPABLE = ("latents", "actions", "rewards", "frames")
-
-
-class EncodedEpisodes(Protocol):
-    """Encoded real episodes (`rollouts.Store.latents`)."""
-
-    def __len__(self) -> int: ...
-
-    def episode(self, index: int) -> Any:
-        """One episode with ``mean`` (T+1, latent) and ``action`` (T, actions)."""
-        ...
 
 
 class Dreams(NamedTuple):
@@ -132,65 +123,6 @@ def decode(world: WorldModel, latents: Float[Tensor, "*batch latent"], chunk: in
     flat = latents.reshape(-1, latents.shape[-1])
     pictures = [frames_to_uint8(world.vae.decode(part)).cpu() for part in flat.split(chunk)]
     return torch.cat(pictures).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
-
-
-@torch.no_grad()
-def begin(
-    world: WorldModel,
-    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
-    count: int,
-    rng: np.random.Generator,
-    burn_in: int = 32,
-) -> WorldState:
-    """Draw ``count`` real moments and bring a state there: the latent in view, the memory of the steps before.
-
-    Raises:
-        ValueError: there is no start, or its latents do not fit the world model.
-    """
-    if burn_in < 0:
-        raise ValueError(f"burn_in must be zero or more, got {burn_in}")
-    weight = next(world.memory.parameters())
-    if isinstance(starts, Tensor | np.ndarray):
-        choices = torch.as_tensor(starts)
-        if choices.ndim != 2 or len(choices) == 0 or choices.shape[1] != world.latent:
-            raise ValueError(f"starts must have shape (S, {world.latent}) with S > 0, got {tuple(choices.shape)}")
-        latent = choices[torch.from_numpy(rng.integers(len(choices), size=count))].to(weight)
-        return world.initial(count).seeing(latent)
-    if len(starts) == 0:
-        raise ValueError("starts must hold at least one episode, got none")
-    past = torch.zeros(count, burn_in, world.latent + world.actions)
-    known = torch.zeros(count, burn_in, dtype=torch.bool)
-    latent = torch.zeros(count, world.latent)
-    for row in range(count):
-        episode = starts.episode(int(rng.integers(len(starts))))
-        mean, action = torch.as_tensor(episode.mean), torch.as_tensor(episode.action)
-        if mean.shape[1] != world.latent or action.shape[1] != world.actions:
-            raise ValueError(
-                f"starts must hold {world.latent} latents and {world.actions} actions, "
-                f"got {mean.shape[1]} and {action.shape[1]}"
-            )
-        moment = int(rng.integers(len(action)))  # never the last frame: the episode has ended there
-        before = min(moment, burn_in)
-        if before:
-            past[row, -before:] = torch.cat((mean[moment - before : moment], action[moment - before : moment]), dim=1)
-            known[row, -before:] = True
-        latent[row] = mean[moment]
-    past, known, latent = past.to(weight), known.to(weight.device), latent.to(weight)
-    state = world.initial(count)
-    for time in range(burn_in):
-        seen, done = past[:, time].split((world.latent, world.actions), dim=1)
-        after = world.observe(state, seen, done).memory
-        mask = known[:, time, None, None]
-        memory = type(after)(*(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True)))
-        state = WorldState(None, memory)
-    return state.seeing(latent)
-
-
-def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse temperatures that are not finite and above zero."""
-    values = torch.as_tensor(temperature)
-    if not bool(((values > 0) & torch.isfinite(values)).all()):
-        raise ValueError(f"temperature must be finite and above zero, got {temperature}")
 
 
 def _validate(**numbers: int) -> None:

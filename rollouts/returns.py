@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollouts.controllers import Controller, Population, population_of
-from rollouts.dream import EncodedEpisodes, dream
+from rollouts.dream import dream
 from rollouts.lockstep import EnvSpec, Group, Life, play_group
 from rollouts.workers import run_tasks
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
+from worldmodel.starts import EncodedEpisodes
 
 Fitness = Callable[[np.ndarray, int], np.ndarray]
 """``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same episodes for everyone."""

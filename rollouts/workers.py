@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import gymnasium
 import torch
-from loky import cloudpickle, get_reusable_executor
+from loky import get_reusable_executor
+from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
 import envs
@@ -142,7 +143,7 @@ _kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
 
 def worker_env(env: Any, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
     """This process's environment number ``slot`` for an id (or a function that makes one), kept for the next task."""
-    key = (env.encode() if isinstance(env, str) else cloudpickle.dumps(env), json.dumps(options, sort_keys=True, default=str))
+    key = (env.encode() if isinstance(env, str) else bytes(dumps(env)), json.dumps(options, sort_keys=True, default=str))
     games = _kept.pop(key, [])
     _kept[key] = games  # the last key is the one used last
     while len(_kept) > KEPT_KINDS:

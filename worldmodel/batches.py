@@ -27,6 +27,11 @@ class SequenceBatch(NamedTuple):
 class Data(Protocol):
     """A source of training batches that `worldmodel.fit` can split, draw from and pass over."""
 
+    @property
+    def identity(self) -> str:
+        """What the data are, in a few words: a training goes on only with the data that it began with."""
+        ...
+
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Cut by whole episodes into training data and the held-out ``fraction``."""
         ...

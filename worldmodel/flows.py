@@ -63,7 +63,7 @@ class AffineCoupling(nn.Module):
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        log_scale, shift = self._parameters(kept, context)
+        log_scale, shift = self._scale_and_shift(kept, context)
         return torch.cat((kept, changed * log_scale.exp() + shift), dim=-1), log_scale.sum(dim=-1)
 
     def inverse(
@@ -71,7 +71,7 @@ class AffineCoupling(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         kept, changed = self._split(value)
-        log_scale, shift = self._parameters(kept, context)
+        log_scale, shift = self._scale_and_shift(kept, context)
         return torch.cat((kept, (changed - shift) * (-log_scale).exp()), dim=-1)
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class AffineCoupling(nn.Module):
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _parameters(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _scale_and_shift(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The log-scale, bounded by a scaled tanh, and the shift."""
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from worldmodel.batches import Data, to_device
-from worldmodel.checkpoints import atomic, write_tensors
+from worldmodel.checkpoints import atomic, write_json, write_tensors
 from worldmodel.progress import Progress, silent
 from worldmodel.vae import Loss
 
@@ -124,6 +124,7 @@ def fit(
         "model_settings": model.settings,
         **{"updates": updates, "batch": batch, "lr": lr, "seed": seed},
         **{"held_out": held_out, "check_every": check_every, "patience": patience},
+        "data": data.identity,
     }
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -261,7 +262,10 @@ class _Record:
     ) -> tuple[_Progress, dict[str, Tensor]]:
         """Where a training in this folder stands, loaded into ``model`` and ``optimizer``."""
         fresh = _Progress(), copy.deepcopy(model.state_dict())
-        if self.folder is None or not (path := self.folder / "resume.pt").exists():
+        if self.folder is None:
+            return fresh
+        if not (path := self.folder / "resume.pt").exists():
+            write_json(self.folder / "settings.json", self.settings)
             return fresh
         try:
             saved = torch.load(path, map_location=device, weights_only=True)

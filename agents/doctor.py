@@ -1,0 +1,159 @@
+"""What is installed, what works, and what lies in a folder."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.display import duration, size
+
+PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
+EXTRAS = {"ray": "cluster", "minari": "minari", "onnxruntime": "onnx", "starlette": "viewer", "soundfile": "audio"}
+WORLDS = {"CarRacing": "pip install 'gymnasium[box2d]'", "SuperMarioBros-1-1": "pip install gym-super-mario-bros nes-py"}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    good: bool
+    state: str
+    cure: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that the main job needs."""
+    findings = [Finding("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer")]
+    for name in PACKAGES:
+        try:
+            findings.append(Finding(name, True, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            findings.append(Finding(name, False, "missing", f"pip install {name}"))
+    present = [name for name in EXTRAS if importlib.util.find_spec(name)]
+    absent = sorted({f"worldmodel[{extra}]" for name, extra in EXTRAS.items() if name not in present})
+    findings.append(Finding("optional", True, ", ".join(present) or "none", f"pip install '{absent[0]}'" if absent else ""))
+    compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+    findings.append(Finding("C++ compiler", True, compiler or "none", "" if compiler else "only nes-py's installation needs it"))
+    findings.append(_device())
+    findings += [_world(name, cure) for name, cure in WORLDS.items()]
+    free = shutil.disk_usage(Path.cwd()).free
+    cure = "" if free > 2e9 else "200 CarRacing episodes need about 1 GB"
+    return [*findings, Finding("disk", free > 2e9, f"{size(free)} free", cure)]
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", True, torch.cuda.get_device_name())
+    return Finding("device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, trainings are slower)")
+
+
+def _world(name: str, cure: str) -> Finding:
+    """Play a few steps without a screen, and see whether there is a picture."""
+    import envs
+
+    try:
+        env = envs.make(name)
+        frame, _ = env.reset(seed=0)
+        env.action_space.seed(0)
+        began = time.monotonic()
+        for _ in range(20):
+            frame, *_ = env.step(env.action_space.sample())
+        rate = 20 / (time.monotonic() - began)
+        env.close()
+    except Exception as error:  # a doctor names whatever is wrong
+        return Finding(name, False, f"{type(error).__name__}: {error}", cure)
+    if not np.asarray(frame).any():
+        return Finding(name, False, "shows black frames", "unset SDL_VIDEODRIVER, or set it to dummy")
+    return Finding(name, True, f"plays and shows frames, {rate:.0f} steps/s")
+
+
+def describe(path: Path) -> list[tuple[str, str]]:
+    """What lies in a folder: a run, a store, a world model or an agent.
+
+    Raises:
+        ValueError: none of them.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    rows: list[tuple[str, str]] = []
+    is_run = (path / "rollouts" / "metadata.json").exists() or (path / "config.yaml").exists()
+    if is_run:
+        rows += _describe_run(path)
+    if (path / "shards").is_dir() or (path / "metadata.json").exists():
+        rows += _describe_store(path)
+    if (path / "config.json").exists():
+        rows += _describe_world(path)
+    if (path / "controller.safetensors").exists():
+        rows += _describe_controller(path / "controller.safetensors")
+    if (path / "report.json").exists():
+        from agents.evaluation import Report
+
+        rows.append(("score", str(Report.load(path / "report.json"))))
+    if not rows:
+        raise ValueError(f"{path} is neither a run nor a store, a world model or an agent")
+    return rows
+
+
+def _describe_run(path: Path) -> list[tuple[str, str]]:
+    from agents.story import Run
+
+    run = Run(path)
+    rows = [("run", str(path))]
+    if (run.rollouts_folder / "metadata.json").exists():
+        rows += _describe_store(run.rollouts_folder)
+    if (run.world_folder / "config.json").exists():
+        rows += _describe_world(run.world_folder)
+    for where in ("dream", "game"):
+        controller = path / f"evolve-{where}" / "controller.safetensors"
+        if controller.exists():
+            rows += [(f"evolved in the {where}", str(controller))]
+    rows += [(f"time, {name}", duration(seconds)) for name, seconds in run.timings().items()]
+    return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]
+
+
+def _describe_store(path: Path) -> list[tuple[str, str]]:
+    from rollouts import Store
+
+    store = Store(path)
+    kind = f"{store.actions} choices" if store.discrete else f"{store.actions} numbers in [-1, 1]"
+    stored = sum(shard.path.stat().st_size for shard in store.shards)
+    raw = (store.steps + len(store)) * 64 * 64 * 3
+    rows = [
+        ("rollouts", f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}"),
+        ("actions", kind),
+        ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
+    ]
+    if len(store):
+        rows.append(("episode lengths", f"{min(store.lengths)} to {max(store.lengths)}"))
+    return rows + [(f"damaged: {name}", reason) for name, reason in store.damaged.items()]
+
+
+def _describe_world(path: Path) -> list[tuple[str, str]]:
+    from worldmodel import WorldModel
+
+    world = WorldModel.load(path)
+    numbers = sum(parameter.numel() for parameter in world.parameters())
+    kind = "choices" if world.discrete else "numbers in [-1, 1]"
+    density = world.memory.density
+    return [
+        ("world model", f"{numbers:,} parameters"),
+        ("latent, hidden", f"{world.latent}, {world.hidden}"),
+        ("actions", f"{world.actions} {kind}"),
+        ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.settings.items())}"),
+    ]
+
+
+def _describe_controller(path: Path) -> list[tuple[str, str]]:
+    from agents.controller import LinearController
+
+    controller = LinearController.load(path)
+    return [("controller", f"{controller.size} parameters: {controller.inputs} inputs, {controller.actions} actions")]

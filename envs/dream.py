@@ -1,0 +1,221 @@
+"""Dreams as Gymnasium environments: the world model is the game."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Generator, Tensor
+
+from envs.frames import FRAMES
+from worldmodel.batches import frames_to_uint8
+from worldmodel.model import WorldModel, WorldState
+from worldmodel.starts import EncodedEpisodes, begin, check_temperature
+
+OBSERVATIONS = ("pixels", "latent")
+
+
+class DreamEnv(gymnasium.Env[np.ndarray, Any]):
+    """One dream at a time.
+
+    Args:
+        world: the world model.
+        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
+        temperature: above zero; 1 is the model's own uncertainty.
+        horizon: steps after which a dream is truncated.
+        burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
+        observation: "pixels": 64x64x3 frames that the VAE draws; "latent": latent and hidden state, what controllers see.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ValueError: an argument is out of range, or the starts do not fit the world model.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+
+    def __init__(
+        self,
+        world: WorldModel,
+        starts: EncodedEpisodes | Tensor,
+        temperature: float = 1.0,
+        horizon: int = 1000,
+        burn_in: int = 32,
+        observation: str = "pixels",
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        self.render_mode = render_mode
+        self._dream = _Dream(world, starts, 1, temperature, horizon, burn_in, observation)
+        self.observation_space, self.action_space = self._dream.observation_space, self._dream.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Wake up at another real moment."""
+        super().reset(seed=seed)
+        self._dream.reset(self.np_random)
+        return self._dream.observe()[0], {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Dream on."""
+        if not self._dream.begun:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
+        return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """What is dreamed, (64, 64, 3)."""
+        return self._dream.pictures()[0] if self.render_mode == "rgb_array" else None
+
+
+class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """Many dreams in one batch; a dream that ended begins anew with the next step (Gymnasium's next-step autoreset).
+
+    Args:
+        world: the world model; its device is where the dreams are computed.
+        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
+        num_envs: how many.
+        temperature: above zero.
+        horizon: steps after which a dream is truncated.
+        burn_in: real steps that the memory re-lives before a dream begins.
+        observation: "pixels" or "latent".
+        render_mode: "rgb_array" or None.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50, "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        world: WorldModel,
+        starts: EncodedEpisodes | Tensor,
+        num_envs: int = 16,
+        temperature: float = 1.0,
+        horizon: int = 1000,
+        burn_in: int = 32,
+        observation: str = "pixels",
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self._dream = _Dream(world, starts, num_envs, temperature, horizon, burn_in, observation)
+        self.single_observation_space = self._dream.observation_space
+        self.single_action_space = self._dream.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._ended = np.zeros(num_envs, bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Wake all dreams at real moments."""
+        if isinstance(seed, list):
+            seed = None if seed[0] is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
+        super().reset(seed=seed)
+        self._dream.reset(self.np_random)
+        self._ended[:] = False
+        return self._dream.observe(), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Dream on; where a dream ended with the last step, begin another one instead."""
+        if not self._dream.begun:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        again = self._ended
+        rewards, terminated, truncated = self._dream.step(np.asarray(actions))
+        if again.any():
+            self._dream.restart(again, self.np_random)
+            rewards[again], terminated[again], truncated[again] = 0.0, False, False
+        self._ended = terminated | truncated
+        return self._dream.observe(), rewards, terminated, truncated, {}
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """What is dreamed: ``num_envs`` pictures (64, 64, 3)."""
+        return tuple(self._dream.pictures()) if self.render_mode == "rgb_array" else None
+
+
+class _Dream:
+    """``count`` dreams that go on side by side."""
+
+    def __init__(
+        self,
+        world: WorldModel,
+        starts: EncodedEpisodes | Tensor,
+        count: int,
+        temperature: float,
+        horizon: int,
+        burn_in: int,
+        observation: str,
+    ) -> None:
+        check_temperature(temperature)
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        if observation not in OBSERVATIONS:
+            raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
+        self.world, self.starts, self.count = world.eval(), starts, count
+        self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
+        begin(world, starts, 1, np.random.default_rng(0), burn_in)  # starts that do not fit are told now
+        seen = spaces.Box(-np.inf, np.inf, (world.features,), np.float32)
+        self.observation_space: spaces.Box = FRAMES if observation == "pixels" else seen
+        self.action_space: spaces.Discrete | spaces.Box = (
+            spaces.Discrete(world.actions) if world.discrete else spaces.Box(-1, 1, (world.actions,), np.float32)
+        )
+        self.generator = Generator(next(world.parameters()).device)
+        self.ages = np.zeros(count, np.int64)
+        self._state: WorldState | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._state is not None
+
+    @property
+    def state(self) -> WorldState:
+        """Where the dreams stand."""
+        assert self._state is not None
+        return self._state
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin all dreams; all randomness follows from ``rng``."""
+        self._state = begin(self.world, self.starts, self.count, rng, self.burn_in)
+        self.generator.manual_seed(int(rng.integers(2**62)))
+        self.ages[:] = 0
+
+    def restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
+        """Begin some of the dreams anew."""
+        fresh = begin(self.world, self.starts, int(which.sum()), rng, self.burn_in)
+        rows = torch.from_numpy(which)
+        assert self.state.latent is not None and fresh.latent is not None
+        latent = self.state.latent.clone()
+        latent[rows] = fresh.latent
+        parts = [part.clone() for part in self.state.memory]
+        for part, new in zip(parts, fresh.memory, strict=True):
+            part[rows] = new
+        self._state = WorldState(latent, type(fresh.memory)(*parts))
+        self.ages[which] = 0
+
+    @torch.no_grad()
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Take a step in every dream: rewards, terminated, truncated."""
+        step, self._state = self.world.imagine(self.state, self._inputs(actions), self.temperature, self.generator)
+        self.ages += 1
+        terminated = step.terminated.cpu().numpy()
+        return step.reward.double().cpu().numpy(), terminated, (self.ages >= self.horizon) & ~terminated
+
+    def _inputs(self, actions: np.ndarray) -> Tensor:
+        like = next(self.world.parameters())
+        if self.world.discrete:
+            return torch.eye(self.world.actions).to(like)[torch.from_numpy(actions.astype(np.int64))]
+        return torch.from_numpy(actions.astype(np.float32)).clamp(-1, 1).to(like)
+
+    def observe(self) -> np.ndarray:
+        """What is seen now."""
+        if self.kind == "pixels":
+            return self.pictures()
+        assert self.state.latent is not None
+        return torch.cat((self.state.latent, self.state.hidden), dim=-1).float().cpu().numpy()
+
+    @torch.no_grad()
+    def pictures(self) -> np.ndarray:
+        """(count, 64, 64, 3) bytes."""
+        assert self.state.latent is not None
+        return frames_to_uint8(self.world.vae.decode(self.state.latent)).cpu().numpy()

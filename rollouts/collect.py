@@ -1,0 +1,242 @@
+"""Collect episodes with several workers into a store that a kill cannot spoil.
+
+Start reading at `collect`. Episodes are cut into blocks; a worker plays a block and writes it as one shard, whole or not
+at all. What is there counts, whoever wrote it and when: the same call goes on where another one stopped.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+import envs
+from rollouts.episode import play
+from rollouts.lockstep import EnvSpec
+from rollouts.policies import Policy, name_of
+from rollouts.store import FORMAT, Store, write_minari_index, write_shard
+from rollouts.workers import run_tasks, worker_env
+from worldmodel.checkpoints import read_json, write_json
+from worldmodel.progress import Progress, silent
+
+LARGEST_BLOCK = 10
+PROBE_STEPS = 60
+
+
+class Block(NamedTuple):
+    """A task for a worker: play these episodes and write them as one shard."""
+
+    path: Path
+    env: EnvSpec
+    options: dict[str, Any]
+    policy: Policy
+    seed: int
+    first: int
+    count: int
+    max_steps: int | None
+
+
+def collect(
+    env: EnvSpec,
+    policy: Policy,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    max_steps: int | None = None,
+    block: int | None = None,
+    env_options: dict[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Store:
+    """Play ``episodes`` episodes and record them.
+
+    Episode i is a function of (seed, i) alone: neither the number of workers nor a kill in between changes it. More
+    episodes than before make the store grow.
+
+    Args:
+        env: an id for `envs.make`, or a picklable function that makes an environment with 64x64 frames.
+        policy: `uniform`, `smooth_random`, an `agents.Agent`, or a picklable function of your own.
+        episodes: how many the store shall hold.
+        seed: of all of them.
+        workers: processes.
+        out: the store's folder; None: a new temporary one.
+        max_steps: cut episodes here; None: when the environment ends them.
+        block: episodes that a worker writes at once; what a kill can cost. None: up to 10.
+        env_options: more arguments of `envs.make`.
+        progress: called as ``progress(episodes done, episodes, note)``.
+
+    Raises:
+        ValueError: an argument is out of range, or the folder holds a store with other settings.
+        OSError: the disk is full; what was written before stays.
+        rollouts.WorkerDied: workers died three times over the same episodes.
+
+    Example:
+        >>> store = collect("CartPole-v1", uniform, episodes=3, seed=1)
+        >>> len(store), store.discrete, store.actions
+        (3, True, 2)
+    """
+    checks = {"episodes": episodes, "workers": workers, "max_steps": max_steps, "block": block}
+    for name, value in checks.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if seed < 0:
+        raise ValueError(f"seed must be zero or more, got {seed}")
+    options = dict(env_options or {})
+    folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
+    space = _action_space(env, options)
+    kind, size = envs.action_kind(space)
+    settings = {
+        **{"format": FORMAT, "env": env if isinstance(env, str) else name_of(env), "env_options": options},
+        **{"discrete": kind == "discrete", "actions": size, "policy": name_of(policy), "seed": seed},
+        "max_steps": max_steps,
+    }
+    with _locked(folder):
+        _remember(folder, settings)
+        _set_damaged_aside(folder)
+        blocks = [
+            Block(folder / "shards" / f"{first:06d}.h5", env, options, policy, seed, first, count, max_steps)
+            for first, count in _missing(Store(folder), episodes, block or min(LARGEST_BLOCK, max(1, episodes // 16)))
+        ]
+        done = episodes - sum(task.count for task in blocks)
+        progress(done, episodes, "")
+        for index, steps in run_tasks(play_block, blocks, workers):
+            done += blocks[index].count
+            progress(done, episodes, f"{steps / blocks[index].count:.0f} steps an episode")
+        store = Store(folder)
+        write_minari_index(store, space)
+    return store
+
+
+def play_block(task: Block) -> int:
+    """Play a block in a worker; returns its steps."""
+    game = worker_env(task.env, task.options)
+    played = [
+        play(game, task.policy, episode_seed(task.seed, index), index, task.max_steps)
+        for index in range(task.first, task.first + task.count)
+    ]
+    write_shard(task.path, played)
+    return sum(map(len, played))
+
+
+def episode_seed(seed: int, index: int) -> int:
+    """The environment seed of episode ``index``, below 2**31."""
+    return int(np.random.SeedSequence([seed, 5, index]).generate_state(1)[0]) >> 1
+
+
+def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]:
+    game = envs.make(env, **options) if isinstance(env, str) else env()
+    try:
+        if game.observation_space.shape != (64, 64, 3):
+            raise ValueError(f"env must show frames (64, 64, 3), got {game.observation_space}: see envs.pixels.as_pixels")
+        return game.action_space
+    finally:
+        game.close()
+
+
+def _remember(folder: Path, settings: dict[str, Any]) -> None:
+    """Write what is collected, or compare with what was."""
+    path = folder / "metadata.json"
+    if path.exists():
+        before = read_json(path)
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{folder} holds rollouts with {name} = {before.get(name)!r}, asked for {value!r}: use another folder"
+                )
+        return
+    if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
+    write_json(path, settings)
+
+
+def _set_damaged_aside(folder: Path) -> None:
+    """Rename shards that cannot be read, so that their episodes are collected again and nothing is deleted."""
+    for name in Store(folder).damaged:
+        path = folder / "shards" / name
+        path.rename(path.with_name(f"{name}.damaged-{int(time.time())}"))
+
+
+def _missing(store: Store, episodes: int, block: int) -> Iterator[tuple[int, int]]:
+    """Runs (first, count) of at most ``block`` episodes that the store lacks."""
+    there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    first = 0
+    while first < episodes:
+        if first in there:
+            first += 1
+            continue
+        count = 1
+        while count < block and first + count < episodes and first + count not in there:
+            count += 1
+        yield first, count
+        first += count
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other collections out of a store while a block runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is in use by another collection: wait for it, or use another folder") from None
+        yield
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a collection will take, measured on a few steps."""
+
+    seconds: float
+    bytes: float
+    steps: int
+    free: int
+    """Bytes free on the disk."""
+
+    def __str__(self) -> str:
+        """One line."""
+        minutes = self.seconds / 60
+        return (
+            f"at most {self.steps:,} steps, about {minutes:.1f} min and {self.bytes / 1e6:,.0f} MB "
+            f"({self.free / 1e9:,.1f} GB free)"
+        )
+
+
+def estimate(
+    env: EnvSpec,
+    policy: Policy,
+    episodes: int,
+    seed: int = 0,
+    workers: int = 1,
+    out: str | os.PathLike[str] = ".",
+    max_steps: int | None = None,
+    env_options: dict[str, Any] | None = None,
+) -> Estimate:
+    """Measure a few steps, and tell what ``collect`` with these arguments will take at most.
+
+    An environment without a time limit of its own is counted with 1,000 steps an episode.
+    """
+    options = dict(env_options or {})
+    game = envs.make(env, **options) if isinstance(env, str) else env()
+    repeat = int(options.get("action_repeat", 1) or 1)
+    limit = max_steps or -(-(getattr(game.spec, "max_episode_steps", None) or 1000) // repeat)
+    play(game, policy, seed, max_steps=2)  # what happens only once, such as loading fonts, is not counted
+    began = time.monotonic()
+    probe = play(game, policy, seed, max_steps=min(PROBE_STEPS, limit))
+    seconds = (time.monotonic() - began) / len(probe)
+    game.close()
+    with tempfile.TemporaryDirectory() as folder:
+        write_shard(Path(folder) / "probe.h5", [probe])
+        size = (Path(folder) / "probe.h5").stat().st_size / len(probe)
+    existing = next(parent for parent in (Path(out).absolute(), *Path(out).absolute().parents) if parent.exists())
+    place = os.statvfs(existing)
+    steps = episodes * limit
+    cores = min(workers, os.cpu_count() or 1)
+    return Estimate(seconds * steps / cores, size * steps, steps, place.f_bavail * place.f_frsize)

@@ -1,0 +1,252 @@
+"""A folder of recorded episodes: written shard by shard, read without loading it into memory, and open to Minari.
+
+    STORE/metadata.json          what was collected, and how
+    STORE/shards/000000.h5       whole episodes, named by the first one's number; written aside and renamed
+    STORE/data/                  an index of links that Minari reads as a dataset
+    STORE/latents/<weights>/     encoded frames (`Store.latents`)
+
+Start reading at `Store`; `rollouts.collect` writes what it reads.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from rollouts.episode import Episode
+from worldmodel.checkpoints import atomic, read_json, write_json
+
+CHUNK = 16
+"""Frames in a compressed chunk."""
+FORMAT = 1
+MINARI = "0.5.4"
+"""The version whose layout the index follows (Minari compares this text with those that it supports)."""
+
+
+class Shard(NamedTuple):
+    """One file of whole episodes."""
+
+    path: Path
+    first: int
+    """The number of its first episode."""
+    lengths: tuple[int, ...]
+    """Steps of its episodes."""
+
+
+class Store:
+    """Recorded episodes in a folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: there is no store, or its metadata are damaged. A damaged shard is listed in ``damaged``; the others
+            still read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not (self.path / "metadata.json").exists():
+            raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
+        self.metadata = read_json(self.path / "metadata.json")
+        missing = {"format", "env", "discrete", "actions"} - set(self.metadata if isinstance(self.metadata, dict) else ())
+        if missing:
+            raise ValueError(f"{self.path / 'metadata.json'} lacks {', '.join(sorted(missing))}: it is of another kind")
+        if self.metadata["format"] != FORMAT:
+            raise ValueError(f"{self.path} has format {self.metadata['format']}, this version reads {FORMAT}")
+        self.damaged: dict[str, str] = {}
+        """Shards that cannot be read, with the reason."""
+        self.shards: list[Shard] = []
+        for file in sorted((self.path / "shards").glob("*.h5")):
+            try:
+                self.shards.append(read_shard(file))
+            except ValueError as error:
+                self.damaged[file.name] = str(error)
+        self._places = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
+
+    def __repr__(self) -> str:
+        """Path, environment and size."""
+        return f"Store({str(self.path)!r}, env={self.env!r}, episodes={len(self)}, steps={self.steps:,})"
+
+    @property
+    def env(self) -> str:
+        """The environment's id."""
+        return self.metadata["env"]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are choices."""
+        return bool(self.metadata["discrete"])
+
+    @property
+    def actions(self) -> int:
+        """Numbers of a Box action, or choices."""
+        return int(self.metadata["actions"])
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Steps of each episode."""
+        return [length for shard in self.shards for length in shard.lengths]
+
+    @property
+    def steps(self) -> int:
+        """Steps of all episodes together."""
+        return sum(self.lengths)
+
+    def __len__(self) -> int:
+        """Episodes that can be read."""
+        return len(self._places)
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """Where episode ``index`` lies: its shard, and its place in it."""
+        if not 0 <= index < len(self):
+            raise ValueError(f"index must be from 0 to {len(self) - 1}, got {index}")
+        return self._places[index]
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode."""
+        shard, number = self.place(index)
+        try:
+            with h5py.File(shard.path, "r") as file:
+                return _read_episode(file[f"episode_{shard.first + number}"])
+        except (OSError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{shard.path} cannot be read: {error}") from None
+
+    def episodes(self) -> Iterator[Episode]:
+        """Read all episodes, one after the other."""
+        return (self.episode(index) for index in range(len(self)))
+
+    def frames(self) -> Any:
+        """Single frames, for training a VAE (`rollouts.views.Frames`)."""
+        from rollouts.views import Frames
+
+        return Frames(self)
+
+    def latents(self, vae: Any, progress: Any = None) -> Any:
+        """The frames as ``vae`` sees them, encoded once and kept beside the shards (`rollouts.views.Latents`)."""
+        from rollouts.views import encode
+        from worldmodel.progress import silent
+
+        return encode(self, vae, progress or silent)
+
+    def sequences(self, vae: Any, length: int = 32, targets: str = "sample") -> Any:
+        """Windows of encoded steps, for training a memory (`rollouts.views.Sequences`)."""
+        from rollouts.views import Sequences
+
+        return Sequences(self.latents(vae), length, targets)
+
+
+def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
+    """Write whole episodes into a new file, or nothing.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; names the file.
+    """
+    try:
+        with atomic(path) as aside, h5py.File(aside, "w", libver="latest", track_order=True) as file:
+            file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
+            file.attrs["lengths"] = np.array([len(episode) for episode in episodes], np.int64)
+            for episode in episodes:
+                _write_episode(file.create_group(f"episode_{episode.index}"), episode)
+    except (OSError, RuntimeError) as error:
+        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        raise OSError(
+            errno.ENOSPC if full else errno.EIO, "No space left on device" if full else f"cannot be written ({error})", str(path)
+        ) from None
+
+
+def _write_episode(group: h5py.Group, episode: Episode) -> None:
+    """One episode in Minari's layout."""
+    frames = episode.frames
+    chunk = (min(CHUNK, len(frames)), *frames.shape[1:])
+    group.create_dataset("observations", data=frames, chunks=chunk, compression="gzip", compression_opts=1)
+    group.create_dataset("actions", data=episode.actions)
+    group.create_dataset("rewards", data=episode.rewards)
+    last = np.arange(len(episode)) == len(episode) - 1
+    group.create_dataset("terminations", data=last & episode.terminated)
+    group.create_dataset("truncations", data=last & episode.truncated)
+    group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
+
+
+def _read_episode(group: h5py.Group) -> Episode:
+    return Episode(
+        group["observations"][:],
+        group["actions"][:],
+        group["rewards"][:],
+        bool(group["terminations"][:].any()),
+        bool(group["truncations"][:].any()),
+        int(group.attrs["seed"]),
+        int(group.attrs["id"]),
+    )
+
+
+def read_shard(path: Path) -> Shard:
+    """Look into a shard.
+
+    Raises:
+        ValueError: it is truncated or foreign.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            first, lengths = int(file.attrs["first"]), tuple(int(length) for length in file.attrs["lengths"])
+            names = {f"episode_{first + number}" for number in range(len(lengths))}
+            if file.attrs["format"] != FORMAT or set(file) != names or not names:
+                raise ValueError(f"{path} is not a shard of rollouts")
+            for number, length in enumerate(lengths):
+                group = file[f"episode_{first + number}"]
+                shape = group["observations"].shape
+                if shape != (length + 1, 64, 64, 3) or len(group["actions"]) != length or len(group["rewards"]) != length:
+                    raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
+    except (OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
+    return Shard(path, first, lengths)
+
+
+def write_minari_index(store: Store, space: Any) -> None:
+    """Link all episodes into ``data/main_data.hdf5``, so that ``minari.load_dataset`` opens the store.
+
+    Minari looks for datasets below ``MINARI_DATASETS_PATH``: with the store's parent folder there, the dataset's id is the
+    store's folder name.
+    """
+    from gymnasium import spaces
+
+    space_json = {
+        "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
+        "action_space": _space_json(space),
+    }
+    with (
+        atomic(store.path / "data" / "main_data.hdf5") as aside,
+        h5py.File(aside, "w", libver="latest", track_order=True) as index,
+    ):
+        for number in range(len(store)):
+            shard, place = store.place(number)
+            link = h5py.ExternalLink(f"../shards/{shard.path.name}", f"/episode_{shard.first + place}")
+            index[f"episode_{number}"] = link
+    about = {
+        **{"data_format": "hdf5", "jpeg_encoding": False, "minari_version": MINARI},
+        **{"dataset_id": f"{store.path.name}-v0", "algorithm_name": store.metadata.get("policy", ""), **space_json},
+        **{"total_episodes": len(store), "total_steps": store.steps},
+        "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
+        "description": f"{len(store)} episodes of {store.env}, 64x64 frames",
+    }
+    write_json(store.path / "data" / "metadata.json", about)
+
+
+def _space_json(space: Any) -> str:
+    """A space as Minari writes it."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        content: dict[str, Any] = {"type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n)}
+    else:
+        content = {
+            **{"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape)},
+            **{"low": space.low.tolist(), "high": space.high.tolist()},
+        }
+    return json.dumps(content)

@@ -1,0 +1,308 @@
+"""How training sees a store: single frames, encoded episodes, windows of encoded steps.
+
+All three follow `worldmodel.batches.Data` where training needs it, and hold little in memory however large the store is.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from rollouts.store import CHUNK, Shard, Store
+from worldmodel import VAE
+from worldmodel.batches import SequenceBatch, frames_to_float
+from worldmodel.checkpoints import atomic, fingerprint
+from worldmodel.progress import Progress, silent
+
+CACHE_BYTES = 768 * 2**20
+"""Decompressed chunks of frames are kept up to this size."""
+PER_CHUNK = 4
+"""Frames drawn from each chunk that is decompressed for a batch."""
+ENCODE_BATCH = 128
+
+
+class Frames:
+    """Single frames (batch, 64, 64, 3) of bytes; training data for a VAE.
+
+    Args:
+        store: the episodes.
+        episodes: which of them; None: all.
+    """
+
+    def __init__(self, store: Store, episodes: Sequence[int] | None = None) -> None:
+        self.store = store
+        self.chosen = np.arange(len(store)) if episodes is None else np.asarray(episodes)
+        counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.chosen]
+        self._episode = np.repeat(self.chosen, counts)  # for each chunk: its episode, and its place there
+        self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._cached = 0
+
+    def __len__(self) -> int:
+        """How many frames."""
+        return sum(self.store.lengths[episode] + 1 for episode in self.chosen)
+
+    @property
+    def identity(self) -> str:
+        """Episodes and frames."""
+        return f"{len(self.chosen)} episodes, {len(self)} frames of {self.store.env}"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Training and held-out frames, by whole episodes."""
+        training, held_out = split_episodes(self.chosen, fraction, seed)
+        return type(self)(self.store, training), type(self)(self.store, held_out)
+
+    def batch(self, size: int, rng: np.random.Generator) -> Tensor:
+        """Random frames, a few from each of many random chunks."""
+        picked = []
+        for chunk in rng.integers(len(self._episode), size=-(-size // PER_CHUNK)):
+            frames = self._chunk(int(chunk))
+            picked.append(frames[rng.integers(len(frames), size=PER_CHUNK)])
+        return torch.from_numpy(np.concatenate(picked)[:size])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All frames once, chunks in a fixed random order."""
+        rest: list[np.ndarray] = []
+        count = 0
+        for chunk in np.random.default_rng(0).permutation(len(self._episode)):
+            rest.append(self._chunk(int(chunk)))
+            count += len(rest[-1])
+            if count >= size:
+                frames = np.concatenate(rest)
+                yield torch.from_numpy(frames[:size])
+                rest, count = [frames[size:]], len(frames) - size
+        if count:
+            yield torch.from_numpy(np.concatenate(rest))
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        if chunk in self._cache:
+            self._cache.move_to_end(chunk)
+            return self._cache[chunk]
+        shard, number = self.store.place(int(self._episode[chunk]))
+        start = int(self._number[chunk]) * CHUNK
+        try:
+            with h5py.File(shard.path, "r") as file:
+                frames = file[f"episode_{shard.first + number}/observations"][start : start + CHUNK]
+        except (OSError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{shard.path} cannot be read: {error}") from None
+        self._cache[chunk] = frames
+        self._cached += frames.nbytes
+        while self._cached > CACHE_BYTES:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return frames
+
+
+class EncodedEpisode(NamedTuple):
+    """An episode as a VAE sees it: T steps, T + 1 latents."""
+
+    mean: np.ndarray
+    """(T + 1, latent) float16: means of q(z|x)."""
+    logvar: np.ndarray
+    """(T + 1, latent) float16: log-variances of q(z|x)."""
+    action: np.ndarray
+    """(T, actions) float32: the memory's action inputs, one-hot if discrete."""
+    reward: np.ndarray
+    """(T,) float32."""
+    terminated: np.ndarray
+    """(T,) float32: one where the step ended the episode in the game itself."""
+
+
+class Latents:
+    """A store's episodes as a VAE sees them, in memory maps.
+
+    Args:
+        store: the episodes.
+        folder: where their encodings lie.
+    """
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return len(self.store)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode."""
+        return self.store.lengths
+
+    def episode(self, index: int) -> EncodedEpisode:
+        """One episode; views of the memory maps."""
+        shard, number = self.store.place(index)
+        latents, actions, outcomes = self._maps(shard)
+        start = sum(shard.lengths[:number]) + number  # T + 1 rows for each episode before
+        stop = start + shard.lengths[number]
+        return EncodedEpisode(
+            latents[start : stop + 1, 0],
+            latents[start : stop + 1, 1],
+            actions[start:stop],
+            outcomes[start:stop, 0],
+            outcomes[start:stop, 1],
+        )
+
+    def _maps(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        name = shard.path.stem
+        if name not in self._open:
+            parts = (np.load(self.folder / f"{name}.{kind}.npy", mmap_mode="r") for kind in _KINDS)
+            self._open[name] = tuple(parts)  # type: ignore[assignment]
+        return self._open[name]
+
+
+_KINDS = ("actions", "outcomes", "latents")[::-1]
+
+
+def encode(store: Store, vae: VAE, progress: Progress = silent) -> Latents:
+    """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
+
+    Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
+    log-variances, actions (frames, actions) float32 and outcomes (frames, 2) float32 with rewards and terminations.
+    """
+    folder = store.path / "latents" / fingerprint(vae)
+    rows = sum(store.lengths) + len(store)
+    done = 0
+    for shard in store.shards:
+        size = sum(shard.lengths) + len(shard.lengths)
+        paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
+        if not _whole(paths, size, shard):
+            _encode_shard(store, shard, vae, paths)
+        done += size
+        progress(done, rows, "")
+    return Latents(store, folder)
+
+
+def _whole(paths: dict[str, Path], size: int, shard: Shard) -> bool:
+    """Whether a shard's files are there, as long as the shard is, and newer than it."""
+    for path in paths.values():
+        try:
+            if path.stat().st_mtime < shard.path.stat().st_mtime or len(np.load(path, mmap_mode="r")) != size:
+                return False
+        except (OSError, ValueError, EOFError):
+            return False
+    return True
+
+
+@torch.no_grad()
+def _encode_shard(store: Store, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+    latents, actions, outcomes = [], [], []
+    first = next(index for index in range(len(store)) if store.place(index)[0] is shard)
+    device = next(vae.parameters()).device
+    was_training = vae.training
+    vae.eval()
+    for number in range(len(shard.lengths)):
+        episode = store.episode(first + number)
+        for part in torch.from_numpy(episode.frames).split(ENCODE_BATCH):
+            posterior = vae.encode(frames_to_float(part.to(device)))
+            latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
+        steps = len(episode)
+        inputs = np.zeros((steps + 1, store.actions), np.float32)
+        inputs[:steps] = np.eye(store.actions, dtype=np.float32)[episode.actions] if store.discrete else episode.actions
+        outcome = np.zeros((steps + 1, 2), np.float32)
+        outcome[:steps, 0] = episode.rewards
+        outcome[steps - 1, 1] = float(episode.terminated)
+        actions.append(inputs)
+        outcomes.append(outcome)
+    vae.train(was_training)
+    for kind, parts in (("actions", actions), ("outcomes", outcomes), ("latents", latents)):
+        with atomic(paths[kind]) as aside, aside.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+
+
+class Sequences:
+    """Windows of encoded steps; training data for a memory.
+
+    Latents are drawn from q(z|x), anew for each batch, or are its means.
+
+    Args:
+        latents: encoded episodes.
+        length: steps of a window; shorter episodes are padded, and masked.
+        targets: "sample": z ~ q(z|x), as in World Models; "mean": the posterior's mean.
+        episodes: which of them; None: all that have a step.
+    """
+
+    def __init__(
+        self, latents: Latents, length: int = 32, targets: str = "sample", episodes: Sequence[int] | None = None
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        if targets not in ("sample", "mean"):
+            raise ValueError(f"targets must be 'sample' or 'mean', got {targets!r}")
+        self.latents, self.length, self.targets = latents, length, targets
+        everything = [index for index, steps in enumerate(latents.lengths) if steps]
+        self.chosen = np.asarray(everything if episodes is None else episodes)
+        self._steps = np.array([latents.lengths[index] for index in self.chosen])
+
+    @property
+    def identity(self) -> str:
+        """Episodes, steps, windows, and the VAE that encoded them."""
+        steps = f"{len(self.chosen)} episodes, {int(self._steps.sum())} steps of {self.latents.store.env}"
+        return f"{steps}, encoded by {self.latents.folder.name}, windows of {self.length}, {self.targets} targets"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Training and held-out windows, by whole episodes."""
+        parts = split_episodes(self.chosen, fraction, seed)
+        training, held_out = (type(self)(self.latents, self.length, self.targets, part) for part in parts)
+        return training, held_out
+
+    def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
+        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
+        rows = rng.choice(len(self.chosen), size=size, p=self._steps / self._steps.sum())
+        windows = [
+            (int(self.chosen[row]), int(rng.integers(max(self._steps[row] - self.length, 0) + 1))) for row in rows
+        ]
+        return self._windows(windows, rng)
+
+    def batches(self, size: int) -> Iterator[SequenceBatch]:
+        """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
+        windows = [
+            (int(index), start)
+            for index, steps in zip(self.chosen, self._steps, strict=True)
+            for start in range(0, int(steps), self.length)
+        ]
+        order = np.random.default_rng(0).permutation(len(windows))
+        for number in range(0, len(windows), size):
+            picked = [windows[place] for place in order[number : number + size]]
+            yield self._windows(picked, np.random.default_rng([1, number]))
+
+    def _windows(self, windows: list[tuple[int, int]], rng: np.random.Generator) -> SequenceBatch:
+        count, length = len(windows), self.length
+        first = self.latents.episode(windows[0][0])
+        size, actions = first.mean.shape[1], first.action.shape[1]
+        mean, logvar = np.zeros((count, length + 1, size), np.float32), np.zeros((count, length + 1, size), np.float32)
+        action = np.zeros((count, length, actions), np.float32)
+        reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
+        for row, (index, start) in enumerate(windows):
+            episode = self.latents.episode(index)
+            steps = min(length, len(episode.action) - start)
+            mean[row, : steps + 1] = episode.mean[start : start + steps + 1]
+            logvar[row, : steps + 1] = episode.logvar[start : start + steps + 1]
+            action[row, :steps] = episode.action[start : start + steps]
+            reward[row, :steps] = episode.reward[start : start + steps]
+            terminated[row, :steps] = episode.terminated[start : start + steps]
+            mask[row, :steps] = 1.0
+        z = mean
+        if self.targets == "sample":
+            z = mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)
+        parts = (z[:, :-1], action, z[:, 1:], reward, terminated, mask)
+        return SequenceBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+
+def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Episodes for training, and the held-out ``fraction`` of them: at least one of each.
+
+    Raises:
+        ValueError: there are fewer than two episodes, or the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"held_out must be between 0 and 1, got {fraction}")
+    if len(episodes) < 2:
+        raise ValueError(f"training needs at least 2 episodes, one of them held out, got {len(episodes)}")
+    order = np.random.default_rng([seed, 3]).permutation(episodes)
+    count = min(max(round(fraction * len(episodes)), 1), len(episodes) - 1)
+    return np.sort(order[count:]), np.sort(order[:count])
