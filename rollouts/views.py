@@ -155,7 +155,7 @@ class Latents:
         return self._open[name]
 
 
-_KINDS = ("actions", "outcomes", "latents")[::-1]
+_KINDS = ("latents", "actions", "outcomes")
 
 
 def encode(store: Store, vae: VAE, progress: Progress = silent) -> Latents:

@@ -4,7 +4,7 @@ The types live here, with their consumer; `rollouts.views` and the corpora produ
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class SequenceBatch(NamedTuple):
     """One where a transition happened, zero where the sequence was padded."""
 
 
+@runtime_checkable
 class Data(Protocol):
     """A source of training batches that `worldmodel.fit` can split, draw from and pass over."""
 
@@ -32,7 +33,7 @@ class Data(Protocol):
         """What the data are, in a few words: a training goes on only with the data that it began with."""
         ...
 
-    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+    def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:
         """Cut by whole episodes into training data and the held-out ``fraction``."""
         ...
 

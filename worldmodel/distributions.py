@@ -5,7 +5,7 @@ gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ UNROLLED = 4
 """Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
 
 
+@runtime_checkable
 class Bijection(Protocol):
     """What `Flowed` needs of a flow."""
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -160,7 +160,7 @@ class WorldModel(nn.Module):
         write_json(folder / "config.json", config)  # last: a folder with a config is whole
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
+    def load(cls, folder: str | os.PathLike[str]) -> "WorldModel":
         """Read what `save` wrote. Nothing in the files is executed.
 
         Raises:

@@ -3,7 +3,7 @@
 Dreaming in batches (`rollouts.dream`) and dreaming as an environment (`envs.DreamEnv`) both start here.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from worldmodel.model import WorldModel, WorldState
 
 
+@runtime_checkable
 class EncodedEpisodes(Protocol):
     """Encoded real episodes (`rollouts.Store.latents`)."""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ CHECK_BATCHES = 32
 Model = TypeVar("Model", bound="Learner")
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What `fit` can train: an ``nn.Module`` with a loss."""
 

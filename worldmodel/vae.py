@@ -3,7 +3,7 @@
 Start reading at `VAE.loss`. The architecture is that of World Models (appendix A.1): 4.35 million parameters at 32 latents.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -66,7 +66,7 @@ class VAE(nn.Module):
         )
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """The arguments that build this module again."""
         return {"latent": self.latent, "free_bits": self.free_bits}
 

@@ -1,0 +1,51 @@
+"""Imports point down: agents, rollouts, envs, worldmodel."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ["worldmodel", "envs", "rollouts", "agents"]
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", [p for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))], ids=str)
+def test_imports_point_down(path):
+    layer = path.relative_to(ROOT).parts[0]
+    above = LAYERS[LAYERS.index(layer) + 1 :]
+    found = imports(path)
+    assert not found & set(above)
+    if layer == "envs" and path.name != "dream.py":
+        assert "worldmodel" not in found
+    if layer != "envs":
+        assert "cv2" not in found
+    if (layer, path.name) != ("agents", "evolution.py"):
+        assert "cma" not in found
+    if layer == "worldmodel":
+        assert not found & {"gymnasium", "cv2", "h5py"}
+
+
+def test_import_of_worldmodel_is_light():
+    code = "import sys, worldmodel; print([m for m in ('gymnasium', 'cv2', 'cma', 'matplotlib', 'h5py') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_public_names_exist(layer):
+    module = __import__(layer)
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    assert all(hasattr(module, name) for name in module.__all__)

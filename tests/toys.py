@@ -1,0 +1,108 @@
+"""Toy worlds with known answers.
+
+Counter finds off-by-one errors, Beacon is solved by a linear controller, `linear_gaussian` has an exact likelihood, and
+`banana` is a noise that few diagonal Gaussians fit badly and a flow fits well.
+"""
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+FRAMES = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+
+
+class Counter(gymnasium.Env):
+    """Frame t is filled with t; the reward of a step is t + 1, the frame that it leads to; ends after ``length`` steps."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, length: int = 20, terminates: bool = True) -> None:
+        self.length, self.terminates = length, terminates
+        self.observation_space, self.action_space = FRAMES, spaces.Box(-1, 1, (2,), np.float32)
+        self.now = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.now = 0
+        return self._frame(), {}
+
+    def step(self, action):
+        self.now += 1
+        over = self.now >= self.length
+        return self._frame(), float(self.now), over and self.terminates, over and not self.terminates, {}
+
+    def _frame(self):
+        return np.full((64, 64, 3), self.now, np.uint8)
+
+
+class Beacon(gymnasium.Env):
+    """A light stands left or right; the reward is how far the one action leans towards it."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, length: int = 5) -> None:
+        self.length = length
+        self.observation_space, self.action_space = FRAMES, spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.now, self.side = 0, int(self.np_random.integers(2))
+        return self._frame(), {}
+
+    def step(self, action):
+        reward = float(action[0]) * (1 if self.side else -1)
+        self.now += 1
+        self.side = int(self.np_random.integers(2))
+        return self._frame(), reward, False, self.now >= self.length, {}
+
+    def _frame(self):
+        frame = np.zeros((64, 64, 3), np.uint8)
+        frame[:, 32 * self.side : 32 * (self.side + 1)] = 255
+        return frame
+
+
+def counter() -> Counter:
+    return Counter()
+
+
+def short_counter() -> Counter:
+    return Counter(length=1)
+
+
+def beacon() -> Beacon:
+    return Beacon()
+
+
+def marking(space, rng):
+    """A policy whose action t is (t / 100, 0.5): says when it was taken."""
+    now = -1
+
+    def act(frame):
+        nonlocal now
+        now += 1
+        assert frame[0, 0, 0] == now
+        return np.array([now / 100, 0.5], np.float32)
+
+    return act
+
+
+def linear_gaussian(batch: int, time: int, seed: int, decay: float = 0.8, noise: float = 0.3):
+    """x_{t+1} = decay x_t + a_t + noise e: latents (B, T + 1, 1), actions (B, T, 1), and the exact entropy in nats."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.zeros(batch, time + 1, 1)
+    x[:, 0] = torch.randn(batch, 1, generator=generator) * noise / (1 - decay**2) ** 0.5
+    actions = torch.rand(batch, time, 1, generator=generator) * 2 - 1
+    for t in range(time):
+        x[:, t + 1] = decay * x[:, t] + actions[:, t] + noise * torch.randn(batch, 1, generator=generator)
+    return x, actions, 0.5 * float(np.log(2 * np.pi * np.e * noise**2))
+
+
+def banana(count: int, seed: int) -> torch.Tensor:
+    """(count, 2): y = (a, b + a^2 / 2) with a ~ N(0, 4) and b ~ N(0, 0.01); its entropy is that of (a, b)."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = 2 * torch.randn(count, generator=generator), 0.1 * torch.randn(count, generator=generator)
+    return torch.stack((a, b + a.square() / 2), dim=1)
+
+
+BANANA_ENTROPY = float(np.log(2 * np.pi * np.e) + np.log(2 * 0.1))

@@ -1,0 +1,194 @@
+"""Laws of densities, against oracles in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+
+from worldmodel.distributions import Flowed, GaussianMixture
+from worldmodel.flows import AffineCoupling, Flow
+
+SHAPES = [(1, 1, 0), (1, 1, 1), (3, 1, 2), (1, 4, 0), (5, 4, 1), (3, 4, 3), (2, 3, 5), (2, 2, 7)]
+
+
+def mixture(k, d, r, batch=(), seed=0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*batch, *shape, generator=g, dtype=dtype)
+
+    return GaussianMixture(draw(k), draw(k, d), 0.5 * draw(k, d), draw(k, d, r) if r else None)
+
+
+def oracle(g):
+    return MixtureSameFamily(Categorical(logits=g.logits), MultivariateNormal(g.loc, precision_matrix=g.precision))
+
+
+@pytest.mark.parametrize(("k", "d", "r"), SHAPES)
+def test_log_prob_agrees_with_torch(k, d, r):
+    g = mixture(k, d, r, batch=(7, 2))
+    value = torch.randn(7, 2, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(g.log_prob(value), oracle(g).log_prob(value), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("k", "d", "r"), SHAPES)
+def test_covariance_is_the_inverse_of_the_precision(k, d, r):
+    g = mixture(k, d, r, batch=(3,))
+    identity = torch.eye(d, dtype=torch.float64).expand(3, k, d, d)
+    torch.testing.assert_close(g.precision @ g.covariance, identity, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("d", "r"), [(1, 0), (1, 2), (2, 0), (2, 1)])
+def test_density_integrates_to_one(d, r):
+    g = mixture(3, d, r, seed=4)
+    axis = torch.linspace(-25, 25, 4001 if d == 1 else 1201, dtype=torch.float64)
+    points = torch.cartesian_prod(*[axis] * d).view(-1, d)
+    total = g.log_prob(points).exp().sum() * float(axis[1] - axis[0]) ** d
+    assert float(total) == pytest.approx(1.0, abs=2e-4)
+
+
+def test_one_component_is_a_normal():
+    loc, scale = torch.tensor([0.3, -1.0], dtype=torch.float64), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    g = GaussianMixture(torch.zeros(1, dtype=torch.float64), loc[None], -2 * scale.log()[None])
+    value = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(g.log_prob(value), Normal(loc, scale).log_prob(value).sum())
+
+
+def test_order_of_components_is_irrelevant():
+    g = mixture(4, 3, 2)
+    order = torch.tensor([2, 0, 3, 1])
+    assert g.precision_factor is not None
+    other = GaussianMixture(g.logits[order], g.loc[order], g.log_precision[order], g.precision_factor[order])
+    value = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(g.log_prob(value), other.log_prob(value))
+
+
+@pytest.mark.parametrize("r", [0, 2, 6])
+def test_sample_covariance(r):
+    g = mixture(1, 3, r, seed=2)
+    drawn = g.sample((200_000,), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.T.cov(), g.covariance[0], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(drawn.mean(0), g.mean, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0])
+def test_temperature_scales_the_noise_and_flattens_the_weights(temperature):
+    # Two far components: logits / tau choose, noise x sqrt(tau) spreads.
+    g = GaussianMixture(torch.tensor([1.0, 0.0]), torch.tensor([[-50.0], [50.0]]), torch.zeros(2, 1))
+    drawn = g.sample((100_000,), temperature, torch.Generator().manual_seed(3))[:, 0]
+    share = 1 / (1 + math.exp(-1 / temperature))
+    assert float((drawn < 0).float().mean()) == pytest.approx(share, abs=0.01)
+    spread = (drawn + 50 * torch.where(drawn < 0, 1.0, -1.0)).std()
+    assert float(spread) == pytest.approx(math.sqrt(temperature), rel=0.02)
+
+
+def test_samples_follow_their_density():
+    """Probability integral transform in one dimension, Kolmogorov-Smirnov at the 1 % level."""
+    g = mixture(3, 1, 1, seed=5)
+    drawn = g.sample((5_000,), generator=torch.Generator().manual_seed(1))[:, 0]
+    scale = g.covariance[:, 0, 0].sqrt()
+    cdf = (g.logits.softmax(-1) * Normal(g.loc[:, 0], scale).cdf(drawn[:, None])).sum(-1).sort().values
+    even = torch.arange(1, 5_001, dtype=torch.float64) / 5_000
+    assert float((cdf - even).abs().max()) < 1.63 / math.sqrt(5_000)
+
+
+def test_own_samples_have_the_density_s_entropy():
+    g = mixture(1, 4, 2, seed=1)
+    drawn = g.sample((50_000,), generator=torch.Generator().manual_seed(0))
+    entropy = MultivariateNormal(g.loc[0], precision_matrix=g.precision[0]).entropy()
+    assert float(-g.log_prob(drawn).mean()) == pytest.approx(float(entropy), abs=4 * math.sqrt(2 / 50_000) * 2)
+
+
+def test_cold_samples_go_to_the_mode():
+    g = mixture(4, 3, 2, seed=7)
+    cold = g.sample((10,), 1e-8, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cold, g.mode.expand(10, 3), atol=1e-2, rtol=0)
+
+
+def test_temperature_may_differ_within_a_batch():
+    g = mixture(1, 2, 0, batch=(2,))
+    drawn = g.sample((20_000,), torch.tensor([0.25, 4.0]), torch.Generator().manual_seed(0))
+    ratio = (drawn - g.loc[:, 0]).std(0) * (0.5 * g.log_precision[:, 0]).exp()
+    torch.testing.assert_close(ratio, torch.tensor([[0.5, 0.5], [2.0, 2.0]], dtype=torch.float64), rtol=0.03, atol=0)
+
+
+def test_same_generator_same_samples_and_torch_s_own_is_left_alone():
+    g = mixture(3, 2, 1)
+    before = torch.get_rng_state()
+    first, second = (g.sample((5,), generator=torch.Generator().manual_seed(9)) for _ in range(2))
+    assert first.equal(second)
+    assert before.equal(torch.get_rng_state())
+
+
+def flowed(context=0):
+    torch.manual_seed(0)
+    flow = Flow([AffineCoupling(2, hidden=(8,), context=context) for _ in range(3)]).double()
+    for parameter in flow.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return Flowed(mixture(2, 2, 1, seed=3), flow, torch.ones(context, dtype=torch.float64) if context else None)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+def test_flowed_density_integrates_to_one(context):
+    density = flowed(context)
+    axis = torch.linspace(-60, 60, 1601, dtype=torch.float64)
+    with torch.no_grad():
+        total = sum(density.log_prob(torch.cartesian_prod(part, axis)).exp().sum() for part in axis.split(100))
+    assert float(total) * float(axis[1] - axis[0]) ** 2 == pytest.approx(1.0, abs=0.01)
+
+
+def test_flowed_log_prob_has_the_jacobian_in_it():
+    density = flowed()
+    y = torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    jacobian = torch.autograd.functional.jacobian(lambda v: density.flow(v)[0], y)
+    expected = density.base.log_prob(density.flow(y)[0]) + torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(density.log_prob(y), expected)
+
+
+def test_flowed_samples_go_back_to_the_base():
+    density = flowed()
+    drawn = density.sample((20_000,), generator=torch.Generator().manual_seed(0))
+    base = density.flow(drawn)[0]
+    assert float((base.detach().mean(0) - density.base.mean).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_and_clamps_stay_finite(dtype):
+    for level in (-10.0, 14.0):
+        g = GaussianMixture(
+            torch.zeros(2, 3, dtype=dtype),
+            torch.zeros(2, 3, 4, dtype=dtype),
+            torch.full((2, 3, 4), level, dtype=dtype),
+            torch.ones(2, 3, 4, 2, dtype=dtype),
+        )
+        assert torch.isfinite(g.log_prob(torch.full((2, 4), 1e4, dtype=dtype))).all()
+        assert torch.isfinite(g.sample(generator=torch.Generator().manual_seed(0))).all()
+
+
+def test_gradient_of_rank_r_is_that_of_the_oracle():
+    g = mixture(2, 3, 2)
+    parts = [g.logits, g.loc, g.log_precision, g.precision_factor]
+    for part in parts:
+        part.requires_grad_()
+    value = torch.ones(3, dtype=torch.float64)
+    ours = torch.autograd.grad(GaussianMixture(*parts).log_prob(value), parts)
+    again = GaussianMixture(*parts)
+    theirs = torch.autograd.grad(oracle(again).log_prob(value), parts)
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_bad_temperature_is_refused(bad):
+    with pytest.raises(ValueError, match="temperature must be finite and above zero"):
+        mixture(2, 2, 0).sample((), bad)
+
+
+def test_wrong_shapes_are_refused(as_users_do):
+    with pytest.raises(ValueError, match="log_precision must have loc's shape"):
+        GaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="value must end in 3 dimensions"):
+        mixture(2, 3, 0).log_prob(torch.zeros(4, dtype=torch.float64))
+    assert np.isfinite(float(mixture(2, 3, 0).log_prob(torch.zeros(3, dtype=torch.float64))))

@@ -1,0 +1,86 @@
+"""Laws of flows."""
+
+import pytest
+import torch
+import zuko
+
+from worldmodel import flows
+from worldmodel.flows import AffineCoupling, Flow
+
+CASES = [
+    *((features, context, couplings) for features in (1, 2, 5) for context in (0, 3) for couplings in (1, 2)),
+    (4, 0, 0),
+]
+
+
+def random_flow(features, context, couplings):
+    torch.manual_seed(features)
+    flow = Flow([AffineCoupling(features, hidden=(16, 16), context=context) for _ in range(couplings)]).double()
+    for parameter in flow.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return flow, torch.randn(6, context, dtype=torch.float64) if context else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inverse_undoes_forward(case):
+    flow, context = random_flow(*case)
+    y = 3 * torch.randn(6, case[0], dtype=torch.float64)
+    torch.testing.assert_close(flow.inverse(flow(y, context)[0], context), y)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_log_det_is_the_jacobian_s(case):
+    flow, context = random_flow(*case)
+    y = torch.randn(6, case[0], dtype=torch.float64)
+    _, log_det = flow(y, context)
+    for row in range(6):
+        seen = None if context is None else context[row]
+        jacobian = torch.autograd.functional.jacobian(lambda v, seen=seen: flow(v, seen)[0], y[row])
+        torch.testing.assert_close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_identity_at_initialisation(case):
+    features, context, couplings = case
+    flow = Flow([AffineCoupling(features, context=context) for _ in range(couplings)])
+    y = torch.randn(4, features)
+    u, log_det = flow(y, torch.randn(4, context) if context else None)
+    assert u.equal(y)
+    assert log_det.equal(torch.zeros(4))
+
+
+def test_two_couplings_change_every_dimension_and_train_every_parameter():
+    flow, _ = random_flow(5, 0, 2)
+    y = torch.randn(6, 5, dtype=torch.float64)
+    u, log_det = flow(y)
+    assert bool(((u - y).abs() > 1e-6).all(dim=0).all())
+    (u.square().sum() + log_det.sum()).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in flow.parameters())
+
+
+def test_agrees_with_zuko_s_affine_transform():
+    flow, _ = random_flow(4, 0, 1)
+    coupling = flow.couplings[0]
+    y = torch.randn(4, dtype=torch.float64)
+    log_scale, shift = coupling._scale_and_shift(y[:2], None)
+    theirs = zuko.transforms.MonotonicAffineTransform(shift, log_scale.exp().log(), slope=1e-300)
+    torch.testing.assert_close(flow(y)[0][2:], y[2:] * log_scale.exp() + shift)
+    assert theirs.bijective
+
+
+def test_outliers_cannot_overflow():
+    flow, _ = random_flow(4, 0, 2)
+    u, log_det = flow(torch.full((1, 4), 1e8, dtype=torch.float64))
+    assert torch.isfinite(u).all()
+    assert float(log_det.detach().abs().max()) <= 2 * 2 * flows.LOG_SCALE_BOUND
+
+
+def test_bad_arguments_are_refused(as_users_do):
+    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+        AffineCoupling(0)
+    with pytest.raises(ValueError, match="value must end in 3 dimensions"):
+        AffineCoupling(3)(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="context must be None"):
+        AffineCoupling(3)(torch.zeros(2, 3), torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="same features"):
+        Flow([AffineCoupling(2), AffineCoupling(3)])

@@ -1,0 +1,185 @@
+import pytest
+import torch
+
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.batches import SequenceBatch
+from worldmodel.checkpoints import write_json
+from worldmodel.memory import REWARD_BINS, reward_support, two_hot
+
+
+def memory(kind=FRMDN, **heads):
+    with seeded(0):
+        built = Memory(kind(inputs=6, outputs=4, hidden=8, mixtures=2), **heads)
+        for parameter in built.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return built
+
+
+def world(discrete=False):
+    with seeded(0):
+        return WorldModel(VAE(latent=4), memory(), discrete=discrete).eval()
+
+
+def batch(steps=7, size=3):
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(size, steps + 1, 4, generator=g)
+    action = torch.rand(size, steps, 2, generator=g)
+    reward, terminated = torch.randn(size, steps, generator=g), torch.zeros(size, steps)
+    return SequenceBatch(z[:, :-1], action, z[:, 1:], reward, terminated, torch.ones(size, steps))
+
+
+@pytest.mark.parametrize("rewards", [[0.0, 1.0, -0.1, 3.2, -100.0, 2980.0, -1e6, 1e6]])
+def test_two_hot_has_the_reward_as_its_mean(rewards):
+    reward = torch.tensor(rewards, dtype=torch.float64)
+    weights = two_hot(reward)
+    support = reward_support(reward)
+    assert weights.shape == (len(rewards), REWARD_BINS)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(rewards), dtype=torch.float64))
+    assert int((weights > 0).sum(-1).max()) <= 2
+    torch.testing.assert_close(weights @ support, reward.clamp(support[0], support[-1]))
+
+
+def test_loss_is_the_mean_nll_and_the_heads():
+    model, data = memory(), batch()
+    prediction, _ = model(data.latent, data.action)
+    parts = model.loss(data).parts
+    torch.testing.assert_close(parts["nll"], -prediction.latent.log_prob(data.next_latent).mean())
+    assert set(parts) == {"nll", "reward", "termination"}
+    assert set(memory(reward=False, termination=False).loss(data).parts) == {"nll"}
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan")])
+def test_padding_never_changes_loss_or_gradient(garbage):
+    model, data = memory(), batch()
+    data.mask[1, 4:] = 0
+    results = []
+    for fill in (7.0, garbage):
+        parts = [part.clone() for part in data]
+        for part in parts[2:5]:
+            part[1, 4:] = fill
+        for part in parts[:2]:  # inputs must be numbers for the LSTM; their values must not matter
+            part[1, 4:] = 0.0 if fill != fill else fill
+        model.zero_grad()
+        loss = model.loss(SequenceBatch(*parts)).value
+        loss.backward()
+        results.append((loss.detach(), [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_observe_steps_equal_one_pass():
+    built, data = world(), batch()
+    state = built.initial(3)
+    for t in range(data.latent.shape[1]):
+        state = built.observe(state, data.latent[:, t], data.action[:, t])
+    _, last = built.memory.features(data.latent, data.action)
+    torch.testing.assert_close(state.memory.hidden, last.hidden)
+    torch.testing.assert_close(state.hidden, last.hidden[:, -1])
+
+
+def test_imagine_repeats_with_the_same_generator():
+    built = world()
+    runs = []
+    for _ in range(2):
+        g = torch.Generator().manual_seed(4)
+        state = built.initial(3).seeing(torch.zeros(3, 4))
+        for _ in range(5):
+            step, state = built.imagine(state, torch.zeros(3, 2), 0.8, g)
+        runs.append(step)
+    assert all(a.equal(b) for a, b in zip(*runs, strict=True))
+
+
+def test_imagine_draws_the_latent_that_was_not_seen():
+    built = world()
+    state = built.observe(built.initial(2), torch.zeros(2, 4), torch.zeros(2, 2))
+    assert state.latent is None
+    step, after = built.imagine(state, torch.zeros(2, 2), generator=torch.Generator().manual_seed(0))
+    assert after.latent is not None
+    assert after.latent.equal(step.latent)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_save_and_load(tmp_path, discrete):
+    built = world(discrete)
+    built.save(tmp_path / "w")
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == ["config.json", "memory.safetensors", "vae.safetensors"]
+    again = WorldModel.load(tmp_path / "w")
+    assert again.discrete is discrete
+    for one, other in zip(built.parameters(), again.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_squash():
+    assert world().squash(torch.tensor([[0.0, 100.0]])).tolist() == [[0.0, 1.0]]
+    assert world(discrete=True).squash(torch.tensor([[0.5, -1.0]])).tolist() == [[1.0, 0.0]]
+
+
+def damage_truncate(folder):
+    path = folder / "memory.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    return "memory.safetensors is not a whole safetensors file"
+
+
+def damage_swap(folder):
+    (folder / "memory.safetensors").write_bytes((folder / "vae.safetensors").read_bytes())
+    return "it belongs to another kind of model"
+
+
+def damage_missing(folder):
+    (folder / "vae.safetensors").unlink()
+    return "vae.safetensors is missing"
+
+
+def damage_config(folder):
+    (folder / "config.json").write_text("{")
+    return "cannot be read as JSON"
+
+
+def damage_absurd(folder):
+    import json
+
+    config = json.loads((folder / "config.json").read_text())
+    config["memory"]["hidden"] = 10**12
+    write_json(folder / "config.json", config)
+    return "hidden is beyond any sensible size"
+
+
+def damage_size(folder):
+    import json
+
+    config = json.loads((folder / "config.json").read_text())
+    config["memory"]["hidden"] = 16
+    write_json(folder / "config.json", config)
+    return "must have shape"
+
+
+def damage_nan(folder):
+    from worldmodel.checkpoints import read_tensors, write_tensors
+
+    tensors = read_tensors(folder / "vae.safetensors")
+    tensors["posterior.bias"][0] = float("nan")
+    write_tensors(folder / "vae.safetensors", tensors)
+    return "holds NaN or infinity"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_truncate, damage_swap, damage_missing, damage_config, damage_absurd, damage_size, damage_nan],
+)
+def test_damaged_folders_are_named(tmp_path, damage):
+    world().save(tmp_path / "w")
+    message = damage(tmp_path / "w")
+    with pytest.raises(ValueError, match=message):
+        WorldModel.load(tmp_path / "w")
+
+
+def test_shapes_are_checked(as_users_do):
+    built = world()
+    with pytest.raises(ValueError, match=r"latent must have shape \(2, 4\), got \(2, 3\)"):
+        built.observe(built.initial(2), torch.zeros(2, 3), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"action must have shape \(2, 2\)"):
+        built.imagine(built.initial(2), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="memory must predict the VAE's 5 latents"):
+        WorldModel(VAE(latent=5), memory())
+    with pytest.raises(ValueError, match="inputs"):
+        Memory(RMDN(inputs=4, outputs=4))

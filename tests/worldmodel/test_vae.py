@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from worldmodel import VAE, seeded
+from worldmodel.batches import frames_to_float, frames_to_uint8
+
+
+def test_published_size():
+    assert sum(parameter.numel() for parameter in VAE(latent=32).parameters()) == 4_348_547
+
+
+def test_shapes_and_range():
+    vae = VAE(latent=5)
+    posterior = vae.encode(torch.rand(2, 3, 64, 64))
+    assert posterior.loc.shape == posterior.scale.shape == (2, 5)
+    picture = vae.decode(posterior.loc)
+    assert picture.shape == (2, 3, 64, 64)
+    assert float(picture.min()) >= 0
+    assert float(picture.max()) <= 1
+
+
+@pytest.mark.parametrize("free_bits", [0.0, 0.5])
+def test_loss_is_squared_error_plus_kl_beyond_free_bits(free_bits):
+    with seeded(0):
+        vae = VAE(latent=4, free_bits=free_bits).double()
+    frames = torch.rand(3, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    loss = vae.loss(frames, torch.Generator().manual_seed(1))
+    posterior = vae.encode(frames)
+    noise = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    error = (vae.decode(posterior.loc + posterior.scale * noise) - frames).square().sum() / 3
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).mean(0)
+    torch.testing.assert_close(loss.value, error + kl.clamp(min=free_bits).sum())
+    torch.testing.assert_close(loss.parts["kl"], kl.sum().detach())
+
+
+def test_bytes_and_floats_convert_without_loss():
+    frames = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 64, 64, 3)
+    assert frames_to_uint8(frames_to_float(frames)).equal(frames)
+    assert frames_to_float(frames).shape == (1, 3, 64, 64)
+
+
+def test_constant_frames_train_without_infinities():
+    with seeded(0):
+        vae = VAE(latent=3)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
+    for update in range(8):
+        loss = vae.loss(torch.zeros(4, 64, 64, 3, dtype=torch.uint8), torch.Generator().manual_seed(update)).value
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert torch.isfinite(loss)
+
+
+def test_bad_input_is_refused(as_users_do):
+    with pytest.raises(ValueError, match=r"frames must have shape \(batch, 3, 64, 64\), got \(1, 3, 32, 32\)"):
+        VAE(4).encode(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"latent must have shape \(batch, 4\)"):
+        VAE(4).decode(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="latent must be at least 1"):
+        VAE(0)
