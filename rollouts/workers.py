@@ -90,7 +90,7 @@ def run_tasks(
                 waiting.append(index)
     finally:
         if running:
-            _pool(workers).shutdown(wait=False, kill_workers=True)
+            _pool(workers).shutdown(wait=True, kill_workers=True)
 
 
 def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
@@ -106,7 +106,11 @@ def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
 def _pool(workers: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_reusable_executor(workers, timeout=300, initializer=_begin, initargs=(os.getpid(),), env=THREADS)
+        return get_reusable_executor(
+            *(workers, None, 300),
+            kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
+            **{"initializer": _begin, "initargs": (os.getpid(),), "env": THREADS},
+        )
 
 
 def _begin(parent: int) -> None:

@@ -1,0 +1,38 @@
+# Every target makes its own environment in .venv where there is none. Needs Python 3.11 or newer and g++ (for nes-py).
+PYTHON ?= python3
+WORLD ?= car-racing
+PRESET ?= quick
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test test-slow check lint type format bench
+
+demo: $(READY)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
+	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
+
+test: $(READY)  ## the fast tests; make test-slow runs the rest
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: lint type test  ## everything that must be clean before a commit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## tables of speed, as ratios to a rival or limit measured in the same run
+	$(BIN)/python -m benchmarks
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@

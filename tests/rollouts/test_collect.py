@@ -1,0 +1,214 @@
+"""Collecting and storing: alignment, repeatability, kills, damage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rollouts
+from rollouts.collect import episode_seed
+from rollouts.store import Store
+from tests import toys
+from worldmodel import VAE, seeded
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """Nine episodes of the counter, by a policy whose actions say when they were taken."""
+    out = tmp_path_factory.mktemp("counted") / "store"
+    return rollouts.collect(toys.counter, toys.marking, episodes=9, seed=3, out=out, block=4)
+
+
+def equal(one, other):
+    return (
+        np.array_equal(one.frames, other.frames)
+        and np.array_equal(one.actions, other.actions)
+        and np.array_equal(one.rewards, other.rewards)
+        and (one.seed, one.index, one.terminated, one.truncated)
+        == (other.seed, other.index, other.terminated, other.truncated)
+    )
+
+
+def test_action_t_leads_from_frame_t_to_frame_t_plus_one(counted):
+    assert len(counted) == 9
+    for index, episode in enumerate(counted.episodes()):
+        assert (len(episode), episode.index, episode.seed) == (20, index, episode_seed(3, index))
+        assert episode.frames[:, 0, 0, 0].tolist() == list(range(21))
+        np.testing.assert_allclose(episode.actions[:, 0] * 100, np.arange(20), atol=1e-5)
+        assert episode.rewards.tolist() == list(range(1, 21))
+        assert episode.terminated
+        assert not episode.truncated
+
+
+def test_alignment_holds_through_latents_and_memory_inputs(counted):
+    with seeded(0):
+        vae = VAE(latent=3)
+    latents, frames = counted.latents(vae), np.arange(21)
+    brightness = {t: latents.episode(0).mean[t].tolist() for t in frames}
+    batch = counted.sequences(vae, length=8, targets="mean").batch(40, np.random.default_rng(0))
+    for row in range(40):
+        first = round(float(batch.action[row, 0, 0]) * 100)
+        for step in range(8):
+            t = first + step
+            assert batch.latent[row, step].tolist() == pytest.approx(brightness[t], abs=1e-6)
+            assert batch.next_latent[row, step].tolist() == pytest.approx(brightness[t + 1], abs=1e-6)
+            assert float(batch.action[row, step, 0]) == pytest.approx(t / 100, abs=1e-6)
+            assert float(batch.reward[row, step]) == t + 1
+            assert float(batch.terminated[row, step]) == (t == 19)
+
+
+def test_max_steps_truncates(tmp_path):
+    store = rollouts.collect(toys.counter, toys.marking, episodes=2, out=tmp_path / "s", max_steps=5)
+    assert store.lengths == [5, 5]
+    assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
+
+
+def test_neither_workers_nor_blocks_change_an_episode(tmp_path):
+    one = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, block=6)
+    two = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, block=1)
+    assert all(equal(a, b) for a, b in zip(one.episodes(), two.episodes(), strict=True))
+    other = rollouts.collect("CartPole-v1", rollouts.smooth_random, 1, seed=6, out=tmp_path / "c")
+    assert not equal(one.episode(0), other.episode(0))
+
+
+def test_more_episodes_grow_a_store_and_a_lost_shard_comes_back(tmp_path):
+    whole = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "whole", block=2)
+    store = rollouts.collect(toys.counter, toys.marking, 3, seed=1, out=tmp_path / "s", block=2)
+    assert len(store) == 3
+    (store.shards[0].path).unlink()
+    store = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "s", block=2)
+    assert all(equal(a, b) for a, b in zip(whole.episodes(), store.episodes(), strict=True))
+
+
+COLLECT = """
+import rollouts, sys
+if __name__ == "__main__":
+    rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], block=1)
+"""
+
+
+def test_sigkill_loses_no_finished_shard(tmp_path):
+    script = tmp_path / "collect.py"
+    script.write_text(COLLECT)
+    out = tmp_path / "store"
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, str(script), str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        before = len(list(out.glob("shards/*.h5"))) if out.exists() else 0
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("shards/*.h5"))) < before + 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1.5)  # the orphaned workers notice
+        finished = {path.name: path.read_bytes() for path in out.glob("shards/*.h5")}
+        assert len(finished) >= before + 5
+        assert Store(out).damaged == {}
+    store = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=out, block=1)
+    assert all((out / "shards" / name).read_bytes() == content for name, content in finished.items())
+    whole = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, out=tmp_path / "whole")
+    assert len(store) == 40
+    assert all(equal(a, b) for a, b in zip(whole.episodes(), store.episodes(), strict=True))
+    assert not list(out.glob("shards/.*"))  or all(p.suffix == ".part" for p in out.glob("shards/.*"))
+
+
+@pytest.mark.parametrize("how", ["truncated", "foreign", "zeroed", "swapped"])
+def test_a_damaged_shard_is_named_and_the_others_read(tmp_path, how):
+    out = tmp_path / "s"
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    path = store.shards[0].path
+    content = path.read_bytes()
+    if how == "swapped":
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            file["something"] = 1
+    else:
+        path.write_bytes({"truncated": content[:-100], "foreign": b"no", "zeroed": bytes(len(content))}[how])
+    store = Store(out)
+    assert list(store.damaged) == ["000000.h5"]
+    assert "000000.h5" in store.damaged["000000.h5"]
+    assert [e.index for e in store.episodes()] == [2, 3]
+    again = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    assert [e.index for e in again.episodes()] == [0, 1, 2, 3]
+    assert len(list(out.glob("shards/*.damaged-*"))) == 1
+
+
+@pytest.mark.parametrize("name", ["seed", "max_steps", "policy", "env"])
+def test_a_store_with_other_settings_is_refused(tmp_path, name):
+    settings = {"env": toys.counter, "policy": toys.marking, "seed": 1, "max_steps": None}
+    rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
+    settings |= {name: {"seed": 2, "max_steps": 3, "policy": rollouts.uniform, "env": toys.beacon}[name]}
+    with pytest.raises(ValueError, match="use another folder"):
+        rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0}.items():
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty and not a rollout store"):
+        rollouts.collect(toys.counter, toys.marking, 1, out=tmp_path / "letters")
+    with pytest.raises(ValueError, match=r"is not a rollout store: it has no metadata.json"):
+        Store(tmp_path)
+
+
+def test_one_step_episodes(tmp_path):
+    store = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
+    with seeded(0):
+        vae = VAE(latent=3)
+    batch = store.sequences(vae, length=4).batch(5, np.random.default_rng(0))
+    assert batch.mask.sum(1).tolist() == [1.0] * 5
+    assert bool(batch.terminated[:, 0].all())
+
+
+def test_minari_reads_a_store(tmp_path, monkeypatch):
+    import minari
+
+    store = rollouts.collect("CartPole-v1", rollouts.uniform, 5, seed=1, out=tmp_path / "mine")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    dataset = minari.load_dataset("mine")
+    assert dataset.total_episodes == 5
+    assert dataset.total_steps == store.steps
+    for ours, theirs in zip(store.episodes(), dataset.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(ours.frames, theirs.observations)
+        np.testing.assert_array_equal(ours.actions, theirs.actions)
+        np.testing.assert_array_equal(ours.rewards, theirs.rewards)
+        assert bool(theirs.terminations[-1]) is ours.terminated
+    assert dataset.observation_space.shape == (64, 64, 3)
+
+
+def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
+    import h5py
+
+    from rollouts import store as module
+
+    out = tmp_path / "s"
+    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, block=1)
+
+    class Full(h5py.File):
+        def create_group(self, *args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.h5py, "File", Full)
+    with pytest.raises(OSError, match="No space left on device"):
+        rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=1)
+    monkeypatch.undo()
+    assert len(Store(out)) == 2
+    assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
+
+
+def test_estimate_says_time_and_disk(tmp_path):
+    text = str(rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there"))
+    assert "50,000 steps" in text
+    assert "MB" in text
+    json.dumps(text)

@@ -1,0 +1,109 @@
+"""Views of a store: splits, passes, repeatability, flat memory."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from rollouts import views
+from tests import toys
+from worldmodel import VAE, seeded
+from worldmodel.batches import Data
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    out = tmp_path_factory.mktemp("views") / "store"
+    return rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=out, block=2)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    with seeded(0):
+        return VAE(latent=3)
+
+
+def test_views_are_training_data(store, vae):
+    assert isinstance(store.frames(), Data)
+    assert isinstance(store.sequences(vae), Data)
+
+
+def test_a_pass_sees_every_frame_once(store):
+    frames = torch.cat(list(store.frames().batches(50)))
+    assert len(frames) == len(store.frames()) == 6 * 21
+    counts = np.bincount(frames[:, 0, 0, 0].numpy(), minlength=21)
+    assert counts.tolist() == [6] * 21
+
+
+def test_a_pass_sees_every_step_once(store, vae):
+    seen = [round(r) for b in store.sequences(vae, length=8).batches(4) for r in b.reward[b.mask > 0].tolist()]
+    assert sorted(seen) == sorted(list(range(1, 21)) * 6)
+
+
+@pytest.mark.parametrize("kind", ["frames", "sequences"])
+def test_split_is_by_whole_episodes_and_repeats(store, vae, kind):
+    view = store.frames() if kind == "frames" else store.sequences(vae)
+    training, held_out = view.split(0.3, seed=1)
+    assert len(held_out.chosen) == 2
+    assert sorted([*training.chosen, *held_out.chosen]) == list(range(6))
+    assert view.split(0.3, seed=1)[1].chosen.tolist() == held_out.chosen.tolist()
+
+
+@pytest.mark.parametrize("kind", ["frames", "sequences"])
+def test_same_generator_same_batch(store, vae, kind):
+    view = store.frames() if kind == "frames" else store.sequences(vae)
+    first, second = (view.batch(10, np.random.default_rng(4)) for _ in range(2))
+    if kind == "frames":
+        assert first.equal(second)
+    else:
+        assert all(a.equal(b) for a, b in zip(first, second, strict=True))
+
+
+def test_sampled_targets_follow_the_posterior(store, vae):
+    view, mean = store.sequences(vae, length=4), store.sequences(vae, length=4, targets="mean")
+    logvar = np.concatenate([store.latents(vae).episode(i).logvar for i in range(6)]).astype(np.float64)
+    drawn = view.batch(2000, np.random.default_rng(0))
+    centre = mean.batch(2000, np.random.default_rng(0))
+    spread = (drawn.latent - centre.latent).std(dim=(0, 1))
+    np.testing.assert_allclose(spread, np.exp(0.5 * logvar).mean(0), rtol=0.05)
+    assert drawn.latent[:, 1:].equal(drawn.next_latent[:, :-1])  # one draw a frame, as input and as target
+
+
+def test_latents_are_the_posterior_and_encoded_once(store, vae, monkeypatch):
+    episode, latents = store.episode(4), store.latents(vae)
+    with torch.no_grad():
+        posterior = vae.encode(torch.from_numpy(episode.frames).movedim(-1, 1).float() / 255)
+    np.testing.assert_allclose(latents.episode(4).mean, posterior.loc, atol=2e-3)
+    np.testing.assert_allclose(latents.episode(4).logvar, 2 * posterior.scale.log(), atol=2e-3)
+    monkeypatch.setattr(views, "_encode_shard", lambda *_: pytest.fail("encoded twice"))
+    store.latents(vae)
+
+
+def test_a_half_encoded_store_goes_on(store, vae):
+    folder = store.latents(vae).folder
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    (folder / "000002.latents.npy").write_bytes(b"half")
+    (folder / "000004.outcomes.npy").unlink()
+    store.latents(vae)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_memory_stays_flat(store, monkeypatch):
+    monkeypatch.setattr(views, "CACHE_BYTES", 3 * 16 * 64 * 64 * 3)
+    frames = store.frames()
+    for update in range(50):
+        frames.batch(8, np.random.default_rng(update))
+        assert frames._cached <= views.CACHE_BYTES
+        assert frames._cached == sum(chunk.nbytes for chunk in frames._cache.values())
+
+
+def test_bad_arguments_are_refused(store, vae, tmp_path):
+    with pytest.raises(ValueError, match="length must be at least 1"):
+        store.sequences(vae, length=0)
+    with pytest.raises(ValueError, match="targets must be 'sample' or 'mean', got 'mode'"):
+        store.sequences(vae, targets="mode")
+    with pytest.raises(ValueError, match="index must be from 0 to 5, got 6"):
+        store.episode(6)
+    one = rollouts.collect(toys.counter, toys.marking, episodes=1, out=tmp_path / "one")
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        one.frames().split(0.1, 0)

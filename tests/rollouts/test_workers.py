@@ -1,0 +1,92 @@
+"""Workers that die, fail and leave."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from rollouts.workers import WorkerDied, run_tasks, worker_env
+from tests import toys
+
+
+def double(number):
+    return 2 * number
+
+
+def die_once(task):
+    """Kill this very process, the first time only."""
+    marker, number = task
+    if number == 2 and not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def always_die(task):
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def always_fail(task):
+    if task == 1:
+        raise KeyError("the worker's own reason")
+    return task
+
+
+def bad_input(task):
+    raise ValueError("world must be 1 to 8")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_has_its_result(workers):
+    assert dict(run_tasks(double, list(range(7)), workers)) == {n: 2 * n for n in range(7)}
+
+
+def test_what_a_dead_worker_lost_is_done_again(tmp_path):
+    tasks = [(str(tmp_path / "died"), number) for number in range(6)]
+    assert dict(run_tasks(die_once, tasks, 2)) == {n: n for n in range(6)}
+    assert (tmp_path / "died").exists()
+
+
+def test_three_deaths_over_the_same_work_stop_with_the_reason():
+    with pytest.raises(WorkerDied, match="failed 3 times; the last time:\na worker process was killed"):
+        list(run_tasks(always_die, [0, 1, 2], 2))
+    assert dict(run_tasks(double, [1, 2], 2)) == {0: 2, 1: 4}  # the pool is well again
+
+
+def test_failures_come_with_the_worker_s_own_traceback():
+    with pytest.raises(WorkerDied, match="always_fail[\\s\\S]*KeyError: \"the worker's own reason\""):
+        list(run_tasks(always_fail, [0, 1, 2], 2))
+
+
+def test_bad_input_is_told_at_once():
+    with pytest.raises(ValueError, match="world must be 1 to 8"):
+        list(run_tasks(bad_input, [0, 1], 2))
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        list(run_tasks(double, [0], 0))
+
+
+def nap(task):
+    time.sleep(task)
+    return task
+
+
+def test_leaving_early_stops_the_workers():
+    began = time.monotonic()
+    for _ in run_tasks(nap, [0.1, 600, 600], 2):
+        break
+    assert dict(run_tasks(double, [1], 2)) == {0: 2}
+    assert time.monotonic() - began < 60
+
+
+def test_environments_are_kept_and_old_ones_closed():
+    first = worker_env(toys.counter, {}, 0)
+    assert worker_env(toys.counter, {}, 0) is first
+    assert worker_env(toys.counter, {}, 1) is not first
+    closed = []
+    first.close = lambda: closed.append(True)
+    worker_env(toys.beacon, {}, 0)
+    worker_env("CartPole-v1", {}, 0)
+    assert closed == [True]
