@@ -29,6 +29,9 @@ class Report:
     lengths: list[int]
     seeds: list[int]
     policy: str = "agent"
+    """What tables call it."""
+    agent: str = ""
+    """Tells its weights apart (`rollouts.policies.name_of`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
     flags: list[bool] | None = None
     """Super Mario: whether each episode ended at the flag."""
@@ -144,6 +147,7 @@ def evaluate(
         lengths=[int(length) for length in lengths],
         seeds=seeds,
         policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.name_of(agent)),
+        agent=policies.name_of(agent),
         env_options=options,
         flags=None if None in flags else [bool(flag) for flag in flags],
         wall_clock_s=round(time.monotonic() - began, 2),

@@ -193,11 +193,8 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
 def _times(run: Run) -> str:
     timings = run.timings()
     rows = "".join(f'<tr><td>{name}</td><td class="number">{duration(s)}</td></tr>' for name, s in timings.items())
-    steps = {
-        where: sum(row.get("steps", 0) + row.get("check_steps", 0) for row in _rows(run.folder / where / "metrics.jsonl"))
-        for where in ("evolve-dream", "evolve-game")
-    }
-    note = f"Steps: {run.store().steps:,} collected, {steps['evolve-dream']:,} dreamed, {steps['evolve-game']:,} played."
+    note = f"Steps: {run.store().steps:,} collected, {run.evolution_steps('dream'):,} dreamed, "
+    note += f"{run.evolution_steps('game'):,} played."
     total = duration(sum(timings.values()))
     return f'<h2>Wall clock</h2><table>{rows}<tr><th>total</th><th>{total}</th></tr></table><p class="note">{note}</p>'
 

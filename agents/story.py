@@ -6,14 +6,14 @@ so the same call after a kill goes on where it stopped. The single commands tell
 
 import contextlib
 import fcntl
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 import rollouts
@@ -23,7 +23,8 @@ from agents.display import bar, console, duration
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
 from agents.settings import Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
-from rollouts.episode import Policy
+from rollouts import policies
+from rollouts.policies import Policy
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.checkpoints import atomic, load_weights, read_json, write_json
 
@@ -79,6 +80,12 @@ class Run:
     def reports(self) -> dict[str, Report]:
         """The tests that were made, by name."""
         return {path.stem: Report.load(path) for path in sorted((self.folder / "tests").glob("*.json"))}
+
+    def evolution_steps(self, where: str) -> int:
+        """Steps that evolution in the "game" or in the "dream" took, tests of its mean included."""
+        path = self.folder / f"evolve-{where}" / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return sum(row.get("steps", 0) + row.get("check_steps", 0) for row in rows)
 
     def timings(self) -> dict[str, float]:
         """Seconds that each chapter took, over all sittings."""
@@ -237,22 +244,37 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
     for where, wanted in (("dream", settings.dream.generations), ("game", settings.game.generations)):
         if wanted:
             players[where] = lambda where=where: Agent(run.world(), run.controller(where))  # type: ignore[misc]
-    for name, player in players.items():
-        path = run.folder / "tests" / f"{name}.json"
-        if path.exists() and Report.load(path).n == settings.test.episodes and name == "random":
+    for name, make in players.items():
+        path, player = run.folder / "tests" / f"{name}.json", make()
+        if path.exists() and _is_of(Report.load(path), player, settings):
             continue
         with bar(f"test {name}", "episodes") as progress:
             report = evaluate(
-                *(player(), settings.env, settings.test.episodes, settings.test.seed),
+                *(player, settings.env, settings.test.episodes, settings.test.seed),
                 workers=settings.workers,
                 env_options=settings.env_options | settings.test_options,
                 max_steps=settings.test.max_steps,
                 policy_name=name,
                 progress=progress,
             )
+        real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
+        if isinstance(player, Agent):
+            test = f"--episodes {report.n} --seed {report.seeds[0]}"
+            report = replace(
+                report,
+                real_steps=run.store().steps + (real if name == "game" else 0),
+                dream_steps=dreamed if name == "dream" else 0,
+                command=f"worldmodel evaluate {run.folder} --where {name} {test}",
+            )
         report.save(path)
-        console.print(str(report))
+        console.print(str(report), markup=False)
     return run.reports()
+
+
+def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> bool:
+    """Whether a test was of this player, on these episodes."""
+    wanted = (policies.name_of(player), settings.test.episodes, settings.test.seed)
+    return (report.agent, report.n, report.seeds[0]) == wanted
 
 
 def remember_settings(settings: RunSettings, path: Path) -> None:
@@ -293,8 +315,3 @@ def summary(run: Run) -> list[tuple[str, str]]:
     """What a finished run has to say: rows of (chapter, figures)."""
     rows = [(name, duration(seconds)) for name, seconds in run.timings().items()]
     return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]
-
-
-def score(report: Report) -> float:
-    """For sorting."""
-    return float(np.mean(report.returns))

@@ -49,8 +49,7 @@ def as_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         env = Normalised(env)
     else:
         raise ValueError(f"action space must be Box or Discrete, got {space}")
-    if action_repeat > 1:
-        env = Repeated(env, action_repeat)
+    env = Repeated(env, action_repeat)
     if _is_picture(env.observation_space):
         return Shrunk(env)
     if env.render_mode != "rgb_array" or "rgb_array" not in env.metadata.get("render_modes", []):

@@ -9,8 +9,8 @@ import copy
 import json
 import math
 import os
-import pickle
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -269,9 +269,11 @@ class _Record:
             write_json(self.folder / "settings.json", self.settings)
             return fresh
         try:
-            saved = torch.load(path, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                saved = torch.load(path, map_location=device, weights_only=True)
             settings = saved["settings"]
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # whatever torch makes of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path} is not a whole training state ({reason}); remove it to start again") from None
         for name in self.settings:

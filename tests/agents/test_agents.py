@@ -1,0 +1,106 @@
+"""Controllers, agents, evaluation."""
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+import rollouts
+from agents import Agent, LinearController, Report, evaluate
+from tests import toys
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+
+
+def world(discrete=False, actions=1):
+    with seeded(0):
+        return WorldModel(VAE(latent=3), Memory(RMDN(3 + actions, 3, hidden=5)), discrete=discrete).eval()
+
+
+def agent(built=None, **options):
+    built = built or world()
+    controller = LinearController.sized(built)
+    return Agent(built, controller.having(np.linspace(-1, 1, controller.size)), **options)
+
+
+def test_published_size_and_action_map():
+    big = WorldModel(VAE(latent=32), Memory(FRMDN(inputs=35, outputs=32, hidden=256)))
+    assert LinearController.sized(big).size == 867
+    raw = torch.tensor([[0.3, -0.7, -2.0]])
+    steer, gas, brake = big.squash(raw)[0].tolist()
+    env = envs.make("CarRacing")
+    command = env._command(np.array([steer, gas, brake], np.float32))
+    assert command.tolist() == pytest.approx([np.tanh(0.3), (np.tanh(-0.7) + 1) / 2, 0.0], abs=1e-6)
+    env.close()
+
+
+def test_outputs_are_w_x_plus_b():
+    controller = LinearController(2, 3, torch.arange(9.0))
+    x = torch.tensor([1.0, 10.0])
+    assert controller(x).tolist() == [0 + 10 + 6, 2 + 30 + 7, 4 + 50 + 8]
+    batch = controller.outputs(torch.stack([torch.arange(9.0), torch.zeros(9)]), x.expand(2, 4, 2))
+    assert batch.shape == (2, 4, 3)
+    assert batch[1].abs().sum() == 0
+    assert batch[0, 2].equal(controller(x))
+
+
+def test_controllers_and_agents_save_and_load(tmp_path):
+    one = agent()
+    one.save(tmp_path / "a")
+    other = Agent.load(tmp_path / "a")
+    assert other.name == one.name
+    assert other.controller.parameters.equal(one.controller.parameters)
+    (tmp_path / "a" / "controller.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match="controller.safetensors is not a whole safetensors file"):
+        Agent.load(tmp_path / "a")
+
+
+def test_bad_controllers_are_refused():
+    with pytest.raises(ValueError, match=r"parameters must have shape \(9,\), got \(8,\)"):
+        LinearController(2, 3, torch.zeros(8))
+    with pytest.raises(ValueError, match="parameters must be finite"):
+        LinearController(2, 3, torch.full((9,), float("nan")))
+    with pytest.raises(ValueError, match="controller must have 8 inputs and 1 actions, got 4 and 1"):
+        Agent(world(), LinearController(4, 1))
+    with pytest.raises(ValueError, match="made for 1 box actions, the environment has 2 discrete actions"):
+        evaluate(agent(), "CartPole-v1", episodes=1)
+
+
+def test_an_agent_collects_with_exploration(tmp_path):
+    store = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "s")
+    again = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "t")
+    assert all(np.array_equal(a.actions, b.actions) for a, b in zip(store.episodes(), again.episodes(), strict=True))
+    calm = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
+    assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
+    with pytest.raises(ValueError, match="without exploration"):
+        evaluate(agent(exploration=0.3), toys.beacon, episodes=1)
+
+
+def test_evaluate_reports_every_return(tmp_path):
+    report = evaluate(agent(), toys.beacon, episodes=7, seed=50, workers=2)
+    assert (report.n, report.seeds, report.lengths) == (7, list(range(50, 57)), [5] * 7)
+    assert report.mean == pytest.approx(np.mean(report.returns))
+    assert report.std == pytest.approx(np.std(report.returns, ddof=1))
+    assert report.stderr == pytest.approx(report.std / 7**0.5)
+    single = [evaluate(agent(), toys.beacon, episodes=1, seed=seed).returns[0] for seed in report.seeds]
+    np.testing.assert_allclose(single, report.returns, atol=1e-5)
+    report.save(tmp_path / "r.json")
+    assert Report.load(tmp_path / "r.json") == report
+
+
+def test_policies_are_evaluated_too():
+    report = evaluate(rollouts.uniform, "CartPole-v1", episodes=4, seed=9)
+    assert report.returns == [float(length) for length in report.lengths]
+    assert report.policy == "uniform"
+
+
+def test_mario_reports_the_flag():
+    report = evaluate(rollouts.uniform, "SuperMarioBros-1-1", episodes=2, seed=1, max_steps=40)
+    assert report.flags == [False, False]
+    assert report.flag_rate == 0.0
+
+
+def test_bad_evaluations_are_refused():
+    with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
+        evaluate(agent(), toys.beacon, episodes=0)
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        evaluate(agent(), toys.beacon, episodes=1, workers=0)

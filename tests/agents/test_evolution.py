@@ -1,0 +1,142 @@
+"""Evolution: solves what it should, resumes bit for bit, keeps its randomness to itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+import rollouts
+from agents import LinearController, evolve
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, WorldModel, fit, seeded
+
+
+def sphere(population, seed):
+    return -np.square(population - 1.5).sum(axis=1)
+
+
+def noisy(population, seed):
+    return sphere(population, seed)[:, None] + np.random.default_rng(seed).normal(size=(1, 3))
+
+
+def controller(inputs=4, actions=2):
+    return LinearController(inputs, actions)
+
+
+def test_solves_the_sphere():
+    best = evolve(controller(), sphere, seed=1, generations=80, population=16, sigma=0.5)
+    np.testing.assert_allclose(best.parameters, 1.5, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(4, 2), (700, 3)], ids=["full", "diagonal"])
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_resumes_bit_for_bit(tmp_path, size, stop):
+    settings = {"seed": 3, "population": 8, "check": noisy, "check_every": 3}
+    whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
+    evolve(controller(*size), noisy, **settings, generations=stop, out=tmp_path / "parts")
+    parts = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
+    if stop % 3 == 0:  # the last generation of a call is checked too; else the stop itself is one more check
+        assert whole.parameters.equal(parts.parameters)
+    first, second = (np.load(tmp_path / name / "state.npz") for name in ("whole", "parts"))
+    assert set(first.files) == set(second.files)
+    for name in first.files:
+        if name.startswith("es."):
+            np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_kill_in_a_generation_changes_nothing(tmp_path):
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def killed(population, seed):
+        calls.append(seed)
+        if len(calls) == 6:
+            raise Stop
+        return noisy(population, seed)
+
+    settings = {"seed": 3, "population": 8, "check_every": 3, "generations": 9}
+    whole = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "whole")
+    with pytest.raises(Stop):
+        evolve(controller(), killed, check=noisy, **settings, out=tmp_path / "parts")
+    parts = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "parts")
+    assert whole.parameters.equal(parts.parameters)
+    rows = [[json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("whole", "parts")]
+    for one, other in zip(*rows, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_every_member_of_a_generation_gets_the_same_seed_and_every_generation_another():
+    seeds = []
+
+    def remember(population, seed):
+        seeds.append(seed)
+        return sphere(population, seed)
+
+    evolve(controller(), remember, check=remember, check_every=2, seed=5, generations=4, population=4)
+    assert len(seeds) == 4 + 2
+    assert len(set(seeds)) == 6
+
+
+def test_global_randomness_is_left_alone():
+    before = np.random.get_state()[1].copy()
+    one = evolve(controller(), sphere, seed=0, generations=3, population=4)
+    assert (np.random.get_state()[1] == before).all()
+    assert one.parameters.equal(evolve(controller(), sphere, seed=0, generations=3, population=4).parameters)
+
+
+def test_the_mean_with_the_best_check_is_returned():
+    """Fitness leads away from where the check is best."""
+    best = evolve(
+        controller(), sphere, seed=1, generations=40, population=16, sigma=0.3,
+        check=lambda population, seed: -np.abs(np.abs(population).mean(axis=1) - 0.5), check_every=1,
+    )  # fmt: skip
+    assert float(best.parameters.abs().mean()) == pytest.approx(0.5, abs=0.15)
+
+
+def test_stops_at_the_target(tmp_path):
+    evolve(controller(), sphere, check=sphere, check_every=1, target=-5.0, seed=1, generations=500, population=16, out=tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) < 500
+    assert json.loads(rows[-1])["check"] >= -5
+
+
+def test_solves_the_beacon_by_playing(tmp_path):
+    """See a light, lean towards it: the VAE, the world model, evolution and playing together."""
+    store = rollouts.collect(toys.beacon, rollouts.uniform, 20, seed=1, out=tmp_path / "s")
+    with seeded(0):
+        vae, memory = VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))
+    fit(vae, store.frames(), updates=60, batch=16, lr=2e-3, seed=1)
+    world = WorldModel(vae, memory)
+    best = evolve(
+        LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=4),
+        seed=2, generations=15, population=12, sigma=0.5,
+    )  # fmt: skip
+    returns = rollouts.played(toys.beacon, world, episodes=20)(best.parameters.numpy(), 99)
+    assert returns.mean() > 4.5  # of 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generations": 0}, "generations must be at least 1"),
+        ({"population": 1}, "population must be at least 2"),
+        ({"sigma": 0.0}, "sigma must be above zero"),
+        ({"fitness": lambda p: np.full(len(p), np.nan)}, "NaN or infinite"),
+        ({"fitness": lambda p: np.zeros(3)}, r"fitness must give returns of shape \(8,\)"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    settings = {"controller": controller(), "fitness": sphere, "generations": 2, "population": 8}
+    with pytest.raises(ValueError, match=message):
+        evolve(**settings | change)
+
+
+def test_another_evolution_in_the_folder_is_refused(tmp_path):
+    evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
+    with pytest.raises(ValueError, match="holds an evolution with seed = 1, asked for 2"):
+        evolve(controller(), sphere, seed=2, generations=1, population=4, out=tmp_path)
+    (tmp_path / "state.npz").write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match=r"state.npz is not a whole evolution state"):
+        evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)

@@ -1,0 +1,189 @@
+"""The whole story on the command line: an environment of one's own, kills in every chapter, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.cli import main
+from agents.story import Run
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = [
+    *("--preset", "quick", "--workers", "2", "--collect.episodes", "16", "--vae.updates", "24", "--vae.latent", "4"),
+    *("--memory.updates", "24", "--memory.hidden", "8", "--dream.generations", "3", "--dream.population", "4"),
+    *("--dream.horizon", "10", "--game.generations", "3", "--game.population", "4", "--game.episodes", "1"),
+    *("--game.check_every", "2", "--game.check_episodes", "2", "--test.episodes", "3"),
+]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def told(out: Path, *more: str) -> list[str]:
+    return ["run", "CartPole-v1", *SMALL, "--out", str(out), *more]
+
+
+def results(out: Path) -> dict:
+    """Everything that must not depend on kills."""
+    run = Run(out)
+    found = {name: (report.returns, report.seeds) for name, report in run.reports().items()}
+    for path in ("vae/weights.safetensors", "memory/weights.safetensors", "world/memory.safetensors"):
+        found[path] = (out / path).read_bytes()
+    for where in ("dream", "game"):
+        found[where] = (out / f"evolve-{where}" / "controller.safetensors").read_bytes()
+        rows = (out / f"evolve-{where}" / "metrics.jsonl").read_text().splitlines()
+        found[f"{where} rows"] = [{**json.loads(row), "seconds": 0} for row in rows]
+    found["shards"] = {p.name: p.stat().st_size for p in (out / "rollouts" / "shards").glob("*.h5")}
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("story") / "run"
+    subprocess.run([sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    return out
+
+
+def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    for part in ("Scores", "Learning", "Pictures", "Wall clock", "Settings", "<video"):
+        assert part in page
+    assert set(Run(finished).reports()) == {"random", "dream", "game"}
+    assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
+    assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
+    assert (finished / "config.yaml").exists()
+    assert main(["inspect", str(finished)]) == 0
+    shown = capsys.readouterr()
+    assert "16 episodes" in shown.out + shown.err
+
+
+def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):
+    before = results(finished)
+    assert main(told(finished)) == 0
+    assert results(finished) == before
+
+
+def test_single_chapters_go_on_from_a_run(finished):
+    assert main(["evaluate", str(finished), "--episodes", "2", "--seed", "77"]) == 0
+    assert main(["dream", str(finished), "--steps", "5", "--start", "2"]) == 0
+    assert list((finished / "media").glob("dream-0-2-*.gif"))
+
+
+CHAPTERS = {
+    "collect": "rollouts/shards/*.h5",
+    "vae": "vae/settings.json",
+    "memory": "memory/settings.json",
+    "dream": "evolve-dream/state.npz",
+    "game": "evolve-game/state.npz",
+    "test": "tests/random.json",
+}
+
+
+@pytest.mark.slow
+def test_sigkill_in_every_chapter_changes_nothing(finished, tmp_path):
+    out = tmp_path / "run"
+    for chapter, pattern in CHAPTERS.items():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not list(out.glob(pattern)) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, f"the run ended before it could be killed in {chapter}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    assert results(out) == results(finished)
+    assert not list(out.rglob("*.part")) or all(p.name.startswith(".") for p in out.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_sigterm_stops_with_one_line_and_goes_on(finished, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.glob("rollouts/shards/*.h5")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. What was finished is kept; to go on: worldmodel run CartPole-v1" in said
+    assert "Traceback" not in said
+
+
+def refused(capsys, *words: str) -> str:
+    """What a command says that must end with exit code 2 and a single line."""
+    try:
+        code = main(list(words))
+    except SystemExit as error:  # jsonargparse's own
+        code = error.code
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "CarRcing"], "did you mean 'CarRacing'"),
+        (["run", "CartPole-v1", "--workers", "0"], "workers must be above zero, got 0"),
+        (["run", "CartPole-v1", "--dream.temperature", "0"], "dream.temperature must be above zero, got 0"),
+        (["run", "CartPole-v1", "--dream.horizon", "0"], "dream.horizon must be above zero, got 0"),
+        (["run", "CartPole-v1", "--vae.lr", "nan"], "vae.lr must be above zero, got nan"),
+        (["run", "CartPole-v1", "--preset", "fast"], "preset"),
+        (["collect", "CartPole-v1", "--policy", "clever"], "policy must be one of smooth, uniform or the folder of an agent"),
+        (["collect", "CartPole-v1", "--workers", "0"], "workers"),
+        (["train", "vae", "nowhere"], "nowhere has no rollouts yet: worldmodel collect"),
+        (["train", "memory", "nowhere"], "nowhere has no rollouts yet"),
+        (["evolve", "nowhere"], "nowhere has no trained memory yet"),
+        (["evaluate", "nowhere"], "nowhere has no trained memory yet"),
+        (["dream", "nowhere"], "nowhere has no trained memory yet"),
+        (["inspect", "nowhere"], "nowhere does not exist"),
+        (["sing"], "sing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words).replace("\n", " ")
+
+
+def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):
+    said = refused(capsys, *told(finished, "--vae.free_bits", "0.1"))
+    assert "holds a run with vae.free_bits = 0.5, asked for 0.1" in said
+
+
+def test_two_processes_on_one_run_are_refused(finished, capsys):
+    with Run(finished).locked():
+        assert "is in use by another process" in refused(capsys, *told(finished))
+
+
+def test_temperature_zero_dreams_are_refused(finished, capsys):
+    assert "temperature must be finite and above zero" in refused(capsys, "dream", str(finished), "--temperature", "0")
+
+
+def test_help_lists_only_what_works(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("run", "collect", "train", "evolve", "dream", "evaluate", "inspect", "doctor"):
+        assert f"    {name} " in text
+    assert "play" not in text
+
+
+def test_doctor_finds_both_games(capsys):
+    main(["doctor"])
+    shown = capsys.readouterr()
+    text = shown.out + shown.err
+    assert "CarRacing" in text
+    assert "SuperMarioBros-1-1" in text
+    assert "plays and shows frames" in text

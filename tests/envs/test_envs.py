@@ -1,0 +1,197 @@
+"""Environments: conformance, repeatability, pictures, errors."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+
+import envs
+from envs.frames import FromZero, Normalised, shrink
+from envs.pixels import as_pixels
+from tests import toys
+
+IDS = {
+    "CarRacing": {"action_repeat": 3},
+    "SuperMarioBros-1-1": {},
+    "SuperMarioBros-8-4": {"buttons": "complex", "sticky": 0.25},
+    "CartPole-v1": {},
+    "Pendulum-v1": {"action_repeat": 2},
+    "CliffWalking-v1": {},
+}
+
+
+def walk(env, seed, steps):
+    frame, info = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    rows = [(frame, 0.0, False, False, info)]
+    for _ in range(steps):
+        rows.append(env.step(env.action_space.sample()))
+        if rows[-1][2] or rows[-1][3]:
+            break
+    return rows
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_conforms_to_gymnasium(id):
+    env = envs.make(id, **IDS[id])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version.*")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # SWIG, in Box2D
+        check_env(env, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_same_seed_same_episode(id):
+    one, other = envs.make(id, **IDS[id]), envs.make(id, **IDS[id])
+    for a, b in zip(walk(one, 7, 50), walk(other, 7, 50), strict=True):
+        assert np.array_equal(a[0], b[0])
+        assert a[1:] == b[1:]
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_frames_are_64_by_64_bytes_and_not_black(id):
+    env = envs.make(id, **IDS[id])
+    for frame, reward, *_ in walk(env, 1, 10):
+        assert frame.shape == (64, 64, 3)
+        assert frame.dtype == np.uint8
+        assert frame.std() > 3
+        assert isinstance(reward, float)
+    env.close()
+
+
+def test_car_racing_is_the_official_game_cropped_and_shrunk():
+    ours, official = envs.make("CarRacing"), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
+    frame, _ = ours.reset(seed=5)
+    theirs, _ = official.reset(seed=5)
+    for t in range(60):
+        assert np.abs(frame.astype(int) - shrink(theirs[:84])).max() == 0
+        steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 40 else 0.7
+        frame, reward, *_ = ours.step(np.array([steer, gas, brake], np.float32))
+        theirs, wanted, *_ = official.step(np.array([np.float32(steer), (np.float32(gas) + 1) / 2, max(np.float32(brake), 0)], np.float64))
+        assert reward == pytest.approx(wanted, abs=1e-9)
+    ours.close()
+
+
+def test_repeated_car_racing_sums_rewards_and_shows_the_last_frame():
+    slow, fast = envs.make("CarRacing"), envs.make("CarRacing", action_repeat=4)
+    slow.reset(seed=2)
+    fast.reset(seed=2)
+    for t in range(30):
+        action = np.array([np.sin(t), 1, -1], np.float32)
+        total = 0.0
+        for _ in range(4):
+            frame, reward, *_ = slow.step(action)
+            total += reward
+        shown, summed, *_ = fast.step(action)
+        assert np.array_equal(shown, frame)
+        assert summed == pytest.approx(total)
+    slow.close()
+    fast.close()
+
+
+def test_car_racing_is_forgotten_when_closed():
+    import gc
+    import weakref
+
+    env = envs.make("CarRacing")
+    env.reset(seed=0)
+    ghost = weakref.ref(env.unwrapped)
+    env.close()
+    del env
+    gc.collect()
+    assert ghost() is None
+
+
+def test_importing_envs_and_playing_mario_never_imports_old_gym():
+    code = """
+import sys, warnings
+warnings.simplefilter("error")
+import envs
+env = envs.make("SuperMarioBros-1-1")
+env.reset(seed=0)
+for _ in range(5):
+    env.step(1)
+import gymnasium
+gymnasium.make("envs:SuperMarioBros-v0", world=1, stage=2).reset()
+print([name for name in ("gym", "nes_py", "torch") if name in sys.modules])
+"""
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("CarRcing", "did you mean 'CarRacing'"),
+        ("SuperMarioBros-9-1", "did you mean 'SuperMarioBros-"),
+        ("cartpole", "did you mean 'CartPole-v"),
+        ("nosuchmodule:Thing-v0", "No module named 'nosuchmodule'"),
+    ],
+)
+def test_unknown_ids_name_the_nearest(id, message):
+    with pytest.raises(ValueError, match=message):
+        envs.make(id)
+
+
+@pytest.mark.parametrize(
+    ("id", "options", "message"),
+    [
+        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons must be one of right, simple, complex, got 'all'"),
+        ("SuperMarioBros-1-1", {"wings": 2}, "cannot be made with"),
+        ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky in"),
+        ("CarRacing", {"wheels": 5}, "cannot be made with"),
+        ("CartPole-v1", {"poles": 2}, "cannot be made with"),
+        ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number of at least 1"),
+    ],
+)
+def test_bad_options_are_named(id, options, message):
+    with pytest.raises(ValueError, match=message):
+        envs.make(id, **options)
+
+
+class Odd(toys.Counter):
+    def __init__(self, actions=None, observations=None):
+        super().__init__()
+        self.action_space = actions or self.action_space
+        self.observation_space = observations or self.observation_space
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Odd(actions=spaces.MultiDiscrete([2, 2])), "action space must be Box or Discrete"),
+        (Odd(actions=spaces.Box(-np.inf, np.inf, (2,))), "finite bounds"),
+        (Odd(actions=spaces.Box(0, 5, (2,), np.int64)), "Box of floats"),
+        (Odd(observations=spaces.Box(-1, 1, (4,))), "no pixels"),
+    ],
+)
+def test_unsupported_environments_are_told(env, message):
+    with pytest.raises(ValueError, match=message):
+        as_pixels(env)
+
+
+def test_actions_reach_the_environment_in_its_own_bounds():
+    box = Normalised(Odd(actions=spaces.Box(np.array([0, -2], np.float32), np.array([10, 2], np.float32))))
+    assert box.action(np.array([-1, 1])).tolist() == [0, 2]
+    assert box.action(np.array([0, 0])).tolist() == [5, 0]
+    assert box.action(np.array([9, -9])).tolist() == [10, -2]
+    assert FromZero(Odd(actions=spaces.Discrete(3, start=5))).action(2) == 7
+
+
+def test_shrinking_means_areas():
+    picture = np.zeros((128, 128, 3), np.uint8)
+    picture[::2, ::2] = 200
+    assert (shrink(picture) == 50).all()
+    assert shrink(np.zeros((40, 90), np.uint8)).shape == (64, 64, 3)
+    assert shrink(np.zeros((100, 90, 4), np.uint8)).shape == (64, 64, 3)

@@ -1,0 +1,209 @@
+"""Dreams: commuting squares, repeatability, starts, endings; and returns of populations."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import envs
+import rollouts
+from rollouts.dream import dream_along
+from tests import toys
+from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.starts import begin
+
+
+def world(discrete=False, actions=2, **heads):
+    with seeded(0):
+        built = WorldModel(VAE(latent=3), Memory(FRMDN(3 + actions, 3, hidden=5), **heads), discrete=discrete)
+        for parameter in built.memory.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return built.eval()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dreams") / "store"
+    return rollouts.collect(toys.counter, toys.marking, episodes=4, seed=3, out=out)
+
+
+STARTS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+
+
+def controllers(count=3, size=18, seed=0):
+    return 0.5 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def test_batched_dreams_equal_imagining_step_by_step():
+    built, parameters = world(), controllers(1)
+    dreams = rollouts.dream(built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards"))
+    generator = torch.Generator().manual_seed(5)
+    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
+    total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
+    for t in range(dreams.latents.shape[2] - 1):
+        action = (torch.cat((state.latent, state.hidden), 1) @ weight.T + bias).tanh()
+        np.testing.assert_allclose(dreams.actions[0, :, t][alive], action.detach()[alive], atol=1e-6)
+        step, state = built.imagine(state, action.detach(), 1.0, generator)
+        np.testing.assert_allclose(dreams.latents[0, :, t + 1][alive], step.latent.detach()[alive], atol=1e-5)
+        total += torch.where(alive, step.reward.detach(), 0)
+        alive &= ~step.terminated
+    np.testing.assert_allclose(dreams.returns[0], total, rtol=1e-5)
+    np.testing.assert_allclose(dreams.rewards[0].sum(1), total, rtol=1e-4)
+
+
+def test_the_dream_environment_dreams_what_the_model_imagines():
+    built = world()
+    env = envs.DreamEnv(built, STARTS, observation="latent", horizon=30)
+    seen, _ = env.reset(seed=4)
+    rng = np.random.default_rng(np.random.SeedSequence(4))
+    state = begin(built, STARTS, 1, rng, 32)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    for t in range(10):
+        np.testing.assert_allclose(seen[:3], state.latent[0].detach(), atol=1e-6)
+        action = np.array([np.sin(t), 0.3], np.float32)
+        seen, reward, terminated, _, _ = env.step(action)
+        with torch.no_grad():
+            step, state = built.imagine(state, torch.from_numpy(action)[None], 1.0, generator)
+        assert reward == pytest.approx(float(step.reward))
+        assert terminated == bool(step.terminated)
+        if terminated:
+            break
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("observation", ["pixels", "latent"])
+@pytest.mark.filterwarnings("ignore:.*spec.*", "ignore:.*infinity.*")
+def test_dream_environments_conform(discrete, observation):
+    check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
+
+
+def test_vector_environment_restarts_with_the_next_step():
+    env = envs.DreamVectorEnv(world(termination=False), STARTS, num_envs=3, horizon=4, observation="latent")
+    assert env.reset(seed=1)[0].shape == (3, 8)
+    history = [env.step(env.action_space.sample()) for _ in range(10)]
+    assert [bool(step[3].all()) for step in history] == [False] * 3 + [True] + [False] * 4 + [True] + [False]
+    assert history[4][1].tolist() == [0.0] * 3  # the step that begins anew
+    assert any(np.array_equal(history[4][0][0, :3].round(5), start.numpy().round(5)) for start in STARTS)
+
+
+def test_vector_environment_repeats_with_its_seed():
+    runs = []
+    for _ in range(2):
+        env = envs.DreamVectorEnv(world(), STARTS, num_envs=4, horizon=5)
+        env.reset(seed=3)
+        runs.append([env.step(np.zeros((4, 2), np.float32))[0] for _ in range(8)])
+    assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_same_seed_same_dreams_and_all_controllers_start_alike():
+    built = world()
+    one, other = (rollouts.dream(built, controllers(), STARTS, 8, 4, seed=2, keep=("latents",)) for _ in range(2))
+    assert np.array_equal(one.latents, other.latents)
+    assert np.array_equal(one.latents[0, :, 0], one.latents[2, :, 0])
+    third = rollouts.dream(built, controllers(), STARTS, 8, 4, seed=3)
+    assert not np.array_equal(one.returns, third.returns)
+
+
+def test_an_ended_dream_earns_nothing_more():
+    built = world()
+    with torch.no_grad():
+        built.memory.termination_head.bias.fill_(100.0)
+    dreams = rollouts.dream(built, controllers(), STARTS, horizon=50, dreams=4, keep=("rewards",))
+    assert (dreams.lengths == 1).all()
+    assert dreams.terminated.all()
+    assert dreams.rewards.shape == (3, 4, 1)
+    without = rollouts.dream(world(termination=False), controllers(), STARTS, horizon=50, dreams=4)
+    assert (without.lengths == 50).all()
+    assert not without.terminated.any()
+
+
+def test_burn_in_relives_the_real_episode(store):
+    built = world()
+    latents = store.latents(built.vae)
+    rng = np.random.default_rng([0, 1])
+    state = begin(built, latents, 1, np.random.default_rng([0, 1]), burn_in=6)
+    episode = latents.episode(int(rng.integers(4)))
+    moment = int(rng.integers(len(episode.action)))
+    mean = torch.from_numpy(episode.mean.astype(np.float32))
+    action = torch.from_numpy(np.array(episode.action))
+    assert state.latent[0].equal(mean[moment])
+    first = max(moment - 6, 0)
+    expected = built.initial(1)
+    for t in range(first, moment):
+        expected = built.observe(expected, mean[t : t + 1], action[t : t + 1])
+    torch.testing.assert_close(state.hidden, expected.hidden)
+
+
+def test_dreaming_along_starts_at_the_real_frame(store):
+    built = world()
+    episode = store.latents(built.vae).episode(0)
+    mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
+    latents, rewards = dream_along(built, mean, action, start=5, dreams=2)
+    assert latents.shape == (2, 16, 3)
+    assert rewards.shape == (2, 15)
+    assert latents[:, 0].equal(mean[5].expand(2, 3))
+
+
+def test_low_temperature_dreams_differ_less():
+    built = world(termination=False)
+    spread = [
+        rollouts.dream(built, controllers(1), STARTS[:1], 5, 200, tau, keep=("latents",)).latents[0, :, -1].std(0).mean()
+        for tau in (1e-6, 0.5, 2.0)
+    ]
+    assert spread[0] < spread[1] < spread[2]
+
+
+def test_frames_are_decoded_on_request():
+    dreams = rollouts.dream(world(termination=False), controllers(2), STARTS, 3, 2, keep=("frames",))
+    assert dreams.frames.shape == (2, 2, 4, 64, 64, 3)
+    assert dreams.latents is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"dreams": 0}, "dreams must be at least 1, got 0"),
+        ({"temperature": 0.0}, "temperature must be finite and above zero, got 0.0"),
+        ({"temperature": -1.0}, "temperature must be finite and above zero"),
+        ({"controllers": np.zeros((2, 17))}, r"controllers must have shape \(P, 18\), got \(2, 17\)"),
+        ({"controllers": np.full((2, 18), np.nan)}, "controllers must hold finite numbers"),
+        ({"starts": torch.zeros(2, 4)}, r"starts must have shape \(S, 3\)"),
+        ({"keep": ("thoughts",)}, "keep takes names of .* got 'thoughts'"),
+        ({"burn_in": -1}, "burn_in must be zero or more"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message, as_users_do):
+    settings = {"world": world(), "controllers": controllers(), "starts": STARTS, "horizon": 3, "dreams": 2}
+    with pytest.raises(ValueError, match=message):
+        rollouts.dream(**settings | change)
+
+
+def beacon_world():
+    return world(actions=1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_played_returns_do_not_depend_on_workers_or_lanes(workers):
+    fitness = rollouts.played(toys.beacon, beacon_world(), episodes=3, workers=workers, lanes=1 + workers)
+    reference = rollouts.played(toys.beacon, beacon_world(), episodes=3)
+    population = controllers(5, 9)
+    np.testing.assert_allclose(fitness(population, 4), reference(population, 4), atol=1e-5)
+    assert fitness.steps == 5 * 3 * 5
+
+
+def test_played_is_the_life_of_an_agent():
+    from agents import Agent, LinearController
+
+    built, parameters = beacon_world(), controllers(1, 9)
+    total = rollouts.played(toys.beacon, built).live(parameters.astype(np.float32), [77])[0].total
+    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
+    assert float(rollouts.play(toys.beacon(), agent, 77).rewards.sum()) == pytest.approx(total, abs=1e-5)
+
+
+def test_patience_gives_up():
+    lives = rollouts.played(toys.beacon, beacon_world(), patience=1).live(np.zeros((1, 9), np.float32), [1])
+    assert lives[0].length == 1
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        rollouts.played(toys.beacon, beacon_world(), patience=0)

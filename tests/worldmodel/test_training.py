@@ -1,0 +1,147 @@
+"""fit: learning, resuming, stopping, refusing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from worldmodel import TrainingDiverged, fit, seeded
+from worldmodel.vae import Loss
+
+
+class Line(nn.Module):
+    """y = w x + b, with noise in the loss, so that randomness is tested too."""
+
+    settings = {"kind": "line"}
+
+    def __init__(self, poison=None):
+        super().__init__()
+        self.layer, self.poison, self.calls = nn.Linear(1, 1), poison, 0
+
+    def loss(self, batch, generator=None):
+        self.calls += 1
+        x = batch + 0.01 * torch.randn(batch.shape, generator=generator)
+        value = (self.layer(x) - 3 * batch - 1).square().mean()
+        if self.poison is not None and self.calls > self.poison:
+            value = value * float("nan")
+        return Loss(value, {"error": value.detach()})
+
+
+class Numbers:
+    identity = "numbers"
+
+    def split(self, fraction, seed):
+        return self, self
+
+    def batch(self, size, rng):
+        return torch.from_numpy(rng.normal(size=(size, 1)).astype(np.float32))
+
+    def batches(self, size):
+        yield torch.linspace(-1, 1, size)[:, None]
+
+
+class Stop(Exception):
+    pass
+
+
+def line(**arguments):
+    with seeded(0):
+        return Line(**arguments)
+
+
+SETTINGS = {"updates": 200, "batch": 16, "lr": 0.05, "check_every": 20, "seed": 3, "tensorboard": False}
+
+
+def test_learns(tmp_path):
+    model = fit(line(), Numbers(), **SETTINGS | {"updates": 400}, out=tmp_path)
+    assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.05)
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(20, 401, 20))
+    assert rows[-1]["held_out"]["error"] < rows[0]["held_out"]["error"]
+    assert not model.training
+
+
+@pytest.mark.parametrize("at", [1, 37, 60, 199])
+def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
+
+    def stop(done, total, note):
+        if done == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "stopped", progress=stop)
+    again = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "stopped")
+    assert again.layer.weight.equal(whole.layer.weight)
+    for name in ("metrics.jsonl", "weights.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    first = fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    second = line()
+    fit(second, Numbers(), **SETTINGS, out=tmp_path)
+    assert second.calls == 0
+    assert second.layer.weight.equal(first.layer.weight)
+
+
+def test_nan_stops_and_keeps_the_best_weights(tmp_path):
+    model = line(poison=50)
+    with pytest.raises(TrainingDiverged, match=r"the loss of Line became nan in update \d+ \(error = nan\)"):
+        fit(model, Numbers(), **SETTINGS, out=tmp_path)
+    assert torch.isfinite(model.layer.weight).all()
+    assert (tmp_path / "weights.safetensors").exists()
+
+
+def test_patience_stops_early(tmp_path):
+    model = line()
+    rows = []
+    fit(model, Numbers(), **SETTINGS | {"updates": 5_000, "patience": 3, "lr": 0.3}, out=tmp_path,
+        progress=lambda done, total, note: rows.append(done))  # fmt: skip
+    assert rows[-1] < 5_000
+
+
+def test_other_settings_are_refused(tmp_path):
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    with pytest.raises(ValueError, match=r"holds a training with lr = 0.05, asked for 0.1: use another folder"):
+        fit(line(), Numbers(), **SETTINGS | {"lr": 0.1}, out=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04rubbish", b"PK\x03\x04 half a zip"])
+def test_a_damaged_state_is_named(tmp_path, content):
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    (tmp_path / "resume.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"resume.pt is not a whole training state"):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+
+
+def test_pickles_are_not_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"settings": {}, "evil": Evil()}, tmp_path / "resume.pt")
+    with pytest.raises(ValueError, match="is not a whole training state"):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_global_randomness_is_left_alone():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fit(line(), Numbers(), **SETTINGS)
+    assert before[0].equal(torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0)])
+def test_bad_arguments_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        fit(line(), Numbers(), **SETTINGS | {name: value})
+
+
+def test_tensorboard_files_are_written(tmp_path):
+    fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "updates": 20}, out=tmp_path)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
