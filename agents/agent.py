@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from agents.controller import LinearController
+from rollouts.lockstep import check_actions
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import fingerprint
@@ -95,15 +96,3 @@ class Agent:
             ValueError: a file is missing or damaged, or the controller does not fit the world model.
         """
         return cls(WorldModel.load(folder), LinearController.load(Path(folder) / "controller.safetensors"))
-
-
-def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
-    """Refuse an action space that the world model was not made for."""
-    import envs
-
-    kind, size = envs.action_kind(space)
-    if (kind == "discrete", size) != (world.discrete, world.actions):
-        made = "discrete" if world.discrete else "box"
-        raise ValueError(
-            f"the world model was made for {world.actions} {made} actions, the environment has {size} {kind} actions"
-        )

@@ -1,6 +1,5 @@
 """The command line: each subcommand is a thin layer over the public API, in the order of the story."""
 
-import importlib
 import signal
 import sys
 import warnings
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.table import Table
 
 from agents import settings as chapters
@@ -45,6 +44,23 @@ class Common:
 
     seed: int = 1
     workers: int = 2
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Help that keeps the line breaks of descriptions."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line.strip() if line[:2] != "  " else indent + line for line in text.splitlines())
+
+
+class _Parser(ArgumentParser):
+    """A parser that answers bad input with one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, without the usage."""
+        words = " ".join(message.split())
+        console.print(f"{self.prog}: {words} (--help lists what there is)", style="red", markup=False)
+        sys.exit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,9 +100,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def build_parser(words: list[str]) -> ArgumentParser:
+def build_parser(words: list[str]) -> "_Parser":
     """The parser; ``words`` are looked at for ``--preset``, which sets defaults."""
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="worldmodel", description="World models: collect, encode, remember, dream, evolve.", epilog=EPILOG
     )
     parser.formatter_class = _Formatter
@@ -94,14 +110,14 @@ def build_parser(words: list[str]) -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", required=True)
     trained: Any = None
     for name, (build, _) in COMMANDS.items():
-        sub = ArgumentParser(description=(build.__doc__ or "").strip())
+        sub = _Parser(description=(build.__doc__ or "").strip())
         sub.formatter_class = _Formatter
         build(sub)
         _apply_preset(sub, name, words)
         help_line = (build.__doc__ or "").strip().splitlines()[0]
         if name.startswith("train "):
             if trained is None:
-                trains = ArgumentParser(description="Train a part of the world model on a run folder's rollouts.")
+                trains = _Parser(description="Train a part of the world model on a run folder's rollouts.")
                 commands.add_subcommand("train", trains, help="Train the VAE or the memory.")
                 trained = trains.add_subcommands(dest="command", required=True)
             trained.add_subcommand(name.split()[1], sub, help=help_line)
@@ -110,7 +126,7 @@ def build_parser(words: list[str]) -> ArgumentParser:
     return parser
 
 
-def _apply_preset(parser: ArgumentParser, name: str, words: list[str]) -> None:
+def _apply_preset(parser: "_Parser", name: str, words: list[str]) -> None:
     """Make the values of the preset asked for the defaults of ``worldmodel run``."""
     if name != "run" or not words or words[0] != "run":
         return
@@ -134,7 +150,7 @@ _CHAPTERS = ("collect", "vae", "memory", "dream", "game", "test")
 # run ------------------------------------------------------------------------------------------------------------------
 
 
-def build_run(parser: ArgumentParser) -> None:
+def build_run(parser: _Parser) -> None:
     """Tell the whole story on one environment: collect, train, evolve in dreams and in the game, test, report.
 
     WORLD is car-racing, mario, or any Gymnasium id whose environment shows pixels. The same command continues a run
@@ -151,7 +167,7 @@ def run(options: Namespace) -> None:
     """Tell the story."""
     from agents import story
 
-    parser = ArgumentParser()
+    parser = _Parser()
     parser.add_class_arguments(chapters.RunSettings)
     names = chapters.RunSettings.__dataclass_fields__
     given = {name: options[name] for name in names if name != "env"}
@@ -174,7 +190,7 @@ def run(options: Namespace) -> None:
 # collect --------------------------------------------------------------------------------------------------------------
 
 
-def build_collect(parser: ArgumentParser) -> None:
+def build_collect(parser: _Parser) -> None:
     """Collect episodes of an environment into a run folder."""
     parser.add_argument("env", type=str, help="CarRacing, SuperMarioBros-1-1, or any Gymnasium id with pixels")
     parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/ENV)")
@@ -211,7 +227,7 @@ def collect(options: Namespace) -> None:
 # train ----------------------------------------------------------------------------------------------------------------
 
 
-def build_train_vae(parser: ArgumentParser) -> None:
+def build_train_vae(parser: _Parser) -> None:
     """Train the VAE on a run folder's frames."""
     _add_run(parser)
     parser.add_class_arguments(chapters.Seeing)
@@ -229,7 +245,7 @@ def train_vae(options: Namespace) -> None:
     console.print(f"Next: worldmodel train memory {run.folder}", markup=False)
 
 
-def build_train_memory(parser: ArgumentParser) -> None:
+def build_train_memory(parser: _Parser) -> None:
     """Train the memory on a run folder's encoded frames."""
     _add_run(parser)
     parser.add_class_arguments(chapters.Remembering)
@@ -250,7 +266,7 @@ def train_memory(options: Namespace) -> None:
 # evolve ---------------------------------------------------------------------------------------------------------------
 
 
-def build_evolve(parser: ArgumentParser) -> None:
+def build_evolve(parser: _Parser) -> None:
     """Evolve a controller on a run folder's world model, in dreams or in the real game."""
     _add_run(parser)
     parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="where the controllers live")
@@ -282,7 +298,7 @@ def evolve(options: Namespace) -> None:
 # dream ----------------------------------------------------------------------------------------------------------------
 
 
-def build_dream(parser: ArgumentParser) -> None:
+def build_dream(parser: _Parser) -> None:
     """Dream on from a real episode under its own actions, and film it beside reality."""
     _add_run(parser)
     parser.add_argument("--episode", type=int, default=0, help="which stored episode")
@@ -315,7 +331,7 @@ def dream(options: Namespace) -> None:
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
-def build_evaluate(parser: ArgumentParser) -> None:
+def build_evaluate(parser: _Parser) -> None:
     """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
     _add_run(parser)
     parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
@@ -349,7 +365,7 @@ def evaluate(options: Namespace) -> None:
 # doctor, inspect ------------------------------------------------------------------------------------------------------
 
 
-def build_doctor(parser: ArgumentParser) -> None:
+def build_doctor(parser: _Parser) -> None:
     """Say what is installed, which device there is, whether each game shows frames, and what to do where it fails."""
 
 
@@ -365,7 +381,7 @@ def doctor(options: Namespace) -> int:
     return 0 if all(finding.good for finding in findings) else 1
 
 
-def build_inspect(parser: ArgumentParser) -> None:
+def build_inspect(parser: _Parser) -> None:
     """Describe a store, a world model, an agent, or a run."""
     parser.add_argument("path", type=str, help="the folder")
 
@@ -382,7 +398,7 @@ def inspect(options: Namespace) -> None:
 
 # shared ---------------------------------------------------------------------------------------------------------------
 
-COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int | None]]] = {
+COMMANDS: dict[str, tuple[Callable[["_Parser"], None], Callable[[Namespace], int | None]]] = {
     "run": (build_run, run),
     "collect": (build_collect, collect),
     "train vae": (build_train_vae, train_vae),
@@ -395,7 +411,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
 }
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def _add_run(parser: _Parser) -> None:
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
 
@@ -419,14 +435,6 @@ def _game(run: Any, env: str | None) -> tuple[str, dict[str, Any]]:
     store = run.store()
     options = dict(store.metadata.get("env_options") or {})
     return WORLDS.get(env, env) if env else store.env, options
-
-
-class _Formatter(importlib.import_module("jsonargparse").DefaultHelpFormatter):  # type: ignore[misc]
-    """Help that keeps the line breaks of descriptions."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line.strip() if line[:2] != "  " else indent + line for line in text.splitlines())
-
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ class _Search:
             "seed": math.nan,  # pycma reads 0 as "the clock", and would reseed numpy's global state
             "verbose": -9,
             "CMA_diagonal": settings["size"] > FULL_COVARIANCE,
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps samples between generations
         }
         with warnings.catch_warnings():  # one parameter is fewer than pycma likes to see
             warnings.simplefilter("ignore")
@@ -188,6 +189,8 @@ class _Search:
 
 _PARTS = ("", "sm", "adapt_sigma", "sigma_vec", "sp")
 """Where pycma keeps the numbers that make up a search: the strategy itself, and these attributes of it."""
+_CACHES = ("sm._mueff", "sm._lam")
+"""Keys of a cache in pycma: a fresh search fills it by itself."""
 
 
 def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
@@ -198,6 +201,8 @@ def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
         owner = getattr(es, part, None) if part else es
         for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
             key = f"{part}.{name}"
+            if key in _CACHES:
+                continue
             if isinstance(value, np.ndarray) and value.dtype.kind in "fib":
                 if id(value) in first:  # two names for one array must stay so
                     arrays[f"{key}@"] = np.array(first[id(value)])
@@ -224,6 +229,7 @@ def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> No
         if isinstance(vars(owner).get(name), np.number):
             value = vars(owner)[name].dtype.type(value)
         setattr(owner, name, value)
+    es.timer = cma.utilities.utils.ElapsedWCTime()  # pycma makes it with the first generation only
 
 
 def _call(

@@ -168,11 +168,12 @@ def collect(
 
 def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
     """Chapter 2: the eye."""
+    frames = run.store().frames()
     with seeded(seed):
         vae = VAE(settings.latent, settings.free_bits)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         return fit(
-            *(vae, run.store().frames()),
+            *(vae, frames),
             **_training(settings, seed),
             **{"out": run.folder / "vae", "progress": progress},
         )

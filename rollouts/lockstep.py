@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import envs
 from rollouts.controllers import Controller
 from rollouts.workers import worker_env
 from worldmodel import WorldModel
@@ -80,6 +81,7 @@ def live(
         patience: give up a life after this many steps without a reward above zero (training only); None: never.
         max_steps: cut lives here; None: when the environment says so.
     """
+    check_actions(world, games[0].action_space)
     lives: list[Life | None] = [None] * len(seeds)
     waiting = list(range(len(seeds)))[::-1]
     lanes: list[_Lane] = []
@@ -136,6 +138,16 @@ class _Lane:
     def life(self) -> Life:
         plain = {key: value for key, value in self.info.items() if isinstance(value, bool | int | float | str)}
         return Life(self.total, self.length, plain)
+
+
+def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
+    """Refuse an action space that the world model was not made for."""
+    kind, size = envs.action_kind(space)
+    if (kind == "discrete", size) != (world.discrete, world.actions):
+        made = "discrete" if world.discrete else "box"
+        raise ValueError(
+            f"the world model was made for {world.actions} {made} actions, the environment has {size} {kind} actions"
+        )
 
 
 @lru_cache(maxsize=2)
