@@ -46,14 +46,19 @@ class Agent:
         wanted = (self.world.features, self.world.actions)
         came = (self.controller.inputs, self.controller.actions)
         if wanted != came:
-            raise ValueError(f"controller must have {wanted[0]} inputs and {wanted[1]} actions, got {came[0]} and {came[1]}")
+            raise ValueError(
+                f"controller must have {wanted[0]} inputs and {wanted[1]} actions, got {came[0]} and {came[1]}"
+            )
         if not self.exploration >= 0:
             raise ValueError(f"exploration must be zero or more, got {self.exploration}")
 
     @property
     def name(self) -> str:
         """Tells agents apart in the metadata of a store."""
-        weights = fingerprint(self.world)[:8], hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8]
+        weights = (
+            fingerprint(self.world)[:8],
+            hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8],
+        )
         return f"agent-{'-'.join(weights)}-exploration-{self.exploration:g}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:

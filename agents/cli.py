@@ -81,7 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 2
     except OSError as error:
-        console.print(f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False)
+        console.print(
+            f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False
+        )
         return 2
     except RuntimeError as error:
         from rollouts import WorkerDied
@@ -157,7 +159,9 @@ def build_run(parser: _Parser) -> None:
     that was stopped.
     """
     parser.add_argument("world", type=str, help="car-racing, mario, or an environment id")
-    parser.add_argument("--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: days")
+    parser.add_argument(
+        "--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: days"
+    )
     parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/WORLD-PRESET)")
     parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
     parser.add_class_arguments(chapters.RunSettings, skip={"env"})
@@ -213,9 +217,13 @@ def collect(options: Namespace) -> None:
     run = story.Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
     if settings.policy in story.POLICIES:
         plan = rollouts.estimate(
-            *(env, story.POLICIES[settings.policy], settings.episodes),
-            **{"workers": options.workers, "out": run.rollouts_folder, "max_steps": settings.max_steps},
-            **{"env_options": options.env_options},
+            env,
+            story.POLICIES[settings.policy],
+            settings.episodes,
+            workers=options.workers,
+            out=run.rollouts_folder,
+            max_steps=settings.max_steps,
+            env_options=options.env_options,
         )
         console.print(str(plan), markup=False)
     with run.locked():
@@ -353,9 +361,15 @@ def evaluate(options: Namespace) -> None:
     env, env_options = _game(run, options.env)
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
-            *(agent, env, settings.episodes, settings.seed),
-            **{"workers": options.workers, "env_options": env_options, "max_steps": settings.max_steps},
-            **{"policy_name": options.where, "progress": progress},
+            agent,
+            env,
+            settings.episodes,
+            settings.seed,
+            workers=options.workers,
+            env_options=env_options,
+            max_steps=settings.max_steps,
+            policy_name=options.where,
+            progress=progress,
         )
     path = run.folder / "tests" / f"{options.where}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
     report.save(path)

@@ -16,7 +16,10 @@ from agents.display import duration, size
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
 EXTRAS = {"ray": "cluster", "minari": "minari", "onnxruntime": "onnx", "starlette": "viewer", "soundfile": "audio"}
-WORLDS = {"CarRacing": "pip install 'gymnasium[box2d]'", "SuperMarioBros-1-1": "pip install gym-super-mario-bros nes-py"}
+WORLDS = {
+    "CarRacing": "pip install 'gymnasium[box2d]'",
+    "SuperMarioBros-1-1": "pip install gym-super-mario-bros nes-py",
+}
 
 
 class Finding(NamedTuple):
@@ -38,9 +41,13 @@ def examine() -> list[Finding]:
             findings.append(Finding(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
     absent = sorted({f"worldmodel[{extra}]" for name, extra in EXTRAS.items() if name not in present})
-    findings.append(Finding("optional", True, ", ".join(present) or "none", f"pip install '{absent[0]}'" if absent else ""))
+    findings.append(
+        Finding("optional", True, ", ".join(present) or "none", f"pip install '{absent[0]}'" if absent else "")
+    )
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    findings.append(Finding("C++ compiler", True, compiler or "none", "" if compiler else "only nes-py's installation needs it"))
+    findings.append(
+        Finding("C++ compiler", True, compiler or "none", "" if compiler else "only nes-py's installation needs it")
+    )
     findings.append(_device())
     findings += [_world(name, cure) for name, cure in WORLDS.items()]
     free = shutil.disk_usage(Path.cwd()).free
@@ -53,7 +60,9 @@ def _device() -> Finding:
 
     if torch.cuda.is_available():
         return Finding("device", True, torch.cuda.get_device_name())
-    return Finding("device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, trainings are slower)")
+    return Finding(
+        "device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, trainings are slower)"
+    )
 
 
 def _world(name: str, cure: str) -> Finding:
@@ -128,7 +137,10 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
     stored = sum(shard.path.stat().st_size for shard in store.shards)
     raw = (store.steps + len(store)) * 64 * 64 * 3
     rows = [
-        ("rollouts", f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}"),
+        (
+            "rollouts",
+            f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
+        ),
         ("actions", kind),
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]

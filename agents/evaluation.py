@@ -1,6 +1,5 @@
 """Evaluation: how good is an agent, on which episodes, and how sure are we."""
 
-import json
 import math
 import os
 import platform
@@ -13,7 +12,7 @@ import numpy as np
 
 from agents.agent import Agent
 from rollouts import played, policies
-from rollouts.episode import Policy, play
+from rollouts.episode import Policy
 from rollouts.lockstep import EnvSpec
 from rollouts.workers import run_tasks, worker_env
 from worldmodel.checkpoints import read_json, write_json
@@ -70,7 +69,9 @@ class Report:
     def __str__(self) -> str:
         """One line for people."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
-        return f"{self.env}, {self.policy}: {self.mean:.1f} +- {self.std:.1f} (n = {self.n}, se {self.stderr:.1f}{flag})"
+        return (
+            f"{self.env}, {self.policy}: {self.mean:.1f} +- {self.std:.1f} (n = {self.n}, se {self.stderr:.1f}{flag})"
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report, with its statistics, as JSON."""

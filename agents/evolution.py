@@ -74,8 +74,13 @@ def evolve(
         raise ValueError(f"sigma must be above zero, got {sigma}")
     start = controller.parameters.double().numpy()
     settings = {
-        **{"size": controller.size, "population": population, "sigma": sigma, "seed": seed},
-        **{"check": check is not None, "check_every": check_every, "start": float(np.abs(start).sum())},
+        "size": controller.size,
+        "population": population,
+        "sigma": sigma,
+        "seed": seed,
+        "check": check is not None,
+        "check_every": check_every,
+        "start": float(np.abs(start).sum()),
     }
     search = _Search(start, settings, None if out is None else Path(out))
     while search.generation < generations and not search.reached(target):
@@ -91,9 +96,10 @@ def evolve(
             row |= {"check": float(tested.mean()), "check_std": float(tested.std()), "check_n": int(tested.size)}
         for name in ("steps", "check_steps"):
             source = fitness if name == "steps" else check
-            if hasattr(source, "steps"):
-                row[name] = int(source.steps) - search.counted.get(name, 0)
-                search.counted[name] = int(source.steps)
+            taken = getattr(source, "steps", None)
+            if taken is not None:
+                row[name] = int(taken) - search.counted.get(name, 0)
+                search.counted[name] = int(taken)
         row["seconds"] = round(time.monotonic() - began, 3)
         search.record(row, controller)
         best = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
@@ -157,11 +163,13 @@ class _Search:
             return
         arrays = {f"es.{name}": value for name, value in snapshot(self.es).items()}
         about = {
-            **{"settings": self.settings, "generation": self.generation, "rows": self.rows},
+            "settings": self.settings,
+            "generation": self.generation,
+            "rows": self.rows,
             "best_check": None if self.best_check == -math.inf else self.best_check,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), best=self.best, **arrays)
+            np.savez(file, **{"about": np.array(json.dumps(about)), "best": self.best, **arrays})  # type: ignore[arg-type]
         controller.having(self.best).save(self.folder / "controller.safetensors")
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

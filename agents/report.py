@@ -95,7 +95,9 @@ def _scores(run: Run) -> str:
         flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
         cells = (report.mean, report.std, report.stderr)
         numbers = "".join(f'<td class="number">{value:.1f}</td>' for value in cells)
-        rows.append(f'<tr><td>{name}</td>{numbers}<td class="number">{report.n}</td><td class="number">{flag}</td></tr>')
+        rows.append(
+            f'<tr><td>{name}</td>{numbers}<td class="number">{report.n}</td><td class="number">{flag}</td></tr>'
+        )
     if not rows:
         return ""
     reports = run.reports()

@@ -74,7 +74,9 @@ class Run:
         """The controller evolved in the "game" or in the "dream"."""
         path = self.folder / f"evolve-{where}" / "controller.safetensors"
         if not path.exists():
-            raise ValueError(f"{self.folder} has no controller evolved in the {where} yet: worldmodel evolve {self.folder}")
+            raise ValueError(
+                f"{self.folder} has no controller evolved in the {where} yet: worldmodel evolve {self.folder}"
+            )
         return LinearController.load(path)
 
     def reports(self) -> dict[str, Report]:
@@ -115,7 +117,9 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(f"{self.folder} is in use by another process: wait for it, or use another --out") from None
+                raise ValueError(
+                    f"{self.folder} is in use by another process: wait for it, or use another --out"
+                ) from None
             yield
 
 
@@ -160,9 +164,15 @@ def collect(
         policy = Agent(agent.world, agent.controller, settings.exploration)
     with run.chapter("collect"), bar(f"collect {env}", "episodes") as progress:
         return rollouts.collect(
-            *(env, policy, settings.episodes),
-            **{"seed": seed, "workers": workers, "out": run.rollouts_folder, "max_steps": settings.max_steps},
-            **{"env_options": env_options, "progress": progress},
+            env,
+            policy,
+            settings.episodes,
+            seed=seed,
+            workers=workers,
+            out=run.rollouts_folder,
+            max_steps=settings.max_steps,
+            env_options=env_options,
+            progress=progress,
         )
 
 
@@ -173,9 +183,15 @@ def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
         vae = VAE(settings.latent, settings.free_bits)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         return fit(
-            *(vae, frames),
-            **_training(settings, seed),
-            **{"out": run.folder / "vae", "progress": progress},
+            vae,
+            frames,
+            updates=settings.updates,
+            batch=settings.batch,
+            lr=settings.lr,
+            patience=settings.patience,
+            seed=seed,
+            out=run.folder / "vae",
+            progress=progress,
         )
 
 
@@ -184,15 +200,28 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
     store, vae = run.store(), run.vae()
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
-    sizes = {"inputs": vae.latent + store.actions, "outputs": vae.latent, "hidden": settings.hidden}
-    mixture = {"mixtures": settings.mixtures, "rank": settings.rank}
+    inputs, outputs = vae.latent + store.actions, vae.latent
+    sizes = (settings.hidden, settings.mixtures, settings.rank)
     with seeded(seed):
-        flow = {"couplings": settings.couplings, "conditional": settings.conditional}
-        density = RMDN(**sizes, **mixture) if settings.model == "rmdn" else FRMDN(**sizes, **mixture, **flow)
+        density: RMDN | FRMDN = (
+            RMDN(inputs, outputs, *sizes)
+            if settings.model == "rmdn"
+            else FRMDN(inputs, outputs, *sizes, couplings=settings.couplings, conditional=settings.conditional)
+        )
         memory = Memory(density)
     sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
-        fit(memory, sequences, **_training(settings, seed), **{"out": run.folder / "memory", "progress": progress})
+        fit(
+            memory,
+            sequences,
+            updates=settings.updates,
+            batch=settings.batch,
+            lr=settings.lr,
+            patience=settings.patience,
+            seed=seed,
+            out=run.folder / "memory",
+            progress=progress,
+        )
         world = WorldModel(vae, memory, discrete=store.discrete)
         world.save(run.world_folder)
     return world
@@ -206,9 +235,14 @@ def evolve_dream(run: Run, settings: DreamEvolving, seed: int) -> LinearControll
     )
     with run.chapter("evolve in dreams"), bar("evolve in dreams", "generations") as progress:
         return evolve(
-            *(LinearController.sized(world), fitness),
-            **{"seed": seed, "generations": settings.generations, "population": settings.population},
-            **{"sigma": settings.sigma, "out": run.folder / "evolve-dream", "progress": progress},
+            LinearController.sized(world),
+            fitness,
+            seed=seed,
+            generations=settings.generations,
+            population=settings.population,
+            sigma=settings.sigma,
+            out=run.folder / "evolve-dream",
+            progress=progress,
         )
 
 
@@ -218,10 +252,10 @@ def evolve_game(
     """Chapter 5: evolution in the real game."""
     world = run.world()
     with run.chapter("evolve in the game"), bar("evolve in the game", "generations") as progress:
-        latest = [0, settings.generations, ""]
+        latest: list[Any] = [0, settings.generations, ""]
 
         def alive(done: int, total: int, note: str) -> None:
-            progress(int(latest[0]), int(latest[1]), f"{latest[2]} [{done}/{total} episodes]")
+            progress(latest[0], latest[1], f"{latest[2]} [{done}/{total} episodes]")
 
         def generation(done: int, total: int, note: str) -> None:
             latest[:] = [done, total, note]
@@ -233,9 +267,14 @@ def evolve_game(
             LinearController.sized(world),
             rollouts.played(env, world, settings.episodes, patience=settings.patience, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
-            **{"seed": seed, "generations": settings.generations, "population": settings.population},
-            **{"sigma": settings.sigma, "check_every": settings.check_every, "target": settings.target},
-            **{"out": run.folder / "evolve-game", "progress": generation},
+            seed=seed,
+            generations=settings.generations,
+            population=settings.population,
+            sigma=settings.sigma,
+            check_every=settings.check_every,
+            target=settings.target,
+            out=run.folder / "evolve-game",
+            progress=generation,
         )
 
 
@@ -251,7 +290,10 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
             continue
         with bar(f"test {name}", "episodes") as progress:
             report = evaluate(
-                *(player, settings.env, settings.test.episodes, settings.test.seed),
+                player,
+                settings.env,
+                settings.test.episodes,
+                settings.test.seed,
                 workers=settings.workers,
                 env_options=settings.env_options | settings.test_options,
                 max_steps=settings.test.max_steps,
@@ -294,11 +336,6 @@ def remember_settings(settings: RunSettings, path: Path) -> None:
                 )
     with atomic(path) as aside:
         aside.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-
-
-def _training(settings: Seeing | Remembering, seed: int) -> dict[str, Any]:
-    names = ("updates", "batch", "lr", "patience")
-    return {"seed": seed, **{name: getattr(settings, name) for name in names}}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """CarRacing as World Models drives it: Gymnasium's own CarRacing-v3 with the published crop and action map."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -33,8 +34,9 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.continuous = isinstance(env.action_space, spaces.Box)
         if self.continuous:
             self.action_space = spaces.Box(-1, 1, (3,), np.float32)
-        self._game: Any = env.unwrapped
-        self._draw = self._game._render
+        game: Any = env.unwrapped
+        self._game = game
+        self._draw: Callable[[str], Any] = self._game._render
         self._blind = False
         self._game._render = self._render
 
@@ -42,7 +44,9 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Draw, except where a step's inner frames ask for a picture that nobody will see."""
         return None if self._blind and mode == "state_pixels" else self._draw(mode)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new track."""
         frame, info = self.env.reset(seed=seed, options=options)
         return shrink(frame, INDICATOR_ROWS), info

@@ -50,7 +50,9 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         self._dream = _Dream(world, starts, 1, temperature, horizon, burn_in, observation)
         self.observation_space, self.action_space = self._dream.observation_space, self._dream.action_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Wake up at another real moment."""
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
@@ -63,7 +65,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
         return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """What is dreamed, (64, 64, 3)."""
         return self._dream.pictures()[0] if self.render_mode == "rgb_array" else None
 
@@ -110,7 +112,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Wake all dreams at real moments."""
         if isinstance(seed, list):
-            seed = None if seed[0] is None else int(np.random.SeedSequence(seed).generate_state(1)[0])
+            seed = None if seed[0] is None else int(seed[0])
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
         self._ended[:] = False

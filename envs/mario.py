@@ -41,7 +41,7 @@ LONGEST_PAUSE = 2_000
 """Frames after which a scene that should have ended is taken for a broken emulator."""
 
 
-class SuperMarioBros(gymnasium.Env[np.ndarray, int]):
+class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
     """One stage of Super Mario Bros, with one life.
 
     A frame's reward is the way to the right in pixels, minus the ticks of the clock, minus 25 for a death, cut to
@@ -94,7 +94,9 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, int]):
         self._start(world, stage)
         self._machine.backup()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin the stage; its first idle frames come from the seed."""
         super().reset(seed=seed)
         self._machine.restore()
@@ -124,7 +126,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, int]):
         self._over = terminated or truncated
         return self._machine.picture(), total, terminated, truncated, self.info()
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The screen, (240, 256, 3)."""
         return self._machine.picture() if self.render_mode == "rgb_array" else None
 
@@ -238,7 +240,7 @@ class Machine:
         self.ram = (ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
         address = library.Screen(self._handle)
-        screen = (ctypes.c_uint8 * (240 * 256 * 4)).from_address(address)
+        screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(address))
         # 32-bit pixels, little endian: blue, green, red, nothing
         self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)[..., 2::-1]
         library.Reset(self._handle)
@@ -291,7 +293,9 @@ def _library() -> ctypes.CDLL:
     """nes-py's emulator, without importing nes-py (which imports gym)."""
     found = sorted(_folder("nes_py").glob("lib_nes_env*"))
     if not found:
-        raise ValueError("nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)")
+        raise ValueError(
+            "nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)"
+        )
     library = ctypes.CDLL(str(found[0]))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)

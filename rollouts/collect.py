@@ -39,7 +39,7 @@ class Block(NamedTuple):
     policy: Policy
     seed: int
     first: int
-    count: int
+    episodes: int
     max_steps: int | None
 
 
@@ -93,8 +93,13 @@ def collect(
     space = _action_space(env, options)
     kind, size = envs.action_kind(space)
     settings = {
-        **{"format": FORMAT, "env": env if isinstance(env, str) else name_of(env), "env_options": options},
-        **{"discrete": kind == "discrete", "actions": size, "policy": name_of(policy), "seed": seed},
+        "format": FORMAT,
+        "env": env if isinstance(env, str) else name_of(env),
+        "env_options": options,
+        "discrete": kind == "discrete",
+        "actions": size,
+        "policy": name_of(policy),
+        "seed": seed,
         "max_steps": max_steps,
     }
     with _locked(folder):
@@ -104,11 +109,11 @@ def collect(
             Block(folder / "shards" / f"{first:06d}.h5", env, options, policy, seed, first, count, max_steps)
             for first, count in _missing(Store(folder), episodes, block or min(LARGEST_BLOCK, max(1, episodes // 16)))
         ]
-        done = episodes - sum(task.count for task in blocks)
+        done = episodes - sum(task.episodes for task in blocks)
         progress(done, episodes, "")
         for index, steps in run_tasks(play_block, blocks, workers):
-            done += blocks[index].count
-            progress(done, episodes, f"{steps / blocks[index].count:.0f} steps an episode")
+            done += blocks[index].episodes
+            progress(done, episodes, f"{steps / blocks[index].episodes:.0f} steps an episode")
         store = Store(folder)
         write_minari_index(store, space)
     return store
@@ -119,7 +124,7 @@ def play_block(task: Block) -> int:
     game = worker_env(task.env, task.options)
     played = [
         play(game, task.policy, episode_seed(task.seed, index), index, task.max_steps)
-        for index in range(task.first, task.first + task.count)
+        for index in range(task.first, task.first + task.episodes)
     ]
     write_shard(task.path, played)
     return sum(map(len, played))
@@ -134,7 +139,9 @@ def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]
     game = envs.make(env, **options) if isinstance(env, str) else env()
     try:
         if game.observation_space.shape != (64, 64, 3):
-            raise ValueError(f"env must show frames (64, 64, 3), got {game.observation_space}: see envs.pixels.as_pixels")
+            raise ValueError(
+                f"env must show frames (64, 64, 3), got {game.observation_space}: see envs.pixels.as_pixels"
+            )
         return game.action_space
     finally:
         game.close()

@@ -90,7 +90,9 @@ class Population:
         return self.controller.outputs(parameters, features)
 
 
-def population_of(controllers: object, inputs: int, actions: int) -> tuple[Controller, Float[Tensor, "population size"]]:
+def population_of(
+    controllers: object, inputs: int, actions: int
+) -> tuple[Controller, Float[Tensor, "population size"]]:
     """One controller, or an array of flat linear ones, as its family and a (P, size) tensor.
 
     Raises:

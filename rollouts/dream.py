@@ -112,7 +112,9 @@ def dream(
         returns.view(shape).cpu().numpy(),
         lengths.view(shape).cpu().numpy(),
         ~alive.view(shape).cpu().numpy(),
-        *(stacked(name) for name in ("latents", "actions", "rewards")),
+        stacked("latents"),
+        stacked("actions"),
+        stacked("rewards"),
         frames=decode(world, torch.stack(history["latents"], dim=1).unflatten(0, shape)) if "frames" in keep else None,
     )
 

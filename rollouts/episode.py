@@ -37,7 +37,9 @@ class Episode:
     def __post_init__(self) -> None:
         if not len(self.frames) - 1 == len(self.actions) == len(self.rewards):
             came = (len(self.frames), len(self.actions), len(self.rewards))
-            raise ValueError(f"an episode has T + 1 frames, T actions and T rewards, got {came[0]}, {came[1]}, {came[2]}")
+            raise ValueError(
+                f"an episode has T + 1 frames, T actions and T rewards, got {came[0]}, {came[1]}, {came[2]}"
+            )
 
     def __len__(self) -> int:
         """T, the number of steps."""

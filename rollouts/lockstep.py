@@ -128,8 +128,9 @@ class _Lane:
 
     def step(self, action: Any, patience: int | None, max_steps: int | None) -> bool:
         """Take a step; say whether the life is over."""
-        self.frame, reward, terminated, truncated, self.info = self.game.step(action)
-        self.total += float(reward)
+        self.frame, earned, terminated, truncated, self.info = self.game.step(action)
+        reward = float(earned)
+        self.total += reward
         self.length += 1
         self.idle = 0 if reward > 0 else self.idle + 1
         hopeless = patience is not None and self.idle >= patience

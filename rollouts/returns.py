@@ -30,7 +30,7 @@ TASKS, LARGEST_TASK = 8, 64
 neither do the numbers."""
 
 
-class dreamed:  # noqa: N801 - reads as a verb: evolve(controller, dreamed(world, starts))
+class dreamed:
     """Fitness in dreams: each controller's summed expected rewards over ``dreams`` dreams from common starts.
 
     Args:
@@ -73,7 +73,7 @@ class dreamed:  # noqa: N801 - reads as a verb: evolve(controller, dreamed(world
         return f"dreamed({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
 
 
-class played:  # noqa: N801
+class played:
     """Fitness in the real game: each controller's returns over ``episodes`` episodes with common seeds.
 
     Args:
@@ -139,8 +139,15 @@ class played:  # noqa: N801
         folder = self._weights()
         tasks = [
             Group(
-                *(folder, family, self.env, self.env_options, parameters[at : at + chunk], seeds[at : at + chunk]),
-                *(self.lanes, self.patience, self.max_steps),
+                folder,
+                family,
+                self.env,
+                self.env_options,
+                parameters[at : at + chunk],
+                seeds[at : at + chunk],
+                self.lanes,
+                self.patience,
+                self.max_steps,
             )
             for at in range(0, len(seeds), chunk)
         ]

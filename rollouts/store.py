@@ -11,6 +11,7 @@ Start reading at `Store`; `rollouts.collect` writes what it reads.
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from gymnasium import spaces
 
 from rollouts.episode import Episode
 from worldmodel.checkpoints import atomic, read_json, write_json
@@ -55,7 +57,9 @@ class Store:
         if not (self.path / "metadata.json").exists():
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
         self.metadata = read_json(self.path / "metadata.json")
-        missing = {"format", "env", "discrete", "actions"} - set(self.metadata if isinstance(self.metadata, dict) else ())
+        missing = {"format", "env", "discrete", "actions"} - set(
+            self.metadata if isinstance(self.metadata, dict) else ()
+        )
         if missing:
             raise ValueError(f"{self.path / 'metadata.json'} lacks {', '.join(sorted(missing))}: it is of another kind")
         if self.metadata["format"] != FORMAT:
@@ -157,7 +161,9 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
     except (OSError, RuntimeError) as error:
         full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
         raise OSError(
-            errno.ENOSPC if full else errno.EIO, "No space left on device" if full else f"cannot be written ({error})", str(path)
+            errno.ENOSPC if full else errno.EIO,
+            "No space left on device" if full else f"cannot be written ({error})",
+            str(path),
         ) from None
 
 
@@ -201,7 +207,11 @@ def read_shard(path: Path) -> Shard:
             for number, length in enumerate(lengths):
                 group = file[f"episode_{first + number}"]
                 shape = group["observations"].shape
-                if shape != (length + 1, 64, 64, 3) or len(group["actions"]) != length or len(group["rewards"]) != length:
+                if (
+                    shape != (length + 1, 64, 64, 3)
+                    or len(group["actions"]) != length
+                    or len(group["rewards"]) != length
+                ):
                     raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
     except (OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
@@ -214,12 +224,6 @@ def write_minari_index(store: Store, space: Any) -> None:
     Minari looks for datasets below ``MINARI_DATASETS_PATH``: with the store's parent folder there, the dataset's id is the
     store's folder name.
     """
-    from gymnasium import spaces
-
-    space_json = {
-        "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
-        "action_space": _space_json(space),
-    }
     with (
         atomic(store.path / "data" / "main_data.hdf5") as aside,
         h5py.File(aside, "w", libver="latest", track_order=True) as index,
@@ -229,9 +233,15 @@ def write_minari_index(store: Store, space: Any) -> None:
             link = h5py.ExternalLink(f"../shards/{shard.path.name}", f"/episode_{shard.first + place}")
             index[f"episode_{number}"] = link
     about = {
-        **{"data_format": "hdf5", "jpeg_encoding": False, "minari_version": MINARI},
-        **{"dataset_id": f"{store.path.name}-v0", "algorithm_name": store.metadata.get("policy", ""), **space_json},
-        **{"total_episodes": len(store), "total_steps": store.steps},
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "minari_version": MINARI,
+        "dataset_id": f"{re.sub(r'[^A-Za-z0-9_.-]', '-', store.path.name) or 'rollouts'}-v0",
+        "algorithm_name": store.metadata.get("policy", ""),
+        "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
+        "action_space": _space_json(space),
+        "total_episodes": len(store),
+        "total_steps": store.steps,
         "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
         "description": f"{len(store)} episodes of {store.env}, 64x64 frames",
     }
@@ -240,13 +250,14 @@ def write_minari_index(store: Store, space: Any) -> None:
 
 def _space_json(space: Any) -> str:
     """A space as Minari writes it."""
-    from gymnasium import spaces
-
     if isinstance(space, spaces.Discrete):
         content: dict[str, Any] = {"type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n)}
     else:
         content = {
-            **{"type": "Box", "dtype": str(space.dtype), "shape": list(space.shape)},
-            **{"low": space.low.tolist(), "high": space.high.tolist()},
+            "type": "Box",
+            "dtype": str(space.dtype),
+            "shape": list(space.shape),
+            "low": space.low.tolist(),
+            "high": space.high.tolist(),
         }
     return json.dumps(content)

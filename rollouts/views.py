@@ -34,7 +34,7 @@ class Frames:
         episodes: which of them; None: all.
     """
 
-    def __init__(self, store: Store, episodes: Sequence[int] | None = None) -> None:
+    def __init__(self, store: Store, episodes: Sequence[int] | np.ndarray | None = None) -> None:
         self.store = store
         self.chosen = np.arange(len(store)) if episodes is None else np.asarray(episodes)
         counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.chosen]
@@ -151,7 +151,7 @@ class Latents:
         name = shard.path.stem
         if name not in self._open:
             parts = (np.load(self.folder / f"{name}.{kind}.npy", mmap_mode="r") for kind in _KINDS)
-            self._open[name] = tuple(parts)  # type: ignore[assignment]
+            self._open[name] = tuple(parts)
         return self._open[name]
 
 
@@ -227,7 +227,11 @@ class Sequences:
     """
 
     def __init__(
-        self, latents: Latents, length: int = 32, targets: str = "sample", episodes: Sequence[int] | None = None
+        self,
+        latents: Latents,
+        length: int = 32,
+        targets: str = "sample",
+        episodes: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")

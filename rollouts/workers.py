@@ -107,9 +107,12 @@ def _pool(workers: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_reusable_executor(
-            *(workers, None, 300),
+            workers,
+            timeout=300,
             kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
-            **{"initializer": _begin, "initargs": (os.getpid(),), "env": THREADS},
+            initializer=_begin,
+            initargs=(os.getpid(),),
+            env=THREADS,
         )
 
 
@@ -147,7 +150,10 @@ _kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
 
 def worker_env(env: Any, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
     """This process's environment number ``slot`` for an id (or a function that makes one), kept for the next task."""
-    key = (env.encode() if isinstance(env, str) else bytes(dumps(env)), json.dumps(options, sort_keys=True, default=str))
+    key = (
+        env.encode() if isinstance(env, str) else bytes(dumps(env)),
+        json.dumps(options, sort_keys=True, default=str),
+    )
     games = _kept.pop(key, [])
     _kept[key] = games  # the last key is the one used last
     while len(_kept) > KEPT_KINDS:

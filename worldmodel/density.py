@@ -136,7 +136,7 @@ class RMDN(nn.Module):
         k, d, r = self.mixtures, self.outputs, self.rank
         logits, loc, log_precision, factor = values.split((k, k * d, k * d, k * d * r), dim=-1)
         shaped = (part.unflatten(-1, (k, d)) for part in (loc, log_precision))
-        return logits, *shaped, factor.unflatten(-1, (k, d, r)) if r else None  # type: ignore[return-value]
+        return logits, *shaped, factor.unflatten(-1, (k, d, r)) if r else None
 
 
 class FRMDN(nn.Module):

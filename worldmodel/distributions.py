@@ -64,7 +64,9 @@ class GaussianMixture:
                 f"logits must have shape (*batch, K) and loc (*batch, K, D), got {tuple(logits.shape)} and {tuple(loc.shape)}"
             )
         if log_precision.shape != loc.shape:
-            raise ValueError(f"log_precision must have loc's shape {tuple(loc.shape)}, got {tuple(log_precision.shape)}")
+            raise ValueError(
+                f"log_precision must have loc's shape {tuple(loc.shape)}, got {tuple(log_precision.shape)}"
+            )
         if precision_factor is not None and precision_factor.shape[:-1] != loc.shape:
             raise ValueError(
                 f"precision_factor must have shape {tuple(loc.shape)} and a rank behind it, got {tuple(precision_factor.shape)}"
@@ -95,7 +97,7 @@ class GaussianMixture:
         return self.logits.shape[-1]
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """log p(value) in nats, summed over the event.
+        """Log p(value) in nats, summed over the event.
 
         Uses ``e^T P e = sum_i d_i e_i^2 + ||U^T e||^2`` and the matrix determinant lemma,
         ``log det P = sum_i log d_i + log det(I_R + U^T D^-1 U)``.
@@ -170,7 +172,9 @@ class GaussianMixture:
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
         """P_k, in full."""
         diagonal = torch.diag_embed(self.log_precision.exp())
-        return diagonal if self.precision_factor is None else diagonal + self.precision_factor @ self.precision_factor.mT
+        return (
+            diagonal if self.precision_factor is None else diagonal + self.precision_factor @ self.precision_factor.mT
+        )
 
     @property
     def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
@@ -202,7 +206,9 @@ class Flowed:
         context: what a conditional flow sees, (*batch, C).
     """
 
-    def __init__(self, base: GaussianMixture, flow: Bijection, context: Float[Tensor, "*batch context"] | None = None) -> None:
+    def __init__(
+        self, base: GaussianMixture, flow: Bijection, context: Float[Tensor, "*batch context"] | None = None
+    ) -> None:
         self.base, self.flow, self.context = base, flow, context
 
     def __repr__(self) -> str:
@@ -220,7 +226,7 @@ class Flowed:
         return self.base.event_shape
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """log p(value) in nats, the log-determinant included."""
+        """Log p(value) in nats, the log-determinant included."""
         base_value, log_det = self.flow(value, self._context(value))
         return self.base.log_prob(base_value) + log_det
 

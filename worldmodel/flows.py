@@ -4,8 +4,10 @@ A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = 
 maps back.
 """
 
+import itertools
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -47,7 +49,7 @@ class AffineCoupling(nn.Module):
         self.sizes = (kept, changed)
         layers: list[nn.Module] = []
         widths = (kept + context, *hidden)
-        for size_in, size_out in zip(widths[:-1], widths[1:], strict=True):
+        for size_in, size_out in itertools.pairwise(widths):
             layers += [_linear(size_in, size_out), nn.LeakyReLU()]
         last = _linear(widths[-1], 2 * changed)
         nn.init.zeros_(last.weight)
@@ -85,7 +87,9 @@ class AffineCoupling(nn.Module):
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        log_scale, shift = self.network(seen if context is None else torch.cat((seen, context), dim=-1)).chunk(2, dim=-1)
+        log_scale, shift = self.network(seen if context is None else torch.cat((seen, context), dim=-1)).chunk(
+            2, dim=-1
+        )
         return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND), shift
 
 
@@ -125,7 +129,7 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = _turn(coupling.inverse(_turn(value, number), context), number)
+            value = _turn(cast(AffineCoupling, coupling).inverse(_turn(value, number), context), number)
         return value
 
 

@@ -67,7 +67,9 @@ class WorldModel(nn.Module):
     def __init__(self, vae: VAE, memory: Memory, discrete: bool = False) -> None:
         super().__init__()
         if vae.latent != memory.latent:
-            raise ValueError(f"memory must predict the VAE's {vae.latent} latents, got one that predicts {memory.latent}")
+            raise ValueError(
+                f"memory must predict the VAE's {vae.latent} latents, got one that predicts {memory.latent}"
+            )
         self.vae, self.memory, self.discrete = vae, memory, discrete
 
     @property

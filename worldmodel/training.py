@@ -32,7 +32,7 @@ SAVE_SECONDS = 10.0
 CHECK_BATCHES = 32
 """At most this many held-out batches are looked at in a check."""
 
-Model = TypeVar("Model", bound="Learner")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @runtime_checkable
@@ -123,8 +123,13 @@ def fit(
     settings = {
         "model": type(model).__name__,
         "model_settings": model.settings,
-        **{"updates": updates, "batch": batch, "lr": lr, "seed": seed},
-        **{"held_out": held_out, "check_every": check_every, "patience": patience},
+        "updates": updates,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "held_out": held_out,
+        "check_every": check_every,
+        "patience": patience,
         "data": data.identity,
     }
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

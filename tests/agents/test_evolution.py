@@ -62,7 +62,10 @@ def test_a_kill_in_a_generation_changes_nothing(tmp_path):
         evolve(controller(), killed, check=noisy, **settings, out=tmp_path / "parts")
     parts = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "parts")
     assert whole.parameters.equal(parts.parameters)
-    rows = [[json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("whole", "parts")]
+    rows = [
+        [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("whole", "parts")
+    ]
     for one, other in zip(*rows, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
@@ -96,7 +99,17 @@ def test_the_mean_with_the_best_check_is_returned():
 
 
 def test_stops_at_the_target(tmp_path):
-    evolve(controller(), sphere, check=sphere, check_every=1, target=-5.0, seed=1, generations=500, population=16, out=tmp_path)
+    evolve(
+        controller(),
+        sphere,
+        check=sphere,
+        check_every=1,
+        target=-5.0,
+        seed=1,
+        generations=500,
+        population=16,
+        out=tmp_path,
+    )
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) < 500
     assert json.loads(rows[-1])["check"] >= -5

@@ -45,7 +45,9 @@ def results(out: Path) -> dict:
 def finished(tmp_path_factory):
     """An undisturbed run."""
     out = tmp_path_factory.mktemp("story") / "run"
-    subprocess.run([sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True
+    )
     return out
 
 
@@ -98,7 +100,9 @@ def test_sigkill_in_every_chapter_changes_nothing(finished, tmp_path):
         assert process.poll() is None, f"the run ended before it could be killed in {chapter}"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run([sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True
+    )
     assert results(out) == results(finished)
     assert not list(out.rglob("*.part")) or all(p.name.startswith(".") for p in out.rglob("*.part"))
 
@@ -139,7 +143,10 @@ def refused(capsys, *words: str) -> str:
         (["run", "CartPole-v1", "--dream.horizon", "0"], "dream.horizon must be above zero, got 0"),
         (["run", "CartPole-v1", "--vae.lr", "nan"], "vae.lr"),
         (["run", "CartPole-v1", "--preset", "fast"], "preset"),
-        (["collect", "CartPole-v1", "--policy", "clever"], "policy must be one of smooth, uniform or the folder of an agent"),
+        (
+            ["collect", "CartPole-v1", "--policy", "clever"],
+            "policy must be one of smooth, uniform or the folder of an agent",
+        ),
         (["collect", "CartPole-v1", "--workers", "0"], "workers"),
         (["train", "vae", "nowhere"], "nowhere has no rollouts yet: worldmodel collect"),
         (["train", "memory", "nowhere"], "nowhere has no rollouts yet"),

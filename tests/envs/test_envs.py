@@ -77,7 +77,9 @@ def test_car_racing_is_the_official_game_cropped_and_shrunk():
         assert np.abs(frame.astype(int) - shrink(theirs[:84])).max() == 0
         steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 40 else 0.7
         frame, reward, *_ = ours.step(np.array([steer, gas, brake], np.float32))
-        theirs, wanted, *_ = official.step(np.array([np.float32(steer), (np.float32(gas) + 1) / 2, max(np.float32(brake), 0)], np.float64))
+        theirs, wanted, *_ = official.step(
+            np.array([np.float32(steer), (np.float32(gas) + 1) / 2, max(np.float32(brake), 0)], np.float64)
+        )
         assert reward == pytest.approx(wanted, abs=1e-9)
     ours.close()
 

@@ -100,7 +100,9 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
     script.write_text(COLLECT)
     out = tmp_path / "store"
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, str(script), str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
         before = len(list(out.glob("shards/*.h5"))) if out.exists() else 0
         deadline = time.monotonic() + 60
         while len(list(out.glob("shards/*.h5"))) < before + 5 and time.monotonic() < deadline:
@@ -116,7 +118,7 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
     whole = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, out=tmp_path / "whole")
     assert len(store) == 40
     assert all(equal(a, b) for a, b in zip(whole.episodes(), store.episodes(), strict=True))
-    assert not list(out.glob("shards/.*"))  or all(p.suffix == ".part" for p in out.glob("shards/.*"))
+    assert not list(out.glob("shards/.*")) or all(p.suffix == ".part" for p in out.glob("shards/.*"))
 
 
 @pytest.mark.parametrize("how", ["truncated", "foreign", "zeroed", "swapped"])

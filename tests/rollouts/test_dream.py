@@ -36,7 +36,9 @@ def controllers(count=3, size=18, seed=0):
 
 def test_batched_dreams_equal_imagining_step_by_step():
     built, parameters = world(), controllers(1)
-    dreams = rollouts.dream(built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards"))
+    dreams = rollouts.dream(
+        built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards")
+    )
     generator = torch.Generator().manual_seed(5)
     state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
@@ -148,7 +150,10 @@ def test_dreaming_along_starts_at_the_real_frame(store):
 def test_low_temperature_dreams_differ_less():
     built = world(termination=False)
     spread = [
-        rollouts.dream(built, controllers(1), STARTS[:1], 5, 200, tau, keep=("latents",)).latents[0, :, -1].std(0).mean()
+        rollouts.dream(built, controllers(1), STARTS[:1], 5, 200, tau, keep=("latents",))
+        .latents[0, :, -1]
+        .std(0)
+        .mean()
         for tau in (1e-6, 0.5, 2.0)
     ]
     assert spread[0] < spread[1] < spread[2]

@@ -57,7 +57,7 @@ def test_three_deaths_over_the_same_work_stop_with_the_reason():
 
 
 def test_failures_come_with_the_worker_s_own_traceback():
-    with pytest.raises(WorkerDied, match="always_fail[\\s\\S]*KeyError: \"the worker's own reason\""):
+    with pytest.raises(WorkerDied, match='always_fail[\\s\\S]*KeyError: "the worker\'s own reason"'):
         list(run_tasks(always_fail, [0, 1, 2], 2))
 
 

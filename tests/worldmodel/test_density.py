@@ -30,7 +30,9 @@ def density(request):
 
 def batch(time=6):
     g = torch.Generator().manual_seed(1)
-    return torch.randn(4, time, 3, dtype=torch.float64, generator=g), torch.randn(4, time, 2, dtype=torch.float64, generator=g)
+    return torch.randn(4, time, 3, dtype=torch.float64, generator=g), torch.randn(
+        4, time, 2, dtype=torch.float64, generator=g
+    )
 
 
 def test_steps_equal_one_pass(density):

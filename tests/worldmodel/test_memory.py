@@ -102,7 +102,11 @@ def test_imagine_draws_the_latent_that_was_not_seen():
 def test_save_and_load(tmp_path, discrete):
     built = world(discrete)
     built.save(tmp_path / "w")
-    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == ["config.json", "memory.safetensors", "vae.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
+        "config.json",
+        "memory.safetensors",
+        "vae.safetensors",
+    ]
     again = WorldModel.load(tmp_path / "w")
     assert again.discrete is discrete
     for one, other in zip(built.parameters(), again.parameters(), strict=True):

@@ -136,7 +136,9 @@ def test_global_randomness_is_left_alone():
     assert (before[1] == np.random.get_state()[1]).all()
 
 
-@pytest.mark.parametrize(("name", "value"), [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0)]
+)
 def test_bad_arguments_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         fit(line(), Numbers(), **SETTINGS | {name: value})
