@@ -1,0 +1,1 @@
+"""Tables of speed and of scores, each written by a command."""

@@ -1,0 +1,71 @@
+"""README keeps its word: the story runs, its table comes from files, its commands exist."""
+
+import functools
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import agents
+import rollouts
+import worldmodel
+from agents.cli import COMMANDS
+from benchmarks.results import BEGIN, END, table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_story_in_python_runs(monkeypatch, capsys):
+    """The very block, with smaller defaults put in."""
+    block = re.search(r"## The story in Python\n\n```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len([line for line in block.splitlines() if line.strip()]) <= 12
+    collect, evaluate = rollouts.collect, agents.evaluate
+    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, updates=3, batch=4))
+    monkeypatch.setattr(agents, "evolve", functools.partial(agents.evolve, generations=2, population=4))
+    monkeypatch.setattr(rollouts, "collect", lambda *a, episodes, **k: collect(*a, episodes=3, max_steps=6, **k))
+    monkeypatch.setattr(agents, "evaluate", lambda *a, episodes, **k: evaluate(*a, episodes=2, max_steps=5, **k))
+    monkeypatch.setattr(rollouts, "dreamed", functools.partial(rollouts.dreamed, horizon=5, dreams=2))
+    exec(compile(block, "README.md", "exec"), {})
+    assert "CarRacing, agent:" in capsys.readouterr().out
+
+
+def test_the_table_is_what_the_files_say():
+    shown = README.partition(BEGIN)[2].partition(END)[0]
+    assert shown == table()
+    assert len(re.findall(r"\| evolved in the game \|", shown)) == 2
+
+
+def test_commands_in_the_readme_exist():
+    for command in re.findall(r"worldmodel ((?:train )?[a-z]+)", "\n".join(re.findall(r"`(worldmodel [^`]*)`", README))):
+        assert command in COMMANDS, command
+
+
+def test_files_in_the_readme_exist_and_the_picture_is_small():
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
+        assert (ROOT / target).exists(), target
+    assert (ROOT / "docs/pictures/dream-beside-reality.gif").stat().st_size < 1_000_000
+
+
+def test_evolved_controllers_beat_random_actions():
+    """The results that are kept show what the quick preset promises."""
+    from agents import Report
+
+    for folder in (path for path in (ROOT / "docs" / "results").iterdir() if path.is_dir()):
+        random, game = (Report.load(folder / f"{name}.json") for name in ("random", "game"))
+        assert min(random.n, game.n) >= 10
+        assert game.mean - random.mean > 3 * (random.stderr**2 + game.stderr**2) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["own_environment", "game_story"])
+def test_examples_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    module = __import__(name)
+    if name == "own_environment":
+        module.main(episodes=4, updates=3, generations=2)
+    else:
+        module.main("CartPole-v1", str(tmp_path / "run"), scale=0.04)
+    assert "n = " in capsys.readouterr().out
+    sys.modules.pop(name)
