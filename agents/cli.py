@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.table import Table
 
 from agents import settings as chapters
-from agents.display import console
+from agents.display import answers, console
 
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of the stories that have presets of their own; any other environment id uses the general ones."""
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 2
     except OSError as error:
-        console.print(
+        answers.print(
             f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False
         )
         return 2
@@ -164,6 +164,9 @@ def build_run(parser: _Parser) -> None:
     )
     parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/WORLD-PRESET)")
     parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="stands in a run's config.yaml; must be that of WORLD"
+    )
     parser.add_class_arguments(chapters.RunSettings, skip={"env"})
 
 
@@ -177,6 +180,8 @@ def run(options: Namespace) -> None:
     given = {name: options[name] for name in names if name != "env"}
     built = parser.instantiate(Namespace(env=WORLDS.get(options.world, options.world), **given))
     settings = chapters.RunSettings(**{name: built[name] for name in names})
+    if options.env not in (None, settings.env):
+        raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
     chapters.check(settings)
     slug = options.world.replace("/", "-").replace(":", "-")
     folder = Path(options.out or f"runs/{slug}-{options.preset}")
@@ -186,9 +191,9 @@ def run(options: Namespace) -> None:
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
     for row in story.summary(told):
         table.add_row(*row)
-    console.print(table)
-    console.print(f"Report: {folder / 'report.html'}", markup=False)
-    console.print(f"Next: worldmodel dream {folder}", markup=False)
+    answers.print(table)
+    answers.print(f"Report: {folder / 'report.html'}", markup=False)
+    answers.print(f"Next: worldmodel dream {folder}", markup=False)
 
 
 # collect --------------------------------------------------------------------------------------------------------------
@@ -206,7 +211,6 @@ def build_collect(parser: _Parser) -> None:
 
 def collect(options: Namespace) -> None:
     """Collect."""
-    import rollouts
     from agents import story
 
     settings = _settings(chapters.Collecting, options)
@@ -215,21 +219,10 @@ def collect(options: Namespace) -> None:
     if options.workers < 1:
         raise ValueError(f"workers must be at least 1, got {options.workers}")
     run = story.Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
-    if settings.policy in story.POLICIES:
-        plan = rollouts.estimate(
-            env,
-            story.POLICIES[settings.policy],
-            settings.episodes,
-            workers=options.workers,
-            out=run.rollouts_folder,
-            max_steps=settings.max_steps,
-            env_options=options.env_options,
-        )
-        console.print(str(plan), markup=False)
     with run.locked():
         store = story.collect(run, env, settings, options.seed, options.workers, options.env_options)
-    console.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
-    console.print(f"Next: worldmodel train vae {run.folder}", markup=False)
+    answers.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
+    answers.print(f"Next: worldmodel train vae {run.folder}", markup=False)
 
 
 # train ----------------------------------------------------------------------------------------------------------------
@@ -249,8 +242,8 @@ def train_vae(options: Namespace) -> None:
     run = story.Run(Path(options.run))
     with run.locked():
         story.train_vae(run, _settings(chapters.Seeing, options), options.seed)
-    console.print(f"VAE in {run.folder / 'vae'}", markup=False)
-    console.print(f"Next: worldmodel train memory {run.folder}", markup=False)
+    answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
+    answers.print(f"Next: worldmodel train memory {run.folder}", markup=False)
 
 
 def build_train_memory(parser: _Parser) -> None:
@@ -267,8 +260,8 @@ def train_memory(options: Namespace) -> None:
     run = story.Run(Path(options.run))
     with run.locked():
         story.train_memory(run, _settings(chapters.Remembering, options), options.seed)
-    console.print(f"World model in {run.world_folder}", markup=False)
-    console.print(f"Next: worldmodel evolve {run.folder} --where dream", markup=False)
+    answers.print(f"World model in {run.world_folder}", markup=False)
+    answers.print(f"Next: worldmodel evolve {run.folder} --where dream", markup=False)
 
 
 # evolve ---------------------------------------------------------------------------------------------------------------
@@ -299,8 +292,8 @@ def evolve(options: Namespace) -> None:
         else:
             env, env_options = _game(run, options.env)
             story.evolve_game(run, env, settings, options.seed, options.workers, env_options)
-    console.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
-    console.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
+    answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
+    answers.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
 
 
 # dream ----------------------------------------------------------------------------------------------------------------
@@ -333,7 +326,7 @@ def dream(options: Namespace) -> None:
     for suffix, write in ((".mp4", pictures.write_mp4), (".gif", pictures.write_gif)):
         path = run.folder / "media" / f"{name}{suffix}"
         write(path, shots)
-        console.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+        answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
 
 
 # evaluate -------------------------------------------------------------------------------------------------------------
@@ -373,7 +366,7 @@ def evaluate(options: Namespace) -> None:
         )
     path = run.folder / "tests" / f"{options.where}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
     report.save(path)
-    console.print(f"{report}\n{path}", markup=False)
+    answers.print(f"{report}\n{path}", markup=False)
 
 
 # doctor, inspect ------------------------------------------------------------------------------------------------------
@@ -391,7 +384,7 @@ def doctor(options: Namespace) -> int:
     findings = examine()
     for finding in findings:
         table.add_row(finding.what, f"[{'green' if finding.good else 'red'}]{finding.state}", finding.cure)
-    console.print(table)
+    answers.print(table)
     return 0 if all(finding.good for finding in findings) else 1
 
 
@@ -407,7 +400,7 @@ def inspect(options: Namespace) -> None:
     table = Table("what", "value", show_header=False)
     for what, value in describe(Path(options.path)):
         table.add_row(what, value)
-    console.print(table)
+    answers.print(table)
 
 
 # shared ---------------------------------------------------------------------------------------------------------------

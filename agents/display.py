@@ -13,6 +13,9 @@ LINE_SECONDS = 5.0
 """Without a terminal a line is printed at most this often."""
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and errors."""
+answers = Console(highlight=False, soft_wrap=True)
+"""What a command was asked for: it can be piped."""
 
 
 @contextmanager

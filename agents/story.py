@@ -8,9 +8,11 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,18 @@ def collect(
             )
         agent = Agent.load(settings.policy)
         policy = Agent(agent.world, agent.controller, settings.exploration)
+    if not (run.rollouts_folder / "metadata.json").exists():
+        plan = rollouts.estimate(
+            env,
+            policy,
+            settings.episodes,
+            seed=seed,
+            workers=workers,
+            out=run.rollouts_folder,
+            max_steps=settings.max_steps,
+            env_options=env_options,
+        )
+        console.print(f"collect {env}: {plan}", markup=False)
     with run.chapter("collect"), bar(f"collect {env}", "episodes") as progress:
         return rollouts.collect(
             env,
@@ -335,7 +349,18 @@ def remember_settings(settings: RunSettings, path: Path) -> None:
                     "use another --out, or the same settings"
                 )
     with atomic(path) as aside:
-        aside.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+        aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
+
+
+def versions() -> str:
+    """What this runs on: our version and commit, and those of the libraries that results depend on."""
+    names = ("worldmodel", "torch", "numpy", "gymnasium", "cma")
+    words = [f"{name} {metadata.version(name)}" for name in names]
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError):
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        words += [f"commit {commit}"] if commit else []
+    return ", ".join(words)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 import envs
 import rollouts
 from agents.evaluation import hardware
-from envs.mario import Machine
+from envs.mario import start_machine
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
 from worldmodel.batches import SequenceBatch
 
@@ -57,7 +57,7 @@ def games() -> list[Row]:
     for repeat in (1, 4):
         ours = rate(playing(envs.make("CarRacing", action_repeat=repeat)), 50 * repeat)
         rows.append((f"envs.make('CarRacing', action_repeat={repeat})", ours, "frames/s", f"{ours / official:.2f}"))
-    machine = Machine()
+    machine = start_machine()
     limit = rate(lambda: [machine.frame(0) for _ in range(100)], 100)
     rows.append(("the NES emulator alone", limit, "frames/s", "1"))
     ours = rate(playing(envs.make("SuperMarioBros-1-1")), 200)

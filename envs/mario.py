@@ -2,12 +2,13 @@
 
 Start reading at `SuperMarioBros.step`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python
 classes need the old gym and break under NumPy 2, so this module talks to the emulator's library by itself. Reading the
-machine's memory through ctypes gives Python ints, which do not overflow as NumPy's bytes do.
+machine's memory through a memoryview gives Python ints, which do not overflow as NumPy's bytes do.
 
 The memory map is public: https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
 """
 
 import ctypes
+import importlib
 import importlib.util
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from envs.frames import Shrunk
 RIGHT, LEFT, DOWN, UP, START, B, A = 128, 64, 32, 16, 8, 2, 1
 """The controller's buttons, as bits."""
 BUTTONS: dict[str, tuple[int, ...]] = {
+    "run": (RIGHT | B, RIGHT | A | B),
     "right": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B),
     "simple": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B, A, LEFT),
     "complex": (
@@ -29,7 +31,8 @@ BUTTONS: dict[str, tuple[int, ...]] = {
         *(LEFT, LEFT | A, LEFT | B, LEFT | A | B, DOWN, UP),
     ),
 }
-"""Choices in each set of buttons, as gym-super-mario-bros numbers them; "right" is its right-only set."""
+"""Choices in each set of buttons, as gym-super-mario-bros numbers them; "right" is its right-only set. "run" is
+ours: run to the right, and jump or not."""
 REWARD_BOUND = 15.0
 """A frame's reward is cut to plus or minus this."""
 DEATH = -25.0
@@ -52,7 +55,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
     Args:
         world: 1 to 8.
         stage: 1 to 4.
-        buttons: "right", "simple" or "complex": the choices of gym-super-mario-bros.
+        buttons: "right", "simple" or "complex": the choices of gym-super-mario-bros; or "run": run, and jump or not.
         frame_skip: frames for each step.
         noops: at most this many idle frames before an episode begins, drawn with its seed.
         sticky: probability, at each frame, that the last buttons stay pressed (Machado et al., 2018, section 5.2).
@@ -86,7 +89,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, (240, 256, 3), np.uint8)
         self.action_space = spaces.Discrete(len(self.buttons))
-        self._machine = Machine()
+        self._machine = start_machine()
         self._ram = self._machine.ram
         self._pressed = 0
         self._x = self._clock = 0
@@ -232,15 +235,14 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
 
 
 class Machine:
-    """The emulator with the game in it."""
+    """The emulator with the game in it, of nes-py below Python 3.13."""
 
     def __init__(self) -> None:
         library = _library()
         self._library, self._handle = library, library.Initialize(str(_game()))
-        self.ram = (ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))
+        self.ram = memoryview((ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))).cast("B")
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
-        address = library.Screen(self._handle)
-        screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(address))
+        screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(library.Screen(self._handle)))
         # 32-bit pixels, little endian: blue, green, red, nothing
         self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)[..., 2::-1]
         library.Reset(self._handle)
@@ -271,6 +273,44 @@ class Machine:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+
+class NativeMachine:
+    """The same, of nes-py 9 and newer (Python 3.13), which is a Python extension and knows Gymnasium."""
+
+    def __init__(self) -> None:
+        self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(_game()))
+        self._emulator.reset()
+        self.ram = memoryview(self._emulator.ram_buffer())
+        self._screen = self._emulator.screen_buffer()
+
+    def frame(self, pressed: int) -> None:
+        """One sixtieth of a second with these buttons pressed."""
+        self._emulator.frame_advance(pressed)
+
+    def picture(self) -> np.ndarray:
+        """A copy of the screen, (240, 256, 3)."""
+        return np.array(self._screen, np.uint8)
+
+    def backup(self) -> None:
+        """Remember the whole machine."""
+        self._emulator.backup()
+
+    def restore(self) -> None:
+        """Go back to what `backup` remembered."""
+        self._emulator.restore()
+
+    def close(self) -> None:
+        """Give the machine's memory back; once."""
+        if self._emulator is not None:
+            self.ram, self._screen = memoryview(bytearray(0x800)), None
+            self._emulator.close()
+            self._emulator = None
+
+
+def start_machine() -> Machine | NativeMachine:
+    """The emulator that is installed."""
+    return NativeMachine() if any(_folder("nes_py").glob("_native*")) else Machine()
 
 
 class _Signature(NamedTuple):

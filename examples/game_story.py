@@ -18,7 +18,14 @@ def main(env: str = "CarRacing", folder: str = "runs/example", scale: float = 1.
     episodes, updates, generations = (max(2, round(scale * n)) for n in (100, 1000, 25))
     with bar(f"collect {env}", "episodes") as progress:
         store = rollouts.collect(
-            env, rollouts.smooth_random, episodes, seed=1, workers=2, out=out / "rollouts", max_steps=200, progress=progress
+            env,
+            rollouts.smooth_random,
+            episodes,
+            seed=1,
+            workers=2,
+            out=out / "rollouts",
+            max_steps=200,
+            progress=progress,
         )
     with bar("train vae", "updates") as progress:
         vae = fit(VAE(latent=32), store.frames(), updates=updates, out=out / "vae", progress=progress)

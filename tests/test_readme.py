@@ -38,7 +38,9 @@ def test_the_table_is_what_the_files_say():
 
 
 def test_commands_in_the_readme_exist():
-    for command in re.findall(r"worldmodel ((?:train )?[a-z]+)", "\n".join(re.findall(r"`(worldmodel [^`]*)`", README))):
+    for command in re.findall(
+        r"worldmodel ((?:train )?[a-z]+)", "\n".join(re.findall(r"`(worldmodel [^`]*)`", README))
+    ):
         assert command in COMMANDS, command
 
 

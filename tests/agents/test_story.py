@@ -70,6 +70,16 @@ def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):
     assert results(finished) == before
 
 
+def test_the_saved_configuration_tells_the_same_run(finished, capsys):
+    config = finished / "config.yaml"
+    assert config.read_text(encoding="utf-8").startswith("# worldmodel ")
+    assert main(["run", "CartPole-v1", "--config", str(config), "--out", str(finished)]) == 0
+    assert "score, game" in capsys.readouterr().out
+    assert "--config is of CartPole-v1, asked for Acrobot-v1" in refused(
+        capsys, "run", "Acrobot-v1", "--config", str(config), "--out", str(finished)
+    )
+
+
 def test_single_chapters_go_on_from_a_run(finished):
     assert main(["evaluate", str(finished), "--episodes", "2", "--seed", "77"]) == 0
     assert main(["dream", str(finished), "--steps", "5", "--start", "2"]) == 0

@@ -149,7 +149,7 @@ def test_unknown_ids_name_the_nearest(id, message):
 @pytest.mark.parametrize(
     ("id", "options", "message"),
     [
-        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons must be one of right, simple, complex, got 'all'"),
+        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons must be one of run, right, simple, complex, got 'all'"),
         ("SuperMarioBros-1-1", {"wings": 2}, "cannot be made with"),
         ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky in"),
         ("CarRacing", {"wheels": 5}, "cannot be made with"),

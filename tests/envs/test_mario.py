@@ -106,7 +106,12 @@ def test_sticky_actions_hold_the_last_buttons():
 
 
 def test_button_sets_have_the_sizes_of_gym_super_mario_bros():
-    assert {name: len(choices) for name, choices in BUTTONS.items()} == {"right": 5, "simple": 7, "complex": 12}
+    assert {name: len(choices) for name, choices in BUTTONS.items()} == {
+        "run": 2,
+        "right": 5,
+        "simple": 7,
+        "complex": 12,
+    }
 
 
 def test_bad_actions_and_stages_are_refused(game):
