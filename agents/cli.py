@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 2
     except OSError as error:
-        answers.print(
+        console.print(
             f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False
         )
         return 2
