@@ -19,6 +19,8 @@ from agents.display import answers, console
 
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of the stories that have presets of their own; any other environment id uses the general ones."""
+OFFICIAL = {"FastCarRacing": "CarRacing"}
+"""Scores always come from the official environment, whatever was trained in."""
 PRESETS = Path(__file__).parent / "presets"
 Preset = Literal["quick", "standard", "paper"]
 
@@ -351,7 +353,7 @@ def evaluate(options: Namespace) -> None:
     run = story.Run(Path(options.run))
     settings = _settings(chapters.Testing, options)
     agent = Agent(run.world(), run.controller(options.where))
-    env, env_options = _game(run, options.env)
+    env, env_options = _game(run, options.env, official=True)
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
             agent,
@@ -437,11 +439,13 @@ def _known(env: str, env_options: dict[str, Any]) -> None:
     envs.make(env, **env_options).close()
 
 
-def _game(run: Any, env: str | None) -> tuple[str, dict[str, Any]]:
-    """The environment that a run's rollouts come from, or the one asked for, with the same options."""
+def _game(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
+    """The environment that a run's rollouts come from (or its official one), or the one asked for; the same options."""
     store = run.store()
     options = dict(store.metadata.get("env_options") or {})
-    return WORLDS.get(env, env) if env else store.env, options
+    if env:
+        return WORLDS.get(env, env), options
+    return OFFICIAL.get(store.env, store.env) if official else store.env, options
 
 
 if __name__ == "__main__":

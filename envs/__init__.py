@@ -10,6 +10,12 @@ from envs.making import make
 
 __all__ = ["DreamEnv", "DreamVectorEnv", "action_kind", "make"]
 
+gymnasium.register(
+    "FastCarRacing-v3",
+    entry_point="envs.fast_car_racing:FastCarRacing",
+    max_episode_steps=1000,  # as CarRacing-v3
+    reward_threshold=900,
+)
 gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros", nondeterministic=False)
 
 

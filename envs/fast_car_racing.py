@@ -18,17 +18,19 @@ from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHIT
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM, CarRacing
 
 TEXTURE = 5.0
-"""Pixels of the field's picture in a unit of the world: 11 MB, and finer than three times the frame's own pixels."""
-SAMPLES = 3
+"""Pixels of the field's picture in a unit of the world: 11 MB, and finer than twice the frame's own pixels."""
+SAMPLES = 2
 """A frame is drawn this many times as wide and high, and shrunk by areas."""
 FAR_SAMPLES, FAR_ZOOM = 8, 5.0
 """In the first moments the camera looks from far above, and more samples are needed."""
 BAR = 5 / 40
 """The share of the window that the bar with speed and score covers."""
+DARKER = 2
+"""pygame's smoothscale, which shrinks the official picture, rounds every value down, twice."""
 SHIFT = 4
 """Bits behind the point in coordinates of polygons."""
-OUTSIDE, FIELD, GRASS, ROAD, WHITE, RED, FREE = 0, 1, 2, 3, 6, 7, 8
-"""Palette: black, the field, its patches, three shades of road, the borders; then colours of the car."""
+OUTSIDE, FIELD, GRASS, WHITE, RED, FREE = range(6)
+"""Palette: black, the field, its patches, the borders; then the shades of the road and the colours of the car."""
 
 
 class FastCarRacing(CarRacing):
@@ -48,21 +50,23 @@ class FastCarRacing(CarRacing):
         self.frame_size, self.crop = frame_size, crop
         self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
         self._texture: np.ndarray | None = None
+        self._shapes: list[tuple[int, list[np.ndarray]]] | None = None
         self._palette = np.zeros((256, 1, 3), np.uint8)
-        self._indices: dict[tuple[int, int, int], int] = {}
+        self._indices: dict[tuple[Any, ...], int] = {}
         self._scores: dict[str, np.ndarray] = {}
-        self._blind = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new track."""
-        self._texture = None
+        self._texture = self._shapes = None
         return super().reset(seed=seed, options=options)
 
     def close(self) -> None:
         """Close, and break the cycle through the contact listener that would keep the whole game in memory."""
         super().close()
-        self.world.contactListener = None
-        self.contactListener_keepref = self.world.contactListener_bug_workaround = None
+        game: Any = self
+        game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
         self._texture = None
 
     def _render(self, mode: str) -> Any:
@@ -80,13 +84,13 @@ class FastCarRacing(CarRacing):
         zoom = 0.1 * SCALE * max(1 - self.t, 0) + ZOOM * SCALE * min(self.t, 1)
         samples = SAMPLES if zoom >= FAR_ZOOM else FAR_SAMPLES
         wide = size * samples
-        high = wide if self.crop else round(wide * (1 - BAR))
+        high = wide if self.crop else round(size * (1 - BAR)) * samples
         camera = self._camera(zoom, wide / WINDOW_W, wide / (WINDOW_H * seen))
         canvas = self._look(camera, wide, high)
         self._draw_car(canvas, camera)
         # a palette's picture as colours, then the mean over each pixel's area
         colours = cv2.LUT(cv2.merge((canvas, canvas, canvas)), self._palette)
-        frame = cv2.resize(colours, (size, size if self.crop else round(size * (1 - BAR))), interpolation=cv2.INTER_AREA)
+        frame: np.ndarray = cv2.resize(colours, (size, high // samples), interpolation=cv2.INTER_AREA)
         return frame if self.crop else np.concatenate((frame, self._draw_bar(size - len(frame))))
 
     def _camera(self, zoom: float, across: float, down: float) -> np.ndarray:
@@ -115,8 +119,13 @@ class FastCarRacing(CarRacing):
         """The whole field from above, as indices into the palette."""
         self._indices = {}
         self._palette[:] = 0
-        self._palette[FIELD, 0], self._palette[GRASS, 0] = self.bg_color, self.grass_color
-        self._palette[WHITE, 0], self._palette[RED, 0] = (255, 255, 255), (255, 0, 0)
+        for index, colour in {
+            FIELD: self.bg_color,
+            GRASS: self.grass_color,
+            WHITE: (255,) * 3,
+            RED: (255, 0, 0),
+        }.items():
+            self._palette[index, 0] = _darker(colour)
         side = round(2 * PLAYFIELD * TEXTURE)
         field = np.full((side, side), FIELD, np.uint8)
         for x in range(-20, 20, 2):
@@ -134,30 +143,35 @@ class FastCarRacing(CarRacing):
             return WHITE
         if color == (255, 0, 0):
             return RED
-        shade = self._indices.setdefault(("road", *color), ROAD + sum(1 for key in self._indices if key[0] == "road"))  # type: ignore[arg-type, misc]
-        self._palette[shade, 0] = color
-        return shade
+        return self._color(color)
 
-    def _color(self, color: tuple[int, int, int]) -> int:
-        """The palette's index of a colour of the car."""
+    def _color(self, color: tuple[int, ...]) -> int:
+        """The palette's index of a colour of the road or the car."""
         index = self._indices.get(color)
         if index is None:
             index = self._indices[color] = FREE + len(self._indices)
-            self._palette[index, 0] = color
+            self._palette[index, 0] = _darker(color)
         return index
 
     def _draw_car(self, canvas: np.ndarray, camera: np.ndarray) -> None:
         """Hull and wheels, in the official order and colours."""
         assert self.car is not None
-        for part in self.car.drawlist:
+        if self._shapes is None:
+            self._shapes = [
+                (
+                    self._color(tuple(int(value * 255) for value in part.color)),
+                    [np.array(fixture.shape.vertices) for fixture in part.fixtures],
+                )
+                for part in self.car.drawlist
+            ]
+        for part, (color, shapes) in zip(self.car.drawlist, self._shapes, strict=True):
             (px, py), angle = part.position, part.angle
             c, s = math.cos(angle), math.sin(angle)
             placed = camera @ np.array([[c, -s, px], [s, c, py], [0, 0, 1]])
-            color = self._color(tuple(int(value * 255) for value in part.color))  # type: ignore[arg-type]
-            for fixture in part.fixtures:
-                _fill(canvas, _through(placed, fixture.shape.vertices), color)
+            for shape in shapes:
+                _fill(canvas, _through(placed, shape), color)
             if "phase" in part.__dict__ and (white := _spoke(part.phase)) is not None:
-                _fill(canvas, _through(placed, white), self._color(WHEEL_WHITE))
+                _fill(canvas, _through(placed, np.array(white)), self._color(WHEEL_WHITE))
 
     def _draw_bar(self, rows: int) -> np.ndarray:
         """The black bar with the score, speed, wheels, steering and turning, (rows, frame_size, 3)."""
@@ -169,7 +183,7 @@ class FastCarRacing(CarRacing):
 
         def box(left: float, right: float, top: float, bottom: float, color: tuple[int, int, int]) -> None:
             corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-            _fill(bar, corners * (across, down) - 0.5, color)
+            _fill(bar, corners * (across, down) - 0.5, _darker(color).tolist())
 
         def column(place: int, value: float, color: tuple[int, int, int]) -> None:
             if abs(value) > 1e-4:
@@ -185,10 +199,10 @@ class FastCarRacing(CarRacing):
             column(7 + place, 0.01 * wheel.omega, (0, 0, 255) if place < 2 else (51, 0, 255))
         row(20, -10.0 * wheels[0].joint.angle, (0, 255, 0))
         row(30, -0.8 * hull.angularVelocity, (255, 0, 0))
-        bar = cv2.resize(bar, (size, rows), interpolation=cv2.INTER_AREA)
+        shrunk: np.ndarray = cv2.resize(bar, (size, rows), interpolation=cv2.INTER_AREA)
         score = self._score(f"{self.reward:04.0f}", rows)
-        bar[:, : score.shape[1]] = score
-        return bar
+        shrunk[:, : score.shape[1]] = score
+        return shrunk
 
     def _score(self, text: str, rows: int) -> np.ndarray:
         """The score's digits, as the official picture shows them; drawn once for each number."""
@@ -206,14 +220,19 @@ class FastCarRacing(CarRacing):
         return self._scores[text]
 
 
+def _darker(color: Any) -> np.ndarray:
+    """A colour as it comes out of the official shrinking."""
+    return np.maximum(np.asarray(color).astype(np.int64) - DARKER, 0)
+
+
 def _fill(picture: np.ndarray, points: np.ndarray, color: Any) -> None:
     """Fill a polygon given by points (n, 2) in pixels."""
-    cv2.fillPoly(picture, [np.round(points * (1 << SHIFT)).astype(np.int32)], color, shift=SHIFT)
+    cv2.fillConvexPoly(picture, (points * (1 << SHIFT) + 0.5).astype(np.int32), color, shift=SHIFT)
 
 
-def _through(placed: np.ndarray, points: Any) -> np.ndarray:
+def _through(placed: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (n, 2) of a body on the canvas."""
-    return np.asarray(points, np.float64) @ placed[:, :2].T + (placed[:, 2] - 0.5)
+    return points @ placed[:, :2].T + (placed[:, 2] - 0.5)
 
 
 def _spoke(phase: float) -> list[tuple[float, float]] | None:

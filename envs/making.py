@@ -13,8 +13,8 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     """Make an environment with observations uint8 (64, 64, 3), and Box actions in [-1, 1] or Discrete ones.
 
     Args:
-        id: "CarRacing", "SuperMarioBros-1-1" (every world and stage), or any Gymnasium id whose observation is an image
-            or that renders ``rgb_array``.
+        id: "CarRacing", "FastCarRacing" (the same game drawn quickly), "SuperMarioBros-1-1" (every world and stage), or any
+            Gymnasium id whose observation is an image or that renders ``rgb_array``.
         action_repeat: frames of the game for each step; rewards add up. None: 4 for Super Mario Bros, 1 elsewhere.
         options: more arguments of the environment (Super Mario Bros: ``buttons``, ``noops``, ``sticky``).
 
@@ -24,10 +24,10 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     """
     if action_repeat is not None and (not isinstance(action_repeat, int) or action_repeat < 1):
         raise ValueError(f"action_repeat must be a whole number of at least 1, got {action_repeat!r}")
-    if id in ("CarRacing", "CarRacing-v3"):
+    if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
         from envs.car_racing import make_car_racing
 
-        return make_car_racing(action_repeat or 1, **options)
+        return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
     if stage := STAGE.fullmatch(id):
         from envs.mario import make_mario
 
@@ -50,7 +50,7 @@ def _registered(id: str) -> bool:
 def _nearest(id: str) -> str:
     """Two ids that look like ``id``."""
     stages = [f"SuperMarioBros-{world}-{stage}" for world in range(1, 9) for stage in range(1, 5)]
-    known = ["CarRacing", *stages, *gymnasium.registry]
+    known = ["CarRacing", "FastCarRacing", *stages, *gymnasium.registry]
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(id.lower(), lower, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(lower[name]) for name in close)}?" if close else ""

@@ -17,6 +17,7 @@ from envs.pixels import as_pixels
 from tests import toys
 
 IDS = {
+    "FastCarRacing": {"action_repeat": 2},
     "CarRacing": {"action_repeat": 3},
     "SuperMarioBros-1-1": {},
     "SuperMarioBros-8-4": {"buttons": "complex", "sticky": 0.25},

@@ -1,0 +1,146 @@
+"""FastCarRacing is CarRacing: the same tracks, physics and rewards, and nearly the same pictures."""
+
+import gc
+import weakref
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs
+
+
+def pair(**options):
+    """The official game and ours."""
+    return (
+        gymnasium.make("CarRacing-v3", disable_env_checker=True, **options),
+        gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True, **options),
+    )
+
+
+def driving(seed, steps):
+    """Mixed driving: on the road, on grass, skidding, braking."""
+    rng, action = np.random.default_rng(seed), np.zeros(3)
+    for _ in range(steps):
+        action = np.clip(action + rng.normal(0, 0.15, 3), [-1, 0, 0], [1, 1, 0.3])
+        yield action.astype(np.float32)
+
+
+def difference(one, other):
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def compare(seed, steps):
+    """Step both; physics must agree bit for bit; returns the frames' differences."""
+    official, fast = pair()
+    differences = [difference(official.reset(seed=seed)[0], fast.reset(seed=seed)[0])]
+    for action in driving(seed, steps):
+        theirs, ours = official.step(action), fast.step(action)
+        assert theirs[1:] == ours[1:]
+        cars = [env.unwrapped.car.hull for env in (official, fast)]
+        assert tuple(cars[0].position) == tuple(cars[1].position)
+        assert cars[0].angle == cars[1].angle
+        differences.append(difference(theirs[0], ours[0]))
+        if theirs[2] or theirs[3]:
+            break
+    return differences
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_physics_is_bitwise_the_same_and_pictures_nearly(seed):
+    differences = compare(seed, 120)
+    assert np.mean(differences) < 1.0
+    assert max(differences) < 1.5
+
+
+@pytest.mark.slow
+def test_fidelity_over_twenty_seeds():
+    differences = [value for seed in range(20) for value in compare(100 + seed, 500)]
+    assert np.mean(differences) <= 1.5
+    assert max(differences) <= 3
+
+
+@pytest.mark.parametrize("options", [{"continuous": False}, {"domain_randomize": True}, {"lap_complete_percent": 0.5}])
+def test_takes_the_official_arguments(options):
+    official, fast = pair(**options)
+    assert official.action_space == fast.action_space
+    assert official.observation_space == fast.observation_space
+    assert difference(official.reset(seed=3)[0], fast.reset(seed=3)[0]) < 1.5
+    official.action_space.seed(0)
+    for _ in range(40):
+        action = official.action_space.sample()
+        theirs, ours = official.step(action), fast.step(action)
+        assert theirs[1:] == ours[1:]
+    assert difference(theirs[0], ours[0]) < 1.5
+
+
+def test_leaving_the_field_ends_both_alike():
+    games = pair()
+    for env in games:
+        env.reset(seed=0)
+        car = env.unwrapped.car
+        x, y = car.hull.position
+        for body in (car.hull, *car.wheels):  # to the edge, on the way out
+            body.position = (body.position[0] - x + 330, body.position[1] - y)
+            body.linearVelocity = (40, 0)
+    for _ in range(100):
+        theirs, ours = (env.step(np.zeros(3, np.float32)) for env in games)
+        assert theirs[1:] == ours[1:]
+        assert difference(theirs[0], ours[0]) < 1.5  # black outside the field
+        if theirs[2]:
+            break
+    assert theirs[2]
+    assert theirs[1] == -100
+    assert (theirs[0][:20] == 0).mean() + (theirs[0][:, 60:] == 0).mean() > 0.1
+
+
+def test_rgb_array_is_the_official_picture():
+    official, fast = pair(render_mode="rgb_array")
+    official.reset(seed=1)
+    fast.reset(seed=1)
+    assert np.array_equal(official.render(), fast.render())
+
+
+def test_small_frames_are_those_of_the_official_pipeline():
+    official, fast = envs.make("CarRacing"), envs.make("FastCarRacing")
+    differences = [difference(official.reset(seed=4)[0], fast.reset(seed=4)[0])]
+    for action in driving(4, 80):
+        theirs, ours = official.step(action), fast.step(action)
+        assert theirs[1:] == ours[1:]
+        differences.append(difference(theirs[0], ours[0]))
+    assert np.mean(differences) < 1.0
+    assert max(differences) < 1.5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*symmetric.*")
+def test_conforms_to_gymnasium():
+    check_env(gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True).unwrapped, skip_render_check=True)
+
+
+def test_is_forgotten_when_closed():
+    env = envs.make("FastCarRacing")
+    env.reset(seed=0)
+    ghost = weakref.ref(env.unwrapped)
+    env.close()
+    del env
+    gc.collect()
+    assert ghost() is None
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_resets():
+    import resource
+
+    env = envs.make("FastCarRacing")
+    for seed in range(100):
+        env.reset(seed=seed)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(100, 2_000):
+        env.reset(seed=seed)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="frame_size must be at least 8, got 4"):
+        envs.make("FastCarRacing", frame_size=4)
