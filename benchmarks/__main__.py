@@ -54,9 +54,15 @@ def games() -> list[Row]:
     """Frames of the games a second, on one core."""
     official = rate(playing(gymnasium.make("CarRacing-v3", render_mode="rgb_array")), 50)
     rows = [("CarRacing-v3 of Gymnasium", official, "frames/s", "1")]
-    for repeat in (1, 4):
-        ours = rate(playing(envs.make("CarRacing", action_repeat=repeat)), 50 * repeat)
-        rows.append((f"envs.make('CarRacing', action_repeat={repeat})", ours, "frames/s", f"{ours / official:.2f}"))
+    ours = rate(playing(gymnasium.make("envs:FastCarRacing-v3")), 50)
+    rows.append(("envs:FastCarRacing-v3, 96x96", ours, "frames/s", f"{ours / official:.1f}"))
+    for id in ("CarRacing", "FastCarRacing"):
+        for repeat in (1, 4):
+            ours = rate(playing(envs.make(id, action_repeat=repeat)), 50 * repeat)
+            rows.append((f"envs.make('{id}', action_repeat={repeat})", ours, "frames/s", f"{ours / official:.1f}"))
+    physics: Any = envs.make("FastCarRacing", action_repeat=50)
+    ours = rate(playing(physics, 4), 200)
+    rows.append(("its physics alone (one picture in 50 frames)", ours, "frames/s", f"{ours / official:.1f}"))
     machine = start_machine()
     limit = rate(lambda: [machine.frame(0) for _ in range(100)], 100)
     rows.append(("the NES emulator alone", limit, "frames/s", "1"))
