@@ -1,9 +1,11 @@
 """Keep the scores of finished runs in ``docs/results`` and write README's table from them.
 
+(time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/mario-quick
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +28,9 @@ def keep(folder: Path) -> None:
         if name in NAMES:
             report.save(RESULTS / folder.name / f"{name}.json")
     write_json(RESULTS / folder.name / "timings.json", run.timings())
+    clock = folder / "make-demo.txt"
+    if clock.exists():
+        shutil.copy(clock, RESULTS / folder.name / clock.name)
 
 
 def table() -> str:
@@ -42,9 +47,11 @@ def table() -> str:
                 lines.append(f"| {report.env} | {words} | {numbers} |")
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
+        clock = folder / "make-demo.txt"
+        whole = f" (`make demo` with the installation: {clock.read_text().split()[-1]})" if clock.exists() else ""
         notes.append(
-            f"{report.env} ({options}): {duration(seconds)} without the installation, seeds {report.seeds[0]} to "
-            f"{report.seeds[-1]}, {report.hardware}."
+            f"- {report.env} with {options}: {duration(seconds)}{whole}; seeds {report.seeds[0]} to {report.seeds[-1]}; "
+            f"{report.hardware}."
         )
     return "\n".join([*lines, "", *notes, ""])
 

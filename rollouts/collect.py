@@ -78,6 +78,7 @@ def collect(
         rollouts.WorkerDied: workers died three times over the same episodes.
 
     Example:
+        >>> from rollouts import uniform
         >>> store = collect("CartPole-v1", uniform, episodes=3, seed=1)
         >>> len(store), store.discrete, store.actions
         (3, True, 2)

@@ -143,7 +143,9 @@ class GaussianMixture:
             return self.loc.new_empty(*full, *last).normal_(generator=generator)
 
         # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
-        uniform = self.logits.new_empty(*full, self.mixtures).uniform_(generator=generator)
+        # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
+        wide = torch.promote_types(self.logits.dtype, torch.float32)
+        uniform = self.logits.new_empty(*full, self.mixtures, dtype=wide).uniform_(generator=generator)
         gumbel = -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
         chosen = (self.logits / spread + gumbel).argmax(dim=-1)
         loc, log_precision = self._pick(self.loc, chosen), self._pick(self.log_precision, chosen)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import worldmodel
+import worldmodel.model
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN
 from worldmodel.density import State
@@ -26,6 +27,10 @@ def density(request):
         for parameter in built.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     return built
+
+
+def test_every_density_is_in_the_battery():
+    assert {type(build()) for build in DENSITIES.values()} == set(worldmodel.model.DENSITIES.values())
 
 
 def batch(time=6):
