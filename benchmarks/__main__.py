@@ -111,7 +111,8 @@ def storing() -> list[Row]:
     """Collection with storage, and reading back."""
     with tempfile.TemporaryDirectory() as folder:
         env, seed = "CarRacing", iter(range(10**6))
-        bare = rate(lambda: rollouts.play(envs.make(env, action_repeat=4), rollouts.uniform, 1, max_steps=50), 50)
+        game = envs.make(env, action_repeat=4)
+        bare = rate(lambda: rollouts.play(game, rollouts.uniform, 1, max_steps=50), 50)
         ours = rate(
             lambda: rollouts.collect(
                 env, rollouts.uniform, 2, next(seed), out=Path(folder) / str(next(seed)), max_steps=50,

@@ -48,7 +48,7 @@ def table() -> str:
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
         clock = folder / "make-demo.txt"
-        whole = f" (`make demo` with the installation: {clock.read_text().split()[-1]})" if clock.exists() else ""
+        whole = f" (`make demo`: {clock.read_text().split()[-1]})" if clock.exists() else ""
         notes.append(
             f"- {report.env} with {options}: {duration(seconds)}{whole}; seeds {report.seeds[0]} to {report.seeds[-1]}; "
             f"{report.hardware}."
