@@ -51,7 +51,7 @@ def evolve(
             alone is called without a seed. More is better.
         seed: of the search and of all episodes.
         generations: how many.
-        population: members of a generation.
+        population: members of a generation, at least 3.
         sigma: the first standard deviation.
         check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last; the mean
             with the best check is what is returned. None: the last mean is returned.
@@ -68,7 +68,7 @@ def evolve(
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
     """
     for name, value in {"generations": generations, "population": population, "check_every": check_every}.items():
-        if value < (least := 2 if name == "population" else 1):
+        if value < (least := 3 if name == "population" else 1):
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma must be above zero, got {sigma}")
@@ -122,8 +122,9 @@ class _Search:
             "randn": lambda *shape: self.rng.standard_normal(shape),
             "seed": math.nan,  # pycma reads 0 as "the clock", and would reseed numpy's global state
             "verbose": -9,
+            "CMA_mirrors": 0,  # mirrored steps, which pycma adds to tiny populations, keep samples between generations
             "CMA_diagonal": settings["size"] > FULL_COVARIANCE,
-            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps samples between generations
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps them, too
         }
         with warnings.catch_warnings():  # one parameter is fewer than pycma likes to see
             warnings.simplefilter("ignore")

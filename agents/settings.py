@@ -195,5 +195,5 @@ def check(settings: Any, prefix: str = "") -> None:
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
-            if name == "population" and value < 2:
-                raise ValueError(f"{label} must be at least 2, got {value}")
+            if name == "population" and value < 3:
+                raise ValueError(f"{label} must be at least 3, got {value}")

@@ -30,8 +30,9 @@ def test_solves_the_sphere():
 
 @pytest.mark.parametrize("size", [(4, 2), (700, 3)], ids=["full", "diagonal"])
 @pytest.mark.parametrize("stop", [1, 4, 7])
-def test_resumes_bit_for_bit(tmp_path, size, stop):
-    settings = {"seed": 3, "population": 8, "check": noisy, "check_every": 3}
+@pytest.mark.parametrize("population", [3, 4, 9])
+def test_resumes_bit_for_bit(tmp_path, size, stop, population):
+    settings = {"seed": 3, "population": population, "check": noisy, "check_every": 3}
     whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
     evolve(controller(*size), noisy, **settings, generations=stop, out=tmp_path / "parts")
     parts = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
@@ -134,7 +135,7 @@ def test_solves_the_beacon_by_playing(tmp_path):
     ("change", "message"),
     [
         ({"generations": 0}, "generations must be at least 1"),
-        ({"population": 1}, "population must be at least 2"),
+        ({"population": 2}, "population must be at least 3"),
         ({"sigma": 0.0}, "sigma must be above zero"),
         ({"fitness": lambda p: np.full(len(p), np.nan)}, "NaN or infinite"),
         ({"fitness": lambda p: np.zeros(3)}, r"fitness must give returns of shape \(8,\)"),
