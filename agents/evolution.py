@@ -102,9 +102,12 @@ def evolve(
                 search.counted[name] = int(taken)
         row["seconds"] = round(time.monotonic() - began, 3)
         search.record(row, controller)
-        best = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
-        progress(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{best}")
-    return controller.having(search.best)
+        note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
+        progress(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{note}")
+    best = controller.having(search.best)
+    if out is not None:  # also where nothing was left to do: a lost or damaged file comes back
+        best.save(Path(out) / "controller.safetensors")
+    return best
 
 
 class _Search:

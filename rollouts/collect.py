@@ -165,7 +165,12 @@ def _remember(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _set_damaged_aside(folder: Path) -> None:
-    """Rename shards that cannot be read, so that their episodes are collected again and nothing is deleted."""
+    """Rename shards that cannot be read, so that their episodes are collected again and nothing is deleted.
+
+    What killed workers left half written goes; nobody else writes here now.
+    """
+    for half in (folder / "shards").glob(".*.part"):
+        half.unlink()
     for name in Store(folder).damaged:
         path = folder / "shards" / name
         path.rename(path.with_name(f"{name}.damaged-{int(time.time())}"))

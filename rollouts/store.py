@@ -8,7 +8,6 @@
 Start reading at `Store`; `rollouts.collect` writes what it reads.
 """
 
-import errno
 import json
 import os
 import re
@@ -152,19 +151,16 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written; names the file.
     """
-    try:
-        with atomic(path) as aside, h5py.File(aside, "w", libver="latest", track_order=True) as file:
-            file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
-            file.attrs["lengths"] = np.array([len(episode) for episode in episodes], np.int64)
-            for episode in episodes:
-                _write_episode(file.create_group(f"episode_{episode.index}"), episode)
-    except (OSError, RuntimeError) as error:
-        full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
-        raise OSError(
-            errno.ENOSPC if full else errno.EIO,
-            "No space left on device" if full else f"cannot be written ({error})",
-            str(path),
-        ) from None
+    # In memory first: HDF5 itself takes a full disk badly, and a block of episodes is small.
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver="latest", track_order=True) as file:
+        file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
+        file.attrs["lengths"] = np.array([len(episode) for episode in episodes], np.int64)
+        for episode in episodes:
+            _write_episode(file.create_group(f"episode_{episode.index}"), episode)
+        file.flush()
+        image = file.id.get_file_image()
+    with atomic(path) as aside:
+        aside.write_bytes(image)
 
 
 def _write_episode(group: h5py.Group, episode: Episode) -> None:

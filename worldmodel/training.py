@@ -139,7 +139,9 @@ def fit(
     record = _Record(None if out is None else Path(out), settings, tensorboard)
     state, best = record.resume(model, optimizer, device)
     try:
-        if not state.finished:
+        if state.finished:
+            record.keep(best)  # a lost or damaged file of weights comes back
+        else:
             training, validation = data.split(held_out, seed)
             loop = _Loop(model, optimizer, training, validation, settings, device)
             best = loop.run(state, best, record, progress)

@@ -154,3 +154,11 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     (tmp_path / "state.npz").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=r"state.npz is not a whole evolution state"):
         evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
+
+
+def test_a_lost_controller_comes_back(tmp_path):
+    best = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
+    (tmp_path / "controller.safetensors").write_bytes(b"")
+    again = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
+    assert again.parameters.equal(best.parameters)
+    assert LinearController.load(tmp_path / "controller.safetensors").parameters.equal(best.parameters)

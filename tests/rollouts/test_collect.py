@@ -190,22 +190,26 @@ def test_minari_reads_a_store(tmp_path, monkeypatch):
 
 
 def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
-    import h5py
-
-    from rollouts import store as module
-
     out = tmp_path / "s"
     rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, block=1)
 
-    class Full(h5py.File):
-        def create_group(self, *args, **kwargs):
-            raise OSError(28, "No space left on device")
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.h5py, "File", Full)
-    with pytest.raises(OSError, match="No space left on device"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*000002.h5"):
         rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=1)
     monkeypatch.undo()
     assert len(Store(out)) == 2
+    assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
+
+
+def test_what_a_killed_worker_left_goes(tmp_path):
+    out = tmp_path / "s"
+    rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=out)
+    (out / "shards" / ".000001.h5.123.part").write_bytes(b"half")
+    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out)
     assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
 
 
