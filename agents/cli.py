@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.table import Table
+from rich.text import Text
 
 from agents import settings as chapters
 from agents.display import answers, console
@@ -192,7 +193,7 @@ def run(options: Namespace) -> None:
     told = story.Run(folder)
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
     for row in story.summary(told):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     answers.print(table)
     answers.print(f"Report: {folder / 'report.html'}", markup=False)
     answers.print(f"Next: worldmodel dream {folder}", markup=False)
@@ -325,7 +326,7 @@ def dream(options: Namespace) -> None:
     episode = store.episode(options.episode)
     shots = film(world, episode.first(options.start + options.steps), options.temperature, options.seed, options.start)
     name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
-    for suffix, write in ((".mp4", pictures.write_mp4), (".gif", pictures.write_gif)):
+    for suffix, write in ((".mp4", pictures.write_mp4), (".gif", pictures.write_preview)):
         path = run.folder / "media" / f"{name}{suffix}"
         write(path, shots)
         answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
@@ -385,7 +386,8 @@ def doctor(options: Namespace) -> int:
     table = Table("what", "state", "to do")
     findings = examine()
     for finding in findings:
-        table.add_row(finding.what, f"[{'green' if finding.good else 'red'}]{finding.state}", finding.cure)
+        state = Text(finding.state, style="green" if finding.good else "red")
+        table.add_row(Text(finding.what), state, Text("" if finding.good else finding.cure))
     answers.print(table)
     return 0 if all(finding.good for finding in findings) else 1
 
@@ -401,7 +403,7 @@ def inspect(options: Namespace) -> None:
 
     table = Table("what", "value", show_header=False)
     for what, value in describe(Path(options.path)):
-        table.add_row(what, value)
+        table.add_row(Text(what), Text(value))
     answers.print(table)
 
 

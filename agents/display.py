@@ -80,7 +80,7 @@ class _Lines:
         self.shown = float("inf") if done >= total else now
         left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
         speed = f", {rate:,.3g} {self.unit}/s" if rate else ""
-        console.print(f"{self.title}: {done}/{total}{speed}{left}{', ' + note if note else ''}")
+        console.print(f"{self.title}: {done}/{total}{speed}{left}{', ' + note.strip() if note.strip() else ''}")
 
 
 def duration(seconds: float) -> str:

@@ -41,18 +41,14 @@ def examine() -> list[Finding]:
             findings.append(Finding(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
     absent = sorted({f"worldmodel[{extra}]" for name, extra in EXTRAS.items() if name not in present})
-    findings.append(
-        Finding("optional", True, ", ".join(present) or "none", f"pip install '{absent[0]}'" if absent else "")
-    )
+    there = f"{', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    findings.append(Finding("optional", True, there))
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    findings.append(
-        Finding("C++ compiler", True, compiler or "none", "" if compiler else "only nes-py's installation needs it")
-    )
+    findings.append(Finding("C++ compiler", True, compiler or "none (only the installation of nes-py needs one)"))
     findings.append(_device())
     findings += [_world(name, cure) for name, cure in WORLDS.items()]
     free = shutil.disk_usage(Path.cwd()).free
-    cure = "" if free > 2e9 else "200 CarRacing episodes need about 1 GB"
-    return [*findings, Finding("disk", free > 2e9, f"{size(free)} free", cure)]
+    return [*findings, Finding("disk", free > 2e9, f"{size(free)} free", "200 CarRacing episodes need about 1 GB")]
 
 
 def _device() -> Finding:

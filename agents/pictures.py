@@ -13,6 +13,7 @@ from worldmodel.checkpoints import atomic
 
 SCALE = 4
 """Frames of 64x64 are enlarged this many times."""
+PREVIEW_FRAMES = 40
 
 
 def enlarge(frames: np.ndarray, scale: int = SCALE) -> np.ndarray:
@@ -50,6 +51,11 @@ def write_gif(path: str | os.PathLike[str], film: np.ndarray, fps: int = 20) -> 
         reduced[0].save(
             aside, format="GIF", save_all=True, append_images=reduced[1:], duration=1000 // fps, loop=0, optimize=True
         )
+
+
+def write_preview(path: str | os.PathLike[str], film: np.ndarray) -> None:
+    """Write the beginning of a film as a GIF below 1 MB: every third frame, at half the size."""
+    write_gif(path, film[: 3 * PREVIEW_FRAMES : 3, ::2, ::2])
 
 
 def write_png(path: str | os.PathLike[str], content: bytes) -> None:

@@ -36,8 +36,6 @@ figcaption, .note { color: #555; font-size: .9rem; }
 """
 FILM_STEPS = 200
 """Steps of the films."""
-GIF_FRAMES = 40
-"""The GIF shows every third of the first steps at half the size: it stays below 1 MB."""
 
 
 def write_report(run: Run, settings: RunSettings) -> Path:
@@ -185,7 +183,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     if len(episode) >= 2:
         shots = film(world, episode)
         pictures.write_mp4(media / "dream-beside-reality.mp4", shots)
-        pictures.write_gif(media / "dream-beside-reality.gif", shots[: 3 * GIF_FRAMES : 3, ::2, ::2])
+        pictures.write_preview(media / "dream-beside-reality.gif", shots)
         parts.append(
             '<figure><video src="media/dream-beside-reality.mp4" controls loop muted autoplay></video><figcaption>Left: '
             "the game. Middle: its reconstruction. Right: the dream, which saw only the first frame and the steps "

@@ -269,7 +269,7 @@ def evolve_game(
         latest: list[Any] = [0, settings.generations, ""]
 
         def alive(done: int, total: int, note: str) -> None:
-            progress(latest[0], latest[1], f"{latest[2]} [{done}/{total} episodes]")
+            progress(latest[0], latest[1], f"{latest[2]} [{done}/{total} episodes]".strip())
 
         def generation(done: int, total: int, note: str) -> None:
             latest[:] = [done, total, note]
