@@ -7,7 +7,10 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 import rollouts
+from agents import LinearController
+from rollouts.controllers import Population
 from rollouts.dream import dream_along
+from rollouts.lockstep import live
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.starts import begin
@@ -120,17 +123,30 @@ def test_an_ended_dream_earns_nothing_more():
     assert not without.terminated.any()
 
 
-def test_burn_in_relives_the_real_episode(store):
+def test_dreams_end_one_by_one():
+    built = world()
+    with torch.no_grad():
+        built.memory.termination_head.bias.fill_(-1.5)
+    dreams = rollouts.dream(built, controllers(), STARTS, horizon=20, dreams=8, keep=("rewards",))
+    assert len(np.unique(dreams.lengths)) > 3
+    np.testing.assert_allclose(dreams.returns, dreams.rewards.sum(axis=2), rtol=1e-4)
+    for length, rewards in zip(dreams.lengths.flat, dreams.rewards.reshape(24, -1), strict=True):
+        assert (rewards[:length] != 0).all()
+        assert (rewards[length:] == 0).all()
+
+
+@pytest.mark.parametrize("burn_in", [0, 6, 100])
+def test_burn_in_relives_the_real_episode(store, burn_in):
     built = world()
     latents = store.latents(built.vae)
     rng = np.random.default_rng([0, 1])
-    state = begin(built, latents, 1, np.random.default_rng([0, 1]), burn_in=6)
+    state = begin(built, latents, 1, np.random.default_rng([0, 1]), burn_in)
     episode = latents.episode(int(rng.integers(4)))
     moment = int(rng.integers(len(episode.action)))
     mean = torch.from_numpy(episode.mean.astype(np.float32))
     action = torch.from_numpy(np.array(episode.action))
     assert state.latent[0].equal(mean[moment])
-    first = max(moment - 6, 0)
+    first = max(moment - burn_in, 0)
     expected = built.initial(1)
     for t in range(first, moment):
         expected = built.observe(expected, mean[t : t + 1], action[t : t + 1])
@@ -205,6 +221,14 @@ def test_played_is_the_life_of_an_agent():
     total = rollouts.played(toys.beacon, built).live(parameters.astype(np.float32), [77])[0].total
     agent = Agent(built, LinearController.sized(built).having(parameters[0]))
     assert float(rollouts.play(toys.beacon(), agent, 77).rewards.sum()) == pytest.approx(total, abs=1e-5)
+
+
+def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
+    built, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
+    family = Population(LinearController.sized(built), parameters)
+    together = live(built, family, [toys.beacon()], parameters, [1, 2, 3])
+    alone = [live(built, family, [toys.beacon()], parameters[i : i + 1], [i + 1])[0] for i in range(3)]
+    assert [life.total for life in together] == pytest.approx([life.total for life in alone], abs=1e-5)
 
 
 def test_patience_gives_up():
