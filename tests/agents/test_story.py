@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from agents.cli import main
+from agents.cli import PRESETS, build_parser, main
 from agents.story import Run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -171,6 +172,19 @@ def refused(capsys, *words: str) -> str:
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words).replace("\n", " ")
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_set_what_they_say(preset):
+    world, _, name = preset.partition(".")
+    words = ["run", {"any": "CartPole-v1"}.get(world, world), "--preset", name]
+    parsed = build_parser(words).parse_args(words).run
+    written = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
+    for key, value in written.items():
+        if isinstance(value, dict) and not key.endswith("_options"):
+            assert {part: parsed[key][part] for part in value} == value
+        else:
+            assert parsed[key] == value
 
 
 def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):

@@ -2,6 +2,7 @@
 
 import gymnasium
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from envs.mario import BUTTONS, SuperMarioBros
 
@@ -103,6 +104,11 @@ def test_sticky_actions_hold_the_last_buttons():
     assert x <= y
     env.close()
     free.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_registered_id_conforms():
+    check_env(gymnasium.make("envs:SuperMarioBros-v0", world=2, stage=1, disable_env_checker=True).unwrapped)
 
 
 def test_button_sets_have_the_sizes_of_gym_super_mario_bros():
