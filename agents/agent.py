@@ -2,19 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
-import torch
 
 from agents.controller import LinearController
-from rollouts.lockstep import check_actions
+from rollouts.lockstep import Together
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import fingerprint
 
 
@@ -63,30 +61,20 @@ class Agent:
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
         """Begin an episode: the function from a frame (64, 64, 3) to an action."""
-        check_actions(self.world, space)
-        world = self.world.eval()
-        state = world.initial(1)
+        mind = self.crowd(space, [rng])
+        mind.begin(0, 0)
+        return lambda frame: mind.act(frame[None], [0])[0]
 
-        @torch.no_grad()
-        def act(frame: np.ndarray) -> Any:
-            nonlocal state
-            latent = world.vae.encode(frames_to_float(torch.from_numpy(frame[None]))).loc
-            action = world.squash(self.controller(torch.cat((latent, state.hidden), dim=-1)))
-            if self.exploration:
-                action = self._explore(action, rng)
-            state = world.observe(state, latent, action)
-            return int(action.argmax()) if world.discrete else action[0].numpy()
-
-        return act
-
-    def _explore(self, action: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        if not self.world.discrete:
-            noise = torch.from_numpy(rng.normal(0, self.exploration, action.shape).astype(np.float32))
-            return (action + noise).clamp(-1, 1)
-        if rng.random() >= self.exploration:
-            return action
-        choice = torch.tensor([[int(rng.integers(self.world.actions))]])
-        return torch.zeros_like(action).scatter_(-1, choice, 1.0)
+    def crowd(
+        self,
+        space: gymnasium.Space[Any],
+        rngs: Sequence[np.random.Generator],
+        rows: Sequence[int] | None = None,
+        lanes: int = 1,
+    ) -> Together:
+        """Begin many episodes: `rollouts.lockstep` acts in them as one batch."""
+        parameters = self.controller.parameters.expand(len(rngs), -1)
+        return Together(self.world, self.controller, parameters, space, lanes, self.exploration, rngs, rows)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a world model folder with ``controller.safetensors`` beside it."""

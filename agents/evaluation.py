@@ -12,9 +12,10 @@ import numpy as np
 
 from agents.agent import Agent
 from rollouts import played, policies
-from rollouts.episode import Policy
-from rollouts.lockstep import EnvSpec
-from rollouts.workers import run_tasks, worker_env
+from rollouts.episode import TEST_SEEDS
+from rollouts.lockstep import EnvSpec, Group, Life, play_group
+from rollouts.policies import Policy
+from rollouts.workers import run_tasks
 from worldmodel.checkpoints import read_json, write_json
 from worldmodel.progress import Progress, silent
 
@@ -102,12 +103,15 @@ def evaluate(
     env_options: dict[str, Any] | None = None,
     max_steps: int | None = None,
     policy_name: str = "",
+    backend: str = "loky",
     progress: Progress = silent,
 ) -> Report:
     """Let an agent, or any policy, play ``episodes`` whole episodes with seeds ``seed, seed + 1, ...``.
 
-    Nothing is cut short, and no episode is left out. Evolution draws its seeds from another stream (beyond 2**24 with
-    overwhelming probability), so these episodes are new to the agent.
+    No episode is left out, and none is given up early. Seeds below 2**24 are for tests: no training of ours draws them.
+
+    Raises:
+        ValueError: an argument is out of range, or the agent does not fit the environment.
 
     Args:
         agent: an `Agent`, or a policy such as `rollouts.uniform`.
@@ -118,12 +122,13 @@ def evaluate(
         env_options: more arguments of `envs.make`.
         max_steps: cut episodes here (for environments that never end).
         policy_name: the name in the report.
+        backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(episodes done, episodes, note)``.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not 0 <= seed <= TEST_SEEDS - episodes:
+        raise ValueError(f"seed must be from 0 to {TEST_SEEDS - episodes}, so that no training has met it, got {seed}")
     began = time.monotonic()
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})
@@ -131,21 +136,20 @@ def evaluate(
         if agent.exploration:
             raise ValueError(f"an agent is evaluated without exploration, got exploration = {agent.exploration}")
         fitness = played(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
-                         controller=agent.controller, progress=progress)  # fmt: skip
+                         controller=agent.controller, backend=backend, progress=progress)  # fmt: skip
         lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
-        rows = [(life.total, life.length, life.info.get("flag_get")) for life in lives]
     else:
-        tasks = [(env, options, agent, number, max_steps) for number in seeds]
-        done: dict[int, tuple[float, int, bool | None]] = {}
-        for index, row in run_tasks(_play_policy, tasks, workers):
-            done[index] = row
+        tasks = [Group(env, options, agent, [number], 1, None, max_steps) for number in seeds]
+        done: dict[int, Life] = {}
+        for index, lived in run_tasks(play_group, tasks, workers, backend):
+            done[index] = lived[0]
             progress(len(done), episodes, "")
-        rows = [done[index] for index in range(episodes)]
-    totals, lengths, flags = zip(*rows, strict=True)
+        lives = [done[index] for index in range(episodes)]
+    flags = [life.info.get("flag_get") for life in lives]
     return Report(
         env=env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
-        returns=[float(total) for total in totals],
-        lengths=[int(length) for length in lengths],
+        returns=[life.total for life in lives],
+        lengths=[life.length for life in lives],
         seeds=seeds,
         policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.name_of(agent)),
         agent=policies.name_of(agent),
@@ -167,16 +171,3 @@ def hardware() -> str:
     import torch
 
     return f"{words}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else words
-
-
-def _play_policy(task: tuple[EnvSpec, dict[str, Any], Policy, int, int | None]) -> tuple[float, int, bool | None]:
-    """Play one episode of a plain policy in a worker, without keeping its frames."""
-    env, options, policy, seed, max_steps = task
-    game = worker_env(env, options)
-    act = policy(game.action_space, np.random.default_rng([seed, 2]))
-    frame, info = game.reset(seed=seed)
-    total, length, over = 0.0, 0, False
-    while not over and (max_steps is None or length < max_steps):
-        frame, reward, terminated, truncated, info = game.step(act(frame))
-        total, length, over = total + float(reward), length + 1, terminated or truncated
-    return total, length, info.get("flag_get")

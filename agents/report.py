@@ -22,7 +22,9 @@ from agents.display import bar, duration
 from agents.settings import RunSettings
 from agents.story import Run
 from rollouts.dream import decode, dream_along
-from rollouts.episode import Episode, play
+from rollouts.episode import Episode
+from rollouts.lockstep import play
+from rollouts.views import action_inputs
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import atomic
@@ -74,19 +76,14 @@ def film(
     start = min(32, len(episode) // 2) if start is None else start
     frames = torch.from_numpy(episode.frames)
     with torch.no_grad():
-        latents = torch.cat([world.vae.encode(frames_to_float(part)).loc for part in frames.split(256)])
-    dreamed, _ = dream_along(world, latents, action_inputs(world, episode.actions), start, 1, temperature, seed)
+        device = next(world.parameters()).device
+        latents = torch.cat([world.vae.encode(frames_to_float(part.to(device))).loc for part in frames.split(256)])
+    actions = torch.from_numpy(action_inputs(episode.actions, world.actions)).to(latents)
+    dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
     shown = episode.frames[start:]
     return pictures.side_by_side(
         *(pictures.enlarge(part) for part in (shown, decode(world, latents[start:]), decode(world, dreamed[0])))
     )
-
-
-def action_inputs(world: WorldModel, actions: np.ndarray) -> torch.Tensor:
-    """Stored actions as the memory's inputs: one-hot if discrete."""
-    if not world.discrete:
-        return torch.from_numpy(np.asarray(actions, np.float32))
-    return torch.nn.functional.one_hot(torch.from_numpy(np.asarray(actions)).long(), world.actions).float()
 
 
 def _scores(run: Run) -> str:
@@ -164,7 +161,8 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     frames = run.store().episode(0).frames
     shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
     with torch.no_grad():
-        rebuilt = decode(world, world.vae.encode(frames_to_float(shown)).loc)
+        device = next(world.parameters()).device
+        rebuilt = decode(world, world.vae.encode(frames_to_float(shown.to(device))).loc)
     pictures.write_png(media / "reconstructions.png", pictures.png(pictures.grid([shown.numpy(), rebuilt])))
     parts = [
         "<h2>Pictures</h2><figure>",

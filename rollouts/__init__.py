@@ -5,7 +5,8 @@ Start reading at `rollouts.collect` for real episodes, at `rollouts.dream` for d
 
 from rollouts.collect import collect, estimate
 from rollouts.dream import Dreams, dream
-from rollouts.episode import Episode, play
+from rollouts.episode import Episode
+from rollouts.lockstep import play
 from rollouts.policies import Policy, smooth_random, uniform
 from rollouts.returns import dreamed, played
 from rollouts.store import Store

@@ -4,26 +4,25 @@ Start reading at `collect`. Episodes are cut into blocks; a worker plays a block
 at all. What is there counts, whoever wrote it and when: the same call goes on where another one stopped.
 """
 
-import fcntl
+import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
-import numpy as np
 
 import envs
-from rollouts.episode import play
-from rollouts.lockstep import EnvSpec
+from rollouts.episode import training_seeds
+from rollouts.lockstep import CrowdPolicy, EnvSpec, live, mind_of, play
 from rollouts.policies import Policy, name_of
-from rollouts.store import FORMAT, Store, write_minari_index, write_shard
-from rollouts.workers import run_tasks, worker_env
-from worldmodel.checkpoints import read_json, write_json
+from rollouts.shards import FORMAT, shard_bytes
+from rollouts.store import Store, write_minari_index
+from rollouts.workers import check_backend, run_tasks, worker_env
+from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
 
 LARGEST_BLOCK = 10
@@ -40,7 +39,11 @@ class Block(NamedTuple):
     seed: int
     first: int
     episodes: int
+    block: int
+    """Episodes of a whole block: an agent's batch always has as many, so that nothing beside an episode changes it."""
     max_steps: int | None
+    sent: bool
+    """Whether the shard is sent back instead of written: a cluster's machines need not share a disk."""
 
 
 def collect(
@@ -53,12 +56,14 @@ def collect(
     max_steps: int | None = None,
     block: int | None = None,
     env_options: dict[str, Any] | None = None,
+    backend: str = "loky",
     progress: Progress = silent,
 ) -> Store:
     """Play ``episodes`` episodes and record them.
 
-    Episode i is a function of (seed, i) alone: neither the number of workers nor a kill in between changes it. More
-    episodes than before make the store grow.
+    Episode i is a function of (seed, i) alone: neither the number of workers nor a kill in between changes it (an agent
+    thinks in batches of ``block`` lives, and another block may change its last bits). More episodes than before make the
+    store grow.
 
     Args:
         env: an id for `envs.make`, or a picklable function that makes an environment with 64x64 frames.
@@ -68,8 +73,9 @@ def collect(
         workers: processes.
         out: the store's folder; None: a new temporary one.
         max_steps: cut episodes here; None: when the environment ends them.
-        block: episodes that a worker writes at once; what a kill can cost. None: up to 10.
+        block: episodes that a worker writes at once; what a kill can cost. None: up to 10, or what the store has.
         env_options: more arguments of `envs.make`.
+        backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(episodes done, episodes, note)``.
 
     Raises:
@@ -83,13 +89,11 @@ def collect(
         >>> len(store), store.discrete, store.actions
         (3, True, 2)
     """
-    checks = {"episodes": episodes, "workers": workers, "max_steps": max_steps, "block": block}
-    for name, value in checks.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    _check(episodes=episodes, workers=workers, max_steps=max_steps, block=block)
+    check_backend(backend, workers)
     if seed < 0:
         raise ValueError(f"seed must be zero or more, got {seed}")
-    options = dict(env_options or {})
+    options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
     folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
     space = _action_space(env, options)
     kind, size = envs.action_kind(space)
@@ -103,16 +107,19 @@ def collect(
         "seed": seed,
         "max_steps": max_steps,
     }
-    with _locked(folder):
-        _remember(folder, settings)
+    with locked(folder):
+        block = _remember(folder, settings, block, episodes)
         _set_damaged_aside(folder)
         blocks = [
-            Block(folder / "shards" / f"{first:06d}.h5", env, options, policy, seed, first, count, max_steps)
-            for first, count in _missing(Store(folder), episodes, block or min(LARGEST_BLOCK, max(1, episodes // 16)))
-        ]
+            Block(folder / "shards" / f"{first:06d}.h5", env, options, policy, seed, first, count, block, max_steps,
+                  sent=backend != "loky")
+            for first, count in _missing(Store(folder), episodes, block)
+        ]  # fmt: skip
         done = episodes - sum(task.episodes for task in blocks)
         progress(done, episodes, "")
-        for index, steps in run_tasks(play_block, blocks, workers):
+        for index, (steps, shard) in run_tasks(play_block, blocks, workers, backend):
+            if shard is not None:
+                write_bytes(blocks[index].path, shard)
             done += blocks[index].episodes
             progress(done, episodes, f"{steps / blocks[index].episodes:.0f} steps an episode")
         store = Store(folder)
@@ -120,20 +127,24 @@ def collect(
     return store
 
 
-def play_block(task: Block) -> int:
-    """Play a block in a worker; returns its steps."""
-    game = worker_env(task.env, task.options)
-    played = [
-        play(game, task.policy, episode_seed(task.seed, index), index, task.max_steps)
-        for index in range(task.first, task.first + task.episodes)
-    ]
-    write_shard(task.path, played)
-    return sum(map(len, played))
+def play_block(task: Block) -> tuple[int, bytes | None]:
+    """Play a block in a worker, and write it; returns its steps, and the shard if it is to be sent."""
+    indices = range(task.first, task.first + task.episodes)
+    seeds = [episode_seed(task.seed, index) for index in indices]
+    lanes = task.block if isinstance(task.policy, CrowdPolicy) else 1
+    games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
+    mind = mind_of(task.policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
+    lives = live(games, mind, seeds, max_steps=task.max_steps, record=True)
+    played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode]
+    shard = shard_bytes(played)
+    if not task.sent:
+        write_bytes(task.path, shard)
+    return sum(map(len, played)), shard if task.sent else None
 
 
 def episode_seed(seed: int, index: int) -> int:
-    """The environment seed of episode ``index``, below 2**31."""
-    return int(np.random.SeedSequence([seed, 5, index]).generate_state(1)[0]) >> 1
+    """The environment seed of episode ``index``."""
+    return training_seeds(seed, 5, index)[0]
 
 
 def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]:
@@ -148,20 +159,29 @@ def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]
         game.close()
 
 
-def _remember(folder: Path, settings: dict[str, Any]) -> None:
-    """Write what is collected, or compare with what was."""
+def _check(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _remember(folder: Path, settings: dict[str, Any], block: int | None, episodes: int) -> int:
+    """Write what is collected, or compare with what was; returns the episodes of a block."""
     path = folder / "metadata.json"
     if path.exists():
         before = read_json(path)
-        for name, value in settings.items():
+        wanted = settings | ({} if block is None else {"block": block})
+        for name, value in wanted.items():
             if before.get(name) != value:
                 raise ValueError(
                     f"{folder} holds rollouts with {name} = {before.get(name)!r}, asked for {value!r}: use another folder"
                 )
-        return
+        return int(before["block"])
     if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
-    write_json(path, settings)
+    block = block or min(LARGEST_BLOCK, max(1, episodes // 16))
+    write_json(path, settings | {"block": block})
+    return block
 
 
 def _set_damaged_aside(folder: Path) -> None:
@@ -177,30 +197,16 @@ def _set_damaged_aside(folder: Path) -> None:
 
 
 def _missing(store: Store, episodes: int, block: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, count) of at most ``block`` episodes that the store lacks."""
+    """Runs (first, count) of episodes that the store lacks; none reaches over a multiple of ``block``."""
     there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
     first = 0
     while first < episodes:
-        if first in there:
-            first += 1
-            continue
-        count = 1
-        while count < block and first + count < episodes and first + count not in there:
+        count = 0
+        while first + count < episodes and first + count not in there and (count == 0 or (first + count) % block):
             count += 1
-        yield first, count
-        first += count
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other collections out of a store while a block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is in use by another collection: wait for it, or use another folder") from None
-        yield
+        if count:
+            yield first, count
+        first += count or 1
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ class Estimate:
         """One line."""
         minutes = self.seconds / 60
         return (
-            f"at most {self.steps:,} steps, about {minutes:.1f} min and {self.bytes / 1e6:,.0f} MB "
+            f"up to {self.steps:,} steps, about {minutes:.1f} min and {self.bytes / 1e6:,.0f} MB "
             f"({self.free / 1e9:,.1f} GB free)"
         )
 
@@ -232,7 +238,7 @@ def estimate(
     max_steps: int | None = None,
     env_options: dict[str, Any] | None = None,
 ) -> Estimate:
-    """Measure a few steps, and tell what ``collect`` with these arguments will take at most.
+    """Measure a few steps, and tell what ``collect`` with these arguments will take if no episode ends early.
 
     An environment without a time limit of its own is counted with 1,000 steps an episode.
     """
@@ -245,9 +251,7 @@ def estimate(
     probe = play(game, policy, seed, max_steps=min(PROBE_STEPS, limit))
     seconds = (time.monotonic() - began) / len(probe)
     game.close()
-    with tempfile.TemporaryDirectory() as folder:
-        write_shard(Path(folder) / "probe.h5", [probe])
-        size = (Path(folder) / "probe.h5").stat().st_size / len(probe)
+    size = len(shard_bytes([probe])) / len(probe)
     existing = next(parent for parent in (Path(out).absolute(), *Path(out).absolute().parents) if parent.exists())
     place = os.statvfs(existing)
     steps = episodes * limit

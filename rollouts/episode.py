@@ -1,14 +1,18 @@
-"""One episode, and how it is played."""
+"""One episode, as it is recorded."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
-import gymnasium
 import numpy as np
 
-from rollouts.policies import Policy
+TEST_SEEDS = 2**24
+"""Environment seeds below this are for tests: no training draws them."""
 
-__all__ = ["Episode", "Policy", "play"]
+
+def training_seeds(*entropy: int, count: int = 1) -> list[int]:
+    """Environment seeds that follow from ``entropy``, from `TEST_SEEDS` to 2**31 (what every environment accepts)."""
+    words = np.random.SeedSequence(entropy).generate_state(count, np.uint64)
+    return [int(word % np.uint64(2**31 - TEST_SEEDS)) + TEST_SEEDS for word in words]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,10 @@ class Episode:
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
         return f"Episode({self.index}, steps={len(self)}, return={float(self.rewards.sum()):.1f}, {ending})"
 
+    def at(self, index: int) -> Self:
+        """The same episode with another place in a store."""
+        return replace(self, index=index)
+
     def first(self, steps: int) -> Self:
         """The episode's first ``steps`` steps."""
         if steps >= len(self):
@@ -62,38 +70,3 @@ class Episode:
             terminated=False,
             truncated=True,
         )
-
-
-def play(
-    env: gymnasium.Env[Any, Any], policy: Policy, seed: int, index: int = 0, max_steps: int | None = None
-) -> Episode:
-    """Play one episode; the same environment, policy and seed give the same episode.
-
-    Args:
-        env: with 64x64x3 byte frames (`envs.make`).
-        policy: see `rollouts.policies`.
-        seed: of the environment and, in a stream of its own, of the policy.
-        index: the episode's place in a store.
-        max_steps: cut here; None: when the environment says so.
-    """
-    act = policy(env.action_space, np.random.default_rng([seed, 2]))
-    frame, _ = env.reset(seed=seed)
-    frames, actions, rewards = [frame], [], []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = act(frame)
-        frame, reward, terminated, truncated, _ = env.step(action)
-        frames.append(frame)
-        actions.append(action)
-        rewards.append(reward)
-        truncated = truncated or (max_steps is not None and len(actions) >= max_steps and not terminated)
-    kind = np.int64 if isinstance(env.action_space, gymnasium.spaces.Discrete) else np.float32
-    return Episode(
-        np.stack(frames),
-        np.asarray(actions, dtype=kind),
-        np.asarray(rewards, dtype=np.float32),
-        bool(terminated),
-        bool(truncated),
-        seed,
-        index,
-    )

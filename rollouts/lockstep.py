@@ -1,11 +1,12 @@
-"""Many real lives in lockstep: one process steps its environments and thinks for all of them in one batch.
+"""Lives in lockstep: one process steps several environments and acts for all of them at once.
 
-Start reading at `live`. No frame leaves the process; only returns do. `rollouts.played` and `agents.evaluate` stand on it.
+Start reading at `live`, the one loop in which episodes are played. Collecting, `rollouts.played` and `agents.evaluate`
+stand on it; what differs between them is the `Mind` that acts.
 """
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Tensor
 
 import envs
 from rollouts.controllers import Controller
-from rollouts.workers import worker_env
+from rollouts.episode import Episode
+from rollouts.policies import Act, Policy
+from rollouts.workers import Shared, worker_env
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 
@@ -31,100 +34,87 @@ class Life(NamedTuple):
     """Its steps."""
     info: dict[str, Any]
     """What the environment said with the last step, numbers, strings and flags only."""
+    episode: Episode | None = None
+    """All that was seen and done, where it was asked for."""
 
 
-class Group(NamedTuple):
-    """A task for a worker: which lives to live, with what."""
+class Mind(Protocol):
+    """Acts for the lives that go on in some lanes; their states and their randomness live in it."""
 
-    world: str
-    """Folder of the world model."""
-    family: Controller
-    env: EnvSpec
-    options: dict[str, Any]
-    parameters: np.ndarray
-    """(lives, size) float32."""
-    seeds: list[int]
-    lanes: int
-    patience: int | None
-    max_steps: int | None
+    def begin(self, lane: int, life: int) -> None:
+        """Life number ``life`` begins in a lane; what was there before is forgotten."""
+        ...
+
+    def act(self, frames: np.ndarray, lanes: Sequence[int]) -> Sequence[Any]:
+        """An action for each of ``frames`` (n, 64, 64, 3), which are seen in ``lanes`` (n)."""
+        ...
 
 
-def play_group(task: Group) -> list[Life]:
-    """Live one task's lives in a worker; the world model and the environments stay for the next task."""
-    world = _world(task.world)
-    lanes = min(task.lanes, len(task.seeds))
-    games = [worker_env(task.env, task.options, slot) for slot in range(lanes)]
-    parameters = torch.from_numpy(task.parameters)
-    return live(world, task.family, games, parameters, task.seeds, task.patience, task.max_steps)
+@runtime_checkable
+class CrowdPolicy(Protocol):
+    """A policy that acts for many episodes faster than one by one (`agents.Agent`)."""
+
+    def crowd(
+        self,
+        space: gymnasium.Space[Any],
+        rngs: Sequence[np.random.Generator],
+        rows: Sequence[int] | None,
+        lanes: int,
+    ) -> Mind:
+        """A mind for one life for each generator; ``rows`` and ``lanes`` as in `Together`."""
+        ...
 
 
-@torch.no_grad()
 def live(
-    world: WorldModel,
-    family: Controller,
     games: Sequence[gymnasium.Env[Any, Any]],
-    parameters: Tensor,
+    mind: Mind,
     seeds: Sequence[int],
+    *,
     patience: int | None = None,
     max_steps: int | None = None,
+    record: bool = False,
 ) -> list[Life]:
     """Live ``len(seeds)`` episodes in ``games``, a free one taking the next episode.
 
-    The latent a controller sees is the posterior's mean.
-
     Args:
-        world: the world model.
-        family: how parameters act.
         games: environments with 64x64x3 frames; as many lives go on at once.
-        parameters: (lives, size): the controller of each life.
+        mind: acts.
         seeds: the environment seed of each life.
         patience: give up a life after this many steps without a reward above zero (training only); None: never.
         max_steps: cut lives here; None: when the environment says so.
+        record: whether to keep every frame and action (`Life.episode`).
     """
-    check_actions(world, games[0].action_space)
     lives: list[Life | None] = [None] * len(seeds)
     waiting = list(range(len(seeds)))[::-1]
-    lanes: list[_Lane] = []
-    for game in games:
-        if waiting:
-            lanes.append(_Lane(game, index := waiting.pop(), seeds[index]))
-    state = world.initial(max(len(lanes), 1)).memory
+    lanes = [_Lane(number, game, record) for number, game in enumerate(games[: len(seeds)])]
+    for lane in lanes:
+        lane.begin(mind, index := waiting.pop(), seeds[index])
     while lanes:
-        frames = torch.from_numpy(np.stack([lane.frame for lane in lanes]))
-        latent = world.vae.encode(frames_to_float(frames)).loc
-        features = torch.cat((latent, state.hidden[:, -1]), dim=-1)[:, None]
-        outputs = family.outputs(parameters[[lane.index for lane in lanes]], features)[:, 0]
-        action = world.squash(outputs)
-        commands = action.argmax(dim=-1).numpy() if world.discrete else action.numpy()
-        state = world.observe(world.initial(len(lanes))._replace(memory=state), latent, action).memory
-        kept = []
-        for row, lane in enumerate(lanes):
-            if not lane.step(commands[row], patience, max_steps):
-                kept.append(row)
-                continue
-            lives[lane.index] = lane.life()
-            if waiting:
-                lane.begin(index := waiting.pop(), seeds[index])
-                for part in state:
-                    part[row] = 0
-                kept.append(row)
-        if len(kept) < len(lanes):
-            lanes = [lanes[row] for row in kept]
-            state = type(state)(*(part[kept] for part in state))
+        actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
+        going = []
+        for lane, action in zip(lanes, actions, strict=True):
+            if lane.step(action, patience, max_steps):
+                lives[lane.life] = lane.ended()
+                if not waiting:
+                    continue
+                lane.begin(mind, index := waiting.pop(), seeds[index])
+            going.append(lane)
+        lanes = going
     return [life for life in lives if life is not None]
 
 
 class _Lane:
     """One environment and the life that goes on in it."""
 
-    def __init__(self, game: gymnasium.Env[Any, Any], index: int, seed: int) -> None:
-        self.game = game
-        self.begin(index, seed)
+    def __init__(self, number: int, game: gymnasium.Env[Any, Any], record: bool) -> None:
+        self.number, self.game, self.record = number, game, record
 
-    def begin(self, index: int, seed: int) -> None:
-        self.index, self.total, self.length, self.idle = index, 0.0, 0, 0
+    def begin(self, mind: Mind, life: int, seed: int) -> None:
+        self.life, self.seed, self.total, self.length, self.idle = life, seed, 0.0, 0, 0
         self.info: dict[str, Any] = {}
+        mind.begin(self.number, life)
         self.frame, _ = self.game.reset(seed=seed)
+        self.frames, self.actions, self.rewards = [self.frame], list[Any](), list[float]()
 
     def step(self, action: Any, patience: int | None, max_steps: int | None) -> bool:
         """Take a step; say whether the life is over."""
@@ -133,12 +123,161 @@ class _Lane:
         self.total += reward
         self.length += 1
         self.idle = 0 if reward > 0 else self.idle + 1
-        hopeless = patience is not None and self.idle >= patience
-        return bool(terminated or truncated or hopeless or (max_steps is not None and self.length >= max_steps))
+        cut = (patience is not None and self.idle >= patience) or (max_steps is not None and self.length >= max_steps)
+        self.terminated = bool(terminated)
+        self.truncated = bool(truncated) or (cut and not terminated)
+        if self.record:
+            self.frames.append(self.frame)
+            self.actions.append(action)
+            self.rewards.append(reward)
+        return self.terminated or self.truncated
 
-    def life(self) -> Life:
+    def ended(self) -> Life:
         plain = {key: value for key, value in self.info.items() if isinstance(value, bool | int | float | str)}
-        return Life(self.total, self.length, plain)
+        return Life(self.total, self.length, plain, self._episode() if self.record else None)
+
+    def _episode(self) -> Episode:
+        kind = np.int64 if isinstance(self.game.action_space, gymnasium.spaces.Discrete) else np.float32
+        frames, actions = np.stack(self.frames), np.asarray(self.actions, kind)
+        rewards = np.asarray(self.rewards, np.float32)
+        return Episode(frames, actions, rewards, self.terminated, self.truncated, self.seed)
+
+
+def play(
+    env: gymnasium.Env[Any, Any], policy: Policy, seed: int, index: int = 0, max_steps: int | None = None
+) -> Episode:
+    """Play one episode; the same environment, policy and seed give the same episode.
+
+    Args:
+        env: with 64x64x3 byte frames (`envs.make`).
+        policy: see `rollouts.policies`.
+        seed: of the environment and, in a stream of its own, of the policy.
+        index: the episode's place in a store.
+        max_steps: cut here; None: when the environment says so.
+    """
+    mind = mind_of(policy, env.action_space, [seed])
+    episode = live([env], mind, [seed], max_steps=max_steps, record=True)[0].episode
+    assert episode is not None
+    return episode.at(index)
+
+
+# Minds ----------------------------------------------------------------------------------------------------------------
+
+
+def mind_of(
+    policy: Policy,
+    space: gymnasium.Space[Any],
+    seeds: Sequence[int],
+    rows: Sequence[int] | None = None,
+    lanes: int = 1,
+) -> Mind:
+    """The mind of a policy in the episodes with these seeds; each has a random stream of its own.
+
+    Rows and lanes are for policies that think in batches (`Together`).
+    """
+    rngs = [np.random.default_rng([seed, 2]) for seed in seeds]
+    if isinstance(policy, CrowdPolicy):
+        return policy.crowd(space, rngs, rows, lanes)
+    return OneByOne(policy, space, rngs)
+
+
+class OneByOne:
+    """A plain policy, life by life."""
+
+    def __init__(self, policy: Policy, space: gymnasium.Space[Any], rngs: Sequence[np.random.Generator]) -> None:
+        self.policy, self.space, self.rngs = policy, space, rngs
+        self.acts: dict[int, Act] = {}
+
+    def begin(self, lane: int, life: int) -> None:
+        """A fresh function for the episode."""
+        self.acts[lane] = self.policy(self.space, self.rngs[life])
+
+    def act(self, frames: np.ndarray, lanes: Sequence[int]) -> Sequence[Any]:
+        """Ask one after the other."""
+        return [self.acts[lane](frame) for lane, frame in zip(lanes, frames, strict=True)]
+
+
+class Together:
+    """A world model and its controllers: all frames are encoded, remembered and answered as one batch.
+
+    The latent a controller sees is the posterior's mean.
+
+    Args:
+        world: the world model.
+        family: how parameters act.
+        parameters: (lives, size): the controller of each life.
+        space: of the environments' actions.
+        lanes: how many lives go on at once.
+        exploration: standard deviation of noise on Box actions, or the probability of a random choice.
+        rngs: a generator for each life; only exploration draws from them.
+        rows: where in the batch each life is computed. With rows the batch has all ``lanes`` at all times, so that a
+            life's numbers depend on nothing that happens beside it, to the last bit. None: only who lives is computed.
+
+    Raises:
+        ValueError: the world model was not made for these actions.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        family: Controller,
+        parameters: Tensor,
+        space: gymnasium.Space[Any],
+        lanes: int,
+        exploration: float = 0.0,
+        rngs: Sequence[np.random.Generator] = (),
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        check_actions(world, space)
+        self.world, self.family, self.parameters = world.eval(), family, parameters
+        self.exploration, self.rngs, self.rows = exploration, rngs, rows
+        self.device = next(world.parameters()).device
+        self.memory = world.initial(lanes).memory
+        self.frames = np.zeros((lanes, 64, 64, 3), np.uint8)
+        self.lives = [0] * lanes
+        """The life in each row of the batch."""
+        self.row: dict[int, int] = {}
+        """The row of each lane."""
+
+    @torch.no_grad()
+    def begin(self, lane: int, life: int) -> None:
+        """Forget what was remembered in this lane."""
+        row = self.row[lane] = lane if self.rows is None else self.rows[life]
+        self.lives[row] = life
+        for part in self.memory:
+            part[row] = 0
+
+    @torch.no_grad()
+    def act(self, frames: np.ndarray, lanes: Sequence[int]) -> Sequence[Any]:
+        """Encode, act, remember."""
+        world, rows = self.world, [self.row[lane] for lane in lanes]
+        computed = rows
+        if self.rows is not None:
+            self.frames[rows] = frames
+            frames, computed = self.frames, list(range(len(self.frames)))
+        place = {row: number for number, row in enumerate(computed)}
+        parameters = self.parameters[[self.lives[row] for row in computed]].to(self.device)
+        latent = world.vae.encode(frames_to_float(torch.from_numpy(frames).to(self.device))).loc
+        state = world.initial(len(computed))._replace(
+            memory=type(self.memory)(*(part[computed] for part in self.memory))
+        )
+        features = torch.cat((latent, state.hidden), dim=-1)[:, None]
+        action = world.squash(self.family.outputs(parameters, features)[:, 0])
+        if self.exploration:
+            for row in rows:
+                action[place[row]] = self._explore(action[place[row]], self.rngs[self.lives[row]])
+        for part, new in zip(self.memory, world.observe(state, latent, action).memory, strict=True):
+            part[computed] = new
+        commands = (action.argmax(dim=-1) if world.discrete else action).cpu().numpy()
+        return [commands[place[row]] for row in rows]
+
+    def _explore(self, action: Tensor, rng: np.random.Generator) -> Tensor:
+        if not self.world.discrete:
+            noise = torch.from_numpy(rng.normal(0, self.exploration, action.shape).astype(np.float32))
+            return (action + noise.to(action)).clamp(-1, 1)
+        if rng.random() >= self.exploration:
+            return action
+        return torch.zeros_like(action).index_fill_(0, torch.tensor(int(rng.integers(len(action)))), 1.0)
 
 
 def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
@@ -151,6 +290,45 @@ def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
         )
 
 
+# Tasks for workers ----------------------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """A task for a worker: lives in one environment."""
+
+    env: EnvSpec
+    options: dict[str, Any]
+    player: "Policy | Controllers"
+    seeds: list[int]
+    lanes: int
+    patience: int | None
+    max_steps: int | None
+
+
+class Controllers(NamedTuple):
+    """Who plays a group: a controller for each life, on one world model."""
+
+    world: Shared
+    """Folder of the world model."""
+    family: Controller
+    parameters: np.ndarray
+    """(lives, size) float32."""
+
+
+def play_group(task: Group) -> list[Life]:
+    """Live a group's lives in a worker; the world model and the environments stay for the next group."""
+    lanes = min(task.lanes, len(task.seeds))
+    games = [worker_env(task.env, task.options, slot) for slot in range(lanes)]
+    space, player = games[0].action_space, task.player
+    if isinstance(player, Controllers):
+        parameters = torch.from_numpy(player.parameters)
+        mind: Mind = Together(_world(player.world), player.family, parameters, space, lanes)
+    else:
+        mind = mind_of(player, space, task.seeds, lanes=lanes)
+    return live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps)
+
+
 @lru_cache(maxsize=2)
-def _world(folder: str) -> WorldModel:
-    return WorldModel.load(folder).eval()
+def _world(shared: Shared) -> WorldModel:
+    with shared.open() as folder:
+        return WorldModel.load(folder).eval()

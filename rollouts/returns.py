@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rollouts.controllers import Controller, Population, population_of
 from rollouts.dream import dream
-from rollouts.lockstep import EnvSpec, Group, Life, play_group
-from rollouts.workers import run_tasks
+from rollouts.episode import training_seeds
+from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
+from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
@@ -86,6 +87,7 @@ class played:
         max_steps: cut episodes here.
         env_options: more arguments of `envs.make`.
         controller: the family; None: linear.
+        backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(lives, total, note)``.
 
     Raises:
@@ -104,25 +106,27 @@ class played:
         max_steps: int | None = None,
         env_options: dict[str, Any] | None = None,
         controller: Controller | None = None,
+        backend: str = "loky",
         progress: Progress = silent,
     ) -> None:
-        checks = {"episodes": episodes, "workers": workers, "lanes": lanes}
+        check_backend(backend, workers)
+        checks = {"episodes": episodes, "lanes": lanes}
         for name, value in {**checks, "patience": patience, "max_steps": max_steps}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
+        self.backend = backend
         self.steps = 0
         """Environment steps (decisions) taken so far."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._saved = ""
+        self._shared: Shared | None = None
 
     def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
         """Returns of shape (P, episodes)."""
         population = np.atleast_2d(population)
-        seeds = [int(word) for word in np.random.SeedSequence([seed, 7]).generate_state(self.episodes)]
-        seeds = [word >> 1 for word in seeds]  # below 2**31: what every environment accepts
+        seeds = training_seeds(seed, 7, count=self.episodes)
         lives = self.live(np.repeat(population, self.episodes, axis=0), seeds * len(population))
         return np.array([life.total for life in lives]).reshape(len(population), self.episodes)
 
@@ -136,14 +140,12 @@ class played:
         parameters = checked.numpy()
         half = -(-len(seeds) // 2)
         chunk = min(LARGEST_TASK, max(-(-len(seeds) // TASKS), min(self.lanes, half)))
-        folder = self._weights()
+        shared = self._weights()
         tasks = [
             Group(
-                folder,
-                family,
                 self.env,
                 self.env_options,
-                parameters[at : at + chunk],
+                Controllers(shared, family, parameters[at : at + chunk]),
                 seeds[at : at + chunk],
                 self.lanes,
                 self.patience,
@@ -152,23 +154,23 @@ class played:
             for at in range(0, len(seeds), chunk)
         ]
         results: dict[int, list[Life]] = {}
-        for index, lived in run_tasks(play_group, tasks, self.workers):
+        for index, lived in run_tasks(play_group, tasks, self.workers, self.backend):
             results[index] = lived
             self.steps += sum(life.length for life in lived)
             self.progress(sum(map(len, results.values())), len(seeds), "")
         return [life for index in range(len(tasks)) for life in results[index]]
 
-    def _weights(self) -> str:
-        """A folder with the world model as it is now, for the workers; written again only when weights change."""
+    def _weights(self) -> Shared:
+        """The world model as it is now, where workers find it; written again only when weights change."""
         mark = fingerprint(self.world)
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
-            weakref.finalize(self, self._folder.cleanup)
-        path = Path(self._folder.name) / mark
-        if self._saved != mark:
+        if self._shared is None or self._shared.mark != mark:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
+                weakref.finalize(self, self._folder.cleanup)
+            path = Path(self._folder.name) / mark
             self.world.save(path)
-            self._saved = mark
-        return str(path)
+            self._shared = share(path, mark, self.backend)
+        return self._shared
 
     def __repr__(self) -> str:
         """The settings that matter."""

@@ -8,36 +8,28 @@
 Start reading at `Store`; `rollouts.collect` writes what it reads.
 """
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 from gymnasium import spaces
 
 from rollouts.episode import Episode
+from rollouts.shards import FORMAT, Reader, Shard, read_shard
+from rollouts.views import Frames, Latents, Sequences, Windows, encode
+from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.progress import Progress, silent
 
-CHUNK = 16
-"""Frames in a compressed chunk."""
-FORMAT = 1
 MINARI = "0.5.4"
 """The version whose layout the index follows (Minari compares this text with those that it supports)."""
-
-
-class Shard(NamedTuple):
-    """One file of whole episodes."""
-
-    path: Path
-    first: int
-    """The number of its first episode."""
-    lengths: tuple[int, ...]
-    """Steps of its episodes."""
 
 
 class Store:
@@ -71,6 +63,7 @@ class Store:
                 self.shards.append(read_shard(file))
             except ValueError as error:
                 self.damaged[file.name] = str(error)
+        self.reader = Reader()
         self._places = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
 
     def __repr__(self) -> str:
@@ -102,6 +95,14 @@ class Store:
         """Steps of all episodes together."""
         return sum(self.lengths)
 
+    @property
+    def identity(self) -> str:
+        """What the episodes are, in a few words: two stores with the same words hold the same episodes."""
+        about = {name: value for name, value in self.metadata.items() if name not in ("format", "block")}
+        about["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._places]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
+
     def __len__(self) -> int:
         """Episodes that can be read."""
         return len(self._places)
@@ -114,104 +115,27 @@ class Store:
 
     def episode(self, index: int) -> Episode:
         """Read one episode."""
-        shard, number = self.place(index)
-        try:
-            with h5py.File(shard.path, "r") as file:
-                return _read_episode(file[f"episode_{shard.first + number}"])
-        except (OSError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{shard.path} cannot be read: {error}") from None
+        return self.reader.episode(*self.place(index))
 
     def episodes(self) -> Iterator[Episode]:
         """Read all episodes, one after the other."""
         return (self.episode(index) for index in range(len(self)))
 
-    def frames(self) -> Any:
-        """Single frames, for training a VAE (`rollouts.views.Frames`)."""
-        from rollouts.views import Frames
-
+    def frames(self) -> Frames:
+        """Single frames, for training a VAE."""
         return Frames(self)
 
-    def latents(self, vae: Any, progress: Any = None) -> Any:
-        """The frames as ``vae`` sees them, encoded once and kept beside the shards (`rollouts.views.Latents`)."""
-        from rollouts.views import encode
-        from worldmodel.progress import silent
+    def windows(self, length: int = 32) -> Windows:
+        """Windows of frames, actions and rewards, for training end to end."""
+        return Windows(self, length)
 
-        return encode(self, vae, progress or silent)
+    def latents(self, vae: VAE, progress: Progress = silent) -> Latents:
+        """The frames as ``vae`` sees them, encoded once and kept beside the shards."""
+        return encode(self, vae, progress)
 
-    def sequences(self, vae: Any, length: int = 32, targets: str = "sample") -> Any:
-        """Windows of encoded steps, for training a memory (`rollouts.views.Sequences`)."""
-        from rollouts.views import Sequences
-
+    def sequences(self, vae: VAE, length: int = 32, targets: str = "sample") -> Sequences:
+        """Windows of encoded steps, for training a memory."""
         return Sequences(self.latents(vae), length, targets)
-
-
-def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
-    """Write whole episodes into a new file, or nothing.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; names the file.
-    """
-    # In memory first: HDF5 itself takes a full disk badly, and a block of episodes is small.
-    with h5py.File(path.name, "w", driver="core", backing_store=False, libver="latest", track_order=True) as file:
-        file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
-        file.attrs["lengths"] = np.array([len(episode) for episode in episodes], np.int64)
-        for episode in episodes:
-            _write_episode(file.create_group(f"episode_{episode.index}"), episode)
-        file.flush()
-        image = file.id.get_file_image()
-    with atomic(path) as aside:
-        aside.write_bytes(image)
-
-
-def _write_episode(group: h5py.Group, episode: Episode) -> None:
-    """One episode in Minari's layout."""
-    frames = episode.frames
-    chunk = (min(CHUNK, len(frames)), *frames.shape[1:])
-    group.create_dataset("observations", data=frames, chunks=chunk, compression="gzip", compression_opts=1)
-    group.create_dataset("actions", data=episode.actions)
-    group.create_dataset("rewards", data=episode.rewards)
-    last = np.arange(len(episode)) == len(episode) - 1
-    group.create_dataset("terminations", data=last & episode.terminated)
-    group.create_dataset("truncations", data=last & episode.truncated)
-    group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
-
-
-def _read_episode(group: h5py.Group) -> Episode:
-    return Episode(
-        group["observations"][:],
-        group["actions"][:],
-        group["rewards"][:],
-        bool(group["terminations"][:].any()),
-        bool(group["truncations"][:].any()),
-        int(group.attrs["seed"]),
-        int(group.attrs["id"]),
-    )
-
-
-def read_shard(path: Path) -> Shard:
-    """Look into a shard.
-
-    Raises:
-        ValueError: it is truncated or foreign.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            first, lengths = int(file.attrs["first"]), tuple(int(length) for length in file.attrs["lengths"])
-            names = {f"episode_{first + number}" for number in range(len(lengths))}
-            if file.attrs["format"] != FORMAT or set(file) != names or not names:
-                raise ValueError(f"{path} is not a shard of rollouts")
-            for number, length in enumerate(lengths):
-                group = file[f"episode_{first + number}"]
-                shape = group["observations"].shape
-                if (
-                    shape != (length + 1, 64, 64, 3)
-                    or len(group["actions"]) != length
-                    or len(group["rewards"]) != length
-                ):
-                    raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
-    except (OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
-    return Shard(path, first, lengths)
 
 
 def write_minari_index(store: Store, space: Any) -> None:

@@ -1,23 +1,27 @@
-"""How training sees a store: single frames, encoded episodes, windows of encoded steps.
+"""How training sees a store: single frames, windows of frames, encoded episodes, windows of encoded steps.
 
-All three follow `worldmodel.batches.Data` where training needs it, and hold little in memory however large the store is.
+They follow `worldmodel.batches.Data` where training needs it, and hold little in memory however large the store is.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import h5py
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rollouts.store import CHUNK, Shard, Store
+from rollouts.shards import CHUNK, FRAME, Shard
 from worldmodel import VAE
 from worldmodel.batches import SequenceBatch, frames_to_float
 from worldmodel.checkpoints import atomic, fingerprint
 from worldmodel.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rollouts.store import Store
 
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
@@ -34,7 +38,7 @@ class Frames:
         episodes: which of them; None: all.
     """
 
-    def __init__(self, store: Store, episodes: Sequence[int] | np.ndarray | None = None) -> None:
+    def __init__(self, store: "Store", episodes: Sequence[int] | np.ndarray | None = None) -> None:
         self.store = store
         self.chosen = np.arange(len(store)) if episodes is None else np.asarray(episodes)
         counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.chosen]
@@ -49,8 +53,8 @@ class Frames:
 
     @property
     def identity(self) -> str:
-        """Episodes and frames."""
-        return f"{len(self.chosen)} episodes, {len(self)} frames of {self.store.env}"
+        """Which episodes, of which store."""
+        return f"{_listed(self.chosen)} of {self.store.identity}"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out frames, by whole episodes."""
@@ -85,16 +89,84 @@ class Frames:
             return self._cache[chunk]
         shard, number = self.store.place(int(self._episode[chunk]))
         start = int(self._number[chunk]) * CHUNK
-        try:
-            with h5py.File(shard.path, "r") as file:
-                frames = file[f"episode_{shard.first + number}/observations"][start : start + CHUNK]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{shard.path} cannot be read: {error}") from None
+        frames = np.concatenate(self.store.reader.frames(shard, number, start, start + CHUNK))
         self._cache[chunk] = frames
         self._cached += frames.nbytes
         while self._cached > CACHE_BYTES:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return frames
+
+
+class WindowBatch(NamedTuple):
+    """Windows of what really happened: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
+
+    frames: UInt8[Tensor, "batch time_plus_1 64 64 3"]
+    action: Float[Tensor, "batch time actions"]
+    """The memory's action inputs, one-hot if discrete."""
+    reward: Float[Tensor, "batch time"]
+    terminated: Float[Tensor, "batch time"]
+    mask: Float[Tensor, "batch time"]
+    """One where a step happened, zero where the window was padded."""
+
+
+class Windows:
+    """Random windows of frames, read from the compressed shards as they are asked for.
+
+    Args:
+        store: the episodes.
+        length: steps of a window; shorter episodes are padded, and masked.
+        episodes: which of them; None: all that have a step.
+
+    Raises:
+        ValueError: the length is below 1.
+    """
+
+    def __init__(self, store: "Store", length: int = 32, episodes: Sequence[int] | np.ndarray | None = None) -> None:
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
+        self.store, self.length = store, length
+        everything = [index for index, steps in enumerate(store.lengths) if steps]
+        self.chosen = np.asarray(everything if episodes is None else episodes)
+        self._steps = np.array([store.lengths[index] for index in self.chosen])
+
+    @property
+    def identity(self) -> str:
+        """Which episodes, of which store, and the windows' length."""
+        return f"{_listed(self.chosen)} of {self.store.identity}, windows of {self.length} frames"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Training and held-out windows, by whole episodes."""
+        training, held_out = split_episodes(self.chosen, fraction, seed)
+        return type(self)(self.store, self.length, training), type(self)(self.store, self.length, held_out)
+
+    def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
+        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
+        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng))
+
+    def batches(self, size: int) -> Iterator[WindowBatch]:
+        """All steps once, in windows side by side, in a fixed random order."""
+        for _, picked in _tiles(self.chosen, self._steps, self.length, size):
+            yield self._windows(picked)
+
+    def _windows(self, windows: list[tuple[int, int]]) -> WindowBatch:
+        count, length, reader = len(windows), self.length, self.store.reader
+        frames = np.empty((count, length + 1, *FRAME), np.uint8)
+        action = np.zeros((count, length, self.store.actions), np.float32)
+        reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
+        for row, (index, start) in enumerate(windows):
+            shard, number = self.store.place(index)
+            course = reader.course(shard, number)
+            steps = min(length, len(course.actions) - start)
+            place = 0
+            for piece in reader.frames(shard, number, start, start + steps + 1):
+                frames[row, place : place + len(piece)] = piece
+                place += len(piece)
+            frames[row, place:] = 0
+            action[row, :steps] = action_inputs(course.actions[start : start + steps], self.store.actions)
+            reward[row, :steps] = course.rewards[start : start + steps]
+            terminated[row, steps - 1] = float(course.terminated and start + steps == len(course.actions))
+            mask[row, :steps] = 1.0
+        return WindowBatch(*(torch.from_numpy(part) for part in (frames, action, reward, terminated, mask)))
 
 
 class EncodedEpisode(NamedTuple):
@@ -120,7 +192,7 @@ class Latents:
         folder: where their encodings lie.
     """
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: "Store", folder: Path) -> None:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -158,7 +230,7 @@ class Latents:
 _KINDS = ("latents", "actions", "outcomes")
 
 
-def encode(store: Store, vae: VAE, progress: Progress = silent) -> Latents:
+def encode(store: "Store", vae: VAE, progress: Progress = silent) -> Latents:
     """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
 
     Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
@@ -189,7 +261,7 @@ def _whole(paths: dict[str, Path], size: int, shard: Shard) -> bool:
 
 
 @torch.no_grad()
-def _encode_shard(store: Store, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+def _encode_shard(store: "Store", shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
     latents, actions, outcomes = [], [], []
     first = next(index for index in range(len(store)) if store.place(index)[0] is shard)
     device = next(vae.parameters()).device
@@ -202,7 +274,7 @@ def _encode_shard(store: Store, shard: Shard, vae: VAE, paths: dict[str, Path]) 
             latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
         steps = len(episode)
         inputs = np.zeros((steps + 1, store.actions), np.float32)
-        inputs[:steps] = np.eye(store.actions, dtype=np.float32)[episode.actions] if store.discrete else episode.actions
+        inputs[:steps] = action_inputs(episode.actions, store.actions)
         outcome = np.zeros((steps + 1, 2), np.float32)
         outcome[:steps, 0] = episode.rewards
         outcome[steps - 1, 1] = float(episode.terminated)
@@ -244,9 +316,9 @@ class Sequences:
 
     @property
     def identity(self) -> str:
-        """Episodes, steps, windows, and the VAE that encoded them."""
-        steps = f"{len(self.chosen)} episodes, {int(self._steps.sum())} steps of {self.latents.store.env}"
-        return f"{steps}, encoded by {self.latents.folder.name}, windows of {self.length}, {self.targets} targets"
+        """Which episodes, of which store, windows, and the VAE that encoded them."""
+        which = f"{_listed(self.chosen)} of {self.latents.store.identity}"
+        return f"{which}, encoded by {self.latents.folder.name}, windows of {self.length}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out windows, by whole episodes."""
@@ -256,22 +328,11 @@ class Sequences:
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
         """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
-        rows = rng.choice(len(self.chosen), size=size, p=self._steps / self._steps.sum())
-        windows = [
-            (int(self.chosen[row]), int(rng.integers(max(self._steps[row] - self.length, 0) + 1))) for row in rows
-        ]
-        return self._windows(windows, rng)
+        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng), rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
         """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
-        windows = [
-            (int(index), start)
-            for index, steps in zip(self.chosen, self._steps, strict=True)
-            for start in range(0, int(steps), self.length)
-        ]
-        order = np.random.default_rng(0).permutation(len(windows))
-        for number in range(0, len(windows), size):
-            picked = [windows[place] for place in order[number : number + size]]
+        for number, picked in _tiles(self.chosen, self._steps, self.length, size):
             yield self._windows(picked, np.random.default_rng([1, number]))
 
     def _windows(self, windows: list[tuple[int, int]], rng: np.random.Generator) -> SequenceBatch:
@@ -295,6 +356,39 @@ class Sequences:
             z = mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)
         parts = (z[:, :-1], action, z[:, 1:], reward, terminated, mask)
         return SequenceBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+
+def action_inputs(actions: np.ndarray, size: int) -> np.ndarray:
+    """Stored actions as a memory's inputs (T, size) float32: one-hot if they are choices."""
+    return np.eye(size, dtype=np.float32)[actions] if actions.ndim == 1 else np.asarray(actions, np.float32)
+
+
+def _draw(
+    chosen: np.ndarray, steps: np.ndarray, length: int, size: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Random windows: (episode, first step), episodes as likely as they are long."""
+    rows = rng.choice(len(chosen), size=size, p=steps / steps.sum())
+    return [(int(chosen[row]), int(rng.integers(max(steps[row] - length, 0) + 1))) for row in rows]
+
+
+def _tiles(
+    chosen: np.ndarray, steps: np.ndarray, length: int, size: int
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Batches of windows side by side, (number of the first, windows), in a fixed random order."""
+    windows = [
+        (int(index), start)
+        for index, count in zip(chosen, steps, strict=True)
+        for start in range(0, int(count), length)
+    ]
+    order = np.random.default_rng(0).permutation(len(windows))
+    for number in range(0, len(windows), size):
+        yield number, [windows[place] for place in order[number : number + size]]
+
+
+def _listed(chosen: np.ndarray) -> str:
+    """Which episodes: all numbers, or a digest of them."""
+    digest = hashlib.sha256(np.asarray(chosen, np.int64).tobytes()).hexdigest()[:8]
+    return f"{len(chosen)} ({digest})"
 
 
 def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

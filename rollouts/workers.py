@@ -1,19 +1,24 @@
 """Work on several cores that does not hang: what a dead worker lost is done again.
 
 Start reading at `run_tasks`. Workers live on between calls, each with one torch thread, and keep their environments
-(`worker_env`): making new ones for every task leaks memory in some games.
+(`worker_env`): making new ones for every task leaks memory in some games. loky's workers are processes of this machine,
+Ray's may be anywhere.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium
@@ -39,25 +44,50 @@ class WorkerDied(RuntimeError):
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int = 1
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int = 1, backend: str = "loky"
 ) -> Iterator[tuple[int, Result]]:
     """Yield ``(index, function(tasks[index]))`` as results arrive.
 
     Args:
-        function: picklable; it runs in worker processes, or here if ``workers`` is 1.
+        function: picklable; it runs in worker processes, or here if ``workers`` is 1 and they are loky's.
         tasks: picklable.
         workers: processes.
+        backend: "loky": processes of this machine. "ray": tasks on the running Ray cluster, or on one that begins here;
+            "ray://HOST:PORT": on that cluster.
 
     Raises:
-        ValueError: ``workers`` is below 1; or the function raised one (bad input is not tried again), or an OSError.
+        ValueError: an argument is out of range; or the function raised one (bad input is not tried again), or an OSError.
         WorkerDied: the same work failed three times; with the last traceback, or the signal that killed the worker.
+    """
+    check_backend(backend, workers)
+    if backend != "loky":
+        from rollouts.ray_tasks import run_on_ray
+
+        yield from run_on_ray(function, tasks, workers, backend)
+    elif workers == 1:
+        with _one_thread():
+            yield from ((index, function(task)) for index, task in enumerate(tasks))
+    else:
+        yield from _run_on_loky(function, tasks, workers)
+
+
+def check_backend(backend: str, workers: int) -> None:
+    """Refuse a backend or a number of workers that cannot be.
+
+    Raises:
+        ValueError: names the argument; or Ray is not installed.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if workers == 1:
-        with _one_thread():
-            yield from ((index, function(task)) for index, task in enumerate(tasks))
-        return
+    if backend not in ("loky", "ray") and not backend.startswith("ray://"):
+        raise ValueError(f"backend must be 'loky', 'ray' or 'ray://HOST:PORT', got {backend!r}")
+    if backend != "loky" and importlib.util.find_spec("ray") is None:
+        raise ValueError("backend 'ray' needs Ray: pip install 'worldmodel[cluster]'")
+
+
+def _run_on_loky(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(tasks)))[::-1]
     deaths = [0] * len(tasks)
     running: dict[Future[Any], int] = {}
@@ -67,7 +97,7 @@ def run_tasks(
             try:
                 while waiting and len(running) < workers:
                     index = waiting[-1]
-                    running[_pool(workers).submit(_attempt, function, tasks[index])] = index
+                    running[_pool(workers).submit(attempt, function, tasks[index])] = index
                     waiting.pop()
             except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
                 lost.append((waiting.pop(), str(error)))
@@ -93,8 +123,8 @@ def run_tasks(
             _pool(workers).shutdown(wait=True, kill_workers=True)
 
 
-def _attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
-    """Run a task; a failure comes back as its traceback, bad input and a full disk as themselves."""
+def attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
+    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves."""
     try:
         return function(task), ""
     except (ValueError, OSError):
@@ -139,6 +169,40 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A folder of files that workers read: beside them, or in Ray's store of objects."""
+
+    mark: str
+    """Says what is in it: the same mark, the same files."""
+    path: Path | None = None
+    content: Any = field(default=None, compare=False)
+    """Ray's reference to the files' names and bytes; each machine fetches them once."""
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Path]:
+        """The folder, for as long as a block runs."""
+        if self.path is not None:
+            yield self.path
+            return
+        import ray
+
+        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
+            for name, content in ray.get(self.content).items():
+                (Path(folder) / name).write_bytes(content)
+            yield Path(folder)
+
+
+def share(folder: Path, mark: str, backend: str) -> Shared:
+    """Let the workers of a backend read a folder of small files."""
+    if backend == "loky":
+        return Shared(mark, folder)
+    from rollouts.ray_tasks import connect
+
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return Shared(mark, content=connect(backend).put(files))
 
 
 def _first_line(error: BaseException) -> str:

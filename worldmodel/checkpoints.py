@@ -1,6 +1,7 @@
 """Files that are whole or absent, and weights without pickle."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -38,6 +39,29 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes out of a folder while a block runs.
+
+    Raises:
+        ValueError: another process works in it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is in use by another process: wait for it, or use another folder") from None
+        yield
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic(path) as aside:
+        aside.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

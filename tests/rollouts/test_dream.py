@@ -10,7 +10,7 @@ import rollouts
 from agents import LinearController
 from rollouts.controllers import Population
 from rollouts.dream import dream_along
-from rollouts.lockstep import live
+from rollouts.lockstep import Together, live
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.starts import begin
@@ -225,9 +225,13 @@ def test_played_is_the_life_of_an_agent():
 
 def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
     built, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
-    family = Population(LinearController.sized(built), parameters)
-    together = live(built, family, [toys.beacon()], parameters, [1, 2, 3])
-    alone = [live(built, family, [toys.beacon()], parameters[i : i + 1], [i + 1])[0] for i in range(3)]
+    family, game = Population(LinearController.sized(built), parameters), toys.beacon()
+
+    def lived(which, seeds):
+        return live([game], Together(built, family, parameters[which], game.action_space, 1), seeds)
+
+    together = lived(slice(None), [1, 2, 3])
+    alone = [lived(slice(i, i + 1), [i + 1])[0] for i in range(3)]
     assert [life.total for life in together] == pytest.approx([life.total for life in alone], abs=1e-5)
 
 

@@ -1,0 +1,80 @@
+"""The same tasks on a Ray cluster: what a dead worker, or a dead machine, lost is done again.
+
+Start reading at `run_on_ray`; `rollouts.workers.run_tasks` calls it. The package must be installed on every machine of the
+cluster, in the same version.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError, WorkerCrashedError
+
+from rollouts.workers import DEATHS, THREADS, WorkerDied, attempt
+
+
+def connect(backend: str, workers: int | None = None) -> Any:
+    """Join the cluster that ``backend`` names, a running one of this machine, or begin one with ``workers`` cores.
+
+    Raises:
+        ValueError: there is no such cluster.
+    """
+    if ray.is_initialized():
+        return ray
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own future default; keeps it quiet
+    try:
+        if backend != "ray":
+            ray.init(address=backend, **options)
+        elif os.environ.get("RAY_ADDRESS"):
+            ray.init(**options)
+        else:
+            try:
+                ray.init(address="auto", **options)
+            except ConnectionError:
+                ray.init(num_cpus=workers or os.cpu_count(), include_dashboard=False, **options)
+    except ConnectionError as error:
+        raise ValueError(f"backend {backend!r}: there is no Ray cluster ({str(error).splitlines()[0]})") from None
+    return ray
+
+
+def run_on_ray(
+    function: Callable[[Any], Any], tasks: Sequence[Any], workers: int, backend: str
+) -> Iterator[tuple[int, Any]]:
+    """`rollouts.workers.run_tasks` on a Ray cluster, at most ``workers`` tasks at a time."""
+    connect(backend, workers)
+    remote = ray.remote(num_cpus=1, max_retries=DEATHS - 1, runtime_env={"env_vars": THREADS})(_remote_attempt)
+    waiting = list(range(len(tasks)))[::-1]
+    failures = [0] * len(tasks)
+    running: dict[Any, int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index = waiting.pop()
+                running[remote.remote(function, tasks[index])] = index
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            index = running.pop(done)
+            try:
+                result, failure = ray.get(done)
+            except WorkerCrashedError as error:
+                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{error}") from None
+            except RayTaskError as error:
+                raise error.cause from None  # bad input, or a full disk
+            if not failure:
+                yield index, result
+                continue
+            failures[index] += 1
+            if failures[index] >= DEATHS:
+                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{failure}")
+            waiting.append(index)
+    finally:
+        for left in running:
+            ray.cancel(left, force=True)
+
+
+def _remote_attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
+    import torch
+
+    torch.set_num_threads(1)
+    return attempt(function, task)
