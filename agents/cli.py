@@ -1,5 +1,6 @@
 """The command line: each subcommand is a thin layer over the public API, in the order of the story."""
 
+import shlex
 import signal
 import sys
 import warnings
@@ -43,10 +44,12 @@ class Common:
     Args:
         seed: of everything.
         workers: processes that play the game.
+        backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
     """
 
     seed: int = 1
     workers: int = 2
+    backend: str = "loky"
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -96,8 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        words = ["worldmodel", *(sys.argv[1:] if arguments is None else arguments)]
-        console.print(f"Stopped. What was finished is kept; to go on: {' '.join(words)}", markup=False)
+        command = shlex.join(["worldmodel", *words])
+        console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
         return 130
 
 
@@ -135,13 +138,17 @@ def _apply_preset(parser: "_Parser", name: str, words: list[str]) -> None:
     """Make the values of the preset asked for the defaults of ``worldmodel run``."""
     if name != "run" or not words or words[0] != "run":
         return
-    world = next((word for word in words[1:] if not word.startswith("-") and word in WORLDS), "any")
-    preset = "standard"
-    for at, word in enumerate(words):
-        if word == "--preset" and at + 1 < len(words):
-            preset = words[at + 1]
-        elif word.startswith("--preset="):
-            preset = word.partition("=")[2]
+    world, preset, rest = "", "standard", iter(words[1:])
+    for word in rest:
+        if not word.startswith("-"):
+            world = world or word
+            continue
+        option, equals, value = word.partition("=")
+        if not equals and option not in ("--help", "-h"):
+            value = next(rest, "")  # every option takes a value
+        if option == "--preset":
+            preset = value
+    world = world if world in WORLDS else "any"
     path = PRESETS / f"{world}.{preset}.yaml"
     if path.exists():
         for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
@@ -176,6 +183,7 @@ def build_run(parser: _Parser) -> None:
 def run(options: Namespace) -> None:
     """Tell the story."""
     from agents import story
+    from agents.run import Run
 
     parser = _Parser()
     parser.add_class_arguments(chapters.RunSettings)
@@ -190,7 +198,7 @@ def run(options: Namespace) -> None:
     folder = Path(options.out or f"runs/{slug}-{options.preset}")
     _known(settings.env, settings.env_options | settings.test_options)
     story.tell(settings, folder)
-    told = story.Run(folder)
+    told = Run(folder)
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
     for row in story.summary(told):
         table.add_row(*map(Text, row))
@@ -207,6 +215,9 @@ def build_collect(parser: _Parser) -> None:
     parser.add_argument("env", type=str, help="CarRacing, SuperMarioBros-1-1, or any Gymnasium id with pixels")
     parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/ENV)")
     parser.add_argument("--env_options", type=dict[str, Any], default={}, help="arguments of envs.make, as JSON")
+    parser.add_argument(
+        "--official", type=bool, default=False, help="play CarRacing itself; else its fast twin, of the same physics"
+    )
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_class_arguments(chapters.Collecting)
     parser.add_class_arguments(Common)
@@ -215,15 +226,18 @@ def build_collect(parser: _Parser) -> None:
 def collect(options: Namespace) -> None:
     """Collect."""
     from agents import story
+    from agents.run import Run
+    from rollouts.workers import check_backend
 
     settings = _settings(chapters.Collecting, options)
     env = WORLDS.get(options.env, options.env)
+    run = Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
+    env = env if options.official else story.FAST.get(env, env)
+    check_backend(options.backend, options.workers)
     _known(env, options.env_options)
-    if options.workers < 1:
-        raise ValueError(f"workers must be at least 1, got {options.workers}")
-    run = story.Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
+    common = (options.seed, options.workers, options.env_options, options.backend)
     with run.locked():
-        store = story.collect(run, env, settings, options.seed, options.workers, options.env_options)
+        store = story.collect(run, env, settings, *common)
     answers.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
     answers.print(f"Next: worldmodel train vae {run.folder}", markup=False)
 
@@ -241,8 +255,9 @@ def build_train_vae(parser: _Parser) -> None:
 def train_vae(options: Namespace) -> None:
     """Train the eye."""
     from agents import story
+    from agents.run import Run
 
-    run = story.Run(Path(options.run))
+    run = Run(Path(options.run))
     with run.locked():
         story.train_vae(run, _settings(chapters.Seeing, options), options.seed)
     answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
@@ -259,8 +274,9 @@ def build_train_memory(parser: _Parser) -> None:
 def train_memory(options: Namespace) -> None:
     """Train the memory."""
     from agents import story
+    from agents.run import Run
 
-    run = story.Run(Path(options.run))
+    run = Run(Path(options.run))
     with run.locked():
         story.train_memory(run, _settings(chapters.Remembering, options), options.seed)
     answers.print(f"World model in {run.world_folder}", markup=False)
@@ -283,8 +299,11 @@ def build_evolve(parser: _Parser) -> None:
 def evolve(options: Namespace) -> None:
     """Evolve."""
     from agents import story
+    from agents.run import Run
+    from rollouts.workers import check_backend
 
-    run = story.Run(Path(options.run))
+    run = Run(Path(options.run))
+    check_backend(options.backend, options.workers)
     kind, nested = (
         (chapters.GameEvolving, options.game) if options.where == "game" else (chapters.DreamEvolving, options.dream)
     )
@@ -294,7 +313,8 @@ def evolve(options: Namespace) -> None:
             story.evolve_dream(run, settings, options.seed)
         else:
             env, env_options = _game(run, options.env)
-            story.evolve_game(run, env, settings, options.seed, options.workers, env_options)
+            env = story.FAST.get(env, env)
+            story.evolve_game(run, env, settings, options.seed, options.workers, env_options, options.backend)
     answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
     answers.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
 
@@ -314,10 +334,11 @@ def build_dream(parser: _Parser) -> None:
 
 def dream(options: Namespace) -> None:
     """Dream."""
-    from agents import pictures, story
+    from agents import pictures
     from agents.report import film
+    from agents.run import Run
 
-    run = story.Run(Path(options.run))
+    run = Run(Path(options.run))
     world, store = run.world(), run.store()
     if not 0 <= options.episode < len(store):
         raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
@@ -342,16 +363,17 @@ def build_evaluate(parser: _Parser) -> None:
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_class_arguments(chapters.Testing)
     parser.add_argument("--workers", type=int, default=2, help="processes that play the game")
+    parser.add_argument("--backend", type=str, default="loky", help="where they are: loky, ray or ray://HOST:PORT")
 
 
 def evaluate(options: Namespace) -> None:
     """Evaluate."""
-    from agents import story
     from agents.agent import Agent
     from agents.display import bar
     from agents.evaluation import evaluate as test
+    from agents.run import Run
 
-    run = story.Run(Path(options.run))
+    run = Run(Path(options.run))
     settings = _settings(chapters.Testing, options)
     agent = Agent(run.world(), run.controller(options.where))
     env, env_options = _game(run, options.env, official=True)
@@ -365,6 +387,7 @@ def evaluate(options: Namespace) -> None:
             env_options=env_options,
             max_steps=settings.max_steps,
             policy_name=options.where,
+            backend=options.backend,
             progress=progress,
         )
     path = run.folder / "tests" / f"{options.where}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")

@@ -109,7 +109,7 @@ def describe(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
-    from agents.story import Run
+    from agents.run import Run
 
     run = Run(path)
     rows = [("run", str(path))]

@@ -4,6 +4,7 @@ Start reading at `evolve`. Evolution knows nothing of games or dreams; it sees a
 (`rollouts.played`, `rollouts.dreamed`, or one of your own).
 """
 
+import hashlib
 import inspect
 import json
 import math
@@ -48,7 +49,8 @@ def evolve(
     Args:
         controller: where to start: its parameters are the first mean.
         fitness: ``fitness(population (P, size), seed) -> returns``, of shape (P,) or (P, n); a function of the population
-            alone is called without a seed. More is better.
+            alone is called without a seed. More is better. Its ``steps``, where it has them, are logged; its ``identity``
+            tells evolutions in a folder apart.
         seed: of the search and of all episodes.
         generations: how many.
         population: members of a generation, at least 3.
@@ -72,6 +74,8 @@ def evolve(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not (sigma > 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma must be above zero, got {sigma}")
+    if target is not None and check is None:
+        raise ValueError(f"target needs a check that can reach it, got target = {target} and no check")
     start = controller.parameters.double().numpy()
     settings = {
         "size": controller.size,
@@ -80,26 +84,25 @@ def evolve(
         "seed": seed,
         "check": check is not None,
         "check_every": check_every,
-        "start": float(np.abs(start).sum()),
+        "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
+        "fitness": getattr(fitness, "identity", None),
+        "checked by": getattr(check, "identity", None),
     }
-    search = _Search(start, settings, None if out is None else Path(out))
+    search = _Search(start, json.loads(json.dumps(settings)), None if out is None else Path(out))
     while search.generation < generations and not search.reached(target):
         began = time.monotonic()
         members = search.ask()
-        returns = _call(fitness, members, _derived(seed, 0, search.generation), population)
+        returns, steps = _call(fitness, members, _derived(seed, 0, search.generation), population)
+        returns = returns.mean(axis=1)
         search.tell(members, returns)
         row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
         row |= {"mean": float(returns.mean()), "std": float(returns.std()), "max": float(returns.max())}
         last = search.generation == generations
         if check is not None and (last or search.generation % check_every == 0):
-            tested = _call(check, search.mean[None], _derived(seed, 1, search.generation), 1, reduce=False)
+            tested, check_steps = _call(check, search.mean[None], _derived(seed, 1, search.generation), 1)
             row |= {"check": float(tested.mean()), "check_std": float(tested.std()), "check_n": int(tested.size)}
-        for name in ("steps", "check_steps"):
-            source = fitness if name == "steps" else check
-            taken = getattr(source, "steps", None)
-            if taken is not None:
-                row[name] = int(taken) - search.counted.get(name, 0)
-                search.counted[name] = int(taken)
+            row |= {} if check_steps is None else {"check_steps": check_steps}
+        row |= {} if steps is None else {"steps": steps}
         row["seconds"] = round(time.monotonic() - began, 3)
         search.record(row, controller)
         note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
@@ -117,7 +120,6 @@ class _Search:
         self.settings, self.folder = settings, folder
         self.generation, self.best_check = 0, -math.inf
         self.rows: list[dict[str, Any]] = []
-        self.counted: dict[str, int] = {}
         self.best = start.copy()
         self.rng = np.random.default_rng()
         options = {
@@ -245,16 +247,18 @@ def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> No
 
 
 def _call(
-    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, count: int, reduce: bool = True
-) -> np.ndarray:
-    """Ask for returns and check them."""
+    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, count: int
+) -> tuple[np.ndarray, int | None]:
+    """Ask for returns (P, n), check them, and count the steps that were taken for them, where the fitness counts."""
+    before = getattr(fitness, "steps", None)
     takes_seed = len(inspect.signature(fitness).parameters) > 1
     returns = np.asarray(fitness(members, seed) if takes_seed else fitness(members), dtype=np.float64)
     if returns.ndim not in (1, 2) or len(returns) != count:
         raise ValueError(f"fitness must give returns of shape ({count},) or ({count}, n), got {returns.shape}")
     if not np.isfinite(returns).all():
         raise ValueError("fitness gave a return that is NaN or infinite")
-    return returns.mean(axis=1) if reduce and returns.ndim == 2 else returns
+    steps = None if before is None else int(fitness.steps) - int(before)  # type: ignore[attr-defined]
+    return returns.reshape(count, -1), steps
 
 
 def _derived(seed: int, stream: int, generation: int) -> int:

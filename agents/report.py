@@ -19,12 +19,11 @@ import envs
 from agents import pictures
 from agents.agent import Agent
 from agents.display import bar, duration
+from agents.run import Run
 from agents.settings import RunSettings
-from agents.story import Run
 from rollouts.dream import decode, dream_along
 from rollouts.episode import Episode
 from rollouts.lockstep import play
-from rollouts.views import action_inputs
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import atomic
@@ -78,8 +77,7 @@ def film(
     with torch.no_grad():
         device = next(world.parameters()).device
         latents = torch.cat([world.vae.encode(frames_to_float(part.to(device))).loc for part in frames.split(256)])
-    actions = torch.from_numpy(action_inputs(episode.actions, world.actions)).to(latents)
-    dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
+    dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = episode.frames[start:]
     return pictures.side_by_side(
         *(pictures.enlarge(part) for part in (shown, decode(world, latents[start:]), decode(world, dreamed[0])))
@@ -87,24 +85,25 @@ def film(
 
 
 def _scores(run: Run) -> str:
-    rows = []
-    for name, report in run.reports().items():
-        flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
-        cells = (report.mean, report.std, report.stderr)
-        numbers = "".join(f'<td class="number">{value:.1f}</td>' for value in cells)
-        rows.append(
-            f'<tr><td>{name}</td>{numbers}<td class="number">{report.n}</td><td class="number">{flag}</td></tr>'
-        )
-    if not rows:
-        return ""
     reports = run.reports()
-    first = next(iter(reports.values()))
+    if not reports:
+        return ""
+    rows = []
+    for name, report in reports.items():
+        flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
+        numbers = "".join(
+            f'<td class="number">{value}</td>'
+            for value in (*(f"{v:.1f}" for v in (report.mean, report.std, report.stderr)), report.n, flag)
+        )
+        where = f"{html.escape(report.env)}, seeds {report.seeds[0]} to {report.seeds[-1]}"
+        rows.append(f"<tr><td>{html.escape(name)}</td>{numbers}<td>{where}</td></tr>")
     plot = _image(pictures.histogram({name: report.returns for name, report in reports.items()}), "returns")
+    machines = sorted({report.hardware for report in reports.values()})
     return (
         "<h2>Scores</h2><table><tr><th>controller</th><th>mean</th><th>standard deviation</th><th>standard error</th>"
-        f"<th>episodes</th><th>flag</th></tr>{''.join(rows)}</table>"
-        f'<p class="note">Whole episodes of {html.escape(first.env)} with seeds {first.seeds[0]} to {first.seeds[-1]}, '
-        f"never used in training. {html.escape(first.hardware)}.</p>{plot}"
+        f"<th>episodes</th><th>flag</th><th>played</th></tr>{''.join(rows)}</table>"
+        '<p class="note">Whole episodes, with seeds that no training draws. '
+        f"{html.escape('; '.join(machines))}.</p>{plot}"
     )
 
 
@@ -167,13 +166,14 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     parts = [
         "<h2>Pictures</h2><figure>",
         _image((media / "reconstructions.png").read_bytes(), "reconstructions"),
-        "<figcaption>Above: frames of the game. Below: the same after the VAE's 32 numbers.</figcaption></figure>",
+        f"<figcaption>Above: frames of the game. Below: the same after the VAE's {world.latent} numbers.</figcaption></figure>",
     ]
     options = settings.env_options | settings.test_options
     env = envs.make(settings.env, **options)
     try:
         if best:
-            episode = play(env, Agent(world, run.controller(best)), settings.test.seed - 1, max_steps=FILM_STEPS)
+            after = settings.test.seed + settings.test.episodes  # a track that no test has
+            episode = play(env, Agent(world, run.controller(best)), after, max_steps=FILM_STEPS)
         else:
             episode = run.store().episode(0)
     finally:

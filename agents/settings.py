@@ -151,11 +151,12 @@ class RunSettings:
 
     Args:
         env: the environment whose scores are reported: an id for envs.make.
-        training_env: where episodes are collected and evolution plays; None: the same.
+        training_env: where episodes are collected and evolution plays; None: FastCarRacing for CarRacing, else the same.
         env_options: more arguments of envs.make, such as action_repeat.
         test_options: arguments of envs.make in the final test, over env_options.
         seed: of everything.
         workers: processes that play the game.
+        backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
         collect: real episodes.
         vae: the eye.
         memory: the memory.
@@ -170,6 +171,7 @@ class RunSettings:
     test_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     workers: int = 2
+    backend: str = "loky"
     collect: Collecting = field(default_factory=Collecting)
     vae: Seeing = field(default_factory=Seeing)
     memory: Remembering = field(default_factory=Remembering)

@@ -5,13 +5,10 @@ so the same call after a kill goes on where it stopped. The single commands tell
 """
 
 import contextlib
-import fcntl
-import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,105 +21,20 @@ from agents.controller import LinearController
 from agents.display import bar, console, duration
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
+from agents.report import write_report
+from agents.run import Run
 from agents.settings import Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, seeded
-from worldmodel.checkpoints import atomic, load_weights, read_json, write_json
+from worldmodel.checkpoints import atomic
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
-MAY_CHANGE = ("workers", "game.generations", "game.target")
+FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
+"""Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin; scores
+always come from the official game."""
+MAY_CHANGE = ("workers", "backend", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder and what lies where in it."""
-
-    folder: Path
-
-    @property
-    def rollouts_folder(self) -> Path:
-        """The store of real episodes."""
-        return self.folder / "rollouts"
-
-    @property
-    def world_folder(self) -> Path:
-        """The trained world model."""
-        return self.folder / "world"
-
-    def store(self) -> rollouts.Store:
-        """The real episodes."""
-        if not self.rollouts_folder.is_dir():
-            raise ValueError(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
-        return rollouts.Store(self.rollouts_folder)
-
-    def vae(self) -> VAE:
-        """The trained eye."""
-        path = self.folder / "vae" / "weights.safetensors"
-        if not path.exists():
-            raise ValueError(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
-        vae = VAE(**read_json(path.with_name("settings.json"))["model_settings"])
-        load_weights(vae, path)
-        return vae.eval()
-
-    def world(self) -> WorldModel:
-        """The trained world model."""
-        if not (self.world_folder / "config.json").exists():
-            raise ValueError(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
-        return WorldModel.load(self.world_folder).eval()
-
-    def controller(self, where: str) -> LinearController:
-        """The controller evolved in the "game" or in the "dream"."""
-        path = self.folder / f"evolve-{where}" / "controller.safetensors"
-        if not path.exists():
-            raise ValueError(
-                f"{self.folder} has no controller evolved in the {where} yet: worldmodel evolve {self.folder}"
-            )
-        return LinearController.load(path)
-
-    def reports(self) -> dict[str, Report]:
-        """The tests that were made, by name."""
-        return {path.stem: Report.load(path) for path in sorted((self.folder / "tests").glob("*.json"))}
-
-    def evolution_steps(self, where: str) -> int:
-        """Steps that evolution in the "game" or in the "dream" took, tests of its mean included."""
-        path = self.folder / f"evolve-{where}" / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        return sum(row.get("steps", 0) + row.get("check_steps", 0) for row in rows)
-
-    def timings(self) -> dict[str, float]:
-        """Seconds that each chapter took, over all sittings."""
-        path = self.folder / "timings.json"
-        return read_json(path) if path.exists() else {}
-
-    @contextlib.contextmanager
-    def chapter(self, name: str) -> Iterator[None]:
-        """Add a block's wall clock to ``timings.json``."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            timings = self.timings()
-            timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
-            write_json(self.folder / "timings.json", timings)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder while a block runs.
-
-        Raises:
-            ValueError: another process works in it.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{self.folder} is in use by another process: wait for it, or use another --out"
-                ) from None
-            yield
 
 
 def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Report]:
@@ -135,25 +47,30 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     run = Run(Path(folder))
     with run.locked():
         remember_settings(settings, run.folder / "config.yaml")
-        play_in = settings.training_env or settings.env
-        collect(run, play_in, settings.collect, settings.seed, settings.workers, settings.env_options)
+        play_in = settings.training_env or FAST.get(settings.env, settings.env)
+        common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
+        collect(run, play_in, settings.collect, *common)
         train_vae(run, settings.vae, settings.seed)
         train_memory(run, settings.memory, settings.seed)
         if settings.dream.generations:
             evolve_dream(run, settings.dream, settings.seed)
         if settings.game.generations:
-            evolve_game(run, play_in, settings.game, settings.seed, settings.workers, settings.env_options)
+            evolve_game(run, play_in, settings.game, *common)
         with run.chapter("test"):
             reports = test(run, settings)
-        from agents.report import write_report  # matplotlib and PyAV load here, not with every command
-
         with run.chapter("report"):
             write_report(run, settings)
     return reports
 
 
 def collect(
-    run: Run, env: str, settings: Collecting, seed: int, workers: int, env_options: dict[str, Any]
+    run: Run,
+    env: str,
+    settings: Collecting,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
 ) -> rollouts.Store:
     """Chapter 1: real episodes."""
     policy = POLICIES.get(settings.policy)
@@ -186,6 +103,7 @@ def collect(
             out=run.rollouts_folder,
             max_steps=settings.max_steps,
             env_options=env_options,
+            backend=backend,
             progress=progress,
         )
 
@@ -261,7 +179,13 @@ def evolve_dream(run: Run, settings: DreamEvolving, seed: int) -> LinearControll
 
 
 def evolve_game(
-    run: Run, env: str, settings: GameEvolving, seed: int, workers: int, env_options: dict[str, Any]
+    run: Run,
+    env: str,
+    settings: GameEvolving,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
 ) -> LinearController:
     """Chapter 5: evolution in the real game."""
     world = run.world()
@@ -276,7 +200,7 @@ def evolve_game(
             progress(done, total, note)
 
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
-        common |= {"max_steps": settings.max_steps, "progress": alive}
+        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive}
         return evolve(
             LinearController.sized(world),
             rollouts.played(env, world, settings.episodes, patience=settings.patience, **common),
@@ -312,6 +236,7 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
                 env_options=settings.env_options | settings.test_options,
                 max_steps=settings.test.max_steps,
                 policy_name=name,
+                backend=settings.backend,
                 progress=progress,
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agents.display import duration
 from agents.evaluation import Report
-from agents.story import Run
+from agents.run import Run
 from worldmodel.checkpoints import write_json
 
 ROOT = Path(__file__).parent.parent

@@ -112,7 +112,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Wake all dreams at real moments."""
         if isinstance(seed, list):
-            seed = None if seed[0] is None else int(seed[0])
+            raise ValueError(f"seed must be one number: the dreams draw from one source, got a list of {len(seed)}")
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
         self._ended[:] = False
@@ -198,16 +198,11 @@ class _Dream:
     @torch.no_grad()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Take a step in every dream: rewards, terminated, truncated."""
-        step, self._state = self.world.imagine(self.state, self._inputs(actions), self.temperature, self.generator)
+        inputs = self.world.action_inputs(actions)
+        step, self._state = self.world.imagine(self.state, inputs, self.temperature, self.generator)
         self.ages += 1
         terminated = step.terminated.cpu().numpy()
         return step.reward.double().cpu().numpy(), terminated, (self.ages >= self.horizon) & ~terminated
-
-    def _inputs(self, actions: np.ndarray) -> Tensor:
-        like = next(self.world.parameters())
-        if self.world.discrete:
-            return torch.eye(self.world.actions).to(like)[torch.from_numpy(actions.astype(np.int64))]
-        return torch.from_numpy(actions.astype(np.float32)).clamp(-1, 1).to(like)
 
     def observe(self) -> np.ndarray:
         """What is seen now."""

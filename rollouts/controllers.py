@@ -55,15 +55,15 @@ def linear_outputs(
 
 
 class Linear:
-    """The family of linear controllers, for parameters that come as a bare array."""
+    """The family of linear controllers, for parameters that come as a bare array (population, size)."""
 
-    def __init__(self, parameters: Float[Tensor, "size"]) -> None:
+    def __init__(self, parameters: Float[Tensor, "population size"]) -> None:
         self.parameters = parameters
 
     @property
     def size(self) -> int:
         """How many numbers describe one controller."""
-        return len(self.parameters)
+        return self.parameters.shape[-1]
 
     outputs = staticmethod(linear_outputs)
 
@@ -106,11 +106,11 @@ def population_of(
             raise ValueError(f"parameters must have shape (P, {family.size}), got {tuple(parameters.shape)}")
     else:
         parameters = torch.as_tensor(np.asarray(controllers))
-        family = Linear(parameters.reshape(-1)[:0])
         if parameters.ndim == 1:
             parameters = parameters[None]
         if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(inputs, actions)):
             raise ValueError(f"controllers must have shape (P, {size}), got {tuple(parameters.shape)}")
+        family = Linear(parameters[:1])
     if not torch.isfinite(parameters).all():
         raise ValueError("controllers must hold finite numbers, got NaN or infinity")
     return family, parameters.float()

@@ -21,7 +21,10 @@ KEEPABLE = ("latents", "actions", "rewards", "frames")
 
 
 class Dreams(NamedTuple):
-    """What P controllers dreamed, N dreams each; arrays not asked for are None. Times after a dream's end are zero."""
+    """What P controllers dreamed, N dreams each; arrays not asked for are None.
+
+    After a dream's end its latents, actions and rewards are zero, and its frames are what the VAE makes of zeros.
+    """
 
     returns: np.ndarray
     """(P, N) sums of the expected rewards."""

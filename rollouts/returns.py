@@ -3,6 +3,7 @@
 Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees.
 """
 
+import hashlib
 import tempfile
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rollouts.controllers import Controller, Population, population_of
 from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
+from rollouts.policies import name_of
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint
@@ -24,7 +26,8 @@ from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
 
 Fitness = Callable[[np.ndarray, int], np.ndarray]
-"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same episodes for everyone."""
+"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same starts for every controller.
+(In the game that is the same episode; in dreams what happens after the start is drawn for each controller anew.)"""
 
 TASKS, LARGEST_TASK = 8, 64
 """A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
@@ -58,6 +61,16 @@ class dreamed:
         self.settings = {"horizon": horizon, "dreams": dreams, "temperature": temperature, **options}
         self.steps = 0
         """Dream steps taken so far."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that returns depend on."""
+        starts = self.starts
+        if isinstance(starts, Tensor | np.ndarray):
+            where: Any = hashlib.sha256(np.asarray(starts).tobytes()).hexdigest()[:16]
+        else:
+            where = getattr(starts, "identity", len(starts))
+        return {**self.settings, "world": fingerprint(self.world), "starts": where}
 
     def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
         """Returns of shape (P, dreams)."""
@@ -122,6 +135,19 @@ class played:
         """Environment steps (decisions) taken so far."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that returns depend on."""
+        return {
+            "env": self.env if isinstance(self.env, str) else name_of(self.env),
+            "env_options": self.env_options,
+            "episodes": self.episodes,
+            "patience": self.patience,
+            "max_steps": self.max_steps,
+            "lanes": self.lanes,
+            "world": fingerprint(self.world),
+        }
 
     def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
         """Returns of shape (P, episodes)."""

@@ -196,6 +196,11 @@ class Latents:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
+    @property
+    def identity(self) -> str:
+        """Which store, encoded by which VAE."""
+        return f"{self.store.identity}, encoded by {self.folder.name}"
+
     def __len__(self) -> int:
         """Episodes."""
         return len(self.store)

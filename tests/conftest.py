@@ -2,6 +2,9 @@
 
 import jaxtyping
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run side by side, and small operations on two busy cores stall
 
 
 @pytest.fixture

@@ -38,6 +38,42 @@ def test_imports_point_down(path):
         assert not found & {"gymnasium", "cv2", "h5py"}
 
 
+def edges() -> dict[str, set[str]]:
+    """Which of our modules each one imports when it is loaded: not in functions, not for type checkers alone."""
+    modules = {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
+        for layer in LAYERS
+        for path in (ROOT / layer).rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        targets = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {target for target in names | {node.module} if target in modules}
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names if alias.name in modules}
+        found[name] = targets
+    return found
+
+
+def test_modules_do_not_import_each_other_in_circles():
+    graph = edges()
+    assert graph["rollouts.store"] >= {"rollouts.views", "rollouts.shards"}
+    seen: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' -> '.join((*path, name))}"
+        if name not in seen:
+            for target in graph[name]:
+                visit(target, (*path, name))
+            seen.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
 def test_import_of_worldmodel_is_light():
     code = "import sys, worldmodel; print([m for m in ('gymnasium', 'cv2', 'cma', 'matplotlib', 'h5py') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout

@@ -62,6 +62,35 @@ class Beacon(gymnasium.Env):
         return frame
 
 
+class Rewarding(gymnasium.Env):
+    """Black frames for 50 steps; step t earns ``rewards(seed, t)``."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, rewards) -> None:
+        self.rewards = rewards
+        self.observation_space, self.action_space = FRAMES, spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.now = seed, 0
+        return np.zeros((64, 64, 3), np.uint8), {}
+
+    def step(self, action):
+        self.now += 1
+        return np.zeros((64, 64, 3), np.uint8), float(self.rewards(self.seed, self.now)), False, self.now >= 50, {}
+
+
+def now_and_then() -> Rewarding:
+    """A reward with steps 4 and 8, and never again."""
+    return Rewarding(lambda seed, now: now in (4, 8))
+
+
+def seeded_reward() -> Rewarding:
+    """The first step earns the episode's seed."""
+    return Rewarding(lambda seed, now: seed if now == 1 else 0)
+
+
 def counter() -> Counter:
     return Counter()
 

@@ -12,6 +12,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
+class Loss(NamedTuple):
+    """What a model's ``loss`` returns: the number to minimise, and its parts for the log (plain scalars as tensors)."""
+
+    value: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+
+
 class SequenceBatch(NamedTuple):
     """A batch of transitions in time, aligned: ``action[:, t]`` leads from ``latent[:, t]`` to ``next_latent[:, t]``."""
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from worldmodel.batches import SequenceBatch
+from worldmodel.batches import Loss, SequenceBatch
 from worldmodel.density import FRMDN, RMDN, State
-from worldmodel.vae import Loss
 
 REWARD_BINS, REWARD_RANGE = 63, 8.0
 """Rewards are predicted as a categorical over symexp(linspace(-8, 8)): from -2980 to 2980, finest around zero.

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
@@ -108,6 +109,13 @@ class WorldModel(nn.Module):
             return outputs.tanh()
         return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
 
+    def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
+        """Actions of an environment as the memory's inputs: clipped to [-1, 1], or one-hot; on this model's device."""
+        like = next(self.parameters())
+        if self.discrete:
+            return torch.eye(self.actions).to(like)[torch.as_tensor(actions).long()]
+        return torch.as_tensor(actions).to(like).clamp(-1, 1)
+
     def observe(
         self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
     ) -> WorldState:
@@ -156,10 +164,11 @@ class WorldModel(nn.Module):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``vae.safetensors``, ``memory.safetensors`` and ``config.json`` into ``folder``."""
         folder = Path(folder)
+        (folder / "config.json").unlink(missing_ok=True)  # a folder with a config is whole: it comes back last
         write_tensors(folder / "vae.safetensors", self.vae.state_dict())
         write_tensors(folder / "memory.safetensors", self.memory.state_dict())
         config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.settings, "memory": self.memory.settings}
-        write_json(folder / "config.json", config)  # last: a folder with a config is whole
+        write_json(folder / "config.json", config)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "WorldModel":

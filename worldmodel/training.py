@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,27 +23,17 @@ from torch import Generator, Tensor, nn
 from worldmodel.batches import Data, to_device
 from worldmodel.checkpoints import atomic, write_json, write_tensors
 from worldmodel.progress import Progress, silent
-from worldmodel.vae import Loss
 
 SPIKE = 5.0
 """A gradient longer than this many times its running average is shortened to that."""
+SKIPS = 20
+"""So many gradients in a row may be NaN or infinite before all stops."""
 SAVE_SECONDS = 10.0
 """The state to resume from is saved at the first check after this long."""
 CHECK_BATCHES = 32
 """At most this many held-out batches are looked at in a check."""
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """What `fit` can train: an ``nn.Module`` with a loss."""
-
-    settings: Any
-
-    def loss(self, batch: Any, generator: Generator | None = None) -> Loss:
-        """The number to minimise."""
-        ...
 
 
 class TrainingDiverged(ValueError):
@@ -59,6 +49,7 @@ class _Progress:
     best_update: int = 0
     stale: int = 0
     norm: float = 0.0  # running average of the gradient's length
+    skipped: int = 0  # updates in a row whose gradient was not a number
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -134,10 +125,11 @@ def fit(
     }
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    record = _Record(None if out is None else Path(out), settings, tensorboard)
+    saved = record.load(device)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
-    record = _Record(None if out is None else Path(out), settings, tensorboard)
-    state, best = record.resume(model, optimizer, device)
+    state, best = record.resume(saved, model, optimizer)
     try:
         if state.finished:
             record.keep(best)  # a lost or damaged file of weights comes back
@@ -205,7 +197,15 @@ class _Loop:
                 f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
                 "A smaller lr, or data without NaN and extreme values, helps."
             )
-        if math.isfinite(norm):  # else this step is left out: one spike must not end a training
+        if not math.isfinite(norm):  # this step is left out: one spike must not end a training
+            state.skipped += 1
+            if state.skipped >= SKIPS:
+                raise TrainingDiverged(
+                    f"the gradient of {self.settings['model']} was not a number {SKIPS} times in a row, up to update "
+                    f"{update + 1}; the weights of update {state.best_update} are kept. A smaller lr helps."
+                )
+        else:
+            state.skipped = 0
             limit = SPIKE * state.norm if state.norm else norm
             if norm > limit:
                 for parameter in self.model.parameters():
@@ -256,25 +256,16 @@ class _Record:
 
     def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
         self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
-        self.saved, self.writer = time.monotonic(), None
-        if folder is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it is wanted
+        self.saved, self.tensorboard = time.monotonic(), tensorboard
+        self.writer: Any = None
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def resume(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-    ) -> tuple[_Progress, dict[str, Tensor]]:
-        """Where a training in this folder stands, loaded into ``model`` and ``optimizer``."""
-        fresh = _Progress(), copy.deepcopy(model.state_dict())
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The state of the training in this folder, if there is one, and if it is this one."""
         if self.folder is None:
-            return fresh
+            return None
         if not (path := self.folder / "resume.pt").exists():
             write_json(self.folder / "settings.json", self.settings)
-            return fresh
+            return None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -289,6 +280,14 @@ class _Record:
                     f"{self.folder} holds a training with {name} = {settings.get(name)!r}, asked for "
                     f"{self.settings[name]!r}: use another folder, or the same settings"
                 )
+        return saved
+
+    def resume(
+        self, saved: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[_Progress, dict[str, Tensor]]:
+        """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
+        if saved is None or self.folder is None:
+            return _Progress(), copy.deepcopy(model.state_dict())
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         state = _Progress(**saved["progress"])
@@ -310,12 +309,11 @@ class _Record:
             "settings": self.settings,
             "progress": asdict(state),
             "model": model.state_dict(),
-            "optimizer": {} if state.finished else optimizer.state_dict(),
+            "optimizer": optimizer.state_dict(),
             "best": best,
         }
         if state.finished:  # nothing goes on from here: the best weights are enough
-            content["model"] = best
-            content["optimizer"] = optimizer.state_dict() | {"state": {}}
+            content |= {"model": best, "optimizer": content["optimizer"] | {"state": {}}}
         with atomic(self.folder / "resume.pt") as aside:
             torch.save(content, aside)
         self.saved = time.monotonic()
@@ -332,7 +330,11 @@ class _Record:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self.writer is not None:
+        if self.tensorboard:
+            if self.writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it is wanted
+
+                self.writer = SummaryWriter(str(self.folder / "tensorboard"))
             for kind in ("train", "held_out"):
                 for name, value in row[kind].items():
                     self.writer.add_scalar(f"{kind}/{name}", value, row["update"])

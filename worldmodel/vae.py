@@ -3,24 +3,17 @@
 Start reading at `VAE.loss`. The architecture is that of World Models (appendix A.1): 4.35 million parameters at 32 latents.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from worldmodel.batches import frames_to_float
+from worldmodel.batches import Loss, frames_to_float
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
 """Bounds of the posterior's log standard deviation: a frame that never changes cannot drive it to infinity."""
-
-
-class Loss(NamedTuple):
-    """What a model's ``loss`` returns: the number to minimise, and its parts for the log (plain scalars as tensors)."""
-
-    value: Float[Tensor, ""]
-    parts: dict[str, Tensor]
 
 
 class VAE(nn.Module):

@@ -1,5 +1,6 @@
 """Controllers, agents, evaluation."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -85,6 +86,49 @@ def test_evaluate_reports_every_return(tmp_path):
     np.testing.assert_allclose(single, report.returns, atol=1e-5)
     report.save(tmp_path / "r.json")
     assert Report.load(tmp_path / "r.json") == report
+
+
+def test_a_plain_policy_plays_the_seeds_that_the_report_names():
+    report = evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=40, workers=2)
+    assert report.seeds == [40, 41, 42]
+    played = [rollouts.play(toys.beacon(), rollouts.uniform, seed) for seed in report.seeds]
+    np.testing.assert_allclose(report.returns, [float(episode.rewards.sum()) for episode in played], rtol=1e-6)
+    assert report.lengths == [len(episode) for episode in played]
+    with pytest.raises(ValueError, match="so that no training has met it"):
+        evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=2**24)
+
+
+def test_discrete_exploration_is_as_often_as_said():
+    built = world(discrete=True, actions=4)
+    calm, curious = (agent(built, exploration=share) for share in (0.0, 0.4))
+    space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
+    steady = calm(space, np.random.default_rng(0))(frame)
+    chosen = [curious(space, np.random.default_rng(seed))(frame) for seed in range(200)]
+    assert np.mean([choice != steady for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
+    assert set(chosen) == {0, 1, 2, 3}
+
+
+def test_box_exploration_has_the_spread_that_is_asked_for():
+    built, frame = world(), np.zeros((64, 64, 3), np.uint8)
+    space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    zero = LinearController.sized(built)
+    act, bold = (Agent(built, zero, spread)(space, np.random.default_rng(0)) for spread in (0.2, 9.0))
+    drawn = [act(frame)[0] for _ in range(300)]
+    assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
+    assert np.abs([bold(frame)[0] for _ in range(20)]).max() <= 1
+
+
+def test_smooth_random_actions_are_smooth_and_stay_inside():
+    act = rollouts.smooth_random(gymnasium.spaces.Box(-1, 1, (2,), np.float32), np.random.default_rng(0))
+    walk = np.array([act(None) for _ in range(5_000)])
+    steps = np.diff(walk, axis=0)
+    assert np.abs(walk).max() <= 1
+    assert steps.std() == pytest.approx(50**-0.5, rel=0.05)
+    assert np.histogram(walk, bins=4, range=(-1, 1))[0].min() > 1_500  # reflected, not stuck at the bounds
+    hold = rollouts.smooth_random(gymnasium.spaces.Discrete(5), np.random.default_rng(0))
+    choices = np.array([hold(None) for _ in range(5_000)])
+    assert (np.diff(choices) != 0).mean() == pytest.approx(0.8 / 8, rel=0.2)
+    assert set(choices) == set(range(5))
 
 
 def test_policies_are_evaluated_too():

@@ -137,6 +137,7 @@ def test_solves_the_beacon_by_playing(tmp_path):
         ({"generations": 0}, "generations must be at least 1"),
         ({"population": 2}, "population must be at least 3"),
         ({"sigma": 0.0}, "sigma must be above zero"),
+        ({"target": 5.0}, "target needs a check"),
         ({"fitness": lambda p: np.full(len(p), np.nan)}, "NaN or infinite"),
         ({"fitness": lambda p: np.zeros(3)}, r"fitness must give returns of shape \(8,\)"),
     ],
@@ -154,6 +155,28 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     (tmp_path / "state.npz").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=r"state.npz is not a whole evolution state"):
         evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
+
+
+def test_an_evolution_of_other_returns_is_refused(tmp_path):
+    class Counted:
+        def __init__(self, identity):
+            self.identity, self.steps = {"env": identity}, 0
+
+        def __call__(self, population, seed):
+            self.steps += len(population)
+            return sphere(population, seed)
+
+    game = Counted("game")
+    evolve(controller(), game, check=game, check_every=1, generations=2, population=4, out=tmp_path)
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 1)] * 2  # one fitness for both
+    with pytest.raises(
+        ValueError, match="holds an evolution with fitness = {'env': 'game'}, asked for {'env': 'dream'}"
+    ):
+        evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
+    with pytest.raises(ValueError, match="with start"):
+        evolve(controller().having(-controller().parameters + 1), game, check=game, check_every=1, generations=2,
+               population=4, out=tmp_path)  # fmt: skip
 
 
 def test_a_lost_controller_comes_back(tmp_path):

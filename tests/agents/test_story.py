@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from agents.cli import PRESETS, build_parser, main
-from agents.story import Run
+from agents.run import Run
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -81,7 +82,8 @@ def test_the_saved_configuration_tells_the_same_run(finished, capsys):
     )
 
 
-def test_single_chapters_go_on_from_a_run(finished):
+def test_single_chapters_go_on_from_a_run(finished, tmp_path):
+    finished = shutil.copytree(finished, tmp_path / "run")
     assert main(["evaluate", str(finished), "--episodes", "2", "--seed", "77"]) == 0
     assert main(["dream", str(finished), "--steps", "5", "--start", "2"]) == 0
     assert list((finished / "media").glob("dream-0-2-*.gif"))

@@ -163,6 +163,60 @@ def test_dreaming_along_starts_at_the_real_frame(store):
     assert latents[:, 0].equal(mean[5].expand(2, 3))
 
 
+def test_dreaming_along_wakes_up_with_what_was_before(store):
+    built = world(termination=False)
+    episode = store.latents(built.vae).episode(1)
+    mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
+    state = built.initial(1)
+    for t in range(3, 9):
+        state = built.observe(state, mean[t : t + 1], action[t : t + 1])
+    step, _ = built.imagine(state.seeing(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
+    latents, rewards = dream_along(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
+    torch.testing.assert_close(latents[0, 1], step.latent[0])
+    torch.testing.assert_close(rewards[0, 0], step.reward[0])
+
+
+def test_a_threshold_ends_dreams_without_chance():
+    built = world()
+    with torch.no_grad():
+        built.memory.termination_head.weight.zero_()
+        built.memory.termination_head.bias.fill_(0.0)  # a chance of one half at every step
+    never, at_once = (rollouts.dream(built, controllers(), STARTS, 9, 4, threshold=value) for value in (0.6, 0.4))
+    assert (never.lengths == 9).all()
+    assert not never.terminated.any()
+    assert (at_once.lengths == 1).all()
+    assert at_once.terminated.all()
+
+
+def test_a_dream_that_begins_anew_forgets_the_one_before():
+    built = world(termination=False)
+    env = envs.DreamVectorEnv(built, STARTS, num_envs=2, horizon=3, observation="latent", burn_in=0)
+    env.reset(seed=1)
+    for _ in range(4):
+        seen = env.step(np.ones((2, 2), np.float32))[0]
+    assert (seen[:, 3:] == 0).all()  # the hidden state of a life in which nothing happened yet
+    assert (env.step(np.ones((2, 2), np.float32))[0][:, 3:] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("discrete", "action", "means"), [(True, 1, [0.0, 1.0]), (False, np.array([7.0, -0.5]), [1.0, -0.5])]
+)
+def test_the_dream_environment_takes_the_action_that_is_meant(discrete, action, means):
+    built = world(discrete)
+    env = envs.DreamEnv(built, STARTS, observation="latent")
+    env.reset(seed=4)
+    before = env._dream.state
+    seen = env.step(action)[0]
+    hidden = built.observe(before, before.latent, torch.tensor([means])).hidden
+    np.testing.assert_allclose(seen[3:], hidden[0].detach(), atol=1e-6)
+
+
+def test_a_vector_environment_takes_one_seed():
+    env = envs.DreamVectorEnv(world(), STARTS, num_envs=2)
+    with pytest.raises(ValueError, match="seed must be one number"):
+        env.reset(seed=[1, 2])
+
+
 def test_low_temperature_dreams_differ_less():
     built = world(termination=False)
     spread = [
@@ -238,5 +292,32 @@ def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
 def test_patience_gives_up():
     lives = rollouts.played(toys.beacon, beacon_world(), patience=1).live(np.zeros((1, 9), np.float32), [1])
     assert lives[0].length == 1
+
+    rewarded = rollouts.played(toys.now_and_then, beacon_world(), patience=5)
+    assert rewarded.live(np.zeros((1, 9), np.float32), [1])[0].length == 4 + 4 + 5  # two rewards, then no more
+    short = rollouts.played(toys.beacon, beacon_world(), max_steps=2)
+    assert short.live(np.zeros((1, 9), np.float32), [1])[0].length == 2
+
+
+def test_every_controller_plays_the_same_episodes_and_every_seed_others():
+    fitness = rollouts.played(toys.seeded_reward, beacon_world(), episodes=3)
+    returns = fitness(controllers(4, 9), 5)
+    assert (returns == returns[0]).all()
+    assert len(set(returns[0])) == 3
+    assert not np.isin(fitness(controllers(1, 9), 6), returns).any()
+
+
+def test_identities_say_what_returns_depend_on():
+    built = beacon_world()
+    base = rollouts.played(toys.beacon, built).identity
+    assert rollouts.played(toys.beacon, built, workers=2).identity == base
+    for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
+        assert rollouts.played(toys.beacon, built, **change).identity != base
+    dreamed = rollouts.dreamed(built, STARTS).identity
+    assert rollouts.dreamed(built, STARTS + 1).identity != dreamed
+    assert rollouts.dreamed(built, STARTS, temperature=0.5).identity != dreamed
+
+
+def test_bad_patience_is_refused():
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         rollouts.played(toys.beacon, beacon_world(), patience=0)

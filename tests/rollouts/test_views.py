@@ -1,5 +1,7 @@
 """Views of a store: splits, passes, repeatability, flat memory."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,61 @@ def test_a_half_encoded_store_goes_on(store, vae):
     (folder / "000004.outcomes.npy").unlink()
     store.latents(vae)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_windows_show_what_happened(store):
+    batch = store.windows(8).batch(60, np.random.default_rng(0))
+    first = batch.frames[:, 0, 0, 0, 0]
+    assert set(first.tolist()) == set(range(13))  # every start of 20 steps that leaves room
+    for row in range(60):
+        begin = int(first[row])
+        assert batch.frames[row, :, 5, 7, 1].tolist() == list(range(begin, begin + 9))
+        np.testing.assert_allclose(batch.action[row, :, 0] * 100, np.arange(begin, begin + 8), atol=1e-5)
+        assert batch.reward[row].tolist() == list(range(begin + 1, begin + 9))
+        assert batch.terminated[row].tolist() == [0.0] * 7 + [float(begin + 8 == 20)]
+    assert bool((batch.mask == 1).all())
+
+
+def test_windows_of_short_episodes_are_padded(tmp_path):
+    short = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
+    batch = short.windows(4).batch(5, np.random.default_rng(0))
+    assert batch.mask.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 5
+    assert batch.frames[:, 2:].sum() == 0
+    assert batch.terminated.sum() == 5
+
+
+def test_a_pass_of_windows_sees_every_step_once_and_splits_are_apart(store):
+    windows = store.windows(8)
+    assert isinstance(windows, Data)
+    seen = [round(r) for b in windows.batches(4) for r in b.reward[b.mask > 0].tolist()]
+    assert sorted(seen) == sorted(list(range(1, 21)) * 6)
+    training, held_out = windows.split(0.3, 1)
+    assert sorted([*training.chosen, *held_out.chosen]) == list(range(6))
+    assert training.identity != held_out.identity
+
+
+def test_every_start_of_a_window_is_equally_likely(store, vae):
+    starts = store.sequences(vae, length=8).batch(4_000, np.random.default_rng(0)).action[:, 0, 0] * 100
+    counts = np.bincount(starts.round().int().numpy(), minlength=13)
+    assert len(counts) == 13
+    assert counts.min() > 0.7 * 4_000 / 13
+
+
+def test_encodings_older_than_their_shard_are_made_again(store, vae):
+    latents = store.latents(vae)
+    path = latents.folder / "000002.latents.npy"
+    before = path.read_bytes()
+    os.utime(path, (0, 0))
+    store.latents(vae)
+    assert path.stat().st_mtime > 1
+    assert path.read_bytes() == before
+
+
+def test_stores_with_other_episodes_have_other_identities(store, tmp_path):
+    same = rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=tmp_path / "same", block=3)
+    other = rollouts.collect(toys.counter, toys.marking, episodes=6, seed=4, out=tmp_path / "other")
+    assert same.identity == store.identity != other.identity
+    assert same.frames().identity == store.frames().identity != other.frames().identity
 
 
 def test_memory_stays_flat(store, monkeypatch):

@@ -48,6 +48,50 @@ def test_loss_is_the_mean_nll_and_the_heads():
     assert set(memory(reward=False, termination=False).loss(data).parts) == {"nll"}
 
 
+def test_heads_are_cross_entropies_by_hand():
+    model, data = memory(), batch()
+    data.terminated[:, -1] = 1.0
+    prediction, _ = model(data.latent, data.action)
+    parts = model.loss(data).parts
+    support = reward_support(data.reward)
+    total = 0.0
+    for logits, reward in zip(prediction.reward_logits.flatten(0, 1), data.reward.flatten(), strict=True):
+        logs = logits.detach().double().log_softmax(-1)
+        above = int((support < reward).sum())
+        share = float((reward - support[above - 1]) / (support[above] - support[above - 1]))
+        total -= float((1 - share) * logs[above - 1] + share * logs[above])
+    assert float(parts["reward"]) == pytest.approx(total / data.reward.numel(), rel=1e-5)
+    chance = prediction.termination_logit.detach().double().sigmoid()
+    wanted = -(data.terminated * chance.log() + (1 - data.terminated) * (1 - chance).log()).mean()
+    assert float(parts["termination"]) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_expected_reward_is_the_mean_of_the_bins():
+    reward = torch.tensor([-100.0, -0.1, 0.0, 6.7], dtype=torch.float64)
+    torch.testing.assert_close(Memory.expected_reward(two_hot(reward).log()), reward)
+
+
+def test_heads_learn_what_is_true():
+    """The reward is twice the first action, and every action above 0.8 ends the episode."""
+    with seeded(1):
+        model = Memory(RMDN(inputs=6, outputs=4, hidden=16, mixtures=1))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        for _ in range(400):
+            action, z = torch.rand(32, 4, 2), torch.randn(32, 5, 4)
+            data = SequenceBatch(z[:, :-1], action, z[:, 1:], 2 * action[..., 0], (action[..., 1] > 0.8).float(),
+                                 torch.ones(32, 4))  # fmt: skip
+            optimizer.zero_grad()
+            model.loss(data).value.backward()
+            optimizer.step()
+        action = torch.rand(64, 4, 2)
+    prediction, _ = model(torch.zeros(64, 4, 4), action)
+    assert float((model.expected_reward(prediction.reward_logits) - 2 * action[..., 0]).abs().mean()) < 0.2
+    ends, goes = (
+        prediction.termination_logit.sigmoid()[mask].mean() for mask in (action[..., 1] > 0.9, action[..., 1] < 0.7)
+    )
+    assert float(ends) > 0.7 > 0.2 > float(goes)
+
+
 @pytest.mark.parametrize("garbage", [0.0, 1e6, float("nan")])
 def test_padding_never_changes_loss_or_gradient(garbage):
     model, data = memory(), batch()
@@ -93,9 +137,13 @@ def test_imagine_draws_the_latent_that_was_not_seen():
     built = world()
     state = built.observe(built.initial(2), torch.zeros(2, 4), torch.zeros(2, 2))
     assert state.latent is None
-    step, after = built.imagine(state, torch.zeros(2, 2), generator=torch.Generator().manual_seed(0))
+    step, after = built.imagine(state, torch.zeros(2, 2), 0.7, torch.Generator().manual_seed(0))
     assert after.latent is not None
     assert after.latent.equal(step.latent)
+    generator = torch.Generator().manual_seed(0)
+    drawn = built.memory.density.distribution(state.hidden).sample((), 0.7, generator)
+    same, _ = built.imagine(state.seeing(drawn), torch.zeros(2, 2), 0.7, generator)
+    assert same.latent.equal(step.latent)
 
 
 @pytest.mark.parametrize("discrete", [False, True])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from worldmodel import TrainingDiverged, fit, seeded
-from worldmodel.vae import Loss
+from worldmodel.batches import Loss
 
 
 class Line(nn.Module):
@@ -16,9 +16,9 @@ class Line(nn.Module):
 
     settings = {"kind": "line"}
 
-    def __init__(self, poison=None):
+    def __init__(self, poison=None, spike=None, broken=()):
         super().__init__()
-        self.layer, self.poison, self.calls = nn.Linear(1, 1), poison, 0
+        self.layer, self.poison, self.spike, self.broken, self.calls = nn.Linear(1, 1), poison, spike, broken, 0
 
     def loss(self, batch, generator=None):
         self.calls += 1
@@ -26,20 +26,32 @@ class Line(nn.Module):
         value = (self.layer(x) - 3 * batch - 1).square().mean()
         if self.poison is not None and self.calls > self.poison:
             value = value * float("nan")
+        if self.calls == self.spike:
+            value = value * 1e8
+        if self.calls in self.broken:
+            value = value + (0 * self.layer.weight).square().sum().sqrt()  # zero, but its gradient is NaN
         return Loss(value, {"error": value.detach()})
 
 
 class Numbers:
+    """Training data are drawn, held-out data are passed over; neither may be used as the other."""
+
     identity = "numbers"
 
+    def __init__(self, part="all", held_out_at=1.0):
+        self.part, self.held_out_at = part, held_out_at
+
     def split(self, fraction, seed):
-        return self, self
+        assert self.part == "all"
+        return Numbers("training", self.held_out_at), Numbers("held out", self.held_out_at)
 
     def batch(self, size, rng):
+        assert self.part == "training"
         return torch.from_numpy(rng.normal(size=(size, 1)).astype(np.float32))
 
     def batches(self, size):
-        yield torch.linspace(-1, 1, size)[:, None]
+        assert self.part == "held out"
+        yield torch.linspace(-self.held_out_at, self.held_out_at, size)[:, None]
 
 
 class Stop(Exception):
@@ -94,6 +106,46 @@ def test_nan_stops_and_keeps_the_best_weights(tmp_path):
         fit(model, Numbers(), **SETTINGS, out=tmp_path)
     assert torch.isfinite(model.layer.weight).all()
     assert (tmp_path / "weights.safetensors").exists()
+
+
+class Drifting(Line):
+    """The same loss in training; held out, the best slope is 1, which training only passes through."""
+
+    def loss(self, batch, generator=None):
+        if self.training:
+            return super().loss(batch, generator)
+        value = (self.layer.weight - 1).square().sum()
+        return Loss(value, {"error": value.detach()})
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path):
+    with seeded(0):
+        model = fit(Drifting(), Numbers(), **SETTINGS | {"check_every": 5}, out=tmp_path)
+    rows = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert min(rows) < 0.1 < rows[-1]
+    assert float((model.layer.weight.detach() - 1).square()) == pytest.approx(min(rows), rel=1e-4)
+
+
+def test_one_spike_does_not_spoil_a_training():
+    model = fit(line(spike=60), Numbers(), **SETTINGS | {"updates": 400})
+    assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
+
+
+def test_steps_whose_gradient_is_not_a_number_are_left_out():
+    model = fit(line(broken=(5, 6, 90)), Numbers(), **SETTINGS | {"updates": 400})
+    assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
+    with pytest.raises(TrainingDiverged, match="the gradient of Line was not a number 20 times in a row"):
+        fit(line(broken=range(50, 10_000)), Numbers(), **SETTINGS)
+
+
+def test_a_refused_training_leaves_the_model_and_the_folder_as_they_were(tmp_path):
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    model = line().eval()
+    with pytest.raises(ValueError, match="holds a training with seed"):
+        fit(model, Numbers(), **SETTINGS | {"seed": 4, "tensorboard": True}, out=tmp_path)
+    assert not model.training
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_patience_stops_early(tmp_path):

@@ -1,0 +1,96 @@
+"""A run folder: what lies where in it, and how long each chapter of its story took."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import rollouts
+from agents.controller import LinearController
+from agents.evaluation import Report
+from worldmodel import VAE, WorldModel
+from worldmodel.checkpoints import load_weights, locked, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what lies where in it."""
+
+    folder: Path
+
+    @property
+    def rollouts_folder(self) -> Path:
+        """The store of real episodes."""
+        return self.folder / "rollouts"
+
+    @property
+    def world_folder(self) -> Path:
+        """The trained world model."""
+        return self.folder / "world"
+
+    def store(self) -> rollouts.Store:
+        """The real episodes."""
+        if not self.rollouts_folder.is_dir():
+            raise ValueError(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
+        return rollouts.Store(self.rollouts_folder)
+
+    def vae(self) -> VAE:
+        """The trained eye."""
+        path = self.folder / "vae" / "weights.safetensors"
+        if not path.exists():
+            raise ValueError(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
+        vae = VAE(**read_json(path.with_name("settings.json"))["model_settings"])
+        load_weights(vae, path)
+        return vae.eval()
+
+    def world(self) -> WorldModel:
+        """The trained world model."""
+        if not (self.world_folder / "config.json").exists():
+            raise ValueError(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
+        return WorldModel.load(self.world_folder).eval()
+
+    def controller(self, where: str) -> LinearController:
+        """The controller evolved in the "game" or in the "dream"."""
+        path = self.folder / f"evolve-{where}" / "controller.safetensors"
+        if not path.exists():
+            raise ValueError(
+                f"{self.folder} has no controller evolved in the {where} yet: "
+                f"worldmodel evolve {self.folder} --where {where}"
+            )
+        return LinearController.load(path)
+
+    def reports(self) -> dict[str, Report]:
+        """The tests that were made, by name."""
+        return {path.stem: Report.load(path) for path in sorted((self.folder / "tests").glob("*.json"))}
+
+    def evolution_steps(self, where: str) -> int:
+        """Steps that evolution in the "game" or in the "dream" took, tests of its mean included."""
+        path = self.folder / f"evolve-{where}" / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return sum(row.get("steps", 0) + row.get("check_steps", 0) for row in rows)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds that each chapter took, over all sittings."""
+        path = self.folder / "timings.json"
+        return read_json(path) if path.exists() else {}
+
+    @contextlib.contextmanager
+    def chapter(self, name: str) -> Iterator[None]:
+        """Add a block's wall clock to ``timings.json``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            timings = self.timings()
+            timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
+            write_json(self.folder / "timings.json", timings)
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes out of the folder while a block runs.
+
+        Raises:
+            ValueError: another process works in it.
+        """
+        return locked(self.folder)
