@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -42,6 +43,19 @@ BUSY = frozenset((0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07))
 """Player states in which the game plays by itself: pipes, vines, entering an area, black screens."""
 LONGEST_PAUSE = 2_000
 """Frames after which a scene that should have ended is taken for a broken emulator."""
+
+
+class Snapshot(NamedTuple):
+    """A moment of the game, with all that follows from it."""
+
+    machine: Any
+    """The whole machine: bytes with nes-py 8, an object of its own with nes-py 9."""
+    pressed: int
+    x: int
+    clock: int
+    over: bool
+    random: Any
+    """The state of ``np_random``, from which sticky actions are drawn."""
 
 
 class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
@@ -95,14 +109,14 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         self._x = self._clock = 0
         self._over = True
         self._start(world, stage)
-        self._machine.backup()
+        self._begun = self._machine.save()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin the stage; its first idle frames come from the seed."""
         super().reset(seed=seed)
-        self._machine.restore()
+        self._machine.load(self._begun)
         for _ in range(int(self.np_random.integers(self.noops + 1))):
             self._machine.frame(0)
         self._pressed, self._over = 0, False
@@ -128,6 +142,24 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
             self._skip_pauses()
         self._over = terminated or truncated
         return self._machine.picture(), total, terminated, truncated, self.info()
+
+    def save_state(self) -> Snapshot:
+        """Remember this moment. Any number of snapshots may exist; they outlive resets, and this environment."""
+        random = self.np_random.bit_generator.state
+        return Snapshot(self._machine.save(), self._pressed, self._x, self._clock, self._over, random)
+
+    def load_state(self, snapshot: Snapshot) -> tuple[np.ndarray, dict[str, Any]]:
+        """Go to a moment that this environment, or another one of the same emulator, remembered.
+
+        What follows is what followed then: the same actions lead to the same frames, sticky actions included.
+
+        Returns:
+            The picture and the info of that moment, as `reset` gives them.
+        """
+        self._machine.load(snapshot.machine)
+        _, self._pressed, self._x, self._clock, self._over, random = snapshot
+        self.np_random.bit_generator.state = random
+        return self._machine.picture(), self.info()
 
     def render(self) -> np.ndarray | None:
         """The screen, (240, 256, 3)."""
@@ -244,8 +276,9 @@ class Machine:
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
         screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(library.Screen(self._handle)))
         # 32-bit pixels, little endian: blue, green, red, nothing
-        self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)[..., 2::-1]
+        self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)
         library.Reset(self._handle)
+        self._parts, self._sprites = _state_of(library, self._handle)
 
     def frame(self, pressed: int) -> None:
         """One sixtieth of a second with these buttons pressed."""
@@ -254,19 +287,38 @@ class Machine:
 
     def picture(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
-        return np.ascontiguousarray(self._screen)
+        picture: np.ndarray = cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB)
+        return picture
 
-    def backup(self) -> None:
-        """Remember the whole machine."""
-        self._library.Backup(self._handle)
+    def save(self) -> bytes:
+        """The whole machine between two frames."""
+        self._check()
+        count = (self._sprites[1] - self._sprites[0]) & 0xFF
+        return b"".join((bytes((count,)), *self._parts))
 
-    def restore(self) -> None:
-        """Go back to what `backup` remembered."""
-        self._library.Restore(self._handle)
+    def load(self, content: bytes) -> None:
+        """Go back to what `save` gave.
+
+        Raises:
+            ValueError: it is of another emulator.
+        """
+        self._check()
+        if not isinstance(content, bytes) or len(content) != 1 + sum(part.nbytes for part in self._parts):
+            raise ValueError("snapshot must be of the same emulator (nes-py 8), got another one")
+        place = 1
+        for part in self._parts:
+            part[:] = content[place : place + part.nbytes]
+            place += part.nbytes
+        self._sprites[1] = self._sprites[0] + content[0]
+
+    def _check(self) -> None:
+        if self._handle is None:
+            raise ValueError("the environment is closed: it has no moment to remember, or to go to")
 
     def close(self) -> None:
         """Give the machine's memory back; once."""
         if self._handle is not None:
+            self._parts.clear()
             self._library.Close(self._handle)
             self._handle = None
 
@@ -292,13 +344,26 @@ class NativeMachine:
         """A copy of the screen, (240, 256, 3)."""
         return np.array(self._screen, np.uint8)
 
-    def backup(self) -> None:
-        """Remember the whole machine."""
-        self._emulator.backup()
+    def save(self) -> Any:
+        """The whole machine between two frames."""
+        self._check()
+        return self._emulator.dump_state()
 
-    def restore(self) -> None:
-        """Go back to what `backup` remembered."""
-        self._emulator.restore()
+    def load(self, content: Any) -> None:
+        """Go back to what `save` gave.
+
+        Raises:
+            ValueError: it is of another emulator.
+        """
+        self._check()
+        try:
+            self._emulator.load_state(content)
+        except TypeError:
+            raise ValueError("snapshot must be of the same emulator (nes-py 9), got another one") from None
+
+    def _check(self) -> None:
+        if self._emulator is None:
+            raise ValueError("the environment is closed: it has no moment to remember, or to go to")
 
     def close(self) -> None:
         """Give the machine's memory back; once."""
@@ -313,6 +378,61 @@ def start_machine() -> Machine | NativeMachine:
     return NativeMachine() if any(_folder("nes_py").glob("_native*")) else Machine()
 
 
+# Snapshots of nes-py 8 ------------------------------------------------------------------------------------------------
+#
+# Its library keeps one backup only, inside the emulator. The emulator is one C++ object; in the order of their declaration:
+#
+#     cartridge, controllers (3 bytes each), main bus {ram, extended ram: vectors; mapper; callbacks},
+#     picture bus {ram: vector; 4 name tables; palette: vector; mapper}, cpu {16 bytes},
+#     picture unit {callback; sprite memory, sprites of the line: vectors; plain numbers; screen}, and a backup of all these
+#
+# A vector is three pointers: begin, end, end of storage. Sizes say which vector is which, so that no offset is written down
+# here; a library that is laid out in another way is refused.
+
+_WORD = ctypes.sizeof(ctypes.c_void_p)
+_RAM, _PALETTE, _SPRITES, _CPU, _SCREEN = 0x800, 0x20, 0x100, 16, 240 * 256 * 4
+
+
+def _state_of(library: ctypes.CDLL, handle: int) -> tuple[list[memoryview], Any]:
+    """The parts of the emulator that change from frame to frame, and the three pointers of the line's sprites.
+
+    Raises:
+        ValueError: this nes-py keeps its state in another way.
+    """
+    screen, ram = library.Screen(handle), library.Memory(handle)
+    words = (ctypes.c_uint64 * ((screen - handle) // _WORD)).from_address(handle)
+
+    def vector(size: int, after: int) -> int:
+        """Which word a vector of ``size`` bytes begins with."""
+        for word in range(after, len(words) - 2):
+            begin, end, limit = words[word : word + 3]
+            if begin and end - begin == size and limit >= end:
+                return word
+        raise ValueError(f"this nes-py keeps no vector of {size} bytes where 8.2.1 does: pip install nes-py==8.2.1")
+
+    main = vector(_RAM, 0)
+    pictures = vector(_RAM, main + 3)
+    palette = vector(_PALETTE, pictures + 3)
+    sprites = vector(_SPRITES, palette + 3)
+    line = sprites + 3  # the sprites of the line: room for eight, some of it used
+    cpu = palette + 3 + 1
+    if words[main] != ram or words[line + 2] - words[line] != 8 or not _CPU < (sprites - cpu) * _WORD <= _CPU + 64:
+        raise ValueError("this nes-py is laid out in another way than 8.2.1: pip install nes-py==8.2.1")
+    plain = handle + (line + 3) * _WORD
+    places = [
+        (library.Controller(handle, 0) - 1, 6),
+        (words[main], _RAM),
+        (words[pictures], _RAM),
+        (words[palette], _PALETTE),
+        (handle + cpu * _WORD, _CPU),
+        (words[sprites], _SPRITES),
+        (words[line], 8),
+        (plain, screen + _SCREEN - plain),
+    ]
+    parts = [memoryview((ctypes.c_uint8 * size).from_address(place)).cast("B") for place, size in places]
+    return parts, (ctypes.c_uint64 * 3).from_address(handle + line * _WORD)
+
+
 class _Signature(NamedTuple):
     result: Any
     arguments: list[Any]
@@ -324,7 +444,7 @@ _FUNCTIONS = {
     "Controller": _Signature(_POINTER, [_POINTER, ctypes.c_uint]),
     "Screen": _Signature(_POINTER, [_POINTER]),
     "Memory": _Signature(_POINTER, [_POINTER]),
-    **{name: _Signature(None, [_POINTER]) for name in ("Reset", "Step", "Backup", "Restore", "Close")},
+    **{name: _Signature(None, [_POINTER]) for name in ("Reset", "Step", "Close")},
 }
 
 

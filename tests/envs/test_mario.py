@@ -1,10 +1,11 @@
 """Super Mario Bros on the real cartridge: how episodes begin and end."""
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.mario import BUTTONS, SuperMarioBros
+from envs.mario import BUSY, BUTTONS, SuperMarioBros
 
 RIGHT = 1
 JUMP = 2
@@ -89,6 +90,132 @@ def test_seeds_differ_in_idle_frames_only():
     times = {seed: env.reset(seed=seed)[0].tobytes() for seed in range(6)}
     assert len(set(times.values())) > 1
     assert env.reset(seed=3)[0].tobytes() == times[3]
+    env.close()
+
+
+def played(env, count=60, seed=5):
+    """All that happens under random buttons: pictures, rewards, ends, infos, memory."""
+    rng, history = np.random.default_rng(seed), []
+    for _ in range(count):
+        frame, *rest = env.step(int(rng.integers(env.action_space.n)))
+        history.append((frame.tobytes(), *rest, bytes(env._ram)))
+        if rest[1] or rest[2]:
+            break
+    return history
+
+
+def test_a_snapshot_is_the_whole_machine():
+    env = SuperMarioBros(buttons="complex", noops=0, sticky=0.25)
+    env.reset(seed=1)
+    played(env, 20, seed=0)
+    first = env.save_state()
+    lived = played(env)
+    second = env.save_state()
+    on = played(env, seed=6)
+    env.reset(seed=9)
+    shown, info = env.load_state(first)
+    assert np.array_equal(shown, env.render())
+    assert info == env.info()
+    assert played(env) == lived
+    env.load_state(second)  # several at once, in any order
+    assert played(env, seed=6) == on
+    env.load_state(first)
+    assert played(env) == lived
+    env.close()
+
+
+def test_a_snapshot_outlives_its_environment_and_fits_into_another():
+    env = SuperMarioBros(noops=0)
+    env.reset(seed=1)
+    played(env, 10, seed=0)
+    moment = env.save_state()
+    lived = played(env)
+    env.close()
+    with pytest.raises(ValueError, match="the environment is closed"):
+        env.load_state(moment)
+    other = SuperMarioBros(4, 2, noops=0)
+    other.reset(seed=3)
+    played(other, 10, seed=2)
+    other.load_state(moment)
+    assert other.info()["world"] == 1
+    assert played(other) == lived
+    with pytest.raises(ValueError, match="snapshot must be of the same emulator"):
+        other.load_state(moment._replace(machine=b"short"))
+    other.close()
+
+
+def test_a_finished_episode_stays_finished_in_its_snapshot(game):
+    game.reset(seed=0)
+    begun = game.save_state()
+    while not game._over:
+        game.step(RIGHT)
+    ended = game.save_state()
+    game.load_state(begun)
+    game.step(RIGHT)
+    game.load_state(ended)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        game.step(RIGHT)
+
+
+def fly(env, x):
+    """To a place of the stage, high up; and stand still in the air there."""
+    ram = env._ram
+    while env.x < x:
+        ram[0xCE], ram[0xB5], ram[0x9F] = 40, 1, 0
+        env.step(RIGHT)
+    ram[0x57] = 0
+
+
+def test_falling_into_a_pit_is_a_death(game):
+    game.reset(seed=0)
+    fly(game, 1112)  # the first pit of 1-1
+    for _ in range(60):
+        game._ram[0x57] = 0
+        _, reward, terminated, truncated, info = game.step(0)
+        if terminated or truncated:
+            break
+    assert (terminated, truncated, info["flag_get"]) == (True, False, False)
+    assert 1104 < info["x_pos"] < 1136
+    assert game._ram[0xB5] > 1  # below the screen
+    assert reward < 0
+
+
+def test_a_pipe_leads_on_without_a_step_of_its_own():
+    """Down the fourth pipe of 1-1: the walk into it is skipped, and the room below is the same episode."""
+    env = SuperMarioBros(buttons="complex", noops=0)
+    env.reset(seed=0)
+    ram, down = env._ram, 10
+    fly(env, 918)
+    for _ in range(60):
+        ram[0x57] = 0
+        clock = env.clock
+        _, reward, terminated, truncated, _ = env.step(down if ram[0x1D] == 0 else 0)
+        assert not terminated
+        assert not truncated
+        if ram[0x74E] == 2:  # below the ground
+            break
+    assert ram[0x74E] == 2
+    assert ram[0x0E] not in BUSY
+    assert env.x < 100 < 918
+    assert reward == env.clock - clock  # the jump back is no way that was gone
+    assert env.step(RIGHT)[4]["x_pos"] >= 24
+    env.close()
+
+
+CASTLE = "82 62 82 82 82 82 82 82 82 82 82 82 62 82 82 82 82 82 82 55 55 82 55 42 82"
+"""Through 1-4: steps with a jump, steps without, and again; always running to the right."""
+
+
+def test_the_axe_of_a_castle_is_a_win():
+    env = SuperMarioBros(1, 4, buttons="right", noops=0)
+    env.reset(seed=0)
+    for action in "".join("4" * int(jump) + "3" * int(run) for jump, run in CASTLE.split()):
+        env._ram[0x79E] = 8  # untouched by fire
+        _, _, terminated, truncated, info = env.step(int(action))
+        if terminated or truncated:
+            break
+    assert (terminated, truncated, info["flag_get"]) == (True, False, True)
+    assert info["x_pos"] > 2240
     env.close()
 
 
