@@ -416,18 +416,30 @@ def doctor(options: Namespace) -> int:
 
 
 def build_inspect(parser: _Parser) -> None:
-    """Describe a store, a world model, an agent, or a run."""
+    """Describe a store, a world model, an agent, or a run.
+
+    For rollouts: episodes, steps, returns, size, and a contact sheet of frames.
+    """
     parser.add_argument("path", type=str, help="the folder")
+    parser.add_argument(
+        "--picture",
+        type=str | None,
+        default=None,
+        help="the contact sheet, PNG (default: contact-sheet.png in the folder)",
+    )
 
 
 def inspect(options: Namespace) -> None:
     """Describe."""
-    from agents.doctor import describe
+    from agents.doctor import contact_sheet, describe
 
     table = Table("what", "value", show_header=False)
     for what, value in describe(Path(options.path)):
         table.add_row(Text(what), Text(value))
     answers.print(table)
+    picture = Path(options.picture or Path(options.path) / "contact-sheet.png")
+    if contact_sheet(Path(options.path), picture):
+        answers.print(f"{picture} (a row for each episode, from its first frame to its last)", markup=False)
 
 
 # shared ---------------------------------------------------------------------------------------------------------------

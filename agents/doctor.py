@@ -15,6 +15,8 @@ import numpy as np
 from agents.display import duration, size
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
+SHEET_ROWS, SHEET_COLUMNS = 8, 12
+"""Episodes, and frames of each, on a contact sheet."""
 EXTRAS = {"ray": "cluster", "minari": "minari", "onnxruntime": "onnx", "starlette": "viewer", "soundfile": "audio"}
 WORLDS = {
     "CarRacing": "pip install 'gymnasium[box2d]'",
@@ -141,8 +143,38 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]
     if len(store):
-        rows.append(("episode lengths", f"{min(store.lengths)} to {max(store.lengths)}"))
+        returns, lengths = np.array(store.returns), np.array(store.lengths)
+        rows.append(("steps of an episode", _spread(lengths)))
+        rows.append(("return of an episode", _spread(returns)))
+        ended = sum(store.course(index).terminated for index in range(len(store)))
+        rows.append(("ended by the game", f"{ended} of {len(store)}"))
     return rows + [(f"damaged: {name}", reason) for name, reason in store.damaged.items()]
+
+
+def _spread(values: np.ndarray) -> str:
+    low, middle, high = np.quantile(values, [0, 0.5, 1])
+    return f"{values.mean():.1f} on average, from {low:.1f} over {middle:.1f} to {high:.1f}"
+
+
+def contact_sheet(path: Path, picture: Path) -> bool:
+    """Draw some frames of some episodes of a store, or of a run's; says whether there were any.
+
+    Raises:
+        OSError: the picture cannot be written.
+    """
+    from agents import pictures
+    from rollouts import Store
+
+    folder = next((place for place in (path, path / "rollouts") if (place / "metadata.json").exists()), None)
+    if folder is None or not len(store := Store(folder)):
+        return False
+    rows = []
+    for index in np.unique(np.linspace(0, len(store) - 1, SHEET_ROWS).astype(int)):
+        shard, number = store.place(int(index))
+        times = np.linspace(0, shard.lengths[number], SHEET_COLUMNS).astype(int)
+        rows.append(np.concatenate([store.reader.frames(shard, number, t, t + 1)[0] for t in times]))
+    pictures.write_png(picture, pictures.png(pictures.grid(rows, scale=1)))
+    return True
 
 
 def _describe_world(path: Path) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rollouts.episode import Episode
-from rollouts.shards import FORMAT, Reader, Shard, read_shard
+from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
 from rollouts.views import Frames, Latents, Sequences, Windows, encode
 from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
@@ -116,6 +116,15 @@ class Store:
     def episode(self, index: int) -> Episode:
         """Read one episode."""
         return self.reader.episode(*self.place(index))
+
+    def course(self, index: int) -> Course:
+        """One episode without its frames: actions, rewards, how it ended."""
+        return self.reader.course(*self.place(index))
+
+    @property
+    def returns(self) -> list[float]:
+        """The sum of each episode's rewards."""
+        return [float(self.course(index).rewards.sum()) for index in range(len(self))]
 
     def episodes(self) -> Iterator[Episode]:
         """Read all episodes, one after the other."""

@@ -155,7 +155,7 @@ class Windows:
         reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
         for row, (index, start) in enumerate(windows):
             shard, number = self.store.place(index)
-            course = reader.course(shard, number)
+            course = self.store.course(index)
             steps = min(length, len(course.actions) - start)
             place = 0
             for piece in reader.frames(shard, number, start, start + steps + 1):

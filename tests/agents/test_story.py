@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from agents.cli import PRESETS, build_parser, main
 from agents.run import Run
@@ -53,7 +55,7 @@ def finished(tmp_path_factory):
     return out
 
 
-def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys):
+def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_path):
     page = (finished / "report.html").read_text(encoding="utf-8")
     for part in ("Scores", "Learning", "Pictures", "Wall clock", "Settings", "<video"):
         assert part in page
@@ -61,9 +63,16 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys):
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
     assert (finished / "config.yaml").exists()
-    assert main(["inspect", str(finished)]) == 0
-    shown = capsys.readouterr()
-    assert "16 episodes" in shown.out + shown.err
+    assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
+    shown = capsys.readouterr().out
+    returns = Run(finished).store().returns
+    assert "16 episodes" in shown
+    assert f"{np.mean(returns):.1f} on average, from {min(returns):.1f}" in shown
+    assert "ended by the game" in shown
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    first = Run(finished).store().episode(0).frames
+    assert np.array_equal(sheet[:64, :64], first[0])
+    assert np.array_equal(sheet[:64, -64:], first[-1])
 
 
 def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):

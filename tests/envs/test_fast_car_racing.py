@@ -1,7 +1,10 @@
 """FastCarRacing is CarRacing: the same tracks, physics and rewards, and nearly the same pictures."""
 
 import gc
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -9,6 +12,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
+from agents import evaluate
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def pair(**options):
@@ -139,6 +145,69 @@ def test_memory_does_not_grow_over_resets():
     for seed in range(100, 2_000):
         env.reset(seed=seed)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
+
+
+GROWTH = """
+import gc, resource, sys
+import numpy as np
+import envs
+
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
+
+def live(seed):
+    env = envs.make("FastCarRacing")
+    env.reset(seed=seed)
+    env.step(np.zeros(3, np.float32))
+    return env
+
+live(0).close()
+for seed in range(40):
+    live(seed).close()
+before = resident()
+for seed in range(460):
+    live(seed).close()
+closed = resident() - before
+kept = [live(seed) for seed in range(16)]
+print(closed, (resident() - before - closed) / 16)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_one_environment_and_of_500_that_were_closed():
+    output = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    growth, one = map(float, output.split())
+    assert growth < 20  # megabytes
+    assert one < 20
+
+
+class Driver:
+    """Follows the grey of the road as far as it can be seen, from 64x64 frames alone."""
+
+    def __call__(self, space, rng):
+        return self.act
+
+    def act(self, frame):
+        road = np.ptp(frame.astype(int), axis=2) < 25
+        rows = road[20:44, 8:56]
+        middle = np.arange(48) - 23.5
+        weight = rows.sum()
+        lean = float((rows * middle).sum() / weight) if weight else 0.0
+        return np.array([np.clip(lean / 8, -1, 1), -0.5, 0.0], np.float32)
+
+
+@pytest.mark.slow
+def test_a_policy_scores_the_same_in_both():
+    """Paired: the same driver on the same tracks; the difference stays within its sampling error."""
+    official, fast = (
+        np.array(evaluate(Driver(), id, 12, seed=500, workers=2, max_steps=500).returns)
+        for id in ("CarRacing", "FastCarRacing")
+    )
+    difference = official - fast
+    error = difference.std(ddof=1) / len(difference) ** 0.5
+    assert official.mean() > 100  # it drives
+    assert abs(difference.mean()) < max(2.5 * error, 10)
 
 
 def test_bad_sizes_are_refused():

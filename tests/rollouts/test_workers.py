@@ -90,3 +90,15 @@ def test_environments_are_kept_and_old_ones_closed():
     worker_env(toys.beacon, {}, 0)
     worker_env("CartPole-v1", {}, 0)
     assert closed == [True]
+
+
+@pytest.mark.parametrize("backend", ["spark", "ray:/somewhere"])
+def test_unknown_backends_are_refused(backend):
+    with pytest.raises(ValueError, match="backend must be 'loky', 'ray' or 'ray://HOST:PORT', got"):
+        list(run_tasks(double, [1], 1, backend))
+
+
+def test_a_missing_ray_is_told_with_its_cure(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs Ray: pip install 'worldmodel\[cluster\]'"):
+        list(run_tasks(double, [1], 1, "ray"))

@@ -1,0 +1,96 @@
+"""The same work on Ray: the same results, also when workers are killed."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import rollouts
+from rollouts.workers import WorkerDied, run_tasks
+from tests import toys
+from tests.rollouts.test_dream import beacon_world, controllers
+from tests.rollouts.test_workers import always_die, always_fail, bad_input, die_once, double
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """A cluster of this machine, which imports the tests' own functions."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+             runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}})  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def test_every_task_has_its_result():
+    assert dict(run_tasks(double, list(range(7)), 2, "ray")) == {n: 2 * n for n in range(7)}
+
+
+def test_what_a_dead_worker_lost_is_done_again(tmp_path):
+    tasks = [(str(tmp_path / "died"), number) for number in range(6)]
+    assert dict(run_tasks(die_once, tasks, 2, "ray")) == {n: n for n in range(6)}
+    assert (tmp_path / "died").exists()
+
+
+def test_work_that_kills_three_times_stops_with_the_reason():
+    with pytest.raises(WorkerDied, match="failed 3 times; the last time:"):
+        list(run_tasks(always_die, [0, 1, 2], 2, "ray"))
+
+
+def test_failures_come_with_the_worker_s_own_traceback():
+    with pytest.raises(WorkerDied, match='always_fail[\\s\\S]*KeyError: "the worker\'s own reason"'):
+        list(run_tasks(always_fail, [0, 1, 2], 2, "ray"))
+
+
+def test_bad_input_is_told_at_once():
+    with pytest.raises(ValueError, match="world must be 1 to 8"):
+        list(run_tasks(bad_input, [0, 1], 2, "ray"))
+
+
+class Deadly(toys.Beacon):
+    """A worker that plays it is killed, the first time only."""
+
+    marker = ""
+
+    def step(self, action):
+        if self.now == 3 and not os.path.exists(self.marker):
+            open(self.marker, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+class Maker:
+    """Makes the deadly environment in a worker."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __call__(self):
+        env = Deadly()
+        env.marker = self.marker
+        return env
+
+
+@pytest.mark.parametrize("backend", ["loky", "ray"])
+def test_a_generation_with_a_killed_worker_has_the_same_returns(tmp_path, backend):
+    population = controllers(6, 9)
+    marker = tmp_path / "killed"
+    fitness = rollouts.played(Maker(str(marker)), beacon_world(), episodes=2, workers=2, lanes=4, backend=backend)
+    returns = fitness(population, 4)
+    assert marker.exists()
+    undisturbed = rollouts.played(toys.beacon, beacon_world(), episodes=2, lanes=4)
+    np.testing.assert_array_equal(returns, undisturbed(population, 4))
+
+
+def test_collecting_on_ray_gives_the_same_store(tmp_path):
+    here = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "here", block=2)
+    there = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "there", block=2, workers=2,
+                             backend="ray")  # fmt: skip
+    assert there.identity == here.identity
+    for one, other in zip(here.episodes(), there.episodes(), strict=True):
+        assert np.array_equal(one.frames, other.frames)
+        assert np.array_equal(one.actions, other.actions)
