@@ -68,16 +68,22 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return shrink(frame, self._rows), total, terminated, truncated, info
 
     def close(self) -> None:
-        """Close, and break the cycle through the contact listener that would keep the whole game in memory."""
+        """Close, and give all memory back."""
         self.env.close()
-        self._game.world.contactListener = None
-        self._game.contactListener_keepref = self._game.world.contactListener_bug_workaround = None
+        release(self._game)
 
     def _command(self, action: Any) -> Any:
         if not self.continuous:
             return int(action)
         steer, gas, brake = np.clip(np.asarray(action, np.float64), -1, 1)
         return np.array([steer, (gas + 1) / 2, max(brake, 0.0)])
+
+
+def release(game: Any) -> None:
+    """Let go of what keeps a closed game in memory: Box2D's bodies, and the cycle through its contact listener."""
+    game._destroy()
+    game.car = None
+    game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
 
 
 def make_car_racing(action_repeat: int = 1, fast: bool = False, **options: Any) -> CarRacing:

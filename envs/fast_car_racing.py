@@ -17,6 +17,8 @@ from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM, CarRacing
 
+from envs.car_racing import release
+
 TEXTURE = 3.0
 """Pixels of the field's picture in a unit of the world: 12 MB, about as fine as twice the frame's own pixels."""
 SAMPLES = 2
@@ -62,10 +64,9 @@ class FastCarRacing(CarRacing):
         return super().reset(seed=seed, options=options)
 
     def close(self) -> None:
-        """Close, and break the cycle through the contact listener that would keep the whole game in memory."""
+        """Close, and give all memory back."""
         super().close()
-        game: Any = self
-        game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
+        release(self)
         self._field = None
 
     def _render(self, mode: str) -> Any:
