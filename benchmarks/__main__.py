@@ -4,6 +4,8 @@ python -m benchmarks [--write]      --write keeps the table in benchmarks/README
 """
 
 import datetime
+import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import h5py
 import numpy as np
 import torch
 
@@ -19,8 +22,10 @@ import envs
 import rollouts
 from agents.evaluation import hardware
 from envs.mario import start_machine
+from rollouts.shards import Reader, read_shard, shard_bytes
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
 from worldmodel.batches import SequenceBatch
+from worldmodel.checkpoints import write_bytes
 
 Row = tuple[str, float, str, str]
 """What, rate, unit, ratio to what."""
@@ -53,13 +58,22 @@ def playing(env: gymnasium.Env[Any, Any], steps: int = 50) -> Callable[[], None]
 def games() -> list[Row]:
     """Frames of the games a second, on one core."""
     official = rate(playing(gymnasium.make("CarRacing-v3", render_mode="rgb_array")), 50)
-    rows = [("CarRacing-v3 of Gymnasium", official, "frames/s", "1")]
+    rows = [("CarRacing-v3 of Gymnasium, 96x96", official, "frames/s", "1")]
     ours = rate(playing(gymnasium.make("envs:FastCarRacing-v3")), 50)
     rows.append(("envs:FastCarRacing-v3, 96x96", ours, "frames/s", f"{ours / official:.1f}"))
+    if importlib.util.find_spec("envpool"):
+        import envpool
+
+        pool = envpool.make("CarRacing-v3", env_type="gymnasium", num_envs=1)
+        pool.reset()
+        theirs = rate(lambda: [pool.step(np.zeros((1, 3))) for _ in range(50)], 50)
+        rows.append(("envpool's CarRacing (other tracks and pixels)", theirs, "frames/s", f"{theirs / official:.1f}"))
     for id in ("CarRacing", "FastCarRacing"):
         for repeat in (1, 4):
             ours = rate(playing(envs.make(id, action_repeat=repeat)), 50 * repeat)
-            rows.append((f"envs.make('{id}', action_repeat={repeat})", ours, "frames/s", f"{ours / official:.1f}"))
+            rows.append(
+                (f"envs.make('{id}', action_repeat={repeat}), 64x64", ours, "frames/s", f"{ours / official:.1f}")
+            )
     physics: Any = envs.make("FastCarRacing", action_repeat=50)
     ours = rate(playing(physics, 4), 200)
     rows.append(("its physics alone (one picture in 50 frames)", ours, "frames/s", f"{ours / official:.1f}"))
@@ -67,7 +81,57 @@ def games() -> list[Row]:
     limit = rate(lambda: [machine.frame(0) for _ in range(100)], 100)
     rows.append(("the NES emulator alone", limit, "frames/s", "1"))
     ours = rate(playing(envs.make("SuperMarioBros-1-1")), 200)
-    return [*rows, ("envs.make('SuperMarioBros-1-1')", ours, "frames/s", f"{ours / limit:.2f}")]
+    rows.append(("envs.make('SuperMarioBros-1-1')", ours, "frames/s", f"{ours / limit:.2f}"))
+    state = machine.save()
+    return [
+        *rows,
+        (
+            "snapshots of Super Mario saved",
+            rate(lambda: [machine.save() for _ in range(100)], 100, 1),
+            "snapshots/s",
+            "",
+        ),
+        ("and loaded", rate(lambda: [machine.load(state) for _ in range(100)], 100, 1), "snapshots/s", ""),
+    ]
+
+
+def collecting() -> list[Row]:
+    """Real steps a second on all cores together, first without and then with a world model that acts."""
+    rows: list[Row] = []
+    game = envs.make("FastCarRacing")
+    bare = rate(lambda: rollouts.play(game, rollouts.uniform, 1, max_steps=300), 300)
+    rows.append(("playing FastCarRacing, nothing stored, 1 core", bare, "steps/s", "1"))
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in range(1, (os.cpu_count() or 1) + 1):
+            out = Path(folder) / str(workers)
+
+            def collect(episodes: int, out: Path = out, workers: int = workers) -> None:
+                rollouts.collect("FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=300, block=4)
+
+            collect(4 * workers)  # workers start, and load what they need
+            began = time.perf_counter()
+            collect(40 * workers)
+            ours = 36 * workers * 300 / (time.perf_counter() - began)
+            rows.append((f"rollouts.collect of it, {workers} workers", ours, "steps/s", f"{ours / bare:.2f}"))
+        world = WorldModel(VAE(), Memory(FRMDN(35, 32))).eval()
+        population = np.random.default_rng(0).normal(0, 0.1, (32, 867))
+        for repeat, lanes in ((1, 1), (1, 4), (1, 8), (1, 16), (2, 8), (4, 8)):
+            fitness = rollouts.played(
+                "FastCarRacing",
+                world,
+                2,
+                os.cpu_count() or 1,
+                lanes,
+                max_steps=200,
+                env_options={"action_repeat": repeat},
+            )
+            fitness(population[:8], 0)
+            taken, began = fitness.steps, time.perf_counter()
+            fitness(population, 1)
+            ours = (fitness.steps - taken) * repeat / (time.perf_counter() - began)
+            what = f"rollouts.played with VAE and memory, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
+            rows.append((what, ours, "frames/s", f"{ours / bare:.2f}"))
+    return rows
 
 
 def dreams() -> list[Row]:
@@ -108,33 +172,53 @@ def learning() -> list[Row]:
 
 
 def storing() -> list[Row]:
-    """Collection with storage, and reading back."""
+    """Writing and reading frames of CarRacing in chunks of 16, on one core."""
+    episode = rollouts.play(envs.make("FastCarRacing"), rollouts.smooth_random, 3, max_steps=800)
+    rows: list[Row] = []
+    first = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        env, seed = "CarRacing", iter(range(10**6))
-        game = envs.make(env, action_repeat=4)
-        bare = rate(lambda: rollouts.play(game, rollouts.uniform, 1, max_steps=50), 50)
-        ours = rate(
-            lambda: rollouts.collect(
-                env, rollouts.uniform, 2, next(seed), out=Path(folder) / str(next(seed)), max_steps=50,
-                env_options={"action_repeat": 4},
-            ),
-            100,
-        )  # fmt: skip
-        store = rollouts.Store(next(path for path in Path(folder).iterdir() if path.is_dir()))
-        vae = VAE()
-        sequences = store.sequences(vae)
+        for name, options in {
+            "no compression": {},
+            "LZF": {"compression": "lzf"},
+            "gzip 1 (HDF5's zlib)": {"compression": "gzip", "compression_opts": 1},
+        }.items():
+            path, shape = Path(folder) / "other.h5", (16, 64, 64, 3)
+
+            def write(path: Path = path, shape: Any = shape, options: Any = options) -> None:
+                with h5py.File(path, "w") as file:
+                    file.create_dataset("frames", data=episode.frames, chunks=shape, **options)
+
+            def read(path: Path = path) -> None:
+                with h5py.File(path) as file:
+                    file["frames"][:]
+
+            wrote, got = rate(write, len(episode.frames), 1), rate(read, len(episode.frames), 1)
+            first = first or wrote
+            size = path.stat().st_size / len(episode.frames)
+            rows.append((f"writing frames, {name}, {size:,.0f} bytes each", wrote, "frames/s", f"{wrote / first:.2f}"))
+            rows.append((f"reading frames, {name}", got, "frames/s", f"{got / first:.2f}"))
+        content = shard_bytes([episode])
+        wrote = rate(lambda: write_bytes(Path(folder) / "000000.h5", shard_bytes([episode])), len(episode.frames), 1)
+        shard, reader = read_shard(Path(folder) / "000000.h5"), Reader()
+        got = rate(lambda: reader.episode(shard, 0), len(episode.frames), 1)
+        size = len(content) / len(episode.frames)
+        what = f"writing frames, our shards (gzip by ISA-L, synced), {size:,.0f} bytes each"
+        rows.append((what, wrote, "frames/s", f"{wrote / first:.2f}"))
+        rows.append(("reading frames, our shards", got, "frames/s", f"{got / first:.2f}"))
+        store = rollouts.collect("FastCarRacing", rollouts.smooth_random, 8, 1, 1, Path(folder) / "store")
         rng = np.random.default_rng(0)
-        windows = rate(lambda: sequences.batch(32, rng), 32)
-    return [
-        ("playing CarRacing, repeat 4", bare, "steps/s", "1"),
-        ("collecting the same into a store", ours, "steps/s", f"{ours / bare:.2f}"),
-        ("windows of 32 encoded steps", windows, "windows/s", ""),
-    ]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        windows, sequences = store.windows(32), store.sequences(VAE())
+        rows.append(("random windows of 32 frames", rate(lambda: windows.batch(32, rng), 32), "windows/s", ""))
+        encoded = rate(lambda: sequences.batch(32, rng), 32)
+        torch.set_num_threads(threads)
+    return [*rows, ("random windows of 32 encoded steps", encoded, "windows/s", "")]
 
 
 def main() -> None:
     """Print the table, and keep it if asked to."""
-    rows = [*games(), *dreams(), *learning(), *storing()]
+    rows = [*games(), *collecting(), *storing(), *dreams(), *learning()]
     lines = ["| What | Rate | Unit | Ratio |", "|---|---|---|---|"]
     lines += [f"| {what} | {number:,.0f} | {unit} | {ratio} |" for what, number, unit, ratio in rows]
     print("\n".join(lines))

@@ -27,7 +27,7 @@ CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
 PER_CHUNK = 4
 """Frames drawn from each chunk that is decompressed for a batch."""
-ENCODE_BATCH = 128
+ENCODE_BATCH = 16
 
 
 class Frames:

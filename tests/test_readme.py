@@ -1,6 +1,7 @@
 """README keeps its word: the story runs, its table comes from files, its commands exist."""
 
 import functools
+import json
 import re
 import sys
 from pathlib import Path
@@ -35,6 +36,19 @@ def test_the_table_is_what_the_files_say():
     shown = README.partition(BEGIN)[2].partition(END)[0]
     assert shown == table()
     assert len(re.findall(r"\| evolved in the game \|", shown)) == 2
+
+
+def test_the_guide_s_figures_of_storage_are_what_the_file_says():
+    found = json.loads((ROOT / "docs" / "results" / "endurance.json").read_text(encoding="utf-8"))
+    guide = " ".join((ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split())
+    rate = int(found["random windows of 32 frames/s on one core"]) // 100 * 100
+    for words in (
+        f"({found['raw GB']:.0f} GB of frames, {found['stored GB']:.1f} GB on disk)",
+        f"in {found['wall clock s']:.0f} seconds on two cores, ten restarts",
+        f"{rate:,} random windows of 32 frames a second on one core",
+    ):
+        assert words in guide
+    assert (found["episodes"], found["distinct episodes"], found["kills"]) == (1000, 1000, 10)
 
 
 def test_commands_in_the_readme_exist():

@@ -1,0 +1,147 @@
+"""A thousand episodes, ten kills: collect CarRacing, kill -9 the command at random moments, and look at what is left.
+
+python -m benchmarks.endurance FOLDER [--episodes 1000] [--kills 10] [--write]
+
+The store stays in FOLDER. --write keeps the figures in docs/results/endurance.json.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.evaluation import hardware
+from rollouts import Store
+from rollouts.views import encode
+from worldmodel import VAE
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Kill, resume, check, measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    command = ["worldmodel", "collect", "CarRacing", "--episodes", str(options.episodes), "--workers", "2"]
+    words = [sys.executable, "-m", "agents.cli", *command[1:], "--out", str(options.folder)]
+    rng, shards = random.Random(0), options.folder / "rollouts" / "shards"
+    blocks, peaks, began, working = options.episodes // 10, list[float](), time.monotonic(), 0.0
+    moments = sorted(rng.sample(range(1, blocks), options.kills))  # after so many shards, and then a random while
+    for moment in [*moments, None]:
+        before = contents(shards)
+        started = time.monotonic()
+        process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None:
+            peaks.append(memory(process.pid))
+            if moment is not None and len(list(shards.glob("*.h5"))) >= moment:
+                time.sleep(rng.uniform(0, 3))
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.2)
+        working += time.monotonic() - started
+        time.sleep(1.5)  # orphaned workers notice that their parent is gone
+        after = contents(shards)
+        assert before.items() <= after.items(), "a finished shard changed"
+        damaged = Store(options.folder / "rollouts").damaged
+        assert not damaged, damaged
+        print(f"{len(after)} shards whole, peak memory so far {max(peaks):.0f} MB", flush=True)
+    assert process.returncode == 0
+    store = Store(options.folder / "rollouts")
+    courses = [store.course(index) for index in range(len(store))]
+    distinct = len({hashlib.sha256(course.actions.tobytes()).digest() for course in courses})
+    assert [course.number for course in courses] == list(range(options.episodes)) and distinct == options.episodes
+    quarter = len(peaks) // 4
+    stored = sum(shard.path.stat().st_size for shard in store.shards)
+    found: dict[str, Any] = {
+        "command": " ".join(command),
+        "hardware": hardware(),
+        "episodes": len(store),
+        "distinct episodes": distinct,
+        "steps": store.steps,
+        "kills": options.kills,
+        "wall clock s": round(time.monotonic() - began, 1),
+        "steps/s, restarts included": round(store.steps / working),
+        "raw GB": round((store.steps + len(store)) * 64 * 64 * 3 / 1e9, 2),
+        "stored GB": round(stored / 1e9, 2),
+        "peak memory MB, first quarter": round(max(peaks[:quarter])),
+        "peak memory MB, last quarter": round(max(peaks[-quarter:])),
+        **reading(store),
+    }
+    print(json.dumps(found, indent=1))
+    if options.write:
+        path = ROOT / "docs" / "results" / "endurance.json"
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def reading(store: Store) -> dict[str, Any]:
+    """How fast a large store is read on one core, and encoded on all."""
+    rng, windows = np.random.default_rng(0), store.windows(32)
+    for _ in range(100):  # every file is opened once, and the places of its chunks are noted
+        windows.batch(32, rng)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < 10:
+        windows.batch(32, rng)
+        count += 32
+    rate = count / (time.monotonic() - began)
+    torch.set_num_threads(threads)
+    part = Store(store.path)
+    part.shards = part.shards[:3]
+    part._places = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
+    frames, vae = sum(part.lengths) + len(part), VAE().eval()
+    with torch.no_grad():
+        pictures, batches = torch.zeros(16, 64, 64, 3, dtype=torch.uint8), frames // 16
+        began = time.monotonic()
+        for _ in range(batches):
+            vae.encode(pictures.movedim(-1, 1).float().div_(255))
+        alone = 16 * batches / (time.monotonic() - began)
+    began = time.monotonic()
+    encode(part, vae)
+    return {
+        "random windows of 32 frames/s on one core": round(rate),
+        "frames encoded/s": round(frames / (time.monotonic() - began)),
+        "frames/s of the VAE alone": round(alone),
+        "peak memory of the reader MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+    }
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """A digest of every finished shard."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.h5")}
+
+
+def memory(parent: int) -> float:
+    """Resident megabytes of a process and its descendants."""
+    total, family = 0, {parent}
+    rows = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+            rows.append((int(path.parent.name), int(words[1]), int(words[21])))
+        except (OSError, IndexError):
+            continue
+    for number, above, pages in sorted(rows):
+        if number in family or above in family:
+            family.add(number)
+            total += pages
+    return total * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
