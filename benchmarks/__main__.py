@@ -99,19 +99,19 @@ def collecting() -> list[Row]:
     """Real steps a second on all cores together, first without and then with a world model that acts."""
     rows: list[Row] = []
     game = envs.make("FastCarRacing")
-    bare = rate(lambda: rollouts.play(game, rollouts.uniform, 1, max_steps=300), 300)
+    bare = rate(lambda: rollouts.play(game, rollouts.uniform, 1, max_steps=500), 500, 10.0)
     rows.append(("playing FastCarRacing, nothing stored, 1 core", bare, "steps/s", "1"))
     with tempfile.TemporaryDirectory() as folder:
         for workers in range(1, (os.cpu_count() or 1) + 1):
             out = Path(folder) / str(workers)
 
             def collect(episodes: int, out: Path = out, workers: int = workers) -> None:
-                rollouts.collect("FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=300, block=4)
+                rollouts.collect("FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=500, block=4)
 
             collect(4 * workers)  # workers start, and load what they need
             began = time.perf_counter()
-            collect(40 * workers)
-            ours = 36 * workers * 300 / (time.perf_counter() - began)
+            collect(64 * workers)
+            ours = 60 * workers * 500 / (time.perf_counter() - began)
             rows.append((f"rollouts.collect of it, {workers} workers", ours, "steps/s", f"{ours / bare:.2f}"))
         world = WorldModel(VAE(), Memory(FRMDN(35, 32))).eval()
         population = np.random.default_rng(0).normal(0, 0.1, (32, 867))

@@ -8,6 +8,7 @@ Only the state picture is drawn this way; ``render()`` shows the official one.
 """
 
 import math
+from functools import cache, lru_cache
 from typing import Any
 
 import cv2
@@ -54,7 +55,6 @@ class FastCarRacing(CarRacing):
         self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
         self._field: np.ndarray | None = None
         self._shapes: list[tuple[Color, np.ndarray, list[int]]] = []
-        self._scores: dict[str, np.ndarray] = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -148,7 +148,7 @@ class FastCarRacing(CarRacing):
 
         def box(left: float, right: float, top: float, bottom: float, color: Color) -> None:
             x1, x2, y1, y2 = round(left * across), round(right * across), round(top * down), round(bottom * down)
-            bar[max(min(y1, y2), 0) : max(y1, y2, 0), max(min(x1, x2), 0) : max(x1, x2, 0)] = _darker(color)
+            bar[max(min(y1, y2), 0) : max(y1, y2, 0), max(min(x1, x2), 0) : max(x1, x2, 0)] = color
 
         def column(place: int, value: float, color: Color) -> None:
             if abs(value) > 1e-4:
@@ -159,35 +159,42 @@ class FastCarRacing(CarRacing):
                 box(place * unit, (place + value) * unit, high, 3 * high, color)
 
         hull, wheels = self.car.hull, self.car.wheels
-        column(5, 0.02 * math.hypot(*hull.linearVelocity), (255, 255, 255))
+        column(5, 0.02 * math.hypot(*hull.linearVelocity), _SPEED)
         for place, wheel in enumerate(wheels):
-            column(7 + place, 0.01 * wheel.omega, (0, 0, 255) if place < 2 else (51, 0, 255))
-        row(20, -10.0 * wheels[0].joint.angle, (0, 255, 0))
-        row(30, -0.8 * hull.angularVelocity, (255, 0, 0))
+            column(7 + place, 0.01 * wheel.omega, _FRONT if place < 2 else _REAR)
+        row(20, -10.0 * wheels[0].joint.angle, _STEERING)
+        row(30, -0.8 * hull.angularVelocity, _TURNING)
         shrunk: np.ndarray = cv2.resize(bar, (size, rows), interpolation=cv2.INTER_AREA)
-        score = self._score(f"{self.reward:04.0f}", rows)
+        score = _score(f"{self.reward:04.0f}", size, rows)
         shrunk[:, : score.shape[1]] = score
         return shrunk
 
-    def _score(self, text: str, rows: int) -> np.ndarray:
-        """The score's digits, as the official picture shows them; drawn once for each number."""
-        if text not in self._scores:
-            pygame.font.init()
-            columns = round(self.frame_size / 8)  # the bar's first eighth; the speed begins behind it
-            surface = pygame.Surface((WINDOW_W // 8, int(WINDOW_H * BAR)))
-            font = pygame.font.Font(pygame.font.get_default_font(), 42)
-            drawn = font.render(text, True, (255, 255, 255), (0, 0, 0))
-            place = drawn.get_rect()
-            place.center = (60, int(WINDOW_H * BAR - WINDOW_H * 2.5 / 40))
-            surface.blit(drawn, place)
-            small = pygame.transform.smoothscale(surface, (columns, rows))
-            self._scores[text] = pygame.surfarray.array3d(small).transpose(1, 0, 2)
-        return self._scores[text]
+
+@lru_cache(maxsize=4_096)
+def _score(text: str, size: int, rows: int) -> np.ndarray:
+    """The score's digits, as the official picture shows them: the bar's first eighth; the speed begins behind it."""
+    surface = pygame.Surface((WINDOW_W // 8, int(WINDOW_H * BAR)))
+    drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    place = drawn.get_rect()
+    place.center = (60, int(WINDOW_H * BAR - WINDOW_H * 2.5 / 40))
+    surface.blit(drawn, place)
+    small = pygame.transform.smoothscale(surface, (round(size / 8), rows))
+    return pygame.surfarray.array3d(small).transpose(1, 0, 2)
+
+
+@cache
+def _font() -> pygame.font.Font:
+    pygame.font.init()
+    return pygame.font.Font(pygame.font.get_default_font(), 42)
 
 
 def _darker(color: Any) -> Color:
     """A colour as it comes out of the official shrinking."""
     return tuple(max(int(value) - DARKER, 0) for value in color)
+
+
+_SPEED, _FRONT, _REAR = _darker((255, 255, 255)), _darker((0, 0, 255)), _darker((51, 0, 255))
+_STEERING, _TURNING = _darker((0, 255, 0)), _darker((255, 0, 0))
 
 
 def _fill(picture: np.ndarray, points: np.ndarray, color: Color) -> None:

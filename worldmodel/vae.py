@@ -57,7 +57,7 @@ class VAE(nn.Module):
             nn.ConvTranspose2d(32, 3, 6, 2),  # (3, 64, 64)
             nn.Sigmoid(),
         )
-        self.to(memory_format=torch.channels_last)  # as frames come: convolutions are faster so
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as frames come: faster
 
     @property
     def settings(self) -> dict[str, Any]:
