@@ -4,14 +4,15 @@ Start reading at `RMDN`; an `FRMDN` is the same density seen through a normalizi
 memory of a world model, a model of raw speech and a model of scanned images are all made of them.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.distributions import Flowed, GaussianMixture
-from worldmodel.flows import AffineCoupling, Flow
+from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
+from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
 """Bounds of a component's log-precision: standard deviations from 0.0009 to 148. The upper one is the ceiling of the
@@ -20,25 +21,32 @@ FACTOR_SCALE = 0.1
 """Scale of the precision factors U at initialisation, relative to the layer's other outputs."""
 
 
+CELLS = ("lstm", "gru")
+
+
 class State(NamedTuple):
     """The recurrent state, batch first."""
 
     hidden: Float[Tensor, "batch layers hidden"]
-    cell: Float[Tensor, "batch layers hidden"]
+    cell: Float[Tensor, "batch layers cell"]
+    """The LSTM's cells; a GRU has none, and this is empty."""
 
 
 class RMDN(nn.Module):
     """A recurrent mixture density network: one joint mixture of K Gaussians over the whole event at each time.
 
-    ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``, all of them linear functions of the LSTM's hidden state.
+    ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``, all of them linear functions of the recurrent state.
 
     Args:
         inputs: size of what is read at each time.
         outputs: D, size of the event.
-        hidden: width of the LSTM.
+        hidden: width of the recurrent network.
         mixtures: K.
         rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        layers: LSTM layers.
+        layers: recurrent layers.
+        cell: "lstm" or "gru".
+        shared: whether U is one for each component, instead of one for each component and time.
+        full: whether precisions are full, ``P = L L^T``, at a cost of O(K D^2); the rank is 0 then.
 
     Example:
         >>> m = RMDN(inputs=35, outputs=32)
@@ -48,12 +56,22 @@ class RMDN(nn.Module):
 
     References:
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122. Ha's code has one scalar mixture for
-        each dimension: another model, whose likelihoods do not compare with these.
+        each dimension: another model, whose likelihoods do not compare with these
+        (`worldmodel.baselines.PerDimensionRMDN`).
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: int = 256, mixtures: int = 5, rank: int = 0, layers: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int = 256,
+        mixtures: int = 5,
+        rank: int = 0,
+        layers: int = 1,
+        cell: str = "lstm",
+        shared: bool = False,
+        full: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"inputs": inputs, "outputs": outputs, "hidden": hidden, "mixtures": mixtures, "layers": layers}
@@ -62,29 +80,53 @@ class RMDN(nn.Module):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if rank < 0:
             raise ValueError(f"rank must be zero or more, got {rank}")
+        if cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        if (full and rank) or (shared and not rank):
+            raise ValueError(f"full needs rank 0, and shared a rank of at least 1, got rank {rank}")
         self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
         self.mixtures, self.rank, self.layers = mixtures, rank, layers
-        self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
-        self.head = nn.Linear(hidden, mixtures * (1 + (2 + rank) * outputs))
+        self.cell, self.shared, self.full = cell, shared, full
+        kind = nn.LSTM if cell == "lstm" else nn.GRU
+        self.lstm = kind(inputs, hidden, layers, batch_first=True)
+        self.head = nn.Linear(hidden, sum(self._sizes()))
+        self.factor = nn.Parameter(FACTOR_SCALE * torch.randn(mixtures, outputs, rank)) if shared else None
         self._start()
+
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Outputs of the head: logits, means, log-precisions, and what precisions have beside their diagonal."""
+        k, d = self.mixtures, self.outputs
+        beside = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
+        return k, k * d, k * d, k * beside
 
     def _start(self) -> None:
         """Begin near N(0, 1): equal weights, means a little apart, unit precision; and a memory that lasts."""
         with torch.no_grad():
-            logits, loc, log_precision, factor = self._parts(self.head.weight.mT)
+            logits, loc, log_precision, beside = self.head.weight.split(self._sizes())
             logits.zero_()
             log_precision.mul_(0.1)
-            if factor is not None:
-                factor.mul_(FACTOR_SCALE)
-            logits, loc, log_precision, factor = self._parts(self.head.bias)
+            beside.mul_(FACTOR_SCALE)
+            logits, loc, log_precision, beside = self.head.bias.split(self._sizes())
             logits.zero_()
             log_precision.zero_()
             loc.normal_(0.0, 0.5)
-            if factor is not None:
-                factor.normal_(0.0, FACTOR_SCALE)
-            for name, parameter in self.lstm.named_parameters():
-                if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
-                    parameter[self.hidden : 2 * self.hidden].fill_(1.0)
+            if self.full:
+                beside.zero_()
+            else:
+                beside.normal_(0.0, FACTOR_SCALE)
+            if self.cell == "lstm":
+                for name, parameter in self.lstm.named_parameters():
+                    if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
+                        parameter[self.hidden : 2 * self.hidden].fill_(1.0)
+
+    @torch.no_grad()
+    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+        """Begin near a Normal with the data's own mean and standard deviation, instead of N(0, 1)."""
+        _, loc, log_precision, _ = self.head.bias.split(self._sizes())
+        std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+        loc.copy_((loc.view(self.mixtures, -1) * std + mean).flatten())
+        # L's diagonal is the square root of a precision
+        log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.mixtures))
 
     def extra_repr(self) -> str:
         """The arguments that the layers do not show."""
@@ -93,12 +135,13 @@ class RMDN(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that build this module again."""
-        return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures", "rank", "layers")}
+        names = ("inputs", "outputs", "hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
+        return {name: getattr(self, name) for name in names}
 
     def initial(self, batch: int) -> State:
         """The state before anything was read."""
         zeros = self.head.weight.new_zeros(batch, self.layers, self.hidden)
-        return State(zeros, zeros.clone())
+        return State(zeros, zeros.clone() if self.cell == "lstm" else zeros[..., :0])
 
     def features(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
@@ -116,27 +159,32 @@ class RMDN(nn.Module):
             raise ValueError(f"state must have shape {wanted}, got {came}")
         # torch keeps layers first: (B, layers, H) -> (layers, B, H) and back
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
+        if self.cell == "gru":
+            h, last = self.lstm(x, before[0])
+            return h, State(last.transpose(0, 1), state.cell)
         h, after = self.lstm(x, before)
         return h, State(*(part.transpose(0, 1) for part in after))
 
-    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture:
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """The mixture that a hidden state stands for."""
-        logits, loc, log_precision, factor = self._parts(self.head(h))
+        k, d = self.mixtures, self.outputs
+        logits, loc, log_precision, beside = self.head(h).split(self._sizes(), dim=-1)
+        loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
+        if self.full:
+            low, high = LOG_PRECISION_RANGE
+            below = beside.unflatten(-1, (k, d * (d - 1) // 2))
+            return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), below)
+        factor = beside.unflatten(-1, (k, d, self.rank)) if self.rank and not self.shared else None
+        if self.factor is not None:
+            factor = self.factor.expand(*h.shape[:-1], k, d, self.rank)
         return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
-    ) -> tuple[GaussianMixture, State]:
+    ) -> tuple[GaussianMixture | FullGaussianMixture, State]:
         """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
         h, state = self.features(x, state)
         return self.distribution(h), state
-
-    def _parts(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Cut (*batch, K (1 + (2 + R) D)) into logits, loc, log_precision and factor: views, not copies."""
-        k, d, r = self.mixtures, self.outputs, self.rank
-        logits, loc, log_precision, factor = values.split((k, k * d, k * d, k * d * r), dim=-1)
-        shaped = (part.unflatten(-1, (k, d)) for part in (loc, log_precision))
-        return logits, *shaped, factor.unflatten(-1, (k, d, r)) if r else None
 
 
 class FRMDN(nn.Module):
@@ -145,12 +193,16 @@ class FRMDN(nn.Module):
     Args:
         inputs: size of what is read at each time.
         outputs: D, size of the event.
-        hidden: width of the LSTM.
+        hidden: width of the recurrent network.
         mixtures: K.
         rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        couplings: affine couplings of the flow; 0 leaves the RMDN.
+        couplings: couplings of the flow; 0 leaves the RMDN.
         conditional: whether the couplings see the hidden state too (beyond the paper).
-        layers: LSTM layers.
+        layers: recurrent layers.
+        cell: "lstm" or "gru".
+        shared: whether U is one for each component, instead of one for each component and time.
+        full: whether precisions are full.
+        spline: whether the couplings are rational-quadratic splines instead of affine (beyond the paper).
 
     Example:
         >>> m = FRMDN(inputs=35, outputs=32, rank=2)
@@ -173,19 +225,29 @@ class FRMDN(nn.Module):
         couplings: int = 2,
         conditional: bool = False,
         layers: int = 1,
+        cell: str = "lstm",
+        shared: bool = False,
+        full: bool = False,
+        spline: bool = False,
     ) -> None:
         super().__init__()
         if couplings < 0:
             raise ValueError(f"couplings must be zero or more, got {couplings}")
-        self.base = RMDN(inputs, outputs, hidden, mixtures, rank, layers)
-        self.conditional = conditional
-        self.flow = Flow([AffineCoupling(outputs, context=hidden if conditional else 0) for _ in range(couplings)])
+        self.base = RMDN(inputs, outputs, hidden, mixtures, rank, layers, cell, shared, full)
+        self.conditional, self.spline = conditional, spline
+        kind = SplineCoupling if spline else AffineCoupling
+        self.flow = Flow([kind(outputs, context=hidden if conditional else 0) for _ in range(couplings)])
         self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that build this module again."""
-        return self.base.settings | {"couplings": len(self.flow.couplings), "conditional": self.conditional}
+        own = {"couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
+        return self.base.settings | own
+
+    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+        """Begin near a Normal with the data's own mean and standard deviation (the flow begins as the identity)."""
+        self.base.start_from(mean, std)
 
     def initial(self, batch: int) -> State:
         """The state before anything was read."""

@@ -5,6 +5,7 @@ gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,58 +29,15 @@ class Bijection(Protocol):
         ...
 
 
-class GaussianMixture:
-    """A mixture of K Gaussians over D dimensions, each given by its precision.
+class _Mixture:
+    """What all Gaussian mixtures share: weights, means, and how one draws from them."""
 
-    ``p(x) = sum_k pi_k N(x; mu_k, P_k^-1)``, with ``P_k = diag(exp(log_precision_k)) + U_k U_k^T``.
-
-    Args:
-        logits: (*batch, K), unnormalised log-weights.
-        loc: (*batch, K, D), the means.
-        log_precision: (*batch, K, D), log d_k.
-        precision_factor: (*batch, K, D, R), U_k; None for a diagonal precision.
-
-    Raises:
-        ValueError: shapes do not fit together.
-
-    Example:
-        >>> g = GaussianMixture(torch.zeros(5), torch.zeros(5, 32), torch.zeros(5, 32))
-        >>> g.log_prob(torch.zeros(32))
-        tensor(-29.4060)
-
-    References:
-        Razavi, Hosseini, Behzad, FRMDN: Flow-based Recurrent Mixture Density Network, 2020,
-        https://arxiv.org/abs/2008.02144.
-    """
-
-    def __init__(
-        self,
-        logits: Float[Tensor, "*batch mixtures"],
-        loc: Float[Tensor, "*batch mixtures event"],
-        log_precision: Float[Tensor, "*batch mixtures event"],
-        precision_factor: Float[Tensor, "*batch mixtures event rank"] | None = None,
-    ) -> None:
+    def __init__(self, logits: Float[Tensor, "*batch mixtures"], loc: Float[Tensor, "*batch mixtures event"]) -> None:
         if loc.ndim < 2 or logits.shape != loc.shape[:-1]:
             raise ValueError(
                 f"logits must have shape (*batch, K) and loc (*batch, K, D), got {tuple(logits.shape)} and {tuple(loc.shape)}"
             )
-        if log_precision.shape != loc.shape:
-            raise ValueError(
-                f"log_precision must have loc's shape {tuple(loc.shape)}, got {tuple(log_precision.shape)}"
-            )
-        if precision_factor is not None and precision_factor.shape[:-1] != loc.shape:
-            raise ValueError(
-                f"precision_factor must have shape {tuple(loc.shape)} and a rank behind it, got {tuple(precision_factor.shape)}"
-            )
-        if precision_factor is not None and precision_factor.shape[-1] == 0:
-            precision_factor = None
-        self.logits, self.loc, self.log_precision, self.precision_factor = logits, loc, log_precision, precision_factor
-
-    def __repr__(self) -> str:
-        """Shapes."""
-        rank = 0 if self.precision_factor is None else self.precision_factor.shape[-1]
-        shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
-        return f"GaussianMixture({shapes}, mixtures={self.mixtures}, rank={rank})"
+        self.logits, self.loc = logits, loc
 
     @property
     def batch_shape(self) -> Size:
@@ -97,19 +55,10 @@ class GaussianMixture:
         return self.logits.shape[-1]
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, summed over the event.
-
-        Uses ``e^T P e = sum_i d_i e_i^2 + ||U^T e||^2`` and the matrix determinant lemma,
-        ``log det P = sum_i log d_i + log det(I_R + U^T D^-1 U)``.
-        """
+        """Log p(value) in nats, summed over the event."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(f"value must end in {self.event_shape[0]} dimensions, got {tuple(value.shape)}")
-        error = value.unsqueeze(-2) - self.loc  # (*B, K, D)
-        quadratic = (self.log_precision.exp() * error.square()).sum(dim=-1)
-        log_det = self.log_precision.sum(dim=-1)
-        if self.precision_factor is not None:
-            quadratic = quadratic + (error.unsqueeze(-2) @ self.precision_factor).squeeze(-2).square().sum(dim=-1)
-            log_det = log_det + 2 * _log_diagonal(_cholesky(self._capacitance()))
+        log_det, quadratic = self._measure(value.unsqueeze(-2) - self.loc)
         per_component = 0.5 * (log_det - quadratic - self.event_shape[0] * math.log(2 * math.pi))
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + per_component, dim=-1)
 
@@ -148,17 +97,8 @@ class GaussianMixture:
         uniform = self.logits.new_empty(*full, self.mixtures, dtype=wide).uniform_(generator=generator)
         gumbel = -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
         chosen = (self.logits / spread + gumbel).argmax(dim=-1)
-        loc, log_precision = self._pick(self.loc, chosen), self._pick(self.log_precision, chosen)
-        if self.precision_factor is None:
-            noise = normal(*self.event_shape) * torch.exp(-0.5 * log_precision)
-        else:
-            # b = D^1/2 n1 + U n2 has covariance P, so P^-1 b has covariance P^-1; Woodbury solves P x = b.
-            factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
-            right = normal(*self.event_shape) * torch.exp(0.5 * log_precision)
-            right = right + (factor @ normal(factor.shape[-1], 1)).squeeze(-1)
-            noise = _woodbury(log_precision, factor, right)
         root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
-        return loc + root * noise
+        return self._pick(self.loc, chosen) + root * self._noise(chosen, normal)
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
@@ -169,6 +109,93 @@ class GaussianMixture:
     def mode(self) -> Float[Tensor, "*batch event"]:
         """The mean of the heaviest component: where samples go as the temperature goes to zero."""
         return self._pick(self.loc, self.logits.argmax(dim=-1))
+
+    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each component (*batch, K): log det P, and the quadratic form e^T P e of ``error`` (*batch, K, D)."""
+        raise NotImplementedError
+
+    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
+        """Draws from N(0, P^-1) of the chosen components; ``normal(n, ...)`` gives standard normals (*full, n, ...)."""
+        raise NotImplementedError
+
+    def _pick(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """The chosen component's part of (*batch, K, ...) values; ``chosen`` has shape (*shape, *batch)."""
+        trailing = values.shape[len(self.batch_shape) + 1 :]
+        index = chosen.reshape(*chosen.shape, 1, *(1 for _ in trailing)).expand(*chosen.shape, 1, *trailing)
+        return values.expand(*chosen.shape, self.mixtures, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+
+
+class GaussianMixture(_Mixture):
+    """A mixture of K Gaussians over D dimensions, each given by its precision.
+
+    ``p(x) = sum_k pi_k N(x; mu_k, P_k^-1)``, with ``P_k = diag(exp(log_precision_k)) + U_k U_k^T``.
+
+    Args:
+        logits: (*batch, K), unnormalised log-weights.
+        loc: (*batch, K, D), the means.
+        log_precision: (*batch, K, D), log d_k.
+        precision_factor: (*batch, K, D, R), U_k; None for a diagonal precision.
+
+    Raises:
+        ValueError: shapes do not fit together.
+
+    Example:
+        >>> g = GaussianMixture(torch.zeros(5), torch.zeros(5, 32), torch.zeros(5, 32))
+        >>> g.log_prob(torch.zeros(32))
+        tensor(-29.4060)
+
+    References:
+        Razavi, Hosseini, Behzad, FRMDN: Flow-based Recurrent Mixture Density Network, 2020,
+        https://arxiv.org/abs/2008.02144.
+    """
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "*batch mixtures"],
+        loc: Float[Tensor, "*batch mixtures event"],
+        log_precision: Float[Tensor, "*batch mixtures event"],
+        precision_factor: Float[Tensor, "*batch mixtures event rank"] | None = None,
+    ) -> None:
+        super().__init__(logits, loc)
+        if log_precision.shape != loc.shape:
+            raise ValueError(
+                f"log_precision must have loc's shape {tuple(loc.shape)}, got {tuple(log_precision.shape)}"
+            )
+        if precision_factor is not None and precision_factor.shape[:-1] != loc.shape:
+            raise ValueError(
+                f"precision_factor must have shape {tuple(loc.shape)} and a rank behind it, got {tuple(precision_factor.shape)}"
+            )
+        if precision_factor is not None and precision_factor.shape[-1] == 0:
+            precision_factor = None
+        self.log_precision, self.precision_factor = log_precision, precision_factor
+
+    def __repr__(self) -> str:
+        """Shapes."""
+        rank = 0 if self.precision_factor is None else self.precision_factor.shape[-1]
+        shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
+        return f"GaussianMixture({shapes}, mixtures={self.mixtures}, rank={rank})"
+
+    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
+        """``e^T P e = sum_i d_i e_i^2 + ||U^T e||^2``, and the matrix determinant lemma.
+
+        ``log det P = sum_i log d_i + log det(I_R + U^T D^-1 U)``.
+        """
+        quadratic = (self.log_precision.exp() * error.square()).sum(dim=-1)
+        log_det = self.log_precision.sum(dim=-1)
+        if self.precision_factor is not None:
+            quadratic = quadratic + (error.unsqueeze(-2) @ self.precision_factor).squeeze(-2).square().sum(dim=-1)
+            log_det = log_det + 2 * _log_diagonal(_cholesky(self._capacitance()))
+        return log_det, quadratic
+
+    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
+        log_precision = self._pick(self.log_precision, chosen)
+        if self.precision_factor is None:
+            return normal(*self.event_shape) * torch.exp(-0.5 * log_precision)
+        # b = D^1/2 n1 + U n2 has covariance P, so P^-1 b has covariance P^-1; Woodbury solves P x = b.
+        factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
+        right = normal(*self.event_shape) * torch.exp(0.5 * log_precision)
+        right = right + (factor @ normal(factor.shape[-1], 1)).squeeze(-1)
+        return _woodbury(log_precision, factor, right)
 
     @property
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
@@ -192,24 +219,78 @@ class GaussianMixture:
         assert self.precision_factor is not None
         return _capacitance(self.log_precision, self.precision_factor)
 
-    def _pick(self, values: Tensor, chosen: Tensor) -> Tensor:
-        """The chosen component's part of (*batch, K, ...) values; ``chosen`` has shape (*shape, *batch)."""
-        trailing = values.shape[len(self.batch_shape) + 1 :]
-        index = chosen.reshape(*chosen.shape, 1, *(1 for _ in trailing)).expand(*chosen.shape, 1, *trailing)
-        return values.expand(*chosen.shape, self.mixtures, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+
+class FullGaussianMixture(_Mixture):
+    """A mixture of K Gaussians with full precisions ``P_k = L_k L_k^T``: the rival that costs O(K D^2).
+
+    Args:
+        logits: (*batch, K), unnormalised log-weights.
+        loc: (*batch, K, D), the means.
+        log_diagonal: (*batch, K, D), the logarithms of L's diagonal.
+        below: (*batch, K, D (D - 1) / 2), L's entries below it, row by row.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "*batch mixtures"],
+        loc: Float[Tensor, "*batch mixtures event"],
+        log_diagonal: Float[Tensor, "*batch mixtures event"],
+        below: Float[Tensor, "*batch mixtures entries"],
+    ) -> None:
+        super().__init__(logits, loc)
+        size = loc.shape[-1]
+        if log_diagonal.shape != loc.shape or below.shape != (*loc.shape[:-1], size * (size - 1) // 2):
+            raise ValueError(
+                f"log_diagonal must have loc's shape {tuple(loc.shape)} and below end in {size * (size - 1) // 2}, "
+                f"got {tuple(log_diagonal.shape)} and {tuple(below.shape)}"
+            )
+        self.log_diagonal = log_diagonal
+        lower = torch.diag_embed(log_diagonal.exp())
+        rows, columns = torch.tril_indices(size, size, -1, device=loc.device)
+        lower[..., rows, columns] = below
+        self.lower = lower
+
+    def __repr__(self) -> str:
+        """Shapes."""
+        shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
+        return f"FullGaussianMixture({shapes}, mixtures={self.mixtures})"
+
+    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
+        """``log det P = 2 sum_i log L_ii``, ``e^T P e = ||L^T e||^2``."""
+        return 2 * self.log_diagonal.sum(dim=-1), (error.unsqueeze(-2) @ self.lower).squeeze(-2).square().sum(dim=-1)
+
+    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
+        lower, drawn = self._pick(self.lower, chosen), normal(*self.event_shape)
+        return torch.linalg.solve_triangular(lower.mT, drawn.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
+
+    @property
+    def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
+        """P_k."""
+        return self.lower @ self.lower.mT
+
+    @property
+    def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
+        """P_k^-1."""
+        return torch.cholesky_inverse(self.lower)
 
 
 class Flowed:
     """The density of y when a flow maps it to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
 
     Args:
-        base: a `GaussianMixture` over u = f(y).
+        base: a `GaussianMixture` or `FullGaussianMixture` over u = f(y).
         flow: the bijection f.
         context: what a conditional flow sees, (*batch, C).
     """
 
     def __init__(
-        self, base: GaussianMixture, flow: Bijection, context: Float[Tensor, "*batch context"] | None = None
+        self,
+        base: GaussianMixture | FullGaussianMixture,
+        flow: Bijection,
+        context: Float[Tensor, "*batch context"] | None = None,
     ) -> None:
         self.base, self.flow, self.context = base, flow, context
 

@@ -5,6 +5,7 @@ maps back.
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import cast
@@ -12,30 +13,30 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 LOG_SCALE_BOUND = 3.0
 """The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
+LEAST_SHARE, LEAST_SLOPE = 1e-3, 1e-3
+"""No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second."""
 INPUT_BOUND = 10.0
 """What the couplings' networks see is squashed smoothly beyond about this, so that outliers cannot blow them up."""
 
 
-class AffineCoupling(nn.Module):
-    """Half of the dimensions, scaled and shifted by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
+class Coupling(nn.Module):
+    """Half of the dimensions, changed one by one by functions whose parameters a network reads off the other half.
 
-    The identity at initialisation. In a `Flow` the halves swap from coupling to coupling. With one dimension there is
-    nothing to condition on: the scale and shift depend on the context alone.
+    The identity at initialisation: the network's last layer begins at zero. In a `Flow` the halves swap from coupling to
+    coupling. With one dimension there is nothing to condition on: the parameters depend on the context alone.
 
     Args:
         features: D.
         hidden: widths of the hidden layers (three hidden layers make the paper's four linear ones).
         context: how many numbers of context the network sees too; 0: none.
-
-    References:
-        Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (eq. 4-8).
-        Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
+        numbers: parameters of the function of one dimension.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
+    def __init__(self, features: int, hidden: Sequence[int], context: int, numbers: int) -> None:
         super().__init__()
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}")
@@ -43,7 +44,7 @@ class AffineCoupling(nn.Module):
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context = features, context
+        self.features, self.context, self.numbers = features, context, numbers
         kept = features // 2
         changed = features - kept
         self.sizes = (kept, changed)
@@ -51,7 +52,7 @@ class AffineCoupling(nn.Module):
         widths = (kept + context, *hidden)
         for size_in, size_out in itertools.pairwise(widths):
             layers += [_linear(size_in, size_out), nn.LeakyReLU()]
-        last = _linear(widths[-1], 2 * changed)
+        last = _linear(widths[-1], numbers * changed)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(*layers, last)
@@ -65,16 +66,22 @@ class AffineCoupling(nn.Module):
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        log_scale, shift = self._scale_and_shift(kept, context)
-        return torch.cat((kept, changed * log_scale.exp() + shift), dim=-1), log_scale.sum(dim=-1)
+        changed, log_slope = self._change(changed, self._read(kept, context))
+        return torch.cat((kept, changed), dim=-1), log_slope.sum(dim=-1)
 
     def inverse(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         kept, changed = self._split(value)
-        log_scale, shift = self._scale_and_shift(kept, context)
-        return torch.cat((kept, (changed - shift) * (-log_scale).exp()), dim=-1)
+        return torch.cat((kept, self._change_back(changed, self._read(kept, context))), dim=-1)
+
+    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The function of each dimension, and the logarithm of its slope; parameters are (*batch, numbers, changed)."""
+        raise NotImplementedError
+
+    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
         if value.shape[-1] != self.features:
@@ -82,15 +89,145 @@ class AffineCoupling(nn.Module):
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _scale_and_shift(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The log-scale, bounded by a scaled tanh, and the shift."""
+    def _read(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        log_scale, shift = self.network(seen if context is None else torch.cat((seen, context), dim=-1)).chunk(
-            2, dim=-1
-        )
+        outputs = self.network(seen if context is None else torch.cat((seen, context), dim=-1))
+        return outputs.unflatten(-1, (self.numbers, self.sizes[1]))
+
+
+class AffineCoupling(Coupling):
+    """Half of the dimensions, scaled and shifted by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
+
+    Args:
+        features: D.
+        hidden: widths of the hidden layers.
+        context: how many numbers of context the network sees too; 0: none.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (eq. 4-8).
+        Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
+    """
+
+    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
+        super().__init__(features, hidden, context, numbers=2)
+
+    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._scale_and_shift(parameters)
+        return value * log_scale.exp() + shift, log_scale
+
+    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+        log_scale, shift = self._scale_and_shift(parameters)
+        return (value - shift) * (-log_scale).exp()
+
+    def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-scale, bounded by a scaled tanh, and the shift."""
+        log_scale, shift = parameters.unbind(dim=-2)
         return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND), shift
+
+
+class SplineCoupling(Coupling):
+    """Half of the dimensions through monotonic rational-quadratic splines that the other half shapes.
+
+    Between -bound and bound a spline of ``bins`` pieces, outside the identity.
+
+    Args:
+        features: D.
+        hidden: widths of the hidden layers.
+        context: how many numbers of context the network sees too; 0: none.
+        bins: pieces.
+        bound: where the splines end.
+
+    References:
+        Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (section 3.1).
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (128, 128, 128),
+        context: int = 0,
+        bins: int = 8,
+        bound: float = 5.0,
+    ) -> None:
+        if bins < 1:
+            raise ValueError(f"bins must be at least 1, got {bins}")
+        if not bound > 0:
+            raise ValueError(f"bound must be above zero, got {bound}")
+        super().__init__(features, hidden, context, numbers=3 * bins - 1)
+        self.bins, self.bound = bins, bound
+
+    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return rational_quadratic(value, *self._knots(parameters))
+
+    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+        return rational_quadratic_inverse(value, *self._knots(parameters))
+
+    def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Places (*batch, changed, bins + 1) of the knots, their values, and the slopes there."""
+        widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
+
+        def places(raw: Tensor) -> Tensor:
+            shares = LEAST_SHARE + (1 - LEAST_SHARE * self.bins) * raw.softmax(dim=-1)
+            ends = 2 * self.bound * shares.cumsum(dim=-1)[..., :-1] - self.bound
+            edge = torch.full_like(raw[..., :1], self.bound)
+            return torch.cat((-edge, ends, edge), dim=-1)
+
+        inner = LEAST_SLOPE + softplus(slopes + math.log(math.expm1(1 - LEAST_SLOPE)))  # 1 at initialisation
+        one = torch.ones_like(parameters.mT[..., :1])  # the identity's slope, where the spline meets it
+        return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
+
+
+def rational_quadratic(
+    value: Float[Tensor, "*batch"],
+    places: Float[Tensor, "*batch knots"],
+    values: Float[Tensor, "*batch knots"],
+    slopes: Float[Tensor, "*batch knots"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """A monotonic rational-quadratic spline through knots, and the logarithm of its slope; the identity outside.
+
+    References:
+        Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
+    """
+    inside, (x0, width, y0, height, low, high) = _piece(value, places, places, values, slopes)
+    steep = height / width
+    share = ((value - x0) / width).clamp(0, 1)
+    between = share * (1 - share)
+    below = steep + (low + high - 2 * steep) * between
+    mapped = y0 + height * (steep * share.square() + low * between) / below
+    slope = steep.square() * (high * share.square() + 2 * steep * between + low * (1 - share).square()) / below.square()
+    return torch.where(inside, mapped, value), torch.where(inside, slope.log(), 0)
+
+
+def rational_quadratic_inverse(
+    value: Float[Tensor, "*batch"],
+    places: Float[Tensor, "*batch knots"],
+    values: Float[Tensor, "*batch knots"],
+    slopes: Float[Tensor, "*batch knots"],
+) -> Float[Tensor, "*batch"]:
+    """The way back through `rational_quadratic`: the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
+    inside, (x0, width, y0, height, low, high) = _piece(value, values, places, values, slopes)
+    steep = height / width
+    over = (value - y0).clamp(min=0)
+    bend = over * (low + high - 2 * steep)
+    a, b, c = height * (steep - low) + bend, height * low - bend, -steep * over
+    root = (2 * c) / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+    return torch.where(inside, x0 + width * root, value)
+
+
+def _piece(
+    value: Tensor, axis: Tensor, places: Tensor, values: Tensor, slopes: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Which values lie within the knots on ``axis``, and of their pieces: begin and size on both axes, slopes at the ends."""
+    inside = (value > axis[..., 0]) & (value < axis[..., -1])
+    number = (torch.searchsorted(axis.contiguous(), value.unsqueeze(-1).contiguous()) - 1).clamp(0, axis.shape[-1] - 2)
+
+    def at(knots: Tensor, step: int) -> Tensor:
+        return knots.gather(-1, number + step).squeeze(-1)
+
+    x0, y0 = at(places, 0), at(values, 0)
+    return inside, (x0, at(places, 1) - x0, y0, at(values, 1) - y0, at(slopes, 0), at(slopes, 1))
 
 
 class Flow(nn.Module):
@@ -108,7 +245,7 @@ class Flow(nn.Module):
         (True, tensor([0., 0.], grad_fn=<AddBackward0>))
     """
 
-    def __init__(self, couplings: Sequence[AffineCoupling]) -> None:
+    def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
         if len({coupling.features for coupling in couplings}) > 1:
             raise ValueError(f"couplings must have the same features, got {[c.features for c in couplings]}")
@@ -129,7 +266,7 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = _turn(cast(AffineCoupling, coupling).inverse(_turn(value, number), context), number)
+            value = _turn(cast(Coupling, coupling).inverse(_turn(value, number), context), number)
         return value
 
 

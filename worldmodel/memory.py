@@ -156,6 +156,13 @@ class Memory(nn.Module):
             )
         return Loss(torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()})
 
+    @torch.no_grad()
+    def prepare(self, batch: SequenceBatch) -> None:
+        """Begin near the data's own statistics: `worldmodel.fit` calls it with the first batch of a new training."""
+        seen = batch.next_latent[batch.mask > 0]
+        if len(seen) > 1:
+            self.density.start_from(seen.mean(dim=0), seen.std(dim=0))
+
     @staticmethod
     def expected_reward(logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
         """The mean reward under the predicted bins."""

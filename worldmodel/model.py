@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
 from worldmodel.density import FRMDN, RMDN, State
 from worldmodel.memory import Memory
 from worldmodel.vae import VAE
 
 FORMAT = 1
-DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN}
+DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
 
 
 class WorldState(NamedTuple):

@@ -28,6 +28,8 @@ SPIKE = 5.0
 """A gradient longer than this many times its running average is shortened to that."""
 SKIPS = 20
 """So many gradients in a row may be NaN or infinite before all stops."""
+PREPARE = 64
+"""At least so many examples say where a model begins (`Memory.prepare`)."""
 SAVE_SECONDS = 10.0
 """The state to resume from is saved at the first check after this long."""
 CHECK_BATCHES = 32
@@ -135,6 +137,10 @@ def fit(
             record.keep(best)  # a lost or damaged file of weights comes back
         else:
             training, validation = data.split(held_out, seed)
+            if saved is None and hasattr(model, "prepare"):
+                first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
+                model.prepare(to_device(first, device))  # type: ignore[operator]
+                best = copy.deepcopy(model.state_dict())
             loop = _Loop(model, optimizer, training, validation, settings, device)
             best = loop.run(state, best, record, progress)
     finally:

@@ -9,6 +9,7 @@ import worldmodel
 import worldmodel.model
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN
+from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.density import State
 
 DENSITIES = {
@@ -16,6 +17,11 @@ DENSITIES = {
     "rmdn rank": lambda **k: RMDN(3, 2, **{"hidden": 8, "mixtures": 2, "rank": 2} | k),
     "rmdn layers": lambda **k: RMDN(3, 2, **{"hidden": 8, "layers": 2} | k),
     "frmdn": lambda **k: FRMDN(3, 2, **{"hidden": 8, "rank": 1} | k),
+    "rmdn full": lambda **k: RMDN(3, 2, **{"hidden": 8, "mixtures": 2, "full": True} | k),
+    "rmdn shared": lambda **k: RMDN(3, 2, **{"hidden": 8, "rank": 1, "shared": True} | k),
+    "rmdn gru": lambda **k: RMDN(3, 2, **{"hidden": 8, "cell": "gru"} | k),
+    "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden": 8} | k),
+    "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden": 8, "spline": True} | k),
     "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden": 8, "conditional": True} | k),
 }
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from worldmodel.distributions import Flowed, GaussianMixture
+from worldmodel.baselines.per_dimension import PerDimensionMixture
+from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
 from worldmodel.flows import AffineCoupling, Flow
 
 SHAPES = [(1, 1, 0), (1, 1, 1), (3, 1, 2), (1, 4, 0), (5, 4, 1), (3, 4, 3), (2, 3, 5), (2, 2, 7)]
@@ -38,6 +39,53 @@ def test_covariance_is_the_inverse_of_the_precision(k, d, r):
     g = mixture(k, d, r, batch=(3,))
     identity = torch.eye(d, dtype=torch.float64).expand(3, k, d, d)
     torch.testing.assert_close(g.precision @ g.covariance, identity, rtol=1e-9, atol=1e-9)
+
+
+def full(k, d, batch=(), seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*batch, *shape, generator=g, dtype=torch.float64)
+
+    return FullGaussianMixture(draw(k), draw(k, d), 0.5 * draw(k, d), draw(k, d * (d - 1) // 2))
+
+
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 1), (2, 2), (5, 4)])
+def test_full_precisions_agree_with_torch(k, d):
+    g = full(k, d, batch=(7, 2))
+    value = torch.randn(7, 2, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(g.log_prob(value), oracle(g).log_prob(value), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(g.precision @ g.covariance, torch.eye(d, dtype=torch.float64).expand(7, 2, k, d, d))
+
+
+def test_a_full_precision_can_be_any_of_low_rank():
+    g = mixture(3, 4, 2, batch=(5,))
+    lower = torch.linalg.cholesky(g.precision)
+    rows, columns = torch.tril_indices(4, 4, -1)
+    same = FullGaussianMixture(g.logits, g.loc, lower.diagonal(dim1=-2, dim2=-1).log(), lower[..., rows, columns])
+    value = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(same.log_prob(value), g.log_prob(value))
+
+
+def test_samples_of_full_precisions_have_their_covariance():
+    g = full(1, 3, seed=2)
+    drawn = g.sample((40_000,), 0.5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.cov(drawn.T), 0.5 * g.covariance[0], rtol=0.05, atol=0.01)
+    torch.testing.assert_close(drawn.mean(0), g.mean, rtol=0.05, atol=0.02)
+
+
+def test_per_dimension_mixtures_are_one_mixture_for_each_dimension():
+    g = PerDimensionMixture(mixture(3, 1, 0, batch=(6, 4)))
+    value = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    total = torch.zeros(6, dtype=torch.float64)
+    for d in range(4):
+        s = g.scalar
+        parts = Normal(s.loc[:, d, :, 0], torch.exp(-0.5 * s.log_precision[:, d, :, 0]))
+        total += MixtureSameFamily(Categorical(logits=s.logits[:, d]), parts).log_prob(value[:, d])
+    torch.testing.assert_close(g.log_prob(value), total)
+    drawn = g.sample((20_000,), 1.0, torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 6, 4)
+    torch.testing.assert_close(drawn.mean(0), g.mean, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(("d", "r"), [(1, 0), (1, 2), (2, 0), (2, 1)])

@@ -7,7 +7,7 @@ import torch
 import zuko
 
 from worldmodel import flows
-from worldmodel.flows import AffineCoupling, Flow
+from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
 CASES = [
     *((features, context, couplings) for features in (1, 2, 5) for context in (0, 3) for couplings in (1, 2)),
@@ -15,25 +15,30 @@ CASES = [
 ]
 
 
-def random_flow(features, context, couplings):
+KINDS = [AffineCoupling, SplineCoupling]
+
+
+def random_flow(features, context, couplings, kind=AffineCoupling):
     torch.manual_seed(features)
-    flow = Flow([AffineCoupling(features, hidden=(16, 16), context=context) for _ in range(couplings)]).double()
+    flow = Flow([kind(features, hidden=(16, 16), context=context) for _ in range(couplings)]).double()
     for parameter in flow.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return flow, torch.randn(6, context, dtype=torch.float64) if context else None
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_inverse_undoes_forward(case):
-    flow, context = random_flow(*case)
+def test_inverse_undoes_forward(case, kind):
+    flow, context = random_flow(*case, kind)
     y = 3 * torch.randn(6, case[0], dtype=torch.float64)
     torch.testing.assert_close(flow.inverse(flow(y, context)[0], context), y)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_log_det_is_the_jacobian_s(case):
-    flow, context = random_flow(*case)
-    y = torch.randn(6, case[0], dtype=torch.float64)
+def test_log_det_is_the_jacobian_s(case, kind):
+    flow, context = random_flow(*case, kind)
+    y = 3 * torch.randn(6, case[0], dtype=torch.float64)
     _, log_det = flow(y, context)
     for row in range(6):
         seen = None if context is None else context[row]
@@ -41,14 +46,38 @@ def test_log_det_is_the_jacobian_s(case):
         torch.testing.assert_close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_identity_at_initialisation(case):
+def test_identity_at_initialisation(case, kind):
     features, context, couplings = case
-    flow = Flow([AffineCoupling(features, context=context) for _ in range(couplings)])
+    flow = Flow([kind(features, context=context) for _ in range(couplings)])
     y = torch.randn(4, features)
     u, log_det = flow(y, torch.randn(4, context) if context else None)
-    assert u.equal(y)
-    assert log_det.equal(torch.zeros(4))
+    torch.testing.assert_close(u, y, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(log_det, torch.zeros(4), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bins", [1, 4])
+def test_splines_agree_with_zuko_s(bins):
+    torch.manual_seed(0)
+    theirs = zuko.transforms.MonotonicRQSTransform(
+        *(torch.randn(50, size, dtype=torch.float64) for size in (bins, bins, bins - 1)), bound=4.0
+    )
+    knots = theirs.horizontal, theirs.vertical, theirs.derivatives
+    x = torch.linspace(-6, 6, 50, dtype=torch.float64)
+    y, log_slope = flows.rational_quadratic(x, *knots)
+    torch.testing.assert_close(y, theirs(x))
+    torch.testing.assert_close(log_slope, theirs.log_abs_det_jacobian(x, y))
+    torch.testing.assert_close(flows.rational_quadratic_inverse(y, *knots), x)
+
+
+def test_splines_meet_the_identity_smoothly_at_their_bound():
+    flow, _ = random_flow(2, 0, 1, SplineCoupling)
+    bound = flow.couplings[0].bound
+    y = torch.tensor([[0.3, side * bound + step] for side in (-1, 1) for step in (-1e-7, 1e-7)], dtype=torch.float64)
+    u, log_det = flow(y)
+    torch.testing.assert_close(u, y, rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_det, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-4)
 
 
 def test_two_couplings_change_every_dimension_and_train_every_parameter():
@@ -64,7 +93,7 @@ def test_agrees_with_zuko_s_affine_transform():
     flow, _ = random_flow(4, 0, 1)
     coupling = flow.couplings[0]
     y = torch.randn(4, dtype=torch.float64)
-    log_scale, shift = coupling._scale_and_shift(y[:2], None)
+    log_scale, shift = coupling._scale_and_shift(coupling._read(y[:2], None))
     bound = math.log(1e3)  # zuko bounds its log-scale s as s / (1 + |s| / bound)
     theirs = zuko.transforms.MonotonicAffineTransform(shift, log_scale / (1 - log_scale.abs() / bound), slope=1e-3)
     u, log_det = flow(y)
@@ -82,6 +111,8 @@ def test_outliers_cannot_overflow():
 def test_bad_arguments_are_refused(as_users_do):
     with pytest.raises(ValueError, match="features must be at least 1, got 0"):
         AffineCoupling(0)
+    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        SplineCoupling(3, bins=0)
     with pytest.raises(ValueError, match="value must end in 3 dimensions"):
         AffineCoupling(3)(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="context must be None"):

@@ -1,0 +1,100 @@
+"""The RMDN of Ha's code: one scalar mixture for each dimension, instead of one joint mixture for all."""
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Size, Tensor, nn
+
+from worldmodel.density import LOG_PRECISION_RANGE, RMDN, State
+from worldmodel.distributions import GaussianMixture
+
+
+class PerDimensionMixture:
+    """D independent scalar mixtures of K Gaussians; the log-likelihood is summed over them.
+
+    Args:
+        scalar: a `GaussianMixture` with batch (*batch, D) and event (1,).
+    """
+
+    def __init__(self, scalar: GaussianMixture) -> None:
+        self.scalar = scalar
+
+    @property
+    def batch_shape(self) -> Size:
+        """Shape of the batch."""
+        return self.scalar.batch_shape[:-1]
+
+    @property
+    def event_shape(self) -> Size:
+        """(D,)."""
+        return self.scalar.batch_shape[-1:]
+
+    def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
+        """Log p(value) in nats, summed over the event."""
+        return self.scalar.log_prob(value.unsqueeze(-1)).sum(dim=-1)
+
+    def sample(
+        self, shape: tuple[int, ...] = (), temperature: float | Tensor = 1.0, generator: Generator | None = None
+    ) -> Float[Tensor, "*shape_batch event"]:
+        """Draw each dimension by itself (see `GaussianMixture.sample`)."""
+        if isinstance(temperature, Tensor):
+            temperature = temperature.unsqueeze(-1)
+        return self.scalar.sample(shape, temperature, generator).squeeze(-1)
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch event"]:
+        """The mean."""
+        return self.scalar.mean.squeeze(-1)
+
+
+class PerDimensionRMDN(RMDN):
+    """An LSTM that puts out K scalar Gaussians for each of D dimensions: another model than an `RMDN` with K mixtures.
+
+    It can choose K^D combinations where the joint mixture chooses one of K, and it cannot know that dimensions belong
+    together. Its likelihoods compare with those of other densities over the same event, but "K = 5" means two things.
+
+    Args:
+        inputs: size of what is read at each time.
+        outputs: D, size of the event.
+        hidden: width of the LSTM.
+        mixtures: K, for each dimension.
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122, and its code.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int = 256, mixtures: int = 5) -> None:
+        super().__init__(inputs, outputs, hidden, mixtures)
+        self.head = nn.Linear(hidden, 3 * mixtures * outputs)
+        with torch.no_grad():
+            logits, loc, log_precision = self.head.bias.split(mixtures * outputs)
+            logits.zero_()
+            log_precision.zero_()
+            loc.normal_(0.0, 0.5)
+            self.head.weight[2 * mixtures * outputs :].mul_(0.1)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The arguments that build this module again."""
+        return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures")}
+
+    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+        """Begin near a Normal with the data's own mean and standard deviation."""
+        k, d = self.mixtures, self.outputs
+        with torch.no_grad():
+            _, loc, log_precision = self.head.bias.split(k * d)
+            loc.copy_((loc.view(d, k) * std[:, None] + mean[:, None]).flatten())
+            log_precision.copy_((-2 * std.log())[:, None].expand(d, k).flatten())
+
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:  # type: ignore[override]
+        """The D mixtures that a hidden state stands for."""
+        k, d = self.mixtures, self.outputs
+        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in self.head(h).split(k * d, dim=-1))
+        log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
+        return PerDimensionMixture(GaussianMixture(logits, loc.unsqueeze(-1), log_precision))
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
+    ) -> tuple[PerDimensionMixture, State]:
+        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
+        h, state = self.features(x, state)
+        return self.distribution(h), state
