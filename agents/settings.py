@@ -15,7 +15,7 @@ class Collecting:
     Args:
         episodes: episodes to collect.
         policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or the folder of
-            an agent.
+            an agent; several with commas between: each episode is played by one of them.
         max_steps: cut an episode after this many steps; None: when the environment ends it.
         exploration: noise on an agent's actions, so that its episodes differ.
     """
@@ -53,11 +53,16 @@ class Remembering:
 
     Args:
         model: "frmdn" (with a normalizing flow) or "rmdn" (without).
-        hidden: width of the LSTM.
+        hidden: width of the recurrent network.
         mixtures: components of the Gaussian mixture.
         rank: R of the precision D + U U^T.
         couplings: affine couplings of the flow (frmdn).
         conditional: whether the flow sees the hidden state (frmdn).
+        spline: whether the couplings are rational-quadratic splines (frmdn).
+        full: whether precisions are full matrices.
+        shared: whether U is one for each component, instead of one for each component and time.
+        cell: "lstm" or "gru".
+        layers: recurrent layers.
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
         updates: gradient steps.
         batch: sequences a step.
@@ -72,6 +77,11 @@ class Remembering:
     rank: int = 0
     couplings: int = 2
     conditional: bool = False
+    spline: bool = False
+    full: bool = False
+    shared: bool = False
+    cell: Literal["lstm", "gru"] = "lstm"
+    layers: int = 1
     targets: Literal["sample", "mean"] = "sample"
     updates: int = 10_000
     batch: int = 32

@@ -73,14 +73,7 @@ def collect(
     backend: str = "loky",
 ) -> rollouts.Store:
     """Chapter 1: real episodes."""
-    policy = POLICIES.get(settings.policy)
-    if policy is None:
-        if not Path(settings.policy).is_dir():
-            raise ValueError(
-                f"policy must be one of {', '.join(POLICIES)} or the folder of an agent, got {settings.policy!r}"
-            )
-        agent = Agent.load(settings.policy)
-        policy = Agent(agent.world, agent.controller, settings.exploration)
+    policy = named_policy(settings.policy, settings.exploration)
     if not (run.rollouts_folder / "metadata.json").exists():
         plan = rollouts.estimate(
             env,
@@ -108,6 +101,24 @@ def collect(
         )
 
 
+def named_policy(name: str, exploration: float) -> Policy:
+    """A policy, an agent's folder, or several of them with commas between: each episode is played by one of these.
+
+    Raises:
+        ValueError: there is no such policy.
+    """
+    parts: list[Policy] = []
+    for word in name.split(","):
+        if word in POLICIES:
+            parts.append(POLICIES[word])
+        elif Path(word).is_dir():
+            agent = Agent.load(word)
+            parts.append(Agent(agent.world, agent.controller, exploration))
+        else:
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)} or the folder of an agent, got {word!r}")
+    return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
+
+
 def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
     """Chapter 2: the eye."""
     frames = run.store().frames()
@@ -133,14 +144,13 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
     inputs, outputs = vae.latent + store.actions, vae.latent
-    sizes = (settings.hidden, settings.mixtures, settings.rank)
+    names = ("hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
+    common: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    flow = {"couplings": settings.couplings, "conditional": settings.conditional, "spline": settings.spline}
     with seeded(seed):
-        density: RMDN | FRMDN = (
-            RMDN(inputs, outputs, *sizes)
-            if settings.model == "rmdn"
-            else FRMDN(inputs, outputs, *sizes, couplings=settings.couplings, conditional=settings.conditional)
+        memory = Memory(
+            RMDN(inputs, outputs, **common) if settings.model == "rmdn" else FRMDN(inputs, outputs, **common, **flow)
         )
-        memory = Memory(density)
     sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(

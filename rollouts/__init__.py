@@ -7,7 +7,7 @@ from rollouts.collect import collect, estimate
 from rollouts.dream import Dreams, dream
 from rollouts.episode import Episode
 from rollouts.lockstep import play
-from rollouts.policies import Policy, smooth_random, uniform
+from rollouts.policies import Mixed, Policy, smooth_random, uniform
 from rollouts.returns import dreamed, played
 from rollouts.store import Store
 from rollouts.workers import WorkerDied
@@ -15,6 +15,7 @@ from rollouts.workers import WorkerDied
 __all__ = [
     "Dreams",
     "Episode",
+    "Mixed",
     "Policy",
     "Store",
     "WorkerDied",

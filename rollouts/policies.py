@@ -63,6 +63,31 @@ def smooth_random(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
     return walk
 
 
+class Mixed:
+    """Each episode is played by one of several policies, drawn evenly: for rollouts that show more than one way to live.
+
+    Args:
+        policies: at least one.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def __init__(self, *policies: Policy) -> None:
+        if not policies:
+            raise ValueError("policies must hold at least one policy, got none")
+        self.policies = policies
+
+    @property
+    def name(self) -> str:
+        """The names of all of them."""
+        return f"mixed({', '.join(map(name_of, self.policies))})"
+
+    def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
+        """Draw who plays, and begin."""
+        return self.policies[int(rng.integers(len(self.policies)))](space, rng)
+
+
 def name_of(policy: Any) -> str:
     """What to call a policy in files and tables."""
     return str(getattr(policy, "name", "") or getattr(policy, "__name__", "") or type(policy).__name__)
