@@ -146,7 +146,11 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
     inputs, outputs = vae.latent + store.actions, vae.latent
     names = ("hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
     common: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    flow = {"couplings": settings.couplings, "conditional": settings.conditional, "spline": settings.spline}
+    flow: dict[str, Any] = {
+        "couplings": settings.couplings,
+        "conditional": settings.conditional,
+        "spline": settings.spline,
+    }
     with seeded(seed):
         memory = Memory(
             RMDN(inputs, outputs, **common) if settings.model == "rmdn" else FRMDN(inputs, outputs, **common, **flow)

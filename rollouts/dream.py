@@ -154,6 +154,7 @@ def dream_along(
     temperature: float = 1.0,
     seed: int = 0,
     burn_in: int = 32,
+    steps: int | None = None,
 ) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
     """Dream a real episode on from ``start`` under its own actions: what the model thinks would have been seen.
 
@@ -166,10 +167,10 @@ def dream_along(
         temperature: above zero.
         seed: of all that is drawn.
         burn_in: real steps before ``start`` that the memory re-lives.
+        steps: how many steps to dream; None: to the episode's end.
 
     Returns:
-        Latents (dreams, T - start + 1, latent), beginning with the real one at ``start``, and rewards
-        (dreams, T - start).
+        Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
     """
     check_temperature(temperature)
     if not 0 <= start < len(actions):
@@ -183,7 +184,7 @@ def dream_along(
         state = world.observe(state, latents[time].expand(dreams, -1), actions[time].expand(dreams, -1))
     state = state.seeing(latents[start].expand(dreams, -1).contiguous())
     dreamed, rewards = [state.latent], []
-    for action in actions[start:]:
+    for action in actions[start : None if steps is None else start + steps]:
         step, state = world.imagine(state, action.expand(dreams, -1), temperature, generator)
         dreamed.append(step.latent)
         rewards.append(step.reward)

@@ -157,7 +157,7 @@ class Memory(nn.Module):
         return Loss(torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
-    def prepare(self, batch: SequenceBatch) -> None:
+    def start_from_batch(self, batch: SequenceBatch) -> None:
         """Begin near the data's own statistics: `worldmodel.fit` calls it with the first batch of a new training."""
         seen = batch.next_latent[batch.mask > 0]
         if len(seen) > 1:

@@ -29,7 +29,7 @@ SPIKE = 5.0
 SKIPS = 20
 """So many gradients in a row may be NaN or infinite before all stops."""
 PREPARE = 64
-"""At least so many examples say where a model begins (`Memory.prepare`)."""
+"""At least so many examples say where a model begins (`Memory.start_from_batch`)."""
 SAVE_SECONDS = 10.0
 """The state to resume from is saved at the first check after this long."""
 CHECK_BATCHES = 32
@@ -137,9 +137,9 @@ def fit(
             record.keep(best)  # a lost or damaged file of weights comes back
         else:
             training, validation = data.split(held_out, seed)
-            if saved is None and hasattr(model, "prepare"):
+            if saved is None and hasattr(model, "start_from_batch"):
                 first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
-                model.prepare(to_device(first, device))  # type: ignore[operator]
+                model.start_from_batch(to_device(first, device))  # type: ignore[operator]
                 best = copy.deepcopy(model.state_dict())
             loop = _Loop(model, optimizer, training, validation, settings, device)
             best = loop.run(state, best, record, progress)

@@ -235,3 +235,14 @@ def test_shapes_are_checked(as_users_do):
         WorldModel(VAE(latent=5), memory())
     with pytest.raises(ValueError, match="inputs"):
         Memory(RMDN(inputs=4, outputs=4))
+
+
+def test_a_training_begins_near_the_data_s_statistics():
+    data = batch(50, 20)
+    data = data._replace(next_latent=5 + 0.1 * data.next_latent)
+    model = memory(RMDN)
+    before = float(model.loss(data).parts["nll"])
+    model.start_from_batch(data)
+    prediction, _ = model(data.latent, data.action)
+    assert float(model.loss(data).parts["nll"]) < before - 20
+    torch.testing.assert_close(prediction.latent.mean.mean(dim=(0, 1)), torch.full((4,), 5.0), rtol=0, atol=0.3)

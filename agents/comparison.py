@@ -1,0 +1,316 @@
+"""Memories compared: every variant trained on the same episodes with the same budget, and judged on others.
+
+Start reading at `compare`. Each training is a task of its own (`learn`) and keeps its result beside its weights, so a
+comparison that was stopped goes on where it was.
+"""
+
+import itertools
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.run import Run
+from rollouts.dream import decode, dream_along
+from rollouts.views import EncodedEpisode, Latents, Sequences, split_episodes
+from rollouts.workers import run_tasks
+from worldmodel import FRMDN, RMDN, Memory, TrainingDiverged, WorldModel, fit, seeded
+from worldmodel.baselines import PerDimensionRMDN
+from worldmodel.batches import SequenceBatch
+from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
+from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.progress import Progress, silent
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "RMDN": {"model": "rmdn"},
+    "RMDN, rank 4": {"model": "rmdn", "rank": 4},
+    "RMDN, full": {"model": "rmdn", "full": True},
+    "RMDN per dimension": {"model": "per-dimension"},
+    "FRMDN": {},
+    "FRMDN, rank 4": {"rank": 4},
+    "FRMDN, full": {"full": True},
+    "FRMDN, conditional": {"conditional": True},
+    "FRMDN, spline": {"spline": True},
+    "FRMDN, spline, conditional": {"spline": True, "conditional": True},
+}
+"""The models; K = 5 joint mixtures, LSTM-256, two couplings where nothing else is said."""
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "FRMDN, 1 coupling": {"couplings": 1},
+    "FRMDN, 3 couplings": {"couplings": 3},
+    "FRMDN, 4 couplings": {"couplings": 4},
+    "FRMDN, K = 1": {"mixtures": 1},
+    "FRMDN, K = 16": {"mixtures": 16},
+    "FRMDN, K = 32": {"mixtures": 32},
+    "RMDN, K = 1": {"model": "rmdn", "mixtures": 1},
+    "RMDN, K = 32": {"model": "rmdn", "mixtures": 32},
+    "RMDN, rank 1": {"model": "rmdn", "rank": 1},
+    "RMDN, rank 8": {"model": "rmdn", "rank": 8},
+    "RMDN, rank 4, shared": {"model": "rmdn", "rank": 4, "shared": True},
+    "FRMDN, GRU": {"cell": "gru"},
+    "FRMDN, no memory": {"memoryless": True},
+    "FRMDN, untrained": {"untrained": True},
+}
+REFERENCE = "RMDN"
+LOOKED_INTO = ("RMDN", "RMDN, full", "FRMDN", "FRMDN, rank 4", "FRMDN, conditional", "FRMDN, no memory")
+"""Of these calibration and dreams are measured too."""
+TARGETS = ("mean", "sample")
+HELD_OUT = 0.2
+HORIZONS = (1, 5, 20, 50, 100)
+TEMPERATURES = (0.5, 1.0, 1.3)
+STARTS, DREAMS, DRAWS, EVENTS = 32, 16, 128, 512
+
+
+class Job(NamedTuple):
+    """A task for a worker: train one variant once, and judge it."""
+
+    run: str
+    folder: str
+    name: str
+    settings: dict[str, Any]
+    targets: str
+    seed: int
+    updates: int
+    batch: int
+    length: int
+
+
+def compare(
+    run: Run,
+    out: Path,
+    variants: dict[str, dict[str, Any]],
+    seeds: int = 3,
+    updates: int = 3_000,
+    batch: int = 16,
+    length: int = 32,
+    targets: tuple[str, ...] = TARGETS,
+    workers: int = 2,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Train and judge every variant with every seed; returns their results, and keeps them in ``out/results.json``.
+
+    Args:
+        run: its rollouts are encoded by its VAE; a fifth of the episodes is never trained on.
+        out: where trainings and results go.
+        variants: names, with arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``).
+        seeds: trainings of each variant.
+        updates: gradient steps of each training.
+        batch: sequences a step.
+        length: steps of a sequence.
+        targets: next latents that are learned and judged: "mean" of the posterior, or "sample"s of it.
+        workers: processes, with one thread each.
+        progress: called as ``progress(trainings done, trainings, note)``.
+
+    Raises:
+        ValueError: an argument is out of range, or the run has no rollouts or no VAE.
+    """
+    for name, value in {"seeds": seeds, "updates": updates, "batch": batch, "length": length}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    vae = run.vae()
+    run.store().latents(vae)
+    jobs = [
+        Job(str(run.folder), str(out / "trainings"), name, settings, kind, seed, updates, batch, length)
+        for seed in range(seeds)
+        for kind in targets
+        for name, settings in variants.items()
+    ]
+    with locked(out):
+        results: dict[int, dict[str, Any]] = {}
+        progress(0, len(jobs), "")
+        for index, result in run_tasks(learn, jobs, workers):
+            results[index] = result
+            progress(len(results), len(jobs), f"{jobs[index].name}, {jobs[index].targets}")
+        found = [results[index] for index in range(len(jobs))]
+        write_json(out / "results.json", found)
+    return found
+
+
+def learn(job: Job) -> dict[str, Any]:
+    """Train a variant, or read what an earlier call found out, and judge it on the held-out episodes."""
+    run = Run(Path(job.run))
+    slug = f"{job.name}-{job.targets}-{job.seed}".replace(", ", "-").replace(" = ", "").replace(" ", "-").lower()
+    folder = Path(job.folder) / slug
+    settings = {**job._asdict(), "folder": "", "run": ""}
+    if (folder / "result.json").exists():
+        result = read_json(folder / "result.json")
+        if result["job"] == settings:
+            return result
+        raise ValueError(f"{folder} holds a comparison with other settings: use another --out")
+    vae, store = run.vae(), run.store()
+    latents = store.latents(vae)
+    everything = np.array([index for index, steps in enumerate(store.lengths) if steps])
+    training, test = split_episodes(everything, HELD_OUT, 0)
+    memoryless, untrained = (bool(job.settings.get(word)) for word in ("memoryless", "untrained"))
+    memory = build(job.settings, vae.latent, store.actions, job.seed)
+    sequences = Sequences(latents, 1 if memoryless else job.length, job.targets, training)
+    began, status = time.monotonic(), "trained"
+    if untrained:
+        status = "untrained"
+        memory.start_from_batch(sequences.batch(64, np.random.default_rng(job.seed)))
+    else:
+        batch = job.batch * job.length if memoryless else job.batch
+        try:
+            fit(memory, sequences, updates=job.updates, batch=batch, seed=job.seed, out=folder, tensorboard=False)
+        except TrainingDiverged as error:
+            status = str(error)
+    result = {
+        "job": settings,
+        "status": status,
+        "seconds": round(time.monotonic() - began, 1),
+        "parameters": sum(parameter.numel() for parameter in memory.parameters()),
+        **judge(memory.eval(), latents, test, job.targets, memoryless),
+    }
+    if job.name in LOOKED_INTO:
+        result["calibration"] = judge_calibration(memory, latents, test, job.targets, memoryless)
+        if not memoryless:
+            result["dreams"] = judge_dreams(WorldModel(vae, memory, store.discrete), latents, test)
+    write_json(folder / "result.json", result)
+    return result
+
+
+def build(settings: dict[str, Any], latent: int, actions: int, seed: int) -> Memory:
+    """The memory that a variant's settings describe."""
+    plain = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
+    kind = {"rmdn": RMDN, "frmdn": FRMDN, "per-dimension": PerDimensionRMDN}[settings.get("model", "frmdn")]
+    with seeded(seed):
+        return Memory(kind(latent + actions, latent, **plain))
+
+
+def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
+    """A whole episode as one sequence; the draws of "sample" targets are the same for every model."""
+    z = np.asarray(episode.mean, np.float32)
+    if targets == "sample":
+        noise = np.random.default_rng([2, index]).standard_normal(z.shape, dtype=np.float32)
+        z = z + np.exp(0.5 * np.asarray(episode.logvar, np.float32)) * noise
+    parts = (z[:-1], episode.action, z[1:], episode.reward, episode.terminated, np.ones(len(episode.reward)))
+    return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
+
+
+def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
+    """What a memory expects at each step of an episode: (1, T), or (T, 1) if every step stands alone."""
+    if memoryless:
+        batch = SequenceBatch(*(part.transpose(0, 1) for part in batch))
+    return memory(batch.latent, batch.action)[0], batch
+
+
+@torch.no_grad()
+def judge(memory: Memory, latents: Latents, test: np.ndarray, targets: str, memoryless: bool) -> dict[str, Any]:
+    """Negative log-likelihood of each held-out episode (nats a frame), its floor, and the errors of both heads."""
+    nll, floors, errors, rewards, chances, ends = [], [], [], [], [], []
+    for index in test:
+        episode = latents.episode(int(index))
+        prediction, batch = predictions(memory, inputs(episode, targets, int(index)), memoryless)
+        nll.append(float(-prediction.latent.log_prob(batch.next_latent).double().mean()))
+        floors.append(
+            float(0.5 * (math.log(2 * math.pi * math.e) + episode.logvar[1:].astype(np.float64)).sum(1).mean())
+        )
+        errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
+        rewards.append(batch.reward.flatten())
+        chances.append(prediction.termination_logit.sigmoid().flatten())
+        ends.append(batch.terminated.flatten())
+    error, reward, chance, end = (torch.cat(parts).double() for parts in (errors, rewards, chances, ends))
+    return {
+        "episodes": [int(index) for index in test],
+        "nll": nll,
+        "floor": floors,
+        "reward_rmse": float(error.square().mean().sqrt()),
+        "reward_std": float(reward.std()),
+        "termination_brier": float((chance - end).square().mean()),
+        "termination_base_brier": float(end.mean() * (1 - end.mean())),
+        "termination_reliability": reliability(chance, end),
+    }
+
+
+def reliability(chance: Tensor, happened: Tensor) -> list[tuple[float, float, int]]:
+    """Predicted probabilities in bins: their mean, how often it came true, how many."""
+    edges = torch.tensor([0, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 1.0 + 1e-9], dtype=chance.dtype)
+    rows = []
+    for low, high in itertools.pairwise(edges):
+        among = (chance >= low) & (chance < high)
+        if among.any():
+            rows.append((float(chance[among].mean()), float(happened[among].mean()), int(among.sum())))
+    return rows
+
+
+@torch.no_grad()
+def judge_calibration(
+    memory: Memory, latents: Latents, test: np.ndarray, targets: str, memoryless: bool
+) -> dict[str, Any]:
+    """One-step predictions at random held-out steps: margins, random directions, and the energy score."""
+    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
+    each = max(1, EVENTS // len(test))
+    drawn, truths = [], []
+    for index in test:
+        prediction, batch = predictions(memory, inputs(latents.episode(int(index)), targets, int(index)), memoryless)
+        flat = prediction.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
+        picked = rng.choice(flat.shape[1], min(each, flat.shape[1]), replace=False)
+        drawn.append(flat[:, picked])
+        truths.append(batch.next_latent.flatten(0, 1)[picked])
+    samples, truth = torch.cat(drawn, dim=1), torch.cat(truths)
+    directions = torch.nn.functional.normalize(torch.randn(truth.shape[1], 32, generator=generator), dim=0)
+    margins = integral_transform(samples, truth, generator)
+    projected = integral_transform(samples @ directions, truth @ directions, generator)
+    return {
+        "events": len(truth),
+        "margins": calibration_error(margins),
+        "projections": calibration_error(projected),
+        "coverage": [round(float(value), 4) for value in coverage(margins)],
+        "energy_score": energy_score(samples, truth),
+    }
+
+
+@torch.no_grad()
+def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[str, Any]:
+    """Dreams from held-out moments under the real actions, beside what really followed."""
+    rng = np.random.default_rng(4)
+    long = [int(index) for index in test if latents.lengths[int(index)] > 40]
+    chosen = [(index := long[int(rng.integers(len(long)))], int(rng.integers(8, latents.lengths[index] - 20)))
+              for _ in range(STARTS)] if long else []  # fmt: skip
+    found: dict[str, Any] = {"starts": len(chosen)}
+    for temperature in TEMPERATURES:
+        gathered: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {horizon: [] for horizon in HORIZONS}
+        for number, (index, start) in enumerate(chosen):
+            episode = latents.episode(index)
+            mean = torch.from_numpy(np.array(episode.mean, np.float32))
+            action, steps = torch.from_numpy(np.array(episode.action)), min(max(HORIZONS), len(episode.action) - start)
+            dreamed, _ = dream_along(world, mean, action, start, DREAMS, temperature, number, steps=steps)
+            frames = torch.from_numpy(latents.store.episode(index).frames)
+            for horizon in HORIZONS:
+                if horizon <= steps:
+                    after = start + horizon
+                    gathered[horizon].append((dreamed[:, horizon], mean[after], mean[start], frames[after]))
+        found[str(temperature)] = {
+            str(horizon): _distances(world, rows) for horizon, rows in gathered.items() if len(rows) > 1
+        }
+    return found
+
+
+def _distances(world: WorldModel, rows: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:
+    """Errors of dreams (starts, dreams, latent) at one horizon, per latent dimension and per pixel."""
+    dreamed, real, begun, frames = (torch.stack(parts) for parts in zip(*rows, strict=True))
+    errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
+    shown = torch.from_numpy(decode(world, dreamed[:, 0])).float()
+    return {
+        "n": len(rows),
+        "mean": float(errors.mean()),
+        "best": float(errors.min(dim=1).values.mean()),
+        "of_mean": float((dreamed.mean(dim=1) - real).square().mean(dim=-1).sqrt().mean()),
+        "spread": float(dreamed.std(dim=1).mean()),
+        "standing_still": float((begun - real).square().mean(dim=-1).sqrt().mean()),
+        "pixels": float((shown - frames.float()).abs().mean()),
+        "energy_distance": energy_distance(dreamed.flatten(0, 1), real),
+    }
+
+
+def load(out: Path) -> list[dict[str, Any]]:
+    """The results that `compare` kept.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return json.loads(json.dumps(read_json(out / "results.json")))
