@@ -162,6 +162,7 @@ def learn(job: Job) -> dict[str, Any]:
         "job": settings,
         "status": status,
         "seconds": round(time.monotonic() - began, 1),
+        "latent": vae.latent,
         "parameters": sum(parameter.numel() for parameter in memory.parameters()),
         **judge(memory.eval(), latents, test, job.targets, memoryless),
     }

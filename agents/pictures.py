@@ -122,3 +122,23 @@ def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return of a
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def dots(values: Mapping[str, Sequence[float]], xlabel: str, lines: Mapping[str, float] | None = None) -> bytes:
+    """Named groups of numbers, every one a dot and their mean a bar, and named vertical lines, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 0.8 + 0.32 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    for row, group in enumerate(values.values()):
+        axes.scatter(group, [row] * len(group), s=18, alpha=0.7)
+        axes.plot([float(np.mean(group))] * 2, [row - 0.3, row + 0.3], color="black")
+    for name, level in (lines or {}).items():
+        axes.axvline(level, linestyle="--", color="grey", linewidth=1)
+        axes.annotate(name, (level, -0.6), fontsize=8, ha="left")
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set(xlabel=xlabel, ylim=(len(values) - 0.5, -1 if lines else -0.5))
+    axes.grid(alpha=0.3, axis="x")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

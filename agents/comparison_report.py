@@ -1,0 +1,207 @@
+"""A comparison of memories as a page: tables and plots, all from ``results.json``.
+
+Start reading at `write_comparison`.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents import pictures
+from agents.comparison import ABLATIONS, HORIZONS, LOOKED_INTO, REFERENCE, TEMPERATURES, load
+from agents.evaluation import hardware
+from worldmodel.calibration import LEVELS
+from worldmodel.checkpoints import atomic, read_json, write_json
+
+Results = list[dict[str, Any]]
+WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
+
+
+def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
+    """Write ``README.md`` and its plots into a comparison's folder; returns the page's path."""
+    results = load(out)
+    about = out / "about.json"
+    before = read_json(about)["seconds"] if about.exists() else 0.0
+    facts: dict[str, Any] = {
+        "env": env,
+        "command": command,
+        "seconds": round(before + seconds, 1),
+        "hardware": hardware(),
+    }
+    write_json(about, facts)
+    jobs = [row["job"] for row in results]
+    targets = list(dict.fromkeys(job["targets"] for job in jobs))
+    seeds = len({job["seed"] for job in jobs})
+    names = list(dict.fromkeys(job["name"] for job in jobs))
+    models, ablations = [n for n in names if n not in ABLATIONS], [n for n in names if n in ABLATIONS]
+    parts = [
+        f"# Memories of {env}, compared\n",
+        f"{len(results[0]['episodes'])} held-out episodes; {seeds} trainings of each variant with {jobs[0]['updates']:,} "
+        f"updates of {jobs[0]['batch']} x {jobs[0]['length']} steps. `{command}`; {facts['hardware']}; "
+        f"{facts['seconds'] / 60:.0f} min. All figures are in `results.json`.\n",
+        "NLL is -log p(next latent) in nats a frame: lower is better, and it may be negative. Differences are paired by "
+        f"episode, of means over seeds, with 95 % confidence intervals; minus means better than the {REFERENCE}. The spread is "
+        "the standard deviation over seeds.\n",
+    ]
+    for kind in targets:
+        rows = [row for row in results if row["job"]["targets"] == kind]
+        floor = float(np.mean(rows[0]["floor"]))
+        parts += [f"## Likelihood of {WORDS[kind]}\n"]
+        if kind == "sample":
+            parts += [
+                f"The floor, the posterior's mean entropy, is {floor:.2f} nats a frame: no model goes below it.\n"
+            ]
+        parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]
+        if ablations:
+            parts += ["### Ablations\n", _table(rows, ablations)]
+        parts += _verdict(rows, kind)
+    parts += _calibration(out, results, targets)
+    parts += _dreams(out, results, targets)
+    with atomic(out / "README.md") as aside:
+        aside.write_text("\n".join(parts), encoding="utf-8")
+    return out / "README.md"
+
+
+def _of(rows: Results, name: str) -> Results:
+    return [row for row in rows if row["job"]["name"] == name]
+
+
+def _episodes(rows: Results, name: str) -> np.ndarray:
+    """NLL of each held-out episode, averaged over seeds."""
+    return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
+
+
+def _difference(rows: Results, name: str) -> tuple[float, float]:
+    """The paired difference to the reference, and half of its 95 % interval."""
+    paired = _episodes(rows, name) - _episodes(rows, REFERENCE)
+    return float(paired.mean()), 1.96 * float(paired.std(ddof=1)) / math.sqrt(len(paired))
+
+
+def _table(rows: Results, names: list[str]) -> str:
+    lines = [
+        "| Variant | Parameters | NLL, nats a frame | a dimension | spread | difference | reward RMSE | Brier | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        mine = _of(rows, name)
+        means = [float(np.mean(row["nll"])) for row in mine]
+        wrong = [row["status"] for row in mine if row["status"] not in ("trained", "untrained")]
+        change = ""
+        if name != REFERENCE and _of(rows, REFERENCE):
+            middle, half = _difference(rows, name)
+            change = f"{middle:+.2f} ± {half:.2f}"
+        cells = [
+            name + (f" ({len(wrong)} diverged)" if wrong else ""),
+            f"{mine[0]['parameters']:,}",
+            f"{np.mean(means):.2f}",
+            f"{np.mean(means) / mine[0]['latent']:.3f}",
+            f"{np.std(means, ddof=1) if len(means) > 1 else 0:.2f}",
+            change,
+            f"{np.mean([row['reward_rmse'] for row in mine]):.3f}",
+            f"{np.mean([row['termination_brier'] for row in mine]):.5f}",
+            f"{np.mean([row['seconds'] for row in mine]):.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    first = rows[0]
+    lines.append(
+        f"\nRewards have a standard deviation of {first['reward_std']:.3f}; always predicting the rate of terminations has a "
+        f"Brier score of {first['termination_base_brier']:.5f}.\n"
+    )
+    return "\n".join(lines)
+
+
+def _plot(out: Path, rows: Results, names: list[str], kind: str, floor: float) -> str:
+    values = {name: [float(np.mean(row["nll"])) for row in _of(rows, name)] for name in names}
+    lines = {"posterior entropy: the floor": floor} if kind == "sample" else {}
+    pictures.write_png(out / f"nll-{kind}.png", pictures.dots(values, "NLL (nats a frame)", lines))
+    return f"![Every training's NLL](nll-{kind}.png)\n"
+
+
+def _verdict(rows: Results, kind: str) -> list[str]:
+    """What helped and what did not, from the intervals alone."""
+    names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name != REFERENCE]
+    if not _of(rows, REFERENCE):
+        return []
+    better, same, worse = list[str](), list[str](), list[str]()
+    for name in names:
+        middle, half = _difference(rows, name)
+        (better if middle + half < 0 else worse if middle - half > 0 else same).append(name)
+    return [
+        f"Significantly better than the {REFERENCE} on {WORDS[kind]}: {'; '.join(better) or 'none'}. "
+        f"**What did not help**: no significant difference: {'; '.join(same) or 'none'}; significantly worse: "
+        f"{'; '.join(worse) or 'none'}.\n"
+    ]
+
+
+def _calibration(out: Path, results: Results, targets: list[str]) -> list[str]:
+    parts = [
+        "## Calibration\n",
+        "One-step predictions at held-out steps. Error: the mean distance of the probability integral transform from uniform, "
+        "of the latent's dimensions and of 32 random directions (0 is calibrated). The energy score judges the whole "
+        "distribution; lower is better.\n",
+        "| Targets | Variant | margins | directions | energy score |\n|---|---|---|---|---|",
+    ]
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for kind in targets:
+        rows = [row for row in results if row["job"]["targets"] == kind and "calibration" in row]
+        for name in LOOKED_INTO:
+            mine = [row["calibration"] for row in _of(rows, name)]
+            if mine:
+                numbers = (np.mean([row[key] for row in mine]) for key in ("margins", "projections", "energy_score"))
+                margins, directions, score = numbers
+                parts.append(f"| {kind} | {name} | {margins:.4f} | {directions:.4f} | {score:.4f} |")
+                curves[f"{name}, {kind}"] = (LEVELS.tolist(), list(np.mean([row["coverage"] for row in mine], axis=0)))
+    chosen = {
+        name: curve
+        for name, curve in curves.items()
+        if name.split(", ")[0] in ("RMDN", "FRMDN") and name.count(",") == 1
+    }
+    chosen["calibrated"] = (LEVELS.tolist(), LEVELS.tolist())
+    pictures.write_png(out / "calibration.png", pictures.curves(chosen, "probability", "share of events below"))
+    return [*parts, "\n![Shares of events below the predicted quantiles](calibration.png)\n"]
+
+
+def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
+    parts = [
+        "## Dreams beside reality\n",
+        "From held-out moments, under the real actions. Root mean squared error of a latent's dimension after so many steps: "
+        "of a dream, of the best of 16, and of their mean; their spread; and the energy distance between dreamed and real "
+        "latents. Standing still: the error of the first latent. Pixels: mean absolute error of a decoded dream, of 255.\n",
+        "| Targets | Variant | temperature | steps | a dream | best of 16 | mean of 16 | spread | energy distance | pixels "
+        "| standing still | n |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for kind in targets:
+        rows = [row for row in results if row["job"]["targets"] == kind and row.get("dreams", {}).get("starts")]
+        for name in LOOKED_INTO:
+            for temperature in map(str, TEMPERATURES):
+                for horizon in map(str, HORIZONS):
+                    found = [
+                        row["dreams"][temperature][horizon]
+                        for row in _of(rows, name)
+                        if horizon in row["dreams"][temperature]
+                    ]
+                    if not found:
+                        continue
+                    keys = ("mean", "best", "of_mean", "spread", "energy_distance", "pixels", "standing_still")
+                    means = {key: float(np.mean([row[key] for row in found])) for key in keys}
+                    parts.append(
+                        f"| {kind} | {name} | {temperature} | {horizon} | "
+                        + " | ".join(f"{means[key]:.3f}" for key in keys)
+                        + f" | {found[0]['n']} |"
+                    )
+                    if temperature == "1.0" and kind == targets[-1]:
+                        curve = curves.setdefault(name, ([], []))
+                        curve[0].append(float(horizon))
+                        curve[1].append(means["mean"])
+                        still = curves.setdefault("standing still", ([], []))
+                        if float(horizon) not in still[0]:
+                            still[0].append(float(horizon))
+                            still[1].append(means["standing_still"])
+    if not curves:
+        return []
+    picture = pictures.curves(curves, "steps dreamed", "error of a latent's dimension (temperature 1)")
+    pictures.write_png(out / "dreams.png", picture)
+    return [*parts, "\n![Errors of dreams](dreams.png)\n"]

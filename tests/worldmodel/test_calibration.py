@@ -1,0 +1,59 @@
+"""Laws of calibration measures: what is true scores best, and known errors have known sizes."""
+
+import pytest
+import torch
+
+from worldmodel.calibration import (
+    LEVELS,
+    calibration_error,
+    coverage,
+    energy_distance,
+    energy_score,
+    integral_transform,
+)
+
+
+def normals(*shape, seed=0, scale=1.0, shift=0.0):
+    return shift + scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def transformed(scale=1.0, shift=0.0):
+    g = torch.Generator().manual_seed(5)
+    return integral_transform(normals(200, 3_000, 2, seed=1, scale=scale, shift=shift), normals(3_000, 2, seed=2), g)
+
+
+def test_the_transform_of_the_true_distribution_is_uniform():
+    values = transformed()
+    assert values.min() > 0
+    assert values.max() < 1
+    torch.testing.assert_close(coverage(values).double(), LEVELS.double(), rtol=0, atol=0.015)
+    assert calibration_error(values) < 0.01
+
+
+def test_wrong_widths_and_places_are_seen():
+    narrow, wide, aside = transformed(scale=0.5), transformed(scale=2.0), transformed(shift=1.0)
+    # with half the true width, 5 % of the predictions lie below Phi^-1(0.05) / 2, where really 20.5 % are
+    assert float(coverage(narrow)[0]) == pytest.approx(0.205, abs=0.015)
+    assert float(coverage(wide)[0]) == pytest.approx(0.0005, abs=0.003)
+    assert min(calibration_error(values) for values in (narrow, wide, aside)) > 0.08
+
+
+def test_the_energy_score_is_least_for_the_true_distribution():
+    truth = normals(4_000, 3, seed=3)
+    scores = {scale: energy_score(normals(100, 4_000, 3, seed=4, scale=scale), truth) for scale in (0.6, 1.0, 1.6)}
+    assert scores[1.0] == min(scores.values())
+    assert energy_score(normals(100, 4_000, 3, seed=4, shift=0.7), truth) > scores[1.0]
+
+
+def test_the_energy_distance_of_two_normals():
+    """In one dimension, N(0, 1) and N(m, 1): E|X - Y| is the mean of a folded normal."""
+    alike = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2))
+    assert abs(alike) < 0.01
+    shift = 2.0
+    folded = torch.distributions.Normal(0.0, 1.0)
+    between = 2 / torch.pi**0.5 * torch.exp(torch.tensor(-(shift**2) / 4)) + shift * (
+        1 - 2 * folded.cdf(torch.tensor(-shift / 2**0.5))
+    )
+    wanted = 2 * float(between) - 4 / torch.pi**0.5
+    apart = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2, shift=shift))
+    assert apart == pytest.approx(wanted, abs=0.1)
