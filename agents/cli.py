@@ -329,7 +329,7 @@ def build_compare(parser: _Parser) -> None:
     the episodes is never trained on. The same command goes on where it was stopped.
     """
     _add_run(parser)
-    parser.add_argument("--out", type=str | None, default=None, help="folder of results (default: RUN/compare)")
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the report (default: RUN/compare)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
     parser.add_argument("--updates", type=int, default=3_000, help="gradient steps of each training")
     parser.add_argument("--batch", type=int, default=16, help="sequences a step")
@@ -375,6 +375,7 @@ def compare(options: Namespace) -> None:
             progress,
         )
     words = f"worldmodel compare {options.run} --seeds {options.seeds} --updates {options.updates}"
+    words += "" if options.ablations else " --ablations false"
     page = write_comparison(out, run.store().env, words, time.monotonic() - began)
     answers.print(f"Report: {page}", markup=False)
 

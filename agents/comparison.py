@@ -95,7 +95,7 @@ def compare(
 
     Args:
         run: its rollouts are encoded by its VAE; a fifth of the episodes is never trained on.
-        out: where trainings and results go.
+        out: where results go; trainings stay in the run folder, in ``compare``.
         variants: names, with arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``).
         seeds: trainings of each variant.
         updates: gradient steps of each training.
@@ -113,13 +113,14 @@ def compare(
             raise ValueError(f"{name} must be at least 1, got {value}")
     vae = run.vae()
     run.store().latents(vae)
+    folder = run.folder / "compare"
     jobs = [
-        Job(str(run.folder), str(out / "trainings"), name, settings, kind, seed, updates, batch, length)
+        Job(str(run.folder), str(folder), name, settings, kind, seed, updates, batch, length)
         for seed in range(seeds)
         for kind in targets
         for name, settings in variants.items()
     ]
-    with locked(out):
+    with locked(folder):
         results: dict[int, dict[str, Any]] = {}
         progress(0, len(jobs), "")
         for index, result in run_tasks(learn, jobs, workers):
@@ -140,7 +141,7 @@ def learn(job: Job) -> dict[str, Any]:
         result = read_json(folder / "result.json")
         if result["job"] == settings:
             return result
-        raise ValueError(f"{folder} holds a comparison with other settings: use another --out")
+        raise ValueError(f"{folder} holds a comparison with other settings: remove it, or use another run folder")
     vae, store = run.vae(), run.store()
     latents = store.latents(vae)
     everything = np.array([index for index, steps in enumerate(store.lengths) if steps])

@@ -51,9 +51,10 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
         assert words_of in page
     for picture in ("nll-mean.png", "nll-sample.png", "calibration.png"):
         assert (tmp_path / "c" / picture).stat().st_size > 1000
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "c" / "trainings").rglob("*.*")}
+    assert {path.suffix for path in (tmp_path / "c").iterdir()} == {".md", ".json", ".png"}
+    before = {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")}
     assert main(words) == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c" / "trainings").rglob("*.*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")} == before
     capsys.readouterr()
     assert main([*words[:-4], "--length", "9", *words[-2:]]) == 2
     assert "other settings" in capsys.readouterr().err
