@@ -6,12 +6,14 @@ gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
+from torch.autograd.function import once_differentiable
 
+LOG_TWO_PI = math.log(2 * math.pi)
 UNROLLED = 4
 """Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
 
@@ -58,9 +60,7 @@ class _Mixture:
         """Log p(value) in nats, summed over the event."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(f"value must end in {self.event_shape[0]} dimensions, got {tuple(value.shape)}")
-        log_det, quadratic = self._measure(value.unsqueeze(-2) - self.loc)
-        per_component = 0.5 * (log_det - quadratic - self.event_shape[0] * math.log(2 * math.pi))
-        return torch.logsumexp(self.logits.log_softmax(dim=-1) + per_component, dim=-1)
+        return torch.logsumexp(self.logits.log_softmax(dim=-1) + self._component_log_prob(value), dim=-1)
 
     def sample(
         self, shape: tuple[int, ...] = (), temperature: float | Tensor = 1.0, generator: Generator | None = None
@@ -110,8 +110,8 @@ class _Mixture:
         """The mean of the heaviest component: where samples go as the temperature goes to zero."""
         return self._pick(self.loc, self.logits.argmax(dim=-1))
 
-    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each component (*batch, K): log det P, and the quadratic form e^T P e of ``error`` (*batch, K, D)."""
+    def _component_log_prob(self, value: Tensor) -> Tensor:
+        """Log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
         raise NotImplementedError
 
     def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
@@ -175,17 +175,15 @@ class GaussianMixture(_Mixture):
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
         return f"GaussianMixture({shapes}, mixtures={self.mixtures}, rank={rank})"
 
-    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        """``e^T P e = sum_i d_i e_i^2 + ||U^T e||^2``, and the matrix determinant lemma.
-
-        ``log det P = sum_i log d_i + log det(I_R + U^T D^-1 U)``.
-        """
-        quadratic = (self.log_precision.exp() * error.square()).sum(dim=-1)
-        log_det = self.log_precision.sum(dim=-1)
-        if self.precision_factor is not None:
-            quadratic = quadratic + (error.unsqueeze(-2) @ self.precision_factor).squeeze(-2).square().sum(dim=-1)
-            log_det = log_det + 2 * _log_diagonal(_cholesky(self._capacitance()))
-        return log_det, quadratic
+    def _component_log_prob(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.unsqueeze(-2).shape, self.loc.shape)
+        factor = self.precision_factor
+        return _LogNormal.apply(
+            value.unsqueeze(-2).expand(shape),
+            self.loc.expand(shape),
+            self.log_precision.expand(shape),
+            None if factor is None else factor.expand(*shape, factor.shape[-1]),
+        )
 
     def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
         log_precision = self._pick(self.log_precision, chosen)
@@ -258,9 +256,11 @@ class FullGaussianMixture(_Mixture):
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
         return f"FullGaussianMixture({shapes}, mixtures={self.mixtures})"
 
-    def _measure(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        """``log det P = 2 sum_i log L_ii``, ``e^T P e = ||L^T e||^2``."""
-        return 2 * self.log_diagonal.sum(dim=-1), (error.unsqueeze(-2) @ self.lower).squeeze(-2).square().sum(dim=-1)
+    def _component_log_prob(self, value: Tensor) -> Tensor:
+        """With ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
+        error = (value.unsqueeze(-2) - self.loc).unsqueeze(-2)
+        quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
+        return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
 
     def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
         lower, drawn = self._pick(self.lower, chosen), normal(*self.event_shape)
@@ -329,12 +329,61 @@ class Flowed:
         return None if self.context is None else self.context.expand(*value.shape[:-1], self.context.shape[-1])
 
 
+class _LogNormal(torch.autograd.Function):
+    """log N(value; loc, P^-1) with ``P = diag(d) + U U^T``, and its gradient in closed form.
+
+    With e = value - loc, w = U^T e, C = I_R + U^T D^-1 U and G = P^-1 U = D^-1 U C^-1:
+
+        log N  = (sum log d + log det C - sum d e^2 - |w|^2 - D log 2 pi) / 2
+        d/dloc = P e = d e + U w,    d/dlog d = (1 - sum_r G_r U_r - d e^2) / 2,    d/dU = G - e w^T
+
+    One node in place of some thirty: training spends its time in the recurrent network, not in bookkeeping. It can be
+    differentiated once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, loc: Tensor, log_precision: Tensor, factor: Tensor | None) -> Tensor:
+        error, precision = value - loc, log_precision.exp()
+        pull = precision * error  # D e
+        twice = log_precision.sum(dim=-1) - (pull * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
+        if factor is not None:
+            reach = (error.unsqueeze(-1) * factor).sum(dim=-2)  # w
+            lower = _cholesky(_capacitance(log_precision, factor))
+            twice = twice + 2 * _log_diagonal(lower) - reach.square().sum(dim=-1)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(error, pull, *(() if factor is None else (precision, factor, reach)))
+            ctx.lower = None if factor is None else lower
+        return 0.5 * twice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        error, pull, *rest = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        by_log, by_factor = 1 - pull * error, None
+        if rest:
+            precision, factor, reach = rest
+            solved = _solve_rows(ctx.lower, factor / precision.unsqueeze(-1))  # G
+            by_log = by_log - (solved * factor).sum(dim=-1)
+            by_factor = grad.unsqueeze(-1) * (solved - error.unsqueeze(-1) * reach.unsqueeze(-2))
+            pull = pull + (factor * reach.unsqueeze(-2)).sum(dim=-1)
+        by_loc = grad * pull
+        return -by_loc, by_loc, grad * (0.5 * by_log), by_factor
+
+
 def _capacitance(
     log_precision: Float[Tensor, "*batch event"], factor: Float[Tensor, "*batch event rank"]
 ) -> Float[Tensor, "*batch rank rank"]:
     """I_R + U^T D^-1 U."""
-    inner = factor.mT @ (factor * (-log_precision).exp().unsqueeze(-1))
-    return inner + torch.eye(inner.shape[-1], dtype=inner.dtype, device=inner.device)
+    rank, scaled = factor.shape[-1], factor * (-log_precision).exp().unsqueeze(-1)
+    if rank > UNROLLED:
+        inner = factor.mT @ scaled
+    else:  # a few long sums beat many tiny matrix products
+        columns, others = factor.unbind(dim=-1), scaled.unbind(dim=-1)
+        products = {(i, j): (columns[i] * others[j]).sum(dim=-1) for i in range(rank) for j in range(i + 1)}
+        rows = [torch.stack([products[max(i, j), min(i, j)] for j in range(rank)], dim=-1) for i in range(rank)]
+        inner = torch.stack(rows, dim=-2)
+    return inner + torch.eye(rank, dtype=inner.dtype, device=inner.device)
 
 
 def _woodbury(
@@ -396,3 +445,10 @@ def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor
             rest = rest - lower[k][i] * backward[rank - 1 - k]
         backward.append(rest / lower[i][i])
     return torch.stack(backward[::-1], dim=-1)
+
+
+def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
+    """Every row of ``right`` times (L L^T)^-1."""
+    if isinstance(lower, Tensor):
+        return torch.cholesky_solve(right.mT, lower).mT
+    return _solve([[entry.unsqueeze(-1) for entry in row] for row in lower], right)

@@ -6,7 +6,7 @@ Start reading at `Memory.forward` and `Memory.loss`.
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
@@ -42,14 +42,19 @@ def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
     References:
         Hafner et al., Mastering Diverse Domains through World Models, 2023, https://arxiv.org/abs/2301.04104 (eq. 9).
     """
+    upper, share = _bins(reward)
+    weights = reward.new_zeros(*reward.shape, REWARD_BINS)
+    weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])
+    return weights.scatter_(-1, upper[..., None], share[..., None])
+
+
+def _bins(reward: Float[Tensor, "*batch"]) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """The bin above each reward, and that bin's share of the weight."""
     support = reward_support(reward)
     reward = reward.clamp(support[0], support[-1])
     upper = torch.searchsorted(support, reward.contiguous()).clamp(1, REWARD_BINS - 1)
     low, high = support[upper - 1], support[upper]
-    share = ((reward - low) / (high - low))[..., None]
-    weights = reward.new_zeros(*reward.shape, REWARD_BINS)
-    weights.scatter_(-1, upper[..., None] - 1, 1 - share)
-    return weights.scatter_(-1, upper[..., None], share)
+    return upper, (reward - low) / (high - low)
 
 
 class Memory(nn.Module):
@@ -147,8 +152,10 @@ class Memory(nn.Module):
         target = torch.where(seen[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:
-            weights = two_hot(torch.where(seen, batch.reward, 0))
-            parts["reward"] = mean(-(weights * log_softmax(prediction.reward_logits, dim=-1)).sum(dim=-1))
+            upper, share = _bins(torch.where(seen, batch.reward, 0))
+            logs = log_softmax(prediction.reward_logits, dim=-1)
+            below, above = (logs.gather(-1, (upper + step)[..., None])[..., 0] for step in (-1, 0))
+            parts["reward"] = mean(-(below + share * (above - below)))
         if prediction.termination_logit is not None:
             ended = torch.where(seen, batch.terminated, 0)
             parts["termination"] = mean(

@@ -240,3 +240,30 @@ def test_wrong_shapes_are_refused(as_users_do):
     with pytest.raises(ValueError, match="value must end in 3 dimensions"):
         mixture(2, 3, 0).log_prob(torch.zeros(4, dtype=torch.float64))
     assert np.isfinite(float(mixture(2, 3, 0).log_prob(torch.zeros(3, dtype=torch.float64))))
+
+
+@pytest.mark.parametrize(("k", "d", "r"), SHAPES)
+def test_gradients_in_closed_form_are_those_of_finite_differences(k, d, r):
+    g = mixture(k, d, r, batch=(2,))
+    parts = [part.clone().requires_grad_() for part in (g.logits, g.loc, g.log_precision)]
+    factor = None if g.precision_factor is None else g.precision_factor.clone().requires_grad_()
+    value = torch.randn(2, d, dtype=torch.float64, requires_grad=True)
+
+    def log_prob(value, *arguments):
+        return GaussianMixture(*arguments).log_prob(value)
+
+    assert torch.autograd.gradcheck(log_prob, (value, *parts, *(() if factor is None else (factor,))))
+
+
+def test_gradients_flow_through_broadcasting():
+    g = mixture(3, 2, 1)
+    loc, factor = g.loc.clone().requires_grad_(), g.precision_factor.clone().requires_grad_()
+    value = torch.randn(5, 4, 2, dtype=torch.float64)
+    GaussianMixture(g.logits, loc, g.log_precision, factor).log_prob(value).sum().backward()
+    one_by_one = torch.zeros_like(loc)
+    for row in value.reshape(-1, 2):
+        again = g.loc.clone().requires_grad_()
+        GaussianMixture(g.logits, again, g.log_precision, g.precision_factor).log_prob(row).backward()
+        one_by_one += again.grad
+    torch.testing.assert_close(loc.grad, one_by_one)
+    assert factor.grad.shape == (3, 2, 1)
