@@ -74,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
+    from worldmodel.parallel import leader
+
+    console.quiet = answers.quiet = not leader()  # under torchrun one process speaks
     parser = build_parser(words)
     parsed = parser.parse_args(words)
     name = parsed.command

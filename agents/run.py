@@ -10,7 +10,7 @@ from pathlib import Path
 import rollouts
 from agents.controller import LinearController
 from agents.evaluation import Report
-from worldmodel import VAE, WorldModel
+from worldmodel import VAE, WorldModel, parallel
 from worldmodel.checkpoints import load_weights, locked, read_json, write_json
 
 
@@ -83,9 +83,10 @@ class Run:
         try:
             yield
         finally:
-            timings = self.timings()
-            timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
-            write_json(self.folder / "timings.json", timings)
+            if parallel.leader():
+                timings = self.timings()
+                timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
+                write_json(self.folder / "timings.json", timings)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes out of the folder while a block runs.
@@ -93,4 +94,4 @@ class Run:
         Raises:
             ValueError: another process works in it.
         """
-        return locked(self.folder)
+        return locked(self.folder) if parallel.leader() else contextlib.nullcontext()

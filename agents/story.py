@@ -26,7 +26,7 @@ from agents.run import Run
 from agents.settings import Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
 from rollouts import policies
 from rollouts.policies import Policy
-from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, seeded
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.checkpoints import atomic
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
@@ -169,7 +169,8 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
             progress=progress,
         )
         world = WorldModel(vae, memory, discrete=store.discrete)
-        world.save(run.world_folder)
+        if parallel.leader():
+            world.save(run.world_folder)
     return world
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from worldmodel import parallel
 from worldmodel.batches import Data, to_device
 from worldmodel.checkpoints import atomic, write_json, write_tensors
 from worldmodel.progress import Progress, silent
@@ -86,7 +87,7 @@ def fit(
         model: a module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). Trained in place.
         data: where batches come from (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
         updates: gradient steps.
-        batch: examples (frames or sequences) a step.
+        batch: examples (frames or sequences) a step, of all processes together (`worldmodel.parallel`).
         lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
         seed: of batches, noise and the held-out split.
         held_out: the share of episodes that is never trained on.
@@ -126,7 +127,10 @@ def fit(
         "data": data.identity,
     }
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rank, size = parallel.join()
+    device = torch.device(device or parallel.device())
+    if batch < size:
+        raise ValueError(f"batch must be at least the number of processes, {size}, got {batch}")
     record = _Record(None if out is None else Path(out), settings, tensorboard)
     saved = record.load(device)
     model.to(device).train()
@@ -141,10 +145,12 @@ def fit(
                 first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
                 model.start_from_batch(to_device(first, device))  # type: ignore[operator]
                 best = copy.deepcopy(model.state_dict())
-            loop = _Loop(model, optimizer, training, validation, settings, device)
+            parallel.agree(model, size)
+            loop = _Loop(model, optimizer, training, validation, settings, device, rank, size)
             best = loop.run(state, best, record, progress)
     finally:
         record.close()
+        parallel.wait(size)
         model.load_state_dict(best)
         model.to(home).eval()
     return model
@@ -160,6 +166,8 @@ class _Loop:
     validation: Data
     settings: dict[str, Any]
     device: torch.device
+    rank: int
+    size: int
 
     def run(
         self, state: _Progress, best: dict[str, Tensor], record: "_Record", progress: Progress
@@ -191,15 +199,20 @@ class _Loop:
         update, batch, seed = state.update, self.settings["batch"], self.settings["seed"]
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(update, self.settings["updates"], self.settings["lr"])
-        examples = to_device(self.training.batch(batch, np.random.default_rng([seed, update])), self.device)
-        loss = self.model.loss(examples, _generator(self.device, seed, update))
+        drawn = parallel.part(self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size)
+        examples = to_device(drawn, self.device)
+        loss = self.model.loss(examples, _generator(self.device, seed, update, self.rank))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()
-        norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
-        if not math.isfinite(float(loss.value.detach())):
-            bad = [f"{name} = {float(part)}" for name, part in loss.parts.items() if not math.isfinite(float(part))]
+        share = parallel.weight(examples, self.size)
+        (share * loss.value).backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        parts = {"loss": share * loss.value.detach(), **{name: share * part for name, part in loss.parts.items()}}
+        parallel.average([*gradients, *parts.values()], self.size)
+        norm = float(nn.utils.get_total_norm(gradients))
+        if not math.isfinite(value := float(parts["loss"])):
+            bad = [f"{name} = {float(parts[name])}" for name in loss.parts if not math.isfinite(float(parts[name]))]
             raise TrainingDiverged(
-                f"the loss of {self.settings['model']} became {float(loss.value.detach())} in update {update + 1} "
+                f"the loss of {self.settings['model']} became {value} in update {update + 1} "
                 f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
                 "A smaller lr, or data without NaN and extreme values, helps."
             )
@@ -220,7 +233,7 @@ class _Loop:
             state.norm = 0.98 * state.norm + 0.02 * min(norm, limit) if state.norm else norm
             self.optimizer.step()
         state.update += 1
-        return {"loss": loss.value.detach(), **loss.parts}
+        return parts
 
     def check(
         self, state: _Progress, best: dict[str, Tensor], means: dict[str, float], record: "_Record"
@@ -262,7 +275,7 @@ class _Record:
 
     def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
         self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
-        self.saved, self.tensorboard = time.monotonic(), tensorboard
+        self.saved, self.tensorboard, self.leads = time.monotonic(), tensorboard, parallel.leader()
         self.writer: Any = None
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -270,7 +283,8 @@ class _Record:
         if self.folder is None:
             return None
         if not (path := self.folder / "resume.pt").exists():
-            write_json(self.folder / "settings.json", self.settings)
+            if self.leads:
+                write_json(self.folder / "settings.json", self.settings)
             return None
         try:
             with warnings.catch_warnings():
@@ -297,6 +311,8 @@ class _Record:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         state = _Progress(**saved["progress"])
+        if not self.leads:
+            return state, saved["best"]
         with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
             aside.write_text("".join(json.dumps(row) + "\n" for row in state.history), encoding="utf-8")
         return state, saved["best"]
@@ -309,7 +325,7 @@ class _Record:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: _Progress, best: dict[str, Tensor]
     ) -> None:
         """Write the state to resume from."""
-        if self.folder is None:
+        if self.folder is None or not self.leads:
             return
         content = {
             "settings": self.settings,
@@ -326,13 +342,13 @@ class _Record:
 
     def keep(self, best: dict[str, Tensor]) -> None:
         """Write the best weights."""
-        if self.folder is not None:
+        if self.folder is not None and self.leads:
             write_tensors(self.folder / "weights.safetensors", best)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
         self.note = f"held-out loss {row['held_out']['loss']:.4g}"
-        if self.folder is None:
+        if self.folder is None or not self.leads:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -358,7 +374,8 @@ def _learning_rate(update: int, updates: int, peak: float) -> float:
     return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))))
 
 
-def _generator(device: torch.device, seed: int, update: int) -> Generator:
-    """A generator that belongs to one update."""
-    entropy = np.random.SeedSequence([seed, update + 1]).generate_state(1, np.uint64)[0]
+def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
+    """A generator that belongs to one update of one process."""
+    words = [seed, update + 1, rank] if rank else [seed, update + 1]
+    entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return Generator(device).manual_seed(int(entropy >> np.uint64(1)))
