@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from agents.run import Run
-from rollouts.dream import decode, dream_along
+from rollouts.dream import decode
 from rollouts.views import EncodedEpisode, Latents, Sequences, split_episodes
 from rollouts.workers import run_tasks
 from worldmodel import FRMDN, RMDN, Memory, TrainingDiverged, WorldModel, fit, seeded
@@ -24,6 +24,7 @@ from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.batches import SequenceBatch
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
 from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.model import WorldState
 from worldmodel.progress import Progress, silent
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -33,7 +34,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "RMDN per dimension": {"model": "per-dimension"},
     "FRMDN": {},
     "FRMDN, rank 4": {"rank": 4},
-    "FRMDN, full": {"full": True},
     "FRMDN, conditional": {"conditional": True},
     "FRMDN, spline": {"spline": True},
     "FRMDN, spline, conditional": {"spline": True, "conditional": True},
@@ -62,7 +62,7 @@ TARGETS = ("mean", "sample")
 HELD_OUT = 0.2
 HORIZONS = (1, 5, 20, 50, 100)
 TEMPERATURES = (0.5, 1.0, 1.3)
-STARTS, DREAMS, DRAWS, EVENTS = 32, 16, 128, 512
+STARTS, DREAMS, DRAWS, EVENTS, BURN_IN = 48, 16, 128, 512, 32
 
 
 class Job(NamedTuple):
@@ -268,37 +268,59 @@ def judge_calibration(
 
 @torch.no_grad()
 def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[str, Any]:
-    """Dreams from held-out moments under the real actions, beside what really followed."""
-    rng = np.random.default_rng(4)
+    """Dreams from held-out moments under the real actions, beside what really followed; all moments as one batch."""
+    rng, furthest = np.random.default_rng(4), max(HORIZONS)
     long = [int(index) for index in test if latents.lengths[int(index)] > 40]
-    chosen = [(index := long[int(rng.integers(len(long)))], int(rng.integers(8, latents.lengths[index] - 20)))
-              for _ in range(STARTS)] if long else []  # fmt: skip
-    found: dict[str, Any] = {"starts": len(chosen)}
+    if not long:
+        return {"starts": 0}
+    moments = [(index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)]
+    state, begun, real, actions, steps, frames = _moments(world, latents, moments, furthest)
+    found: dict[str, Any] = {"starts": STARTS}
     for temperature in TEMPERATURES:
-        gathered: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {horizon: [] for horizon in HORIZONS}
-        for number, (index, start) in enumerate(chosen):
-            episode = latents.episode(index)
-            mean = torch.from_numpy(np.array(episode.mean, np.float32))
-            action, steps = torch.from_numpy(np.array(episode.action)), min(max(HORIZONS), len(episode.action) - start)
-            dreamed, _ = dream_along(world, mean, action, start, DREAMS, temperature, number, steps=steps)
-            frames = torch.from_numpy(latents.store.episode(index).frames)
-            for horizon in HORIZONS:
-                if horizon <= steps:
-                    after = start + horizon
-                    gathered[horizon].append((dreamed[:, horizon], mean[after], mean[start], frames[after]))
-        found[str(temperature)] = {
-            str(horizon): _distances(world, rows) for horizon, rows in gathered.items() if len(rows) > 1
-        }
+        generator = torch.Generator().manual_seed(4)
+        dreaming = WorldState(
+            begun.repeat_interleave(DREAMS, 0), type(state)(*(p.repeat_interleave(DREAMS, 0) for p in state))
+        )
+        found[str(temperature)] = {}
+        for time_ in range(furthest):
+            action = actions[:, time_].repeat_interleave(DREAMS, 0)
+            step, dreaming = world.imagine(dreaming, action, temperature, generator)
+            there = (steps > time_).nonzero()[:, 0]
+            if time_ + 1 in HORIZONS and len(there) > 1:
+                dreamed = step.latent.unflatten(0, (STARTS, DREAMS))[there]
+                shown = torch.stack([frames[int(row)][time_] for row in there])
+                found[str(temperature)][str(time_ + 1)] = _distances(
+                    world, dreamed, real[there, time_], begun[there], shown
+                )
     return found
 
 
-def _distances(world: WorldModel, rows: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float]:
+def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]], furthest: int) -> tuple[Any, ...]:
+    """Of each moment: the memory of what was before, its latent; then latents, actions, how many steps, and frames."""
+    memories, begun, count = [], torch.zeros(len(moments), world.latent), torch.zeros(len(moments), dtype=torch.int64)
+    real = torch.zeros(len(moments), furthest, world.latent)
+    actions, frames = torch.zeros(len(moments), furthest, world.actions), []
+    for row, (index, start) in enumerate(moments):
+        episode = latents.episode(int(index))
+        mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
+        first = max(0, start - BURN_IN)
+        memories.append(world.memory.features(mean[None, first:start], action[None, first:start])[1])
+        steps = min(furthest, len(action) - start)
+        begun[row], count[row] = mean[start], steps
+        real[row, :steps], actions[row, :steps] = mean[start + 1 : start + 1 + steps], action[start : start + steps]
+        shard, number = latents.store.place(int(index))
+        pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
+        frames.append(torch.from_numpy(np.concatenate(pieces)))
+    memory = type(memories[0])(*(torch.cat(parts) for parts in zip(*memories, strict=True)))
+    return memory, begun, real, actions, count, frames
+
+
+def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, frames: Tensor) -> dict[str, float]:
     """Errors of dreams (starts, dreams, latent) at one horizon, per latent dimension and per pixel."""
-    dreamed, real, begun, frames = (torch.stack(parts) for parts in zip(*rows, strict=True))
     errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
     shown = torch.from_numpy(decode(world, dreamed[:, 0])).float()
     return {
-        "n": len(rows),
+        "n": len(real),
         "mean": float(errors.mean()),
         "best": float(errors.min(dim=1).values.mean()),
         "of_mean": float((dreamed.mean(dim=1) - real).square().mean(dim=-1).sqrt().mean()),

@@ -80,5 +80,5 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     first, last, other = (
         curves[name, "vae"][at]["held_out"]["loss"] for name, at in (("one", 0), ("one", -1), ("two", -1))
     )
-    assert last < 0.5 * first
+    assert last < 0.7 * first
     assert other == pytest.approx(last, rel=0.3)  # the noise differs, not what is learned
