@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from rollouts.lockstep import CrowdPolicy, EnvSpec, live, mind_of, play
 from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, write_minari_index
-from rollouts.workers import check_backend, run_tasks, worker_env
+from rollouts.workers import Shared, check_backend, run_tasks, share, worker_env
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
 
@@ -35,7 +36,7 @@ class Block(NamedTuple):
     path: Path
     env: EnvSpec
     options: dict[str, Any]
-    policy: Policy
+    policy: Shared
     seed: int
     first: int
     episodes: int
@@ -107,11 +108,12 @@ def collect(
         "seed": seed,
         "max_steps": max_steps,
     }
-    with locked(folder):
+    with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
         block = _remember(folder, settings, block, episodes)
         _set_damaged_aside(folder)
+        shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
         blocks = [
-            Block(folder / "shards" / f"{first:06d}.h5", env, options, policy, seed, first, count, block, max_steps,
+            Block(folder / "shards" / f"{first:06d}.h5", env, options, shared, seed, first, count, block, max_steps,
                   sent=backend != "loky")
             for first, count in _missing(Store(folder), episodes, block)
         ]  # fmt: skip
@@ -131,9 +133,10 @@ def play_block(task: Block) -> tuple[int, bytes | None]:
     """Play a block in a worker, and write it; returns its steps, and the shard if it is to be sent."""
     indices = range(task.first, task.first + task.episodes)
     seeds = [episode_seed(task.seed, index) for index in indices]
-    lanes = task.block if isinstance(task.policy, CrowdPolicy) else 1
+    policy = task.policy.get()
+    lanes = task.block if isinstance(policy, CrowdPolicy) else 1
     games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
-    mind = mind_of(task.policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
+    mind = mind_of(policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
     lives = live(games, mind, seeds, max_steps=task.max_steps, record=True)
     played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode]
     shard = shard_bytes(played)
@@ -176,7 +179,7 @@ def _remember(folder: Path, settings: dict[str, Any], block: int | None, episode
                 raise ValueError(
                     f"{folder} holds rollouts with {name} = {before.get(name)!r}, asked for {value!r}: use another folder"
                 )
-        return int(before["block"])
+        return int(before.get("block") or LARGEST_BLOCK)
     if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
     block = block or min(LARGEST_BLOCK, max(1, episodes // 16))

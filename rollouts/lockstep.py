@@ -5,7 +5,6 @@ stand on it; what differs between them is the `Mind` that acts.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
@@ -309,7 +308,6 @@ class Controllers(NamedTuple):
     """Who plays a group: a controller for each life, on one world model."""
 
     world: Shared
-    """Folder of the world model."""
     family: Controller
     parameters: np.ndarray
     """(lives, size) float32."""
@@ -322,13 +320,7 @@ def play_group(task: Group) -> list[Life]:
     space, player = games[0].action_space, task.player
     if isinstance(player, Controllers):
         parameters = torch.from_numpy(player.parameters)
-        mind: Mind = Together(_world(player.world), player.family, parameters, space, lanes)
+        mind: Mind = Together(player.world.get(), player.family, parameters, space, lanes)
     else:
         mind = mind_of(player, space, task.seeds, lanes=lanes)
     return live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps)
-
-
-@lru_cache(maxsize=2)
-def _world(shared: Shared) -> WorldModel:
-    with shared.open() as folder:
-        return WorldModel.load(folder).eval()

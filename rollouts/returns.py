@@ -193,9 +193,7 @@ class played:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
                 weakref.finalize(self, self._folder.cleanup)
-            path = Path(self._folder.name) / mark
-            self.world.save(path)
-            self._shared = share(path, mark, self.backend)
+            self._shared = share(self.world, mark, Path(self._folder.name), self.workers, self.backend)
         return self._shared
 
     def __repr__(self) -> str:

@@ -9,8 +9,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import pickle
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
 import envs
+from worldmodel.checkpoints import write_bytes
 
 DEATHS = 3
 """So many times the same work may end with a dead worker before all stops."""
@@ -173,36 +175,41 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Shared:
-    """A folder of files that workers read: beside them, or in Ray's store of objects."""
+    """An object that workers need for many tasks: sent once, not with every task."""
 
     mark: str
-    """Says what is in it: the same mark, the same files."""
+    """Says what it is: the same mark, the same object."""
+    value: Any = field(default=None, compare=False)
+    """The object itself, where the work is done in this process."""
     path: Path | None = None
-    content: Any = field(default=None, compare=False)
-    """Ray's reference to the files' names and bytes; each machine fetches them once."""
+    reference: Any = field(default=None, compare=False)
+    """Ray's name for it; each machine fetches it once."""
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Path]:
-        """The folder, for as long as a block runs."""
-        if self.path is not None:
-            yield self.path
-            return
-        import ray
-
-        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
-            for name, content in ray.get(self.content).items():
-                (Path(folder) / name).write_bytes(content)
-            yield Path(folder)
+    def get(self) -> Any:
+        """The object; a worker keeps the last ones."""
+        return _received(self) if self.value is None else self.value
 
 
-def share(folder: Path, mark: str, backend: str) -> Shared:
-    """Let the workers of a backend read a folder of small files."""
+@lru_cache(maxsize=2)
+def _received(shared: Shared) -> Any:
+    if shared.path is not None:
+        return pickle.loads(shared.path.read_bytes())  # written by `share` of this very program
+    import ray
+
+    return ray.get(shared.reference)
+
+
+def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Shared:
+    """Let the workers of a backend have an object; ``folder`` must stay until they are done."""
+    if backend == "loky" and workers == 1:
+        return Shared(mark, value)
     if backend == "loky":
-        return Shared(mark, folder)
+        path = folder / f"{mark}.pickle"
+        write_bytes(path, dumps(value))
+        return Shared(mark, path=path)
     from rollouts.ray_tasks import connect
 
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return Shared(mark, content=connect(backend).put(files))
+    return Shared(mark, reference=connect(backend).put(value))
 
 
 def _first_line(error: BaseException) -> str:

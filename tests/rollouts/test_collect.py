@@ -259,7 +259,7 @@ def test_other_readers_see_the_same_shard(counted):
 def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path):
     store = rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
     shard, number = store.place(0)
-    offset, length = store.reader.course(shard, number).places[0]
+    offset, length = map(int, store.reader.course(shard, number).places[0])
     content = bytearray(shard.path.read_bytes())
     content[offset + length // 2] ^= 1
     shard.path.write_bytes(content)
