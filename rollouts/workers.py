@@ -205,7 +205,7 @@ def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Sh
         return Shared(mark, value)
     if backend == "loky":
         path = folder / f"{mark}.pickle"
-        write_bytes(path, dumps(value))
+        write_bytes(path, bytes(dumps(value)))
         return Shared(mark, path=path)
     from rollouts.ray_tasks import connect
 
