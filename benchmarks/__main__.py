@@ -154,21 +154,76 @@ def dreams() -> list[Row]:
     return rows
 
 
+class Plain(torch.nn.Module):
+    """An MDN-RNN with torch's own distributions, as the widely used replication of World Models computes it."""
+
+    def __init__(self, latent: int = 32, actions: int = 3, hidden: int = 256, mixtures: int = 5) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(latent + actions, hidden, batch_first=True)
+        self.head = torch.nn.Linear(hidden, (2 * latent + 1) * mixtures + 2)
+        self.sizes = (latent * mixtures, latent * mixtures, mixtures, 1, 1)
+
+    def loss(self, batch: SequenceBatch) -> torch.Tensor:
+        """Mixture, reward and termination losses."""
+        h, _ = self.lstm(torch.cat((batch.latent, batch.action), dim=-1))
+        loc, scale, logits, reward, end = self.head(h).split(self.sizes, dim=-1)
+        k = logits.shape[-1]
+        normal = torch.distributions.Normal(loc.unflatten(-1, (k, -1)), scale.unflatten(-1, (k, -1)).exp())
+        each = normal.log_prob(batch.next_latent.unsqueeze(-2)).sum(dim=-1)
+        nll = -torch.logsumexp(logits.log_softmax(dim=-1) + each, dim=-1).mean()
+        reward_loss = torch.nn.functional.mse_loss(reward[..., 0], batch.reward)
+        return nll + reward_loss + torch.nn.functional.binary_cross_entropy_with_logits(end[..., 0], batch.terminated)
+
+
+def stepping(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """A gradient step with Adam."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return work
+
+
 def learning() -> list[Row]:
-    """Training steps a second."""
+    """Training steps a second, with Adam, from encoded frames; the limit is the LSTM alone."""
     rows: list[Row] = []
-    batch = SequenceBatch(*(torch.randn(16, 32, n) for n in (32, 3, 32)), *(torch.ones(16, 32) for _ in range(3)))
-    reference = 0.0
-    for name, density in {"RMDN": RMDN(35, 32), "FRMDN": FRMDN(35, 32), "FRMDN, rank 2": FRMDN(35, 32, rank=2)}.items():
-        memory = Memory(density)
-        ours = rate(lambda memory=memory: memory.loss(batch).value.backward(), 1)
-        reference = reference or ours
-        rows.append((f"memory update, {name}, 16 x 32", ours, "updates/s", f"{ours / reference:.2f}"))
-    vae, frames = VAE(), torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
-    rows.append(("VAE update, 32 frames", rate(lambda: vae.loss(frames).value.backward(), 1), "updates/s", ""))
+    for size, length in ((16, 32), (100, 500)):
+        shapes = [(size, length, n) for n in (32, 3, 32)] + [(size, length)] * 2
+        parts = [torch.randn(shape) for shape in shapes]
+        batch = SequenceBatch(*parts[:4], torch.zeros(size, length), torch.ones(size, length))
+        seen, lstm = torch.cat((batch.latent, batch.action), dim=-1), torch.nn.LSTM(35, 256, batch_first=True)
+        limit = rate(stepping(lstm, lambda m=lstm, x=seen: m(x)[0].square().mean()), 1)
+        rows.append((f"LSTM-256 alone, update of {size} x {length}", limit, "updates/s", "1"))
+        plain = Plain()
+        ours = rate(stepping(plain, lambda m=plain, b=batch: m.loss(b)), 1)
+        rows.append((f"MDN-RNN by torch.distributions, {size} x {length}", ours, "updates/s", f"{ours / limit:.2f}"))
+        kinds = {
+            "RMDN": RMDN(35, 32),
+            "FRMDN": FRMDN(35, 32),
+            "FRMDN, rank 4": FRMDN(35, 32, rank=4),
+            "RMDN, full": RMDN(35, 32, full=True),
+            "FRMDN, spline": FRMDN(35, 32, spline=True),
+        }
+        for name, density in kinds.items():
+            if size > 16 and name not in ("RMDN", "FRMDN"):
+                continue
+            memory = Memory(density)
+            ours = rate(stepping(memory, lambda m=memory, b=batch: m.loss(b).value), 1)
+            rows.append((f"memory update, {name}, {size} x {length}", ours, "updates/s", f"{ours / limit:.2f}"))
+    vae = VAE()
+    for size in (32, 64):
+        frames = torch.randint(0, 255, (size, 64, 64, 3), dtype=torch.uint8)
+        ours = rate(stepping(vae, lambda f=frames: vae.loss(f).value), size)
+        rows.append((f"VAE training, {size} frames an update", ours, "frames/s", ""))
     with torch.no_grad():
-        encoding = rate(lambda: vae.encode(torch.zeros(128, 3, 64, 64)), 128)
-    return [*rows, ("VAE encoding", encoding, "frames/s", "")]
+        pictures = torch.zeros(16, 3, 64, 64).to(memory_format=torch.channels_last)
+        rows.append(("VAE encoding", rate(lambda: vae.encode(pictures), 16), "frames/s", ""))
+        latents = torch.zeros(16, 32)
+        rows.append(("VAE decoding", rate(lambda: vae.decode(latents), 16), "frames/s", ""))
+    return rows
 
 
 def storing() -> list[Row]:
