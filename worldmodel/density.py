@@ -157,6 +157,8 @@ class RMDN(nn.Module):
         if state.hidden.shape != (len(x), self.layers, self.hidden):
             wanted, came = (len(x), self.layers, self.hidden), tuple(state.hidden.shape)
             raise ValueError(f"state must have shape {wanted}, got {came}")
+        if x.shape[1] == 1:
+            return self._step(x[:, 0], state)
         # torch keeps layers first: (B, layers, H) -> (layers, B, H) and back
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
         if self.cell == "gru":
@@ -164,6 +166,21 @@ class RMDN(nn.Module):
             return h, State(last.transpose(0, 1), state.cell)
         h, after = self.lstm(x, before)
         return h, State(*(part.transpose(0, 1) for part in after))
+
+    def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One time step, cell by cell: torch's layers prepare themselves anew with every call, which is most of a step."""
+        hidden, cells = [], []
+        for layer in range(self.layers):
+            names = (f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            weights = [getattr(self.lstm, name) for name in names]
+            if self.cell == "lstm":
+                x, cell = torch.lstm_cell(x, (state.hidden[:, layer], state.cell[:, layer]), *weights)
+                cells.append(cell)
+            else:
+                x = torch.gru_cell(x, state.hidden[:, layer], *weights)
+            hidden.append(x)
+        after = torch.stack(hidden, dim=1)
+        return x[:, None], State(after, torch.stack(cells, dim=1) if cells else state.cell)
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """The mixture that a hidden state stands for."""

@@ -3,6 +3,7 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -32,8 +33,13 @@ class Prediction(NamedTuple):
 
 def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
     """The reward each bin stands for: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
-    grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=like.device)
-    return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
+    return _support(like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _support(dtype: torch.dtype, device: torch.device) -> Tensor:
+    grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=device)
+    return (grid.sign() * torch.expm1(grid.abs())).to(dtype)
 
 
 def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
