@@ -8,6 +8,7 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController, Report, evaluate
+from agents.story import named_policy
 from tests import toys
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 
@@ -129,6 +130,37 @@ def test_smooth_random_actions_are_smooth_and_stay_inside():
     choices = np.array([hold(None) for _ in range(5_000)])
     assert (np.diff(choices) != 0).mean() == pytest.approx(0.8 / 8, rel=0.2)
     assert set(choices) == set(range(5))
+
+
+def ones(space, rng):
+    return lambda frame: np.ones(1, np.float32)
+
+
+def minus_ones(space, rng):
+    return lambda frame: -np.ones(1, np.float32)
+
+
+def test_mixed_policies_take_turns_by_episode(tmp_path):
+    mixed = rollouts.Mixed(ones, minus_ones)
+    store = rollouts.collect(toys.beacon, mixed, 40, out=tmp_path / "s")
+    assert store.metadata["policy"] == "mixed(ones, minus_ones)"
+    played = [set(episode.actions.flatten()) for episode in store.episodes()]
+    assert all(len(actions) == 1 for actions in played)  # one policy for a whole episode
+    assert 10 <= sum(actions == {1.0} for actions in played) <= 30
+    with pytest.raises(ValueError, match="at least one policy"):
+        rollouts.Mixed()
+
+
+def test_policies_by_name(tmp_path):
+    agent().save(tmp_path / "agent")
+    mixed = named_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2)
+    assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
+    assert mixed.policies[2].exploration == 0.2
+    assert named_policy("uniform", 0.0) is rollouts.uniform
+    with pytest.raises(
+        ValueError, match="policy must be one of smooth, uniform or the folder of an agent, got 'clever'"
+    ):
+        named_policy("smooth,clever", 0.0)
 
 
 def test_policies_are_evaluated_too():

@@ -217,7 +217,7 @@ def test_help_lists_only_what_works(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in ("run", "collect", "train", "evolve", "dream", "evaluate", "inspect", "doctor"):
+    for name in ("run", "collect", "train", "evolve", "compare", "dream", "evaluate", "inspect", "doctor"):
         assert f"    {name} " in text
     assert "play" not in text
 
