@@ -1,5 +1,6 @@
 """The command line: each subcommand is a thin layer over the public API, in the order of the story."""
 
+import json
 import shlex
 import signal
 import sys
@@ -379,6 +380,7 @@ def compare(options: Namespace) -> None:
         )
     words = f"worldmodel compare {options.run} --seeds {options.seeds} --updates {options.updates}"
     words += "" if options.ablations else " --ablations false"
+    words += "" if options.variants is None else f" --variants {shlex.quote(json.dumps(options.variants))}"
     page = write_comparison(out, run.store().env, words, time.monotonic() - began)
     answers.print(f"Report: {page}", markup=False)
 
