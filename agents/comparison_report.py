@@ -195,13 +195,13 @@ def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
                     if temperature == "1.0" and kind == targets[-1]:
                         curve = curves.setdefault(name, ([], []))
                         curve[0].append(float(horizon))
-                        curve[1].append(means["mean"])
+                        curve[1].append(means["of_mean"])
                         still = curves.setdefault("standing still", ([], []))
                         if float(horizon) not in still[0]:
                             still[0].append(float(horizon))
                             still[1].append(means["standing_still"])
     if not curves:
         return []
-    picture = pictures.curves(curves, "steps dreamed", "error of a latent's dimension (temperature 1)")
+    picture = pictures.curves(curves, "steps dreamed", "error of the mean of 16 dreams")
     pictures.write_png(out / "dreams.png", picture)
-    return [*parts, "\n![Errors of dreams](dreams.png)\n"]
+    return [*parts, "\n![Errors of the mean of 16 dreams at temperature 1](dreams.png)\n"]
