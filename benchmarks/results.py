@@ -1,4 +1,4 @@
-"""Keep the scores of finished runs in ``docs/results`` and write README's table from them.
+"""Keep the scores of finished runs in ``docs/results``, and write the tables of README and docs/frmdn.md from them.
 
 (time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/mario-quick
@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run
@@ -17,6 +19,7 @@ from worldmodel.checkpoints import write_json
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 BEGIN, END = "checked by tests/test_readme.py -->\n", "<!-- end of results -->"
+MEMORIES, MEMORIES_END = BEGIN, "<!-- end of memories -->"
 NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evolved in the game"}
 
 
@@ -38,7 +41,7 @@ def table() -> str:
     lines = ["| Game | Controller | Mean | Standard deviation | Standard error | n |", "|---|---|---|---|---|---|"]
     notes = []
     for folder in sorted(RESULTS.iterdir()):
-        if not folder.is_dir():
+        if not (folder / "timings.json").exists():  # not a run's
             continue
         for name, words in NAMES.items():
             if (folder / f"{name}.json").exists():
@@ -56,13 +59,38 @@ def table() -> str:
     return "\n".join([*lines, "", *notes, ""])
 
 
+def memories() -> str:
+    """The table of `docs/frmdn.md`, from the comparisons in ``docs/results``."""
+    lines = ["| World | Targets | RMDN | floor | Variant | NLL | difference |", "|---|---|---|---|---|---|---|"]
+    for folder in sorted(RESULTS.glob("memory-*")):
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        env = json.loads((folder / "about.json").read_text(encoding="utf-8"))["env"]
+        for targets in ("mean", "sample"):
+            rows = [row for row in results if row["job"]["targets"] == targets]
+            nll = {
+                name: np.mean([row["nll"] for row in rows if row["job"]["name"] == name], axis=0)
+                for name in dict.fromkeys(row["job"]["name"] for row in rows)
+            }
+            for name in (name for name in nll if name != "RMDN"):
+                paired = nll[name] - nll["RMDN"]
+                half = 1.96 * paired.std(ddof=1) / len(paired) ** 0.5
+                floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
+                numbers = f"{nll['RMDN'].mean():.2f} | {floor} | {name} | {nll[name].mean():.2f}"
+                lines.append(f"| {env} | {targets} | {numbers} | {paired.mean():+.2f} ± {half:.2f} |")
+    return "\n".join([*lines, ""])
+
+
+def put(path: Path, begin: str, table: str, end: str) -> None:
+    """Write a table between two marks of a page."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
+    assert mark, f"{path} has no {begin!r}"
+    path.write_text(before + begin + table + end + rest.partition(end)[2], encoding="utf-8")
+
+
 def write() -> None:
-    """Put the table into README."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
+    """Put the tables into their pages."""
+    put(ROOT / "README.md", BEGIN, table(), END)
+    put(ROOT / "docs" / "frmdn.md", MEMORIES, memories(), MEMORIES_END)
 
 
 if __name__ == "__main__":

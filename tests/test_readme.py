@@ -6,13 +6,14 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import agents
 import rollouts
 import worldmodel
 from agents.cli import COMMANDS
-from benchmarks.results import BEGIN, END, table
+from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,8 @@ def test_the_table_is_what_the_files_say():
     shown = README.partition(BEGIN)[2].partition(END)[0]
     assert shown == table()
     assert len(re.findall(r"\| evolved in the game \|", shown)) == 2
+    page = (ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8")
+    assert page.partition(MEMORIES)[2].partition(MEMORIES_END)[0] == memories()
 
 
 def test_the_guide_s_figures_of_storage_are_what_the_file_says():
@@ -64,11 +67,35 @@ def test_files_in_the_readme_exist_and_the_picture_is_small():
     assert (ROOT / "docs/pictures/dream-beside-reality.gif").stat().st_size < 1_000_000
 
 
+@pytest.mark.parametrize("world", ["car-racing", "mario"])
+def test_the_comparison_of_memories_says_what_its_file_says(world):
+    """FRMDN against RMDN on held-out episodes, both targets: the page's figures are those of results.json."""
+    folder = ROOT / "docs" / "results" / f"memory-{world}"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for targets in ("mean", "sample"):
+        nll = {
+            name: np.mean(
+                [row["nll"] for row in results if (row["job"]["name"], row["job"]["targets"]) == (name, targets)],
+                axis=0,
+            )
+            for name in ("RMDN", "FRMDN")
+        }
+        assert len({row["job"]["seed"] for row in results}) >= 3
+        paired = nll["FRMDN"] - nll["RMDN"]
+        half = 1.96 * paired.std(ddof=1) / len(paired) ** 0.5
+        assert f"| {nll['FRMDN'].mean():.2f} |" in page
+        assert f"| {paired.mean():+.2f} ± {half:.2f} |" in page
+        assert paired.mean() + half < 0
+        if targets == "mean":
+            assert paired.mean() < -10
+
+
 def test_evolved_controllers_beat_random_actions():
     """The results that are kept show what the quick preset promises."""
     from agents import Report
 
-    for folder in (path for path in (ROOT / "docs" / "results").iterdir() if path.is_dir()):
+    for folder in (path.parent for path in (ROOT / "docs" / "results").glob("*/timings.json")):
         random, game = (Report.load(folder / f"{name}.json") for name in ("random", "game"))
         assert min(random.n, game.n) >= 10
         assert game.mean - random.mean > 3 * (random.stderr**2 + game.stderr**2) ** 0.5
