@@ -19,7 +19,10 @@ from rollouts.episode import Episode
 FORMAT = 1
 CHUNK = 16
 """Frames in a compressed chunk."""
+LARGEST_CHUNK = 256
+"""Frames in a chunk of a file that somebody else may have made."""
 FRAME = (64, 64, 3)
+FRAME_BYTES = 64 * 64 * 3
 LEVEL = 2
 """ISA-L's level: as small as zlib's first, several times as fast."""
 KNOWN = 8_192
@@ -124,7 +127,7 @@ class Reader:
             try:
                 with h5py.File(shard.path, "r") as file:
                     self._known[key] = _course(file[f"episode_{shard.first + number}"])
-            except (OSError, KeyError, RuntimeError) as error:
+            except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{shard.path} cannot be read: {error}") from None
             if len(self._known) > KNOWN:
                 self._known.popitem(last=False)
@@ -144,12 +147,11 @@ class Reader:
             try:
                 for chunk in range(start // size, -(-stop // size)):
                     offset, length = map(int, course.places[chunk])
-                    content = isal_zlib.decompress(os.pread(file, length, offset), bufsize=size * 12_288)
-                    frames = np.frombuffer(content, np.uint8).reshape(size, *FRAME)
+                    frames = _unpacked(os.pread(file, length, offset), size)
                     pieces.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
             finally:
                 os.close(file)
-        except (OSError, ValueError, isal_zlib.error) as error:  # type: ignore[misc]
+        except (OSError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
         return pieces
 
@@ -166,8 +168,23 @@ class Reader:
         )
 
 
+def _unpacked(packed: bytes, size: int) -> np.ndarray:
+    """A chunk of ``size`` frames; whatever its bytes claim, no more than that is unpacked."""
+    whole = size * FRAME_BYTES
+    unpacker = isal_zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed, whole + 1)
+    except isal_zlib.error as error:  # type: ignore[misc]
+        raise ValueError(str(error)) from None
+    if len(content) != whole or not unpacker.eof:  # at its end a stream has compared its checksum
+        raise ValueError("a chunk of frames is not whole")
+    return np.frombuffer(content, np.uint8).reshape(size, *FRAME)
+
+
 def _course(group: h5py.Group) -> Course:
     pictures = group["observations"]
+    if pictures.chunks is None or pictures.chunks[1:] != FRAME or pictures.chunks[0] > LARGEST_CHUNK:
+        raise ValueError(f"frames must lie in chunks of up to {LARGEST_CHUNK}, got {pictures.chunks}")
     size, count = pictures.chunks[0], len(pictures)
     places = np.zeros((-(-count // size), 2), np.int64)
 
@@ -175,6 +192,9 @@ def _course(group: h5py.Group) -> Course:
         places[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
 
     pictures.id.chunk_iter(note)
+    end = Path(group.file.filename).stat().st_size
+    if (places < 0).any() or (places[:, 1] == 0).any() or (places.sum(axis=1) > end).any():
+        raise ValueError("a chunk of frames is missing, or lies outside of the file")
     return Course(
         group["actions"][:],
         group["rewards"][:],

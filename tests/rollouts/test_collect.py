@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -265,6 +267,31 @@ def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path):
     shard.path.write_bytes(content)
     with pytest.raises(ValueError, match=r"000000.h5 cannot be read"):
         Store(tmp_path / "s").episode(0)
+
+
+@pytest.mark.parametrize("how", ["bomb", "contiguous", "huge chunk", "missing chunk"])
+def test_hostile_shards_are_refused_without_harm(tmp_path, how):
+    store = rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
+    with h5py.File(store.shards[0].path, "a") as file:
+        group = file["episode_0"]
+        frames = group["observations"][:]
+        del group["observations"]
+        if how == "contiguous":
+            group["observations"] = frames
+        else:
+            rows = 100_000 if how == "huge chunk" else 16
+            made = group.create_dataset("observations", (21, 64, 64, 3), np.uint8, chunks=(rows, 64, 64, 3),
+                                        maxshape=(None, 64, 64, 3), compression="gzip")  # fmt: skip
+            if how == "bomb":  # a chunk that would unpack to a gigabyte
+                packer = zlib.compressobj()
+                bomb = b"".join(packer.compress(bytes(2**24)) for _ in range(64)) + packer.flush()
+                made.id.write_direct_chunk((0, 0, 0, 0), bomb)
+                made.id.write_direct_chunk((16, 0, 0, 0), bomb)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"000000.h5 cannot be read"):
+        Store(tmp_path / "s").episode(0)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
 
 
 def test_what_a_killed_worker_left_goes(tmp_path):
