@@ -37,6 +37,7 @@ class Seeing:
         batch: frames a step.
         lr: peak learning rate.
         patience: stop after this many checks without a better held-out loss; None: never.
+        precision: "float32", or "bfloat16", which is faster where the machine has it.
     """
 
     latent: int = 32
@@ -45,6 +46,7 @@ class Seeing:
     batch: int = 64
     lr: float = 1e-3
     patience: int | None = 20
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Remembering:
         length: steps of a sequence.
         lr: peak learning rate.
         patience: stop after this many checks without a better held-out loss; None: never.
+        precision: "float32", or "bfloat16", which is faster where the machine has it.
     """
 
     model: Literal["frmdn", "rmdn"] = "frmdn"
@@ -88,6 +91,7 @@ class Remembering:
     length: int = 32
     lr: float = 1e-3
     patience: int | None = 20
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,15 @@ def frames_to_uint8(
     return frames.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)
 
 
+def single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """What a layer computed in bfloat16 or half under autocast, in single precision: densities and sums need it."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) and _autocast(values) else values
+
+
+def _autocast(values: Tensor) -> bool:
+    return torch.is_autocast_enabled(values.device.type)
+
+
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
     if isinstance(batch, Tensor):

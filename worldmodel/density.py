@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldmodel.batches import single
 from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
@@ -185,7 +186,7 @@ class RMDN(nn.Module):
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """The mixture that a hidden state stands for."""
         k, d = self.mixtures, self.outputs
-        logits, loc, log_precision, beside = self.head(h).split(self._sizes(), dim=-1)
+        logits, loc, log_precision, beside = single(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
         if self.full:
             low, high = LOG_PRECISION_RANGE

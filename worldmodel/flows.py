@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from worldmodel.batches import single
+
 LOG_SCALE_BOUND = 3.0
 """The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
 LEAST_SHARE, LEAST_SLOPE = 1e-3, 1e-3
@@ -94,7 +96,7 @@ class Coupling(nn.Module):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
         outputs = self.network(seen if context is None else torch.cat((seen, context), dim=-1))
-        return outputs.unflatten(-1, (self.numbers, self.sizes[1]))
+        return single(outputs).unflatten(-1, (self.numbers, self.sizes[1]))
 
 
 class AffineCoupling(Coupling):

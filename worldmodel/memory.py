@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from worldmodel.batches import Loss, SequenceBatch
+from worldmodel.batches import Loss, SequenceBatch, single
 from worldmodel.density import FRMDN, RMDN, State
 
 REWARD_BINS, REWARD_RANGE = 63, 8.0
@@ -131,8 +131,8 @@ class Memory(nn.Module):
         """What is expected after ``hidden``."""
         return Prediction(
             self.density.distribution(hidden),
-            None if self.reward_head is None else self.reward_head(hidden),
-            None if self.termination_head is None else self.termination_head(hidden)[..., 0],
+            None if self.reward_head is None else single(self.reward_head(hidden)),
+            None if self.termination_head is None else single(self.termination_head(hidden))[..., 0],
         )
 
     def forward(

@@ -21,10 +21,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from worldmodel import parallel
-from worldmodel.batches import Data, to_device
+from worldmodel.batches import Data, Loss, to_device
 from worldmodel.checkpoints import atomic, write_json, write_tensors
 from worldmodel.progress import Progress, silent
 
+PRECISIONS = ("float32", "bfloat16")
 SPIKE = 5.0
 """A gradient longer than this many times its running average is shortened to that."""
 SKIPS = 20
@@ -78,6 +79,7 @@ def fit(
     patience: int | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
+    precision: str = "float32",
     tensorboard: bool = True,
     progress: Progress = silent,
 ) -> Model:
@@ -96,6 +98,8 @@ def fit(
         out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
             The same call with the same folder continues a stopped training, or returns a finished one at once.
         device: where to compute; None: CUDA where there is one.
+        precision: "float32", or "bfloat16": layers compute in bfloat16 (weights, densities and sums stay in single
+            precision), which is faster on GPUs and on CPUs that have it.
         tensorboard: whether to write TensorBoard's files into ``out``.
         progress: called as ``progress(update, updates, note)``.
 
@@ -113,6 +117,8 @@ def fit(
         raise ValueError(f"lr must be above zero, got {lr}")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     assert isinstance(model, nn.Module)
     settings = {
         "model": type(model).__name__,
@@ -124,6 +130,7 @@ def fit(
         "held_out": held_out,
         "check_every": check_every,
         "patience": patience,
+        "precision": precision,
         "data": data.identity,
     }
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -201,7 +208,7 @@ class _Loop:
             group["lr"] = _learning_rate(update, self.settings["updates"], self.settings["lr"])
         drawn = parallel.part(self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size)
         examples = to_device(drawn, self.device)
-        loss = self.model.loss(examples, _generator(self.device, seed, update, self.rank))
+        loss = self.loss(examples, _generator(self.device, seed, update, self.rank))
         self.optimizer.zero_grad(set_to_none=True)
         share = parallel.weight(examples, self.size)
         (share * loss.value).backward()
@@ -235,6 +242,11 @@ class _Loop:
         state.update += 1
         return parts
 
+    def loss(self, examples: Any, generator: Generator) -> Loss:
+        """The model's loss, in the precision that was asked for."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
+            return self.model.loss(examples, generator)
+
     def check(
         self, state: _Progress, best: dict[str, Tensor], means: dict[str, float], record: "_Record"
     ) -> dict[str, Tensor]:
@@ -260,7 +272,7 @@ class _Loop:
         count = 0
         generator = _generator(self.device, self.settings["seed"], -1)
         for examples in self.validation.batches(self.settings["batch"]):
-            loss = self.model.loss(to_device(examples, self.device), generator)
+            loss = self.loss(to_device(examples, self.device), generator)
             for name, part in {"loss": loss.value, **loss.parts}.items():
                 totals[name] = totals.get(name, 0.0) + float(part)
             count += 1

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from worldmodel.batches import Loss, frames_to_float
+from worldmodel.batches import Loss, frames_to_float, single
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
 """Bounds of the posterior's log standard deviation: a frame that never changes cannot drive it to infinity."""
@@ -68,14 +68,14 @@ class VAE(nn.Module):
         """The posterior q(z|x): a Normal with ``loc`` and ``scale`` of shape (batch, latent)."""
         if frames.ndim != 4 or frames.shape[1:] != (3, 64, 64):
             raise ValueError(f"frames must have shape (batch, 3, 64, 64), got {tuple(frames.shape)}")
-        loc, log_scale = self.posterior(self.encoder(frames)).chunk(2, dim=-1)
+        loc, log_scale = single(self.posterior(self.encoder(frames))).chunk(2, dim=-1)
         return Normal(loc, log_scale.clamp(*LOG_SCALE_RANGE).exp(), validate_args=False)
 
     def decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
         """The picture that ``latent`` stands for, in [0, 1]."""
         if latent.ndim != 2 or latent.shape[-1] != self.latent:
             raise ValueError(f"latent must have shape (batch, {self.latent}), got {tuple(latent.shape)}")
-        return self.decoder(self.prepare(latent)[..., None, None])
+        return single(self.decoder(self.prepare(latent)[..., None, None]))
 
     def loss(
         self,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldmodel import TrainingDiverged, fit, seeded
-from worldmodel.batches import Loss
+from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
+from worldmodel.batches import Loss, SequenceBatch
 
 
 class Line(nn.Module):
@@ -146,6 +146,57 @@ def test_a_refused_training_leaves_the_model_and_the_folder_as_they_were(tmp_pat
         fit(model, Numbers(), **SETTINGS | {"seed": 4, "tensorboard": True}, out=tmp_path)
     assert not model.training
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Sequences:
+    """Walks whose next step can be foreseen in part."""
+
+    identity = "walks"
+
+    def split(self, fraction, seed):
+        return self, self
+
+    def batch(self, size, rng):
+        z = (0.5 * rng.normal(size=(size, 9, 4))).cumsum(1)
+        parts = z[:, :-1], rng.normal(size=(size, 8, 2)), z[:, 1:], z[:, 1:, 0], np.zeros((size, 8)), np.ones((size, 8))
+        return SequenceBatch(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts))
+
+    def batches(self, size):
+        yield self.batch(64, np.random.default_rng(1))
+
+
+class Pictures(Sequences):
+    """Grey pictures."""
+
+    def batch(self, size, rng):
+        light = rng.integers(0, 255, (size, 1, 1, 1)).astype(np.uint8)
+        return torch.from_numpy(np.broadcast_to(light, (size, 64, 64, 3)).copy())
+
+
+@pytest.mark.parametrize("kind", ["vae", "memory"])
+def test_bfloat16_learns_the_same_within_noise(tmp_path, kind):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        with seeded(0):
+            model = VAE(latent=2) if kind == "vae" else Memory(FRMDN(6, 4, hidden=16, rank=1))
+        data, updates = (Pictures(), 40) if kind == "vae" else (Sequences(), 150)
+        fit(
+            model,
+            data,
+            updates=updates,
+            batch=8,
+            lr=2e-3,
+            seed=1,
+            precision=precision,
+            tensorboard=False,
+            out=tmp_path / precision,
+        )
+        rows = [json.loads(row) for row in (tmp_path / precision / "metrics.jsonl").read_text().splitlines()]
+        losses[precision] = rows[-1]["held_out"]["loss" if kind == "vae" else "nll"]
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.25 if kind == "vae" else 0.05)
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'half'"):
+        fit(line(), Numbers(), precision="half")
 
 
 def test_patience_stops_early(tmp_path):

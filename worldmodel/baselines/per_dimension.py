@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
+from worldmodel.batches import single
 from worldmodel.density import LOG_PRECISION_RANGE, RMDN, State
 from worldmodel.distributions import GaussianMixture
 
@@ -88,7 +89,7 @@ class PerDimensionRMDN(RMDN):
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:  # type: ignore[override]
         """The D mixtures that a hidden state stands for."""
         k, d = self.mixtures, self.outputs
-        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in self.head(h).split(k * d, dim=-1))
+        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in single(self.head(h)).split(k * d, dim=-1))
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
         return PerDimensionMixture(GaussianMixture(logits, loc.unsqueeze(-1), log_precision))
 
