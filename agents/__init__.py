@@ -1,11 +1,30 @@
 """Controllers, their evolution, and how good they are.
 
 Start reading at `agents.story`, which tells everything on one folder, or at `agents.evolution`.
+
+Names are fetched when they are first used, so that ``worldmodel --help`` need not import torch.
 """
 
-from agents.agent import Agent
-from agents.controller import LinearController
-from agents.evaluation import Report, evaluate
-from agents.evolution import evolve
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from agents.agent import Agent
+    from agents.controller import LinearController
+    from agents.evaluation import Report, evaluate
+    from agents.evolution import evolve
+
+_HOMES = {
+    "Agent": "agents.agent",
+    "LinearController": "agents.controller",
+    "Report": "agents.evaluation",
+    "evaluate": "agents.evaluation",
+    "evolve": "agents.evolution",
+}
 __all__ = ["Agent", "LinearController", "Report", "evaluate", "evolve"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

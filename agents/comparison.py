@@ -5,8 +5,6 @@ comparison that was stopped goes on where it was.
 """
 
 import itertools
-import json
-import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +15,15 @@ from torch import Tensor
 
 from agents.run import Run
 from rollouts.dream import decode
-from rollouts.views import EncodedEpisode, Latents, Sequences, split_episodes
+from rollouts.latents import EncodedEpisode, Latents, draw
+from rollouts.views import Sequences, split_episodes
 from rollouts.workers import run_tasks
-from worldmodel import FRMDN, RMDN, Memory, TrainingDiverged, WorldModel, fit, seeded
-from worldmodel.baselines import PerDimensionRMDN
+from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import SequenceBatch
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
 from worldmodel.checkpoints import locked, read_json, write_json
-from worldmodel.model import WorldState
+from worldmodel.model import WorldState, build_memory
 from worldmodel.progress import Progress, silent
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,6 +57,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 REFERENCE = "RMDN"
 LOOKED_INTO = ("RMDN", "RMDN, full", "FRMDN", "FRMDN, rank 4", "FRMDN, conditional", "FRMDN, no memory")
 """Of these calibration and dreams are measured too."""
+MODELS = {"rmdn": "RMDN", "frmdn": "FRMDN", "per-dimension": "PerDimensionRMDN"}
 TARGETS = ("mean", "sample")
 HELD_OUT = 0.2
 HORIZONS = (1, 5, 20, 50, 100)
@@ -69,7 +69,6 @@ class Job(NamedTuple):
     """A task for a worker: train one variant once, and judge it."""
 
     run: str
-    folder: str
     name: str
     settings: dict[str, Any]
     targets: str
@@ -108,14 +107,12 @@ def compare(
     Raises:
         ValueError: an argument is out of range, or the run has no rollouts or no VAE.
     """
-    for name, value in {"seeds": seeds, "updates": updates, "batch": batch, "length": length}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    at_least_one(seeds=seeds, updates=updates, batch=batch, length=length)
     vae = run.vae()
     run.store().latents(vae)
     folder = run.folder / "compare"
     jobs = [
-        Job(str(run.folder), str(folder), name, settings, kind, seed, updates, batch, length)
+        Job(str(run.folder), name, settings, kind, seed, updates, batch, length)
         for seed in range(seeds)
         for kind in targets
         for name, settings in variants.items()
@@ -135,8 +132,8 @@ def learn(job: Job) -> dict[str, Any]:
     """Train a variant, or read what an earlier call found out, and judge it on the held-out episodes."""
     run = Run(Path(job.run))
     slug = f"{job.name}-{job.targets}-{job.seed}".replace(", ", "-").replace(" = ", "").replace(" ", "-").lower()
-    folder = Path(job.folder) / slug
-    settings = {**job._asdict(), "folder": "", "run": ""}
+    folder = run.folder / "compare" / slug
+    settings = {**job._asdict(), "run": ""}
     if (folder / "result.json").exists():
         result = read_json(folder / "result.json")
         if result["job"] == settings:
@@ -177,18 +174,17 @@ def learn(job: Job) -> dict[str, Any]:
 
 def build(settings: dict[str, Any], latent: int, actions: int, seed: int) -> Memory:
     """The memory that a variant's settings describe."""
-    plain = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
-    kind = {"rmdn": RMDN, "frmdn": FRMDN, "per-dimension": PerDimensionRMDN}[settings.get("model", "frmdn")]
+    density = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
+    density |= {"density": MODELS[settings.get("model", "frmdn")], "inputs": latent + actions, "outputs": latent}
     with seeded(seed):
-        return Memory(kind(latent + actions, latent, **plain))
+        return build_memory(density)
 
 
 def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
     """A whole episode as one sequence; the draws of "sample" targets are the same for every model."""
     z = np.asarray(episode.mean, np.float32)
     if targets == "sample":
-        noise = np.random.default_rng([2, index]).standard_normal(z.shape, dtype=np.float32)
-        z = z + np.exp(0.5 * np.asarray(episode.logvar, np.float32)) * noise
+        z = draw(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
     parts = (z[:-1], episode.action, z[1:], episode.reward, episode.terminated, np.ones(len(episode.reward)))
     return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
 
@@ -208,9 +204,7 @@ def judge(memory: Memory, latents: Latents, test: np.ndarray, targets: str, memo
         episode = latents.episode(int(index))
         prediction, batch = predictions(memory, inputs(episode, targets, int(index)), memoryless)
         nll.append(float(-prediction.latent.log_prob(batch.next_latent).double().mean()))
-        floors.append(
-            float(0.5 * (math.log(2 * math.pi * math.e) + episode.logvar[1:].astype(np.float64)).sum(1).mean())
-        )
+        floors.append(float(episode.entropy[1:].mean()))
         errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
         rewards.append(batch.reward.flatten())
         chances.append(prediction.termination_logit.sigmoid().flatten())
@@ -329,12 +323,3 @@ def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, 
         "pixels": float((shown - frames.float()).abs().mean()),
         "energy_distance": energy_distance(dreamed.flatten(0, 1), real),
     }
-
-
-def load(out: Path) -> list[dict[str, Any]]:
-    """The results that `compare` kept.
-
-    Raises:
-        ValueError: there are none.
-    """
-    return json.loads(json.dumps(read_json(out / "results.json")))

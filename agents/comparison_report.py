@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents import pictures
-from agents.comparison import ABLATIONS, HORIZONS, LOOKED_INTO, REFERENCE, TEMPERATURES, load
+from agents.comparison import ABLATIONS, HORIZONS, LOOKED_INTO, REFERENCE, TEMPERATURES
 from agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
 from worldmodel.checkpoints import atomic, read_json, write_json
@@ -21,7 +21,7 @@ WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
 
 def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
     """Write ``README.md`` and its plots into a comparison's folder; returns the page's path."""
-    results = load(out)
+    results: Results = read_json(out / "results.json")
     about = out / "about.json"
     before = read_json(about)["seconds"] if about.exists() else 0.0
     facts: dict[str, Any] = {
@@ -68,14 +68,14 @@ def _of(rows: Results, name: str) -> Results:
     return [row for row in rows if row["job"]["name"] == name]
 
 
-def _episodes(rows: Results, name: str) -> np.ndarray:
+def episodes(rows: Results, name: str) -> np.ndarray:
     """NLL of each held-out episode, averaged over seeds."""
     return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
 
 
-def _difference(rows: Results, name: str) -> tuple[float, float]:
-    """The paired difference to the reference, and half of its 95 % interval."""
-    paired = _episodes(rows, name) - _episodes(rows, REFERENCE)
+def difference(rows: Results, name: str) -> tuple[float, float]:
+    """NLL against the reference's, paired by held-out episode: the mean difference, and half of its 95 % interval."""
+    paired = episodes(rows, name) - episodes(rows, REFERENCE)
     return float(paired.mean()), 1.96 * float(paired.std(ddof=1)) / math.sqrt(len(paired))
 
 
@@ -90,7 +90,7 @@ def _table(rows: Results, names: list[str]) -> str:
         wrong = [row["status"] for row in mine if row["status"] not in ("trained", "untrained")]
         change = ""
         if name != REFERENCE and _of(rows, REFERENCE):
-            middle, half = _difference(rows, name)
+            middle, half = difference(rows, name)
             change = f"{middle:+.2f} ± {half:.2f}"
         cells = [
             name + (f" ({len(wrong)} diverged)" if wrong else ""),
@@ -126,7 +126,7 @@ def _verdict(rows: Results, kind: str) -> list[str]:
         return []
     better, same, worse = list[str](), list[str](), list[str]()
     for name in names:
-        middle, half = _difference(rows, name)
+        middle, half = difference(rows, name)
         (better if middle + half < 0 else worse if middle - half > 0 else same).append(name)
     return [
         f"Significantly better than the {REFERENCE} on {WORDS[kind]}: {'; '.join(better) or 'none'}. "

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from worldmodel.progress import Progress as Callback
+if TYPE_CHECKING:  # torch would come with it
+    from worldmodel.progress import Progress as Callback
 
 LINE_SECONDS = 5.0
 """Without a terminal a line is printed at most this often."""
@@ -18,8 +20,15 @@ answers = Console(highlight=False, soft_wrap=True)
 """What a command was asked for: it can be piped."""
 
 
+def one_voice() -> None:
+    """Under torchrun, let the first process speak alone."""
+    from worldmodel.parallel import leader  # slow to import: only trainings need it
+
+    console.quiet = answers.quiet = not leader()
+
+
 @contextmanager
-def bar(title: str, unit: str = "") -> Iterator[Callback]:
+def bar(title: str, unit: str = "") -> "Iterator[Callback]":
     """Show progress while a block runs; yields the callback to hand to the library."""
     if console.is_terminal:
         with _live(title, unit) as callback:
@@ -29,7 +38,7 @@ def bar(title: str, unit: str = "") -> Iterator[Callback]:
 
 
 @contextmanager
-def _live(title: str, unit: str) -> Iterator[Callback]:
+def _live(title: str, unit: str) -> "Iterator[Callback]":
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

@@ -16,6 +16,7 @@ from rollouts.episode import TEST_SEEDS
 from rollouts.lockstep import EnvSpec, Group, Life, play_group
 from rollouts.policies import Policy
 from rollouts.workers import run_tasks
+from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import read_json, write_json
 from worldmodel.progress import Progress, silent
 
@@ -125,8 +126,7 @@ def evaluate(
         backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(episodes done, episodes, note)``.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {episodes}")
+    at_least_one(episodes=episodes)
     if not 0 <= seed <= TEST_SEEDS - episodes:
         raise ValueError(f"seed must be from 0 to {TEST_SEEDS - episodes}, so that no training has met it, got {seed}")
     began = time.monotonic()

@@ -75,7 +75,7 @@ def film(
     start = min(32, len(episode) // 2) if start is None else start
     frames = torch.from_numpy(episode.frames)
     with torch.no_grad():
-        device = next(world.parameters()).device
+        device = world.device
         latents = torch.cat([world.vae.encode(frames_to_float(part.to(device))).loc for part in frames.split(256)])
     dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = episode.frames[start:]
@@ -147,12 +147,8 @@ def posterior_entropy(run: Run) -> float:
     """Mean differential entropy of q(z|x) over the stored frames, in nats: no model of sampled targets goes below it."""
     world = run.world()
     latents = run.store().latents(world.vae)
-    total, count = 0.0, 0
-    for index in range(len(latents)):
-        logvar = np.asarray(latents.episode(index).logvar, np.float64)
-        total += float(0.5 * (math.log(2 * math.pi) + 1 + logvar).sum())
-        count += len(logvar)
-    return total / count if count else math.nan
+    entropies = [latents.episode(index).entropy for index in range(len(latents))]
+    return float(np.concatenate(entropies).mean()) if entropies else math.nan
 
 
 def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> str:
@@ -160,7 +156,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     frames = run.store().episode(0).frames
     shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
     with torch.no_grad():
-        device = next(world.parameters()).device
+        device = world.device
         rebuilt = decode(world, world.vae.encode(frames_to_float(shown.to(device))).loc)
     pictures.write_png(media / "reconstructions.png", pictures.png(pictures.grid([shown.numpy(), rebuilt])))
     parts = [

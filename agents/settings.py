@@ -7,6 +7,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
+"""Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
+OFFICIAL = {"FastCarRacing": "CarRacing"}
+"""Scores always come from the official environment, whatever was trained in."""
+
 
 @dataclass(frozen=True)
 class Collecting:

@@ -21,18 +21,15 @@ from agents.controller import LinearController
 from agents.display import bar, console, duration
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
-from agents.report import write_report
 from agents.run import Run
-from agents.settings import Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
+from agents.settings import FAST, Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
 from rollouts import policies
 from rollouts.policies import Policy
-from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, parallel, seeded
+from worldmodel import VAE, WorldModel, fit, parallel, seeded
 from worldmodel.checkpoints import atomic
+from worldmodel.model import build_memory
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
-FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
-"""Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin; scores
-always come from the official game."""
 MAY_CHANGE = ("workers", "backend", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
 
@@ -58,6 +55,8 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             evolve_game(run, play_in, settings.game, *common)
         with run.chapter("test"):
             reports = test(run, settings)
+        from agents.report import write_report  # films and plots: slow to import
+
         with run.chapter("report"):
             write_report(run, settings)
     return reports
@@ -142,20 +141,14 @@ def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
 def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
     """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone."""
     store, vae = run.store(), run.vae()
+    names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
+    names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
+    density: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    density |= {"inputs": vae.latent + store.actions, "outputs": vae.latent}
+    with seeded(seed):  # first of all: settings that do not fit are told before anything is encoded
+        memory = build_memory({"density": settings.model.upper(), **density})
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
-    inputs, outputs = vae.latent + store.actions, vae.latent
-    names = ("hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
-    common: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    flow: dict[str, Any] = {
-        "couplings": settings.couplings,
-        "conditional": settings.conditional,
-        "spline": settings.spline,
-    }
-    with seeded(seed):
-        memory = Memory(
-            RMDN(inputs, outputs, **common) if settings.model == "rmdn" else FRMDN(inputs, outputs, **common, **flow)
-        )
     sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(

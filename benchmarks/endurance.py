@@ -23,7 +23,7 @@ import torch
 
 from agents.evaluation import hardware
 from rollouts import Store
-from rollouts.views import encode
+from rollouts.latents import encode
 from worldmodel import VAE
 
 ROOT = Path(__file__).parent.parent

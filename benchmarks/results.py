@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agents.comparison import ABLATIONS, REFERENCE
+from agents.comparison_report import difference, episodes
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run
@@ -67,16 +69,14 @@ def memories() -> str:
         env = json.loads((folder / "about.json").read_text(encoding="utf-8"))["env"]
         for targets in ("mean", "sample"):
             rows = [row for row in results if row["job"]["targets"] == targets]
-            nll = {
-                name: np.mean([row["nll"] for row in rows if row["job"]["name"] == name], axis=0)
-                for name in dict.fromkeys(row["job"]["name"] for row in rows)
-            }
-            for name in (name for name in nll if name != "RMDN"):
-                paired = nll[name] - nll["RMDN"]
-                half = 1.96 * paired.std(ddof=1) / len(paired) ** 0.5
-                floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
-                numbers = f"{nll['RMDN'].mean():.2f} | {floor} | {name} | {nll[name].mean():.2f}"
-                lines.append(f"| {env} | {targets} | {numbers} | {paired.mean():+.2f} ± {half:.2f} |")
+            reference = f"{episodes(rows, REFERENCE).mean():.2f}"
+            floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
+            for name in dict.fromkeys(row["job"]["name"] for row in rows):
+                if name not in (REFERENCE, *ABLATIONS):
+                    middle, half = difference(rows, name)
+                    nll = f"{episodes(rows, name).mean():.2f}"
+                    change = f"{middle:+.2f} ± {half:.2f}"
+                    lines.append(f"| {env} | {targets} | {reference} | {floor} | {name} | {nll} | {change} |")
     return "\n".join([*lines, ""])
 
 

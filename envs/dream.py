@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
 from envs.frames import FRAMES
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import frames_to_uint8
 from worldmodel.model import WorldModel, WorldState
 from worldmodel.starts import EncodedEpisodes, begin, check_temperature
@@ -97,8 +98,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         observation: str = "pixels",
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        at_least_one(num_envs=num_envs)
         self.num_envs, self.render_mode = num_envs, render_mode
         self._dream = _Dream(world, starts, num_envs, temperature, horizon, burn_in, observation)
         self.single_observation_space = self._dream.observation_space
@@ -149,8 +149,7 @@ class _Dream:
         observation: str,
     ) -> None:
         check_temperature(temperature)
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}")
+        at_least_one(horizon=horizon)
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
         self.world, self.starts, self.count = world.eval(), starts, count
@@ -161,7 +160,7 @@ class _Dream:
         self.action_space: spaces.Discrete | spaces.Box = (
             spaces.Discrete(world.actions) if world.discrete else spaces.Box(-1, 1, (world.actions,), np.float32)
         )
-        self.generator = Generator(next(world.parameters()).device)
+        self.generator = Generator(world.device)
         self.ages = np.zeros(count, np.int64)
         self._state: WorldState | None = None
 

@@ -23,6 +23,7 @@ from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, write_minari_index
 from rollouts.workers import Shared, check_backend, run_tasks, share, worker_env
+from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
 
@@ -90,7 +91,7 @@ def collect(
         >>> len(store), store.discrete, store.actions
         (3, True, 2)
     """
-    _check(episodes=episodes, workers=workers, max_steps=max_steps, block=block)
+    at_least_one(episodes=episodes, workers=workers, max_steps=max_steps, block=block)
     check_backend(backend, workers)
     if seed < 0:
         raise ValueError(f"seed must be zero or more, got {seed}")
@@ -138,7 +139,7 @@ def play_block(task: Block) -> tuple[int, bytes | None]:
     games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
     mind = mind_of(policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
     lives = live(games, mind, seeds, max_steps=task.max_steps, record=True)
-    played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode]
+    played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode is not None]
     shard = shard_bytes(played)
     if not task.sent:
         write_bytes(task.path, shard)
@@ -160,12 +161,6 @@ def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]
         return game.action_space
     finally:
         game.close()
-
-
-def _check(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def _remember(folder: Path, settings: dict[str, Any], block: int | None, episodes: int) -> int:

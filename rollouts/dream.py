@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from rollouts.controllers import population_of
 from worldmodel import WorldModel
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import frames_to_uint8
 from worldmodel.model import WorldState
 from worldmodel.starts import EncodedEpisodes, begin, check_temperature
@@ -75,12 +76,12 @@ def dream(
     Raises:
         ValueError: an argument is out of range or has the wrong shape.
     """
-    _validate(horizon=horizon, dreams=dreams)
+    at_least_one(horizon=horizon, dreams=dreams)
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     check_temperature(temperature)
     world.eval()
-    device = next(world.parameters()).device
+    device = world.device
     family, parameters = population_of(controllers, world.features, world.actions)
     parameters = parameters.to(device)
     population = len(parameters)
@@ -130,12 +131,6 @@ def decode(world: WorldModel, latents: Float[Tensor, "*batch latent"], chunk: in
     return torch.cat(pictures).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
 
 
-def _validate(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
 def _repeat(value: Any, times: int) -> Any:
     """Repeat a tensor, or every tensor in nested tuples, along its first axis: (N, ...) -> (times * N, ...)."""
     if isinstance(value, Tensor):
@@ -154,7 +149,6 @@ def dream_along(
     temperature: float = 1.0,
     seed: int = 0,
     burn_in: int = 32,
-    steps: int | None = None,
 ) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
     """Dream a real episode on from ``start`` under its own actions: what the model thinks would have been seen.
 
@@ -167,7 +161,6 @@ def dream_along(
         temperature: above zero.
         seed: of all that is drawn.
         burn_in: real steps before ``start`` that the memory re-lives.
-        steps: how many steps to dream; None: to the episode's end.
 
     Returns:
         Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
@@ -184,7 +177,7 @@ def dream_along(
         state = world.observe(state, latents[time].expand(dreams, -1), actions[time].expand(dreams, -1))
     state = state.seeing(latents[start].expand(dreams, -1).contiguous())
     dreamed, rewards = [state.latent], []
-    for action in actions[start : None if steps is None else start + steps]:
+    for action in actions[start:]:
         step, state = world.imagine(state, action.expand(dreams, -1), temperature, generator)
         dreamed.append(step.latent)
         rewards.append(step.reward)

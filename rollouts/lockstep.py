@@ -230,7 +230,7 @@ class Together:
         check_actions(world, space)
         self.world, self.family, self.parameters = world.eval(), family, parameters
         self.exploration, self.rngs, self.rows = exploration, rngs, rows
-        self.device = next(world.parameters()).device
+        self.device = world.device
         self.memory = world.initial(lanes).memory
         self.frames = np.zeros((lanes, 64, 64, 3), np.uint8)
         self.lives = [0] * lanes

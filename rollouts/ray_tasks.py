@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from rollouts.workers import DEATHS, THREADS, WorkerDied, attempt
 
@@ -57,10 +57,10 @@ def run_on_ray(
             index = running.pop(done)
             try:
                 result, failure = ray.get(done)
-            except WorkerCrashedError as error:
-                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{error}") from None
             except RayTaskError as error:
                 raise error.cause from None  # bad input, or a full disk
+            except RayError as error:  # a dead worker or machine, no memory left: Ray has tried again
+                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{error}") from None
             if not failure:
                 yield index, result
                 continue

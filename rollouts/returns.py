@@ -21,6 +21,7 @@ from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
 from rollouts.policies import name_of
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import WorldModel
+from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
@@ -123,10 +124,7 @@ class played:
         progress: Progress = silent,
     ) -> None:
         check_backend(backend, workers)
-        checks = {"episodes": episodes, "lanes": lanes}
-        for name, value in {**checks, "patience": patience, "max_steps": max_steps}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least_one(episodes=episodes, lanes=lanes, patience=patience, max_steps=max_steps)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress

@@ -22,8 +22,9 @@ import numpy as np
 from gymnasium import spaces
 
 from rollouts.episode import Episode
+from rollouts.latents import Latents, encode
 from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
-from rollouts.views import Frames, Latents, Sequences, Windows, encode
+from rollouts.views import Frames, Sequences, Windows
 from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.progress import Progress, silent

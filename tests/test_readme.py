@@ -12,7 +12,7 @@ import pytest
 import agents
 import rollouts
 import worldmodel
-from agents.cli import COMMANDS
+from agents.commands import COMMANDS
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 
 ROOT = Path(__file__).parent.parent

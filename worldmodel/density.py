@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import single
 from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
@@ -75,10 +76,7 @@ class RMDN(nn.Module):
         full: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {"inputs": inputs, "outputs": outputs, "hidden": hidden, "mixtures": mixtures, "layers": layers}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least_one(inputs=inputs, outputs=outputs, hidden=hidden, mixtures=mixtures, layers=layers)
         if rank < 0:
             raise ValueError(f"rank must be zero or more, got {rank}")
         if cell not in CELLS:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import single
 
 LOG_SCALE_BOUND = 3.0
@@ -40,8 +41,7 @@ class Coupling(nn.Module):
 
     def __init__(self, features: int, hidden: Sequence[int], context: int, numbers: int) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"features must be at least 1, got {features}")
+        at_least_one(features=features)
         if context < 0:
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
@@ -153,8 +153,7 @@ class SplineCoupling(Coupling):
         bins: int = 8,
         bound: float = 5.0,
     ) -> None:
-        if bins < 1:
-            raise ValueError(f"bins must be at least 1, got {bins}")
+        at_least_one(bins=bins)
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
         super().__init__(features, hidden, context, numbers=3 * bins - 1)

@@ -90,6 +90,11 @@ class WorldModel(nn.Module):
         return self.memory.hidden
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
     def features(self) -> int:
         """How many numbers a controller sees: latent and hidden."""
         return self.latent + self.hidden
@@ -207,7 +212,7 @@ def build_memory(settings: dict[str, Any]) -> Memory:
     kind = settings.pop("density")
     if kind not in DENSITIES:
         raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {kind!r}")
-    reward, termination = settings.pop("reward"), settings.pop("termination")
+    reward, termination = settings.pop("reward", True), settings.pop("termination", True)
     return Memory(DENSITIES[kind](**settings), reward=reward, termination=termination)
 
 

@@ -16,16 +16,21 @@ from torch import Tensor, nn
 
 def join() -> tuple[int, int]:
     """This process's rank, and how many there are; joins torchrun's group if that was not done."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not group.is_initialized():
-        if int(os.environ["WORLD_SIZE"]) == 1:
-            return 0, 1
-        group.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if _started() and not group.is_initialized():
+        group.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
 
 
 def leader() -> bool:
     """Whether this process is the one that writes files and speaks; true where there is only one."""
-    return int(os.environ.get("RANK", "0")) == 0
+    if group.is_initialized():
+        return group.get_rank() == 0
+    return not _started() or int(os.environ["RANK"]) == 0
+
+
+def _started() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def device() -> torch.device:

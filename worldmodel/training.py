@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from worldmodel import parallel
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import Data, Loss, to_device
 from worldmodel.checkpoints import atomic, write_json, write_tensors
 from worldmodel.progress import Progress, silent
@@ -110,9 +111,7 @@ def fit(
         ValueError: an argument is out of range, or ``out`` holds a training with other settings.
         TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
     """
-    for name, value in {"updates": updates, "batch": batch, "check_every": check_every, "patience": patience}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    at_least_one(updates=updates, batch=batch, check_every=check_every, patience=patience)
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr must be above zero, got {lr}")
     if not 0 < held_out < 1:
@@ -148,16 +147,18 @@ def fit(
             record.keep(best)  # a lost or damaged file of weights comes back
         else:
             training, validation = data.split(held_out, seed)
-            if saved is None and hasattr(model, "start_from_batch"):
-                first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
-                model.start_from_batch(to_device(first, device))  # type: ignore[operator]
-                best = copy.deepcopy(model.state_dict())
             parallel.agree(model, size)
+            start_from_batch = getattr(model, "start_from_batch", None)
+            if saved is None and start_from_batch is not None:
+                first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
+                start_from_batch(to_device(first, device))
+            if saved is None:
+                best = copy.deepcopy(model.state_dict())
             loop = _Loop(model, optimizer, training, validation, settings, device, rank, size)
             best = loop.run(state, best, record, progress)
+        parallel.wait(size)  # what the first process wrote is there for all
     finally:
         record.close()
-        parallel.wait(size)
         model.load_state_dict(best)
         model.to(home).eval()
     return model

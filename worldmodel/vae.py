@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import Loss, frames_to_float, single
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
@@ -36,8 +37,7 @@ class VAE(nn.Module):
 
     def __init__(self, latent: int = 32, free_bits: float = 0.5) -> None:
         super().__init__()
-        if latent < 1:
-            raise ValueError(f"latent must be at least 1, got {latent}")
+        at_least_one(latent=latent)
         if free_bits < 0:
             raise ValueError(f"free_bits must be zero or more nats, got {free_bits}")
         self.latent, self.free_bits = latent, free_bits

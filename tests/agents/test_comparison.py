@@ -63,7 +63,7 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(comparison, "fit", lambda memory, data, **settings: seen.extend(data.chosen))
-    job = Job(str(run.folder), str(tmp_path), "RMDN", {"model": "rmdn"}, "mean", 0, 3, 2, 8)
+    job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8)
     result = comparison.learn(job)
     assert not set(seen) & set(result["episodes"])
     assert sorted([*map(int, seen), *result["episodes"]]) == list(range(10))

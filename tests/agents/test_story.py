@@ -14,8 +14,13 @@ import pytest
 import yaml
 from PIL import Image
 
+import rollouts
+from agents import commands
 from agents.cli import PRESETS, build_parser, main
 from agents.run import Run
+from tests import toys
+from worldmodel import VAE
+from worldmodel.checkpoints import write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -229,3 +234,23 @@ def test_doctor_finds_both_games(capsys):
     assert "CarRacing" in text
     assert "SuperMarioBros-1-1" in text
     assert "plays and shows frames" in text
+
+
+@pytest.mark.parametrize(("official", "wanted"), [("false", "FastCarRacing"), ("true", "CarRacing")])
+def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_path, official, wanted):
+    words = ["collect", "CarRacing", "--out", str(tmp_path), "--episodes", "1", "--max_steps", "3", "--workers", "1"]
+    assert main([*words, "--official", official]) == 0
+    run = Run(tmp_path)
+    assert run.store().env == wanted
+    assert commands._game(run, None, official=True) == ("CarRacing", {})  # what evaluate plays
+
+
+def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, capsys):
+    run = Run(tmp_path)
+    rollouts.collect(toys.counter, rollouts.uniform, 2, seed=3, out=run.rollouts_folder)
+    vae = VAE(latent=3)
+    write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
+    write_json(run.folder / "vae" / "settings.json", {"model_settings": vae.settings})
+    assert main(["train", "memory", str(tmp_path), "--full", "true", "--rank", "2"]) == 2
+    assert "rank" in capsys.readouterr().err
+    assert not (run.rollouts_folder / "latents").exists()

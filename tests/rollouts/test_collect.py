@@ -240,9 +240,9 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
 
 def test_options_are_compared_as_they_are_stored(tmp_path):
     for _ in range(2):  # a tuple comes back from the file as a list
-        store = rollouts.collect("CliffWalking-v1", rollouts.uniform, 1, out=tmp_path / "s", max_steps=3,
-                                 env_options={"is_slippery": True})  # fmt: skip
-    assert store.metadata["env_options"] == {"is_slippery": True}
+        store = rollouts.collect("FrozenLake-v1", rollouts.uniform, 1, out=tmp_path / "s", max_steps=3,
+                                 env_options={"desc": ("SF", "FG")})  # fmt: skip
+    assert store.metadata["env_options"] == {"desc": ["SF", "FG"]}
 
 
 def test_training_never_draws_a_test_seed():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import rollouts
+from rollouts import latents as encoding
 from rollouts import views
 from tests import toys
 from worldmodel import VAE, seeded
@@ -77,7 +78,7 @@ def test_latents_are_the_posterior_and_encoded_once(store, vae, monkeypatch):
         posterior = vae.encode(torch.from_numpy(episode.frames).movedim(-1, 1).float() / 255)
     np.testing.assert_allclose(latents.episode(4).mean, posterior.loc, atol=2e-3)
     np.testing.assert_allclose(latents.episode(4).logvar, 2 * posterior.scale.log(), atol=2e-3)
-    monkeypatch.setattr(views, "_encode_shard", lambda *_: pytest.fail("encoded twice"))
+    monkeypatch.setattr(encoding, "_encode_shard", lambda *_: pytest.fail("encoded twice"))
     store.latents(vae)
 
 

@@ -5,8 +5,10 @@ import signal
 import time
 
 import pytest
+import torch
 
-from rollouts.workers import WorkerDied, run_tasks, worker_env
+from rollouts import workers
+from rollouts.workers import WorkerDied, run_tasks, share, worker_env
 from tests import toys
 
 
@@ -66,6 +68,29 @@ def test_bad_input_is_told_at_once():
         list(run_tasks(bad_input, [0, 1], 2))
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         list(run_tasks(double, [0], 0))
+
+
+def receive(task):
+    shared, _ = task
+    time.sleep(0.02)  # so that both workers get some of the tasks
+    return os.getpid(), shared.get(), workers._received.cache_info().misses, torch.get_num_threads()
+
+
+def test_an_object_reaches_each_worker_once_per_change_and_workers_have_one_thread(tmp_path):
+    results = []
+    for value in ("first", "second"):
+        shared = share(value, f"{tmp_path.name}-{value}", tmp_path, 2, "loky")
+        results.append([result for _, result in run_tasks(receive, [(shared, n) for n in range(12)], 2)])
+    misses = {}
+    for rows, value in zip(results, ("first", "second"), strict=True):
+        for pid, got, count, threads in rows:
+            assert got == value
+            assert threads == 1
+            misses.setdefault((pid, value), set()).add(count)
+    assert all(len(counts) == 1 for counts in misses.values())  # read with the first task, kept for the others
+    for pid in {pid for pid, _ in misses}:
+        if (pid, "first") in misses and (pid, "second") in misses:
+            assert misses[pid, "second"].pop() == misses[pid, "first"].pop() + 1
 
 
 def nap(task):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldmodel import parallel
 from worldmodel.checkpoints import read_tensors
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,3 +83,11 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     )
     assert last < 0.7 * first
     assert other == pytest.approx(last, rel=0.3)  # the noise differs, not what is learned
+
+
+def test_a_lone_rank_in_the_environment_does_not_silence_a_training(monkeypatch):
+    monkeypatch.setenv("RANK", "3")  # left by some scheduler; nobody else is here
+    assert parallel.leader()
+    assert parallel.join() == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not parallel.leader()

@@ -1,0 +1,159 @@
+"""A store's episodes as a VAE sees them: encoded once, kept beside the shards, read through memory maps.
+
+Start reading at `encode`.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from rollouts.shards import Shard
+from worldmodel import VAE
+from worldmodel.batches import frames_to_float
+from worldmodel.checkpoints import atomic, fingerprint
+from worldmodel.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rollouts.store import Store
+
+ENCODE_BATCH = 16
+
+
+class EncodedEpisode(NamedTuple):
+    """An episode as a VAE sees it: T steps, T + 1 latents."""
+
+    mean: np.ndarray
+    """(T + 1, latent) float16: means of q(z|x)."""
+    logvar: np.ndarray
+    """(T + 1, latent) float16: log-variances of q(z|x)."""
+    action: np.ndarray
+    """(T, actions) float32: the memory's action inputs, one-hot if discrete."""
+    reward: np.ndarray
+    """(T,) float32."""
+    terminated: np.ndarray
+    """(T,) float32: one where the step ended the episode in the game itself."""
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """(T + 1,) float64: differential entropy of q(z|x), in nats. No model of sampled latents codes them in less."""
+        return 0.5 * (math.log(2 * math.pi * math.e) + np.asarray(self.logvar, np.float64)).sum(axis=1)
+
+
+class Latents:
+    """A store's episodes as a VAE sees them, in memory maps.
+
+    Args:
+        store: the episodes.
+        folder: where their encodings lie.
+    """
+
+    def __init__(self, store: "Store", folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    @property
+    def identity(self) -> str:
+        """Which store, encoded by which VAE."""
+        return f"{self.store.identity}, encoded by {self.folder.name}"
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return len(self.store)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode."""
+        return self.store.lengths
+
+    def episode(self, index: int) -> EncodedEpisode:
+        """One episode; views of the memory maps."""
+        shard, number = self.store.place(index)
+        latents, actions, outcomes = self._maps(shard)
+        start = sum(shard.lengths[:number]) + number  # T + 1 rows for each episode before
+        stop = start + shard.lengths[number]
+        return EncodedEpisode(
+            latents[start : stop + 1, 0],
+            latents[start : stop + 1, 1],
+            actions[start:stop],
+            outcomes[start:stop, 0],
+            outcomes[start:stop, 1],
+        )
+
+    def _maps(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        name = shard.path.stem
+        if name not in self._open:
+            parts = (np.load(self.folder / f"{name}.{kind}.npy", mmap_mode="r") for kind in _KINDS)
+            self._open[name] = tuple(parts)
+        return self._open[name]
+
+
+_KINDS = ("latents", "actions", "outcomes")
+
+
+def encode(store: "Store", vae: VAE, progress: Progress = silent) -> Latents:
+    """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
+
+    Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
+    log-variances, actions (frames, actions) float32 and outcomes (frames, 2) float32 with rewards and terminations.
+    """
+    folder = store.path / "latents" / fingerprint(vae)
+    rows = sum(store.lengths) + len(store)
+    done = 0
+    for shard in store.shards:
+        size = sum(shard.lengths) + len(shard.lengths)
+        paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
+        if not _whole(paths, size, shard):
+            _encode_shard(store, shard, vae, paths)
+        done += size
+        progress(done, rows, "")
+    return Latents(store, folder)
+
+
+def _whole(paths: dict[str, Path], size: int, shard: Shard) -> bool:
+    """Whether a shard's files are there, as long as the shard is, and newer than it."""
+    for path in paths.values():
+        try:
+            if path.stat().st_mtime < shard.path.stat().st_mtime or len(np.load(path, mmap_mode="r")) != size:
+                return False
+        except (OSError, ValueError, EOFError):
+            return False
+    return True
+
+
+@torch.no_grad()
+def _encode_shard(store: "Store", shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+    latents, actions, outcomes = [], [], []
+    first = next(index for index in range(len(store)) if store.place(index)[0] is shard)
+    device = next(vae.parameters()).device
+    was_training = vae.training
+    vae.eval()
+    for number in range(len(shard.lengths)):
+        episode = store.episode(first + number)
+        for part in torch.from_numpy(episode.frames).split(ENCODE_BATCH):
+            posterior = vae.encode(frames_to_float(part.to(device)))
+            latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
+        steps = len(episode)
+        inputs = np.zeros((steps + 1, store.actions), np.float32)
+        inputs[:steps] = action_inputs(episode.actions, store.actions)
+        outcome = np.zeros((steps + 1, 2), np.float32)
+        outcome[:steps, 0] = episode.rewards
+        outcome[steps - 1, 1] = float(episode.terminated)
+        actions.append(inputs)
+        outcomes.append(outcome)
+    vae.train(was_training)
+    for kind, parts in (("actions", actions), ("outcomes", outcomes), ("latents", latents)):
+        with atomic(paths[kind]) as aside, aside.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+
+
+def action_inputs(actions: np.ndarray, size: int) -> np.ndarray:
+    """Stored actions as a memory's inputs (T, size) float32: one-hot if they are choices."""
+    return np.eye(size, dtype=np.float32)[actions] if actions.ndim == 1 else np.asarray(actions, np.float32)
+
+
+def draw(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Latents drawn from q(z|x), float32."""
+    return mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)
