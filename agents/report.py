@@ -27,6 +27,7 @@ from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import atomic
+from worldmodel.starts import Starts
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -46,6 +47,7 @@ def write_report(run: Run, settings: RunSettings) -> Path:
     if best:
         agent = Agent(world, run.controller(best))
         agent.save(run.folder / "agent")
+        Starts.cut(run.store().latents(world.vae), seed=settings.seed).save(run.folder / "agent")
         reports[best].save(run.folder / "agent" / "report.json")
     with bar("films and plots", "pictures") as progress:
         sections = [_scores(run), _curves(run)]

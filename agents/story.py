@@ -28,6 +28,7 @@ from rollouts.policies import Policy
 from worldmodel import VAE, WorldModel, fit, parallel, seeded
 from worldmodel.checkpoints import atomic
 from worldmodel.model import build_memory
+from worldmodel.starts import Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
 MAY_CHANGE = ("workers", "backend", "game.generations", "game.target")
@@ -166,6 +167,7 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
         world = WorldModel(vae, memory, discrete=store.discrete)
         if parallel.leader():
             world.save(run.world_folder)
+            Starts.cut(store.latents(vae), seed=seed).save(run.world_folder)
     return world
 
 

@@ -16,6 +16,7 @@ gymnasium.register(
     max_episode_steps=1000,  # as CarRacing-v3
     reward_threshold=900,
 )
+gymnasium.register("Dream-v0", entry_point="envs.dream:DreamEnv")
 gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros", nondeterministic=False)
 
 

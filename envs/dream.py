@@ -1,5 +1,7 @@
 """Dreams as Gymnasium environments: the world model is the game."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,10 +13,10 @@ from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
 from envs.frames import FRAMES
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import frames_to_uint8
 from worldmodel.model import WorldModel, WorldState
-from worldmodel.starts import EncodedEpisodes, begin, check_temperature
+from worldmodel.starts import EncodedEpisodes, Starts, begin
 
 OBSERVATIONS = ("pixels", "latent")
 
@@ -23,31 +25,37 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
     """One dream at a time.
 
     Args:
-        world: the world model.
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
+        world: the world model, or a folder that holds one (a run's, its ``world`` or its ``agent``).
+        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
         temperature: above zero; 1 is the model's own uncertainty.
         horizon: steps after which a dream is truncated.
         burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
         observation: "pixels": 64x64x3 frames that the VAE draws; "latent": latent and hidden state, what controllers see.
-        render_mode: "rgb_array" or None.
+        render_mode: "rgb_array", "human" (a window) or None.
 
     Raises:
         ValueError: an argument is out of range, or the starts do not fit the world model.
+
+    Example:
+        >>> env = gymnasium.make("envs:Dream-v0", world="runs/car-racing-quick")  # doctest: +SKIP
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 50}
 
     def __init__(
         self,
-        world: WorldModel,
-        starts: EncodedEpisodes | Tensor,
+        world: WorldModel | str | os.PathLike[str],
+        starts: EncodedEpisodes | Tensor | None = None,
         temperature: float = 1.0,
         horizon: int = 1000,
         burn_in: int = 32,
         observation: str = "pixels",
         render_mode: str | None = "rgb_array",
     ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be 'rgb_array', 'human' or None, got {render_mode!r}")
         self.render_mode = render_mode
+        self._window: _Window | None = None
         self._dream = _Dream(world, starts, 1, temperature, horizon, burn_in, observation)
         self.observation_space, self.action_space = self._dream.observation_space, self._dream.action_space
 
@@ -57,6 +65,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         """Wake up at another real moment."""
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
+        self._show()
         return self._dream.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -64,19 +73,57 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         if not self._dream.begun:
             raise gymnasium.error.ResetNeeded("call reset before step")
         rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
+        self._show()
         return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray | None:
-        """What is dreamed, (64, 64, 3)."""
-        return self._dream.pictures()[0] if self.render_mode == "rgb_array" else None
+        """What is dreamed, (64, 64, 3); a window shows it by itself."""
+        if self.render_mode == "rgb_array":
+            return self._dream.pictures()[0]
+        self._show()
+        return None
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            self._window = self._window or _Window(self.metadata["render_fps"])
+            self._window.show(self._dream.pictures()[0])
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+class _Window:
+    """A window with enlarged frames, at most so many a second."""
+
+    def __init__(self, fps: int, scale: int = 8) -> None:
+        import pygame
+
+        pygame.display.init()
+        self.pygame, self.fps, self.size = pygame, fps, (64 * scale, 64 * scale)
+        self.surface = pygame.display.set_mode(self.size)
+        pygame.display.set_caption("a dream")
+        self.clock = pygame.time.Clock()
+
+    def show(self, frame: np.ndarray) -> None:
+        picture = self.pygame.surfarray.make_surface(frame.swapaxes(0, 1))
+        self.surface.blit(self.pygame.transform.scale(picture, self.size), (0, 0))
+        self.pygame.event.pump()
+        self.pygame.display.flip()
+        self.clock.tick(self.fps)
+
+    def close(self) -> None:
+        self.pygame.display.quit()
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     """Many dreams in one batch; a dream that ended begins anew with the next step (Gymnasium's next-step autoreset).
 
     Args:
-        world: the world model; its device is where the dreams are computed.
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
+        world: the world model, or a folder that holds one; its device is where the dreams are computed.
+        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
         num_envs: how many.
         temperature: above zero.
         horizon: steps after which a dream is truncated.
@@ -89,8 +136,8 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def __init__(
         self,
-        world: WorldModel,
-        starts: EncodedEpisodes | Tensor,
+        world: WorldModel | str | os.PathLike[str],
+        starts: EncodedEpisodes | Tensor | None = None,
         num_envs: int = 16,
         temperature: float = 1.0,
         horizon: int = 1000,
@@ -135,13 +182,27 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return tuple(self._dream.pictures()) if self.render_mode == "rgb_array" else None
 
 
+def _loaded(
+    world: WorldModel | str | os.PathLike[str], starts: EncodedEpisodes | Tensor | None
+) -> tuple[WorldModel, EncodedEpisodes | Tensor]:
+    """The world model of a folder, and the real moments that lie there if no others are given."""
+    if isinstance(world, WorldModel):
+        if starts is None:
+            raise ValueError("starts must be given with a world model; only a folder brings its own")
+        return world, starts
+    folder = Path(world)
+    inner = [folder, folder / "world", folder / "agent"]
+    folder = next((place for place in inner if (place / "config.json").exists()), folder)
+    return WorldModel.load(folder), Starts.load(folder) if starts is None else starts
+
+
 class _Dream:
     """``count`` dreams that go on side by side."""
 
     def __init__(
         self,
-        world: WorldModel,
-        starts: EncodedEpisodes | Tensor,
+        world: WorldModel | str | os.PathLike[str],
+        starts: EncodedEpisodes | Tensor | None,
         count: int,
         temperature: float,
         horizon: int,
@@ -152,6 +213,7 @@ class _Dream:
         at_least_one(horizon=horizon)
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
+        world, starts = _loaded(world, starts)
         self.world, self.starts, self.count = world.eval(), starts, count
         self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
         begin(world, starts, 1, np.random.default_rng(0), burn_in)  # starts that do not fit are told now

@@ -4,6 +4,8 @@ Start reading at `dream`. Each dream begins at a real moment: the memory first r
 so that the controller wakes up in the middle of a life, not at its start.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +15,15 @@ from torch import Generator, Tensor
 
 from rollouts.controllers import population_of
 from worldmodel import WorldModel
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import frames_to_uint8
-from worldmodel.model import WorldState
-from worldmodel.starts import EncodedEpisodes, begin, check_temperature
+from worldmodel.model import Noise, Step, WorldState
+from worldmodel.starts import EncodedEpisodes, begin
 
+LUCK_STEPS = 32
+"""Noise is drawn for this many steps at once."""
+LEAST = 1e-20
+"""An exponential number of zero would make its logarithm infinite."""
 KEEPABLE = ("latents", "actions", "rewards", "frames")
 
 
@@ -43,23 +49,27 @@ class Dreams(NamedTuple):
     """(P, N, T + 1, 64, 64, 3) bytes."""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def dream(
     world: WorldModel,
     controllers: Any,
     starts: EncodedEpisodes | Float[Tensor, "starts latent"],
     horizon: int = 1000,
     dreams: int = 16,
-    temperature: float | Tensor = 1.0,
+    temperature: float | np.ndarray | Tensor = 1.0,
     seed: int = 0,
     *,
+    noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
     threshold: float | None = None,
     keep: tuple[str, ...] = (),
+    compile: bool = False,
 ) -> Dreams:
     """Dream P x N lives as one batch.
 
-    All controllers dream from the same N starts.
+    Dream n has a source of randomness of its own, the same for all controllers: they wake up at the same moment and have the
+    same luck, so that returns differ by what they do (common random numbers; Ng and Jordan, 2000). What a controller dreams
+    depends neither on the other controllers nor on the number of dreams.
 
     Args:
         world: the world model; its device is where the dream is computed.
@@ -67,44 +77,55 @@ def dream(
         starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
         horizon: steps after which a dream is cut.
         dreams: N, dreams for each controller.
-        temperature: above zero; 1 is the model's own uncertainty.
+        temperature: above zero; 1 is the model's own uncertainty. One number, or one for each of the N dreams.
         seed: of starts and of all that is drawn.
+        noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
         burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
         threshold: end a dream when its termination probability exceeds this; None: draw with that probability.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
+        compile: whether to compile a step with `torch.compile`: half a minute or more at first; for long dreams on GPUs.
 
     Raises:
         ValueError: an argument is out of range or has the wrong shape.
+
+    References:
+        Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
     at_least_one(horizon=horizon, dreams=dreams)
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
-    check_temperature(temperature)
     world.eval()
     device = world.device
     family, parameters = population_of(controllers, world.features, world.actions)
     parameters = parameters.to(device)
     population = len(parameters)
-    generator = Generator(device).manual_seed(seed)
+    shape = (population, dreams)
+    mixing = _temperature("temperature", temperature, shape, device)
+    spread = None if noise_temperature is None else _temperature("noise_temperature", noise_temperature, shape, device)
     state = begin(world, starts, dreams, np.random.default_rng([seed, 1]), burn_in)
     state = WorldState(*_repeat((state.latent, state.memory), population))
-    shape = (population, dreams)
-    assert state.latent is not None
-    history: dict[str, list[Tensor]] = {"latents": [state.latent], "actions": [], "rewards": []}
-    returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)
-    lengths = torch.zeros(population * dreams, dtype=torch.int64, device=device)
-    alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
-    for _ in range(horizon):
+
+    def live(state: WorldState, noise: Noise) -> tuple[Tensor, Step, WorldState]:
         assert state.latent is not None
         features = torch.cat((state.latent, state.hidden), dim=-1).view(*shape, -1)
         action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
-        step, state = world.imagine(state, action, temperature, generator)
-        reward = torch.where(alive, step.reward, 0)
+        return action, *world.imagine_from(state, action, noise, mixing, spread)
+
+    step_once = torch.compile(live, dynamic=False) if compile else live
+    assert state.latent is not None
+    history: dict[str, list[Tensor]] = {"latents": [state.latent], "actions": [], "rewards": []}
+    kept = {name for name in history if name in keep or (name == "latents" and "frames" in keep)}
+    returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)
+    lengths = torch.zeros(population * dreams, dtype=torch.int64, device=device)
+    alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
+    for noise in itertools.islice(luck(world, seed, dreams, population), horizon):
+        action, step, state = step_once(state, noise)
+        reward = step.reward * alive
         returns += reward
         lengths += alive
-        for name, value in {"latents": step.latent, "actions": action, "rewards": reward}.items():
-            if name in keep or (name == "latents" and "frames" in keep):
-                history[name].append(value * (alive if value.ndim == 1 else alive[:, None]))
+        for name in kept:
+            value = {"latents": step.latent, "actions": action, "rewards": reward}[name]
+            history[name].append(value * (alive if value.ndim == 1 else alive[:, None]))
         alive = alive & ~(step.terminated if threshold is None else step.termination > threshold)
         if not alive.any():
             break
@@ -129,6 +150,46 @@ def decode(world: WorldModel, latents: Float[Tensor, "*batch latent"], chunk: in
     flat = latents.reshape(-1, latents.shape[-1])
     pictures = [frames_to_uint8(world.vae.decode(part)).cpu() for part in flat.split(chunk)]
     return torch.cat(pictures).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
+
+
+def luck(world: WorldModel, seed: int, dreams: int, population: int) -> Iterator[Noise]:
+    """The noise of one step after the other, (population * dreams, ...): that of dream n follows from (seed, n) alone.
+
+    It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream.
+    """
+    sources = [np.random.default_rng([seed, 2, number]) for number in range(dreams)]
+    gumbel, normal = world.memory.density.noise_shapes
+    like = next(world.memory.parameters())
+
+    def to_tensor(blocks: list[np.ndarray]) -> Tensor:
+        together = torch.from_numpy(np.stack(blocks, axis=1)).to(like)  # (time, dreams, ...)
+        return together.repeat(1, population, *(1 for _ in together.shape[2:]))
+
+    while True:
+        block = [
+            (
+                -np.log(np.maximum(source.standard_exponential((LUCK_STEPS, *gumbel), np.float32), LEAST)),
+                source.standard_normal((LUCK_STEPS, *normal), np.float32),
+                source.random(LUCK_STEPS, np.float32),
+            )
+            for source in sources
+        ]
+        parts = (to_tensor(list(part)).unbind(0) for part in zip(*block, strict=True))
+        yield from itertools.starmap(Noise, zip(*parts, strict=True))
+
+
+def _temperature(
+    name: str, value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device
+) -> float | Tensor:
+    """A temperature for all dreams, or (P * N,): the same N for every controller."""
+    if isinstance(value, np.ndarray | Tensor) and value.ndim:
+        each = torch.as_tensor(value, dtype=torch.float32, device=device)
+        if each.shape != shape[1:]:
+            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(each.shape)}")
+        check_temperature(each)
+        return each.repeat(shape[0])
+    check_temperature(float(value))
+    return float(value)
 
 
 def _repeat(value: Any, times: int) -> Any:

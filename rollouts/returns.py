@@ -27,8 +27,8 @@ from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
 
 Fitness = Callable[[np.ndarray, int], np.ndarray]
-"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same starts for every controller.
-(In the game that is the same episode; in dreams what happens after the start is drawn for each controller anew.)"""
+"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same episodes, or the same starts and
+the same luck in dreams, for every controller."""
 
 TASKS, LARGEST_TASK = 8, 64
 """A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so

@@ -1,5 +1,10 @@
 """Bad arguments, told in one line."""
 
+import math
+
+import torch
+from torch import Tensor
+
 
 def at_least_one(**numbers: int | None) -> None:
     """Refuse numbers below one; None means "not given".
@@ -10,3 +15,16 @@ def at_least_one(**numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_temperature(temperature: float | Tensor) -> None:
+    """Refuse temperatures that are not finite and above zero.
+
+    Raises:
+        ValueError: names what came.
+    """
+    if isinstance(temperature, Tensor):
+        if not bool(((temperature > 0) & torch.isfinite(temperature)).all()):
+            raise ValueError("temperature must be finite and above zero everywhere")
+    elif not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be finite and above zero, got {temperature}")

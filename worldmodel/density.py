@@ -137,6 +137,11 @@ class RMDN(nn.Module):
         names = ("inputs", "outputs", "hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Standard Gumbel and standard Normal numbers that a sample is made of: (K,) and (D + R,)."""
+        return (self.mixtures,), (self.outputs + self.rank,)
+
     def initial(self, batch: int) -> State:
         """The state before anything was read."""
         zeros = self.head.weight.new_zeros(batch, self.layers, self.hidden)
@@ -264,6 +269,11 @@ class FRMDN(nn.Module):
     def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation (the flow begins as the identity)."""
         self.base.start_from(mean, std)
+
+    @property
+    def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Standard Gumbel and standard Normal numbers that a sample is made of."""
+        return self.base.noise_shapes
 
     def initial(self, batch: int) -> State:
         """The state before anything was read."""

@@ -5,13 +5,14 @@ gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
 from torch.autograd.function import once_differentiable
+
+from worldmodel.arguments import check_temperature
 
 LOG_TWO_PI = math.log(2 * math.pi)
 UNROLLED = 4
@@ -63,7 +64,11 @@ class _Mixture:
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + self._component_log_prob(value), dim=-1)
 
     def sample(
-        self, shape: tuple[int, ...] = (), temperature: float | Tensor = 1.0, generator: Generator | None = None
+        self,
+        shape: tuple[int, ...] = (),
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw samples of shape (*shape, *batch, D).
 
@@ -74,31 +79,44 @@ class _Mixture:
             shape: how many, for each element of the batch.
             temperature: finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
             generator: the source of all randomness; None: torch's own.
+            noise_temperature: another temperature for the noise; None: the same.
 
         Raises:
-            ValueError: the temperature is not finite and above zero.
+            ValueError: a temperature is not finite and above zero.
         """
+        check_temperature(temperature)
+        if noise_temperature is not None:
+            check_temperature(noise_temperature)
         full = (*shape, *self.batch_shape)
-        if isinstance(temperature, Tensor):
-            if not bool(((temperature > 0) & torch.isfinite(temperature)).all()):
-                raise ValueError("temperature must be finite and above zero everywhere")
-            spread: float | Tensor = temperature.to(self.loc).expand(full)[..., None]
-        else:
-            if not (temperature > 0 and math.isfinite(temperature)):
-                raise ValueError(f"temperature must be finite and above zero, got {temperature}")
-            spread = temperature
-
-        def normal(*last: int) -> Tensor:
-            return self.loc.new_empty(*full, *last).normal_(generator=generator)
-
-        # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
         # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
         wide = torch.promote_types(self.logits.dtype, torch.float32)
         uniform = self.logits.new_empty(*full, self.mixtures, dtype=wide).uniform_(generator=generator)
         gumbel = -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
-        chosen = (self.logits / spread + gumbel).argmax(dim=-1)
+        normal = self.loc.new_empty(*full, self.normals).normal_(generator=generator)
+        return self.from_noise(gumbel, normal, temperature, noise_temperature)
+
+    def from_noise(
+        self,
+        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        normal: Float[Tensor, "*shape_batch normals"],
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> Float[Tensor, "*shape_batch event"]:
+        """The samples that standard Gumbel and standard Normal numbers stand for: `sample` without its randomness."""
+        mixing, spread = temperature, temperature if noise_temperature is None else noise_temperature
+        if isinstance(mixing, Tensor):
+            mixing = mixing.to(self.logits).unsqueeze(-1)
+        if isinstance(spread, Tensor):
+            spread = spread.to(self.loc).unsqueeze(-1)
+        # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
+        chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
         root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
         return self._pick(self.loc, chosen) + root * self._noise(chosen, normal)
+
+    @property
+    def normals(self) -> int:
+        """How many standard Normal numbers a sample takes."""
+        return self.loc.shape[-1]
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
@@ -114,8 +132,8 @@ class _Mixture:
         """Log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
         raise NotImplementedError
 
-    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
-        """Draws from N(0, P^-1) of the chosen components; ``normal(n, ...)`` gives standard normals (*full, n, ...)."""
+    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        """Draws from N(0, P^-1) of the chosen components, made of standard normals (*full, normals)."""
         raise NotImplementedError
 
     def _pick(self, values: Tensor, chosen: Tensor) -> Tensor:
@@ -185,14 +203,19 @@ class GaussianMixture(_Mixture):
             None if factor is None else factor.expand(*shape, factor.shape[-1]),
         )
 
-    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
+    @property
+    def normals(self) -> int:
+        """How many standard Normal numbers a sample takes: D + R."""
+        return self.loc.shape[-1] + (0 if self.precision_factor is None else self.precision_factor.shape[-1])
+
+    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
         log_precision = self._pick(self.log_precision, chosen)
         if self.precision_factor is None:
-            return normal(*self.event_shape) * torch.exp(-0.5 * log_precision)
+            return normal * torch.exp(-0.5 * log_precision)
         # b = D^1/2 n1 + U n2 has covariance P, so P^-1 b has covariance P^-1; Woodbury solves P x = b.
         factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
-        right = normal(*self.event_shape) * torch.exp(0.5 * log_precision)
-        right = right + (factor @ normal(factor.shape[-1], 1)).squeeze(-1)
+        own, common = normal.split((log_precision.shape[-1], factor.shape[-1]), dim=-1)
+        right = own * torch.exp(0.5 * log_precision) + (factor @ common.unsqueeze(-1)).squeeze(-1)
         return _woodbury(log_precision, factor, right)
 
     @property
@@ -262,9 +285,9 @@ class FullGaussianMixture(_Mixture):
         quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
         return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
 
-    def _noise(self, chosen: Tensor, normal: Callable[..., Tensor]) -> Tensor:
-        lower, drawn = self._pick(self.lower, chosen), normal(*self.event_shape)
-        return torch.linalg.solve_triangular(lower.mT, drawn.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
+    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        lower = self._pick(self.lower, chosen)
+        return torch.linalg.solve_triangular(lower.mT, normal.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
 
     @property
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
@@ -314,10 +337,25 @@ class Flowed:
         return self.base.log_prob(base_value) + log_det
 
     def sample(
-        self, shape: tuple[int, ...] = (), temperature: float | Tensor = 1.0, generator: Generator | None = None
+        self,
+        shape: tuple[int, ...] = (),
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw from the base at a temperature (see `GaussianMixture.sample`), and map back through the flow."""
-        drawn = self.base.sample(shape, temperature, generator)
+        drawn = self.base.sample(shape, temperature, generator, noise_temperature)
+        return self.flow.inverse(drawn, self._context(drawn))
+
+    def from_noise(
+        self,
+        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        normal: Float[Tensor, "*shape_batch normals"],
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> Float[Tensor, "*shape_batch event"]:
+        """The samples that standard Gumbel and standard Normal numbers stand for."""
+        drawn = self.base.from_noise(gumbel, normal, temperature, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property

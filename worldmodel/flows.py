@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import leaky_relu_, linear, softplus
 
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import single
@@ -95,8 +95,10 @@ class Coupling(nn.Module):
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        outputs = self.network(seen if context is None else torch.cat((seen, context), dim=-1))
-        return single(outputs).unflatten(-1, (self.numbers, self.sizes[1]))
+        x = seen if context is None else torch.cat((seen, context), dim=-1)
+        for layer in self.network:  # by hand: calling modules would take as long as their arithmetic in a single dream
+            x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
+        return single(x).unflatten(-1, (self.numbers, self.sizes[1]))
 
 
 class AffineCoupling(Coupling):

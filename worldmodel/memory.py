@@ -38,8 +38,9 @@ def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
 
 @lru_cache(maxsize=8)
 def _support(dtype: torch.dtype, device: torch.device) -> Tensor:
-    grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=device)
-    return (grid.sign() * torch.expm1(grid.abs())).to(dtype)
+    with torch.inference_mode(False):  # what a dream was the first to ask for must serve a training, too
+        grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=device)
+        return (grid.sign() * torch.expm1(grid.abs())).to(dtype)
 
 
 def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:

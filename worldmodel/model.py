@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from worldmodel.arguments import check_temperature
 from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
 from worldmodel.density import FRMDN, RMDN, State
@@ -34,6 +35,17 @@ class WorldState(NamedTuple):
     def seeing(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
         """The same memory, with ``latent`` in view."""
         return self._replace(latent=latent)
+
+
+class Noise(NamedTuple):
+    """All randomness of an imagined step."""
+
+    gumbel: Float[Tensor, "batch *mixtures"]
+    """Standard Gumbel numbers, which choose the mixture's component."""
+    normal: Float[Tensor, "batch normals"]
+    """Standard Normal numbers."""
+    uniform: Float[Tensor, "batch"]
+    """Numbers in [0, 1): the episode ends where one is below the probability."""
 
 
 class Step(NamedTuple):
@@ -141,6 +153,7 @@ class WorldModel(nn.Module):
         action: Float[Tensor, "batch actions"],
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
+        noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
         """Take ``action`` in the dream and draw what follows.
 
@@ -149,22 +162,51 @@ class WorldModel(nn.Module):
             action: (batch, actions), as `squash` makes them.
             temperature: above zero; 1 is the model's own uncertainty, towards 0 the most likely future.
             generator: the source of all randomness.
+            noise_temperature: another temperature for the Gaussian noise; None: the same.
         """
-        self._check(action, self.actions, "action", state)
-        latent = state.latent
-        if latent is None:
+        check_temperature(temperature)
+        if noise_temperature is not None:
+            check_temperature(noise_temperature)
+        if state.latent is None:
             latent = self.memory.density.distribution(state.hidden).sample((), temperature, generator)
-        hidden, memory = self.memory.features(latent[:, None], action[:, None], state.memory)
+            state = state.seeing(latent)
+        return self.imagine_from(
+            state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
+        )
+
+    def noise(self, batch: int, generator: Generator | None = None) -> Noise:
+        """Draw the randomness of a step of ``batch`` dreams."""
+        gumbel, normal = self.memory.density.noise_shapes
+        like = next(self.memory.parameters())
+        uniform = like.new_empty(batch, *gumbel).uniform_(generator=generator).clamp_(1e-20, 1 - 1e-7)
+        return Noise(
+            -torch.log(-torch.log(uniform)),
+            like.new_empty(batch, *normal).normal_(generator=generator),
+            like.new_empty(batch).uniform_(generator=generator),
+        )
+
+    def imagine_from(
+        self,
+        state: WorldState,
+        action: Float[Tensor, "batch actions"],
+        noise: Noise,
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> tuple[Step, WorldState]:
+        """The step that ``noise`` stands for: `imagine` without its randomness. A latent must be in view."""
+        self._check(action, self.actions, "action", state)
+        if state.latent is None:
+            raise ValueError("state must have a latent in view, got one without: see WorldState.seeing")
+        hidden, memory = self.memory.features(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
-        following = prediction.latent.sample((), temperature, generator)
+        following = prediction.latent.from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
         reward = following.new_zeros(len(following))
         if prediction.reward_logits is not None:
             reward = self.memory.expected_reward(prediction.reward_logits)
         termination = following.new_zeros(len(following))
         if prediction.termination_logit is not None:
             termination = prediction.termination_logit.sigmoid()
-        chance = torch.rand(termination.shape, generator=generator, dtype=termination.dtype, device=termination.device)
-        step = Step(following, reward, chance < termination, termination)
+        step = Step(following, reward, noise.uniform < termination, termination)
         return step, WorldState(following, memory)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

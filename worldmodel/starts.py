@@ -3,14 +3,19 @@
 Dreaming in batches (`rollouts.dream`) and dreaming as an environment (`envs.DreamEnv`) both start here.
 """
 
-from typing import Any, Protocol, runtime_checkable
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldmodel.checkpoints import read_tensors, write_tensors
 from worldmodel.model import WorldModel, WorldState
+
+STARTS = "starts.safetensors"
 
 
 @runtime_checkable
@@ -80,8 +85,85 @@ def begin(
     return state.seeing(latent)
 
 
-def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse temperatures that are not finite and above zero."""
-    values = torch.as_tensor(temperature)
-    if not bool(((values > 0) & torch.isfinite(values)).all()):
-        raise ValueError(f"temperature must be finite and above zero, got {temperature}")
+class Excerpt(NamedTuple):
+    """A few real steps."""
+
+    mean: np.ndarray
+    """(T + 1, latent)."""
+    action: np.ndarray
+    """(T, actions)."""
+
+
+class Starts:
+    """Real moments that travel with a world model: short excerpts of encoded episodes, to begin dreams at.
+
+    Args:
+        mean: (S, T + 1, latent): latents, padded behind each excerpt's end.
+        action: (S, T, actions): the memory's action inputs.
+        steps: (S,): steps of each excerpt, from 1 to T.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+
+    def __init__(self, mean: Tensor, action: Tensor, steps: Tensor) -> None:
+        fit = mean.ndim == 3 and action.ndim == 3 and steps.ndim == 1 and len(mean) == len(action) == len(steps) > 0
+        if not fit or mean.shape[1] != action.shape[1] + 1:
+            raise ValueError(
+                "starts must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
+                f"got {tuple(mean.shape)}, {tuple(action.shape)} and {tuple(steps.shape)}"
+            )
+        if not (int(steps.min()) >= 1 and int(steps.max()) <= action.shape[1] and bool(torch.isfinite(mean).all())):
+            raise ValueError(f"steps must be from 1 to {action.shape[1]}, and latents finite numbers")
+        self.mean, self.action, self.steps = mean, action, steps
+
+    def __len__(self) -> int:
+        """Excerpts."""
+        return len(self.steps)
+
+    def episode(self, index: int) -> Excerpt:
+        """One excerpt."""
+        steps = int(self.steps[index])
+        return Excerpt(self.mean[index, : steps + 1].float().numpy(), self.action[index, :steps].float().numpy())
+
+    @classmethod
+    def cut(cls, episodes: EncodedEpisodes, count: int = 64, length: int = 48, seed: int = 0) -> "Starts":
+        """Cut excerpts of up to ``length`` steps out of random places of encoded episodes.
+
+        Raises:
+            ValueError: no episode has a step.
+        """
+        rng = np.random.default_rng([seed, 6])
+        found = [episodes.episode(int(index)) for index in rng.permutation(len(episodes))[: 4 * count]]
+        found = [episode for episode in found if len(episode.action)]
+        if not found:
+            raise ValueError("episodes must hold at least one with a step, got none")
+        latent, actions = found[0].mean.shape[1], found[0].action.shape[1]
+        mean, action = torch.zeros(count, length + 1, latent), torch.zeros(count, length, actions)
+        steps = torch.zeros(count, dtype=torch.int32)
+        for row in range(count):
+            episode = found[row % len(found)]
+            first = int(rng.integers(max(len(episode.action) - length, 0) + 1))
+            taken = min(length, len(episode.action) - first)
+            mean[row, : taken + 1] = torch.from_numpy(np.array(episode.mean[first : first + taken + 1], np.float32))
+            action[row, :taken] = torch.from_numpy(np.array(episode.action[first : first + taken], np.float32))
+            steps[row] = taken
+        return cls(mean.half(), action.half(), steps)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``starts.safetensors`` into a world model's folder."""
+        write_tensors(Path(folder) / STARTS, {"mean": self.mean, "action": self.action, "steps": self.steps})
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Starts":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is missing, damaged, or of another kind.
+        """
+        path = Path(folder) / STARTS
+        tensors = read_tensors(path)
+        try:
+            return cls(tensors["mean"], tensors["action"], tensors["steps"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} does not hold starts: {error}") from None

@@ -1,6 +1,13 @@
 """Dreams: commuting squares, repeatability, starts, endings; and returns of populations."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import gymnasium
 import numpy as np
+import pygame
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
@@ -9,11 +16,13 @@ import envs
 import rollouts
 from agents import LinearController
 from rollouts.controllers import Population
-from rollouts.dream import dream_along
+from rollouts.dream import LUCK_STEPS, dream_along, luck
 from rollouts.lockstep import Together, live
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.starts import begin
+from worldmodel.starts import Starts, begin
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def world(discrete=False, actions=2, **heads):
@@ -42,19 +51,92 @@ def test_batched_dreams_equal_imagining_step_by_step():
     dreams = rollouts.dream(
         built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards")
     )
-    generator = torch.Generator().manual_seed(5)
+    noise = luck(built, 5, 4, 1)
     state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
     total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
     for t in range(dreams.latents.shape[2] - 1):
         action = (torch.cat((state.latent, state.hidden), 1) @ weight.T + bias).tanh()
         np.testing.assert_allclose(dreams.actions[0, :, t][alive], action.detach()[alive], atol=1e-6)
-        step, state = built.imagine(state, action.detach(), 1.0, generator)
+        step, state = built.imagine_from(state, action.detach(), next(noise), 1.0)
         np.testing.assert_allclose(dreams.latents[0, :, t + 1][alive], step.latent.detach()[alive], atol=1e-5)
         total += torch.where(alive, step.reward.detach(), 0)
         alive &= ~step.terminated
     np.testing.assert_allclose(dreams.returns[0], total, rtol=1e-5)
     np.testing.assert_allclose(dreams.rewards[0].sum(1), total, rtol=1e-4)
+
+
+def test_a_dream_does_not_depend_on_how_the_batch_is_cut():
+    built, parameters, keep = world(), controllers(3), ("latents", "rewards")
+    horizon = LUCK_STEPS + 5
+    together = rollouts.dream(built, parameters, STARTS, horizon, 6, seed=5, keep=keep, threshold=2.0)
+    for p in range(3):
+        for n in (1, 4):
+            alone = rollouts.dream(built, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, threshold=2.0)
+            latents = together.latents[p, :n, : horizon - 2]
+            np.testing.assert_allclose(alone.latents[0], latents, rtol=1e-3, atol=1e-4)  # BLAS sums in other orders
+            np.testing.assert_allclose(alone.rewards[0], together.rewards[p, :n, : horizon - 3], rtol=1e-3, atol=1e-4)
+
+
+def test_the_luck_of_dreams_is_standard_and_independent():
+    noise = [next_ for next_, _ in zip(luck(world(), 3, 40, 2), range(100), strict=False)]
+    gumbel, normal, uniform = (torch.stack(part).double() for part in zip(*noise, strict=True))
+    assert gumbel[:, :40].equal(gumbel[:, 40:])  # the second controller's luck is the first one's
+    for values, cdf in (
+        (normal, torch.special.ndtr),
+        (gumbel, lambda x: torch.exp(-torch.exp(-x))),
+        (uniform, lambda x: x),
+    ):
+        ordered = cdf(values[:, :40].flatten().sort().values)
+        distance = (ordered - (torch.arange(len(ordered)) + 0.5) / len(ordered)).abs().max() + 0.5 / len(ordered)
+        assert distance * len(ordered) ** 0.5 < 1.95  # Kolmogorov and Smirnov, 0.1 %
+    first, second = normal[:, :39].flatten(), normal[:, 1:40].flatten()
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / len(first) ** 0.5
+    steps = normal[:-1, :40].flatten(), normal[1:, :40].flatten()
+    assert abs(np.corrcoef(*steps)[0, 1]) < 5 / len(steps[0]) ** 0.5
+
+
+def test_every_dream_may_have_a_temperature_of_its_own():
+    built, parameters, options = world(), controllers(2), {"seed": 5, "keep": ("latents",), "threshold": 2.0}
+    mixed = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
+    for n, temperature in enumerate((0.3, 1.0, 2.0)):
+        plain = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=temperature, **options)
+        np.testing.assert_allclose(mixed.latents[:, n], plain.latents[:, n], atol=1e-5)
+
+
+def test_the_noise_may_have_a_temperature_of_its_own():
+    built, parameters = world(), controllers(1)
+    options = {"seed": 5, "keep": ("latents",), "threshold": 2.0}
+    same = rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
+    np.testing.assert_array_equal(
+        same.latents, rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
+    )
+    quiet = rollouts.dream(built, parameters, STARTS, 1, 4, noise_temperature=1e-12, **options).latents[0, :, 1]
+    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    action = LinearController(8, 2, parameters[0])(torch.cat((state.latent, state.hidden), 1)).tanh()
+    hidden, _ = built.memory.features(state.latent[:, None], action[:, None], state.memory)
+    base = built.memory.density.base.distribution(hidden[:, -1])
+    means = built.memory.density.flow.inverse(
+        base.loc
+    ).detach()  # (4, K, latent): a component's mean, whichever is drawn
+    assert (torch.from_numpy(quiet)[:, None] - means).abs().amax(-1).min(-1).values.max() < 1e-4
+
+
+COMPILED = """
+import numpy as np
+import rollouts
+from tests.rollouts.test_dream import STARTS, controllers, world
+
+options = {"horizon": 9, "dreams": 3, "seed": 5, "keep": ("latents", "rewards")}
+plain, fast = (rollouts.dream(world(), controllers(2), STARTS, compile=c, **options) for c in (False, True))
+np.testing.assert_allclose(fast.latents, plain.latents, atol=1e-4)
+np.testing.assert_allclose(fast.returns, plain.returns, rtol=1e-4)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_dream_is_the_same_dream():
+    subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT, check=True)  # the checker of shapes cannot be compiled
 
 
 def test_the_dream_environment_dreams_what_the_model_imagines():
@@ -81,6 +163,61 @@ def test_the_dream_environment_dreams_what_the_model_imagines():
 @pytest.mark.filterwarnings("ignore:.*spec.*", "ignore:.*infinity.*")
 def test_dream_environments_conform(discrete, observation):
     check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, store):
+    """A world model with its starts."""
+    folder = tmp_path_factory.mktemp("folder") / "run" / "world"
+    built = world()
+    built.save(folder)
+    Starts.cut(store.latents(built.vae), count=8, length=6).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_a_folder_is_a_dream_that_gymnasium_makes(folder, place):
+    env = gymnasium.make("envs:Dream-v0", world=folder / place, horizon=7)
+    check_env(env.unwrapped, skip_render_check=True)
+    env = gymnasium.wrappers.RecordEpisodeStatistics(env)
+    env.reset(seed=1)
+    total, over = 0.0, False
+    while not over:
+        _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        total, over = total + reward, terminated or truncated
+    assert info["episode"]["r"] == pytest.approx(total, rel=1e-5)
+    assert 1 <= info["episode"]["l"] <= 7
+
+
+def test_dreams_are_filmed_by_gymnasium(folder, tmp_path):
+    env = gymnasium.make("envs:Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
+    env = gymnasium.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda number: True)
+    env.reset(seed=1)
+    for _ in range(5):
+        if any(env.step(env.action_space.sample())[2:4]):
+            break
+    env.close()
+    (film,) = tmp_path.glob("*.mp4")
+    with av.open(str(film)) as container:
+        assert sum(1 for _ in container.decode(video=0)) >= 2
+
+
+def test_a_window_shows_the_dream(folder, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = envs.DreamEnv(folder, render_mode="human")
+    env.reset(seed=1)
+    env.step(env.action_space.sample())
+    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    np.testing.assert_array_equal(shown[::8, ::8], env._dream.pictures()[0])
+    env.close()
+    assert pygame.display.get_surface() is None
+
+
+def test_a_world_model_without_starts_is_refused(folder):
+    with pytest.raises(ValueError, match="starts must be given"):
+        envs.DreamEnv(world())
+    with pytest.raises(ValueError, match="render_mode must be"):
+        envs.DreamEnv(folder, render_mode="ascii")
 
 
 def test_vector_environment_restarts_with_the_next_step():

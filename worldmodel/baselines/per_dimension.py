@@ -34,12 +34,28 @@ class PerDimensionMixture:
         return self.scalar.log_prob(value.unsqueeze(-1)).sum(dim=-1)
 
     def sample(
-        self, shape: tuple[int, ...] = (), temperature: float | Tensor = 1.0, generator: Generator | None = None
+        self,
+        shape: tuple[int, ...] = (),
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw each dimension by itself (see `GaussianMixture.sample`)."""
-        if isinstance(temperature, Tensor):
-            temperature = temperature.unsqueeze(-1)
-        return self.scalar.sample(shape, temperature, generator).squeeze(-1)
+        each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+        noise = noise_temperature.unsqueeze(-1) if isinstance(noise_temperature, Tensor) else noise_temperature
+        return self.scalar.sample(shape, each, generator, noise).squeeze(-1)
+
+    def from_noise(
+        self,
+        gumbel: Float[Tensor, "*shape_batch event mixtures"],
+        normal: Float[Tensor, "*shape_batch event"],
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> Float[Tensor, "*shape_batch event"]:
+        """The samples that standard Gumbel and standard Normal numbers stand for."""
+        each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
+        noise = noise_temperature.unsqueeze(-1) if isinstance(noise_temperature, Tensor) else noise_temperature
+        return self.scalar.from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
@@ -77,6 +93,11 @@ class PerDimensionRMDN(RMDN):
     def settings(self) -> dict[str, int]:
         """The arguments that build this module again."""
         return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures")}
+
+    @property
+    def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Standard Gumbel and standard Normal numbers that a sample is made of."""
+        return (self.outputs, self.mixtures), (self.outputs,)
 
     def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation."""

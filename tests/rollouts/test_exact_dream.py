@@ -1,0 +1,103 @@
+"""A dream with the exact model of a world is life in that world."""
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+
+import rollouts
+from worldmodel import RMDN, VAE, Memory, WorldModel
+from worldmodel.density import State
+from worldmodel.distributions import GaussianMixture
+from worldmodel.memory import reward_support
+
+LIMIT, REWARDS = 1.5, (20, 44)
+
+
+class Slope(gymnasium.Env):
+    """A ball rolls on a slope and is pushed; it earns one of two rewards, by its side, and is gone beyond the limit."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, place: float, speed: float) -> None:
+        self.x, self.v = place, speed
+
+    def step(self, action):
+        self.x, self.v = self.x + 0.1 * self.v, 0.98 * self.v + 0.3 * float(action[0]) + 0.05
+        reward = float(reward_support(torch.zeros(1))[REWARDS[int(self.x > 0)]])
+        return np.array([self.x, self.v]), reward, abs(self.x) > LIMIT, False, {}
+
+
+class SlopeDensity(nn.Module):
+    """The slope's law as a density: the next place and speed, (nearly) without noise."""
+
+    inputs, outputs, hidden, noise_shapes = 3, 2, 3, ((1,), (2,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.law = nn.Linear(3, 2)
+        self.law.weight.data = torch.tensor([[1, 0.1, 0], [0, 0.98, 0.3]])
+        self.law.bias.data = torch.tensor([0, 0.05])
+
+    def initial(self, batch):
+        return State(torch.zeros(batch, 1, 3), torch.zeros(batch, 1, 0))
+
+    def features(self, x, state=None):
+        return x, State(x[:, -1:], torch.zeros(len(x), 1, 0))
+
+    def distribution(self, hidden):
+        loc = self.law(hidden)[..., None, :]
+        return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.full_like(loc, 30.0))
+
+
+class Ends(nn.Module):
+    """The logit of |next place| > LIMIT."""
+
+    def __init__(self, law):
+        super().__init__()
+        self.law = law
+
+    def forward(self, hidden):
+        return 1e4 * (self.law(hidden)[..., :1].abs() - LIMIT)
+
+
+class Earns(nn.Module):
+    """Logits of the reward that the next place earns."""
+
+    def __init__(self, law):
+        super().__init__()
+        self.law = law
+
+    def forward(self, hidden):
+        right = self.law(hidden)[..., :1] > 0
+        logits = torch.full((*hidden.shape[:-1], 63), -1e4)
+        return logits.scatter(-1, torch.where(right, REWARDS[1], REWARDS[0]), 1e4)
+
+
+def test_a_dream_with_the_exact_model_is_life():
+    density = SlopeDensity()
+    memory = Memory(RMDN(3, 2, hidden=3))
+    memory.density, memory.reward_head, memory.termination_head = density, Earns(density.law), Ends(density.law)
+    world = WorldModel(VAE(latent=2), memory).eval()
+    rng = np.random.default_rng(0)
+    starts = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
+    controllers = rng.normal(size=(7, 6)).astype(np.float32)
+    dreams = rollouts.dream(world, controllers, starts, horizon=60, dreams=5, seed=2, keep=("latents",))
+    ended = 0
+    for p, weights in enumerate(controllers):
+        for n in range(5):
+            x, v = dreams.latents[p, n, 0]
+            env, action, total, steps, terminated = Slope(x, v), 0.0, 0.0, 0, False
+            before = np.zeros(3)  # the hidden state is what the memory read last
+            while steps < 60 and not terminated:
+                seen = np.concatenate(([env.x, env.v], before))
+                action = np.tanh(seen @ weights[:5] + weights[5])
+                before = np.array([env.x, env.v, action])
+                latent, reward, terminated, _, _ = env.step([action])
+                total, steps = total + reward, steps + 1
+                np.testing.assert_allclose(dreams.latents[p, n, steps], latent, atol=2e-4)
+            assert (steps, terminated) == (dreams.lengths[p, n], dreams.terminated[p, n])
+            np.testing.assert_allclose(dreams.returns[p, n], total, rtol=1e-4)
+            ended += terminated
+    assert 0 < ended < 35

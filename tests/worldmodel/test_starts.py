@@ -1,0 +1,60 @@
+"""Excerpts of real episodes that travel with a world model."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodel.starts import Starts
+
+
+class Encoded(NamedTuple):
+    mean: np.ndarray
+    action: np.ndarray
+
+
+class Episodes:
+    """Episode i has i steps; its latents say where in which episode they are."""
+
+    def __len__(self):
+        return 6
+
+    def episode(self, index):
+        place = np.stack((np.full(index + 1, index), np.arange(index + 1)), axis=1).astype(np.float16)
+        return Encoded(place, place[:index, 1:].astype(np.float32))
+
+
+def test_excerpts_are_runs_of_real_steps(tmp_path):
+    Starts.cut(Episodes(), count=40, length=3).save(tmp_path)
+    starts = Starts.load(tmp_path)
+    assert len(starts) == 40
+    lengths = set()
+    for index in range(40):
+        mean, action = starts.episode(index)
+        assert len(mean) == len(action) + 1
+        assert len(action) == min(3, int(mean[0, 0]))
+        assert (np.diff(mean[:, 1]) == 1).all()
+        np.testing.assert_array_equal(action[:, 0], mean[:-1, 1])
+        lengths.add(len(action))
+    assert lengths == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"steps": torch.tensor([9])}, "steps must be from 1 to 2"), ({"steps": torch.tensor([0])}, "from 1 to 2"),
+     ({"action": torch.zeros(1, 3, 1)}, "must have mean"), ({"mean": torch.full((1, 3, 2), torch.nan)}, "finite")],
+)  # fmt: skip
+def test_starts_that_do_not_fit_are_refused(change, message):
+    good = {"mean": torch.zeros(1, 3, 2), "action": torch.zeros(1, 2, 1), "steps": torch.tensor([2])}
+    Starts(**good)
+    with pytest.raises(ValueError, match=message):
+        Starts(**(good | change))
+
+
+def test_damaged_files_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"starts\.safetensors"):
+        Starts.load(tmp_path)
+    (tmp_path / "starts.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"starts\.safetensors"):
+        Starts.load(tmp_path)
