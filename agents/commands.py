@@ -266,34 +266,74 @@ def compare(options: Namespace) -> None:
 
 
 def build_dream(parser: Parser) -> None:
-    """Dream on from a real episode under its own actions, and film it beside reality."""
+    """Dream on from a real episode under its own actions, and film it beside reality.
+
+    Writes films (MP4, and GIF of their beginning) of the dream beside the game and of several temperatures, what single
+    latents stand for, and foretold against real rewards into RUN/media. With --store, dreams of the run's controller
+    become a store that everything reads that reads rollouts.
+    """
     _add_run(parser)
     parser.add_argument("--episode", type=int, default=0, help="which stored episode")
     parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
     parser.add_argument("--steps", type=int, default=300, help="steps to dream")
     parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+    parser.add_argument("--store", type=str | None, default=None, help="instead: a folder for dreams as rollouts")
+    parser.add_argument("--dreams", type=int, default=16, help="dreams in the store")
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="whose controller dreams there")
 
 
 def dream(options: Namespace) -> None:
     """Dream."""
+    from agents import dream_pictures as show
     from agents import pictures
-    from agents.report import film
     from agents.run import Run
-    from worldmodel.arguments import at_least_one
+    from worldmodel.arguments import at_least_one, check_temperature
 
     run = Run(Path(options.run))
     world, store = run.world(), run.store()
     if not 0 <= options.episode < len(store):
         raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
-    at_least_one(steps=options.steps)
-    episode = store.episode(options.episode)
-    shots = film(world, episode.first(options.start + options.steps), options.temperature, options.seed, options.start)
+    at_least_one(steps=options.steps, dreams=options.dreams)
+    check_temperature(options.temperature)
+    if options.store is not None:
+        _dream_into(run, Path(options.store), options)
+        return
+    whole = store.episode(options.episode)
+    episode, media = whole.first(options.start + options.steps), run.folder / "media"
     name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
-    for suffix, write in ((".mp4", pictures.write_mp4), (".gif", pictures.write_preview)):
-        path = run.folder / "media" / f"{name}{suffix}"
-        write(path, shots)
+    shots = show.film(world, episode, options.temperature, options.seed, options.start)
+    for path in show.write_film(media, name, shots):
         answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+    shots = show.temperature_film(world, episode, seed=options.seed, start=options.start)
+    temperatures = f"temperatures-{options.episode}-{options.start}-s{options.seed}"
+    for path in show.write_film(media, temperatures, shots):
+        answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
+    picture, which = show.traversals(world, store.latents(world.vae).some())
+    show.write_picture(media / "traversals.png", picture)
+    answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
+    if plot := show.reward_plot(world, whole):
+        pictures.write_png(media / f"rewards-{options.episode}.png", plot)
+        answers.print(f"{media / f'rewards-{options.episode}.png'} (foretold and real rewards)", markup=False)
+
+
+def _dream_into(run: Any, folder: Path, options: Namespace) -> None:
+    """Dreams of a run's controller as a store."""
+    import rollouts
+
+    world = run.world()
+    dreams = rollouts.dream(
+        world,
+        run.controller(options.where),
+        run.store().latents(world.vae),
+        options.steps,
+        options.dreams,
+        options.temperature,
+        options.seed,
+        keep=("latents", "actions", "rewards"),
+    )
+    store = rollouts.keep_dreams(dreams, world, folder)
+    answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
 
 
 # evaluate -------------------------------------------------------------------------------------------------------------

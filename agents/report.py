@@ -19,10 +19,10 @@ import envs
 from agents import pictures
 from agents.agent import Agent
 from agents.display import bar, duration
+from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film, traversals, write_film, write_picture
 from agents.run import Run
 from agents.settings import RunSettings
-from rollouts.dream import decode, dream_along
-from rollouts.episode import Episode
+from rollouts.dream import decode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
@@ -66,24 +66,6 @@ def write_report(run: Run, settings: RunSettings) -> Path:
     with atomic(run.folder / "report.html") as aside:
         aside.write_text(page, encoding="utf-8")
     return run.folder / "report.html"
-
-
-def film(
-    world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start: int | None = None
-) -> np.ndarray:
-    """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
-    if len(episode) < 2:
-        raise ValueError(f"episode must have at least 2 steps to dream along, got {len(episode)}")
-    start = min(32, len(episode) // 2) if start is None else start
-    frames = torch.from_numpy(episode.frames)
-    with torch.no_grad():
-        device = world.device
-        latents = torch.cat([world.vae.encode(frames_to_float(part.to(device))).loc for part in frames.split(256)])
-    dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
-    shown = episode.frames[start:]
-    return pictures.side_by_side(
-        *(pictures.enlarge(part) for part in (shown, decode(world, latents[start:]), decode(world, dreamed[0])))
-    )
 
 
 def _scores(run: Run) -> str:
@@ -176,16 +158,32 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
             episode = run.store().episode(0)
     finally:
         env.close()
+    latents = run.store().latents(world.vae)
+    turned, which = traversals(world, latents.some())
+    write_picture(media / "traversals.png", turned)
+    parts += [
+        "<figure>",
+        _image((media / "traversals.png").read_bytes(), "latent traversals"),
+        f"<figcaption>What single latents stand for: each row turns one of them ({', '.join(map(str, which))}) from "
+        f"{-FURTHEST:g} to {FURTHEST:g} standard deviations around its mean; the others stay.</figcaption></figure>",
+    ]
     if len(episode) >= 2:
-        shots = film(world, episode)
-        pictures.write_mp4(media / "dream-beside-reality.mp4", shots)
-        pictures.write_preview(media / "dream-beside-reality.gif", shots)
-        parts.append(
-            '<figure><video src="media/dream-beside-reality.mp4" controls loop muted autoplay></video><figcaption>Left: '
-            "the game. Middle: its reconstruction. Right: the dream, which saw only the first frame and the steps "
-            "before it, and from then on only the actions.</figcaption></figure>"
-        )
+        write_film(media, "dream-beside-reality", film(world, episode))
+        write_film(media, "temperatures", temperature_film(world, episode))
+        parts += [
+            _film("dream-beside-reality", "Left: the game. Middle: its reconstruction. Right: the dream, which saw only "
+                  "the first frame and the steps before it, and from then on only the actions."),
+            _film("temperatures", "The same moment, actions and luck, dreamed at several temperatures."),
+        ]  # fmt: skip
+        if plot := reward_plot(world, episode):
+            parts.append(f"<figure>{_image(plot, 'rewards')}<figcaption>Rewards as the memory foretells them, one step "
+                         "ahead, and as they were, summed over that episode.</figcaption></figure>")  # fmt: skip
     return "".join(parts)
+
+
+def _film(name: str, caption: str) -> str:
+    video = f'<video src="media/{name}.mp4" controls loop muted autoplay></video>'
+    return f"<figure>{video}<figcaption>{caption}</figcaption></figure>"
 
 
 def _times(run: Run) -> str:

@@ -5,6 +5,7 @@ Start reading at `rollouts.collect` for real episodes, at `rollouts.dream` for d
 
 from rollouts.collect import collect, estimate
 from rollouts.dream import Dreams, dream
+from rollouts.dream_store import keep_dreams
 from rollouts.episode import Episode
 from rollouts.lockstep import play
 from rollouts.policies import Mixed, Policy, smooth_random, uniform
@@ -23,6 +24,7 @@ __all__ = [
     "dream",
     "dreamed",
     "estimate",
+    "keep_dreams",
     "play",
     "played",
     "smooth_random",

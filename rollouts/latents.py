@@ -82,6 +82,11 @@ class Latents:
             outcomes[start:stop, 1],
         )
 
+    def some(self, episodes: int = 20) -> np.ndarray:
+        """Means of q(z|x) of the first episodes' frames, (frames, latent) float32."""
+        parts = [self.episode(index).mean for index in range(min(episodes, len(self)))]
+        return np.concatenate(parts).astype(np.float32)
+
     def _maps(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         name = shard.path.stem
         if name not in self._open:

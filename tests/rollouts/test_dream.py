@@ -165,6 +165,28 @@ def test_dream_environments_conform(discrete, observation):
     check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+def test_dreams_become_rollouts(discrete, tmp_path):
+    built, keep = world(discrete), ("latents", "actions", "rewards", "frames")
+    dreams = rollouts.dream(built, controllers(3), STARTS, 9, 4, seed=5, keep=keep)
+    store = rollouts.keep_dreams(dreams, built, tmp_path / "store")
+    assert (len(store), store.discrete, store.actions) == (12, discrete, 2)
+    assert len(store.shards) == 2
+    for number, life in enumerate(np.ndindex(3, 4)):
+        episode, steps = store.episode(number), dreams.lengths[life]
+        assert (len(episode), episode.terminated) == (steps, dreams.terminated[life])
+        assert episode.truncated != episode.terminated
+        np.testing.assert_array_equal(episode.frames, dreams.frames[life][: steps + 1])
+        np.testing.assert_allclose(episode.rewards.sum(), dreams.returns[life], rtol=1e-4, atol=1e-5)
+        actions = dreams.actions[life][:steps]
+        np.testing.assert_array_equal(episode.actions, actions.argmax(-1) if discrete else actions)
+    assert store.sequences(built.vae, length=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
+    with pytest.raises(ValueError, match="not empty"):
+        rollouts.keep_dreams(dreams, built, tmp_path / "store")
+    with pytest.raises(ValueError, match="must be dreamed with keep"):
+        rollouts.keep_dreams(dreams._replace(actions=None), built, tmp_path / "other")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, store):
     """A world model with its starts."""

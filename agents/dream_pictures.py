@@ -1,0 +1,125 @@
+"""What a world model sees and dreams, as pictures: films beside reality, latents turned one by one, rewards foretold.
+
+`agents.report` and ``worldmodel dream`` show them.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from agents import pictures
+from rollouts.dream import decode, dream_along
+from rollouts.episode import Episode
+from worldmodel import WorldModel
+from worldmodel.batches import frames_to_float
+
+TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
+"""Of the film that shows dreams of the same moment side by side."""
+TURNED, TURNS, FURTHEST = 8, 9, 2.5
+"""Latents of a traversal, pictures of each, and how many standard deviations from the mean the outermost ones are."""
+
+
+@torch.no_grad()
+def seen(world: WorldModel, episode: Episode) -> Tensor:
+    """The episode's frames as the VAE's means, (T + 1, latent)."""
+    frames = torch.from_numpy(episode.frames)
+    return torch.cat([world.vae.encode(frames_to_float(part.to(world.device))).loc for part in frames.split(256)])
+
+
+def film(
+    world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start: int | None = None
+) -> np.ndarray:
+    """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
+    start, latents = _start(episode, start), seen(world, episode)
+    dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
+    shown = (episode.frames[start:], decode(world, latents[start:]), decode(world, dreamed[0]))
+    return pictures.side_by_side(*(pictures.enlarge(part) for part in shown))
+
+
+def temperature_film(
+    world: WorldModel,
+    episode: Episode,
+    temperatures: Sequence[float] = TEMPERATURES,
+    seed: int = 0,
+    start: int | None = None,
+) -> np.ndarray:
+    """Reality, and the dream at several temperatures with the same luck and under the same actions (T, H, W, 3)."""
+    start, latents = _start(episode, start), seen(world, episode)
+    actions = world.action_inputs(episode.actions)
+    films = [_titled(pictures.enlarge(episode.frames[start:], 3), "the game")]
+    for temperature in temperatures:
+        dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
+        films.append(_titled(pictures.enlarge(decode(world, dreamed[0]), 3), f"temperature {temperature:g}"))
+    return pictures.side_by_side(*films)
+
+
+def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tuple[np.ndarray, list[int]]:
+    """The latents of a frame, turned one by one: a row of pictures for each of the most varying ones.
+
+    Args:
+        world: the world model.
+        latents: (N, latent): means of q(z|x) of many frames.
+        turned: the frame that is turned (the last one, if there are fewer): games begin with rare pictures.
+
+    Returns:
+        The picture, and which latents its rows are, the most varying first.
+    """
+    middle, spread = latents.mean(axis=0), latents.std(axis=0)
+    chosen = np.argsort(-spread)[:TURNED]
+    rows = np.tile(latents[min(turned, len(latents) - 1)].astype(np.float32), (len(chosen), TURNS, 1))
+    for row, latent in enumerate(chosen):
+        rows[row, :, latent] = middle[latent] + np.linspace(-FURTHEST, FURTHEST, TURNS) * spread[latent]
+    shown = decode(world, torch.from_numpy(rows).to(world.device))
+    return pictures.grid(list(shown)), [int(latent) for latent in chosen]
+
+
+@torch.no_grad()
+def rewards(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray] | None:
+    """Each step's reward as the memory foretold it from what was before, and as it was; None without a reward head."""
+    latents = seen(world, episode)
+    prediction, _ = world.memory(latents[None, :-1], world.action_inputs(episode.actions)[None])
+    if prediction.reward_logits is None:
+        return None
+    return world.memory.expected_reward(prediction.reward_logits)[0].cpu().numpy(), episode.rewards
+
+
+def reward_plot(world: WorldModel, episode: Episode) -> bytes | None:
+    """Sums of foretold and real rewards over an episode, as PNG."""
+    found = rewards(world, episode)
+    if found is None:
+        return None
+    steps = list(range(1, len(episode) + 1))
+    lines = {name: (steps, np.cumsum(part).tolist()) for name, part in zip(("foretold", "real"), found, strict=True)}
+    return pictures.curves(lines, "step", "sum of rewards")
+
+
+def write_film(folder: Path, name: str, shots: np.ndarray) -> list[Path]:
+    """Write a film as MP4, and its beginning as a GIF; returns their paths."""
+    writers = {".mp4": pictures.write_mp4, ".gif": pictures.write_preview}
+    for suffix, write in writers.items():
+        write(folder / f"{name}{suffix}", shots)
+    return [folder / f"{name}{suffix}" for suffix in writers]
+
+
+def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) of bytes as PNG."""
+    pictures.write_png(path, pictures.png(picture))
+
+
+def _start(episode: Episode, start: int | None) -> int:
+    if len(episode) < 2:
+        raise ValueError(f"episode must have at least 2 steps to dream along, got {len(episode)}")
+    return min(32, len(episode) // 2) if start is None else start
+
+
+def _titled(film: np.ndarray, title: str, height: int = 16) -> np.ndarray:
+    """A film with a line of text above it."""
+    strip = Image.new("RGB", (film.shape[2], height), "white")
+    ImageDraw.Draw(strip).text((4, 2), title, fill="black")
+    above = np.broadcast_to(np.asarray(strip), (len(film), height, film.shape[2], 3))
+    return np.concatenate((above, film), axis=1)

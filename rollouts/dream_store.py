@@ -1,0 +1,75 @@
+"""Dreams as rollouts: written in the format of real episodes, so that everything that reads those reads dreams."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rollouts.dream import Dreams, decode
+from rollouts.episode import Episode
+from rollouts.shards import FORMAT, shard_bytes
+from rollouts.store import Store
+from worldmodel import WorldModel
+from worldmodel.checkpoints import fingerprint, locked, write_bytes, write_json
+
+DREAMS = "envs:Dream-v0"
+"""What such a store says that it is of."""
+BLOCK = 10
+"""Dreams of a shard; no more are decoded at once."""
+
+
+def keep_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) -> Store:
+    """Write dreams into a new store, with frames as the VAE draws them.
+
+    Args:
+        dreams: what `rollouts.dream` gave, with ``keep=("latents", "actions", "rewards")``.
+        world: the world model that dreamed them.
+        out: the store's folder; new or empty.
+
+    Raises:
+        ValueError: latents, actions or rewards were not kept, or the folder is not empty.
+    """
+    folder = Path(out)
+    if dreams.latents is None or dreams.actions is None or dreams.rewards is None:
+        raise ValueError('dreams must be dreamed with keep=("latents", "actions", "rewards")')
+    if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: use another folder")
+    shape = dreams.lengths.shape
+    settings = {
+        "format": FORMAT,
+        "env": DREAMS,
+        "env_options": {"world": fingerprint(world)},
+        "discrete": world.discrete,
+        "actions": world.actions,
+        "policy": f"{shape[0]} controllers, {shape[1]} dreams each",
+        "seed": 0,
+        "max_steps": dreams.actions.shape[2],
+        "block": BLOCK,
+    }
+    lives = list(np.ndindex(*shape))
+    with locked(folder):
+        for first in range(0, len(lives), BLOCK):
+            episodes = [
+                _episode(dreams, world, *life).at(first + number)
+                for number, life in enumerate(lives[first : first + BLOCK])
+            ]
+            write_bytes(folder / "shards" / f"{first:06d}.h5", shard_bytes(episodes))
+        write_json(folder / "metadata.json", settings)  # last: a folder with metadata is whole
+    return Store(folder)
+
+
+def _episode(dreams: Dreams, world: WorldModel, controller: int, number: int) -> Episode:
+    """One dream as an episode."""
+    assert dreams.latents is not None and dreams.actions is not None and dreams.rewards is not None
+    steps = int(dreams.lengths[controller, number])
+    actions = dreams.actions[controller, number, :steps]
+    terminated = bool(dreams.terminated[controller, number])
+    latents = torch.from_numpy(dreams.latents[controller, number, : steps + 1]).to(world.device)
+    return Episode(
+        frames=decode(world, latents),
+        actions=actions.argmax(axis=-1).astype(np.int64) if world.discrete else actions.astype(np.float32),
+        rewards=dreams.rewards[controller, number, :steps].astype(np.float32),
+        terminated=terminated,
+        truncated=not terminated,
+    )
