@@ -336,6 +336,46 @@ def _dream_into(run: Any, folder: Path, options: Namespace) -> None:
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
 
 
+# play -----------------------------------------------------------------------------------------------------------------
+
+
+def build_play(parser: Parser) -> None:
+    """Steer a run's dream in the browser: a local page with keys, touch and gamepad, and reality beside it.
+
+    RUN is a run folder with a trained world model. Only this machine can reach the page, unless --host says otherwise.
+    """
+    _add_run(parser)
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0: every machine may visit")
+    parser.add_argument("--port", type=int, default=8000, help="of the page; 0: any free one")
+    parser.add_argument("--visitors", type=int, default=8, help="dreams at a time")
+    parser.add_argument("--browser", type=bool, default=True, help="whether to open a browser")
+
+
+def play(options: Namespace) -> None:
+    """Serve the page."""
+    from agents.run import Run
+    from agents.viewer import stage_of
+    from worldmodel.arguments import at_least_one
+
+    at_least_one(visitors=options.visitors)
+    if not 0 <= options.port < 65_536:
+        raise ValueError(f"port must be from 0 to 65535, got {options.port}")
+    stage = stage_of(Run(Path(options.run)))
+    try:
+        from agents.viewer.server import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
+
+    def ready(url: str) -> None:
+        answers.print(f"{stage.title}: {url} (Ctrl-C ends it)", markup=False)
+        if options.browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(stage, options.host, options.port, options.visitors, ready)
+
+
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +504,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int | 
     "evolve": (build_evolve, evolve),
     "compare": (build_compare, compare),
     "dream": (build_dream, dream),
+    "play": (build_play, play),
     "evaluate": (build_evaluate, evaluate),
     "inspect": (build_inspect, inspect),
     "doctor": (build_doctor, doctor),

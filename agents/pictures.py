@@ -31,14 +31,22 @@ def side_by_side(*films: np.ndarray, gap: int = 8) -> np.ndarray:
 
 def write_mp4(path: str | os.PathLike[str], film: np.ndarray, fps: int = 25) -> None:
     """Write a film (T, H, W, 3) of bytes as H.264 MP4."""
+    with atomic(path) as aside:
+        Path(aside).write_bytes(mp4(film, fps))
+
+
+def mp4(film: np.ndarray, fps: int = 25) -> bytes:
+    """A film (T, H, W, 3) of bytes as the content of an H.264 MP4 file."""
     height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2
-    with atomic(path) as aside, av.open(str(aside), "w", format="mp4") as container:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in film:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+    return buffer.getvalue()
 
 
 def write_gif(path: str | os.PathLike[str], film: np.ndarray, fps: int = 20) -> None:

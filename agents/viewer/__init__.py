@@ -1,0 +1,33 @@
+"""A page where a person steers a dream: `server` serves it, `session` is one visitor's dream, `export` makes it static."""
+
+from functools import partial
+
+import envs
+from agents.controller import LinearController
+from agents.run import Run
+from agents.viewer.controls import controls
+from agents.viewer.session import Stage
+
+NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
+
+
+def stage_of(run: Run) -> Stage:
+    """What there is to dream in a run folder.
+
+    Raises:
+        ValueError: the run has no trained world model or no rollouts.
+    """
+    world, store = run.world(), run.store()
+    options = dict(store.metadata.get("env_options") or {})
+    drivers: dict[str, LinearController] = {}
+    for where, name in NAMES.items():
+        if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
+            drivers[name] = run.controller(where)
+    return Stage(
+        title=store.env,
+        world=world,
+        starts=store.latents(world.vae),
+        controls=controls(store.env, options, world),
+        drivers=drivers,
+        make_env=partial(envs.make, store.env, **options),
+    )

@@ -1,0 +1,321 @@
+"""One visitor's dream: what is in view, who steers, reality beside it, the past to rewind to, and a film being recorded.
+
+Start reading at `Session.advance`. Nothing here knows of networks; `agents.viewer.server` brings the messages.
+"""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from agents import pictures
+from agents.controller import LinearController
+from rollouts.dream import decode
+from rollouts.episode import training_seeds
+from worldmodel import WorldModel
+from worldmodel.batches import frames_to_float
+from worldmodel.model import WorldState
+from worldmodel.starts import EncodedEpisodes, begin
+
+PAST = 900
+"""Steps that can be rewound."""
+FILM = 1800
+"""Frames of the longest recording."""
+WARM_UP = 40
+"""Real steps before a dream beside reality begins."""
+BURN_IN = 32
+REST = 1.5
+"""Seconds between a dream's end and the next one."""
+TEMPERATURES = (0.05, 3.0)
+SPEEDS = (1.0, 60.0)
+YOU = "you"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all visitors share."""
+
+    title: str
+    world: WorldModel
+    starts: EncodedEpisodes | Tensor
+    controls: dict[str, Any]
+    drivers: dict[str, LinearController] = field(default_factory=dict)
+    """Controllers that a visitor may hand over to, by name."""
+    make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
+    """The real game; None: there is none to show."""
+
+
+class Shot(NamedTuple):
+    """What is to be drawn."""
+
+    facts: dict[str, Any]
+    """Numbers for the page."""
+    dream: np.ndarray
+    """(64, 64, 3) bytes."""
+    reality: np.ndarray | None
+
+
+class _Moment(NamedTuple):
+    state: WorldState
+    facts: dict[str, Any]
+    dream: np.ndarray
+
+
+class Session:
+    """A dream that one visitor steers.
+
+    Args:
+        stage: what is dreamed.
+        seed: of the moments that dreams begin at and of all that is drawn.
+    """
+
+    def __init__(self, stage: Stage, seed: int = 0) -> None:
+        self.stage = stage
+        self.rng = np.random.default_rng(seed)
+        self.generator = Generator(stage.world.device)
+        self.temperature, self.speed, self.driver, self.paused = 1.0, 30.0, YOU, False
+        self.action = self._still()
+        self.film: list[np.ndarray] | None = None
+        """The frames recorded so far; None: nothing is recorded."""
+        self.with_reality = self._filming = self._closed = False
+        self._env: gymnasium.Env[Any, Any] | None = None
+        self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
+        self._lock = threading.Lock()  # one step at a time; closing waits for it
+        self._restart()
+
+    def receive(self, message: Any) -> None:
+        """Take a message of the page; it counts from the next step on.
+
+        Raises:
+            ValueError: it is not one that a page sends.
+        """
+        self._inbox.append(self._checked(message))
+
+    def advance(self) -> Shot | None:
+        """Do what was asked for, and a step if the dream goes on; None if there is nothing new to draw."""
+        with self._lock, torch.inference_mode():
+            if self._closed:  # the visitor left while a thread waited for its turn
+                return None
+            new, single = False, False
+            while self._inbox:
+                message = self._inbox.popleft()
+                single = single or message["type"] == "step"
+                new = self._obey(message) or new
+            if self.facts["over"] and not self.paused:
+                self._rested += 1
+                if self._rested > REST * self.speed:
+                    self._restart()
+                    new = True
+            elif single or not self.paused:
+                self._step()
+                new = True
+            if not new:
+                return None
+            self.facts |= {"past": len(self.past), "driver": self.driver, "paused": self.paused, "speed": self.speed}
+            self.facts |= {"temperature": self.temperature, "recording": self._filming}
+            self.facts["film"] = 0 if self.film is None else len(self.film)
+            return Shot(dict(self.facts), self.dream, self.reality)
+
+    def recording(self) -> bytes:
+        """The recorded film as MP4: the dream, and reality beside it where it was shown.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        with self._lock:
+            if not self.film:
+                raise ValueError("nothing was recorded")
+            width = min(frame.shape[1] for frame in self.film)
+            frames = np.stack([frame[:, :width] for frame in self.film])
+        return pictures.mp4(pictures.enlarge(frames), max(1, round(self.speed)))
+
+    def close(self) -> None:
+        """Free everything."""
+        with self._lock:
+            self._closed = True
+            if self._env is not None:
+                self._env.close()
+                self._env = None
+            self.past.clear()
+            self.film = None
+
+    def _checked(self, message: Any) -> dict[str, Any]:
+        if not isinstance(message, dict) or message.get("type") not in _VALUES:
+            raise ValueError(f"a message must be an object with a type of {', '.join(_VALUES)}")
+        kind, value = message["type"], message.get("value")
+        expected = _VALUES[kind]
+        if expected is float:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{kind} must have a finite number, got {value!r}")
+        elif expected is bool and not isinstance(value, bool):
+            raise ValueError(f"{kind} must be true or false, got {value!r}")
+        if kind == "action":
+            size = self.stage.world.actions
+            numbers = value if isinstance(value, list) else []
+            good = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+            if len(numbers) != size or not good:
+                raise ValueError(f"action must be {size} finite numbers, got {value!r}")
+        if kind == "driver" and value not in (YOU, *self.stage.drivers):
+            raise ValueError(f"driver must be one of {', '.join((YOU, *self.stage.drivers))}, got {value!r}")
+        return {"type": kind, "value": value}
+
+    def _obey(self, message: dict[str, Any]) -> bool:
+        """Carry out a message; returns whether there is something new to draw."""
+        kind, value = message["type"], message["value"]
+        if kind == "action":
+            self.action = self._squashed(torch.tensor([value], dtype=torch.float32))
+            return False
+        if kind == "temperature":
+            self.temperature = float(np.clip(value, *TEMPERATURES))
+        elif kind == "speed":
+            self.speed = float(np.clip(value, *SPEEDS))
+        elif kind == "driver":
+            self.driver = value
+        elif kind == "pause":
+            self.paused = value
+        elif kind == "restart":
+            self._restart()
+        elif kind == "rewind":
+            self._rewind(int(np.clip(value, 1, PAST)))
+        elif kind == "reality":
+            self.with_reality = value and self.stage.make_env is not None
+            self._restart()
+        elif kind == "record":
+            self._filming = value
+            if value:
+                self.film = []
+                self._shoot()
+        return True
+
+    def _restart(self) -> None:
+        """Wake up at another real moment."""
+        self.past: deque[_Moment] = deque(maxlen=PAST)
+        self._rested = 0
+        self.generator.manual_seed(int(self.rng.integers(2**62)))
+        self.reality: np.ndarray | None = None
+        real: dict[str, Any] | None = None
+        if self.with_reality:
+            self.state = self._live()
+            real = {"reward": 0.0, "total": 0.0, "over": False}
+        else:
+            self.state = begin(self.stage.world, self.stage.starts, 1, self.rng, BURN_IN)
+        self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
+        self.facts |= {"weights": [], "action": self._still()[0].tolist(), "real": real}
+        self._draw()
+
+    def _live(self) -> WorldState:
+        """Play the real game for a while, seeing and remembering: where a dream beside it begins."""
+        world = self.stage.world
+        if self._env is None:
+            assert self.stage.make_env is not None
+            self._env = self.stage.make_env()
+        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), 7)[0])
+        state, action = world.initial(1).seeing(self._encode(frame)), self._still()
+        driver = next(iter(self.stage.drivers.values()), None)
+        for number in range(WARM_UP):
+            assert state.latent is not None
+            if driver is not None:
+                action = world.squash(driver(torch.cat((state.latent, state.hidden), dim=-1)))
+            elif number % 4 == 0:
+                action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
+            before = world.observe(state, state.latent, action)
+            frame, _, terminated, truncated, _ = self._env.step(self._real_action(action))
+            if terminated or truncated:
+                frame, _ = self._env.reset()
+                before = world.initial(1)
+            state = before.seeing(self._encode(frame))
+        self.reality = frame
+        return state
+
+    def _step(self) -> None:
+        world, facts = self.stage.world, dict(self.facts)
+        self.past.append(_Moment(self.state, self.facts, self.dream))
+        assert self.state.latent is not None
+        driver = self.stage.drivers.get(self.driver)
+        if driver is not None:
+            self.action = world.squash(driver(torch.cat((self.state.latent, self.state.hidden), dim=-1)))
+        step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
+        reward = float(step.reward)
+        facts |= {"step": facts["step"] + 1, "reward": reward, "total": facts["total"] + reward}
+        facts |= {"termination": float(step.termination), "over": bool(step.terminated)}
+        facts |= {"weights": mixture_weights(world, self.state.hidden), "action": self.action[0].tolist()}
+        if facts["real"] is not None and not facts["real"]["over"]:
+            assert self._env is not None
+            frame, real, terminated, truncated, _ = self._env.step(self._real_action(self.action))
+            over = bool(terminated or truncated)
+            total = facts["real"]["total"] + float(real)
+            facts["real"] = {"reward": float(real), "total": total, "over": over}
+            self.reality = frame
+        self.facts = facts
+        self._draw()
+
+    def _rewind(self, steps: int) -> None:
+        """Go back in the dream; reality does not come along."""
+        moment = None
+        while self.past and steps:
+            moment, steps = self.past.pop(), steps - 1
+        if moment is not None:
+            self.state, self.facts, self.dream = moment.state, dict(moment.facts), moment.dream
+            self.facts["real"], self.reality = None, None
+
+    def _draw(self) -> None:
+        assert self.state.latent is not None
+        self.dream = decode(self.stage.world, self.state.latent)[0]
+        self._shoot()
+
+    def _shoot(self) -> None:
+        """Add what is in view to the film."""
+        if self._filming and self.film is not None and len(self.film) < FILM:
+            both = [self.dream] if self.reality is None else [self.dream, self.reality]
+            self.film.append(np.concatenate(both, axis=1))
+
+    def _encode(self, frame: np.ndarray) -> Tensor:
+        pixels = frames_to_float(torch.from_numpy(np.asarray(frame))[None].to(self.stage.world.device))
+        return self.stage.world.vae.encode(pixels).loc
+
+    def _still(self) -> Tensor:
+        """The action of untouched controls."""
+        controls = self.stage.controls
+        if controls["kind"] == "box":
+            return torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]])
+        fewest = min(range(len(controls["choices"])), key=lambda number: len(controls["choices"][number]["keys"]))
+        return torch.eye(len(controls["choices"]))[fewest][None]
+
+    def _squashed(self, action: Tensor) -> Tensor:
+        """An action as the memory takes it: in [-1, 1], or one-hot."""
+        return self.stage.world.squash(action) if self.stage.world.discrete else action.clamp(-1, 1)
+
+    def _real_action(self, action: Tensor) -> Any:
+        """An action as the game takes it."""
+        return int(action[0].argmax()) if self.stage.world.discrete else action[0].cpu().numpy()
+
+
+_VALUES: dict[str, type | None] = {
+    "action": None,
+    "driver": None,
+    "pause": bool,
+    "reality": bool,
+    "record": bool,
+    "restart": None,
+    "rewind": float,
+    "speed": float,
+    "step": None,
+    "temperature": float,
+}
+"""Types of message, and what their value must be."""
+
+
+def mixture_weights(world: WorldModel, hidden: Tensor) -> list[float]:
+    """The weights of the mixture that a hidden state (1, hidden) stands for."""
+    density: Any = world.memory.density.distribution(hidden)
+    mixture = getattr(density, "base", density)
+    logits = getattr(mixture, "scalar", mixture).logits
+    weights = logits.softmax(dim=-1)[0]
+    return (weights.mean(dim=0) if weights.ndim == 2 else weights).tolist()

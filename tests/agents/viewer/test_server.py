@@ -1,0 +1,173 @@
+"""The page's server: what it sends, whom it refuses, and that who leaves is forgotten."""
+
+import contextlib
+import json
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import uvicorn
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from agents.cli import main
+from agents.viewer.server import LARGEST_MESSAGE, build_app, socket_at
+from tests.agents.viewer.stages import stage
+
+FRAME = 64 * 64 * 3
+
+
+def until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def served(there, visitors=3):
+    """A running server: its port, and its sessions."""
+    app = build_app(there, ["127.0.0.1"], visitors)
+    settings = uvicorn.Config(
+        app, log_level="error", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off"
+    )
+    server = uvicorn.Server(settings)
+    listening = socket_at("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield listening.getsockname()[1], app.state.sessions
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served(stage()) as found:
+        yield found
+
+
+def visit(port, **options):
+    return connect(f"ws://127.0.0.1:{port}/dream", **options)
+
+
+def shots(visitor):
+    """What is drawn, one message after the other."""
+    while True:
+        message = visitor.recv(timeout=10)
+        if isinstance(message, bytes):
+            (length,) = struct.unpack("<I", message[:4])
+            rest = message[4 + length :]
+            yield json.loads(message[4 : 4 + length]), rest[:FRAME], rest[FRAME:]
+
+
+def test_a_visitor_is_greeted_and_sees_the_dream_go_on(server):
+    with visit(server[0]) as visitor:
+        hello = json.loads(visitor.recv(timeout=10))
+        assert (hello["title"], hello["drivers"], hello["reality"]) == ("Counter", ["evolved"], True)
+        seen = shots(visitor)
+        facts, dream, real = next(seen)
+        assert (len(dream), len(real)) == (FRAME, 0)
+        steps = [facts["step"], *(next(seen)[0]["step"] for _ in range(5))]
+        assert steps == list(range(steps[0], steps[0] + 6))
+
+
+def test_actions_reality_and_recordings_travel(server):
+    port, _ = server
+    with visit(port) as visitor:
+        hello = json.loads(visitor.recv(timeout=10))
+        for message in (
+            {"type": "record", "value": True},
+            {"type": "reality", "value": True},
+            {"type": "action", "value": [0.25, -1]},
+        ):
+            visitor.send(json.dumps(message))
+        seen = shots(visitor)
+        facts, _, real = next(shot for shot in seen if shot[0]["action"] == [0.25, -1] and shot[2])
+        assert set(np.frombuffer(real, np.uint8)) == {int(facts["real"]["reward"])}
+        until(lambda: next(seen)[0]["film"] > 3)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{hello['recording']}") as answer:
+            assert answer.headers["content-type"] == "video/mp4"
+            assert b"ftyp" in answer.read(32)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/{hello['recording']}")
+
+
+def test_bad_messages_are_answered_and_the_dream_goes_on(server):
+    with visit(server[0]) as visitor:
+        visitor.recv(timeout=10)
+        for text in ("no json", '{"type": "shutdown"}', "[" * 3000, '{"type":"temperature","value":1e999}'):
+            visitor.send(text)
+        answers = [m for m in (visitor.recv(timeout=10) for _ in range(40)) if isinstance(m, str)]
+        assert len(answers) == 4
+        assert all("error" in json.loads(answer) for answer in answers)
+
+
+@pytest.mark.parametrize("hostile", ["x" * (LARGEST_MESSAGE + 1), b"bytes", "flood"])
+def test_hostile_visitors_are_sent_away_and_forgotten(server, hostile):
+    port, sessions = server
+    until(lambda: not sessions)
+    with visit(port) as visitor, pytest.raises(ConnectionClosed):
+        for _ in range(600 if hostile == "flood" else 1):
+            visitor.send('{"type": "restart"}' if hostile == "flood" else hostile)
+        while True:
+            visitor.recv(timeout=10)
+    until(lambda: not sessions)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
+def test_pages_of_other_origins_are_refused(server, origin):
+    with pytest.raises(InvalidStatus, match="403"):
+        visit(server[0], origin=origin)
+
+
+def test_other_names_of_this_machine_are_refused(server):
+    request = urllib.request.Request(f"http://127.0.0.1:{server[0]}/", headers={"host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
+    for path in ("../session.py", "%2e%2e/session.py", "recording/none.mp4"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{server[0]}/{path}")
+
+
+def test_every_visitor_has_a_dream_and_who_leaves_frees_it(server):
+    port, sessions = server
+    until(lambda: not sessions)
+    with contextlib.ExitStack() as stack:
+        visitors = [stack.enter_context(visit(port)) for _ in range(3)]
+        hellos = [json.loads(visitor.recv(timeout=10)) for visitor in visitors]
+        assert len({hello["recording"] for hello in hellos}) == 3
+        frames = [next(shots(visitor))[1] for visitor in visitors]
+        assert len(set(frames)) == 3
+        alive = list(sessions.values())
+        with visit(port) as fourth:
+            assert "come back later" in fourth.recv(timeout=10)
+            with pytest.raises(ConnectionClosed) as gone:
+                fourth.recv(timeout=10)
+            assert gone.value.rcvd.code == 1013
+    until(lambda: not sessions)
+    until(lambda: all(session.film is None and not session.past for session in alive))
+    assert all(session.advance() is None for session in alive)
+
+
+def test_the_command_tells_what_is_missing(tmp_path, capsys):
+    assert main(["play", str(tmp_path)]) == 2
+    assert "no trained memory yet" in capsys.readouterr().err
+    assert main(["play", str(tmp_path), "--port", "70000"]) == 2
+    assert "port must be from 0 to 65535, got 70000" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named():
+    first = socket_at("127.0.0.1", 0)
+    first.listen()
+    with pytest.raises(OSError, match="in use") as error:
+        socket_at("127.0.0.1", first.getsockname()[1])
+    assert error.value.filename == f"127.0.0.1:{first.getsockname()[1]}"
+    first.close()

@@ -1,0 +1,183 @@
+"""One visitor's dream: steering, handing over, rewinding, reality, recording."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from agents.viewer.controls import controls
+from agents.viewer.session import FILM, PAST, REST, WARM_UP, Session, mixture_weights
+from rollouts.dream import decode
+from tests.agents.viewer.stages import stage, world
+
+
+def test_the_dream_follows_the_model_and_the_hand():
+    session = Session(stage(), seed=3)
+    state, generator = session.state, torch.Generator().manual_seed(0)
+    generator.set_state(session.generator.get_state())
+    session.receive({"type": "temperature", "value": 0.4})
+    total = 0.0
+    for action in ([0.5, -1.0], [1.0, 3.0]):
+        session.receive({"type": "action", "value": action})
+        shot = session.advance()
+        clipped = torch.tensor([action]).clamp(-1, 1)
+        with torch.inference_mode():
+            step, state = session.stage.world.imagine(state, clipped, 0.4, generator)
+        total += float(step.reward)
+        assert shot.facts["reward"] == float(step.reward)
+        assert shot.facts["total"] == pytest.approx(total)
+        assert shot.facts["termination"] == float(step.termination)
+        assert shot.facts["action"] == clipped[0].tolist()
+        with torch.inference_mode():
+            assert shot.facts["weights"] == pytest.approx(mixture_weights(session.stage.world, state.hidden))
+        np.testing.assert_array_equal(shot.dream, decode(session.stage.world, step.latent)[0])
+    assert shot.facts["step"] == 2
+    assert shot.reality is None
+
+
+def test_the_controller_drives_and_gives_back():
+    session = Session(stage(), seed=3)
+    session.receive({"type": "action", "value": [1, 1]})
+    session.advance()
+    session.receive({"type": "driver", "value": "evolved"})
+    state = session.state
+    shot = session.advance()
+    seen = torch.cat((state.latent, state.hidden), dim=1)
+    wanted = session.stage.drivers["evolved"](seen).tanh()[0]
+    np.testing.assert_allclose(shot.facts["action"], wanted, atol=1e-6)
+    session.receive({"type": "driver", "value": "you"})
+    session.receive({"type": "action", "value": [-1, 0]})
+    assert session.advance().facts["action"] == [-1, 0]
+
+
+def test_pausing_stepping_and_rewinding():
+    session = Session(stage(), seed=3)
+    shots = [session.advance() for _ in range(6)]
+    session.receive({"type": "pause", "value": True})
+    assert session.advance().facts["paused"]
+    assert session.advance() is None  # nothing new
+    session.receive({"type": "step"})
+    assert session.advance().facts["step"] == 7
+    session.receive({"type": "rewind", "value": 4})
+    back = session.advance()
+    assert back.facts["step"] == 3
+    np.testing.assert_array_equal(back.dream, shots[2].dream)
+    session.receive({"type": "rewind", "value": 1e9})
+    assert session.advance().facts["step"] == 0
+    for _ in range(3):
+        session.receive({"type": "rewind", "value": 5})
+    assert session.advance().facts["step"] == 0
+    session.receive({"type": "pause", "value": False})
+    for _ in range(PAST + 10):
+        session.advance()
+    assert len(session.past) == PAST
+
+
+def test_reality_lives_beside_the_dream():
+    session = Session(stage(), seed=3)
+    session.receive({"type": "reality", "value": True})
+    shot = session.advance()
+    # the counter counts to 20, begins again, and the dream wakes up after WARM_UP real steps
+    now = WARM_UP % 20 + 1
+    assert (shot.reality == now).all()
+    assert shot.facts["real"] == {"reward": now, "total": now, "over": False}
+    for _ in range(25):
+        shot = session.advance()
+    assert shot.facts["real"]["over"]
+    assert (shot.reality == 20).all()
+    assert shot.facts["real"]["total"] == sum(range(now, 21))
+    session.receive({"type": "rewind", "value": 2})
+    assert session.advance().facts["real"] is None
+    session.receive({"type": "restart"})
+    assert (session.advance().reality == now).all()
+    session.close()
+
+
+def test_a_stage_without_a_game_has_no_reality():
+    session = Session(stage(real=False), seed=3)
+    session.receive({"type": "reality", "value": True})
+    assert session.advance().reality is None
+
+
+def test_a_film_is_recorded_and_can_be_played():
+    session = Session(stage(), seed=3)
+    with pytest.raises(ValueError, match="nothing was recorded"):
+        session.recording()
+    session.receive({"type": "record", "value": True})
+    frames = [session.advance().dream for _ in range(12)]
+    session.receive({"type": "record", "value": False})
+    session.advance()
+    with av.open(io.BytesIO(session.recording())) as container:
+        played = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(played) == 13  # what was in view, and what followed
+    assert played[0].shape == (256, 256, 3)
+    assert np.abs(played[5][::4, ::4].astype(int) - frames[4]).mean() < 12
+    session.receive({"type": "record", "value": True})
+    for _ in range(FILM + 9):
+        session.advance()
+    assert session.facts["film"] == FILM
+
+
+def test_a_dream_that_ended_rests_and_another_begins():
+    there = stage()
+    there.world.memory.termination_head.bias.data.fill_(20)
+    session = Session(there, seed=3)
+    assert session.advance().facts["over"]
+    waited = 0
+    while (shot := session.advance()) is None:
+        waited += 1
+    assert waited == int(REST * 30)
+    assert (shot.facts["step"], shot.facts["over"]) == (0, False)
+
+
+def test_discrete_actions_are_choices():
+    session = Session(stage(actions=3, discrete=True, real=False), seed=3)
+    assert session.action.tolist() == [[0, 1, 0]]  # the choice without keys
+    session.receive({"type": "action", "value": [0.2, 0.1, 0.9]})
+    assert session.advance().facts["action"] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ([], "a type of"),
+        ({"type": "shutdown"}, "a type of action, driver"),
+        ({"type": "action", "value": [1]}, "2 finite numbers"),
+        ({"type": "action", "value": [1, float("nan")]}, "2 finite numbers"),
+        ({"type": "action", "value": [1, True]}, "2 finite numbers"),
+        ({"type": "action", "value": {"0": 1}}, "2 finite numbers"),
+        ({"type": "temperature", "value": float("inf")}, "finite number"),
+        ({"type": "temperature", "value": "hot"}, "finite number"),
+        ({"type": "rewind"}, "finite number"),
+        ({"type": "pause", "value": 1}, "true or false"),
+        ({"type": "driver", "value": ["you"]}, "one of you, evolved"),
+    ],
+)
+def test_foreign_messages_are_refused(message, words):
+    session = Session(stage(), seed=3)
+    with pytest.raises(ValueError, match=words):
+        session.receive(message)
+    assert session.advance().facts["step"] == 1
+
+
+def test_values_are_kept_in_bounds():
+    session = Session(stage(), seed=3)
+    session.receive({"type": "temperature", "value": 1e9})
+    session.receive({"type": "speed", "value": -4})
+    assert {session.advance().facts[key] for key in ("temperature", "speed")} == {3.0, 1.0}
+
+
+def test_controls_of_known_games():
+    mario = controls("SuperMarioBros-1-1", {"buttons": "run"}, world(actions=2, discrete=True))
+    assert mario["choices"] == [
+        {"name": "right + run", "keys": ["right", "b"]},
+        {"name": "right + run + jump", "keys": ["right", "b", "a"]},
+    ]
+    car = controls("FastCarRacing", {}, world(actions=3))
+    assert [(axis["name"], axis["positive"], axis["rest"]) for axis in car["axes"]] == [
+        ("steer", "right", 0), ("gas", "up", -1), ("brake", "down", -1),
+    ]  # fmt: skip
+    for actions in (2, 3, 4, 7):
+        assert len(controls("Any-v0", {}, world(actions=actions, discrete=True))["choices"]) == actions
