@@ -376,6 +376,32 @@ def play(options: Namespace) -> None:
     serve(stage, options.host, options.port, options.visitors, ready)
 
 
+# export ---------------------------------------------------------------------------------------------------------------
+
+
+def build_export(parser: Parser) -> None:
+    """Write a run's dream as a static web page that plays on any file server, without Python.
+
+    The folder holds the page, the world model and its controllers as ONNX, and a runtime for browsers, which npm fetches
+    the first time. To look at it: python -m http.server --directory FOLDER
+    """
+    _add_run(parser)
+    parser.add_argument("--web", type=str, required=True, help="the folder")
+    parser.add_argument("--runtime", type=str | None, default=None, help="a folder with the files of onnxruntime-web")
+
+
+def export(options: Namespace) -> None:
+    """Write the page."""
+    from agents.run import Run
+    from agents.viewer import stage_of
+    from agents.viewer.export import about
+    from agents.viewer.export import export as write
+
+    folder = write(stage_of(Run(Path(options.run))), options.web, options.runtime)
+    answers.print(f"{folder} ({about(folder)})", markup=False)
+    answers.print(f"Next: python -m http.server --directory {folder}", markup=False)
+
+
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
@@ -505,6 +531,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int | 
     "compare": (build_compare, compare),
     "dream": (build_dream, dream),
     "play": (build_play, play),
+    "export": (build_export, export),
     "evaluate": (build_evaluate, evaluate),
     "inspect": (build_inspect, inspect),
     "doctor": (build_doctor, doctor),

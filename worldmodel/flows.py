@@ -224,7 +224,7 @@ def _piece(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Which values lie within the knots on ``axis``, and of their pieces: begin and size on both axes, slopes at the ends."""
     inside = (value > axis[..., 0]) & (value < axis[..., -1])
-    number = (torch.searchsorted(axis.contiguous(), value.unsqueeze(-1).contiguous()) - 1).clamp(0, axis.shape[-1] - 2)
+    number = ((axis < value.unsqueeze(-1)).sum(dim=-1, keepdim=True) - 1).clamp(0, axis.shape[-1] - 2)
 
     def at(knots: Tensor, step: int) -> Tensor:
         return knots.gather(-1, number + step).squeeze(-1)

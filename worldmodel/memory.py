@@ -3,7 +3,6 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -33,14 +32,8 @@ class Prediction(NamedTuple):
 
 def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
     """The reward each bin stands for: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
-    return _support(like.dtype, like.device)
-
-
-@lru_cache(maxsize=8)
-def _support(dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # what a dream was the first to ask for must serve a training, too
-        grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=device)
-        return (grid.sign() * torch.expm1(grid.abs())).to(dtype)
+    grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=like.device)
+    return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
 
 
 def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
@@ -49,15 +42,16 @@ def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
     References:
         Hafner et al., Mastering Diverse Domains through World Models, 2023, https://arxiv.org/abs/2301.04104 (eq. 9).
     """
-    upper, share = _bins(reward)
+    upper, share = _bins(reward, reward_support(reward))
     weights = reward.new_zeros(*reward.shape, REWARD_BINS)
     weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])
     return weights.scatter_(-1, upper[..., None], share[..., None])
 
 
-def _bins(reward: Float[Tensor, "*batch"]) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+def _bins(
+    reward: Float[Tensor, "*batch"], support: Float[Tensor, "bins"]
+) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """The bin above each reward, and that bin's share of the weight."""
-    support = reward_support(reward)
     reward = reward.clamp(support[0], support[-1])
     upper = torch.searchsorted(support, reward.contiguous()).clamp(1, REWARD_BINS - 1)
     low, high = support[upper - 1], support[upper]
@@ -87,6 +81,8 @@ class Memory(nn.Module):
                 f"({density.outputs}) by the number of actions"
             )
         self.density = density
+        self.support: Tensor
+        self.register_buffer("support", reward_support(density.initial(1).hidden), persistent=False)
         self.reward_head = _zero(nn.Linear(density.hidden, REWARD_BINS)) if reward else None
         self.termination_head = _zero(nn.Linear(density.hidden, 1)) if termination else None
 
@@ -159,7 +155,7 @@ class Memory(nn.Module):
         target = torch.where(seen[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:
-            upper, share = _bins(torch.where(seen, batch.reward, 0))
+            upper, share = _bins(torch.where(seen, batch.reward, 0), self.support)
             logs = log_softmax(prediction.reward_logits, dim=-1)
             below, above = (logs.gather(-1, (upper + step)[..., None])[..., 0] for step in (-1, 0))
             parts["reward"] = mean(-(below + share * (above - below)))
@@ -177,10 +173,9 @@ class Memory(nn.Module):
         if len(seen) > 1:
             self.density.start_from(seen.mean(dim=0), seen.std(dim=0))
 
-    @staticmethod
-    def expected_reward(logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
+    def expected_reward(self, logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
         """The mean reward under the predicted bins."""
-        return logits.softmax(dim=-1) @ reward_support(logits)
+        return logits.softmax(dim=-1) @ self.support
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

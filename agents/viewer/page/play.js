@@ -129,7 +129,7 @@ function tell() {
   press("driver", facts.driver !== "you");
   press("real", facts.real !== null);
   press("record", facts.recording);
-  $("film").hidden = facts.recording || !facts.film;
+  $("film").hidden = facts.recording || !facts.film || !$("film").hasAttribute("href");
   $("reality-figure").hidden = !facts.real;
   const who = facts.driver === "you" ? "You steer." : `The controller ${facts.driver} drives.`;
   say(facts.over ? "The dream has ended; another one begins." : facts.paused ? "Paused." : facts.recording ? `${who} Recording.` : who);
@@ -227,6 +227,7 @@ const engine = new Engine({
     steer();
   },
   show,
+  film(url, name) { Object.assign($("film"), { href: url, download: name }); },
   say,
 });
 engine.start({ dream: $("dream") });

@@ -1,0 +1,210 @@
+"""A static folder that dreams by itself: the page, the world model as ONNX, and a runtime for browsers.
+
+Start reading at `export`. Any file server can serve the folder; nothing of it runs Python. The randomness stays outside
+the graphs, which are the deterministic part of a step (`worldmodel.WorldModel.imagine_from`).
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.viewer.server import PAGE
+from agents.viewer.session import Stage
+from worldmodel import WorldModel
+from worldmodel.batches import frames_to_uint8
+from worldmodel.checkpoints import write_bytes, write_json
+from worldmodel.density import State
+from worldmodel.model import Noise, WorldState
+from worldmodel.starts import begin
+
+RUNTIME = "onnxruntime-web@1.30.0"
+"""The runtime, as npm knows it."""
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+MOMENTS = 32
+"""Real moments that dreams in the folder begin at."""
+INPUTS = ("latent", "action", "hidden", "cell", "gumbel", "normal", "temperature")
+OUTPUTS = ("next_latent", "reward", "termination", "next_hidden", "next_cell", "weights")
+
+
+class StepGraph(nn.Module):
+    """A step of the dream as plain tensors, in the order of `INPUTS` and `OUTPUTS`."""
+
+    def __init__(self, world: WorldModel) -> None:
+        super().__init__()
+        self.world = world
+
+    def forward(
+        self,
+        latent: Tensor,
+        action: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        gumbel: Tensor,
+        normal: Tensor,
+        temperature: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Of one dream: what follows, and the weights of the mixture it was drawn from."""
+        before = WorldState(latent, State(hidden, cell))
+        noise = Noise(gumbel, normal, latent.new_zeros(1))
+        step, after = self.world.imagine_from(before, action, noise, temperature)
+        density: Any = self.world.memory.density.distribution(after.hidden)
+        mixture = getattr(density, "base", density)
+        weights = getattr(mixture, "scalar", mixture).logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
+        assert after.latent is not None
+        return step.latent, step.reward, step.termination, *after.memory, weights
+
+
+class PictureGraph(nn.Module):
+    """A latent (1, latent) as a picture (64, 64, 3) of bytes."""
+
+    def __init__(self, world: WorldModel) -> None:
+        super().__init__()
+        self.vae = world.vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Draw it."""
+        return frames_to_uint8(self.vae.decode(latent))[0]
+
+
+def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:
+    """Write the folder.
+
+    Args:
+        stage: what is dreamed; reality stays behind.
+        out: the folder; new, empty, or an earlier export.
+        runtime: a folder with `RUNTIME_FILES`; None: npm fetches them once.
+
+    Raises:
+        ValueError: the folder holds something else, the memory has full precisions, or the runtime is not to be had.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "stage.json").exists():
+        raise ValueError(f"{folder} is not empty and no earlier export: use another folder")
+    density = stage.world.memory.density
+    if getattr(density, "base", density).full:
+        raise ValueError("a memory with full precisions cannot be exported: ONNX solves no triangular systems")
+    files = runtime_files(runtime)
+    world = stage.world
+    state = begin(world, stage.starts, MOMENTS, np.random.default_rng(0))
+    assert state.latent is not None
+    parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
+    gumbel, normal = world.memory.density.noise_shapes
+    facts = {
+        "title": stage.title,
+        "controls": stage.controls,
+        "drivers": {name: _driver(controller) for name, controller in stage.drivers.items()},
+        "discrete": world.discrete,
+        "moments": MOMENTS,
+        "shapes": {name: list(part.shape[1:]) for name, part in parts.items()},
+        "gumbel": list(gumbel),
+        "normal": list(normal),
+    }
+    write_json(folder / "stage.json", facts)  # first of all: it says what the folder is
+    write_bytes(folder / "moments.bin", b"".join(part.float().cpu().numpy().tobytes() for part in parts.values()))
+    to_onnx(StepGraph(world), step_example(world), INPUTS, OUTPUTS, folder / "step.onnx")
+    to_onnx(PictureGraph(world), (torch.zeros(1, world.latent),), ("latent",), ("picture",), folder / "picture.onnx")
+    for path in files:
+        write_bytes(folder / "runtime" / path.name, path.read_bytes())
+    for name in ("style.css", "play.js", "engine.js"):
+        write_bytes(folder / name, (PAGE / name).read_bytes())
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    page = page.replace('<html lang="en">', '<html lang="en" data-engine="./engine.js">')
+    write_bytes(folder / "index.html", page.encode())
+    return folder
+
+
+def step_example(world: WorldModel) -> tuple[Tensor, ...]:
+    """Inputs of a step, for tracing."""
+    gumbel, normal = world.memory.density.noise_shapes
+    memory = world.initial(1).memory
+    return (
+        torch.zeros(1, world.latent),
+        torch.zeros(1, world.actions),
+        *memory,
+        torch.zeros(1, *gumbel),
+        torch.zeros(1, *normal),
+        torch.ones(1),
+    )
+
+
+def to_onnx(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path
+) -> None:
+    """Write a module as an ONNX graph in one file.
+
+    Raises:
+        ValueError: the packages for it are missing.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError:
+        raise ValueError("the export needs ONNX: pip install 'worldmodel[onnx]'") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it complains of torchvision, which nobody needs here
+    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as aside:
+        warnings.simplefilter("ignore")
+        draft = Path(aside) / "graph.onnx"
+        torch.onnx.export(
+            module.eval(), example, str(draft), input_names=inputs, output_names=outputs, dynamo=True,
+            external_data=False, verbose=False,
+        )  # fmt: skip
+        write_bytes(path, draft.read_bytes())
+
+
+def runtime_files(folder: str | os.PathLike[str] | None) -> list[Path]:
+    """The runtime's files: in a given folder, or fetched by npm into the user's cache.
+
+    Raises:
+        ValueError: a file is missing, or npm could not fetch them.
+    """
+    if folder is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        place = cache / "worldmodel" / RUNTIME.replace("@", "-")
+        if not all((place / name).exists() for name in RUNTIME_FILES):
+            _fetch(place)
+    else:
+        place = Path(folder)
+    files = [place / name for name in RUNTIME_FILES]
+    if missing := [path.name for path in files if not path.exists()]:
+        raise ValueError(f"runtime must hold {', '.join(RUNTIME_FILES)}; {place} lacks {', '.join(missing)}")
+    return files
+
+
+def _fetch(place: Path) -> None:
+    npm = shutil.which("npm")
+    advice = f"give --runtime a folder with {', '.join(RUNTIME_FILES)} of {RUNTIME}"
+    if npm is None:
+        raise ValueError(f"the browser's runtime comes from npm, which is not installed: install it, or {advice}")
+    with tempfile.TemporaryDirectory() as aside:
+        command = [npm, "pack", "--silent", RUNTIME]
+        done = subprocess.run(command, cwd=aside, capture_output=True, text=True, check=False)
+        packed = next(Path(aside).glob("*.tgz"), None)
+        if done.returncode or packed is None:
+            reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            raise ValueError(f"npm could not fetch {RUNTIME} ({reason}); {advice}")
+        with tarfile.open(packed) as archive:
+            for name in RUNTIME_FILES:
+                member = archive.extractfile(f"package/dist/{name}")
+                assert member is not None, f"{RUNTIME} has no {name}"
+                write_bytes(place / name, member.read())
+
+
+def _driver(controller: Any) -> dict[str, Any]:
+    weights = controller.parameters[: controller.inputs * controller.actions].view(controller.actions, -1)
+    return {"weight": weights.tolist(), "bias": controller.parameters[weights.numel() :].tolist()}
+
+
+def about(folder: Path) -> str:
+    """How large an export is, in words."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:.0f} MB, {len(json.loads((folder / 'stage.json').read_text())['drivers'])} controllers"

@@ -1,0 +1,171 @@
+"""The exported dream: its graphs compute what torch computes, and it plays from a plain file server."""
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from agents.cli import main
+from agents.viewer.export import RUNTIME_FILES, export, runtime_files
+from tests.agents.viewer.stages import stage
+from tests.agents.viewer.test_page import browser, opened, pixels  # noqa: F401
+from worldmodel import RMDN, VAE, Memory, WorldModel
+
+ROOT = Path(__file__).parent.parent.parent.parent
+SCRIPT = """
+import sys
+import numpy as np
+import onnxruntime
+import torch
+from pathlib import Path
+from agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_example, to_onnx
+from tests.agents.viewer.stages import world
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.baselines import PerDimensionRMDN
+from worldmodel.model import WorldState
+from worldmodel.density import State
+
+KINDS = {"plain": {}, "rank": {"rank": 2}, "conditional": {"conditional": True}, "spline": {"spline": True},
+         "gru": {"cell": "gru"}, "layers": {"layers": 2}}
+folder = Path(sys.argv[1])
+rng = np.random.default_rng(0)
+for kind in sys.argv[2:]:
+    with seeded(0):
+        density = PerDimensionRMDN(7, 4, 8) if kind == "per dimension" else FRMDN(7, 4, hidden=8, **KINDS[kind])
+        built = WorldModel(VAE(latent=4), Memory(density)).eval()
+        for parameter in built.memory.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    graph, example = StepGraph(built), step_example(built)
+    to_onnx(graph, example, INPUTS, OUTPUTS, folder / "step.onnx")
+    session = onnxruntime.InferenceSession(folder / "step.onnx")
+    names = [value.name for value in session.get_inputs()]
+    for temperature in (0.3, 1.0, 1.7):
+        values = [torch.from_numpy(rng.normal(size=part.shape).astype(np.float32)) for part in example]
+        values[-1] = torch.tensor([temperature])
+        with torch.no_grad():
+            wanted = graph(*values)
+        feeds = {name: value.numpy() for name, value in zip(INPUTS, values) if name in names}
+        found = dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds)))
+        for name, value in zip(OUTPUTS, wanted):
+            if value.numel():
+                np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4, err_msg=f"{kind}: {name}")
+    # drawn as the page draws them, samples have the moments of torch's own
+    if kind == "plain":
+        uniform = rng.random((4000, *example[4].shape))
+        drawn = []
+        for u, n in zip(uniform, rng.normal(size=(4000, *example[5].shape))):
+            feeds |= {"gumbel": -np.log(-np.log(u)).astype(np.float32), "normal": n.astype(np.float32)}
+            drawn.append(session.run(["next_latent"], feeds)[0][0])
+        with torch.no_grad():
+            state = WorldState(values[0].expand(4000, -1), State(*(v.expand(4000, -1, -1) for v in values[2:4])))
+            step, _ = built.imagine(state, values[1].expand(4000, -1), 1.7, torch.Generator().manual_seed(0))
+        drawn, own = np.array(drawn), step.latent.numpy()
+        error = np.sqrt(drawn.var(0) / 4000 + own.var(0) / 4000)
+        assert (np.abs(drawn.mean(0) - own.mean(0)) < 4 * error).all()
+        np.testing.assert_allclose(drawn.std(0), own.std(0), rtol=0.08)
+        picture = PictureGraph(built)
+        to_onnx(picture, (torch.zeros(1, 4),), ("latent",), ("picture",), folder / "picture.onnx")
+        session = onnxruntime.InferenceSession(folder / "picture.onnx")
+        latent = torch.randn(1, 4)
+        with torch.no_grad():
+            wanted = picture(latent).numpy().astype(int)
+        found = session.run(None, {"latent": latent.numpy()})[0]
+        assert found.dtype == np.uint8 and np.abs(found - wanted).max() <= 1
+"""
+
+
+def check(folder, *kinds):
+    """In a process of its own: what checks shapes in tests cannot be traced."""
+    subprocess.run([sys.executable, "-c", SCRIPT, str(folder), *kinds], cwd=ROOT, check=True)
+
+
+def test_the_graphs_compute_what_torch_computes(tmp_path):
+    check(tmp_path, "plain")
+
+
+@pytest.mark.slow
+def test_the_graphs_of_every_variant_compute_what_torch_computes(tmp_path):
+    check(tmp_path, "rank", "conditional", "spline", "gru", "layers", "per dimension")
+
+
+EXPORT = """
+import sys
+from agents.viewer.export import export
+from tests.agents.viewer.stages import stage
+export(stage(latent=32, actions=3, hidden=256), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_an_exported_page_plays_from_a_file_server(browser, tmp_path):  # noqa: F811
+    subprocess.run([sys.executable, "-c", EXPORT, str(tmp_path)], cwd=ROOT, check=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with opened(browser, f"http://127.0.0.1:{server.server_port}/") as page:
+        first = pixels(page)
+        page.keyboard.down("ArrowRight")
+        page.wait_for_function("dreamPage.facts().action[0] === 1")
+        page.keyboard.up("ArrowRight")
+        assert pixels(page) != first
+        page.locator("body").press("c")
+        page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+        page.wait_for_function("dreamPage.facts().action.every((value) => value !== 0)")
+        page.locator("body").press("v")
+        page.wait_for_function("dreamPage.facts().film > 20")
+        page.locator("body").press("v")
+        page.locator("#film").wait_for(state="visible")
+        with page.expect_download() as download:
+            page.locator("#film").click()
+        assert Path(download.value.path()).stat().st_size > 1000
+        page.locator("body").press("p")
+        page.wait_for_function("dreamPage.facts().paused")
+        step = page.evaluate("dreamPage.facts().step")
+        page.get_by_role("button", name="Rewind").click()
+        page.wait_for_function(f"dreamPage.facts().step < {step}")
+        assert sum(page.evaluate("dreamPage.facts().weights")) == pytest.approx(1, abs=1e-4)
+        noise = page.evaluate(NOISE)
+    server.shutdown()
+    for (mean, std), (wanted_mean, wanted_std) in zip(noise, ((0.5772, 1.2825), (0.0, 1.0)), strict=True):
+        assert (mean, std) == (pytest.approx(wanted_mean, abs=0.03), pytest.approx(wanted_std, abs=0.03))
+
+
+NOISE = """async () => {
+  const { gumbel, normal } = await import("./engine.js");
+  return [gumbel, normal].map((draw) => {
+    const values = Array.from({ length: 40000 }, draw);
+    const mean = values.reduce((a, b) => a + b) / values.length;
+    return [mean, Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length)];
+  });
+}"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that says nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_runtime_or_a_folder_that_will_not_do_is_told(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=r"lacks ort\.wasm\.min\.mjs"):
+        runtime_files(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="comes from npm, which is not installed: install it, or give --runtime"):
+        runtime_files(None)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="not empty and no earlier export"):
+        export(stage(), tmp_path)
+    full = WorldModel(VAE(3), Memory(RMDN(5, 3, full=True)))
+    with pytest.raises(ValueError, match="full precisions cannot be exported"):
+        export(replace(stage(), world=full), tmp_path / "full")
+    assert main(["export", str(tmp_path), "--web", str(tmp_path / "web")]) == 2
+    assert "no trained memory yet" in capsys.readouterr().err
+    for name in RUNTIME_FILES:
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in runtime_files(tmp_path)] == list(RUNTIME_FILES)

@@ -1,0 +1,189 @@
+"""The page in a real browser: it draws, obeys keys and sliders, hands over, records, holds its rate."""
+
+import contextlib
+import os
+import shutil
+import time
+
+import av
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.agents.viewer.stages import stage
+from tests.agents.viewer.test_server import served, until
+
+pytestmark = pytest.mark.slow
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "the page is tested in Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, url, **options):
+    """A page without any complaint of the browser."""
+    page = browser.new_page(**options)
+    complaints = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    page.wait_for_function("globalThis.dreamPage?.facts()?.step > 2")
+    yield page
+    page.close()
+    assert not complaints
+
+
+@pytest.fixture
+def page(browser):
+    with served(stage()) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/") as page:
+        yield page, sessions
+
+
+def session_of(sessions):
+    (session,) = sessions.values()
+    return session
+
+
+PIXELS = """(id) => {
+  const context = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
+  context.drawImage(document.getElementById(id), 0, 0);
+  return Array.from(context.getImageData(0, 0, 64, 64).data);
+}"""
+NAMELESS = """[...document.querySelectorAll("button, input, canvas")].filter((element) =>
+  !(element.ariaLabel || element.innerText || element.labels?.length)).length"""
+
+
+def pixels(page, canvas="dream"):
+    return page.evaluate(PIXELS, canvas)
+
+
+def test_keys_steer_and_change_what_is_drawn(page):
+    page, sessions = page
+    session = session_of(sessions)
+    assert session.action.tolist() == [[0, 0]]
+    before = pixels(page)
+    page.keyboard.down("ArrowRight")
+    page.keyboard.down("ArrowUp")
+    until(lambda: session.action.tolist() == [[1, 1]])
+    page.wait_for_function("dreamPage.facts().action.every((value) => value === 1)")
+    assert pixels(page) != before
+    page.keyboard.up("ArrowRight")
+    page.keyboard.up("ArrowUp")
+    page.keyboard.down("ArrowLeft")
+    until(lambda: session.action.tolist() == [[-1, 0]])
+    page.keyboard.up("ArrowLeft")
+    until(lambda: session.action.tolist() == [[0, 0]])
+
+
+def test_the_pad_is_for_fingers_and_for_the_keyboard(page):
+    page, sessions = page
+    session = session_of(sessions)
+    pad = page.get_by_role("button", name="action 1: right")
+    box = pad.bounding_box()
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    page.mouse.down()
+    until(lambda: session.action.tolist() == [[1, 0]])
+    page.mouse.up()
+    until(lambda: session.action.tolist() == [[0, 0]])
+    pad.focus()
+    page.keyboard.down("Enter")
+    until(lambda: session.action.tolist() == [[1, 0]])
+    page.keyboard.up("Enter")
+    until(lambda: session.action.tolist() == [[0, 0]])
+
+
+def test_sliders_pause_rewind_and_restart(page):
+    page, sessions = page
+    session = session_of(sessions)
+    slider = page.get_by_label("Temperature")
+    slider.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    until(lambda: session.temperature == pytest.approx(1.2))
+    assert session.action.tolist() == [[0, 0]]  # the arrow was the slider's
+    page.wait_for_function("document.getElementById('temperature-value').textContent === '1.20'")
+    page.get_by_label("Steps a second").fill("50")
+    until(lambda: session.speed == 50)
+    page.locator("body").press("p")
+    page.wait_for_function("dreamPage.facts().paused")
+    assert page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "true"
+    assert page.inner_text("#status") == "Paused."
+    step = session.facts["step"]
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_function(f"dreamPage.facts().step === {step + 1}")
+    page.get_by_role("button", name="Rewind").click()
+    page.wait_for_function(f"dreamPage.facts().step < {step}")
+    page.get_by_role("button", name="Another moment").click()
+    page.wait_for_function("dreamPage.facts().step === 0")
+
+
+def test_the_controller_takes_over_and_reality_appears(page):
+    page, sessions = page
+    assert page.locator("#reality-figure").is_hidden()
+    page.get_by_role("button", name="Let the controller drive").click()
+    page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+    assert "The controller evolved drives." in page.inner_text("#status")
+    assert session_of(sessions).driver == "evolved"
+    page.wait_for_function("dreamPage.facts().action.some((value) => value !== 0)")
+    page.locator("body").press("b")
+    page.wait_for_function("dreamPage.facts().real !== null")
+    page.locator("#reality-figure").wait_for(state="visible")
+    real = pixels(page, "reality")
+    assert real[0] == real[4] == real[8] > 0  # the counter's frame has one colour
+    page.locator("body").press("c")
+    page.wait_for_function("dreamPage.facts().driver === 'you'")
+
+
+def test_a_recording_is_saved_and_can_be_played(page, tmp_path):
+    page, _ = page
+    assert page.locator("#film").is_hidden()
+    page.locator("body").press("v")
+    page.wait_for_function("dreamPage.facts().film > 10")
+    page.locator("body").press("v")
+    page.locator("#film").wait_for(state="visible")
+    with page.expect_download() as download:
+        page.locator("#film").click()
+    download.value.save_as(tmp_path / "dream.mp4")
+    with av.open(str(tmp_path / "dream.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) > 10
+
+
+def test_a_page_that_is_closed_frees_its_dream(browser):
+    with served(stage()) as (port, sessions):
+        with opened(browser, f"http://127.0.0.1:{port}/"):
+            assert len(sessions) == 1
+        until(lambda: not sessions)
+
+
+def test_everything_fits_on_a_phone(browser):
+    with (
+        served(stage()) as (port, _),
+        opened(browser, f"http://127.0.0.1:{port}/", viewport={"width": 360, "height": 740}) as page,
+    ):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        for button in page.get_by_role("button").all():
+            if button.is_visible():
+                assert button.bounding_box()["height"] >= 40
+        assert page.evaluate(NAMELESS) == 0  # everything has a name
+
+
+def test_a_minute_of_thirty_frames_a_second(browser):
+    """With a world model of the published size."""
+    with (
+        served(stage(latent=32, actions=3, hidden=256)) as (port, _),
+        opened(browser, f"http://127.0.0.1:{port}/") as page,
+    ):
+        first, began = page.evaluate("dreamPage.facts().step"), time.monotonic()
+        page.wait_for_timeout(60_000)
+        steps = page.evaluate("dreamPage.facts().step") - first
+        assert steps / (time.monotonic() - began) > 29
+        assert page.evaluate("dreamPage.shown()") >= 27
