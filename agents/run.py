@@ -20,6 +20,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # a text will do, too
+
     @property
     def rollouts_folder(self) -> Path:
         """The store of real episodes."""

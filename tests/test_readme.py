@@ -13,7 +13,9 @@ import agents
 import rollouts
 import worldmodel
 from agents.commands import COMMANDS
+from agents.run import Run
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
+from tests import toys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,3 +114,21 @@ def test_examples_run(name, tmp_path, monkeypatch, capsys):
         module.main("CartPole-v1", str(tmp_path / "run"), scale=0.04)
     assert "n = " in capsys.readouterr().out
     sys.modules.pop(name)
+
+
+@pytest.mark.slow
+def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch, capsys):
+    """Stable-Baselines3's PPO, in a dream of the beacon, whose reward is how far one leans towards the light."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import dream_with_sb3
+
+    run = Run(tmp_path)
+    store = rollouts.collect(toys.beacon, rollouts.uniform, 120, seed=3, out=run.rollouts_folder)
+    vae = worldmodel.fit(worldmodel.VAE(latent=2), store.frames(), updates=60, batch=16)
+    density = worldmodel.FRMDN(inputs=3, outputs=2, hidden=16)
+    memory = worldmodel.fit(worldmodel.Memory(density), store.sequences(vae, length=5), updates=800, lr=5e-3)
+    worldmodel.WorldModel(vae, memory).save(run.world_folder)
+    monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())
+    untrained, _ = dream_with_sb3.main(str(tmp_path), steps=64, episodes=10)
+    trained, _ = dream_with_sb3.main(str(tmp_path), steps=12_000, episodes=10)
+    assert trained > max(2.0, untrained + 1)  # of 5; nothing but the dream taught it

@@ -1,0 +1,76 @@
+"""Train Stable-Baselines3's PPO inside a dream, and test it in the real game.
+
+    pip install stable-baselines3
+    make demo                                                      # gives runs/car-racing-quick
+    python examples/dream_with_sb3.py runs/car-racing-quick
+
+The dream shows what a controller sees: the latent in view and the memory's hidden state. In the real game `Remembering` shows
+the same.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+
+import envs
+from agents.run import Run
+from worldmodel import WorldModel
+from worldmodel.batches import frames_to_float
+
+
+class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+    """A real game seen through a world model: latent and hidden state instead of frames."""
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, Any], world: WorldModel) -> None:
+        super().__init__(env)
+        self.world = world.eval()
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (world.features,), np.float32)
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin, and forget."""
+        frame, info = self.env.reset(**options)
+        self.state = self.world.initial(1)
+        return self.see(frame), info
+
+    @torch.no_grad()
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Remember what was seen and done."""
+        assert self.state.latent is not None
+        inputs = self.world.action_inputs(np.asarray(action)[None])
+        self.state = self.world.observe(self.state, self.state.latent, inputs)
+        frame, reward, terminated, truncated, info = self.env.step(action)
+        return self.see(frame), float(reward), terminated, truncated, info
+
+    @torch.no_grad()
+    def see(self, frame: np.ndarray) -> np.ndarray:
+        """The frame's latent beside the memory of what was before."""
+        latent = self.world.vae.encode(frames_to_float(torch.from_numpy(frame[None]))).loc
+        self.state = self.state.seeing(latent)
+        return torch.cat((latent, self.state.hidden), dim=-1)[0].numpy()
+
+
+def main(folder: str, steps: int = 20_000, episodes: int = 8, seed: int = 1) -> tuple[float, float]:
+    """Train in the dream, test in the game; returns the mean and standard deviation of real returns."""
+    run = Run(Path(folder))
+    store, world = run.store(), run.world()
+    dream = gymnasium.make(
+        "envs:Dream-v0", world=world, starts=store.latents(world.vae), observation="latent", horizon=250
+    )
+    model = PPO("MlpPolicy", dream, seed=seed, device="cpu", verbose=0)
+    model.learn(steps)
+    game = envs.make(store.env, **store.metadata["env_options"])
+    real = gymnasium.wrappers.RecordEpisodeStatistics(Remembering(game, world))
+    real.reset(seed=10_000)
+    mean, std = evaluate_policy(model, real, episodes, warn=False)
+    print(f"PPO after {steps:,} dreamed steps, in {store.env}: {mean:.1f} +- {std:.1f} (n = {episodes})")
+    return float(mean), float(std)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2] or ["runs/car-racing-quick"], *map(int, sys.argv[2:]))
