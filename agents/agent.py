@@ -76,9 +76,9 @@ class Agent:
         parameters = self.controller.parameters.expand(len(rngs), -1)
         return Together(self.world, self.controller, parameters, space, lanes, self.exploration, rngs, rows)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write a world model folder with ``controller.safetensors`` beside it."""
-        self.world.save(folder)
+    def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
+        """Write a world model folder with ``controller.safetensors`` beside it; ``compact``: see `WorldModel.save`."""
+        self.world.save(folder, compact)
         self.controller.save(Path(folder) / "controller.safetensors")
 
     @classmethod

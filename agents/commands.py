@@ -6,7 +6,7 @@ In the order of the story; `COMMANDS` at the end is what `agents.cli` makes its 
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -272,8 +272,8 @@ def build_dream(parser: Parser) -> None:
     latents stand for, and foretold against real rewards into RUN/media. With --store, dreams of the run's controller
     become a store that everything reads that reads rollouts.
     """
-    _add_run(parser)
-    parser.add_argument("--episode", type=int, default=0, help="which stored episode")
+    _add_run(parser, agents=True)
+    parser.add_argument("--episode", type=int, default=0, help="which stored episode; of an agent: the game's seed")
     parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
     parser.add_argument("--steps", type=int, default=300, help="steps to dream")
     parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
@@ -285,22 +285,33 @@ def build_dream(parser: Parser) -> None:
 
 def dream(options: Namespace) -> None:
     """Dream."""
+    import envs
+    import rollouts
     from agents import dream_pictures as show
     from agents import pictures
+    from agents.pretrained import found
     from agents.run import Run
     from worldmodel.arguments import at_least_one, check_temperature
 
-    run = Run(Path(options.run))
-    world, store = run.world(), run.store()
-    if not 0 <= options.episode < len(store):
-        raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
     at_least_one(steps=options.steps, dreams=options.dreams)
     check_temperature(options.temperature)
+    place = found(options.run, options.pretrained)
     if options.store is not None:
-        _dream_into(run, Path(options.store), options)
+        _dream_into(place, Path(options.store), options)
         return
-    whole = store.episode(options.episode)
-    episode, media = whole.first(options.start + options.steps), run.folder / "media"
+    if isinstance(place, Run):
+        world, store, media = place.world(), place.store(), place.folder / "media"
+        if not 0 <= options.episode < len(store):
+            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
+        whole, latents = store.episode(options.episode), store.latents(world.vae).some()
+    else:
+        agent = place.agent()
+        world, media = agent.world, place.out / "media"
+        game = envs.make(chapters.FAST.get(place.env, place.env), **place.env_options)
+        whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
+        game.close()
+        latents = show.seen(world, whole).cpu().numpy()
+    episode = whole.first(options.start + options.steps)
     name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
     shots = show.film(world, episode, options.temperature, options.seed, options.start)
     for path in show.write_film(media, name, shots):
@@ -309,7 +320,7 @@ def dream(options: Namespace) -> None:
     temperatures = f"temperatures-{options.episode}-{options.start}-s{options.seed}"
     for path in show.write_film(media, temperatures, shots):
         answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
-    picture, which = show.traversals(world, store.latents(world.vae).some())
+    picture, which = show.traversals(world, latents)
     show.write_picture(media / "traversals.png", picture)
     answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
     if plot := show.reward_plot(world, whole):
@@ -317,15 +328,21 @@ def dream(options: Namespace) -> None:
         answers.print(f"{media / f'rewards-{options.episode}.png'} (foretold and real rewards)", markup=False)
 
 
-def _dream_into(run: Any, folder: Path, options: Namespace) -> None:
-    """Dreams of a run's controller as a store."""
+def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
+    """Dreams of a run's controller, or of an agent's, as a store."""
     import rollouts
+    from agents.pretrained import Shipped
 
-    world = run.world()
+    if isinstance(place, Shipped):
+        agent, starts = place.agent(), place.starts()
+        world, controller = agent.world, agent.controller
+    else:
+        world, controller = place.world(), place.controller(options.where)
+        starts = place.store().latents(world.vae)
     dreams = rollouts.dream(
         world,
-        run.controller(options.where),
-        run.store().latents(world.vae),
+        controller,
+        starts,
         options.steps,
         options.dreams,
         options.temperature,
@@ -344,7 +361,7 @@ def build_play(parser: Parser) -> None:
 
     RUN is a run folder with a trained world model. Only this machine can reach the page, unless --host says otherwise.
     """
-    _add_run(parser)
+    _add_run(parser, agents=True)
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0: every machine may visit")
     parser.add_argument("--port", type=int, default=8000, help="of the page; 0: any free one")
     parser.add_argument("--visitors", type=int, default=8, help="dreams at a time")
@@ -353,14 +370,14 @@ def build_play(parser: Parser) -> None:
 
 def play(options: Namespace) -> None:
     """Serve the page."""
-    from agents.run import Run
+    from agents.pretrained import found
     from agents.viewer import stage_of
     from worldmodel.arguments import at_least_one
 
     at_least_one(visitors=options.visitors)
     if not 0 <= options.port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {options.port}")
-    stage = stage_of(Run(Path(options.run)))
+    stage = stage_of(found(options.run, options.pretrained))
     try:
         from agents.viewer.server import serve
     except ModuleNotFoundError as error:
@@ -385,19 +402,19 @@ def build_export(parser: Parser) -> None:
     The folder holds the page, the world model and its controllers as ONNX, and a runtime for browsers, which npm fetches
     the first time. To look at it: python -m http.server --directory FOLDER
     """
-    _add_run(parser)
+    _add_run(parser, agents=True)
     parser.add_argument("--web", type=str, required=True, help="the folder")
     parser.add_argument("--runtime", type=str | None, default=None, help="a folder with the files of onnxruntime-web")
 
 
 def export(options: Namespace) -> None:
     """Write the page."""
-    from agents.run import Run
+    from agents.pretrained import found
     from agents.viewer import stage_of
     from agents.viewer.export import about
     from agents.viewer.export import export as write
 
-    folder = write(stage_of(Run(Path(options.run))), options.web, options.runtime)
+    folder = write(stage_of(found(options.run, options.pretrained)), options.web, options.runtime)
     answers.print(f"{folder} ({about(folder)})", markup=False)
     answers.print(f"Next: python -m http.server --directory {folder}", markup=False)
 
@@ -407,7 +424,7 @@ def export(options: Namespace) -> None:
 
 def build_evaluate(parser: Parser) -> None:
     """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
-    _add_run(parser)
+    _add_run(parser, agents=True)
     parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_class_arguments(chapters.Testing)
@@ -420,12 +437,19 @@ def evaluate(options: Namespace) -> None:
     from agents.agent import Agent
     from agents.display import bar
     from agents.evaluation import evaluate as test
+    from agents.pretrained import found
     from agents.run import Run
 
-    run = Run(Path(options.run))
+    place = found(options.run, options.pretrained)
     settings = _settings(chapters.Testing, options)
-    agent = Agent(run.world(), run.controller(options.where))
-    env, env_options = _game(run, options.env, official=True)
+    words = f"worldmodel evaluate {options.run}{' --pretrained' if options.pretrained else ''}"
+    if isinstance(place, Run):
+        agent, name = Agent(place.world(), place.controller(options.where)), options.where
+        env, env_options = _game(place, options.env, official=True)
+        words += f" --where {name}"
+    else:
+        agent, name = place.agent(), "agent"
+        env, env_options = WORLDS.get(options.env, options.env) or place.env, place.env_options
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
             agent,
@@ -435,11 +459,13 @@ def evaluate(options: Namespace) -> None:
             workers=options.workers,
             env_options=env_options,
             max_steps=settings.max_steps,
-            policy_name=options.where,
+            policy_name=name,
             backend=options.backend,
             progress=progress,
         )
-    path = run.folder / "tests" / f"{options.where}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
+    report = replace(report, command=f"{words} --episodes {settings.episodes} --seed {settings.seed}")
+    out = place.folder if isinstance(place, Run) else place.out
+    path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
     report.save(path)
     answers.print(f"{report}\n{path}", markup=False)
 
@@ -494,8 +520,13 @@ def inspect(options: Namespace) -> None:
 # shared ---------------------------------------------------------------------------------------------------------------
 
 
-def _add_run(parser: Parser) -> None:
-    parser.add_argument("run", type=str, help="the run folder")
+def _add_run(parser: Parser, agents: bool = False) -> None:
+    """The folder that a command works on; some take an agent's folder or the name of a pretrained agent, too."""
+    if agents:
+        parser.add_argument("run", type=str, help="a run folder, an agent's folder, or a name with --pretrained")
+        parser.add_argument("--pretrained", action="store_true", help="RUN names an agent that comes with the package")
+    else:
+        parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
 
 

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,17 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-def load_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Put the weights of a safetensors file into ``module``.
+def load_weights(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors,
+) -> None:
+    """Put the weights of a safetensors file into ``module``; ``prepare`` turns what was read into its state first.
 
     Raises:
         ValueError: names or shapes do not match, or a weight is not finite; the message names file and weight.
     """
-    tensors = read_tensors(path)
+    tensors = prepare(read_tensors(path))
     expected = module.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
         raise ValueError(f"{path} has no weight {missing[0]!r}: it belongs to another kind of model")

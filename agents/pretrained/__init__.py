@@ -1,0 +1,79 @@
+"""Agents that come with the package, and agents in folders: a world model, a controller, real moments, a report.
+
+    agents/pretrained/<name>/   vae.safetensors, memory.safetensors, config.json, controller.safetensors,
+                                starts.safetensors, report.json, README.md (the model card)
+
+The same files lie in a run's ``agent/``. Nothing in them is executed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents.agent import Agent
+from agents.evaluation import Report
+from agents.run import Run
+from worldmodel.starts import Starts
+
+HOME = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """An agent's folder."""
+
+    folder: Path
+    out: Path
+    """Where commands write what they make of it."""
+
+    def agent(self) -> Agent:
+        """World model and controller.
+
+        Raises:
+            ValueError: a file is missing or damaged.
+        """
+        return Agent.load(self.folder)
+
+    def starts(self) -> Starts:
+        """Real moments to dream from."""
+        return Starts.load(self.folder)
+
+    def report(self) -> Report:
+        """How good it is, and in which environment."""
+        return Report.load(self.folder / "report.json")
+
+    @property
+    def env(self) -> str:
+        """The official environment's id."""
+        return self.report().env
+
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Arguments of `envs.make`."""
+        return dict(self.report().env_options)
+
+
+def names() -> list[str]:
+    """Agents that come with the package."""
+    return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
+
+
+def shipped(name: str) -> Shipped:
+    """An agent that comes with the package.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in names():
+        raise ValueError(f"there is no pretrained agent {name!r}, only {', '.join(names()) or 'none'}")
+    return Shipped(HOME / name, Path("runs") / f"{name}-pretrained")
+
+
+def found(path: str, pretrained: bool) -> Run | Shipped:
+    """What a command was given: a run folder, an agent's folder, or the name of a pretrained agent."""
+    if pretrained:
+        return shipped(path)
+    folder = Path(path)
+    if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
+        return Shipped(folder, folder)
+    return Run(folder)

@@ -1,0 +1,106 @@
+"""Agents in folders: compact files, the same acts, and what commands make of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from agents import Agent, LinearController, Report
+from agents.cli import main
+from agents.pretrained import HOME, Shipped, found, names, shipped
+from agents.run import Run
+from agents.viewer import stage_of
+from tests import toys
+from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.starts import Starts
+from worldmodel.vae import merge_decoder, split_decoder
+
+
+def agent(latent=3):
+    with seeded(0):
+        world = WorldModel(VAE(latent), Memory(FRMDN(latent + 2, latent, hidden=5))).eval()
+        for parameter in world.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        blank = LinearController.sized(world)
+        return Agent(world, blank.having(torch.randn(blank.size)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small agent's folder, as a run leaves it."""
+    made = agent()
+    store = rollouts.collect(toys.counter, rollouts.uniform, 3, seed=3, out=tmp_path / "store")
+    made.save(tmp_path / "agent", compact=True)
+    Starts.cut(store.latents(made.world.vae), count=4).save(tmp_path / "agent")
+    Report("CartPole-v1", [1.0], [1], [10_000], env_options={"action_repeat": 2}).save(
+        tmp_path / "agent" / "report.json"
+    )
+    return tmp_path / "agent"
+
+
+@pytest.mark.parametrize("latent", [3, 32])
+def test_a_merged_decoder_is_the_same_function(latent):
+    vae = agent(latent).world.vae.double()
+    state = vae.state_dict()
+    again = VAE(latent).double()
+    merged = merge_decoder(state)
+    again.load_state_dict(split_decoder(merged))
+    z = torch.randn(5, latent, dtype=torch.float64)
+    torch.testing.assert_close(again.decode(z), vae.decode(z))
+    assert sum(part.numel() for part in merged.values()) < 0.45 * sum(part.numel() for part in state.values())
+
+
+def test_compact_files_are_small_and_act_alike(folder, tmp_path):
+    made, back = agent(), Agent.load(folder)
+    made.save(tmp_path / "whole")
+    sizes = [sum(path.stat().st_size for path in place.glob("*.safetensors")) for place in (folder, tmp_path / "whole")]
+    assert sizes[0] < 0.25 * sizes[1]
+    frames = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), np.uint8)
+    space, rng = toys.counter().action_space, np.random.default_rng(0)
+    acts = [[act(frame) for frame in frames] for act in (made(space, rng), back(space, rng))]
+    np.testing.assert_allclose(acts[0], acts[1], atol=0.02)
+
+
+def test_an_agent_s_folder_is_found(folder, tmp_path):
+    place = found(str(folder), pretrained=False)
+    assert isinstance(place, Shipped)
+    assert (place.env, place.env_options) == ("CartPole-v1", {"action_repeat": 2})
+    assert isinstance(found(str(tmp_path), pretrained=False), Run)
+    stage = stage_of(place)
+    assert list(stage.drivers) == ["trained"]
+    assert len(stage.starts) == 4
+    with pytest.raises(ValueError, match="no pretrained agent 'chess', only "):
+        shipped("chess")
+
+
+def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
+    assert main(["dream", str(folder), "--start", "4", "--steps", "8"]) == 0
+    assert (folder / "media" / "dream-0-4-t1-s1.mp4").stat().st_size > 500
+    assert main(["dream", str(folder), "--store", str(tmp_path / "dreams"), "--steps", "5", "--dreams", "3"]) == 0
+    assert len(rollouts.Store(tmp_path / "dreams")) == 3
+    words = ["evaluate", str(folder), "--episodes", "2", "--seed", "77", "--workers", "1"]
+    assert main(words) == 0
+    report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2.json").read_text())
+    assert report["seeds"] == [77, 78]
+    assert report["command"] == f"worldmodel evaluate {folder} --episodes 2 --seed 77"
+    capsys.readouterr()
+    assert main(["evaluate", "chess", "--pretrained"]) == 2
+    assert "no pretrained agent 'chess'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_comes_with_the_package_is_whole_and_small(name):
+    place = shipped(name)
+    with torch.no_grad():
+        agent = place.agent()
+        assert torch.isfinite(agent.world.vae.decode(torch.zeros(1, agent.world.latent))).all()
+    report = place.report()
+    assert report.n >= 100
+    assert max(report.seeds) < 2**24
+    assert len(place.starts()) >= 16
+    card = (place.folder / "README.md").read_text(encoding="utf-8")
+    assert f"{report.mean:.0f} ± {report.std:.0f}" in card
+    assert sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file()) < 12e6
