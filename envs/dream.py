@@ -37,7 +37,11 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
         ValueError: an argument is out of range, or the starts do not fit the world model.
 
     Example:
-        >>> env = gymnasium.make("envs:Dream-v0", world="runs/car-racing-quick")  # doctest: +SKIP
+        >>> from worldmodel import FRMDN, VAE, Memory
+        >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
+        >>> env = DreamEnv(world, starts=torch.zeros(4, 32))
+        >>> env.reset(seed=1)[0].shape
+        (64, 64, 3)
     """
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 50}

@@ -35,6 +35,13 @@ def test_the_story_in_python_runs(monkeypatch, capsys):
     assert "CarRacing, agent:" in capsys.readouterr().out
 
 
+def test_the_dreams_page_dreams(capsys):
+    page = (ROOT / "docs" / "dreams.md").read_text(encoding="utf-8")
+    block = re.search(r"## Thousands at once\n\n```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(compile(block, "docs/dreams.md", "exec"), {})
+    assert capsys.readouterr().out == "(64, 16)\n"
+
+
 def test_the_table_is_what_the_files_say():
     shown = README.partition(BEGIN)[2].partition(END)[0]
     assert shown == table()
