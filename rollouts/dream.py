@@ -22,6 +22,8 @@ from worldmodel.starts import EncodedEpisodes, begin
 
 LUCK_STEPS = 32
 """Noise is drawn for this many steps at once."""
+LOOK = 16
+"""Steps between two looks at whether a dream is still going on."""
 LEAST = 1e-20
 """An exponential number of zero would make its logarithm infinite."""
 KEEPABLE = ("latents", "actions", "rewards", "frames")
@@ -118,7 +120,7 @@ def dream(
     returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)
     lengths = torch.zeros(population * dreams, dtype=torch.int64, device=device)
     alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
-    for noise in itertools.islice(luck(world, seed, dreams, population), horizon):
+    for number, noise in enumerate(itertools.islice(luck(world, seed, dreams, population), horizon), 1):
         action, step, state = step_once(state, noise)
         reward = step.reward * alive
         returns += reward
@@ -127,8 +129,10 @@ def dream(
             value = {"latents": step.latent, "actions": action, "rewards": reward}[name]
             history[name].append(value * (alive if value.ndim == 1 else alive[:, None]))
         alive = alive & ~(step.terminated if threshold is None else step.termination > threshold)
-        if not alive.any():
+        if number % LOOK == 0 and not alive.any():  # not at every step: a look waits for the device
             break
+    last = int(lengths.max())
+    history = {name: parts[: last + (name == "latents")] for name, parts in history.items()}
 
     def stacked(name: str) -> np.ndarray | None:
         return torch.stack(history[name], dim=1).unflatten(0, shape).cpu().numpy() if name in keep else None

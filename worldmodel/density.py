@@ -183,8 +183,7 @@ class RMDN(nn.Module):
             else:
                 x = torch.gru_cell(x, state.hidden[:, layer], *weights)
             hidden.append(x)
-        after = torch.stack(hidden, dim=1)
-        return x[:, None], State(after, torch.stack(cells, dim=1) if cells else state.cell)
+        return x[:, None], State(_stacked(hidden), _stacked(cells) if cells else state.cell)
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """The mixture that a hidden state stands for."""
@@ -206,6 +205,11 @@ class RMDN(nn.Module):
         """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
         h, state = self.features(x, state)
         return self.distribution(h), state
+
+
+def _stacked(layers: list[Tensor]) -> Tensor:
+    """Layers (batch, width) as (batch, layers, width)."""
+    return layers[0].unsqueeze(1) if len(layers) == 1 else torch.stack(layers, dim=1)
 
 
 class FRMDN(nn.Module):

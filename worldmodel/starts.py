@@ -113,8 +113,9 @@ class Starts:
                 "starts must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
                 f"got {tuple(mean.shape)}, {tuple(action.shape)} and {tuple(steps.shape)}"
             )
-        if not (int(steps.min()) >= 1 and int(steps.max()) <= action.shape[1] and bool(torch.isfinite(mean).all())):
-            raise ValueError(f"steps must be from 1 to {action.shape[1]}, and latents finite numbers")
+        whole = all(bool(torch.isfinite(part).all()) for part in (mean, action))
+        if not (int(steps.min()) >= 1 and int(steps.max()) <= action.shape[1] and whole):
+            raise ValueError(f"steps must be from 1 to {action.shape[1]}, latents and actions finite numbers")
         self.mean, self.action, self.steps = mean, action, steps
 
     def __len__(self) -> int:

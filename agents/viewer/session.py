@@ -147,20 +147,18 @@ class Session:
             self.film = None
 
     def _checked(self, message: Any) -> dict[str, Any]:
-        if not isinstance(message, dict) or message.get("type") not in _VALUES:
+        kind = message.get("type") if isinstance(message, dict) else None
+        if not isinstance(kind, str) or kind not in _VALUES:
             raise ValueError(f"a message must be an object with a type of {', '.join(_VALUES)}")
-        kind, value = message["type"], message.get("value")
-        expected = _VALUES[kind]
-        if expected is float:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{kind} must have a finite number, got {value!r}")
-        elif expected is bool and not isinstance(value, bool):
+        value, expected = message.get("value"), _VALUES[kind]
+        if expected is float and not _is_number(value):
+            raise ValueError(f"{kind} must have a finite number, got {str(value)[:40]!r}")
+        if expected is bool and not isinstance(value, bool):
             raise ValueError(f"{kind} must be true or false, got {value!r}")
         if kind == "action":
             size = self.stage.world.actions
             numbers = value if isinstance(value, list) else []
-            good = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
-            if len(numbers) != size or not good:
+            if len(numbers) != size or not all(map(_is_number, numbers)):
                 raise ValueError(f"action must be {size} finite numbers, got {value!r}")
         if kind == "driver" and value not in (YOU, *self.stage.drivers):
             raise ValueError(f"driver must be one of {', '.join((YOU, *self.stage.drivers))}, got {value!r}")
@@ -310,6 +308,14 @@ _VALUES: dict[str, type | None] = {
     "temperature": float,
 }
 """Types of message, and what their value must be."""
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def mixture_weights(world: WorldModel, hidden: Tensor) -> list[float]:
