@@ -14,6 +14,7 @@ import rollouts
 import worldmodel
 from agents.commands import COMMANDS
 from agents.run import Run
+from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from tests import toys
 
@@ -46,6 +47,7 @@ def test_the_table_is_what_the_files_say():
     shown = README.partition(BEGIN)[2].partition(END)[0]
     assert shown == table()
     assert len(re.findall(r"\| evolved in the game \|", shown)) == 2
+    assert README.partition(records.MARK)[2].partition(records.END)[0] == records.table()
     page = (ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8")
     assert page.partition(MEMORIES)[2].partition(MEMORIES_END)[0] == memories()
 
