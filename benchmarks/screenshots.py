@@ -1,6 +1,6 @@
 """Pictures of the page for the docs, taken in Chromium.
 
-python -m benchmarks.screenshots RUN       # a run folder; its controller drives, reality beside it
+python -m benchmarks.screenshots [RUN]     # the pretrained driver, or that of a run or an agent's folder
 """
 
 import shutil
@@ -11,16 +11,16 @@ from pathlib import Path
 import uvicorn
 from playwright.sync_api import sync_playwright
 
-from agents.run import Run
+from agents.pretrained import found
 from agents.viewer import stage_of
 from agents.viewer.server import build_app, socket_at
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 
 
-def main(run: Path) -> None:
-    """Serve the run's dream, and photograph it on a desk and on a phone."""
-    app = build_app(stage_of(Run(run)), ["127.0.0.1"])
+def main(place: str = "car-racing", pretrained: bool = True) -> None:
+    """Serve the dream, and photograph it on a desk and on a phone."""
+    app = build_app(stage_of(found(place, pretrained)), ["127.0.0.1"])
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio", lifespan="off"))
     listening = socket_at("127.0.0.1", 0)
     threading.Thread(target=server.run, args=([listening],), daemon=True).start()
@@ -47,4 +47,4 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:2], pretrained=len(sys.argv) < 2)
