@@ -155,10 +155,9 @@ A world model and a linear controller on latent and hidden state, evolved by CMA
 
 def table() -> str:
     """README's table of records."""
-    lines = [
-        "| Game | Ours: mean ± standard deviation (standard error, n) | Frames of the game | Wall clock | First test of 16 tracks above 850 | Published |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ("Game", "Ours: mean ± standard deviation (standard error, n)", "Frames of the game", "Wall clock")
+    head += ("First test of 16 tracks above 850", "Published")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for path in sorted(RECORDS.glob("*.about.json")):
         name = path.name.removesuffix(".about.json")
         report, about = Report.load(RECORDS / f"{name}.json"), read_json(path)
