@@ -103,6 +103,10 @@ export(stage(latent=32, actions=3, hidden=256), sys.argv[1])
 
 @pytest.mark.slow
 def test_an_exported_page_plays_from_a_file_server(browser, tmp_path):  # noqa: F811
+    try:
+        runtime_files(None)
+    except ValueError as error:
+        pytest.skip(f"without a network there is no runtime to export: {error}")
     subprocess.run([sys.executable, "-c", EXPORT, str(tmp_path)], cwd=ROOT, check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
