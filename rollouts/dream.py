@@ -85,7 +85,7 @@ def dream(
         burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
         threshold: end a dream when its termination probability exceeds this; None: draw with that probability.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
-        compile: whether to compile a step with `torch.compile`: half a minute or more at first; for long dreams on GPUs.
+        compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
 
     Raises:
         ValueError: an argument is out of range or has the wrong shape.
@@ -122,7 +122,7 @@ def dream(
     alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
     for number, noise in enumerate(itertools.islice(luck(world, seed, dreams, population), horizon), 1):
         action, step, state = step_once(state, noise)
-        reward = step.reward * alive
+        reward = torch.where(alive, step.reward, 0)  # a dream that is over may drift anywhere, even to NaN
         returns += reward
         lengths += alive
         for name in kept:

@@ -13,6 +13,7 @@ import agents
 import rollouts
 import worldmodel
 from agents.commands import COMMANDS
+from agents.evaluation import Report
 from agents.run import Run
 from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
@@ -50,6 +51,22 @@ def test_the_table_is_what_the_files_say():
     assert README.partition(records.MARK)[2].partition(records.END)[0] == records.table()
     page = (ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8")
     assert page.partition(MEMORIES)[2].partition(MEMORIES_END)[0] == memories()
+
+
+def test_the_page_of_records_says_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    generations = records.rows("car-racing")
+    tested = [row for row in generations if "check" in row]
+    best = max(tested, key=lambda row: row["check"])
+    report = Report.load(records.RECORDS / "car-racing.json")
+    for words in (
+        f"{best['check']:.0f} ± {best['check_std']:.0f} on {best['check_n']} tracks in generation {best['generation']}",
+        f"On 100 others it has {report.mean:.0f} ± {report.std:.0f}",
+        f"{len(generations) - best['generation']} more generations won nothing",
+        f"(0.1 to {generations[-1]['sigma']:.3f})",
+    ):
+        assert words in page
+    assert len(tested) == 14  # "fourteen tests"
 
 
 def test_the_guide_s_figures_of_storage_are_what_the_file_says():
@@ -104,8 +121,6 @@ def test_the_comparison_of_memories_says_what_its_file_says(world):
 
 def test_evolved_controllers_beat_random_actions():
     """The results that are kept show what the quick preset promises."""
-    from agents import Report
-
     for folder in (path.parent for path in (ROOT / "docs" / "results").glob("*/timings.json")):
         random, game = (Report.load(folder / f"{name}.json") for name in ("random", "game"))
         assert min(random.n, game.n) >= 10

@@ -5,18 +5,14 @@ gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
 """
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
-from torch.autograd.function import once_differentiable
 
 from worldmodel.arguments import check_temperature
-
-LOG_TWO_PI = math.log(2 * math.pi)
-UNROLLED = 4
-"""Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
+from worldmodel.low_rank import LOG_TWO_PI, LogNormal, capacitance, woodbury
 
 
 @runtime_checkable
@@ -30,6 +26,14 @@ class Bijection(Protocol):
     def inverse(self, value: Tensor, context: Tensor | None = None) -> Tensor:
         """Map u to y."""
         ...
+
+
+def standard_gumbel(like: Tensor, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+    """Standard Gumbel numbers of a shape, on ``like``'s device."""
+    # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
+    wide = torch.promote_types(like.dtype, torch.float32)
+    uniform = like.new_empty(shape, dtype=wide).uniform_(generator=generator)
+    return -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
 
 
 class _Mixture:
@@ -88,10 +92,7 @@ class _Mixture:
         if noise_temperature is not None:
             check_temperature(noise_temperature)
         full = (*shape, *self.batch_shape)
-        # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
-        wide = torch.promote_types(self.logits.dtype, torch.float32)
-        uniform = self.logits.new_empty(*full, self.mixtures, dtype=wide).uniform_(generator=generator)
-        gumbel = -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
+        gumbel = standard_gumbel(self.logits, (*full, self.mixtures), generator)
         normal = self.loc.new_empty(*full, self.normals).normal_(generator=generator)
         return self.from_noise(gumbel, normal, temperature, noise_temperature)
 
@@ -114,6 +115,11 @@ class _Mixture:
         return self._pick(self.loc, chosen) + root * self._noise(chosen, normal)
 
     @property
+    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+        """The components' probabilities."""
+        return self.logits.softmax(dim=-1)
+
+    @property
     def normals(self) -> int:
         """How many standard Normal numbers a sample takes."""
         return self.loc.shape[-1]
@@ -121,7 +127,7 @@ class _Mixture:
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
         """The mixture's mean."""
-        return (self.logits.softmax(dim=-1).unsqueeze(-1) * self.loc).sum(dim=-2)
+        return (self.weights.unsqueeze(-1) * self.loc).sum(dim=-2)
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
@@ -196,7 +202,7 @@ class GaussianMixture(_Mixture):
     def _component_log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.unsqueeze(-2).shape, self.loc.shape)
         factor = self.precision_factor
-        return _LogNormal.apply(
+        return LogNormal.apply(
             value.unsqueeze(-2).expand(shape),
             self.loc.expand(shape),
             self.log_precision.expand(shape),
@@ -216,7 +222,7 @@ class GaussianMixture(_Mixture):
         factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
         own, common = normal.split((log_precision.shape[-1], factor.shape[-1]), dim=-1)
         right = own * torch.exp(0.5 * log_precision) + (factor @ common.unsqueeze(-1)).squeeze(-1)
-        return _woodbury(log_precision, factor, right)
+        return woodbury(log_precision, factor, right)
 
     @property
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
@@ -238,7 +244,7 @@ class GaussianMixture(_Mixture):
     def _capacitance(self) -> Float[Tensor, "*batch mixtures rank rank"]:
         """I_R + U^T D^-1 U."""
         assert self.precision_factor is not None
-        return _capacitance(self.log_precision, self.precision_factor)
+        return capacitance(self.log_precision, self.precision_factor)
 
 
 class FullGaussianMixture(_Mixture):
@@ -359,134 +365,14 @@ class Flowed:
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property
+    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+        """The probabilities of the base's components."""
+        return self.base.weights
+
+    @property
     def mode(self) -> Float[Tensor, "*batch event"]:
         """The base's mode mapped back: where samples go as the temperature goes to zero."""
         return self.flow.inverse(self.base.mode, self.context)
 
     def _context(self, value: Tensor) -> Tensor | None:
         return None if self.context is None else self.context.expand(*value.shape[:-1], self.context.shape[-1])
-
-
-class _LogNormal(torch.autograd.Function):
-    """log N(value; loc, P^-1) with ``P = diag(d) + U U^T``, and its gradient in closed form.
-
-    With e = value - loc, w = U^T e, C = I_R + U^T D^-1 U and G = P^-1 U = D^-1 U C^-1:
-
-        log N  = (sum log d + log det C - sum d e^2 - |w|^2 - D log 2 pi) / 2
-        d/dloc = P e = d e + U w,    d/dlog d = (1 - sum_r G_r U_r - d e^2) / 2,    d/dU = G - e w^T
-
-    One node in place of some thirty: training spends its time in the recurrent network, not in bookkeeping. It can be
-    differentiated once.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, loc: Tensor, log_precision: Tensor, factor: Tensor | None) -> Tensor:
-        error, precision = value - loc, log_precision.exp()
-        pull = precision * error  # D e
-        twice = log_precision.sum(dim=-1) - (pull * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
-        if factor is not None:
-            reach = (error.unsqueeze(-1) * factor).sum(dim=-2)  # w
-            lower = _cholesky(_capacitance(log_precision, factor))
-            twice = twice + 2 * _log_diagonal(lower) - reach.square().sum(dim=-1)
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(error, pull, *(() if factor is None else (precision, factor, reach)))
-            ctx.lower = None if factor is None else lower
-        return 0.5 * twice
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        error, pull, *rest = ctx.saved_tensors
-        grad = grad.unsqueeze(-1)
-        by_log, by_factor = 1 - pull * error, None
-        if rest:
-            precision, factor, reach = rest
-            solved = _solve_rows(ctx.lower, factor / precision.unsqueeze(-1))  # G
-            by_log = by_log - (solved * factor).sum(dim=-1)
-            by_factor = grad.unsqueeze(-1) * (solved - error.unsqueeze(-1) * reach.unsqueeze(-2))
-            pull = pull + (factor * reach.unsqueeze(-2)).sum(dim=-1)
-        by_loc = grad * pull
-        return -by_loc, by_loc, grad * (0.5 * by_log), by_factor
-
-
-def _capacitance(
-    log_precision: Float[Tensor, "*batch event"], factor: Float[Tensor, "*batch event rank"]
-) -> Float[Tensor, "*batch rank rank"]:
-    """I_R + U^T D^-1 U."""
-    rank, scaled = factor.shape[-1], factor * (-log_precision).exp().unsqueeze(-1)
-    if rank > UNROLLED:
-        inner = factor.mT @ scaled
-    else:  # a few long sums beat many tiny matrix products
-        columns, others = factor.unbind(dim=-1), scaled.unbind(dim=-1)
-        products = {(i, j): (columns[i] * others[j]).sum(dim=-1) for i in range(rank) for j in range(i + 1)}
-        rows = [torch.stack([products[max(i, j), min(i, j)] for j in range(rank)], dim=-1) for i in range(rank)]
-        inner = torch.stack(rows, dim=-2)
-    return inner + torch.eye(rank, dtype=inner.dtype, device=inner.device)
-
-
-def _woodbury(
-    log_precision: Float[Tensor, "*batch event"],
-    factor: Float[Tensor, "*batch event rank"],
-    right: Float[Tensor, "*batch event"],
-) -> Float[Tensor, "*batch event"]:
-    """Solve (D + U U^T) x = b as ``x = D^-1 b - D^-1 U (I + U^T D^-1 U)^-1 U^T D^-1 b``."""
-    inverse = (-log_precision).exp()
-    scaled = inverse * right
-    inner = (factor.mT @ scaled.unsqueeze(-1)).squeeze(-1)  # (*B, R)
-    solved = _solve(_cholesky(_capacitance(log_precision, factor)), inner)
-    return scaled - inverse * (factor @ solved.unsqueeze(-1)).squeeze(-1)
-
-
-Triangle = list[list[Tensor]] | Tensor
-"""A lower Cholesky factor: rows of scalars (*batch,) when written out, one (*batch, R, R) tensor otherwise."""
-
-
-def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
-    rank = matrix.shape[-1]
-    if rank > UNROLLED:
-        return torch.linalg.cholesky(matrix)
-    lower: list[list[Tensor]] = []
-    for i in range(rank):
-        row: list[Tensor] = []
-        for j in range(i + 1):
-            rest = matrix[..., i, j]
-            for k in range(j):
-                rest = rest - row[k] * (lower[j][k] if j < i else row[k])
-            # The true pivot is at least 1 (I plus a Gram matrix); rounding must not push it below.
-            row.append(rest.clamp(min=1.0).sqrt() if i == j else rest / lower[j][j])
-        lower.append(row)
-    return lower
-
-
-def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
-    """The sum of the logarithms of a Cholesky factor's diagonal."""
-    if isinstance(lower, Tensor):
-        return lower.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-    return torch.stack([row[-1] for row in lower]).log().sum(dim=0)
-
-
-def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
-    """Solve L L^T x = b."""
-    if isinstance(lower, Tensor):
-        return torch.cholesky_solve(right.unsqueeze(-1), lower).squeeze(-1)
-    rank = right.shape[-1]
-    forward: list[Tensor] = []
-    for i in range(rank):
-        rest = right[..., i]
-        for k in range(i):
-            rest = rest - lower[i][k] * forward[k]
-        forward.append(rest / lower[i][i])
-    backward: list[Tensor] = []
-    for i in reversed(range(rank)):
-        rest = forward[i]
-        for k in range(i + 1, rank):
-            rest = rest - lower[k][i] * backward[rank - 1 - k]
-        backward.append(rest / lower[i][i])
-    return torch.stack(backward[::-1], dim=-1)
-
-
-def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
-    """Every row of ``right`` times (L L^T)^-1."""
-    if isinstance(lower, Tensor):
-        return torch.cholesky_solve(right.mT, lower).mT
-    return _solve([[entry.unsqueeze(-1) for entry in row] for row in lower], right)

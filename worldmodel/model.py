@@ -13,6 +13,7 @@ from worldmodel.arguments import check_temperature
 from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
 from worldmodel.density import FRMDN, RMDN, State
+from worldmodel.distributions import standard_gumbel
 from worldmodel.memory import Memory
 from worldmodel.vae import MERGED, VAE, merge_decoder, split_decoder
 
@@ -168,8 +169,8 @@ class WorldModel(nn.Module):
         if noise_temperature is not None:
             check_temperature(noise_temperature)
         if state.latent is None:
-            latent = self.memory.density.distribution(state.hidden).sample((), temperature, generator)
-            state = state.seeing(latent)
+            unseen = self.memory.density.distribution(state.hidden)
+            state = state.seeing(unseen.sample((), temperature, generator, noise_temperature))
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
         )
@@ -178,9 +179,8 @@ class WorldModel(nn.Module):
         """Draw the randomness of a step of ``batch`` dreams."""
         gumbel, normal = self.memory.density.noise_shapes
         like = next(self.memory.parameters())
-        uniform = like.new_empty(batch, *gumbel).uniform_(generator=generator).clamp_(1e-20, 1 - 1e-7)
         return Noise(
-            -torch.log(-torch.log(uniform)),
+            standard_gumbel(like, (batch, *gumbel), generator),
             like.new_empty(batch, *normal).normal_(generator=generator),
             like.new_empty(batch).uniform_(generator=generator),
         )

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.viewer.server import PAGE
-from agents.viewer.session import Stage
+from agents.viewer.session import PAGE, Stage
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
 from worldmodel.checkpoints import write_bytes, write_json
@@ -58,9 +57,7 @@ class StepGraph(nn.Module):
         before = WorldState(latent, State(hidden, cell))
         noise = Noise(gumbel, normal, latent.new_zeros(1))
         step, after = self.world.imagine_from(before, action, noise, temperature)
-        density: Any = self.world.memory.density.distribution(after.hidden)
-        mixture = getattr(density, "base", density)
-        weights = getattr(mixture, "scalar", mixture).logits.softmax(dim=-1).flatten(0, -2).mean(dim=0)
+        weights = self.world.memory.density.distribution(after.hidden).weights[0]
         assert after.latent is not None
         return step.latent, step.reward, step.termination, *after.memory, weights
 

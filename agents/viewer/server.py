@@ -12,10 +12,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,9 +25,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from agents.viewer.session import Session, Shot, Stage
+from agents.viewer.session import PAGE, Session, Shot, Stage
 
-PAGE = Path(__file__).parent / "page"
 LARGEST_MESSAGE = 4096
 """Bytes; a visitor who sends more is sent away."""
 MESSAGES_A_SECOND, BURST = 120.0, 240.0
@@ -171,8 +170,6 @@ def serve(
     Raises:
         OSError: the port is taken.
     """
-    import uvicorn
-
     local = ["127.0.0.1", "localhost", "[::1]"]
     hosts = ["*"] if host in ANYWHERE else [*local, host]
     app = build_app(stage, hosts, visitors)
@@ -198,4 +195,5 @@ def socket_at(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise OSError(error.errno, error.strerror or str(error), f"{host}:{port}") from None
+    listening.listen()  # who comes before the server is ready waits
     return listening

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -24,6 +25,8 @@ from worldmodel.batches import frames_to_float
 from worldmodel.model import WorldState
 from worldmodel.starts import EncodedEpisodes, begin
 
+PAGE = Path(__file__).parent / "page"
+"""The files of the page."""
 PAST = 900
 """Steps that can be rewound."""
 FILM = 1800
@@ -241,9 +244,10 @@ class Session:
             self.action = world.squash(driver(torch.cat((self.state.latent, self.state.hidden), dim=-1)))
         step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
         reward = float(step.reward)
+        weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
         facts |= {"step": facts["step"] + 1, "reward": reward, "total": facts["total"] + reward}
         facts |= {"termination": float(step.termination), "over": bool(step.terminated)}
-        facts |= {"weights": mixture_weights(world, self.state.hidden), "action": self.action[0].tolist()}
+        facts |= {"weights": weights, "action": self.action[0].tolist()}
         if facts["real"] is not None and not facts["real"]["over"]:
             assert self._env is not None
             frame, real, terminated, truncated, _ = self._env.step(self._real_action(self.action))
@@ -316,12 +320,3 @@ def _is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
         return False
-
-
-def mixture_weights(world: WorldModel, hidden: Tensor) -> list[float]:
-    """The weights of the mixture that a hidden state (1, hidden) stands for."""
-    density: Any = world.memory.density.distribution(hidden)
-    mixture = getattr(density, "base", density)
-    logits = getattr(mixture, "scalar", mixture).logits
-    weights = logits.softmax(dim=-1)[0]
-    return (weights.mean(dim=0) if weights.ndim == 2 else weights).tolist()

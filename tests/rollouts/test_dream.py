@@ -282,6 +282,24 @@ def test_an_ended_dream_earns_nothing_more():
     assert not without.terminated.any()
 
 
+def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return(monkeypatch):
+    built, ends = world(), 3
+    imagine, steps = built.imagine_from, []
+
+    def drifting(*arguments):
+        step, state = imagine(*arguments)
+        steps.append(step)
+        if len(steps) > ends:
+            step = step._replace(reward=torch.full_like(step.reward, torch.nan))
+        over = torch.full_like(step.terminated, len(steps) == ends)
+        return step._replace(terminated=over), state
+
+    monkeypatch.setattr(built, "imagine_from", drifting)
+    dreams = rollouts.dream(built, controllers(1), STARTS, horizon=8, dreams=2, seed=5)
+    assert (dreams.lengths == ends).all()
+    np.testing.assert_allclose(dreams.returns[0], sum(step.reward.double() for step in steps[:ends]), rtol=1e-6)
+
+
 def test_dreams_end_one_by_one():
     built = world()
     with torch.no_grad():

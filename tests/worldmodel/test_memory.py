@@ -66,6 +66,16 @@ def test_heads_are_cross_entropies_by_hand():
     assert float(parts["termination"]) == pytest.approx(float(wanted), rel=1e-5)
 
 
+def test_a_latent_that_was_not_seen_is_drawn_with_the_noise_s_own_temperature():
+    built = WorldModel(VAE(latent=2), Memory(RMDN(4, 2, mixtures=1))).eval()
+    state = built.observe(built.initial(3), torch.randn(3, 2), torch.randn(3, 2))
+    generator = torch.Generator().manual_seed(0)
+    step, _ = built.imagine(state, torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    mean = built.memory.density.distribution(state.hidden).mean
+    wanted, _ = built.imagine(state.seeing(mean), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    torch.testing.assert_close(step.latent, wanted.latent, atol=1e-4, rtol=1e-4)
+
+
 def test_expected_reward_is_the_mean_of_the_bins():
     reward = torch.tensor([-100.0, -0.1, 0.0, 6.7], dtype=torch.float64)
     memory = Memory(FRMDN(inputs=3, outputs=2)).double()

@@ -58,6 +58,11 @@ class PerDimensionMixture:
         return self.scalar.from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
+    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+        """The probabilities of the components, averaged over the dimensions, each of which has its own."""
+        return self.scalar.weights.mean(dim=-2)
+
+    @property
     def mean(self) -> Float[Tensor, "*batch event"]:
         """The mean."""
         return self.scalar.mean.squeeze(-1)

@@ -93,6 +93,11 @@ def test_the_graphs_of_every_variant_compute_what_torch_computes(tmp_path):
     check(tmp_path, "rank", "conditional", "spline", "gru", "layers", "per dimension")
 
 
+def test_the_export_needs_no_server():
+    code = "import sys; sys.modules |= {'starlette': None, 'uvicorn': None}; import agents.viewer.export"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 EXPORT = """
 import sys
 from agents.viewer.export import export

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.viewer.controls import controls
-from agents.viewer.session import FILM, PAST, REST, WARM_UP, Session, mixture_weights
+from agents.viewer.session import FILM, PAST, REST, WARM_UP, Session
 from rollouts.dream import decode
 from tests.agents.viewer.stages import stage, world
 
@@ -31,7 +31,8 @@ def test_the_dream_follows_the_model_and_the_hand():
         assert shot.facts["termination"] == float(step.termination)
         assert shot.facts["action"] == clipped[0].tolist()
         with torch.inference_mode():
-            assert shot.facts["weights"] == pytest.approx(mixture_weights(session.stage.world, state.hidden))
+            expected = session.stage.world.memory.density.distribution(state.hidden)
+        assert shot.facts["weights"] == pytest.approx(expected.weights[0].tolist())
         np.testing.assert_array_equal(shot.dream, decode(session.stage.world, step.latent)[0])
     assert shot.facts["step"] == 2
     assert shot.reality is None

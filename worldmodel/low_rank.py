@@ -1,0 +1,143 @@
+"""The algebra of precisions ``P = diag(d) + U U^T``: densities, gradients and samples without a D x D matrix.
+
+Start reading at `LogNormal`; `worldmodel.distributions` is who needs it.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LOG_TWO_PI = math.log(2 * math.pi)
+UNROLLED = 4
+"""Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
+
+
+class LogNormal(torch.autograd.Function):
+    """log N(value; loc, P^-1) with ``P = diag(d) + U U^T``, and its gradient in closed form.
+
+    With e = value - loc, w = U^T e, C = I_R + U^T D^-1 U and G = P^-1 U = D^-1 U C^-1:
+
+        log N  = (sum log d + log det C - sum d e^2 - |w|^2 - D log 2 pi) / 2
+        d/dloc = P e = d e + U w,    d/dlog d = (1 - sum_r G_r U_r - d e^2) / 2,    d/dU = G - e w^T
+
+    One node in place of some thirty: training spends its time in the recurrent network, not in bookkeeping. It can be
+    differentiated once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, loc: Tensor, log_precision: Tensor, factor: Tensor | None) -> Tensor:
+        """The density's logarithm."""
+        error, precision = value - loc, log_precision.exp()
+        pull = precision * error  # D e
+        twice = log_precision.sum(dim=-1) - (pull * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
+        if factor is not None:
+            reach = (error.unsqueeze(-1) * factor).sum(dim=-2)  # w
+            lower = _cholesky(capacitance(log_precision, factor))
+            twice = twice + 2 * _log_diagonal(lower) - reach.square().sum(dim=-1)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(error, pull, *(() if factor is None else (precision, factor, reach)))
+            ctx.lower = None if factor is None else lower
+        return 0.5 * twice
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient."""
+        error, pull, *rest = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        by_log, by_factor = 1 - pull * error, None
+        if rest:
+            precision, factor, reach = rest
+            solved = _solve_rows(ctx.lower, factor / precision.unsqueeze(-1))  # G
+            by_log = by_log - (solved * factor).sum(dim=-1)
+            by_factor = grad.unsqueeze(-1) * (solved - error.unsqueeze(-1) * reach.unsqueeze(-2))
+            pull = pull + (factor * reach.unsqueeze(-2)).sum(dim=-1)
+        by_loc = grad * pull
+        return -by_loc, by_loc, grad * (0.5 * by_log), by_factor
+
+
+def capacitance(
+    log_precision: Float[Tensor, "*batch event"], factor: Float[Tensor, "*batch event rank"]
+) -> Float[Tensor, "*batch rank rank"]:
+    """I_R + U^T D^-1 U."""
+    rank, scaled = factor.shape[-1], factor * (-log_precision).exp().unsqueeze(-1)
+    if rank > UNROLLED:
+        inner = factor.mT @ scaled
+    else:  # a few long sums beat many tiny matrix products
+        columns, others = factor.unbind(dim=-1), scaled.unbind(dim=-1)
+        products = {(i, j): (columns[i] * others[j]).sum(dim=-1) for i in range(rank) for j in range(i + 1)}
+        rows = [torch.stack([products[max(i, j), min(i, j)] for j in range(rank)], dim=-1) for i in range(rank)]
+        inner = torch.stack(rows, dim=-2)
+    return inner + torch.eye(rank, dtype=inner.dtype, device=inner.device)
+
+
+def woodbury(
+    log_precision: Float[Tensor, "*batch event"],
+    factor: Float[Tensor, "*batch event rank"],
+    right: Float[Tensor, "*batch event"],
+) -> Float[Tensor, "*batch event"]:
+    """Solve (D + U U^T) x = b as ``x = D^-1 b - D^-1 U (I + U^T D^-1 U)^-1 U^T D^-1 b``."""
+    inverse = (-log_precision).exp()
+    scaled = inverse * right
+    inner = (factor.mT @ scaled.unsqueeze(-1)).squeeze(-1)  # (*B, R)
+    solved = _solve(_cholesky(capacitance(log_precision, factor)), inner)
+    return scaled - inverse * (factor @ solved.unsqueeze(-1)).squeeze(-1)
+
+
+Triangle = list[list[Tensor]] | Tensor
+"""A lower Cholesky factor: rows of scalars (*batch,) when written out, one (*batch, R, R) tensor otherwise."""
+
+
+def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
+    rank = matrix.shape[-1]
+    if rank > UNROLLED:
+        return torch.linalg.cholesky(matrix)
+    lower: list[list[Tensor]] = []
+    for i in range(rank):
+        row: list[Tensor] = []
+        for j in range(i + 1):
+            rest = matrix[..., i, j]
+            for k in range(j):
+                rest = rest - row[k] * (lower[j][k] if j < i else row[k])
+            # The true pivot is at least 1 (I plus a Gram matrix); rounding must not push it below.
+            row.append(rest.clamp(min=1.0).sqrt() if i == j else rest / lower[j][j])
+        lower.append(row)
+    return lower
+
+
+def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
+    """The sum of the logarithms of a Cholesky factor's diagonal."""
+    if isinstance(lower, Tensor):
+        return lower.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    return torch.stack([row[-1] for row in lower]).log().sum(dim=0)
+
+
+def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+    """Solve L L^T x = b."""
+    if isinstance(lower, Tensor):
+        return torch.cholesky_solve(right.unsqueeze(-1), lower).squeeze(-1)
+    rank = right.shape[-1]
+    forward: list[Tensor] = []
+    for i in range(rank):
+        rest = right[..., i]
+        for k in range(i):
+            rest = rest - lower[i][k] * forward[k]
+        forward.append(rest / lower[i][i])
+    backward: list[Tensor] = []
+    for i in reversed(range(rank)):
+        rest = forward[i]
+        for k in range(i + 1, rank):
+            rest = rest - lower[k][i] * backward[rank - 1 - k]
+        backward.append(rest / lower[i][i])
+    return torch.stack(backward[::-1], dim=-1)
+
+
+def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
+    """Every row of ``right`` times (L L^T)^-1."""
+    if isinstance(lower, Tensor):
+        return torch.cholesky_solve(right.mT, lower).mT
+    return _solve([[entry.unsqueeze(-1) for entry in row] for row in lower], right)
