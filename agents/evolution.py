@@ -24,6 +24,8 @@ from worldmodel.progress import Progress, silent
 
 FULL_COVARIANCE = 2_000
 """Above this many parameters only the diagonal of the covariance is adapted."""
+NOISY, GROWTH, SMOOTHING = 0.5, 1.25, 4
+"""Episodes grow by a quarter where more than half of the variance between members is noise, over some four generations."""
 
 Family = TypeVar("Family", bound=LinearController)
 
@@ -39,6 +41,8 @@ def evolve(
     check: Callable[..., np.ndarray] | None = None,
     check_every: int = 10,
     target: float | None = None,
+    most_episodes: int | None = None,
+    antithetic: bool = False,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Family:
@@ -59,6 +63,9 @@ def evolve(
             with the best check is what is returned. None: the last mean is returned.
         check_every: generations between checks.
         target: stop when a check's mean return reaches this.
+        most_episodes: let each member live up to so many episodes as differences between members drown in the noise of
+            theirs. The fitness must take ``episodes`` and begin with at least two. None: always as many.
+        antithetic: draw members in pairs, to both sides of the mean (mirrored sampling).
         out: a folder for the state to resume from (saved whole after every generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder continues; more generations go further.
         progress: called as ``progress(generation, generations, note)``.
@@ -68,6 +75,9 @@ def evolve(
 
     References:
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
+        Hansen, Niederberger, Guzzella and Koumoutsakos, A Method for Handling Uncertainty in Evolutionary Optimization, 2009
+        (spending evaluations where noise dominates; the measure here is `noise_share`).
+        Brockhoff et al., Mirrored Sampling and Sequential Selection for Evolution Strategies, 2010.
     """
     for name, value in {"generations": generations, "population": population, "check_every": check_every}.items():
         if value < (least := 3 if name == "population" else 1):
@@ -76,6 +86,7 @@ def evolve(
         raise ValueError(f"sigma must be above zero, got {sigma}")
     if target is not None and check is None:
         raise ValueError(f"target needs a check that can reach it, got target = {target} and no check")
+    episodes = _episodes_of(fitness, most_episodes)
     start = controller.parameters.double().numpy()
     settings = {
         "size": controller.size,
@@ -84,16 +95,19 @@ def evolve(
         "seed": seed,
         "check": check is not None,
         "check_every": check_every,
+        "most_episodes": most_episodes,
+        "antithetic": antithetic,
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
         "checked by": getattr(check, "identity", None),
     }
-    search = _Search(start, json.loads(json.dumps(settings)), None if out is None else Path(out))
+    search = _Search(start, json.loads(json.dumps(settings)), None if out is None else Path(out), episodes)
     while search.generation < generations and not search.reached(target):
         began = time.monotonic()
         members = search.ask()
-        returns, steps = _call(fitness, members, _derived(seed, 0, search.generation), population)
-        returns = returns.mean(axis=1)
+        lived = {} if search.episodes is None else {"episodes": search.episodes}
+        each, steps = _call(fitness, members, _derived(seed, 0, search.generation), population, **lived)
+        returns = each.mean(axis=1)
         search.tell(members, returns)
         row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
         row |= {"mean": float(returns.mean()), "std": float(returns.std()), "max": float(returns.max())}
@@ -103,6 +117,8 @@ def evolve(
             row |= {"check": float(tested.mean()), "check_std": float(tested.std()), "check_n": int(tested.size)}
             row |= {} if check_steps is None else {"check_steps": check_steps}
         row |= {} if steps is None else {"steps": steps}
+        if most_episodes is not None:
+            row |= lived | {"noise": search.listen(each, most_episodes)}
         row["seconds"] = round(time.monotonic() - began, 3)
         search.record(row, controller)
         note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
@@ -116,15 +132,18 @@ def evolve(
 class _Search:
     """CMA-ES and its history, saved whole after every generation, without pickle."""
 
-    def __init__(self, start: np.ndarray, settings: dict[str, Any], folder: Path | None) -> None:
-        self.settings, self.folder = settings, folder
+    def __init__(
+        self, start: np.ndarray, settings: dict[str, Any], folder: Path | None, episodes: int | None = None
+    ) -> None:
+        self.settings, self.folder, self.episodes = settings, folder, episodes
+        self.noise: float | None = None
         self.generation, self.best_check = 0, -math.inf
         self.rows: list[dict[str, Any]] = []
         self.best = start.copy()
         self.rng = np.random.default_rng()
         options = {
             "popsize": settings["population"],
-            "randn": lambda *shape: self.rng.standard_normal(shape),
+            "randn": self._normal,
             "seed": math.nan,  # pycma reads 0 as "the clock", and would reseed numpy's global state
             "verbose": -9,
             "CMA_mirrors": 0,  # mirrored steps, which pycma adds to tiny populations, keep samples between generations
@@ -149,10 +168,28 @@ class _Search:
         self.rng = np.random.default_rng([self.settings["seed"], self.generation])
         return np.stack(self.es.ask())
 
+    def _normal(self, *shape: int) -> np.ndarray:
+        """Standard Normal numbers; the second half of a generation mirrors the first if it shall."""
+        numbers = self.rng.standard_normal(shape)
+        if self.settings["antithetic"] and len(shape) == 2 and shape[0] == self.settings["population"]:
+            pairs = shape[0] // 2
+            numbers[pairs : 2 * pairs] = -numbers[:pairs]
+        return numbers
+
     def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
         """Learn from the generation's returns, (P,)."""
         self.es.tell(list(members), list(-returns))  # CMA-ES minimises: the one place where the sign flips
         self.generation += 1
+
+    def listen(self, returns: np.ndarray, most: int) -> float:
+        """The smoothed share of noise in the members' mean returns; where it is large, live more episodes from now on."""
+        share = noise_share(returns)
+        self.noise = share if self.noise is None else self.noise + (share - self.noise) / SMOOTHING
+        if self.noise > NOISY and self.episodes is not None and self.episodes < most:
+            more = min(most, math.ceil(GROWTH * self.episodes))
+            self.noise *= self.episodes / more
+            self.episodes = more
+        return round(share, 4)
 
     def reached(self, target: float | None) -> bool:
         """Whether a check reached the target."""
@@ -172,6 +209,8 @@ class _Search:
             "settings": self.settings,
             "generation": self.generation,
             "rows": self.rows,
+            "episodes": self.episodes,
+            "noise": self.noise,
             "best_check": None if self.best_check == -math.inf else self.best_check,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
@@ -188,13 +227,15 @@ class _Search:
                 arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
         except Exception as error:
             raise ValueError(f"{path} is not a whole evolution state ({error}); remove it to start again") from None
+        before = {"most_episodes": None, "antithetic": False} | about["settings"]  # older states do not name them
         for name, value in self.settings.items():
-            if about["settings"].get(name) != value:
+            if before.get(name) != value:
                 raise ValueError(
-                    f"{path.parent} holds an evolution with {name} = {about['settings'].get(name)!r}, asked for "
+                    f"{path.parent} holds an evolution with {name} = {before.get(name)!r}, asked for "
                     f"{value!r}: use another folder, or the same settings"
                 )
         restore(self.es, arrays)
+        self.episodes, self.noise = about.get("episodes"), about.get("noise")
         self.best, self.generation, self.rows = best, about["generation"], about["rows"]
         self.best_check = -math.inf if about["best_check"] is None else about["best_check"]
         with atomic(path.parent / "metrics.jsonl") as aside:
@@ -246,13 +287,40 @@ def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> No
     es.timer = cma.utilities.utils.ElapsedWCTime()  # pycma makes it with the first generation only
 
 
+def noise_share(returns: np.ndarray) -> float:
+    """How much of the variance between members' mean returns (P,) is noise, of returns (P, n) over n common episodes.
+
+    What is left of a return without its member's mean and its episode's mean is noise (a two-way layout without
+    interaction); a mean of n has 1/n of its variance. 0: ranks are sure; 1: they are chance.
+    """
+    members, episodes = returns.shape
+    spread = returns.mean(axis=1).var(ddof=1)
+    if spread == 0:
+        return 1.0  # nobody is better than anybody: as good as chance
+    rest = returns - returns.mean(axis=1, keepdims=True) - returns.mean(axis=0) + returns.mean()
+    noise = np.square(rest).sum() / ((members - 1) * (episodes - 1)) / episodes
+    return float(min(1.0, noise / spread))
+
+
+def _episodes_of(fitness: Callable[..., np.ndarray], most: int | None) -> int | None:
+    """With how many episodes a fitness begins whose episodes may grow."""
+    if most is None:
+        return None
+    episodes = getattr(fitness, "episodes", None)
+    if episodes is None or "episodes" not in inspect.signature(fitness).parameters:
+        raise ValueError(f"most_episodes needs a fitness with episodes, such as rollouts.played, got {fitness!r}")
+    if not 2 <= episodes <= most:
+        raise ValueError(f"most_episodes needs a fitness of 2 to {most} episodes, so that noise shows, got {episodes}")
+    return int(episodes)
+
+
 def _call(
-    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, count: int
+    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, count: int, **lived: int
 ) -> tuple[np.ndarray, int | None]:
     """Ask for returns (P, n), check them, and count the steps that were taken for them, where the fitness counts."""
     before = getattr(fitness, "steps", None)
     takes_seed = len(inspect.signature(fitness).parameters) > 1
-    returns = np.asarray(fitness(members, seed) if takes_seed else fitness(members), dtype=np.float64)
+    returns = np.asarray(fitness(members, seed, **lived) if takes_seed else fitness(members), dtype=np.float64)
     if returns.ndim not in (1, 2) or len(returns) != count:
         raise ValueError(f"fitness must give returns of shape ({count},) or ({count}, n), got {returns.shape}")
     if not np.isfinite(returns).all():

@@ -70,8 +70,10 @@ class Run:
 
     def evolution_steps(self, where: str) -> int:
         """Steps that evolution in the "game" or in the "dream" took, tests of its mean included."""
-        path = self.folder / f"evolve-{where}" / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        paths = [self.folder / f"evolve-{where}" / "metrics.jsonl"]
+        paths += sorted(self.folder.glob(f"iterations/*/evolve-{where}/metrics.jsonl"))
+        lines = [line for path in paths if path.exists() for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in lines]
         return sum(row.get("steps", 0) + row.get("check_steps", 0) for row in rows)
 
     def timings(self) -> dict[str, float]:

@@ -135,6 +135,9 @@ class GameEvolving:
         check_episodes: episodes of such a test.
         target: stop when a test's mean return reaches this; None: never.
         lanes: environments that a worker steps in lockstep.
+        start: where the search starts: "zeros", "dream" (the controller evolved in dreams), or a controller's file.
+        most_episodes: let episodes grow up to so many as differences between members drown in noise; None: never.
+        antithetic: whether members are drawn in pairs, to both sides of the mean.
     """
 
     generations: int = 100
@@ -147,6 +150,22 @@ class GameEvolving:
     check_episodes: int = 16
     target: float | None = None
     lanes: int = 8
+    start: str = "zeros"
+    most_episodes: int | None = None
+    antithetic: bool = False
+
+
+@dataclass(frozen=True)
+class Iterating:
+    """Real episodes that each iteration adds.
+
+    Args:
+        episodes: episodes of the new controller as it is, and as many with exploration.
+        exploration: standard deviation of noise on its Box actions, or the probability of a random choice.
+    """
+
+    episodes: int = 20
+    exploration: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,9 @@ class RunSettings:
         seed: of everything.
         workers: processes that play the game.
         backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+        iterations: how often to evolve in dreams, play the new controller, and learn the memory anew from all episodes;
+            0: evolve in dreams once.
+        iterate: what an iteration plays.
         collect: real episodes.
         vae: the eye.
         memory: the memory.
@@ -191,6 +213,8 @@ class RunSettings:
     seed: int = 1
     workers: int = 2
     backend: str = "loky"
+    iterations: int = 0
+    iterate: Iterating = field(default_factory=Iterating)
     collect: Collecting = field(default_factory=Collecting)
     vae: Seeing = field(default_factory=Seeing)
     memory: Remembering = field(default_factory=Remembering)
@@ -199,7 +223,7 @@ class RunSettings:
     test: Testing = field(default_factory=Testing)
 
 
-MAY_BE_ZERO = {"generations", "rank", "couplings", "exploration", "free_bits", "seed"}
+MAY_BE_ZERO = {"generations", "iterations", "rank", "couplings", "exploration", "free_bits", "seed"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

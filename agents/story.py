@@ -28,10 +28,10 @@ from rollouts.policies import Policy
 from worldmodel import VAE, WorldModel, fit, parallel, seeded
 from worldmodel.checkpoints import atomic
 from worldmodel.model import build_memory
-from worldmodel.starts import Starts
+from worldmodel.starts import EncodedEpisodes, Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
-MAY_CHANGE = ("workers", "backend", "game.generations", "game.target")
+MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
 
 
@@ -47,10 +47,15 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         remember_settings(settings, run.folder / "config.yaml")
         play_in = settings.training_env or FAST.get(settings.env, settings.env)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
-        collect(run, play_in, settings.collect, *common)
-        train_vae(run, settings.vae, settings.seed)
-        train_memory(run, settings.memory, settings.seed)
-        if settings.dream.generations:
+        from agents.iterations import begun, iterate  # stands on this module's chapters
+
+        if not begun(run.folder):
+            collect(run, play_in, settings.collect, *common)
+            train_vae(run, settings.vae, settings.seed)
+            train_memory(run, settings.memory, settings.seed)
+        if settings.iterations:
+            iterate(run, play_in, settings, settings.workers, settings.backend)
+        elif settings.dream.generations:
             evolve_dream(run, settings.dream, settings.seed)
         if settings.game.generations:
             evolve_game(run, play_in, settings.game, *common)
@@ -139,8 +144,9 @@ def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
         )
 
 
-def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
-    """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone."""
+def train_memory(run: Run, settings: Remembering, seed: int, into: Run | None = None) -> WorldModel:
+    """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone; ``into``: another folder."""
+    into = into or run
     store, vae = run.store(), run.vae()
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
@@ -161,22 +167,28 @@ def train_memory(run: Run, settings: Remembering, seed: int) -> WorldModel:
             patience=settings.patience,
             precision=settings.precision,
             seed=seed,
-            out=run.folder / "memory",
+            out=into.folder / "memory",
             progress=progress,
         )
         world = WorldModel(vae, memory, discrete=store.discrete)
         if parallel.leader():
-            world.save(run.world_folder)
-            Starts.cut(store.latents(vae), seed=seed).save(run.world_folder)
+            world.save(into.world_folder)
+            Starts.cut(store.latents(vae), seed=seed).save(into.world_folder)
     return world
 
 
-def evolve_dream(run: Run, settings: DreamEvolving, seed: int) -> LinearController:
-    """Chapter 4: evolution in dreams."""
-    world = run.world()
-    fitness = rollouts.dreamed(
-        world, run.store().latents(world.vae), settings.horizon, settings.dreams, settings.temperature
-    )
+def evolve_dream(
+    run: Run,
+    settings: DreamEvolving,
+    seed: int,
+    into: Run | None = None,
+    world: WorldModel | None = None,
+    starts: EncodedEpisodes | None = None,
+) -> LinearController:
+    """Chapter 4: evolution in dreams; of another world, from other starts, into another folder, where these are given."""
+    world, into = world or run.world(), into or run
+    starts = starts or run.store().latents(world.vae)
+    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature)
     with run.chapter("evolve in dreams"), bar("evolve in dreams", "generations") as progress:
         return evolve(
             LinearController.sized(world),
@@ -185,7 +197,7 @@ def evolve_dream(run: Run, settings: DreamEvolving, seed: int) -> LinearControll
             generations=settings.generations,
             population=settings.population,
             sigma=settings.sigma,
-            out=run.folder / "evolve-dream",
+            out=into.folder / "evolve-dream",
             progress=progress,
         )
 
@@ -214,7 +226,7 @@ def evolve_game(
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
         common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive}
         return evolve(
-            LinearController.sized(world),
+            beginning(run, world, settings.start),
             rollouts.played(env, world, settings.episodes, patience=settings.patience, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
             seed=seed,
@@ -223,15 +235,38 @@ def evolve_game(
             sigma=settings.sigma,
             check_every=settings.check_every,
             target=settings.target,
+            most_episodes=settings.most_episodes,
+            antithetic=settings.antithetic,
             out=run.folder / "evolve-game",
             progress=generation,
         )
 
 
+def beginning(run: Run, world: WorldModel, start: str) -> LinearController:
+    """The controller that a search starts at: "zeros", "dream", or a file.
+
+    Raises:
+        ValueError: there is no such controller, or it was not made for this world model.
+    """
+    zeros = LinearController.sized(world)
+    if start == "zeros":
+        return zeros
+    found = run.controller("dream") if start == "dream" else LinearController.load(start)
+    if (found.inputs, found.actions) != (zeros.inputs, zeros.actions):
+        raise ValueError(
+            f"start must be a controller with {zeros.inputs} inputs and {zeros.actions} actions, got {start} with "
+            f"{found.inputs} and {found.actions}"
+        )
+    return found
+
+
 def test(run: Run, settings: RunSettings) -> dict[str, Report]:
     """Chapter 6: the test of every controller, and of the random policy, on fresh seeds of the official game."""
     players: dict[str, Callable[[], Agent | Policy]] = {"random": lambda: rollouts.uniform}
-    for where, wanted in (("dream", settings.dream.generations), ("game", settings.game.generations)):
+    for where, wanted in (
+        ("dream", settings.dream.generations or settings.iterations),
+        ("game", settings.game.generations),
+    ):
         if wanted:
             players[where] = lambda where=where: Agent(run.world(), run.controller(where))  # type: ignore[misc]
     for name, make in players.items():
@@ -275,8 +310,8 @@ def remember_settings(settings: RunSettings, path: Path) -> None:
     """Write the resolved settings, or compare them with those of the run that is to be continued."""
     plain = asdict(settings)
     if path.exists():
-        try:
-            before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        try:  # settings that an older version did not know had their defaults
+            before = _flat(asdict(RunSettings(settings.env))) | _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
         for name, value in _flat(plain).items():

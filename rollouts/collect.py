@@ -59,6 +59,7 @@ def collect(
     block: int | None = None,
     env_options: dict[str, Any] | None = None,
     backend: str = "loky",
+    further: bool = False,
     progress: Progress = silent,
 ) -> Store:
     """Play ``episodes`` episodes and record them.
@@ -78,6 +79,8 @@ def collect(
         block: episodes that a worker writes at once; what a kill can cost. None: up to 10, or what the store has.
         env_options: more arguments of `envs.make`.
         backend: where the workers are (`rollouts.workers.run_tasks`).
+        further: whether another policy than the store's last one may add episodes behind those that are there; the store's
+            metadata say where each policy began.
         progress: called as ``progress(episodes done, episodes, note)``.
 
     Raises:
@@ -110,13 +113,13 @@ def collect(
         "max_steps": max_steps,
     }
     with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
-        block = _remember(folder, settings, block, episodes)
+        block, start = _remember(folder, settings, block, episodes, further)
         _set_damaged_aside(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
         blocks = [
             Block(folder / "shards" / f"{first:06d}.h5", env, options, shared, seed, first, count, block, max_steps,
                   sent=backend != "loky")
-            for first, count in _missing(Store(folder), episodes, block)
+            for first, count in _missing(Store(folder), start, episodes, block)
         ]  # fmt: skip
         done = episodes - sum(task.episodes for task in blocks)
         progress(done, episodes, "")
@@ -163,23 +166,38 @@ def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]
         game.close()
 
 
-def _remember(folder: Path, settings: dict[str, Any], block: int | None, episodes: int) -> int:
-    """Write what is collected, or compare with what was; returns the episodes of a block."""
+def _remember(
+    folder: Path, settings: dict[str, Any], block: int | None, episodes: int, further: bool
+) -> tuple[int, int]:
+    """Write what is collected, or compare with what was; returns the episodes of a block, and the policy's first episode."""
     path = folder / "metadata.json"
     if path.exists():
         before = read_json(path)
+        later = before.get("further", [])
+        last = later[-1] if later else {"first": 0, "policy": before.get("policy")}
+        if further and last["policy"] != settings["policy"]:
+            last = {"first": _behind(Store(folder)), "policy": settings["policy"]}
+            later = [*later, last]
         wanted = settings | ({} if block is None else {"block": block})
         for name, value in wanted.items():
-            if before.get(name) != value:
+            was = last["policy"] if name == "policy" else before.get(name)
+            if was != value:
                 raise ValueError(
-                    f"{folder} holds rollouts with {name} = {before.get(name)!r}, asked for {value!r}: use another folder"
+                    f"{folder} holds rollouts with {name} = {was!r}, asked for {value!r}: use another folder"
                 )
-        return int(before.get("block") or LARGEST_BLOCK)
+        if later != before.get("further", []):
+            write_json(path, before | {"further": later})
+        return int(before.get("block") or LARGEST_BLOCK), int(last["first"])
     if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
     block = block or min(LARGEST_BLOCK, max(1, episodes // 16))
     write_json(path, settings | {"block": block})
-    return block
+    return block, 0
+
+
+def _behind(store: Store) -> int:
+    """The number of the episode behind a store's last one."""
+    return max((shard.first + len(shard.lengths) for shard in store.shards), default=0)
 
 
 def _set_damaged_aside(folder: Path) -> None:
@@ -194,10 +212,10 @@ def _set_damaged_aside(folder: Path) -> None:
         path.rename(path.with_name(f"{name}.damaged-{int(time.time())}"))
 
 
-def _missing(store: Store, episodes: int, block: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, count) of episodes that the store lacks; none reaches over a multiple of ``block``."""
+def _missing(store: Store, start: int, episodes: int, block: int) -> Iterator[tuple[int, int]]:
+    """Runs (first, count) of episodes from ``start`` on that the store lacks; none reaches over a multiple of ``block``."""
     there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
-    first = 0
+    first = start
     while first < episodes:
         count = 0
         while first + count < episodes and first + count not in there and (count == 0 or (first + count) % block):

@@ -73,13 +73,20 @@ class dreamed:
             where = getattr(starts, "identity", len(starts))
         return {**self.settings, "world": fingerprint(self.world), "starts": where}
 
-    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
-        """Returns of shape (P, dreams)."""
+    @property
+    def episodes(self) -> int:
+        """Dreams for each controller."""
+        return int(self.settings["dreams"])
+
+    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
+        """Returns of shape (P, dreams), or of as many ``episodes``."""
         if self.controller is None:
             controllers: Any = population
         else:
             controllers = Population(self.controller, population)
-        result = dream(self.world, controllers, self.starts, seed=seed, **self.settings)
+        result = dream(
+            self.world, controllers, self.starts, seed=seed, **self.settings | {"dreams": episodes or self.episodes}
+        )
         self.steps += int(result.lengths.sum())
         return result.returns
 
@@ -147,12 +154,12 @@ class played:
             "world": fingerprint(self.world),
         }
 
-    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
-        """Returns of shape (P, episodes)."""
-        population = np.atleast_2d(population)
-        seeds = training_seeds(seed, 7, count=self.episodes)
-        lives = self.live(np.repeat(population, self.episodes, axis=0), seeds * len(population))
-        return np.array([life.total for life in lives]).reshape(len(population), self.episodes)
+    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
+        """Returns of shape (P, episodes); another number of episodes begins with the same ones."""
+        population, episodes = np.atleast_2d(population), episodes or self.episodes
+        seeds = training_seeds(seed, 7, count=episodes)
+        lives = self.live(np.repeat(population, episodes, axis=0), seeds * len(population))
+        return np.array([life.total for life in lives]).reshape(len(population), episodes)
 
     def live(self, parameters: np.ndarray, seeds: list[int]) -> list[Life]:
         """Live one episode for each row of ``parameters`` (lives, size), with its seed."""

@@ -7,6 +7,7 @@ import pytest
 
 import rollouts
 from agents import LinearController, evolve
+from agents.evolution import noise_share
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, seeded
 
@@ -185,3 +186,68 @@ def test_a_lost_controller_comes_back(tmp_path):
     again = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
     assert again.parameters.equal(best.parameters)
     assert LinearController.load(tmp_path / "controller.safetensors").parameters.equal(best.parameters)
+
+
+class Drowned:
+    """A sphere whose episodes differ, and whose returns carry noise of their own."""
+
+    def __init__(self, noise, episodes=2):
+        self.noise, self.episodes, self.asked = noise, episodes, []
+
+    def __call__(self, population, seed, episodes=None):
+        episodes = episodes or self.episodes
+        self.asked.append(episodes)
+        rng = np.random.default_rng(seed)
+        common, own = rng.normal(size=episodes), rng.normal(size=(len(population), episodes))
+        return sphere(population, seed)[:, None] + 100 * common + self.noise * own
+
+
+@pytest.mark.parametrize("noise, episodes", [(0.0, 4), (3.0, 5), (10.0, 20)])
+def test_the_share_of_noise_is_that_of_the_members_means(noise, episodes):
+    rng = np.random.default_rng(4)
+    members, common = 5 * rng.normal(size=(2_000, 1)), 100 * rng.normal(size=episodes)
+    returns = members + common + noise * rng.normal(size=(2_000, episodes))
+    of_means = noise**2 / episodes
+    assert noise_share(returns) == pytest.approx(of_means / (25 + of_means), abs=0.02)
+
+
+def test_chance_alone_is_all_noise():
+    assert noise_share(np.random.default_rng(0).normal(size=(4_000, 3))) > 0.9
+    assert noise_share(np.ones((5, 3))) == 1.0
+
+
+def test_episodes_grow_where_noise_drowns_the_differences_and_only_there(tmp_path):
+    quiet, loud = Drowned(0.0), Drowned(1e4)
+    for fitness in (quiet, loud):
+        evolve(controller(), fitness, seed=2, generations=10, population=8, most_episodes=9)
+    assert set(quiet.asked) == {2}
+    assert loud.asked[0] == 2 and loud.asked[-1] == 9 and loud.asked == sorted(loud.asked)
+    parts = Drowned(1e4)
+    for generations in (4, 10):
+        evolve(controller(), parts, seed=2, generations=generations, population=8, most_episodes=9, out=tmp_path)
+    assert parts.asked == loud.asked
+
+
+def test_growing_episodes_need_a_fitness_that_can():
+    with pytest.raises(ValueError, match="most_episodes needs a fitness with episodes"):
+        evolve(controller(), sphere, generations=1, most_episodes=4)
+    with pytest.raises(ValueError, match="2 to 4 episodes"):
+        evolve(controller(), Drowned(0.0, episodes=1), generations=1, most_episodes=4)
+
+
+@pytest.mark.parametrize("population", [8, 9])
+def test_antithetic_members_mirror_one_another_at_the_mean(population):
+    generations = []
+
+    def remember(members, seed):
+        generations.append(members.copy())
+        return sphere(members, seed)
+
+    best = evolve(controller(), remember, seed=5, generations=60, population=population, sigma=0.5, antithetic=True)
+    pairs = population // 2
+    np.testing.assert_allclose(
+        generations[0][:pairs], -generations[0][pairs : 2 * pairs], atol=1e-12
+    )  # the mean is zero
+    middle = (generations[7][:pairs] + generations[7][pairs : 2 * pairs]) / 2
+    np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), atol=1e-9)
+    np.testing.assert_allclose(best.parameters, 1.5, atol=0.3)

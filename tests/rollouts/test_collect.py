@@ -306,3 +306,29 @@ def test_estimate_says_time_and_disk(tmp_path):
     text = str(rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there"))
     assert "50,000 steps" in text
     assert "MB" in text
+
+
+def test_further_episodes_are_of_another_policy_and_the_first_stay(tmp_path):
+    settings = {"seed": 1, "out": tmp_path / "s", "block": 2}
+    first = rollouts.collect(toys.counter, toys.marking, 3, **settings)
+    before = {shard.path.name: shard.path.read_bytes() for shard in first.shards}
+    with pytest.raises(ValueError, match="policy"):
+        rollouts.collect(toys.counter, rollouts.uniform, 5, **settings)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    store = rollouts.collect(toys.counter, rollouts.uniform, 6, **settings, further=True)
+    assert len(store) == 6
+    assert all((store.path / "shards" / name).read_bytes() == content for name, content in before.items())
+    assert store.metadata["further"] == [{"first": 3, "policy": "uniform"}]
+    alone = rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=tmp_path / "alone", block=2)
+    assert all(equal(alone.episode(index), store.episode(index)) for index in range(3, 6))
+    with pytest.raises(ValueError, match="policy"):  # the first policy's turn is over
+        rollouts.collect(toys.counter, toys.marking, 8, **settings)
+
+
+def test_a_lost_shard_of_an_earlier_policy_is_not_played_by_a_later_one(tmp_path):
+    settings = {"seed": 1, "out": tmp_path / "s", "block": 1}
+    store = rollouts.collect(toys.counter, toys.marking, 3, **settings)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    store.shards[1].path.unlink()
+    again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    assert [shard.first for shard in again.shards] == [0, 2, 3, 4]

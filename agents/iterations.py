@@ -1,0 +1,210 @@
+"""Dream, play, learn, again: controllers evolved in dreams alone, of a memory that has seen what they do in the game.
+
+Start reading at `iterate`. A memory that only saw random play is exploited: evolution finds what it does not know. Each
+iteration plays the new controller in the real game, adds those episodes to the store, and learns a new memory from all.
+
+References:
+    Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 5, iterative training procedure).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rollouts
+from agents import story
+from agents.agent import Agent
+from agents.controller import LinearController
+from agents.display import bar, console
+from agents.run import Run
+from agents.settings import RunSettings
+from worldmodel import WorldModel
+from worldmodel.checkpoints import read_json, write_json
+
+DREAMS = 64
+"""Dreams in which a controller's return is measured, with luck that evolution did not have."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration came to."""
+
+    number: int
+    dream: float
+    """Mean return of the controller over ``horizon`` dreamed steps."""
+    real: float
+    """Mean return of the same controller over stretches of ``horizon`` steps of the real game."""
+    gap: float
+    """Dream minus real: how far evolution exploited the memory."""
+    episode_mean: float
+    """Mean return of its whole real episodes."""
+    episode_std: float
+    n: int
+    """Whole real episodes, played without exploration."""
+    real_steps: int
+    """Real steps in the store afterwards."""
+    dream_steps: int
+
+
+def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: str) -> list[Iteration]:
+    """Tell ``settings.iterations`` iterations, and leave the best one's world model and controller in the run.
+
+    The best has the highest mean return over whole episodes of the real game; no return of the game reaches a controller in
+    any other way.
+    """
+    done: list[Iteration] = []
+    for number in range(1, settings.iterations + 1):
+        here = home(run, number)
+        world = _world(run, here, settings, number)
+        controller = _dream(run, here, world, settings, number)
+        if not (here.folder / "iteration.json").exists():
+            with run.chapter("play"):
+                first = _play(run, here, env, Agent(world, controller), settings, workers, backend)
+            _record(run, here, world, controller, settings, number, first)
+        done.append(Iteration(**read_json(here.folder / "iteration.json")))
+        console.print(told(done[-1]), markup=False)
+    best = max(done, key=lambda one: one.episode_mean)
+    chosen = home(run, best.number)
+    WorldModel.load(chosen.world_folder).save(run.world_folder)
+    (run.folder / "evolve-dream").mkdir(exist_ok=True)
+    chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
+    write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
+    return done
+
+
+def home(run: Run, number: int) -> Run:
+    """The folder of an iteration: a run's, without rollouts of its own."""
+    return Run(run.folder / "iterations" / f"{number:02d}")
+
+
+def told(one: Iteration) -> str:
+    """One line for people."""
+    return (
+        f"iteration {one.number}: in dreams {one.dream:.0f}, in the game {one.real:.0f}, gap {one.gap:.0f}; "
+        f"whole episodes {one.episode_mean:.0f} +- {one.episode_std:.0f} (n = {one.n}), {one.real_steps:,} real steps"
+    )
+
+
+def _world(run: Run, here: Run, settings: RunSettings, number: int) -> WorldModel:
+    """The iteration's world model: the run's first one, or one whose memory learned from all that was played since."""
+    if not (here.world_folder / "config.json").exists():
+        if number == 1:
+            run.world().save(here.world_folder)
+        else:
+            story.train_memory(run, settings.memory, settings.seed + number, here)
+    return here.world()
+
+
+def _dream(run: Run, here: Run, world: WorldModel, settings: RunSettings, number: int) -> LinearController:
+    if (here.folder / "iteration.json").exists():
+        return here.controller("dream")
+    starts: Any = _beginnings(run, here)
+    return story.evolve_dream(run, settings.dream, settings.seed + number, here, world, starts)
+
+
+def _beginnings(run: Run, here: Run) -> "Beginnings":
+    """The episodes that were there when the iteration began: what it plays itself must not change what it dreams."""
+    path = here.folder / "episodes.json"
+    if not path.exists():
+        write_json(path, {"episodes": len(run.store())})
+    return Beginnings(run.store().latents(run.vae()), int(read_json(path)["episodes"]))
+
+
+class Beginnings:
+    """The first episodes of an encoded store, each up to its last reward, as places where dreams start.
+
+    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there.
+    """
+
+    def __init__(self, latents: rollouts.latents.Latents, count: int) -> None:
+        self.latents, self.count = latents, count
+
+    @property
+    def identity(self) -> str:
+        """How many, encoded by which VAE."""
+        which = f"the first {self.count} episodes of {self.latents.store.env}"
+        return f"{which}, up to their last rewards, encoded by {self.latents.folder.name}"
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return self.count
+
+    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+        """One episode."""
+        episode = self.latents.episode(index)
+        earned = np.flatnonzero(np.asarray(episode.reward) > 0)
+        steps = int(earned[-1]) + 1 if len(earned) else 1
+        mean, logvar, *course = episode
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+def _play(run: Run, here: Run, env: str, agent: Agent, settings: RunSettings, workers: int, backend: str) -> int:
+    """Add episodes of the controller to the store: as it is, and with exploration. Returns the first one's number."""
+    wanted = settings.iterate
+    first = int(read_json(here.folder / "episodes.json")["episodes"])
+    total = first
+    for exploration in (0.0, wanted.exploration):
+        total += wanted.episodes
+        store = run.store()
+        player = Agent(agent.world, agent.controller, exploration)
+        if len(store) >= total:
+            continue
+        with bar("play the new controller", "episodes") as progress:
+            rollouts.collect(
+                env,
+                player,
+                total,
+                seed=settings.seed,
+                workers=workers,
+                out=run.rollouts_folder,
+                max_steps=settings.collect.max_steps,
+                env_options=settings.env_options,
+                backend=backend,
+                further=True,
+                progress=progress,
+            )
+    return first
+
+
+def _record(
+    run: Run,
+    here: Run,
+    world: WorldModel,
+    controller: LinearController,
+    settings: RunSettings,
+    number: int,
+    first: int,
+) -> None:
+    """Measure the controller in dreams and in the game over equally long stretches, and write it down."""
+    horizon, store = settings.dream.horizon, run.store()
+    starts: Any = _beginnings(run, here)
+    dreams = rollouts.dream(
+        world, controller, starts, horizon, DREAMS, settings.dream.temperature, seed=settings.seed + 1_000_003
+    )
+    rewards = [store.course(index).rewards for index in range(first, first + settings.iterate.episodes)]
+    returns = np.array([part.sum() for part in rewards])
+    # A real stretch begins at any step and, like a dream, ends with the episode.
+    stretches = [part[at : at + horizon].sum() for part in rewards for at in range(0, len(part), max(1, horizon // 4))]
+    dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
+    one = Iteration(
+        number,
+        dream,
+        real,
+        dream - real,
+        float(returns.mean()),
+        float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        len(returns),
+        store.steps,
+        here.evolution_steps("dream"),
+    )
+    with (run.folder / "iterations" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(one)) + "\n")
+    write_json(here.folder / "iteration.json", asdict(one))
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run has begun to iterate: its first rollouts and its first memory are done."""
+    return (folder / "iterations" / "01" / "world" / "config.json").exists()
