@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents.agent import Agent
-    from agents.controller import LinearController
+    from agents.controller import HiddenController, LinearController
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
 
 _HOMES = {
     "Agent": "agents.agent",
+    "HiddenController": "agents.controller",
     "LinearController": "agents.controller",
     "Report": "agents.evaluation",
     "evaluate": "agents.evaluation",
     "evolve": "agents.evolution",
 }
-__all__ = ["Agent", "LinearController", "Report", "evaluate", "evolve"]
+__all__ = ["Agent", "HiddenController", "LinearController", "Report", "evaluate", "evolve"]
 
 
 def __getattr__(name: str) -> Any:

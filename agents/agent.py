@@ -10,7 +10,7 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 
-from agents.controller import LinearController
+from agents.controller import Controller, check_fits, load_controller
 from rollouts.lockstep import Together
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint
@@ -30,6 +30,7 @@ class Agent:
             discrete action; for collecting varied rollouts.
 
     Example:
+        >>> from agents.controller import LinearController
         >>> from worldmodel import VAE, FRMDN, Memory
         >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
         >>> Agent(world, LinearController.sized(world)).controller.size
@@ -37,16 +38,11 @@ class Agent:
     """
 
     world: WorldModel
-    controller: LinearController
+    controller: Controller
     exploration: float = 0.0
 
     def __post_init__(self) -> None:
-        wanted = (self.world.features, self.world.actions)
-        came = (self.controller.inputs, self.controller.actions)
-        if wanted != came:
-            raise ValueError(
-                f"controller must have {wanted[0]} inputs and {wanted[1]} actions, got {came[0]} and {came[1]}"
-            )
+        check_fits(self.controller, self.world)
         if not self.exploration >= 0:
             raise ValueError(f"exploration must be zero or more, got {self.exploration}")
 
@@ -88,4 +84,4 @@ class Agent:
         Raises:
             ValueError: a file is missing or damaged, or the controller does not fit the world model.
         """
-        return cls(WorldModel.load(folder), LinearController.load(Path(folder) / "controller.safetensors"))
+        return cls(WorldModel.load(folder), load_controller(Path(folder) / "controller.safetensors"))

@@ -172,6 +172,7 @@ def build_evolve(parser: Parser) -> None:
     _add_run(parser)
     parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="where the controllers live")
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_class_arguments(chapters.Controlling, "controller")
     parser.add_class_arguments(chapters.GameEvolving, "game")
     parser.add_class_arguments(chapters.DreamEvolving, "dream")
     parser.add_class_arguments(Common)
@@ -189,13 +190,15 @@ def evolve(options: Namespace) -> None:
         (chapters.GameEvolving, options.game) if options.where == "game" else (chapters.DreamEvolving, options.dream)
     )
     settings: Any = _settings(kind, nested)
+    controller = _settings(chapters.Controlling, options.controller)
     with run.locked():
         if options.where == "dream":
-            story.evolve_dream(run, settings, options.seed)
+            story.evolve_dream(run, settings, options.seed, controller)
         else:
             env, env_options = _game(run, options.env)
             env = chapters.FAST.get(env, env)
-            story.evolve_game(run, env, settings, options.seed, options.workers, env_options, options.backend)
+            common = (options.seed, options.workers, env_options, options.backend)
+            story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
     answers.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
 

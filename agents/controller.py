@@ -1,37 +1,39 @@
-"""Controllers: small functions from what is seen (latent, hidden) to actions."""
+"""Controllers: small functions from what is seen (latent, hidden) to actions.
+
+A controller is a kind (`LinearController`, `HiddenController`) and a flat vector of parameters, which evolution changes.
+"""
 
 import os
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rollouts.controllers import linear_outputs, linear_size
+from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
 from worldmodel import WorldModel
 from worldmodel.checkpoints import read_tensors, write_tensors
 
+Sees = Literal["both", "latent"]
+
 
 @dataclass(frozen=True, eq=False)
-class LinearController:
-    """A linear map with a bias from (latent, hidden) to raw action outputs: ``W x + b``.
+class Controller(ABC):
+    """What all controllers have in common.
 
     A Box action is tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
 
     Args:
-        inputs: numbers seen (32 latents and 256 hidden for the published sizes).
+        inputs: numbers seen: the first ones of latent and hidden (32 and 256 for the published sizes).
         actions: numbers put out.
-        parameters: (size,): W row by row, then b; None: zeros.
+        parameters: (size,); None: zeros.
 
-    Example:
-        >>> LinearController(inputs=288, actions=3).size
-        867
-
-    References:
-        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 2.4).
+    Raises:
+        ValueError: sizes are below 1, or parameters have the wrong shape or are not finite.
     """
 
     inputs: int
@@ -49,31 +51,70 @@ class LinearController:
             raise ValueError("parameters must be finite numbers, got NaN or infinity")
         object.__setattr__(self, "parameters", parameters)
 
-    @classmethod
-    def sized(cls, world: WorldModel) -> Self:
-        """A controller of zeros that fits a world model."""
-        return cls(world.features, world.actions)
-
     @property
+    @abstractmethod
     def size(self) -> int:
         """How many parameters there are."""
-        return linear_size(self.inputs, self.actions)
 
-    outputs = staticmethod(linear_outputs)
+    @abstractmethod
+    def outputs(
+        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives features"]
+    ) -> Float[Tensor, "population lives actions"]:
+        """Raw outputs of a population of this kind; features beyond ``inputs`` are not seen."""
 
-    def __call__(self, features: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch actions"]:
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights as safetensors; `load_controller` reads them."""
+
+    def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
         """This controller's raw outputs."""
         flat = features.reshape(1, -1, features.shape[-1])
         return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.actions)
 
     def having(self, parameters: np.ndarray | Tensor) -> Self:
         """The same kind of controller with other parameters."""
-        return type(self)(self.inputs, self.actions, torch.as_tensor(np.asarray(parameters)))
+        return replace(self, parameters=torch.as_tensor(np.asarray(parameters)))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearController(Controller):
+    """A linear map with a bias to raw action outputs, ``W x + b``; its parameters are W row by row, then b.
+
+    Example:
+        >>> LinearController(inputs=288, actions=3).size
+        867
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 2.4).
+    """
+
+    @classmethod
+    def sized(cls, world: WorldModel, sees: Sees = "both") -> Self:
+        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
+        return cls(seen(world, sees), world.actions)
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+        return linear_size(self.inputs, self.actions)
+
+    @property
+    def weight(self) -> Float[Tensor, "actions inputs"]:
+        """W."""
+        return self.parameters[: self.inputs * self.actions].view(self.actions, self.inputs)
+
+    @property
+    def bias(self) -> Float[Tensor, "actions"]:
+        """The vector b."""
+        return self.parameters[self.inputs * self.actions :]
+
+    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """W x + b for a whole population."""
+        return linear_outputs(parameters, features[..., : self.inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: ``weight`` (actions, inputs) and ``bias`` (actions,)."""
-        weight = self.parameters[: self.inputs * self.actions].view(self.actions, self.inputs)
-        write_tensors(path, {"weight": weight, "bias": self.parameters[self.inputs * self.actions :]})
+        write_tensors(path, {"weight": self.weight, "bias": self.bias})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -82,9 +123,103 @@ class LinearController:
         Raises:
             ValueError: the file is missing, truncated, or not a linear controller.
         """
-        tensors = read_tensors(Path(path))
-        weight, bias = tensors.get("weight"), tensors.get("bias")
-        if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            raise ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {found}")
-        return cls(weight.shape[1], weight.shape[0], torch.cat((weight.flatten(), bias)).float())
+        found = load_controller(path)
+        if not isinstance(found, cls):
+            raise ValueError(f"{path} must hold a linear controller, got {found}")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenController(Controller):
+    """A layer of ``hidden`` tanh units between what is seen and the outputs.
+
+    Its parameters are those of the first linear map, as in `LinearController`, then those of the second.
+
+    Example:
+        >>> HiddenController(inputs=32, actions=3, hidden=16).size
+        579
+    """
+
+    hidden: int = 16
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+        super().__post_init__()
+
+    @classmethod
+    def sized(cls, world: WorldModel, sees: Sees = "both", hidden: int = 16) -> Self:
+        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
+        return cls(seen(world, sees), world.actions, hidden=hidden)
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+        return hidden_size(self.inputs, self.hidden, self.actions)
+
+    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """W2 tanh(W1 x + b1) + b2 for a whole population."""
+        return hidden_outputs(parameters, features[..., : self.inputs], self.hidden)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights as safetensors: of the hidden layer, and ``weight`` and ``bias`` of the outputs."""
+        first, second = self.parameters.split(
+            (linear_size(self.inputs, self.hidden), linear_size(self.hidden, self.actions))
+        )
+        below, above = (
+            LinearController(self.inputs, self.hidden, first),
+            LinearController(self.hidden, self.actions, second),
+        )
+        tensors = {"hidden.weight": below.weight, "hidden.bias": below.bias, "weight": above.weight, "bias": above.bias}
+        write_tensors(path, tensors)
+
+
+def seen(world: WorldModel, sees: Sees) -> int:
+    """How many numbers a controller sees."""
+    if sees not in ("both", "latent"):
+        raise ValueError(f"sees must be 'both' or 'latent', got {sees!r}")
+    return world.features if sees == "both" else world.latent
+
+
+def check_fits(controller: Controller, world: WorldModel) -> None:
+    """Refuse a controller that was not made for a world model.
+
+    Raises:
+        ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
+    """
+    if controller.inputs not in (world.latent, world.features) or controller.actions != world.actions:
+        raise ValueError(
+            f"controller must have {world.features} inputs (or {world.latent}, the latent's) and {world.actions} actions, "
+            f"got {controller.inputs} and {controller.actions}"
+        )
+
+
+def load_controller(path: str | os.PathLike[str]) -> Controller:
+    """Read a controller of any kind; nothing in the file is executed.
+
+    Raises:
+        ValueError: the file is missing, truncated, or not a controller.
+    """
+    tensors = read_tensors(Path(path))
+    above = _layer(tensors.get("weight"), tensors.get("bias"))
+    if above is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
+        raise _foreign(path, tensors)
+    if "hidden.weight" not in tensors:
+        return above
+    below = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
+    if below is None or below.actions != above.inputs:
+        raise _foreign(path, tensors)
+    return HiddenController(
+        below.inputs, above.actions, torch.cat((below.parameters, above.parameters)), hidden=above.inputs
+    )
+
+
+def _layer(weight: Tensor | None, bias: Tensor | None) -> LinearController | None:
+    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        return None
+    return LinearController(weight.shape[1], weight.shape[0], torch.cat((weight.flatten(), bias)).float())
+
+
+def _foreign(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> ValueError:
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {found}")

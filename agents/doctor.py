@@ -193,7 +193,7 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_controller(path: Path) -> list[tuple[str, str]]:
-    from agents.controller import LinearController
+    from agents.controller import load_controller
 
-    controller = LinearController.load(path)
+    controller = load_controller(path)
     return [("controller", f"{controller.size} parameters: {controller.inputs} inputs, {controller.actions} actions")]

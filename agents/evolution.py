@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import cma
 import numpy as np
 
-from agents.controller import LinearController
+from agents.controller import Controller
 from worldmodel.checkpoints import atomic
 from worldmodel.progress import Progress, silent
 
@@ -27,7 +27,7 @@ FULL_COVARIANCE = 2_000
 NOISY, GROWTH, SMOOTHING = 0.5, 1.25, 4
 """Episodes grow by a quarter where more than half of the variance between members is noise, over some four generations."""
 
-Family = TypeVar("Family", bound=LinearController)
+Family = TypeVar("Family", bound=Controller)
 
 
 def evolve(
@@ -97,6 +97,7 @@ def evolve(
         "check_every": check_every,
         "most_episodes": most_episodes,
         "antithetic": antithetic,
+        "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
         "checked by": getattr(check, "identity", None),
@@ -195,7 +196,7 @@ class _Search:
         """Whether a check reached the target."""
         return target is not None and self.best_check >= target
 
-    def record(self, row: dict[str, Any], controller: LinearController) -> None:
+    def record(self, row: dict[str, Any], controller: Controller) -> None:
         """Remember a generation, and the mean if it is the best so far; write both down."""
         self.rows.append(row)
         if row.get("check", -math.inf) > self.best_check:
@@ -227,7 +228,8 @@ class _Search:
                 arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
         except Exception as error:
             raise ValueError(f"{path} is not a whole evolution state ({error}); remove it to start again") from None
-        before = {"most_episodes": None, "antithetic": False} | about["settings"]  # older states do not name them
+        new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
+        before = new | about["settings"]  # older states do not name them
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise ValueError(

@@ -17,7 +17,7 @@ import numpy as np
 import rollouts
 from agents import story
 from agents.agent import Agent
-from agents.controller import LinearController
+from agents.controller import Controller
 from agents.display import bar, console
 from agents.run import Run
 from agents.settings import RunSettings
@@ -98,11 +98,11 @@ def _world(run: Run, here: Run, settings: RunSettings, number: int) -> WorldMode
     return here.world()
 
 
-def _dream(run: Run, here: Run, world: WorldModel, settings: RunSettings, number: int) -> LinearController:
+def _dream(run: Run, here: Run, world: WorldModel, settings: RunSettings, number: int) -> Controller:
     if (here.folder / "iteration.json").exists():
         return here.controller("dream")
     starts: Any = _beginnings(run, here)
-    return story.evolve_dream(run, settings.dream, settings.seed + number, here, world, starts)
+    return story.evolve_dream(run, settings.dream, settings.seed + number, settings.controller, here, world, starts)
 
 
 def _beginnings(run: Run, here: Run) -> "Beginnings":
@@ -173,7 +173,7 @@ def _record(
     run: Run,
     here: Run,
     world: WorldModel,
-    controller: LinearController,
+    controller: Controller,
     settings: RunSettings,
     number: int,
     first: int,

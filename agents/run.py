@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rollouts
-from agents.controller import LinearController
+from agents.controller import Controller, load_controller
 from agents.evaluation import Report
 from worldmodel import VAE, WorldModel, parallel
 from worldmodel.checkpoints import load_weights, locked, read_json, write_json
@@ -54,7 +54,7 @@ class Run:
             raise ValueError(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
         return WorldModel.load(self.world_folder).eval()
 
-    def controller(self, where: str) -> LinearController:
+    def controller(self, where: str) -> Controller:
         """The controller evolved in the "game" or in the "dream"."""
         path = self.folder / f"evolve-{where}" / "controller.safetensors"
         if not path.exists():
@@ -62,7 +62,7 @@ class Run:
                 f"{self.folder} has no controller evolved in the {where} yet: "
                 f"worldmodel evolve {self.folder} --where {where}"
             )
-        return LinearController.load(path)
+        return load_controller(path)
 
     def reports(self) -> dict[str, Report]:
         """The tests that were made, by name."""

@@ -100,6 +100,19 @@ class Remembering:
 
 
 @dataclass(frozen=True)
+class Controlling:
+    """What the controller sees, and its shape.
+
+    Args:
+        sees: "both" (latent and hidden) or "latent" (the latent alone: what is in view, without memory).
+        units: tanh units between what it sees and its actions; 0: a linear map.
+    """
+
+    sees: Literal["both", "latent"] = "both"
+    units: int = 0
+
+
+@dataclass(frozen=True)
 class DreamEvolving:
     """Evolution inside the dream.
 
@@ -201,6 +214,7 @@ class RunSettings:
         collect: real episodes.
         vae: the eye.
         memory: the memory.
+        controller: what evolves.
         dream: evolution in dreams.
         game: evolution in the real game.
         test: the final test.
@@ -218,12 +232,13 @@ class RunSettings:
     collect: Collecting = field(default_factory=Collecting)
     vae: Seeing = field(default_factory=Seeing)
     memory: Remembering = field(default_factory=Remembering)
+    controller: Controlling = field(default_factory=Controlling)
     dream: DreamEvolving = field(default_factory=DreamEvolving)
     game: GameEvolving = field(default_factory=GameEvolving)
     test: Testing = field(default_factory=Testing)
 
 
-MAY_BE_ZERO = {"generations", "iterations", "rank", "couplings", "exploration", "free_bits", "seed"}
+MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "exploration", "free_bits", "seed"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -17,12 +17,22 @@ import yaml
 
 import rollouts
 from agents.agent import Agent
-from agents.controller import LinearController
+from agents.controller import Controller, HiddenController, LinearController, load_controller
 from agents.display import bar, console, duration
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
 from agents.run import Run
-from agents.settings import FAST, Collecting, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, check
+from agents.settings import (
+    FAST,
+    Collecting,
+    Controlling,
+    DreamEvolving,
+    GameEvolving,
+    Remembering,
+    RunSettings,
+    Seeing,
+    check,
+)
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, WorldModel, fit, parallel, seeded
@@ -56,9 +66,9 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         if settings.iterations:
             iterate(run, play_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
-            evolve_dream(run, settings.dream, settings.seed)
+            evolve_dream(run, settings.dream, settings.seed, settings.controller)
         if settings.game.generations:
-            evolve_game(run, play_in, settings.game, *common)
+            evolve_game(run, play_in, settings.game, settings.controller, *common)
         with run.chapter("test"):
             reports = test(run, settings)
         from agents.report import write_report  # films and plots: slow to import
@@ -181,17 +191,19 @@ def evolve_dream(
     run: Run,
     settings: DreamEvolving,
     seed: int,
+    controller: Controlling,
     into: Run | None = None,
     world: WorldModel | None = None,
     starts: EncodedEpisodes | None = None,
-) -> LinearController:
+) -> Controller:
     """Chapter 4: evolution in dreams; of another world, from other starts, into another folder, where these are given."""
     world, into = world or run.world(), into or run
     starts = starts or run.store().latents(world.vae)
-    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature)
+    begin = zeros(world, controller)
+    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin)
     with run.chapter("evolve in dreams"), bar("evolve in dreams", "generations") as progress:
         return evolve(
-            LinearController.sized(world),
+            begin,
             fitness,
             seed=seed,
             generations=settings.generations,
@@ -206,13 +218,15 @@ def evolve_game(
     run: Run,
     env: str,
     settings: GameEvolving,
+    controller: Controlling,
     seed: int,
     workers: int,
     env_options: dict[str, Any],
     backend: str = "loky",
-) -> LinearController:
+) -> Controller:
     """Chapter 5: evolution in the real game."""
     world = run.world()
+    begin = beginning(run, world, controller, settings.start)
     with run.chapter("evolve in the game"), bar("evolve in the game", "generations") as progress:
         latest: list[Any] = [0, settings.generations, ""]
 
@@ -224,9 +238,9 @@ def evolve_game(
             progress(done, total, note)
 
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
-        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive}
+        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive, "controller": begin}
         return evolve(
-            beginning(run, world, settings.start),
+            begin,
             rollouts.played(env, world, settings.episodes, patience=settings.patience, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
             seed=seed,
@@ -242,21 +256,25 @@ def evolve_game(
         )
 
 
-def beginning(run: Run, world: WorldModel, start: str) -> LinearController:
+def zeros(world: WorldModel, settings: Controlling) -> Controller:
+    """A controller of the kind that is asked for, with all parameters zero."""
+    if settings.units:
+        return HiddenController.sized(world, settings.sees, settings.units)
+    return LinearController.sized(world, settings.sees)
+
+
+def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) -> Controller:
     """The controller that a search starts at: "zeros", "dream", or a file.
 
     Raises:
-        ValueError: there is no such controller, or it was not made for this world model.
+        ValueError: there is no such controller, or it is of another kind than the one asked for.
     """
-    zeros = LinearController.sized(world)
+    wanted = zeros(world, settings)
     if start == "zeros":
-        return zeros
-    found = run.controller("dream") if start == "dream" else LinearController.load(start)
-    if (found.inputs, found.actions) != (zeros.inputs, zeros.actions):
-        raise ValueError(
-            f"start must be a controller with {zeros.inputs} inputs and {zeros.actions} actions, got {start} with "
-            f"{found.inputs} and {found.actions}"
-        )
+        return wanted
+    found = run.controller("dream") if start == "dream" else load_controller(start)
+    if repr(found) != repr(wanted):
+        raise ValueError(f"start must be a {wanted}, got {start}: {found}")
     return found
 
 

@@ -54,6 +54,21 @@ def linear_outputs(
     return torch.baddbmm(bias, features, weight.transpose(1, 2))
 
 
+def hidden_size(inputs: int, hidden: int, actions: int) -> int:
+    """Parameters of a controller with a hidden layer, biases included."""
+    return linear_size(inputs, hidden) + linear_size(hidden, actions)
+
+
+def hidden_outputs(
+    parameters: Float[Tensor, "population size"],
+    features: Float[Tensor, "population lives inputs"],
+    hidden: int,
+) -> Float[Tensor, "population lives actions"]:
+    """W2 tanh(W1 x + b1) + b2 for a whole population; a flat vector holds the first layer, then the second."""
+    below = linear_size(features.shape[-1], hidden)
+    return linear_outputs(parameters[:, below:], linear_outputs(parameters[:, :below], features).tanh())
+
+
 class Linear:
     """The family of linear controllers, for parameters that come as a bare array (population, size)."""
 

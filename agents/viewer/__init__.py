@@ -3,7 +3,7 @@
 from functools import partial
 
 import envs
-from agents.controller import LinearController
+from agents.controller import Controller
 from agents.pretrained import Shipped
 from agents.run import Run
 from agents.settings import FAST
@@ -24,7 +24,7 @@ def stage_of(place: Run | Shipped) -> Stage:
     run = place
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
-    drivers: dict[str, LinearController] = {}
+    drivers: dict[str, Controller] = {}
     for where, name in NAMES.items():
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
             drivers[name] = run.controller(where)

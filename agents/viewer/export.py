@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from agents.controller import Controller, LinearController
 from agents.viewer.session import PAGE, Stage
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
@@ -100,7 +102,7 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
     facts = {
         "title": stage.title,
         "controls": stage.controls,
-        "drivers": {name: _driver(controller) for name, controller in stage.drivers.items()},
+        "drivers": {name: _driver(controller, stage.world.features) for name, controller in stage.drivers.items()},
         "discrete": world.discrete,
         "moments": MOMENTS,
         "shapes": {name: list(part.shape[1:]) for name, part in parts.items()},
@@ -196,9 +198,11 @@ def _fetch(place: Path) -> None:
                 write_bytes(place / name, member.read())
 
 
-def _driver(controller: Any) -> dict[str, Any]:
-    weights = controller.parameters[: controller.inputs * controller.actions].view(controller.actions, -1)
-    return {"weight": weights.tolist(), "bias": controller.parameters[weights.numel() :].tolist()}
+def _driver(controller: Controller, features: int) -> dict[str, Any]:
+    if not isinstance(controller, LinearController):
+        raise ValueError(f"only linear controllers can be exported, got {controller}")
+    weight = pad(controller.weight, (0, features - controller.inputs))  # what it does not see has no weight
+    return {"weight": weight.tolist(), "bias": controller.bias.tolist()}
 
 
 def about(folder: Path) -> str:

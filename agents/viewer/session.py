@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from agents import pictures
-from agents.controller import LinearController
+from agents.controller import Controller
 from rollouts.dream import decode
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
@@ -49,7 +49,7 @@ class Stage:
     world: WorldModel
     starts: EncodedEpisodes | Tensor
     controls: dict[str, Any]
-    drivers: dict[str, LinearController] = field(default_factory=dict)
+    drivers: dict[str, Controller] = field(default_factory=dict)
     """Controllers that a visitor may hand over to, by name."""
     make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
     """The real game; None: there is none to show."""

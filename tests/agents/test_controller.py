@@ -1,0 +1,119 @@
+"""Controllers: their arithmetic beside plain torch, what they see, and their files."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from agents import Agent, HiddenController, LinearController
+from agents.controller import load_controller
+from rollouts.controllers import Population
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.checkpoints import write_tensors
+
+
+@pytest.fixture(scope="module")
+def world():
+    with seeded(0):
+        return WorldModel(VAE(4), Memory(RMDN(inputs=6, outputs=4, hidden=8)))
+
+
+def random_parameters(size, seed=0):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_hidden_layer_is_two_linear_maps_with_tanh_between():
+    controller = HiddenController(4, 2, random_parameters(HiddenController(4, 2, hidden=3).size), hidden=3)
+    first, second = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
+    parts = controller.parameters.split([12, 3, 6, 2])
+    for place, part in zip((first.weight, first.bias, second.weight, second.bias), parts, strict=True):
+        place.data = part.view_as(place)
+    features = random_parameters(40, 1).view(5, 2, 4)
+    torch.testing.assert_close(controller(features), second(first(features).tanh()))
+
+
+@pytest.mark.parametrize("kind", [LinearController, HiddenController])
+def test_the_latent_alone_is_all_that_is_seen(kind, world):
+    zeros = kind.sized(world, sees="latent")
+    controller = zeros.having(random_parameters(zeros.size))
+    features = random_parameters(3 * world.features, 1).view(3, -1)
+    other = features.clone()
+    other[:, world.latent :] += 5
+    assert controller(features).equal(controller(other))
+    other[:, 0] += 5
+    assert not controller(features).equal(controller(other))
+
+
+def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
+    zeros = LinearController.sized(world, sees="latent")
+    blind = zeros.having(random_parameters(zeros.size))
+    weight = torch.cat((blind.weight, torch.zeros(2, 8)), dim=1)
+    full = LinearController(12, 2, torch.cat((weight.flatten(), blind.bias)))
+    starts = random_parameters(20, 1).view(5, 4)
+    one, two = (rollouts.dream(world, one, starts, horizon=6, dreams=3, keep=("actions",)) for one in (blind, full))
+    np.testing.assert_allclose(one.actions, two.actions, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [LinearController, HiddenController])
+@pytest.mark.parametrize("sees", ["both", "latent"])
+def test_a_population_dreams_as_its_members_do(kind, sees, world):
+    zeros = kind.sized(world, sees)
+    population = random_parameters(3 * zeros.size).view(3, -1).numpy()
+    starts = random_parameters(20, 1).view(5, 4)
+    settings = {"horizon": 5, "dreams": 2, "seed": 3, "keep": ("actions", "latents")}
+    together = rollouts.dream(world, Population(zeros, population), starts, **settings)
+    for number, member in enumerate(population):
+        alone = rollouts.dream(world, zeros.having(member), starts, **settings)
+        np.testing.assert_allclose(together.actions[number], alone.actions[0], atol=1e-5)
+        np.testing.assert_allclose(together.latents[number], alone.latents[0], atol=1e-5)
+    assert np.abs(together.actions[0] - together.actions[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "controller",
+    [
+        LinearController(5, 2, random_parameters(12)),
+        HiddenController(5, 2, random_parameters(HiddenController(5, 2, hidden=7).size), hidden=7),
+    ],
+    ids=["linear", "hidden"],
+)
+def test_files_keep_kind_and_numbers(controller, tmp_path):
+    controller.save(tmp_path / "c.safetensors")
+    back = load_controller(tmp_path / "c.safetensors")
+    assert repr(back) == repr(controller)
+    assert back.parameters.equal(controller.parameters)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    whole = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+    layer = {"hidden.weight": torch.zeros(3, 5), "hidden.bias": torch.zeros(3)}
+    for broken in (
+        {"weight": torch.zeros(2, 3)},
+        whole | {"more": torch.zeros(1)},
+        whole | {"hidden.weight": torch.zeros(3, 5)},
+        whole | layer | {"hidden.weight": torch.zeros(4, 5), "hidden.bias": torch.zeros(4)},
+        {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2)},
+    ):
+        write_tensors(path, broken)
+        with pytest.raises(ValueError, match=r"must hold weight|finite"):
+            load_controller(path)
+    write_tensors(path, whole | layer)
+    with pytest.raises(ValueError, match="must hold a linear controller"):
+        LinearController.load(path)
+    with pytest.raises(ValueError, match="hidden must be at least 1"):
+        HiddenController(2, 2, hidden=0)
+
+
+def test_agents_of_every_kind_play_and_come_back(world, tmp_path):
+    for kind in (LinearController, HiddenController):
+        zeros = kind.sized(world, sees="latent")
+        agent = Agent(world, zeros.having(random_parameters(zeros.size)))
+        agent.save(tmp_path / kind.__name__)
+        back = Agent.load(tmp_path / kind.__name__)
+        one, two = (rollouts.play(toys.counter(), each, 3, max_steps=4) for each in (agent, back))
+        assert np.array_equal(one.actions, two.actions)
+        assert np.abs(one.actions).max() > 0
+    with pytest.raises(ValueError, match="controller must have 12 inputs"):
+        Agent(world, LinearController(5, 2))
