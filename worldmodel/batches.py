@@ -31,6 +31,18 @@ class SequenceBatch(NamedTuple):
     """One where a transition happened, zero where the sequence was padded."""
 
 
+class EventBatch(NamedTuple):
+    """A batch of sequences whose density is to be learned: frames of speech, rows of images (`worldmodel.corpora`)."""
+
+    event: Float[Tensor, "batch time event"]
+    """What the density is over, one event for each time."""
+    mask: Float[Tensor, "batch time"]
+    """One where there is an event, zero where the sequence was padded."""
+    log_jacobian: Float[Tensor, "batch"]
+    """log|d event / d data| of the whole sequence in nats: added to log p(events), it gives the density of the data in
+    the unit that the corpus states (zero for speech, which is measured on its standardised samples)."""
+
+
 @runtime_checkable
 class Data(Protocol):
     """A source of training batches that `worldmodel.fit` can split, draw from and pass over."""
