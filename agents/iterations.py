@@ -8,7 +8,7 @@ References:
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from agents.controller import Controller
 from agents.display import bar, console
 from agents.run import Run
 from agents.settings import RunSettings
-from worldmodel import WorldModel
+from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import read_json, write_json
 
 DREAMS = 64
@@ -39,6 +39,8 @@ class Iteration:
     """Mean return of the same controller over stretches of ``horizon`` steps of the real game."""
     gap: float
     """Dream minus real: how far evolution exploited the memory."""
+    disagreement: float
+    """Standard deviation between its mean returns in several worlds; 0 with a single one."""
     episode_mean: float
     """Mean return of its whole real episodes."""
     episode_std: float
@@ -58,12 +60,12 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     done: list[Iteration] = []
     for number in range(1, settings.iterations + 1):
         here = home(run, number)
-        world = _world(run, here, settings, number)
-        controller = _dream(run, here, world, settings, number)
+        world, worlds = _worlds(run, here, settings, number)
+        controller = _dream(run, here, world, worlds, settings, number)
         if not (here.folder / "iteration.json").exists():
             with run.chapter("play"):
                 first = _play(run, here, env, Agent(world, controller), settings, workers, backend)
-            _record(run, here, world, controller, settings, number, first)
+            _record(run, here, world, worlds, controller, settings, number, first)
         done.append(Iteration(**read_json(here.folder / "iteration.json")))
         console.print(told(done[-1]), markup=False)
     best = max(done, key=lambda one: one.episode_mean)
@@ -88,21 +90,63 @@ def told(one: Iteration) -> str:
     )
 
 
-def _world(run: Run, here: Run, settings: RunSettings, number: int) -> WorldModel:
-    """The iteration's world model: the run's first one, or one whose memory learned from all that was played since."""
-    if not (here.world_folder / "config.json").exists():
-        if number == 1:
-            run.world().save(here.world_folder)
-        else:
-            story.train_memory(run, settings.memory, settings.seed + number, here)
-    return here.world()
+def _worlds(run: Run, here: Run, settings: RunSettings, number: int) -> tuple[WorldModel, list[Memory] | None]:
+    """The iteration's world model, and the memories that dreams happen in; None: its own."""
+    count = settings.iterate.worlds
+    world = _world(run, here, settings, number, here)
+    if count == 1:
+        return world, None
+    others = [Run(here.folder / f"world-{which}") for which in range(1, count + 1)]
+    return world, [_world(run, one, settings, number, here, which + 1).memory for which, one in enumerate(others)]
 
 
-def _dream(run: Run, here: Run, world: WorldModel, settings: RunSettings, number: int) -> Controller:
+def _world(run: Run, into: Run, settings: RunSettings, number: int, here: Run, which: int = 0) -> WorldModel:
+    """A world model of an iteration; its memory learned from all that was played before, or goes on from the last one's."""
+    if (into.world_folder / "config.json").exists():
+        return into.world()
+    if number == 1 and which == 0:
+        run.world().save(into.world_folder)
+        return into.world()
+    wanted = settings.iterate
+    seed = settings.seed + number + 1_000 * which
+    eye = _eye(run, here, settings, number)
+    if number == 1 or wanted.memory_updates is None:
+        return story.train_memory(run, settings.memory, seed, into, eye)
+    before = Run(home(run, number - 1).folder / into.folder.name) if which else home(run, number - 1)
+    further = replace(settings.memory, updates=wanted.memory_updates)
+    return story.train_memory(run, further, seed, into, eye, before.world().memory)
+
+
+def _eye(run: Run, here: Run, settings: RunSettings, number: int) -> VAE:
+    """The iteration's VAE: that of the one before, or one whose training went on with all frames so far."""
+    if number == 1:
+        return run.vae()
+    before, wanted = home(run, number - 1).world().vae, settings.iterate
+    if not wanted.vae_updates or (number - 1) % wanted.vae_every:
+        return before
+    further = replace(settings.vae, updates=wanted.vae_updates)
+    return story.train_vae(run, further, settings.seed + number, here, before)
+
+
+def _dream(
+    run: Run, here: Run, world: WorldModel, worlds: list[Memory] | None, settings: RunSettings, number: int
+) -> Controller:
     if (here.folder / "iteration.json").exists():
         return here.controller("dream")
     starts: Any = _beginnings(run, here)
-    return story.evolve_dream(run, settings.dream, settings.seed + number, settings.controller, here, world, starts)
+    last = home(run, number - 1).controller("dream") if number > 1 and settings.iterate.start == "last" else None
+    return story.evolve_dream(
+        run,
+        settings.dream,
+        settings.seed + number,
+        settings.controller,
+        here,
+        world,
+        starts,
+        last,
+        worlds=worlds,
+        caution=settings.iterate.caution if worlds else 0.0,
+    )
 
 
 def _beginnings(run: Run, here: Run) -> "Beginnings":
@@ -110,7 +154,7 @@ def _beginnings(run: Run, here: Run) -> "Beginnings":
     path = here.folder / "episodes.json"
     if not path.exists():
         write_json(path, {"episodes": len(run.store())})
-    return Beginnings(run.store().latents(run.vae()), int(read_json(path)["episodes"]))
+    return Beginnings(run.store().latents(here.world().vae), int(read_json(path)["episodes"]))
 
 
 class Beginnings:
@@ -173,6 +217,7 @@ def _record(
     run: Run,
     here: Run,
     world: WorldModel,
+    worlds: list[Memory] | None,
     controller: Controller,
     settings: RunSettings,
     number: int,
@@ -182,7 +227,14 @@ def _record(
     horizon, store = settings.dream.horizon, run.store()
     starts: Any = _beginnings(run, here)
     dreams = rollouts.dream(
-        world, controller, starts, horizon, DREAMS, settings.dream.temperature, seed=settings.seed + 1_000_003
+        world,
+        controller,
+        starts,
+        horizon,
+        DREAMS,
+        settings.dream.temperature,
+        seed=settings.seed + 1_000_003,
+        worlds=worlds,
     )
     rewards = [store.course(index).rewards for index in range(first, first + settings.iterate.episodes)]
     returns = np.array([part.sum() for part in rewards])
@@ -194,6 +246,7 @@ def _record(
         dream,
         real,
         dream - real,
+        0.0 if worlds is None else float(rollouts.disagreement(dreams.returns, len(worlds))[0]),
         float(returns.mean()),
         float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         len(returns),

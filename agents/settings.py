@@ -170,15 +170,28 @@ class GameEvolving:
 
 @dataclass(frozen=True)
 class Iterating:
-    """Real episodes that each iteration adds.
+    """What each iteration adds and learns.
 
     Args:
         episodes: episodes of the new controller as it is, and as many with exploration.
         exploration: standard deviation of noise on its Box actions, or the probability of a random choice.
+        memory_updates: go on with the last iteration's memory for so many updates; None: a new one from scratch.
+        vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
+        vae_every: see vae_updates.
+        start: where the search starts: "zeros", or "last": the controller of the iteration before.
+        worlds: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of them, while
+            the agent's own looks on, as it does in the game.
+        caution: how many standard deviations between its mean returns in several worlds a controller is marked down.
     """
 
     episodes: int = 20
     exploration: float = 0.2
+    memory_updates: int | None = None
+    vae_updates: int = 0
+    vae_every: int = 4
+    start: Literal["zeros", "last"] = "zeros"
+    worlds: int = 1
+    caution: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +223,7 @@ class RunSettings:
         backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
         iterations: how often to evolve in dreams, play the new controller, and learn the memory anew from all episodes;
             0: evolve in dreams once.
-        iterate: what an iteration plays.
+        iterate: what an iteration plays and learns.
         collect: real episodes.
         vae: the eye.
         memory: the memory.
@@ -238,7 +251,8 @@ class RunSettings:
     test: Testing = field(default_factory=Testing)
 
 
-MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "exploration", "free_bits", "seed"}
+MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
+MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

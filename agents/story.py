@@ -35,7 +35,7 @@ from agents.settings import (
 )
 from rollouts import policies
 from rollouts.policies import Policy
-from worldmodel import VAE, WorldModel, fit, parallel, seeded
+from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.checkpoints import atomic
 from worldmodel.model import build_memory
 from worldmodel.starts import EncodedEpisodes, Starts
@@ -134,11 +134,11 @@ def named_policy(name: str, exploration: float) -> Policy:
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
 
 
-def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
-    """Chapter 2: the eye."""
+def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, before: VAE | None = None) -> VAE:
+    """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on."""
     frames = run.store().frames()
     with seeded(seed):
-        vae = VAE(settings.latent, settings.free_bits)
+        vae = before or VAE(settings.latent, settings.free_bits)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         return fit(
             vae,
@@ -149,21 +149,31 @@ def train_vae(run: Run, settings: Seeing, seed: int) -> VAE:
             patience=settings.patience,
             precision=settings.precision,
             seed=seed,
-            out=run.folder / "vae",
+            out=(into or run).folder / "vae",
+            further=before is not None,
             progress=progress,
         )
 
 
-def train_memory(run: Run, settings: Remembering, seed: int, into: Run | None = None) -> WorldModel:
-    """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone; ``into``: another folder."""
-    into = into or run
-    store, vae = run.store(), run.vae()
+def train_memory(
+    run: Run,
+    settings: Remembering,
+    seed: int,
+    into: Run | None = None,
+    vae: VAE | None = None,
+    before: Memory | None = None,
+) -> WorldModel:
+    """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone.
+
+    ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on.
+    """
+    into, store, vae = into or run, run.store(), vae or run.vae()
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
     density |= {"inputs": vae.latent + store.actions, "outputs": vae.latent}
     with seeded(seed):  # first of all: settings that do not fit are told before anything is encoded
-        memory = build_memory({"density": settings.model.upper(), **density})
+        memory = before or build_memory({"density": settings.model.upper(), **density})
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
     sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
@@ -178,6 +188,7 @@ def train_memory(run: Run, settings: Remembering, seed: int, into: Run | None = 
             precision=settings.precision,
             seed=seed,
             out=into.folder / "memory",
+            further=before is not None,
             progress=progress,
         )
         world = WorldModel(vae, memory, discrete=store.discrete)
@@ -195,12 +206,18 @@ def evolve_dream(
     into: Run | None = None,
     world: WorldModel | None = None,
     starts: EncodedEpisodes | None = None,
+    begin: Controller | None = None,
+    **options: Any,
 ) -> Controller:
-    """Chapter 4: evolution in dreams; of another world, from other starts, into another folder, where these are given."""
+    """Chapter 4: evolution in dreams.
+
+    Of another world, from other starts, into another folder, beginning at another controller than zeros, where these are
+    given; ``options`` are more of `rollouts.dreamed`.
+    """
     world, into = world or run.world(), into or run
     starts = starts or run.store().latents(world.vae)
-    begin = zeros(world, controller)
-    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin)
+    begin = begin or zeros(world, controller)
+    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
     with run.chapter("evolve in dreams"), bar("evolve in dreams", "generations") as progress:
         return evolve(
             begin,

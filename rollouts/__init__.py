@@ -9,7 +9,7 @@ from rollouts.dream_store import keep_dreams
 from rollouts.episode import Episode
 from rollouts.lockstep import play
 from rollouts.policies import Mixed, Policy, smooth_random, uniform
-from rollouts.returns import dreamed, played
+from rollouts.returns import disagreement, dreamed, played
 from rollouts.store import Store
 from rollouts.workers import WorkerDied
 
@@ -21,6 +21,7 @@ __all__ = [
     "Store",
     "WorkerDied",
     "collect",
+    "disagreement",
     "dream",
     "dreamed",
     "estimate",

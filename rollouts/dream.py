@@ -5,7 +5,7 @@ so that the controller wakes up in the middle of a life, not at its start.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from rollouts.controllers import population_of
-from worldmodel import WorldModel
+from rollouts.worlds import Worlds
+from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import frames_to_uint8
 from worldmodel.model import Noise, Step, WorldState
@@ -66,6 +67,7 @@ def dream(
     threshold: float | None = None,
     keep: tuple[str, ...] = (),
     compile: bool = False,
+    worlds: Sequence[Memory] | None = None,
 ) -> Dreams:
     """Dream P x N lives as one batch.
 
@@ -86,6 +88,8 @@ def dream(
         threshold: end a dream when its termination probability exceeds this; None: draw with that probability.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
+        worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
+            world model's memory looks on for the controller, as it does in the game (`rollouts.worlds`).
 
     Raises:
         ValueError: an argument is out of range or has the wrong shape.
@@ -104,17 +108,22 @@ def dream(
     shape = (population, dreams)
     mixing = _temperature("temperature", temperature, shape, device)
     spread = None if noise_temperature is None else _temperature("noise_temperature", noise_temperature, shape, device)
-    state = begin(world, starts, dreams, np.random.default_rng([seed, 1]), burn_in)
-    state = WorldState(*_repeat((state.latent, state.memory), population))
+    many = None if worlds is None else Worlds(world, worlds, dreams, population)
+    state: Any
+    if many is not None:
+        state = many.begin(starts, seed, burn_in)
+    else:
+        alone = begin(world, starts, dreams, np.random.default_rng([seed, 1]), burn_in)
+        state = WorldState(*_repeat((alone.latent, alone.memory), population))
 
-    def live(state: WorldState, noise: Noise) -> tuple[Tensor, Step, WorldState]:
-        assert state.latent is not None
-        features = torch.cat((state.latent, state.hidden), dim=-1).view(*shape, -1)
+    def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
+        hidden = state.hidden if many is None else state.mind.hidden
+        features = torch.cat((state.latent, hidden), dim=-1).view(*shape, -1)
         action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
-        return action, *world.imagine_from(state, action, noise, mixing, spread)
+        imagine = world.imagine_from if many is None else many.imagine
+        return action, *imagine(state, action, noise, mixing, spread)
 
     step_once = torch.compile(live, dynamic=False) if compile else live
-    assert state.latent is not None
     history: dict[str, list[Tensor]] = {"latents": [state.latent], "actions": [], "rewards": []}
     kept = {name for name in history if name in keep or (name == "latents" and "frames" in keep)}
     returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)

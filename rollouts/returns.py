@@ -6,7 +6,7 @@ Both give a function ``fitness(population, seed) -> returns`` of shape (P, size)
 import hashlib
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rollouts.episode import training_seeds
 from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
 from rollouts.policies import name_of
 from rollouts.workers import Shared, check_backend, run_tasks, share
-from worldmodel import WorldModel
+from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
@@ -45,7 +45,13 @@ class dreamed:
         dreams: dreams for each controller.
         temperature: above zero.
         controller: the family; None: linear.
+        worlds: memories that the dreams happen in, in turn; None: the world model's own (`rollouts.worlds`).
+        caution: how many standard deviations between its mean returns in the several worlds a controller is marked down:
+            where memories disagree, at most one of them is right.
         options: more arguments of `rollouts.dream`.
+
+    Raises:
+        ValueError: ``caution`` is below zero, or above it with a single world.
     """
 
     def __init__(
@@ -56,9 +62,14 @@ class dreamed:
         dreams: int = 16,
         temperature: float = 1.0,
         controller: Controller | None = None,
+        worlds: Sequence[Memory] | None = None,
+        caution: float = 0.0,
         **options: Any,
     ) -> None:
+        if not caution >= 0 or (caution and len(worlds or ()) < 2):
+            raise ValueError(f"caution must be zero, or above it with at least two worlds, got {caution}")
         self.world, self.starts, self.controller = world, starts, controller
+        self.worlds, self.caution = worlds, caution
         self.settings = {"horizon": horizon, "dreams": dreams, "temperature": temperature, **options}
         self.steps = 0
         """Dream steps taken so far."""
@@ -71,7 +82,10 @@ class dreamed:
             where: Any = hashlib.sha256(np.asarray(starts).tobytes()).hexdigest()[:16]
         else:
             where = getattr(starts, "identity", len(starts))
-        return {**self.settings, "world": fingerprint(self.world), "starts": where}
+        identity = {**self.settings, "world": fingerprint(self.world), "starts": where}
+        if self.worlds is not None:
+            identity |= {"worlds": [fingerprint(memory) for memory in self.worlds], "caution": self.caution}
+        return identity
 
     @property
     def episodes(self) -> int:
@@ -84,15 +98,24 @@ class dreamed:
             controllers: Any = population
         else:
             controllers = Population(self.controller, population)
-        result = dream(
-            self.world, controllers, self.starts, seed=seed, **self.settings | {"dreams": episodes or self.episodes}
-        )
+        settings = self.settings | {"dreams": episodes or self.episodes}
+        result = dream(self.world, controllers, self.starts, seed=seed, worlds=self.worlds, **settings)
         self.steps += int(result.lengths.sum())
-        return result.returns
+        if not self.caution:
+            return result.returns
+        assert self.worlds is not None
+        return result.returns - self.caution * disagreement(result.returns, len(self.worlds))[:, None]
 
     def __repr__(self) -> str:
         """The settings that matter."""
         return f"dreamed({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
+
+
+def disagreement(returns: Float[np.ndarray, "population dreams"], worlds: int) -> Float[np.ndarray, "population"]:
+    """The standard deviation between a controller's mean returns in each of several worlds (dream n is in world n % worlds)."""
+    means = np.stack([returns[:, number::worlds].mean(axis=1) for number in range(worlds)])
+    spread: np.ndarray = means.std(axis=0, ddof=1)
+    return spread
 
 
 class played:

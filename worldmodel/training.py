@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import Data, Loss, to_device
-from worldmodel.checkpoints import atomic, write_json, write_tensors
+from worldmodel.checkpoints import atomic, fingerprint, write_json, write_tensors
 from worldmodel.progress import Progress, silent
 
 PRECISIONS = ("float32", "bfloat16")
@@ -82,6 +82,7 @@ def fit(
     device: str | torch.device | None = None,
     precision: str = "float32",
     tensorboard: bool = True,
+    further: bool = False,
     progress: Progress = silent,
 ) -> Model:
     """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
@@ -102,6 +103,7 @@ def fit(
         precision: "float32", or "bfloat16": layers compute in bfloat16 (weights, densities and sums stay in single
             precision), which is faster on GPUs and on CPUs that have it.
         tensorboard: whether to write TensorBoard's files into ``out``.
+        further: whether ``model`` comes from an earlier training and goes on from its weights as they are.
         progress: called as ``progress(update, updates, note)``.
 
     Returns:
@@ -132,6 +134,8 @@ def fit(
         "precision": precision,
         "data": data.identity,
     }
+    if further:
+        settings["from"] = fingerprint(model)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rank, size = parallel.join()
     device = torch.device(device or parallel.device())
@@ -149,7 +153,7 @@ def fit(
             training, validation = data.split(held_out, seed)
             parallel.agree(model, size)
             start_from_batch = getattr(model, "start_from_batch", None)
-            if saved is None and start_from_batch is not None:
+            if saved is None and start_from_batch is not None and not further:
                 first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
                 start_from_batch(to_device(first, device))
             if saved is None:
@@ -307,11 +311,11 @@ class _Record:
         except Exception as error:  # whatever torch makes of a damaged file
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path} is not a whole training state ({reason}); remove it to start again") from None
-        for name in self.settings:
-            if settings.get(name) != self.settings[name]:
+        for name in settings | self.settings:
+            if settings.get(name) != self.settings.get(name):
                 raise ValueError(
                     f"{self.folder} holds a training with {name} = {settings.get(name)!r}, asked for "
-                    f"{self.settings[name]!r}: use another folder, or the same settings"
+                    f"{self.settings.get(name)!r}: use another folder, or the same settings"
                 )
         return saved
 

@@ -1,5 +1,6 @@
 """Iterated dreams: each iteration plays, learns and dreams again; a stop between any two steps changes nothing."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,13 +10,17 @@ import agents.iterations
 from agents.cli import main
 from agents.run import Run
 from tests.agents.test_story import SMALL
-from worldmodel.checkpoints import read_json
+from worldmodel.checkpoints import fingerprint, read_json
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 
 
-def told(out, iterations):
-    assert main([*ITERATED, "--iterations", str(iterations), "--out", str(out)]) == 0
+FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
+FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
+
+
+def told(out, iterations, *more):
+    assert main([*ITERATED, *more, "--iterations", str(iterations), "--out", str(out)]) == 0
 
 
 def rows(out):
@@ -67,7 +72,7 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_world", "_dream", "_play", "_record"])
+@pytest.mark.parametrize("step", ["_worlds", "_dream", "_play", "_record"])
 def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
@@ -88,3 +93,57 @@ def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_pa
     assert rows(tmp_path / "run") == rows(finished)
     name = "world/memory.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory):
+    out = tmp_path_factory.mktemp("further") / "run"
+    told(out, 2, *FURTHER)
+    return out
+
+
+def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
+    first, second = (Run(further / "iterations" / name) for name in ("01", "02"))
+    memory = read_json(second.folder / "memory" / "settings.json")
+    assert memory["from"] == fingerprint(first.world().memory)
+    assert memory["updates"] == 3
+    assert read_json(second.folder / "vae" / "settings.json")["from"] == fingerprint(Run(further).vae())
+    assert fingerprint(second.world().vae) != fingerprint(first.world().vae)
+    with np.load(second.folder / "evolve-dream" / "state.npz") as saved:
+        start = json.loads(str(saved["about"]))["settings"]["start"]
+    parameters = first.controller("dream").parameters.double().numpy()
+    assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
+
+
+def test_dreams_happen_in_other_memories_than_the_agents_own(further):
+    for name in ("01", "02"):
+        home = further / "iterations" / name
+        marks = {fingerprint(Run(home / part).world().memory) for part in (".", "world-1", "world-2")}
+        assert len(marks) == 3
+        with np.load(home / "evolve-dream" / "state.npz") as saved:
+            fitness = json.loads(str(saved["about"]))["settings"]["fitness"]
+        assert set(fitness["worlds"]) < marks
+        assert fitness["caution"] == 1
+    assert all(one["disagreement"] > 0 for one in rows(further))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["_eye", "_dream", "_play", "_record"])
+def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, step):
+    class Stop(Exception):
+        pass
+
+    original, calls = getattr(agents.iterations, step), []
+
+    def stopping(*args):
+        calls.append(step)
+        if len(calls) == (4 if step == "_eye" else 2):
+            raise Stop
+        return original(*args)
+
+    monkeypatch.setattr(agents.iterations, step, stopping)
+    with pytest.raises(Stop):
+        told(tmp_path / "run", 2, *FURTHER)
+    monkeypatch.undo()
+    told(tmp_path / "run", 2, *FURTHER)
+    assert rows(tmp_path / "run") == rows(further)

@@ -1,0 +1,102 @@
+"""One mind in several worlds: dreams whose worlds are imagined by other memories than the one that the controller sees with.
+
+In the game the world is not the agent's memory. Here neither: dream n happens in world n modulo E, while the agent's memory
+looks on, step by step, as it would in the game. A controller that lives off one memory's mistakes finds others in the next.
+
+References:
+    Kurutach et al., Model-Ensemble Trust-Region Policy Optimization, 2018, https://arxiv.org/abs/1802.10592 (imagined
+    trajectories, each step or life in a random model of an ensemble).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldmodel import Memory, WorldModel
+from worldmodel.model import Noise, Step, WorldState
+from worldmodel.starts import EncodedEpisodes, begin
+
+
+class Places(NamedTuple):
+    """Where a batch of dreams stands, in each of the worlds and in the agent's mind."""
+
+    latent: Float[Tensor, "batch latent"]
+    """The latent in view."""
+    mind: WorldState
+    """The agent's memory of each dream."""
+    worlds: tuple[WorldState, ...]
+    """Each world's memory of its own dreams."""
+
+
+class Worlds:
+    """Several memories that imagine, and one that looks on.
+
+    Args:
+        world: the agent's world model; its memory is the mind.
+        memories: the worlds' memories, of the same latents and actions.
+        dreams: dreams for each controller; dream n happens in world ``n % len(memories)``.
+        population: controllers.
+
+    Raises:
+        ValueError: there is no memory, or one does not fit the agent's world model, or a world would have no dream.
+    """
+
+    def __init__(self, world: WorldModel, memories: Sequence[Memory], dreams: int, population: int) -> None:
+        self.worlds = [WorldModel(world.vae, memory, world.discrete).eval() for memory in memories]
+        if not 1 <= len(memories) <= dreams:
+            raise ValueError(f"worlds must be from 1 to as many as dreams ({dreams}), got {len(memories)}")
+        wanted = (world.latent, world.actions, world.memory.density.noise_shapes)
+        for number, memory in enumerate(memories):
+            if (found := (memory.latent, memory.actions, memory.density.noise_shapes)) != wanted:
+                raise ValueError(
+                    f"worlds must have the latents, actions and noise of the agent's memory, {wanted}, got {found} "
+                    f"for worlds[{number}]"
+                )
+        self.mind, self.dreams, self.population = world, dreams, population
+        order = torch.arange(population * dreams, device=world.device)
+        self.rows = [order[order % dreams % len(memories) == number] for number in range(len(memories))]
+        self.back = torch.cat(self.rows).argsort()
+        """From the worlds' order, one after the other, to the dreams' own."""
+
+    def begin(self, starts: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int) -> Places:
+        """The same real moments for the mind and the worlds, as one world alone would begin there."""
+
+        def awake(world: WorldModel) -> WorldState:
+            state = begin(world, starts, self.dreams, np.random.default_rng([seed, 1]), burn_in)
+            return _rows(state, torch.arange(self.dreams, device=world.device).repeat(self.population))
+
+        mind = awake(self.mind)
+        assert mind.latent is not None
+        return Places(mind.latent, mind, tuple(_rows(awake(w), r) for w, r in zip(self.worlds, self.rows, strict=True)))
+
+    def imagine(
+        self,
+        at: Places,
+        action: Float[Tensor, "batch actions"],
+        noise: Noise,
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> tuple[Step, Places]:
+        """One step in every world; the mind sees what was in view, and what was done."""
+        steps, after = [], []
+        for world, rows, state in zip(self.worlds, self.rows, at.worlds, strict=True):
+            luck = Noise(*(part[rows] for part in noise))
+            mixing, spread = (
+                value[rows] if isinstance(value, Tensor) else value for value in (temperature, noise_temperature)
+            )
+            step, state = world.imagine_from(state, action[rows], luck, mixing, spread)  # type: ignore[arg-type]
+            steps.append(step)
+            after.append(state)
+        together = Step(*(torch.cat(parts)[self.back] for parts in zip(*steps, strict=True)))
+        mind = self.mind.observe(at.mind, at.latent, action).seeing(together.latent)
+        return together, Places(together.latent, mind, tuple(after))
+
+
+def _rows(state: WorldState, rows: Tensor) -> WorldState:
+    """Some lives of many, in that order."""
+    memory = type(state.memory)(*(part[rows] for part in state.memory))
+    return WorldState(None if state.latent is None else state.latent[rows], memory)

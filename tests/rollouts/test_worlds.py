@@ -1,0 +1,103 @@
+"""Dreams in several worlds: one mind looks on, and each dream happens in the world it belongs to."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+
+
+def memory(seed: int, hidden: int = 6, density=RMDN, **options) -> Memory:
+    with seeded(seed):
+        made = Memory(density(inputs=6, outputs=4, hidden=hidden, mixtures=2, **options))
+        torch.nn.init.normal_(made.reward_head.weight, std=0.5)
+    return made
+
+
+@pytest.fixture(scope="module")
+def world():
+    return WorldModel(VAE(latent=4), memory(0))
+
+
+@pytest.fixture(scope="module")
+def controllers(world):
+    return np.random.default_rng(0).normal(size=(3, (world.features + 1) * 2))
+
+
+STARTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+
+
+def dream(world, controllers, dreams=6, **options):
+    return rollouts.dream(world, controllers, STARTS, horizon=20, dreams=dreams, seed=3, keep=("latents",), **options)
+
+
+def test_in_its_own_memory_a_mind_dreams_as_ever(world, controllers):
+    alone, same = dream(world, controllers), dream(world, controllers, worlds=[world.memory])
+    np.testing.assert_array_equal(alone.returns, same.returns)
+    np.testing.assert_array_equal(alone.latents, same.latents)
+
+
+def test_each_dream_happens_in_its_own_world(world, controllers):
+    others = [memory(1), memory(2, hidden=9), memory(3)]
+    together = dream(world, controllers, worlds=others)
+    for number, one in enumerate(others):
+        alone = dream(world, controllers, worlds=[one])
+        np.testing.assert_allclose(together.returns[:, number::3], alone.returns[:, number::3], rtol=1e-5)
+        np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, number::3])
+    assert not np.allclose(dream(world, controllers, worlds=others[:1]).returns, dream(world, controllers).returns)
+
+
+def test_the_mind_looks_on_as_in_the_game(world):
+    """The controller's actions in a foreign world are those of an agent that sees the same latents in the game."""
+    parameters = np.random.default_rng(1).normal(size=(1, (world.features + 1) * 2))
+    dreams = rollouts.dream(
+        world, parameters, STARTS, 20, 1, seed=3, keep=("latents", "actions"), worlds=[memory(1)], threshold=2.0
+    )
+    weight = torch.tensor(parameters[0, :-2], dtype=torch.float32).view(2, -1)
+    bias = torch.tensor(parameters[0, -2:], dtype=torch.float32)
+    state = world.initial(1)
+    for latent, action in zip(dreams.latents[0, 0], dreams.actions[0, 0], strict=False):
+        seen = torch.from_numpy(latent)[None]
+        wanted = torch.tanh(torch.cat((seen, state.hidden), dim=1) @ weight.T + bias)
+        torch.testing.assert_close(torch.from_numpy(action)[None], wanted, atol=1e-4, rtol=1e-4)
+        state = world.observe(state, seen, torch.from_numpy(action)[None])
+
+
+def test_a_temperature_for_each_dream_reaches_its_world(world, controllers):
+    temperatures = np.linspace(0.2, 2, 6)
+    each = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=temperatures)
+    for number, temperature in enumerate(temperatures):
+        alone = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=float(temperature))
+        np.testing.assert_allclose(each.returns[:, number], alone.returns[:, number], rtol=1e-5)
+
+
+def test_disagreement_is_what_a_cautious_fitness_takes_off(world, controllers):
+    worlds = [memory(1), memory(2), memory(3)]
+    plain, careful = (
+        rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds, caution=caution) for caution in (0, 2)
+    )
+    returns = plain(controllers, 5)
+    means = np.stack([returns[:, number::3].mean(axis=1) for number in range(3)])
+    np.testing.assert_allclose(careful(controllers, 5), returns - 2 * means.std(axis=0, ddof=1)[:, None])
+    assert plain.identity != careful.identity
+    assert plain.identity != rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds[:2]).identity
+
+
+@pytest.mark.parametrize(
+    ("worlds", "message"),
+    [
+        (lambda: [], "worlds must be from 1 to as many as dreams .6., got 0"),
+        (lambda: [memory(1)] * 7, "worlds must be from 1 to as many as dreams .6., got 7"),
+        (lambda: [memory(1), memory(2, density=FRMDN, rank=2)], "worlds must have .* for worlds.1."),
+    ],
+)
+def test_worlds_that_do_not_fit_are_refused(world, controllers, worlds, message):
+    with pytest.raises(ValueError, match=message):
+        dream(world, controllers, worlds=worlds())
+
+
+@pytest.mark.parametrize(("caution", "count"), [(-1.0, 2), (1.0, 1), (float("nan"), 2)])
+def test_caution_needs_two_worlds(world, caution, count):
+    with pytest.raises(ValueError, match="caution must be zero, or above it with at least two worlds"):
+        rollouts.dreamed(world, STARTS, worlds=[memory(n) for n in range(count)], caution=caution)
