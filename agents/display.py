@@ -1,12 +1,15 @@
 """What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 if TYPE_CHECKING:  # torch would come with it
     from worldmodel.progress import Progress as Callback
@@ -37,27 +40,74 @@ def bar(title: str, unit: str = "") -> "Iterator[Callback]":
         yield _Lines(title, unit)
 
 
+ROWS = 12
+"""Generations that the live table shows."""
+
+
+@contextmanager
+def generations(title: str) -> "Iterator[tuple[Callback, Callable[[dict[str, Any]], None]]]":
+    """Show an evolution while a block runs: a live table of its last generations above the bar; lines where there is no screen.
+
+    Yields the callbacks ``progress`` and ``watch`` for `agents.evolve`.
+    """
+    if not console.is_terminal:
+        yield _Lines(title, "generations"), lambda row: None
+        return
+    rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
+    progress = Progress(*_COLUMNS, console=console)
+    callback = _callback(progress, title, "generations")
+    with Live(progress, console=console, refresh_per_second=4) as live:
+
+        def watch(row: dict[str, Any]) -> None:
+            rows.append(row)
+            live.update(Group(table_of(rows), progress))
+
+        yield callback, watch
+
+
+def table_of(rows: Iterable[dict[str, Any]]) -> Table:
+    """Generations as a table, from rows of an evolution's ``metrics.jsonl``."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("generation", "mean", "std", "best", "sigma", "test", "episodes", "noise", "steps", "steps/s", "time"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        steps = row.get("steps", 0) + row.get("check_steps", 0)
+        tested = f"{row['check']:.1f} ± {row['check_std']:.1f} ({row['check_n']})" if "check" in row else ""
+        cells = [f"{row['generation']}", f"{row['mean']:.1f}", f"{row['std']:.1f}", f"{row['max']:.1f}"]
+        cells += [f"{row['sigma']:.3g}", tested, str(row.get("episodes", "")), f"{row.get('noise', '')}"]
+        cells += [f"{steps:,}", f"{steps / max(row['seconds'], 1e-3):,.0f}"] if steps else ["", ""]
+        table.add_row(*cells, f"{row['seconds']:.1f} s")
+    return table
+
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(bar_width=24),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[rate]}"),
+    TimeElapsedColumn(),
+    TextColumn("left"),
+    TimeRemainingColumn(),
+    TextColumn("[dim]{task.fields[note]}"),
+)
+
+
 @contextmanager
 def _live(title: str, unit: str) -> "Iterator[Callback]":
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=None, note="", rate="")
-        clock = _Clock()
+    with Progress(*_COLUMNS, console=console) as progress:
+        yield _callback(progress, title, unit)
 
-        def callback(done: int, total: int, note: str) -> None:
-            rate = clock.rate(done)
-            progress.update(task, completed=done, total=total, note=note, rate=f"{rate:,.3g} {unit}/s" if rate else "")
 
-        yield callback
+def _callback(progress: Progress, title: str, unit: str) -> "Callback":
+    """What the library calls, as a task of rich's."""
+    task = progress.add_task(title, total=None, note="", rate="")
+    clock = _Clock()
+
+    def callback(done: int, total: int, note: str) -> None:
+        rate = clock.rate(done)
+        progress.update(task, completed=done, total=total, note=note, rate=f"{rate:,.3g} {unit}/s" if rate else "")
+
+    return callback
 
 
 class _Clock:

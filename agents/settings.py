@@ -123,6 +123,9 @@ class DreamEvolving:
         horizon: steps of a dream.
         temperature: above 1 makes the dream less certain, and harder to exploit.
         sigma: first standard deviation of the search.
+        antithetic: whether members are drawn in pairs, to both sides of the mean.
+        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
+        bounds: keep every parameter between minus this and this; None: wherever it goes.
     """
 
     generations: int = 60
@@ -131,6 +134,9 @@ class DreamEvolving:
     horizon: int = 300
     temperature: float = 1.15
     sigma: float = 0.1
+    antithetic: bool = False
+    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    bounds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,12 @@ class GameEvolving:
         start: where the search starts: "zeros", "dream" (the controller evolved in dreams), or a controller's file.
         most_episodes: let episodes grow up to so many as differences between members drown in noise; None: never.
         antithetic: whether members are drawn in pairs, to both sides of the mean.
+        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
+        bounds: keep every parameter between minus this and this; None: wherever it goes.
+        elite: so many of a generation's best members are tested beside the mean, and kept where they are better.
+        stale: end after so many tests without a better one; None: never.
+        least_sigma: end when the step size falls below this.
+        restarts: instead of these two ends, begin again at the best so far, with twice the population.
     """
 
     generations: int = 100
@@ -166,6 +178,12 @@ class GameEvolving:
     start: str = "zeros"
     most_episodes: int | None = None
     antithetic: bool = False
+    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    bounds: float | None = None
+    elite: int = 0
+    stale: int | None = None
+    least_sigma: float = 0.0
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,7 +270,7 @@ class RunSettings:
 
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
-MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution"}
+MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "elite", "least_sigma", "restarts"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -18,7 +18,7 @@ import yaml
 import rollouts
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
-from agents.display import bar, console, duration
+from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
 from agents.run import Run
@@ -218,7 +218,7 @@ def evolve_dream(
     starts = starts or run.store().latents(world.vae)
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
-    with run.chapter("evolve in dreams"), bar("evolve in dreams", "generations") as progress:
+    with run.chapter("evolve in dreams"), generations("evolve in dreams") as (progress, watch):
         return evolve(
             begin,
             fitness,
@@ -226,8 +226,12 @@ def evolve_dream(
             generations=settings.generations,
             population=settings.population,
             sigma=settings.sigma,
+            antithetic=settings.antithetic,
+            covariance=settings.covariance,
+            bounds=settings.bounds,
             out=into.folder / "evolve-dream",
             progress=progress,
+            watch=watch,
         )
 
 
@@ -244,7 +248,7 @@ def evolve_game(
     """Chapter 5: evolution in the real game."""
     world = run.world()
     begin = beginning(run, world, controller, settings.start)
-    with run.chapter("evolve in the game"), bar("evolve in the game", "generations") as progress:
+    with run.chapter("evolve in the game"), generations("evolve in the game") as (progress, watch):
         latest: list[Any] = [0, settings.generations, ""]
 
         def alive(done: int, total: int, note: str) -> None:
@@ -268,8 +272,15 @@ def evolve_game(
             target=settings.target,
             most_episodes=settings.most_episodes,
             antithetic=settings.antithetic,
+            covariance=settings.covariance,
+            bounds=settings.bounds,
+            elite=settings.elite,
+            stale=settings.stale,
+            least_sigma=settings.least_sigma,
+            restarts=settings.restarts,
             out=run.folder / "evolve-game",
             progress=generation,
+            watch=watch,
         )
 
 

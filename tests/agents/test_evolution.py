@@ -7,7 +7,7 @@ import pytest
 
 import rollouts
 from agents import LinearController, evolve
-from agents.evolution import noise_share
+from agents.search import noise_share
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, seeded
 
@@ -251,3 +251,109 @@ def test_antithetic_members_mirror_one_another_at_the_mean(population):
     middle = (generations[7][:pairs] + generations[7][pairs : 2 * pairs]) / 2
     np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), atol=1e-9)
     np.testing.assert_allclose(best.parameters, 1.5, atol=0.3)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, covariance):
+    scales = np.logspace(0, 1, 10)
+
+    def ellipsoid(population, seed):
+        return -np.square(scales * (population - 1.0)).sum(axis=1)
+
+    settings = {"seed": 2, "population": 12, "sigma": 0.5, "covariance": covariance}
+    whole = evolve(controller(), ellipsoid, **settings, generations=200)
+    np.testing.assert_allclose(whole.parameters, 1.0, atol=0.02)
+    for generations in (1, 77, 78, 200):
+        parts = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
+    assert whole.parameters.equal(parts.parameters)
+
+
+def test_bounds_hold_for_members_and_mean():
+    lived = []
+
+    def remember(population, seed):
+        lived.append(population)
+        return sphere(population, seed)
+
+    best = evolve(controller(), remember, seed=1, generations=60, population=12, sigma=0.5, bounds=0.8)
+    assert np.abs(np.concatenate(lived)).max() == 0.8
+    np.testing.assert_allclose(best.parameters, 0.8, atol=1e-6)  # as near to 1.5 as it may come
+
+
+def test_a_better_member_is_kept_instead_of_the_mean(tmp_path):
+    """The check prefers what lies far from the mean."""
+    checked = []
+
+    def far(population, seed):
+        checked.append(population)
+        return np.abs(population).max(axis=1)
+
+    settings = {"check": far, "check_every": 1, "seed": 1, "generations": 3, "population": 8}
+    best = evolve(controller(), sphere, **settings, elite=3, out=tmp_path)
+    assert {len(candidates) for candidates in checked} == {4}
+    everyone = np.concatenate(checked)
+    np.testing.assert_allclose(best.parameters, everyone[np.abs(everyone).max(axis=1).argmax()], rtol=1e-6)
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for row, candidates in zip(rows, checked, strict=True):
+        assert row["check"] == np.abs(candidates[0]).max()
+        assert row["elite"] == np.abs(candidates[1:]).max()
+
+
+def worse(population, seed):
+    """A check that the first mean passes best."""
+    return -np.square(population).sum(axis=1)
+
+
+def test_ends_when_checks_go_stale_or_the_step_size_falls():
+    calls = []
+
+    def count(population, seed):
+        calls.append(len(population))
+        return sphere(population, seed)
+
+    evolve(controller(), count, check=worse, check_every=1, stale=3, seed=1, generations=50, population=8)
+    assert len(calls) == 4  # the first check is the best, three more are not
+    calls.clear()
+    evolve(controller(), count, least_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
+    assert 10 < len(calls) < 1_000
+
+
+def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
+    populations = []
+
+    def remember(population, seed):
+        populations.append(population)
+        return sphere(population, seed)
+
+    settings = {"check": worse, "check_every": 1, "stale": 2, "restarts": 1, "seed": 1, "population": 6}
+    best = evolve(controller(), remember, **settings, generations=50)
+    assert [len(one) for one in populations] == [6, 6, 6, 12, 12]
+    np.testing.assert_allclose(populations[3].mean(axis=0), best.parameters, atol=0.1)  # around the best
+    for generations in (2, 3, 4, 50):
+        parts = evolve(controller(), sphere, **settings, generations=generations, out=tmp_path)
+    assert parts.parameters.equal(best.parameters)
+
+
+def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
+    settings = {"seed": 1, "population": 4, "out": tmp_path}
+    evolve(controller(), sphere, generations=2, **settings)
+    seen = []
+    evolve(controller(), sphere, generations=5, watch=seen.append, **settings)
+    assert seen == [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["generation"] for row in seen] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"covariance": "round"}, "covariance must be one of auto, full, diagonal, got 'round'"),
+        ({"bounds": 0.0}, "bounds must be above zero"),
+        ({"stale": 2}, "stale needs a check, got stale = 2"),
+        ({"elite": 1}, "elite needs a check"),
+        ({"elite": 9, "check": sphere}, "elite must be from 0 to population"),
+        ({"restarts": -1}, "restarts and least_sigma zero or more"),
+    ],
+)
+def test_bad_endings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        evolve(controller(), sphere, generations=2, population=8, **change)

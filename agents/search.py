@@ -1,0 +1,277 @@
+"""CMA-ES as evolution uses it: ask, tell, and a state that is saved whole after every generation, without pickle.
+
+Start reading at `Search`. What it minimises, how it learns of noise, when it ends and begins again is all here; what members
+live through is `agents.evolution`'s.
+
+References:
+    Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
+    Auger and Hansen, A Restart CMA Evolution Strategy With Increasing Population Size, 2005.
+"""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cma
+import numpy as np
+
+from agents.controller import Controller
+from worldmodel.checkpoints import atomic
+
+FULL_COVARIANCE = 2_000
+"""Above this many parameters only the diagonal of the covariance is adapted, unless another choice is made."""
+NOISY, GROWTH, SMOOTHING = 0.5, 1.25, 4
+"""Episodes grow by a quarter where more than half of the variance between members is noise, over some four generations."""
+LARGER = 2
+"""A restart has so many times the population before."""
+Covariance = Literal["auto", "full", "diagonal"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """When a search ends before its last generation, or begins again.
+
+    Args:
+        target: it ends when a check's mean return reaches this; None: never.
+        stale: it ends after so many checks without a better one; None: never.
+        least_sigma: it ends when the step size falls below this.
+        restarts: instead of the last two, begin again so many times: at the best mean so far, with the first step size
+            and twice the population.
+    """
+
+    target: float | None = None
+    stale: int | None = None
+    least_sigma: float = 0.0
+    restarts: int = 0
+
+
+class Search:
+    """CMA-ES and its history.
+
+    Args:
+        start: the first mean, (size,).
+        settings: all that the search depends on; a state with others is refused. Read here: population, sigma, seed, size,
+            covariance, antithetic, bounds, check.
+        ending: when it ends.
+        folder: where the state lies, and is looked for; None: nowhere.
+        episodes: how many a member lives through at first, where they may grow.
+
+    Raises:
+        ValueError: the folder holds another search, or a damaged state.
+    """
+
+    def __init__(
+        self,
+        start: np.ndarray,
+        settings: dict[str, Any],
+        ending: Ending,
+        folder: Path | None,
+        episodes: int | None = None,
+    ) -> None:
+        self.settings, self.ending, self.folder, self.episodes = settings, ending, folder, episodes
+        self.noise: float | None = None
+        self.generation, self.best_check, self.stale = 0, -math.inf, 0
+        self.restarts, self.began = 0, 0
+        self.rows: list[dict[str, Any]] = []
+        self.best = start.copy()
+        self.rng = np.random.default_rng()
+        self.es = self._begin(start)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "state.npz").exists():
+                self._load(folder / "state.npz")
+
+    def _begin(self, start: np.ndarray) -> "cma.CMAEvolutionStrategy":
+        """A fresh strategy around ``start``, with the population of this restart."""
+        choice, many = self.settings["covariance"], self.settings["size"] > FULL_COVARIANCE
+        options: dict[str, Any] = {
+            "popsize": self.population,
+            "randn": self._normal,
+            "seed": math.nan,  # pycma reads 0 as "the clock", and would reseed numpy's global state
+            "verbose": -9,
+            "CMA_mirrors": 0,  # mirrored steps, which pycma adds to tiny populations, keep samples between generations
+            "CMA_diagonal": choice == "diagonal" or (choice == "auto" and many),
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps them, too
+        }
+        with warnings.catch_warnings():  # one parameter is fewer than pycma likes to see
+            warnings.simplefilter("ignore")
+            return cma.CMAEvolutionStrategy(start, self.settings["sigma"], options)
+
+    @property
+    def population(self) -> int:
+        """Members of a generation."""
+        return int(self.settings["population"]) * LARGER**self.restarts
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The distribution's mean."""
+        return self.within(np.asarray(self.es.mean))
+
+    def within(self, parameters: np.ndarray) -> np.ndarray:
+        """Parameters as controllers have them: kept in the bounds, where there are some."""
+        bounds = self.settings["bounds"]
+        return parameters if bounds is None else np.clip(parameters, -bounds, bounds)
+
+    def ask(self) -> np.ndarray:
+        """The next generation, (P, size). `tell` it as it is; what lives is `within` the bounds."""
+        self.rng = np.random.default_rng([self.settings["seed"], self.generation])
+        return np.stack(self.es.ask())
+
+    def _normal(self, *shape: int) -> np.ndarray:
+        """Standard Normal numbers; the second half of a generation mirrors the first if it shall."""
+        numbers = self.rng.standard_normal(shape)
+        if self.settings["antithetic"] and len(shape) == 2 and shape[0] == self.population:
+            pairs = shape[0] // 2
+            numbers[pairs : 2 * pairs] = -numbers[:pairs]
+        return numbers
+
+    def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
+        """Learn from the generation's returns, (P,)."""
+        self.es.tell(list(members), list(-returns))  # CMA-ES minimises: the one place where the sign flips
+        self.generation += 1
+
+    def listen(self, returns: np.ndarray, most: int) -> float:
+        """The smoothed share of noise in the members' mean returns; where it is large, live more episodes from now on."""
+        share = noise_share(returns)
+        self.noise = share if self.noise is None else self.noise + (share - self.noise) / SMOOTHING
+        if self.noise > NOISY and self.episodes is not None and self.episodes < most:
+            more = min(most, math.ceil(GROWTH * self.episodes))
+            self.noise *= self.episodes / more
+            self.episodes = more
+        return round(share, 4)
+
+    def judge(self, candidates: np.ndarray, checked: np.ndarray) -> None:
+        """Remember the best of some parameters (C, size) by their returns in a check, (C,)."""
+        top = int(checked.argmax())
+        better = checked[top] > self.best_check
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best_check, self.best = float(checked[top]), candidates[top].copy()
+
+    def over(self) -> bool:
+        """Whether the search has come to its end; begins again, where it may, instead."""
+        ending = self.ending
+        if ending.target is not None and self.best_check >= ending.target:
+            return True
+        stuck = ending.stale is not None and self.stale >= ending.stale
+        if not (stuck or (self.es.sigma < ending.least_sigma and self.generation > self.began)):
+            return False
+        if self.restarts >= ending.restarts:
+            return True
+        self.restarts, self.stale, self.began = self.restarts + 1, 0, self.generation
+        self.es = self._begin(self.best)
+        return False
+
+    def record(self, row: dict[str, Any], controller: Controller) -> None:
+        """Write a generation down."""
+        self.rows.append(row)
+        if not self.settings["check"]:
+            self.best = self.mean.copy()
+        if self.folder is None:
+            return
+        arrays = {f"es.{name}": value for name, value in snapshot(self.es).items()}
+        about = {
+            "settings": self.settings,
+            "generation": self.generation,
+            "rows": self.rows,
+            "episodes": self.episodes,
+            "noise": self.noise,
+            "best_check": None if self.best_check == -math.inf else self.best_check,
+            "stale": self.stale,
+            "restarts": self.restarts,
+            "began": self.began,
+        }
+        with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
+            np.savez(file, **{"about": np.array(json.dumps(about)), "best": self.best, **arrays})  # type: ignore[arg-type]
+        controller.having(self.best).save(self.folder / "controller.safetensors")
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _load(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                about = json.loads(str(saved["about"]))
+                best = saved["best"]
+                arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
+        except Exception as error:
+            raise ValueError(f"{path} is not a whole evolution state ({error}); remove it to start again") from None
+        new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
+        new |= {"covariance": "auto", "bounds": None, "elite": 0}
+        before = new | about["settings"]  # older states do not name them
+        for name, value in self.settings.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{path.parent} holds an evolution with {name} = {before.get(name)!r}, asked for "
+                    f"{value!r}: use another folder, or the same settings"
+                )
+        self.best, self.generation, self.rows = best, about["generation"], about["rows"]
+        self.episodes, self.noise = about.get("episodes"), about.get("noise")
+        self.stale, self.restarts, self.began = (about.get(name, 0) for name in ("stale", "restarts", "began"))
+        self.best_check = -math.inf if about["best_check"] is None else about["best_check"]
+        self.es = self._begin(best)
+        restore(self.es, arrays)
+        with atomic(path.parent / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+_PARTS = ("", "sm", "adapt_sigma", "sigma_vec", "sp")
+"""Where pycma keeps the numbers that make up a search: the strategy itself, and these attributes of it."""
+_CACHES = ("sm._mueff", "sm._lam")
+"""Keys of a cache in pycma: a fresh search fills it by itself."""
+
+
+def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
+    """Every number and array that makes up a search between ``tell`` and ``ask``, by name."""
+    arrays: dict[str, np.ndarray] = {}
+    first: dict[int, str] = {}
+    for part in _PARTS:
+        owner = getattr(es, part, None) if part else es
+        for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
+            key = f"{part}.{name}"
+            if key in _CACHES:
+                continue
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fib":
+                if id(value) in first:  # two names for one array must stay so
+                    arrays[f"{key}@"] = np.array(first[id(value)])
+                else:
+                    first[id(value)] = key
+                    arrays[key] = value.copy()
+            elif isinstance(value, bool | int | float | np.number):
+                arrays[key] = np.array(value)
+    return arrays
+
+
+def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> None:
+    """Put a `snapshot` into a fresh search with the same settings."""
+    live: dict[str, Any] = {}
+    for key, value in arrays.items():
+        if not key.endswith("@"):
+            live[key] = value.copy() if value.ndim else value.item()
+    for key, value in arrays.items():
+        if key.endswith("@"):
+            live[key[:-1]] = live[str(value)]
+    for key, value in live.items():
+        part, _, name = key.partition(".")
+        owner = getattr(es, part) if part else es
+        if isinstance(vars(owner).get(name), np.number):
+            value = vars(owner)[name].dtype.type(value)
+        setattr(owner, name, value)
+    es.timer = cma.utilities.utils.ElapsedWCTime()  # pycma makes it with the first generation only
+
+
+def noise_share(returns: np.ndarray) -> float:
+    """How much of the variance between members' mean returns (P,) is noise, of returns (P, n) over n common episodes.
+
+    What is left of a return without its member's mean and its episode's mean is noise (a two-way layout without
+    interaction); a mean of n has 1/n of its variance. 0: ranks are sure; 1: they are chance.
+    """
+    members, episodes = returns.shape
+    spread = returns.mean(axis=1).var(ddof=1)
+    if spread == 0:
+        return 1.0  # nobody is better than anybody: as good as chance
+    rest = returns - returns.mean(axis=1, keepdims=True) - returns.mean(axis=0) + returns.mean()
+    noise = np.square(rest).sum() / ((members - 1) * (episodes - 1)) / episodes
+    return float(min(1.0, noise / spread))

@@ -1,0 +1,72 @@
+"""What a person sees of an evolution: a live table on a screen, calm lines in a log."""
+
+import io
+import re
+
+import numpy as np
+from rich.console import Console
+
+from agents import LinearController, display, evolve
+
+
+def sphere(population, seed):
+    return -np.square(population - 1.5)
+
+
+def shown(monkeypatch, terminal: bool) -> str:
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=140)
+    monkeypatch.setattr(display, "console", screen)
+    with display.generations("evolve") as (progress, watch):
+        settings = {"seed": 1, "generations": 15, "population": 8, "check": sphere, "check_every": 5}
+        evolve(LinearController(4, 2), sphere, progress=progress, watch=watch, **settings)
+    return screen.file.getvalue()
+
+
+def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
+    text = shown(monkeypatch, terminal=True)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    last = plain[plain.rindex("generation  ") :]
+    for heading in ("mean", "std", "best", "sigma", "test", "steps/s", "time"):
+        assert heading in last
+    numbers = [line.split()[0] for line in last.splitlines() if line.strip()[:1].isdigit()]
+    assert numbers == [str(number) for number in range(4, 16)]
+
+
+def test_a_log_gets_lines_without_control_codes(monkeypatch):
+    text = shown(monkeypatch, terminal=False)
+    assert "\x1b" not in text
+    assert text.startswith("evolve ...\n")
+    assert "evolve: 15/15" in text
+
+
+def test_a_row_says_what_was_tested_and_how_fast():
+    row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
+    row |= {
+        "check": 5.0,
+        "check_std": 1.5,
+        "check_n": 16,
+        "steps": 900,
+        "check_steps": 100,
+        "episodes": 3,
+        "noise": 0.4,
+    }
+    screen = Console(file=io.StringIO(), width=140)
+    screen.print(display.table_of([row]))
+    cells = screen.file.getvalue().splitlines()[1].split()
+    assert cells == [
+        "7",
+        "1.0",
+        "2.0",
+        "3.0",
+        "0.25",
+        "5.0",
+        "±",
+        "1.5",
+        "(16)",
+        "3",
+        "0.4",
+        "1,000",
+        "500",
+        "2.0",
+        "s",
+    ]
