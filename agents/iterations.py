@@ -133,7 +133,7 @@ def _dream(
 ) -> Controller:
     if (here.folder / "iteration.json").exists():
         return here.controller("dream")
-    starts: Any = _beginnings(run, here)
+    starts: Any = _beginnings(run, here, settings)
     last = home(run, number - 1).controller("dream") if number > 1 and settings.iterate.start == "last" else None
     return story.evolve_dream(
         run,
@@ -149,36 +149,37 @@ def _dream(
     )
 
 
-def _beginnings(run: Run, here: Run) -> "Beginnings":
+def _beginnings(run: Run, here: Run, settings: RunSettings) -> "Beginnings":
     """The episodes that were there when the iteration began: what it plays itself must not change what it dreams."""
     path = here.folder / "episodes.json"
     if not path.exists():
         write_json(path, {"episodes": len(run.store())})
-    return Beginnings(run.store().latents(here.world().vae), int(read_json(path)["episodes"]))
+    count = int(read_json(path)["episodes"])
+    return Beginnings(run.store().latents(here.world().vae), count, min(settings.iterate.newest or count, count))
 
 
 class Beginnings:
-    """The first episodes of an encoded store, each up to its last reward, as places where dreams start.
+    """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
 
     From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there.
     """
 
-    def __init__(self, latents: rollouts.latents.Latents, count: int) -> None:
-        self.latents, self.count = latents, count
+    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int) -> None:
+        self.latents, self.count, self.newest = latents, count, newest
 
     @property
     def identity(self) -> str:
         """How many, encoded by which VAE."""
-        which = f"the first {self.count} episodes of {self.latents.store.env}"
+        which = f"{self.newest} of the first {self.count} episodes of {self.latents.store.env}"
         return f"{which}, up to their last rewards, encoded by {self.latents.folder.name}"
 
     def __len__(self) -> int:
         """Episodes."""
-        return self.count
+        return self.newest
 
     def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
         """One episode."""
-        episode = self.latents.episode(index)
+        episode = self.latents.episode(self.count - self.newest + index)
         earned = np.flatnonzero(np.asarray(episode.reward) > 0)
         steps = int(earned[-1]) + 1 if len(earned) else 1
         mean, logvar, *course = episode
@@ -225,7 +226,7 @@ def _record(
 ) -> None:
     """Measure the controller in dreams and in the game over equally long stretches, and write it down."""
     horizon, store = settings.dream.horizon, run.store()
-    starts: Any = _beginnings(run, here)
+    starts: Any = _beginnings(run, here, settings)
     dreams = rollouts.dream(
         world,
         controller,

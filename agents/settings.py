@@ -197,6 +197,7 @@ class Iterating:
         vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
         vae_every: see vae_updates.
         start: where the search starts: "zeros", or "last": the controller of the iteration before.
+        newest: dreams begin in the newest so many episodes; None: in all.
         worlds: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of them, while
             the agent's own looks on, as it does in the game.
         caution: how many standard deviations between its mean returns in several worlds a controller is marked down.
@@ -208,6 +209,7 @@ class Iterating:
     vae_updates: int = 0
     vae_every: int = 4
     start: Literal["zeros", "last"] = "zeros"
+    newest: int | None = None
     worlds: int = 1
     caution: float = 0.0
 

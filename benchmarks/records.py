@@ -1,7 +1,11 @@
 """Keep the best agents: test them on the official game, ship them with the package, and write the table of records.
 
-python -m benchmarks.records keep RUN NAME --also RUN...   # evolved in RUN's game; --also: runs whose real steps it took, too
+python -m benchmarks.records keep RUN NAME --title "CarRacing, evolved in the game" --also RUN... --ship
+python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evolved only in dreams"
+python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
 python -m benchmarks.records write                         # README's table, from docs/results/records
+
+--also: runs whose real steps it took, too. A record is docs/results/records/NAME.about.json with a report for each test.
 """
 
 import argparse
@@ -29,63 +33,85 @@ RECORDS = ROOT / "docs" / "results" / "records"
 EPISODES, SEED = 100, 20_000
 """Of the test; no other test has these seeds."""
 MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + BEGIN, "<!-- end of records -->"
-PUBLISHED = {
-    "car-racing": {
-        "World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906]),
-    }
-}
+HIGH = 850
+"""The return whose first test the table tells the time of."""
+PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906])}}
 """Returns after so many frames of the game."""
 RIVALS = {
-    "car-racing": "906 ± 21 after 1.72 billion frames (World Models), 914 ± 15 (AttentionAgent), about 917 (DreamerV3)"
+    "car-racing": "906 ± 21 after 1.72 billion frames (World Models), 914 ± 15 (AttentionAgent), about 917 (DreamerV3)",
+    "car-racing-dream": "none known; planning in an MDN-RNN 708",
+    "car-racing-latent-only": "632 (World Models)",
+    "car-racing-untrained-memory": "870 (a replication of World Models)",
 }
 
 
-def keep(run: Run, name: str, also: list[Run], workers: int) -> None:
-    """Test the controller that a run evolved in its game, and ship it."""
+def keep(
+    run: Run, name: str, where: str, title: str, also: list[Run], tests: dict[str, Any], ship: bool, workers: int
+) -> None:
+    """Test a controller of a run, write the record down, and ship it if it shall."""
     store, world = run.store(), run.world()
-    options = dict(store.metadata["env_options"])
-    env, repeat = OFFICIAL.get(store.env, store.env), int(options.get("action_repeat", 1))
+    common = dict(store.metadata["env_options"])
+    env, repeat = OFFICIAL.get(store.env, store.env), int(common.get("action_repeat", 1))
+    agent = Agent(world, run.controller(where))
     folder = HOME / name
-    Agent(world, run.controller("game")).save(folder, compact=True)
-    Starts.cut(store.latents(world.vae)).save(folder)
-    agent = Agent.load(folder)  # what is tested is what is shipped
-    with bar(f"test {name} in {env}", "episodes") as progress:
-        report = evaluate(agent, env, EPISODES, SEED, workers=workers, env_options=options, progress=progress)
-    runs = [run, *also]
-    report = replace(
-        report,
-        policy="agent",
-        real_steps=sum(frames(one) for one in runs),
-        dream_steps=sum(one.evolution_steps("dream") for one in runs),
-        command=f"worldmodel evaluate {name} --pretrained --episodes {EPISODES} --seed {SEED}",
-    )
-    report.save(folder / "report.json")
-    report.save(RECORDS / f"{name}.json")
+    if ship:
+        agent.save(folder, compact=True)
+        Starts.cut(store.latents(world.vae)).save(folder)
+        agent = Agent.load(folder)  # what is tested is what is shipped
+    runs, files = [run, *also], {}
+    for label, options in tests.items():
+        with bar(f"test {name} in {env}{', ' * bool(label)}{label}", "episodes") as progress:
+            report = evaluate(
+                agent, env, EPISODES, SEED, workers=workers, env_options=common | options, progress=progress
+            )
+        place = f"{name} --pretrained" if ship else f"{run.folder} --where {where}"
+        report = replace(
+            report,
+            policy="agent",
+            real_steps=frames(runs),
+            dream_steps=sum(one.evolution_steps("dream") for one in runs),
+            command=f"worldmodel evaluate {place} --episodes {EPISODES} --seed {SEED}",
+        )
+        files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
+        report.save(RECORDS / files[label])
     RECORDS.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run.folder / "evolve-game" / "metrics.jsonl", RECORDS / f"{name}.metrics.jsonl")
     seconds = sum(sum(one.timings().values()) for one in runs)
+    evolving = sum(one.timings().get(f"evolve in {'dreams' if where == 'dream' else 'the game'}", 0) for one in runs)
     about = {
+        "title": title,
+        "tests": files,
         "seconds": round(seconds),
-        "evolution_seconds": round(run.timings()["evolve in the game"]),
-        "frames_before": sum(frames(one) for one in runs) - evolution_frames(run),
-        "seconds_before": round(seconds - run.timings()["evolve in the game"]),
+        "evolution_seconds": round(evolving),
+        "frames_before": frames(runs) - evolution_frames(run),
+        "seconds_before": round(seconds - run.timings().get("evolve in the game", 0)),
         "action_repeat": repeat,
-        "generations": len(rows(name)),
-        "memory": run.world().memory.settings,
+        "controller": repr(agent.controller),
+        "memory": world.memory.settings,
+        "runs": [str(one.folder) for one in runs],
     }
+    if where == "game":
+        shutil.copy(run.folder / "evolve-game" / "metrics.jsonl", RECORDS / f"{name}.metrics.jsonl")
+    else:
+        shutil.copy(run.folder / "iterations" / "summary.json", RECORDS / f"{name}.iterations.json")
     write_json(RECORDS / f"{name}.about.json", about)
     write_png(RECORDS / f"{name}.png", curve(name))
-    with atomic(folder / "README.md") as aside:
-        aside.write_text(card(name, report, about), encoding="utf-8")
+    if ship:
+        main_report = Report.load(RECORDS / next(iter(files.values())))
+        main_report.save(folder / "report.json")
+        with atomic(folder / "README.md") as aside:
+            aside.write_text(card(name, main_report, about), encoding="utf-8")
+        print(Shipped(folder, Path()).report())
 
 
-def frames(run: Run) -> int:
-    """Frames of the game that a run played, action repeat included."""
-    return run.store().steps * _repeat(run) + evolution_frames(run)
+def frames(runs: list[Run]) -> int:
+    """Frames of the game that runs played, action repeat included; rollouts that they share count once."""
+    stores = {run.rollouts_folder.resolve(): run for run in runs}
+    stored = sum(run.store().steps * _repeat(run) for run in stores.values())
+    return stored + sum(evolution_frames(run) for run in runs)
 
 
 def evolution_frames(run: Run) -> int:
-    """Those of its evolution in the game."""
+    """Those of a run's evolution in the game."""
     return run.evolution_steps("game") * _repeat(run)
 
 
@@ -94,38 +120,51 @@ def _repeat(run: Run) -> int:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The generations of a record's evolution."""
-    return [json.loads(line) for line in (RECORDS / f"{name}.metrics.jsonl").read_text().splitlines()]
+    """The generations of a record's evolution in the game."""
+    path = RECORDS / f"{name}.metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def checks(name: str) -> tuple[list[float], list[float], list[float]]:
-    """Frames, seconds and returns at every test of the search's mean on fresh seeds."""
+    """Frames, seconds and returns at every test of the search's mean on fresh seeds, or of every iteration."""
     about = read_json(RECORDS / f"{name}.about.json")
-    played, seconds = float(about["frames_before"]), float(about["seconds_before"])
     found: tuple[list[float], list[float], list[float]] = ([], [], [])
+    played, seconds = float(about["frames_before"]), float(about["seconds_before"])
     for row in rows(name):
         played += (row["steps"] + row.get("check_steps", 0)) * about["action_repeat"]
         seconds += row["seconds"]
         if "check" in row:
             for values, value in zip(found, (played, seconds, row["check"]), strict=True):
                 values.append(value)
+    path = RECORDS / f"{name}.iterations.json"
+    for one in read_json(path)["rows"] if path.exists() else ():
+        found[0].append(one["real_steps"] * about["action_repeat"])
+        found[2].append(one["episode_mean"])
     return found
 
 
 def curve(name: str) -> bytes:
-    """Return against frames of the game, beside what was published, and against wall clock, as PNG."""
+    """Return against frames of the game, beside what was published, and against wall clock or the dream's promise, as PNG."""
     from matplotlib.figure import Figure
 
     played, seconds, returns = checks(name)
+    about = read_json(RECORDS / f"{name}.about.json")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    left.plot(played, returns, marker=".", label="ours, mean of 16 fresh tracks")
-    for label, (x, y) in PUBLISHED.get(name, {}).items():
+    left, right = figure.subplots(1, 2, sharey=bool(seconds))
+    left.plot(played, returns, marker=".", label="ours, fresh episodes")
+    for label, (x, y) in PUBLISHED.get(about["title"].partition(",")[0], {}).items():
         left.plot(x, y, marker="s", linestyle=":", label=label)
     left.set(xscale="log", xlabel="frames of the game", ylabel="return")
     left.legend(fontsize=7)
-    right.plot(np.array(seconds) / 60, returns, marker=".")
-    right.set(xlabel="minutes on this machine, all training included")
+    if seconds:
+        right.plot(np.array(seconds) / 60, returns, marker=".")
+        right.set(xlabel="minutes on this machine, all training included")
+    else:
+        said = read_json(RECORDS / f"{name}.iterations.json")["rows"]
+        for key, label in (("dream", "in dreams"), ("real", "in the game, as long")):
+            right.plot([one["number"] for one in said], [one[key] for one in said], marker=".", label=label)
+        right.set(xlabel="iteration", ylabel="return of a stretch")
+        right.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     buffer = io.BytesIO()
@@ -133,42 +172,63 @@ def curve(name: str) -> bytes:
     return buffer.getvalue()
 
 
+def score(report: Report) -> str:
+    """A report in a table's cell."""
+    flag = "" if report.flag_rate is None else f", flag in {report.flag_rate:.0%}"
+    return f"{report.mean:.0f} ± {report.std:.0f} ({report.stderr:.1f}, {report.n}){flag}"
+
+
 def card(name: str, report: Report, about: dict[str, Any]) -> str:
     """The model card."""
     memory, options = about["memory"], ", ".join(f"{key} {value}" for key, value in report.env_options.items())
-    score = f"{report.mean:.0f} ± {report.std:.0f} (standard error {report.stderr:.1f}, n = {report.n})"
     seeds = f"{report.seeds[0]} to {report.seeds[-1]}"
     whole, evolving = duration(about["seconds"]), duration(about["evolution_seconds"])
     flow = f"{memory.get('couplings', 0)} couplings{', conditional' if memory.get('conditional') else ''}"
+    lines = [
+        f"- **Score, {label}**: {score(Report.load(RECORDS / file))}."
+        for label, file in about["tests"].items()
+        if label
+    ]
     return f"""# {name}
 
-A world model and a linear controller on latent and hidden state, evolved by CMA-ES in the game.
+{about["title"]}: a world model and a controller, `{about["controller"]}`, by CMA-ES.
 
-- **Score**: {score} in {report.env} with {options}, seeds {seeds}, which nothing else has met: `{report.command}`.
-- **Data**: {report.real_steps:,} frames of the game in all, those of the world model's rollouts included.
-- **Time**: {whole} in all, {evolving} of it evolution ({about["generations"]} generations); {report.hardware}.
+- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which nothing else has met:
+  `{report.command}`.
+{chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {report.real_steps:,} frames of the game, rollouts included.
+- **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.
 - **Memory**: {memory["density"]}, {memory["hidden"]} hidden, {memory["mixtures"]} components, {flow}.
 - **Files**: half precision; `report.json` has every return. Nothing in them is executed.
-- **Limits**: it drives as it was evolved, with this action repeat; its dreams are good for some dozens of steps.
+- **Limits**: it acts as it was evolved, with this action repeat; its dreams are good for some dozens of steps.
 """
 
 
 def table() -> str:
     """README's table of records."""
-    head = ("Game", "Ours: mean ± standard deviation (standard error, n)", "Frames of the game", "Wall clock")
-    head += ("First test of 16 tracks above 850", "Published")
+    head = (
+        "Game",
+        "Ours: mean ± standard deviation (standard error, n)",
+        "Frames of the game",
+        "Dream steps",
+        "Wall clock",
+    )
+    head += (f"First test above {HIGH}", "Published")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for path in sorted(RECORDS.glob("*.about.json")):
-        name = path.name.removesuffix(".about.json")
-        report, about = Report.load(RECORDS / f"{name}.json"), read_json(path)
-        score = f"{report.mean:.0f} ± {report.std:.0f} ({report.stderr:.1f}, {report.n})"
-        reached = next((s for _, s, value in zip(*checks(name), strict=True) if value >= 850), None)
-        first = "not reached" if reached is None else duration(reached)
-        clock = f"{duration(about['seconds'])}, {report.hardware}"
-        lines.append(
-            f"| {report.env}, evolved in the game | {score} | {(report.real_steps or 0) / 1e6:.1f} million | {clock} | {first} "
-            f"| {RIVALS.get(name, '')} |"
-        )
+        name, about = path.name.removesuffix(".about.json"), read_json(path)
+        for label, file in about["tests"].items():
+            report = Report.load(RECORDS / file)
+            title = f"{about['title']}{', ' * bool(label)}{label}"
+            reached = (
+                next((s for _, s, value in zip(*checks(name), strict=True) if value >= HIGH), None)
+                if rows(name)
+                else None
+            )
+            first = "" if "Mario" in title else "no" if reached is None else duration(reached)
+            cells = (title, score(report), f"{(report.real_steps or 0) / 1e6:.1f} million")
+            cells += (f"{(report.dream_steps or 0) / 1e6:.0f} million" if report.dream_steps else "none",)
+            cells += (f"{duration(about['seconds'])}, {report.hardware}", first, RIVALS.get(name, "none known"))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -179,13 +239,18 @@ def main() -> None:
     keeping = commands.add_parser("keep")
     keeping.add_argument("run", type=Path)
     keeping.add_argument("name")
+    keeping.add_argument("--title", required=True)
+    keeping.add_argument("--where", choices=["game", "dream"], default="game")
     keeping.add_argument("--also", type=Path, nargs="*", default=[])
+    keeping.add_argument("--test", action="append", default=[], help='LABEL={"option": value}')
+    keeping.add_argument("--ship", action="store_true")
     keeping.add_argument("--workers", type=int, default=2)
     commands.add_parser("write")
     options = parser.parse_args()
     if options.command == "keep":
-        keep(Run(options.run), options.name, [Run(path) for path in options.also], options.workers)
-        print(Shipped(HOME / options.name, Path()).report())
+        tests = {text.partition("=")[0]: json.loads(text.partition("=")[2]) for text in options.test} or {"": {}}
+        also = [Run(path) for path in options.also]
+        keep(Run(options.run), options.name, options.where, options.title, also, tests, options.ship, options.workers)
     put(ROOT / "README.md", MARK, table(), END)
 
 
