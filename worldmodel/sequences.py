@@ -133,6 +133,7 @@ class SequenceDensity(nn.Module):
         truncate: events a gradient goes back through, in training; None: all of the sequence. Values do not depend on it.
 
     Example:
+        >>> from worldmodel import FRMDN, SequenceDensity
         >>> model = SequenceDensity(FRMDN(inputs=28, outputs=28, hidden=64, mixtures=5))
         >>> rows = EventBatch(torch.zeros(2, 28, 28), torch.ones(2, 28), torch.zeros(2))
         >>> model.log_prob(rows).shape
@@ -235,7 +236,7 @@ class SequenceDensity(nn.Module):
         batch: int = 1,
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
-        prefix: Float[Tensor, "given time event"] | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Iterator[Float[Tensor, "batch event"]]:
         """Draw events one at a time, in constant memory.
 
@@ -259,7 +260,7 @@ class SequenceDensity(nn.Module):
         batch: int = 1,
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
-        prefix: Float[Tensor, "given time event"] | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Float[Tensor, "batch time event"]:
         """Draw ``length`` new events of each sequence, (B, length, D): what `stream` draws."""
         at_least_one(length=length)

@@ -78,6 +78,7 @@ class VRNN(nn.Module):
         truncate: events a gradient goes back through, in training; None: all of the sequence. Values do not depend on it.
 
     Example:
+        >>> from worldmodel.baselines import VRNN
         >>> model = VRNN(event=28, hidden=64, mixtures=5)
         >>> rows = EventBatch(torch.zeros(2, 28, 28), torch.ones(2, 28), torch.zeros(2))
         >>> model.bound(rows).shape, model.importance_sampled(rows, samples=3).shape
@@ -211,7 +212,7 @@ class VRNN(nn.Module):
         batch: int = 1,
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
-        prefix: Float[Tensor, "given time event"] | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Iterator[Float[Tensor, "batch event"]]:
         """Draw events one at a time, in constant memory.
 
@@ -235,7 +236,7 @@ class VRNN(nn.Module):
         batch: int = 1,
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
-        prefix: Float[Tensor, "given time event"] | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Float[Tensor, "batch time event"]:
         """Draw ``length`` new events of each sequence, (B, length, D): what `stream` draws."""
         at_least_one(length=length)
@@ -247,7 +248,11 @@ class VRNN(nn.Module):
         return in_pieces(self._piece, self.initial(len(event)), self.truncate, event, noise)[0]
 
     def _noise(self, event: Tensor, generator: Generator | None) -> Tensor:
-        return event.new_empty(*event.shape[:2], self.latent).normal_(generator=generator)
+        """Drawn time by time, so that padding behind a sequence changes none of what is drawn for it."""
+        batch, time = event.shape[:2]
+        return torch.stack(
+            [event.new_empty(batch, self.latent).normal_(generator=generator) for _ in range(time)], dim=1
+        )
 
     def _piece(self, state: VRNNState, event: Tensor, noise: Tensor) -> tuple[tuple[Tensor, ...], VRNNState]:
         """Walk through time with the encoder alone; prior and decoder then see all times at once."""
