@@ -9,7 +9,8 @@ import worldmodel
 from tests.toys import Sequences, autoregressive, whole
 from worldmodel import fit
 from worldmodel.baselines import VRNN
-from worldmodel.baselines.vrnn import Normal, VRNNState, kl
+from worldmodel.baselines.normal import Normal, kl
+from worldmodel.baselines.vrnn import VRNNState
 from worldmodel.batches import EventBatch
 
 
