@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from worldmodel.batches import EventBatch
+
 FRAMES = spaces.Box(0, 255, (64, 64, 3), np.uint8)
 
 
@@ -135,3 +137,41 @@ def banana(count: int, seed: int) -> torch.Tensor:
 
 
 BANANA_ENTROPY = float(np.log(2 * np.pi * np.e) + np.log(2 * 0.1))
+
+
+def autoregressive(batch: int, time: int, seed: int, decay: float = 0.8, noise: float = 0.3):
+    """y_t = decay y_t-1 + noise e, from zero, in float64: events (B, T, 1), and the exact log p of each in nats, (B, T)."""
+    generator = torch.Generator().manual_seed(seed)
+    errors = torch.randn(batch, time, dtype=torch.float64, generator=generator)
+    y = torch.zeros(batch, time + 1, dtype=torch.float64)
+    for t in range(time):
+        y[:, t + 1] = decay * y[:, t] + noise * errors[:, t]
+    return y[:, 1:, None], -0.5 * errors.square() - float(np.log(noise * np.sqrt(2 * np.pi)))
+
+
+class Sequences:
+    """Data for `worldmodel.fit`: ``draw(size, seed)`` gives events (B, T, D), or a batch of them."""
+
+    identity = "sequences"
+
+    def __init__(self, draw) -> None:
+        self.draw = draw
+
+    def split(self, fraction, seed):
+        return self, self
+
+    def batch(self, size, rng):
+        return self.made(size, int(rng.integers(1_000_000)))
+
+    def batches(self, size):
+        for number in range(4):
+            yield self.made(size, 2_000_000 + number)
+
+    def made(self, size, seed):
+        drawn = self.draw(size, seed)
+        return drawn if isinstance(drawn, EventBatch) else whole(drawn)
+
+
+def whole(event: torch.Tensor, log_jacobian: float = 0.0) -> EventBatch:
+    """Sequences without padding, as a batch."""
+    return EventBatch(event, event.new_ones(event.shape[:2]), event.new_full((len(event),), log_jacobian))

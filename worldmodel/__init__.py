@@ -6,7 +6,8 @@ Start reading at `worldmodel.model`, which puts the eye (`worldmodel.vae`) and t
 from worldmodel.density import FRMDN, RMDN
 from worldmodel.memory import Memory
 from worldmodel.model import WorldModel
+from worldmodel.sequences import SequenceDensity
 from worldmodel.training import TrainingDiverged, fit, seeded
 from worldmodel.vae import VAE
 
-__all__ = ["FRMDN", "RMDN", "VAE", "Memory", "TrainingDiverged", "WorldModel", "fit", "seeded"]
+__all__ = ["FRMDN", "RMDN", "VAE", "Memory", "SequenceDensity", "TrainingDiverged", "WorldModel", "fit", "seeded"]

@@ -10,15 +10,14 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
-from worldmodel.baselines import PerDimensionRMDN
+from worldmodel.builders import build_recurrent, plain
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
-from worldmodel.density import FRMDN, RMDN, State
+from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
 from worldmodel.memory import Memory
 from worldmodel.vae import MERGED, VAE, merge_decoder, split_decoder
 
 FORMAT = 1
-DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
 
 
 class WorldState(NamedTuple):
@@ -71,6 +70,7 @@ class WorldModel(nn.Module):
         discrete: False: actions are numbers in [-1, 1] (a Box); True: one-hot choices.
 
     Example:
+        >>> from worldmodel import FRMDN
         >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
         >>> state = world.initial(4)
         >>> state = world.observe(state, torch.zeros(4, 32), torch.zeros(4, 3))
@@ -244,7 +244,7 @@ class WorldModel(nn.Module):
         try:
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
-            vae = VAE(**_plain(config["vae"]))
+            vae = VAE(**plain(config["vae"]))
             memory = build_memory(config["memory"])
             world = cls(vae, memory, discrete=bool(config["discrete"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -261,19 +261,6 @@ class WorldModel(nn.Module):
 
 def build_memory(settings: dict[str, Any]) -> Memory:
     """Build a memory, with fresh weights, from its ``settings``."""
-    settings = _plain(settings)
-    kind = settings.pop("density")
-    if kind not in DENSITIES:
-        raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {kind!r}")
+    settings = plain(settings)
     reward, termination = settings.pop("reward", True), settings.pop("termination", True)
-    return Memory(DENSITIES[kind](**settings), reward=reward, termination=termination)
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """Refuse settings that a hostile or damaged file could use to allocate without bound."""
-    settings = dict(settings)
-    for name, value in settings.items():
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(number, int | float) and not abs(number) <= 65_536 for number in numbers):
-            raise ValueError(f"{name} is beyond any sensible size: {value!r}")
-    return settings
+    return Memory(build_recurrent(settings), reward=reward, termination=termination)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import worldmodel
-import worldmodel.model
+import worldmodel.builders
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN
 from worldmodel.baselines import PerDimensionRMDN
@@ -36,7 +36,7 @@ def density(request):
 
 
 def test_every_density_is_in_the_battery():
-    assert {type(build()) for build in DENSITIES.values()} == set(worldmodel.model.DENSITIES.values())
+    assert {type(build()) for build in DENSITIES.values()} == set(worldmodel.builders.DENSITIES.values())
 
 
 def batch(time=6):

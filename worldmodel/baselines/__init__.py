@@ -1,5 +1,6 @@
 """Models of others, to compare with."""
 
 from worldmodel.baselines.per_dimension import PerDimensionRMDN
+from worldmodel.baselines.vrnn import VRNN
 
-__all__ = ["PerDimensionRMDN"]
+__all__ = ["VRNN", "PerDimensionRMDN"]

@@ -1,0 +1,53 @@
+"""Models by name and by settings."""
+
+import pytest
+import torch
+
+from tests.toys import whole
+from tests.worldmodel.sequence_models import events, generator, gradients
+from worldmodel import RMDN, SequenceDensity
+from worldmodel.builders import NAMES, build, build_density, build_recurrent
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_build_the_same_model(name):
+    more = {"latent": 3, "width": 8} if name.startswith("vrnn") else {}
+    model = build(name, 2, hidden=8, truncate=5, **more)
+    again = build_density(model.settings)
+    again.load_state_dict(model.state_dict())
+    assert type(again) is type(model) and again.settings == model.settings and again.truncate == 5
+    batch = whole(events().float())
+    assert again.loss(batch, generator()).value.equal(model.loss(batch, generator()).value)
+
+
+def test_names_mean_what_the_papers_say():
+    assert build("rnn-gauss", 2).density.mixtures == 1 and type(build("rnn-gauss", 2).density) is RMDN
+    assert build("rmdn", 2).density.mixtures == build("frmdn", 2).density.base.mixtures == 20
+    assert build("vrnn", 2).mixtures == 1 and build("vrnn-gmm", 2).mixtures == 20
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_smallest_sizes(size):
+    for name in NAMES:
+        model = build(name, size, hidden=2)
+        batch = whole(torch.randn(1, 1, size, generator=generator()))
+        assert all(torch.isfinite(g).all() for g in gradients(model, model.loss(batch, generator()).value))
+        assert model.sample(1, generator=generator()).shape == (1, 1, size)
+
+
+REFUSED = [
+    (lambda: SequenceDensity(RMDN(3, 2)), r"density must read what it predicts: .*, got 3 and 2"),
+    (lambda: SequenceDensity(RMDN(2, 2), truncate=0), "truncate must be at least 1, got 0"),
+    (lambda: build("rnn", 2), "name must be one of rmdn, frmdn, rnn-gauss, vrnn, vrnn-gmm, got 'rnn'"),
+    (lambda: build("rnn-gauss", 2, mixtures=3), "mixtures must be 1 for rnn-gauss, got 3"),
+    (lambda: build_density({"density": "X"}), "density must be one of RMDN, FRMDN, PerDimensionRMDN, got 'X'"),
+    (lambda: build_density({"density": "RMDN", "inputs": 10**9, "outputs": 1}), "inputs is beyond any sensible size"),
+    (lambda: build_density({"density": "VRNN", "event": 2, "color": 1}), "settings do not describe .*'color'"),
+    (lambda: build_recurrent({}), "density must be one of RMDN, FRMDN, PerDimensionRMDN, got None"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_bad_settings_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

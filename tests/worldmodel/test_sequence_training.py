@@ -1,0 +1,111 @@
+"""Densities of sequences learn: what is known exactly, what is constant, in bfloat16, and after a stop."""
+
+import math
+
+import pytest
+import torch
+
+import worldmodel
+from tests.toys import Sequences, autoregressive, whole
+from tests.worldmodel.sequence_models import generator, padded
+from worldmodel import RMDN, SequenceDensity, fit
+from worldmodel.builders import NAMES, build
+
+
+def test_own_samples_have_the_entropy_that_the_densities_say():
+    """E[-log p(y)] over own samples = the mean of the conditional entropies, known in closed form for one Gaussian."""
+    with worldmodel.seeded(3):
+        model = SequenceDensity(RMDN(1, 1, hidden=8, mixtures=1))
+        model.density.head.weight.data.mul_(4)
+    drawn = model.sample(12, batch=3_000, generator=generator())
+    with torch.no_grad():
+        hidden, _ = model.density.features(torch.cat((torch.zeros(3_000, 1, 1), drawn[:, :-1]), dim=1))
+        entropy = 0.5 * (math.log(2 * math.pi * math.e) - model.density.distribution(hidden).log_precision[..., 0, 0])
+        nll = -model.log_prob(whole(drawn))
+    differences = nll - entropy.sum(dim=1)
+    assert float(differences.mean()) == pytest.approx(0, abs=4 * float(differences.std()) / math.sqrt(3_000))
+
+
+def learned(model, updates=400, **more):
+    data = Sequences(lambda size, seed: autoregressive(size, 15, seed)[0].float())
+    settings = {"updates": updates, "batch": 32, "lr": 1e-2, "check_every": 100, "tensorboard": False}
+    return fit(model, data, **settings | more)
+
+
+@pytest.mark.parametrize(
+    ("name", "truncate"),
+    [("rnn-gauss", None), ("rmdn", None), ("frmdn", None), pytest.param("rmdn", 5, marks=pytest.mark.slow)],
+)
+def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, truncate):
+    with worldmodel.seeded(0):
+        model = build(name, 1, hidden=16, truncate=truncate, **({} if name == "rnn-gauss" else {"mixtures": 2}))
+    learned(model)
+    event, exact = autoregressive(2_000, 15, 3_000_000)
+    with torch.no_grad():
+        excess = (exact - model.log_probs(whole(event.float()))[0].double()).mean(dim=1)  # paired: nats a frame
+    error = float(excess.std()) / math.sqrt(len(excess))
+    assert float(excess.mean()) > -4 * error
+    assert float(excess.mean()) < 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("truncate", [None, 4])
+def test_bfloat16_trains(name, truncate):
+    with worldmodel.seeded(0):
+        model = build(name, 1, hidden=8, truncate=truncate, mixtures=1)
+    held_out = whole(autoregressive(64, 9, 3_000_000)[0].float())
+    data = Sequences(lambda size, seed: autoregressive(size, 9, seed)[0].float())
+    before = float(model.loss(held_out, generator()).value.detach())
+    fit(model, data, updates=40, batch=16, lr=1e-2, check_every=40, precision="bfloat16", tensorboard=False)
+    assert float(model.loss(held_out, generator()).value.detach()) < before - 0.2
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["frmdn", "vrnn"])
+def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+
+    def fresh():
+        with worldmodel.seeded(0):
+            return build(name, 1, hidden=4, truncate=5, mixtures=1)
+
+    def stop(done, total, note):
+        if done == 13:
+            raise Stop
+
+    undisturbed = learned(fresh(), 20, check_every=5, out=tmp_path / "whole")
+    with pytest.raises(Stop):
+        learned(fresh(), 20, check_every=5, out=tmp_path / "stopped", progress=stop)
+    again = learned(fresh(), 20, check_every=5, out=tmp_path / "stopped")
+    for wanted, found in zip(undisturbed.parameters(), again.parameters(), strict=True):
+        assert found.equal(wanted)
+    files = [(tmp_path / where / "weights.safetensors").read_bytes() for where in ("whole", "stopped")]
+    assert files[0] == files[1]
+
+
+def test_a_training_begins_near_the_data():
+    event = 50 + 0.01 * torch.randn(200, 3, 2, generator=generator())
+    for name in NAMES:
+        model = build(name, 2, hidden=4)
+        model.start_from_batch(padded(whole(event.double()), [2] * 200, math.nan))
+        drawn = model.sample(1, batch=500, generator=generator())
+        assert float((drawn.mean() - 50).abs()) < 1
+        assert 0 < float(drawn.std()) < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_constant_data_stay_finite_and_below_the_ceiling(name):
+    """Digital silence: the likelihood rises towards what the clamp of precisions allows, and not beyond."""
+    with worldmodel.seeded(0):
+        model = build(name, 2, hidden=4)
+    silence = whole(torch.zeros(4, 6, 2))
+    model.start_from_batch(silence)
+    before = float(model.loss(silence, generator()).value.detach())
+    data = Sequences(lambda size, seed: torch.zeros(size, 6, 2))
+    fit(model, data, updates=100, batch=8, lr=1e-2, check_every=10, tensorboard=False)
+    after = float(model.loss(silence, generator()).value.detach())
+    assert math.isfinite(after) and -2 * model.ceiling - 1e-5 <= after < before

@@ -1,0 +1,229 @@
+"""Laws of densities of sequences: what their numbers are, over every model that is built by name."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.toys import whole
+from tests.worldmodel.sequence_models import EVERY, MODELS, events, generator, gradients, made, padded
+from worldmodel import SequenceDensity, baselines
+from worldmodel.baselines import VRNN, PerDimensionRMDN
+from worldmodel.builders import DENSITIES, build
+from worldmodel.density import LOG_PRECISION_RANGE, State
+from worldmodel.sequences import SequenceState, precision_ceiling
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return made(request.param)
+
+
+@pytest.fixture(params=EVERY)
+def any_model(request):
+    return made(request.param)
+
+
+def test_every_model_is_in_the_battery():
+    built = [build() for build in EVERY.values()]
+    public = {kind for _, kind in inspect.getmembers(baselines, inspect.isclass)} - {PerDimensionRMDN}
+    assert {type(model) for model in built} == {SequenceDensity} | public
+    assert {type(model.density) for model in built if isinstance(model, SequenceDensity)} == set(DENSITIES.values())
+
+
+def test_a_sequence_is_the_product_of_single_steps(model):
+    event = events()
+    state, steps = model.initial(4), []
+    for t in range(event.shape[1]):
+        distribution, memory = model.predict(state)
+        steps.append(distribution.log_prob(event[:, t]))
+        state = SequenceState(event[:, t], memory)
+    values, last = model.log_probs(whole(event))
+    torch.testing.assert_close(values, torch.stack(steps, dim=1))
+    torch.testing.assert_close(model.log_prob(whole(event)), torch.stack(steps).sum(dim=0))
+    torch.testing.assert_close(last, state)
+    torch.testing.assert_close(model.observe(model.initial(4), event), state)
+
+
+def test_what_is_read_is_the_event_before_and_zero_at_first():
+    """A density that repeats what it reads finds every event but the first where the one before was."""
+
+    class Echo(nn.Module):
+        inputs = outputs = 1
+
+        def initial(self, batch):
+            return State(torch.zeros(batch, 1, 1), torch.zeros(batch, 1, 1))
+
+        def features(self, x, state):
+            return x, state
+
+        def distribution(self, hidden):
+            return torch.distributions.Independent(torch.distributions.Normal(hidden, 1.0), 1)
+
+    event = torch.tensor([[[3.0], [5.0], [5.0]]])
+    model = SequenceDensity.__new__(SequenceDensity)
+    nn.Module.__init__(model)
+    model.density, model.truncate = Echo(), None
+    values, _ = model.log_probs(whole(event))
+    wanted = torch.distributions.Normal(0, 1).log_prob(torch.tensor([[3.0, 2.0, 0.0]]))
+    torch.testing.assert_close(values, wanted)
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+def test_pieces_equal_one_pass(model, length):
+    whole_pass = model.log_prob(whole(events()))
+    model.truncate = length
+    torch.testing.assert_close(model.log_prob(whole(events())), whole_pass)
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(whole(events())), whole_pass.detach())
+
+
+def test_without_gradients_long_sequences_pass_in_pieces(model, monkeypatch):
+    whole_pass = model.log_prob(whole(events())).detach()
+    monkeypatch.setattr("worldmodel.sequences.EVALUATED", 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_prob(whole(events())), whole_pass)
+
+
+def test_a_cut_behind_the_end_changes_no_gradient(any_model):
+    found = {}
+    for truncate in (None, 7, 100):
+        any_model.truncate = truncate
+        found[truncate] = gradients(any_model, any_model.loss(whole(events()), generator()).value)
+    torch.testing.assert_close(found[7], found[None], rtol=0, atol=0)
+    torch.testing.assert_close(found[100], found[None], rtol=0, atol=0)
+
+
+def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut(model):
+    event = events()
+    model.truncate = 3
+    found = gradients(model, model.log_prob(whole(event)).sum())
+    model.truncate, state, total = None, model.initial(4), 0.0
+    for piece in event.split(3, dim=1):
+        values, state = model.log_probs(whole(piece), state)
+        state = SequenceState(state.event, State(*(part.detach() for part in state.memory)))
+        total = total + values.sum()
+    torch.testing.assert_close(found, gradients(model, total))
+    assert any(
+        not torch.allclose(a, b)
+        for a, b in zip(found, gradients(model, model.log_prob(whole(event)).sum()), strict=True)
+    )
+
+
+def test_a_state_goes_on(model):
+    event = events()
+    values, _ = model.log_probs(whole(event))
+    first, state = model.log_probs(whole(event[:, :3]))
+    second, _ = model.log_probs(whole(event[:, 3:]), state)
+    torch.testing.assert_close(torch.cat((first, second), dim=1), values)
+
+
+def test_the_future_leaves_the_past_bit_equal(model):
+    event, changed = events(), events()
+    changed[:, 4:] += 100
+    before, after = (model.log_probs(whole(y))[0] for y in (event, changed))
+    assert before[:, :4].equal(after[:, :4])
+    assert not before[:, 4:].isclose(after[:, 4:]).any()
+
+
+@pytest.mark.parametrize("truncate", [None, 2])
+@pytest.mark.parametrize("value", [0.0, 1e6, math.nan, math.inf])
+def test_padding_changes_neither_value_nor_gradient(model, value, truncate):
+    real, batch = (7, 4, 1, 6), whole(events(), 0.5)
+    model.truncate = truncate
+    alone = [model.log_prob(whole(batch.event[[n], :length], 0.5))[0] for n, length in enumerate(real)]
+    found = model.log_prob(padded(batch, real, value))
+    torch.testing.assert_close(found, torch.stack(alone))
+    loss = model.loss(padded(batch, real, value))
+    expected = -(torch.stack(alone) - 0.5).sum() / sum(real)
+    torch.testing.assert_close(loss.value, expected)
+    torch.testing.assert_close(loss.parts["nll"], expected.detach())
+    wanted = gradients(model, expected)
+    torch.testing.assert_close(gradients(model, model.loss(padded(batch, real, value)).value), wanted)
+
+
+def test_the_jacobian_is_added_and_is_no_part_of_the_loss(any_model):
+    def value(batch):
+        return any_model.bound(batch, generator()) if isinstance(any_model, VRNN) else any_model.log_prob(batch)
+
+    plain, shifted = whole(events()), whole(events(), -3.5)
+    torch.testing.assert_close(value(shifted), value(plain) - 3.5)
+    assert any_model.loss(shifted, generator()).value.equal(any_model.loss(plain, generator()).value)
+
+
+def test_every_parameter_learns(any_model):
+    found = gradients(any_model, any_model.loss(whole(events()), generator()).value)
+    names = [name for name, _ in any_model.named_parameters()]
+    assert [name for name, gradient in zip(names, found, strict=True) if not gradient.abs().sum() > 0] == []
+
+
+def test_ceilings():
+    top = 0.5 * (LOG_PRECISION_RANGE[1] - math.log(2 * math.pi))
+    normal = torch.distributions.Normal(0, math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+    assert precision_ceiling() == pytest.approx(top) == pytest.approx(float(normal.log_prob(torch.tensor(0.0))))
+    assert (
+        build("rmdn", 3).ceiling
+        == build("vrnn", 3).ceiling
+        == build("rmdn", 3, full=True).ceiling
+        == pytest.approx(top)
+    )
+    assert build("frmdn", 3, couplings=2).ceiling == pytest.approx(top + 3 * 2 * 2 / 3)
+    assert build("frmdn", 3, couplings=0).ceiling == pytest.approx(top)
+    assert build("rmdn", 3, rank=1).ceiling == build("frmdn", 3, spline=True).ceiling == math.inf
+
+
+def test_no_affine_flow_exceeds_its_ceiling():
+    model = build("frmdn", 3, hidden=4, mixtures=1)
+    for coupling in model.density.flow.couplings:
+        coupling.network[-1].bias.data.fill_(100.0)
+    model.density.base.head.bias.data.fill_(0.0)
+    model.density.base.head.weight.data.fill_(0.0)
+    model.density.base.head.bias.data[-3:] = 100.0
+    with torch.no_grad():
+        best = model.predict(model.initial(1))[0].log_prob(model.sample(1, temperature=1e-12)[:, 0])
+    assert float(best) / 3 == pytest.approx(model.ceiling, abs=0.05)
+
+
+BATCHES = [
+    (whole(torch.zeros(2, 3, 4)), r"batch.event must have shape \(batch > 0, time > 0, 2\), got \(2, 3, 4\)"),
+    (whole(torch.zeros(2, 0, 2)), r"batch.event must have shape \(batch > 0, time > 0, 2\), got \(2, 0, 2\)"),
+    (whole(torch.zeros(2, 3, 2))._replace(mask=torch.ones(2, 4)), r"batch.mask must have shape \(2, 3\), got \(2, 4\)"),
+    (
+        whole(torch.zeros(2, 3, 2))._replace(mask=torch.tensor([[1.0, 0, 1]] * 2)),
+        "batch.mask must be ones and then zeros",
+    ),
+    (
+        whole(torch.zeros(2, 3, 2))._replace(log_jacobian=torch.zeros(1)),
+        r"log_jacobian must have shape \(2,\), got \(1,\)",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ["rmdn", "vrnn"])
+@pytest.mark.parametrize(("batch", "message"), BATCHES)
+def test_bad_batches_are_refused(as_users_do, batch, message, name):
+    with pytest.raises(ValueError, match=message):
+        EVERY[name]().loss(batch)
+
+
+def test_truncation_bounds_what_is_kept_for_gradients():
+    """Numbers kept for the backward pass: twice the time, hardly more of them, when pieces are recomputed."""
+
+    def kept(time, truncate):
+        model, total = build("rmdn", 8, hidden=8, truncate=truncate), 0
+        parameters = {p.data_ptr() for p in model.parameters()}
+
+        def count(tensor):
+            nonlocal total
+            total += 0 if tensor.data_ptr() in parameters else tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            model.loss(whole(torch.zeros(2, time, 8)))
+        return total
+
+    assert kept(80, None) > 10 * kept(80, 10)
+    assert np.isclose(kept(80, None), 2 * kept(40, None), rtol=0.1)

@@ -1,0 +1,248 @@
+"""The VRNN against exact marginals on grids, its own bounds against each other, and the laws of padding and randomness."""
+
+import math
+
+import pytest
+import torch
+
+import worldmodel
+from tests.toys import Sequences, autoregressive, whole
+from worldmodel import fit
+from worldmodel.baselines import VRNN
+from worldmodel.baselines.normal import Normal, kl
+from worldmodel.baselines.vrnn import VRNNState
+from worldmodel.batches import EventBatch
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def vrnn(event=1, latent=1, mixtures=1, spread=0.6, **more):
+    """A small VRNN in float64, away from where it begins, so that its latent matters."""
+    with worldmodel.seeded(4):
+        model = VRNN(event, hidden=4, latent=latent, mixtures=mixtures, width=6, depth=1, **more).double()
+        for parameter in model.parameters():
+            parameter.data += spread * torch.randn_like(parameter)
+    return model
+
+
+def random_events(*shape, seed=1):
+    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+
+
+@torch.no_grad()
+def exact(model, event, state=None, points=121):
+    """Log p of sequences (B, T, D) by quadrature over a one-dimensional z at each time: only for short ones."""
+    state = state or model.initial(len(event))
+    p = model._normal(model.prior, state.hidden)  # (B, 1)
+    noise = torch.linspace(-7, 7, points, dtype=torch.float64)
+    batch = len(event)
+
+    def each(x):
+        return x.repeat_interleave(points, dim=0)
+
+    seen = model.phi_z(Normal(*map(each, p)).at(noise.repeat(batch)[:, None]))
+    value = model._decode(seen, each(state.hidden)).log_prob(each(event[:, 0]))
+    if event.shape[1] > 1:
+        after = model._advance(VRNNState(*map(each, state)), model.phi_x(each(event[:, 0])), seen)
+        value = value + exact(model, each(event[:, 1:]), after, points)
+    weight = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + math.log(14 / (points - 1))
+    return (value.view(batch, points) + weight).logsumexp(dim=1)
+
+
+def test_kl_is_torchs_and_what_samples_say():
+    q = Normal(random_events(5, 3), random_events(5, 3, seed=2))
+    p = Normal(random_events(5, 3, seed=3), random_events(5, 3, seed=4))
+    as_torch = [torch.distributions.Normal(n.loc, torch.exp(-0.5 * n.log_precision)) for n in (q, p)]
+    torch.testing.assert_close(kl(q, p), torch.distributions.kl_divergence(*as_torch).sum(dim=-1))
+    z = q.at(random_events(40_000, 5, 3, seed=5))
+    torch.testing.assert_close(q.log_prob(z), as_torch[0].log_prob(z).sum(dim=-1))
+    ratio = q.log_prob(z) - p.log_prob(z)
+    assert ((ratio.mean(dim=0) - kl(q, p)).abs() < 4.5 * ratio.std(dim=0) / 200).all()
+    torch.testing.assert_close(kl(q, q), torch.zeros(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mixtures", [1, 3])
+@pytest.mark.parametrize("time", [1, 2])
+def test_importance_samples_find_the_exact_marginal(time, mixtures):
+    model, event = vrnn(mixtures=mixtures), random_events(3, time, 1)
+    found = model.importance_sampled(whole(event), 40_000, generator())
+    torch.testing.assert_close(found, exact(model, event), atol=0.03, rtol=0)
+
+
+def test_the_exact_marginal_integrates_to_one():
+    """The oracle itself: a density over x_1, and over x_2 after each x_1."""
+    model = vrnn(spread=0.3)
+    grid = torch.linspace(-12, 12, 401, dtype=torch.float64)
+    total = exact(model, grid[:, None, None]).exp().sum() * (24 / 400)
+    assert float(total) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_bounds_stand_in_order_below_the_exact_marginal(time):
+    """E[ELBO] <= E[log of S importance samples], rising with S, <= log p (Burda et al., theorem 1)."""
+    model, event = vrnn(spread=0.8), random_events(1, time, 1)
+    repeated, source = whole(event.expand(4_000, -1, -1)), generator()
+    draws = [model.bound(repeated, source).detach()]
+    draws += [model.importance_sampled(repeated, samples, source) for samples in (1, 4, 16)]
+    means, errors = [float(d.mean()) for d in draws], [float(d.std()) / math.sqrt(4_000) for d in draws]
+    assert means[0] == pytest.approx(
+        means[1], abs=4 * (errors[0] + errors[1])
+    )  # S = 1 is the ELBO, by another estimate
+    assert means[1] < means[2] - 2 * errors[1] and means[2] < means[3] - 2 * errors[2]
+    assert means[3] < float(exact(model, event)) + 4 * errors[3]
+
+
+def test_with_the_posterior_itself_every_bound_is_exact():
+    """Where nothing depends on z, the posterior is the prior: then no bound is loose, whatever is drawn."""
+    model, event = vrnn(event=2, latent=2, mixtures=2), random_events(3, 5, 2)
+    model.decoder.layers[0][0].weight.data[:, : model.width] = 0
+    model.lstm.weight_ih.data[:, model.width :] = 0
+    for network in (model.prior, model.encoder):
+        network.last.weight.data.zero_()
+    model.encoder.last.bias.data.copy_(model.prior.last.bias.data)
+    values = [model.bound(whole(event), generator(seed)).detach() for seed in (0, 1)]
+    values += [model.importance_sampled(whole(event), samples, generator()) for samples in (1, 3)]
+    for value in values[1:]:
+        torch.testing.assert_close(value, values[0])
+    assert float(model.loss(whole(event)).parts["kl"]) == pytest.approx(0)
+
+
+def test_samples_follow_the_density_that_is_bounded():
+    """E[r(x) / p(x)] = 1 over x ~ p for any density r: sequences of two events against the exact marginal."""
+    model = vrnn(mixtures=2, spread=0.3)
+    drawn = model.sample(2, batch=600, generator=generator())
+    rival = torch.distributions.Normal(drawn.mean(dim=0), 0.7 * drawn.std(dim=0))  # thinner tails: a bounded ratio
+    ratio = torch.exp(rival.log_prob(drawn).sum(dim=(1, 2)) - exact(model, drawn, points=41))
+    assert float(ratio.mean()) == pytest.approx(1, abs=4 * float(ratio.std()) / math.sqrt(600))
+    assert float(ratio.std()) < 3
+
+
+def test_temperature_scales_the_variance_of_the_latent_and_of_the_event():
+    model = vrnn(spread=0.3)
+    with torch.no_grad():
+        p = model._normal(model.prior, model.initial(1).hidden)
+        mode = model._decode(model.phi_z(p.loc), model.initial(1).hidden).mode
+    cold = model.sample(1, batch=3, temperature=1e-12, generator=generator())
+    torch.testing.assert_close(cold[:, 0], mode.expand(3, 1), atol=1e-4, rtol=0)
+    spreads = [float(model.sample(1, 2_000, t, generator()).std()) for t in (0.25, 1.0)]
+    assert spreads[0] < 0.7 * spreads[1]
+
+
+def padded(event, lengths, value, further):
+    filled = torch.cat((event, torch.full_like(event[:, :further], value)), dim=1)
+    mask = torch.zeros(filled.shape[:2], dtype=torch.float64)
+    for number, length in enumerate(lengths):
+        filled[number, length:], mask[number, :length] = value, 1
+    return EventBatch(filled, mask, torch.zeros(len(event), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("truncate", [None, 3])
+@pytest.mark.parametrize("value", [0.0, 1e6, math.nan])
+def test_padding_changes_neither_value_nor_gradient(value, truncate):
+    model, event, lengths = vrnn(event=2, mixtures=2, truncate=truncate), random_events(4, 6, 2), (6, 3, 1, 5)
+    with torch.no_grad():
+        log_event, divergence, _ = model._terms(event, generator())
+    wanted = torch.stack([(log_event - divergence)[n, :length].sum() for n, length in enumerate(lengths)])
+    found = model.bound(padded(event, lengths, value, 2), generator())
+    torch.testing.assert_close(found.detach(), wanted)
+    gradients = []
+    for batch in (padded(event, lengths, 0.0, 0), padded(event, lengths, value, 2)):
+        model.zero_grad()
+        loss = model.loss(batch, generator())
+        loss.value.backward()
+        torch.testing.assert_close(loss.value.detach(), -wanted.sum() / sum(lengths))
+        torch.testing.assert_close(loss.parts["nll_bound"], loss.value.detach())
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_padding_changes_no_importance_sample():
+    model, event = vrnn(event=2), random_events(3, 4, 2)
+    found = model.importance_sampled(padded(event, (4, 4, 4), math.nan, 3), 5, generator())
+    torch.testing.assert_close(found, model.importance_sampled(whole(event), 5, generator()))
+
+
+def test_the_future_leaves_the_past_bit_equal():
+    model, event = vrnn(event=2), random_events(3, 6, 2)
+    changed = event.clone()
+    changed[:, 4:] += 10
+    for before, after in zip(model._terms(event, generator()), model._terms(changed, generator()), strict=True):
+        assert before[:, :4].equal(after[:, :4])
+        assert not before[:, 4:].equal(after[:, 4:])
+
+
+@pytest.mark.parametrize("length", [1, 2, 6])
+def test_pieces_equal_one_pass(length):
+    model, event = vrnn(event=2), random_events(3, 6, 2)
+    one_pass = model.bound(whole(event), generator()).detach()
+    model.truncate = length
+    torch.testing.assert_close(model.bound(whole(event), generator()).detach(), one_pass)
+    with torch.no_grad():
+        torch.testing.assert_close(model.bound(whole(event), generator()), one_pass)
+
+
+def test_groups_of_samples_change_nothing_but_the_draws(monkeypatch):
+    model, batch = vrnn(), whole(random_events(2, 2, 1))
+    monkeypatch.setattr("worldmodel.baselines.vrnn.ROWS", 7)  # 1,000 groups of 3 samples, the last one smaller
+    found = model.importance_sampled(batch, 3_001, generator())
+    torch.testing.assert_close(found, exact(model, batch.event), atol=0.15, rtol=0)
+
+
+def test_randomness_comes_from_the_generator_alone():
+    model, batch = vrnn(event=2), whole(random_events(3, 4, 2))
+    before = torch.get_rng_state()
+    calls = [
+        lambda g: model.bound(batch, g),
+        lambda g: model.loss(batch, g).value,
+        lambda g: model.importance_sampled(batch, 3, g),
+        lambda g: model.sample(3, 2, generator=g),
+        lambda g: model.sample(3, prefix=batch.event, generator=g),
+    ]
+    for call in calls:
+        assert call(generator()).equal(call(generator()))
+        assert not call(generator()).equal(call(generator(1)))
+    assert torch.get_rng_state().equal(before)
+
+
+def test_importance_samples_keep_no_gradient():
+    assert not vrnn().importance_sampled(whole(random_events(2, 2, 1)), 2, generator()).requires_grad
+
+
+def test_learning_approaches_the_exact_likelihood_from_above():
+    with worldmodel.seeded(0):
+        model = VRNN(1, hidden=16, latent=2, width=16, depth=1)
+    data = Sequences(lambda size, seed: autoregressive(size, 12, seed)[0].float())
+    fit(model, data, updates=300, batch=32, lr=1e-2, check_every=100, tensorboard=False)
+    event, log_prob = autoregressive(1_000, 12, 3_000_000)
+    excess = (log_prob.sum(dim=1) - model.bound(whole(event.float()), generator()).detach().double()) / 12
+    error = float(excess.std()) / math.sqrt(len(excess))
+    assert -4 * error < float(excess.mean()) < 0.08
+
+
+@pytest.mark.slow
+def test_the_latent_makes_two_modes_of_one_gaussian():
+    """Events near -1 or 1: one Gaussian needs log 2 pi e / 2 = 1.42 nats, two need 0.09; VRNN-Gauss finds them by z."""
+
+    def draw(size, seed):
+        source = generator(seed)
+        sign = torch.randint(0, 2, (size, 8, 1), generator=source) * 2 - 1
+        return sign + 0.13 * torch.randn(size, 8, 1, generator=source)
+
+    with worldmodel.seeded(0):
+        model = VRNN(1, hidden=8, latent=1, width=32, depth=1)
+    fit(model, Sequences(draw), updates=1_500, batch=64, lr=5e-3, check_every=100, tensorboard=False)
+    batch = whole(draw(200, 3_000_000))
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 0.13**2) + math.log(2)
+    values = -model.importance_sampled(batch, 100, generator()) / 8
+    assert entropy - 4 * float(values.std()) / math.sqrt(200) < float(values.mean()) < 0.8
+
+
+def test_bad_arguments_are_refused(as_users_do):
+    with pytest.raises(ValueError, match="latent must be at least 1, got 0"):
+        VRNN(2, latent=0)
+    with pytest.raises(ValueError, match="truncate must be at least 1, got 0"):
+        VRNN(2, truncate=0)
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        vrnn().importance_sampled(whole(random_events(2, 2, 1)), 0)

@@ -1,0 +1,31 @@
+"""Independent Gaussians by their precision, as latent variables have them."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Normal(NamedTuple):
+    """Independent Gaussians by their precision."""
+
+    loc: Float[Tensor, "*batch latent"]
+    log_precision: Float[Tensor, "*batch latent"]
+
+    def at(self, noise: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
+        """The sample that standard Normal numbers stand for."""
+        return self.loc + noise * torch.exp(-0.5 * self.log_precision)
+
+    def log_prob(self, value: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+        """Log p(value) in nats, summed over the event."""
+        quadratic = self.log_precision.exp() * (value - self.loc).square()
+        return 0.5 * (self.log_precision - math.log(2 * math.pi) - quadratic).sum(dim=-1)
+
+
+def kl(q: Normal, p: Normal) -> Float[Tensor, "*batch"]:
+    """KL(q || p) in nats: with log-precisions a, ``1/2 sum a_q - a_p - 1 + exp(a_p - a_q) + exp(a_p) (mu_q - mu_p)^2``."""
+    difference = q.log_precision - p.log_precision
+    distance = p.log_precision.exp() * (q.loc - p.loc).square()
+    return 0.5 * (difference - 1 + torch.exp(-difference) + distance).sum(dim=-1)
