@@ -27,6 +27,8 @@ HEADER = 2**20
 """A SPHERE header is at most so long, in bytes."""
 PER_BYTE = 8_192
 """No codec packs more samples into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
+PREROLL = 16 * 1_152
+"""So many samples before those that are asked for are decoded too: an MP3 frame borrows bits from frames before it."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 STREAMED = 0xFFFFFFFF
 """The length that a WAV file gives which was written without knowing it."""
@@ -222,7 +224,7 @@ def _full_scale(values: np.ndarray) -> np.ndarray:
 
 def _soundfile(path: Path) -> Any:
     try:
-        import soundfile  # type: ignore[import-untyped,unused-ignore]  # optional
+        import soundfile  # optional, and slow to import: only where it is needed
     except (ImportError, OSError):
         raise ValueError(f"{path} is not PCM WAV or SPHERE: to read it, pip install 'worldmodel[audio]'") from None
     return soundfile
@@ -243,10 +245,11 @@ def _other(path: Path, size: int) -> Sound:
 def _decode(sound: Sound, start: int, stop: int) -> np.ndarray:
     """(stop - start, channels) through soundfile."""
     soundfile = _soundfile(sound.path)
+    early = max(start - PREROLL, 0)
     try:
         with soundfile.SoundFile(str(sound.path)) as file:
-            file.seek(start)
-            frames = np.asarray(file.read(stop - start, dtype="float32", always_2d=True))
+            file.seek(early)  # and one read: soundfile seeks after each, and what was borrowed would be lost again
+            frames = np.asarray(file.read(stop - early, dtype="float32", always_2d=True))[start - early :]
     except Exception as error:
         raise ValueError(f"{sound.path} is damaged: {error}") from None
     if frames.shape != (stop - start, sound.channels):

@@ -120,9 +120,10 @@ def _find_idx(folder: Path, part: str) -> Path | None:
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > LARGEST + 16:
-                raise ValueError(f"{path} must have at most {LARGEST} bytes")
-            return file.read(LARGEST + 17)
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST + 16:
+                raise ValueError(f"{path} must have at most {LARGEST + 16} bytes, got {size}")
+            return file.read(size)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
 

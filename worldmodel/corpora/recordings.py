@@ -112,19 +112,20 @@ class Standardisation:
 
     @functools.cached_property
     def _numbers(self) -> tuple[float, float]:
-        if self.cache is None or not self.cache.exists():
-            mean, std = self._measured()
-            if self.cache is not None:
-                write_json(self.cache, {"recordings": identity(self.recordings), "mean": mean, "std": std})
-            return mean, std
-        kept = read_json(self.cache)
+        if self.cache is not None and self.cache.exists():
+            return self._kept(self.cache)
+        mean, std = self._measured()
+        if self.cache is not None:
+            write_json(self.cache, {"recordings": identity(self.recordings), "mean": mean, "std": std})
+        return mean, std
+
+    def _kept(self, cache: Path) -> tuple[float, float]:
+        kept = read_json(cache)
         if not isinstance(kept, dict) or kept.get("recordings") != identity(self.recordings):
-            raise ValueError(f"{self.cache} does not hold the mean and std of these recordings: name another cache")
+            raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
         mean, std = kept.get("mean"), kept.get("std")
-        if not (isinstance(mean, float) and isinstance(std, float)):
-            raise ValueError(f"{self.cache} must hold two numbers, mean and std, got {mean!r} and {std!r}")
-        if not (math.isfinite(mean) and 0 < std < math.inf):
-            raise ValueError(f"{self.cache} must hold a finite mean and a std above zero, got {mean} and {std}")
+        if not (isinstance(mean, float) and isinstance(std, float) and math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(f"{cache} must hold a finite mean and a std above zero, got {mean!r} and {std!r}")
         return mean, std
 
     def _measured(self) -> tuple[float, float]:

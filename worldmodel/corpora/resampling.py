@@ -38,21 +38,22 @@ def resampled(sound: Sound, rate: int, start: int, stop: int) -> np.ndarray:
     """
     if sound.rate == rate:
         return read(sound, start, stop)
+    if start == stop:
+        return np.zeros(0, np.float32)
     up, down = _ratio(sound.rate, rate)
     filters = _filters(up, down)
-    blocks = [_block(sound, up, down, filters, first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-
-
-def _block(sound: Sound, up: int, down: int, filters: np.ndarray, start: int, stop: int) -> np.ndarray:
-    half = filters.shape[1] // 2
-    places = np.arange(start, stop, dtype=np.int64) * down
-    nearest, phase = places // up, places % up  # the sample at or before each place, and how far behind it is
-    first, last = int(nearest[0]) - half, int(nearest[-1]) + half + 1
+    taps = filters.shape[1]
+    first, last = start * down // up - taps // 2, (stop - 1) * down // up + taps // 2 + 1
     samples = read(sound, max(first, 0), min(last, sound.samples))
     samples = np.pad(samples, (max(-first, 0), max(last - sound.samples, 0)))  # silence before and after the file
-    windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * half + 1)[nearest - nearest[0]]
-    return np.einsum("nk,nk->n", windows, filters[phase])
+    windows = np.lib.stride_tricks.sliding_window_view(samples, taps)
+    result = np.empty(stop - start, np.float32)
+    for block in range(start, stop, BLOCK):
+        places = np.arange(block, min(block + BLOCK, stop), dtype=np.int64) * down
+        nearest, phase = places // up, places % up  # the sample at or before each place, and how far behind it is
+        around = windows[nearest - start * down // up]
+        np.einsum("nk,nk->n", around, filters[phase], out=result[block - start : block - start + len(places)])
+    return result
 
 
 def _ratio(rate: int, wanted: int) -> tuple[int, int]:
