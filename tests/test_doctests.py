@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for layer in ("worldmodel", "rollouts", "agents", "envs")
-    for path in sorted((ROOT / layer).glob("*.py"))
+    for path in sorted((ROOT / layer).rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]
 

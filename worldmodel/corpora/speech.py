@@ -69,13 +69,14 @@ def timit(
     if both := sorted(speakers & {item.group for item in parts["test"]}):
         raise ValueError(f"{folder} has speaker {both[0]} in TRAIN and in TEST")
     held_out, _ = shares(speakers, [TIMIT_HELD_OUT], seed)
-    counts = tuple(len(parts[part]) for part in ("train", "test"))
+    everything = parts["train"] + parts["test"]
+    counts = (len(parts["train"]), len(parts["test"]))
     found = (
         "complete" if not sa or counts == TIMIT_SENTENCES else f"not complete: {counts[0]} and {counts[1]} sentences"
     )
     protocol = (
         f"the corpus's own training and test speakers, {found}; {len(held_out)} of the training speakers (5 %) held out, "
-        f"seed {seed}; SA sentences {'kept' if sa else 'left out'}; {_how(cut)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; SA sentences {'kept' if sa else 'left out'}; {_how(cut, everything)} (arXiv 1506.02216, 2008.02144)"
     )
     training = [item for item in parts["train"] if item.group not in held_out]
     validation = [item for item in parts["train"] if item.group in held_out]
@@ -185,8 +186,7 @@ def _split(
     cache: str | os.PathLike[str] | None,
 ) -> Corpus:
     """A corpus that comes without a split; recordings that are too short for a sequence take no part in it."""
-    recordings = [recording for recording in recordings if recording.used]
-    found = {recording.group for recording in recordings}
+    found = {recording.group for recording in recordings if recording.used}
     if len(found) <= len(SHARES):
         raise ValueError(
             f"{name} must hold at least {len(SHARES) + 1} {groups} with a whole sequence, got {len(found)}"
@@ -194,7 +194,7 @@ def _split(
     held_out, test, training = shares(found, SHARES, seed)
     protocol = (
         f"{len(training)}, {len(held_out)} and {len(test)} {groups} (0.9, 0.05, 0.05) for training, held out and test, "
-        f"seed {seed}; {_how(cut)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; {_how(cut, recordings)} (arXiv 1506.02216, 2008.02144)"
     )
     parts = [[item for item in recordings if item.group in part] for part in (training, held_out, test)]
     return _corpus(name, protocol, parts, cut, cache)
@@ -219,6 +219,8 @@ def _cut(piece: int | None, frame: int) -> Cut:
     return Cut(frame, piece)
 
 
-def _how(cut: Cut) -> str:
+def _how(cut: Cut, recordings: list[Recording]) -> str:
     whole = "whole recordings" if cut.piece is None else f"pieces of {cut.piece} samples, the rest of a file dropped"
-    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped"
+    short = sum(not recording.used for recording in recordings)
+    left_out = f", {short} files shorter than a sequence left out" if short else ""
+    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped{left_out}"

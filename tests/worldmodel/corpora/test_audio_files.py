@@ -167,7 +167,7 @@ def test_a_missing_file_is_named(tmp_path):
         inspect(tmp_path / "y.wav")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     head=st.sampled_from([b"", WAV[:12], WAV[:36], WAV[:44], SPHERE[:16], SPHERE[:300], SPHERE]),
     rest=st.binary(max_size=200),

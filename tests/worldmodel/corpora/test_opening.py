@@ -84,7 +84,7 @@ def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_p
     assert corpus.train.identity in corpus.parts.identity and corpus.held_out.identity in corpus.parts.identity
     with seeded(0):
         model = fit(
-            Normal(), corpus.parts, updates=300, lr=0.05, batch=16, check_every=300, tensorboard=False, out=tmp_path
+            Normal(), corpus.parts, updates=150, lr=0.1, batch=16, check_every=150, tensorboard=False, out=tmp_path
         )
     assert sum(model.seen) == len(corpus.held_out)
     values = torch.cat([batch.event.flatten() for batch in corpus.train.batches(100)])

@@ -11,8 +11,6 @@ from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.resampling import resampled
 
-STEP = 2**-15
-
 
 def write_timit(
     folder, train=("FAAA0", "MBBB0", "FCCC0", "MDDD0"), test=("FEEE0",), case=str.upper, ending=".WAV", seed=0
@@ -274,7 +272,9 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_recordings_that_are_too_short_take_no_part(tmp_path):
     folder = write_folder(tmp_path, [f"{n}.wav" for n in range(4)])
     write_folder(tmp_path, ["short.wav", "empty.wav"], samples=(0, 100))
-    assert [len(part.recordings) for part in parts(open_corpus(f"audio:{folder}", piece=800))] == [2, 1, 1]
+    corpus = open_corpus(f"audio:{folder}", piece=800)
+    assert [len(part.recordings) for part in parts(corpus)] == [2, 1, 1]
+    assert "2 files shorter than a sequence left out" in corpus.protocol
     with pytest.raises(ValueError, match="audio must hold at least 3 files with a whole sequence, got 0"):
         open_corpus(f"audio:{folder}", piece=80_000)
 
@@ -317,6 +317,8 @@ def test_the_report_says_what_a_number_needs(corpus):
         told["unit"] == "nats a sequence, of samples standardised with the training part's mean and standard deviation"
     )
     assert told["scale"]["rate"] == 16_000
+    levels = corpus.scale.events(np.arange(200) * 2**-15)[0]
+    assert told["scale"]["ceiling"] == pytest.approx(-np.log(np.diff(levels).mean()), abs=1e-3)
     assert told["parts"]["train"]["sequences"] == len(corpus.train)
     assert "seed 0" in told["protocol"]
     assert "frames of 200 samples" in told["protocol"]
