@@ -32,7 +32,7 @@ LEVELS = 256
 NOISE = 2**15
 """u is one of so many midpoints, (k + 1/2) / 2^15: what single precision holds exactly beside a pixel up to 255."""
 ALPHA = 0.05
-"""Keeps the logit finite: alpha of RealNVP, arXiv 1605.08803, section 4.1, here at both ends as in MAF, arXiv 1705.07057."""
+"""Keeps the logit finite: alpha of RealNVP, arXiv 1605.08803, here at both ends as in MAF, arXiv 1705.07057."""
 HELD_OUT = 0.1
 """The last images of the training files, in the files' order: 6,000 of MNIST, 5,000 of CIFAR-10."""
 UNIT = "bits a dimension, 256 levels, uniform dequantisation"

@@ -25,13 +25,13 @@ from worldmodel.corpora.corpus import Corpus, shares
 from worldmodel.corpora.recordings import Cut, Recording, Recordings, Standardisation, audio_paths
 
 FRAME = 200
-"""Samples of an event (VRNN, section 5.1)."""
+"""Samples of an event (VRNN)."""
 PIECE = 8_000
-"""Samples of a sequence of Blizzard: half a second, 40 frames (VRNN, section 5.1)."""
+"""Samples of a sequence of Blizzard: half a second, 40 frames (VRNN)."""
 SHARES = (0.05, 0.05)
-"""Held out and test, of corpora that come without a split; 0.9 is left for training (VRNN, section 5.1)."""
+"""Held out and test, of corpora that come without a split; 0.9 is left for training (VRNN)."""
 TIMIT_HELD_OUT = 0.05
-"""Of TIMIT's training speakers (VRNN, section 5.1, which does not say by what: here, whole speakers)."""
+"""Of TIMIT's training speakers (VRNN, which does not say by what: here, whole speakers)."""
 TIMIT_SENTENCES = (4_620, 1_680)
 """Of the whole corpus: training and test, SA sentences among them."""
 UNIT = "nats a sequence, of samples standardised with the training part's mean and standard deviation"
