@@ -1,0 +1,114 @@
+"""Tiny files in the true formats, byte by byte from their descriptions, without the code under test."""
+
+import contextlib
+import gzip
+import pickle
+import struct
+import tracemalloc
+
+import numpy as np
+
+GUID = bytes.fromhex("000000001000800000aa00389b71")  # of every subformat of extensible WAV, after its first two bytes
+
+
+def chunk(name, content):
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def wav_bytes(samples, rate=16_000, kind="i2", extensible=False, before=b""):
+    """RIFF WAV of samples (n,) or (n, channels) in [-1, 1)."""
+    samples = np.asarray(samples, np.float64)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    channels, bits = samples.shape[1], 8 * int(kind[1])
+    if kind[0] == "f":
+        raw = samples.astype("<" + kind).tobytes()
+    elif kind == "u1":
+        raw = np.round(samples * 128 + 128).clip(0, 255).astype(np.uint8).tobytes()
+    else:
+        whole = np.round(samples * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1).astype("<i8")
+        raw = whole.reshape(-1, 1).view(np.uint8)[:, : bits // 8].tobytes()
+    codec = 3 if kind[0] == "f" else 1
+    block = channels * bits // 8
+    form = struct.pack("<HHIIHH", 0xFFFE if extensible else codec, channels, rate, rate * block, block, bits)
+    if extensible:
+        form += struct.pack("<HHI", 22, bits, 0) + struct.pack("<H", codec) + GUID
+    body = chunk(b"fmt ", form) + before + chunk(b"data", raw)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+def sphere_bytes(samples, rate=16_000, order="01", header=1024, **fields):
+    """NIST SPHERE of 16-bit samples (n,) in [-1, 1)."""
+    whole = np.round(np.asarray(samples) * 2**15).clip(-(2**15), 2**15 - 1)
+    told = {
+        "database_id -s5": "TIMIT",
+        "channel_count -i": 1,
+        "sample_count -i": len(whole),
+        "sample_rate -i": rate,
+        "sample_n_bytes -i": 2,
+        "sample_byte_format -s2": order,
+        "sample_sig_bits -i": 16,
+    } | {name.replace("__", " -"): value for name, value in fields.items()}
+    lines = [f"{name} {value}" for name, value in told.items() if value is not None]
+    text = "\n".join(["NIST_1A", f"{header:7d}", *lines, "end_head", ""])
+    return text.encode().ljust(header, b" ") + whole.astype("<i2" if order == "01" else ">i2").tobytes()
+
+
+def idx_bytes(pixels):
+    """IDX of bytes (N, H, W)."""
+    return (
+        struct.pack(">BBBB", 0, 0, 8, pixels.ndim) + struct.pack(f">{pixels.ndim}I", *pixels.shape) + pixels.tobytes()
+    )
+
+
+def write_mnist(folder, training, test, mark="-", packed=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, pixels in (("train", training), ("t10k", test)):
+        content = idx_bytes(pixels)
+        name = f"{part}-images{mark}idx3-ubyte{'.gz' if packed else ''}"
+        (folder / name).write_bytes(gzip.compress(content) if packed else content)
+
+
+def cifar_rows(pixels):
+    # (N, 32, 32, 3) -> (N, 3 x 32 x 32)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1))
+
+
+def cifar_bytes(pixels):
+    labels = (np.arange(len(pixels)) % 10).astype(np.uint8)
+    return np.concatenate([labels[:, None], cifar_rows(pixels)], axis=1).tobytes()
+
+
+def cifar_pickle(pixels, protocol=2):
+    """As the original: a dict with bytes for keys."""
+    content = {
+        b"batch_label": b"training batch 1 of 5",
+        b"labels": [number % 10 for number in range(len(pixels))],
+        b"data": cifar_rows(pixels),
+        b"filenames": [b"leptodactylus_pentadactylus_s_000004.png"] * len(pixels),
+    }
+    return pickle.dumps(content, protocol=protocol)
+
+
+def write_cifar(folder, training, test, write=cifar_bytes, ending=".bin"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, pixels in enumerate(np.array_split(training, 5), 1):
+        (folder / f"data_batch_{number}{ending}").write_bytes(write(pixels))
+    (folder / f"test_batch{ending}").write_bytes(write(test))
+
+
+def speech(rng, samples):
+    """Something like speech: a tone that comes and goes, with noise."""
+    time = np.arange(samples) / 16_000
+    tone = np.sin(2 * np.pi * rng.uniform(100, 300) * time) * np.sin(2 * np.pi * rng.uniform(1, 3) * time) ** 2
+    return 0.02 + 0.3 * tone + 0.01 * rng.normal(size=samples)
+
+
+@contextlib.contextmanager
+def at_most(size):
+    """A block may not hold more bytes at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()

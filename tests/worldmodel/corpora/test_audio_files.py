@@ -1,0 +1,219 @@
+"""Headers and samples of audio files: true formats, damaged and hostile ones."""
+
+import builtins
+import itertools
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worldmodel.corpora import formats
+from worldmodel.corpora.audio_files import inspect, read
+from worldmodel.corpora.resampling import length, resampled
+
+STEPS = {"u1": 1 / 128, "i2": 2**-15, "i3": 2**-23, "i4": 2**-24, "f4": 2**-24, "f8": 2**-24}
+
+
+def signal(samples=1_001, channels=None, seed=0):
+    shape = samples if channels is None else (samples, channels)
+    return np.random.default_rng(seed).uniform(-0.9, 0.9, shape)
+
+
+def put(tmp_path, content, name="x.wav"):
+    (tmp_path / name).write_bytes(content)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("extensible", [False, True])
+@pytest.mark.parametrize("channels", [None, 2, 5])
+@pytest.mark.parametrize("kind", STEPS)
+def test_wav(tmp_path, kind, channels, extensible):
+    samples = signal(channels=channels)
+    odd = formats.chunk(b"LIST", b"odd")  # padded to an even length
+    sound = inspect(put(tmp_path, formats.wav_bytes(samples, 22_050, kind, extensible, before=odd)))
+    assert (sound.rate, sound.channels, sound.samples) == (22_050, channels or 1, 1_001)
+    mono = samples if channels is None else samples.mean(axis=1)
+    assert read(sound, 0, 1_001) == pytest.approx(mono, abs=STEPS[kind])
+    assert np.array_equal(read(sound, 13, 700), read(sound, 0, 1_001)[13:700])
+    assert read(sound, 5, 5).shape == (0,)
+
+
+@pytest.mark.parametrize("order", ["01", "10"])
+@pytest.mark.parametrize("header", [1024, 2048])
+def test_sphere_under_the_name_of_a_wav_file(tmp_path, order, header):
+    samples = signal()
+    sound = inspect(put(tmp_path, formats.sphere_bytes(samples, order=order, header=header), "SA1.WAV"))
+    assert (sound.rate, sound.samples, sound.offset) == (16_000, 1_001, header)
+    assert read(sound, 3, 900) == pytest.approx(samples[3:900], abs=2**-15)
+
+
+def test_sphere_without_a_count_is_as_long_as_the_file(tmp_path):
+    assert inspect(put(tmp_path, formats.sphere_bytes(signal(), sample_count__i=None))).samples in (1_001,)
+
+
+@pytest.mark.parametrize(("form", "near"), [("FLAC", 2**-15), ("MP3", 0.05), ("OGG", 0.03)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_soundfile(tmp_path, form, near, channels):
+    soundfile = pytest.importorskip("soundfile")
+    samples = 0.5 * np.sin(np.arange(48_000) * 0.05) * np.linspace(0, 1, 48_000)
+    path = tmp_path / f"x.{form.lower()}"
+    mode = {"compression_level": 0.5, "bitrate_mode": "VARIABLE"} if form == "MP3" else {}  # borrows most bits
+    soundfile.write(path, np.stack([samples] * channels, axis=1), 16_000, format=form, **mode)
+    sound = inspect(path)
+    assert sound[1:] == (16_000, channels, 48_000, "soundfile", 0)
+    whole = read(sound, 0, 48_000)
+    assert whole == pytest.approx(samples, abs=near)
+    for start, stop in ((0, 4_000), (4_000, 12_000), (33_333, 48_000)):  # a seek lands where it should
+        assert read(sound, start, stop) == pytest.approx(whole[start:stop], abs=1e-5)
+
+
+def test_a_flac_file_that_claims_too_much_is_refused(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "x.flac", signal(5_000), 16_000)
+    content = bytearray((tmp_path / "x.flac").read_bytes())
+    content[21:26] = bytes([content[21] | 0x0F, 255, 255, 255, 255])  # 36 bits of STREAMINFO: how many samples
+    with pytest.raises(ValueError, match=r"x\.flac is damaged: its \d+ bytes cannot hold 68719476735 samples"):
+        inspect(put(tmp_path, bytes(content), "x.flac"))
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0x40, 0])  # 16,384: possible, but not there
+    sound = inspect(put(tmp_path, bytes(content), "x.flac"))
+    with pytest.raises(ValueError, match=r"x\.flac is (cut off|damaged)"):
+        read(sound, 0, sound.samples)
+
+
+def test_without_soundfile_the_message_says_how_to_get_it(tmp_path, monkeypatch):
+    really = builtins.__import__
+
+    def absent(name, *arguments, **keywords):
+        if name == "soundfile":
+            raise ImportError(name)
+        return really(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert inspect(put(tmp_path, formats.wav_bytes(signal()))).samples == 1_001
+    with pytest.raises(
+        ValueError, match=r"x\.mp3 is not PCM WAV or SPHERE: to read it, pip install 'worldmodel\[audio\]'"
+    ):
+        inspect(put(tmp_path, b"ID3" + bytes(100), "x.mp3"))
+
+
+def test_a_length_that_was_not_known_when_streamed(tmp_path):
+    content = formats.wav_bytes(signal())
+    place = content.index(b"data") + 4
+    assert inspect(put(tmp_path, content[:place] + b"\xff" * 4 + content[place + 4 :])).samples == 1_001
+
+
+WAV = formats.wav_bytes(signal(100))
+SPHERE = formats.sphere_bytes(signal(100))
+DATA = WAV.index(b"data")
+HUGE = formats.sphere_bytes(signal(100)).replace(b"   1024", b"9999999")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (WAV[:-10], "is cut off: its header says 200 bytes of samples, 190 are there"),
+        (WAV[:30], "at least 16 bytes, got 10"),
+        (WAV[:DATA], "is cut off: a WAV file without samples"),
+        (WAV[:12] + WAV[DATA:] + WAV[12:DATA], "samples before the chunk 'fmt '"),
+        (WAV[: DATA + 4] + struct.pack("<I", 2**32 - 2) + WAV[DATA + 8 :], "header says 4294967294 bytes"),
+        (WAV[:12] + formats.chunk(b"junk", b"") * 1_001 + WAV[12:], "no samples in the first 1000 chunks"),
+        (formats.wav_bytes(signal(9), rate=0), "from 1000 to 192000 samples a second, its header says 0"),
+        (formats.wav_bytes(signal(9), rate=2**30), "its header says 1073741824"),
+        (WAV[:32] + struct.pack("<H", 7) + WAV[34:], "1 channels of 16 bit in blocks of 7 bytes"),
+        (SPHERE[:-2], "is cut off: its header says 100 samples, 99 are there"),
+        (SPHERE[:200], "a SPHERE header of 1024 bytes in a file of 200"),
+        (HUGE, "a SPHERE header of 9999999 bytes"),
+        (formats.sphere_bytes(signal(9), sample_count__i=10**11), "header says 100000000000 samples"),
+        (formats.sphere_bytes(signal(9), sample_count__i="many"), "sample_count must be a whole number"),
+        (
+            formats.sphere_bytes(signal(9), sample_n_bytes__i=1),
+            "2 bytes in the order 01 or 10, its header says 1 and '01'",
+        ),
+        (
+            formats.sphere_bytes(signal(9), sample_coding__s26="pcm,embedded-shorten-v2.00"),
+            r"is compressed \(pcm,embedded-shorten-v2.00\).*sph2pipe",
+        ),
+        (formats.sphere_bytes(signal(9), channel_count__i=0), "from 1 to 32 channels, its header says 0"),
+        (b"", "not an audio file"),
+        (b"hello", "not an audio file"),
+    ],
+    ids=itertools.count(),
+)
+def test_damaged_files_are_named_and_cost_nothing(tmp_path, content, message):
+    path = put(tmp_path, content)
+    with formats.at_most(2**21), pytest.raises(ValueError, match=rf"x\.wav.*{message}"):
+        inspect(path)
+
+
+def test_samples_that_are_not_numbers_are_refused(tmp_path):
+    for bad in (np.nan, np.inf, 1e300):
+        sound = inspect(put(tmp_path, formats.wav_bytes([0.0, bad, 0.0], kind="f8")))
+        assert read(sound, 0, 1) == 0
+        with pytest.raises(ValueError, match=r"x\.wav holds samples that are NaN or infinite"):
+            read(sound, 0, 3)
+
+
+def test_a_file_that_shrank_since_is_told(tmp_path):
+    sound = inspect(put(tmp_path, WAV))
+    sound.path.write_bytes(WAV[:-20])
+    with pytest.raises(ValueError, match=r"x\.wav is shorter than when it was opened"):
+        read(sound, 0, 100)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"y\.wav cannot be read: No such file"):
+        inspect(tmp_path / "y.wav")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    head=st.sampled_from([b"", WAV[:12], WAV[:36], WAV[:44], SPHERE[:16], SPHERE[:300], SPHERE]),
+    rest=st.binary(max_size=200),
+    place=st.integers(0, 60),
+    patch=st.binary(max_size=8),
+)
+def test_any_bytes_are_read_or_refused(tmp_path_factory, head, rest, place, patch):
+    content = head + rest
+    content = content[:place] + patch + content[place + len(patch) :]
+    path = put(tmp_path_factory.mktemp("any"), content)
+    try:
+        sound = inspect(path)
+        samples = read(sound, 0, min(sound.samples, 1_000))
+    except ValueError as error:
+        assert "x.wav" in str(error)
+    else:
+        assert np.isfinite(samples).all()
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+def test_resampling_keeps_what_both_rates_can_hold(tmp_path, rate):
+    seconds, tone = 0.5, 1_000
+
+    def wave(at):
+        time = np.arange(int(seconds * at)) / at
+        return 0.1 + 0.5 * np.sin(2 * np.pi * tone * time + 0.3)
+
+    sound = inspect(put(tmp_path, formats.wav_bytes(wave(rate), rate, "f4")))
+    count = length(sound, 16_000)
+    assert abs(count - 8_000) <= 1
+    inner = slice(100, count - 100)  # at its ends the file meets silence
+    assert resampled(sound, 16_000, 0, count)[inner] == pytest.approx(wave(16_000)[:count][inner], abs=2e-4)
+
+
+def test_resampling_removes_what_the_lower_rate_cannot_hold(tmp_path):
+    time = np.arange(24_000) / 48_000
+    sound = inspect(put(tmp_path, formats.wav_bytes(0.5 * np.sin(2 * np.pi * 11_000 * time), 48_000, "f4")))
+    assert np.abs(resampled(sound, 16_000, 100, 7_900)).max() < 1e-3  # it would come back as a tone of 5,000 Hz
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_a_stretch_read_alone_is_what_it_is_in_the_whole(tmp_path, rate):
+    sound = inspect(put(tmp_path, formats.wav_bytes(signal(40_000), rate)))
+    count = length(sound, 16_000)
+    whole = resampled(sound, 16_000, 0, count)
+    cuts = [0, 1, 200, 8_000, count - 3, count]
+    stretches = [resampled(sound, 16_000, *pair) for pair in itertools.pairwise(cuts)]
+    assert whole.shape == (count,)
+    assert np.concatenate(stretches) == pytest.approx(whole, abs=1e-6)

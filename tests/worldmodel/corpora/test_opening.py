@@ -1,0 +1,114 @@
+"""open_corpus and Parts: names, options, messages, and how training sees a corpus."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.worldmodel.corpora import formats
+from worldmodel import corpora, fit, seeded
+from worldmodel.batches import Data, EventBatch, Loss
+from worldmodel.corpora.opening import KINDS
+
+ROOT = Path(__file__).parents[3]
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8)
+
+
+class Normal(nn.Module):
+    """One mean and one scale for all events."""
+
+    settings = {"kind": "normal"}
+
+    def __init__(self):
+        super().__init__()
+        self.loc, self.log_scale, self.seen = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(())), []
+
+    def loss(self, batch: EventBatch, generator=None):
+        if not self.training:
+            self.seen.append(len(batch.event))
+        log_prob = torch.distributions.Normal(self.loc, self.log_scale.exp()).log_prob(batch.event).sum(-1)
+        value = -((log_prob * batch.mask).sum(1) + batch.log_jacobian).mean()
+        return Loss(value, {"nats": value.detach()})
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    formats.write_mnist(tmp_path / "mnist", PIXELS, PIXELS[:5])
+    return f"mnist:{tmp_path / 'mnist'}"
+
+
+@pytest.fixture
+def audio(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "audio").mkdir()
+    for number in range(6):
+        (tmp_path / "audio" / f"{number}.wav").write_bytes(formats.wav_bytes(formats.speech(rng, 4_000)))
+    return f"audio:{tmp_path / 'audio'}"
+
+
+@pytest.mark.parametrize("name", ["mnist", "audio", "", "mnist:", "nothing:/tmp", ":/tmp"])
+def test_a_corpus_is_kind_and_folder(name):
+    with pytest.raises(
+        ValueError, match="a corpus must be KIND:FOLDER with one of timit, blizzard, accent, audio, mnist, "
+    ):
+        corpora.open_corpus(name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_files_come_with_their_source(tmp_path, kind):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match=rf"{folder} must hold .*; nothing is downloaded: ") as caught:
+            corpora.open_corpus(f"{kind}:{folder}")
+        assert KINDS[kind].source in str(caught.value)
+    sources = {"timit": "LDC93S1", "blizzard": "blizzard", "accent": "accent.gmu.edu", "mnist": "yann.lecun.com"}
+    assert sources.get(kind, "") in KINDS[kind].source
+
+
+def test_an_option_of_the_other_kind_is_told(mnist, audio):
+    with pytest.raises(ValueError, match="mnist takes the options logit, pixelwise, got piece"):
+        corpora.open_corpus(mnist, piece=8_000)
+    with pytest.raises(ValueError, match="audio takes the options piece, frame, seed, cache, got logit"):
+        corpora.open_corpus(audio, logit=True)
+
+
+@pytest.mark.parametrize("name", ["mnist", "audio"])
+def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_path):
+    options = {"piece": 800} if name == "audio" else {}
+    corpus = corpora.open_corpus(request.getfixturevalue(name), **options)
+    assert all(isinstance(part, Data) for part in (corpus.train, corpus.held_out, corpus.test, corpus.parts))
+    assert corpus.parts.split(0.5, seed=9) == (corpus.train, corpus.held_out)
+    assert corpus.train.identity in corpus.parts.identity and corpus.held_out.identity in corpus.parts.identity
+    with seeded(0):
+        model = fit(
+            Normal(), corpus.parts, updates=150, lr=0.1, batch=16, check_every=150, tensorboard=False, out=tmp_path
+        )
+    assert sum(model.seen) == len(corpus.held_out)
+    values = torch.cat([batch.event.flatten() for batch in corpus.train.batches(100)])
+    assert float(model.loc.detach()) == pytest.approx(float(values.mean()), abs=0.05)
+    assert float(model.log_scale.detach().exp()) == pytest.approx(float(values.std()), abs=0.05)
+
+
+def test_training_can_split_a_part_anew(mnist):
+    fit(Normal(), corpora.open_corpus(mnist).train, updates=3, batch=4, tensorboard=False)
+    parts = corpora.open_corpus(mnist).parts
+    assert len(next(parts.batches(4)).event) == 4
+    assert len(parts.batch(3, np.random.default_rng(0)).event) == 3
+
+
+def test_bits_need_to_know_the_dimensions(audio):
+    corpus = corpora.open_corpus(audio, piece=None)
+    assert corpus.dimensions is None
+    with pytest.raises(ValueError, match="dimensions must be at least 1, and given where lengths differ; got None"):
+        corpus.bits(torch.zeros(2))
+    assert corpus.bits(torch.tensor([-np.log(2.0) * 30]), dimensions=10).tolist() == pytest.approx([3])
+
+
+def test_import_is_light():
+    heavy = ("soundfile", "gymnasium", "rollouts", "h5py")
+    code = f"import sys, worldmodel.corpora; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert found.strip() == "[]"

@@ -1,0 +1,324 @@
+"""Speech: which file is in which part, how it is cut, and on which scale."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worldmodel.corpora import formats
+from worldmodel.corpora import open_corpus
+from worldmodel.corpora.resampling import resampled
+
+
+def write_timit(
+    folder, train=("FAAA0", "MBBB0", "FCCC0", "MDDD0"), test=("FEEE0",), case=str.upper, ending=".WAV", seed=0
+):
+    rng = np.random.default_rng(seed)
+    for part, speakers in (("TRAIN", train), ("TEST", test)):
+        for number, speaker in enumerate(speakers):
+            place = folder / case(part) / case(f"DR{number % 8 + 1}") / case(speaker)
+            place.mkdir(parents=True)
+            for sentence in ("SA1", "SA2", "SX7", "SI1001"):
+                samples = formats.speech(rng, int(rng.integers(1_000, 3_000)))
+                content = formats.sphere_bytes(samples, order=("01", "10")[number % 2])
+                (place / (case(sentence) + ending)).write_bytes(content)
+                (place / case(sentence + ".TXT")).write_text("0 100 She had your dark suit")
+    return folder
+
+
+def write_folder(folder, names, seed=0, rate=16_000, samples=(1_000, 9_000)):
+    rng = np.random.default_rng(seed)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        content = formats.wav_bytes(formats.speech(rng, int(rng.integers(*samples))), rate)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def parts(corpus):
+    return corpus.train, corpus.held_out, corpus.test
+
+
+def everything(part):
+    """Every sequence of a part without its padding."""
+    return [
+        event[mask.bool()] for batch in part.batches(3) for event, mask in zip(batch.event, batch.mask, strict=True)
+    ]
+
+
+def names(part):
+    return {recording.name for recording in part.recordings}
+
+
+@pytest.fixture
+def timit(tmp_path):
+    return open_corpus(f"timit:{write_timit(tmp_path)}")
+
+
+@pytest.fixture
+def blizzard(tmp_path):
+    folder = write_folder(tmp_path, [f"{n // 5}/{n:02d}.wav" for n in range(20)], samples=(900, 5_000))
+    return open_corpus(f"blizzard:{folder}", piece=800)
+
+
+@pytest.fixture(params=["timit", "blizzard"])
+def corpus(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_timit_is_split_as_it_comes_and_by_speakers(timit):
+    speakers = [{name.split("/")[1] for name in names(part)} for part in parts(timit)]
+    assert [len(part) for part in speakers] == [3, 1, 1]
+    assert speakers[2] == {"FEEE0"}
+    assert not speakers[0] & speakers[1]
+    assert speakers[0] | speakers[1] == {"FAAA0", "MBBB0", "FCCC0", "MDDD0"}
+    assert [len(part) for part in parts(timit)] == [12, 4, 4]
+    assert "not complete: 16 and 4 sentences" in timit.protocol
+
+
+@pytest.mark.parametrize(
+    ("case", "ending"), [(str.lower, ".wav"), (str.upper, ".WAV"), (str.title, ".WAV.wav"), (str, ".sph")]
+)
+def test_timit_in_any_letter_case(tmp_path, timit, case, ending):
+    other = open_corpus(f"timit:{write_timit(tmp_path / 'a' / 'timit', case=case, ending=ending)}")
+    assert [part.identity for part in parts(other)] == [part.identity for part in parts(timit)]
+
+
+def test_copies_of_sentences_count_once(tmp_path, timit):
+    for path in tmp_path.rglob("*.WAV"):
+        (path.parent / f"{path.name}.wav").write_bytes(formats.wav_bytes(np.zeros(5_000)))
+        (path.parent / f"._{path.name}").write_bytes(b"macOS")
+    assert open_corpus(f"timit:{tmp_path}").train.identity == timit.train.identity
+
+
+def test_timit_without_the_sentences_that_all_speakers_read(tmp_path):
+    corpus = open_corpus(f"timit:{write_timit(tmp_path)}", sa=False)
+    assert {name.split("/")[2] for part in parts(corpus) for name in names(part)} == {"SX7", "SI1001"}
+    assert "SA sentences left out" in corpus.protocol
+
+
+def test_a_speaker_in_two_parts_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has speaker FAAA0 in TRAIN and in TEST"):
+        open_corpus(f"timit:{write_timit(tmp_path, test=('faaa0',))}")
+
+
+def test_timit_without_test_speakers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must hold TEST/DR1/SPEAKER/SENTENCE\.WAV and so on, got no such file"):
+        open_corpus(f"timit:{write_timit(tmp_path, test=())}")
+
+
+def test_accent_is_split_by_speakers_at_whatever_place(tmp_path):
+    files = [f"{language}/{language}{n}.wav" for language in ("english", "dutch") for n in range(20)]
+    corpus = open_corpus(f"accent:{write_folder(tmp_path, [*files, 'more/English3.wav'])}")
+    speakers = [{name.split("/")[-1].lower() for name in names(part)} for part in parts(corpus)]
+    assert [len(part) for part in speakers] == [36, 2, 2]
+    assert len(set.union(*speakers)) == 40
+    assert corpus.train.scale.cut.piece is None
+
+
+def test_files_never_are_in_two_parts_and_none_is_lost(blizzard):
+    found = [names(part) for part in parts(blizzard)]
+    assert [len(part) for part in found] == [18, 1, 1]
+    assert len(set.union(*found)) == 20
+
+
+def test_the_split_belongs_to_the_seed(tmp_path):
+    folder = write_folder(tmp_path, [f"{n}.wav" for n in range(20)])
+    first, again, other = (open_corpus(f"audio:{folder}", piece=800, seed=seed) for seed in (0, 0, 1))
+    assert [names(part) for part in parts(first)] == [names(part) for part in parts(again)]
+    assert [names(part) for part in parts(first)] != [names(part) for part in parts(other)]
+
+
+def test_sequences_cover_the_files_exactly_once(corpus):
+    for part in parts(corpus):
+        samples = corpus.to_data(torch.cat(everything(part))[None])[0].numpy()
+        files = [resampled(item.sound, 16_000, 0, item.used) for item in part.recordings]
+        assert len(samples) == sum(map(len, files))
+        assert np.sort(samples) == pytest.approx(np.sort(np.concatenate(files)), abs=1e-6)
+        step = corpus.dimensions or 200
+        left = [item.sound.samples - item.used for item in part.recordings]
+        assert all(0 <= rest < step for rest in left)
+        assert part.describe()["dropped_samples"] == sum(left)
+
+
+def test_a_sentence_is_a_sequence(timit):
+    files = {item.name: resampled(item.sound, 16_000, 0, item.used) for item in timit.test.recordings}
+    found = [timit.to_data(frames[None])[0].numpy() for frames in everything(timit.test)]
+    for samples in files.values():
+        assert any(len(one) == len(samples) and one == pytest.approx(samples, abs=1e-6) for one in found)
+
+
+def test_the_training_part_has_mean_zero_and_deviation_one(corpus):
+    values = torch.cat(everything(corpus.train)).double()
+    assert float(values.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert all(part.scale is corpus.train.scale for part in parts(corpus))
+    assert abs(float(torch.cat(everything(corpus.test)).double().std() - 1)) > 1e-6
+
+
+def test_mean_and_deviation_do_not_depend_on_the_blocks(corpus, monkeypatch):
+    expected = corpus.train.scale.mean, corpus.train.scale.std
+    monkeypatch.setattr("worldmodel.corpora.recordings.BLOCK", 333)
+    assert corpus.train.scale._measured() == pytest.approx(expected, rel=1e-12)
+
+
+def test_padding_is_masked_and_zero(timit):
+    batch = timit.train.batch(16, np.random.default_rng(0))
+    assert batch.event.shape[2] == timit.event == 200
+    assert batch.event.shape[1] == int(batch.mask.sum(1).max())
+    assert (batch.mask.sum(1) < batch.event.shape[1]).any()
+    assert (batch.event[batch.mask == 0] == 0).all()
+    assert (batch.mask.diff(dim=1) <= 0).all()  # ones, then zeros
+    assert (batch.log_jacobian == 0).all()
+
+
+def test_pieces_are_never_padded(blizzard):
+    batch = blizzard.train.batch(16, np.random.default_rng(0))
+    assert batch.event.shape == (16, 4, 200)
+    assert (batch.mask == 1).all()
+
+
+def test_the_same_generator_draws_the_same_batch(corpus):
+    first, again, other = (corpus.train.batch(8, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    assert not (first.event.shape == other.event.shape and first.event.equal(other.event))
+    passes = [list(corpus.held_out.batches(3)) for _ in range(2)]
+    assert all(a.event.equal(b.event) for a, b in zip(*passes, strict=True))
+
+
+def test_a_split_is_by_whole_speakers(timit):
+    training, held_out = timit.train.split(0.34, seed=5)
+    groups = [{item.group for item in part.recordings} for part in (training, held_out)]
+    assert [len(part) for part in groups] == [2, 1]
+    assert not groups[0] & groups[1]
+    assert training.scale is timit.train.scale
+    assert training.identity != held_out.identity
+    assert timit.train.split(0.34, seed=5)[0].identity == training.identity
+    with pytest.raises(ValueError, match="held_out must be between 0 and 1, got 1.5"):
+        timit.train.split(1.5, seed=0)
+    with pytest.raises(ValueError, match="a split into 2 needs at least as many to split, got 1"):
+        held_out.split(0.5, seed=0)
+
+
+def test_another_rate_and_several_channels(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        samples = np.stack([formats.speech(rng, 44_100)] * 2, axis=1)
+        (tmp_path / f"{number}.wav").write_bytes(formats.wav_bytes(samples, 44_100, "i3"))
+    corpus = open_corpus(f"audio:{tmp_path}", piece=4_000)
+    assert [len(part) for part in parts(corpus)] == [12, 4, 4]
+    assert corpus.train.describe()["hours"] == pytest.approx(3 / 3600)
+
+
+def test_mp3_recordings(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        soundfile.write(tmp_path / f"english{number}.mp3", formats.speech(rng, 44_100), 44_100, format="MP3")
+    corpus = open_corpus(f"accent:{tmp_path}")
+    assert corpus.train.batch(2, rng).event.shape == (2, 80, 200)
+    assert float(torch.cat(everything(corpus.train)).std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_reader_never_holds_the_corpus(tmp_path):
+    folder = write_folder(tmp_path, [f"{n}.wav" for n in range(8)], samples=(400_000, 400_001))  # 6.4 MB
+    tracemalloc.start()
+    corpus = open_corpus(f"blizzard:{folder}")
+    opened = tracemalloc.get_traced_memory()[1]
+    assert len(corpus.train.batch(4, np.random.default_rng(0)).event) == 4  # with the pass for mean and deviation
+    for _ in corpus.train.batches(4):
+        pass
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert opened < 2**18
+    assert kept < 2**20
+    assert most < 2**18 * 8 * 4  # a few blocks of double precision
+
+
+def test_mean_and_deviation_are_kept_where_asked(tmp_path):
+    folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "kept" / "scale.json"
+    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    numbers = first.describe()["scale"]
+    assert json.loads(cache.read_text())["mean"] == numbers["mean"]
+    again = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    again.scale._measured = None  # not measured again
+    assert again.describe() == first.describe()
+    with pytest.raises(ValueError, match="does not hold the mean and std of these recordings: name another cache"):
+        open_corpus(f"audio:{folder}", piece=800, seed=3, cache=cache).describe()
+    cache.write_text(json.dumps(json.loads(cache.read_text()) | {"std": 0.0}))
+    with pytest.raises(ValueError, match=r"must hold a finite mean and a std above zero, got .* and 0\.0"):
+        open_corpus(f"audio:{folder}", piece=800, cache=cache).describe()
+
+
+def test_silence_has_no_scale(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.wav").write_bytes(formats.wav_bytes(np.zeros(1_000)))
+    corpus = open_corpus(f"audio:{tmp_path}", piece=800)
+    with pytest.raises(
+        ValueError, match="1600 samples of the training part are all 0: they have no standard deviation"
+    ):
+        corpus.train.batch(1, np.random.default_rng(0))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = write_folder(tmp_path, [f"{n}.wav" for n in range(4)])
+    (folder / "2.wav").write_bytes((folder / "2.wav").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"2\.wav is cut off"):
+        open_corpus(f"audio:{folder}", piece=800)
+
+
+def test_recordings_that_are_too_short_take_no_part(tmp_path):
+    folder = write_folder(tmp_path, [f"{n}.wav" for n in range(4)])
+    write_folder(tmp_path, ["short.wav", "empty.wav"], samples=(0, 100))
+    corpus = open_corpus(f"audio:{folder}", piece=800)
+    assert [len(part.recordings) for part in parts(corpus)] == [2, 1, 1]
+    assert "2 files shorter than a sequence left out" in corpus.protocol
+    with pytest.raises(ValueError, match="audio must hold at least 3 files with a whole sequence, got 0"):
+        open_corpus(f"audio:{folder}", piece=80_000)
+
+
+def test_a_whole_recording_of_hours_is_refused(tmp_path):
+    rate, samples = 1_000, 1_900_000  # 1,900 seconds
+    path = tmp_path / "1.wav"
+    path.write_bytes(formats.wav_bytes(np.zeros(100), rate, "u1")[:40] + np.uint32(samples).tobytes())
+    with path.open("r+b") as file:
+        file.truncate(44 + samples)
+    with pytest.raises(ValueError, match=r"1\.wav lasts longer than 1800 seconds: cut it with piece=8000"):
+        open_corpus(f"accent:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"piece": 801}, "piece must be whole frames of 200 samples, got 801"),
+        ({"piece": 0}, "piece must be at least 1, got 0"),
+        ({"frame": 0}, "frame must be at least 1, got 0"),
+    ],
+)
+def test_bad_options_are_told(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        open_corpus(f"audio:{write_folder(tmp_path, ['1.wav', '2.wav', '3.wav'])}", **options)
+
+
+def test_events_come_back_as_samples(corpus):
+    batch = corpus.test.batch(3, np.random.default_rng(0))
+    samples = corpus.to_data(batch.event)
+    assert samples.shape == (3, batch.event.shape[1] * 200)
+    assert samples.dtype == torch.float32
+    again = torch.from_numpy(corpus.scale.events(samples.flatten().numpy())).reshape(batch.event.shape)
+    assert again.numpy() == pytest.approx(batch.event.numpy(), abs=1e-5)
+
+
+def test_the_report_says_what_a_number_needs(corpus):
+    told = json.loads(json.dumps(corpus.describe(), allow_nan=False))
+    assert (
+        told["unit"] == "nats a sequence, of samples standardised with the training part's mean and standard deviation"
+    )
+    assert told["scale"]["rate"] == 16_000
+    levels = corpus.scale.events(np.arange(200) * 2**-15)[0]
+    assert told["scale"]["ceiling"] == pytest.approx(-np.log(np.diff(levels).mean()), abs=1e-3)
+    assert told["parts"]["train"]["sequences"] == len(corpus.train)
+    assert "seed 0" in told["protocol"]
+    assert "frames of 200 samples" in told["protocol"]

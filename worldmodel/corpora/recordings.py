@@ -1,0 +1,230 @@
+"""Recordings as sequences of frames: an index of files in memory, samples read from disk as they are asked for.
+
+Start reading at `Recordings`. `worldmodel.corpora.speech` says which files belong to which part.
+"""
+
+import functools
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldmodel.batches import EventBatch
+from worldmodel.checkpoints import read_json, write_json
+from worldmodel.corpora.audio_files import SUFFIXES, Sound
+from worldmodel.corpora.corpus import digest, shares
+from worldmodel.corpora.resampling import length, resampled
+
+RATE = 16_000
+"""Samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
+LONGEST = 30 * 60 * RATE
+"""No sequence is longer, in samples: half an hour."""
+BLOCK = 2**18
+"""So many samples are read at once for mean and standard deviation."""
+
+
+class Recording(NamedTuple):
+    """A file of a corpus."""
+
+    name: str
+    """Its path inside the corpus."""
+    group: str
+    """Speaker or file: never in two parts."""
+    sound: Sound
+    used: int
+    """So many samples, at `RATE`, are cut into sequences: from the beginning, in whole frames or pieces."""
+
+
+class Cut(NamedTuple):
+    """How recordings are cut into sequences."""
+
+    frame: int
+    """Samples of an event."""
+    piece: int | None
+    """Samples of a sequence; None: a recording is a sequence."""
+
+    def used(self, sound: Sound) -> int:
+        """Samples of whole frames, or of whole pieces; what is left behind them is dropped.
+
+        Raises:
+            ValueError: a recording that is to stay whole is too long.
+        """
+        step, samples = self.piece or self.frame, length(sound, RATE)
+        if self.piece is None and samples > LONGEST:
+            raise ValueError(f"{sound.path} lasts longer than {LONGEST // RATE} seconds: cut it with piece=8000")
+        return samples // step * step
+
+
+def audio_paths(folder: Path) -> list[Path]:
+    """All audio files below ``folder``, in order; hidden ones (``._x.wav`` of macOS) are left out."""
+    found = [
+        Path(place) / name
+        for place, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+class Standardisation:
+    """One mean and one standard deviation, of all samples of the training part.
+
+    They are computed when first asked for, in one pass over the files that never holds more than a block.
+
+    Args:
+        recordings: of the training part.
+        cut: its frames.
+        cache: a JSON file that keeps the two numbers; None: they are kept in memory alone.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], cut: Cut, cache: str | os.PathLike[str] | None = None) -> None:
+        self.recordings, self.cut, self.cache = tuple(recordings), cut, None if cache is None else Path(cache)
+
+    @property
+    def mean(self) -> float:
+        """Of full scale, which goes from -1 to 1."""
+        return self._numbers[0]
+
+    @property
+    def std(self) -> float:
+        """Of full scale, above zero."""
+        return self._numbers[1]
+
+    def events(self, samples: np.ndarray) -> np.ndarray:
+        """Samples (T x D,) as standardised frames (T, D)."""
+        standard = (samples.astype(np.float64) - self.mean) / self.std
+        return standard.astype(np.float32).reshape(-1, self.cut.frame)
+
+    def to_data(self, events: Float[Tensor, "batch time event"]) -> Float[Tensor, "batch samples"]:
+        """Frames as samples, full scale from -1 to 1."""
+        return events.detach().double().mul(self.std).add(self.mean).float().flatten(1)
+
+    def describe(self) -> dict[str, Any]:
+        """The numbers, for a report.
+
+        ``ceiling``: nats a sample, -log of the distance of two 16-bit levels in events; what a density has above it, it
+        has from telling the levels apart, not from knowing speech.
+        """
+        numbers = {"mean": self.mean, "std": self.std, "ceiling": math.log(self.std * 2**15)}
+        return numbers | {"rate": RATE, "frame": self.cut.frame, "piece": self.cut.piece}
+
+    @functools.cached_property
+    def _numbers(self) -> tuple[float, float]:
+        if self.cache is not None and self.cache.exists():
+            return self._kept(self.cache)
+        mean, std = self._measured()
+        if self.cache is not None:
+            write_json(self.cache, {"recordings": identity(self.recordings), "mean": mean, "std": std})
+        return mean, std
+
+    def _kept(self, cache: Path) -> tuple[float, float]:
+        kept = read_json(cache)
+        if not isinstance(kept, dict) or kept.get("recordings") != identity(self.recordings):
+            raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
+        mean, std = kept.get("mean"), kept.get("std")
+        if not (isinstance(mean, float) and isinstance(std, float) and math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(f"{cache} must hold a finite mean and a std above zero, got {mean!r} and {std!r}")
+        return mean, std
+
+    def _measured(self) -> tuple[float, float]:
+        count, mean, square = 0, 0.0, 0.0  # square: the sum of (x - mean)^2
+        for recording in self.recordings:
+            for first in range(0, recording.used, BLOCK):
+                block = resampled(recording.sound, RATE, first, min(first + BLOCK, recording.used)).astype(np.float64)
+                # Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979
+                shift, total = block.mean() - mean, count + len(block)
+                square += ((block - block.mean()) ** 2).sum() + shift**2 * count * len(block) / total
+                mean, count = mean + shift * len(block) / total, total
+        std = math.sqrt(square / count)
+        if not std > 0:
+            raise ValueError(f"{count} samples of the training part are all {mean:g}: they have no standard deviation")
+        return float(mean), std
+
+
+class Recordings:
+    """Sequences of frames, (batch, time, frame), read from audio files on demand; shorter ones are padded, and masked.
+
+    Args:
+        label: which corpus and part, in a few words.
+        recordings: the files.
+        scale: how samples become events; the training part's, whatever the part.
+    """
+
+    def __init__(self, label: str, recordings: Iterable[Recording], scale: Standardisation) -> None:
+        self.label, self.scale = label, scale
+        self.recordings = tuple(recording for recording in recordings if recording.used)
+        step = [scale.cut.piece or recording.used for recording in self.recordings]
+        counts = [recording.used // size for recording, size in zip(self.recordings, step, strict=True)]
+        if not counts:
+            raise ValueError(f"{label}: no recording is long enough for a sequence ({scale.cut})")
+        self._file = np.repeat(np.arange(len(counts)), counts)  # of each sequence, and its first sample and length
+        number = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._length = np.repeat(step, counts)
+        self._start = number * self._length
+
+    def __len__(self) -> int:
+        """How many sequences."""
+        return len(self._file)
+
+    @property
+    def identity(self) -> str:
+        """Which files, and how they are cut."""
+        whole = "whole" if self.scale.cut.piece is None else f"in pieces of {self.scale.cut.piece} samples"
+        return (
+            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.scale.cut.frame} samples, "
+            f"standardised by {identity(self.scale.recordings)}"
+        )
+
+    def split(self, fraction: float, seed: int) -> tuple["Recordings", "Recordings"]:
+        """Training and held-out sequences, by whole groups (speakers or files), on the scale that they have."""
+        held_out, training = shares((recording.group for recording in self.recordings), [fraction], seed)
+        return self._of("training", training), self._of("held out", held_out)
+
+    def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
+        """Random sequences, each as likely as any other."""
+        return self._sequences(rng.integers(len(self), size=size))
+
+    def batches(self, size: int) -> Iterator[EventBatch]:
+        """All sequences once, in a fixed random order."""
+        order = np.random.default_rng(0).permutation(len(self))
+        for number in range(0, len(order), size):
+            yield self._sequences(order[number : number + size])
+
+    def describe(self) -> dict[str, Any]:
+        """Counts, for a report."""
+        samples = sum(recording.used for recording in self.recordings)
+        return {
+            "sequences": len(self),
+            "files": len(self.recordings),
+            "groups": len(Counter(recording.group for recording in self.recordings)),
+            "frames": samples // self.scale.cut.frame,
+            "hours": samples / RATE / 3600,
+            "dropped_samples": sum(length(recording.sound, RATE) - recording.used for recording in self.recordings),
+        }
+
+    def _of(self, label: str, groups: set[str]) -> "Recordings":
+        chosen = (recording for recording in self.recordings if recording.group in groups)
+        return Recordings(f"{self.label}, {label}", chosen, self.scale)
+
+    def _sequences(self, chosen: np.ndarray) -> EventBatch:
+        frames = self._length[chosen] // self.scale.cut.frame
+        event = np.zeros((len(chosen), int(frames.max()), self.scale.cut.frame), np.float32)
+        mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
+        for row, place in enumerate(chosen):
+            start, stop = int(self._start[place]), int(self._start[place] + self._length[place])
+            samples = resampled(self.recordings[self._file[place]].sound, RATE, start, stop)
+            event[row, : frames[row]] = self.scale.events(samples)
+        return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(chosen)))
+
+
+def identity(recordings: Sequence[Recording]) -> str:
+    """How many files, with a digest of their names and lengths."""
+    lines = (f"{recording.name} {recording.sound.rate} {recording.sound.samples}" for recording in recordings)
+    return f"{len(recordings)} files ({digest(lines)})"
