@@ -12,10 +12,19 @@ from typing import Any
 import yaml
 
 from agents.commands import COMMANDS, WORLDS
+from agents.density_commands import apply_preset
 from agents.display import console
 from agents.parser import Parser
 
 PRESETS = Path(__file__).parent / "presets"
+GROUPS = {
+    "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
+    "density": (
+        "Learn, judge and sample densities of speech and images.",
+        "The FRMDN and its rivals as densities of raw speech and of images read row by row.",
+    ),
+}
+"""Commands of two words: what the first one stands for, in short and at length."""
 EPILOG = """The story: collect, encode, remember, dream, evolve.
   worldmodel run car-racing --preset quick            all of it, in minutes
   worldmodel collect CarRacing --out runs/mine        or chapter by chapter, on one run folder
@@ -24,6 +33,7 @@ EPILOG = """The story: collect, encode, remember, dream, evolve.
   worldmodel evolve runs/mine --where dream
   worldmodel dream runs/mine
   worldmodel evaluate runs/mine
+A density of speech or images needs no game: worldmodel density fit --help
 The same command with the same folder continues what was stopped. Every command has --help."""
 
 
@@ -36,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(words)
     name = parsed.command
     options = parsed[name]
-    if name == "train":
-        name = f"train {options.command}"
+    if name in GROUPS:
+        name = f"{name} {options.command}"
         options = options[options.command]
     try:
         return COMMANDS[name][1](options) or 0
@@ -73,25 +83,28 @@ def build_parser(words: list[str]) -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"worldmodel {metadata.version('worldmodel')}")
     commands = parser.add_subcommands(dest="command", required=True)
-    trained: Any = None
+    groups: dict[str, Any] = {}
     for name, (build, _) in COMMANDS.items():
         sub = Parser(description=(build.__doc__ or "").strip())
         build(sub)
         _apply_preset(sub, name, words)
         help_line = (build.__doc__ or "").strip().splitlines()[0]
-        if name.startswith("train "):
-            if trained is None:
-                trains = Parser(description="Train a part of the world model on a run folder's rollouts.")
-                commands.add_subcommand("train", trains, help="Train the VAE or the memory.")
-                trained = trains.add_subcommands(dest="command", required=True)
-            trained.add_subcommand(name.split()[1], sub, help=help_line)
+        group, space, part = name.partition(" ")
+        if space:
+            if group not in groups:
+                within = Parser(description=GROUPS[group][1])
+                commands.add_subcommand(group, within, help=GROUPS[group][0])
+                groups[group] = within.add_subcommands(dest="command", required=True)
+            groups[group].add_subcommand(part, sub, help=help_line)
         else:
             commands.add_subcommand(name, sub, help=help_line)
     return parser
 
 
 def _apply_preset(parser: Parser, name: str, words: list[str]) -> None:
-    """Make the values of the preset asked for the defaults of ``worldmodel run``."""
+    """Make the values of the preset asked for the defaults of ``worldmodel run`` and ``worldmodel density fit``."""
+    if name == "density fit" and words[:2] == ["density", "fit"]:
+        apply_preset(parser, words[2:])
     if name != "run" or not words or words[0] != "run":
         return
     world, preset, rest = "", "standard", iter(words[1:])

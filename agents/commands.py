@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents import settings as chapters
+from agents.density_commands import DENSITY_COMMANDS
 from agents.display import answers, one_voice
 from agents.parser import Parser
 
@@ -567,6 +568,7 @@ COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int | 
     "play": (build_play, play),
     "export": (build_export, export),
     "evaluate": (build_evaluate, evaluate),
+    **DENSITY_COMMANDS,
     "inspect": (build_inspect, inspect),
     "doctor": (build_doctor, doctor),
 }

@@ -273,6 +273,7 @@ class RunSettings:
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "elite", "least_sigma", "restarts"}
+MAY_BE_ZERO |= {"piece", "split_seed"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

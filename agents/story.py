@@ -18,6 +18,7 @@ import yaml
 import rollouts
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
+from agents.density_settings import Density
 from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
@@ -352,12 +353,13 @@ def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> boo
     return (report.agent, report.n, report.seeds[0]) == wanted
 
 
-def remember_settings(settings: RunSettings, path: Path) -> None:
+def remember_settings(settings: RunSettings | Density, path: Path) -> None:
     """Write the resolved settings, or compare them with those of the run that is to be continued."""
     plain = asdict(settings)
     if path.exists():
+        first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
         try:  # settings that an older version did not know had their defaults
-            before = _flat(asdict(RunSettings(settings.env))) | _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+            before = _flat(asdict(type(settings)(first))) | _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
         for name, value in _flat(plain).items():

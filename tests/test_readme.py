@@ -84,7 +84,7 @@ def test_the_guide_s_figures_of_storage_are_what_the_file_says():
 
 def test_commands_in_the_readme_exist():
     for command in re.findall(
-        r"worldmodel ((?:train )?[a-z]+)", "\n".join(re.findall(r"`(worldmodel [^`]*)`", README))
+        r"worldmodel ((?:train |density )?[a-z]+)", "\n".join(re.findall(r"`(worldmodel [^`]*)`", README))
     ):
         assert command in COMMANDS, command
 

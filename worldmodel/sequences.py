@@ -61,7 +61,7 @@ def in_pieces(
 
     ``step(state, *pieces)`` returns tensors (batch, time, ...), which are put together again, and the state after them. The
     state is carried from piece to piece; gradients are cut there. A piece keeps nothing for its gradient but its inputs
-    and its state and computes the rest again (a third more time), so that memory does not grow with time.
+    and its state and computes the rest again, so that memory does not grow with time; an update takes 2 to 2.5 times as long.
 
     Args:
         step: what happens to a piece.

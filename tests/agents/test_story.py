@@ -224,7 +224,6 @@ def test_help_lists_only_what_works(capsys):
     text = capsys.readouterr().out
     for name in {command.split()[0] for command in commands.COMMANDS}:
         assert f"    {name} " in text
-    assert "density" not in text
 
 
 def test_doctor_finds_both_games(capsys):

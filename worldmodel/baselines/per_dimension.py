@@ -1,5 +1,7 @@
 """The RMDN of Ha's code: one scalar mixture for each dimension, instead of one joint mixture for all."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
@@ -107,6 +109,7 @@ class PerDimensionRMDN(RMDN):
     def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation."""
         k, d = self.mixtures, self.outputs
+        std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
         with torch.no_grad():
             _, loc, log_precision = self.head.bias.split(k * d)
             loc.copy_((loc.view(d, k) * std[:, None] + mean[:, None]).flatten())

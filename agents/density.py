@@ -1,0 +1,116 @@
+"""Densities of speech and images on one run folder: learn, judge, draw.
+
+Start reading at `fit_density`. ``worldmodel density`` is a thin layer over this module::
+
+    from agents.density import Density, evaluate_density, fit_density, sample_density
+
+    fit_density(Density("timit:/data/TIMIT", model="frmdn", updates=2_000), "runs/speech")
+    print(evaluate_density("runs/speech", part="held_out"))
+    sample_density("runs/speech", count=4, temperature=0.9, length=10)
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from agents.density_evaluation import Evaluation, Measure, judge
+from agents.density_runs import load_density, open_data
+from agents.density_samples import complete_images, sample_density
+from agents.density_settings import Density, check_density
+from agents.run import Run
+from agents.story import remember_settings
+from worldmodel import fit, parallel, seeded
+from worldmodel.arguments import at_least_one
+from worldmodel.builders import build
+from worldmodel.checkpoints import write_json
+from worldmodel.corpora import open_corpus
+from worldmodel.progress import Progress, silent
+
+__all__ = [
+    "Density",
+    "Evaluation",
+    "Measure",
+    "complete_images",
+    "evaluate_density",
+    "fit_density",
+    "load_density",
+    "sample_density",
+]
+SAMPLES = 16
+"""Of a VRNN's latents, for its importance estimate."""
+
+
+def fit_density(settings: Density, out: str | os.PathLike[str], progress: Progress = silent) -> Evaluation:
+    """Learn a density, judge it on the test part, and write numbers and a report.
+
+    Args:
+        settings: model, corpus and training.
+        out: the run folder; the same call continues a stopped training; a finished one is only judged again.
+        progress: called as ``progress(update, updates, note)``.
+
+    Returns:
+        The evaluation of the test part, which is in ``out/results.json`` too.
+
+    Raises:
+        ValueError: a setting is out of range, the corpus is missing, or ``out`` belongs to another configuration.
+        TrainingDiverged: the loss became NaN or infinite.
+    """
+    check_density(settings)
+    run = Run(Path(out))
+    opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
+    with seeded(settings.seed):
+        model = build(settings.model, opened.event, settings.hidden, settings.truncate, **settings.model_options)
+    with run.locked():
+        if parallel.leader():
+            remember_settings(settings, run.folder / "config.yaml")
+        corpus = open_data(settings, run.folder)
+        with run.chapter("learn"):
+            fit(
+                model,
+                corpus.parts,
+                updates=settings.updates,
+                batch=settings.batch,
+                lr=settings.lr,
+                seed=settings.seed,
+                check_every=settings.check_every,
+                patience=settings.patience,
+                precision=settings.precision,
+                out=run.folder,
+                progress=progress,
+            )
+        with run.chapter("judge"):
+            evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
+        if parallel.leader():
+            write_json(run.folder / "corpus.json", evaluation.corpus)
+            evaluation.save(run.folder / "results.json", seconds=run.timings())
+            from agents.density_report import write_density_report  # films and plots: slow to import
+
+            write_density_report(run, settings, evaluation)
+    return evaluation
+
+
+def evaluate_density(
+    folder: str | os.PathLike[str],
+    part: str = "test",
+    samples: int = SAMPLES,
+    data: str | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Judge a learned density: its mean log-likelihood over whole sequences.
+
+    Args:
+        folder: of `fit_density`.
+        part: "test", "held_out" or "train".
+        samples: of a VRNN's latents, for its importance estimate.
+        data: KIND:FOLDER, where the corpus lies now; None: where it was learned from.
+        progress: called as ``progress(sequences, all of them, "")``.
+
+    Raises:
+        ValueError: there is no learned density, no such part, or the corpus is missing.
+    """
+    if part not in ("test", "held_out", "train"):
+        raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
+    at_least_one(samples=samples)
+    model, settings = load_density(folder)
+    settings = settings if data is None else replace(settings, data=data)
+    return judge(model, settings.model, open_data(settings, Path(folder)), part, samples, progress)

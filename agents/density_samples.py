@@ -1,0 +1,198 @@
+"""Samples of a learned density that can be heard or seen: WAV files written as they are drawn, pictures of images.
+
+Start reading at `sample_density`.
+"""
+
+import contextlib
+import math
+import os
+import time
+import wave
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from agents import pictures
+from agents.density_runs import load_density
+from worldmodel import parallel
+from worldmodel.arguments import at_least_one, check_temperature
+from worldmodel.checkpoints import atomic, read_json
+from worldmodel.corpora import open_corpus
+from worldmodel.corpora.images import Dequantisation
+from worldmodel.progress import Progress, silent
+
+SECONDS = 5.0
+"""Of speech, unless it is said."""
+BESIDE = 32
+"""At most so many completed images stand beside each other."""
+
+
+class Drawn(NamedTuple):
+    """What `sample_density` wrote."""
+
+    paths: list[Path]
+    speed: float | None
+    """Of speech: seconds drawn, of all files together, in a second."""
+    clipped: float
+    """The share of samples of speech beyond full scale, which were cut to it."""
+
+
+def sample_density(
+    folder: str | os.PathLike[str],
+    count: int = 4,
+    temperature: float = 1.0,
+    seed: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    length: float | None = None,
+    progress: Progress = silent,
+) -> Drawn:
+    """Draw from a learned density: WAV files of 16 bit, written as they are drawn; or one picture of images.
+
+    Args:
+        folder: of `agents.density.fit_density`; the corpus itself is not needed.
+        count: how many, all drawn at once from one source of randomness.
+        temperature: see `worldmodel.distributions.GaussianMixture.sample`.
+        seed: of all that is drawn.
+        out: folder to write to; None: ``folder/samples``.
+        length: of speech seconds, 5 unless it is said; of images rows, all of an image unless it is said.
+        progress: called as ``progress(events, all of them, "")``.
+
+    Raises:
+        ValueError: an argument is out of range, there is no learned density, or samples stopped being numbers.
+    """
+    at_least_one(count=count)
+    check_temperature(temperature)
+    if length is not None and not 0 < length < math.inf:
+        raise ValueError(f"length must be above zero, got {length}")
+    model, corpus = _learned(folder)
+    place, name = Path(out or Path(folder) / "samples"), f"t{temperature:g}-s{seed}"
+    generator = torch.Generator(parallel.device()).manual_seed(seed)
+    if corpus["kind"] == "speech":
+        paths = [place / f"{name}-{index}.wav" for index in range(count)]
+        return _speak(
+            model, corpus["scale"], paths, SECONDS if length is None else length, temperature, generator, progress
+        )
+    scale = _dequantisation(corpus["scale"])
+    if length is not None:
+        if length != int(length) or length > scale.height:
+            raise ValueError(f"length must be whole rows, at most {scale.height}, got {length:g}")
+        scale = scale._replace(height=int(length))
+    events = model.sample(scale.dimensions // scale.event, count, temperature, generator)
+    path = place / f"{name}.png"
+    pictures.write_png(path, pictures.png(pictures.grid(_rows(coloured(scale.to_data(events.cpu()).numpy())))))
+    return Drawn([path], None, 0.0)
+
+
+def complete_images(
+    folder: str | os.PathLike[str],
+    count: int = 4,
+    temperature: float = 1.0,
+    seed: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    data: str | None = None,
+) -> Path:
+    """Complete the lower halves of test images; a picture with three rows: given, completed, true.
+
+    Args:
+        folder: of `agents.density.fit_density`.
+        count: the first so many of the test part's fixed order.
+        temperature: see `worldmodel.distributions.GaussianMixture.sample`.
+        seed: of all that is drawn.
+        out: folder to write to; None: ``folder/samples``.
+        data: KIND:FOLDER, where the corpus lies now; None: where it was learned from.
+
+    Raises:
+        ValueError: an argument is out of range, or the density is one of speech.
+    """
+    at_least_one(count=count)
+    check_temperature(temperature)
+    model, described = _learned(folder)
+    if described["kind"] != "image":
+        raise ValueError(f"only images can be completed, {folder} is a density of {described['kind']}")
+    _, settings = load_density(folder)
+    corpus = open_corpus(data or settings.data, **settings.corpus_options)
+    event = next(iter(corpus.test.batches(count))).event
+    generator = torch.Generator(parallel.device()).manual_seed(seed)
+    scale = _dequantisation(described["scale"])
+    half = scale.height // 2 * (scale.dimensions // scale.event // scale.height)
+    rest = model.sample(
+        event.shape[1] - half,
+        temperature=temperature,
+        generator=generator,
+        prefix=event[:, :half].to(parallel.device()),
+    )
+    true = coloured(corpus.to_data(event).numpy())
+    completed = coloured(corpus.to_data(torch.cat((event[:, :half], rest.cpu()), dim=1)).numpy())
+    given = true.copy()
+    given[:, scale.height // 2 :] = 128
+    path = Path(out or Path(folder) / "samples") / f"completed-t{temperature:g}-s{seed}.png"
+    blocks = [slice(first, first + BESIDE) for first in range(0, len(true), BESIDE)]
+    rows = [_full(part[block], min(len(true), BESIDE)) for block in blocks for part in (given, completed, true)]
+    pictures.write_png(path, pictures.png(pictures.grid(rows)))
+    return path
+
+
+def _learned(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """The model, on the device that computes, and what its run wrote down of its corpus."""
+    model, _ = load_density(folder)
+    return model.to(parallel.device()), read_json(Path(folder) / "corpus.json")
+
+
+def _speak(
+    model: Any,
+    scale: dict[str, Any],
+    paths: list[Path],
+    seconds: float,
+    temperature: float,
+    generator: torch.Generator,
+    progress: Progress,
+) -> Drawn:
+    """Write what is drawn to all files at once, frame by frame: memory does not grow with the length."""
+    rate, frame = scale["rate"], scale["frame"]
+    samples, clipped, began = max(round(seconds * rate), 1), 0, time.monotonic()
+    frames = math.ceil(samples / frame)
+    with contextlib.ExitStack() as files:
+        writers = [_wav(files, path, rate) for path in paths]
+        for number, event in enumerate(model.stream(frames, len(paths), temperature, generator)):
+            sound = event.double().mul(scale["std"]).add(scale["mean"]).cpu().numpy()
+            if not np.isfinite(sound).all():
+                raise ValueError(
+                    f"samples stopped being numbers after {number * frame / rate:.1f} s: draw at a lower temperature"
+                )
+            clipped += int((np.abs(sound) > 1).sum())
+            whole = np.round(sound * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")[:, : samples - number * frame]
+            for writer, row in zip(writers, whole, strict=True):
+                writer.writeframesraw(row.tobytes())
+            progress(number + 1, frames, "")
+    speed = len(paths) * samples / rate / max(time.monotonic() - began, 1e-9)
+    return Drawn(paths, speed, clipped / (len(paths) * frames * frame))
+
+
+def _wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:
+    """A WAV file that is open until ``files`` ends, and takes its place when all went well."""
+    aside = files.enter_context(atomic(path))
+    writer = files.enter_context(wave.open(str(aside), "wb"))  # noqa: SIM115  # `files` closes it
+    writer.setparams((1, 2, rate, 0, "NONE", "not compressed"))
+    return writer
+
+
+def _dequantisation(scale: dict[str, Any]) -> Dequantisation:
+    return Dequantisation(**{name: scale[name] for name in Dequantisation._fields})
+
+
+def coloured(images: np.ndarray) -> np.ndarray:
+    """Bytes (N, H, W) or (N, H, W, 3) as (N, H, W, 3)."""
+    return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
+
+
+def _rows(images: np.ndarray) -> list[np.ndarray]:
+    """Images as the rows of a grid that is about as wide as high, with white behind the last one."""
+    width = math.ceil(math.sqrt(len(images)))
+    return [_full(images[first : first + width], width) for first in range(0, len(images), width)]
+
+
+def _full(row: np.ndarray, width: int) -> np.ndarray:
+    white = np.full((width - len(row), *row.shape[1:]), 255, np.uint8)
+    return np.concatenate([row, white])
