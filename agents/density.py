@@ -40,13 +40,16 @@ SAMPLES = 16
 """Of a VRNN's latents, for its importance estimate."""
 
 
-def fit_density(settings: Density, out: str | os.PathLike[str], progress: Progress = silent) -> Evaluation:
+def fit_density(
+    settings: Density, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
+) -> Evaluation:
     """Learn a density, judge it on the test part, and write numbers and a report.
 
     Args:
         settings: model, corpus and training.
         out: the run folder; the same call continues a stopped training; a finished one is only judged again.
         progress: called as ``progress(update, updates, note)``.
+        report: whether to write ``report.html``, for which samples are drawn.
 
     Returns:
         The evaluation of the test part, which is in ``out/results.json`` too.
@@ -64,6 +67,8 @@ def fit_density(settings: Density, out: str | os.PathLike[str], progress: Progre
         if parallel.leader():
             remember_settings(settings, run.folder / "config.yaml")
         corpus = open_data(settings, run.folder)
+        if parallel.leader():
+            write_json(run.folder / "corpus.json", corpus.describe())
         with run.chapter("learn"):
             fit(
                 model,
@@ -81,11 +86,11 @@ def fit_density(settings: Density, out: str | os.PathLike[str], progress: Progre
         with run.chapter("judge"):
             evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
         if parallel.leader():
-            write_json(run.folder / "corpus.json", evaluation.corpus)
             evaluation.save(run.folder / "results.json", seconds=run.timings())
-            from agents.density_report import write_density_report  # films and plots: slow to import
+            if report:
+                from agents.density_report import write_density_report  # films and plots: slow to import
 
-            write_density_report(run, settings, evaluation)
+                write_density_report(run, settings, evaluation)
     return evaluation
 
 

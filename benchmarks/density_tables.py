@@ -1,0 +1,194 @@
+"""The page of a comparison of densities: tables, a picture, and two sounds, all but the samples from ``results.json``.
+
+Start reading at `write_page`.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents import pictures
+from agents.density import sample_density
+from agents.density_samples import coloured
+from agents.display import duration
+from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.corpora import open_corpus
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+REFERENCE = "RMDN"
+PUBLISHED = """## Published, on other corpora
+
+Nats a sequence, from VRNN, [arXiv 1506.02216](https://arxiv.org/abs/1506.02216), table 1: other data, other lengths, models of
+2,000 (TIMIT) and 4,000 (Blizzard) LSTM units, trained to the end; of VRNNs lower bounds. **They do not compare with the
+numbers above.**
+
+| Model | Blizzard | TIMIT |
+|---|---|---|
+| RNN-Gauss | 3539 | -1900 |
+| RNN-GMM | 7413 | 26643 |
+| VRNN-Gauss | ≥ 9223 | ≥ 28805 |
+| VRNN-GMM | ≥ 9107 | ≥ 28982 |
+"""
+SECONDS = 3.0
+"""Of the two sounds: 96 kB each."""
+
+Results = list[dict[str, Any]]
+
+
+def write_page(
+    out: Path,
+    name: str,
+    results: Results | None = None,
+    folders: dict[str, Path] | None = None,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Write ``results.json``, samples and ``README.md`` into ``out``, or the page alone from what is there."""
+    if results is not None and about is not None and folders is not None:
+        before = read_json(out / "results.json")["about"] if (out / "results.json").exists() else {}
+        if before.get("command") == about["command"]:  # another sitting of the same comparison
+            about["wall_clock_s"] = max(about["wall_clock_s"], before["wall_clock_s"])
+        shared = {key: results[0][key] for key in ("unit", "levels", "corpus", "hardware", "part")}
+        rows = [{key: value for key, value in row.items() if key not in shared} for row in results]
+        for measure in (measure for row in rows for measure in row["measures"]):
+            measure["values"] = [round(value, 3) for value in measure["values"]]
+        _samples(out, rows, folders, shared["corpus"])
+        write_json(out / "results.json", {"about": about, **shared, "trainings": rows})
+    found = read_json(out / "results.json")
+    with atomic(out / "README.md") as aside:
+        aside.write_text(_page(name, found), encoding="utf-8")
+    return out / "README.md"
+
+
+def _page(name: str, found: dict[str, Any]) -> str:
+    rows, corpus, about = found["trainings"], found["corpus"], found["about"]
+    speech = corpus["kind"] == "speech"
+    seeds, job = len({row["job"]["seed"] for row in rows}), rows[0]["job"]
+    better = "higher is better" if speech else "lower is better"
+    sign = "plus" if speech else "minus"
+    parts = [
+        f"# Densities of {name}, compared\n",
+        f"The same budget for every model: {job['updates']:,} updates of {job['batch']} sequences, hidden {job['hidden']}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; {found['hardware']}; "
+        f"{duration(about['wall_clock_s'])}.\n",
+        f"Unit: {found['unit']}; {better}. Protocol: {corpus['protocol']}.\n",
+        "± behind a mean is the standard deviation over seeds. Differences to the RMDN are paired by sequence of the test "
+        f"part, of means over seeds, with 95 % confidence intervals over sequences; {sign} means better than the RMDN. "
+        "Sequences of one speaker or font are not independent, so the intervals are somewhat too narrow.\n",
+        _table(rows, speech),
+    ]
+    if speech:
+        least = min((row["ceiling"] for row in rows if row["ceiling"] is not None), default=math.inf)
+        parts.append(
+            f"Ceilings: a diagonal Gaussian's precision is clamped, so that no such model passes {least:.0f} nats a frame; "
+            f"above {found['levels']:.0f} nats a frame a density tells 16-bit levels apart instead of knowing speech.\n"
+        )
+        parts.append(
+            "![A piece of the corpus, and samples: samples and spectrograms](samples.png)\n\n"
+            "Samples at temperature 1: [RMDN](rmdn.wav), [FRMDN](frmdn.wav).\n"
+        )
+    else:
+        parts.append("![Rows: test images, then samples of each model](samples.png)\n")
+        order = ", ".join(dict.fromkeys(row["job"]["name"] for row in rows))
+        parts.append(f"Rows: test images, then samples at temperature 1 of {order}.\n")
+    return "\n".join([*parts, PUBLISHED])
+
+
+def _table(rows: Results, speech: bool) -> str:
+    unit, digits = ("nats a sequence", 1) if speech else ("bits a dimension", 4)
+    frame = " nats a frame |" if speech else ""
+    lines = [
+        f"| Model | Parameters | {unit} | difference to RMDN |{frame} best update | seconds |",
+        f"|---|---|---|---|{'---|' if speech else ''}---|---|",
+    ]
+    reference = _values(rows, REFERENCE, 0) if any(row["job"]["name"] == REFERENCE for row in rows) else None
+    for name in dict.fromkeys(row["job"]["name"] for row in rows):
+        mine = [row for row in rows if row["job"]["name"] == name]
+        wrong = sum(row["status"] != "trained" for row in mine)
+        for number, measure in enumerate(mine[0]["measures"]):
+            means = [row["measures"][number]["mean"] for row in mine]
+            what = "" if "exact" in measure["what"] else ": bound" if number == 0 else ": importance-weighted bound"
+            change = ""
+            if reference is not None and name != REFERENCE:
+                paired = _values(rows, name, number) - reference
+                half = 1.96 * float(paired.std(ddof=1)) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
+                change = f"{paired.mean():+.{digits}f} ± {half:.{digits}f}"
+            cells = [
+                name + what + (f" ({wrong} diverged)" if wrong else ""),
+                f"{mine[0]['parameters']:,}",
+                f"{np.mean(means):.{digits}f} ± {np.std(means, ddof=1) if len(means) > 1 else 0:.{digits}f}",
+                change,
+            ]
+            cells += [f"{np.mean([row['measures'][number]['frame'] for row in mine]):.2f}"] if speech else []
+            cells += [
+                f"{np.mean([row['best_update'] for row in mine]):.0f}",
+                f"{np.mean([row['seconds'] for row in mine]):.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"\nn = {len(rows[0]['measures'][0]['values'])} sequences of the test part.\n")
+    return "\n".join(lines)
+
+
+def _values(rows: Results, name: str, measure: int) -> np.ndarray:
+    """Of each sequence, the mean over seeds."""
+    mine = [row["measures"][measure]["values"] for row in rows if row["job"]["name"] == name]
+    return np.mean(mine, axis=0)
+
+
+def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict[str, Any]) -> None:
+    """A picture with the corpus and samples of each model's first training; and sounds."""
+    names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name in folders]
+    job = rows[0]["job"]
+    kind, options = (
+        described["kind"],
+        {name: job[name] for name in ("piece", "logit", "pixelwise") if job[name] is not None},
+    )
+    corpus = open_corpus(job["data"], **options)
+    if kind == "image":
+        true = next(iter(corpus.test.batches(12))).event
+        lines = [coloured(corpus.to_data(true).numpy())]
+        lines += [coloured(_drawn(folders[name], corpus)) for name in names]
+        pictures.write_png(out / "samples.png", pictures.png(pictures.grid(lines)))
+        return
+    true = next(iter(corpus.test.batches(1)))
+    sounds = {"the corpus": corpus.to_data(true.event)[0].numpy()}
+    for name in names:
+        path = sample_density(folders[name], 1, seed=1, length=SECONDS).paths[0]
+        sounds[name] = np.frombuffer(path.read_bytes()[44:], "<i2") / 2**15
+        if name in ("RMDN", "FRMDN"):
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, out / f"{name.lower()}.wav")
+    pictures.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
+
+
+def _drawn(folder: Path, corpus: Any) -> np.ndarray:
+    """A dozen images of a model, as bytes."""
+    import torch
+
+    from agents.density import load_density
+
+    model, _ = load_density(folder)
+    length = corpus.dimensions // corpus.event
+    return corpus.to_data(model.sample(length, 12, generator=torch.Generator().manual_seed(1))).numpy()
+
+
+def _spectrograms(sounds: dict[str, np.ndarray], rate: int) -> bytes:
+    """Of each sound half a second: its samples, and its spectrogram."""
+    import io
+
+    from matplotlib.figure import Figure  # slow to import
+
+    figure = Figure(figsize=(9, 1.1 * len(sounds)), layout="constrained")
+    for (above, below), (name, sound) in zip(figure.subplots(len(sounds), 2), sounds.items(), strict=True):
+        sound = sound[: rate // 2]
+        above.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4)
+        above.set_ylabel(name, rotation=0, ha="right", fontsize=8)
+        below.specgram(sound + 1e-8, NFFT=256, noverlap=192, Fs=rate, vmin=-140, vmax=-40)
+        for axes in (above, below):
+            axes.tick_params(labelsize=6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
