@@ -42,6 +42,8 @@ WORDS = {
 FOREIGN = ("cmex", "cmsy", "cmmi", "stixsiz", "stixnonuni", "d050000l", "symbol", "dingbat", "emoji", "lastresort")
 """Fonts whose digits are no digits, or others than they seem: parts of their names."""
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")
+TEST_EACH = 8
+"""A test font is drawn so many times less often than one for training: a VRNN's importance estimate takes its time."""
 SIDE, TIMES = 28, 4
 """Pixels of a side, and how many times as large digits are drawn."""
 
@@ -110,13 +112,14 @@ def make_digits(folder: Path, images: int = 24_000, seed: int = 0) -> None:
     cut = max(len(names) // 5, 1)
     parts = {"t10k": names[:cut], "train": names[cut:]}
     each = max(round(images / (10 * sum(map(len, families.values())))), 1)
-    about: dict[str, Any] = {"seed": seed, "distortions of each digit": each}
+    times = {"train": each, "t10k": max(each // TEST_EACH, 1)}
+    about: dict[str, Any] = {"seed": seed, "distortions of each digit": times}
     for part, chosen in parts.items():
         pixels, labels = [], []
         for path in (path for name in chosen for path in families[name]):
             for digit in range(10):
-                pixels += [_draw(str(digit), path, rng) for _ in range(each)]
-                labels += [digit] * each
+                pixels += [_draw(str(digit), path, rng) for _ in range(times[part])]
+                labels += [digit] * times[part]
         about[part] = {
             "images": len(pixels),
             "fonts": {name: [path.name for path in families[name]] for name in chosen},

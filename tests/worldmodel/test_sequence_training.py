@@ -8,7 +8,8 @@ import torch
 import worldmodel
 from tests.toys import Sequences, autoregressive, whole
 from tests.worldmodel.sequence_models import generator, padded
-from worldmodel import RMDN, SequenceDensity, fit
+from worldmodel import FRMDN, RMDN, SequenceDensity, fit
+from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.builders import NAMES, build
 
 
@@ -109,3 +110,16 @@ def test_constant_data_stay_finite_and_below_the_ceiling(name):
     fit(model, data, updates=100, batch=8, lr=1e-2, check_every=10, tensorboard=False)
     after = float(model.loss(silence, generator()).value.detach())
     assert math.isfinite(after) and -2 * model.ceiling - 1e-5 <= after < before
+
+
+@pytest.mark.parametrize("kind", [RMDN, FRMDN, PerDimensionRMDN])
+def test_a_dimension_that_does_not_vary_starts_at_the_clamp_of_precisions(kind):
+    """A standard deviation of zero has no finite logarithm."""
+    with worldmodel.seeded(0):
+        density = kind(2, 2, hidden=4)
+    density.start_from(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0]))
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in density.parameters())
+    event = torch.tensor([[[3.0, 0.0]]])
+    density(torch.zeros(1, 1, 2))[0].log_prob(event).sum().backward()
+    gradients = [parameter.grad for parameter in density.parameters() if parameter.grad is not None]
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)

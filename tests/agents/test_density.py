@@ -1,0 +1,262 @@
+"""Densities of speech and images from the command line: learn, judge, draw, on tiny corpora in the true formats."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from agents import density
+from agents.cli import build_parser, main
+from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, sample_density
+from agents.density_settings import PRESETS
+from tests.worldmodel.corpora.formats import speech, sphere_bytes, write_mnist
+from worldmodel.builders import NAMES
+from worldmodel.corpora import open_corpus
+from worldmodel.corpora.audio_files import inspect, read
+
+SMALL = {"hidden": 8, "latent": 3, "width": 6, "updates": 6, "check_every": 2, "batch": 4}
+FEW = {"rmdn": 3, "frmdn": 3, "vrnn-gmm": 2}
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """TIMIT with three training speakers and two for the test; MNIST of 12 x 10 pixels."""
+    root, rng = tmp_path_factory.mktemp("corpora"), np.random.default_rng(0)
+    for part, speakers in (("TRAIN", ("FAB0", "FCD0", "MEF0")), ("TEST", ("FGH0", "MIJ0"))):
+        for number, speaker in enumerate(speakers):
+            folder = root / "timit" / part / "DR1" / speaker
+            folder.mkdir(parents=True)
+            for sentence in range(2):
+                samples = speech(rng, 1_200 + 250 * sentence + 100 * number)
+                (folder / f"SX{sentence}.WAV").write_bytes(sphere_bytes(samples))
+    images = [(rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)]
+    write_mnist(root / "mnist", *images)
+    return {kind: f"{kind}:{root / kind}" for kind in ("timit", "mnist")}
+
+
+@pytest.fixture(scope="module")
+def learned(corpora, tmp_path_factory):
+    """An FRMDN of each kind."""
+    root = tmp_path_factory.mktemp("learned")
+    for kind, data in corpora.items():
+        fit_density(Density(data, mixtures=3, **SMALL), root / kind)
+    return {kind: root / kind for kind in corpora}
+
+
+def words_of(data, model, out):
+    options = SMALL | ({"mixtures": FEW[model]} if model in FEW else {})
+    return ["density", "fit", "--data", data, "--model", model, "--out", str(out)] + [
+        f"--{name}={value}" for name, value in options.items()
+    ]
+
+
+@pytest.mark.parametrize("kind", ["timit", "mnist"])
+@pytest.mark.parametrize("model", NAMES)
+def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
+    out = tmp_path / "run"
+    assert main(words_of(corpora[kind], model, out)) == 0
+    said = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"config.yaml", "weights.safetensors", "metrics.jsonl", "resume.pt", "results.json", "report.html"}
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+
+    mean, measure = direct(out, corpora[kind]), results["measures"][0]
+    assert measure["mean"] == pytest.approx(mean, rel=1e-5)
+    assert f"{measure['mean']:.4f} ± {measure['stderr']:.4f}" in said
+    assert [("bound" in each["what"]) for each in results["measures"]] == ([True] * 2 if "vrnn" in model else [False])
+
+    assert main(["density", "evaluate", str(out), "--part", "held_out", "--samples", "2"]) == 0
+    assert "held_out: " in capsys.readouterr().out
+    held_out = json.loads((out / "evaluation-held_out.json").read_text(encoding="utf-8"))
+    assert held_out["measures"][0]["n"] == 2
+
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert measure["what"] in page and "Protocol: " in page
+    length = "0.1" if kind == "timit" else "6"
+    assert main(["density", "sample", str(out), "--count", "2", "--length", length, "--temperature", "0.9"]) == 0
+    assert "t0.9-s1" in (said := capsys.readouterr().out)
+    if kind == "timit":
+        assert page.count("<audio") == 4
+        assert "x real time" in said
+    else:
+        assert "the lower half completed" in page
+
+
+def direct(folder, data):
+    """The test part's mean, straight from the model and the corpus."""
+    model, _ = load_density(folder)
+    corpus, values = open_corpus(data), []
+    for number, batch in enumerate(corpus.test.batches(32)):
+        with torch.no_grad():
+            if hasattr(model, "bound"):
+                found = model.bound(batch, torch.Generator().manual_seed(number))
+            else:
+                found = model.log_prob(batch)
+        values.append(found if corpus.kind == "speech" else corpus.bits(found))
+    return float(torch.cat(values).double().mean())
+
+
+def test_numbers_of_speech_have_frames_and_ceilings(learned):
+    found = evaluate_density(learned["timit"])
+    (measure,), model = found.measures, load_density(learned["timit"])[0]
+    frames = found.corpus["parts"]["test"]["frames"]
+    assert measure.n == 4
+    assert measure.frame == pytest.approx(sum(measure.values) / frames)
+    assert measure.stderr == pytest.approx(np.std(measure.values, ddof=1) / 2)
+    assert found.ceiling == pytest.approx(model.ceiling * 200)
+    assert found.levels == pytest.approx(found.corpus["scale"]["ceiling"] * 200)
+    for words in ("Ceiling: at most", "16-bit levels", "nats a sequence, of samples standardised"):
+        assert words in str(found)
+    assert evaluate_density(learned["mnist"]).ceiling is None
+
+
+class Stop(Exception):
+    """Raised in the middle of a training."""
+
+
+@pytest.mark.parametrize("model", ["frmdn", "vrnn"])
+def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, model):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    settings = Density(corpora["mnist"], model, **SMALL)
+
+    def stop(done, total, note):
+        if done == 5:
+            raise Stop
+
+    whole = fit_density(settings, tmp_path / "whole", report=False)
+    with pytest.raises(Stop):
+        fit_density(settings, tmp_path / "stopped", stop, report=False)
+    with pytest.raises(ValueError, match="has no learned density yet: worldmodel density fit"):
+        evaluate_density(tmp_path / "stopped")
+    again = fit_density(settings, tmp_path / "stopped", report=False)
+    assert again.measures == whole.measures
+    files = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert files[0] == files[1]
+
+
+def test_another_configuration_is_refused(corpora, learned, capsys):
+    words = words_of(corpora["mnist"], "frmdn", learned["mnist"])
+    assert main([*words, "--hidden", "9"]) == 2
+    assert "holds a run with hidden = 8, asked for 9: use another --out" in capsys.readouterr().err
+
+
+def test_a_run_s_own_settings_continue_it(learned, capsys):
+    run = learned["mnist"]
+    before = (run / "weights.safetensors").read_bytes()
+    assert main(["density", "fit", "--config", str(run / "config.yaml"), "--out", str(run)]) == 0
+    assert (run / "weights.safetensors").read_bytes() == before
+
+
+def test_sounds_are_read_by_our_own_reader(learned, tmp_path):
+    drawn = sample_density(learned["timit"], count=3, temperature=0.9, seed=2, out=tmp_path, length=0.11)
+    assert [path.name for path in drawn.paths] == [f"t0.9-s2-{number}.wav" for number in range(3)]
+    for path in drawn.paths:
+        sound = inspect(path)
+        assert (sound.rate, sound.channels, sound.samples, sound.encoding) == (16_000, 1, 1_760, "<i2")
+    model, _ = load_density(learned["timit"])
+    corpus = open_corpus(json_config(learned["timit"])["data"])
+    events = model.sample(9, 3, 0.9, torch.Generator().manual_seed(2))
+    wanted = corpus.to_data(events)[1, :1_760].clamp(-1, 1 - 2**-15)
+    np.testing.assert_allclose(read(inspect(drawn.paths[1]), 0, 1_760), wanted, atol=2**-15)
+    assert drawn.speed > 0
+    again = sample_density(learned["timit"], count=3, temperature=0.9, seed=2, out=tmp_path / "again", length=0.11)
+    assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in drawn.paths]
+
+
+def json_config(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def test_samples_that_stop_being_numbers_leave_no_file(learned, tmp_path, monkeypatch):
+    nothing = torch.full((1, 200), math.nan)
+    monkeypatch.setattr("worldmodel.SequenceDensity.stream", lambda *a, **k: iter([torch.zeros(1, 200), nothing]))
+    with pytest.raises(ValueError, match=r"stopped being numbers after 0\.0 s: draw at a lower temperature"):
+        sample_density(learned["timit"], count=1, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_have_the_size_of_their_grid(learned, tmp_path):
+    (path,) = sample_density(learned["mnist"], count=5, out=tmp_path).paths
+    assert Image.open(path).size == (
+        2 * (3 * 10 + 2 * 2),
+        2 * (2 * 12 + 2),
+    )  # 3 columns, 2 rows, gaps of 2, twice as large
+    path = complete_images(learned["mnist"], count=4, out=tmp_path)
+    picture = np.asarray(Image.open(path))[::2, ::2]
+    assert picture.shape == (3 * 12 + 2 * 2, 4 * 10 + 3 * 2, 3)
+    given, completed, true = picture[:12], picture[14:26], picture[28:]
+    assert (given[:6] == true[:6]).all() and (completed[:6] == true[:6]).all()
+    assert (given[6:, :10] == 128).all()
+    assert (completed[6:] != true[6:]).any()
+
+
+def test_samples_need_no_corpus(corpora, tmp_path):
+    fit_density(Density(corpora["mnist"], "rmdn", mixtures=2, **SMALL), tmp_path / "run", report=False)
+    config = json_config(tmp_path / "run") | {"data": "mnist:/gone"}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert sample_density(tmp_path / "run", count=1).paths[0].exists()
+    with pytest.raises(ValueError, match="must hold train-images-idx3-ubyte"):
+        evaluate_density(tmp_path / "run")
+    assert evaluate_density(tmp_path / "run", data=corpora["mnist"]).measures[0].n == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "--data", "timit:/nowhere"], "/nowhere must hold TRAIN/DR1/FCJF0/SA1.WAV"),
+        (["fit", "--data", "nothing"], "a corpus must be KIND:FOLDER with one of timit"),
+        (["fit", "--data", "MNIST", "--piece", "400"], "mnist takes the options logit, pixelwise, got piece"),
+        (["fit", "--data", "MNIST", "--model", "vrnn", "--rank", "2"], "rank is no setting of vrnn"),
+        (["fit", "--data", "MNIST", "--model", "vrnn", "--mixtures", "2"], "mixtures must be 1 for vrnn, got 2"),
+        (["fit", "--data", "MNIST", "--updates", "0"], "updates must be above zero, got 0"),
+        (["fit"], "required: density.fit.data"),
+        (["evaluate", "/nowhere"], "/nowhere has no learned density yet: worldmodel density fit"),
+        (["evaluate", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
+        (["sample", "RUN", "--temperature", "0"], "temperature must be finite and above zero, got 0"),
+        (["sample", "RUN", "--count", "0"], "count must be at least 1, got 0"),
+        (["sample", "RUN", "--length", "13"], "length must be whole rows, at most 12, got 13"),
+        (["sample", "RUN", "--length", "-1"], "length must be above zero, got -1"),
+        (["sample", "RUN", "--complete", "--length", "2"], "length is no setting of --complete"),
+        (["sample", "SPEECH", "--complete"], "only images can be completed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(corpora, learned, tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    known = {"MNIST": corpora["mnist"], "RUN": str(learned["mnist"]), "SPEECH": str(learned["timit"])}
+    try:
+        code = main(["density", *(known.get(word, word) for word in words)])
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr().err
+    assert code == 2
+    assert message in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("joined", [True, False])
+def test_presets_set_what_they_say(path, joined):
+    kind, name = path.stem.split(".")
+    options = {"--data": {"speech": "timit:x", "image": "mnist:x"}[kind], "--preset": name}
+    words = [f"{key}={value}" for key, value in options.items()] if joined else [w for o in options.items() for w in o]
+    words = ["density", "fit", "--hidden", "7", *words]
+    parsed = build_parser(words).parse_args(words).density.fit
+    written = yaml.safe_load(path.read_text(encoding="utf-8")) | {"hidden": 7}
+    assert {key: parsed[key] for key in written} == written
+
+
+def test_help_teaches_with_an_example(capsys):
+    for name in ("fit", "evaluate", "sample"):
+        with pytest.raises(SystemExit):
+            main(["density", name, "--help"])
+        assert f"worldmodel density {name} " in capsys.readouterr().out
+
+
+def test_the_public_names():
+    assert all(hasattr(density, name) for name in density.__all__)
