@@ -1,7 +1,7 @@
 """Densities of speech and images compared: every model with the same budget, on corpora that anybody can make.
 
 python -m benchmarks.density make espeak-16k              # or font-digits; see benchmarks.density_corpora
-python -m benchmarks.density run espeak-16k --seeds 3 --updates 300
+python -m benchmarks.density run espeak-16k --seeds 3 --updates 250
 python -m benchmarks.density run font-digits --seeds 3 --updates 600
 python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --updates 20000 --hidden 1000
 python -m benchmarks.density write espeak-16k             # the page alone, from its results.json
@@ -37,7 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "VRNN-GMM": {"model": "vrnn-gmm"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "espeak-16k": {"data": "audio:{corpus}", "updates": 300, "batch": 16},
+    "espeak-16k": {"data": "audio:{corpus}", "updates": 250, "batch": 16},
     "font-digits": {"data": "mnist:{corpus}", "updates": 600, "batch": 32},
 }
 """What each corpus is read as, and its budget."""

@@ -159,7 +159,8 @@ def _draw(digit: str, path: Path, rng: np.random.Generator) -> np.ndarray:
     if thickness > 0:
         picture = picture.filter(ImageFilter.MaxFilter(2 * thickness + 1))
     elif thickness < 0:
-        picture = picture.filter(ImageFilter.MinFilter(3))
+        thinner = picture.filter(ImageFilter.MinFilter(3))
+        picture = thinner if np.asarray(thinner).sum() > np.asarray(picture).sum() / 2 else picture  # hairlines stay
     shift = (int(rng.integers(-TIMES, TIMES + 1)), int(rng.integers(-TIMES, TIMES + 1)))
     picture = picture.rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, translate=shift)
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))

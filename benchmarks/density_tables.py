@@ -3,12 +3,14 @@
 Start reading at `write_page`.
 """
 
+import io
 import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from agents import pictures
 from agents.density import sample_density
@@ -177,8 +179,6 @@ def _drawn(folder: Path, corpus: Any) -> np.ndarray:
 
 def _spectrograms(sounds: dict[str, np.ndarray], rate: int) -> bytes:
     """Of each sound half a second: its samples, and its spectrogram."""
-    import io
-
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(9, 1.1 * len(sounds)), layout="constrained")
@@ -190,5 +190,7 @@ def _spectrograms(sounds: dict[str, np.ndarray], rate: int) -> bytes:
         for axes in (above, below):
             axes.tick_params(labelsize=6)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
+    figure.savefig(buffer, format="png", dpi=80)
+    picture = Image.open(buffer).convert("RGB").quantize(64)  # a quarter of the size
+    picture.save(small := io.BytesIO(), format="PNG", optimize=True)
+    return small.getvalue()

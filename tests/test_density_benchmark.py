@@ -1,0 +1,98 @@
+"""The comparison of densities: its corpora are what they say, and its page says what the trainings found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import density, density_corpora
+from benchmarks.density_corpora import make_digits, make_speech
+from worldmodel.corpora import open_corpus
+from worldmodel.corpora.audio_files import inspect
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    try:
+        make_digits(folder, images=400)
+    except ValueError as error:
+        pytest.skip(str(error))
+    return folder
+
+
+def test_digits_are_split_by_font(digits):
+    about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
+    train, test = (set(about[part]["fonts"]) for part in ("train", "t10k"))
+    assert train and test and not train & test
+    corpus = open_corpus(f"mnist:{digits}")
+    assert len(corpus.train) + len(corpus.held_out) == about["train"]["images"]
+    assert len(corpus.test) == about["t10k"]["images"]
+    pixels = corpus.train.pixels
+    assert pixels.shape[1:] == (28, 28, 1)
+    assert (pixels.reshape(len(pixels), -1).max(axis=1) > 40).all()  # something is drawn, and not all is white
+    assert pixels.mean() < 100
+
+
+def test_too_few_fonts_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(density_corpora, "_families", lambda: {})
+    with pytest.raises(ValueError, match="needs at least 5 families of fonts, found 0: apt-get install"):
+        make_digits(tmp_path)
+
+
+def test_a_missing_synthesiser_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(density_corpora.shutil, "which", lambda name: None)
+    monkeypatch.setattr(density, "RUNS", tmp_path)
+    assert density.main(["make", "espeak-16k"]) == 2
+    assert "espeak-16k needs espeak-ng: apt-get install espeak-ng" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_speech_is_spoken(tmp_path):
+    make_speech(tmp_path, minutes=0.1, voices=3)
+    sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
+    assert [(sound.rate, sound.samples) for sound in sounds] == [(16_000, 32_000)] * 3
+    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.scale.std < 0.5
+
+
+def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
+    models, rng = ["RMDN", "FRMDN", "VRNN-Gauss"], np.random.default_rng(0)
+    for number in range(4):
+        density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
+    monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
+    words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
+    words += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
+    assert density.main(words) == 0
+    folder = tmp_path / "results" / "density-mine"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert len(found["trainings"]) == 6
+    means = [row["measures"][0]["mean"] for row in found["trainings"] if row["job"]["name"] == "FRMDN"]
+    assert f"| {np.mean(means):.1f} ± {np.std(means, ddof=1):.1f} |" in page
+    values = {
+        name: np.mean([r["measures"][0]["values"] for r in found["trainings"] if r["job"]["name"] == name], axis=0)
+        for name in models
+    }
+    assert f"| {(values['FRMDN'] - values['RMDN']).mean():+.1f} ±" in page
+    for word in (
+        "VRNN-Gauss: bound",
+        "importance-weighted bound",
+        "Published, on other corpora",
+        "≥ 28805",
+        "Protocol: 2, 1",
+    ):
+        assert word in page
+    assert Image.open(folder / "samples.png").width > 300
+    assert (folder / "frmdn.wav").stat().st_size == 96_044
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+    assert density.main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == kept
+    (folder / "README.md").unlink()
+    assert density.main(["write", "mine"]) == 0
+    assert (folder / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
+    capsys.readouterr()
+    assert density.main([*words, "--hidden", "9"]) == 2
+    assert "other settings" in capsys.readouterr().err
