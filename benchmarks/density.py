@@ -13,6 +13,7 @@ fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import asdict, replace
@@ -160,6 +161,8 @@ def main(words: list[str] | None = None) -> int:
             )
             command = f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --updates {updates}"
             command += f" --hidden {options.hidden} --mixtures {options.mixtures} --batch {batch}"
+            command += "" if options.data is None else f" --data {shlex.quote(options.data)}"
+            command += "" if options.models == list(MODELS) else f" --models {shlex.join(options.models)}"
             print(compare(options.name, settings, options.models, options.seeds, options.workers, command))
     except ValueError as error:
         console.print(f"benchmarks.density: {error}", style="red", markup=False)

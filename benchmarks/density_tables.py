@@ -96,7 +96,7 @@ def _page(name: str, found: dict[str, Any]) -> str:
         parts.append("![Rows: test images, then samples of each model](samples.png)\n")
         order = ", ".join(dict.fromkeys(row["job"]["name"] for row in rows))
         parts.append(f"Rows: test images, then samples at temperature 1 of {order}.\n")
-    return "\n".join([*parts, PUBLISHED])
+    return "\n".join([*parts, *([PUBLISHED] if speech else [])])
 
 
 def _table(rows: Results, speech: bool) -> str:

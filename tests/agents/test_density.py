@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from agents import density
+from agents import density, density_report
 from agents.cli import build_parser, main
 from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, sample_density
 from agents.density_settings import PRESETS
@@ -20,6 +20,15 @@ from worldmodel.corpora.audio_files import inspect, read
 
 SMALL = {"hidden": 8, "latent": 3, "width": 6, "updates": 6, "check_every": 2, "batch": 4}
 FEW = {"rmdn": 3, "frmdn": 3, "vrnn-gmm": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_samples():
+    """The pages of these tests have short sounds and few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(density_report, "SECONDS", 0.05)
+        patch.setattr(density_report, "IMAGES", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
