@@ -302,6 +302,9 @@ class _Record:
         if not (path := self.folder / "resume.pt").exists():
             if self.leads:
                 write_json(self.folder / "settings.json", self.settings)
+                (self.folder / "metrics.jsonl").unlink(
+                    missing_ok=True
+                )  # of a training that was stopped before it was saved
             return None
         try:
             with warnings.catch_warnings():

@@ -148,6 +148,19 @@ def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, mo
     assert files[0] == files[1]
 
 
+def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora, tmp_path):
+    def stop(done, total, note):
+        if done == 5:
+            raise Stop
+
+    settings = Density(corpora["mnist"], "rnn-gauss", **SMALL)
+    with pytest.raises(Stop):
+        fit_density(settings, tmp_path, stop, report=False)
+    fit_density(settings, tmp_path, report=False)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [2, 4, 6]
+
+
 def test_another_configuration_is_refused(corpora, learned, capsys):
     words = words_of(corpora["mnist"], "frmdn", learned["mnist"])
     assert main([*words, "--hidden", "9"]) == 2
