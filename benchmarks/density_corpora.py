@@ -1,6 +1,6 @@
 """Two corpora that anybody can make: speech of a synthesiser, and digits of fonts. Nothing of them is committed.
 
-**espeak-16k**: 120 voices of espeak-ng (accents of English x variants, each with a pitch and a pace of its own), 10 seconds
+**espeak-16k**: 91 voices of espeak-ng (7 accents of English x 13 variants, each with a pitch and a pace of its own), 13 seconds
 of sentences of a little grammar each, 16 kHz, one file for each voice, so that a split by files is one by voices. A
 synthesiser is silent without noise, and a density of digital silence has no bound: white noise of 0.001 of full scale is
 added. Debian: espeak-ng.
@@ -48,7 +48,7 @@ SIDE, TIMES = 28, 4
 """Pixels of a side, and how many times as large digits are drawn."""
 
 
-def make_speech(folder: Path, minutes: float = 20.0, voices: int = 120, seed: int = 0) -> None:
+def make_speech(folder: Path, minutes: float = 20.0, voices: int = 91, seed: int = 0) -> None:
     """Speak: ``folder/VOICE.wav`` for each voice, and ``about.json``.
 
     Raises:
