@@ -23,6 +23,7 @@ from agents.run import Run
 from agents.settings import RunSettings
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import read_json, write_json
+from worldmodel.starts import Starts
 
 DREAMS = 64
 """Dreams in which a controller's return is measured, with luck that evolution did not have."""
@@ -70,7 +71,9 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
         console.print(told(done[-1]), markup=False)
     best = max(done, key=lambda one: one.episode_mean)
     chosen = home(run, best.number)
-    WorldModel.load(chosen.world_folder).save(run.world_folder)
+    world = WorldModel.load(chosen.world_folder)
+    world.save(run.world_folder)
+    Starts.cut(run.store().latents(world.vae), seed=settings.seed).save(run.world_folder)  # as this eye sees them
     (run.folder / "evolve-dream").mkdir(exist_ok=True)
     chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
     write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
@@ -155,33 +158,37 @@ def _beginnings(run: Run, here: Run, settings: RunSettings) -> "Beginnings":
     if not path.exists():
         write_json(path, {"episodes": len(run.store())})
     count = int(read_json(path)["episodes"])
-    return Beginnings(run.store().latents(here.world().vae), count, min(settings.iterate.newest or count, count))
+    newest = min(settings.iterate.newest or count, count)
+    return Beginnings(run.store().latents(here.world().vae), count, newest, settings.iterate.beginnings)
 
 
 class Beginnings:
     """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
 
-    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there.
+    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there. Behind
+    them come the first steps alone, as many as make up the share of ``beginnings``: every real life begins there, and
+    what a controller never practised it cannot do.
     """
 
-    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int) -> None:
+    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int, beginnings: float = 0.0) -> None:
         self.latents, self.count, self.newest = latents, count, newest
+        self.first = round(newest * beginnings / (1 - beginnings))
 
     @property
     def identity(self) -> str:
         """How many, encoded by which VAE."""
         which = f"{self.newest} of the first {self.count} episodes of {self.latents.store.env}"
-        return f"{which}, up to their last rewards, encoded by {self.latents.folder.name}"
+        return f"{which}, up to their last rewards, {self.first} beginnings, encoded by {self.latents.folder.name}"
 
     def __len__(self) -> int:
         """Episodes."""
-        return self.newest
+        return self.newest + self.first
 
     def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
         """One episode."""
-        episode = self.latents.episode(self.count - self.newest + index)
+        episode = self.latents.episode(self.count - self.newest + index % self.newest)
         earned = np.flatnonzero(np.asarray(episode.reward) > 0)
-        steps = int(earned[-1]) + 1 if len(earned) else 1
+        steps = int(earned[-1]) + 1 if len(earned) and index < self.newest else 1
         mean, logvar, *course = episode
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
 
@@ -237,10 +244,9 @@ def _record(
         seed=settings.seed + 1_000_003,
         worlds=worlds,
     )
-    rewards = [store.course(index).rewards for index in range(first, first + settings.iterate.episodes)]
-    returns = np.array([part.sum() for part in rewards])
-    # A real stretch begins at any step and, like a dream, ends with the episode.
-    stretches = [part[at : at + horizon].sum() for part in rewards for at in range(0, len(part), max(1, horizon // 4))]
+    courses = [store.course(index) for index in range(first, first + settings.iterate.episodes)]
+    returns = np.array([course.rewards.sum() for course in courses])
+    stretches = [part for course in courses for part in lived(course.rewards, course.terminated, horizon)]
     dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
     one = Iteration(
         number,
@@ -257,6 +263,15 @@ def _record(
     with (run.folder / "iterations" / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(one)) + "\n")
     write_json(here.folder / "iteration.json", asdict(one))
+
+
+def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
+    """Returns of stretches of an episode that a dream could have lived: ``horizon`` steps, or up to an end of its own.
+
+    A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
+    """
+    last = len(rewards) if terminated else max(1, len(rewards) - horizon + 1)
+    return [float(rewards[at : at + horizon].sum()) for at in range(0, last, max(1, horizon // 4))]
 
 
 def begun(folder: Path) -> bool:

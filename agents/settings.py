@@ -198,6 +198,7 @@ class Iterating:
         vae_every: see vae_updates.
         start: where the search starts: "zeros", or "last": the controller of the iteration before.
         newest: dreams begin in the newest so many episodes; None: in all.
+        beginnings: the share of dreams that begin where an episode begins; the others begin anywhere in one.
         worlds: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of them, while
             the agent's own looks on, as it does in the game.
         caution: how many standard deviations between its mean returns in several worlds a controller is marked down.
@@ -210,6 +211,7 @@ class Iterating:
     vae_every: int = 4
     start: Literal["zeros", "last"] = "zeros"
     newest: int | None = None
+    beginnings: float = 0.25
     worlds: int = 1
     caution: float = 0.0
 
@@ -272,7 +274,7 @@ class RunSettings:
 
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
-MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "elite", "least_sigma", "restarts"}
+MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
 MAY_BE_ZERO |= {"piece", "split_seed"}
 
 
@@ -290,5 +292,7 @@ def check(settings: Any, prefix: str = "") -> None:
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
+            if name == "beginnings" and value >= 1:
+                raise ValueError(f"{label} must be a share below 1, got {value}")
             if name == "population" and value < 3:
                 raise ValueError(f"{label} must be at least 3, got {value}")

@@ -123,13 +123,14 @@ def dream(
         imagine = world.imagine_from if many is None else many.imagine
         return action, *imagine(state, action, noise, mixing, spread)
 
+    fortune = luck(world, seed, dreams, population, 1 if many is None else len(many.worlds))
     step_once = torch.compile(live, dynamic=False) if compile else live
     history: dict[str, list[Tensor]] = {"latents": [state.latent], "actions": [], "rewards": []}
     kept = {name for name in history if name in keep or (name == "latents" and "frames" in keep)}
     returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)
     lengths = torch.zeros(population * dreams, dtype=torch.int64, device=device)
     alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
-    for number, noise in enumerate(itertools.islice(luck(world, seed, dreams, population), horizon), 1):
+    for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
         reward = torch.where(alive, step.reward, 0)  # a dream that is over may drift anywhere, even to NaN
         returns += reward
@@ -165,18 +166,19 @@ def decode(world: WorldModel, latents: Float[Tensor, "*batch latent"], chunk: in
     return torch.cat(pictures).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
 
 
-def luck(world: WorldModel, seed: int, dreams: int, population: int) -> Iterator[Noise]:
+def luck(world: WorldModel, seed: int, dreams: int, population: int, together: int = 1) -> Iterator[Noise]:
     """The noise of one step after the other, (population * dreams, ...): that of dream n follows from (seed, n) alone.
 
-    It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream.
+    It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream, or for so many dreams ``together``.
     """
-    sources = [np.random.default_rng([seed, 2, number]) for number in range(dreams)]
+    sources = [np.random.default_rng([seed, 2, number]) for number in range(-(-dreams // together))]
+    whose = np.arange(dreams) // together
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())
 
     def to_tensor(blocks: list[np.ndarray]) -> Tensor:
-        together = torch.from_numpy(np.stack(blocks, axis=1)).to(like)  # (time, dreams, ...)
-        return together.repeat(1, population, *(1 for _ in together.shape[2:]))
+        each = torch.from_numpy(np.stack(blocks, axis=1)[:, whose]).to(like)  # (time, dreams, ...)
+        return each.repeat(1, population, *(1 for _ in each.shape[2:]))
 
     while True:
         block = [

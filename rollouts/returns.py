@@ -112,9 +112,19 @@ class dreamed:
 
 
 def disagreement(returns: Float[np.ndarray, "population dreams"], worlds: int) -> Float[np.ndarray, "population"]:
-    """The standard deviation between a controller's mean returns in each of several worlds (dream n is in world n % worlds)."""
-    means = np.stack([returns[:, number::worlds].mean(axis=1) for number in range(worlds)])
-    spread: np.ndarray = means.std(axis=0, ddof=1)
+    """The standard deviation between a controller's mean returns in each of several worlds.
+
+    Dream n is in world ``n % worlds``; only whole groups count, whose dreams differ by their worlds alone (`rollouts.worlds`).
+
+    Raises:
+        ValueError: there are fewer than two worlds, or fewer dreams than worlds.
+    """
+    groups = returns.shape[1] // worlds if worlds else 0
+    if worlds < 2 or not groups:
+        raise ValueError(f"worlds must be from 2 to as many as dreams ({returns.shape[1]}), got {worlds}")
+    spread: np.ndarray = (
+        returns[:, : groups * worlds].reshape(len(returns), groups, worlds).mean(axis=1).std(axis=1, ddof=1)
+    )
     return spread
 
 

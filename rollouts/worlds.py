@@ -2,6 +2,7 @@
 
 In the game the world is not the agent's memory. Here neither: dream n happens in world n modulo E, while the agent's memory
 looks on, step by step, as it would in the game. A controller that lives off one memory's mistakes finds others in the next.
+E dreams in a row begin alike and have the same luck, so that they differ by what the memories say.
 
 References:
     Kurutach et al., Model-Ensemble Trust-Region Policy Optimization, 2018, https://arxiv.org/abs/1802.10592 (imagined
@@ -57,6 +58,8 @@ class Worlds:
                     f"for worlds[{number}]"
                 )
         self.mind, self.dreams, self.population = world, dreams, population
+        self.groups = -(-dreams // len(memories))
+        """Starts, and lots of luck: dream n has those of group ``n // len(memories)``: a group differs by its worlds alone."""
         order = torch.arange(population * dreams, device=world.device)
         self.rows = [order[order % dreams % len(memories) == number] for number in range(len(memories))]
         self.back = torch.cat(self.rows).argsort()
@@ -66,8 +69,9 @@ class Worlds:
         """The same real moments for the mind and the worlds, as one world alone would begin there."""
 
         def awake(world: WorldModel) -> WorldState:
-            state = begin(world, starts, self.dreams, np.random.default_rng([seed, 1]), burn_in)
-            return _rows(state, torch.arange(self.dreams, device=world.device).repeat(self.population))
+            state = begin(world, starts, self.groups, np.random.default_rng([seed, 1]), burn_in)
+            each = torch.arange(self.dreams, device=world.device) // len(self.worlds)
+            return _rows(state, each.repeat(self.population))
 
         mind = awake(self.mind)
         assert mind.latent is not None

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 import agents.iterations
+from agents import Agent
 from agents.cli import main
+from agents.iterations import Beginnings, lived
 from agents.run import Run
+from rollouts.latents import EncodedEpisode
+from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
 from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel.starts import Starts
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 
@@ -52,6 +57,41 @@ def test_each_iteration_adds_its_episodes_and_says_what_it_came_to(finished):
         assert (home / name).read_bytes() == (finished / name).read_bytes()
     first, second = ((finished / "iterations" / n / "world" / "memory.safetensors").read_bytes() for n in ("01", "02"))
     assert first != second
+
+
+def test_the_controller_plays_as_it_is_before_it_explores(finished):
+    policies = [part["policy"] for part in Run(finished).store().metadata["further"]]
+    for place, name in ((0, "01"), (2, "02")):
+        home = Run(finished / "iterations" / name)
+        assert policies[place] == name_of(Agent(home.world(), home.controller("dream")))
+
+
+@pytest.mark.parametrize(
+    ("terminated", "horizon", "expected"),
+    [(False, 4, [4, 4, 4]), (True, 4, [4, 4, 4, 3, 2, 1]), (False, 10, [6]), (False, 2, [2, 2, 2, 2, 2])],
+)
+def test_a_stretch_is_one_that_a_dream_could_have_lived(terminated, horizon, expected):
+    assert lived(np.ones(6), terminated, horizon) == expected
+
+
+class Encoded:
+    """Episode n has n + 4 steps, and its last reward above zero with its third."""
+
+    def episode(self, index):
+        steps = index + 4
+        column = np.full((steps + 1, 2), index, np.float16)
+        reward = np.array([-0.1, 1, 2, -3] + [-0.1] * index, np.float32)
+        return EncodedEpisode(column, column, np.zeros((steps, 1), np.float32), reward, np.zeros(steps, np.float32))
+
+
+def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():
+    starts = Beginnings(Encoded(), count=10, newest=3, beginnings=0.4)
+    assert len(starts) == 5  # two of five begin where an episode begins
+    for index in range(5):
+        episode = starts.episode(index)
+        steps = 3 if index < 3 else 1
+        assert episode.mean[0, 0] == 7 + index % 3
+        assert [len(part) for part in episode] == [steps + 1, steps + 1, steps, steps, steps]
 
 
 def test_the_report_counts_what_was_really_lived(finished):
@@ -113,6 +153,14 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
         start = json.loads(str(saved["about"]))["settings"]["start"]
     parameters = first.controller("dream").parameters.double().numpy()
     assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
+
+
+def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
+    run = Run(further)
+    latents = run.store().latents(run.world().vae)
+    seen = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
+    for start in Starts.load(run.world_folder).mean[:8, 0].float().numpy():
+        assert np.abs(seen - start).max(axis=1).min() < 1e-6
 
 
 def test_dreams_happen_in_other_memories_than_the_agents_own(further):

@@ -6,6 +6,7 @@ import torch
 
 import rollouts
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.starts import Excerpt
 
 
 def memory(seed: int, hidden: int = 6, density=RMDN, **options) -> Memory:
@@ -42,9 +43,9 @@ def test_each_dream_happens_in_its_own_world(world, controllers):
     others = [memory(1), memory(2, hidden=9), memory(3)]
     together = dream(world, controllers, worlds=others)
     for number, one in enumerate(others):
-        alone = dream(world, controllers, worlds=[one])
-        np.testing.assert_allclose(together.returns[:, number::3], alone.returns[:, number::3], rtol=1e-5)
-        np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, number::3])
+        alone = dream(world, controllers, worlds=[one])  # dreams of a group begin alike and have the same luck
+        np.testing.assert_allclose(together.returns[:, number::3], alone.returns[:, :2], rtol=1e-5)
+        np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, :2])
     assert not np.allclose(dream(world, controllers, worlds=others[:1]).returns, dream(world, controllers).returns)
 
 
@@ -78,10 +79,46 @@ def test_disagreement_is_what_a_cautious_fitness_takes_off(world, controllers):
         rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds, caution=caution) for caution in (0, 2)
     )
     returns = plain(controllers, 5)
-    means = np.stack([returns[:, number::3].mean(axis=1) for number in range(3)])
-    np.testing.assert_allclose(careful(controllers, 5), returns - 2 * means.std(axis=0, ddof=1)[:, None])
+    np.testing.assert_allclose(careful(controllers, 5), returns - 2 * rollouts.disagreement(returns, 3)[:, None])
     assert plain.identity != careful.identity
     assert plain.identity != rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds[:2]).identity
+
+
+@pytest.mark.parametrize("dreams", [6, 7])
+def test_memories_that_agree_do_not_disagree(world, controllers, dreams):
+    same = dream(world, controllers, dreams=dreams, worlds=[memory(1)] * 3).returns
+    np.testing.assert_allclose(rollouts.disagreement(same, 3), 0, atol=1e-5)
+    others = dream(world, controllers, dreams=dreams, worlds=[memory(n) for n in range(3)]).returns
+    assert (rollouts.disagreement(others, 3) > 1e-2).all()
+
+
+def test_disagreement_counts_whole_groups():
+    returns = np.array([[1.0, 3.0, 5.0, 7.0, 100.0]])
+    assert rollouts.disagreement(returns, 2)[0] == pytest.approx(np.std([3, 5], ddof=1))
+    with pytest.raises(ValueError, match="worlds must be from 2 to as many as dreams .5., got 1"):
+        rollouts.disagreement(returns, 1)
+
+
+class Episodes:
+    """Encoded episodes to burn in with."""
+
+    def __len__(self):
+        return 3
+
+    def episode(self, index):
+        rng = np.random.default_rng(index)
+        actions = rng.uniform(-1, 1, (40, 2)).astype(np.float32)
+        return Excerpt(rng.normal(size=(41, 4)).astype(np.float32), actions)
+
+
+def test_worlds_relive_and_take_a_noise_temperature_as_one_alone_does(world, controllers):
+    alone, same = (
+        rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=9, worlds=worlds)
+        for worlds in (None, [world.memory])
+    )
+    np.testing.assert_array_equal(alone.returns, same.returns)
+    still = rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=0)
+    assert not np.allclose(alone.returns, still.returns)
 
 
 @pytest.mark.parametrize(
