@@ -88,6 +88,14 @@ def _autocast(values: Tensor) -> bool:
     return torch.is_autocast_enabled(values.device.type)
 
 
+def counted(batch: Any) -> int:
+    """How many things a batch's loss is the mean over: what its mask says is real, or its examples."""
+    mask = getattr(batch, "mask", None)
+    if mask is not None:
+        return int((mask > 0).sum())
+    return len(batch if isinstance(batch, Tensor) else batch[0])
+
+
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
     if isinstance(batch, Tensor):

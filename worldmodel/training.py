@@ -6,6 +6,7 @@ continued takes the same steps, on one device, as one that was not.
 
 import contextlib
 import copy
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from torch import Generator, Tensor, nn
 
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one
-from worldmodel.batches import Data, Loss, to_device
+from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import atomic, fingerprint, write_json, write_tensors
 from worldmodel.progress import Progress, silent
 
@@ -271,18 +272,19 @@ class _Loop:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The mean loss and parts over a fixed pass through held-out batches, with fixed noise."""
+        """The mean loss and parts over a fixed pass through held-out batches, with fixed noise.
+
+        A batch counts as much as what its loss is the mean over, so that the numbers do not depend on how it was cut.
+        """
         self.model.eval()
         totals: dict[str, float] = {}
         count = 0
         generator = _generator(self.device, self.settings["seed"], -1)
-        for examples in self.validation.batches(self.settings["batch"]):
-            loss = self.loss(to_device(examples, self.device), generator)
+        for examples in itertools.islice(self.validation.batches(self.settings["batch"]), CHECK_BATCHES):
+            loss, events = self.loss(to_device(examples, self.device), generator), counted(examples)
             for name, part in {"loss": loss.value, **loss.parts}.items():
-                totals[name] = totals.get(name, 0.0) + float(part)
-            count += 1
-            if count == CHECK_BATCHES:
-                break
+                totals[name] = totals.get(name, 0.0) + events * float(part)
+            count += events
         self.model.train()
         return {name: total / max(count, 1) for name, total in totals.items()}
 

@@ -1,5 +1,6 @@
 """Densities of sequences learn: what is known exactly, what is constant, in bfloat16, and after a stop."""
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from tests.toys import Sequences, autoregressive, whole
 from tests.worldmodel.sequence_models import generator, padded
 from worldmodel import FRMDN, RMDN, SequenceDensity, fit
 from worldmodel.baselines import PerDimensionRMDN
+from worldmodel.batches import EventBatch
 from worldmodel.builders import NAMES, build
 
 
@@ -86,6 +88,41 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, na
         assert found.equal(wanted)
     files = [(tmp_path / where / "weights.safetensors").read_bytes() for where in ("whole", "stopped")]
     assert files[0] == files[1]
+
+
+class Ragged:
+    """Seven sequences of one to thirteen events, the longer the wilder, in whatever batches."""
+
+    identity = "ragged"
+
+    def split(self, fraction, seed):
+        return self, self
+
+    def batch(self, size, rng):
+        return self.made([1 + 2 * (n % 7) for n in range(size)])
+
+    def batches(self, size):
+        for number in range(0, 7, size):
+            yield self.made([1 + 2 * n for n in range(7)][number : number + size])
+
+    def made(self, lengths):
+        event = torch.zeros(len(lengths), max(lengths), 1)
+        mask = torch.zeros(event.shape[:2])
+        for number, length in enumerate(lengths):
+            event[number, :length], mask[number, :length] = length * torch.ones(length, 1), 1
+        return EventBatch(event, mask, torch.zeros(len(lengths)))
+
+
+def test_the_held_out_loss_of_ragged_sequences_does_not_depend_on_the_batch(tmp_path):
+    losses = []
+    for batch in (1, 2, 4, 7):
+        with worldmodel.seeded(0):
+            model = build("rmdn", 1, hidden=4, mixtures=1)
+        settings = {"updates": 1, "batch": batch, "lr": 1e-30, "tensorboard": False}  # no weight moves
+        fit(model, Ragged(), **settings, out=tmp_path / str(batch))
+        losses.append(json.loads((tmp_path / str(batch) / "metrics.jsonl").read_text())["held_out"]["loss"])
+    whole_pass = model.loss(next(Ragged().batches(7))).value.detach()
+    assert losses == pytest.approx([float(whole_pass)] * 4, rel=1e-5)
 
 
 def test_a_training_begins_near_the_data():

@@ -126,6 +126,30 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
     assert float((model.layer.weight.detach() - 1).square()) == pytest.approx(min(rows), rel=1e-4)
 
 
+class Uneven(Numbers):
+    """Held out, ten numbers in whatever batches, the last of which may be smaller."""
+
+    def split(self, fraction, seed):
+        return Numbers("training"), Uneven("held out")
+
+    def batches(self, size):
+        yield from (torch.arange(10.0)[:, None] ** 2).split(size)
+
+
+class Constant(Line):
+    """Its loss is the mean of what it sees."""
+
+    def loss(self, batch, generator=None):
+        return Loss(batch.mean() + 0 * self.layer.weight.sum(), {"error": batch.mean()})
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 7, 10])
+def test_a_smaller_last_batch_counts_less_in_the_held_out_loss(tmp_path, batch):
+    fit(Constant(), Uneven(), **SETTINGS | {"updates": 1, "batch": batch}, out=tmp_path)
+    found = json.loads((tmp_path / "metrics.jsonl").read_text())["held_out"]
+    assert found == pytest.approx({"loss": 28.5, "error": 28.5})
+
+
 def test_one_spike_does_not_spoil_a_training():
     model = fit(line(spike=60), Numbers(), **SETTINGS | {"updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
