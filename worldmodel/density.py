@@ -120,9 +120,14 @@ class RMDN(nn.Module):
 
     @torch.no_grad()
     def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
-        """Begin near a Normal with the data's own mean and standard deviation, instead of N(0, 1)."""
+        """Begin near a Normal with the data's own mean and standard deviation, instead of N(0, 1).
+
+        Means spread as the data do, what the hidden state adds to them included: call it once, on fresh weights.
+        """
+        _, weight, _, _ = self.head.weight.split(self._sizes())
         _, loc, log_precision, _ = self.head.bias.split(self._sizes())
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+        weight.mul_(std.repeat(self.mixtures)[:, None])
         loc.copy_((loc.view(self.mixtures, -1) * std + mean).flatten())
         # L's diagonal is the square root of a precision
         log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.mixtures))

@@ -107,11 +107,13 @@ class PerDimensionRMDN(RMDN):
         return (self.outputs, self.mixtures), (self.outputs,)
 
     def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
-        """Begin near a Normal with the data's own mean and standard deviation."""
+        """Begin near a Normal with the data's own mean and standard deviation (once, on fresh weights)."""
         k, d = self.mixtures, self.outputs
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
         with torch.no_grad():
+            _, weight, _ = self.head.weight.split(k * d)
             _, loc, log_precision = self.head.bias.split(k * d)
+            weight.mul_(std.repeat_interleave(k)[:, None])
             loc.copy_((loc.view(d, k) * std[:, None] + mean[:, None]).flatten())
             log_precision.copy_((-2 * std.log())[:, None].expand(d, k).flatten())
 

@@ -180,7 +180,9 @@ class VRNN(nn.Module):
         seen = batch.event[batch.mask > 0]
         if len(seen) > 1:
             mean, std = seen.mean(dim=0), seen.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+            _, weight, _ = self.decoder.last.weight.split(self._sizes())
             _, loc, log_precision = self.decoder.last.bias.split(self._sizes())
+            weight.mul_(std.repeat(self.mixtures)[:, None])
             loc.copy_((loc.view(self.mixtures, -1) * std + mean).flatten())
             log_precision.copy_((-2 * std.log()).repeat(self.mixtures))
 
