@@ -20,7 +20,7 @@ from worldmodel.batches import EventBatch
 from worldmodel.checkpoints import read_json, write_json
 from worldmodel.corpora.audio_files import SUFFIXES, Sound
 from worldmodel.corpora.corpus import digest, shares
-from worldmodel.corpora.resampling import length, resampled
+from worldmodel.corpora.resampling import METHOD, length, resampled
 
 RATE = 16_000
 """Samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
@@ -40,6 +40,11 @@ class Recording(NamedTuple):
     sound: Sound
     used: int
     """So many samples, at `RATE`, are cut into sequences: from the beginning, in whole frames or pieces."""
+
+    @property
+    def resampled(self) -> bool:
+        """Whether it has another rate on disk."""
+        return self.sound.rate != RATE
 
 
 class Cut(NamedTuple):
@@ -203,6 +208,7 @@ class Recordings:
         return {
             "sequences": len(self),
             "files": len(self.recordings),
+            "resampled_files": sum(recording.resampled for recording in self.recordings),
             "groups": len(Counter(recording.group for recording in self.recordings)),
             "frames": samples // self.scale.cut.frame,
             "hours": samples / RATE / 3600,
@@ -225,6 +231,9 @@ class Recordings:
 
 
 def identity(recordings: Sequence[Recording]) -> str:
-    """How many files, with a digest of their names and lengths."""
-    lines = (f"{recording.name} {recording.sound.rate} {recording.sound.samples}" for recording in recordings)
+    """How many files, with a digest of their names and lengths, and of how they were resampled."""
+    lines = [
+        f"{recording.name} {recording.sound.rate} {recording.sound.samples}{f' {METHOD}' if recording.resampled else ''}"
+        for recording in recordings
+    ]
     return f"{len(recordings)} files ({digest(lines)})"

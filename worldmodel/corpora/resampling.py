@@ -3,6 +3,12 @@
 y[n] = sum_k x[k] h(n M / L - k), with L / M the ratio of the rates in lowest terms and h a sinc that cuts off below the
 lower of the two Nyquist frequencies, in a Kaiser window. A stretch read alone is what it is in the whole.
 
+Measured with tones, from 22.05, 44.1 and 48 kHz to 16 kHz: up to 7.5 kHz a tone stays what it is, with an error below -85 dB;
+then it fades (an error of -67 dB at 7.6 kHz, -33 dB at 7.7, -16 dB at 7.8). From 8.3 kHz up it is gone, below -90 dB; between
+8 and 8.3 kHz it comes back on the other side of 8 kHz (-12 dB at 8.0, -25 dB at 8.1, -49 dB at 8.2). The hole that this leaves
+below 8 kHz is worth 3.2 nats a frame of 200 samples of white noise to a density that knows of it. A minute of sound at 44.1 kHz
+takes a quarter of a second of one core.
+
 References:
     Digital Audio Resampling Home Page, J. O. Smith, https://ccrma.stanford.edu/~jos/resample/
 """
@@ -14,13 +20,15 @@ import numpy as np
 
 from worldmodel.corpora.audio_files import Sound, read
 
-ZEROS = 16
+ZEROS = 64
 """Zero crossings of the sinc on each side."""
 BETA = 8.6
-"""Of the Kaiser window: about 80 dB of attenuation."""
-ROLLOFF = 0.945
+"""Of the Kaiser window: about 90 dB of attenuation beyond 5 % on either side of the cut-off."""
+ROLLOFF = 0.99
 """The cut-off, as a share of the lower Nyquist frequency."""
-BLOCK = 2**14
+METHOD = f"sinc, {ZEROS} zero crossings on each side, cut-off at {ROLLOFF:g} of the lower Nyquist frequency"
+"""All of it in words: likelihoods near the cut-off depend on it."""
+BLOCK = 2**12
 """So many samples are computed at once."""
 
 

@@ -5,8 +5,9 @@ training part; frames of 200 samples, side by side; an incomplete frame at the e
 behind the last whole piece where recordings are cut into pieces. Sequences that are shorter than others are padded and
 masked. The log-likelihood is in nats a sequence, of the standardised samples.
 
-That number has no ceiling: where a recording holds digital silence, or fewer levels than single precision tells apart, a
-density grows without bound. State the least standard deviation that a model may give (its precision's clamp) beside it.
+Nothing in the data bounds that number: where a recording holds digital silence, or fewer levels than single precision tells
+apart, it rises to the model's own ceiling, 6.08 nats a sample (`worldmodel.sequences.precision_ceiling`), or more with a flow
+or factors of the precision. State ``model.ceiling`` beside it (`SequenceDensity.ceiling`, `baselines.VRNN.ceiling`).
 
 References:
     A Recurrent Latent Variable Model for Sequential Data (VRNN), Chung, Kastner, Dinh, Goel, Courville, Bengio, 2015,
@@ -22,7 +23,8 @@ from pathlib import Path
 from worldmodel.arguments import at_least_one
 from worldmodel.corpora.audio_files import inspect
 from worldmodel.corpora.corpus import Corpus, shares
-from worldmodel.corpora.recordings import Cut, Recording, Recordings, Standardisation, audio_paths
+from worldmodel.corpora.recordings import RATE, Cut, Recording, Recordings, Standardisation, audio_paths
+from worldmodel.corpora.resampling import METHOD
 
 FRAME = 200
 """Samples of an event (VRNN)."""
@@ -223,4 +225,6 @@ def _how(cut: Cut, recordings: list[Recording]) -> str:
     whole = "whole recordings" if cut.piece is None else f"pieces of {cut.piece} samples, the rest of a file dropped"
     short = sum(not recording.used for recording in recordings)
     left_out = f", {short} files shorter than a sequence left out" if short else ""
-    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped{left_out}"
+    changed = sum(recording.resampled for recording in recordings if recording.used)
+    rates = f", {changed} files resampled to {RATE} samples a second ({METHOD})" if changed else ""
+    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped{left_out}{rates}"

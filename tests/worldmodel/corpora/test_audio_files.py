@@ -198,8 +198,26 @@ def test_resampling_keeps_what_both_rates_can_hold(tmp_path, rate):
     sound = inspect(put(tmp_path, formats.wav_bytes(wave(rate), rate, "f4")))
     count = length(sound, 16_000)
     assert abs(count - 8_000) <= 1
-    inner = slice(100, count - 100)  # at its ends the file meets silence
+    inner = slice(200, count - 200)  # at its ends the file meets silence
     assert resampled(sound, 16_000, 0, count)[inner] == pytest.approx(wave(16_000)[:count][inner], abs=2e-4)
+
+
+@pytest.mark.parametrize("tone", [4_000, 7_000, 7_500])
+def test_resampling_keeps_tones_near_the_cut_off(tmp_path, tone):
+    def wave(at):
+        return np.sin(2 * np.pi * tone * np.arange(at // 2) / at + 0.3)
+
+    sound = inspect(put(tmp_path, formats.wav_bytes(wave(44_100), 44_100, "f4")))
+    error = resampled(sound, 16_000, 200, 7_800) - wave(16_000)[200:7_800]
+    assert np.abs(error).max() < 10 ** (-85 / 20)
+
+
+@pytest.mark.parametrize("tone", [8_300, 9_000, 15_000])
+def test_resampling_lets_nothing_back_from_above_the_cut_off(tmp_path, tone):
+    sound = inspect(
+        put(tmp_path, formats.wav_bytes(np.sin(2 * np.pi * tone * np.arange(22_050) / 44_100), 44_100, "f4"))
+    )
+    assert np.abs(resampled(sound, 16_000, 200, 7_800)).max() < 10 ** (-85 / 20)
 
 
 def test_resampling_removes_what_the_lower_rate_cannot_hold(tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
+from worldmodel.corpora.recordings import identity
 from worldmodel.corpora.resampling import resampled
 
 
@@ -210,6 +211,29 @@ def test_another_rate_and_several_channels(tmp_path):
     corpus = open_corpus(f"audio:{tmp_path}", piece=4_000)
     assert [len(part) for part in parts(corpus)] == [12, 4, 4]
     assert corpus.train.describe()["hours"] == pytest.approx(3 / 3600)
+
+
+def test_the_report_says_what_was_resampled_and_how(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path, [f"{n}.wav" for n in range(5)])
+    at_16k = open_corpus(f"audio:{folder}", piece=800)
+    assert "resampled" not in at_16k.protocol
+    write_folder(folder, ["5.wav", "6.wav"], rate=44_100, samples=(9_000, 9_001))
+    write_folder(folder, ["7.wav"], rate=44_100, samples=(100, 101))  # shorter than a sequence
+    corpus = open_corpus(f"audio:{folder}", piece=800)
+    how = "sinc, 64 zero crossings on each side, cut-off at 0.99 of the lower Nyquist frequency"
+    assert (
+        f"1 files shorter than a sequence left out, 2 files resampled to 16000 samples a second ({how})"
+        in (corpus.describe()["protocol"])
+    )
+    assert sum(part["resampled_files"] for part in corpus.describe()["parts"].values()) == 2
+    before = [
+        identity(part.train.recordings + part.held_out.recordings + part.test.recordings) for part in (at_16k, corpus)
+    ]
+    monkeypatch.setattr("worldmodel.corpora.recordings.METHOD", "sinc, but another")
+    after = [
+        identity(part.train.recordings + part.held_out.recordings + part.test.recordings) for part in (at_16k, corpus)
+    ]
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 def test_mp3_recordings(tmp_path):
