@@ -18,6 +18,7 @@ from agents.run import Run
 from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from tests import toys
+from tests.worldmodel.corpora import formats
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,6 +43,18 @@ def test_the_dreams_page_dreams(capsys):
     block = re.search(r"## Thousands at once\n\n```python\n(.*?)```", page, re.DOTALL)[1]
     exec(compile(block, "docs/dreams.md", "exec"), {})
     assert capsys.readouterr().out == "(64, 16)\n"
+
+
+def test_the_page_of_densities_learns_speech(tmp_path, monkeypatch):
+    """The very block, with a corpus of a few seconds and smaller defaults put in."""
+    page = (ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8")
+    block = re.search(r"## Whole sequences\n.*?```python\n(.*?)```", page, re.DOTALL)[1]
+    assert "timit:/data/TIMIT" in block
+    folder, found = formats.write_timit(tmp_path), {}
+    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, updates=2, batch=4))
+    monkeypatch.setattr(worldmodel, "FRMDN", functools.partial(worldmodel.FRMDN, hidden=8))
+    exec(compile(block.replace("/data/TIMIT", str(folder)), "docs/frmdn.md", "exec"), found)
+    assert found["model"].log_prob(found["batch"]).isfinite().all()
 
 
 def test_the_table_is_what_the_files_say():

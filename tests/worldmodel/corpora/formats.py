@@ -103,6 +103,23 @@ def speech(rng, samples):
     return 0.02 + 0.3 * tone + 0.01 * rng.normal(size=samples)
 
 
+def write_timit(
+    folder, train=("FAAA0", "MBBB0", "FCCC0", "MDDD0"), test=("FEEE0",), case=str.upper, ending=".WAV", seed=0
+):
+    """As on the disc: four sentences of each speaker, SPHERE in both orders of bytes, with their words."""
+    rng = np.random.default_rng(seed)
+    for part, speakers in (("TRAIN", train), ("TEST", test)):
+        for number, speaker in enumerate(speakers):
+            place = folder / case(part) / case(f"DR{number % 8 + 1}") / case(speaker)
+            place.mkdir(parents=True)
+            for sentence in ("SA1", "SA2", "SX7", "SI1001"):
+                samples = speech(rng, int(rng.integers(1_000, 3_000)))
+                content = sphere_bytes(samples, order=("01", "10")[number % 2])
+                (place / (case(sentence) + ending)).write_bytes(content)
+                (place / case(sentence + ".TXT")).write_text("0 100 She had your dark suit")
+    return folder
+
+
 @contextlib.contextmanager
 def at_most(size):
     """A block may not hold more bytes at any time."""

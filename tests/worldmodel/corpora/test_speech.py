@@ -13,22 +13,6 @@ from worldmodel.corpora.recordings import identity
 from worldmodel.corpora.resampling import resampled
 
 
-def write_timit(
-    folder, train=("FAAA0", "MBBB0", "FCCC0", "MDDD0"), test=("FEEE0",), case=str.upper, ending=".WAV", seed=0
-):
-    rng = np.random.default_rng(seed)
-    for part, speakers in (("TRAIN", train), ("TEST", test)):
-        for number, speaker in enumerate(speakers):
-            place = folder / case(part) / case(f"DR{number % 8 + 1}") / case(speaker)
-            place.mkdir(parents=True)
-            for sentence in ("SA1", "SA2", "SX7", "SI1001"):
-                samples = formats.speech(rng, int(rng.integers(1_000, 3_000)))
-                content = formats.sphere_bytes(samples, order=("01", "10")[number % 2])
-                (place / (case(sentence) + ending)).write_bytes(content)
-                (place / case(sentence + ".TXT")).write_text("0 100 She had your dark suit")
-    return folder
-
-
 def write_folder(folder, names, seed=0, rate=16_000, samples=(1_000, 9_000)):
     rng = np.random.default_rng(seed)
     for name in names:
@@ -55,7 +39,7 @@ def names(part):
 
 @pytest.fixture
 def timit(tmp_path):
-    return open_corpus(f"timit:{write_timit(tmp_path)}")
+    return open_corpus(f"timit:{formats.write_timit(tmp_path)}")
 
 
 @pytest.fixture
@@ -83,7 +67,7 @@ def test_timit_is_split_as_it_comes_and_by_speakers(timit):
     ("case", "ending"), [(str.lower, ".wav"), (str.upper, ".WAV"), (str.title, ".WAV.wav"), (str, ".sph")]
 )
 def test_timit_in_any_letter_case(tmp_path, timit, case, ending):
-    other = open_corpus(f"timit:{write_timit(tmp_path / 'a' / 'timit', case=case, ending=ending)}")
+    other = open_corpus(f"timit:{formats.write_timit(tmp_path / 'a' / 'timit', case=case, ending=ending)}")
     assert [part.identity for part in parts(other)] == [part.identity for part in parts(timit)]
 
 
@@ -95,19 +79,19 @@ def test_copies_of_sentences_count_once(tmp_path, timit):
 
 
 def test_timit_without_the_sentences_that_all_speakers_read(tmp_path):
-    corpus = open_corpus(f"timit:{write_timit(tmp_path)}", sa=False)
+    corpus = open_corpus(f"timit:{formats.write_timit(tmp_path)}", sa=False)
     assert {name.split("/")[2] for part in parts(corpus) for name in names(part)} == {"SX7", "SI1001"}
     assert "SA sentences left out" in corpus.protocol
 
 
 def test_a_speaker_in_two_parts_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has speaker FAAA0 in TRAIN and in TEST"):
-        open_corpus(f"timit:{write_timit(tmp_path, test=('faaa0',))}")
+        open_corpus(f"timit:{formats.write_timit(tmp_path, test=('faaa0',))}")
 
 
 def test_timit_without_test_speakers_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"must hold TEST/DR1/SPEAKER/SENTENCE\.WAV and so on, got no such file"):
-        open_corpus(f"timit:{write_timit(tmp_path, test=())}")
+        open_corpus(f"timit:{formats.write_timit(tmp_path, test=())}")
 
 
 def test_accent_is_split_by_speakers_at_whatever_place(tmp_path):
