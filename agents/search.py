@@ -130,7 +130,11 @@ class Search:
 
     def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
         """Learn from the generation's returns, (P,)."""
-        self.es.tell(list(members), list(-returns))  # CMA-ES minimises: the one place where the sign flips
+        costs = -returns  # CMA-ES minimises: the one place where the sign flips
+        if self.settings["bounds"] is not None:  # members beyond them tie, and the search would drift: less far is better
+            outside = np.square(members - self.within(members)).sum(axis=1)
+            costs = np.lexsort((outside, costs)).argsort().astype(float)
+        self.es.tell(list(members), list(costs))
         self.generation += 1
 
     def listen(self, returns: np.ndarray, most: int) -> float:

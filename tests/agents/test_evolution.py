@@ -280,6 +280,13 @@ def test_bounds_hold_for_members_and_mean():
     np.testing.assert_allclose(best.parameters, 0.8, atol=1e-6)  # as near to 1.5 as it may come
 
 
+def test_a_search_comes_to_rest_at_its_bounds():
+    """Members beyond them live alike; the search must not drift away where nobody is better than anybody."""
+    rows = []
+    evolve(controller(), sphere, seed=1, generations=400, population=12, sigma=0.5, bounds=0.8, watch=rows.append)
+    assert rows[-1]["sigma"] < 0.01
+
+
 def test_a_better_member_is_kept_instead_of_the_mean(tmp_path):
     """The check prefers what lies far from the mean."""
     checked = []
