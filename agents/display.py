@@ -68,7 +68,7 @@ def generations(title: str) -> "Iterator[tuple[Callback, Callable[[dict[str, Any
 def table_of(rows: Iterable[dict[str, Any]]) -> Table:
     """Generations as a table, from rows of an evolution's ``metrics.jsonl``."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("generation", "mean", "std", "best", "sigma", "test", "episodes", "noise", "steps", "steps/s", "time"):
+    for name in ("generation", "mean", "std", "max", "sigma", "check", "episodes", "noise", "steps", "steps/s", "time"):
         table.add_column(name, justify="right")
     for row in rows:
         steps = row.get("steps", 0) + row.get("check_steps", 0)

@@ -63,7 +63,8 @@ def evolve(
         check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last; the mean
             with the best check is what is returned. None: the last mean is returned.
         check_every: generations between checks.
-        target: stop when a check's mean return reaches this.
+        target: stop when a check's mean return reaches this. The best of many noisy checks flatters: it is reached a
+            little early.
         most_episodes: let each member live up to so many episodes as differences between members drown in the noise of
             theirs. The fitness must take ``episodes`` and begin with at least two. None: always as many.
         antithetic: draw members in pairs, to both sides of the mean (mirrored sampling).
@@ -71,8 +72,9 @@ def evolve(
         bounds: keep every parameter in [-bounds, bounds]; None: wherever it goes.
         elite: so many of a generation's best members live through a check, too; where one is better than the mean and all
             before it, on the check's episodes, it is what is kept.
-        stale: end after so many checks without a better one; None: never.
-        least_sigma: end when the step size falls below this.
+        stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
+            make one check more, at the stop, which counts.
+        least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
         restarts: instead of the last two, begin again at the best so far, with the first sigma and twice the population.
         out: a folder for the state to resume from (saved whole after every generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder continues; more generations go further.
@@ -105,6 +107,10 @@ def evolve(
     ):
         name = next(name for name, value in wanting.items() if value is not None)
         raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
+    if least_sigma >= sigma:
+        raise ValueError(f"least_sigma must be below sigma = {sigma}, got {least_sigma}")
+    if restarts and stale is None and not least_sigma:
+        raise ValueError(f"restarts needs stale or least_sigma, or nothing ends before, got restarts = {restarts}")
     episodes = _episodes_of(fitness, most_episodes)
     start = controller.parameters.double().numpy()
     settings = {
@@ -129,7 +135,9 @@ def evolve(
     if watch is not None:
         for row in search.rows:
             watch(row)
-    while search.generation < generations and not search.over():
+    while search.generation < generations and not search.ended:
+        if search.stuck:
+            search.restart()
         row = _generation(search, fitness, check, seed, generations, check_every, elite, most_episodes)
         search.record(row, controller)
         note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"

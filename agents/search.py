@@ -74,7 +74,7 @@ class Search:
         self.settings, self.ending, self.folder, self.episodes = settings, ending, folder, episodes
         self.noise: float | None = None
         self.generation, self.best_check, self.stale = 0, -math.inf, 0
-        self.restarts, self.began = 0, 0
+        self.restarts = 0
         self.rows: list[dict[str, Any]] = []
         self.best = start.copy()
         self.rng = np.random.default_rng()
@@ -131,7 +131,7 @@ class Search:
     def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
         """Learn from the generation's returns, (P,)."""
         costs = -returns  # CMA-ES minimises: the one place where the sign flips
-        if self.settings["bounds"] is not None:  # members beyond them tie, and the search would drift: less far is better
+        if self.settings["bounds"] is not None:  # members beyond them live alike: prefer the nearer, or it would drift
             outside = np.square(members - self.within(members)).sum(axis=1)
             costs = np.lexsort((outside, costs)).argsort().astype(float)
         self.es.tell(list(members), list(costs))
@@ -155,19 +155,22 @@ class Search:
         if better:
             self.best_check, self.best = float(checked[top]), candidates[top].copy()
 
-    def over(self) -> bool:
-        """Whether the search has come to its end; begins again, where it may, instead."""
-        ending = self.ending
-        if ending.target is not None and self.best_check >= ending.target:
-            return True
-        stuck = ending.stale is not None and self.stale >= ending.stale
-        if not (stuck or (self.es.sigma < ending.least_sigma and self.generation > self.began)):
-            return False
-        if self.restarts >= ending.restarts:
-            return True
-        self.restarts, self.stale, self.began = self.restarts + 1, 0, self.generation
+    @property
+    def stuck(self) -> bool:
+        """Whether checks have gone stale or steps too small."""
+        stale = self.ending.stale is not None and self.stale >= self.ending.stale
+        return stale or self.es.sigma < self.ending.least_sigma
+
+    @property
+    def ended(self) -> bool:
+        """Whether the target is reached, or the search is stuck and may not begin again."""
+        reached = self.ending.target is not None and self.best_check >= self.ending.target
+        return reached or (self.stuck and self.restarts >= self.ending.restarts)
+
+    def restart(self) -> None:
+        """Begin again at the best mean so far, with a larger population."""
+        self.restarts, self.stale = self.restarts + 1, 0
         self.es = self._begin(self.best)
-        return False
 
     def record(self, row: dict[str, Any], controller: Controller) -> None:
         """Write a generation down."""
@@ -186,7 +189,6 @@ class Search:
             "best_check": None if self.best_check == -math.inf else self.best_check,
             "stale": self.stale,
             "restarts": self.restarts,
-            "began": self.began,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, **{"about": np.array(json.dumps(about)), "best": self.best, **arrays})  # type: ignore[arg-type]
@@ -213,7 +215,7 @@ class Search:
                 )
         self.best, self.generation, self.rows = best, about["generation"], about["rows"]
         self.episodes, self.noise = about.get("episodes"), about.get("noise")
-        self.stale, self.restarts, self.began = (about.get(name, 0) for name in ("stale", "restarts", "began"))
+        self.stale, self.restarts = (about.get(name, 0) for name in ("stale", "restarts"))
         self.best_check = -math.inf if about["best_check"] is None else about["best_check"]
         self.es = self._begin(best)
         restore(self.es, arrays)

@@ -26,7 +26,7 @@ def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
     text = shown(monkeypatch, terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     last = plain[plain.rindex("generation  ") :]
-    for heading in ("mean", "std", "best", "sigma", "test", "steps/s", "time"):
+    for heading in ("mean", "std", "max", "sigma", "check", "steps/s", "time"):
         assert heading in last
     numbers = [line.split()[0] for line in last.splitlines() if line.strip()[:1].isdigit()]
     assert numbers == [str(number) for number in range(4, 16)]
