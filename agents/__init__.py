@@ -1,6 +1,6 @@
 """Controllers, their evolution, and how good they are.
 
-Start reading at `agents.story`, which tells everything on one folder, or at `agents.evolution`.
+Start reading at `agents.whole`, which tells everything on one folder, or at `agents.evolution`.
 
 Names are fetched when they are first used, so that ``worldmodel --help`` need not import torch.
 """

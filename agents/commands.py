@@ -62,7 +62,7 @@ def build_run(parser: Parser) -> None:
 
 def run(options: Namespace) -> None:
     """Tell the story."""
-    from agents import story
+    from agents import story, whole
     from agents.run import Run
 
     parser = Parser()
@@ -74,10 +74,11 @@ def run(options: Namespace) -> None:
     if options.env not in (None, settings.env):
         raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
     chapters.check(settings)
+    chapters.check_together(settings)
     slug = options.world.replace("/", "-").replace(":", "-")
     folder = Path(options.out or f"runs/{slug}-{options.preset}")
     _known(settings.env, settings.env_options | settings.test_options)
-    story.tell(settings, folder)
+    whole.tell(settings, folder)
     told = Run(folder)
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
     for row in story.summary(told):
@@ -192,6 +193,8 @@ def evolve(options: Namespace) -> None:
     )
     settings: Any = _settings(kind, nested)
     controller = _settings(chapters.Controlling, options.controller)
+    if options.where == "game":
+        chapters.check_game(settings)
     with run.locked():
         if options.where == "dream":
             story.evolve_dream(run, settings, options.seed, controller)

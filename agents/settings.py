@@ -5,12 +5,15 @@ The command line turns these dataclasses into flags and YAML; a run folder keeps
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
 OFFICIAL = {"FastCarRacing": "CarRacing"}
 """Scores always come from the official environment, whatever was trained in."""
+DREAMS = 64
+"""Dreams in which an iteration measures its controller's return, with luck that evolution did not have."""
 
 
 @dataclass(frozen=True)
@@ -296,3 +299,38 @@ def check(settings: Any, prefix: str = "") -> None:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
             if name == "population" and value < 3:
                 raise ValueError(f"{label} must be at least 3, got {value}")
+
+
+def check_together(settings: RunSettings) -> None:
+    """Refuse settings that would fail hours later, or do nothing, beside one another.
+
+    Raises:
+        ValueError: names the setting, what was expected and what came.
+    """
+    check_game(settings.game)
+    wanted, most = settings.iterate, min(settings.dream.dreams, DREAMS)
+    if wanted.worlds > most:
+        raise ValueError(f"iterate.worlds must be at most {most}, or some have no dream, got {wanted.worlds}")
+    if wanted.caution and wanted.worlds == 1:
+        raise ValueError(f"iterate.caution needs iterate.worlds above 1, got {wanted.caution} with one world")
+    if settings.iterations and not settings.dream.generations:
+        raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
+    start = settings.game.start
+    if start == "dream" and not settings.dream.generations:
+        raise ValueError("game.start dream needs a controller evolved in dreams, got dream.generations = 0")
+    if start not in ("zeros", "dream") and not Path(start).is_file():
+        raise ValueError(f"game.start must be zeros, dream, or the file of a controller, got {start!r}")
+
+
+def check_game(game: GameEvolving) -> None:
+    """The part of `check_together` that is about evolution in the game alone."""
+    if game.elite > game.population:
+        raise ValueError(f"game.elite must be at most game.population = {game.population}, got {game.elite}")
+    if game.most_episodes is not None and not 2 <= game.episodes <= game.most_episodes:
+        raise ValueError(
+            f"game.most_episodes needs game.episodes from 2 to {game.most_episodes}, so that noise shows, got {game.episodes}"
+        )
+    if game.least_sigma >= game.sigma:
+        raise ValueError(f"game.least_sigma must be below game.sigma = {game.sigma}, got {game.least_sigma}")
+    if game.restarts and game.stale is None and not game.least_sigma:
+        raise ValueError(f"game.restarts needs game.stale or game.least_sigma, got {game.restarts} and neither")

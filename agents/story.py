@@ -1,11 +1,10 @@
-"""The whole story on one folder: collect, encode, remember, dream, evolve, test, report.
+"""The chapters of the story on one folder: collect, encode, remember, dream, evolve, test.
 
-Start reading at `tell`. Each chapter calls the public API with a folder of its own and continues what it finds there,
-so the same call after a kill goes on where it stopped. The single commands tell one chapter each.
+`agents.whole` tells them all, the single commands one chapter each. A chapter calls the public API with a folder of its own
+and continues what it finds there, so the same call after a kill goes on where it stopped.
 """
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -23,17 +22,7 @@ from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate
 from agents.evolution import evolve
 from agents.run import Run
-from agents.settings import (
-    FAST,
-    Collecting,
-    Controlling,
-    DreamEvolving,
-    GameEvolving,
-    Remembering,
-    RunSettings,
-    Seeing,
-    check,
-)
+from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
@@ -44,39 +33,6 @@ from worldmodel.starts import EncodedEpisodes, Starts
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
 MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
-
-
-def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Report]:
-    """Tell the whole story into ``folder``; continue it where it stopped.
-
-    Raises:
-        ValueError: a setting is out of range, or the folder belongs to another configuration.
-    """
-    check(settings)
-    run = Run(Path(folder))
-    with run.locked():
-        remember_settings(settings, run.folder / "config.yaml")
-        play_in = settings.training_env or FAST.get(settings.env, settings.env)
-        common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
-        from agents.iterations import begun, iterate  # stands on this module's chapters
-
-        if not begun(run.folder):
-            collect(run, play_in, settings.collect, *common)
-            train_vae(run, settings.vae, settings.seed)
-            train_memory(run, settings.memory, settings.seed)
-        if settings.iterations:
-            iterate(run, play_in, settings, settings.workers, settings.backend)
-        elif settings.dream.generations:
-            evolve_dream(run, settings.dream, settings.seed, settings.controller)
-        if settings.game.generations:
-            evolve_game(run, play_in, settings.game, settings.controller, *common)
-        with run.chapter("test"):
-            reports = test(run, settings)
-        from agents.report import write_report  # films and plots: slow to import
-
-        with run.chapter("report"):
-            write_report(run, settings)
-    return reports
 
 
 def collect(
@@ -353,8 +309,11 @@ def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> boo
     return (report.agent, report.n, report.seeds[0]) == wanted
 
 
-def remember_settings(settings: RunSettings | Density, path: Path) -> None:
-    """Write the resolved settings, or compare them with those of the run that is to be continued."""
+def remember_settings(settings: RunSettings | Density, path: Path, held: dict[str, str] | None = None) -> None:
+    """Write the resolved settings, or compare them with those of the run that is to be continued.
+
+    ``held``: settings that might change in other runs, and why they may not in this one.
+    """
     plain = asdict(settings)
     if path.exists():
         first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
@@ -363,10 +322,11 @@ def remember_settings(settings: RunSettings | Density, path: Path) -> None:
         except (yaml.YAMLError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
         for name, value in _flat(plain).items():
-            if name not in MAY_CHANGE and before.get(name) != value:
+            why = (held or {}).get(name)
+            if (name not in MAY_CHANGE or why) and before.get(name) != value:
                 raise ValueError(
-                    f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}: "
-                    "use another --out, or the same settings"
+                    f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
+                    f"{f' ({why})' if why else ''}: use another --out, or the same settings"
                 )
     with atomic(path) as aside:
         aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")

@@ -170,6 +170,26 @@ def refused(capsys, *words: str) -> str:
         (["run", "CartPole-v1", "--dream.horizon", "0"], "dream.horizon must be above zero, got 0"),
         (["run", "CartPole-v1", "--vae.lr", "nan"], "vae.lr"),
         (["run", "CartPole-v1", "--preset", "fast"], "preset"),
+        *(
+            (["run", "CartPole-v1", *words.split()], message)
+            for words, message in (
+                ("--game.elite 9 --game.population 8", "game.elite must be at most game.population = 8, got 9"),
+                ("--iterate.worlds 9 --dream.dreams 8", "iterate.worlds must be at most 8"),
+                ("--iterate.worlds 65 --dream.dreams 80", "iterate.worlds must be at most 64"),
+                ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),
+                ("--iterations 1 --dream.generations 0", "iterations need dream.generations above zero"),
+                ("--game.most_episodes 4 --game.episodes 5", "game.most_episodes needs game.episodes from 2 to 4"),
+                ("--game.most_episodes 4 --game.episodes 1", "game.most_episodes needs game.episodes from 2 to 4"),
+                ("--game.start dream --dream.generations 0", "game.start dream needs a controller"),
+                ("--game.start lost.safetensors", "game.start must be zeros, dream, or the file of a controller"),
+                ("--game.restarts 1", "game.restarts needs game.stale or game.least_sigma"),
+                ("--game.least_sigma 0.1", "game.least_sigma must be below game.sigma = 0.1"),
+            )
+        ),
+        (
+            ["evolve", "nowhere", "--game.least_sigma", "0.1"],
+            "game.least_sigma must be below game.sigma = 0.1, got 0.1",
+        ),
         (
             ["collect", "CartPole-v1", "--policy", "clever"],
             "policy must be one of smooth, uniform or the folder of an agent",
@@ -206,6 +226,14 @@ def test_presets_set_what_they_say(preset):
 def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):
     said = refused(capsys, *told(finished, "--vae.free_bits", "0.1"))
     assert "holds a run with vae.free_bits = 0.5, asked for 0.1" in said
+
+
+def test_iterations_may_not_change_the_world_under_an_evolution_in_the_game(finished, capsys):
+    before = results(finished)
+    said = refused(capsys, *told(finished, "--iterations", "1"))
+    assert "holds a run with iterations = 0, asked for 1 (evolution in the game has begun" in said
+    assert not (finished / "iterations").exists()
+    assert results(finished) == before
 
 
 def test_two_processes_on_one_run_are_refused(finished, capsys):

@@ -1,0 +1,49 @@
+"""The whole story on one folder: collect, encode, remember, dream, evolve, test, report.
+
+Start reading at `tell`. Its chapters are `agents.story`'s, and `agents.iterations`' where dreams are iterated.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from agents import story
+from agents.evaluation import Report
+from agents.iterations import begun, iterate
+from agents.run import Run
+from agents.settings import FAST, RunSettings, check, check_together
+
+
+def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Report]:
+    """Tell the whole story into ``folder``; continue it where it stopped.
+
+    Raises:
+        ValueError: a setting is out of range or does not fit another one, or the folder belongs to another configuration.
+    """
+    check(settings)
+    check_together(settings)
+    run = Run(Path(folder))
+    with run.locked():
+        held = {}
+        if (run.folder / "evolve-game" / "state.npz").exists():
+            held["iterations"] = "evolution in the game has begun, and its world would change"
+        story.remember_settings(settings, run.folder / "config.yaml", held)
+        play_in = settings.training_env or FAST.get(settings.env, settings.env)
+        common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
+        if not begun(run.folder):
+            story.collect(run, play_in, settings.collect, *common)
+            story.train_vae(run, settings.vae, settings.seed)
+            story.train_memory(run, settings.memory, settings.seed)
+        if settings.iterations:
+            iterate(run, play_in, settings, settings.workers, settings.backend)
+        elif settings.dream.generations:
+            story.evolve_dream(run, settings.dream, settings.seed, settings.controller)
+        if settings.game.generations:
+            story.evolve_game(run, play_in, settings.game, settings.controller, *common)
+        with run.chapter("test"):
+            reports = story.test(run, settings)
+        from agents.report import write_report  # films and plots: slow to import
+
+        with run.chapter("report"):
+            write_report(run, settings)
+    return reports
