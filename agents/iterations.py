@@ -20,13 +20,10 @@ from agents.agent import Agent
 from agents.controller import Controller
 from agents.display import bar, console
 from agents.run import Run
-from agents.settings import RunSettings
+from agents.settings import DREAMS, RunSettings
 from worldmodel import VAE, Memory, WorldModel
-from worldmodel.checkpoints import read_json, write_json
+from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.starts import Starts
-
-DREAMS = 64
-"""Dreams in which a controller's return is measured, with luck that evolution did not have."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,8 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
                 first = _play(run, here, env, Agent(world, controller), settings, workers, backend)
             _record(run, here, world, worlds, controller, settings, number, first)
         done.append(Iteration(**read_json(here.folder / "iteration.json")))
+        with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
         console.print(told(done[-1]), markup=False)
     best = max(done, key=lambda one: one.episode_mean)
     chosen = home(run, best.number)
@@ -260,8 +259,6 @@ def _record(
         store.steps,
         here.evolution_steps("dream"),
     )
-    with (run.folder / "iterations" / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(one)) + "\n")
     write_json(here.folder / "iteration.json", asdict(one))
 
 

@@ -111,6 +111,14 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
 
 
+def test_a_line_is_written_once_for_each_iteration(finished):
+    path = finished / "iterations" / "metrics.jsonl"
+    path.write_text(path.read_text() * 2)  # as a kill between the line and its iteration's file once left it
+    (finished / "iterations" / "02" / "iteration.json").unlink()
+    told(finished, 2)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows(finished)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["_worlds", "_dream", "_play", "_record"])
 def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_path, monkeypatch, step):
