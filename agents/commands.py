@@ -4,6 +4,7 @@ In the order of the story; `COMMANDS` at the end is what `agents.cli` makes its 
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -434,6 +435,9 @@ def build_evaluate(parser: Parser) -> None:
     _add_run(parser, agents=True)
     parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_argument(
+        "--env_options", type=dict[str, Any], default={}, help="of envs.make, over the stored ones, as JSON"
+    )
     parser.add_class_arguments(chapters.Testing)
     parser.add_argument("--workers", type=int, default=2, help="processes that play the game")
     parser.add_argument("--backend", type=str, default="loky", help="where they are: loky, ray or ray://HOST:PORT")
@@ -444,12 +448,13 @@ def evaluate(options: Namespace) -> None:
     from agents.agent import Agent
     from agents.display import bar
     from agents.evaluation import evaluate as test
+    from agents.evaluation import repeating
     from agents.pretrained import found
     from agents.run import Run
 
     place = found(options.run, options.pretrained)
     settings = _settings(chapters.Testing, options)
-    words = f"worldmodel evaluate {options.run}{' --pretrained' if options.pretrained else ''}"
+    words = f"{options.run}{' --pretrained' if options.pretrained else ''}"
     if isinstance(place, Run):
         agent, name = Agent(place.world(), place.controller(options.where)), options.where
         env, env_options = _game(place, options.env, official=True)
@@ -457,6 +462,7 @@ def evaluate(options: Namespace) -> None:
     else:
         agent, name = place.agent(), "agent"
         env, env_options = WORLDS.get(options.env, options.env) or place.env, place.env_options
+    words += f" --env {options.env}" if options.env else ""
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
             agent,
@@ -464,15 +470,16 @@ def evaluate(options: Namespace) -> None:
             settings.episodes,
             settings.seed,
             workers=options.workers,
-            env_options=env_options,
+            env_options=env_options | options.env_options,
             max_steps=settings.max_steps,
             policy_name=name,
             backend=options.backend,
             progress=progress,
         )
-    report = replace(report, command=f"{words} --episodes {settings.episodes} --seed {settings.seed}")
+    report = replace(report, command=repeating(words, report, options.env_options, settings.max_steps))
     out = place.folder if isinstance(place, Run) else place.out
-    path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}.json".replace(":", "-")
+    label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
+    path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}{label}.json".replace(":", "-")
     report.save(path)
     answers.print(f"{report}\n{path}", markup=False)
 

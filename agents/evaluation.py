@@ -1,8 +1,10 @@
 """Evaluation: how good is an agent, on which episodes, and how sure are we."""
 
+import json
 import math
 import os
 import platform
+import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -158,6 +160,13 @@ def evaluate(
         wall_clock_s=round(time.monotonic() - began, 2),
         hardware=hardware(),
     )
+
+
+def repeating(place: str, report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
+    """The command that repeats a test of what lies in ``place``, with ``more`` options of the environment than those stored."""
+    words = f"worldmodel evaluate {place} --episodes {report.n} --seed {report.seeds[0]}"
+    words += "" if max_steps is None else f" --max_steps {max_steps}"
+    return words + (f" --env_options {shlex.quote(json.dumps(more))}" if more else "")
 
 
 def hardware() -> str:

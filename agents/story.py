@@ -19,7 +19,7 @@ from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
 from agents.density_settings import Density
 from agents.display import bar, console, duration, generations
-from agents.evaluation import Report, evaluate
+from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.run import Run
 from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing
@@ -291,12 +291,12 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            test = f"--episodes {report.n} --seed {report.seeds[0]}"
+            place = f"{run.folder} --where {name}"
             report = replace(
                 report,
                 real_steps=run.store().steps + (real if name == "game" else 0),
                 dream_steps=dreamed if name == "dream" else 0,
-                command=f"worldmodel evaluate {run.folder} --where {name} {test}",
+                command=repeating(place, report, settings.test_options, settings.test.max_steps),
             )
         report.save(path)
         console.print(str(report), markup=False)

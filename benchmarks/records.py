@@ -5,7 +5,8 @@ python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evo
 python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
 python -m benchmarks.records write                         # README's table, from docs/results/records
 
---also: runs whose real steps it took, too. A record is docs/results/records/NAME.about.json with a report for each test.
+--also: runs whose real steps it took, too. A record is docs/results/records/NAME.about.json with a report for each test; the
+plain test, whose label is empty, is always among them (--test '={"noops": 0}' gives it options).
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 
 from agents.agent import Agent
 from agents.display import bar, duration
-from agents.evaluation import Report, evaluate
+from agents.evaluation import Report, evaluate, repeating
 from agents.pictures import write_png
 from agents.pretrained import HOME, Shipped
 from agents.run import Run
@@ -46,73 +47,100 @@ RIVALS = {
 
 
 def keep(
-    run: Run, name: str, where: str, title: str, also: list[Run], tests: dict[str, Any], ship: bool, workers: int
+    run: Run, name: str, where: str, title: str, also: list[Run], tests: dict[str, Any], send: bool, workers: int
 ) -> None:
-    """Test a controller of a run, write the record down, and ship it if it shall."""
-    store, world = run.store(), run.world()
-    common = dict(store.metadata["env_options"])
-    env, repeat = OFFICIAL.get(store.env, store.env), int(common.get("action_repeat", 1))
-    agent = Agent(world, run.controller(where))
-    folder = HOME / name
-    if ship:
-        agent.save(folder, compact=True)
-        Starts.cut(store.latents(world.vae)).save(folder)
-        agent = Agent.load(folder)  # what is tested is what is shipped
-    runs, files = [run, *also], {}
+    """Test a controller of a run, write the record down, and ship it if it shall.
+
+    Raises:
+        ValueError: the run has no history of what is to be kept.
+    """
+    history = {"game": ("evolve-game", "metrics.jsonl"), "dream": ("iterations", "summary.json")}[where]
+    source = run.folder.joinpath(*history)
+    if not source.exists():
+        raise ValueError(f"{source} must exist for --where {where}: a record shows how it came about")
+    agent, place = Agent(run.world(), run.controller(where)), f"{run.folder} --where {where}"
+    if send:
+        agent, place = ship(run, agent, name), f"{name} --pretrained"  # what is tested is what is shipped
+    runs = [run, *also]
+    files = {}
     for label, options in tests.items():
-        with bar(f"test {name} in {env}{', ' * bool(label)}{label}", "episodes") as progress:
-            report = evaluate(
-                agent, env, EPISODES, SEED, workers=workers, env_options=common | options, progress=progress
-            )
-        place = f"{name} --pretrained" if ship else f"{run.folder} --where {where}"
-        report = replace(
-            report,
-            policy="agent",
-            real_steps=frames(runs),
-            dream_steps=sum(one.evolution_steps("dream") for one in runs),
-            command=f"worldmodel evaluate {place} --episodes {EPISODES} --seed {SEED}",
-        )
+        report = test(run, agent, name, label, options, workers)
         files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
-        report.save(RECORDS / files[label])
-    RECORDS.mkdir(parents=True, exist_ok=True)
+        dreamed = sum(one.evolution_steps("dream") for one in runs)
+        command = repeating(place, report, options)
+        replace(report, real_steps=steps(runs), dream_steps=dreamed, command=command).save(RECORDS / files[label])
+    shutil.copy(source, RECORDS / f"{name}.{'iterations.json' if where == 'dream' else 'metrics.jsonl'}")
+    written = about(run, runs, where, agent) | {"title": title, "tests": files}
+    write_json(RECORDS / f"{name}.about.json", written)
+    write_png(RECORDS / f"{name}.png", curve(name))
+    if send:
+        first = Report.load(RECORDS / next(iter(files.values())))
+        first.save(HOME / name / "report.json")
+        with atomic(HOME / name / "README.md") as aside:
+            aside.write_text(card(name, first, written), encoding="utf-8")
+        print(Shipped(HOME / name, Path()).report())
+
+
+def ship(run: Run, agent: Agent, name: str) -> Agent:
+    """Put an agent into the package; as it is there."""
+    agent.save(HOME / name, compact=True)
+    Starts.cut(run.store().latents(agent.world.vae)).save(HOME / name)
+    return Agent.load(HOME / name)
+
+
+def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:
+    """Let an agent play the official game of a run, with the run's options and more."""
+    store = run.store()
+    env, stored = OFFICIAL.get(store.env, store.env), dict(store.metadata["env_options"])
+    with bar(f"test {name} in {env}{', ' * bool(label)}{label}", "episodes") as progress:
+        return evaluate(
+            agent,
+            env,
+            EPISODES,
+            SEED,
+            workers=workers,
+            env_options=stored | options,
+            policy_name="agent",
+            progress=progress,
+        )
+
+
+def about(run: Run, runs: list[Run], where: str, agent: Agent) -> dict[str, Any]:
+    """What the agent of a run is, and what it took in all runs."""
     seconds = sum(sum(one.timings().values()) for one in runs)
     evolving = sum(one.timings().get(f"evolve in {'dreams' if where == 'dream' else 'the game'}", 0) for one in runs)
-    about = {
-        "title": title,
-        "tests": files,
+    return {
         "seconds": round(seconds),
         "evolution_seconds": round(evolving),
+        "frames": frames(runs),
         "frames_before": frames(runs) - evolution_frames(run),
         "seconds_before": round(seconds - run.timings().get("evolve in the game", 0)),
-        "action_repeat": repeat,
+        "action_repeat": _repeat(run),
         "controller": repr(agent.controller),
-        "memory": world.memory.settings,
+        "memory": agent.world.memory.settings,
         "runs": [str(one.folder) for one in runs],
     }
-    if where == "game":
-        shutil.copy(run.folder / "evolve-game" / "metrics.jsonl", RECORDS / f"{name}.metrics.jsonl")
-    else:
-        shutil.copy(run.folder / "iterations" / "summary.json", RECORDS / f"{name}.iterations.json")
-    write_json(RECORDS / f"{name}.about.json", about)
-    write_png(RECORDS / f"{name}.png", curve(name))
-    if ship:
-        main_report = Report.load(RECORDS / next(iter(files.values())))
-        main_report.save(folder / "report.json")
-        with atomic(folder / "README.md") as aside:
-            aside.write_text(card(name, main_report, about), encoding="utf-8")
-        print(Shipped(folder, Path()).report())
 
 
 def frames(runs: list[Run]) -> int:
     """Frames of the game that runs played, action repeat included; rollouts that they share count once."""
-    stores = {run.rollouts_folder.resolve(): run for run in runs}
-    stored = sum(run.store().steps * _repeat(run) for run in stores.values())
+    stored = sum(run.store().steps * _repeat(run) for run in _stores(runs))
     return stored + sum(evolution_frames(run) for run in runs)
+
+
+def steps(runs: list[Run]) -> int:
+    """Steps of the game that runs played: an action and its repeats are one."""
+    return sum(run.store().steps for run in _stores(runs)) + sum(run.evolution_steps("game") for run in runs)
 
 
 def evolution_frames(run: Run) -> int:
     """Those of a run's evolution in the game."""
     return run.evolution_steps("game") * _repeat(run)
+
+
+def _stores(runs: list[Run]) -> list[Run]:
+    """One run for each store."""
+    return list({run.rollouts_folder.resolve(): run for run in runs}.values())
 
 
 def _repeat(run: Run) -> int:
@@ -195,7 +223,7 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 
 - **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which nothing else has met:
   `{report.command}`.
-{chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {report.real_steps:,} frames of the game, rollouts included.
+{chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {about["frames"]:,} frames of the game, rollouts included.
 - **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.
 - **Memory**: {memory["density"]}, {memory["hidden"]} hidden, {memory["mixtures"]} components, {flow}.
 - **Files**: half precision; `report.json` has every return. Nothing in them is executed.
@@ -225,7 +253,7 @@ def table() -> str:
                 else None
             )
             first = "" if "Mario" in title else "no" if reached is None else duration(reached)
-            cells = (title, score(report), f"{(report.real_steps or 0) / 1e6:.1f} million")
+            cells = (title, score(report), f"{about['frames'] / 1e6:.1f} million")
             cells += (f"{(report.dream_steps or 0) / 1e6:.0f} million" if report.dream_steps else "none",)
             cells += (f"{duration(about['seconds'])}, {report.hardware}", first, RIVALS.get(name, "none known"))
             lines.append(f"| {' | '.join(cells)} |")
@@ -248,7 +276,7 @@ def main() -> None:
     commands.add_parser("write")
     options = parser.parse_args()
     if options.command == "keep":
-        tests = {text.partition("=")[0]: json.loads(text.partition("=")[2]) for text in options.test} or {"": {}}
+        tests = {"": {}} | {text.partition("=")[0]: json.loads(text.partition("=")[2]) for text in options.test}
         also = [Run(path) for path in options.also]
         keep(Run(options.run), options.name, options.where, options.title, also, tests, options.ship, options.workers)
     put(ROOT / "README.md", MARK, table(), END)

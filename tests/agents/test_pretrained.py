@@ -1,6 +1,7 @@
 """Agents in folders: compact files, the same acts, and what commands make of them."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -77,6 +78,7 @@ def test_an_agent_s_folder_is_found(folder, tmp_path):
 
 def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
+    monkeypatch.setattr("rollouts.workers._kept", {})  # other tests play the real one
     assert main(["dream", str(folder), "--start", "4", "--steps", "8"]) == 0
     assert (folder / "media" / "dream-0-4-t1-s1.mp4").stat().st_size > 500
     assert main(["dream", str(folder), "--store", str(tmp_path / "dreams"), "--steps", "5", "--dreams", "3"]) == 0
@@ -86,6 +88,13 @@ def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2.json").read_text())
     assert report["seeds"] == [77, 78]
     assert report["command"] == f"worldmodel evaluate {folder} --episodes 2 --seed 77"
+    assert main([*words, "--max_steps", "2", "--env_options", '{"noops": 0, "action_repeat": 1}']) == 0
+    report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noops-0-action_repeat-1.json").read_text())
+    assert report["env_options"] == {"action_repeat": 1, "noops": 0}
+    assert report["lengths"] == [2, 2]
+    assert main([*shlex.split(report["command"])[1:], "--workers", "1"]) == 0  # the command repeats it
+    again = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noops-0-action_repeat-1.json").read_text())
+    assert {**again, "wall_clock_s": 0} == {**report, "wall_clock_s": 0}
     capsys.readouterr()
     assert main(["evaluate", "chess", "--pretrained"]) == 2
     assert "no pretrained agent 'chess'" in capsys.readouterr().err

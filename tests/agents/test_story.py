@@ -67,6 +67,8 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert set(Run(finished).reports()) == {"random", "dream", "game"}
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
+    said = Run(finished).reports()["game"].command
+    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 1000"
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
     shown = capsys.readouterr().out

@@ -1,0 +1,109 @@
+"""Records: what they count, what they keep, and commands that repeat them."""
+
+import json
+import shlex
+import sys
+
+import pytest
+
+import rollouts
+from agents import LinearController, Report
+from agents.cli import main
+from agents.run import Run
+from benchmarks import records
+from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.checkpoints import read_json, write_json
+
+ROWS = [
+    {"generation": 1, "steps": 100, "seconds": 2.0},
+    {"generation": 2, "steps": 50, "check_steps": 10, "check": 7.5, "seconds": 1.0},
+    {"generation": 3, "steps": 70, "check_steps": 20, "check": 9.5, "seconds": 4.0},
+]
+
+
+def write_rows(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that played every second frame, and evolved."""
+    run = Run(tmp_path_factory.mktemp("records") / "run")
+    options = {"action_repeat": 2}
+    rollouts.collect("CartPole-v1", rollouts.uniform, 3, seed=1, out=run.rollouts_folder, env_options=options)
+    with seeded(0):
+        world = WorldModel(VAE(latent=3), Memory(FRMDN(3 + 2, 3, hidden=5)), discrete=True)
+    world.save(run.world_folder)
+    write_rows(run.folder / "evolve-game" / "metrics.jsonl")
+    LinearController.sized(world).save(run.folder / "evolve-game" / "controller.safetensors")
+    write_json(run.folder / "timings.json", {"collect": 10.0, "evolve in the game": 7.0})
+    return run
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(records, "HOME", tmp_path / "pretrained")
+    monkeypatch.setattr(records, "EPISODES", 2)
+    (tmp_path / "records").mkdir()
+    return tmp_path / "records"
+
+
+def test_frames_count_repeats_and_shared_rollouts_once(run, tmp_path):
+    other = Run(tmp_path / "other")
+    other.folder.mkdir()
+    other.rollouts_folder.symlink_to(run.rollouts_folder)
+    assert records.frames([run]) == 2 * (run.store().steps + 250)
+    assert records.frames([run, other]) == records.frames([run])
+    assert records.steps([run, other]) == run.store().steps + 250
+    write_rows(other.folder / "evolve-game" / "metrics.jsonl")
+    assert records.frames([run, other]) == 2 * (run.store().steps + 500)
+
+
+def test_checks_tell_frames_seconds_and_returns(kept):
+    write_json(kept / "one.about.json", {"frames_before": 1000, "seconds_before": 60, "action_repeat": 2})
+    write_rows(kept / "one.metrics.jsonl")
+    assert records.checks("one") == ([1320.0, 1500.0], [63.0, 67.0], [7.5, 9.5])
+
+
+def test_checks_of_iterations_tell_frames_and_returns(kept):
+    write_json(kept / "one.about.json", {"frames_before": 0, "seconds_before": 0, "action_repeat": 4})
+    write_json(kept / "one.iterations.json", {"rows": [{"real_steps": 50, "episode_mean": 3.0}]})
+    assert records.checks("one") == ([200], [], [3.0])
+
+
+def test_a_record_has_a_report_for_each_test_and_commands_that_repeat_them(run, kept, monkeypatch):
+    words = ["records", "keep", str(run.folder), "pole", "--title", "CartPole", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--test", 'slow={"action_repeat": 3}'])
+    monkeypatch.setattr(records, "put", lambda *where: None)
+    records.main()
+    about = read_json(kept / "pole.about.json")
+    assert about["tests"] == {"": "pole.json", "slow": "pole-slow.json"}
+    assert about["frames"] == records.frames([run])
+    assert about["seconds_before"] == 10
+    assert "| CartPole, slow |" in records.table()
+    for name, repeat in (("pole", 2), ("pole-slow", 3)):
+        report = Report.load(kept / f"{name}.json")
+        assert report.env_options == {"action_repeat": repeat}
+        assert report.real_steps == records.steps([run])
+        assert main([*shlex.split(report.command)[1:], "--workers", "1"]) == 0
+    again = [Report.load(path) for path in (run.folder / "tests").glob("*.json")]
+    assert {report.env_options["action_repeat"]: report.returns for report in again} == {
+        repeat: Report.load(kept / f"{name}.json").returns for name, repeat in (("pole", 2), ("pole-slow", 3))
+    }
+
+
+def test_what_is_shipped_says_what_it_took(run, kept):
+    records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
+    folder = records.HOME / "pole"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"- **Data**: {records.frames([run]):,} frames" in card
+    assert "worldmodel evaluate pole --pretrained --episodes 2 --seed 20000" in card
+    assert Report.load(folder / "report.json") == Report.load(kept / "pole.json")
+
+
+def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
+    with pytest.raises(ValueError, match=r"iterations/summary.json must exist for --where dream"):
+        records.keep(run, "pole", "dream", "CartPole", [], {"": {}}, False, 1)
+    assert not list(kept.iterdir())
