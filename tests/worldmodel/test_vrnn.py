@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import worldmodel
 from tests.toys import Sequences, autoregressive, whole
+from tests.worldmodel.sequence_models import gradients
 from worldmodel import fit
 from worldmodel.baselines import VRNN
 from worldmodel.baselines.normal import Normal, kl
@@ -130,6 +132,34 @@ def test_temperature_scales_the_variance_of_the_latent_and_of_the_event():
     assert spreads[0] < 0.7 * spreads[1]
 
 
+def test_temperature_multiplies_the_variance_of_the_latent_s_noise(monkeypatch):
+    """The noise itself, as z is made of it: 60,000 numbers of variance 0.25, within 4.5 standard errors."""
+    noises, at = [], Normal.at
+    monkeypatch.setattr(Normal, "at", lambda normal, noise: noises.append(noise) or at(normal, noise))
+    with worldmodel.seeded(0):
+        model = VRNN(event=2, hidden=4, latent=3, width=4)
+    model.sample(1, batch=20_000, temperature=0.25, generator=generator())
+    (noise,) = noises
+    assert noise.shape == (20_000, 3)
+    assert float(noise.square().mean()) == pytest.approx(0.25, rel=4.5 * math.sqrt(2 / 60_000))
+    assert float(noise.mean()) == pytest.approx(0, abs=4.5 * 0.5 / math.sqrt(60_000))
+
+
+def test_first_events_follow_the_exact_marginal():
+    """20,000 draws of x_1 against the quadrature over z, Kolmogorov and Smirnov at the 0.1 % level."""
+    model = vrnn(mixtures=2, spread=0.6)
+    model.prior.last.bias.data = torch.tensor([0.7, -1.0], dtype=torch.float64)  # far from a standard Normal
+    drawn = model.sample(1, batch=20_000, generator=generator())[:, 0, 0].sort().values
+    low, high = float(drawn[0]) - 3, float(drawn[-1]) + 3
+    grid = torch.linspace(low, high, 1_001, dtype=torch.float64)
+    density = exact(model, grid[:, None, None], points=241).exp()
+    cdf = torch.cat((density.new_zeros(1), torch.cumulative_trapezoid(density, grid)))
+    assert float(cdf[-1]) == pytest.approx(1, abs=1e-3)
+    even = (torch.arange(20_000) + 0.5) / 20_000
+    distance = np.abs(np.interp(drawn, grid, cdf) - even.numpy()).max() + 0.5 / 20_000
+    assert distance * math.sqrt(20_000) < 1.95
+
+
 def padded(event, lengths, value, further):
     filled = torch.cat((event, torch.full_like(event[:, :further], value)), dim=1)
     mask = torch.zeros(filled.shape[:2], dtype=torch.float64)
@@ -181,6 +211,22 @@ def test_pieces_equal_one_pass(length):
     torch.testing.assert_close(model.bound(whole(event), generator()).detach(), one_pass)
     with torch.no_grad():
         torch.testing.assert_close(model.bound(whole(event), generator()), one_pass)
+
+
+def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut():
+    model, event = vrnn(event=2, mixtures=2), random_events(3, 7, 2)
+    model.truncate = 3
+    found = gradients(model, model.bound(whole(event), generator()).sum())
+    state, total = model.initial(3), 0.0
+    noise = model._noise(event, generator())
+    for piece, luck in zip(event.split(3, dim=1), noise.split(3, dim=1), strict=True):
+        (log_event, divergence, _), state = model._piece(state, piece, luck)
+        state = VRNNState(*(part.detach() for part in state))
+        total = total + (log_event - divergence).sum()
+    torch.testing.assert_close(found, gradients(model, total))
+    model.truncate = None
+    uncut = gradients(model, model.bound(whole(event), generator()).sum())
+    assert any(not torch.allclose(a, b) for a, b in zip(found, uncut, strict=True))
 
 
 def test_groups_of_samples_change_nothing_but_the_draws(monkeypatch):
