@@ -58,11 +58,12 @@ def build_density(settings: dict[str, Any]) -> SequenceDensity | VRNN:
     Raises:
         ValueError: no density has these settings.
     """
-    settings = plain(settings)
+    settings = dict(settings)
+    truncate = settings.pop("truncate", None)  # no size of anything: pieces may be as long as a sequence
+    settings = checked_sizes(settings)
     try:
         if settings.get("density") == "VRNN":
-            return VRNN(**{name: value for name, value in settings.items() if name != "density"})
-        truncate = settings.pop("truncate", None)
+            return VRNN(**{name: value for name, value in settings.items() if name != "density"}, truncate=truncate)
         return SequenceDensity(build_recurrent(settings), truncate)
     except TypeError as error:
         raise ValueError(f"settings do not describe a density of sequences: {error}") from None
@@ -77,7 +78,7 @@ def build_recurrent(settings: dict[str, Any]) -> RMDN | FRMDN:
     return DENSITIES[kind](**settings)
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def checked_sizes(settings: Any) -> dict[str, Any]:
     """Refuse settings that a hostile or damaged file could use to allocate without bound."""
     settings = dict(settings)
     for name, value in settings.items():

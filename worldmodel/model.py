@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
-from worldmodel.builders import build_recurrent, plain
+from worldmodel.builders import build_recurrent, checked_sizes
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
 from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
@@ -244,7 +244,7 @@ class WorldModel(nn.Module):
         try:
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
-            vae = VAE(**plain(config["vae"]))
+            vae = VAE(**checked_sizes(config["vae"]))
             memory = build_memory(config["memory"])
             world = cls(vae, memory, discrete=bool(config["discrete"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -261,6 +261,6 @@ class WorldModel(nn.Module):
 
 def build_memory(settings: dict[str, Any]) -> Memory:
     """Build a memory, with fresh weights, from its ``settings``."""
-    settings = plain(settings)
+    settings = checked_sizes(settings)
     reward, termination = settings.pop("reward", True), settings.pop("termination", True)
     return Memory(build_recurrent(settings), reward=reward, termination=termination)

@@ -73,7 +73,8 @@ def in_pieces(
         What ``step`` returned, as if all had been one piece, and the last state, without gradient if ``truncate`` is given.
     """
     learns = torch.is_grad_enabled()
-    length = truncate or (sequences[0].shape[1] if learns else EVALUATED)
+    time = sequences[0].shape[1]
+    length = min(truncate or (time if learns else EVALUATED), time)
     pieces = list(zip(*(sequence.split(length, dim=1) for sequence in sequences), strict=True))
     found = []
     for piece in pieces:

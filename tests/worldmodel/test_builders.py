@@ -20,6 +20,14 @@ def test_settings_build_the_same_model(name):
     assert again.loss(batch, generator()).value.equal(model.loss(batch, generator()).value)
 
 
+@pytest.mark.parametrize("truncate", [100_000, 10**30])
+@pytest.mark.parametrize("name", ["rmdn", "vrnn"])
+def test_pieces_may_be_longer_than_any_size(name, truncate):
+    again = build_density(build(name, 2, hidden=4, truncate=truncate).settings)
+    assert again.truncate == truncate
+    assert again.loss(whole(events().float()), generator()).value.isfinite()
+
+
 def test_names_mean_what_the_papers_say():
     assert build("rnn-gauss", 2).density.mixtures == 1 and type(build("rnn-gauss", 2).density) is RMDN
     assert build("rmdn", 2).density.mixtures == build("frmdn", 2).density.base.mixtures == 20

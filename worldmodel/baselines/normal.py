@@ -1,11 +1,12 @@
 """Independent Gaussians by their precision, as latent variables have them."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from worldmodel.low_rank import LOG_TWO_PI
 
 
 class Normal(NamedTuple):
@@ -21,7 +22,7 @@ class Normal(NamedTuple):
     def log_prob(self, value: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
         """Log p(value) in nats, summed over the event."""
         quadratic = self.log_precision.exp() * (value - self.loc).square()
-        return 0.5 * (self.log_precision - math.log(2 * math.pi) - quadratic).sum(dim=-1)
+        return 0.5 * (self.log_precision - LOG_TWO_PI - quadratic).sum(dim=-1)
 
 
 def kl(q: Normal, p: Normal) -> Float[Tensor, "*batch"]:
