@@ -19,6 +19,7 @@ from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from tests import toys
 from tests.worldmodel.corpora import formats
+from worldmodel.checkpoints import read_json
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,6 +81,38 @@ def test_the_page_of_records_says_what_its_files_say():
     ):
         assert words in page
     assert len(tested) == 14  # "fourteen tests"
+    said = read_json(records.RECORDS / "car-racing-dream.iterations.json")["rows"]
+    trap, cured = said[:3], said[3:]
+    dreamer = Report.load(records.RECORDS / "car-racing-dream.json")
+    for words in (
+        f"promises {_range(trap, 'dream')} in 120 steps, the game gives {_range(trap, 'real')}",
+        f"gives {_range(cured, 'real')} of a promised {_range(cured, 'dream')}",
+        f"{dreamer.mean:.0f} ± {dreamer.std:.0f} on {dreamer.n} official tracks",
+    ):
+        assert words in page
+    assert len(said) == 18
+    tried = records.RECORDS / "tried"
+    grown = [row for row in _lines(tried / "car-racing-growing-episodes.jsonl") if "check" in row]
+    top = max(grown, key=lambda row: row["check"])
+    random = _lines(tried / "car-racing-dream-random-rollouts.jsonl")[-1]
+    mario = _lines(tried / "mario-1-1.jsonl")
+    elite, member = max(row.get("elite", 0) for row in mario), max(row["max"] for row in mario)
+    for words in (
+        f"{top['check']:.0f} ± {top['check_std']:.0f} on {top['check_n']} tracks in generation {top['generation']}",
+        f"After three iterations the dream promised {random['dream']:.0f} and the game gave {random['real']:.0f}",
+        f"reach {elite:.0f} in a test of 16 episodes and {member:.0f} in",
+    ):
+        assert words in page
+    assert len(grown) == 11
+
+
+def _range(rows, name):
+    values = [row[name] for row in rows]
+    return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_guide_s_figures_of_storage_are_what_the_file_says():
