@@ -59,7 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
             f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False
         )
         return 2
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(part in str(error) for part in ("allocate memory", "out of memory")):
+            first = (str(error).strip().splitlines() or ["all of it is in use"])[0]
+            console.print(f"worldmodel {name}: not enough memory: {first}", style="red", markup=False)
+            return 2
         from rollouts import WorkerDied
 
         if not isinstance(error, WorkerDied):

@@ -67,8 +67,6 @@ def fit_density(
         if parallel.leader():
             remember_settings(settings, run.folder / "config.yaml")
         corpus = open_data(settings, run.folder)
-        if parallel.leader():
-            write_json(run.folder / "corpus.json", corpus.describe())
         with run.chapter("learn"):
             fit(
                 model,
@@ -83,6 +81,8 @@ def fit_density(
                 out=run.folder,
                 progress=progress,
             )
+        if parallel.leader():  # not before: `fit` refuses a folder whose weights belong to another corpus
+            write_json(run.folder / "corpus.json", corpus.describe())
         with run.chapter("judge"):
             evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
         if parallel.leader():

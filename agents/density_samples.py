@@ -25,6 +25,8 @@ from worldmodel.progress import Progress, silent
 
 SECONDS = 5.0
 """Of speech, unless it is said."""
+LONGEST = (2**32 - 1 - 36) // 2
+"""Samples of 16 bit: the header of a WAV file has 32 bits for their bytes, and 36 more of its own."""
 BESIDE = 32
 """At most so many completed images stand beside each other."""
 
@@ -70,6 +72,9 @@ def sample_density(
     place, name = Path(out or Path(folder) / "samples"), f"t{temperature:g}-s{seed}"
     generator = torch.Generator(parallel.device()).manual_seed(seed)
     if corpus["kind"] == "speech":
+        if length is not None and length * corpus["scale"]["rate"] > LONGEST:
+            most = LONGEST / corpus["scale"]["rate"]
+            raise ValueError(f"length must be at most {most:.0f} seconds, which a WAV file can hold, got {length:g}")
         paths = [place / f"{name}-{index}.wav" for index in range(count)]
         return _speak(
             model, corpus["scale"], paths, SECONDS if length is None else length, temperature, generator, progress

@@ -314,7 +314,9 @@ def remember_settings(settings: RunSettings | Density, path: Path, held: dict[st
 
     ``held``: settings that might change in other runs, and why they may not in this one.
     """
-    plain = asdict(settings)
+    plain, held = asdict(settings), dict(held or {})
+    if isinstance(settings, RunSettings) and not settings.iterations and (path.parent / "iterations").exists():
+        held.setdefault("iterations", "the run has iterations, and the best one's controller would be lost")
     if path.exists():
         first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
         try:  # settings that an older version did not know had their defaults
@@ -322,7 +324,7 @@ def remember_settings(settings: RunSettings | Density, path: Path, held: dict[st
         except (yaml.YAMLError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
         for name, value in _flat(plain).items():
-            why = (held or {}).get(name)
+            why = held.get(name)
             if (name not in MAY_CHANGE or why) and before.get(name) != value:
                 raise ValueError(
                     f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"

@@ -58,7 +58,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write a file, whole or not at all."""
     with atomic(path) as aside:
         aside.write_bytes(content)

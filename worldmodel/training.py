@@ -6,6 +6,7 @@ continued takes the same steps, on one device, as one that was not.
 
 import contextlib
 import copy
+import io
 import itertools
 import json
 import math
@@ -24,7 +25,7 @@ from torch import Generator, Tensor, nn
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import Data, Loss, counted, to_device
-from worldmodel.checkpoints import atomic, fingerprint, write_json, write_tensors
+from worldmodel.checkpoints import atomic, fingerprint, write_bytes, write_json, write_tensors
 from worldmodel.progress import Progress, silent
 
 PRECISIONS = ("float32", "bfloat16")
@@ -312,10 +313,9 @@ class _Record:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 saved = torch.load(path, map_location=device, weights_only=True)
-            settings = saved["settings"]
+            settings = dict(saved["settings"])
         except Exception as error:  # whatever torch makes of a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path} is not a whole training state ({reason}); remove it to start again") from None
+            raise _not_whole(path, error) from None
         for name in settings | self.settings:
             if settings.get(name) != self.settings.get(name):
                 raise ValueError(
@@ -330,13 +330,31 @@ class _Record:
         """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
         if saved is None or self.folder is None:
             return _Progress(), copy.deepcopy(model.state_dict())
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        state = _Progress(**saved["progress"])
+        try:
+            model.load_state_dict(saved["best"])  # both fit, or neither is believed
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            state = _Progress(**saved["progress"])
+            rows = "".join(json.dumps(row) + "\n" for row in state.history)
+            for row in state.history:
+                float(row["held_out"]["loss"])
+            for name, kind in (
+                ("update", int),
+                ("best_update", int),
+                ("stale", int),
+                ("skipped", int),
+                ("norm", float),
+            ):
+                if not isinstance(getattr(state, name), kind | int) or getattr(state, name) < 0:
+                    raise ValueError(f"{name} = {str(getattr(state, name))[:40]}")
+            if not isinstance(state.best, float) or not isinstance(state.finished, bool):
+                raise ValueError("best or finished of another kind")
+        except Exception as error:  # whole, but of other contents
+            raise _not_whole(self.folder / "resume.pt", error) from None
         if not self.leads:
             return state, saved["best"]
         with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
-            aside.write_text("".join(json.dumps(row) + "\n" for row in state.history), encoding="utf-8")
+            aside.write_text(rows, encoding="utf-8")
         return state, saved["best"]
 
     def due(self) -> bool:
@@ -358,8 +376,9 @@ class _Record:
         }
         if state.finished:  # nothing goes on from here: the best weights are enough
             content |= {"model": best, "optimizer": content["optimizer"] | {"state": {}}}
-        with atomic(self.folder / "resume.pt") as aside:
-            torch.save(content, aside)
+        whole = io.BytesIO()  # torch tells of a full disk in its own way
+        torch.save(content, whole)
+        write_bytes(self.folder / "resume.pt", whole.getbuffer())
         self.saved = time.monotonic()
 
     def keep(self, best: dict[str, Tensor]) -> None:
@@ -387,6 +406,14 @@ class _Record:
         """Close TensorBoard's file."""
         if self.writer is not None:
             self.writer.close()
+
+
+def _not_whole(path: Path, error: Exception) -> ValueError:
+    """What is wrong with a state, in one line, and without torch's advice to execute it."""
+    first = (str(error).strip().splitlines() or [""])[0].partition(" This file can still be loaded")[0]
+    return ValueError(
+        f"{path} is not a whole training state ({first or type(error).__name__}); remove it to start again"
+    )
 
 
 def _learning_rate(update: int, updates: int, peak: float) -> float:

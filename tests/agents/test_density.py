@@ -167,6 +167,31 @@ def test_another_configuration_is_refused(corpora, learned, capsys):
     assert "holds a run with hidden = 8, asked for 9: use another --out" in capsys.readouterr().err
 
 
+def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):
+    rng, run = np.random.default_rng(1), learned["mnist"]
+    write_mnist(tmp_path / "other", *((rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (30, 6)))
+    other = f"mnist:{tmp_path / 'other'}"
+    config, before = (run / "config.yaml").read_text(), (run / "corpus.json").read_bytes()
+    try:
+        (run / "config.yaml").write_text(yaml.safe_dump(json_config(run) | {"data": other}))
+        with pytest.raises(ValueError, match="holds a training with data = "):
+            fit_density(Density(other, mixtures=3, **SMALL), run)
+    finally:
+        (run / "config.yaml").write_text(config)
+    assert (run / "corpus.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_too_little_memory_is_one_line(learned, capsys, monkeypatch, error):
+    def starved(*arguments):
+        raise error
+
+    monkeypatch.setattr("agents.density.sample_density", starved)
+    assert main(["density", "sample", str(learned["mnist"])]) == 2
+    said = capsys.readouterr().err
+    assert "worldmodel density sample: not enough memory: " in said and said.count("\n") == 1
+
+
 def test_a_run_s_own_settings_continue_it(learned, capsys):
     run = learned["mnist"]
     before = (run / "weights.safetensors").read_bytes()
@@ -243,6 +268,10 @@ def test_samples_need_no_corpus(corpora, tmp_path):
         (["sample", "RUN", "--count", "0"], "count must be at least 1, got 0"),
         (["sample", "RUN", "--length", "13"], "length must be whole rows, at most 12, got 13"),
         (["sample", "RUN", "--length", "-1"], "length must be above zero, got -1"),
+        (["sample", "SPEECH", "--length", "1e6"], "length must be at most 134218 seconds"),
+        (["sample", "SPEECH", "--length", "1e308"], "length must be at most 134218 seconds"),
+        (["sample", "SPEECH", "--length", "inf"], 'Parser key "length"'),
+        (["sample", "SPEECH", "--length", "nan"], 'Parser key "length"'),
         (["sample", "RUN", "--complete", "--length", "2"], "length is no setting of --complete"),
         (["sample", "SPEECH", "--complete"], "only images can be completed"),
     ],

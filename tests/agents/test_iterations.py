@@ -111,6 +111,13 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
 
 
+def test_iterations_may_not_be_left_out_of_a_run_that_has_them(finished, capsys):
+    before = (finished / "evolve-dream" / "controller.safetensors").read_bytes()
+    assert main([*ITERATED, "--iterations", "0", "--out", str(finished)]) == 2
+    assert "iterations = 2, asked for 0 (the run has iterations, and the best" in capsys.readouterr().err
+    assert (finished / "evolve-dream" / "controller.safetensors").read_bytes() == before
+
+
 def test_a_line_is_written_once_for_each_iteration(finished):
     path = finished / "iterations" / "metrics.jsonl"
     path.write_text(path.read_text() * 2)  # as a kill between the line and its iteration's file once left it

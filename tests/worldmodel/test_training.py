@@ -274,3 +274,23 @@ def test_bad_arguments_are_refused(name, value):
 def test_tensorboard_files_are_written(tmp_path):
     fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "updates": 20}, out=tmp_path)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": 7}, {"optimizer": {}}, {"progress": {"far": 1}}, {"best": {}}, {"progress": None}]
+)
+def test_a_whole_state_of_other_contents_is_named(tmp_path, change):
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    torch.save(saved | change, tmp_path / "resume.pt")
+    with pytest.raises(ValueError, match=r"resume.pt is not a whole training state .*remove it to start again"):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+
+
+def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("worldmodel.training.write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path)

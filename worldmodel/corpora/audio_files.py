@@ -9,6 +9,7 @@ References:
 """
 
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,6 +22,8 @@ RATES = (1_000, 192_000)
 """Samples a second: the least and the most that a file may have."""
 CHANNELS = 32
 """The most channels."""
+LOUDEST = 1e4
+"""Samples of float files further from 0, full scale being 1, are no sound: squares and likelihoods of them overflow."""
 CHUNKS = 1_000
 """So many chunks of a WAV file are looked at."""
 HEADER = 2**20
@@ -65,6 +68,8 @@ def inspect(path: str | os.PathLike[str]) -> Sound:
     """
     path = Path(path)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
+            raise ValueError(f"{path} is not a regular file")
         with path.open("rb") as file:
             size, magic = os.fstat(file.fileno()).st_size, file.read(12)
             sound = None
@@ -88,7 +93,7 @@ def read(sound: Sound, start: int, stop: int) -> np.ndarray:
     """Samples ``start`` to ``stop``, (stop - start,) in single precision, channels averaged, full scale from -1 to 1.
 
     Raises:
-        ValueError: the file changed since it was inspected, or holds NaN or infinity.
+        ValueError: the file changed since it was inspected, or holds NaN, infinity or more than `LOUDEST`.
     """
     assert 0 <= start <= stop <= sound.samples
     decode = _decode if sound.encoding == "soundfile" else _unpack
@@ -96,6 +101,8 @@ def read(sound: Sound, start: int, stop: int) -> np.ndarray:
     mono = frames.mean(axis=1, dtype=np.float32) if sound.channels > 1 else frames[:, 0]
     if not np.isfinite(mono).all():
         raise ValueError(f"{sound.path} holds samples that are NaN or infinite")
+    if len(mono) and max(-float(mono.min()), float(mono.max())) > LOUDEST:
+        raise ValueError(f"{sound.path} holds samples beyond {LOUDEST:g} times full scale")
     return mono
 
 

@@ -25,6 +25,9 @@ LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
 """
 OPCODES = frozenset(_HARMLESS.split())
 """What a pickle of numbers, strings, lists, dicts and arrays needs; objects come about through REDUCE and BUILD alone."""
+TUPLES, AGAIN = 16, 32
+"""A batch has at most so many tuples, and mentions so often what was there before: tuples of the same tuples, and so on, would
+be hashed without end."""
 
 
 class _Array:
@@ -43,9 +46,11 @@ class _Array:
         kind = self.dtype.name if isinstance(self.dtype, _Dtype) else self.dtype
         raw = self.raw.encode("latin-1") if isinstance(self.raw, str) else self.raw
         if kind not in ("u1", b"u1") or not isinstance(raw, bytes | bytearray):
-            raise ValueError(f"'data' must be an array of bytes (u1), got {kind!r}")
-        if not raw or len(raw) % width or self.shape != (len(raw) // width, width):
-            raise ValueError(f"'data' must have shape (N, {width}), got {self.shape} in {len(raw)} bytes")
+            raise ValueError(f"'data' must be an array of bytes (u1), got {_short(kind)}")
+        shape = self.shape if isinstance(self.shape, tuple) and all(type(side) is int for side in self.shape) else None
+        if not raw or len(raw) % width or shape != (len(raw) // width, width):
+            told = _short(self.shape) if shape is None else f"({', '.join(map(_short, shape[:4]))})"
+            raise ValueError(f"'data' must have shape (N, {width}), got {told} in {len(raw)} bytes")
         return np.frombuffer(raw, np.uint8).reshape(-1, width)
 
 
@@ -89,7 +94,7 @@ def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 @_Function
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise ValueError(f"a text in {encoding!r}")
+        raise ValueError(f"a text in {_short(encoding)}")
     return text.encode("latin-1")
 
 
@@ -137,10 +142,22 @@ def read_batch(path: Path, content: bytes, width: int) -> np.ndarray:
         raise ValueError(f"{path} is refused as a batch of CIFAR-10: {told[:200]}") from None
 
 
+def _short(value: Any) -> str:
+    """A value in a message: what is nested could be endless."""
+    return repr(value)[:40] if isinstance(value, str | bytes | int) else type(value).__name__
+
+
 def _look(content: bytes) -> None:
-    """Refuse opcodes that images do not need, and memo numbers that would make the unpickler reserve much memory."""
+    """Refuse opcodes that images do not need, too many tuples, and memo numbers for which much memory would be reserved."""
+    tuples = again = 0
     for number, (opcode, argument, place) in enumerate(pickletools.genops(content)):
         if opcode.name not in OPCODES:
             raise ValueError(f"opcode {opcode.name} at byte {place}")
+        tuples += opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+        if tuples > TUPLES:
+            raise ValueError(f"more than {TUPLES} tuples")
+        again += "GET" in opcode.name
+        if again > AGAIN:
+            raise ValueError(f"more than {AGAIN} mentions of what was there before")
         if isinstance(argument, int) and "PUT" in opcode.name and argument > number:
             raise ValueError(f"entry {argument} of the memo at byte {place}")

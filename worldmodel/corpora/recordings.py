@@ -68,10 +68,18 @@ class Cut(NamedTuple):
 
 
 def audio_paths(folder: Path) -> list[Path]:
-    """All audio files below ``folder``, in order; hidden ones (``._x.wav`` of macOS) are left out."""
+    """All audio files below ``folder``, in order; hidden ones (``._x.wav`` of macOS) are left out.
+
+    Raises:
+        ValueError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror or error}")
+
     found = [
         Path(place) / name
-        for place, _, names in os.walk(folder)
+        for place, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
     ]

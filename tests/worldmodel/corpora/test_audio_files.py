@@ -2,6 +2,7 @@
 
 import builtins
 import itertools
+import os
 import struct
 
 import numpy as np
@@ -235,3 +236,16 @@ def test_a_stretch_read_alone_is_what_it_is_in_the_whole(tmp_path, rate):
     stretches = [resampled(sound, 16_000, *pair) for pair in itertools.pairwise(cuts)]
     assert whole.shape == (count,)
     assert np.concatenate(stretches) == pytest.approx(whole, abs=1e-6)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.wav")
+    with pytest.raises(ValueError, match=r"x\.wav is not a regular file"):
+        inspect(tmp_path / "x.wav")
+
+
+def test_samples_far_beyond_full_scale_are_refused(tmp_path):
+    sound = inspect(put(tmp_path, formats.wav_bytes([0.0, -2e4, 9e3], kind="f4")))
+    assert read(sound, 2, 3) == 9e3
+    with pytest.raises(ValueError, match=r"x\.wav holds samples beyond 10000 times full scale"):
+        read(sound, 0, 3)

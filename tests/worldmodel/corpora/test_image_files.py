@@ -239,3 +239,21 @@ def test_a_pickle_with_wrong_bytes_is_read_or_refused(tmp_path_factory, place, p
         assert read_cifar_pickle(path).shape == (1, 32, 32, 3)
     except ValueError as error:
         assert "/x is refused" in str(error)
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [b"K\x01" + b"".join(b"q%ch%ch%c\x86" % (n, n, n) for n in range(60)),
+     b"K\x01" + b"".join(b"q%c(" % n + b"h%c" % n * 9 + b"t" for n in range(15))],
+)  # fmt: skip
+def test_tuples_in_tuples_do_not_hang(tmp_path, nested):
+    for content in (b"\x80\x02}" + nested + b"Ns.", b"\x80\x02" + nested + b"."):
+        with pytest.raises(ValueError, match="refused as a batch of CIFAR-10: more than"):
+            read_cifar_pickle(put(tmp_path, content))
+
+
+def test_nested_lists_are_not_told(tmp_path):
+    nested = b"]" + b"".join(b"q%c0]q%ch%cah%ca" % (n, n + 1, n, n) for n in range(14))
+    array = b"cnumpy\nndarray\n" + nested + b"U\x02u1U\x01x\x87R"
+    with pytest.raises(ValueError, match=r"must have shape \(N, 3072\), got list in 1 bytes"):
+        read_cifar_pickle(put(tmp_path, b"\x80\x02}U\x04data" + array + b"s."))

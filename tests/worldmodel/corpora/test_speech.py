@@ -9,7 +9,7 @@ import torch
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
-from worldmodel.corpora.recordings import identity
+from worldmodel.corpora.recordings import audio_paths, identity
 from worldmodel.corpora.resampling import resampled
 
 
@@ -330,3 +330,12 @@ def test_the_report_says_what_a_number_needs(corpus):
     assert told["parts"]["train"]["sequences"] == len(corpus.train)
     assert "seed 0" in told["protocol"]
     assert "frames of 200 samples" in told["protocol"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def unreadable(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("os.scandir", unreadable)
+    with pytest.raises(ValueError, match="closed cannot be read: Permission denied"):
+        audio_paths(tmp_path / "closed")
