@@ -1,5 +1,6 @@
 """The command line's entrance: parse the words, run the command, and turn what went wrong into one line and an exit code."""
 
+import io
 import shlex
 import signal
 import sys
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0, 1 where a check failed, 2 for bad input, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that the terminal lacks is no reason to fail
+        sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
     parser = build_parser(words)
     parsed = parser.parse_args(words)

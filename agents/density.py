@@ -38,6 +38,8 @@ __all__ = [
 ]
 SAMPLES = 16
 """Of a VRNN's latents, for its importance estimate."""
+MOST_SAMPLES = 10_000
+"""More would take hours without a word."""
 
 
 def fit_density(
@@ -116,6 +118,8 @@ def evaluate_density(
     if part not in ("test", "held_out", "train"):
         raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
     at_least_one(samples=samples)
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {samples}")
     model, settings = load_density(folder)
     settings = settings if data is None else replace(settings, data=data)
     return judge(model, settings.model, open_data(settings, Path(folder)), part, samples, progress)

@@ -133,6 +133,11 @@ def judge(
         for batch in data.batches(BATCH):
             for what, values in _log_likelihoods(model, to_device(batch, device), samples, len(frames)):
                 values = values.cpu().double() if speech else corpus.bits(values.cpu().double())
+                if not torch.isfinite(values).all():
+                    first = sum(map(len, frames)) + int((~torch.isfinite(values)).nonzero()[0, 0])
+                    raise ValueError(
+                        f"{what} of sequence {first} of the {part} part of {corpus.name} is not a finite number"
+                    )
                 found.setdefault(what, []).append(values.numpy())
             frames.append(batch.mask.sum(dim=1).double().numpy())
             progress(sum(map(len, frames)), len(data), "")

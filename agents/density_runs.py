@@ -5,11 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from agents.density_settings import Density
+from agents.density_settings import Density, kind_of
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
 from worldmodel.builders import build_density
-from worldmodel.checkpoints import load_weights, read_json
+from worldmodel.checkpoints import load_weights, read_json, understood
 from worldmodel.corpora import Corpus, open_corpus
 
 
@@ -24,9 +24,12 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
         raise ValueError(f"{run} has no learned density yet: worldmodel density fit --data KIND:FOLDER --out {run}")
     try:
         settings = Density(**yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError) as error:
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{run / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}") from None
-    model = build_density(read_json(run / "settings.json")["model_settings"])
+    with understood(run / "config.yaml"):
+        kind_of(settings.data)
+    with understood(run / "settings.json"):
+        model = build_density(read_json(run / "settings.json")["model_settings"])
     load_weights(model, run / "weights.safetensors")
     return model.eval(), settings
 

@@ -18,7 +18,7 @@ from agents import pictures
 from agents.density_runs import load_density
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one, check_temperature
-from worldmodel.checkpoints import atomic, read_json
+from worldmodel.checkpoints import atomic, read_json, understood
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.progress import Progress, silent
@@ -142,7 +142,14 @@ def complete_images(
 def _learned(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     """The model, on the device that computes, and what its run wrote down of its corpus."""
     model, _ = load_density(folder)
-    return model.to(parallel.device()), read_json(Path(folder) / "corpus.json")
+    path = Path(folder) / "corpus.json"
+    with understood(path):
+        corpus = read_json(path)
+        scale, speech = corpus["scale"], corpus["kind"] == "speech"
+        sizes = [scale[name] for name in (("rate", "frame") if speech else ("height", "width", "channels"))]
+        if not all(isinstance(size, int) and 0 < size < 2**31 for size in sizes):
+            raise TypeError(f"sizes must be whole numbers above zero, got {sizes}")
+    return model.to(parallel.device()), corpus
 
 
 def _speak(

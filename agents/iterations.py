@@ -22,7 +22,7 @@ from agents.display import bar, console
 from agents.run import Run
 from agents.settings import DREAMS, RunSettings
 from worldmodel import VAE, Memory, WorldModel
-from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.checkpoints import atomic, read_json, understood, write_json
 from worldmodel.starts import Starts
 
 
@@ -64,7 +64,8 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
             with run.chapter("play"):
                 first = _play(run, here, env, Agent(world, controller), settings, workers, backend)
             _record(run, here, world, worlds, controller, settings, number, first)
-        done.append(Iteration(**read_json(here.folder / "iteration.json")))
+        with understood(path := here.folder / "iteration.json"):
+            done.append(Iteration(**read_json(path)))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
         console.print(told(done[-1]), markup=False)
@@ -156,7 +157,8 @@ def _beginnings(run: Run, here: Run, settings: RunSettings) -> "Beginnings":
     path = here.folder / "episodes.json"
     if not path.exists():
         write_json(path, {"episodes": len(run.store())})
-    count = int(read_json(path)["episodes"])
+    with understood(path):
+        count = int(read_json(path)["episodes"])
     newest = min(settings.iterate.newest or count, count)
     return Beginnings(run.store().latents(here.world().vae), count, newest, settings.iterate.beginnings)
 
@@ -195,7 +197,8 @@ class Beginnings:
 def _play(run: Run, here: Run, env: str, agent: Agent, settings: RunSettings, workers: int, backend: str) -> int:
     """Add episodes of the controller to the store: as it is, and with exploration. Returns the first one's number."""
     wanted = settings.iterate
-    first = int(read_json(here.folder / "episodes.json")["episodes"])
+    with understood(path := here.folder / "episodes.json"):
+        first = int(read_json(path)["episodes"])
     total = first
     for exploration in (0.0, wanted.exploration):
         total += wanted.episodes

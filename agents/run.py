@@ -11,7 +11,7 @@ import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
 from worldmodel import VAE, WorldModel, parallel
-from worldmodel.checkpoints import load_weights, locked, read_json, write_json
+from worldmodel.checkpoints import load_weights, locked, read_json, understood, write_json
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Run:
     def timings(self) -> dict[str, float]:
         """Seconds that each chapter took, over all sittings."""
         path = self.folder / "timings.json"
-        return read_json(path) if path.exists() else {}
+        with understood(path):
+            return {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
 
     @contextlib.contextmanager
     def chapter(self, name: str) -> Iterator[None]:

@@ -202,25 +202,41 @@ class Search:
                 about = json.loads(str(saved["about"]))
                 best = saved["best"]
                 arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
+            kept = dict(about["settings"])
         except Exception as error:
-            raise ValueError(f"{path} is not a whole evolution state ({error}); remove it to start again") from None
+            raise _not_whole(path, error) from None
         new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
         new |= {"covariance": "auto", "bounds": None, "elite": 0}
-        before = new | about["settings"]  # older states do not name them
+        before = new | kept  # older states do not name them
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise ValueError(
                     f"{path.parent} holds an evolution with {name} = {before.get(name)!r}, asked for "
                     f"{value!r}: use another folder, or the same settings"
                 )
-        self.best, self.generation, self.rows = best, about["generation"], about["rows"]
+        try:
+            self._put(about, best, arrays)
+        except Exception as error:  # whatever pycma makes of numbers that are none of its own
+            raise _not_whole(path, error) from None
+        with atomic(path.parent / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def _put(self, about: dict[str, Any], best: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+        """Take a loaded state's place."""
+        finite = all(np.isfinite(arrays[name]).all() for name in (".mean", ".sigma", ".pc"))
+        if best.shape != self.best.shape or not (np.isfinite(best).all() and finite):
+            raise ValueError(f"numbers must be finite, and {len(self.best)} parameters")
+        self.best, self.generation, self.rows = best, int(about["generation"]), list(about["rows"])
         self.episodes, self.noise = about.get("episodes"), about.get("noise")
         self.stale, self.restarts = (about.get(name, 0) for name in ("stale", "restarts"))
         self.best_check = -math.inf if about["best_check"] is None else about["best_check"]
         self.es = self._begin(best)
         restore(self.es, arrays)
-        with atomic(path.parent / "metrics.jsonl") as aside:
-            aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+
+def _not_whole(path: Path, error: Exception) -> ValueError:
+    words = f"{type(error).__name__} {error}".splitlines()[0]
+    return ValueError(f"{path} is not a whole evolution state ({words}); remove it to start again")
 
 
 _PARTS = ("", "sm", "adapt_sigma", "sigma_vec", "sp")

@@ -297,6 +297,8 @@ def check(settings: Any, prefix: str = "") -> None:
                 raise ValueError(f"{label} must be {least}, got {value}")
             if name == "beginnings" and value >= 1:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
+            if name == "seed" and value >= 2**63:
+                raise ValueError(f"{label} must be below 2**63, got {value}")
             if name == "population" and value < 3:
                 raise ValueError(f"{label} must be at least 3, got {value}")
 

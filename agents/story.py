@@ -321,7 +321,7 @@ def remember_settings(settings: RunSettings | Density, path: Path, held: dict[st
         first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
         try:  # settings that an older version did not know had their defaults
             before = _flat(asdict(type(settings)(first))) | _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, AttributeError) as error:
+        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
         for name, value in _flat(plain).items():
             why = held.get(name)

@@ -90,6 +90,19 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> N
         aside.write_bytes(save_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
+@contextlib.contextmanager
+def understood(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make what goes wrong with a file's content, whole but not what it should be, one line that names the file.
+
+    Raises:
+        ValueError: the block raised one, or stumbled over a missing name, a wrong type or a wrong size.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold what it should: {type(error).__name__} {error}") from None
+
+
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a safetensors file.
 

@@ -409,3 +409,25 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
 def test_bad_endings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         evolve(controller(), sphere, generations=2, population=8, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state | {"about": np.array("[]")},
+        lambda state: state | {"about": np.array(str(state["about"]).replace('"generation"', '"generations"'))},
+        lambda state: state | {"best": np.full_like(state["best"], np.nan)},
+        lambda state: state | {"best": state["best"][1:]},
+        lambda state: state | {"es..sigma": np.array(np.nan)},
+        lambda state: state | {"es.nobody.x": np.array(1.0)},
+        lambda state: {name: value for name, value in state.items() if not name.startswith("es.")},
+    ],
+)
+def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
+    settings = {"seed": 1, "population": 4, "out": tmp_path}
+    evolve(controller(), sphere, generations=2, **settings)
+    with np.load(tmp_path / "state.npz") as saved:
+        state = dict(saved)
+    np.savez(tmp_path / "state.npz", **change(state))
+    with pytest.raises(ValueError, match="state.npz is not a whole evolution state"):
+        evolve(controller(), sphere, generations=4, **settings)

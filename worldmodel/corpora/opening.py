@@ -68,7 +68,10 @@ def open_corpus(name: str, **options: Any) -> Corpus:
     word, colon, place = name.partition(":")
     if not colon or word not in KINDS or not place:
         raise ValueError(f"a corpus must be KIND:FOLDER with one of {', '.join(KINDS)}, got {name!r}")
-    kind, folder = KINDS[word], Path(place).expanduser()
+    try:
+        kind, folder = KINDS[word], Path(place).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"a corpus must be KIND:FOLDER, got {name!r}: {error}") from None
     takes = [option for option in inspect.signature(kind.reader).parameters if option not in ("folder", "name")]
     if foreign := sorted(options.keys() - set(takes)):
         raise ValueError(f"{word} takes the options {', '.join(takes)}, got {foreign[0]}")
