@@ -1,12 +1,12 @@
 """Speed of everything that takes time, as ratios to a rival or limit measured in the same run.
 
-python -m benchmarks [--write]      --write keeps the table in benchmarks/README.md
+python -m benchmarks [--only PART] [--write]      --write keeps the table in benchmarks/README.md
 """
 
+import argparse
 import datetime
 import importlib.util
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -303,19 +303,37 @@ def storing() -> list[Row]:
     return [*rows, ("random windows of 32 encoded steps", encoded, "windows/s", "")]
 
 
+PARTS = {part.__name__: part for part in (games, collecting, storing, dreams, speaking, learning)}
+PAGE = Path(__file__).parent / "README.md"
+
+
 def main() -> None:
     """Print the table, and keep it if asked to."""
-    rows = [*games(), *collecting(), *storing(), *dreams(), *speaking(), *learning()]
-    lines = ["| What | Rate | Unit | Ratio |", "|---|---|---|---|"]
-    lines += [f"| {what} | {number:,.0f} | {unit} | {ratio} |" for what, number, unit, ratio in rows]
-    print("\n".join(lines))
-    if "--write" in sys.argv:
-        head = (
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, help="measure one part; --write then keeps the other rows as they are")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    rows = [row for name, part in PARTS.items() if options.only in (None, name) for row in part()]
+    lines = [f"| {what} | {number:,.0f} | {unit} | {ratio} |" for what, number, unit, ratio in rows]
+    print("\n".join([*HEAD, *lines]))
+    if not options.write:
+        return
+    before, said = PAGE.read_text(encoding="utf-8"), f"{datetime.date.today()}, {hardware()}"
+    if options.only:
+        new = tuple(f"| {what} |" for what, *_ in rows)
+        table = before.partition(HEAD[1] + "\n")[2].splitlines()
+        lines = [*(line for line in table if not line.startswith(new)), *lines]
+        intro = before.partition(HEAD[0])[0]
+    else:
+        intro = (
             "# Benchmarks\n\n`make bench` prints this table; `python -m benchmarks --write` keeps it here. Ratios are to the "
             "row above that has 1, measured in the same run.\n\n"
-            f"{datetime.date.today()}, {hardware()}, torch {torch.__version__} with {torch.get_num_threads()} threads.\n\n"
+            f"{said}, torch {torch.__version__} with {torch.get_num_threads()} threads.\n\n"
         )
-        (Path(__file__).parent / "README.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    PAGE.write_text(intro + "\n".join([*HEAD, *lines]) + "\n", encoding="utf-8")
+
+
+HEAD = ("| What | Rate | Unit | Ratio |", "|---|---|---|---|")
 
 
 if __name__ == "__main__":

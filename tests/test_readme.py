@@ -202,3 +202,18 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch, capsys):
     untrained, _ = dream_with_sb3.main(str(tmp_path), steps=64, episodes=10)
     trained, _ = dream_with_sb3.main(str(tmp_path), steps=12_000, episodes=10)
     assert trained > max(2.0, untrained + 1)  # of 5; nothing but the dream taught it
+
+
+@pytest.mark.parametrize("name", ["espeak-16k", "font-digits"])
+def test_densities_say_what_their_file_says(name):
+    folder = ROOT / "docs" / "results" / f"density-{name}"
+    page, found = (folder / "README.md").read_text(encoding="utf-8"), read_json(folder / "results.json")
+    rows = found["trainings"]
+    assert len({row["job"]["seed"] for row in rows}) == 3
+    means = {}
+    for model in ("RMDN", "FRMDN"):
+        values = [row["measures"][0]["mean"] for row in rows if row["job"]["name"] == model]
+        means[model] = np.mean(values)
+        line = next(line for line in page.splitlines() if line.startswith(f"| {model} |"))
+        assert re.search(r"\| (-?[\d.]+) ± ", line)[1] in (f"{means[model]:.1f}", f"{means[model]:.4f}")
+    assert (means["FRMDN"] - means["RMDN"]) * (1 if name.startswith("espeak") else -1) > 0.5
