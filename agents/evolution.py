@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from agents.controller import Controller
+from agents.coordinates import Coordinates
 from agents.search import Covariance, Ending, Search
 from worldmodel.arguments import at_least_one
 from worldmodel.progress import Progress, silent
@@ -32,6 +33,8 @@ def evolve(
     generations: int = 100,
     population: int = 64,
     sigma: float = 0.1,
+    decay: float = 1.0,
+    coordinates: Coordinates | None = None,
     check: Callable[..., np.ndarray] | None = None,
     check_every: int = 10,
     target: float | None = None,
@@ -60,6 +63,10 @@ def evolve(
         generations: how many.
         population: members of a generation, at least 3.
         sigma: the first standard deviation.
+        decay: the step size is multiplied by this after every generation, besides what CMA-ES makes of it. Where noise
+            hides that it should fall, as it does near a good controller, something below 1 lets it.
+        coordinates: what the search steps along, such as `Coordinates.of` a world model; None: the parameters themselves.
+            ``sigma`` is in its units.
         check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last; the mean
             with the best check is what is returned. None: the last mean is returned.
         check_every: generations between checks.
@@ -96,6 +103,10 @@ def evolve(
     for name, value in {"sigma": sigma, "bounds": bounds}.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be above zero, got {value}")
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
+    if coordinates is not None and coordinates.size != controller.size:
+        raise ValueError(f"coordinates must be of {controller.size} parameters, got {coordinates.size}")
     if covariance not in get_args(Covariance):
         raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {covariance!r}")
     if not 0 <= elite <= population or restarts < 0 or not least_sigma >= 0:
@@ -117,6 +128,8 @@ def evolve(
         "size": controller.size,
         "population": population,
         "sigma": sigma,
+        "decay": decay,
+        "coordinates": None if coordinates is None else coordinates.identity,
         "seed": seed,
         "check": check is not None,
         "check_every": check_every,
@@ -131,7 +144,8 @@ def evolve(
         "checked by": getattr(check, "identity", None),
     }
     ending = Ending(target, stale, least_sigma, restarts)
-    search = Search(start, json.loads(json.dumps(settings)), ending, None if out is None else Path(out), episodes)
+    folder = None if out is None else Path(out)
+    search = Search(start, json.loads(json.dumps(settings)), ending, folder, episodes, coordinates)
     if watch is not None:
         for row in search.rows:
             watch(row)

@@ -19,6 +19,7 @@ import cma
 import numpy as np
 
 from agents.controller import Controller
+from agents.coordinates import Coordinates
 from worldmodel.checkpoints import atomic
 
 FULL_COVARIANCE = 2_000
@@ -54,10 +55,11 @@ class Search:
     Args:
         start: the first mean, (size,).
         settings: all that the search depends on; a state with others is refused. Read here: population, sigma, seed, size,
-            covariance, antithetic, bounds, check.
+            covariance, antithetic, bounds, decay, check.
         ending: when it ends.
         folder: where the state lies, and is looked for; None: nowhere.
         episodes: how many a member lives through at first, where they may grow.
+        coordinates: what it steps along; None: the parameters themselves.
 
     Raises:
         ValueError: the folder holds another search, or a damaged state.
@@ -70,8 +72,10 @@ class Search:
         ending: Ending,
         folder: Path | None,
         episodes: int | None = None,
+        coordinates: Coordinates | None = None,
     ) -> None:
         self.settings, self.ending, self.folder, self.episodes = settings, ending, folder, episodes
+        self.coordinates = coordinates
         self.noise: float | None = None
         self.generation, self.best_check, self.stale = 0, -math.inf, 0
         self.restarts = 0
@@ -98,6 +102,8 @@ class Search:
         }
         with warnings.catch_warnings():  # one parameter is fewer than pycma likes to see
             warnings.simplefilter("ignore")
+            if self.coordinates is not None:
+                start = self.coordinates.coordinates(start)
             return cma.CMAEvolutionStrategy(start, self.settings["sigma"], options)
 
     @property
@@ -110,13 +116,17 @@ class Search:
         """The distribution's mean."""
         return self.within(np.asarray(self.es.mean))
 
-    def within(self, parameters: np.ndarray) -> np.ndarray:
+    def drawn(self, y: np.ndarray) -> np.ndarray:
+        """Parameters at coordinates of the search."""
+        return y if self.coordinates is None else self.coordinates.parameters(y)
+
+    def within(self, y: np.ndarray) -> np.ndarray:
         """Parameters as controllers have them: kept in the bounds, where there are some."""
-        bounds = self.settings["bounds"]
+        parameters, bounds = self.drawn(y), self.settings["bounds"]
         return parameters if bounds is None else np.clip(parameters, -bounds, bounds)
 
     def ask(self) -> np.ndarray:
-        """The next generation, (P, size). `tell` it as it is; what lives is `within` the bounds."""
+        """The next generation's coordinates, (P, size). `tell` them as they are; what lives is `within` the bounds."""
         self.rng = np.random.default_rng([self.settings["seed"], self.generation])
         return np.stack(self.es.ask())
 
@@ -132,9 +142,10 @@ class Search:
         """Learn from the generation's returns, (P,)."""
         costs = -returns  # CMA-ES minimises: the one place where the sign flips
         if self.settings["bounds"] is not None:  # members beyond them live alike: prefer the nearer, or it would drift
-            outside = np.square(members - self.within(members)).sum(axis=1)
+            outside = np.square(self.drawn(members) - self.within(members)).sum(axis=1)
             costs = np.lexsort((outside, costs)).argsort().astype(float)
         self.es.tell(list(members), list(costs))
+        self.es.sigma *= self.settings["decay"]
         self.generation += 1
 
     def listen(self, returns: np.ndarray, most: int) -> float:
@@ -206,7 +217,7 @@ class Search:
         except Exception as error:
             raise _not_whole(path, error) from None
         new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
-        new |= {"covariance": "auto", "bounds": None, "elite": 0}
+        new |= {"covariance": "auto", "bounds": None, "elite": 0, "decay": 1.0, "coordinates": None}
         before = new | kept  # older states do not name them
         for name, value in self.settings.items():
             if before.get(name) != value:

@@ -126,6 +126,8 @@ class DreamEvolving:
         horizon: steps of a dream.
         temperature: above 1 makes the dream less certain, and harder to exploit.
         sigma: first standard deviation of the search.
+        decay: the step size is multiplied by this after every generation, besides what the search makes of it.
+        whiten: search along the principal components of what is seen, each on the same scale, instead of along the weights.
         antithetic: whether members are drawn in pairs, to both sides of the mean.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
         bounds: keep every parameter between minus this and this; None: wherever it goes.
@@ -137,6 +139,8 @@ class DreamEvolving:
     horizon: int = 300
     temperature: float = 1.15
     sigma: float = 0.1
+    decay: float = 1.0
+    whiten: bool = False
     antithetic: bool = False
     covariance: Literal["auto", "full", "diagonal"] = "auto"
     bounds: float | None = None
@@ -153,6 +157,8 @@ class GameEvolving:
         patience: give up an episode after this many steps without a reward above zero; None: never.
         max_steps: cut an episode here.
         sigma: first standard deviation of the search.
+        decay: the step size is multiplied by this after every generation, besides what the search makes of it.
+        whiten: search along the principal components of what is seen, each on the same scale, instead of along the weights.
         check_every: generations between tests of the mean on fresh seeds.
         check_episodes: episodes of such a test.
         target: stop when a test's mean return reaches this; None: never.
@@ -174,6 +180,8 @@ class GameEvolving:
     patience: int | None = None
     max_steps: int | None = None
     sigma: float = 0.1
+    decay: float = 1.0
+    whiten: bool = False
     check_every: int = 10
     check_episodes: int = 16
     target: float | None = None
@@ -299,6 +307,8 @@ def check(settings: Any, prefix: str = "") -> None:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
             if name == "seed" and value >= 2**63:
                 raise ValueError(f"{label} must be below 2**63, got {value}")
+            if name == "decay" and value > 1:
+                raise ValueError(f"{label} must be above 0 and at most 1, got {value}")
             if name == "population" and value < 3:
                 raise ValueError(f"{label} must be at least 3, got {value}")
 

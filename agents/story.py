@@ -17,6 +17,7 @@ import yaml
 import rollouts
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
+from agents.coordinates import Coordinates
 from agents.density_settings import Density
 from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate, repeating
@@ -175,6 +176,7 @@ def evolve_dream(
     starts = starts or run.store().latents(world.vae)
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
+    coordinates = _coordinates(run, world, begin, settings.whiten)
     with run.chapter("evolve in dreams"), generations("evolve in dreams") as (progress, watch):
         return evolve(
             begin,
@@ -183,6 +185,8 @@ def evolve_dream(
             generations=settings.generations,
             population=settings.population,
             sigma=settings.sigma,
+            decay=settings.decay,
+            coordinates=coordinates,
             antithetic=settings.antithetic,
             covariance=settings.covariance,
             bounds=settings.bounds,
@@ -205,6 +209,7 @@ def evolve_game(
     """Chapter 5: evolution in the real game."""
     world = run.world()
     begin = beginning(run, world, controller, settings.start)
+    coordinates = _coordinates(run, world, begin, settings.whiten)
     with run.chapter("evolve in the game"), generations("evolve in the game") as (progress, watch):
         latest: list[Any] = [0, settings.generations, ""]
 
@@ -225,6 +230,8 @@ def evolve_game(
             generations=settings.generations,
             population=settings.population,
             sigma=settings.sigma,
+            decay=settings.decay,
+            coordinates=coordinates,
             check_every=settings.check_every,
             target=settings.target,
             most_episodes=settings.most_episodes,
@@ -239,6 +246,10 @@ def evolve_game(
             progress=generation,
             watch=watch,
         )
+
+
+def _coordinates(run: Run, world: WorldModel, controller: Controller, whiten: bool) -> Coordinates | None:
+    return Coordinates.of(world, run.store().latents(world.vae), controller) if whiten else None
 
 
 def zeros(world: WorldModel, settings: Controlling) -> Controller:

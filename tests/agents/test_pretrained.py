@@ -118,9 +118,14 @@ def test_what_comes_with_the_package_is_whole_and_small(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_pretrained_agents_repeat_their_report(name):
-    """The first episodes of the test that the report tells of, played again in the official game."""
-    place = shipped(name)
+    """The first episodes of the test that the report tells of, played again in the official game.
+
+    Where the processor is the one of the report they are the same to the last digit. Another one's last bits lead a drive
+    astray, some later and some sooner: what is left then is that the agent is as good as its report says.
+    """
+    place, count = shipped(name), 12
     report = place.report()
-    again = evaluate(place.agent(), report.env, 4, report.seeds[0], workers=2, env_options=report.env_options)
-    difference = np.abs(np.array(again.returns) - report.returns[:4])
-    assert (difference < 1e-6).sum() >= 3  # another processor's last bits may lead one of them astray
+    again = evaluate(place.agent(), report.env, count, report.seeds[0], workers=2, env_options=report.env_options)
+    assert again.seeds == report.seeds[:count]
+    if not np.allclose(again.returns, report.returns[:count], atol=1e-6):
+        assert abs(again.mean - report.mean) < 4 * report.std / count**0.5

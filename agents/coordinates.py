@@ -1,0 +1,107 @@
+"""The coordinates that evolution searches in: what a controller sees, decorrelated and on one scale.
+
+CMA-ES begins with equal steps along all parameters. What a controller sees is far from equal: a hidden state has a large mean,
+so that a step of its weights is mostly a step of the bias, and its numbers move together. Steps that are equal along
+the principal components of what is seen change the actions equally, wherever they point.
+"""
+
+import hashlib
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.controller import Controller, HiddenController
+from worldmodel import WorldModel
+from worldmodel.starts import EncodedEpisodes
+
+FLOOR = 0.1
+"""Directions with less than this share of the mean variance are not blown up to the full scale: they are mostly noise."""
+EPISODES = 64
+"""From so many episodes what is seen is learned."""
+
+
+class Coordinates:
+    """A linear map between coordinates ``y`` of a search and a controller's parameters.
+
+    With ``u = A^T (x - m)``, where m is the mean of what is seen and A whitens it, weights V and a bias c on u are weights
+    ``V A^T`` and a bias ``c - V A^T m`` on x. Parameters of layers above the first are what they are.
+
+    Args:
+        controller: the family: its first layer is what is mapped.
+        features: what was seen, (n, inputs or more) with n > 1; only the controller's inputs count.
+
+    Raises:
+        ValueError: the features have another shape, or are not finite.
+    """
+
+    def __init__(self, controller: Controller, features: Float[np.ndarray, "n features"]) -> None:
+        self.inputs, self.size = controller.inputs, controller.size
+        self.outputs = controller.hidden if isinstance(controller, HiddenController) else controller.actions
+        features = np.asarray(features, dtype=np.float64)
+        if (
+            features.ndim != 2
+            or len(features) < 2
+            or features.shape[1] < self.inputs
+            or not np.isfinite(features).all()
+        ):
+            raise ValueError(f"features must be finite, (n, {self.inputs} or more) with n > 1, got {features.shape}")
+        features = features[:, : self.inputs]
+        self.mean = features.mean(axis=0)
+        variance, directions = np.linalg.eigh(np.cov(features, rowvar=False).reshape(self.inputs, self.inputs))
+        scale = np.sqrt(np.maximum(variance, 0) + FLOOR * max(float(variance.mean()), 1e-12))
+        self.whitening = directions / scale  # A: its columns are directions
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
+        """The coordinates in which what ``world`` makes of real, encoded episodes is white.
+
+        Raises:
+            ValueError: there are not two steps in the episodes.
+        """
+        step = max(1, len(episodes) // EPISODES)
+        seen = [_seen(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
+        return cls(controller, torch.cat(seen or [torch.zeros(0, world.features)]).double().numpy())
+
+    @property
+    def identity(self) -> str:
+        """Tells searches in different coordinates apart."""
+        return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
+
+    def parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
+        """A controller's parameters at coordinates of the search."""
+        weight, bias, rest = self._parts(y)
+        weight = weight @ self.whitening.T
+        return self._flat(weight, bias - weight @ self.mean, rest)
+
+    def coordinates(self, parameters: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
+        """Where in the search a controller's parameters are: the inverse of `parameters`."""
+        weight, bias, rest = self._parts(parameters)
+        return self._flat(
+            np.linalg.solve(self.whitening, weight.swapaxes(-1, -2)).swapaxes(-1, -2), bias + weight @ self.mean, rest
+        )
+
+    def _parts(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first layer's weights and bias, and all parameters behind them."""
+        weights = self.inputs * self.outputs
+        weight = flat[..., :weights].reshape(*flat.shape[:-1], self.outputs, self.inputs)
+        return weight, flat[..., weights : weights + self.outputs], flat[..., weights + self.outputs :]
+
+    @staticmethod
+    def _flat(weight: np.ndarray, bias: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        return np.concatenate((weight.reshape(*bias.shape[:-1], -1), bias, rest), axis=-1)
+
+
+def _seen(world: WorldModel, episode: "object") -> Float[Tensor, "steps features"]:
+    """Latent and hidden of one encoded episode, step by step, as a controller sees them: the hidden state before the step."""
+    like = next(world.memory.parameters())
+    latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(like)  # type: ignore[attr-defined]
+    action = torch.from_numpy(np.array(episode.action, np.float32)).to(like)  # type: ignore[attr-defined]
+    hidden = world.initial(1).hidden
+    if len(action):
+        after, _ = world.memory.features(latent[None, :-1], action[None])
+        hidden = torch.cat((hidden, after[0]))
+    return torch.cat((latent, hidden), dim=1).cpu()

@@ -1,0 +1,130 @@
+"""Coordinates of a search: an exact change of variables, in which what is seen is white."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from agents import HiddenController, LinearController, evolve
+from agents.coordinates import FLOOR, Coordinates
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+
+KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden=4)]
+
+
+def seen(n=400, inputs=7):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, inputs)) @ rng.normal(size=(inputs, inputs)) + 3 * rng.normal(size=inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["linear", "hidden"])
+def test_is_a_change_of_variables(kind):
+    there = Coordinates(kind, seen())
+    y = np.random.default_rng(1).normal(size=(3, kind.size))
+    np.testing.assert_allclose(there.coordinates(there.parameters(y)), y, atol=1e-9)
+    np.testing.assert_allclose(there.parameters(y)[1], there.parameters(y[1]))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["linear", "hidden"])
+def test_weights_act_on_what_is_white(kind):
+    """The controller at coordinates y, on x, is the controller with parameters y on whitened x."""
+    x, y = seen(), np.random.default_rng(1).normal(size=kind.size)
+    there = Coordinates(kind, x)
+    white = (x[:, :5] - there.mean) @ there.whitening
+    np.testing.assert_allclose(
+        kind.having(there.parameters(y))(torch.from_numpy(x[:, :5])),
+        kind.having(y)(torch.from_numpy(white)),
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-9)
+    covariance = np.cov(white, rowvar=False)
+    np.testing.assert_allclose(covariance, np.diag(covariance.diagonal()), atol=1e-9)
+    variance = np.linalg.eigvalsh(np.cov(x[:, :5], rowvar=False))
+    np.testing.assert_allclose(covariance.diagonal(), variance / (variance + FLOOR * variance.mean()))
+
+
+def test_what_never_moves_is_harmless():
+    there = Coordinates(LinearController(3, 1), np.ones((4, 3)))
+    assert np.isfinite(there.parameters(np.ones(4))).all()
+
+
+def test_evolution_gets_on_where_what_is_seen_is_badly_scaled():
+    """A regression on correlated inputs with a large mean: the same search, in both coordinates."""
+    x, rng = seen(inputs=5), np.random.default_rng(2)
+    there = Coordinates(KINDS[0], x)
+    wanted = (x - there.mean) @ there.whitening @ rng.normal(size=(5, 2)) + 1
+
+    def fitness(population, seed):
+        weight, bias = population[:, :10].reshape(-1, 2, 5), population[:, None, 10:]
+        return -np.square(x @ weight.swapaxes(1, 2) + bias - wanted).mean(axis=(1, 2))
+
+    ends = []
+    for coordinates in (None, there):
+        best = evolve(KINDS[0], fitness, seed=3, generations=30, coordinates=coordinates)
+        ends.append(float(fitness(best.parameters.double().numpy()[None], 0)[0]))
+    assert ends[1] > ends[0] / 5  # both are below zero
+
+
+@pytest.mark.parametrize("coordinates", [False, True])
+def test_resumes_bit_for_bit_with_a_decay(tmp_path, coordinates):
+    kind = KINDS[0]
+    settings = {"seed": 3, "population": 8, "decay": 0.9, "bounds": 1.0}
+    settings["coordinates"] = Coordinates(kind, seen()) if coordinates else None
+
+    def fitness(population, seed):
+        return -np.square(population - 0.5).sum(axis=1)
+
+    whole = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "whole")
+    evolve(kind, fitness, **settings, generations=4, out=tmp_path / "parts")
+    parts = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
+    assert whole.parameters.equal(parts.parameters)
+    assert whole.parameters.abs().max() <= 1
+    other = settings | {"coordinates": Coordinates(kind, 2 * seen())}
+    with pytest.raises(ValueError, match="coordinates"):
+        evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")
+
+
+def test_steps_fall_with_the_decay():
+    flat = [evolve_sigma(decay) for decay in (1.0, 0.8)]
+    assert flat[1] == pytest.approx(flat[0] * 0.8**5)
+
+
+def evolve_sigma(decay):
+    rows = []
+    evolve(KINDS[0], lambda population: np.arange(len(population)) * 1.0, seed=1, generations=5, decay=decay,
+           population=8, watch=rows.append)  # fmt: skip
+    return rows[-1]["sigma"]
+
+
+def test_of_a_world_model(tmp_path):
+    store = rollouts.collect(toys.counter, rollouts.uniform, 3, seed=3, out=tmp_path / "store")
+    with seeded(0):
+        world = WorldModel(VAE(3), Memory(RMDN(5, 3, hidden=4, mixtures=1))).eval()
+    latents = store.latents(world.vae)
+    kind = LinearController.sized(world)
+    there = Coordinates.of(world, latents, kind)
+    seen = []
+    for index in range(3):  # as a life goes: see, act, remember
+        state, episode = world.initial(1), latents.episode(index)
+        for step in range(len(episode.action) + 1):
+            latent = torch.from_numpy(np.array(episode.mean[step : step + 1], np.float32))
+            seen.append(torch.cat((latent, state.hidden), dim=1))
+            if step < len(episode.action):
+                state = world.observe(
+                    state, latent, torch.from_numpy(np.array(episode.action[step : step + 1], np.float32))
+                )
+    with torch.no_grad():
+        np.testing.assert_allclose(there.mean, torch.cat(seen).mean(dim=0), atol=1e-5)
+
+
+def test_wrong_features_and_sizes_are_refused():
+    with pytest.raises(ValueError, match="features"):
+        Coordinates(KINDS[0], np.ones((1, 5)))
+    with pytest.raises(ValueError, match="features"):
+        Coordinates(KINDS[0], np.full((3, 5), np.nan))
+    with pytest.raises(ValueError, match="coordinates must be of 12 parameters, got 34"):
+        evolve(KINDS[0], lambda population: population.sum(axis=1), coordinates=Coordinates(KINDS[1], seen()))
+    for decay in (0.0, 1.1):
+        with pytest.raises(ValueError, match="decay"):
+            evolve(KINDS[0], lambda population: population.sum(axis=1), decay=decay)
