@@ -43,6 +43,7 @@ def evolve(
     covariance: Covariance = "auto",
     bounds: float | None = None,
     elite: int = 0,
+    average: int = 0,
     stale: int | None = None,
     least_sigma: float = 0.0,
     restarts: int = 0,
@@ -79,6 +80,8 @@ def evolve(
         bounds: keep every parameter in [-bounds, bounds]; None: wherever it goes.
         elite: so many of a generation's best members live through a check, too; where one is better than the mean and all
             before it, on the check's episodes, it is what is kept.
+        average: the average of the mean over about so many last generations lives through a check, too, and is kept where it is
+            better: selection by noisy returns makes the mean wander, and what it wanders around is often better. 0: no.
         stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
             make one check more, at the stop, which counts.
         least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
@@ -109,13 +112,15 @@ def evolve(
         raise ValueError(f"coordinates must be of {controller.size} parameters, got {coordinates.size}")
     if covariance not in get_args(Covariance):
         raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {covariance!r}")
+    if average < 0:
+        raise ValueError(f"average must be zero or more, got {average}")
     if not 0 <= elite <= population or restarts < 0 or not least_sigma >= 0:
         raise ValueError(
             f"elite must be from 0 to population, restarts and least_sigma zero or more, got {elite}, {restarts}, {least_sigma}"
         )
-    if check is None and (wanting := {"target": target, "stale": stale, "elite": elite or None}) != dict.fromkeys(
-        wanting
-    ):
+    if check is None and (
+        wanting := {"target": target, "stale": stale, "elite": elite or None, "average": average or None}
+    ) != dict.fromkeys(wanting):
         name = next(name for name, value in wanting.items() if value is not None)
         raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
     if least_sigma >= sigma:
@@ -138,6 +143,7 @@ def evolve(
         "covariance": covariance,
         "bounds": bounds,
         "elite": elite,
+        "average": average,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
@@ -152,7 +158,7 @@ def evolve(
     while search.generation < generations and not search.ended:
         if search.stuck:
             search.restart()
-        row = _generation(search, fitness, check, seed, generations, check_every, elite, most_episodes)
+        row = _generation(search, fitness, check, seed, generations, check_every, most_episodes)
         search.record(row, controller)
         note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
         progress(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{note}")
@@ -171,7 +177,6 @@ def _generation(
     seed: int,
     generations: int,
     check_every: int,
-    elite: int,
     most_episodes: int | None,
 ) -> dict[str, Any]:
     """Live, learn, and check where it is time; what there is to say about it."""
@@ -187,11 +192,13 @@ def _generation(
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
     if check is not None and (search.generation == generations or search.generation % check_every == 0):
-        best_first = np.argsort(-returns, kind="stable")[:elite]
-        candidates = np.concatenate((search.mean[None], members[best_first]))
+        best_first = np.argsort(-returns, kind="stable")[: search.settings["elite"]]
+        averages = search.average[None][: search.settings["average"]]
+        candidates = np.concatenate((search.mean[None], averages, members[best_first]))
         tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))
         row |= {"check": float(tested[0].mean()), "check_std": float(tested[0].std()), "check_n": int(tested[0].size)}
-        row |= {"elite": float(tested[1:].mean(axis=1).max())} if elite else {}
+        row |= {"average": float(tested[1].mean())} if len(averages) else {}
+        row |= {"elite": float(tested[1 + len(averages) :].mean(axis=1).max())} if len(best_first) else {}
         row |= {} if check_steps is None else {"check_steps": check_steps}
         search.judge(candidates, tested.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}

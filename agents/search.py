@@ -55,7 +55,7 @@ class Search:
     Args:
         start: the first mean, (size,).
         settings: all that the search depends on; a state with others is refused. Read here: population, sigma, seed, size,
-            covariance, antithetic, bounds, decay, check.
+            covariance, antithetic, bounds, decay, average, check.
         ending: when it ends.
         folder: where the state lies, and is looked for; None: nowhere.
         episodes: how many a member lives through at first, where they may grow.
@@ -81,6 +81,7 @@ class Search:
         self.restarts = 0
         self.rows: list[dict[str, Any]] = []
         self.best = start.copy()
+        self.average = start.copy()
         self.rng = np.random.default_rng()
         self.es = self._begin(start)
         if folder is not None:
@@ -147,6 +148,8 @@ class Search:
         self.es.tell(list(members), list(costs))
         self.es.sigma *= self.settings["decay"]
         self.generation += 1
+        lately = min(self.generation, self.settings["average"] or 1)
+        self.average += (self.mean - self.average) / lately
 
     def listen(self, returns: np.ndarray, most: int) -> float:
         """The smoothed share of noise in the members' mean returns; where it is large, live more episodes from now on."""
@@ -202,7 +205,7 @@ class Search:
             "restarts": self.restarts,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
-            np.savez(file, **{"about": np.array(json.dumps(about)), "best": self.best, **arrays})  # type: ignore[arg-type]
+            np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.average, **arrays)  # type: ignore[arg-type]
         controller.having(self.best).save(self.folder / "controller.safetensors")
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -212,12 +215,13 @@ class Search:
             with np.load(path, allow_pickle=False) as saved:
                 about = json.loads(str(saved["about"]))
                 best = saved["best"]
+                average = saved.get("average", best)  # older states have none
                 arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
             kept = dict(about["settings"])
         except Exception as error:
             raise _not_whole(path, error) from None
         new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
-        new |= {"covariance": "auto", "bounds": None, "elite": 0, "decay": 1.0, "coordinates": None}
+        new |= {"covariance": "auto", "bounds": None, "elite": 0, "decay": 1.0, "coordinates": None, "average": 0}
         before = new | kept  # older states do not name them
         for name, value in self.settings.items():
             if before.get(name) != value:
@@ -226,18 +230,20 @@ class Search:
                     f"{value!r}: use another folder, or the same settings"
                 )
         try:
-            self._put(about, best, arrays)
+            self._put(about, best, average, arrays)
         except Exception as error:  # whatever pycma makes of numbers that are none of its own
             raise _not_whole(path, error) from None
         with atomic(path.parent / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
-    def _put(self, about: dict[str, Any], best: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+    def _put(self, about: dict[str, Any], best: np.ndarray, average: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
         """Take a loaded state's place."""
         finite = all(np.isfinite(arrays[name]).all() for name in (".mean", ".sigma", ".pc"))
-        if best.shape != self.best.shape or not (np.isfinite(best).all() and finite):
+        finite = finite and bool(np.isfinite(best).all() and np.isfinite(average).all())
+        if not best.shape == average.shape == self.best.shape or not finite:
             raise ValueError(f"numbers must be finite, and {len(self.best)} parameters")
-        self.best, self.generation, self.rows = best, int(about["generation"]), list(about["rows"])
+        self.best, self.average = best, average
+        self.generation, self.rows = int(about["generation"]), list(about["rows"])
         self.episodes, self.noise = about.get("episodes"), about.get("noise")
         self.stale, self.restarts = (about.get(name, 0) for name in ("stale", "restarts"))
         self.best_check = -math.inf if about["best_check"] is None else about["best_check"]

@@ -168,6 +168,7 @@ class GameEvolving:
         antithetic: whether members are drawn in pairs, to both sides of the mean.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
         bounds: keep every parameter between minus this and this; None: wherever it goes.
+        average: the average of the mean over about so many last generations is tested beside it, and kept where it is better.
         elite: so many of a generation's best members are tested beside the mean, and kept where they are better.
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
@@ -191,6 +192,7 @@ class GameEvolving:
     antithetic: bool = False
     covariance: Literal["auto", "full", "diagonal"] = "auto"
     bounds: float | None = None
+    average: int = 0
     elite: int = 0
     stale: int | None = None
     least_sigma: float = 0.0
@@ -286,7 +288,7 @@ class RunSettings:
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
-MAY_BE_ZERO |= {"piece", "split_seed"}
+MAY_BE_ZERO |= {"piece", "split_seed", "average"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

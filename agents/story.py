@@ -239,6 +239,7 @@ def evolve_game(
             covariance=settings.covariance,
             bounds=settings.bounds,
             elite=settings.elite,
+            average=settings.average,
             stale=settings.stale,
             least_sigma=settings.least_sigma,
             restarts=settings.restarts,
