@@ -6,6 +6,7 @@ the principal components of what is seen change the actions equally, wherever th
 """
 
 import hashlib
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from agents.controller import Controller, HiddenController
 from worldmodel import WorldModel
+from worldmodel.checkpoints import read_tensors, write_tensors
 from worldmodel.starts import EncodedEpisodes
 
 FLOOR = 0.1
@@ -49,10 +51,12 @@ class Coordinates:
         ):
             raise ValueError(f"features must be finite, (n, {self.inputs} or more) with n > 1, got {features.shape}")
         features = features[:, : self.inputs]
-        self.mean = features.mean(axis=0)
         variance, directions = np.linalg.eigh(np.cov(features, rowvar=False).reshape(self.inputs, self.inputs))
         scale = np.sqrt(np.maximum(variance, 0) + FLOOR * max(float(variance.mean()), 1e-12))
-        self.whitening = directions / scale  # A: its columns are directions
+        self.mean: np.ndarray = features.mean(axis=0)
+        """m, (inputs,)."""
+        self.whitening: np.ndarray = directions / scale
+        """A, (inputs, inputs): its columns are directions."""
 
     @classmethod
     @torch.no_grad()
@@ -65,6 +69,26 @@ class Coordinates:
         step = max(1, len(episodes) // EPISODES)
         seen = [_seen(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
         return cls(controller, torch.cat(seen or [torch.zeros(0, world.features)]).double().numpy())
+
+    @classmethod
+    def kept(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
+        """`of` these episodes at the first call, and what that call wrote from then on: a search goes on in its own.
+
+        Raises:
+            ValueError: the file is damaged, or of another controller.
+        """
+        if path.exists():
+            tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+            shapes = {"mean": (controller.inputs,), "whitening": (controller.inputs, controller.inputs)}
+            if {name: array.shape for name, array in tensors.items()} != shapes:
+                raise ValueError(f"{path} must hold the coordinates of {controller}; remove it to start again")
+            again = cls(controller, np.eye(2, controller.inputs))
+            again.mean, again.whitening = tensors["mean"], tensors["whitening"]
+            return again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = cls.of(world, episodes, controller)
+        write_tensors(path, {"mean": torch.from_numpy(made.mean), "whitening": torch.from_numpy(made.whitening)})
+        return made
 
     @property
     def identity(self) -> str:

@@ -176,7 +176,7 @@ def evolve_dream(
     starts = starts or run.store().latents(world.vae)
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
-    coordinates = _coordinates(run, world, begin, settings.whiten)
+    coordinates = _coordinates(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None
     with run.chapter("evolve in dreams"), generations("evolve in dreams") as (progress, watch):
         return evolve(
             begin,
@@ -209,7 +209,9 @@ def evolve_game(
     """Chapter 5: evolution in the real game."""
     world = run.world()
     begin = beginning(run, world, controller, settings.start)
-    coordinates = _coordinates(run, world, begin, settings.whiten)
+    folder, coordinates = run.folder / "evolve-game", None
+    if settings.whiten:
+        coordinates = _coordinates(folder, world, run.store().latents(world.vae), begin)
     with run.chapter("evolve in the game"), generations("evolve in the game") as (progress, watch):
         latest: list[Any] = [0, settings.generations, ""]
 
@@ -243,14 +245,14 @@ def evolve_game(
             stale=settings.stale,
             least_sigma=settings.least_sigma,
             restarts=settings.restarts,
-            out=run.folder / "evolve-game",
+            out=folder,
             progress=generation,
             watch=watch,
         )
 
 
-def _coordinates(run: Run, world: WorldModel, controller: Controller, whiten: bool) -> Coordinates | None:
-    return Coordinates.of(world, run.store().latents(world.vae), controller) if whiten else None
+def _coordinates(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Coordinates:
+    return Coordinates.kept(folder / "coordinates.safetensors", world, episodes, controller)
 
 
 def zeros(world: WorldModel, settings: Controlling) -> Controller:

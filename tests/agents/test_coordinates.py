@@ -104,6 +104,13 @@ def test_of_a_world_model(tmp_path):
     latents = store.latents(world.vae)
     kind = LinearController.sized(world)
     there = Coordinates.of(world, latents, kind)
+    path = tmp_path / "evolve" / "coordinates.safetensors"
+    first = Coordinates.kept(path, world, latents, kind)
+    again = Coordinates.kept(path, world, [], kind)  # a search goes on, whatever else was collected meanwhile
+    assert there.identity == first.identity == again.identity
+    np.testing.assert_array_equal(again.parameters(np.ones(kind.size)), there.parameters(np.ones(kind.size)))
+    with pytest.raises(ValueError, match=r"coordinates\.safetensors must hold the coordinates of"):
+        Coordinates.kept(path, world, latents, LinearController.sized(world, "latent"))
     seen = []
     for index in range(3):  # as a life goes: see, act, remember
         state, episode = world.initial(1), latents.episode(index)
