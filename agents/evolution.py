@@ -51,7 +51,7 @@ def evolve(
     progress: Progress = silent,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Family:
-    """Evolve a controller's parameters by CMA-ES and return the distribution's mean.
+    """Evolve a controller's parameters by CMA-ES and return the distribution's mean, or its average over generations.
 
     Every member of a generation lives through the same episodes, and every generation through new ones.
 
@@ -81,7 +81,8 @@ def evolve(
         elite: so many of a generation's best members live through a check, too; where one is better than the mean and all
             before it, on the check's episodes, it is what is kept.
         average: the average of the mean over about so many last generations lives through a check, too, and is kept where it is
-            better: selection by noisy returns makes the mean wander, and what it wanders around is often better. 0: no.
+            better; without a check it is what is returned. Selection by noisy returns makes the mean wander, and what it
+            wanders around is often better. 0: no.
         stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
             make one check more, at the stop, which counts.
         least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
@@ -118,9 +119,8 @@ def evolve(
         raise ValueError(
             f"elite must be from 0 to population, restarts and least_sigma zero or more, got {elite}, {restarts}, {least_sigma}"
         )
-    if check is None and (
-        wanting := {"target": target, "stale": stale, "elite": elite or None, "average": average or None}
-    ) != dict.fromkeys(wanting):
+    wanting = {"target": target, "stale": stale, "elite": elite or None}
+    if check is None and wanting != dict.fromkeys(wanting):
         name = next(name for name, value in wanting.items() if value is not None)
         raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
     if least_sigma >= sigma:

@@ -190,7 +190,7 @@ class Search:
         """Write a generation down."""
         self.rows.append(row)
         if not self.settings["check"]:
-            self.best = self.mean.copy()
+            self.best = (self.average if self.settings["average"] else self.mean).copy()
         if self.folder is None:
             return
         arrays = {f"es.{name}": value for name, value in snapshot(self.es).items()}

@@ -131,6 +131,7 @@ class DreamEvolving:
         antithetic: whether members are drawn in pairs, to both sides of the mean.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
         bounds: keep every parameter between minus this and this; None: wherever it goes.
+        average: what is kept is the average of the search's mean over about so many last generations; 0: the last mean.
     """
 
     generations: int = 60
@@ -144,6 +145,7 @@ class DreamEvolving:
     antithetic: bool = False
     covariance: Literal["auto", "full", "diagonal"] = "auto"
     bounds: float | None = None
+    average: int = 0
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ def evolve_dream(
             antithetic=settings.antithetic,
             covariance=settings.covariance,
             bounds=settings.bounds,
+            average=settings.average,
             out=into.folder / "evolve-dream",
             progress=progress,
             watch=watch,

@@ -107,19 +107,21 @@ def test_the_average_of_a_wandering_mean_is_better_than_the_mean(tmp_path):
         return sphere(population, seed) + np.random.default_rng(seed).normal(scale=5, size=len(population))
 
     settings = {"seed": 1, "population": 8, "sigma": 0.3, "check_every": 20, "average": 40}
-    evolve(controller(), drowned, check=sphere, **settings, generations=200, out=tmp_path / "whole")
+    settings["check"] = sphere
+    evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "whole")
     rows = [json.loads(row) for row in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     checked = [(row["check"], row["average"]) for row in rows if "check" in row]
     assert np.mean([average - mean for mean, average in checked[3:]]) > 0
     kept = LinearController.load(tmp_path / "whole" / "controller.safetensors")
     best = max(max(pair) for pair in checked)
     assert float(sphere(kept.parameters.numpy()[None], 0)[0]) == pytest.approx(best, rel=1e-4)
-    evolve(controller(), drowned, check=sphere, **settings, generations=60, out=tmp_path / "parts")
-    evolve(controller(), drowned, check=sphere, **settings, generations=200, out=tmp_path / "parts")
+    evolve(controller(), drowned, **settings, generations=60, out=tmp_path / "parts")
+    evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "parts")
     whole, parts = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
     np.testing.assert_array_equal(whole, parts)
-    with pytest.raises(ValueError, match="average needs a check"):
-        evolve(controller(), drowned, average=3)
+    unchecked = {**settings, "check": None, "generations": 200}
+    mean, average = (evolve(controller(), drowned, **{**unchecked, "average": n}) for n in (0, 40))
+    assert sphere(average.parameters.numpy()[None], 0) > sphere(mean.parameters.numpy()[None], 0)
 
 
 def test_stops_at_the_target(tmp_path):
