@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from rollouts.controllers import population_of
-from rollouts.worlds import Worlds
+from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import frames_to_uint8
-from worldmodel.model import Noise, Step, WorldState
-from worldmodel.starts import EncodedEpisodes, begin
+from worldmodel.model import Noise, Step
+from worldmodel.starts import EncodedEpisodes
 
 LUCK_STEPS = 32
 """Noise is drawn for this many steps at once."""
@@ -101,61 +101,76 @@ def dream(
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     world.eval()
-    device = world.device
     family, parameters = population_of(controllers, world.features, world.actions)
-    parameters = parameters.to(device)
-    population = len(parameters)
+    parameters, population = parameters.to(world.device), len(parameters)
     shape = (population, dreams)
-    mixing = _temperature("temperature", temperature, shape, device)
-    spread = None if noise_temperature is None else _temperature("noise_temperature", noise_temperature, shape, device)
-    many = None if worlds is None else Worlds(world, worlds, dreams, population)
-    state: Any
-    if many is not None:
-        state = many.begin(starts, seed, burn_in)
-    else:
-        alone = begin(world, starts, dreams, np.random.default_rng([seed, 1]), burn_in)
-        state = WorldState(*_repeat((alone.latent, alone.memory), population))
+    mixing, spread = _temperature("temperature", temperature, shape, world.device), None
+    if noise_temperature is not None:
+        spread = _temperature("noise_temperature", noise_temperature, shape, world.device)
+    place = Alone(world, dreams, population) if worlds is None else Worlds(world, worlds, dreams, population)
 
     def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        hidden = state.hidden if many is None else state.mind.hidden
-        features = torch.cat((state.latent, hidden), dim=-1).view(*shape, -1)
+        features = torch.cat((state.latent, state.hidden), dim=-1).view(*shape, -1)
         action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
-        imagine = world.imagine_from if many is None else many.imagine
-        return action, *imagine(state, action, noise, mixing, spread)
+        return action, *place.imagine(state, action, noise, mixing, spread)
 
-    fortune = luck(world, seed, dreams, population, 1 if many is None else len(many.worlds))
     step_once = torch.compile(live, dynamic=False) if compile else live
-    history: dict[str, list[Tensor]] = {"latents": [state.latent], "actions": [], "rewards": []}
-    kept = {name for name in history if name in keep or (name == "latents" and "frames" in keep)}
-    returns = torch.zeros(population * dreams, dtype=torch.float64, device=device)
-    lengths = torch.zeros(population * dreams, dtype=torch.int64, device=device)
-    alive = torch.ones(population * dreams, dtype=torch.bool, device=device)
+    state: Any = place.begin(starts, seed, burn_in)
+    diary = _Diary(state.latent, shape, keep)
+    fortune = luck(world, seed, dreams, population, place.together)
     for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
-        reward = torch.where(alive, step.reward, 0)  # a dream that is over may drift anywhere, even to NaN
-        returns += reward
-        lengths += alive
-        for name in kept:
-            value = {"latents": step.latent, "actions": action, "rewards": reward}[name]
-            history[name].append(value * (alive if value.ndim == 1 else alive[:, None]))
-        alive = alive & ~(step.terminated if threshold is None else step.termination > threshold)
-        if number % LOOK == 0 and not alive.any():  # not at every step: a look waits for the device
+        diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
+        if number % LOOK == 0 and not diary.alive.any():  # not at every step: a look waits for the device
             break
-    last = int(lengths.max())
-    history = {name: parts[: last + (name == "latents")] for name, parts in history.items()}
+    return diary.read(world)
 
-    def stacked(name: str) -> np.ndarray | None:
-        return torch.stack(history[name], dim=1).unflatten(0, shape).cpu().numpy() if name in keep else None
 
-    return Dreams(
-        returns.view(shape).cpu().numpy(),
-        lengths.view(shape).cpu().numpy(),
-        ~alive.view(shape).cpu().numpy(),
-        stacked("latents"),
-        stacked("actions"),
-        stacked("rewards"),
-        frames=decode(world, torch.stack(history["latents"], dim=1).unflatten(0, shape)) if "frames" in keep else None,
-    )
+class _Diary:
+    """What happened in P x N dreams so far, step by step.
+
+    Args:
+        latent: (P * N, latent): where they began.
+        shape: (P, N).
+        keep: as `dream` takes it.
+    """
+
+    def __init__(self, latent: Tensor, shape: tuple[int, int], keep: tuple[str, ...]) -> None:
+        self.shape, self.keep = shape, keep
+        self.returns = latent.new_zeros(len(latent), dtype=torch.float64)
+        self.lengths = latent.new_zeros(len(latent), dtype=torch.int64)
+        self.alive = latent.new_ones(len(latent), dtype=torch.bool)
+        self.history: dict[str, list[Tensor]] = {
+            name: [latent] if name == "latents" else []
+            for name in ("latents", "actions", "rewards")
+            if name in keep or (name == "latents" and "frames" in keep)
+        }
+
+    def write(self, action: Tensor, step: Step, ended: Tensor) -> None:
+        """A step of every dream; one that is over may drift anywhere, even to NaN: it counts no more."""
+        reward = torch.where(self.alive, step.reward, 0)
+        self.returns += reward
+        self.lengths += self.alive
+        values = {"latents": step.latent, "actions": action, "rewards": reward}
+        for name, parts in self.history.items():
+            value = values[name]
+            parts.append(value * (self.alive if value.ndim == 1 else self.alive[:, None]))
+        self.alive = self.alive & ~ended
+
+    def read(self, world: WorldModel) -> Dreams:
+        """All of it, up to the end of the longest dream; ``world`` decodes the frames."""
+        last = int(self.lengths.max())
+        found = {
+            name: torch.stack(parts[: last + (name == "latents")], dim=1).unflatten(0, self.shape)
+            for name, parts in self.history.items()
+        }
+        kept = {name: found[name].cpu().numpy() for name in self.keep if name in found}
+        if "frames" in self.keep:
+            kept["frames"] = decode(world, found["latents"])
+        returns, lengths, ended = (
+            part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.alive)
+        )
+        return Dreams(returns, lengths, ended, **kept)
 
 
 @torch.no_grad()
@@ -205,14 +220,6 @@ def _temperature(
         return each.repeat(shape[0])
     check_temperature(float(value))
     return float(value)
-
-
-def _repeat(value: Any, times: int) -> Any:
-    """Repeat a tensor, or every tensor in nested tuples, along its first axis: (N, ...) -> (times * N, ...)."""
-    if isinstance(value, Tensor):
-        return value.repeat(times, *(1 for _ in value.shape[1:]))
-    parts = [_repeat(part, times) for part in value]
-    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 @torch.no_grad()

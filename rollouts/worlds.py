@@ -1,4 +1,4 @@
-"""One mind in several worlds: dreams whose worlds are imagined by other memories than the one that the controller sees with.
+"""Where dreams happen: in the world model itself (`Alone`), or in several worlds with one mind that looks on (`Worlds`).
 
 In the game the world is not the agent's memory. Here neither: dream n happens in world n modulo E, while the agent's memory
 looks on, step by step, as it would in the game. A controller that lives off one memory's mistakes finds others in the next.
@@ -32,6 +32,31 @@ class Places(NamedTuple):
     worlds: tuple[WorldState, ...]
     """Each world's memory of its own dreams."""
 
+    @property
+    def hidden(self) -> Float[Tensor, "batch hidden"]:
+        """What a controller sees beside the latent."""
+        return self.mind.hidden
+
+
+class Alone:
+    """The world model's own memory, which imagines, and which the controller sees with.
+
+    Args:
+        world: the world model.
+        dreams: dreams for each controller.
+        population: controllers.
+    """
+
+    together = 1
+    """Dreams that begin alike and have the same luck."""
+
+    def __init__(self, world: WorldModel, dreams: int, population: int) -> None:
+        self.imagine, self.world, self.dreams, self.population = world.imagine_from, world, dreams, population
+
+    def begin(self, starts: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int) -> WorldState:
+        """Real moments, the same for each controller."""
+        return _awake(self.world, starts, self.dreams, self.population, self.together, seed, burn_in)
+
 
 class Worlds:
     """Several memories that imagine, and one that looks on.
@@ -57,9 +82,7 @@ class Worlds:
                     f"worlds must have the latents, actions and noise of the agent's memory, {wanted}, got {found} "
                     f"for worlds[{number}]"
                 )
-        self.mind, self.dreams, self.population = world, dreams, population
-        self.groups = -(-dreams // len(memories))
-        """Starts, and lots of luck: dream n has those of group ``n // len(memories)``: a group differs by its worlds alone."""
+        self.mind, self.dreams, self.population, self.together = world, dreams, population, len(memories)
         order = torch.arange(population * dreams, device=world.device)
         self.rows = [order[order % dreams % len(memories) == number] for number in range(len(memories))]
         self.back = torch.cat(self.rows).argsort()
@@ -69,9 +92,7 @@ class Worlds:
         """The same real moments for the mind and the worlds, as one world alone would begin there."""
 
         def awake(world: WorldModel) -> WorldState:
-            state = begin(world, starts, self.groups, np.random.default_rng([seed, 1]), burn_in)
-            each = torch.arange(self.dreams, device=world.device) // len(self.worlds)
-            return _rows(state, each.repeat(self.population))
+            return _awake(world, starts, self.dreams, self.population, self.together, seed, burn_in)
 
         mind = awake(self.mind)
         assert mind.latent is not None
@@ -98,6 +119,21 @@ class Worlds:
         together = Step(*(torch.cat(parts)[self.back] for parts in zip(*steps, strict=True)))
         mind = self.mind.observe(at.mind, at.latent, action).seeing(together.latent)
         return together, Places(together.latent, mind, tuple(after))
+
+
+def _awake(
+    world: WorldModel,
+    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
+    dreams: int,
+    population: int,
+    together: int,
+    seed: int,
+    burn_in: int,
+) -> WorldState:
+    """All controllers' dreams at their real moments, (population * dreams, ...), ``together`` in a row at the same one."""
+    state = begin(world, starts, -(-dreams // together), np.random.default_rng([seed, 1]), burn_in)
+    each = torch.arange(dreams, device=world.device) // together
+    return _rows(state, each.repeat(population))
 
 
 def _rows(state: WorldState, rows: Tensor) -> WorldState:
