@@ -21,7 +21,7 @@ import torch
 import envs
 import rollouts
 from agents.evaluation import hardware
-from envs.mario import start_machine
+from envs.nes import start_machine
 from rollouts.collect import episode_seed
 from rollouts.shards import Reader, read_shard, shard_bytes
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
