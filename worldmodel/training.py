@@ -1,20 +1,16 @@
 """One `fit` for every model: anything with a ``loss(batch, generator)`` learns from anything that follows `batches.Data`.
 
-Start reading at `fit`. Randomness is a function of (seed, update) alone, so a training that was stopped anywhere and
-continued takes the same steps, on one device, as one that was not.
+Start reading at `fit`; `worldmodel.record` keeps its folder. Randomness is a function of (seed, update) alone, so a training
+that was stopped anywhere and continued takes the same steps, on one device, as one that was not.
 """
 
 import contextlib
 import copy
-import io
 import itertools
-import json
 import math
 import os
-import time
-import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +21,9 @@ from torch import Generator, Tensor, nn
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import Data, Loss, counted, to_device
-from worldmodel.checkpoints import atomic, fingerprint, write_bytes, write_json, write_tensors
+from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
+from worldmodel.record import Record, TrainingState
 
 PRECISIONS = ("float32", "bfloat16")
 SPIKE = 5.0
@@ -35,8 +32,6 @@ SKIPS = 20
 """So many gradients in a row may be NaN or infinite before all stops."""
 PREPARE = 64
 """At least so many examples say where a model begins (`Memory.start_from_batch`)."""
-SAVE_SECONDS = 10.0
-"""The state to resume from is saved at the first check after this long."""
 CHECK_BATCHES = 32
 """At most this many held-out batches are looked at in a check."""
 
@@ -45,20 +40,6 @@ Model = TypeVar("Model", bound=nn.Module)
 
 class TrainingDiverged(ValueError):
     """A loss stopped being a number; the last good weights were kept."""
-
-
-@dataclass
-class _Progress:
-    """Everything a training needs to go on, beside the weights."""
-
-    update: int = 0
-    best: float = math.inf
-    best_update: int = 0
-    stale: int = 0
-    norm: float = 0.0  # running average of the gradient's length
-    skipped: int = 0  # updates in a row whose gradient was not a number
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -143,7 +124,7 @@ def fit(
     device = torch.device(device or parallel.device())
     if batch < size:
         raise ValueError(f"batch must be at least the number of processes, {size}, got {batch}")
-    record = _Record(None if out is None else Path(out), settings, tensorboard)
+    record = Record(None if out is None else Path(out), settings, tensorboard)
     saved = record.load(device)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
@@ -184,7 +165,7 @@ class _Loop:
     size: int
 
     def run(
-        self, state: _Progress, best: dict[str, Tensor], record: "_Record", progress: Progress
+        self, state: TrainingState, best: dict[str, Tensor], record: Record, progress: Progress
     ) -> dict[str, Tensor]:
         updates, check_every = self.settings["updates"], self.settings["check_every"]
         patience = self.settings["patience"]
@@ -208,7 +189,7 @@ class _Loop:
         record.save(self.model, self.optimizer, state, best)
         return best
 
-    def update(self, state: _Progress) -> dict[str, Tensor]:
+    def update(self, state: TrainingState) -> dict[str, Tensor]:
         """One gradient step."""
         update, batch, seed = state.update, self.settings["batch"], self.settings["seed"]
         for group in self.optimizer.param_groups:
@@ -255,7 +236,7 @@ class _Loop:
             return self.model.loss(examples, generator)
 
     def check(
-        self, state: _Progress, best: dict[str, Tensor], means: dict[str, float], record: "_Record"
+        self, state: TrainingState, best: dict[str, Tensor], means: dict[str, float], record: Record
     ) -> dict[str, Tensor]:
         """Look at the held-out loss, remember the best weights, and write it all down."""
         held_out = self.evaluate()
@@ -288,132 +269,6 @@ class _Loop:
             count += events
         self.model.train()
         return {name: total / max(count, 1) for name, total in totals.items()}
-
-
-class _Record:
-    """A training's folder; or nothing, where there is none."""
-
-    def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
-        self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
-        self.saved, self.tensorboard, self.leads = time.monotonic(), tensorboard, parallel.leader()
-        self.writer: Any = None
-
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state of the training in this folder, if there is one, and if it is this one."""
-        if self.folder is None:
-            return None
-        if not (path := self.folder / "resume.pt").exists():
-            if self.leads:
-                write_json(self.folder / "settings.json", self.settings)
-                (self.folder / "metrics.jsonl").unlink(
-                    missing_ok=True
-                )  # of a training that was stopped before it was saved
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                saved = torch.load(path, map_location=device, weights_only=True)
-            settings = dict(saved["settings"])
-        except Exception as error:  # whatever torch makes of a damaged file
-            raise _not_whole(path, error) from None
-        for name in settings | self.settings:
-            if settings.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"{self.folder} holds a training with {name} = {settings.get(name)!r}, asked for "
-                    f"{self.settings.get(name)!r}: use another folder, or the same settings"
-                )
-        return saved
-
-    def resume(
-        self, saved: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[_Progress, dict[str, Tensor]]:
-        """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
-        if saved is None or self.folder is None:
-            return _Progress(), copy.deepcopy(model.state_dict())
-        try:
-            model.load_state_dict(saved["best"])  # both fit, or neither is believed
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            state = _Progress(**saved["progress"])
-            rows = "".join(json.dumps(row) + "\n" for row in state.history)
-            for row in state.history:
-                float(row["held_out"]["loss"])
-            for name, kind in (
-                ("update", int),
-                ("best_update", int),
-                ("stale", int),
-                ("skipped", int),
-                ("norm", float),
-            ):
-                if not isinstance(getattr(state, name), kind | int) or getattr(state, name) < 0:
-                    raise ValueError(f"{name} = {str(getattr(state, name))[:40]}")
-            if not isinstance(state.best, float) or not isinstance(state.finished, bool):
-                raise ValueError("best or finished of another kind")
-        except Exception as error:  # whole, but of other contents
-            raise _not_whole(self.folder / "resume.pt", error) from None
-        if not self.leads:
-            return state, saved["best"]
-        with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
-            aside.write_text(rows, encoding="utf-8")
-        return state, saved["best"]
-
-    def due(self) -> bool:
-        """Whether enough time went by since the last save."""
-        return self.folder is not None and time.monotonic() - self.saved >= SAVE_SECONDS
-
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: _Progress, best: dict[str, Tensor]
-    ) -> None:
-        """Write the state to resume from."""
-        if self.folder is None or not self.leads:
-            return
-        content = {
-            "settings": self.settings,
-            "progress": asdict(state),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "best": best,
-        }
-        if state.finished:  # nothing goes on from here: the best weights are enough
-            content |= {"model": best, "optimizer": content["optimizer"] | {"state": {}}}
-        whole = io.BytesIO()  # torch tells of a full disk in its own way
-        torch.save(content, whole)
-        write_bytes(self.folder / "resume.pt", whole.getbuffer())
-        self.saved = time.monotonic()
-
-    def keep(self, best: dict[str, Tensor]) -> None:
-        """Write the best weights."""
-        if self.folder is not None and self.leads:
-            write_tensors(self.folder / "weights.safetensors", best)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
-        self.note = f"held-out loss {row['held_out']['loss']:.4g}"
-        if self.folder is None or not self.leads:
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.tensorboard:
-            if self.writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it is wanted
-
-                self.writer = SummaryWriter(str(self.folder / "tensorboard"))
-            for kind in ("train", "held_out"):
-                for name, value in row[kind].items():
-                    self.writer.add_scalar(f"{kind}/{name}", value, row["update"])
-
-    def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self.writer is not None:
-            self.writer.close()
-
-
-def _not_whole(path: Path, error: Exception) -> ValueError:
-    """What is wrong with a state, in one line, and without torch's advice to execute it."""
-    first = (str(error).strip().splitlines() or [""])[0].partition(" This file can still be loaded")[0]
-    return ValueError(
-        f"{path} is not a whole training state ({first or type(error).__name__}); remove it to start again"
-    )
 
 
 def _learning_rate(update: int, updates: int, peak: float) -> float:

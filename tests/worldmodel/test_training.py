@@ -77,7 +77,7 @@ def test_learns(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 37, 60, 199])
 def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.record.SAVE_SECONDS", 0.0)
     whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
 
     def stop(done, total, note):
@@ -291,6 +291,6 @@ def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("worldmodel.training.write_bytes", full)
+    monkeypatch.setattr("worldmodel.record.write_bytes", full)
     with pytest.raises(OSError, match="No space left on device"):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
