@@ -6,18 +6,13 @@ import signal
 import sys
 import warnings
 from importlib import metadata
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
-from agents.commands import COMMANDS, WORLDS
-from agents.density_commands import apply_preset
+from agents.commands import COMMANDS
 from agents.display import console
 from agents.parser import Parser
 
-PRESETS = Path(__file__).parent / "presets"
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
     "density": (
@@ -53,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = f"{name} {options.command}"
         options = options[options.command]
     try:
-        return COMMANDS[name][1](options) or 0
+        return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 2
@@ -91,11 +86,14 @@ def build_parser(words: list[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"worldmodel {metadata.version('worldmodel')}")
     commands = parser.add_subcommands(dest="command", required=True)
     groups: dict[str, Any] = {}
-    for name, (build, _) in COMMANDS.items():
-        sub = Parser(description=(build.__doc__ or "").strip())
-        build(sub)
-        _apply_preset(sub, name, words)
-        help_line = (build.__doc__ or "").strip().splitlines()[0]
+    for name, command in COMMANDS.items():
+        description = (command.build.__doc__ or "").strip()
+        sub = Parser(description=description)
+        command.build(sub)
+        called = name.split()
+        if command.preset is not None and words[: len(called)] == called:
+            command.preset(sub, words[len(called) :])
+        help_line = description.splitlines()[0]
         group, space, part = name.partition(" ")
         if space:
             if group not in groups:
@@ -106,33 +104,6 @@ def build_parser(words: list[str]) -> Parser:
         else:
             commands.add_subcommand(name, sub, help=help_line)
     return parser
-
-
-def _apply_preset(parser: Parser, name: str, words: list[str]) -> None:
-    """Make the values of the preset asked for the defaults of ``worldmodel run`` and ``worldmodel density fit``."""
-    if name == "density fit" and words[:2] == ["density", "fit"]:
-        apply_preset(parser, words[2:])
-    if name != "run" or not words or words[0] != "run":
-        return
-    world, preset, rest = "", "standard", iter(words[1:])
-    for word in rest:
-        if not word.startswith("-"):
-            world = world or word
-            continue
-        option, equals, value = word.partition("=")
-        if not equals and option not in ("--help", "-h"):
-            value = next(rest, "")  # every option takes a value
-        if option == "--preset":
-            preset = value
-    world = world if world in WORLDS else "any"
-    path = PRESETS / f"{world}.{preset}.yaml"
-    if path.exists():
-        for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-            flat = {f"{key}.{part}": number for part, number in value.items()} if key in _CHAPTERS else {key: value}
-            parser.set_defaults(flat)
-
-
-_CHAPTERS = ("collect", "vae", "memory", "dream", "game", "test")
 
 
 if __name__ == "__main__":

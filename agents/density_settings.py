@@ -10,7 +10,6 @@ PRESETS = Path(__file__).parent / "presets" / "density"
 IMAGES = ("mnist", "cifar10")
 """Kinds of corpora that are images; all others are speech."""
 VARIATIONAL = ("vrnn", "vrnn-gmm")
-Preset = Literal["quick", "standard", "paper"]
 
 
 @dataclass(frozen=True)

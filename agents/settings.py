@@ -14,6 +14,7 @@ OFFICIAL = {"FastCarRacing": "CarRacing"}
 """Scores always come from the official environment, whatever was trained in."""
 DREAMS = 64
 """Dreams in which an iteration measures its controller's return, with luck that evolution did not have."""
+Preset = Literal["quick", "standard", "paper"]
 
 
 @dataclass(frozen=True)
@@ -350,3 +351,14 @@ def check_game(game: GameEvolving) -> None:
         raise ValueError(f"game.least_sigma must be below game.sigma = {game.sigma}, got {game.least_sigma}")
     if game.restarts and game.stale is None and not game.least_sigma:
         raise ValueError(f"game.restarts needs game.stale or game.least_sigma, got {game.restarts} and neither")
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names; options of environments stay whole."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and not name.endswith("_options"):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

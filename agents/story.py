@@ -23,7 +23,7 @@ from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.run import Run
-from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing
+from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, flat
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
@@ -335,10 +335,10 @@ def remember_settings(settings: RunSettings | Density, path: Path, held: dict[st
     if path.exists():
         first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
         try:  # settings that an older version did not know had their defaults
-            before = _flat(asdict(type(settings)(first))) | _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+            before = flat(asdict(type(settings)(first))) | flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-        for name, value in _flat(plain).items():
+        for name, value in flat(plain).items():
             why = held.get(name)
             if (name not in MAY_CHANGE or why) and before.get(name) != value:
                 raise ValueError(
@@ -358,17 +358,6 @@ def versions() -> str:
         commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
         words += [f"commit {commit}"] if commit else []
     return ", ".join(words)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names; options of environments stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and not name.endswith("_options"):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def summary(run: Run) -> list[tuple[str, str]]:

@@ -16,7 +16,9 @@ from PIL import Image
 
 import rollouts
 from agents import commands
-from agents.cli import PRESETS, build_parser, main
+from agents.cli import build_parser, main
+from agents.commands.common import game_of
+from agents.commands.whole import PRESETS
 from agents.run import Run
 from tests import toys
 from worldmodel import VAE
@@ -271,7 +273,7 @@ def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_p
     assert main([*words, "--official", official]) == 0
     run = Run(tmp_path)
     assert run.store().env == wanted
-    assert commands._game(run, None, official=True) == ("CarRacing", {})  # what evaluate plays
+    assert game_of(run, None, official=True) == ("CarRacing", {})  # what evaluate plays
 
 
 def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, capsys):

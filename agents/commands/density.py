@@ -1,19 +1,20 @@
-"""The density part of the command line: fit, evaluate and sample densities of speech and images.
+"""Commands that fit, evaluate and sample densities of speech and images.
 
 A thin layer over `agents.density`, which is the same in Python.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import yaml
 from jsonargparse import Namespace
 
-from agents.density_settings import PRESETS, Density, Preset, check_density, kind_of
+from agents.commands.common import glance, set_preset
+from agents.density_settings import PRESETS, Density, check_density, kind_of
 from agents.display import answers, bar, one_voice
 from agents.parser import Parser
+from agents.settings import Preset
 
 if TYPE_CHECKING:  # torch would come with it
     from worldmodel.progress import Progress
@@ -111,18 +112,10 @@ def sample(options: Namespace) -> None:
         answers.print(words + clipped, markup=False)
 
 
-def apply_preset(parser: Parser, words: list[str]) -> None:
-    """Make the values of the preset asked for the defaults; which values depends on the kind of ``--data``."""
-    found, rest = {"--preset": "standard", "--data": ""}, iter(words)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if not equals and option not in ("--help", "-h"):
-            value = next(rest, "")  # every option takes a value
-        if option in found:
-            found[option] = value
-    path = PRESETS / f"{kind_of(found['--data'])}.{found['--preset']}.yaml"
-    if path.exists():
-        parser.set_defaults(yaml.safe_load(path.read_text(encoding="utf-8")))
+def preset(parser: Parser, words: list[str]) -> None:
+    """Presets of the kind of ``--data``."""
+    _, found = glance(words, {"--preset": "standard", "--data": ""})
+    set_preset(parser, PRESETS / f"{kind_of(found['--data'])}.{found['--preset']}.yaml")
 
 
 @contextmanager
@@ -142,10 +135,3 @@ def _bar(title: str, unit: str) -> "Iterator[Progress]":
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", type=str, help="the run folder of worldmodel density fit")
     parser.add_argument("--data", type=str | None, default=None, help="KIND:FOLDER, where the corpus moved since")
-
-
-DENSITY_COMMANDS: dict[str, tuple[Callable[[Parser], None], Callable[[Namespace], int | None]]] = {
-    "density fit": (build_fit, fit),
-    "density evaluate": (build_evaluate, evaluate),
-    "density sample": (build_sample, sample),
-}

@@ -1,0 +1,104 @@
+"""Commands about controllers: evolve them, and test them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+
+from agents.commands.common import WORLDS, Common, add_run, game_of, settings_of
+from agents.display import answers
+from agents.parser import Parser
+from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing, check_game
+
+
+def build_evolve(parser: Parser) -> None:
+    """Evolve a controller on a run folder's world model, in dreams or in the real game."""
+    add_run(parser)
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="where the controllers live")
+    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_class_arguments(Controlling, "controller")
+    parser.add_class_arguments(GameEvolving, "game")
+    parser.add_class_arguments(DreamEvolving, "dream")
+    parser.add_class_arguments(Common)
+
+
+def evolve(options: Namespace) -> None:
+    """Evolve."""
+    from agents import story
+    from agents.run import Run
+    from rollouts.workers import check_backend
+
+    run = Run(Path(options.run))
+    check_backend(options.backend, options.workers)
+    kind, nested = (GameEvolving, options.game) if options.where == "game" else (DreamEvolving, options.dream)
+    settings: Any = settings_of(kind, nested)
+    controller = settings_of(Controlling, options.controller)
+    if options.where == "game":
+        check_game(settings)
+    with run.locked():
+        if options.where == "dream":
+            story.evolve_dream(run, settings, options.seed, controller)
+        else:
+            env, env_options = game_of(run, options.env)
+            env = FAST.get(env, env)
+            common = (options.seed, options.workers, env_options, options.backend)
+            story.evolve_game(run, env, settings, controller, *common)
+    answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
+    answers.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
+
+
+def build_evaluate(parser: Parser) -> None:
+    """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
+    add_run(parser, agents=True)
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
+    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_argument(
+        "--env_options", type=dict[str, Any], default={}, help="of envs.make, over the stored ones, as JSON"
+    )
+    parser.add_class_arguments(Testing)
+    parser.add_argument("--workers", type=int, default=2, help="processes that play the game")
+    parser.add_argument("--backend", type=str, default="loky", help="where they are: loky, ray or ray://HOST:PORT")
+
+
+def evaluate(options: Namespace) -> None:
+    """Evaluate."""
+    from agents.agent import Agent
+    from agents.display import bar
+    from agents.evaluation import evaluate as test
+    from agents.evaluation import repeating
+    from agents.pretrained import found
+    from agents.run import Run
+
+    place = found(options.run, options.pretrained)
+    settings = settings_of(Testing, options)
+    words = f"{options.run}{' --pretrained' if options.pretrained else ''}"
+    if isinstance(place, Run):
+        agent, name = Agent(place.world(), place.controller(options.where)), options.where
+        env, env_options = game_of(place, options.env, official=True)
+        words += f" --where {name}"
+    else:
+        agent, name = place.agent(), "agent"
+        env, env_options = WORLDS.get(options.env, options.env) or place.env, place.env_options
+    words += f" --env {options.env}" if options.env else ""
+    with bar(f"test in {env}", "episodes") as progress:
+        report = test(
+            agent,
+            env,
+            settings.episodes,
+            settings.seed,
+            workers=options.workers,
+            env_options=env_options | options.env_options,
+            max_steps=settings.max_steps,
+            policy_name=name,
+            backend=options.backend,
+            progress=progress,
+        )
+    report = replace(report, command=repeating(words, report, options.env_options, settings.max_steps))
+    out = place.folder if isinstance(place, Run) else place.out
+    label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
+    path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}{label}.json".replace(":", "-")
+    report.save(path)
+    answers.print(f"{report}\n{path}", markup=False)

@@ -1,0 +1,98 @@
+"""What several commands share: a folder to work on, settings from options, the game of a run, presets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+
+from agents.parser import Parser
+from agents.settings import OFFICIAL, check, flat
+
+WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+"""Names of the stories that have presets of their own; any other environment id uses the general ones."""
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    build: Callable[[Parser], None]
+    """Says what it takes; its docstring is the help."""
+    run: Callable[[Namespace], int | None]
+    """Does it; a thin layer over the public API. Returns an exit code, where that is not 0."""
+    preset: Callable[[Parser, list[str]], None] | None = None
+    """Makes the values of a preset, asked for among the words behind the command's name, the defaults."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Where and how.
+
+    Args:
+        seed: of everything.
+        workers: processes that play the game.
+        backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+    """
+
+    seed: int = 1
+    workers: int = 2
+    backend: str = "loky"
+
+
+def add_run(parser: Parser, agents: bool = False) -> None:
+    """The folder that a command works on; some take an agent's folder or the name of a pretrained agent, too."""
+    if agents:
+        parser.add_argument("run", type=str, help="a run folder, an agent's folder, or a name with --pretrained")
+        parser.add_argument("--pretrained", action="store_true", help="RUN names an agent that comes with the package")
+    else:
+        parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+
+
+def settings_of(kind: type, options: Namespace) -> Any:
+    """Build a settings dataclass from parsed options, and check it."""
+    built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+    check(built)
+    return built
+
+
+def check_env(env: str, env_options: dict[str, Any]) -> None:
+    """Make the environment once, so that a wrong id or option is told before anything starts."""
+    import envs
+
+    envs.make(env, **env_options).close()
+
+
+def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
+    """The environment that a run's rollouts come from (or its official one), or the one asked for; the same options."""
+    store = run.store()
+    options = dict(store.metadata.get("env_options") or {})
+    if env:
+        return WORLDS.get(env, env), options
+    return OFFICIAL.get(store.env, store.env) if official else store.env, options
+
+
+def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """What defaults depend on, before anything is parsed: the positional words, and ``options`` with the values given.
+
+    Every option takes a value.
+    """
+    positional, found, rest = list[str](), dict(options), iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            positional.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        if not equals and option not in ("--help", "-h"):
+            value = next(rest, "")
+        if option in found:
+            found[option] = value
+    return positional, found
+
+
+def set_preset(parser: Parser, path: Path) -> None:
+    """Make the values of a preset, if there is such a one, the defaults."""
+    if path.exists():
+        parser.set_defaults(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))

@@ -1,0 +1,70 @@
+"""The command that compares memories."""
+
+import json
+import shlex
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from agents.commands.common import add_run
+from agents.display import answers
+from agents.parser import Parser
+
+
+def build_compare(parser: Parser) -> None:
+    """Compare memories on a run folder's rollouts: likelihood, calibration, dreams beside reality, ablations.
+
+    The run needs rollouts and a trained VAE. Every variant is trained on the same episodes with the same budget; a fifth of
+    the episodes is never trained on. The same command goes on where it was stopped.
+    """
+    add_run(parser)
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the report (default: RUN/compare)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
+    parser.add_argument("--updates", type=int, default=3_000, help="gradient steps of each training")
+    parser.add_argument("--batch", type=int, default=16, help="sequences a step")
+    parser.add_argument("--length", type=int, default=32, help="steps of a sequence")
+    parser.add_argument("--ablations", type=bool, default=True, help="whether to train the ablations, too")
+    parser.add_argument(
+        "--variants", type=list[str] | None, default=None, help="names of the variants to train (default: all)"
+    )
+    parser.add_argument("--targets", type=list[str], default=["mean", "sample"], help="next latents: mean, sample")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+
+
+def compare(options: Namespace) -> None:
+    """Compare."""
+    import time
+
+    from agents import comparison
+    from agents.comparison_report import write_comparison
+    from agents.display import bar
+    from agents.run import Run
+
+    run = Run(Path(options.run))
+    known = comparison.VARIANTS | (comparison.ABLATIONS if options.ablations else {})
+    names = options.variants or list(known)
+    for word, allowed in (
+        *((name, known) for name in names),
+        *((name, comparison.TARGETS) for name in options.targets),
+    ):
+        if word not in allowed:
+            raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
+    out, began = Path(options.out or run.folder / "compare"), time.monotonic()
+    with bar("compare memories", "trainings") as progress:
+        comparison.compare(
+            run,
+            out,
+            {name: known[name] for name in names},
+            options.seeds,
+            options.updates,
+            options.batch,
+            options.length,
+            tuple(options.targets),
+            options.workers,
+            progress,
+        )
+    words = f"worldmodel compare {options.run} --seeds {options.seeds} --updates {options.updates}"
+    words += "" if options.ablations else " --ablations false"
+    words += "" if options.variants is None else f" --variants {shlex.quote(json.dumps(options.variants))}"
+    page = write_comparison(out, run.store().env, words, time.monotonic() - began)
+    answers.print(f"Report: {page}", markup=False)

@@ -1,0 +1,159 @@
+"""Commands that show dreams: as films, as rollouts, as a page to play on."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+
+from agents.commands.common import add_run
+from agents.display import answers
+from agents.parser import Parser
+from agents.settings import FAST
+
+
+def build_dream(parser: Parser) -> None:
+    """Dream on from a real episode under its own actions, and film it beside reality.
+
+    Writes films (MP4, and GIF of their beginning) of the dream beside the game and of several temperatures, what single
+    latents stand for, and foretold against real rewards into RUN/media. With --store, dreams of the run's controller
+    become a store that everything reads that reads rollouts.
+    """
+    add_run(parser, agents=True)
+    parser.add_argument("--episode", type=int, default=0, help="which stored episode; of an agent: the game's seed")
+    parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
+    parser.add_argument("--steps", type=int, default=300, help="steps to dream")
+    parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+    parser.add_argument("--store", type=str | None, default=None, help="instead: a folder for dreams as rollouts")
+    parser.add_argument("--dreams", type=int, default=16, help="dreams in the store")
+    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="whose controller dreams there")
+
+
+def dream(options: Namespace) -> None:
+    """Dream."""
+    import envs
+    import rollouts
+    from agents import dream_pictures as show
+    from agents import pictures
+    from agents.pretrained import found
+    from agents.run import Run
+    from worldmodel.arguments import at_least_one, check_temperature
+
+    at_least_one(steps=options.steps, dreams=options.dreams)
+    check_temperature(options.temperature)
+    place = found(options.run, options.pretrained)
+    if options.store is not None:
+        _dream_into(place, Path(options.store), options)
+        return
+    if isinstance(place, Run):
+        world, store, media = place.world(), place.store(), place.folder / "media"
+        if not 0 <= options.episode < len(store):
+            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
+        whole, latents = store.episode(options.episode), store.latents(world.vae).some()
+    else:
+        agent = place.agent()
+        world, media = agent.world, place.out / "media"
+        game = envs.make(FAST.get(place.env, place.env), **place.env_options)
+        whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
+        game.close()
+        latents = show.seen(world, whole).cpu().numpy()
+    episode = whole.first(options.start + options.steps)
+    name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
+    shots = show.film(world, episode, options.temperature, options.seed, options.start)
+    for path in show.write_film(media, name, shots):
+        answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+    shots = show.temperature_film(world, episode, seed=options.seed, start=options.start)
+    temperatures = f"temperatures-{options.episode}-{options.start}-s{options.seed}"
+    for path in show.write_film(media, temperatures, shots):
+        answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
+    picture, which = show.traversals(world, latents)
+    show.write_picture(media / "traversals.png", picture)
+    answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
+    if plot := show.reward_plot(world, whole):
+        pictures.write_png(media / f"rewards-{options.episode}.png", plot)
+        answers.print(f"{media / f'rewards-{options.episode}.png'} (foretold and real rewards)", markup=False)
+
+
+def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
+    """Dreams of a run's controller, or of an agent's, as a store."""
+    import rollouts
+    from agents.pretrained import Shipped
+
+    if isinstance(place, Shipped):
+        agent, starts = place.agent(), place.starts()
+        world, controller = agent.world, agent.controller
+    else:
+        world, controller = place.world(), place.controller(options.where)
+        starts = place.store().latents(world.vae)
+    dreams = rollouts.dream(
+        world,
+        controller,
+        starts,
+        options.steps,
+        options.dreams,
+        options.temperature,
+        options.seed,
+        keep=("latents", "actions", "rewards"),
+    )
+    store = rollouts.keep_dreams(dreams, world, folder)
+    answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
+
+
+def build_play(parser: Parser) -> None:
+    """Steer a run's dream in the browser: a local page with keys, touch and gamepad, and reality beside it.
+
+    RUN is a run folder with a trained world model. Only this machine can reach the page, unless --host says otherwise.
+    """
+    add_run(parser, agents=True)
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0: every machine may visit")
+    parser.add_argument("--port", type=int, default=8000, help="of the page; 0: any free one")
+    parser.add_argument("--visitors", type=int, default=8, help="dreams at a time")
+    parser.add_argument("--browser", type=bool, default=True, help="whether to open a browser")
+
+
+def play(options: Namespace) -> None:
+    """Serve the page."""
+    from agents.pretrained import found
+    from agents.viewer import stage_of
+    from worldmodel.arguments import at_least_one
+
+    at_least_one(visitors=options.visitors)
+    if not 0 <= options.port < 65_536:
+        raise ValueError(f"port must be from 0 to 65535, got {options.port}")
+    stage = stage_of(found(options.run, options.pretrained))
+    try:
+        from agents.viewer.server import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
+
+    def ready(url: str) -> None:
+        answers.print(f"{stage.title}: {url} (Ctrl-C ends it)", markup=False)
+        if options.browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve(stage, options.host, options.port, options.visitors, ready)
+
+
+def build_export(parser: Parser) -> None:
+    """Write a run's dream as a static web page that plays on any file server, without Python.
+
+    The folder holds the page, the world model and its controllers as ONNX, and a runtime for browsers, which npm fetches
+    the first time. To look at it: python -m http.server --directory FOLDER
+    """
+    add_run(parser, agents=True)
+    parser.add_argument("--web", type=str, required=True, help="the folder")
+    parser.add_argument("--runtime", type=str | None, default=None, help="a folder with the files of onnxruntime-web")
+
+
+def export(options: Namespace) -> None:
+    """Write the page."""
+    from agents.pretrained import found
+    from agents.viewer import stage_of
+    from agents.viewer.export import about
+    from agents.viewer.export import export as write
+
+    folder = write(stage_of(found(options.run, options.pretrained)), options.web, options.runtime)
+    answers.print(f"{folder} ({about(folder)})", markup=False)
+    answers.print(f"Next: python -m http.server --directory {folder}", markup=False)

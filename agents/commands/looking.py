@@ -1,0 +1,54 @@
+"""Commands that look: at this machine, and into a folder."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.table import Table
+from rich.text import Text
+
+from agents.display import answers
+from agents.parser import Parser
+
+
+def build_doctor(parser: Parser) -> None:
+    """Say what is installed, which device there is, whether each game shows frames, and what to do where it fails."""
+
+
+def doctor(options: Namespace) -> int:
+    """Examine."""
+    from agents.doctor import examine
+
+    table = Table("what", "state", "to do")
+    findings = examine()
+    for finding in findings:
+        state = Text(finding.state, style="green" if finding.good else "red")
+        table.add_row(Text(finding.what), state, Text("" if finding.good else finding.cure))
+    answers.print(table)
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def build_inspect(parser: Parser) -> None:
+    """Describe a store, a world model, an agent, or a run.
+
+    For rollouts: episodes, steps, returns, size, and a contact sheet of frames.
+    """
+    parser.add_argument("path", type=str, help="the folder")
+    parser.add_argument(
+        "--picture",
+        type=str | None,
+        default=None,
+        help="the contact sheet, PNG (default: contact-sheet.png in the folder)",
+    )
+
+
+def inspect(options: Namespace) -> None:
+    """Describe."""
+    from agents.doctor import contact_sheet, describe
+
+    table = Table("what", "value", show_header=False)
+    for what, value in describe(Path(options.path)):
+        table.add_row(Text(what), Text(value))
+    answers.print(table)
+    picture = Path(options.picture or Path(options.path) / "contact-sheet.png")
+    if contact_sheet(Path(options.path), picture):
+        answers.print(f"{picture} (a row for each episode, from its first frame to its last)", markup=False)

@@ -1,0 +1,67 @@
+"""The command that tells the whole story."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.table import Table
+from rich.text import Text
+
+from agents.commands.common import WORLDS, check_env, glance, set_preset
+from agents.display import answers
+from agents.parser import Parser
+from agents.settings import Preset, RunSettings, check, check_together
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+def build_run(parser: Parser) -> None:
+    """Tell the whole story on one environment: collect, train, evolve in dreams and in the game, test, report.
+
+    WORLD is car-racing, mario, or any Gymnasium id whose environment shows pixels. The same command continues a run
+    that was stopped.
+    """
+    parser.add_argument("world", type=str, help="car-racing, mario, or an environment id")
+    parser.add_argument(
+        "--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: days"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/WORLD-PRESET)")
+    parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="stands in a run's config.yaml; must be that of WORLD"
+    )
+    parser.add_class_arguments(RunSettings, skip={"env"})
+
+
+def run(options: Namespace) -> None:
+    """Tell the story."""
+    from agents import story, whole
+    from agents.run import Run
+
+    parser = Parser()
+    parser.add_class_arguments(RunSettings)
+    names = RunSettings.__dataclass_fields__
+    given = {name: options[name] for name in names if name != "env"}
+    built = parser.instantiate(Namespace(env=WORLDS.get(options.world, options.world), **given))
+    settings = RunSettings(**{name: built[name] for name in names})
+    if options.env not in (None, settings.env):
+        raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
+    check(settings)
+    check_together(settings)
+    slug = options.world.replace("/", "-").replace(":", "-")
+    folder = Path(options.out or f"runs/{slug}-{options.preset}")
+    check_env(settings.env, settings.env_options | settings.test_options)
+    whole.tell(settings, folder)
+    told = Run(folder)
+    table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
+    for row in story.summary(told):
+        table.add_row(*map(Text, row))
+    answers.print(table)
+    answers.print(f"Report: {folder / 'report.html'}", markup=False)
+    answers.print(f"Next: worldmodel dream {folder}", markup=False)
+
+
+def preset(parser: Parser, words: list[str]) -> None:
+    """Presets of the world, or the general ones."""
+    positional, found = glance(words, {"--preset": "standard"})
+    world = positional[0] if positional and positional[0] in WORLDS else "any"
+    set_preset(parser, PRESETS / f"{world}.{found['--preset']}.yaml")
