@@ -4,36 +4,27 @@
 and continues what it finds there, so the same call after a kill goes on where it stopped.
 """
 
-import contextlib
-import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 import rollouts
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
 from agents.coordinates import Coordinates
-from agents.density_settings import Density
 from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.run import Run
-from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing, flat
+from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
-from worldmodel.checkpoints import atomic
 from worldmodel.model import build_memory
 from worldmodel.starts import EncodedEpisodes, Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
-MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
-"""Settings that a run may be continued with other values of."""
 
 
 def collect(
@@ -322,42 +313,6 @@ def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> boo
     """Whether a test was of this player, on these episodes."""
     wanted = (policies.name_of(player), settings.test.episodes, settings.test.seed)
     return (report.agent, report.n, report.seeds[0]) == wanted
-
-
-def remember_settings(settings: RunSettings | Density, path: Path, held: dict[str, str] | None = None) -> None:
-    """Write the resolved settings, or compare them with those of the run that is to be continued.
-
-    ``held``: settings that might change in other runs, and why they may not in this one.
-    """
-    plain, held = asdict(settings), dict(held or {})
-    if isinstance(settings, RunSettings) and not settings.iterations and (path.parent / "iterations").exists():
-        held.setdefault("iterations", "the run has iterations, and the best one's controller would be lost")
-    if path.exists():
-        first = settings.env if isinstance(settings, RunSettings) else settings.data  # what has no default
-        try:  # settings that an older version did not know had their defaults
-            before = flat(asdict(type(settings)(first))) | flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-        for name, value in flat(plain).items():
-            why = held.get(name)
-            if (name not in MAY_CHANGE or why) and before.get(name) != value:
-                raise ValueError(
-                    f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
-                    f"{f' ({why})' if why else ''}: use another --out, or the same settings"
-                )
-    with atomic(path) as aside:
-        aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
-
-
-def versions() -> str:
-    """What this runs on: our version and commit, and those of the libraries that results depend on."""
-    names = ("worldmodel", "torch", "numpy", "gymnasium", "cma")
-    words = [f"{name} {metadata.version(name)}" for name in names]
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    with contextlib.suppress(OSError):
-        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-        words += [f"commit {commit}"] if commit else []
-    return ", ".join(words)
 
 
 def summary(run: Run) -> list[tuple[str, str]]:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from agents import story
+from agents.config import remember
 from agents.evaluation import Report
 from agents.iterations import begun, iterate
 from agents.run import Run
 from agents.settings import FAST, RunSettings, check, check_together
+
+MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
+"""Settings that a run may be continued with other values of."""
 
 
 def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Report]:
@@ -27,7 +31,9 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         held = {}
         if (run.folder / "evolve-game" / "state.npz").exists():
             held["iterations"] = "evolution in the game has begun, and its world would change"
-        story.remember_settings(settings, run.folder / "config.yaml", held)
+        elif not settings.iterations and (run.folder / "iterations").exists():
+            held["iterations"] = "the run has iterations, and the best one's controller would be lost"
+        remember(settings, run.folder / "config.yaml", MAY_CHANGE, held)
         play_in = settings.training_env or FAST.get(settings.env, settings.env)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         if not begun(run.folder):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from agents import pictures
 from agents.density import sample_density
-from agents.density_samples import coloured
+from agents.density.samples import coloured
 from agents.display import duration
 from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.corpora import open_corpus

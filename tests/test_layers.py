@@ -74,8 +74,23 @@ def test_modules_do_not_import_each_other_in_circles():
         visit(name, ())
 
 
-def test_import_of_worldmodel_is_light():
-    code = "import sys, worldmodel; print([m for m in ('gymnasium', 'cv2', 'cma', 'matplotlib', 'h5py') if m in sys.modules])"
+def test_the_command_line_is_the_last_reader():
+    graph = edges()
+    for name, targets in graph.items():
+        if name != "agents.cli" and not name.startswith("agents.commands"):
+            assert not [target for target in targets if target.startswith(("agents.cli", "agents.commands"))], name
+    assert not [target for target in graph["agents.story"] if target.startswith("agents.density")]
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
+        ("agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
+    ],
+)
+def test_imports_are_light(module, heavy):
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert found.strip() == "[]"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from agents.commands.common import glance, set_preset
-from agents.density_settings import PRESETS, Density, check_density, kind_of
+from agents.density.settings import PRESETS, Density, check_density, kind_of
 from agents.display import answers, bar, one_voice
 from agents.parser import Parser
 from agents.settings import Preset

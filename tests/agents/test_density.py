@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from agents import density, density_report
+from agents import density
 from agents.cli import build_parser, main
-from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, sample_density
-from agents.density_settings import PRESETS
+from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, report, sample_density
+from agents.density.settings import PRESETS
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, write_mnist
 from worldmodel.builders import NAMES
 from worldmodel.corpora import open_corpus
@@ -26,8 +26,8 @@ FEW = {"rmdn": 3, "frmdn": 3, "vrnn-gmm": 2}
 def short_samples():
     """The pages of these tests have short sounds and few images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(density_report, "SECONDS", 0.05)
-        patch.setattr(density_report, "IMAGES", 4)
+        patch.setattr(report, "SECONDS", 0.05)
+        patch.setattr(report, "IMAGES", 4)
         yield
 
 

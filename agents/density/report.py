@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from agents import pictures
-from agents.density_evaluation import Evaluation
-from agents.density_samples import complete_images, sample_density
-from agents.density_settings import Density
+from agents.density.evaluation import Evaluation
+from agents.density.samples import complete_images, sample_density
+from agents.density.settings import Density
 from agents.display import duration
 from agents.report import STYLE
 from agents.run import Run

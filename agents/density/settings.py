@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agents.settings import check
 
-PRESETS = Path(__file__).parent / "presets" / "density"
+PRESETS = Path(__file__).parent.parent / "presets" / "density"
 IMAGES = ("mnist", "cifar10")
 """Kinds of corpora that are images; all others are speech."""
 VARIATIONAL = ("vrnn", "vrnn-gmm")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from agents import pictures
-from agents.density_runs import load_density
+from agents.density.runs import load_density
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.checkpoints import atomic, read_json, understood
@@ -53,7 +53,7 @@ def sample_density(
     """Draw from a learned density: WAV files of 16 bit, written as they are drawn; or one picture of images.
 
     Args:
-        folder: of `agents.density.fit_density`; the corpus itself is not needed.
+        folder: of `fit_density`; the corpus itself is not needed.
         count: how many, all drawn at once from one source of randomness.
         temperature: see `worldmodel.distributions.GaussianMixture.sample`.
         seed: of all that is drawn.
@@ -101,7 +101,7 @@ def complete_images(
     """Complete the lower halves of test images; a picture with three rows: given, completed, true.
 
     Args:
-        folder: of `agents.density.fit_density`.
+        folder: of `fit_density`.
         count: the first so many of the test part's fixed order.
         temperature: see `worldmodel.distributions.GaussianMixture.sample`.
         seed: of all that is drawn.

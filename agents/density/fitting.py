@@ -1,24 +1,14 @@
-"""Densities of speech and images on one run folder: learn, judge, draw.
-
-Start reading at `fit_density`. ``worldmodel density`` is a thin layer over this module::
-
-    from agents.density import Density, evaluate_density, fit_density, sample_density
-
-    fit_density(Density("timit:/data/TIMIT", model="frmdn", updates=2_000), "runs/speech")
-    print(evaluate_density("runs/speech", part="held_out"))
-    sample_density("runs/speech", count=4, temperature=0.9, length=10)
-"""
+"""Learn a density of speech or images on one run folder, and judge what was learned."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from agents.density_evaluation import Evaluation, Measure, judge
-from agents.density_runs import load_density, open_data
-from agents.density_samples import complete_images, sample_density
-from agents.density_settings import Density, check_density
+from agents.config import remember
+from agents.density.evaluation import Evaluation, judge
+from agents.density.runs import load_density, open_data
+from agents.density.settings import Density, check_density
 from agents.run import Run
-from agents.story import remember_settings
 from worldmodel import fit, parallel, seeded
 from worldmodel.arguments import at_least_one
 from worldmodel.builders import build
@@ -26,16 +16,6 @@ from worldmodel.checkpoints import write_json
 from worldmodel.corpora import open_corpus
 from worldmodel.progress import Progress, silent
 
-__all__ = [
-    "Density",
-    "Evaluation",
-    "Measure",
-    "complete_images",
-    "evaluate_density",
-    "fit_density",
-    "load_density",
-    "sample_density",
-]
 SAMPLES = 16
 """Of a VRNN's latents, for its importance estimate."""
 MOST_SAMPLES = 10_000
@@ -67,7 +47,7 @@ def fit_density(
         model = build(settings.model, opened.event, settings.hidden, settings.truncate, **settings.model_options)
     with run.locked():
         if parallel.leader():
-            remember_settings(settings, run.folder / "config.yaml")
+            remember(settings, run.folder / "config.yaml")
         corpus = open_data(settings, run.folder)
         with run.chapter("learn"):
             fit(
@@ -90,7 +70,7 @@ def fit_density(
         if parallel.leader():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
-                from agents.density_report import write_density_report  # films and plots: slow to import
+                from agents.density.report import write_density_report  # films and plots: slow to import
 
                 write_density_report(run, settings, evaluation)
     return evaluation

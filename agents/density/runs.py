@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from agents.density_settings import Density, kind_of
+from agents.density.settings import Density, kind_of
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
 from worldmodel.builders import build_density

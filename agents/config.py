@@ -1,0 +1,58 @@
+"""A run folder's ``config.yaml``: the resolved settings, and on what they ran; a run goes on with no others."""
+
+import contextlib
+import subprocess
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, asdict, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agents.settings import flat
+from worldmodel.checkpoints import atomic
+
+
+def remember(
+    settings: Any, path: Path, may_change: Collection[str] = (), held: Mapping[str, str] | None = None
+) -> None:
+    """Write the resolved settings, or compare them with those of the run that is to be continued.
+
+    Args:
+        settings: a dataclass of settings, nested or not.
+        path: the file.
+        may_change: settings that a run may be continued with other values of.
+        held: those that may not in this run, and why.
+
+    Raises:
+        ValueError: the run in this folder has other settings, or the file is damaged.
+    """
+    plain, held = asdict(settings), held or {}
+    if path.exists():
+        required = [one.name for one in fields(settings) if one.default is one.default_factory is MISSING]
+        defaults = type(settings)(**{name: getattr(settings, name) for name in required})
+        try:  # settings that an older version did not know had their defaults
+            before = flat(asdict(defaults)) | flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        for name, value in flat(plain).items():
+            why = held.get(name)
+            if (name not in may_change or why) and before.get(name) != value:
+                raise ValueError(
+                    f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
+                    f"{f' ({why})' if why else ''}: use another --out, or the same settings"
+                )
+    with atomic(path) as aside:
+        aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
+
+
+def versions() -> str:
+    """What this runs on: our version and commit, and those of the libraries that results depend on."""
+    names = ("worldmodel", "torch", "numpy", "gymnasium", "cma")
+    words = [f"{name} {metadata.version(name)}" for name in names]
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError):
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+        words += [f"commit {commit}"] if commit else []
+    return ", ".join(words)

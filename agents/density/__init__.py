@@ -1,0 +1,49 @@
+"""Densities of speech and images on one run folder: learn, judge, draw.
+
+Start reading at `agents.density.fitting`. ``worldmodel density`` is a thin layer over these::
+
+    from agents.density import Density, evaluate_density, fit_density, sample_density
+
+    fit_density(Density("timit:/data/TIMIT", model="frmdn", updates=2_000), "runs/speech")
+    print(evaluate_density("runs/speech", part="held_out"))
+    sample_density("runs/speech", count=4, temperature=0.9, length=10)
+
+Names are fetched when they are first used, as in `agents`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agents.density.evaluation import Evaluation, Measure
+    from agents.density.fitting import evaluate_density, fit_density
+    from agents.density.runs import load_density
+    from agents.density.samples import complete_images, sample_density
+    from agents.density.settings import Density
+
+_HOMES = {
+    "Density": "settings",
+    "Evaluation": "evaluation",
+    "Measure": "evaluation",
+    "complete_images": "samples",
+    "evaluate_density": "fitting",
+    "fit_density": "fitting",
+    "load_density": "runs",
+    "sample_density": "samples",
+}
+__all__ = [
+    "Density",
+    "Evaluation",
+    "Measure",
+    "complete_images",
+    "evaluate_density",
+    "fit_density",
+    "load_density",
+    "sample_density",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"agents.density.{_HOMES[name]}"), name)
