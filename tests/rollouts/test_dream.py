@@ -1,49 +1,27 @@
-"""Dreams: commuting squares, repeatability, starts, endings; and returns of populations."""
+"""Dreams: commuting squares, repeatability, starts, endings."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import av
-import gymnasium
 import numpy as np
-import pygame
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
 
-import envs
 import rollouts
 from agents import LinearController
-from rollouts.controllers import Population
 from rollouts.dream import LUCK_STEPS, dream_along, luck
-from rollouts.lockstep import Together, live
 from tests import toys
-from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.starts import Starts, begin
+from tests.rollouts.dreams import STARTS, controllers, world
+from worldmodel.starts import begin
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def world(discrete=False, actions=2, **heads):
-    with seeded(0):
-        built = WorldModel(VAE(latent=3), Memory(FRMDN(3 + actions, 3, hidden=5), **heads), discrete=discrete)
-        for parameter in built.memory.parameters():
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    return built.eval()
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     out = tmp_path_factory.mktemp("dreams") / "store"
     return rollouts.collect(toys.counter, toys.marking, episodes=4, seed=3, out=out)
-
-
-STARTS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
-
-
-def controllers(count=3, size=18, seed=0):
-    return 0.5 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
 def test_batched_dreams_equal_imagining_step_by_step():
@@ -125,7 +103,7 @@ def test_the_noise_may_have_a_temperature_of_its_own():
 COMPILED = """
 import numpy as np
 import rollouts
-from tests.rollouts.test_dream import STARTS, controllers, world
+from tests.rollouts.dreams import STARTS, controllers, world
 
 options = {"horizon": 9, "dreams": 3, "seed": 5, "keep": ("latents", "rewards")}
 plain, fast = (rollouts.dream(world(), controllers(2), STARTS, compile=c, **options) for c in (False, True))
@@ -137,32 +115,6 @@ np.testing.assert_allclose(fast.returns, plain.returns, rtol=1e-4)
 @pytest.mark.slow
 def test_a_compiled_dream_is_the_same_dream():
     subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT, check=True)  # the checker of shapes cannot be compiled
-
-
-def test_the_dream_environment_dreams_what_the_model_imagines():
-    built = world()
-    env = envs.DreamEnv(built, STARTS, observation="latent", horizon=30)
-    seen, _ = env.reset(seed=4)
-    rng = np.random.default_rng(np.random.SeedSequence(4))
-    state = begin(built, STARTS, 1, rng, 32)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    for t in range(10):
-        np.testing.assert_allclose(seen[:3], state.latent[0].detach(), atol=1e-6)
-        action = np.array([np.sin(t), 0.3], np.float32)
-        seen, reward, terminated, _, _ = env.step(action)
-        with torch.no_grad():
-            step, state = built.imagine(state, torch.from_numpy(action)[None], 1.0, generator)
-        assert reward == pytest.approx(float(step.reward))
-        assert terminated == bool(step.terminated)
-        if terminated:
-            break
-
-
-@pytest.mark.parametrize("discrete", [False, True])
-@pytest.mark.parametrize("observation", ["pixels", "latent"])
-@pytest.mark.filterwarnings("ignore:.*spec.*", "ignore:.*infinity.*")
-def test_dream_environments_conform(discrete, observation):
-    check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -185,79 +137,6 @@ def test_dreams_become_rollouts(discrete, tmp_path):
         rollouts.keep_dreams(dreams, built, tmp_path / "store")
     with pytest.raises(ValueError, match="must be dreamed with keep"):
         rollouts.keep_dreams(dreams._replace(actions=None), built, tmp_path / "other")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, store):
-    """A world model with its starts."""
-    folder = tmp_path_factory.mktemp("folder") / "run" / "world"
-    built = world()
-    built.save(folder)
-    Starts.cut(store.latents(built.vae), count=8, length=6).save(folder)
-    return folder
-
-
-@pytest.mark.parametrize("place", [".", ".."])
-def test_a_folder_is_a_dream_that_gymnasium_makes(folder, place):
-    env = gymnasium.make("envs:Dream-v0", world=folder / place, horizon=7)
-    check_env(env.unwrapped, skip_render_check=True)
-    env = gymnasium.wrappers.RecordEpisodeStatistics(env)
-    env.reset(seed=1)
-    total, over = 0.0, False
-    while not over:
-        _, reward, terminated, truncated, info = env.step(env.action_space.sample())
-        total, over = total + reward, terminated or truncated
-    assert info["episode"]["r"] == pytest.approx(total, rel=1e-5)
-    assert 1 <= info["episode"]["l"] <= 7
-
-
-def test_dreams_are_filmed_by_gymnasium(folder, tmp_path):
-    env = gymnasium.make("envs:Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
-    env = gymnasium.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda number: True)
-    env.reset(seed=1)
-    for _ in range(5):
-        if any(env.step(env.action_space.sample())[2:4]):
-            break
-    env.close()
-    (film,) = tmp_path.glob("*.mp4")
-    with av.open(str(film)) as container:
-        assert sum(1 for _ in container.decode(video=0)) >= 2
-
-
-def test_a_window_shows_the_dream(folder, monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    env = envs.DreamEnv(folder, render_mode="human")
-    env.reset(seed=1)
-    env.step(env.action_space.sample())
-    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
-    np.testing.assert_array_equal(shown[::8, ::8], env._dream.pictures()[0])
-    env.close()
-    assert pygame.display.get_surface() is None
-
-
-def test_a_world_model_without_starts_is_refused(folder):
-    with pytest.raises(ValueError, match="starts must be given"):
-        envs.DreamEnv(world())
-    with pytest.raises(ValueError, match="render_mode must be"):
-        envs.DreamEnv(folder, render_mode="ascii")
-
-
-def test_vector_environment_restarts_with_the_next_step():
-    env = envs.DreamVectorEnv(world(termination=False), STARTS, num_envs=3, horizon=4, observation="latent")
-    assert env.reset(seed=1)[0].shape == (3, 8)
-    history = [env.step(env.action_space.sample()) for _ in range(10)]
-    assert [bool(step[3].all()) for step in history] == [False] * 3 + [True] + [False] * 4 + [True] + [False]
-    assert history[4][1].tolist() == [0.0] * 3  # the step that begins anew
-    assert any(np.array_equal(history[4][0][0, :3].round(5), start.numpy().round(5)) for start in STARTS)
-
-
-def test_vector_environment_repeats_with_its_seed():
-    runs = []
-    for _ in range(2):
-        env = envs.DreamVectorEnv(world(), STARTS, num_envs=4, horizon=5)
-        env.reset(seed=3)
-        runs.append([env.step(np.zeros((4, 2), np.float32))[0] for _ in range(8)])
-    assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
 
 
 def test_same_seed_same_dreams_and_all_controllers_start_alike():
@@ -365,35 +244,6 @@ def test_a_threshold_ends_dreams_without_chance():
     assert at_once.terminated.all()
 
 
-def test_a_dream_that_begins_anew_forgets_the_one_before():
-    built = world(termination=False)
-    env = envs.DreamVectorEnv(built, STARTS, num_envs=2, horizon=3, observation="latent", burn_in=0)
-    env.reset(seed=1)
-    for _ in range(4):
-        seen = env.step(np.ones((2, 2), np.float32))[0]
-    assert (seen[:, 3:] == 0).all()  # the hidden state of a life in which nothing happened yet
-    assert (env.step(np.ones((2, 2), np.float32))[0][:, 3:] != 0).all()
-
-
-@pytest.mark.parametrize(
-    ("discrete", "action", "means"), [(True, 1, [0.0, 1.0]), (False, np.array([7.0, -0.5]), [1.0, -0.5])]
-)
-def test_the_dream_environment_takes_the_action_that_is_meant(discrete, action, means):
-    built = world(discrete)
-    env = envs.DreamEnv(built, STARTS, observation="latent")
-    env.reset(seed=4)
-    before = env._dream.state
-    seen = env.step(action)[0]
-    hidden = built.observe(before, before.latent, torch.tensor([means])).hidden
-    np.testing.assert_allclose(seen[3:], hidden[0].detach(), atol=1e-6)
-
-
-def test_a_vector_environment_takes_one_seed():
-    env = envs.DreamVectorEnv(world(), STARTS, num_envs=2)
-    with pytest.raises(ValueError, match="seed must be one number"):
-        env.reset(seed=[1, 2])
-
-
 def test_low_temperature_dreams_differ_less():
     built = world(termination=False)
     spread = [
@@ -430,71 +280,3 @@ def test_bad_arguments_are_refused(change, message, as_users_do):
     settings = {"world": world(), "controllers": controllers(), "starts": STARTS, "horizon": 3, "dreams": 2}
     with pytest.raises(ValueError, match=message):
         rollouts.dream(**settings | change)
-
-
-def beacon_world():
-    return world(actions=1)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_played_returns_do_not_depend_on_workers_or_lanes(workers):
-    fitness = rollouts.played(toys.beacon, beacon_world(), episodes=3, workers=workers, lanes=1 + workers)
-    reference = rollouts.played(toys.beacon, beacon_world(), episodes=3)
-    population = controllers(5, 9)
-    np.testing.assert_allclose(fitness(population, 4), reference(population, 4), atol=1e-5)
-    assert fitness.steps == 5 * 3 * 5
-
-
-def test_played_is_the_life_of_an_agent():
-    from agents import Agent, LinearController
-
-    built, parameters = beacon_world(), controllers(1, 9)
-    total = rollouts.played(toys.beacon, built).live(parameters.astype(np.float32), [77])[0].total
-    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
-    assert float(rollouts.play(toys.beacon(), agent, 77).rewards.sum()) == pytest.approx(total, abs=1e-5)
-
-
-def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
-    built, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
-    family, game = Population(LinearController.sized(built), parameters), toys.beacon()
-
-    def lived(which, seeds):
-        return live([game], Together(built, family, parameters[which], game.action_space, 1), seeds)
-
-    together = lived(slice(None), [1, 2, 3])
-    alone = [lived(slice(i, i + 1), [i + 1])[0] for i in range(3)]
-    assert [life.total for life in together] == pytest.approx([life.total for life in alone], abs=1e-5)
-
-
-def test_patience_gives_up():
-    lives = rollouts.played(toys.beacon, beacon_world(), patience=1).live(np.zeros((1, 9), np.float32), [1])
-    assert lives[0].length == 1
-
-    rewarded = rollouts.played(toys.now_and_then, beacon_world(), patience=5)
-    assert rewarded.live(np.zeros((1, 9), np.float32), [1])[0].length == 4 + 4 + 5  # two rewards, then no more
-    short = rollouts.played(toys.beacon, beacon_world(), max_steps=2)
-    assert short.live(np.zeros((1, 9), np.float32), [1])[0].length == 2
-
-
-def test_every_controller_plays_the_same_episodes_and_every_seed_others():
-    fitness = rollouts.played(toys.seeded_reward, beacon_world(), episodes=3)
-    returns = fitness(controllers(4, 9), 5)
-    assert (returns == returns[0]).all()
-    assert len(set(returns[0])) == 3
-    assert not np.isin(fitness(controllers(1, 9), 6), returns).any()
-
-
-def test_identities_say_what_returns_depend_on():
-    built = beacon_world()
-    base = rollouts.played(toys.beacon, built).identity
-    assert rollouts.played(toys.beacon, built, workers=2).identity == base
-    for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
-        assert rollouts.played(toys.beacon, built, **change).identity != base
-    dreamed = rollouts.dreamed(built, STARTS).identity
-    assert rollouts.dreamed(built, STARTS + 1).identity != dreamed
-    assert rollouts.dreamed(built, STARTS, temperature=0.5).identity != dreamed
-
-
-def test_bad_patience_is_refused():
-    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
-        rollouts.played(toys.beacon, beacon_world(), patience=0)

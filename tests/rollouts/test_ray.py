@@ -9,7 +9,7 @@ import pytest
 import rollouts
 from rollouts.workers import WorkerDied, run_tasks
 from tests import toys
-from tests.rollouts.test_dream import beacon_world, controllers
+from tests.rollouts.dreams import beacon_world, controllers
 from tests.rollouts.test_workers import always_die, always_fail, bad_input, die_once, double
 
 pytestmark = pytest.mark.slow

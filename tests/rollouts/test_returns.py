@@ -1,0 +1,74 @@
+"""Returns of populations, lived in the game or dreamed: nothing that should not matter does."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from agents import Agent, LinearController
+from rollouts.controllers import Population
+from rollouts.lockstep import Together, live
+from tests import toys
+from tests.rollouts.dreams import STARTS, beacon_world, controllers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_played_returns_do_not_depend_on_workers_or_lanes(workers):
+    fitness = rollouts.played(toys.beacon, beacon_world(), episodes=3, workers=workers, lanes=1 + workers)
+    reference = rollouts.played(toys.beacon, beacon_world(), episodes=3)
+    population = controllers(5, 9)
+    np.testing.assert_allclose(fitness(population, 4), reference(population, 4), atol=1e-5)
+    assert fitness.steps == 5 * 3 * 5
+
+
+def test_played_is_the_life_of_an_agent():
+    built, parameters = beacon_world(), controllers(1, 9)
+    total = rollouts.played(toys.beacon, built).live(parameters.astype(np.float32), [77])[0].total
+    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
+    assert float(rollouts.play(toys.beacon(), agent, 77).rewards.sum()) == pytest.approx(total, abs=1e-5)
+
+
+def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
+    built, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
+    family, game = Population(LinearController.sized(built), parameters), toys.beacon()
+
+    def lived(which, seeds):
+        return live([game], Together(built, family, parameters[which], game.action_space, 1), seeds)
+
+    together = lived(slice(None), [1, 2, 3])
+    alone = [lived(slice(i, i + 1), [i + 1])[0] for i in range(3)]
+    assert [life.total for life in together] == pytest.approx([life.total for life in alone], abs=1e-5)
+
+
+def test_patience_gives_up():
+    lives = rollouts.played(toys.beacon, beacon_world(), patience=1).live(np.zeros((1, 9), np.float32), [1])
+    assert lives[0].length == 1
+
+    rewarded = rollouts.played(toys.now_and_then, beacon_world(), patience=5)
+    assert rewarded.live(np.zeros((1, 9), np.float32), [1])[0].length == 4 + 4 + 5  # two rewards, then no more
+    short = rollouts.played(toys.beacon, beacon_world(), max_steps=2)
+    assert short.live(np.zeros((1, 9), np.float32), [1])[0].length == 2
+
+
+def test_every_controller_plays_the_same_episodes_and_every_seed_others():
+    fitness = rollouts.played(toys.seeded_reward, beacon_world(), episodes=3)
+    returns = fitness(controllers(4, 9), 5)
+    assert (returns == returns[0]).all()
+    assert len(set(returns[0])) == 3
+    assert not np.isin(fitness(controllers(1, 9), 6), returns).any()
+
+
+def test_identities_say_what_returns_depend_on():
+    built = beacon_world()
+    base = rollouts.played(toys.beacon, built).identity
+    assert rollouts.played(toys.beacon, built, workers=2).identity == base
+    for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
+        assert rollouts.played(toys.beacon, built, **change).identity != base
+    dreamed = rollouts.dreamed(built, STARTS).identity
+    assert rollouts.dreamed(built, STARTS + 1).identity != dreamed
+    assert rollouts.dreamed(built, STARTS, temperature=0.5).identity != dreamed
+
+
+def test_bad_patience_is_refused():
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        rollouts.played(toys.beacon, beacon_world(), patience=0)
