@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.comparison import ABLATIONS, REFERENCE
-from agents.comparison_report import difference, episodes
+from agents.comparison.learning import ABLATIONS, REFERENCE
+from agents.comparison.report import difference, episodes
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run

@@ -35,23 +35,23 @@ def compare(options: Namespace) -> None:
     """Compare."""
     import time
 
-    from agents import comparison
-    from agents.comparison_report import write_comparison
+    from agents.comparison import learning
+    from agents.comparison.report import write_comparison
     from agents.display import bar
     from agents.run import Run
 
     run = Run(Path(options.run))
-    known = comparison.VARIANTS | (comparison.ABLATIONS if options.ablations else {})
+    known = learning.VARIANTS | (learning.ABLATIONS if options.ablations else {})
     names = options.variants or list(known)
     for word, allowed in (
         *((name, known) for name in names),
-        *((name, comparison.TARGETS) for name in options.targets),
+        *((name, learning.TARGETS) for name in options.targets),
     ):
         if word not in allowed:
             raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
     out, began = Path(options.out or run.folder / "compare"), time.monotonic()
     with bar("compare memories", "trainings") as progress:
-        comparison.compare(
+        learning.compare(
             run,
             out,
             {name: known[name] for name in names},

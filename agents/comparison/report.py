@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from agents import pictures
-from agents.comparison import ABLATIONS, HORIZONS, LOOKED_INTO, REFERENCE, TEMPERATURES
+from agents.comparison.judging import HORIZONS, TEMPERATURES
+from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
 from agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
 from worldmodel.checkpoints import atomic, read_json, write_json

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import rollouts
-from agents import comparison
 from agents.cli import main
-from agents.comparison import ABLATIONS, VARIANTS, Job, build, inputs, judge, reliability
+from agents.comparison import learning
+from agents.comparison.judging import inputs, judge, reliability
+from agents.comparison.learning import ABLATIONS, VARIANTS, Job, build
 from agents.run import Run
 from tests import toys
 from worldmodel import VAE, seeded
@@ -62,9 +63,9 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
 
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(comparison, "fit", lambda memory, data, **settings: seen.extend(data.chosen))
+    monkeypatch.setattr(learning, "fit", lambda memory, data, **settings: seen.extend(data.chosen))
     job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8)
-    result = comparison.learn(job)
+    result = learning.learn(job)
     assert not set(seen) & set(result["episodes"])
     assert sorted([*map(int, seen), *result["episodes"]]) == list(range(10))
 

@@ -1,0 +1,1 @@
+"""Memories compared: `learning` trains every variant, `judging` measures, `report` writes the page."""
