@@ -173,7 +173,7 @@ def contact_sheet(path: Path, picture: Path) -> bool:
         shard, number = store.place(int(index))
         times = np.linspace(0, shard.lengths[number], SHEET_COLUMNS).astype(int)
         rows.append(np.concatenate([store.reader.frames(shard, number, t, t + 1)[0] for t in times]))
-    pictures.write_png(picture, pictures.png(pictures.grid(rows, scale=1)))
+    pictures.write_png(picture, pictures.grid(rows, scale=1))
     return True
 
 

@@ -3,7 +3,6 @@
 `agents.report` and ``worldmodel dream`` show them.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,11 +103,6 @@ def write_film(folder: Path, name: str, shots: np.ndarray) -> list[Path]:
     for suffix, write in writers.items():
         write(folder / f"{name}{suffix}", shots)
     return [folder / f"{name}{suffix}" for suffix in writers]
-
-
-def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) of bytes as PNG."""
-    pictures.write_png(path, pictures.png(picture))
 
 
 def _start(episode: Episode, start: int | None) -> int:

@@ -3,13 +3,13 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
-from worldmodel.checkpoints import atomic
+from worldmodel.checkpoints import atomic, write_bytes
 
 SCALE = 4
 """Frames of 64x64 are enlarged this many times."""
@@ -31,8 +31,7 @@ def side_by_side(*films: np.ndarray, gap: int = 8) -> np.ndarray:
 
 def write_mp4(path: str | os.PathLike[str], film: np.ndarray, fps: int = 25) -> None:
     """Write a film (T, H, W, 3) of bytes as H.264 MP4."""
-    with atomic(path) as aside:
-        Path(aside).write_bytes(mp4(film, fps))
+    write_bytes(path, mp4(film, fps))
 
 
 def mp4(film: np.ndarray, fps: int = 25) -> bytes:
@@ -66,10 +65,9 @@ def write_preview(path: str | os.PathLike[str], film: np.ndarray) -> None:
     write_gif(path, film[: 3 * PREVIEW_FRAMES : 3, ::2, ::2])
 
 
-def write_png(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a picture's bytes, whole or not at all."""
-    with atomic(path) as aside:
-        Path(aside).write_bytes(content)
+def write_png(path: str | os.PathLike[str], picture: np.ndarray | bytes) -> None:
+    """Write a picture (H, W, 3) of bytes, or a plot that is PNG already."""
+    write_bytes(path, picture if isinstance(picture, bytes) else png(picture))
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -96,10 +94,7 @@ def curves(
     lines: Mapping[str, float] | None = None,
 ) -> bytes:
     """A plot of named curves (x, y), and named horizontal lines, as PNG."""
-    from matplotlib.figure import Figure  # slow to import, and only plots need it
-
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _plot(6, 3.2)
     for name, (x, y) in series.items():
         axes.plot(x, y, label=name, marker="." if len(x) < 20 else None)
     for name, level in (lines or {}).items():
@@ -109,17 +104,12 @@ def curves(
     if len(series) > 1:
         axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return _drawn(figure)
 
 
 def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return of an episode") -> bytes:
     """Returns of several controllers, every episode a dot and the mean a bar, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 1.2 + 0.6 * len(returns)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _plot(6, 1.2 + 0.6 * len(returns))
     for row, values in enumerate(returns.values()):
         jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
         axes.scatter(values, row + jitter, s=14, alpha=0.6)
@@ -127,17 +117,12 @@ def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return of a
     axes.set_yticks(range(len(returns)), list(returns))
     axes.set(xlabel=xlabel, ylim=(len(returns) - 0.5, -0.5))
     axes.grid(alpha=0.3, axis="x")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return _drawn(figure)
 
 
 def dots(values: Mapping[str, Sequence[float]], xlabel: str, lines: Mapping[str, float] | None = None) -> bytes:
     """Named groups of numbers, every one a dot and their mean a bar, and named vertical lines, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 0.8 + 0.32 * len(values)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _plot(6.5, 0.8 + 0.32 * len(values))
     for row, group in enumerate(values.values()):
         axes.scatter(group, [row] * len(group), s=18, alpha=0.7)
         axes.plot([float(np.mean(group))] * 2, [row - 0.3, row + 0.3], color="black")
@@ -147,6 +132,19 @@ def dots(values: Mapping[str, Sequence[float]], xlabel: str, lines: Mapping[str,
     axes.set_yticks(range(len(values)), list(values))
     axes.set(xlabel=xlabel, ylim=(len(values) - 0.5, -1 if lines else -0.5))
     axes.grid(alpha=0.3, axis="x")
+    return _drawn(figure, dpi=110)
+
+
+def _plot(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes."""
+    from matplotlib.figure import Figure  # slow to import, and only plots need it
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _drawn(figure: Any, dpi: int = 120) -> bytes:
+    """A figure as a PNG file's content."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()

@@ -3,39 +3,27 @@
 Start reading at `write_report`. Everything on the page comes from files in the run folder.
 """
 
-import base64
 import html
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 import envs
 from agents import pictures
 from agents.agent import Agent
 from agents.display import bar, duration
-from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film, traversals, write_film, write_picture
+from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film, traversals, write_film
+from agents.page import image, losses, rows_of, settings_section, write_page
 from agents.run import Run
 from agents.settings import RunSettings
 from rollouts.dream import decode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
-from worldmodel.checkpoints import atomic
 from worldmodel.starts import Starts
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; } img, video { max-width: 100%; }
-table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; }
-figcaption, .note { color: #555; font-size: .9rem; }
-"""
 FILM_STEPS = 200
 """Steps of the films."""
 
@@ -54,18 +42,10 @@ def write_report(run: Run, settings: RunSettings) -> Path:
         progress(1, 3, "")
         sections.append(_pictures(run, world, settings, best))
         progress(2, 3, "")
-        sections += [_times(run), _settings(settings)]
+        sections += [_times(run), settings_section(settings)]
         progress(3, 3, "")
     title = f"{settings.env}: a world model"
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>'
-        + "".join(sections)
-        + "</html>\n"
-    )
-    with atomic(run.folder / "report.html") as aside:
-        aside.write_text(page, encoding="utf-8")
-    return run.folder / "report.html"
+    return write_page(run.folder / "report.html", title, "".join(sections))
 
 
 def _scores(run: Run) -> str:
@@ -81,7 +61,7 @@ def _scores(run: Run) -> str:
         )
         where = f"{html.escape(report.env)}, seeds {report.seeds[0]} to {report.seeds[-1]}"
         rows.append(f"<tr><td>{html.escape(name)}</td>{numbers}<td>{where}</td></tr>")
-    plot = _image(pictures.histogram({name: report.returns for name, report in reports.items()}), "returns")
+    plot = image(pictures.histogram({name: report.returns for name, report in reports.items()}), "returns")
     machines = sorted({report.hardware for report in reports.values()})
     return (
         "<h2>Scores</h2><table><tr><th>controller</th><th>mean</th><th>standard deviation</th><th>standard error</th>"
@@ -93,17 +73,17 @@ def _scores(run: Run) -> str:
 
 def _curves(run: Run) -> str:
     parts = ["<h2>Learning</h2>"]
-    vae = _rows(run.folder / "vae" / "metrics.jsonl")
+    vae = rows_of(run.folder / "vae" / "metrics.jsonl")
     if vae:
-        lines = _losses(vae, "loss")
-        parts.append(_image(pictures.curves(lines, "update", "VAE loss (nats a frame)"), "VAE"))
-    memory = _rows(run.folder / "memory" / "metrics.jsonl")
+        lines = losses(vae, "loss")
+        parts.append(image(pictures.curves(lines, "update", "VAE loss (nats a frame)"), "VAE"))
+    memory = rows_of(run.folder / "memory" / "metrics.jsonl")
     if memory:
         floor = posterior_entropy(run)
         parts.append(
-            _image(
+            image(
                 pictures.curves(
-                    _losses(memory, "nll"),
+                    losses(memory, "nll"),
                     "update",
                     "-log p(next latent) (nats a frame)",
                     {"posterior entropy: the floor for sampled targets": floor} if math.isfinite(floor) else None,
@@ -112,7 +92,7 @@ def _curves(run: Run) -> str:
             )
         )
     for where in ("dream", "game"):
-        rows = _rows(run.folder / f"evolve-{where}" / "metrics.jsonl")
+        rows = rows_of(run.folder / f"evolve-{where}" / "metrics.jsonl")
         if rows:
             x = [row["generation"] for row in rows]
             series = {name: (x, [row[name] for row in rows]) for name in ("mean", "max")}
@@ -123,7 +103,7 @@ def _curves(run: Run) -> str:
                     [row["check"] for row in tested],
                 )
             label = "return in the dream" if where == "dream" else "return in the game"
-            parts.append(_image(pictures.curves(series, "generation", label), f"evolution, {where}"))
+            parts.append(image(pictures.curves(series, "generation", label), f"evolution, {where}"))
     return "".join(parts)
 
 
@@ -142,10 +122,10 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     with torch.no_grad():
         device = world.device
         rebuilt = decode(world, world.vae.encode(frames_to_float(shown.to(device))).loc)
-    pictures.write_png(media / "reconstructions.png", pictures.png(pictures.grid([shown.numpy(), rebuilt])))
+    pictures.write_png(media / "reconstructions.png", pictures.grid([shown.numpy(), rebuilt]))
     parts = [
         "<h2>Pictures</h2><figure>",
-        _image((media / "reconstructions.png").read_bytes(), "reconstructions"),
+        image((media / "reconstructions.png").read_bytes(), "reconstructions"),
         f"<figcaption>Above: frames of the game. Below: the same after the VAE's {world.latent} numbers.</figcaption></figure>",
     ]
     options = settings.env_options | settings.test_options
@@ -160,10 +140,10 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
         env.close()
     latents = run.store().latents(world.vae)
     turned, which = traversals(world, latents.some())
-    write_picture(media / "traversals.png", turned)
+    pictures.write_png(media / "traversals.png", turned)
     parts += [
         "<figure>",
-        _image((media / "traversals.png").read_bytes(), "latent traversals"),
+        image((media / "traversals.png").read_bytes(), "latent traversals"),
         f"<figcaption>What single latents stand for: each row turns one of them ({', '.join(map(str, which))}) from "
         f"{-FURTHEST:g} to {FURTHEST:g} standard deviations around its mean; the others stay.</figcaption></figure>",
     ]
@@ -176,7 +156,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
             _film("temperatures", "The same moment, actions and luck, dreamed at several temperatures."),
         ]  # fmt: skip
         if plot := reward_plot(world, episode):
-            parts.append(f"<figure>{_image(plot, 'rewards')}<figcaption>Rewards as the memory foretells them, one step "
+            parts.append(f"<figure>{image(plot, 'rewards')}<figcaption>Rewards as the memory foretells them, one step "
                          "ahead, and as they were, summed over that episode.</figcaption></figure>")  # fmt: skip
     return "".join(parts)
 
@@ -193,24 +173,3 @@ def _times(run: Run) -> str:
     note += f"{run.evolution_steps('game'):,} played."
     total = duration(sum(timings.values()))
     return f'<h2>Wall clock</h2><table>{rows}<tr><th>total</th><th>{total}</th></tr></table><p class="note">{note}</p>'
-
-
-def _settings(settings: RunSettings) -> str:
-    plain = yaml.safe_dump(asdict(settings), sort_keys=False)
-    return f"<h2>Settings</h2><pre>{html.escape(plain)}</pre>"
-
-
-def _losses(rows: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:
-    x = [row["update"] for row in rows]
-    return {kind.replace("_", "-"): (x, [row[kind][part] for row in rows]) for kind in ("train", "held_out")}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _image(content: bytes, alternative: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'

@@ -67,7 +67,7 @@ def dream(options: Namespace) -> None:
     for path in show.write_film(media, temperatures, shots):
         answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
     picture, which = show.traversals(world, latents)
-    show.write_picture(media / "traversals.png", picture)
+    pictures.write_png(media / "traversals.png", picture)
     answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
     if plot := show.reward_plot(world, whole):
         pictures.write_png(media / f"rewards-{options.episode}.png", plot)

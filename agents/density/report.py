@@ -1,21 +1,15 @@
 """The report of a density: one HTML page with its learning curve, its numbers, and samples to hear or to see."""
 
-import base64
 import html
-import json
-from dataclasses import asdict
 from pathlib import Path
-
-import yaml
 
 from agents import pictures
 from agents.density.evaluation import Evaluation
 from agents.density.samples import complete_images, sample_density
 from agents.density.settings import Density
 from agents.display import duration
-from agents.report import STYLE
+from agents.page import image, losses, rows_of, settings_section, write_page
 from agents.run import Run
-from worldmodel.checkpoints import atomic
 
 TEMPERATURES = (1.0, 0.8)
 """Of the samples on the page."""
@@ -26,17 +20,8 @@ IMAGES = 36
 def write_density_report(run: Run, settings: Density, evaluation: Evaluation) -> Path:
     """Write ``report.html`` and ``media/`` into the run folder; returns the page's path."""
     title = f"{settings.model} as a density of {settings.data.partition(':')[0]}"
-    plain = yaml.safe_dump(asdict(settings), sort_keys=False)
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>{html.escape(title)}</h1>'
-        f"{_numbers(evaluation)}{_curve(run, settings)}{_samples(run, settings)}"
-        f"<h2>Settings</h2><pre>{html.escape(plain)}</pre></html>\n"
-    )
-    path = run.folder / "report.html"
-    with atomic(path) as aside:
-        aside.write_text(page, encoding="utf-8")
-    return path
+    sections = (_numbers(evaluation), _curve(run, settings), _samples(run, settings), settings_section(settings))
+    return write_page(run.folder / "report.html", title, "".join(sections))
 
 
 def _numbers(evaluation: Evaluation) -> str:
@@ -60,15 +45,12 @@ def _numbers(evaluation: Evaluation) -> str:
 
 
 def _curve(run: Run, settings: Density) -> str:
-    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    x = [row["update"] for row in rows]
-    series = {kind.replace("_", "-"): (x, [row[kind]["loss"] for row in rows]) for kind in ("train", "held_out")}
+    series = losses(rows_of(run.folder / "metrics.jsonl"), "loss")
     bound = ", a bound" if "vrnn" in settings.model else ""
     event = "frame" if settings.kind == "speech" else "pixel" if settings.pixelwise else "row"
     plot = pictures.curves(series, "update", f"-log p (nats a {event}{bound})")
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.timings().items())
-    return f'<h2>Learning</h2>{_image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
+    return f'<h2>Learning</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 
 
 def _samples(run: Run, settings: Density) -> str:
@@ -81,17 +63,12 @@ def _samples(run: Run, settings: Density) -> str:
             caption = f"temperature {temperature:g}; drawn at {drawn.speed:.3g} x real time, two at once{clipped}"
         else:
             path = sample_density(run.folder, IMAGES, temperature, out=media).paths[0]
-            sounds, caption = _image(path.read_bytes(), "samples"), f"temperature {temperature:g}"
+            sounds, caption = image(path.read_bytes(), "samples"), f"temperature {temperature:g}"
         parts.append(f"<figure>{sounds}<figcaption>{caption}</figcaption></figure>")
     if settings.kind == "image":
         path = complete_images(run.folder, 12, out=media)
         caption = (
             "Test images: the upper half that was given, the lower half completed at temperature 1, the true image."
         )
-        parts.append(f"<figure>{_image(path.read_bytes(), 'completions')}<figcaption>{caption}</figcaption></figure>")
+        parts.append(f"<figure>{image(path.read_bytes(), 'completions')}<figcaption>{caption}</figcaption></figure>")
     return "".join(parts)
-
-
-def _image(content: bytes, alternative: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'

@@ -86,7 +86,7 @@ def sample_density(
         scale = scale._replace(height=int(length))
     events = model.sample(scale.dimensions // scale.event, count, temperature, generator)
     path = place / f"{name}.png"
-    pictures.write_png(path, pictures.png(pictures.grid(_rows(coloured(scale.to_data(events.cpu()).numpy())))))
+    pictures.write_png(path, pictures.grid(_rows(coloured(scale.to_data(events.cpu()).numpy()))))
     return Drawn([path], None, 0.0)
 
 
@@ -135,7 +135,7 @@ def complete_images(
     path = Path(out or Path(folder) / "samples") / f"completed-t{temperature:g}-s{seed}.png"
     blocks = [slice(first, first + BESIDE) for first in range(0, len(true), BESIDE)]
     rows = [_full(part[block], min(len(true), BESIDE)) for block in blocks for part in (given, completed, true)]
-    pictures.write_png(path, pictures.png(pictures.grid(rows)))
+    pictures.write_png(path, pictures.grid(rows))
     return path
 
 
