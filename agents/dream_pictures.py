@@ -15,7 +15,6 @@ from agents import pictures
 from rollouts.dream import decode, dream_along
 from rollouts.episode import Episode
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
 """Of the film that shows dreams of the same moment side by side."""
@@ -27,7 +26,7 @@ TURNED, TURNS, FURTHEST = 8, 9, 2.5
 def seen(world: WorldModel, episode: Episode) -> Tensor:
     """The episode's frames as the VAE's means, (T + 1, latent)."""
     frames = torch.from_numpy(episode.frames)
-    return torch.cat([world.vae.encode(frames_to_float(part.to(world.device))).loc for part in frames.split(256)])
+    return torch.cat([world.see(part) for part in frames.split(256)])
 
 
 def film(

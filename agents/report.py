@@ -21,7 +21,6 @@ from agents.settings import RunSettings
 from rollouts.dream import decode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 from worldmodel.starts import Starts
 
 FILM_STEPS = 200
@@ -120,8 +119,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     frames = run.store().episode(0).frames
     shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
     with torch.no_grad():
-        device = world.device
-        rebuilt = decode(world, world.vae.encode(frames_to_float(shown.to(device))).loc)
+        rebuilt = decode(world, world.see(shown))
     pictures.write_png(media / "reconstructions.png", pictures.grid([shown.numpy(), rebuilt]))
     parts = [
         "<h2>Pictures</h2><figure>",

@@ -21,7 +21,7 @@ from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
-from worldmodel.model import build_memory
+from worldmodel.builders import build_memory
 from worldmodel.starts import EncodedEpisodes, Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}

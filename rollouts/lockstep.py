@@ -18,7 +18,6 @@ from rollouts.episode import Episode
 from rollouts.policies import Act, Policy
 from rollouts.workers import Shared, worker_env
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 
 EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
 """What names an environment: an id for `envs.make`, or a picklable function that makes one."""
@@ -256,7 +255,7 @@ class Together:
             frames, computed = self.frames, list(range(len(self.frames)))
         place = {row: number for number, row in enumerate(computed)}
         parameters = self.parameters[[self.lives[row] for row in computed]].to(self.device)
-        latent = world.vae.encode(frames_to_float(torch.from_numpy(frames).to(self.device))).loc
+        latent = world.see(torch.from_numpy(frames))
         state = world.initial(len(computed))._replace(
             memory=type(self.memory)(*(part[computed] for part in self.memory))
         )

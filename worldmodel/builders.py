@@ -1,12 +1,14 @@
 """From names and settings to models: what a file or a command line says, and the module that it stands for.
 
-Start reading at `build`, which knows the models of the papers by name; `build_density` rebuilds one from its ``settings``.
+Start reading at `build`, which knows the models of the papers by name; `build_density` and `build_memory` make a model of its
+``settings``.
 """
 
 from typing import Any
 
 from worldmodel.baselines import VRNN, PerDimensionRMDN
 from worldmodel.density import FRMDN, RMDN
+from worldmodel.memory import Memory
 from worldmodel.sequences import SequenceDensity
 
 DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
@@ -67,6 +69,13 @@ def build_density(settings: dict[str, Any]) -> SequenceDensity | VRNN:
         return SequenceDensity(build_recurrent(settings), truncate)
     except TypeError as error:
         raise ValueError(f"settings do not describe a density of sequences: {error}") from None
+
+
+def build_memory(settings: dict[str, Any]) -> Memory:
+    """Build a memory, with fresh weights, from its ``settings``."""
+    settings = checked_sizes(settings)
+    reward, termination = settings.pop("reward", True), settings.pop("termination", True)
+    return Memory(build_recurrent(settings), reward=reward, termination=termination)
 
 
 def build_recurrent(settings: dict[str, Any]) -> RMDN | FRMDN:

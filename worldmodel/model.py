@@ -2,15 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
-from worldmodel.builders import build_recurrent, checked_sizes
+from worldmodel.batches import frames_to_float
+from worldmodel.builders import build_memory, checked_sizes
 from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
 from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
@@ -121,6 +122,10 @@ class WorldModel(nn.Module):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         return WorldState(None, self.memory.initial(batch))
+
+    def see(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
+        """What a controller sees of frames of bytes: the mean of q(z|x), on this model's device."""
+        return self.vae.encode(frames_to_float(frames.to(self.device))).loc
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
         """A controller's outputs as the memory's action input: tanh for a Box, the one-hot argmax for discrete actions."""
@@ -257,10 +262,3 @@ class WorldModel(nn.Module):
         batch = len(state.memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
-
-
-def build_memory(settings: dict[str, Any]) -> Memory:
-    """Build a memory, with fresh weights, from its ``settings``."""
-    settings = checked_sizes(settings)
-    reward, termination = settings.pop("reward", True), settings.pop("termination", True)
-    return Memory(build_recurrent(settings), reward=reward, termination=termination)

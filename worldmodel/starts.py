@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldmodel.checkpoints import read_tensors, write_tensors
@@ -57,32 +57,45 @@ def begin(
     known = torch.zeros(count, burn_in, dtype=torch.bool)
     latent = torch.zeros(count, world.latent)
     for row in range(count):
-        episode = starts.episode(int(rng.integers(len(starts))))
-        mean, action = episode.mean, episode.action
-        if mean.shape[1] != world.latent or action.shape[1] != world.actions:
-            raise ValueError(
-                f"starts must hold {world.latent} latents and {world.actions} actions, "
-                f"got {mean.shape[1]} and {action.shape[1]}"
-            )
-        if not len(action):
-            raise ValueError("starts must hold episodes with at least one step, got one without")
-        moment = int(rng.integers(len(action)))  # never the last frame: the episode has ended there
-        before = min(moment, burn_in)
-        seen = torch.from_numpy(np.array(mean[moment - before : moment + 1], np.float32))
-        if before:
-            done = torch.from_numpy(np.array(action[moment - before : moment], np.float32))
+        seen, done = _moment(world, starts, burn_in, rng)
+        if before := len(done):
             past[row, -before:] = torch.cat((seen[:-1], done), dim=1)
             known[row, -before:] = True
         latent[row] = seen[-1]
-    past, known, latent = past.to(weight), known.to(weight.device), latent.to(weight)
-    state = world.initial(count)
-    for time in range(burn_in):
+    return _relived(world, past.to(weight), known.to(weight.device)).seeing(latent.to(weight))
+
+
+def _moment(
+    world: WorldModel, starts: EncodedEpisodes, burn_in: int, rng: np.random.Generator
+) -> tuple[Float[Tensor, "frames latent"], Float[Tensor, "steps actions"]]:
+    """A real moment: the latents up to it, ``burn_in`` steps back at most, and the actions between them."""
+    episode = starts.episode(int(rng.integers(len(starts))))
+    mean, action = episode.mean, episode.action
+    if mean.shape[1] != world.latent or action.shape[1] != world.actions:
+        raise ValueError(
+            f"starts must hold {world.latent} latents and {world.actions} actions, "
+            f"got {mean.shape[1]} and {action.shape[1]}"
+        )
+    if not len(action):
+        raise ValueError("starts must hold episodes with at least one step, got one without")
+    moment = int(rng.integers(len(action)))  # never the last frame: the episode has ended there
+    first = max(moment - burn_in, 0)
+    seen, done = mean[first : moment + 1], action[first:moment]
+    return torch.from_numpy(np.array(seen, np.float32)), torch.from_numpy(np.array(done, np.float32))
+
+
+def _relived(
+    world: WorldModel, past: Float[Tensor, "batch time inputs"], known: Bool[Tensor, "batch time"]
+) -> WorldState:
+    """The state after steps that really happened, where they are known; before them a life has not begun."""
+    state = world.initial(len(past))
+    for time in range(past.shape[1]):
         seen, done = past[:, time].split((world.latent, world.actions), dim=1)
         after = world.observe(state, seen, done).memory
         mask = known[:, time, None, None]
         memory = type(after)(*(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True)))
         state = WorldState(None, memory)
-    return state.seeing(latent)
+    return state
 
 
 class Excerpt(NamedTuple):

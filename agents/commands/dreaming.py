@@ -31,12 +31,9 @@ def build_dream(parser: Parser) -> None:
 
 def dream(options: Namespace) -> None:
     """Dream."""
-    import envs
-    import rollouts
     from agents import dream_pictures as show
     from agents import pictures
     from agents.pretrained import found
-    from agents.run import Run
     from worldmodel.arguments import at_least_one, check_temperature
 
     at_least_one(steps=options.steps, dreams=options.dreams)
@@ -45,18 +42,7 @@ def dream(options: Namespace) -> None:
     if options.store is not None:
         _dream_into(place, Path(options.store), options)
         return
-    if isinstance(place, Run):
-        world, store, media = place.world(), place.store(), place.folder / "media"
-        if not 0 <= options.episode < len(store):
-            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
-        whole, latents = store.episode(options.episode), store.latents(world.vae).some()
-    else:
-        agent = place.agent()
-        world, media = agent.world, place.out / "media"
-        game = envs.make(FAST.get(place.env, place.env), **place.env_options)
-        whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
-        game.close()
-        latents = show.seen(world, whole).cpu().numpy()
+    world, whole, latents, media = _episode_of(place, options)
     episode = whole.first(options.start + options.steps)
     name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
     shots = show.film(world, episode, options.temperature, options.seed, options.start)
@@ -72,6 +58,26 @@ def dream(options: Namespace) -> None:
     if plot := show.reward_plot(world, whole):
         pictures.write_png(media / f"rewards-{options.episode}.png", plot)
         answers.print(f"{media / f'rewards-{options.episode}.png'} (foretold and real rewards)", markup=False)
+
+
+def _episode_of(place: Any, options: Namespace) -> tuple[Any, Any, Any, Path]:
+    """What to dream along: the world model, an episode, latents to turn, and where pictures go."""
+    import envs
+    import rollouts
+    from agents.dream_pictures import seen
+    from agents.run import Run
+
+    if isinstance(place, Run):
+        world, store, media = place.world(), place.store(), place.folder / "media"
+        if not 0 <= options.episode < len(store):
+            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
+        return world, store.episode(options.episode), store.latents(world.vae).some(), media
+    agent = place.agent()
+    world, media = agent.world, place.out / "media"
+    game = envs.make(FAST.get(place.env, place.env), **place.env_options)
+    whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
+    game.close()
+    return world, whole, seen(world, whole).cpu().numpy(), media
 
 
 def _dream_into(place: Any, folder: Path, options: Namespace) -> None:

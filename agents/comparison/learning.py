@@ -16,8 +16,8 @@ from rollouts.views import Sequences, split_episodes
 from rollouts.workers import run_tasks
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
 from worldmodel.arguments import at_least_one
+from worldmodel.builders import build_memory
 from worldmodel.checkpoints import locked, read_json, write_json
-from worldmodel.model import build_memory
 from worldmodel.progress import Progress, silent
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 Start reading at `write_comparison`.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -174,33 +175,22 @@ def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
         "| standing still | n |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    for kind in targets:
-        rows = [row for row in results if row["job"]["targets"] == kind and row.get("dreams", {}).get("starts")]
-        for name in LOOKED_INTO:
-            for temperature in map(str, TEMPERATURES):
-                for horizon in map(str, HORIZONS):
-                    found = [
-                        row["dreams"][temperature][horizon]
-                        for row in _of(rows, name)
-                        if horizon in row["dreams"][temperature]
-                    ]
-                    if not found:
-                        continue
-                    keys = ("mean", "best", "of_mean", "spread", "energy_distance", "pixels", "standing_still")
-                    means = {key: float(np.mean([row[key] for row in found])) for key in keys}
-                    parts.append(
-                        f"| {kind} | {name} | {temperature} | {horizon} | "
-                        + " | ".join(f"{means[key]:.3f}" for key in keys)
-                        + f" | {found[0]['n']} |"
-                    )
-                    if temperature == "1.0" and kind == targets[-1]:
-                        curve = curves.setdefault(name, ([], []))
-                        curve[0].append(float(horizon))
-                        curve[1].append(means["of_mean"])
-                        still = curves.setdefault("standing still", ([], []))
-                        if float(horizon) not in still[0]:
-                            still[0].append(float(horizon))
-                            still[1].append(means["standing_still"])
+    keys = ("mean", "best", "of_mean", "spread", "energy_distance", "pixels", "standing_still")
+    dreamed = [row for row in results if row.get("dreams", {}).get("starts")]
+    for kind, name, temperature, horizon in itertools.product(targets, LOOKED_INTO, TEMPERATURES, HORIZONS):
+        rows = [row["dreams"][str(temperature)] for row in _of(dreamed, name) if row["job"]["targets"] == kind]
+        found = [row[str(horizon)] for row in rows if str(horizon) in row]
+        if not found:
+            continue
+        means = {key: float(np.mean([row[key] for row in found])) for key in keys}
+        cells = [kind, name, str(temperature), str(horizon), *(f"{means[key]:.3f}" for key in keys), str(found[0]["n"])]
+        parts.append(f"| {' | '.join(cells)} |")
+        if temperature == 1.0 and kind == targets[-1]:
+            for label, key in ((name, "of_mean"), ("standing still", "standing_still")):
+                x, y = curves.setdefault(label, ([], []))
+                if horizon not in x:
+                    x.append(horizon)
+                    y.append(means[key])
     if not curves:
         return []
     picture = pictures.curves(curves, "steps dreamed", "error of the mean of 16 dreams")

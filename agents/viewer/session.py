@@ -21,7 +21,6 @@ from agents.controller import Controller
 from rollouts.dream import decode
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 from worldmodel.model import WorldState
 from worldmodel.starts import EncodedEpisodes, begin
 
@@ -279,8 +278,7 @@ class Session:
             self.film.append(np.concatenate(both, axis=1))
 
     def _encode(self, frame: np.ndarray) -> Tensor:
-        pixels = frames_to_float(torch.from_numpy(np.asarray(frame))[None].to(self.stage.world.device))
-        return self.stage.world.vae.encode(pixels).loc
+        return self.stage.world.see(torch.from_numpy(np.asarray(frame))[None])
 
     def _still(self) -> Tensor:
         """The action of untouched controls."""
