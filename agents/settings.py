@@ -353,6 +353,11 @@ def check_game(game: GameEvolving) -> None:
         raise ValueError(f"game.restarts needs game.stale or game.least_sigma, got {game.restarts} and neither")
 
 
+def training(settings: Any) -> dict[str, Any]:
+    """The settings of a training, as `worldmodel.fit` takes them."""
+    return {name: getattr(settings, name) for name in ("updates", "batch", "lr", "patience", "precision")}
+
+
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted names; options of environments stay whole."""
     found: dict[str, Any] = {}

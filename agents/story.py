@@ -17,7 +17,16 @@ from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.run import Run
-from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, Remembering, RunSettings, Seeing
+from agents.settings import (
+    Collecting,
+    Controlling,
+    DreamEvolving,
+    GameEvolving,
+    Remembering,
+    RunSettings,
+    Seeing,
+    training,
+)
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
@@ -92,11 +101,7 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
         return fit(
             vae,
             frames,
-            updates=settings.updates,
-            batch=settings.batch,
-            lr=settings.lr,
-            patience=settings.patience,
-            precision=settings.precision,
+            **training(settings),
             seed=seed,
             out=(into or run).folder / "vae",
             further=before is not None,
@@ -130,11 +135,7 @@ def train_memory(
         fit(
             memory,
             sequences,
-            updates=settings.updates,
-            batch=settings.batch,
-            lr=settings.lr,
-            patience=settings.patience,
-            precision=settings.precision,
+            **training(settings),
             seed=seed,
             out=into.folder / "memory",
             further=before is not None,

@@ -18,6 +18,7 @@ from rollouts.episode import Episode
 from rollouts.policies import Act, Policy
 from rollouts.workers import Shared, worker_env
 from worldmodel import WorldModel
+from worldmodel.batches import each
 
 EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
 """What names an environment: an id for `envs.make`, or a picklable function that makes one."""
@@ -256,9 +257,7 @@ class Together:
         place = {row: number for number, row in enumerate(computed)}
         parameters = self.parameters[[self.lives[row] for row in computed]].to(self.device)
         latent = world.see(torch.from_numpy(frames))
-        state = world.initial(len(computed))._replace(
-            memory=type(self.memory)(*(part[computed] for part in self.memory))
-        )
+        state = world.initial(len(computed))._replace(memory=each(self.memory, lambda part: part[computed]))
         features = torch.cat((latent, state.hidden), dim=-1)[:, None]
         action = world.squash(self.family.outputs(parameters, features)[:, 0])
         if self.exploration:

@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
+from worldmodel.batches import each
 from worldmodel.model import Noise, Step, WorldState
 from worldmodel.starts import EncodedEpisodes, begin
 
@@ -39,23 +40,17 @@ class Places(NamedTuple):
 
 
 class Alone:
-    """The world model's own memory, which imagines, and which the controller sees with.
-
-    Args:
-        world: the world model.
-        dreams: dreams for each controller.
-        population: controllers.
-    """
+    """The world model's own memory, which imagines, and which the controller sees with; ``dreams`` for each controller."""
 
     together = 1
     """Dreams that begin alike and have the same luck."""
 
     def __init__(self, world: WorldModel, dreams: int, population: int) -> None:
-        self.imagine, self.world, self.dreams, self.population = world.imagine_from, world, dreams, population
+        self.mind, self.dreams, self.population, self.imagine = world, dreams, population, world.imagine_from
 
     def begin(self, starts: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int) -> WorldState:
         """Real moments, the same for each controller."""
-        return _awake(self.world, starts, self.dreams, self.population, self.together, seed, burn_in)
+        return _awake(self, self.mind, starts, seed, burn_in)
 
 
 class Worlds:
@@ -90,13 +85,9 @@ class Worlds:
 
     def begin(self, starts: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int) -> Places:
         """The same real moments for the mind and the worlds, as one world alone would begin there."""
-
-        def awake(world: WorldModel) -> WorldState:
-            return _awake(world, starts, self.dreams, self.population, self.together, seed, burn_in)
-
-        mind = awake(self.mind)
+        mind, *worlds = (_awake(self, world, starts, seed, burn_in) for world in (self.mind, *self.worlds))
         assert mind.latent is not None
-        return Places(mind.latent, mind, tuple(_rows(awake(w), r) for w, r in zip(self.worlds, self.rows, strict=True)))
+        return Places(mind.latent, mind, tuple(map(_rows, worlds, self.rows)))
 
     def imagine(
         self,
@@ -121,22 +112,14 @@ class Worlds:
         return together, Places(together.latent, mind, tuple(after))
 
 
-def _awake(
-    world: WorldModel,
-    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
-    dreams: int,
-    population: int,
-    together: int,
-    seed: int,
-    burn_in: int,
-) -> WorldState:
-    """All controllers' dreams at their real moments, (population * dreams, ...), ``together`` in a row at the same one."""
-    state = begin(world, starts, -(-dreams // together), np.random.default_rng([seed, 1]), burn_in)
-    each = torch.arange(dreams, device=world.device) // together
-    return _rows(state, each.repeat(population))
+def _awake(place: Alone | Worlds, world: WorldModel, starts: Any, seed: int, burn_in: int) -> WorldState:
+    """All controllers' dreams at their real moments, (population * dreams, ...), groups of them at the same one."""
+    groups = -(-place.dreams // place.together)
+    state = begin(world, starts, groups, np.random.default_rng([seed, 1]), burn_in)
+    group = torch.arange(place.dreams, device=world.device) // place.together
+    return _rows(state, group.repeat(place.population))
 
 
 def _rows(state: WorldState, rows: Tensor) -> WorldState:
     """Some lives of many, in that order."""
-    memory = type(state.memory)(*(part[rows] for part in state.memory))
-    return WorldState(None if state.latent is None else state.latent[rows], memory)
+    return WorldState(None if state.latent is None else state.latent[rows], each(state.memory, lambda part: part[rows]))

@@ -3,7 +3,7 @@
 The types live here, with their consumer; `rollouts.views` and the corpora produce them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,6 +98,9 @@ def counted(batch: Any) -> int:
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return type(batch)(*(part.to(device, non_blocking=True) for part in batch))
+    return each(batch, lambda part: part.to(device, non_blocking=True))
+
+
+def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change a tensor, or every tensor of a NamedTuple."""
+    return change(value) if isinstance(value, Tensor) else type(value)(*map(change, value))

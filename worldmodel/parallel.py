@@ -13,6 +13,8 @@ import torch
 import torch.distributed as group
 from torch import Tensor, nn
 
+from worldmodel.batches import each
+
 
 def join() -> tuple[int, int]:
     """This process's rank, and how many there are; joins torchrun's group if that was not done."""
@@ -42,11 +44,7 @@ def device() -> torch.device:
 
 def part(batch: Any, rank: int, size: int) -> Any:
     """This process's share of a batch: every ``size``-th example."""
-    if size == 1:
-        return batch
-    if isinstance(batch, Tensor):
-        return batch[rank::size]
-    return type(batch)(*(tensor[rank::size] for tensor in batch))
+    return batch if size == 1 else each(batch, lambda part: part[rank::size])
 
 
 def weight(batch: Any, size: int) -> Tensor | float:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from worldmodel.arguments import at_least_one, check_temperature
-from worldmodel.batches import EventBatch, Loss, single
+from worldmodel.batches import EventBatch, Loss, each, single
 from worldmodel.density import FRMDN, LOG_PRECISION_RANGE, RMDN, State
 from worldmodel.flows import LOG_SCALE_BOUND
 from worldmodel.low_rank import LOG_TWO_PI
@@ -83,7 +83,7 @@ def in_pieces(
         else:
             outputs, state = step(state, *piece)
         if truncate is not None:
-            state = _map(state, Tensor.detach)
+            state = each(state, Tensor.detach)
         found.append(outputs)
     return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)), state
 
@@ -269,7 +269,7 @@ class SequenceDensity(nn.Module):
 
     def _piece(self, memory: State, before: Tensor, event: Tensor) -> tuple[tuple[Tensor], State]:
         hidden, memory = self.density.features(before, memory)
-        return (self.density.distribution(hidden).log_prob(event),), _map(memory, single)
+        return (self.density.distribution(hidden).log_prob(event),), each(memory, single)
 
     def _draw(
         self, state: SequenceState, temperature: float | Tensor, generator: Generator | None
@@ -282,8 +282,3 @@ class SequenceDensity(nn.Module):
 def _behind(first: Float[Tensor, "batch event"], event: Float[Tensor, "batch time event"]) -> Tensor:
     """What is read at each time: the event before."""
     return torch.cat((first[:, None].to(event.dtype), event[:, :-1]), dim=1)
-
-
-def _map(state: StateT, change: Callable[[Tensor], Tensor]) -> StateT:
-    """A state with every tensor changed."""
-    return type(state)(*map(change, state))

@@ -51,18 +51,9 @@ def compare(options: Namespace) -> None:
             raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
     out, began = Path(options.out or run.folder / "compare"), time.monotonic()
     with bar("compare memories", "trainings") as progress:
-        learning.compare(
-            run,
-            out,
-            {name: known[name] for name in names},
-            options.seeds,
-            options.updates,
-            options.batch,
-            options.length,
-            tuple(options.targets),
-            options.workers,
-            progress,
-        )
+        chosen, sizes = {name: known[name] for name in names}, (options.updates, options.batch, options.length)
+        targets = tuple(options.targets)
+        learning.compare(run, out, chosen, options.seeds, *sizes, targets, options.workers, progress)
     words = f"worldmodel compare {options.run} --seeds {options.seeds} --updates {options.updates}"
     words += "" if options.ablations else " --ablations false"
     words += "" if options.variants is None else f" --variants {shlex.quote(json.dumps(options.variants))}"

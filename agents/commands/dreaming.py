@@ -91,16 +91,8 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
     else:
         world, controller = place.world(), place.controller(options.where)
         starts = place.store().latents(world.vae)
-    dreams = rollouts.dream(
-        world,
-        controller,
-        starts,
-        options.steps,
-        options.dreams,
-        options.temperature,
-        options.seed,
-        keep=("latents", "actions", "rewards"),
-    )
+    sizes, keep = (options.steps, options.dreams), ("latents", "actions", "rewards")
+    dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
     store = rollouts.keep_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
 

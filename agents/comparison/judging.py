@@ -13,7 +13,7 @@ from torch import Tensor
 from rollouts.dream import decode
 from rollouts.latents import EncodedEpisode, Latents, draw
 from worldmodel import Memory, WorldModel
-from worldmodel.batches import SequenceBatch
+from worldmodel.batches import SequenceBatch, each
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
 from worldmodel.model import WorldState
 
@@ -34,7 +34,7 @@ def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
 def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
     """What a memory expects at each step of an episode: (1, T), or (T, 1) if every step stands alone."""
     if memoryless:
-        batch = SequenceBatch(*(part.transpose(0, 1) for part in batch))
+        batch = each(batch, lambda part: part.transpose(0, 1))
     return memory(batch.latent, batch.action)[0], batch
 
 
@@ -115,7 +115,7 @@ def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
         dreaming = WorldState(
-            begun.repeat_interleave(DREAMS, 0), type(state)(*(p.repeat_interleave(DREAMS, 0) for p in state))
+            begun.repeat_interleave(DREAMS, 0), each(state, lambda part: part.repeat_interleave(DREAMS, 0))
         )
         found[str(temperature)] = {}
         for time_ in range(furthest):

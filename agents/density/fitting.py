@@ -9,6 +9,7 @@ from agents.density.evaluation import Evaluation, judge
 from agents.density.runs import load_density, open_data
 from agents.density.settings import Density, check_density
 from agents.run import Run
+from agents.settings import training
 from worldmodel import fit, parallel, seeded
 from worldmodel.arguments import at_least_one
 from worldmodel.builders import build
@@ -53,13 +54,9 @@ def fit_density(
             fit(
                 model,
                 corpus.parts,
-                updates=settings.updates,
-                batch=settings.batch,
-                lr=settings.lr,
+                **training(settings),
                 seed=settings.seed,
                 check_every=settings.check_every,
-                patience=settings.patience,
-                precision=settings.precision,
                 out=run.folder,
                 progress=progress,
             )

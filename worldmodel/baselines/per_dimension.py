@@ -1,6 +1,7 @@
 """The RMDN of Ha's code: one scalar mixture for each dimension, instead of one joint mixture for all."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,8 +44,7 @@ class PerDimensionMixture:
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw each dimension by itself (see `GaussianMixture.sample`)."""
-        each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
-        noise = noise_temperature.unsqueeze(-1) if isinstance(noise_temperature, Tensor) else noise_temperature
+        each, noise = map(_for_each, (temperature, noise_temperature))
         return self.scalar.sample(shape, each, generator, noise).squeeze(-1)
 
     def from_noise(
@@ -55,8 +55,7 @@ class PerDimensionMixture:
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """The samples that standard Gumbel and standard Normal numbers stand for."""
-        each = temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
-        noise = noise_temperature.unsqueeze(-1) if isinstance(noise_temperature, Tensor) else noise_temperature
+        each, noise = map(_for_each, (temperature, noise_temperature))
         return self.scalar.from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
@@ -68,6 +67,11 @@ class PerDimensionMixture:
     def mean(self) -> Float[Tensor, "*batch event"]:
         """The mean."""
         return self.scalar.mean.squeeze(-1)
+
+
+def _for_each(temperature: Any) -> Any:
+    """A temperature for all dimensions of an event."""
+    return temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
 
 
 class PerDimensionRMDN(RMDN):
