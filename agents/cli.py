@@ -9,7 +9,7 @@ from importlib import metadata
 from types import FrameType
 from typing import Any
 
-from agents.commands import COMMANDS
+from agents.commands import COMMANDS, PRESETS
 from agents.display import console
 from agents.parser import Parser
 
@@ -91,8 +91,8 @@ def build_parser(words: list[str]) -> Parser:
         sub = Parser(description=description)
         command.build(sub)
         called = name.split()
-        if command.preset is not None and words[: len(called)] == called:
-            command.preset(sub, words[len(called) :])
+        if name in PRESETS and words[: len(called)] == called:
+            PRESETS[name](sub, words[len(called) :])
         help_line = description.splitlines()[0]
         group, space, part = name.partition(" ")
         if space:

@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from worldmodel import parallel
 from worldmodel.checkpoints import atomic, write_bytes, write_json, write_tensors
 
-SAVE_SECONDS = 10.0
-"""The state to resume from is saved at the first check after this long."""
-
 
 @dataclass
 class TrainingState:
@@ -104,9 +101,9 @@ class Record:
             aside.write_text(rows, encoding="utf-8")
         return state, saved["best"]
 
-    def due(self) -> bool:
-        """Whether enough time went by since the last save."""
-        return self.folder is not None and time.monotonic() - self.saved >= SAVE_SECONDS
+    def due(self, seconds: float) -> bool:
+        """Whether the last save is ``seconds`` ago."""
+        return self.folder is not None and time.monotonic() - self.saved >= seconds
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, best: dict[str, Tensor]

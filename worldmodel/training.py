@@ -32,6 +32,8 @@ SKIPS = 20
 """So many gradients in a row may be NaN or infinite before all stops."""
 PREPARE = 64
 """At least so many examples say where a model begins (`Memory.start_from_batch`)."""
+SAVE_SECONDS = 10.0
+"""The state to resume from is saved at the first check after this long."""
 CHECK_BATCHES = 32
 """At most this many held-out batches are looked at in a check."""
 
@@ -248,7 +250,7 @@ class _Loop:
         row = {"update": state.update, "train": means, "held_out": held_out}
         state.history.append(row)
         record.write(row)
-        if record.due():
+        if record.due(SAVE_SECONDS):
             record.save(self.model, self.optimizer, state, best)
         return best
 

@@ -7,7 +7,7 @@ from agents.commands import acting, comparing, density, dreaming, learning, look
 from agents.commands.common import Command
 
 COMMANDS = {
-    "run": Command(whole.build_run, whole.run, whole.preset),
+    "run": Command(whole.build_run, whole.run),
     "collect": Command(learning.build_collect, learning.collect),
     "train vae": Command(learning.build_train_vae, learning.train_vae),
     "train memory": Command(learning.build_train_memory, learning.train_memory),
@@ -17,9 +17,11 @@ COMMANDS = {
     "play": Command(dreaming.build_play, dreaming.play),
     "export": Command(dreaming.build_export, dreaming.export),
     "evaluate": Command(acting.build_evaluate, acting.evaluate),
-    "density fit": Command(density.build_fit, density.fit, density.preset),
+    "density fit": Command(density.build_fit, density.fit),
     "density evaluate": Command(density.build_evaluate, density.evaluate),
     "density sample": Command(density.build_sample, density.sample),
     "inspect": Command(looking.build_inspect, looking.inspect),
     "doctor": Command(looking.build_doctor, looking.doctor),
 }
+PRESETS = {"run": whole.preset, "density fit": density.preset}
+"""Commands whose defaults are those of a preset: by the words behind the command's name."""

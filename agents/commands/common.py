@@ -22,8 +22,6 @@ class Command(NamedTuple):
     """Says what it takes; its docstring is the help."""
     run: Callable[[Namespace], int | None]
     """Does it; a thin layer over the public API. Returns an exit code, where that is not 0."""
-    preset: Callable[[Parser, list[str]], None] | None = None
-    """Makes the values of a preset, asked for among the words behind the command's name, the defaults."""
 
 
 @dataclass(frozen=True)

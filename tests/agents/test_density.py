@@ -130,7 +130,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("model", ["frmdn", "vrnn"])
 def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, model):
-    monkeypatch.setattr("worldmodel.record.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     settings = Density(corpora["mnist"], model, **SMALL)
 
     def stop(done, total, note):

@@ -71,7 +71,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("name", ["frmdn", "vrnn"])
 def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("worldmodel.record.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
 
     def fresh():
         with worldmodel.seeded(0):

@@ -77,7 +77,7 @@ def test_learns(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 37, 60, 199])
 def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.record.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
 
     def stop(done, total, note):
