@@ -5,7 +5,7 @@ PRESET ?= quick
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow check lint type format bench
+.PHONY: demo test test-slow check lint type docs format bench
 
 demo: $(READY)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
@@ -16,7 +16,7 @@ test: $(READY)  ## the fast tests; make test-slow runs the rest
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-check: lint type test  ## everything that must be clean before a commit
+check: lint type docs test  ## everything that must be clean before a commit
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -24,6 +24,9 @@ lint: $(READY)
 
 type: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)  ## the documentation's pages, in docs/_build/html
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -n docs docs/_build/html
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -34,5 +37,5 @@ bench: $(READY)  ## tables of speed, as ratios to a rival or limit measured in t
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

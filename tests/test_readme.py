@@ -18,7 +18,6 @@ from agents.run import Run
 from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from tests import toys
-from tests.worldmodel.corpora import formats
 from worldmodel.checkpoints import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -37,25 +36,6 @@ def test_the_story_in_python_runs(monkeypatch, capsys):
     monkeypatch.setattr(rollouts, "dreamed", functools.partial(rollouts.dreamed, horizon=5, dreams=2))
     exec(compile(block, "README.md", "exec"), {})
     assert "CarRacing, agent:" in capsys.readouterr().out
-
-
-def test_the_dreams_page_dreams(capsys):
-    page = (ROOT / "docs" / "dreams.md").read_text(encoding="utf-8")
-    block = re.search(r"## Thousands at once\n\n```python\n(.*?)```", page, re.DOTALL)[1]
-    exec(compile(block, "docs/dreams.md", "exec"), {})
-    assert capsys.readouterr().out == "(64, 16)\n"
-
-
-def test_the_page_of_densities_learns_speech(tmp_path, monkeypatch):
-    """The very block, with a corpus of a few seconds and smaller defaults put in."""
-    page = (ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8")
-    block = re.search(r"## Whole sequences\n.*?```python\n(.*?)```", page, re.DOTALL)[1]
-    assert "timit:/data/TIMIT" in block
-    folder, found = formats.write_timit(tmp_path), {}
-    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, updates=2, batch=4))
-    monkeypatch.setattr(worldmodel, "FRMDN", functools.partial(worldmodel.FRMDN, hidden=8))
-    exec(compile(block.replace("/data/TIMIT", str(folder)), "docs/frmdn.md", "exec"), found)
-    assert found["model"].log_prob(found["batch"]).isfinite().all()
 
 
 def test_the_table_is_what_the_files_say():
@@ -115,16 +95,16 @@ def _lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_guide_s_figures_of_storage_are_what_the_file_says():
+def test_the_page_of_files_says_what_its_file_says():
     found = json.loads((ROOT / "docs" / "results" / "endurance.json").read_text(encoding="utf-8"))
-    guide = " ".join((ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split())
+    page = " ".join((ROOT / "docs" / "files.md").read_text(encoding="utf-8").split())
     rate = int(found["random windows of 32 frames/s on one core"]) // 100 * 100
     for words in (
         f"({found['raw GB']:.0f} GB of frames, {found['stored GB']:.1f} GB on disk)",
         f"in {found['wall clock s']:.0f} seconds on two cores, ten restarts",
         f"{rate:,} random windows of 32 frames a second on one core",
     ):
-        assert words in guide
+        assert words in page
     assert (found["episodes"], found["distinct episodes"], found["kills"]) == (1000, 1000, 10)
 
 

@@ -1,0 +1,71 @@
+"""The reference of the command line, in Markdown, from the very parser that reads the commands."""
+
+import inspect
+import sys
+from argparse import SUPPRESS, Action
+from collections.abc import Callable
+from typing import Any
+
+from agents.commands import COMMANDS
+from agents.parser import Parser
+
+MARK = "<!-- every command, from the parser -->"
+"""Where it goes in ``command-line.md``."""
+
+
+def page() -> str:
+    """All commands: what they say of themselves, and every argument with its values and default."""
+    return "\n".join(_command(name, build) for name, (build, _) in COMMANDS.items())
+
+
+def _command(name: str, build: Callable[[Parser], None]) -> str:
+    parser = Parser(prog=f"worldmodel {name}")
+    build(parser)
+    # --help and the like, and --dream FILE beside --dream.NAME, are what every command has: they have no defaults
+    actions = [action for action in parser._actions if action.default != SUPPRESS]
+    given = [action for action in actions if not action.option_strings]
+    flags = [action for action in actions if action.option_strings]
+    words = [f"worldmodel {name}", *(action.dest.upper() for action in given), *(["[OPTIONS]"] if flags else [])]
+    lines = [f"## worldmodel {name}", "", "```text", " ".join(words), "```", "", *_description(build), ""]
+    if actions:
+        lines += ["| Argument | Values | Default | What it is |", "|---|---|---|---|", *map(_row, given + flags), ""]
+    return "\n".join(lines)
+
+
+def _description(build: Callable[[Parser], None]) -> list[str]:
+    """The docstring; lines that it indents are commands."""
+    lines = inspect.cleandoc(build.__doc__ or "").splitlines()
+    return [f"    {line.strip()}" if line.startswith("  ") else line for line in lines]
+
+
+def _row(action: Action) -> str:
+    flag = bool(action.option_strings)
+    name = ", ".join(word for word in action.option_strings if not word.endswith("+")) or action.dest.upper()
+    default = f"`{_shown(action.default)}`" if flag and not action.required and action.nargs != 0 else ""
+    words = " ".join(str(action.help or "").replace("``", "`").split()).replace("|", "\\|")
+    return f"| `{name}` | {_values(action)} | {default} | {words} |"
+
+
+def _values(action: Action) -> str:
+    """What may be given: a kind, or choices."""
+    if action.nargs == 0:
+        return "a switch"
+    kind = getattr(action, "_typehint", None)
+    if kind is None:
+        return "a file"
+    words = kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
+    if words.startswith("Literal["):
+        words = words[len("Literal[") : -1].replace("'", "").replace(", ", " | ")
+    words = words.replace("None", "null").replace("str", "text").replace("|", "\\|")
+    return f"`{words}`"
+
+
+def _shown(value: Any) -> str:
+    """A default, as it would be typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

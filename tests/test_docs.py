@@ -1,0 +1,330 @@
+"""The documentation keeps its word: code runs, commands parse, messages exist, tutorials print what they show."""
+
+import ast
+import functools
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import agents
+import agents.density
+import envs
+import rollouts
+import worldmodel
+from agents import cli
+from agents.commands import COMMANDS
+from agents.run import Run
+from tests.worldmodel.corpora import formats
+from worldmodel import FRMDN, VAE, Memory, WorldModel
+from worldmodel.starts import Starts
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if not {"results", "_build"} & set(path.relative_to(ROOT).parts)
+}
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+"""A block: its language and its text."""
+SLOW = ("README.md", "docs/density.md", "docs/own-environment.md", "docs/tutorials/evolve.md")
+"""Pages whose code takes some seconds, even with small sizes; `tests/test_readme.py` runs README's story in the fast suite."""
+
+
+def blocks(page, language):
+    return [text for kind, text in FENCE.findall(PAGES[page]) if kind == language]
+
+
+# code -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run folder as `make demo` leaves one, of a few steps and an untrained world model of CarRacing."""
+    run = Run(tmp_path_factory.mktemp("docs") / "run")
+    store = rollouts.collect(
+        "FastCarRacing", rollouts.smooth_random, episodes=3, seed=1, max_steps=6, out=run.rollouts_folder
+    )
+    world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32, hidden=8)))
+    world.save(run.world_folder)
+    Starts.cut(store.latents(world.vae), count=4).save(run.world_folder)
+    return run
+
+
+def smaller(monkeypatch, page):
+    """Let the same calls take small sizes."""
+
+    def limit(module, name, **sizes):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, **more: whole(*given, **more | sizes))
+
+    limit(worldmodel, "fit", updates=2, batch=4)
+    limit(agents, "evolve", generations=2, population=4)
+    limit(agents, "evaluate", episodes=2, max_steps=5)
+    limit(rollouts, "collect", episodes=3, max_steps=6, workers=1)
+    limit(rollouts, "dreamed", horizon=5)
+    limit(rollouts, "played", episodes=1, workers=1, max_steps=4)
+    limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
+    if "hidden=256" not in PAGES[page] and page != "docs/dreams.md":  # there 867 parameters are a number of the text
+        monkeypatch.setattr(worldmodel, "FRMDN", functools.partial(_narrow, worldmodel.FRMDN))
+
+
+def _narrow(kind, **sizes):
+    return kind(**sizes | {"hidden": min(sizes.get("hidden", 8), 16)})
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES if blocks(page, "python")]
+)
+def test_code_runs(page, tiny, tmp_path, monkeypatch, capsys):
+    """The very blocks, one after the other, with smaller sizes put in; what comments say of shapes is what is printed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "car-racing-quick").symlink_to(tiny.folder)
+    if "/data/TIMIT" in PAGES[page]:
+        formats.write_timit(tmp_path / "data" / "TIMIT")
+    if "/data/MNIST" in PAGES[page]:
+        pixels = np.random.default_rng(1).integers(0, 256, (24, 28, 28), np.uint8)
+        formats.write_mnist(tmp_path / "data" / "MNIST", pixels, pixels[:12])
+    store, world = tiny.store(), tiny.world()
+    names = {"__name__": "docs", "store": store, "world": world, "starts": store.latents(world.vae)}
+    smaller(monkeypatch, page)
+    for number, text in enumerate(blocks(page, "python"), 1):
+        text = text.replace("/data/", f"{tmp_path}/data/")
+        exec(compile(text, f"{page}, block {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    for said in re.findall(
+        r"^print\(.*\)  # ((?:\(\d|torch\.Size|Box).*)$", "\n".join(blocks(page, "python")), re.MULTILINE
+    ):
+        assert said.partition(":")[0] in printed, said
+
+
+# commands -------------------------------------------------------------------------------------------------------------
+
+
+def commands(page):
+    """The words behind every `worldmodel` in shell blocks and in code within sentences."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    sentences = re.sub(r"^> .*$", "", FENCE.sub("", PAGES[page]), flags=re.MULTILINE)  # without quoted messages
+    lines += [
+        code for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", sentences) if re.match(r"[\w./]*worldmodel ", code)
+    ]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        for part in " ".join(map(shlex.quote, words)).split("'&&'"):
+            found = _words(shlex.split(part))
+            if found is not None:
+                yield found
+
+
+def _words(words):
+    if "agents.cli" in words:
+        return words[words.index("agents.cli") + 1 :]
+    return words[1:] if words and Path(words[0]).name == "worldmodel" else None
+
+
+@pytest.fixture(scope="module")
+def parser():
+    return cli.build_parser([])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_parse(page, parser, capsys):
+    """No flag, value or command in the pages that the program does not know."""
+    for words in commands(page):
+        words = ["1" if word == "N" else word for word in words]  # "--iterations N"
+        if words[0] == "COMMAND" or (len(words) <= 2 and " ".join(words) in COMMANDS):  # named, not called
+            continue
+        try:
+            parser.parse_args(words)
+        except SystemExit as ended:
+            assert ended.code == 0, f"{page}: worldmodel {shlex.join(words)}: {capsys.readouterr().err}"
+
+
+FOREIGN = {
+    "--nproc-per-node",
+    "--head",
+    "--write",
+    "--print_config",
+    "--help",
+    "--version",
+    "--also",
+    "--ship",
+    "--runtime",
+}
+"""Flags of other programs, of the benchmarks, or of every command."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_exist(page, parser):
+    """Flags that sentences name are those of some command."""
+    known = {flag for sub in _parsers(parser) for action in sub._actions for flag in action.option_strings} | FOREIGN
+    named = re.findall(
+        r"(?<![\w-])--[a-zA-Z][\w.]*", " ".join(re.findall(r"`(--[^`\n]+)`", FENCE.sub("", PAGES[page])))
+    )
+    for flag in named:
+        assert flag in known or (flag.endswith(".") and any(one.startswith(flag) for one in known)), flag
+
+
+def _parsers(parser):
+    yield parser
+    for action in parser._actions:
+        for inner in (getattr(action, "choices", None) or {}).values() if hasattr(action, "add_subcommand") else ():
+            yield from _parsers(inner)
+
+
+def test_every_command_is_in_its_reference():
+    """The page is made of the parser, and holds every command and every flag."""
+    spec = importlib.util.spec_from_file_location("command_pages", ROOT / "docs" / "command_pages.py")
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    text = pages.page()
+    assert pages.MARK in PAGES["docs/command-line.md"]
+    assert re.findall(r"^## worldmodel (.*)$", text, re.MULTILINE) == list(COMMANDS)
+    assert "| `--game.most_episodes` | `int \\| null` | `null` |" in text
+    assert "| `--preset` | `quick \\| standard \\| paper` | `standard` |" in text
+    assert "| `--pretrained` | a switch |" in text
+
+
+# messages -------------------------------------------------------------------------------------------------------------
+
+
+def written():
+    """Every text of the source, with a mark where a value stands in it."""
+    for layer in ("worldmodel", "envs", "rollouts", "agents"):
+        for path in sorted((ROOT / layer).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_quoted_messages_are_in_the_source():
+    texts = list(written())
+    quoted = re.findall(r"^> `(.*)`$", PAGES["docs/troubleshooting.md"], re.MULTILINE)
+    assert len(quoted) > 40
+    for message in quoted:
+        pieces = [re.escape(piece.strip()) for piece in message.split("...") if piece.strip()]
+        pattern = re.compile(r".*".join(pieces), re.DOTALL)
+        if message == "worldmodel ...: No space left on device: ...":  # the system's words in our sentence
+            pattern = re.compile(r"^worldmodel \0: \0: \0$")
+        assert any(pattern.search(text) for text in texts), message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["collect", "CarRacong"], "there is no environment ..."),
+        (["train", "vae", "{folder}"], "... has no rollouts yet: worldmodel collect ENV --out ..."),
+        (["train", "memory", "{run}"], "... has no trained VAE yet: worldmodel train vae ..."),
+        (["evaluate", "{run}"], "... has no controller evolved in the ... yet: worldmodel evolve ... --where ..."),
+        (
+            ["collect", "CarRacing", "--out", "{run}", "--seed", "9"],
+            "... holds rollouts with ... = ..., asked for ...: use",
+        ),
+        (["evaluate", "nobody", "--pretrained"], "there is no pretrained agent ..., only ..."),
+        (
+            ["run", "CartPole-v1", "--iterations", "2", "--dream.generations", "0"],
+            "iterations need dream.generations above",
+        ),
+        (["density", "fit", "--data", "mnist"], "a corpus must be KIND:FOLDER with one of ..., got ..."),
+        (
+            ["density", "fit", "--data", "mnist:{folder}", "--out", "{folder}/x"],
+            "... must hold ...; nothing is downloaded: ...",
+        ),
+    ],
+)
+def test_messages_are_printed(words, message, tiny, tmp_path, monkeypatch, capsys):
+    """What troubleshooting quotes, provoked; and exit code 2."""
+    assert message in PAGES["docs/troubleshooting.md"]
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(folder=tmp_path, run=tiny.folder) for word in words]
+    assert cli.main(words) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert re.search(".*".join(re.escape(piece.strip()) for piece in message.split("...")), printed), printed
+
+
+# pages ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """Relative links work on GitHub: files exist, and so do headings."""
+    text = FENCE.sub("", PAGES[page])
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
+        if "://" in target:
+            continue
+        place, _, heading = target.partition("#")
+        path = ((ROOT / page).parent / place).resolve() if place else ROOT / page
+        assert path.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], target
+
+
+def test_every_page_is_in_the_table_of_contents():
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", PAGES["docs/index.md"], re.DOTALL)
+    listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
+    assert listed == {page[len("docs/") : -3] for page in PAGES if page.startswith("docs/")} - {"index"}
+
+
+@pytest.mark.parametrize("package", [worldmodel, rollouts, envs, agents])
+def test_public_names_are_in_the_reference(package):
+    page = PAGES[f"docs/api/{package.__name__}.md"]
+    for name in package.__all__:
+        assert re.search(rf":: {name}$", page, re.MULTILINE), name
+
+
+def test_files_of_the_architecture_exist():
+    """The ways of a frame and of a dreamed latent name files that are there; the picture's packages are ours."""
+    named = re.findall(
+        r"`((?:agents|rollouts|envs|worldmodel|tests)/[\w/]+\.(?:py|yaml))`", PAGES["docs/architecture.md"]
+    )
+    assert len(named) > 25
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert re.findall(r"<text[^>]*>(agents|rollouts|envs|worldmodel)<", picture) == [
+        "agents",
+        "rollouts",
+        "envs",
+        "worldmodel",
+    ]
+
+
+def test_tables_name_commands_and_files_that_exist():
+    page = PAGES["docs/reproducing.md"]
+    for module in re.findall(r"python -m (benchmarks[\w.]*)", "".join(PAGES.values())):
+        assert importlib.util.find_spec(module) is not None, module
+    for path in re.findall(r"`((?:docs|benchmarks|tests)/[\w/.-]+)`", page):
+        assert (ROOT / path).exists(), path
+    shown = [name for name in (ROOT / "docs" / "results").iterdir() if name.name not in page]
+    assert shown == []  # no results without the command that made them
+
+
+# tutorials ------------------------------------------------------------------------------------------------------------
+
+
+def alike(text):
+    """Lines without what differs from machine to machine: numbers, durations, and how a table is drawn."""
+    text = re.sub(r"-?\d[\d,.]*", "#", re.sub(r"[┌┐└┘├┤┬┴┼─│]+", " ", text))
+    text = re.sub(r"(# h )?(# min )?# s\b", "#", text)
+    text = re.sub(r"latents [#, ]+", "latents ", text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("collect", "memories", "evolve", "dream"):
+        page = f"docs/tutorials/{name}.md"
+        pairs = re.findall(r"^```bash\n(.*?)^```\n\n```text\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)
+        assert len(pairs) == len(blocks(page, "bash")) == len(blocks(page, "text"))
+        for typed, shown in pairs:
+            for line in typed.replace("\\\n", " ").splitlines():
+                assert cli.main(shlex.split(line)[1:]) == 0, line
+            assert alike(capsys.readouterr().out) == alike(shown), typed
