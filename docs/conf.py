@@ -43,6 +43,11 @@ def _read(app: Any, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({outside})", f"](/{inside})")
 
 
+def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Pages that are made anew even where their file did not change."""
+    return ["command-line"]
+
+
 def _shapes(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Keep a star of a shape, as of ``*batch``, from opening an emphasis."""
     for number, line in enumerate(lines):
@@ -54,4 +59,5 @@ def _shapes(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
 def setup(app: Any) -> None:
     """What Sphinx calls first."""
     app.connect("source-read", _read)
+    app.connect("env-get-outdated", _outdated)
     app.connect("autodoc-process-docstring", _shapes)
