@@ -102,31 +102,6 @@ def evolve(
         Brockhoff et al., Mirrored Sampling and Sequential Selection for Evolution Strategies, 2010.
     """
     at_least_one(generations=generations, check_every=check_every, stale=stale)
-    if population < 3:
-        raise ValueError(f"population must be at least 3, got {population}")
-    for name, value in {"sigma": sigma, "bounds": bounds}.items():
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be above zero, got {value}")
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
-    if coordinates is not None and coordinates.size != controller.size:
-        raise ValueError(f"coordinates must be of {controller.size} parameters, got {coordinates.size}")
-    if covariance not in get_args(Covariance):
-        raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {covariance!r}")
-    if average < 0:
-        raise ValueError(f"average must be zero or more, got {average}")
-    if not 0 <= elite <= population or restarts < 0 or not least_sigma >= 0:
-        raise ValueError(
-            f"elite must be from 0 to population, restarts and least_sigma zero or more, got {elite}, {restarts}, {least_sigma}"
-        )
-    wanting = {"target": target, "stale": stale, "elite": elite or None}
-    if check is None and wanting != dict.fromkeys(wanting):
-        name = next(name for name, value in wanting.items() if value is not None)
-        raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
-    if least_sigma >= sigma:
-        raise ValueError(f"least_sigma must be below sigma = {sigma}, got {least_sigma}")
-    if restarts and stale is None and not least_sigma:
-        raise ValueError(f"restarts needs stale or least_sigma, or nothing ends before, got restarts = {restarts}")
     episodes = _episodes_of(fitness, most_episodes)
     start = controller.parameters.double().numpy()
     settings = {
@@ -150,6 +125,7 @@ def evolve(
         "checked by": getattr(check, "identity", None),
     }
     ending = Ending(target, stale, least_sigma, restarts)
+    _check(settings, ending, coordinates)
     folder = None if out is None else Path(out)
     search = Search(start, json.loads(json.dumps(settings)), ending, folder, episodes, coordinates)
     if watch is not None:
@@ -168,6 +144,40 @@ def evolve(
     if out is not None:  # also where nothing was left to do: a lost or damaged file comes back
         best.save(Path(out) / "controller.safetensors")
     return best
+
+
+def _check(settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None) -> None:
+    """Refuse numbers that are out of range, and those that do nothing beside one another."""
+    size, population, sigma, elite = (settings[name] for name in ("size", "population", "sigma", "elite"))
+    if population < 3:
+        raise ValueError(f"population must be at least 3, got {population}")
+    for name in ("sigma", "bounds"):
+        value = settings[name]
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be above zero, got {value}")
+    if not 0 < settings["decay"] <= 1:
+        raise ValueError(f"decay must be above 0 and at most 1, got {settings['decay']}")
+    if coordinates is not None and coordinates.size != size:
+        raise ValueError(f"coordinates must be of {size} parameters, got {coordinates.size}")
+    if settings["covariance"] not in get_args(Covariance):
+        raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {settings['covariance']!r}")
+    if settings["average"] < 0:
+        raise ValueError(f"average must be zero or more, got {settings['average']}")
+    if not 0 <= elite <= population or ending.restarts < 0 or not ending.least_sigma >= 0:
+        raise ValueError(
+            "elite must be from 0 to population, restarts and least_sigma zero or more, "
+            f"got {elite}, {ending.restarts}, {ending.least_sigma}"
+        )
+    wanting = {"target": ending.target, "stale": ending.stale, "elite": elite or None}
+    if not settings["check"] and wanting != dict.fromkeys(wanting):
+        name = next(name for name, value in wanting.items() if value is not None)
+        raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
+    if ending.least_sigma >= sigma:
+        raise ValueError(f"least_sigma must be below sigma = {sigma}, got {ending.least_sigma}")
+    if ending.restarts and ending.stale is None and not ending.least_sigma:
+        raise ValueError(
+            f"restarts needs stale or least_sigma, or nothing ends before, got restarts = {ending.restarts}"
+        )
 
 
 def _generation(

@@ -1,0 +1,266 @@
+"""The search below evolution: noise, mirrored members, covariances, bounds, elite, endings and restarts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from agents import LinearController, evolve
+from agents.search import Ending, Search, noise_share
+
+
+def sphere(population, seed):
+    return -np.square(population - 1.5).sum(axis=1)
+
+
+def noisy(population, seed):
+    return sphere(population, seed)[:, None] + np.random.default_rng(seed).normal(size=(1, 3))
+
+
+def controller(inputs=4, actions=2):
+    return LinearController(inputs, actions)
+
+
+class Drowned:
+    """A sphere whose episodes differ, and whose returns carry noise of their own."""
+
+    def __init__(self, noise, episodes=2):
+        self.noise, self.episodes, self.asked = noise, episodes, []
+
+    def __call__(self, population, seed, episodes=None):
+        episodes = episodes or self.episodes
+        self.asked.append(episodes)
+        rng = np.random.default_rng(seed)
+        common, own = rng.normal(size=episodes), rng.normal(size=(len(population), episodes))
+        return sphere(population, seed)[:, None] + 100 * common + self.noise * own
+
+
+@pytest.mark.parametrize("noise, episodes", [(0.0, 4), (3.0, 5), (10.0, 20)])
+def test_the_share_of_noise_is_that_of_the_members_means(noise, episodes):
+    rng = np.random.default_rng(4)
+    members, common = 5 * rng.normal(size=(2_000, 1)), 100 * rng.normal(size=episodes)
+    returns = members + common + noise * rng.normal(size=(2_000, episodes))
+    of_means = noise**2 / episodes
+    assert noise_share(returns) == pytest.approx(of_means / (25 + of_means), abs=0.02)
+
+
+def test_chance_alone_is_all_noise():
+    assert noise_share(np.random.default_rng(0).normal(size=(4_000, 3))) > 0.9
+    assert noise_share(np.ones((5, 3))) == 1.0
+
+
+def test_episodes_grow_where_noise_drowns_the_differences_and_only_there(tmp_path):
+    quiet, loud = Drowned(0.0), Drowned(1e4)
+    for fitness in (quiet, loud):
+        evolve(controller(), fitness, seed=2, generations=10, population=8, most_episodes=9)
+    assert set(quiet.asked) == {2}
+    assert loud.asked[0] == 2 and loud.asked[-1] == 9 and loud.asked == sorted(loud.asked)
+    parts = Drowned(1e4)
+    for generations in (4, 10):
+        evolve(controller(), parts, seed=2, generations=generations, population=8, most_episodes=9, out=tmp_path)
+    assert parts.asked == loud.asked
+
+
+def test_noise_is_smoothed_and_falls_as_episodes_grow():
+    settings = {"size": 2, "population": 5, "sigma": 0.1, "seed": 1, "covariance": "auto", "antithetic": False}
+    search = Search(np.zeros(2), settings | {"bounds": None, "check": False}, Ending(), None, episodes=4)
+    search.noise, chance = 0.3, np.ones((5, 4))
+    assert search.listen(chance, most=9) == 1.0
+    assert (search.noise, search.episodes) == (pytest.approx(0.475), 4)
+    search.listen(chance, most=9)
+    assert (search.noise, search.episodes) == (pytest.approx((0.475 + 0.525 / 4) * 4 / 5), 5)
+
+
+def test_growing_episodes_need_a_fitness_that_can():
+    with pytest.raises(ValueError, match="most_episodes needs a fitness with episodes"):
+        evolve(controller(), sphere, generations=1, most_episodes=4)
+    with pytest.raises(ValueError, match="2 to 4 episodes"):
+        evolve(controller(), Drowned(0.0, episodes=1), generations=1, most_episodes=4)
+
+
+@pytest.mark.parametrize("population", [8, 9])
+def test_antithetic_members_mirror_one_another_at_the_mean(population):
+    generations = []
+
+    def remember(members, seed):
+        generations.append(members.copy())
+        return sphere(members, seed)
+
+    best = evolve(controller(), remember, seed=5, generations=60, population=population, sigma=0.5, antithetic=True)
+    pairs = population // 2
+    np.testing.assert_allclose(
+        generations[0][:pairs], -generations[0][pairs : 2 * pairs], atol=1e-12
+    )  # the mean is zero
+    middle = (generations[7][:pairs] + generations[7][pairs : 2 * pairs]) / 2
+    np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), atol=1e-9)
+    np.testing.assert_allclose(best.parameters, 1.5, atol=0.3)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, covariance):
+    scales = np.logspace(0, 1, 10)
+
+    def ellipsoid(population, seed):
+        return -np.square(scales * (population - 1.0)).sum(axis=1)
+
+    settings = {"seed": 2, "population": 12, "sigma": 0.5, "covariance": covariance}
+    whole = evolve(controller(), ellipsoid, **settings, generations=200)
+    np.testing.assert_allclose(whole.parameters, 1.0, atol=0.02)
+    for generations in (1, 77, 78, 200):
+        parts = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
+    assert whole.parameters.equal(parts.parameters)
+
+
+def test_bounds_hold_for_members_and_mean():
+    lived = []
+
+    def remember(population, seed):
+        lived.append(population)
+        return sphere(population, seed)
+
+    best = evolve(controller(), remember, seed=1, generations=60, population=12, sigma=0.5, bounds=0.8)
+    assert np.abs(np.concatenate(lived)).max() == 0.8
+    np.testing.assert_allclose(best.parameters, 0.8, atol=1e-6)  # as near to 1.5 as it may come
+
+
+def test_a_search_comes_to_rest_at_its_bounds():
+    """Members beyond them live alike; the search must not drift away where nobody is better than anybody."""
+    rows = []
+    evolve(controller(), sphere, seed=1, generations=400, population=12, sigma=0.5, bounds=0.8, watch=rows.append)
+    assert rows[-1]["sigma"] < 0.01
+
+
+def test_a_better_member_is_kept_instead_of_the_mean(tmp_path):
+    """The check prefers what lies far from the mean."""
+    checked = []
+
+    def far(population, seed):
+        checked.append(population)
+        return np.abs(population).max(axis=1)
+
+    settings = {"check": far, "check_every": 1, "seed": 1, "generations": 3, "population": 8}
+    best = evolve(controller(), sphere, **settings, elite=3, out=tmp_path)
+    assert {len(candidates) for candidates in checked} == {4}
+    everyone = np.concatenate(checked)
+    np.testing.assert_allclose(best.parameters, everyone[np.abs(everyone).max(axis=1).argmax()], rtol=1e-6)
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for row, candidates in zip(rows, checked, strict=True):
+        assert row["check"] == np.abs(candidates[0]).max()
+        assert row["elite"] == np.abs(candidates[1:]).max()
+
+
+def test_the_elite_are_the_best_members():
+    lived, checked = [], []
+
+    def remember(population, seed):
+        lived.append(population)
+        return sphere(population, seed)
+
+    def check(population, seed):
+        checked.append(population)
+        return sphere(population, seed)
+
+    evolve(controller(), remember, check=check, check_every=1, seed=1, generations=3, population=8, elite=3)
+    for members, candidates in zip(lived, checked, strict=True):
+        best_first = sorted(members, key=lambda member: -sphere(member[None], 0)[0])
+        np.testing.assert_array_equal(candidates[1:], best_first[:3])
+
+
+def worse(population, seed):
+    """A check that the first mean passes best."""
+    return -np.square(population).sum(axis=1)
+
+
+def test_ends_when_checks_go_stale_or_the_step_size_falls():
+    calls = []
+
+    def count(population, seed):
+        calls.append(len(population))
+        return sphere(population, seed)
+
+    evolve(controller(), count, check=worse, check_every=1, stale=3, seed=1, generations=50, population=8)
+    assert len(calls) == 4  # the first check is the best, three more are not
+    calls.clear()
+    evolve(controller(), count, least_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
+    assert 10 < len(calls) < 1_000
+
+
+def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
+    populations = []
+
+    def remember(population, seed):
+        populations.append(population)
+        return sphere(population, seed)
+
+    settings = {"check": worse, "check_every": 1, "stale": 2, "restarts": 1, "seed": 1, "population": 6}
+    best = evolve(controller(), remember, **settings, generations=50)
+    assert [len(one) for one in populations] == [6, 6, 6, 12, 12]
+    np.testing.assert_allclose(populations[3].mean(axis=0), best.parameters, atol=0.1)  # around the best
+
+
+def test_restarts_resume_bit_for_bit(tmp_path):
+    def lived(stops, out=None):
+        populations = []
+
+        def remember(population, seed):
+            populations.append(population)
+            return sphere(population, seed)
+
+        settings = {"check": worse, "check_every": 1, "stale": 2, "restarts": 2, "seed": 1, "population": 6}
+        for generations in stops:
+            evolve(controller(), remember, **settings, generations=generations, out=out)
+        return populations
+
+    whole, parts = lived([12]), lived(range(1, 13), tmp_path)
+    assert [len(one) for one in whole] == [6, 6, 6, 12, 12, 24, 24]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
+    settings = {"seed": 1, "population": 4, "out": tmp_path}
+    evolve(controller(), sphere, generations=2, **settings)
+    seen = []
+    evolve(controller(), sphere, generations=5, watch=seen.append, **settings)
+    assert seen == [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["generation"] for row in seen] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"covariance": "round"}, "covariance must be one of auto, full, diagonal, got 'round'"),
+        ({"bounds": 0.0}, "bounds must be above zero"),
+        ({"stale": 2}, "stale needs a check, got stale = 2"),
+        ({"elite": 1}, "elite needs a check"),
+        ({"elite": 9, "check": sphere}, "elite must be from 0 to population"),
+        ({"restarts": -1}, "restarts and least_sigma zero or more"),
+        ({"restarts": 1}, "restarts needs stale or least_sigma"),
+        ({"least_sigma": 0.1, "sigma": 0.1}, "least_sigma must be below sigma = 0.1, got 0.1"),
+    ],
+)
+def test_bad_endings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        evolve(controller(), sphere, generations=2, population=8, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state | {"about": np.array("[]")},
+        lambda state: state | {"about": np.array(str(state["about"]).replace('"generation"', '"generations"'))},
+        lambda state: state | {"best": np.full_like(state["best"], np.nan)},
+        lambda state: state | {"best": state["best"][1:]},
+        lambda state: state | {"es..sigma": np.array(np.nan)},
+        lambda state: state | {"es.nobody.x": np.array(1.0)},
+        lambda state: {name: value for name, value in state.items() if not name.startswith("es.")},
+    ],
+)
+def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
+    settings = {"seed": 1, "population": 4, "out": tmp_path}
+    evolve(controller(), sphere, generations=2, **settings)
+    with np.load(tmp_path / "state.npz") as saved:
+        state = dict(saved)
+    np.savez(tmp_path / "state.npz", **change(state))
+    with pytest.raises(ValueError, match="state.npz is not a whole evolution state"):
+        evolve(controller(), sphere, generations=4, **settings)
