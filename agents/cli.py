@@ -1,6 +1,7 @@
 """The command line's entrance: parse the words, run the command, and turn what went wrong into one line and an exit code."""
 
 import io
+import os
 import shlex
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from agents.commands import COMMANDS, PRESETS
 from agents.display import console
 from agents.parser import Parser
+from agents.settings import read_yaml
 
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
@@ -41,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
     parser = build_parser(words)
+    try:
+        _check_configs(words)
+    except ValueError as error:
+        parser.error(str(error))
     parsed = parser.parse_args(words)
     name = parsed.command
     options = parsed[name]
@@ -72,6 +78,18 @@ def main(arguments: list[str] | None = None) -> int:
         command = shlex.join(["worldmodel", *words])
         console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
         return 130
+
+
+def _check_configs(words: list[str]) -> None:
+    """Refuse files for ``--config`` that are no mappings of plain values, before the parser takes them for more.
+
+    Raises:
+        ValueError: names the file.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--config" and os.path.isfile(path := value if equals else following):  # noqa: PTH113 - any text
+            read_yaml(path)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

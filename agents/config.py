@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from agents.settings import flat
+from agents.settings import flat, read_yaml
 from worldmodel.checkpoints import atomic
 
 
@@ -32,10 +32,8 @@ def remember(
     if path.exists():
         required = [one.name for one in fields(settings) if one.default is one.default_factory is MISSING]
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
-        try:  # settings that an older version did not know had their defaults
-            before = flat(asdict(defaults)) | flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        # settings that an older version did not know had their defaults
+        before = flat(asdict(defaults)) | flat(read_yaml(path))
         for name, value in flat(plain).items():
             why = held.get(name)
             if (name not in may_change or why) and before.get(name) != value:

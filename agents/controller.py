@@ -6,7 +6,6 @@ A controller is a kind (`LinearController`, `HiddenController`) and a flat vecto
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
 from worldmodel import WorldModel
-from worldmodel.checkpoints import read_tensors, write_tensors
+from worldmodel.checkpoints import read_tensors, understood, write_tensors
 
 Sees = Literal["both", "latent"]
 
@@ -200,7 +199,12 @@ def load_controller(path: str | os.PathLike[str]) -> Controller:
     Raises:
         ValueError: the file is missing, truncated, or not a controller.
     """
-    tensors = read_tensors(Path(path))
+    tensors = read_tensors(path)
+    with understood(path, values=True):
+        return _controller(path, tensors)
+
+
+def _controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> Controller:
     above = _layer(tensors.get("weight"), tensors.get("bias"))
     if above is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
         raise _foreign(path, tensors)

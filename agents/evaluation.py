@@ -19,7 +19,7 @@ from rollouts.lockstep import EnvSpec, Group, Life, play_group
 from rollouts.policies import Policy
 from rollouts.workers import run_tasks
 from worldmodel.arguments import at_least_one
-from worldmodel.checkpoints import read_json, write_json
+from worldmodel.checkpoints import read_json, record_of, write_json
 from worldmodel.progress import Progress, silent
 
 
@@ -89,11 +89,11 @@ class Report:
         Raises:
             ValueError: the file is missing or is not a report.
         """
-        content = read_json(path)
-        try:
-            return cls(**{key: value for key, value in content.items() if key in cls.__dataclass_fields__})
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a report: {error}") from None
+        report = record_of(cls, read_json(path), path)
+        if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
+            counts = (len(report.returns), len(report.lengths), len(report.seeds))
+            raise ValueError(f"{path} must hold a return, a length and a seed for each episode, got {counts}")
+        return report
 
 
 def evaluate(

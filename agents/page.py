@@ -2,14 +2,13 @@
 
 import base64
 import html
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from worldmodel.checkpoints import write_bytes
+from worldmodel.checkpoints import read_rows, write_bytes
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -46,7 +45,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; none, if it is not there."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_rows(path)
 
 
 def losses(rows: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:

@@ -1,17 +1,20 @@
 """A run folder: what lies where in it, and how long each chapter of its story took."""
 
 import contextlib
-import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
 from worldmodel import VAE, WorldModel, parallel
-from worldmodel.checkpoints import load_weights, locked, read_json, understood, write_json
+from worldmodel.builders import build_vae
+from worldmodel.checkpoints import load_module, locked, read_json, read_rows, understood, write_json
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class Run:
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
             raise ValueError(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
-        vae = VAE(**read_json(path.with_name("settings.json"))["model_settings"])
-        load_weights(vae, path)
-        return vae.eval()
+        with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
+            build_vae(settings := read_json(about)["model_settings"])
+        return load_module(lambda: build_vae(settings), path).eval()
 
     def world(self) -> WorldModel:
         """The trained world model."""
@@ -72,15 +75,21 @@ class Run:
         """Steps that evolution in the "game" or in the "dream" took, tests of its mean included."""
         paths = [self.folder / f"evolve-{where}" / "metrics.jsonl"]
         paths += sorted(self.folder.glob(f"iterations/*/evolve-{where}/metrics.jsonl"))
-        lines = [line for path in paths if path.exists() for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [json.loads(line) for line in lines]
-        return sum(row.get("steps", 0) + row.get("check_steps", 0) for row in rows)
+        steps = 0
+        for path in paths:
+            with understood(path):
+                for row in read_rows(path) if path.exists() else []:
+                    steps += int(row.get("steps", 0)) + int(row.get("check_steps", 0))
+        return steps
 
     def timings(self) -> dict[str, float]:
         """Seconds that each chapter took, over all sittings."""
         path = self.folder / "timings.json"
-        with understood(path):
-            return {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
+        with understood(path, values=True):
+            timings = {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
+            if not all(0 <= seconds < math.inf for seconds in timings.values()):
+                raise TypeError("seconds must be zero or more")
+            return timings
 
     @contextlib.contextmanager
     def chapter(self, name: str) -> Iterator[None]:

@@ -4,9 +4,13 @@ The command line turns these dataclasses into flags and YAML; a run folder keeps
 """
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
+
+import yaml
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
@@ -289,6 +293,30 @@ class RunSettings:
     test: Testing = field(default_factory=Testing)
 
 
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a mapping of plain values, without aliases: a few lines of them stand for more than any memory holds.
+
+    Raises:
+        ValueError: the file cannot be read, or holds something else; the message names it.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Plain)
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    return content
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases have no place here")
+        return super().compose_node(parent, index)
+
+
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
 MAY_BE_ZERO |= {"piece", "split_seed", "average"}
@@ -300,8 +328,11 @@ def check(settings: Any, prefix: str = "") -> None:
     Raises:
         ValueError: names the setting, what was expected and what came.
     """
+    hints = get_type_hints(type(settings))
     for name, value in vars(settings).items():
         label = f"{prefix}{name}"
+        if value is None and NoneType not in get_args(hints[name]):  # "name:" without a value, in YAML
+            raise ValueError(f"{label} must have a value, got none")
         if hasattr(value, "__dataclass_fields__"):
             check(value, f"{label}.")
         elif isinstance(value, int | float) and not isinstance(value, bool) and name != "target":

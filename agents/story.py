@@ -4,10 +4,13 @@
 and continues what it finds there, so the same call after a kill goes on where it stopped.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import rollouts
 from agents.agent import Agent
@@ -30,7 +33,7 @@ from agents.settings import (
 from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
-from worldmodel.builders import build_memory
+from worldmodel.builders import build_memory, check_memory
 from worldmodel.starts import EncodedEpisodes, Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
@@ -126,8 +129,11 @@ def train_memory(
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
     density |= {"inputs": vae.latent + store.actions, "outputs": vae.latent}
-    with seeded(seed):  # first of all: settings that do not fit are told before anything is encoded
-        memory = before or build_memory({"density": settings.model.upper(), **density})
+    density |= {"density": settings.model.upper()}
+    with torch.device("meta"):  # first of all: settings that do not fit are told before anything is encoded
+        check_memory(build_memory(density))
+    with seeded(seed):
+        memory = before or build_memory(density)
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
     sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
@@ -298,7 +304,7 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            place = f"{run.folder} --where {name}"
+            place = f"{shlex.quote(str(run.folder))} --where {name}"
             report = replace(
                 report,
                 real_steps=run.store().steps + (real if name == "game" else 0),

@@ -13,6 +13,7 @@ from agents.evaluation import Report
 from agents.iterations import begun, iterate
 from agents.run import Run
 from agents.settings import FAST, RunSettings, check, check_together
+from worldmodel.checkpoints import read_json, understood
 
 MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
@@ -40,6 +41,8 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             story.collect(run, play_in, settings.collect, *common)
             story.train_vae(run, settings.vae, settings.seed)
             story.train_memory(run, settings.memory, settings.seed)
+        else:
+            _check_complete(run, settings)
         if settings.iterations:
             iterate(run, play_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
@@ -53,3 +56,19 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         with run.chapter("report"):
             write_report(run, settings)
     return reports
+
+
+def _check_complete(run: Run, settings: RunSettings) -> None:
+    """Refuse rollouts that lost episodes which iterations have seen: later ones would take their numbers.
+
+    Raises:
+        ValueError: names the store, or the damaged shard.
+    """
+    store, known = run.store(), settings.collect.episodes
+    for path in (run.folder / "iterations").glob("*/episodes.json"):
+        with understood(path):
+            known = max(known, int(read_json(path)["episodes"]))
+    there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    if lost := sorted(set(range(known)) - there):
+        reason = next(iter(store.damaged.values()), f"{store.path} lost episode {lost[0]}")
+        raise ValueError(f"{reason}; the run's iterations have learned from it: restore the file, or use another --out")

@@ -21,7 +21,7 @@ from rollouts.episode import training_seeds
 from rollouts.lockstep import CrowdPolicy, EnvSpec, live, mind_of, play
 from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
-from rollouts.store import Store, write_minari_index
+from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import Shared, check_backend, run_tasks, share, worker_env
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
@@ -173,6 +173,7 @@ def _remember(
     path = folder / "metadata.json"
     if path.exists():
         before = read_json(path)
+        check_metadata(before, path)
         later = before.get("further", [])
         last = later[-1] if later else {"first": 0, "policy": before.get("policy")}
         if further and last["policy"] != settings["policy"]:
@@ -208,8 +209,10 @@ def _set_damaged_aside(folder: Path) -> None:
     for half in (folder / "shards").glob(".*.part"):
         half.unlink()
     for name in Store(folder).damaged:
-        path = folder / "shards" / name
-        path.rename(path.with_name(f"{name}.damaged-{int(time.time())}"))
+        path, stamp = folder / "shards" / name, int(time.time())
+        while (aside := path.with_name(f"{name}.damaged-{stamp}")).exists():  # the clock may have been set back
+            stamp += 1
+        path.rename(aside)
 
 
 def _missing(store: Store, start: int, episodes: int, block: int) -> Iterator[tuple[int, int]]:

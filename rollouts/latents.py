@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from isal import isal_zlib
+from numpy.lib.format import open_memmap
 
 from rollouts.shards import Shard
 from worldmodel import VAE
 from worldmodel.batches import frames_to_float
-from worldmodel.checkpoints import atomic, fingerprint
+from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
 from worldmodel.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rollouts.store import Store
 
 ENCODE_BATCH = 16
+PIECE = 2**20
+"""Bytes that are read at once for a checksum."""
 
 
 class EncodedEpisode(NamedTuple):
@@ -90,8 +94,8 @@ class Latents:
     def _maps(self, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         name = shard.path.stem
         if name not in self._open:
-            parts = (np.load(self.folder / f"{name}.{kind}.npy", mmap_mode="r") for kind in _KINDS)
-            self._open[name] = tuple(parts)
+            latents, actions, outcomes = (open_memmap(self.folder / f"{name}.{kind}.npy", mode="r") for kind in _KINDS)
+            self._open[name] = (latents, actions, outcomes)
         return self._open[name]
 
 
@@ -102,7 +106,8 @@ def encode(store: "Store", vae: VAE, progress: Progress = silent) -> Latents:
     """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
 
     Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
-    log-variances, actions (frames, actions) float32 and outcomes (frames, 2) float32 with rewards and terminations.
+    log-variances, actions (frames, actions) float32 and outcomes (frames, 2) float32 with rewards and terminations; and
+    their checksums last, as JSON.
     """
     folder = store.path / "latents" / fingerprint(vae)
     rows = sum(store.lengths) + len(store)
@@ -110,22 +115,37 @@ def encode(store: "Store", vae: VAE, progress: Progress = silent) -> Latents:
     for shard in store.shards:
         size = sum(shard.lengths) + len(shard.lengths)
         paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
-        if not _whole(paths, size, shard):
+        shapes = {"latents": (size, 2, vae.latent), "actions": (size, store.actions), "outcomes": (size, 2)}
+        if not _whole(folder / f"{shard.path.stem}.json", paths, shapes, shard):
             _encode_shard(store, shard, vae, paths)
+            write_json(folder / f"{shard.path.stem}.json", {kind: _checksum(path) for kind, path in paths.items()})
         done += size
         progress(done, rows, "")
     return Latents(store, folder)
 
 
-def _whole(paths: dict[str, Path], size: int, shard: Shard) -> bool:
-    """Whether a shard's files are there, as long as the shard is, and newer than it."""
-    for path in paths.values():
-        try:
-            if path.stat().st_mtime < shard.path.stat().st_mtime or len(np.load(path, mmap_mode="r")) != size:
+def _whole(sums: Path, paths: dict[str, Path], shapes: dict[str, tuple[int, ...]], shard: Shard) -> bool:
+    """Whether a shard's files are there, newer than it, with the shapes and the checksums that they should have."""
+    try:
+        told = read_json(sums)
+        for kind, path in paths.items():
+            array = open_memmap(path, mode="r")  # not np.load, which takes other kinds of files, too
+            if path.stat().st_mtime < shard.path.stat().st_mtime or array.shape != shapes[kind]:
                 return False
-        except (OSError, ValueError, EOFError):
-            return False
+            if array.dtype != (np.float16 if kind == "latents" else np.float32) or told[kind] != _checksum(path):
+                return False
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
+        return False
     return True
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            found = isal_zlib.crc32(piece, found)
+    return found
 
 
 @torch.no_grad()
@@ -142,7 +162,8 @@ def _encode_shard(store: "Store", shard: Shard, vae: VAE, paths: dict[str, Path]
             latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
         steps = len(episode)
         inputs = np.zeros((steps + 1, store.actions), np.float32)
-        inputs[:steps] = action_inputs(episode.actions, store.actions)
+        with understood(shard.path, values=True):
+            inputs[:steps] = action_inputs(episode.actions, store.actions)
         outcome = np.zeros((steps + 1, 2), np.float32)
         outcome[:steps, 0] = episode.rewards
         outcome[steps - 1, 1] = float(episode.terminated)
@@ -156,7 +177,13 @@ def _encode_shard(store: "Store", shard: Shard, vae: VAE, paths: dict[str, Path]
 
 def action_inputs(actions: np.ndarray, size: int) -> np.ndarray:
     """Stored actions as a memory's inputs (T, size) float32: one-hot if they are choices."""
-    return np.eye(size, dtype=np.float32)[actions] if actions.ndim == 1 else np.asarray(actions, np.float32)
+    if actions.ndim == 1:
+        if len(actions) and not 0 <= actions.min() <= actions.max() < size:
+            raise ValueError(f"actions must be from 0 to {size - 1}, got {actions.min()} to {actions.max()}")
+        return np.eye(size, dtype=np.float32)[actions]
+    if actions.shape[1] != size:
+        raise ValueError(f"actions must be {size} numbers, got {actions.shape[1]}")
+    return np.asarray(actions, np.float32)
 
 
 def draw(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:

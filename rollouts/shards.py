@@ -25,6 +25,8 @@ FRAME = (64, 64, 3)
 FRAME_BYTES = 64 * 64 * 3
 LEVEL = 2
 """ISA-L's level: as small as zlib's first, several times as fast."""
+RATIO = 1_032
+"""No filter of HDF5 that we know makes more bytes of one."""
 KNOWN = 8_192
 """A reader remembers where the chunks of this many episodes are, and their actions and rewards."""
 
@@ -63,11 +65,11 @@ def _write_episode(group: h5py.Group, episode: Episode) -> None:
         if len(chunk) < size:  # HDF5 knows whole chunks only
             chunk = np.concatenate((chunk, np.zeros((size - len(chunk), *FRAME), np.uint8)))
         pictures.id.write_direct_chunk((start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), LEVEL))
-    group.create_dataset("actions", data=episode.actions)
-    group.create_dataset("rewards", data=episode.rewards)
     last = np.arange(len(episode)) == len(episode) - 1
-    group.create_dataset("terminations", data=last & episode.terminated)
-    group.create_dataset("truncations", data=last & episode.truncated)
+    course = {"actions": episode.actions, "rewards": episode.rewards}
+    course |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    for name, values in course.items():  # with checksums; frames have zlib's
+        group.create_dataset(name, data=values, fletcher32=bool(values.size))
     group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
 
 
@@ -88,7 +90,9 @@ def read_shard(path: Path) -> Shard:
                 shape = group["observations"].shape
                 if shape != (length + 1, *FRAME) or len(group["actions"]) != length or len(group["rewards"]) != length:
                     raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
-    except (OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            if path.stem.isdecimal() and int(path.stem) != first:
+                raise ValueError(f"{path} holds episodes from {first} on: it is another file's content")
+    except (OSError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
     return Shard(path, first, lengths)
 
@@ -181,25 +185,44 @@ def _unpacked(packed: bytes, size: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(size, *FRAME)
 
 
+def _numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
+    """A dataset with something for each step, whole and finite; no larger than what is stored of it could be."""
+    dataset = group[name]
+    if len(dataset) != steps or dataset.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be {steps} numbers, got {dataset.shape} {dataset.dtype}")
+    if dataset.nbytes > RATIO * dataset.id.get_storage_size():
+        raise ValueError(f"{name} of shape {dataset.shape} is not there")
+    numbers = dataset[:]
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return numbers
+
+
 def _course(group: h5py.Group) -> Course:
     pictures = group["observations"]
     if pictures.chunks is None or pictures.chunks[1:] != FRAME or pictures.chunks[0] > LARGEST_CHUNK:
         raise ValueError(f"frames must lie in chunks of up to {LARGEST_CHUNK}, got {pictures.chunks}")
-    size, count = pictures.chunks[0], len(pictures)
+    size, count, end = pictures.chunks[0], len(pictures), Path(group.file.filename).stat().st_size
+    if count > end * size:
+        raise ValueError(f"{end} bytes cannot hold {count} frames")
     places = np.zeros((-(-count // size), 2), np.int64)
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:
         places[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
 
     pictures.id.chunk_iter(note)
-    end = Path(group.file.filename).stat().st_size
     if (places < 0).any() or (places[:, 1] == 0).any() or (places.sum(axis=1) > end).any():
         raise ValueError("a chunk of frames is missing, or lies outside of the file")
+    actions, rewards, terminations, truncations = (
+        _numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
+    )
+    if actions.ndim > 2 or rewards.ndim > 1 or (actions.ndim == 1) != (actions.dtype.kind in "iu"):
+        raise ValueError(f"actions and rewards have shapes {actions.shape} and {rewards.shape}")
     return Course(
-        group["actions"][:],
-        group["rewards"][:],
-        bool(group["terminations"][:].any()),
-        bool(group["truncations"][:].any()),
+        actions,
+        rewards,
+        bool(terminations.any()),
+        bool(truncations.any()),
         int(group.attrs["seed"]),
         int(group.attrs["id"]),
         count,

@@ -29,6 +29,8 @@ from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.progress import Progress, silent
 
+MOST = 65_536
+"""Actions, or episodes of a block: no store has more."""
 MINARI = "0.5.4"
 """The version whose layout the index follows (Minari compares this text with those that it supports)."""
 
@@ -49,13 +51,7 @@ class Store:
         if not (self.path / "metadata.json").exists():
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
         self.metadata = read_json(self.path / "metadata.json")
-        missing = {"format", "env", "discrete", "actions"} - set(
-            self.metadata if isinstance(self.metadata, dict) else ()
-        )
-        if missing:
-            raise ValueError(f"{self.path / 'metadata.json'} lacks {', '.join(sorted(missing))}: it is of another kind")
-        if self.metadata["format"] != FORMAT:
-            raise ValueError(f"{self.path} has format {self.metadata['format']}, this version reads {FORMAT}")
+        check_metadata(self.metadata, self.path / "metadata.json")
         self.damaged: dict[str, str] = {}
         """Shards that cannot be read, with the reason."""
         self.shards: list[Shard] = []
@@ -146,6 +142,35 @@ class Store:
     def sequences(self, vae: VAE, length: int = 32, targets: str = "sample") -> Sequences:
         """Windows of encoded steps, for training a memory."""
         return Sequences(self.latents(vae), length, targets)
+
+
+def check_metadata(metadata: Any, path: Path) -> None:
+    """Refuse metadata that are not a store's.
+
+    Raises:
+        ValueError: names the file, and what is wrong.
+    """
+    missing = {"format", "env", "discrete", "actions"} - set(metadata if isinstance(metadata, dict) else ())
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: it is of another kind")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{path} has format {metadata['format']}, this version reads {FORMAT}")
+    kinds: dict[str, type] = {
+        "env": str,
+        "discrete": bool,
+        "actions": int,
+        "env_options": dict,
+        "block": int,
+        "further": list,
+    }
+    for name, kind in kinds.items():
+        value = metadata.get(name)
+        strange = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MOST)
+        if strange and (value is not None or name in ("env", "discrete", "actions")):
+            raise ValueError(f"{path} must hold a sensible {name}, got {str(value)[:40]!r}")
+    for last in metadata.get("further") or []:
+        if not (isinstance(last, dict) and isinstance(last.get("first"), int) and isinstance(last.get("policy"), str)):
+            raise ValueError(f"{path} must hold first and policy for each further policy, got {str(last)[:40]!r}")
 
 
 def write_minari_index(store: Store, space: Any) -> None:

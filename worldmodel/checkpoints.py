@@ -5,15 +5,20 @@ import fcntl
 import hashlib
 import json
 import os
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+Record = TypeVar("Record")
 
 
 @contextlib.contextmanager
@@ -80,54 +85,138 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {_first_line(error)}") from None
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read JSON lines, an object each.
+
+    Raises:
+        ValueError: the file cannot be read, or a line is something else; the message names both.
+    """
+    rows = []
+    try:
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            if not isinstance(row := json.loads(line), dict):
+                raise ValueError(f"line {number} is no object")
+            rows.append(row)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON lines: {_first_line(error)}") from None
+    return rows
+
+
+def record_of(kind: type[Record], content: Any, path: str | os.PathLike[str]) -> Record:
+    """Build a dataclass of plain values out of what a file holds; names that it does not have are left out.
+
+    Raises:
+        ValueError: a value is missing, or of another type than its annotation says; the message names file and value.
+    """
+    with understood(path):
+        known = {name: value for name, value in content.items() if name in (hints := get_type_hints(kind))}
+        for name, value in known.items():
+            if not _is_a(value, hints[name]):
+                raise TypeError(f"{name} = {str(value)[:40]!r}")
+        return kind(**known)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type: a plain one, a list or dict of such, a union of such, or literals."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin in (Union, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(_is_a(item, parts[0]) for item in value)
+    if kind in (int, float):
+        number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max
+    return isinstance(value, origin or kind)
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
-    """Write named tensors as safetensors, whole or not at all."""
+    """Write named tensors as safetensors with a checksum, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as aside:
-        aside.write_bytes(save_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+        aside.write_bytes(save_bytes(plain, {"sha256": _digest(plain)}))
 
 
 @contextlib.contextmanager
-def understood(path: str | os.PathLike[str]) -> Iterator[None]:
+def understood(path: str | os.PathLike[str], values: bool = False) -> Iterator[None]:
     """Make what goes wrong with a file's content, whole but not what it should be, one line that names the file.
+
+    Args:
+        path: the file.
+        values: whether a ValueError of the block is about this file, too; else it stays as it is.
 
     Raises:
         ValueError: the block raised one, or stumbled over a missing name, a wrong type or a wrong size.
     """
     try:
         yield
+    except ValueError as error:
+        if not values or str(path) in str(error):
+            raise
+        raise ValueError(f"{path} does not hold what it should: {_first_line(error)}") from None
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold what it should: {type(error).__name__} {error}") from None
+        words = f"{type(error).__name__} {_first_line(error)}"
+        raise ValueError(f"{path} does not hold what it should: {words}") from None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file; one that tells its checksum, as ours do, must have it.
 
     Raises:
-        ValueError: the file is missing, truncated or foreign; the message names it.
+        ValueError: the file is missing, truncated, damaged or foreign; the message names it.
     """
     try:
-        return load_bytes(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+        tensors = load_bytes(content)
+        (length,) = struct.unpack("<Q", content[:8])
+        about = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    except Exception as error:  # whatever safetensors and torch make of kinds of numbers that they do not know
+        raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from None
+    if about.get("sha256", found := _digest(tensors)) != found:
+        raise ValueError(f"{path} is damaged: its weights do not have the checksum that it tells")
+    return tensors
 
 
-def load_weights(
-    module: nn.Module,
+def load_module(
+    build: Callable[[], Module],
     path: str | os.PathLike[str],
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors,
-) -> None:
-    """Put the weights of a safetensors file into ``module``; ``prepare`` turns what was read into its state first.
+) -> Module:
+    """Build a module and put the weights of a safetensors file into it.
+
+    It is built without memory first (torch's device "meta"), and compared: whatever sizes a damaged or hostile file of
+    settings asks for, no more is allocated than the weights need that are there.
+
+    Args:
+        build: makes the module.
+        path: the weights.
+        prepare: turns what was read into the module's state.
 
     Raises:
         ValueError: names or shapes do not match, or a weight is not finite; the message names file and weight.
     """
-    tensors = prepare(read_tensors(path))
+    with understood(path):
+        tensors = prepare(read_tensors(path))
+    with torch.device("meta"):
+        check_weights(build(), tensors, path)
+    module = build()
+    module.load_state_dict(tensors)
+    return module
+
+
+def check_weights(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Refuse weights that are not those of ``module``, or not finite.
+
+    Raises:
+        ValueError: the message names the file and the weight.
+    """
     expected = module.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
         raise ValueError(f"{path} has no weight {missing[0]!r}: it belongs to another kind of model")
@@ -137,9 +226,10 @@ def load_weights(
         if tensor.shape != expected[name].shape:
             wanted, came = tuple(expected[name].shape), tuple(tensor.shape)
             raise ValueError(f"{path}: weight {name!r} must have shape {wanted}, got {came}")
+        if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"{path}: weight {name!r} must be floating point, got {tensor.dtype}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: weight {name!r} holds NaN or infinity")
-    module.load_state_dict(tensors)
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -147,5 +237,22 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor.detach().cpu()))
     return digest.hexdigest()[:16]
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, kinds, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

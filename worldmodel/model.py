@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
 from worldmodel.batches import frames_to_float
-from worldmodel.builders import build_memory, checked_sizes
-from worldmodel.checkpoints import load_weights, read_json, write_json, write_tensors
+from worldmodel.builders import build_memory, build_vae
+from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
 from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
 from worldmodel.memory import Memory
@@ -249,16 +249,20 @@ class WorldModel(nn.Module):
         try:
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
-            vae = VAE(**checked_sizes(config["vae"]))
-            memory = build_memory(config["memory"])
-            world = cls(vae, memory, discrete=bool(config["discrete"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} does not describe a world model: {error}") from None
-        load_weights(vae, folder / "vae.safetensors", lambda state: split_decoder(state) if MERGED in state else state)
-        load_weights(memory, folder / "memory.safetensors")
-        return world
+            with torch.device("meta"):  # that the parts fit together is told before the weights are looked at
+                cls(build_vae(config["vae"]), build_memory(config["memory"]), discrete=bool(config["discrete"]))
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path} does not describe a world model: {words}") from None
+        vae = load_module(lambda: build_vae(config["vae"]), folder / "vae.safetensors", _whole_decoder)
+        memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
+        return cls(vae, memory, discrete=bool(config["discrete"]))
 
     def _check(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
         batch = len(state.memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def _whole_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return split_decoder(state) if MERGED in state else state

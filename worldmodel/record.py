@@ -9,6 +9,7 @@ import json
 import math
 import time
 import warnings
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ class Record:
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             return None
         try:
+            with zipfile.ZipFile(path) as parts:
+                if damaged := parts.testzip():  # torch itself does not look at the checksums
+                    raise ValueError(f"{damaged} does not have its checksum")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 saved = torch.load(path, map_location=device, weights_only=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldmodel.checkpoints import read_tensors, write_tensors
+from worldmodel.checkpoints import read_tensors, understood, write_tensors
 from worldmodel.model import WorldModel, WorldState
 
 STARTS = "starts.safetensors"
@@ -177,7 +177,5 @@ class Starts:
         """
         path = Path(folder) / STARTS
         tensors = read_tensors(path)
-        try:
+        with understood(path, values=True):
             return cls(tensors["mean"], tensors["action"], tensors["steps"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path} does not hold starts: {error}") from None

@@ -100,5 +100,6 @@ def evaluate(options: Namespace) -> None:
     out = place.folder if isinstance(place, Run) else place.out
     label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
     path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}{label}.json".replace(":", "-")
+    answers.print(str(report), markup=False)  # before a disk that is full could lose it
     report.save(path)
-    answers.print(f"{report}\n{path}", markup=False)
+    answers.print(str(path), markup=False)

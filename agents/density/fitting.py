@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from agents.config import remember
 from agents.density.evaluation import Evaluation, judge
 from agents.density.runs import load_density, open_data
@@ -12,7 +14,7 @@ from agents.run import Run
 from agents.settings import training
 from worldmodel import fit, parallel, seeded
 from worldmodel.arguments import at_least_one
-from worldmodel.builders import build
+from worldmodel.builders import build, check_memory
 from worldmodel.checkpoints import write_json
 from worldmodel.corpora import open_corpus
 from worldmodel.progress import Progress, silent
@@ -44,8 +46,11 @@ def fit_density(
     check_density(settings)
     run = Run(Path(out))
     opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
+    sizes = (settings.model, opened.event, settings.hidden, settings.truncate)
+    with torch.device("meta"):
+        check_memory(build(*sizes, **settings.model_options))
     with seeded(settings.seed):
-        model = build(settings.model, opened.event, settings.hidden, settings.truncate, **settings.model_options)
+        model = build(*sizes, **settings.model_options)
     with run.locked():
         if parallel.leader():
             remember(settings, run.folder / "config.yaml")

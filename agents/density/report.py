@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agents import pictures
 from agents.density.evaluation import Evaluation
-from agents.density.samples import complete_images, sample_density
+from agents.density.samples import can_be_completed, complete_images, sample_density
 from agents.density.settings import Density
 from agents.display import duration
 from agents.page import image, losses, rows_of, settings_section, write_page
@@ -65,7 +65,7 @@ def _samples(run: Run, settings: Density) -> str:
             path = sample_density(run.folder, IMAGES, temperature, out=media).paths[0]
             sounds, caption = image(path.read_bytes(), "samples"), f"temperature {temperature:g}"
         parts.append(f"<figure>{sounds}<figcaption>{caption}</figcaption></figure>")
-    if settings.kind == "image":
+    if settings.kind == "image" and can_be_completed(run.folder):
         path = complete_images(run.folder, 12, out=media)
         caption = (
             "Test images: the upper half that was given, the lower half completed at temperature 1, the true image."

@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
-import yaml
+import torch
 
-from agents.density.settings import Density, kind_of
+from agents.density.settings import Density, check_density
+from agents.settings import read_yaml
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
 from worldmodel.builders import build_density
-from worldmodel.checkpoints import load_weights, read_json, understood
+from worldmodel.checkpoints import load_module, read_json, record_of, understood
 from worldmodel.corpora import Corpus, open_corpus
 
 
@@ -22,16 +23,15 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
     run = Path(folder)
     if not (run / "config.yaml").exists() or not (run / "weights.safetensors").exists():
         raise ValueError(f"{run} has no learned density yet: worldmodel density fit --data KIND:FOLDER --out {run}")
-    try:
-        settings = Density(**yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{run / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}") from None
-    with understood(run / "config.yaml"):
-        kind_of(settings.data)
-    with understood(run / "settings.json"):
-        model = build_density(read_json(run / "settings.json")["model_settings"])
-    load_weights(model, run / "weights.safetensors")
-    return model.eval(), settings
+    path = run / "config.yaml"
+    settings = record_of(Density, read_yaml(path), path)
+    with understood(path, values=True):
+        check_density(settings)
+    with understood(run / "settings.json", values=True):
+        described = read_json(run / "settings.json")["model_settings"]
+        with torch.device("meta"):
+            build_density(described)
+    return load_module(lambda: build_density(described), run / "weights.safetensors").eval(), settings
 
 
 def open_data(settings: Density, folder: Path) -> Corpus:

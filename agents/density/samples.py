@@ -109,18 +109,20 @@ def complete_images(
         data: KIND:FOLDER, where the corpus lies now; None: where it was learned from.
 
     Raises:
-        ValueError: an argument is out of range, or the density is one of speech.
+        ValueError: an argument is out of range, or the density is one of speech, or of images with a single row.
     """
     at_least_one(count=count)
     check_temperature(temperature)
     model, described = _learned(folder)
     if described["kind"] != "image":
         raise ValueError(f"only images can be completed, {folder} is a density of {described['kind']}")
+    scale = _dequantisation(described["scale"])
+    if scale.height < 2:
+        raise ValueError(f"only images with a lower half can be completed, those of {folder} have a single row")
     _, settings = load_density(folder)
     corpus = open_corpus(data or settings.data, **settings.corpus_options)
     event = next(iter(corpus.test.batches(count))).event
     generator = torch.Generator(parallel.device()).manual_seed(seed)
-    scale = _dequantisation(described["scale"])
     half = scale.height // 2 * (scale.dimensions // scale.event // scale.height)
     rest = model.sample(
         event.shape[1] - half,
@@ -137,6 +139,13 @@ def complete_images(
     rows = [_full(part[block], min(len(true), BESIDE)) for block in blocks for part in (given, completed, true)]
     pictures.write_png(path, pictures.grid(rows))
     return path
+
+
+def can_be_completed(folder: str | os.PathLike[str]) -> bool:
+    """Whether a density's images have a lower half."""
+    path = Path(folder) / "corpus.json"
+    with understood(path):
+        return bool(read_json(path)["scale"]["height"] > 1)
 
 
 def _learned(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
