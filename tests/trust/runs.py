@@ -1,0 +1,221 @@
+"""Tiny whole stories, told by processes that can be killed at any file they write, and what must not depend on that.
+
+A process is forked from one that has imported everything (multiprocessing's forkserver), so that fifty cost little. It counts
+what it does to files by Python's audit events: between two of them nothing on disk changes, so a kill at each of them is a
+kill at any moment, and the same number repeats it.
+"""
+
+import gc
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SETTINGS = {
+    "workers": 1,
+    "iterations": 2,
+    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "worlds": 2},
+    "collect": {"episodes": 6, "max_steps": 12},
+    "vae": {"updates": 4, "batch": 4, "latent": 2},
+    "memory": {"updates": 4, "batch": 4, "length": 8, "hidden": 4, "mixtures": 2, "couplings": 1},
+    "dream": {"generations": 2, "population": 3, "dreams": 2, "horizon": 5},
+    "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "check_every": 1, "check_episodes": 1},
+    "test": {"episodes": 2, "max_steps": 10},
+}
+FIT = {"check_every": 2, "tensorboard": False}
+PRELOADED = ["agents.whole", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
+CHANGES = ("os.rename", "os.remove", "os.mkdir")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+PATIENCE = 600.0
+"""Seconds for one sitting, on a machine that does much else."""
+
+
+def context():
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(PRELOADED)
+    return found
+
+
+def tell(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
+    """Tell the story into ``run`` below ``cwd``; write down what is done to files in ``log``, or stop at ``target``.
+
+    A target is a path, and how often it is met before; ``order`` has the first time of every path.
+    """
+    os.chdir(cwd)
+    sys.stdout = sys.stderr = Path(cwd, "said.txt").open("a", encoding="utf-8")  # noqa: SIM115
+    from agents import story, whole
+    from agents.settings import RunSettings
+    from worldmodel import training
+
+    torch.set_num_threads(1)
+    story.fit = partial(training.fit, **FIT)
+    training.SAVE_SECONDS = 0.0  # every check saves, so that a kill finds trainings in their middle
+    kinds = {name: field.default_factory for name, field in RunSettings.__dataclass_fields__.items()}
+    plain = {name: kinds[name](**value) if isinstance(value, dict) else value for name, value in SETTINGS.items()}
+    written = [] if log else None
+    left, stopped = [target[1] if target else 0], []
+
+    def hook(event, arguments):
+        path = changed(event, arguments)
+        if path is None:
+            return
+        if written is not None:
+            written.append(path)
+        elif target and path == target[0] and left[0]:
+            left[0] -= 1
+        elif target and not stopped and (path == target[0] or order.get(path, -1) > order[target[0]]):
+            stopped.append(path)
+            os.kill(os.getpid(), stop)
+
+    sys.addaudithook(hook)
+    whole.tell(RunSettings("CartPole-v1", **plain), "run")
+    if log:
+        names, written = list(written), None
+        Path(log).write_text(json.dumps(names))
+
+
+def tell_on_little_room(cwd):
+    """Tell until the disk is full, which is an error of the disk's own that names a file: exit code 28, its number."""
+    try:
+        tell(cwd)
+    except OSError as error:
+        assert str(error.filename).startswith("run/"), error.filename
+        os._exit(error.errno)
+
+
+def reset_often(id, count, path):
+    """Reset an environment, and write down how much memory was in use before the last nine tenths of it, and behind."""
+    import envs
+
+    env = envs.make(id)
+    used = []
+    for seed in range(count):
+        env.reset(seed=seed)
+        if seed in (count // 10, count - 1):
+            gc.collect()
+            used.append(resident())
+    Path(path).write_text(json.dumps(used))
+
+
+def dream_long(horizon, path):
+    """Dream one long batch, and write down how much memory was in use, every half second."""
+    import threading
+
+    import rollouts
+    from agents import LinearController
+    from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+
+    torch.set_num_threads(1)
+    with seeded(1):
+        world = WorldModel(VAE(2), Memory(RMDN(3, 2, hidden=4, mixtures=2), termination=False))
+    used, over = [], threading.Event()
+
+    def watch():
+        while not over.wait(0.5):
+            used.append(resident())
+
+    rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=200, dreams=4)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    dreams = rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=horizon, dreams=4)
+    over.set()
+    watcher.join()
+    assert (dreams.lengths == horizon).all()
+    Path(path).write_text(json.dumps([*used[len(used) // 10 :], resident()]))
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def changed(event, arguments):
+    """The file of the run that something is done to, as it will be called; None: nothing that lasts."""
+    if (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING) or event in CHANGES:
+        path = arguments[0]
+    else:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        return None
+    path = os.fspath(path)
+    if not isinstance(path, str) or not path.startswith("run/"):
+        return None
+    whole = re.sub(r"/\.([^/]+)\.\d+\.part$", r"/\1", path)
+    return None if whole.endswith(("timings.json", "config.yaml", ".lock")) else whole
+
+
+def sit(function, *arguments, timeout=PATIENCE):
+    """Run a function in a process of its own; returns its exit code, negative for a signal."""
+    process = context().Process(target=function, args=arguments)
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise AssertionError(f"it hung for more than {timeout} seconds")
+    return process.exitcode
+
+
+def copy(run, place):
+    """A copy that shares what commands replace whole, and has its own of what they append to."""
+
+    def one(source, target):
+        (shutil.copy2 if source.endswith((".jsonl", ".lock")) else os.link)(source, target)
+
+    return Path(shutil.copytree(run, place, copy_function=one))
+
+
+def spoil(path, content):
+    """Give a copy's file another content, and let the one that it shares be."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def results(run):
+    """All that a run wrote but for wall clocks, by path."""
+    found = {}
+    for path in sorted(Path(run).rglob("*")):
+        name = str(path.relative_to(run))
+        if path.is_file() and not path.name.startswith(".") and path.name != "timings.json":
+            found[name] = _lasting(path)
+    return found
+
+
+def _lasting(path):
+    if path.suffix == ".json":
+        return _timeless(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".jsonl":
+        return [_timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: (saved[name].dtype.str, saved[name].tobytes()) for name in saved.files if name != "about"}
+            return arrays | {"about": _timeless(json.loads(str(saved["about"])))}
+    if path.suffix == ".pt":
+        return _plain(torch.load(path, weights_only=True))  # equal objects may be pickled as one or as two
+    if path.suffix == ".yaml":  # without the versions in its first line
+        return path.read_text(encoding="utf-8").partition("\n")[2]
+    if path.suffix == ".html":
+        return re.sub(r"<h2>Wall clock</h2>.*?(?=<h2>)", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return path.read_bytes()
+
+
+def _plain(value):
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _timeless(value):
+    if isinstance(value, dict):
+        return {name: _timeless(part) for name, part in value.items() if name not in ("seconds", "wall_clock_s")}
+    return [_timeless(part) for part in value] if isinstance(value, list) else value

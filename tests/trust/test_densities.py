@@ -1,0 +1,54 @@
+"""Images of odd shapes as data of densities: learned and drawn where a model can be built, refused early where not."""
+
+import numpy as np
+import pytest
+
+from agents.density import Density, complete_images, fit_density, sample_density
+from agents.density.report import write_density_report
+from agents.run import Run
+from tests.worldmodel.corpora.formats import write_mnist
+from worldmodel import builders
+
+
+def images(folder, *shape):
+    rng = np.random.default_rng(0)
+    write_mnist(folder, *(rng.integers(0, 256, (count, *shape), dtype=np.uint8) for count in (12, 4)))
+    return f"mnist:{folder}"
+
+
+def tiny(data, **more):
+    return Density(data, hidden=2, mixtures=1, couplings=1, updates=1, batch=2, **more)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1)])
+@pytest.mark.parametrize("pixelwise", [None, True])
+def test_images_of_a_single_row_or_column_are_learned_and_drawn(tmp_path, shape, pixelwise):
+    settings = tiny(images(tmp_path / "data", *shape), pixelwise=pixelwise)
+    evaluation = fit_density(settings, tmp_path / "run", report=False)
+    assert np.isfinite(evaluation.measures[0].values).all()
+    assert sample_density(tmp_path / "run", 2).paths[0].exists()
+    if shape[0] == 1:
+        with pytest.raises(ValueError, match="only images with a lower half can be completed"):
+            complete_images(tmp_path / "run", 2)
+    else:
+        assert complete_images(tmp_path / "run", 2).exists()
+
+
+@pytest.mark.slow
+def test_a_single_row_has_a_report_without_completions(tmp_path):
+    settings = tiny(images(tmp_path / "data", 1, 4))
+    evaluation = fit_density(settings, tmp_path / "run", report=False)
+    write_density_report(Run(tmp_path / "run"), settings, evaluation)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Samples" in page
+    assert "lower half" not in page
+
+
+def test_rows_that_no_model_can_be_built_for_are_refused_before_anything_is_made(tmp_path, monkeypatch):
+    settings = tiny(images(tmp_path / "wide", 1, 70_000))
+    with pytest.raises(ValueError, match="event is beyond any sensible size, 65536: 70000"):
+        fit_density(settings, tmp_path / "run")
+    monkeypatch.setattr(builders, "_free", lambda: 10_000)
+    with pytest.raises(ValueError, match=r"a model of [\d,]+ parameters takes 0.0 GB to learn"):
+        fit_density(tiny(images(tmp_path / "some", 1, 100)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,172 @@
+"""Disks that are full or read-only, folders with odd names, odd languages, and two processes at once."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agents import story
+from agents.cli import main
+from rollouts.store import Store
+from tests.trust import runs
+from worldmodel import training
+
+ROOT = Path(__file__).parent.parent.parent
+COLLECT = ("collect", "CartPole-v1", "--episodes", "30", "--max_steps", "4", "--workers", "1", "--seed", "3")
+ODD = ("with space", "ünïcödé ✓", "-dash", "[bold]markup[red]", "quo'te\"s", "a:b")
+
+
+def mounted(folder, options):
+    """A small file system, or the reason to skip: only root may mount one."""
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    return folder
+
+
+def again(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A disk of 60 kB."""
+    folder = mounted(tmp_path / "disk", "size=60k")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_stays(small, tmp_path, capsys):
+    assert main([*COLLECT, "--out", str(small)]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(said) == 1
+    assert f"No space left on device: {small}" in said[0]
+    kept = {path.name: path.read_bytes() for path in small.glob("rollouts/shards/*.h5")}
+    assert Store(small / "rollouts").damaged == {}
+    again(small, "size=50m")
+    assert main([*COLLECT, "--out", str(small)]) == 0
+    assert main([*COLLECT, "--out", str(tmp_path / "elsewhere")]) == 0
+    shards = {path.name: path.read_bytes() for path in small.glob("rollouts/shards/*.h5")}
+    assert shards.items() >= kept.items()
+    assert shards == {path.name: path.read_bytes() for path in tmp_path.glob("elsewhere/rollouts/shards/*.h5")}
+
+
+@pytest.mark.parametrize("command", [COLLECT, ("inspect",)])
+def test_a_disk_that_may_not_be_written_is_one_line(small, capsys, command):
+    again(small, "size=50m")
+    assert main([*COLLECT, "--out", str(small)]) == 0
+    again(small, "ro")
+    more = ("--out", str(small), "--episodes", "31") if command is COLLECT else (str(small),)
+    capsys.readouterr()
+    assert main([*command, *more]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(said) == 1
+    assert f"Read-only file system: {small}" in said[0]
+
+
+def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        code = main([*COLLECT, "--out", str(tmp_path / "run")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(said) == 1
+    assert f"File too large: {tmp_path}" in said[0]
+
+
+@pytest.mark.slow
+def test_a_story_goes_on_where_a_full_disk_stopped_it(told, tmp_path):
+    folder = mounted(tmp_path / "disk", "size=1m")
+    try:
+        for size in (1, 20, 45, 80, 110, 150, 180):
+            again(folder, f"size={size}m")
+            assert runs.sit(runs.tell_on_little_room, folder) == errno.ENOSPC, (folder / "said.txt").read_text()[-2000:]
+        again(folder, "size=500m")
+        assert runs.sit(runs.tell_on_little_room, folder) == 0
+        wanted, found = runs.results(told[0] / "run"), runs.results(folder / "run")
+        assert [name for name in wanted if found.get(name) != wanted[name]] == []
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_while_the_first_works(told, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
+    written = told[1]
+    order = {path: number for number, path in reversed(list(enumerate(written)))}
+    target = ("run/evolve-game/state.npz", 1)
+    first = runs.context().Process(target=runs.tell, args=(tmp_path, None, target, order, signal.SIGSTOP))
+    first.start()
+    status = Path(f"/proc/{first.pid}/stat")
+    until = time.monotonic() + runs.PATIENCE
+    while status.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    monkeypatch.chdir(tmp_path)
+    try:
+        for words in (("run", "CartPole-v1", "--config", "run/config.yaml"), (*COLLECT,), ("train", "vae", "run")):
+            assert main([*words, *(() if words[0] == "train" else ("--out", "run"))]) == 2
+            assert "run is in use by another process" in capsys.readouterr().err
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    first.join(runs.PATIENCE)
+    assert first.exitcode == 0
+    wanted, found = runs.results(told[0] / "run"), runs.results(tmp_path / "run")
+    assert [name for name in wanted if found.get(name) != wanted[name]] == []
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    few = ("--episodes", "1", "--max_steps", "2", "--workers", "1")
+    assert main(["collect", "CartPole-v1", *few, f"--out={name}"]) == 0
+    assert main(["inspect", f"./{name}"]) == 0
+    assert sorted(os.listdir(tmp_path)) == [name]
+    assert len(Store(Path(name) / "rollouts")) == 1
+    capsys.readouterr()
+    assert main(["train", "memory", f"./{name}"]) == 2
+    assert "has no trained VAE yet" in capsys.readouterr().err
+
+
+SAY = """
+import sys
+from agents.cli import main
+few = ["--episodes", "1", "--max_steps", "2", "--workers", "1"]
+for name in sys.argv[1:]:
+    if code := main(["collect", "CartPole-v1", *few, "--out", name]) or main(["inspect", name]):
+        sys.exit(code)
+"""
+
+
+def languages():
+    known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.split()
+    turkish = next((name for name in known if name.startswith("tr_TR")), None)
+    return [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}] + (
+        [{"LC_ALL": turkish}] if turkish else []
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", languages(), ids=json.dumps)
+def test_odd_languages(tmp_path, language):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    found = subprocess.run(
+        [sys.executable, "-c", SAY, "Ünïcödé İı", b"no utf-8 \xff"], cwd=tmp_path, capture_output=True, check=False,
+        env=environment | language | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr.decode("utf-8", "replace")
+    assert b"Traceback" not in found.stderr
+    assert sorted(os.listdir(os.fsencode(tmp_path))) == [b"no utf-8 \xff", "Ünïcödé İı".encode()]

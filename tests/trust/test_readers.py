@@ -1,0 +1,473 @@
+"""Whatever bytes a reader is given: what was written, or one line that names the file; nothing runs, nothing large is made."""
+
+import json
+import math
+import os
+import pickle
+import time
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import rollouts
+from agents.config import remember
+from agents.controller import HiddenController, LinearController, load_controller
+from agents.density.runs import load_density
+from agents.density.settings import Density
+from agents.evaluation import Report
+from agents.evolution import evolve
+from agents.iterations import Iteration
+from agents.run import Run
+from agents.settings import RunSettings, read_yaml
+from rollouts.store import Store
+from tests import toys
+from tests.trust.damage import HOW, damaged, flipped
+from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
+from worldmodel.builders import build, build_density, check_memory
+from worldmodel.checkpoints import read_json, read_rows, read_tensors, record_of, write_json, write_tensors
+from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
+from worldmodel.model import build_memory
+from worldmodel.starts import Starts
+
+EXAMPLES = int(os.environ.get("TRUST_EXAMPLES", "12"))
+"""Of each property; more find more."""
+QUICK = settings(deadline=None, max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+PLACE = st.integers(0, 2**20), st.integers(0, 7)
+
+
+def one_line(path, read):
+    """What a reader makes of a file; None where it refused it in one line that names the file."""
+    try:
+        return read(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+        return None
+
+
+# tensors --------------------------------------------------------------------------------------------------------------
+
+NUMBERS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.zeros(3).half(), "steps": torch.arange(3)}
+
+
+@QUICK
+@given(*PLACE)
+def test_a_flipped_bit_in_weights_is_noticed(tmp_path, place, bit):
+    path = tmp_path / "some.safetensors"
+    write_tensors(path, NUMBERS)
+    content = path.read_bytes()
+    path.write_bytes(flipped(content, place % len(content), bit))
+    found = one_line(path, read_tensors)
+    assert found is None or (found.keys() == NUMBERS.keys() and all(torch.equal(found[n], NUMBERS[n]) for n in NUMBERS))
+
+
+@QUICK
+@given(st.binary(max_size=200))
+@example(b"\x08\0\0\0\0\0\0\0" + b"[[[[[[[[")
+@example(b"\xff\xff\xff\xff\xff\xff\xff\x7f{}")
+def test_any_bytes_are_no_weights(tmp_path, content):
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(content)
+    for read in (read_tensors, load_controller):
+        assert one_line(path, read) is None or read is read_tensors
+
+
+def safetensors(header, data=b""):
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "I64", "BOOL", "C64", "F4", "nonsense"])
+def test_weights_of_other_kinds_of_numbers_are_refused(tmp_path, kind):
+    size = {"I64": 8, "C64": 8}.get(kind, 1)
+    parts, place = {}, 0
+    for name, shape in (("weight", [1, 2]), ("bias", [1])):
+        count = math.prod(shape) * size
+        parts[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, place + count]}
+        place += count
+    path = tmp_path / "controller.safetensors"
+    path.write_bytes(safetensors(parts, bytes(place)))
+    one_line(path, load_controller)
+    (tmp_path / "starts.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="starts.safetensors"):
+        Starts.load(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_controller_that_is_not_finite_is_named(tmp_path, bad):
+    path = tmp_path / "controller.safetensors"
+    write_tensors(path, {"weight": torch.tensor([[bad, 1.0]]), "bias": torch.zeros(1)})
+    assert one_line(path, load_controller) is None
+
+
+def test_controllers_come_back_bit_for_bit(tmp_path):
+    for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden=4)):
+        controller.save(tmp_path / "some.safetensors")
+        assert torch.equal(load_controller(tmp_path / "some.safetensors").parameters, controller.parameters)
+
+
+# sizes ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A tiny world model's folder."""
+    WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden=4, mixtures=2))).save(tmp_path / "world")
+    return tmp_path / "world"
+
+
+HUGE = [
+    ("vae", "latent", 65_536),
+    ("vae", "latent", 10**9),
+    ("memory", "hidden", 65_536),
+    ("memory", "mixtures", 65_536),
+    ("memory", "layers", 65_536),
+    ("memory", "couplings", 10**6),
+    ("memory", "rank", 60_000),
+    ("memory", "outputs", 65_535),
+    ("memory", "hidden", -4),
+    ("memory", "hidden", 2.5),
+    ("memory", "cell", "abacus"),
+    ("memory", "density", "os.system"),
+    ("memory", "density", ["RMDN"]),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value"), HUGE)
+def test_sizes_that_the_weights_do_not_have_cost_nothing(world, part, name, value, as_users_do):
+    config = read_json(world / "config.json")
+    config[part][name] = value
+    write_json(world / "config.json", config)
+    began, before = time.process_time(), peak()
+    with pytest.raises(ValueError, match=r"config\.json|vae\.safetensors|memory\.safetensors"):
+        WorldModel.load(world)
+    assert time.process_time() - began < 5
+    assert peak() - before < 200e6
+
+
+def peak():
+    """The most memory that this process ever had, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_a_run_s_vae_is_not_larger_than_its_weights(tmp_path):
+    vae = VAE(2)
+    write_tensors(tmp_path / "vae" / "weights.safetensors", vae.state_dict())
+    for latent in (60_000, 10**9, "many", None):
+        write_json(tmp_path / "vae" / "settings.json", {"model_settings": {"latent": latent}})
+        with pytest.raises(ValueError, match=r"settings\.json|weights\.safetensors"):
+            Run(tmp_path).vae()
+    write_json(tmp_path / "vae" / "settings.json", {"model_settings": vae.settings})
+    assert torch.equal(Run(tmp_path).vae().posterior.weight, vae.posterior.weight)
+
+
+@pytest.mark.parametrize("name", ["event", "hidden", "mixtures", "layers", "latent", "width", "depth"])
+def test_every_builder_refuses_absurd_sizes(name):
+    kind = "vrnn-gmm" if name in ("latent", "width", "depth") else "frmdn"
+    with pytest.raises(ValueError, match=f"{name} is beyond any sensible size"):
+        build(**{"name": kind, "event": 2, name: 10**6})
+    described = build(kind, 2, hidden=2, mixtures=2).settings
+    described |= {name: 10**6} if name in described else {"hidden": 10**6}
+    with pytest.raises(ValueError, match="is beyond any sensible size"):
+        build_density(described)
+
+
+def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_built():
+    with torch.device("meta"):
+        check_memory(build_memory({"density": "RMDN", "inputs": 3, "outputs": 2}))
+        huge = build_memory({"density": "RMDN", "inputs": 60_001, "outputs": 60_000, "hidden": 60_000, "mixtures": 900})
+    with pytest.raises(ValueError, match="parameters takes .* GB to learn"):
+        check_memory(huge)
+
+
+# states ---------------------------------------------------------------------------------------------------------------
+
+
+def evolved(folder):
+    return evolve(LinearController(2, 1), lambda members: -np.square(members - 1).sum(axis=1), population=4,
+                  generations=2, seed=1, out=folder)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    """A finished evolution's folder, and its state's bytes."""
+    folder = tmp_path_factory.mktemp("search")
+    best = evolved(folder)
+    return folder, (folder / "state.npz").read_bytes(), best
+
+
+@QUICK
+@given(*PLACE)
+def test_a_flipped_bit_in_an_evolution_is_noticed(search, place, bit):
+    folder, content, best = search
+    (folder / "state.npz").write_bytes(flipped(content, place % len(content), bit))
+    found = one_line(folder / "state.npz", lambda path: evolved(path.parent))
+    assert found is None or torch.equal(found.parameters, best.parameters)
+
+
+@pytest.mark.parametrize("how", HOW[:4])
+def test_a_spoilt_evolution_is_named(search, how):
+    folder, content, _ = search
+    (folder / "state.npz").write_bytes(damaged(content, how))
+    assert one_line(folder / "state.npz", lambda path: evolved(path.parent)) is None
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A finished training's folder, and the content of its files."""
+    folder = tmp_path_factory.mktemp("training")
+    trained(folder)
+    return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def trained(folder):
+    data = toys.Sequences(lambda size, seed: toys.autoregressive(size, 4, seed)[0].float())
+    with seeded(1):
+        model = build("rmdn", 1, hidden=2, mixtures=1)
+    return fit(model, data, updates=4, batch=2, check_every=2, out=folder, tensorboard=False)
+
+
+@QUICK
+@given(*PLACE)
+def test_a_flipped_bit_in_a_training_is_noticed(training, place, bit):
+    folder, files = training
+    content = files["resume.pt"]
+    (folder / "resume.pt").write_bytes(flipped(content, place % len(content), bit))
+    if one_line(folder / "resume.pt", lambda path: trained(path.parent)) is not None:
+        assert read_tensors(folder / "weights.safetensors").keys() == trained(folder).state_dict().keys()
+        assert (folder / "weights.safetensors").read_bytes() == files["weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "metrics.jsonl"])
+@pytest.mark.parametrize("how", HOW)
+def test_what_a_training_wrote_comes_back(training, name, how):
+    folder, files = training
+    (folder / "resume.pt").write_bytes(files["resume.pt"])
+    (folder / name).write_bytes(damaged(files[name], how, name))
+    trained(folder)
+    assert (folder / name).read_bytes() == files[name]
+
+
+def test_a_training_that_would_execute_something_does_not(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    (tmp_path / "resume.pt").write_bytes(pickle.dumps(Hostile()))
+    assert one_line(tmp_path / "resume.pt", lambda path: trained(path.parent)) is None
+    with zipfile.ZipFile(tmp_path / "resume.pt", "w") as parts:
+        parts.writestr("archive/data.pkl", pickle.dumps(Hostile()))
+        parts.writestr("archive/version", "3\n")
+    assert one_line(tmp_path / "resume.pt", lambda path: trained(path.parent)) is None
+    with zipfile.ZipFile(tmp_path / "state.npz", "w") as parts:
+        parts.writestr("about.npy", pickle.dumps(Hostile()))
+    assert one_line(tmp_path / "state.npz", lambda path: evolved(path.parent)) is None
+    assert not (tmp_path / "executed").exists()
+
+
+# stores ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """A store of four short episodes in two shards, and the first shard's bytes."""
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, block=2, max_steps=5,
+                             out=tmp_path_factory.mktemp("store") / "s")  # fmt: skip
+    return store.path, store.shards[0].path.read_bytes(), list(store.episodes())
+
+
+def same(a, b):
+    arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("frames", "actions", "rewards"))
+    return arrays and (a.terminated, a.truncated) == (b.terminated, b.truncated)
+
+
+@QUICK
+@given(*PLACE)
+def test_a_flipped_bit_in_a_shard_is_noticed(collected, place, bit):
+    folder, content, episodes = collected
+    path = folder / "shards" / "000000.h5"
+    path.write_bytes(flipped(content, place % len(content), bit))
+    store = Store(folder)
+    if store.damaged:
+        assert list(store.damaged) == [path.name]
+        assert len(store) == 2
+        return
+    found = one_line(path, lambda _: list(store.episodes()))
+    assert found is None or all(map(same, found, episodes))
+
+
+@pytest.mark.parametrize("how", [*HOW, "that of the other"])
+def test_a_spoilt_shard_is_played_again(collected, how):
+    folder, content, episodes = collected
+    path, other = folder / "shards" / "000000.h5", folder / "shards" / "000002.h5"
+    path.write_bytes(other.read_bytes() if how == "that of the other" else damaged(content, how))
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
+    if how.startswith("flipped") and len(store) == 4:  # only a look at every number finds it
+        found = one_line(path, lambda _: list(store.episodes()))
+        assert found is None or all(map(same, found, episodes))
+        return
+    assert all(map(same, store.episodes(), episodes))
+
+
+def test_a_shard_that_claims_more_than_it_holds_costs_nothing(collected):
+    folder, content, _ = collected
+    path = folder / "shards" / "000000.h5"
+    for shape in ((5, 10**9), (5, 2, 10**9)):
+        path.write_bytes(content)
+        with h5py.File(path, "r+") as file:
+            group = file["episode_0"]
+            del group["actions"]
+            group.create_dataset("actions", shape, np.float32, chunks=(1, *[2] * (len(shape) - 1)))
+        assert one_line(path, lambda _: Store(folder).episode(0)) is None
+    path.write_bytes(content)
+
+
+def test_what_is_damaged_twice_is_kept_twice_whatever_the_clock_says(collected, monkeypatch):
+    folder, _, episodes = collected
+    path = folder / "shards" / "000000.h5"
+    for moment in (2_000_000_000.5, 2_000_000_000.4):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        path.write_bytes(f"damaged at {moment}".encode())
+        store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
+        assert all(map(same, store.episodes(), episodes))
+    kept = {aside.read_text() for aside in path.parent.glob("000000.h5.damaged-20000*")}
+    assert kept == {"damaged at 2000000000.5", "damaged at 2000000000.4"}
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_shard_with_rewards_that_are_no_numbers_is_named(collected, bad):
+    folder, content, _ = collected
+    path = folder / "shards" / "000000.h5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        file["episode_0"]["rewards"][2] = bad
+    assert one_line(path, lambda _: Store(folder).episode(0)) is None
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["latents", "actions", "outcomes"])
+@pytest.mark.parametrize("how", ["emptied", "swapped", "flipped anywhere", "another shard's"])
+def test_spoilt_encodings_are_made_again(collected, kind, how):
+    folder, content, _ = collected
+    (folder / "shards" / "000000.h5").write_bytes(content)
+    with seeded(1):
+        vae = VAE(2)
+    latents = Store(folder).latents(vae)
+    wanted = [np.array(part) for part in latents.episode(0)]
+    path = latents.folder / f"000000.{kind}.npy"
+    other = (latents.folder / f"000002.{kind}.npy").read_bytes()
+    path.write_bytes(other if how == "another shard's" else damaged(path.read_bytes(), how))
+    again = Store(folder).latents(vae).episode(0)
+    assert all(map(np.array_equal, wanted, again))
+
+
+def test_encodings_survive_a_clock_that_was_set_back(collected):
+    folder, content, _ = collected
+    shard = folder / "shards" / "000000.h5"
+    shard.write_bytes(content)
+    with seeded(1):
+        vae = VAE(2)
+    wanted = [np.array(part) for part in Store(folder).latents(vae).episode(0)]
+    for moment in (0, 2**31 - 1):
+        os.utime(shard, (moment, moment))
+        assert all(map(np.array_equal, wanted, Store(folder).latents(vae).episode(0)))
+
+
+@QUICK
+@given(
+    st.dictionaries(st.sampled_from(["format", "env", "discrete", "actions", "env_options", "block", "further"]), PLAIN)
+)
+def test_any_metadata_are_a_store_s_or_named(collected, content):
+    folder = collected[0]
+    path = folder / "metadata.json"
+    whole = path.read_bytes()
+    try:
+        path.write_text(json.dumps(json.loads(whole) | content))
+        store = one_line(path, lambda path: Store(path.parent))
+        if store is not None:
+            assert 1 <= store.actions <= 65_536
+            assert isinstance(repr(store) + store.identity, str)
+    finally:
+        path.write_bytes(whole)
+
+
+# text -----------------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(st.sampled_from([Report, Iteration, Density]), PLAIN)
+@example(Report, {"env": "x", "returns": [], "lengths": [], "seeds": []})
+@example(Report, {"env": "x", "returns": ["1"], "lengths": [1], "seeds": [1]})
+def test_any_json_is_a_record_or_named(tmp_path, kind, content):
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(content))
+    one_line(path, lambda path: record_of(kind, read_json(path), path))
+    one_line(path, Report.load)
+
+
+def test_a_report_of_wrong_numbers_is_named(tmp_path):
+    path = tmp_path / "report.json"
+    good = Report("CartPole-v1", [1.0, 2.0], [1, 2], [3, 4])
+    good.save(path)
+    assert Report.load(path) == good
+    for name, value in (("returns", "abc"), ("returns", [1.0]), ("returns", [True, 1.0]), ("seeds", [1.5, 2.0]),
+                        ("returns", [10**400, 1]), ("env_options", []), ("flags", 3)):  # fmt: skip
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+        assert one_line(path, Report.load) is None, (name, value)
+        good.save(path)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+
+
+@pytest.mark.parametrize(
+    "text", [BOMB, "[" * 2_000, "a: " * 50, "seed: 2026-99-99", "seed: " + "9" * 5_000, "!!python/object:os.system {}",
+             "- list", "3", "", "a: b: c", "\x00", "!!binary x"]
+)  # fmt: skip
+def test_hostile_yaml_is_one_line(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert one_line(path, read_yaml) is None
+    assert one_line(path, lambda path: remember(RunSettings("CartPole-v1"), path)) is None
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    assert one_line(path, lambda path: load_density(path.parent)) is None
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "\xff", "9" * 5_000, "", '{"a": 1'])
+def test_hostile_json_is_one_line(tmp_path, text):
+    path = tmp_path / "some.json"
+    path.write_text(text, encoding="latin-1")
+    assert one_line(path, read_json) is None
+    assert text == "" or one_line(path, read_rows) is None
+
+
+@pytest.mark.parametrize("value", [-1.0, 1e400, "long", None, [1]])
+def test_strange_timings_are_named(tmp_path, value):
+    (tmp_path / "timings.json").write_text(json.dumps({"collect": value}))
+    assert one_line(tmp_path / "timings.json", lambda path: Run(path.parent).timings()) is None
+
+
+# corpora (audio: tests/worldmodel/corpora) ----------------------------------------------------------------------------
+
+
+@QUICK
+@given(
+    st.sampled_from([b"", b"\0\0\x08\x03", b"\x1f\x8b\x08", pickle.dumps({b"data": [1]})[:20]]), st.binary(max_size=80)
+)
+@pytest.mark.parametrize("read", [read_idx, read_cifar, read_cifar_pickle])
+def test_any_bytes_are_images_or_named(tmp_path, read, head, rest):
+    path = tmp_path / "images"
+    path.write_bytes(head + rest)
+    one_line(path, read)

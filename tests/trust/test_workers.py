@@ -1,0 +1,73 @@
+"""Workers that are killed while they collect and while they play for an evolution: the results are those of quiet days."""
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from agents import LinearController, evolve
+from tests import toys
+from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+
+pytestmark = pytest.mark.slow
+
+
+class Mortal(toys.Counter):
+    """A counter whose process is killed in its third step, as often as there are files in a folder."""
+
+    def __init__(self, folder):
+        super().__init__(length=6)
+        self.folder = folder
+
+    def step(self, action):
+        if self.now == 2:
+            for life in sorted(Path(self.folder).iterdir()):
+                try:
+                    life.unlink()
+                except FileNotFoundError:  # the other worker was faster
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+def mortal(folder):
+    return Mortal(folder)
+
+
+@pytest.fixture
+def deaths(tmp_path):
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    return folder
+
+
+def test_killed_collectors_change_nothing(deaths, tmp_path):
+    env = partial(mortal, str(deaths))
+    quiet = rollouts.collect(env, rollouts.uniform, 6, seed=1, block=2, out=tmp_path / "quiet")
+    for number in range(2):
+        (deaths / str(number)).touch()
+    store = rollouts.collect(env, rollouts.uniform, 6, seed=1, block=2, workers=2, out=tmp_path / "store")
+    assert not list(deaths.iterdir())
+    assert [path.name for path in (store.path / "shards").iterdir() if path.name.startswith(".")] == []
+    for shard in quiet.shards:
+        assert (store.path / "shards" / shard.path.name).read_bytes() == shard.path.read_bytes()
+
+
+def test_killed_players_change_no_evolution(deaths):
+    with seeded(1):
+        world = WorldModel(VAE(2), Memory(FRMDN(4, 2, hidden=4, mixtures=2)))
+    found = []
+    for workers in (1, 2):
+        for number in range(workers - 1):
+            (deaths / str(number)).touch()
+        fitness = rollouts.played(partial(mortal, str(deaths)), world, 1, workers=workers)
+        best = evolve(LinearController.sized(world), fitness, population=4, generations=2, seed=3)
+        found.append(best.parameters)
+    assert not list(deaths.iterdir())
+    assert torch.equal(*found)
+    assert np.isfinite(found[0].numpy()).all()
