@@ -84,6 +84,37 @@ def test_the_page_of_records_says_what_its_files_say():
     ):
         assert words in page
     assert len(grown) == 11
+    averaged = [row for row in _lines(tried / "car-racing-averaged.jsonl") if "check" in row]
+    mean, average = (np.mean([row[name] for row in averaged]) for name in ("check", "average"))
+    assert [sum(row["average"] > row["check"] for row in averaged), len(averaged)] == [6, 7]
+    white = {row["generation"]: row["check"] for row in _lines(tried / "car-racing-whitened.jsonl") if "check" in row}
+    large, on = _lines(tried / "mario-1-1-whitened.jsonl"), _lines(tried / "mario-1-1-from-a-member.jsonl")
+    for words in (
+        f"the average has {average:.0f} and the mean {mean:.0f}",
+        f"The best of them, {averaged[-1]['average']:.0f} in generation {averaged[-1]['generation']}",
+        f"{white[20]:.0f} and {white[50]:.0f} in generations 20 and 50",
+        f"stays below 730 while single members reach {max(row.get('elite', 0) for row in large):.0f} in a test of 12",
+        f"holds what it has, {on[-1]['check']:.0f} in all of {on[-1]['check_n']} episodes",
+        f"one member came to {max(row['max'] for row in on):.0f}",
+    ):
+        assert words in page
+    assert max(row.get("check", 0) for row in large) < 730
+
+
+def test_the_table_of_ablations_says_what_its_files_say():
+    tried = records.RECORDS / "tried"
+    page, best = (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), []
+    for label, size, name in (
+        ("latent and memory", 291, "growing-episodes"),
+        ("latent and untrained memory", 291, "untrained-memory"),
+        ("latent alone", 99, "latent-only"),
+    ):
+        rows = _lines(tried / f"car-racing-{name}.jsonl")[:30]
+        cells = [f"{row['check']:.0f} ± {row['check_std']:.0f}" for row in rows if "check" in row]
+        played = sum(row["steps"] for row in rows) * 3 / 1e6
+        assert f"| {label} | {size} | {' | '.join(cells)} | {played:.1f} million |" in page
+        best.append(max(row.get("check", 0) for row in rows))
+    assert f"worth {best[0] - best[1]:.0f} points over an untrained one and {best[0] - best[2]:.0f} over none" in page
 
 
 def _range(rows, name):
