@@ -238,15 +238,22 @@ class Search:
 
     def _put(self, about: dict[str, Any], best: np.ndarray, average: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
         """Take a loaded state's place."""
-        finite = all(np.isfinite(arrays[name]).all() for name in (".mean", ".sigma", ".pc"))
+        finite = all(np.isfinite(value).all() for name, value in arrays.items() if value.ndim or name == ".sigma")
         finite = finite and bool(np.isfinite(best).all() and np.isfinite(average).all())
         if not best.shape == average.shape == self.best.shape or not finite:
             raise ValueError(f"numbers must be finite, and {len(self.best)} parameters")
         self.best, self.average = best, average
         self.generation, self.rows = int(about["generation"]), list(about["rows"])
         self.episodes, self.noise = about.get("episodes"), about.get("noise")
-        self.stale, self.restarts = (about.get(name, 0) for name in ("stale", "restarts"))
+        self.stale = about.get("stale", 0)
         self.best_check = -math.inf if about["best_check"] is None else about["best_check"]
+        self.restarts = about.get("restarts", 0)  # the population is part of it
+        like = self._begin(best)
+        for _ in range(min(2, int(arrays[".countiter"]))):  # then it has all that it will ever have
+            members = like.ask()
+            like.tell(members, list(range(len(members))))
+        if _shapes(arrays) != _shapes(snapshot(like)):
+            raise ValueError("its numbers are not those of such a search")
         self.es = self._begin(best)
         restore(self.es, arrays)
 
@@ -281,6 +288,13 @@ def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
             elif isinstance(value, bool | int | float | np.number):
                 arrays[key] = np.array(value)
     return arrays
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what a `snapshot` holds, one array under two names counted as two."""
+    return {
+        name.rstrip("@"): (arrays[str(value)] if name.endswith("@") else value).shape for name, value in arrays.items()
+    }
 
 
 def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> None:
