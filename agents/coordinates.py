@@ -1,4 +1,4 @@
-"""The coordinates that evolution searches in: what a controller sees, decorrelated and on one scale.
+"""The coordinates that evolution searches in: what a controller sees, decorrelated and closer to one scale.
 
 CMA-ES begins with equal steps along all parameters. What a controller sees is far from equal: a hidden state has a large mean,
 so that a step of its weights is mostly a step of the bias, and its numbers move together. Steps that are equal along
@@ -22,7 +22,7 @@ from worldmodel.starts import EncodedEpisodes
 FLOOR = 0.1
 """Directions with less than this share of the mean variance are not blown up to the full scale: they are mostly noise."""
 EPISODES = 64
-"""From so many episodes what is seen is learned."""
+"""From at most so many episodes, spread over all, what is seen is learned."""
 
 
 class Coordinates:
@@ -61,12 +61,15 @@ class Coordinates:
     @classmethod
     @torch.no_grad()
     def of(cls, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
-        """The coordinates in which what ``world`` makes of real, encoded episodes is white.
+        """The coordinates in which what ``world`` makes of real, encoded episodes is decorrelated.
+
+        Directions whose variance is far above a tenth of the mean one have a standard deviation of nearly 1, those far below
+        it a small one: they are mostly noise.
 
         Raises:
             ValueError: there are not two steps in the episodes.
         """
-        step = max(1, len(episodes) // EPISODES)
+        step = max(1, -(-len(episodes) // EPISODES))
         seen = [_seen(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
         return cls(controller, torch.cat(seen or [torch.zeros(0, world.features)]).double().numpy())
 
@@ -80,7 +83,8 @@ class Coordinates:
         if path.exists():
             tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
             shapes = {"mean": (controller.inputs,), "whitening": (controller.inputs, controller.inputs)}
-            if {name: array.shape for name, array in tensors.items()} != shapes:
+            finite = all(np.isfinite(array).all() for array in tensors.values())
+            if {name: array.shape for name, array in tensors.items()} != shapes or not finite:
                 raise ValueError(f"{path} must hold the coordinates of {controller}; remove it to start again")
             again = cls(controller, np.eye(2, controller.inputs))
             again.mean, again.whitening = tensors["mean"], tensors["whitening"]

@@ -73,6 +73,8 @@ class Report:
     def __str__(self) -> str:
         """One line for people."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
+        if self.n == 1:  # a single episode has no spread
+            return f"{self.env}, {self.policy}: {self.mean:.1f} (n = 1{flag})"
         return (
             f"{self.env}, {self.policy}: {self.mean:.1f} +- {self.std:.1f} (n = {self.n}, se {self.stderr:.1f}{flag})"
         )

@@ -75,14 +75,15 @@ def evolve(
             little early.
         most_episodes: let each member live up to so many episodes as differences between members drown in the noise of
             theirs. The fitness must take ``episodes`` and begin with at least two. None: always as many.
-        antithetic: draw members in pairs, to both sides of the mean (mirrored sampling).
+        antithetic: draw members in pairs, to both sides of the mean (mirrored sampling), and select the better one of each.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters, diagonal above.
-        bounds: keep every parameter in [-bounds, bounds]; None: wherever it goes.
+        bounds: keep every parameter that lives in [-bounds, bounds]; None: wherever it goes. The search itself may stray
+            beyond, and does where returns are mostly noise: only members that live alike are told apart by their distance.
         elite: so many of a generation's best members live through a check, too; where one is better than the mean and all
             before it, on the check's episodes, it is what is kept.
-        average: the average of the mean over about so many last generations lives through a check, too, and is kept where it is
-            better; without a check it is what is returned. Selection by noisy returns makes the mean wander, and what it
-            wanders around is often better. 0: no.
+        average: an exponential average of the mean, over about so many last generations, lives through a check, too, and is
+            kept where it is better; without a check it is what is returned. Selection by noisy returns makes the mean
+            wander, and what it wanders around is often better. 0: no.
         stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
             make one check more, at the stop, which counts.
         least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
@@ -99,7 +100,7 @@ def evolve(
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
         Hansen, Niederberger, Guzzella and Koumoutsakos, A Method for Handling Uncertainty in Evolutionary Optimization, 2009
         (spending evaluations where noise dominates; the measure here is `noise_share`).
-        Brockhoff et al., Mirrored Sampling and Sequential Selection for Evolution Strategies, 2010.
+        Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
     at_least_one(generations=generations, check_every=check_every, stale=stale)
     episodes = _episodes_of(fitness, most_episodes)

@@ -32,9 +32,9 @@ class Iteration:
 
     number: int
     dream: float
-    """Mean return of the controller over ``horizon`` dreamed steps."""
+    """Mean return of the controller over ``horizon`` dreamed steps that begin within its own real episodes."""
     real: float
-    """Mean return of the same controller over stretches of ``horizon`` steps of the real game."""
+    """Mean return of the same controller over ``horizon`` steps of these episodes, from the same moments on."""
     gap: float
     """Dream minus real: how far evolution exploited the memory."""
     disagreement: float
@@ -233,9 +233,10 @@ def _record(
     number: int,
     first: int,
 ) -> None:
-    """Measure the controller in dreams and in the game over equally long stretches, and write it down."""
+    """Measure the controller in dreams and in the game over equally long stretches from the same moments; write it down."""
     horizon, store = settings.dream.horizon, run.store()
-    starts: Any = _beginnings(run, here, settings)
+    played = range(first, first + settings.iterate.episodes)
+    starts: Any = Moments(store.latents(world.vae), played, horizon)
     dreams = rollouts.dream(
         world,
         controller,
@@ -246,9 +247,9 @@ def _record(
         seed=settings.seed + 1_000_003,
         worlds=worlds,
     )
-    courses = [store.course(index) for index in range(first, first + settings.iterate.episodes)]
+    courses = [store.course(index) for index in played]
     returns = np.array([course.rewards.sum() for course in courses])
-    stretches = [part for course in courses for part in lived(course.rewards, course.terminated, horizon)]
+    stretches = [np.mean(lived(course.rewards, course.terminated, horizon)) for course in courses]
     dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
     one = Iteration(
         number,
@@ -265,13 +266,39 @@ def _record(
     write_json(here.folder / "iteration.json", asdict(one))
 
 
-def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Returns of stretches of an episode that a dream could have lived: ``horizon`` steps, or up to an end of its own.
+class Moments:
+    """Encoded real episodes, each up to the last moment that `lived` counts from: dreams that begin there have their like.
+
+    A dream draws an episode, then a moment of it, all equally likely.
+    """
+
+    def __init__(self, latents: rollouts.latents.Latents, episodes: range, horizon: int) -> None:
+        self.latents, self.episodes, self.horizon = latents, episodes, horizon
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return len(self.episodes)
+
+    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+        """One episode."""
+        episode = self.latents.episode(self.episodes[index])
+        mean, logvar, *course = episode
+        steps = moments(len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon)
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+def moments(steps: int, terminated: bool, horizon: int) -> int:
+    """From how many first moments of an episode a dream of ``horizon`` steps has its like in it.
 
     A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
     """
-    last = len(rewards) if terminated else max(1, len(rewards) - horizon + 1)
-    return [float(rewards[at : at + horizon].sum()) for at in range(0, last, max(1, horizon // 4))]
+    return steps if terminated else max(1, steps - horizon + 1)
+
+
+def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
+    """Returns from each of an episode's `moments`: over ``horizon`` steps, or up to an end of its own."""
+    count = moments(len(rewards), terminated, horizon)
+    return [float(rewards[at : at + horizon].sum()) for at in range(count)]
 
 
 def begun(folder: Path) -> bool:

@@ -5,6 +5,8 @@ live through is `agents.evolution`'s.
 
 References:
     Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
+    Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011 (of a pair of
+    mirrored members only the better one is recombined).
     Auger and Hansen, A Restart CMA Evolution Strategy With Increasing Population Size, 2005.
 """
 
@@ -103,9 +105,7 @@ class Search:
         }
         with warnings.catch_warnings():  # one parameter is fewer than pycma likes to see
             warnings.simplefilter("ignore")
-            if self.coordinates is not None:
-                start = self.coordinates.coordinates(start)
-            return cma.CMAEvolutionStrategy(start, self.settings["sigma"], options)
+            return cma.CMAEvolutionStrategy(self._coordinates_of(start), self.settings["sigma"], options)
 
     @property
     def population(self) -> int:
@@ -116,6 +116,10 @@ class Search:
     def mean(self) -> np.ndarray:
         """The distribution's mean."""
         return self.within(np.asarray(self.es.mean))
+
+    def _coordinates_of(self, parameters: np.ndarray) -> np.ndarray:
+        """The inverse of `drawn`."""
+        return parameters if self.coordinates is None else self.coordinates.coordinates(parameters)
 
     def drawn(self, y: np.ndarray) -> np.ndarray:
         """Parameters at coordinates of the search."""
@@ -145,6 +149,12 @@ class Search:
         if self.settings["bounds"] is not None:  # members beyond them live alike: prefer the nearer, or it would drift
             outside = np.square(self.drawn(members) - self.within(members)).sum(axis=1)
             costs = np.lexsort((outside, costs)).argsort().astype(float)
+        if self.settings[
+            "antithetic"
+        ]:  # of each pair the better one is selected: both would cancel, and steps collapse
+            pairs = len(costs) // 2
+            worse = np.where(costs[:pairs] > costs[pairs : 2 * pairs], np.arange(pairs), np.arange(pairs, 2 * pairs))
+            costs = np.lexsort((costs, np.isin(np.arange(len(costs)), worse))).argsort().astype(float)
         self.es.tell(list(members), list(costs))
         self.es.sigma *= self.settings["decay"]
         self.generation += 1
@@ -184,6 +194,7 @@ class Search:
     def restart(self) -> None:
         """Begin again at the best mean so far, with a larger population."""
         self.restarts, self.stale = self.restarts + 1, 0
+        self.average = self.best.copy()
         self.es = self._begin(self.best)
 
     def record(self, row: dict[str, Any], controller: Controller) -> None:

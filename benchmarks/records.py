@@ -35,7 +35,7 @@ EPISODES, SEED = 100, 20_000
 """Of the test; no other test has these seeds."""
 MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + BEGIN, "<!-- end of records -->"
 HIGH = 850
-"""The return whose first test the table tells the time of."""
+"""The return of which the table tells when two tests in a row had it."""
 PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906])}}
 """Returns after so many frames of the game."""
 RIVALS = {
@@ -240,18 +240,16 @@ def table() -> str:
         "Dream steps",
         "Wall clock",
     )
-    head += (f"First test above {HIGH}", "Published")
+    head += (f"First of two tests in a row above {HIGH}", "Published")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for path in sorted(RECORDS.glob("*.about.json")):
         name, about = path.name.removesuffix(".about.json"), read_json(path)
         for label, file in about["tests"].items():
             report = Report.load(RECORDS / file)
             title = f"{about['title']}{', ' * bool(label)}{label}"
-            reached = (
-                next((s for _, s, value in zip(*checks(name), strict=True) if value >= HIGH), None)
-                if rows(name)
-                else None
-            )
+            _, seconds, values = checks(name)
+            twice = zip(seconds, values, values[1:], strict=False)  # the best of many tests flatters
+            reached = next((at for at, *both in twice if min(both) >= HIGH), None)
             first = "" if "Mario" in title else "no" if reached is None else duration(reached)
             cells = (title, score(report), f"{about['frames'] / 1e6:.1f} million")
             cells += (f"{(report.dream_steps or 0) / 1e6:.0f} million" if report.dream_steps else "none",)

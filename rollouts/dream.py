@@ -73,7 +73,7 @@ def dream(
 
     Dream n has a source of randomness of its own, the same for all controllers: they wake up at the same moment and have the
     same luck, so that returns differ by what they do (common random numbers; Ng and Jordan, 2000). What a controller dreams
-    depends neither on the other controllers nor on the number of dreams.
+    depends neither on the other controllers nor on the number of dreams, but for the rounding of sums over another batch.
 
     Args:
         world: the world model; its device is where the dream is computed.

@@ -188,7 +188,7 @@ class played:
         }
 
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Returns of shape (P, episodes); another number of episodes begins with the same ones."""
+        """Returns of shape (P, episodes); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
         seeds = training_seeds(seed, 7, count=episodes)
         lives = self.live(np.repeat(population, episodes, axis=0), seeds * len(population))

@@ -84,6 +84,18 @@ def test_the_page_of_records_says_what_its_files_say():
     ):
         assert words in page
     assert len(grown) == 11
+    rows = _lines(tried / "car-racing-growing-episodes.jsonl")
+    lived = {
+        row["generation"]: [one["mean"] for one in rows[row["generation"] - 5 : row["generation"]]] for row in grown
+    }
+    below = [row["check"] - np.mean(lived[row["generation"]]) for row in grown]
+    noise = np.mean([row["noise"] for row in rows[-45:]])
+    for words in (
+        f"mean lies {min(below):.0f} to {max(below):.0f} below the mean's own test",
+        f"in the last 45 generations {100 * noise:.0f} % of the variance",
+    ):
+        assert words in page
+    assert [min(row["episodes"] for row in rows), max(row["episodes"] for row in rows)] == [3, 4]
     averaged = [row for row in _lines(tried / "car-racing-averaged.jsonl") if "check" in row]
     mean, average = (np.mean([row[name] for row in averaged]) for name in ("check", "average"))
     assert [sum(row["average"] > row["check"] for row in averaged), len(averaged)] == [6, 7]

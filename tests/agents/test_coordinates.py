@@ -9,6 +9,7 @@ from agents import HiddenController, LinearController, evolve
 from agents.coordinates import FLOOR, Coordinates
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.checkpoints import write_tensors
 
 KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden=4)]
 
@@ -111,6 +112,9 @@ def test_of_a_world_model(tmp_path):
     np.testing.assert_array_equal(again.parameters(np.ones(kind.size)), there.parameters(np.ones(kind.size)))
     with pytest.raises(ValueError, match=r"coordinates\.safetensors must hold the coordinates of"):
         Coordinates.kept(path, world, latents, LinearController.sized(world, "latent"))
+    write_tensors(path, {"mean": torch.full((7,), torch.nan).double(), "whitening": torch.eye(7).double()})
+    with pytest.raises(ValueError, match="must hold the coordinates"):
+        Coordinates.kept(path, world, latents, kind)
     seen = []
     for index in range(3):  # as a life goes: see, act, remember
         state, episode = world.initial(1), latents.episode(index)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.iterations import Beginnings, lived
+from agents.iterations import Beginnings, Moments, lived
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
@@ -82,6 +83,28 @@ class Encoded:
         column = np.full((steps + 1, 2), index, np.float16)
         reward = np.array([-0.1, 1, 2, -3] + [-0.1] * index, np.float32)
         return EncodedEpisode(column, column, np.zeros((steps, 1), np.float32), reward, np.zeros(steps, np.float32))
+
+
+class Played(Encoded):
+    """Episode 2 was ended by a limit, the others by an end of their own; a step of number t earns t."""
+
+    @property
+    def store(self):
+        return self
+
+    def course(self, index):
+        return SimpleNamespace(terminated=index != 2, rewards=np.arange(index + 4.0))
+
+
+def test_the_gap_compares_what_begins_at_the_same_moments():
+    """What a perfect memory dreams from these moments has the mean that `lived` gives."""
+    places, horizon = Moments(Played(), range(1, 4), 4), 4
+    assert len(places) == 3
+    for index, episode in enumerate(places.episode(index) for index in range(3)):
+        course = Played().course(index + 1)
+        perfect = [course.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
+        assert perfect == lived(course.rewards, course.terminated, horizon)
+        assert len(episode.mean) == len(episode.action) + 1
 
 
 def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():

@@ -111,6 +111,17 @@ def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, 
     assert whole.parameters.equal(parts.parameters)
 
 
+def test_steps_do_not_collapse_where_antithetic_members_differ_by_chance():
+    rows = []
+    settings = {"generations": 150, "population": 24, "seed": 1, "watch": rows.append, "sigma": 0.1}
+
+    def chance(population, seed):
+        return np.random.default_rng(seed).normal(size=len(population))
+
+    evolve(controller(), chance, antithetic=True, **settings)
+    assert rows[-1]["sigma"] > 0.1 * 0.2
+
+
 def test_bounds_hold_for_members_and_mean():
     lived = []
 
