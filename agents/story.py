@@ -171,7 +171,7 @@ def evolve_dream(
     given; ``options`` are more of `rollouts.dreamed`.
     """
     world, into = world or run.world(), into or run
-    starts = starts or run.store().latents(world.vae)
+    starts = run.store().latents(world.vae) if starts is None else starts
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
     coordinates = _coordinates(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None

@@ -154,7 +154,7 @@ class _Diary:
         values = {"latents": step.latent, "actions": action, "rewards": reward}
         for name, parts in self.history.items():
             value = values[name]
-            parts.append(value * (self.alive if value.ndim == 1 else self.alive[:, None]))
+            parts.append(torch.where(self.alive if value.ndim == 1 else self.alive[:, None], value, 0))
         self.alive = self.alive & ~ended
 
     def read(self, world: WorldModel) -> Dreams:

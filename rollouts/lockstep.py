@@ -138,6 +138,8 @@ class _Lane:
     def _episode(self) -> Episode:
         kind = np.int64 if isinstance(self.game.action_space, gymnasium.spaces.Discrete) else np.float32
         frames, actions = np.stack(self.frames), np.asarray(self.actions, kind)
+        if kind is np.float32:
+            actions = actions.clip(-1, 1)  # what the game did: its adapter clips, too
         rewards = np.asarray(self.rewards, np.float32)
         return Episode(frames, actions, rewards, self.terminated, self.truncated, self.seed)
 

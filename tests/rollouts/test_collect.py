@@ -71,6 +71,16 @@ def test_alignment_holds_through_latents_and_memory_inputs(counted):
             assert float(batch.terminated[row, step]) == (t == 19)
 
 
+def test_what_is_stored_is_what_the_game_did(tmp_path):
+    """A Box action beyond the bounds is clipped by the game's adapter; the memory must not learn from another number."""
+
+    def wild(space, rng):
+        return lambda frame: np.full(2, 3.0, np.float32)
+
+    store = rollouts.collect(toys.counter, wild, 1, seed=1, out=tmp_path / "store")
+    np.testing.assert_array_equal(store.episode(0).actions, 1)
+
+
 def test_max_steps_truncates(tmp_path):
     store = rollouts.collect(toys.counter, toys.marking, episodes=2, out=tmp_path / "s", max_steps=5)
     assert store.lengths == [5, 5]

@@ -161,22 +161,32 @@ def test_an_ended_dream_earns_nothing_more():
     assert not without.terminated.any()
 
 
-def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return(monkeypatch):
+def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_as_zeros(monkeypatch):
+    """The first of two dreams ends with its third step, the other one lives on."""
     built, ends = world(), 3
     imagine, steps = built.imagine_from, []
 
     def drifting(*arguments):
         step, state = imagine(*arguments)
         steps.append(step)
+        first = torch.tensor([True, False])
         if len(steps) > ends:
-            step = step._replace(reward=torch.full_like(step.reward, torch.nan))
-        over = torch.full_like(step.terminated, len(steps) == ends)
-        return step._replace(terminated=over), state
+            reward, latent = (
+                torch.where(mask, torch.nan, part)
+                for mask, part in ((first, step.reward), (first[:, None], step.latent))
+            )
+            step, state = step._replace(reward=reward, latent=latent), state.seeing(latent)
+        return step._replace(terminated=first & (len(steps) == ends)), state
 
     monkeypatch.setattr(built, "imagine_from", drifting)
-    dreams = rollouts.dream(built, controllers(1), STARTS, horizon=8, dreams=2, seed=5)
-    assert (dreams.lengths == ends).all()
-    np.testing.assert_allclose(dreams.returns[0], sum(step.reward.double() for step in steps[:ends]), rtol=1e-6)
+    keep = ("latents", "actions", "rewards")
+    dreams = rollouts.dream(built, controllers(1), STARTS, horizon=8, dreams=2, seed=5, keep=keep)
+    assert dreams.lengths.tolist() == [[ends, 8]]
+    lived = sum(step.reward[0].double() for step in steps[:ends])
+    np.testing.assert_allclose(dreams.returns[0, 0], lived, rtol=1e-6)
+    assert all(np.isfinite(getattr(dreams, name)).all() for name in keep)
+    for kept in (dreams.latents[0, 0, ends + 1 :], dreams.actions[0, 0, ends:], dreams.rewards[0, 0, ends:]):
+        np.testing.assert_array_equal(kept, 0)
 
 
 def test_dreams_end_one_by_one():
