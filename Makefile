@@ -36,6 +36,7 @@ bench: $(READY)  ## tables of speed, as ratios to a rival or limit measured in t
 	$(BIN)/python -m benchmarks
 
 $(READY): pyproject.toml constraints.txt
+	@echo 'Installing into .venv (2.4 GB with a CPU build of torch): some minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

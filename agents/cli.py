@@ -28,8 +28,8 @@ EPILOG = """The story: collect, encode, remember, dream, evolve.
   worldmodel collect CarRacing --out runs/mine        or chapter by chapter, on one run folder
   worldmodel train vae runs/mine
   worldmodel train memory runs/mine
-  worldmodel evolve runs/mine --where dream
   worldmodel dream runs/mine
+  worldmodel evolve runs/mine --where dream           in dreams; --where game: in the real game
   worldmodel evaluate runs/mine
 A density of speech or images needs no game: worldmodel density fit --help
 The same command with the same folder continues what was stopped. Every command has --help."""

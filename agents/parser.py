@@ -1,5 +1,6 @@
 """An argument parser whose help keeps its lines, and whose errors are one line and exit code 2."""
 
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -24,5 +25,8 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, without the usage."""
         words = " ".join(message.split())
+        words = re.sub(r'Parser key "([^"]+)":', r"--\1:", words)
+        words = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1", words)
+        words = words.replace("Expected a <class 'dict'>", """expected JSON such as '{"action_repeat": 4}'""")
         console.print(f"{self.prog}: {words} (--help lists what there is)", style="red", markup=False)
         sys.exit(2)

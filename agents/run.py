@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 
@@ -39,14 +40,14 @@ class Run:
     def store(self) -> rollouts.Store:
         """The real episodes."""
         if not self.rollouts_folder.is_dir():
-            raise ValueError(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
+            raise self._missing(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
         return rollouts.Store(self.rollouts_folder)
 
     def vae(self) -> VAE:
         """The trained eye."""
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
-            raise ValueError(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
+            raise self._missing(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
         with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
             build_vae(settings := read_json(about)["model_settings"])
         return load_module(lambda: build_vae(settings), path).eval()
@@ -54,18 +55,40 @@ class Run:
     def world(self) -> WorldModel:
         """The trained world model."""
         if not (self.world_folder / "config.json").exists():
-            raise ValueError(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
+            raise self._missing(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
         return WorldModel.load(self.world_folder).eval()
+
+    @property
+    def evolved(self) -> str:
+        """Where its controller was evolved: "game", or "dream" where there is no other."""
+        alone = not (self.folder / "evolve-game").exists() and (self.folder / "evolve-dream").exists()
+        return "dream" if alone else "game"
 
     def controller(self, where: str) -> Controller:
         """The controller evolved in the "game" or in the "dream"."""
         path = self.folder / f"evolve-{where}" / "controller.safetensors"
         if not path.exists():
-            raise ValueError(
+            raise self._missing(
                 f"{self.folder} has no controller evolved in the {where} yet: "
                 f"worldmodel evolve {self.folder} --where {where}"
             )
         return load_controller(path)
+
+    def existing(self) -> Self:
+        """This run, whose folder must be there: a mistyped one is not made.
+
+        Raises:
+            ValueError: there is no such folder.
+        """
+        if not self.folder.is_dir():
+            raise self._missing("")
+        return self
+
+    def _missing(self, message: str) -> ValueError:
+        """What to say where a chapter has not been told yet, or the folder is another one than was meant."""
+        if self.folder.is_dir():
+            return ValueError(message)
+        return ValueError(f"there is no run folder {self.folder} (the name of a pretrained agent needs --pretrained)")
 
     def reports(self) -> dict[str, Report]:
         """The tests that were made, by name."""

@@ -50,7 +50,12 @@ def _registered(id: str) -> bool:
 def _nearest(id: str) -> str:
     """Two ids that look like ``id``."""
     stages = [f"SuperMarioBros-{world}-{stage}" for world in range(1, 9) for stage in range(1, 5)]
-    known = ["CarRacing", "FastCarRacing", *stages, *gymnasium.registry]
+    known = [
+        "CarRacing",
+        "FastCarRacing",
+        *stages,
+        *(name for name in gymnasium.registry if name != "SuperMarioBros-v0"),
+    ]
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(id.lower(), lower, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(lower[name]) for name in close)}?" if close else ""

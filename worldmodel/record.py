@@ -37,6 +37,9 @@ class TrainingState:
     skipped: int = 0  # updates in a row whose gradient was not a number
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(
+        default_factory=dict
+    )  # of losses since the last check, where it was stopped between two
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped")}

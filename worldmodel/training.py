@@ -24,6 +24,7 @@ from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.record import Record, TrainingState
+from worldmodel.stopping import Stopping
 
 PRECISIONS = ("float32", "bfloat16")
 SPIKE = 5.0
@@ -83,7 +84,8 @@ def fit(
         check_every: updates between two looks at the held-out loss.
         patience: stop after this many checks without a better held-out loss; None: never.
         out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
-            The same call with the same folder continues a stopped training, or returns a finished one at once.
+            The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
+            saves after the update that it came in; a kill costs what came after the last save.
         device: where to compute; None: CUDA where there is one.
         precision: "float32", or "bfloat16": layers compute in bfloat16 (weights, densities and sums stay in single
             precision), which is faster on GPUs and on CPUs that have it.
@@ -171,18 +173,23 @@ class _Loop:
     ) -> dict[str, Tensor]:
         updates, check_every = self.settings["updates"], self.settings["check_every"]
         patience = self.settings["patience"]
-        sums: dict[str, Tensor] = {}
+        sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
+        state.sums = {}
         try:
             while state.update < updates and (patience is None or state.stale < patience):
-                parts = self.update(state)
-                sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-                progress(state.update, updates, record.note)
-                if state.update % check_every and state.update != updates:
-                    continue
-                count = (state.update - 1) % check_every + 1
-                means = {name: float(total) / count for name, total in sums.items()}
-                sums = {}
-                best = self.check(state, best, means, record)
+                with Stopping() as stop:
+                    parts = self.update(state)
+                    sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
+                    progress(state.update, updates, record.note)
+                if not state.update % check_every or state.update == updates:
+                    count = (state.update - 1) % check_every + 1
+                    means = {name: float(total) / count for name, total in sums.items()}
+                    sums = {}
+                    best = self.check(state, best, means, record)
+                if stop.asked:
+                    state.sums = {name: float(total) for name, total in sums.items()}
+                    record.save(self.model, self.optimizer, state, best)
+                    raise KeyboardInterrupt
         except TrainingDiverged:
             record.keep(best)
             raise

@@ -38,7 +38,7 @@ def evolve(options: Namespace) -> None:
     controller = settings_of(Controlling, options.controller)
     if options.where == "game":
         check_game(settings)
-    with run.locked():
+    with run.existing().locked():
         if options.where == "dream":
             story.evolve_dream(run, settings, options.seed, controller)
         else:
@@ -53,7 +53,12 @@ def evolve(options: Namespace) -> None:
 def build_evaluate(parser: Parser) -> None:
     """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
     add_run(parser, agents=True)
-    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="which controller")
+    parser.add_argument(
+        "--where",
+        type=Literal["game", "dream"] | None,
+        default=None,
+        help="which controller (default: the one evolved in the game, or in dreams where there is no other)",
+    )
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_argument(
         "--env_options", type=dict[str, Any], default={}, help="of envs.make, over the stored ones, as JSON"
@@ -76,7 +81,8 @@ def evaluate(options: Namespace) -> None:
     settings = settings_of(Testing, options)
     words = f"{options.run}{' --pretrained' if options.pretrained else ''}"
     if isinstance(place, Run):
-        agent, name = Agent(place.world(), place.controller(options.where)), options.where
+        name = options.where or place.evolved
+        agent = Agent(place.world(), place.controller(name))
         env, env_options = game_of(place, options.env, official=True)
         words += f" --where {name}"
     else:

@@ -1,5 +1,6 @@
 """What several commands share: a folder to work on, settings from options, the game of a run, presets."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,12 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
     """Make the environment once, so that a wrong id or option is told before anything starts."""
     import envs
 
-    envs.make(env, **env_options).close()
+    try:
+        envs.make(env, **env_options).close()
+    except ValueError as error:
+        if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
+            raise
+        raise ValueError(f"{error} Or {close[0]!r}, which has presets of its own?") from None
 
 
 def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:

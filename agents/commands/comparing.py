@@ -40,7 +40,7 @@ def compare(options: Namespace) -> None:
     from agents.display import bar
     from agents.run import Run
 
-    run = Run(Path(options.run))
+    run = Run(Path(options.run)).existing()
     known = learning.VARIANTS | (learning.ABLATIONS if options.ablations else {})
     names = options.variants or list(known)
     for word, allowed in (

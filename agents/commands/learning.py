@@ -56,7 +56,7 @@ def train_vae(options: Namespace) -> None:
     from agents.run import Run
 
     one_voice()
-    run = Run(Path(options.run))
+    run = Run(Path(options.run)).existing()
     with run.locked():
         story.train_vae(run, settings_of(Seeing, options), options.seed)
     answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
@@ -76,7 +76,7 @@ def train_memory(options: Namespace) -> None:
     from agents.run import Run
 
     one_voice()
-    run = Run(Path(options.run))
+    run = Run(Path(options.run)).existing()
     with run.locked():
         story.train_memory(run, settings_of(Remembering, options), options.seed)
     answers.print(f"World model in {run.world_folder}", markup=False)

@@ -1,6 +1,8 @@
 """fit: learning, resuming, stopping, refusing."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -90,6 +92,26 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at
     assert again.layer.weight.equal(whole.layer.weight)
     for name in ("metrics.jsonl", "weights.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
+@pytest.mark.parametrize("at", [1, 37, 60, 199])
+def test_ctrl_c_saves_the_update_that_it_came_in(tmp_path, at):
+    """Between two checks, too: no update is made twice, and rows of metrics are those of an undisturbed training."""
+
+    def press(update, updates, note):
+        if update == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=press)
+    seen = []
+    watch = lambda update, updates, note: seen.append(update)  # noqa: E731
+    parts = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=watch)
+    assert seen[0] == at + 1
+    for name, weight in whole.state_dict().items():
+        assert weight.equal(parts.state_dict()[name])
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):

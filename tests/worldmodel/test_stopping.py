@@ -1,0 +1,41 @@
+"""Stops: asked for once, they wait for a whole update, save it, and change nothing."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from worldmodel.stopping import Stopping
+
+
+def test_the_first_ctrl_c_is_kept_and_the_second_interrupts():
+    with pytest.raises(KeyboardInterrupt), Stopping() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopping() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_leave_signals_alone():
+    found = []
+
+    def live():
+        with Stopping():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
