@@ -17,7 +17,15 @@ from agents.display import duration, size
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
 """Episodes, and frames of each, on a contact sheet."""
-EXTRAS = {"ray": "cluster", "minari": "minari", "onnxruntime": "onnx", "starlette": "viewer", "soundfile": "audio"}
+EXTRAS = {
+    "ray": "cluster",
+    "minari": "minari",
+    "onnxscript": "onnx",
+    "starlette": "viewer",
+    "soundfile": "audio",
+    "wandb": "wandb",
+}
+"""Optional packages, and the extra of ours that installs them."""
 WORLDS = {
     "CarRacing": "pip install 'gymnasium[box2d]'",
     "SuperMarioBros-1-1": "pip install gym-super-mario-bros nes-py",
@@ -42,8 +50,9 @@ def examine() -> list[Finding]:
         except metadata.PackageNotFoundError:
             findings.append(Finding(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
-    absent = sorted({f"worldmodel[{extra}]" for name, extra in EXTRAS.items() if name not in present})
-    there = f"{', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    absent = ",".join(sorted(extra for name, extra in EXTRAS.items() if name not in present))
+    there = ", ".join(present) or "none"
+    there += f"; the rest: pip install 'worldmodel[{absent}]'" if absent else ""
     findings.append(Finding("optional", True, there))
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
     findings.append(Finding("C++ compiler", True, compiler or "none (only the installation of nes-py needs one)"))
@@ -149,6 +158,18 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
         ended = sum(store.course(index).terminated for index in range(len(store)))
         rows.append(("ended by the game", f"{ended} of {len(store)}"))
     return rows + [(f"damaged: {name}", reason) for name, reason in store.damaged.items()]
+
+
+def read_with_minari(path: Path) -> list[tuple[str, str]]:
+    """What Minari makes of a store, or of a run's.
+
+    Raises:
+        ValueError: Minari is not installed, or there is no whole store.
+    """
+    from rollouts import Store
+
+    dataset = Store(path if (path / "metadata.json").exists() else path / "rollouts").minari()
+    return [("read by Minari", f"{dataset.total_episodes} episodes, {dataset.total_steps:,} steps")]
 
 
 def _spread(values: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from agents.evaluation import Report
 from agents.iterations import begun, iterate
 from agents.run import Run
 from agents.settings import FAST, RunSettings, check, check_together
+from rollouts.workers import check_backend
 from worldmodel.checkpoints import read_json, understood
 
 MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
@@ -27,6 +28,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     """
     check(settings)
     check_together(settings)
+    check_backend(settings.backend, settings.workers)
     run = Run(Path(folder))
     with run.locked():
         held = {}

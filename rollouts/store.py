@@ -143,6 +143,20 @@ class Store:
         """Windows of encoded steps, for training a memory."""
         return Sequences(self.latents(vae), length, targets)
 
+    def minari(self) -> Any:
+        """The episodes as a ``minari.MinariDataset``, which reads them where they lie.
+
+        Raises:
+            ValueError: Minari is not installed, or the collection never came to its end, where the index is written.
+        """
+        try:
+            from minari import MinariDataset  # optional, and slow to import: only where it is needed
+        except ModuleNotFoundError as error:
+            raise ValueError(f"reading with Minari needs {error.name}: pip install 'worldmodel[minari]'") from None
+        if not (self.path / "data" / "metadata.json").exists():
+            raise ValueError(f"{self.path} has no index for Minari yet: let its collection come to an end")
+        return MinariDataset(self.path / "data")
+
 
 def check_metadata(metadata: Any, path: Path) -> None:
     """Refuse metadata that are not a store's.

@@ -3,7 +3,7 @@
 Nothing heavy is imported before a command runs, so that ``worldmodel --help`` is quick.
 """
 
-from agents.commands import acting, comparing, density, dreaming, learning, looking, whole
+from agents.commands import acting, comparing, density, dreaming, learning, looking, sending, whole
 from agents.commands.common import Command
 
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "density fit": Command(density.build_fit, density.fit),
     "density evaluate": Command(density.build_evaluate, density.evaluate),
     "density sample": Command(density.build_sample, density.sample),
+    "wandb": Command(sending.build_wandb, sending.wandb),
     "inspect": Command(looking.build_inspect, looking.inspect),
     "doctor": Command(looking.build_doctor, looking.doctor),
 }

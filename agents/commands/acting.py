@@ -76,7 +76,9 @@ def evaluate(options: Namespace) -> None:
     from agents.evaluation import repeating
     from agents.pretrained import found
     from agents.run import Run
+    from rollouts.workers import check_backend
 
+    check_backend(options.backend, options.workers)
     place = found(options.run, options.pretrained)
     settings = settings_of(Testing, options)
     words = f"{options.run}{' --pretrained' if options.pretrained else ''}"

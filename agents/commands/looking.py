@@ -39,14 +39,18 @@ def build_inspect(parser: Parser) -> None:
         default=None,
         help="the contact sheet, PNG (default: contact-sheet.png in the folder)",
     )
+    parser.add_argument("--minari", type=bool, default=False, help="whether to read the rollouts with Minari, too")
 
 
 def inspect(options: Namespace) -> None:
     """Describe."""
-    from agents.doctor import contact_sheet, describe
+    from agents.doctor import contact_sheet, describe, read_with_minari
 
     table = Table("what", "value", show_header=False)
-    for what, value in describe(Path(options.path)):
+    rows = describe(Path(options.path))
+    if options.minari:
+        rows += read_with_minari(Path(options.path))
+    for what, value in rows:
         table.add_row(Text(what), Text(value))
     answers.print(table)
     picture = Path(options.picture or Path(options.path) / "contact-sheet.png")

@@ -85,8 +85,9 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
         runtime: a folder with `RUNTIME_FILES`; None: npm fetches them once.
 
     Raises:
-        ValueError: the folder holds something else, the memory has full precisions, or the runtime is not to be had.
+        ValueError: the folder holds something else, the memory has full precisions, or ONNX or the runtime is not to be had.
     """
+    _need_onnx()
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()) and not (folder / "stage.json").exists():
         raise ValueError(f"{folder} is not empty and no earlier export: use another folder")
@@ -137,6 +138,14 @@ def step_example(world: WorldModel) -> tuple[Tensor, ...]:
     )
 
 
+def _need_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError:
+        raise ValueError("the export needs ONNX: pip install 'worldmodel[onnx]'") from None
+
+
 def to_onnx(
     module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path
 ) -> None:
@@ -145,10 +154,7 @@ def to_onnx(
     Raises:
         ValueError: the packages for it are missing.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError:
-        raise ValueError("the export needs ONNX: pip install 'worldmodel[onnx]'") from None
+    _need_onnx()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it complains of torchvision, which nobody needs here
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as aside:
         warnings.simplefilter("ignore")

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
+import websockets  # noqa: F401  uvicorn imports it only after the page's address was told
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware

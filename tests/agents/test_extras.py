@@ -1,0 +1,146 @@
+"""What is optional: without it one line names the command that installs it; with it, it works."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import rollouts
+from agents.cli import main
+from agents.wandb_log import send
+
+ROOT = Path(__file__).parents[2]
+NEEDS = [
+    ("audio", "soundfile", "density fit --data audio:{tmp}/sounds --model rmdn --out {tmp}/run"),
+    ("viewer", "starlette", "play car-racing --pretrained --port 0 --browser false"),
+    ("viewer", "uvicorn", "play car-racing --pretrained --port 0 --browser false"),
+    ("viewer", "websockets", "play car-racing --pretrained --port 0 --browser false"),
+    ("onnx", "onnx", "export car-racing --pretrained --web {tmp}/page"),
+    ("onnx", "onnxscript", "export car-racing --pretrained --web {tmp}/page"),
+    ("cluster", "ray", "collect CartPole-v1 --backend ray --out {tmp}/run"),
+    ("cluster", "ray", "run CartPole-v1 --preset quick --backend ray --out {tmp}/run"),
+    ("cluster", "ray", "evaluate car-racing --pretrained --episodes 1 --backend ray"),
+    ("minari", "minari", "inspect {tmp}/store --minari true"),
+    ("wandb", "wandb", "wandb {tmp}/run"),
+]
+"""An extra, a package of it, and a command that needs it."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with sounds in a format that needs soundfile, a store, and a run that has metrics."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("sounds", "run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sounds" / "x.mp3").write_bytes(b"ID3" + bytes(100))
+    rows = [{"update": 10 * n, "train": {"loss": 3.0 / n}, "held_out": {"loss": 4.0 / n}} for n in (1, 2)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "run" / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    return tmp_path
+
+
+def hide(monkeypatch, package: str) -> None:
+    """Make ``import package`` fail as if it were not installed."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] == package or name == "agents.viewer.server":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
+@pytest.mark.parametrize(("extra", "package", "words"), NEEDS)
+def test_what_is_missing_is_one_line_with_its_cure(place, monkeypatch, capsys, extra, package, words):
+    if extra == "minari":
+        rollouts.collect("CartPole-v1", rollouts.uniform, 1, seed=1, max_steps=3, out=place / "store")
+    if extra == "cluster":
+        (place / "run").rename(place / "not-a-run")
+    hide(monkeypatch, package)
+    assert main(words.format(tmp=place).split()) == 2
+    shown = capsys.readouterr()
+    assert f"pip install 'worldmodel[{extra}]'" in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
+    assert shown.out == ""
+    assert not list(place.glob("page/*"))
+
+
+def test_every_extra_is_among_these():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {extra for extra, *_ in NEEDS} == set(project["optional-dependencies"]) - {"dev", "docs"}
+
+
+def test_doctor_names_what_is_missing(monkeypatch):
+    from agents import doctor
+
+    hide(monkeypatch, "wandb")
+    hide(monkeypatch, "minari")
+    monkeypatch.setattr(doctor, "EXTRAS", {"wandb": "wandb", "yaml": "yaml", "minari": "minari"})
+    monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Finding(name, True, ""))
+    [state] = [finding.state for finding in doctor.examine() if finding.what == "optional"]
+    assert state == "yaml; the rest: pip install 'worldmodel[minari,wandb]'"
+
+
+def test_minari_reads_a_run(tmp_path, capsys):
+    pytest.importorskip("minari")
+    store = rollouts.collect("CartPole-v1", rollouts.uniform, 2, seed=1, out=tmp_path / "rollouts")
+    [one, two] = store.minari().iterate_episodes()
+    assert [len(one.rewards), len(two.rewards)] == store.lengths
+    assert main(["inspect", str(tmp_path), "--minari", "true"]) == 0
+    assert f"2 episodes, {store.steps} steps" in capsys.readouterr().out
+    (store.path / "data" / "metadata.json").unlink()
+    with pytest.raises(ValueError, match="has no index for Minari yet"):
+        store.minari()
+
+
+class Recorder(SimpleNamespace):
+    """Stands for wandb: keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(logged=[], metrics={}, summary={}, url=None, dir="wandb/run/files", given=[])
+        self.errors = SimpleNamespace(Error=OSError)
+
+    def init(self, **options):
+        self.given.append(options)
+        return self
+
+    def define_metric(self, name, step_metric=None, hidden=None):
+        self.metrics[name] = step_metric
+
+    def log(self, row):
+        self.logged.append(row)
+
+    def finish(self):
+        pass
+
+
+def test_wandb_gets_every_row_once(place, monkeypatch):
+    told = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", told)
+    folder = place / "run"
+    (folder / "evolve-game").mkdir()
+    file = folder / "evolve-game" / "metrics.jsonl"
+    file.write_text('{"generation": 1, "mean": 5.0, "note": "text"}\n{"generation": 2, "me', encoding="utf-8")
+    assert send(folder, "mine", "offline")[:3] == (3, 2, 0)
+    assert told.metrics["evolve-game/*"] == "evolve-game/generation"
+    assert {"evolve-game/generation": 1, "evolve-game/mean": 5.0} in told.logged
+    assert {"update": 20, "train/loss": 1.5, "held_out/loss": 2.0} in told.logged
+    assert send(folder)[0] == 0
+    file.write_text('{"generation": 1, "mean": 5.0}\n{"generation": 2, "mean": 6.0}\n', encoding="utf-8")
+    assert send(folder)[0] == 1
+    assert told.logged[-1] == {"evolve-game/generation": 2, "evolve-game/mean": 6.0}
+    assert len({options["id"] for options in told.given}) == 1
+
+
+def test_nothing_to_send_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", Recorder())
+    with pytest.raises(ValueError, match="holds neither metrics nor tests"):
+        send(tmp_path)
+
+
+@pytest.mark.slow
+def test_wandb_itself_takes_a_run_offline(place, capsys):
+    pytest.importorskip("wandb")
+    assert main(["wandb", str(place / "run"), "--mode", "offline"]) == 0
+    assert "2 rows of 1 curves, 0 tests" in capsys.readouterr().out
+    assert list((place / "run" / "wandb").glob("offline-run-*/*.wandb"))
