@@ -5,7 +5,7 @@ PRESET ?= quick
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow check lint type docs format bench
+.PHONY: demo test test-slow check lint type docs format bench newest
 
 demo: $(READY)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
@@ -34,6 +34,13 @@ format: $(READY)
 
 bench: $(READY)  ## tables of speed, as ratios to a rival or limit measured in the same run
 	$(BIN)/python -m benchmarks
+
+newest:  ## the fast tests with the newest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	.venv-newest/bin/python -m pip freeze --exclude-editable
+	.venv-newest/bin/python -m pip check
+	.venv-newest/bin/python -m pytest -n 2
 
 $(READY): pyproject.toml constraints.txt
 	@echo 'Installing into .venv (2.4 GB with a CPU build of torch): some minutes, once.'

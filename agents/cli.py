@@ -10,6 +10,8 @@ from importlib import metadata
 from types import FrameType
 from typing import Any
 
+from jsonargparse import set_parsing_settings
+
 from agents.commands import COMMANDS, PRESETS
 from agents.display import console
 from agents.parser import Parser
@@ -98,6 +100,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def build_parser(words: list[str]) -> Parser:
     """The parser; ``words`` are looked at for ``--preset``, which sets defaults."""
+    set_parsing_settings(add_print_completion_argument=True)  # shells complete our words: `--print_completion`
     parser = Parser(
         prog="worldmodel", description="World models: collect, encode, remember, dream, evolve.", epilog=EPILOG
     )

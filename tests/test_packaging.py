@@ -1,0 +1,187 @@
+"""What a stranger installs: declared dependencies, the wheel, the source distribution, and the files around them."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("worldmodel", "agents", "envs", "rollouts")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MODULES = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "gym-super-mario-bros": "gym_super_mario_bros",
+    "nes-py": "nes_py",
+}
+"""Distributions whose module has another name."""
+THROUGH = {
+    "tensorboard": "torch.utils.tensorboard",
+    "gym-super-mario-bros": '_folder("gym_super_mario_bros")',
+    "nes-py": '_folder("nes_py")',
+    "websockets": "websockets",
+}
+"""Distributions that are used without an import of theirs: by words of the code."""
+FROM_OTHERS = {"pygame": "gymnasium[box2d]"}
+"""Modules that come with another dependency, which we ask for by its extra."""
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    listed = list(PROJECT["dependencies"]) if not extras else []
+    return [Requirement(line) for line in listed + [r for e in extras for r in PROJECT["optional-dependencies"][e]]]
+
+
+def imported(*folders: str) -> set[str]:
+    """The modules that code imports anywhere, at the top or in functions."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+def module_of(requirement: Requirement) -> str:
+    return MODULES.get(requirement.name, requirement.name.replace("-", "_"))
+
+
+def test_what_the_packages_import_is_declared():
+    extras = set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
+    declared = {module_of(requirement) for requirement in requirements() + requirements(*extras)}
+    assert imported(*PACKAGES) <= declared | set(FROM_OTHERS)
+    assert set(FROM_OTHERS.values()) <= set(re.split("[><=;]", line)[0] for line in PROJECT["dependencies"])
+
+
+def test_what_is_declared_is_used():
+    extras = set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
+    code = "\n".join(path.read_text(encoding="utf-8") for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
+    used = imported(*PACKAGES)
+    for requirement in requirements() + requirements(*extras):
+        known = module_of(requirement) in used or THROUGH.get(requirement.name, "\0") in code
+        assert known, f"{requirement} is declared and never imported"
+
+
+def test_upper_bounds_have_their_reason():
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    bounded = [n for n, line in enumerate(lines) if re.match(r'\s+"[\w\[\],-]+[^;"]*(==|<)\d', line)]
+    assert bounded
+    for n in bounded:
+        reasons = (line for line in reversed(lines[:n]) if not re.match(r'\s+"(nes-py|gym-super-mario-bros)', line))
+        assert next(reasons).strip().startswith("#"), lines[n]
+
+
+def test_constraints_are_within_the_bounds():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned: dict[str, list[Requirement]] = {}
+    for pin in (Requirement(line) for line in lines if not line.startswith("#")):
+        pinned.setdefault(pin.name.lower().replace("_", "-"), []).append(pin)
+    for requirement in requirements() + requirements(*set(PROJECT["optional-dependencies"]) - {"docs"}):
+        name = requirement.name.lower().replace("_", "-")
+        for python in ("3.11", "3.13"):
+            place = {"python_version": python}
+            if requirement.marker is None or requirement.marker.evaluate(place):
+                pins = [p for p in pinned[name] if p.marker is None or p.marker.evaluate(place)]
+                [version] = [spec.version for pin in pins for spec in pin.specifier]
+                assert requirement.specifier.contains(version), (requirement, version)
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", changes, re.MULTILINE)[0] == "Unreleased"
+    assert f"## {PROJECT['version']} - {citation['date-released']}" in changes
+    assert metadata.version("worldmodel") == PROJECT["version"]
+
+
+def test_hooks_run_what_make_runs():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for hook in hooks:
+        assert hook["language"] == "system"
+        assert hook["entry"].replace(".venv/bin", "$(BIN)").replace(" --fix", "") in makefile
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel and the source distribution."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(out)], cwd=ROOT, check=True, capture_output=True
+    )
+    [wheel], [source] = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, source
+
+
+@pytest.mark.slow
+def test_the_distributions_hold_what_they_should(built):
+    wheel, source = built
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert wanted <= inside
+    for kind in ("pretrained/car-racing/vae.safetensors", "presets/mario.quick.yaml", "viewer/page/index.html"):
+        assert f"agents/{kind}" in wanted
+    assert {name.partition("/")[0] for name in inside - wanted} == {f"worldmodel-{PROJECT['version']}.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in inside)
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("LICENSE", "README.md", "constraints.txt", "Makefile", "CITATION.cff", "tests/test_packaging.py"):
+        assert name in names
+    assert wanted <= names
+    assert {name.partition("/")[0] for name in names} <= {
+        *PACKAGES, "tests", "benchmarks", "examples", "docs", ".ci", "Makefile", "LICENSE", "README.md", "PKG-INFO",
+        "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml", ".gitignore",
+        ".pre-commit-config.yaml",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_wheel_works_without_the_repository(built, tmp_path):
+    """In a fresh environment that has our dependencies, but not the installation that the tests run in."""
+    fresh, home = tmp_path / "fresh", tmp_path / "home"
+    home.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fresh)], check=True)
+    python = fresh / "bin" / "python"
+    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(built[0])]
+    subprocess.run([sys.executable, *install], check=True, cwd=home)
+    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *(p for p in sys.path if "-packages" in p)}
+    lib = fresh / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (lib / "dependencies.pth").write_text(
+        "\n".join(sorted(places)), encoding="utf-8"
+    )  # a .pth in there is not followed
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def call(*words: str) -> str:
+        found = subprocess.run(words, cwd=home, env=environment, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr[-2000:]
+        return found.stdout
+
+    where = "import agents, envs, rollouts, worldmodel as w; print(*(m.__file__ for m in (agents, envs, rollouts, w)))"
+    assert all(path.startswith(str(lib)) for path in call(str(python), "-c", where).split())
+    command = str(fresh / "bin" / "worldmodel")
+    assert call(command, "--version") == f"worldmodel {PROJECT['version']}\n"
+    assert "plays and shows frames" in call(command, "doctor")
+    assert "dream-0-32-t1-s1.mp4" in call(command, "dream", "car-racing", "--pretrained", "--steps", "8")
+    assert "n = 1" in call(command, "evaluate", "car-racing", "--pretrained", "--episodes", "1", "--workers", "1")
+    assert "20 steps" in call(command, "collect", "mario", "--episodes", "1", "--max_steps", "20", "--workers", "1")
+    assert (home / "runs" / "car-racing-pretrained" / "media" / "dream-0-32-t1-s1.mp4").stat().st_size > 1000
