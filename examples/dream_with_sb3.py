@@ -1,8 +1,8 @@
-"""Train Stable-Baselines3's PPO inside a dream, and test it in the real game.
+"""Train Stable-Baselines3's PPO inside a dream, and test it in the real game. A few minutes on two cores.
 
     pip install stable-baselines3
-    make demo                                                      # gives runs/car-racing-quick
-    python examples/dream_with_sb3.py runs/car-racing-quick
+    python examples/dream_with_sb3.py                                # dreams of the world model that comes with the package
+    python examples/dream_with_sb3.py 1 runs/car-racing-quick/agent  # or of your own
 
 The dream shows what a controller sees: the latent in view and the memory's hidden state. In the real game `Remembering` shows
 the same.
@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import envs
-from agents.run import Run
+from agents.pretrained import HOME, Shipped
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_float
 
@@ -55,22 +55,19 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         return torch.cat((latent, self.state.hidden), dim=-1)[0].numpy()
 
 
-def main(folder: str, steps: int = 20_000, episodes: int = 8, seed: int = 1) -> tuple[float, float]:
+def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:
     """Train in the dream, test in the game; returns the mean and standard deviation of real returns."""
-    run = Run(Path(folder))
-    store, world = run.store(), run.world()
-    dream = gymnasium.make(
-        "envs:Dream-v0", world=world, starts=store.latents(world.vae), observation="latent", horizon=250
-    )
+    agent, steps, episodes = Shipped(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
+    dream = gymnasium.make("envs:Dream-v0", world=folder, observation="latent", horizon=250)
     model = PPO("MlpPolicy", dream, seed=seed, device="cpu", verbose=0)
     model.learn(steps)
-    game = envs.make(store.env, **store.metadata["env_options"])
-    real = gymnasium.wrappers.RecordEpisodeStatistics(Remembering(game, world))
+    game = envs.make(agent.env, **agent.env_options)
+    real = gymnasium.wrappers.RecordEpisodeStatistics(Remembering(game, WorldModel.load(folder)))
     real.reset(seed=10_000)
     mean, std = evaluate_policy(model, real, episodes, warn=False)
-    print(f"PPO after {steps:,} dreamed steps, in {store.env}: {mean:.1f} +- {std:.1f} (n = {episodes})")
+    print(f"PPO after {steps:,} dreamed steps, in {agent.env}: {mean:.1f} +- {std:.1f} (n = {episodes})")
     return float(mean), float(std)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2] or ["runs/car-racing-quick"], *map(int, sys.argv[2:]))
+    main(*map(float, sys.argv[1:2]), *sys.argv[2:3])

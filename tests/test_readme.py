@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,8 @@ import rollouts
 import worldmodel
 from agents.commands import COMMANDS
 from agents.evaluation import Report
-from agents.run import Run
 from benchmarks import records
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
-from tests import toys
 from worldmodel.checkpoints import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -194,37 +191,6 @@ def test_evolved_controllers_beat_random_actions():
         random, game = (Report.load(folder / f"{name}.json") for name in ("random", "game"))
         assert min(random.n, game.n) >= 10
         assert game.mean - random.mean > 3 * (random.stderr**2 + game.stderr**2) ** 0.5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["own_environment", "game_story"])
-def test_examples_run(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    module = __import__(name)
-    if name == "own_environment":
-        module.main(episodes=4, updates=3, generations=2)
-    else:
-        module.main("CartPole-v1", str(tmp_path / "run"), scale=0.04)
-    assert "n = " in capsys.readouterr().out
-    sys.modules.pop(name)
-
-
-@pytest.mark.slow
-def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch, capsys):
-    """Stable-Baselines3's PPO, in a dream of the beacon, whose reward is how far one leans towards the light."""
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    import dream_with_sb3
-
-    run = Run(tmp_path)
-    store = rollouts.collect(toys.beacon, rollouts.uniform, 120, seed=3, out=run.rollouts_folder)
-    vae = worldmodel.fit(worldmodel.VAE(latent=2), store.frames(), updates=60, batch=16)
-    density = worldmodel.FRMDN(inputs=3, outputs=2, hidden=16)
-    memory = worldmodel.fit(worldmodel.Memory(density), store.sequences(vae, length=5), updates=800, lr=5e-3)
-    worldmodel.WorldModel(vae, memory).save(run.world_folder)
-    monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())
-    untrained, _ = dream_with_sb3.main(str(tmp_path), steps=64, episodes=10)
-    trained, _ = dream_with_sb3.main(str(tmp_path), steps=12_000, episodes=10)
-    assert trained > max(2.0, untrained + 1)  # of 5; nothing but the dream taught it
 
 
 @pytest.mark.parametrize("name", ["espeak-16k", "font-digits"])

@@ -1,0 +1,129 @@
+"""The examples run, at a small size; the notebook is committed without outputs."""
+
+import ast
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rollouts
+import worldmodel
+from agents import Agent, LinearController
+from agents.evaluation import Report
+from tests import toys
+from worldmodel.starts import Starts
+from worldmodel.training import seeded
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOK = EXAMPLES / "story.ipynb"
+SMALL = {
+    "car_racing": ("0.02", "{tmp}/run"),
+    "mario": ("0.02", "{tmp}/run"),
+    "own_environment": ("0.02",),
+    "density": ("0.02", "{tmp}/run"),
+    "dream_with_sb3": ("0.01",),
+}
+"""What makes each example last seconds."""
+SAYS = {
+    "car_racing": (
+        r"a dream beside reality: .*dream\.gif",
+        r"evolved in the dream: CarRacing, .*n = 2",
+        "in the game: ",
+    ),
+    "mario": (r"one of 2 choices", r"random: SuperMarioBros-1-1, .*n = 2", r"a film of it: .*evolved\.mp4"),
+    "own_environment": (r"agent: .*n = 2", r"uniform: .*n = 2"),
+    "density": (r"rmdn: log p = -?\d+\.\d nats a frame", r"two seconds drawn from the f?rmdn: .*drawn\.wav"),
+    "dream_with_sb3": (r"PPO after 200 dreamed steps, in CarRacing: -?\d.*n = 2",),
+}
+
+
+def example(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def test_every_example_is_here():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SMALL) == set(SAYS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_examples_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # workers import what an example defines
+    words = [word.format(tmp=tmp_path) for word in SMALL[name]]
+    module = __import__(name)
+    module.main(float(words[0]), *words[1:])
+    shown = capsys.readouterr().out
+    for words in SAYS[name]:
+        assert re.search(words, shown), (words, shown)
+    for path in re.findall(r": (\S+\.(?:gif|mp4|wav))", shown):
+        assert Path(path).stat().st_size > 1000
+    sys.modules.pop(name)
+
+
+def test_plucked_strings_have_a_pitch():
+    """A string of 80 samples repeats itself after 80.5: the average of neighbours comes half a sample late."""
+    density = example("density")
+
+    class Always(np.random.Generator):
+        def integers(self, *bounds):
+            return 80
+
+    sound = density["pluck"](Always(np.random.PCG64(1)), seconds=1.0)
+    assert len(sound) == density["RATE"]
+    loudest, pitch = int(np.abs(np.fft.rfft(sound)).argmax()), 8_000 / 80.5  # both in Hz
+    assert loudest > 50
+    assert abs(loudest - pitch * round(loudest / pitch)) <= 2
+
+
+@pytest.mark.slow
+def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
+    """Stable-Baselines3's PPO, in a dream of the beacon, whose reward is how far one leans towards the light."""
+    store = rollouts.collect(toys.beacon, rollouts.uniform, 120, seed=3, out=tmp_path / "rollouts")
+    with seeded(1):  # with the weights of seed 0 so short a training leaves a dream in which PPO learns little
+        vae = worldmodel.VAE(latent=2)
+        memory = worldmodel.Memory(worldmodel.FRMDN(inputs=3, outputs=2, hidden=16))
+    worldmodel.fit(vae, store.frames(), updates=60, batch=16)
+    world = worldmodel.WorldModel(vae, worldmodel.fit(memory, store.sequences(vae, length=5), updates=800, lr=5e-3))
+    folder = tmp_path / "agent"
+    Agent(world, LinearController.sized(world)).save(folder)
+    Starts.cut(store.latents(vae)).save(folder)
+    Report("beacon", [0.0], [1], [0]).save(folder / "report.json")
+    monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())
+    main = example("dream_with_sb3")["main"]
+    untrained, _ = main(0.003, folder)
+    trained, _ = main(0.6, folder)
+    assert trained > max(2.0, untrained + 1)  # of 5; nothing but the dream taught it
+
+
+def test_the_notebook_holds_no_outputs():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    codes = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(codes) >= 6
+    for cell in codes:
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        ast.parse("".join(cell["source"]))
+    assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
+    assert NOTEBOOK.stat().st_size < 20_000
+
+
+@pytest.mark.slow
+def test_the_notebook_tells_the_whole_story(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    [size] = [cell for cell in notebook.cells if cell.source == "SIZE = 1.0"]
+    size.source = "SIZE = 0.02"
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    told = nbclient.NotebookClient(notebook, timeout=170, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in told.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    for name in ("random", "from dreams", "from the game"):
+        assert re.search(rf"{name}: CarRacing, .*n = 2", shown)
+    pictures = [output for output in outputs if {"image/png", "image/gif"} & set(output.get("data", {}))]
+    assert len(pictures) == 5
+    assert (tmp_path / "runs" / "example-story" / "dream.gif").stat().st_size > 1000
