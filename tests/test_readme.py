@@ -93,6 +93,15 @@ def test_the_page_of_records_says_what_its_files_say():
     ):
         assert words in page
     assert [min(row["episodes"] for row in rows), max(row["episodes"] for row in rows)] == [3, 4]
+    again = _lines(tried / "car-racing-dream-averaged.jsonl")
+    gaps = [row["gap"] for row in again]
+    for words in (
+        f"whole episodes had {_range(again, 'episode_mean')}.",
+        f"fell from {gaps[0]:.0f} to {gaps[2]:.0f} (iterations 1 to 3) to {min(gaps):.0f} at the best",
+        f"and rose again to {gaps[-1]:.0f}",
+    ):
+        assert words in page
+    assert [len(again), min(gaps) > 20] == [14, True]
     averaged = [row for row in _lines(tried / "car-racing-averaged.jsonl") if "check" in row]
     mean, average = (np.mean([row[name] for row in averaged]) for name in ("check", "average"))
     assert [sum(row["average"] > row["check"] for row in averaged), len(averaged)] == [6, 7]
