@@ -1,7 +1,7 @@
 """Shards: files of whole episodes, written at once and read piece by piece.
 
 A shard is plain HDF5 with gzip chunks, which every HDF5 reader opens. Writing and reading go around HDF5's own zlib, though:
-ISA-L makes and reads the same zlib streams five times as fast. Start reading at `shard_bytes`.
+ISA-L makes and reads the same zlib streams several times as fast (benchmarks/README.md). Start reading at `shard_bytes`.
 """
 
 import os
