@@ -6,6 +6,7 @@ Start reading at `write_page`.
 import io
 import math
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import numpy as np
 from PIL import Image
 
 from agents import pictures
+from agents.comparison.intervals import Interval, interval
 from agents.density import sample_density
 from agents.density.samples import coloured
 from agents.display import duration
 from worldmodel.checkpoints import atomic, read_json, write_json
-from worldmodel.corpora import open_corpus
+from worldmodel.corpora import Corpus, open_corpus
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-REFERENCE = "RMDN"
+REFERENCES = ("RMDN", "FRMDN")
+"""Differences are shown to these."""
 PUBLISHED = """## Published, on other corpora
 
 Nats a sequence, from VRNN, [arXiv 1506.02216](https://arxiv.org/abs/1506.02216), table 1: other data, other lengths, models of
@@ -60,9 +63,37 @@ def write_page(
         _samples(out, rows, folders, shared["corpus"])
         write_json(out / "results.json", {"about": about, **shared, "trainings": rows})
     found = read_json(out / "results.json")
+    if "clusters" not in found:
+        found["clusters"] = clusters(_corpus(found["trainings"][0]["job"]), found["about"]["made_of"])
+        write_json(out / "results.json", found)
     with atomic(out / "README.md") as aside:
         aside.write_text(_page(name, found), encoding="utf-8")
     return out / "README.md"
+
+
+def clusters(corpus: Corpus, made_of: dict[str, Any]) -> dict[str, Any]:
+    """What the test sequences share, as far as it is known: ``labels``, in the order in which they are judged, ``of`` what."""
+    if corpus.kind == "speech":
+        recordings, piece = corpus.test.recordings, corpus.dimensions  # type: ignore[attr-defined]
+        labels = [one.group for one in recordings for _ in range(one.used // (piece or one.used))]
+        of = "voices" if "voices" in made_of else "speakers" if corpus.name in ("timit", "accent") else "files"
+    elif "t10k" in made_of:
+        each = 10 * made_of["distortions of each digit"]["t10k"]  # of a font, one after the other
+        labels = [name for name, fonts in made_of["t10k"]["fonts"].items() for _ in range(each * len(fonts))]
+        of = "font families"
+    else:
+        labels, of = [str(number) for number in range(len(corpus.test))], "images"
+    assert len(labels) == len(corpus.test), (len(labels), len(corpus.test))
+    return {"of": of, "labels": [labels[place] for place in np.random.default_rng(0).permutation(len(labels))]}
+
+
+def compared(found: dict[str, Any], name: str, measure: int, reference: str) -> Interval:
+    """A model's difference to the first measure of another, in the unit of ``results.json``."""
+    values = [
+        [row["measures"][number]["values"] for row in found["trainings"] if row["job"]["name"] == model]
+        for model, number in ((name, measure), (reference, 0))
+    ]
+    return interval(np.array(values[0]) - np.array(values[1]), found["clusters"]["labels"])
 
 
 def _page(name: str, found: dict[str, Any]) -> str:
@@ -77,10 +108,10 @@ def _page(name: str, found: dict[str, Any]) -> str:
         f"{seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; {found['hardware']}; "
         f"{duration(about['wall_clock_s'])}.\n",
         f"Unit: {found['unit']}; {better}. Protocol: {corpus['protocol']}.\n",
-        "± behind a mean is the standard deviation over seeds. Differences to the RMDN are paired by sequence of the test "
-        f"part, of means over seeds, with 95 % confidence intervals over sequences; {sign} means better than the RMDN. "
-        "Sequences of one speaker or font are not independent, so the intervals are somewhat too narrow.\n",
-        _table(rows, speech),
+        f"± behind a mean is the standard deviation over seeds. {_intervals(found)} {sign.capitalize()} means better than the "
+        "model in the column's name.\n",
+        f"{_converged(rows)}\n",
+        _table(found, speech),
     ]
     if speech:
         least = min((row["ceiling"] for row in rows if row["ceiling"] is not None), default=math.inf)
@@ -99,57 +130,79 @@ def _page(name: str, found: dict[str, Any]) -> str:
     return "\n".join([*parts, *([PUBLISHED] if speech else [])])
 
 
-def _table(rows: Results, speech: bool) -> str:
+def _intervals(found: dict[str, Any]) -> str:
+    """What the differences' intervals are."""
+    labels, of = found["clusters"]["labels"], found["clusters"]["of"]
+    seeds = len({row["job"]["seed"] for row in found["trainings"]})
+    if seeds < 2 or len(set(labels)) < 2:
+        return f"Differences have no interval: {seeds} seeds and {len(set(labels))} of the {of} in the test part."
+    alone = (
+        ", which are taken as independent of each other" if of == "images" else ", whose sequences are not independent"
+    )
+    return (
+        "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals are for "
+        f"other trainings and other {of}: the variance over {seeds} seeds plus that over {len(set(labels))} {of}{alone}; "
+        "quantiles of Student's t, with Satterthwaite's degrees of freedom (`agents/comparison/intervals.py`). No correction "
+        "is made for the number of comparisons."
+    )
+
+
+def _converged(rows: Results) -> str:
+    """Whether another budget could change the order."""
+    late = sum(row["best_update"] > row["job"]["updates"] - row["job"]["check_every"] for row in rows)
+    return (
+        f"In {late} of {len(rows)} trainings one of the last two checks is the best: those had not converged, and the table "
+        "says what this budget gives, not what the models can do."
+    )
+
+
+def _table(found: dict[str, Any], speech: bool) -> str:
+    rows: Results = found["trainings"]
     unit, digits = ("nats a sequence", 1) if speech else ("bits a dimension", 4)
     frame = " nats a frame |" if speech else ""
+    names = list(dict.fromkeys(row["job"]["name"] for row in rows))
+    references = [name for name in REFERENCES if name in names]
+    columns = "".join(f" difference to {name} |" for name in references)
     lines = [
-        f"| Model | Parameters | {unit} | difference to RMDN |{frame} best update | seconds |",
-        f"|---|---|---|---|{'---|' if speech else ''}---|---|",
+        f"| Model | Parameters | {unit} |{columns}{frame} best update | seconds, median |",
+        f"|---|---|---|{'---|' * len(references)}{'---|' if speech else ''}---|---|",
     ]
-    reference = _values(rows, REFERENCE, 0) if any(row["job"]["name"] == REFERENCE for row in rows) else None
-    for name in dict.fromkeys(row["job"]["name"] for row in rows):
+    for name in names:
         mine = [row for row in rows if row["job"]["name"] == name]
         wrong = sum(row["status"] != "trained" for row in mine)
         for number, measure in enumerate(mine[0]["measures"]):
             means = [row["measures"][number]["mean"] for row in mine]
             what = "" if "exact" in measure["what"] else ": bound" if number == 0 else ": importance-weighted bound"
-            change = ""
-            if reference is not None and name != REFERENCE:
-                paired = _values(rows, name, number) - reference
-                half = 1.96 * float(paired.std(ddof=1)) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
-                change = f"{paired.mean():+.{digits}f} ± {half:.{digits}f}"
             cells = [
                 name + what + (f" ({wrong} diverged)" if wrong else ""),
                 f"{mine[0]['parameters']:,}",
                 f"{np.mean(means):.{digits}f} ± {np.std(means, ddof=1) if len(means) > 1 else 0:.{digits}f}",
-                change,
+            ]
+            cells += [
+                "" if name == other else compared(found, name, number, other).text(digits) for other in references
             ]
             cells += [f"{np.mean([row['measures'][number]['frame'] for row in mine]):.2f}"] if speech else []
             cells += [
                 f"{np.mean([row['best_update'] for row in mine]):.0f}",
-                f"{np.mean([row['seconds'] for row in mine]):.0f}",
+                f"{statistics.median(row['seconds'] for row in mine):.0f}",  # of trainings that ran beside other work
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines.append(f"\nn = {len(rows[0]['measures'][0]['values'])} sequences of the test part.\n")
     return "\n".join(lines)
 
 
-def _values(rows: Results, name: str, measure: int) -> np.ndarray:
-    """Of each sequence, the mean over seeds."""
-    mine = [row["measures"][measure]["values"] for row in rows if row["job"]["name"] == name]
-    return np.mean(mine, axis=0)
+def _corpus(job: dict[str, Any]) -> Corpus:
+    """The corpus of a training."""
+    return open_corpus(
+        job["data"], **{key: job[key] for key in ("piece", "logit", "pixelwise") if job[key] is not None}
+    )
 
 
 def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict[str, Any]) -> None:
     """A picture with the corpus and samples of each model's first training; and sounds."""
     names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name in folders]
-    job = rows[0]["job"]
-    kind, options = (
-        described["kind"],
-        {name: job[name] for name in ("piece", "logit", "pixelwise") if job[name] is not None},
-    )
-    corpus = open_corpus(job["data"], **options)
-    if kind == "image":
+    corpus = _corpus(rows[0]["job"])
+    if described["kind"] == "image":
         true = next(iter(corpus.test.batches(12))).event
         lines = [coloured(corpus.to_data(true).numpy())]
         lines += [coloured(_drawn(folders[name], corpus)) for name in names]

@@ -1,4 +1,6 @@
-"""Keep the scores of finished runs in ``docs/results``, and write the tables of README and docs/frmdn.md from them.
+"""Keep the scores of finished runs in ``docs/results``, and write tables and pages from what is kept there.
+
+README, docs/frmdn.md, and the pages of the comparisons of memories:
 
 (time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/mario-quick
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.comparison.learning import ABLATIONS, REFERENCE
-from agents.comparison.report import difference, episodes
+from agents.comparison.report import difference, episodes, write_page
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run
@@ -73,9 +75,8 @@ def memories() -> str:
             floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
             for name in dict.fromkeys(row["job"]["name"] for row in rows):
                 if name not in (REFERENCE, *ABLATIONS):
-                    middle, half = difference(rows, name)
                     nll = f"{episodes(rows, name).mean():.2f}"
-                    change = f"{middle:+.2f} ± {half:.2f}"
+                    change = difference(rows, name).text()
                     lines.append(f"| {env} | {targets} | {reference} | {floor} | {name} | {nll} | {change} |")
     return "\n".join([*lines, ""])
 
@@ -88,8 +89,10 @@ def put(path: Path, begin: str, table: str, end: str) -> None:
 
 
 def write() -> None:
-    """Put the tables into their pages."""
+    """Put the tables into their pages, and write the pages of the comparisons again."""
     put(ROOT / "README.md", BEGIN, table(), END)
+    for folder in sorted(RESULTS.glob("memory-*")):
+        write_page(folder)
     put(ROOT / "docs" / "frmdn.md", MEMORIES, memories(), MEMORIES_END)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from benchmarks import density, density_corpora
 from benchmarks.density_corpora import make_digits, make_speech
+from benchmarks.density_tables import clusters
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect
 
@@ -34,6 +36,35 @@ def test_digits_are_split_by_font(digits):
     assert pixels.shape[1:] == (28, 28, 1)
     assert (pixels.reshape(len(pixels), -1).max(axis=1) > 40).all()  # something is drawn, and not all is white
     assert pixels.mean() < 100
+
+
+def test_families_are_named_in_the_order_in_which_images_are_judged(digits):
+    about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
+    corpus = open_corpus(f"mnist:{digits}")
+    found = clusters(corpus, about)
+    assert found["of"] == "font families"
+    each = 10 * about["distortions of each digit"]["t10k"]
+    families = [name for name, fonts in about["t10k"]["fonts"].items() for _ in range(each * len(fonts))]
+    known: dict[bytes, set[str]] = {}
+    for pixels, family in zip(corpus.test.pixels, families, strict=True):
+        known.setdefault(pixels.tobytes(), set()).add(family)
+    judged = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
+    assert all(label in known[image.tobytes()] for image, label in zip(judged, found["labels"], strict=True))
+    assert clusters(corpus, {})["of"] == "images"
+
+
+def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        loud = 0.01 * 2**number * rng.standard_normal(8_000 * (number + 1))
+        density_corpora._write_wav(tmp_path / f"{number}.wav", loud)
+    corpus = open_corpus(f"audio:{tmp_path}")
+    found = clusters(replace(corpus, test=corpus.train), {})
+    assert found["of"] == "files"
+    assert len(set(found["labels"])) == 3
+    judged = [piece for batch in corpus.train.batches(2) for piece in corpus.to_data(batch.event).numpy()]
+    heard = [f"{round(np.log2(piece.std() / 0.01))}.wav" for piece in judged]
+    assert heard == found["labels"]
 
 
 def test_too_few_fonts_are_told(tmp_path, monkeypatch):
@@ -76,7 +107,10 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
         name: np.mean([r["measures"][0]["values"] for r in found["trainings"] if r["job"]["name"] == name], axis=0)
         for name in models
     }
-    assert f"| {(values['FRMDN'] - values['RMDN']).mean():+.1f} ±" in page
+    assert (
+        f"| {(values['FRMDN'] - values['RMDN']).mean():+.1f} |" in page
+    )  # a single file in the test part: no interval
+    assert "Differences have no interval: 2 seeds and 1 of the files" in page
     for word in (
         "VRNN-Gauss: bound",
         "importance-weighted bound",

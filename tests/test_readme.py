@@ -12,8 +12,10 @@ import agents
 import rollouts
 import worldmodel
 from agents.commands import COMMANDS
+from agents.comparison.report import difference, episodes, terminations
 from agents.evaluation import Report
 from benchmarks import records
+from benchmarks.density_tables import compared
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from worldmodel.checkpoints import read_json
 
@@ -154,6 +156,18 @@ def test_the_page_of_files_says_what_its_file_says():
         f"{rate:,} random windows of 32 frames a second on one core",
     ):
         assert words in page
+    speeds = {
+        what: float(rate.replace(",", ""))
+        for what, rate in re.findall(
+            r"^\| (.+?) \| ([\d,]+) \|", (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    written = speeds["writing frames, our shards (gzip by ISA-L, synced), 762 bytes each"]
+    written /= speeds["writing frames, gzip 1 (HDF5's zlib), 862 bytes each"]
+    read = speeds["reading frames, our shards"] / speeds["reading frames, gzip 1 (HDF5's zlib)"]
+    assert f"{written:.1f} times as fast as HDF5's own filter in writing and {read:.1f} times in reading" in page
+    stored = speeds["rollouts.collect of it, 1 workers"] / speeds["playing FastCarRacing, nothing stored, 1 core"]
+    assert f"Storing takes {100 * (1 - stored):.0f} % of the fastest environment's time on one core" in page
     assert (found["episodes"], found["distinct episodes"], found["kills"]) == (1000, 1000, 10)
 
 
@@ -185,13 +199,77 @@ def test_the_comparison_of_memories_says_what_its_file_says(world):
             for name in ("RMDN", "FRMDN")
         }
         assert len({row["job"]["seed"] for row in results}) >= 3
-        paired = nll["FRMDN"] - nll["RMDN"]
-        half = 1.96 * paired.std(ddof=1) / len(paired) ** 0.5
+        found = difference([row for row in results if row["job"]["targets"] == targets], "FRMDN")
+        assert found.mean == pytest.approx((nll["FRMDN"] - nll["RMDN"]).mean())
         assert f"| {nll['FRMDN'].mean():.2f} |" in page
-        assert f"| {paired.mean():+.2f} ± {half:.2f} |" in page
-        assert paired.mean() + half < 0
+        assert f"| {found.text()} |" in page
+        assert found.sign == (0 if (world, targets) == ("mario", "sample") else -1)
         if targets == "mean":
-            assert paired.mean() < -10
+            assert found.mean < -10
+
+
+def test_what_is_said_of_memories_follows_from_their_files():
+    page = " ".join((ROOT / "docs" / "frmdn.md").read_text(encoding="utf-8").split())
+    floors, won, dreams = [], {}, {}
+    for world in ("car-racing", "mario"):
+        results = read_json(ROOT / "docs" / "results" / f"memory-{world}" / "results.json")
+        means, draws = ([row for row in results if row["job"]["targets"] == kind] for kind in ("mean", "sample"))
+        nll = {name: episodes(draws, name).mean() for name in dict.fromkeys(row["job"]["name"] for row in draws)}
+        floor = np.mean(draws[0]["floor"])
+        floors.append(f"{floor:.2f}")
+        won[world] = {
+            name: f"{(nll['RMDN'] - value) / (nll['RMDN'] - floor):.0%}".replace("%", " %")
+            for name, value in nll.items()
+        }
+        errors = [
+            np.mean([row["dreams"]["1.0"]["20"]["mean"] for row in means if row["job"]["name"] == name])
+            for name in dict.fromkeys(row["job"]["name"] for row in means if row.get("dreams"))
+        ]
+        dreams[world] = [f"{value:.2f}" for value in (errors[0], min(errors), max(errors), len(errors))]
+        for name in dict.fromkeys(row["job"]["name"] for row in means):
+            if name.startswith("FRMDN") and name != "FRMDN, untrained":
+                assert difference(means, name).sign == -1, name
+            if name.startswith("RMDN, rank"):
+                assert difference(means, name).sign == 0, name
+        for more, fewer in (("FRMDN", "FRMDN, 1 coupling"), ("FRMDN, 3 couplings", "FRMDN"),
+                            ("FRMDN, 4 couplings", "FRMDN, 3 couplings"), ("FRMDN, spline", "FRMDN"),
+                            ("FRMDN, no memory", "FRMDN"), ("FRMDN, K = 1", "RMDN, K = 32")):  # fmt: skip
+            assert difference(means, more, fewer).sign == -1, (more, fewer)
+        for more, fewer in (("FRMDN", "FRMDN, no memory"), ("FRMDN, K = 16", "FRMDN"), ("FRMDN, K = 32", "FRMDN"),
+                            ("RMDN, K = 32", "RMDN"), ("FRMDN, conditional", "FRMDN")):  # fmt: skip
+            assert difference(draws, more, fewer).sign == -1, (more, fewer)
+        for rows in (means, draws):
+            assert difference(rows, "FRMDN, GRU", "FRMDN").sign == 0
+        ends, steps = terminations(means)
+        if world == "car-racing":
+            assert f"{ends} of {steps:,} held-out steps are terminations" in page
+            assert all(difference(means, name, "FRMDN").sign == 0 for name in ("FRMDN, K = 16", "FRMDN, K = 32"))
+            assert [difference(draws, f"RMDN, rank {rank}").sign for rank in (1, 4, 8)] == [0, -1, -1]
+            four, spline = (episodes(means, name).mean() for name in ("FRMDN, 4 couplings", "FRMDN, spline"))
+            assert f"come to {four:.2f} beside the splines' {spline:.2f} on CarRacing" in page
+        else:
+            alone = (
+                "FRMDN",
+                "FRMDN, rank 4",
+                "FRMDN, spline",
+                "FRMDN, 3 couplings",
+                "FRMDN, 4 couplings",
+                "FRMDN, GRU",
+            )
+            assert all(difference(draws, name).sign == 0 for name in alone)
+    car, mario = won["car-racing"], won["mario"]
+    affine, spline = "FRMDN, conditional", "FRMDN, spline, conditional"
+    for words in (
+        f"it is {floors[0]} and {floors[1]} nats a frame",
+        f"win {car[affine]} (affine) and {car[spline]} (spline) of the RMDN's distance to the floor on CarRacing, "
+        f"{mario[affine]} and {mario[spline]} on Mario",
+        f"the FRMDN with K = 32 wins {mario['FRMDN, K = 32']}",
+        f"{dreams['car-racing'][1]} to {dreams['car-racing'][2]} for five variants on CarRacing's means",
+        f"{dreams['mario'][0]} (RMDN) to {dreams['mario'][2]} on Mario's",
+    ):
+        assert words in page, words
+    assert dreams["mario"][0] == dreams["mario"][1]
+    assert dreams["mario"][3] == "5.00"
 
 
 def test_evolved_controllers_beat_random_actions():
@@ -214,4 +292,25 @@ def test_densities_say_what_their_file_says(name):
         means[model] = np.mean(values)
         line = next(line for line in page.splitlines() if line.startswith(f"| {model} |"))
         assert re.search(r"\| (-?[\d.]+) ± ", line)[1] in (f"{means[model]:.1f}", f"{means[model]:.4f}")
-    assert (means["FRMDN"] - means["RMDN"]) * (1 if name.startswith("espeak") else -1) > 0.5
+        seconds = sorted(row["seconds"] for row in rows if row["job"]["name"] == model)[1]
+        assert line.endswith(f" {seconds:.0f} |")
+    found_out = compared(found, "FRMDN", 0, "RMDN")
+    assert found_out.mean == pytest.approx(means["FRMDN"] - means["RMDN"], abs=1e-3)
+    assert len(set(found["clusters"]["labels"])) == {"espeak-16k": 5, "font-digits": 3}[name]
+    said = " ".join((ROOT / "docs" / "density.md").read_text(encoding="utf-8").split())
+    if name == "espeak-16k":
+        assert f"by {found_out.mean:.0f} ± {found_out.half:.0f} nats a half second" in said
+        assert found_out.sign == 1
+        assert compared(found, "RMDN, rank 2", 0, "RMDN").sign == -1
+        assert all(compared(found, model, 1, "FRMDN").sign == -1 for model in ("VRNN-Gauss", "VRNN-GMM"))
+    else:
+        other = compared(found, "VRNN-Gauss", 1, "FRMDN")
+        ends = sorted(row["measures"][0]["mean"] for row in rows if row["job"]["name"] == "RMDN")
+        for words in (
+            f"the FRMDN has {-found_out.mean:.2f} ± {found_out.half:.2f} bits a dimension less",
+            f"end at {ends[0]:.2f}, {ends[1]:.2f} and {ends[2]:.2f}",
+            f"the VRNN-Gauss {-other.mean:.2f} ± {other.half:.2f} less than the FRMDN",
+        ):
+            assert words in said
+        assert found_out.sign == other.sign == 0
+    assert all(row["best_update"] > row["job"]["updates"] - row["job"]["check_every"] for row in rows)  # not converged

@@ -1,16 +1,16 @@
 """A comparison of memories as a page: tables and plots, all from ``results.json``.
 
-Start reading at `write_comparison`.
+Start reading at `write_comparison`; `write_page` writes the page again from what is kept.
 """
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents import pictures
+from agents.comparison.intervals import Interval, interval
 from agents.comparison.judging import HORIZONS, TEMPERATURES
 from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
 from agents.evaluation import hardware
@@ -22,8 +22,7 @@ WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
 
 
 def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
-    """Write ``README.md`` and its plots into a comparison's folder; returns the page's path."""
-    results: Results = read_json(out / "results.json")
+    """Keep the facts of a comparison, and write ``README.md`` and its plots into its folder; returns the page's path."""
     about = out / "about.json"
     before = read_json(about)["seconds"] if about.exists() else 0.0
     facts: dict[str, Any] = {
@@ -33,19 +32,25 @@ def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
         "hardware": hardware(),
     }
     write_json(about, facts)
+    return write_page(out)
+
+
+def write_page(out: Path) -> Path:
+    """Write ``README.md`` and its plots from ``results.json`` and ``about.json``; returns the page's path."""
+    results: Results = read_json(out / "results.json")
+    facts = read_json(out / "about.json")
     jobs = [row["job"] for row in results]
     targets = list(dict.fromkeys(job["targets"] for job in jobs))
     seeds = len({job["seed"] for job in jobs})
     names = list(dict.fromkeys(job["name"] for job in jobs))
     models, ablations = [n for n in names if n not in ABLATIONS], [n for n in names if n in ABLATIONS]
     parts = [
-        f"# Memories of {env}, compared\n",
+        f"# Memories of {facts['env']}, compared\n",
         f"{len(results[0]['episodes'])} held-out episodes; {seeds} trainings of each variant with {jobs[0]['updates']:,} "
-        f"updates of {jobs[0]['batch']} x {jobs[0]['length']} steps. `{command}`; {facts['hardware']}; "
+        f"updates of {jobs[0]['batch']} x {jobs[0]['length']} steps. `{facts['command']}`; {facts['hardware']}; "
         f"{facts['seconds'] / 60:.0f} min. All figures are in `results.json`.\n",
-        "NLL is -log p(next latent) in nats a frame: lower is better, and it may be negative. Differences are paired by "
-        f"episode, of means over seeds, with 95 % confidence intervals; minus means better than the {REFERENCE}. The spread is "
-        "the standard deviation over seeds.\n",
+        "NLL is -log p(next latent) in nats a frame: lower is better, and it may be negative. The spread is the standard "
+        f"deviation over seeds. {_intervals(names, seeds)}\n",
     ]
     for kind in targets:
         rows = [row for row in results if row["job"]["targets"] == kind]
@@ -53,7 +58,8 @@ def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
         parts += [f"## Likelihood of {WORDS[kind]}\n"]
         if kind == "sample":
             parts += [
-                f"The floor, the posterior's mean entropy, is {floor:.2f} nats a frame: no model goes below it.\n"
+                f"The floor, the posterior's mean entropy, is {floor:.2f} nats a frame: no model's expected NLL is below it, "
+                "and how near to it one can come is not known.\n"
             ]
         parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]
         if ablations:
@@ -75,10 +81,31 @@ def episodes(rows: Results, name: str) -> np.ndarray:
     return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
 
 
-def difference(rows: Results, name: str) -> tuple[float, float]:
-    """NLL against the reference's, paired by held-out episode: the mean difference, and half of its 95 % interval."""
-    paired = episodes(rows, name) - episodes(rows, REFERENCE)
-    return float(paired.mean()), 1.96 * float(paired.std(ddof=1)) / math.sqrt(len(paired))
+def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval:
+    """NLL against the reference's, paired by held-out episode and by seed; rows are of one kind of targets."""
+    nll = [{row["job"]["seed"]: row["nll"] for row in _of(rows, model)} for model in (name, reference)]
+    return interval(np.array([np.subtract(nll[0][seed], nll[1][seed]) for seed in nll[0] if seed in nll[1]]))
+
+
+def _intervals(names: list[str], seeds: int) -> str:
+    """What the differences' intervals are."""
+    if REFERENCE not in names or len(names) == 1:
+        return ""
+    paired = f"Differences to the {REFERENCE} are paired by episode and by seed (the same batches); minus means better."
+    if seeds < 2:
+        return f"{paired} One training of each variant does not tell how sure they are."
+    return (
+        f"{paired} Their 95 % intervals are for other trainings and other episodes, of the same policy and the same VAE: the "
+        f"variance over {seeds} seeds plus that over episodes, with Student's t (`agents/comparison/intervals.py`). "
+        f"{len(names) - 1} variants are compared with the {REFERENCE} without a correction for their number: of those that do "
+        "not differ from it, one in twenty will seem to."
+    )
+
+
+def terminations(rows: Results) -> tuple[int, int]:
+    """How many held-out steps ended an episode, and how many there are: what the Brier scores rest on."""
+    bins = rows[0]["termination_reliability"]
+    return round(sum(share * count for _, share, count in bins)), sum(count for _, _, count in bins)
 
 
 def _table(rows: Results, names: list[str]) -> str:
@@ -92,8 +119,7 @@ def _table(rows: Results, names: list[str]) -> str:
         wrong = [row["status"] for row in mine if row["status"] not in ("trained", "untrained")]
         change = ""
         if name != REFERENCE and _of(rows, REFERENCE):
-            middle, half = difference(rows, name)
-            change = f"{middle:+.2f} ± {half:.2f}"
+            change = difference(rows, name).text()
         cells = [
             name + (f" ({len(wrong)} diverged)" if wrong else ""),
             f"{mine[0]['parameters']:,}",
@@ -109,7 +135,8 @@ def _table(rows: Results, names: list[str]) -> str:
     first = rows[0]
     lines.append(
         f"\nRewards have a standard deviation of {first['reward_std']:.3f}; always predicting the rate of terminations has a "
-        f"Brier score of {first['termination_base_brier']:.5f}.\n"
+        f"Brier score of {first['termination_base_brier']:.5f}, with {terminations(rows)[0]:,} terminations in the "
+        f"{terminations(rows)[1]:,} held-out steps.\n"
     )
     return "\n".join(lines)
 
@@ -128,8 +155,7 @@ def _verdict(rows: Results, kind: str) -> list[str]:
         return []
     better, same, worse = list[str](), list[str](), list[str]()
     for name in names:
-        middle, half = difference(rows, name)
-        (better if middle + half < 0 else worse if middle - half > 0 else same).append(name)
+        {-1: better, 0: same, 1: worse}[difference(rows, name).sign].append(name)
     return [
         f"Significantly better than the {REFERENCE} on {WORDS[kind]}: {'; '.join(better) or 'none'}. "
         f"**What did not help**: no significant difference: {'; '.join(same) or 'none'}; significantly worse: "
