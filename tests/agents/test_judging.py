@@ -1,0 +1,115 @@
+"""Dreams judged beside reality: those of an exact memory are never wrong."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+import rollouts
+from agents.comparison.judging import HORIZONS, STARTS, TEMPERATURES, judge_dreams
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, WorldModel
+from worldmodel.density import State
+from worldmodel.distributions import GaussianMixture
+
+SPEED = 0.2
+RADIUS = SPEED / (2 * np.tan(0.5))
+
+
+class Orbit(gymnasium.Env):
+    """A place in the unit square moves by the mean of the last two pushes; a frame's red and green are its coordinates.
+
+    Pushes that turn by one radian a step lead it around a circle: each step is a chord, ``SPEED cos(1/2) = 2 RADIUS sin(1/2)``.
+    """
+
+    metadata = {"render_modes": []}
+    observation_space, action_space = toys.FRAMES, spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.before, self.left = np.full(2, 0.5), np.zeros(2), int(self.np_random.integers(60, 160))
+        return self._frame(), {}
+
+    def step(self, action):
+        self.place = self.place + SPEED * (action + self.before) / 2
+        self.before, self.left = np.array(action), self.left - 1
+        return self._frame(), 0.0, False, self.left == 0, {}
+
+    def _frame(self):
+        return np.full((64, 64, 3), np.rint(255 * np.append(self.place, 0)), np.uint8)
+
+
+def turning(space, rng):
+    """A policy whose push turns by one radian a step, from anywhere."""
+    angle = rng.uniform(0, 2 * np.pi)
+
+    def act(frame):
+        nonlocal angle
+        angle += 1
+        return np.array([np.cos(angle), np.sin(angle)], np.float32)
+
+    return act
+
+
+class Shows(nn.Module):
+    """Draws the frame of a place."""
+
+    def forward(self, place):
+        return torch.cat((place, torch.zeros_like(place[:, :1])), dim=1).expand(-1, -1, 64, 64)
+
+
+class OrbitDensity(nn.Module):
+    """The orbit's law as a density without noise; what it remembers is the last push."""
+
+    inputs, outputs, hidden, noise_shapes = 4, 2, 6, ((1,), (2,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.law = nn.Linear(6, 2, bias=False)  # of the place, the push, and the one before
+        self.law.weight.data = torch.cat((torch.eye(2), SPEED / 2 * torch.eye(2), SPEED / 2 * torch.eye(2)), dim=1)
+
+    def initial(self, batch):
+        return State(torch.zeros(batch, 1, 6), torch.zeros(batch, 1, 0))
+
+    def features(self, x, state=None):
+        first = (self.initial(len(x)) if state is None else state).hidden[..., 2:4]
+        hidden = torch.cat((x, torch.cat((first, x[:, :-1, 2:]), dim=1)), dim=-1)
+        return hidden, State(hidden[:, -1:], torch.zeros(len(x), 1, 0))
+
+    def distribution(self, hidden):
+        loc = self.law(hidden)[..., None, :]
+        return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.full_like(loc, 60.0))
+
+
+def exact_world():
+    """An eye that reads places off frames and draws them, and a memory that knows the orbit's law."""
+    vae, memory = VAE(latent=2), Memory(RMDN(4, 2, hidden=6), reward=False, termination=False)
+    vae.encoder, vae.posterior = nn.Sequential(nn.AvgPool2d(64), nn.Flatten()), nn.Linear(3, 4)
+    vae.posterior.weight.data = torch.eye(4, 3) * torch.tensor([1, 1, 0])
+    vae.posterior.bias.data = torch.zeros(4)
+    vae.prepare, vae.decoder = nn.Identity(), Shows()
+    memory.density = OrbitDensity()
+    return WorldModel(vae, memory).eval()
+
+
+def test_an_exact_memory_dreams_what_really_followed(tmp_path):
+    """A frame's bytes round a place by up to 1/510; one step of the orbit is 0.18 long."""
+    world = exact_world()
+    store = rollouts.collect(Orbit, turning, 6, seed=1, out=tmp_path / "store")
+    found = judge_dreams(world, store.latents(world.vae), np.arange(6))
+    assert found["starts"] == STARTS
+    for temperature in TEMPERATURES:
+        rows = found[str(temperature)]
+        assert list(rows) == [str(horizon) for horizon in HORIZONS]
+        for horizon in HORIZONS:
+            row = rows[str(horizon)]
+            assert [row[name] for name in ("mean", "best", "of_mean")] == pytest.approx([0, 0, 0], abs=0.003)
+            assert row["spread"] == pytest.approx(0, abs=1e-6)
+            assert row["pixels"] < 1
+            chord = 2 * RADIUS * abs(np.sin(horizon / 2))
+            assert row["standing_still"] == pytest.approx(chord / np.sqrt(2), abs=0.003)  # of two dimensions
+        counts = [row["n"] for row in rows.values()]
+        assert counts[:3] == [STARTS] * 3  # every moment has twenty steps before it ends
+        assert STARTS > counts[3] > counts[4] > 1
