@@ -34,6 +34,22 @@ def test_loss_is_squared_error_plus_kl_beyond_free_bits(free_bits):
     torch.testing.assert_close(loss.parts["kl"], kl.sum().detach())
 
 
+def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
+    """A posterior N(c x, 1) of a pixel x that is 0 or 1: KL 0 and c^2 / 2, which lie on both sides of the free bits."""
+    vae = VAE(latent=3, free_bits=0.5)
+    vae.encoder, vae.posterior = torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 6)
+    vae.posterior.weight.data.zero_()[:3, 0] = torch.tensor([1.2, 2.0, 0.5])
+    vae.posterior.bias.data.zero_()
+    frames = torch.zeros(2, 3, 64, 64)
+    frames[1, 0, 0, 0] = 1.0
+    loss = vae.loss(frames, torch.Generator().manual_seed(0))
+    divergence = torch.tensor([0.36, 1.0, 0.0625])  # the mean of both frames: c^2 / 4
+    torch.testing.assert_close(loss.parts["kl"], divergence.sum())
+    torch.testing.assert_close(
+        loss.value - loss.parts["reconstruction"], torch.tensor(0.5 + 1.0 + 0.5), atol=1e-3, rtol=0
+    )
+
+
 def test_bytes_and_floats_convert_without_loss():
     frames = torch.arange(256, dtype=torch.uint8).repeat(48).view(1, 64, 64, 3)
     assert frames_to_uint8(frames_to_float(frames)).equal(frames)
