@@ -19,11 +19,12 @@ from worldmodel.checkpoints import write_json, write_tensors
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Ten episodes of the counter, and a VAE that was never trained."""
+    """Ten episodes of the counter, and a VAE that was never trained, but sees with scales far from one."""
     run = Run(tmp_path_factory.mktemp("comparison") / "run")
     rollouts.collect(toys.counter, rollouts.uniform, 10, seed=3, out=run.rollouts_folder)
     with seeded(0):
         vae = VAE(latent=3)
+    vae.posterior.bias.data[3:] -= torch.tensor([1.0, 0.5, 1.5])
     write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
     write_json(run.folder / "vae" / "settings.json", {"model_settings": vae.settings})
     return run

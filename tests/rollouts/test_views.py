@@ -22,8 +22,11 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vae():
+    """Never trained, but sure of what it sees: scales near exp(-1), exp(-0.5) and exp(-1.5), far from one."""
     with seeded(0):
-        return VAE(latent=3)
+        vae = VAE(latent=3)
+    vae.posterior.bias.data[3:] -= torch.tensor([1.0, 0.5, 1.5])
+    return vae
 
 
 def test_views_are_training_data(store, vae):
@@ -127,6 +130,30 @@ def test_every_start_of_a_window_is_equally_likely(store, vae):
     counts = np.bincount(starts.round().int().numpy(), minlength=13)
     assert len(counts) == 13
     assert counts.min() > 0.7 * 4_000 / 13
+
+
+class Uneven(toys.Counter):
+    """A counter that ends after 2, 8 or 20 steps."""
+
+    def reset(self, *, seed=None, options=None):
+        seen = super().reset(seed=seed)
+        self.length = int(self.np_random.choice([2, 8, 20]))
+        return seen
+
+
+@pytest.mark.parametrize("kind", ["windows", "sequences"])
+def test_episodes_are_as_likely_as_they_are_long(tmp_path, vae, kind):
+    """Within an episode every start is equally likely; each count is within four standard errors of that law."""
+    store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
+    assert set(store.lengths) == {2, 8, 20}
+    view, count = store.windows(4) if kind == "windows" else store.sequences(vae, length=4), 1_500
+    batch = view.batch(count, np.random.default_rng(0))
+    for index, steps in enumerate(store.lengths):
+        actions, starts = torch.from_numpy(store.episode(index).actions), max(steps - 4, 0) + 1
+        for start in range(starts):
+            chance = steps / store.steps / starts
+            drawn = int((batch.action[:, 0] == actions[start]).all(dim=1).sum())
+            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (steps, start)
 
 
 def test_encodings_older_than_their_shard_are_made_again(store, vae):
