@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Size, Tensor
 
 from worldmodel.arguments import check_temperature
-from worldmodel.low_rank import LOG_TWO_PI, LogNormal, capacitance, woodbury
+from worldmodel.low_rank import LOG_TWO_PI, LogNormal, capacitance, noise
 
 
 @runtime_checkable
@@ -218,11 +218,9 @@ class GaussianMixture(_Mixture):
         log_precision = self._pick(self.log_precision, chosen)
         if self.precision_factor is None:
             return normal * torch.exp(-0.5 * log_precision)
-        # b = D^1/2 n1 + U n2 has covariance P, so P^-1 b has covariance P^-1; Woodbury solves P x = b.
         factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
         own, common = normal.split((log_precision.shape[-1], factor.shape[-1]), dim=-1)
-        right = own * torch.exp(0.5 * log_precision) + (factor @ common.unsqueeze(-1)).squeeze(-1)
-        return woodbury(log_precision, factor, right)
+        return noise(log_precision, factor, own, common)
 
     @property
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:

@@ -64,7 +64,14 @@ def capacitance(
     log_precision: Float[Tensor, "*batch event"], factor: Float[Tensor, "*batch event rank"]
 ) -> Float[Tensor, "*batch rank rank"]:
     """I_R + U^T D^-1 U."""
-    rank, scaled = factor.shape[-1], factor * (-log_precision).exp().unsqueeze(-1)
+    return _identity_plus(factor, factor * (-log_precision).exp().unsqueeze(-1))
+
+
+def _identity_plus(
+    factor: Float[Tensor, "*batch event rank"], scaled: Float[Tensor, "*batch event rank"]
+) -> Float[Tensor, "*batch rank rank"]:
+    """I_R + A^T B, for a symmetric A^T B."""
+    rank = factor.shape[-1]
     if rank > UNROLLED:
         inner = factor.mT @ scaled
     else:  # a few long sums beat many tiny matrix products
@@ -75,17 +82,28 @@ def capacitance(
     return inner + torch.eye(rank, dtype=inner.dtype, device=inner.device)
 
 
-def woodbury(
+def noise(
     log_precision: Float[Tensor, "*batch event"],
     factor: Float[Tensor, "*batch event rank"],
-    right: Float[Tensor, "*batch event"],
+    own: Float[Tensor, "*batch event"],
+    common: Float[Tensor, "*batch rank"],
 ) -> Float[Tensor, "*batch event"]:
-    """Solve (D + U U^T) x = b as ``x = D^-1 b - D^-1 U (I + U^T D^-1 U)^-1 U^T D^-1 b``."""
-    inverse = (-log_precision).exp()
-    scaled = inverse * right
-    inner = (factor.mT @ scaled.unsqueeze(-1)).squeeze(-1)  # (*B, R)
-    solved = _solve(_cholesky(capacitance(log_precision, factor)), inner)
-    return scaled - inverse * (factor @ solved.unsqueeze(-1)).squeeze(-1)
+    """A draw from N(0, (D + U U^T)^-1), made of standard Normal numbers n1 (D of them) and n2 (R).
+
+    Woodbury's identity solves ``(D + U U^T) x = D^1/2 n1 + U n2``. With V = D^-1/2 U and C = I_R + V^T V the large terms that
+    cancel can be cancelled by hand:
+
+        x = D^-1/2 (n1 - V C^-1 (V^T n1 - n2))
+
+    What is left along V is of size 1 / |V|, of numbers of size 1, and C's condition is |V|^2, so the bracket is computed in
+    double precision (but on Apple's GPUs, which have none): there are only D + R numbers in it.
+    """
+    wide = torch.float32 if own.device.type == "mps" else torch.float64
+    scale = torch.exp(-0.5 * log_precision)
+    whole, tall = own.to(wide), factor.to(wide) * scale.to(wide).unsqueeze(-1)  # n1, V
+    pull = (tall.mT @ whole.unsqueeze(-1)).squeeze(-1) - common.to(wide)
+    solved = _solve(_cholesky(_identity_plus(tall, tall)), pull)
+    return scale * (whole - (tall @ solved.unsqueeze(-1)).squeeze(-1)).to(scale.dtype)
 
 
 Triangle = list[list[Tensor]] | Tensor

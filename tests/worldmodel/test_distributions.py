@@ -121,6 +121,28 @@ def test_sample_covariance(r):
     torch.testing.assert_close(drawn.mean(0), g.mean, atol=0.02, rtol=0.02)
 
 
+@pytest.mark.parametrize("rank", [2, 5])
+@pytest.mark.parametrize(
+    ("log_precision", "size", "apart"),
+    [((-10, -10), 10, 1), ((-10, -10), 100, 1), ((-10, -10), 10, 1e-3), ((-10, 14), 10, 1e-2), ((14, 14), 10, 1)],
+    ids=["wide", "wider", "parallel", "mixed", "narrow"],
+)  # fmt: skip
+def test_samples_in_single_precision_have_the_exact_covariance_at_the_clamps(log_precision, size, apart, rank):
+    """Whitened by the exact precision's Cholesky factor, in float64, samples have the covariance I; columns may be parallel."""
+    g = torch.Generator().manual_seed(0)
+    factor = torch.randn(32, rank, generator=g)
+    factor = size * (factor[:, :1] + apart * factor) if apart < 1 else size * factor
+    log_precision = torch.linspace(*log_precision, 32)
+    mixed = GaussianMixture(torch.zeros(1), torch.zeros(1, 32), log_precision[None], factor[None])
+    drawn = mixed.sample((20_000,), generator=torch.Generator().manual_seed(1))
+    assert drawn.dtype == torch.float32
+    exact = torch.diag(log_precision.double().exp()) + factor.double() @ factor.double().T
+    white = drawn.double() @ torch.linalg.cholesky(exact)
+    spread = torch.linalg.eigvalsh(white.T.cov())  # of 20,000 samples: (1 +- sqrt(32 / 20,000))^2
+    assert float(spread.min()) > 0.9
+    assert float(spread.max()) < 1.1
+
+
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0])
 def test_temperature_scales_the_noise_and_flattens_the_weights(temperature):
     # Two far components: logits / tau choose, noise x sqrt(tau) spreads.
