@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from agents.run import Run
 from agents.settings import read_yaml
@@ -63,7 +63,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
             name=folder.resolve().name,
             config=settings,
             dir=folder,
-            mode=mode,
+            mode=cast(Any, mode),
             resume="allow",
         )
     except wandb.errors.Error as error:

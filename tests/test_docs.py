@@ -15,7 +15,7 @@ import agents.density
 import envs
 import rollouts
 import worldmodel
-from agents import cli
+from agents import cli, display
 from agents.commands import COMMANDS
 from agents.run import Run
 from tests.worldmodel.corpora import formats
@@ -321,6 +321,7 @@ def alike(text):
 def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(display.answers, "width", 80)  # it was made before, and has seen another terminal
     for name in ("collect", "memories", "evolve", "dream"):
         page = f"docs/tutorials/{name}.md"
         pairs = re.findall(r"^```bash\n(.*?)^```\n\n```text\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)
