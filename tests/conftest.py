@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import signal
+
 import jaxtyping
 import pytest
 import torch
@@ -13,3 +15,11 @@ def as_users_do():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal's program knows it; one that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

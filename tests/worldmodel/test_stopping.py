@@ -9,7 +9,7 @@ import pytest
 from worldmodel.stopping import Stopping
 
 
-def test_the_first_ctrl_c_is_kept_and_the_second_interrupts():
+def test_the_first_ctrl_c_is_kept_and_the_second_interrupts(ctrl_c):
     with pytest.raises(KeyboardInterrupt), Stopping() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked
@@ -28,7 +28,7 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_threads_leave_signals_alone():
+def test_other_threads_leave_signals_alone(ctrl_c):
     found = []
 
     def live():

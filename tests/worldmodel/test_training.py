@@ -95,7 +95,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at
 
 
 @pytest.mark.parametrize("at", [1, 37, 60, 199])
-def test_ctrl_c_saves_the_update_that_it_came_in(tmp_path, at):
+def test_ctrl_c_saves_the_update_that_it_came_in(ctrl_c, tmp_path, at):
     """Between two checks, too: no update is made twice, and rows of metrics are those of an undisturbed training."""
 
     def press(update, updates, note):
