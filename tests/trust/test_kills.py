@@ -10,6 +10,7 @@ from tests.trust import runs
 
 GROUPS, KILLS = 5, 10
 CHAPTERS = ("rollouts/shards", "vae/", "memory/", "latents/", "iterations/", "evolve-dream/", "evolve-game/")
+CHAPTERS += ("tests/", "media/")
 pytestmark = pytest.mark.slow
 
 
@@ -56,4 +57,3 @@ def test_the_kills_reach_every_chapter(undisturbed):
     met = " ".join(path for group in range(GROUPS) for path, _ in targets(written, group))
     for chapter in CHAPTERS:
         assert chapter in met
-    assert any(part in met for part in ("tests/", "report.html", "media/", "agent/"))
