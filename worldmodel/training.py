@@ -181,11 +181,11 @@ class _Loop:
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
                     progress(state.update, updates, record.note)
-                if not state.update % check_every or state.update == updates:
-                    count = (state.update - 1) % check_every + 1
-                    means = {name: float(total) / count for name, total in sums.items()}
-                    sums = {}
-                    best = self.check(state, best, means, record)
+                    if not state.update % check_every or state.update == updates:
+                        count = (state.update - 1) % check_every + 1
+                        means = {name: float(total) / count for name, total in sums.items()}
+                        sums = {}
+                        best = self.check(state, best, means, record)
                 if stop.asked:
                     state.sums = {name: float(total) for name, total in sums.items()}
                     record.save(self.model, self.optimizer, state, best)

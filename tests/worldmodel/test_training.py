@@ -11,6 +11,7 @@ from torch import nn
 
 from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
+from worldmodel.training import _Loop
 
 
 class Line(nn.Module):
@@ -112,6 +113,26 @@ def test_ctrl_c_saves_the_update_that_it_came_in(ctrl_c, tmp_path, at):
     for name, weight in whole.state_dict().items():
         assert weight.equal(parts.state_dict()[name])
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
+
+
+def test_ctrl_c_during_a_check_saves_too(ctrl_c, tmp_path, monkeypatch):
+    whole, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Loop.evaluate, []
+
+    def press(loop):
+        calls.append(loop)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(loop)
+
+    monkeypatch.setattr(_Loop, "evaluate", press)
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts")
+    seen = []
+    parts = fit(
+        line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=lambda update, *rest: seen.append(update)
+    )
+    assert seen[0] == 3 * SETTINGS["check_every"] + 1
+    assert parts.layer.weight.equal(whole.layer.weight)
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):
