@@ -7,7 +7,7 @@ the principal components of what is seen change the actions equally, wherever th
 
 import hashlib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -123,11 +123,11 @@ class Coordinates:
         return np.concatenate((weight.reshape(*bias.shape[:-1], -1), bias, rest), axis=-1)
 
 
-def _seen(world: WorldModel, episode: "object") -> Float[Tensor, "steps features"]:
+def _seen(world: WorldModel, episode: Any) -> Float[Tensor, "steps features"]:
     """Latent and hidden of one encoded episode, step by step, as a controller sees them: the hidden state before the step."""
     like = next(world.memory.parameters())
-    latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(like)  # type: ignore[attr-defined]
-    action = torch.from_numpy(np.array(episode.action, np.float32)).to(like)  # type: ignore[attr-defined]
+    latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(like)
+    action = torch.from_numpy(np.array(episode.action, np.float32)).to(like)
     hidden = world.initial(1).hidden
     if len(action):
         after, _ = world.memory.features(latent[None, :-1], action[None])

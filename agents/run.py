@@ -81,14 +81,15 @@ class Run:
             ValueError: there is no such folder.
         """
         if not self.folder.is_dir():
-            raise self._missing("")
+            raise ValueError(
+                f"there is no run folder {self.folder} (the name of a pretrained agent needs --pretrained)"
+            )
         return self
 
     def _missing(self, message: str) -> ValueError:
-        """What to say where a chapter has not been told yet, or the folder is another one than was meant."""
-        if self.folder.is_dir():
-            return ValueError(message)
-        return ValueError(f"there is no run folder {self.folder} (the name of a pretrained agent needs --pretrained)")
+        """A chapter that has not been told yet; unless the folder is another one than was meant."""
+        self.existing()
+        return ValueError(message)
 
     def reports(self) -> dict[str, Report]:
         """The tests that were made, by name."""

@@ -149,9 +149,8 @@ class Search:
         if self.settings["bounds"] is not None:  # members beyond them live alike: prefer the nearer, or it would drift
             outside = np.square(self.drawn(members) - self.within(members)).sum(axis=1)
             costs = np.lexsort((outside, costs)).argsort().astype(float)
-        if self.settings[
-            "antithetic"
-        ]:  # of each pair the better one is selected: both would cancel, and steps collapse
+        if self.settings["antithetic"]:
+            # of each pair the better one is selected: both would cancel, and steps collapse
             pairs = len(costs) // 2
             worse = np.where(costs[:pairs] > costs[pairs : 2 * pairs], np.arange(pairs), np.arange(pairs, 2 * pairs))
             costs = np.lexsort((costs, np.isin(np.arange(len(costs)), worse))).argsort().astype(float)

@@ -176,8 +176,8 @@ class _Loop:
         sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
         state.sums = {}
         try:
-            while state.update < updates and (patience is None or state.stale < patience):
-                with Stopping() as stop:
+            with Stopping() as stop:
+                while state.update < updates and (patience is None or state.stale < patience):
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
                     progress(state.update, updates, record.note)
@@ -186,10 +186,10 @@ class _Loop:
                         means = {name: float(total) / count for name, total in sums.items()}
                         sums = {}
                         best = self.check(state, best, means, record)
-                if stop.asked:
-                    state.sums = {name: float(total) for name, total in sums.items()}
-                    record.save(self.model, self.optimizer, state, best)
-                    raise KeyboardInterrupt
+                    if stop.asked:
+                        state.sums = {name: float(total) for name, total in sums.items()}
+                        record.save(self.model, self.optimizer, state, best)
+                        raise KeyboardInterrupt
         except TrainingDiverged:
             record.keep(best)
             raise

@@ -70,3 +70,8 @@ def test_a_row_says_what_was_tested_and_how_fast():
         "2.0",
         "s",
     ]
+
+
+def test_durations_are_rounded_before_they_are_parted():
+    said = {59.4: "59 s", 59.6: "1 min 0 s", 419.7: "7 min 0 s", 3599.7: "1 h 0 min", 7380: "2 h 3 min"}
+    assert {seconds: display.duration(seconds) for seconds in said} == said

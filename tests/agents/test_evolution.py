@@ -8,19 +8,8 @@ import pytest
 import rollouts
 from agents import LinearController, evolve
 from tests import toys
+from tests.agents.spheres import controller, noisy, sphere
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, seeded
-
-
-def sphere(population, seed):
-    return -np.square(population - 1.5).sum(axis=1)
-
-
-def noisy(population, seed):
-    return sphere(population, seed)[:, None] + np.random.default_rng(seed).normal(size=(1, 3))
-
-
-def controller(inputs=4, actions=2):
-    return LinearController(inputs, actions)
 
 
 def test_solves_the_sphere():

@@ -5,20 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from agents import LinearController, evolve
+from agents import evolve
 from agents.search import Ending, Search, noise_share
-
-
-def sphere(population, seed):
-    return -np.square(population - 1.5).sum(axis=1)
-
-
-def noisy(population, seed):
-    return sphere(population, seed)[:, None] + np.random.default_rng(seed).normal(size=(1, 3))
-
-
-def controller(inputs=4, actions=2):
-    return LinearController(inputs, actions)
+from tests.agents.spheres import controller, sphere
 
 
 class Drowned:

@@ -19,6 +19,7 @@ from agents import commands
 from agents.cli import build_parser, main
 from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
+from agents.evaluation import Report
 from agents.run import Run
 from tests import toys
 from worldmodel import VAE
@@ -165,6 +166,9 @@ def refused(capsys, *words: str) -> str:
     return said
 
 
+NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -173,7 +177,9 @@ def refused(capsys, *words: str) -> str:
         (["run", "CartPole-v1", "--dream.temperature", "0"], "dream.temperature must be above zero, got 0"),
         (["run", "CartPole-v1", "--dream.horizon", "0"], "dream.horizon must be above zero, got 0"),
         (["run", "CartPole-v1", "--vae.lr", "nan"], "vae.lr"),
-        (["run", "CartPole-v1", "--preset", "fast"], "preset"),
+        (["run", "CartPole-v1", "--preset", "fast"], "--preset: expected one of 'quick', 'standard', 'paper'"),
+        (["run", "car-racng"], "Or 'car-racing', which has presets of its own?"),
+        (["collect", "CartPole-v1", "--env_options", "3"], "expected JSON such as '{\"action_repeat\": 4}'"),
         *(
             (["run", "CartPole-v1", *words.split()], message)
             for words, message in (
@@ -201,15 +207,15 @@ def refused(capsys, *words: str) -> str:
         (["collect", "CartPole-v1", "--workers", "0"], "workers"),
         (
             ["train", "vae", "nowhere"],
-            "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)",
+            NOWHERE,
         ),
         (
             ["train", "memory", "nowhere"],
-            "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)",
+            NOWHERE,
         ),
-        (["evolve", "nowhere"], "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)"),
-        (["evaluate", "nowhere"], "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)"),
-        (["dream", "nowhere"], "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)"),
+        (["evolve", "nowhere"], NOWHERE),
+        (["evaluate", "nowhere"], NOWHERE),
+        (["dream", "nowhere"], NOWHERE),
         (["inspect", "nowhere"], "nowhere does not exist"),
         (["sing"], "sing"),
     ],
@@ -218,6 +224,19 @@ def refused(capsys, *words: str) -> str:
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words).replace("\n", " ")
+    assert not (tmp_path / "nowhere").exists()  # a mistyped folder is not made
+
+
+def test_the_only_controller_is_the_one_that_is_tested(finished, tmp_path):
+    run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
+    assert run.evolved == "game"
+    shutil.rmtree(run.folder / "evolve-game")
+    assert run.evolved == "dream"
+    assert main(["evaluate", str(run.folder), "--episodes", "1", "--seed", "5", "--max_steps", "3"]) == 0
+    (report,) = (run.folder / "tests").glob("dream-*.json")
+    assert Report.load(report).command.startswith(f"worldmodel evaluate {run.folder} --where dream")
+    shutil.rmtree(run.folder / "evolve-dream")
+    assert run.evolved == "game"
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))

@@ -7,14 +7,12 @@ import pickle
 import time
 import zipfile
 
-import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-import rollouts
 from agents.config import remember
 from agents.controller import HiddenController, LinearController, load_controller
 from agents.density.runs import load_density
@@ -24,36 +22,15 @@ from agents.evolution import evolve
 from agents.iterations import Iteration
 from agents.run import Run
 from agents.settings import RunSettings, read_yaml
-from rollouts.store import Store
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
+from tests.trust.properties import PLACE, PLAIN, QUICK, one_line
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.builders import build, build_density, check_memory
 from worldmodel.checkpoints import read_json, read_rows, read_tensors, record_of, write_json, write_tensors
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
 from worldmodel.model import build_memory
 from worldmodel.starts import Starts
-
-EXAMPLES = int(os.environ.get("TRUST_EXAMPLES", "12"))
-"""Of each property; more find more."""
-QUICK = settings(deadline=None, max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-PLACE = st.integers(0, 2**20), st.integers(0, 7)
-
-
-def one_line(path, read):
-    """What a reader makes of a file; None where it refused it in one line that names the file."""
-    try:
-        return read(path)
-    except ValueError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-        return None
-
 
 # tensors --------------------------------------------------------------------------------------------------------------
 
@@ -275,132 +252,6 @@ def test_a_training_that_would_execute_something_does_not(tmp_path):
         parts.writestr("about.npy", pickle.dumps(Hostile()))
     assert one_line(tmp_path / "state.npz", lambda path: evolved(path.parent)) is None
     assert not (tmp_path / "executed").exists()
-
-
-# stores ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    """A store of four short episodes in two shards, and the first shard's bytes."""
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, block=2, max_steps=5,
-                             out=tmp_path_factory.mktemp("store") / "s")  # fmt: skip
-    return store.path, store.shards[0].path.read_bytes(), list(store.episodes())
-
-
-def same(a, b):
-    arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("frames", "actions", "rewards"))
-    return arrays and (a.terminated, a.truncated) == (b.terminated, b.truncated)
-
-
-@QUICK
-@given(*PLACE)
-def test_a_flipped_bit_in_a_shard_is_noticed(collected, place, bit):
-    folder, content, episodes = collected
-    path = folder / "shards" / "000000.h5"
-    path.write_bytes(flipped(content, place % len(content), bit))
-    store = Store(folder)
-    if store.damaged:
-        assert list(store.damaged) == [path.name]
-        assert len(store) == 2
-        return
-    found = one_line(path, lambda _: list(store.episodes()))
-    assert found is None or all(map(same, found, episodes))
-
-
-@pytest.mark.parametrize("how", [*HOW, "that of the other"])
-def test_a_spoilt_shard_is_played_again(collected, how):
-    folder, content, episodes = collected
-    path, other = folder / "shards" / "000000.h5", folder / "shards" / "000002.h5"
-    path.write_bytes(other.read_bytes() if how == "that of the other" else damaged(content, how))
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
-    if how.startswith("flipped") and len(store) == 4:  # only a look at every number finds it
-        found = one_line(path, lambda _: list(store.episodes()))
-        assert found is None or all(map(same, found, episodes))
-        return
-    assert all(map(same, store.episodes(), episodes))
-
-
-def test_a_shard_that_claims_more_than_it_holds_costs_nothing(collected):
-    folder, content, _ = collected
-    path = folder / "shards" / "000000.h5"
-    for shape in ((5, 10**9), (5, 2, 10**9)):
-        path.write_bytes(content)
-        with h5py.File(path, "r+") as file:
-            group = file["episode_0"]
-            del group["actions"]
-            group.create_dataset("actions", shape, np.float32, chunks=(1, *[2] * (len(shape) - 1)))
-        assert one_line(path, lambda _: Store(folder).episode(0)) is None
-    path.write_bytes(content)
-
-
-def test_what_is_damaged_twice_is_kept_twice_whatever_the_clock_says(collected, monkeypatch):
-    folder, _, episodes = collected
-    path = folder / "shards" / "000000.h5"
-    for moment in (2_000_000_000.5, 2_000_000_000.4):
-        monkeypatch.setattr("time.time", lambda moment=moment: moment)
-        path.write_bytes(f"damaged at {moment}".encode())
-        store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
-        assert all(map(same, store.episodes(), episodes))
-    kept = {aside.read_text() for aside in path.parent.glob("000000.h5.damaged-20000*")}
-    assert kept == {"damaged at 2000000000.5", "damaged at 2000000000.4"}
-
-
-@pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_a_shard_with_rewards_that_are_no_numbers_is_named(collected, bad):
-    folder, content, _ = collected
-    path = folder / "shards" / "000000.h5"
-    path.write_bytes(content)
-    with h5py.File(path, "r+") as file:
-        file["episode_0"]["rewards"][2] = bad
-    assert one_line(path, lambda _: Store(folder).episode(0)) is None
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("kind", ["latents", "actions", "outcomes"])
-@pytest.mark.parametrize("how", ["emptied", "swapped", "flipped anywhere", "another shard's"])
-def test_spoilt_encodings_are_made_again(collected, kind, how):
-    folder, content, _ = collected
-    (folder / "shards" / "000000.h5").write_bytes(content)
-    with seeded(1):
-        vae = VAE(2)
-    latents = Store(folder).latents(vae)
-    wanted = [np.array(part) for part in latents.episode(0)]
-    path = latents.folder / f"000000.{kind}.npy"
-    other = (latents.folder / f"000002.{kind}.npy").read_bytes()
-    path.write_bytes(other if how == "another shard's" else damaged(path.read_bytes(), how))
-    again = Store(folder).latents(vae).episode(0)
-    assert all(map(np.array_equal, wanted, again))
-
-
-def test_encodings_survive_a_clock_that_was_set_back(collected):
-    folder, content, _ = collected
-    shard = folder / "shards" / "000000.h5"
-    shard.write_bytes(content)
-    with seeded(1):
-        vae = VAE(2)
-    wanted = [np.array(part) for part in Store(folder).latents(vae).episode(0)]
-    for moment in (0, 2**31 - 1):
-        os.utime(shard, (moment, moment))
-        assert all(map(np.array_equal, wanted, Store(folder).latents(vae).episode(0)))
-
-
-@QUICK
-@given(
-    st.dictionaries(st.sampled_from(["format", "env", "discrete", "actions", "env_options", "block", "further"]), PLAIN)
-)
-def test_any_metadata_are_a_store_s_or_named(collected, content):
-    folder = collected[0]
-    path = folder / "metadata.json"
-    whole = path.read_bytes()
-    try:
-        path.write_text(json.dumps(json.loads(whole) | content))
-        store = one_line(path, lambda path: Store(path.parent))
-        if store is not None:
-            assert 1 <= store.actions <= 65_536
-            assert isinstance(repr(store) + store.identity, str)
-    finally:
-        path.write_bytes(whole)
 
 
 # text -----------------------------------------------------------------------------------------------------------------

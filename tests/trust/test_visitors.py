@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agents.viewer.session import Session
 from tests.agents.viewer.stages import stage
 from tests.agents.viewer.test_server import served, shots, until, visit
-from tests.trust.test_readers import EXAMPLES, PLAIN
+from tests.trust.properties import EXAMPLES, PLAIN
 
 KINDS = ("action", "driver", "pause", "reality", "record", "restart", "rewind", "speed", "step", "temperature", "exit")
 

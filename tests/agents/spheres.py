@@ -1,0 +1,17 @@
+"""Functions to evolve on, of which everything is known."""
+
+import numpy as np
+
+from agents import LinearController
+
+
+def sphere(population, seed):
+    return -np.square(population - 1.5).sum(axis=1)
+
+
+def noisy(population, seed):
+    return sphere(population, seed)[:, None] + np.random.default_rng(seed).normal(size=(1, 3))
+
+
+def controller(inputs=4, actions=2):
+    return LinearController(inputs, actions)
