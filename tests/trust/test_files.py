@@ -9,7 +9,7 @@ from agents import story
 from agents.cli import main
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
-from tests.trust.test_readers import BOMB
+from tests.trust.properties import BOMB
 from worldmodel import training
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ from agents.run import Run
 from agents.settings import RunSettings, read_yaml
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
-from tests.trust.properties import PLACE, PLAIN, QUICK, one_line
+from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.builders import build, build_density, check_memory
 from worldmodel.checkpoints import read_json, read_rows, read_tensors, record_of, write_json, write_tensors
@@ -278,9 +278,6 @@ def test_a_report_of_wrong_numbers_is_named(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
         assert one_line(path, Report.load) is None, (name, value)
         good.save(path)
-
-
-BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 
 
 @pytest.mark.parametrize(
