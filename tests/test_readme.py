@@ -127,6 +127,15 @@ def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
     assert max(row.get("check", 0) for row in large) < 730
 
 
+def test_the_page_of_evolution_says_how_long_a_generation_takes():
+    found = read_json(ROOT / "docs" / "results" / "generation.json")
+    page = " ".join((ROOT / "docs" / "evolution.md").read_text(encoding="utf-8").split())
+    took, theirs = found["seconds"], found["published seconds"]
+    assert f"{found['population']} members with {found['episodes']} lives each" in page
+    assert f"takes {took['dreams']:.1f} seconds in dreams and {took['game']:.0f} in the game" in page
+    assert f"tell of {theirs['dreams']:.0f} and {theirs['game']:.0f} on 64 workers" in page
+
+
 def test_the_table_of_ablations_says_what_its_files_say():
     tried = records.RECORDS / "tried"
     page, best = (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), []
