@@ -92,6 +92,7 @@ def _run_on_loky(
 ) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(tasks)))[::-1]
     deaths = [0] * len(tasks)
+    here = os.getcwd()
     running: dict[Future[Any], int] = {}
     try:
         while waiting or running:
@@ -99,7 +100,7 @@ def _run_on_loky(
             try:
                 while waiting and len(running) < workers:
                     index = waiting[-1]
-                    running[_pool(workers).submit(attempt, function, tasks[index])] = index
+                    running[_pool(workers).submit(attempt, function, tasks[index], here)] = index
                     waiting.pop()
             except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
                 lost.append((waiting.pop(), str(error)))
@@ -125,9 +126,14 @@ def _run_on_loky(
             _pool(workers).shutdown(wait=True, kill_workers=True)
 
 
-def attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
-    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves."""
+def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
+    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves.
+
+    ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
+    """
     try:
+        if folder is not None:
+            os.chdir(folder)
         return function(task), ""
     except (ValueError, OSError):
         raise

@@ -41,6 +41,10 @@ def bad_input(task):
     raise ValueError("world must be 1 to 8")
 
 
+def working_folder(_):
+    return os.getcwd()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_task_has_its_result(workers):
     assert dict(run_tasks(double, list(range(7)), workers)) == {n: 2 * n for n in range(7)}
@@ -50,6 +54,14 @@ def test_what_a_dead_worker_lost_is_done_again(tmp_path):
     tasks = [(str(tmp_path / "died"), number) for number in range(6)]
     assert dict(run_tasks(die_once, tasks, 2)) == {n: n for n in range(6)}
     assert (tmp_path / "died").exists()
+
+
+def test_relative_paths_mean_what_they_mean_to_the_caller(tmp_path, monkeypatch):
+    """Workers live on between calls: one that began in another folder would write there."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert [folder for _, folder in run_tasks(working_folder, [None] * 4, workers=2)] == [str(tmp_path / name)] * 4
 
 
 def test_three_deaths_over_the_same_work_stop_with_the_reason():
