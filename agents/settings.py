@@ -180,6 +180,9 @@ class GameEvolving:
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
+        moments: so many more lives for each member, which begin along the way of the generation's best episode. For games
+            that remember their state (Super Mario Bros).
+        stretch: steps of such a life.
     """
 
     generations: int = 100
@@ -204,6 +207,8 @@ class GameEvolving:
     stale: int | None = None
     least_sigma: float = 0.0
     restarts: int = 0
+    moments: int = 0
+    stretch: int = 40
 
 
 @dataclass(frozen=True)
@@ -319,7 +324,7 @@ class _Plain(yaml.SafeLoader):
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
-MAY_BE_ZERO |= {"piece", "split_seed", "average"}
+MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments"}
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -221,11 +221,16 @@ def evolve_game(
             latest[:] = [done, total, note]
             progress(done, total, note)
 
+        def seen(row: dict[str, Any]) -> None:
+            latest[0] = row["generation"]  # also of an earlier sitting: the rate counts from here
+            watch(row)
+
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
         common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive, "controller": begin}
+        along: dict[str, Any] = {"moments": settings.moments, "stretch": settings.stretch}
         return evolve(
             begin,
-            rollouts.played(env, world, settings.episodes, patience=settings.patience, **common),
+            rollouts.played(env, world, settings.episodes, patience=settings.patience, **along, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
             seed=seed,
             generations=settings.generations,
@@ -246,7 +251,7 @@ def evolve_game(
             restarts=settings.restarts,
             out=folder,
             progress=generation,
-            watch=watch,
+            watch=seen,
         )
 
 

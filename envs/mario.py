@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
     """A moment of the game, with all that follows from it."""
 
     machine: Any
-    """The whole machine: bytes with nes-py 8, an object of its own with nes-py 9."""
+    """The whole machine: bytes, or an object of its own with nes-py 9."""
     pressed: int
     x: int
     clock: int
@@ -66,6 +66,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         frame_skip: frames for each step.
         noops: at most this many idle frames before an episode begins, drawn with its seed.
         sticky: probability, at each frame, that the last buttons stay pressed (Machado et al., 2018, section 5.2).
+        machine: "fast", ours, or "nes-py", the emulator that it repeats to the last bit.
         render_mode: "rgb_array" or None.
 
     Raises:
@@ -82,6 +83,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         frame_skip: int = 4,
         noops: int = 30,
         sticky: float = 0.0,
+        machine: str = "fast",
         render_mode: str | None = "rgb_array",
     ) -> None:
         if not (world in range(1, 9) and stage in range(1, 5)):
@@ -92,11 +94,13 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
             raise ValueError(
                 f"frame_skip must be at least 1, noops at least 0 and sticky in [0, 1), got {frame_skip}, {noops}, {sticky}"
             )
+        if machine not in ("fast", "nes-py"):
+            raise ValueError(f"machine must be fast or nes-py, got {machine!r}")
         self.buttons, self.frame_skip, self.noops, self.sticky = BUTTONS[buttons], frame_skip, noops, sticky
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, (240, 256, 3), np.uint8)
         self.action_space = spaces.Discrete(len(self.buttons))
-        self._machine = start_machine()
+        self._machine = start_machine(machine)
         self._ram = self._machine.ram
         self._pressed = 0
         self._x = self._clock = 0
@@ -111,7 +115,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         self._machine.load(self._begun)
         for _ in range(int(self.np_random.integers(self.noops + 1))):
-            self._machine.frame(0)
+            self._machine.frame(0, draw=False)
         self._pressed, self._over = 0, False
         self._x, self._clock = self.x, self.clock
         return self._machine.picture(), self.info()
@@ -123,10 +127,10 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset")
         total, terminated, truncated = 0.0, False, False
-        for _ in range(self.frame_skip):
+        for frame in range(self.frame_skip):
             if not (self.sticky and self.np_random.random() < self.sticky):
                 self._pressed = self.buttons[int(action)]
-            self._machine.frame(self._pressed)
+            self._machine.frame(self._pressed, draw=frame == self.frame_skip - 1)
             total += self._reward()
             truncated = self.clock == 0
             terminated = not truncated and (self.dead or self.flag)
@@ -254,7 +258,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         for _ in range(LONGEST_PAUSE):
             if condition():
                 return
-            self._machine.frame(pressed)
+            self._machine.frame(pressed, draw=False)
             between()
         raise RuntimeError(f"Super Mario Bros did not go on after {LONGEST_PAUSE} frames")
 

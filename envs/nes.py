@@ -1,4 +1,4 @@
-"""The machine that runs Super Mario Bros: nes-py's emulator, frame by frame, with snapshots.
+"""The machine that runs Super Mario Bros, frame by frame, with snapshots: ours (`envs.fast_nes`) or nes-py's emulator.
 
 Start reading at `start_machine`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python classes need
 the old gym and break under NumPy 2, so this module talks to the emulator's library by itself. Reading the machine's memory
@@ -10,10 +10,13 @@ import importlib
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from envs.fast_nes import FastMachine
 
 
 class Machine:
@@ -30,8 +33,8 @@ class Machine:
         library.Reset(self._handle)
         self._parts, self._sprites = _state_of(library, self._handle)
 
-    def frame(self, pressed: int) -> None:
-        """One sixtieth of a second with these buttons pressed."""
+    def frame(self, pressed: int, draw: bool = True) -> None:
+        """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
         self._controller[0] = pressed
         self._library.Step(self._handle)
 
@@ -82,8 +85,8 @@ class NativeMachine:
         self.ram = memoryview(self._emulator.ram_buffer())
         self._screen = self._emulator.screen_buffer()
 
-    def frame(self, pressed: int) -> None:
-        """One sixtieth of a second with these buttons pressed."""
+    def frame(self, pressed: int, draw: bool = True) -> None:
+        """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
         self._emulator.frame_advance(pressed)
 
     def picture(self) -> np.ndarray:
@@ -115,8 +118,12 @@ class NativeMachine:
             self._emulator = None
 
 
-def start_machine() -> Machine | NativeMachine:
-    """The emulator that is installed."""
+def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine":
+    """A machine of a kind: "fast" is ours, "nes-py" the emulator that is installed."""
+    if kind == "fast":
+        from envs.fast_nes import FastMachine  # Numba is slow to import
+
+        return FastMachine(_game())
     return NativeMachine() if any(_folder("nes_py").glob("_native*")) else Machine()
 
 

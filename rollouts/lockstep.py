@@ -16,9 +16,11 @@ import envs
 from rollouts.controllers import Controller
 from rollouts.episode import Episode
 from rollouts.policies import Act, Policy
+from rollouts.ways import Moment, Way, go_to, retrace
 from rollouts.workers import Shared, worker_env
 from worldmodel import WorldModel
 from worldmodel.batches import each
+from worldmodel.density import State
 
 EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
 """What names an environment: an id for `envs.make`, or a picklable function that makes one."""
@@ -35,6 +37,8 @@ class Life(NamedTuple):
     """What the environment said with the last step, numbers, strings and flags only."""
     episode: Episode | None = None
     """All that was seen and done, where it was asked for."""
+    actions: tuple[Any, ...] = ()
+    """What was done, where it was asked for."""
 
 
 class Mind(Protocol):
@@ -72,6 +76,7 @@ def live(
     patience: int | None = None,
     max_steps: int | None = None,
     record: bool = False,
+    begins: Sequence[Moment] = (),
 ) -> list[Life]:
     """Live ``len(seeds)`` episodes in ``games``, a free one taking the next episode.
 
@@ -82,12 +87,18 @@ def live(
         patience: give up a life after this many steps without a reward above zero (training only); None: never.
         max_steps: cut lives here; None: when the environment says so.
         record: whether to keep every frame and action (`Life.episode`).
+        begins: where each life begins, for a mind that knows what was before; none: where episodes do.
     """
     lives: list[Life | None] = [None] * len(seeds)
     waiting = list(range(len(seeds)))[::-1]
     lanes = [_Lane(number, game, record) for number, game in enumerate(games[: len(seeds)])]
+
+    def begin(lane: _Lane) -> None:
+        index = waiting.pop()
+        lane.begin(mind, index, seeds[index], begins[index] if begins else None)
+
     for lane in lanes:
-        lane.begin(mind, index := waiting.pop(), seeds[index])
+        begin(lane)
     while lanes:
         actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
         going = []
@@ -96,7 +107,7 @@ def live(
                 lives[lane.life] = lane.ended()
                 if not waiting:
                     continue
-                lane.begin(mind, index := waiting.pop(), seeds[index])
+                begin(lane)
             going.append(lane)
         lanes = going
     return [life for life in lives if life is not None]
@@ -108,11 +119,11 @@ class _Lane:
     def __init__(self, number: int, game: gymnasium.Env[Any, Any], record: bool) -> None:
         self.number, self.game, self.record = number, game, record
 
-    def begin(self, mind: Mind, life: int, seed: int) -> None:
+    def begin(self, mind: Mind, life: int, seed: int, moment: Moment | None) -> None:
         self.life, self.seed, self.total, self.length, self.idle = life, seed, 0.0, 0, 0
         self.info: dict[str, Any] = {}
         mind.begin(self.number, life)
-        self.frame, _ = self.game.reset(seed=seed)
+        self.frame = self.game.reset(seed=seed)[0] if moment is None else go_to(self.game, moment, seed)
         self.frames, self.actions, self.rewards = [self.frame], list[Any](), list[float]()
 
     def step(self, action: Any, patience: int | None, max_steps: int | None) -> bool:
@@ -125,15 +136,15 @@ class _Lane:
         cut = (patience is not None and self.idle >= patience) or (max_steps is not None and self.length >= max_steps)
         self.terminated = bool(terminated)
         self.truncated = bool(truncated) or (cut and not terminated)
+        self.actions.append(action)
         if self.record:
             self.frames.append(self.frame)
-            self.actions.append(action)
             self.rewards.append(reward)
         return self.terminated or self.truncated
 
     def ended(self) -> Life:
         plain = {key: value for key, value in self.info.items() if isinstance(value, bool | int | float | str)}
-        return Life(self.total, self.length, plain, self._episode() if self.record else None)
+        return Life(self.total, self.length, plain, self._episode() if self.record else None, tuple(self.actions))
 
     def _episode(self) -> Episode:
         kind = np.int64 if isinstance(self.game.action_space, gymnasium.spaces.Discrete) else np.float32
@@ -213,6 +224,7 @@ class Together:
         rngs: a generator for each life; only exploration draws from them.
         rows: where in the batch each life is computed. With rows the batch has all ``lanes`` at all times, so that a
             life's numbers depend on nothing that happens beside it, to the last bit. None: only who lives is computed.
+        memories: what each life remembers when it begins, a batch of one; none: nothing.
 
     Raises:
         ValueError: the world model was not made for these actions.
@@ -228,10 +240,11 @@ class Together:
         exploration: float = 0.0,
         rngs: Sequence[np.random.Generator] = (),
         rows: Sequence[int] | None = None,
+        memories: Sequence[State] = (),
     ) -> None:
         check_actions(world, space)
         self.world, self.family, self.parameters = world.eval(), family, parameters
-        self.exploration, self.rngs, self.rows = exploration, rngs, rows
+        self.exploration, self.rngs, self.rows, self.memories = exploration, rngs, rows, memories
         self.device = world.device
         self.memory = world.initial(lanes).memory
         self.frames = np.zeros((lanes, 64, 64, 3), np.uint8)
@@ -242,11 +255,11 @@ class Together:
 
     @torch.no_grad()
     def begin(self, lane: int, life: int) -> None:
-        """Forget what was remembered in this lane."""
+        """Forget what was remembered in this lane, and remember what the life begins with."""
         row = self.row[lane] = lane if self.rows is None else self.rows[life]
         self.lives[row] = life
-        for part in self.memory:
-            part[row] = 0
+        for number, part in enumerate(self.memory):
+            part[row] = self.memories[life][number][0] if self.memories else 0
 
     @torch.no_grad()
     def act(self, frames: np.ndarray, lanes: Sequence[int]) -> Sequence[Any]:
@@ -302,6 +315,11 @@ class Group(NamedTuple):
     lanes: int
     patience: int | None
     max_steps: int | None
+    way: Way | None = None
+    """Lives begin along it, each at the step of its number in `begins`; None: where episodes do."""
+    begins: tuple[int, ...] = ()
+    actions: bool = False
+    """Whether what was done is wanted (`Life.actions`)."""
 
 
 class Controllers(NamedTuple):
@@ -317,10 +335,28 @@ def play_group(task: Group) -> list[Life]:
     """Live a group's lives in a worker; the world model and the environments stay for the next group."""
     lanes = min(task.lanes, len(task.seeds))
     games = [worker_env(task.env, task.options, slot) for slot in range(lanes)]
-    space, player = games[0].action_space, task.player
+    space, player, moments = games[0].action_space, task.player, list[Moment]()
     if isinstance(player, Controllers):
-        parameters = torch.from_numpy(player.parameters)
-        mind: Mind = Together(player.world.get(), player.family, parameters, space, lanes)
+        world = player.world.get()
+        if task.way is not None:
+            known = _retraced(task, world, games[0])
+            moments = [known[step] for step in task.begins]
+        parameters, memories = torch.from_numpy(player.parameters), [moment.memory for moment in moments]
+        mind: Mind = Together(world, player.family, parameters, space, lanes, memories=memories)
     else:
         mind = mind_of(player, space, task.seeds, lanes=lanes)
-    return live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps)
+    lives = live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps, begins=moments)
+    return lives if task.actions else [life._replace(actions=()) for life in lives]
+
+
+_last_way: list[Any] = [None, {}]
+
+
+def _retraced(task: Group, world: WorldModel, game: gymnasium.Env[Any, Any]) -> dict[int, Moment]:
+    """The moments of a task's way, gone once by each worker for all the tasks of a generation."""
+    assert task.way is not None and isinstance(task.player, Controllers)
+    key = (repr(task.way), repr(task.env), repr(task.options), task.player.world.mark)
+    if _last_way[0] != key:
+        _last_way[:] = key, retrace(game, world, task.way)
+    moments: dict[int, Moment] = _last_way[1]
+    return moments

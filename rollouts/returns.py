@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+import envs
 from rollouts.controllers import Controller, Population, population_of
 from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
 from rollouts.policies import name_of
+from rollouts.ways import Way, remembers, scattered
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one
@@ -143,9 +145,13 @@ class played:
         controller: the family; None: linear.
         backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(lives, total, note)``.
+        moments: so many more lives for each controller, which begin along the way of the best life of the call, the same
+            moments for all: obstacles that only the best reach are practised by all. For environments with
+            ``save_state`` and ``load_state``, such as Super Mario Bros.
+        stretch: the steps of such a life.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or ``moments`` asks for what the environment cannot do.
         rollouts.WorkerDied: workers died three times over the same work.
     """
 
@@ -162,13 +168,17 @@ class played:
         controller: Controller | None = None,
         backend: str = "loky",
         progress: Progress = silent,
+        moments: int = 0,
+        stretch: int = 40,
     ) -> None:
         check_backend(backend, workers)
-        at_least_one(episodes=episodes, lanes=lanes, patience=patience, max_steps=max_steps)
+        at_least_one(episodes=episodes, lanes=lanes, patience=patience, max_steps=max_steps, stretch=stretch)
+        if moments:
+            _check_moments(env, dict(env_options or {}), moments)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
-        self.backend = backend
+        self.backend, self.moments, self.stretch = backend, moments, stretch
         self.steps = 0
         """Environment steps (decisions) taken so far."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -177,6 +187,7 @@ class played:
     @property
     def identity(self) -> dict[str, Any]:
         """All that returns depend on."""
+        more = {"moments": self.moments, "stretch": self.stretch} if self.moments else {}
         return {
             "env": self.env if isinstance(self.env, str) else name_of(self.env),
             "env_options": self.env_options,
@@ -185,17 +196,27 @@ class played:
             "max_steps": self.max_steps,
             "lanes": self.lanes,
             "world": fingerprint(self.world),
-        }
+        } | more
 
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Returns of shape (P, episodes); another number of episodes begins with the same seeds."""
+        """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
-        seeds = training_seeds(seed, 7, count=episodes)
-        lives = self.live(np.repeat(population, episodes, axis=0), seeds * len(population))
-        return np.array([life.total for life in lives]).reshape(len(population), episodes)
+        seeds = training_seeds(seed, 7, count=episodes) * len(population)
+        lives = self.live(np.repeat(population, episodes, axis=0), seeds)
+        returns = np.array([life.total for life in lives]).reshape(len(population), episodes)
+        if not self.moments:
+            return returns
+        best = int(returns.argmax())
+        actions = lives[best].actions
+        way = Way(seeds[best], actions, scattered(len(actions), self.moments, np.random.default_rng([seed, 8])))
+        lives = self.live(
+            np.repeat(population, self.moments, axis=0), [way.seed] * population.shape[0] * len(way.at), way
+        )
+        return np.hstack((returns, np.array([life.total for life in lives]).reshape(len(population), -1)))
 
-    def live(self, parameters: np.ndarray, seeds: list[int]) -> list[Life]:
-        """Live one episode for each row of ``parameters`` (lives, size), with its seed."""
+    def live(self, parameters: np.ndarray, seeds: list[int], way: Way | None = None) -> list[Life]:
+        """Live one life for each row of ``parameters`` (lives, size), with its seed; along a way, at its steps in turn."""
+        begins = way.at * (len(seeds) // len(way.at)) if way else ()
         family, checked = population_of(
             parameters if self.controller is None else Population(self.controller, parameters),
             self.world.features,
@@ -213,7 +234,10 @@ class played:
                 seeds[at : at + chunk],
                 self.lanes,
                 self.patience,
-                self.max_steps,
+                self.stretch if way else self.max_steps,
+                way,
+                begins[at : at + chunk],
+                actions=bool(self.moments),
             )
             for at in range(0, len(seeds), chunk)
         ]
@@ -237,3 +261,17 @@ class played:
     def __repr__(self) -> str:
         """The settings that matter."""
         return f"played({self.env!r}, episodes={self.episodes}, workers={self.workers}, patience={self.patience})"
+
+
+def _check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
+    """Refuse an environment that cannot go back to a moment."""
+    if moments < 0:
+        raise ValueError(f"moments must be zero or more, got {moments}")
+    game = envs.make(env, **options) if isinstance(env, str) else env()
+    try:
+        if not remembers(game):
+            raise ValueError(
+                f"moments needs an environment with save_state and load_state, such as Super Mario Bros, got {env}"
+            )
+    finally:
+        game.close()

@@ -92,7 +92,7 @@ def _run_on_loky(
 ) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(tasks)))[::-1]
     deaths = [0] * len(tasks)
-    here = os.getcwd()
+    here = str(Path.cwd())
     running: dict[Future[Any], int] = {}
     try:
         while waiting or running:

@@ -1,0 +1,72 @@
+"""Episodes that begin along the way of another one, so that what lies behind an obstacle is practised before all get past it.
+
+Start reading at `retrace`. It needs an environment that remembers its state, such as `envs.mario.SuperMarioBros`.
+"""
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+
+from worldmodel import WorldModel
+from worldmodel.batches import each
+from worldmodel.density import State
+
+
+class Way(NamedTuple):
+    """An episode that was lived: enough to live it again, and the steps at which others shall begin."""
+
+    seed: int
+    actions: tuple[Any, ...]
+    at: tuple[int, ...]
+    """Steps, each below ``len(actions)``."""
+
+
+class Moment(NamedTuple):
+    """Where a life may begin."""
+
+    snapshot: Any
+    """What the environment's ``save_state`` gave."""
+    frame: np.ndarray
+    """What is seen there, (64, 64, 3) bytes."""
+    memory: State
+    """What a world model remembers there of the way; a batch of one."""
+
+
+def scattered(length: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """``count`` steps below ``length``, one from each of as many equal parts of the way."""
+    return tuple(((np.arange(count) + rng.random(count)) / count * length).astype(int).tolist())
+
+
+def remembers(game: gymnasium.Env[Any, Any]) -> bool:
+    """Whether an environment can go back to a moment."""
+    return hasattr(game.unwrapped, "save_state") and hasattr(game.unwrapped, "load_state")
+
+
+@torch.no_grad()
+def retrace(game: gymnasium.Env[Any, Any], world: WorldModel, way: Way) -> dict[int, Moment]:
+    """Go a way again; the moments at its steps ``way.at``.
+
+    Args:
+        game: the environment in which the way was gone; its seed and its actions decide everything.
+        world: sees and remembers, as it does for a controller.
+        way: what was done.
+    """
+    frame, _ = game.reset(seed=way.seed)
+    state, moments = world.initial(1), dict[int, Moment]()
+    for step, action in enumerate(way.actions[: max(way.at) + 1]):
+        if step in way.at:
+            snapshot = game.unwrapped.save_state()  # type: ignore[attr-defined]
+            moments[step] = Moment(snapshot, frame, each(state.memory, torch.clone))
+        latent = world.see(torch.from_numpy(frame)[None])
+        state = world.observe(state, latent, world.action_inputs(np.asarray(action)[None]))
+        frame, *_ = game.step(action)
+    return moments
+
+
+def go_to(game: gymnasium.Env[Any, Any], moment: Moment, seed: int) -> np.ndarray:
+    """Let an environment go on from a moment; the frame that is seen there."""
+    game.reset(seed=seed)  # wrappers want it
+    game.unwrapped.load_state(moment.snapshot)  # type: ignore[attr-defined]
+    return moment.frame

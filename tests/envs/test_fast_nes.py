@@ -1,0 +1,94 @@
+"""Our machine against nes-py's emulator: the same memory after every frame, the same pictures."""
+
+import numpy as np
+import pytest
+
+from envs import nes
+from envs.fast_nes import COLOURS, FastMachine
+from envs.mario import LEFT, RIGHT, START, A, B, SuperMarioBros
+
+CHOICES = [0, RIGHT, RIGHT | B, RIGHT | A | B, RIGHT | A, LEFT | B, A]
+theirs_is_8 = pytest.mark.skipif(
+    any(nes._folder("nes_py").glob("_native*")), reason="nes-py 9 is another emulator; ours repeats nes-py 8.2.1"
+)
+
+
+@theirs_is_8
+def test_the_same_from_power_on_through_the_title_and_a_game():
+    rng = np.random.default_rng(1)
+    ours, theirs = FastMachine(nes._game()), nes.Machine()
+    pressed = 0
+    for frame in range(1500):
+        if frame % 11 == 0:
+            pressed = START if frame < 300 and frame % 77 == 0 else int(rng.choice(CHOICES))
+        theirs.frame(pressed)
+        ours.frame(pressed, draw=frame % 5 == 0)
+        assert bytes(ours.ram) == bytes(theirs.ram), frame
+        if frame % 97 == 0 and frame:
+            assert np.array_equal(ours.picture(), theirs.picture()), frame
+
+
+@theirs_is_8
+@pytest.mark.parametrize(("world", "stage"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 4), (8, 3)])
+def test_episodes_are_the_same_in_every_kind_of_stage(world, stage):
+    """Above and below ground, under water, at night, in a castle, among many sprites."""
+    rng = np.random.default_rng(world)
+    ours, theirs = (SuperMarioBros(world, stage, buttons="simple", machine=kind) for kind in ("fast", "nes-py"))
+    for seed in range(2):
+        shown, told = ours.reset(seed=seed)
+        picture, info = theirs.reset(seed=seed)
+        for step in range(100):
+            assert np.array_equal(shown, picture), step
+            assert told == info
+            if step % 4 == 0:
+                action = int(rng.integers(5))
+            shown, *ours_told, told = ours.step(action)
+            picture, *theirs_told, info = theirs.step(action)
+            assert ours_told == theirs_told
+            assert bytes(ours._ram) == bytes(theirs._ram)
+            if ours_told[1] or ours_told[2]:
+                break
+    ours.close()
+    theirs.close()
+
+
+def test_a_picture_is_the_same_whether_it_was_drawn_at_once_or_later():
+    at_once, later = FastMachine(nes._game()), FastMachine(nes._game())
+    for frame in range(200):
+        pressed = START if frame in (60, 61) else 0
+        at_once.frame(pressed)
+        later.frame(pressed, draw=False)
+        if frame % 20 == 0:
+            assert np.array_equal(at_once.picture(), later.picture())
+            assert at_once.save() == later.save()
+
+
+def test_a_snapshot_shows_its_picture_in_another_machine():
+    first, second = FastMachine(nes._game()), FastMachine(nes._game())
+    for frame in range(100):
+        first.frame(START if frame == 60 else 0)
+    second.load(first.save())
+    assert np.array_equal(second.picture(), first.picture())
+    first.frame(RIGHT)
+    second.frame(RIGHT)
+    assert bytes(first.ram) == bytes(second.ram)
+
+
+def test_colours_are_bytes():
+    assert COLOURS.shape == (64, 3)
+    assert COLOURS.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (4, 3), (5, 2)])
+def test_other_cartridges_are_refused(tmp_path, place, value):
+    content = bytearray(nes._game().read_bytes())
+    content[place] = value
+    (tmp_path / "other.nes").write_bytes(content)
+    with pytest.raises(ValueError, match="rom must be an iNES file of mapper 0, got"):
+        FastMachine(tmp_path / "other.nes")
+
+
+@pytest.mark.parametrize("content", [b"", b"short", None])
+def test_snapshots_of_others_are_refused(content):
+    with pytest.raises(ValueError, match="snapshot must be of the same emulator"):
+        FastMachine(nes._game()).load(content)
