@@ -1,5 +1,6 @@
 """What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
 
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,11 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and errors."""
 answers = Console(highlight=False, soft_wrap=True)
 """What a command was asked for: it can be piped."""
+
+
+def say_next(*words: object) -> None:
+    """The command that comes next, to be copied into a shell."""
+    answers.print(f"Next: {shlex.join(map(str, words))}", markup=False)
 
 
 def one_voice() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Self
 
 import torch
@@ -40,14 +41,14 @@ class Run:
     def store(self) -> rollouts.Store:
         """The real episodes."""
         if not self.rollouts_folder.is_dir():
-            raise self._missing(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self.folder}")
+            raise self._missing(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self._quoted}")
         return rollouts.Store(self.rollouts_folder)
 
     def vae(self) -> VAE:
         """The trained eye."""
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
-            raise self._missing(f"{self.folder} has no trained VAE yet: worldmodel train vae {self.folder}")
+            raise self._missing(f"{self.folder} has no trained VAE yet: worldmodel train vae {self._quoted}")
         with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
             build_vae(settings := read_json(about)["model_settings"])
         return load_module(lambda: build_vae(settings), path).eval()
@@ -55,7 +56,7 @@ class Run:
     def world(self) -> WorldModel:
         """The trained world model."""
         if not (self.world_folder / "config.json").exists():
-            raise self._missing(f"{self.folder} has no trained memory yet: worldmodel train memory {self.folder}")
+            raise self._missing(f"{self.folder} has no trained memory yet: worldmodel train memory {self._quoted}")
         return WorldModel.load(self.world_folder).eval()
 
     @property
@@ -70,9 +71,14 @@ class Run:
         if not path.exists():
             raise self._missing(
                 f"{self.folder} has no controller evolved in the {where} yet: "
-                f"worldmodel evolve {self.folder} --where {where}"
+                f"worldmodel evolve {self._quoted} --where {where}"
             )
         return load_controller(path)
+
+    @property
+    def _quoted(self) -> str:
+        """Its folder, as a shell takes it."""
+        return quote(str(self.folder))
 
     def existing(self) -> Self:
         """This run, whose folder must be there: a mistyped one is not made.

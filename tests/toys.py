@@ -64,6 +64,17 @@ class Beacon(gymnasium.Env):
         return frame
 
 
+class Remembered(Beacon):
+    """A Beacon that can go back to a moment."""
+
+    def save_state(self):
+        return self.now, self.side, self.np_random.bit_generator.state
+
+    def load_state(self, snapshot):
+        self.now, self.side, self.np_random.bit_generator.state = snapshot
+        return self._frame(), {}
+
+
 class Rewarding(gymnasium.Env):
     """Black frames for 50 steps; step t earns ``rewards(seed, t)``."""
 
@@ -103,6 +114,10 @@ def short_counter() -> Counter:
 
 def beacon() -> Beacon:
     return Beacon()
+
+
+def remembered() -> Remembered:
+    return Remembered(length=30)
 
 
 def marking(space, rng):

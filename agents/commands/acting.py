@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.commands.common import WORLDS, Common, add_run, game_of, settings_of
-from agents.display import answers
+from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing, check_game
 
@@ -47,7 +47,7 @@ def evolve(options: Namespace) -> None:
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
-    answers.print(f"Next: worldmodel evaluate {run.folder} --where {options.where}", markup=False)
+    say_next("worldmodel", "evaluate", run.folder, "--where", options.where)
 
 
 def build_evaluate(parser: Parser) -> None:

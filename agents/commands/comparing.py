@@ -54,7 +54,7 @@ def compare(options: Namespace) -> None:
         chosen, sizes = {name: known[name] for name in names}, (options.updates, options.batch, options.length)
         targets = tuple(options.targets)
         learning.compare(run, out, chosen, options.seeds, *sizes, targets, options.workers, progress)
-    words = f"worldmodel compare {options.run} --seeds {options.seeds} --updates {options.updates}"
+    words = f"worldmodel compare {shlex.quote(options.run)} --seeds {options.seeds} --updates {options.updates}"
     words += "" if options.ablations else " --ablations false"
     words += "" if options.variants is None else f" --variants {shlex.quote(json.dumps(options.variants))}"
     page = write_comparison(out, run.store().env, words, time.monotonic() - began)

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 
 from agents.commands.common import glance, set_preset
 from agents.density.settings import PRESETS, Density, check_density, kind_of
-from agents.display import answers, bar, one_voice
+from agents.display import answers, bar, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import Preset
 
@@ -47,7 +47,7 @@ def fit(options: Namespace) -> None:
     with _bar("learn a density", "updates") as progress:
         evaluation = fit_density(settings, folder, progress)
     answers.print(f"{evaluation}\nReport: {folder / 'report.html'}", markup=False)
-    answers.print(f"Next: worldmodel density sample {folder}", markup=False)
+    say_next("worldmodel", "density", "sample", folder)
 
 
 def build_evaluate(parser: Parser) -> None:

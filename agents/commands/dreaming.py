@@ -6,7 +6,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.commands.common import add_run
-from agents.display import answers
+from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import FAST
 
@@ -154,4 +154,4 @@ def export(options: Namespace) -> None:
 
     folder = write(stage_of(found(options.run, options.pretrained)), options.web, options.runtime)
     answers.print(f"{folder} ({about(folder)})", markup=False)
-    answers.print(f"Next: python -m http.server --directory {folder}", markup=False)
+    say_next("python", "-m", "http.server", "--directory", folder)

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from agents.commands.common import WORLDS, Common, add_run, check_env, settings_of
-from agents.display import answers, one_voice
+from agents.display import answers, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Collecting, Remembering, Seeing
 
@@ -36,11 +36,12 @@ def collect(options: Namespace) -> None:
     env = env if options.official else FAST.get(env, env)
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)
+    story.named_policy(settings.policy, settings.exploration)  # a wrong one is told before a folder is made
     common = (options.seed, options.workers, options.env_options, options.backend)
     with run.locked():
         store = story.collect(run, env, settings, *common)
     answers.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
-    answers.print(f"Next: worldmodel train vae {run.folder}", markup=False)
+    say_next("worldmodel", "train", "vae", run.folder)
 
 
 def build_train_vae(parser: Parser) -> None:
@@ -60,7 +61,7 @@ def train_vae(options: Namespace) -> None:
     with run.locked():
         story.train_vae(run, settings_of(Seeing, options), options.seed)
     answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
-    answers.print(f"Next: worldmodel train memory {run.folder}", markup=False)
+    say_next("worldmodel", "train", "memory", run.folder)
 
 
 def build_train_memory(parser: Parser) -> None:
@@ -80,4 +81,4 @@ def train_memory(options: Namespace) -> None:
     with run.locked():
         story.train_memory(run, settings_of(Remembering, options), options.seed)
     answers.print(f"World model in {run.world_folder}", markup=False)
-    answers.print(f"Next: worldmodel evolve {run.folder} --where dream", markup=False)
+    say_next("worldmodel", "evolve", run.folder, "--where", "dream")

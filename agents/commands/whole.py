@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.commands.common import WORLDS, check_env, glance, set_preset
-from agents.display import answers
+from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings, check, check_together
 
@@ -57,7 +57,7 @@ def run(options: Namespace) -> None:
         table.add_row(*map(Text, row))
     answers.print(table)
     answers.print(f"Report: {folder / 'report.html'}", markup=False)
-    answers.print(f"Next: worldmodel dream {folder}", markup=False)
+    say_next("worldmodel", "dream", folder)
 
 
 def preset(parser: Parser, words: list[str]) -> None:

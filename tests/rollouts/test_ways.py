@@ -1,0 +1,79 @@
+"""Lives that begin along the way of another one."""
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+import rollouts
+from agents import Agent, LinearController
+from rollouts.ways import Way, go_to, remembers, retrace, scattered
+from tests import toys
+from tests.rollouts.dreams import beacon_world, controllers
+from worldmodel import FRMDN, VAE, Memory, WorldModel
+
+
+def test_lives_along_ones_own_way_are_the_rest_of_it():
+    """Whoever begins where the best one was, with its memory, and acts as it did, earns what it earned from there on."""
+    built, parameters = beacon_world(), 3 * controllers(1, 9)
+    fitness = rollouts.played(toys.remembered, built, moments=5, stretch=12)
+    lived = fitness(parameters, 4)[0]
+    seed = rollouts.episode.training_seeds(4, 7)[0]
+    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
+    rewards = rollouts.play(toys.remembered(), agent, seed).rewards
+    steps = scattered(len(rewards), 5, np.random.default_rng([4, 8]))
+    assert len(set(steps)) == 5
+    expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
+    np.testing.assert_allclose(lived, expected, atol=1e-4)
+    assert fitness.steps == 30 + sum(min(12, 30 - step) for step in steps)
+
+
+def test_all_begin_along_the_best_ones_way_whatever_the_workers():
+    built, population = beacon_world(), 3 * controllers(6, 9)
+    alone = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(population, 9)
+    together = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7, workers=2, lanes=4)(
+        population, 9
+    )
+    assert alone.shape == (6, 5)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    plain = rollouts.played(toys.remembered, built, episodes=2)(population, 9)
+    np.testing.assert_allclose(alone[:, :2], plain, atol=1e-5)
+    best = np.unravel_index(plain.argmax(), plain.shape)
+    only = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(population[best[0]], 9)
+    np.testing.assert_allclose(only[0, 2:], alone[best[0], 2:], atol=1e-5)  # the same way, whoever else lives
+
+
+def test_a_step_comes_from_each_part_of_the_way():
+    for length, count in ((30, 5), (100, 8), (3, 3), (2, 5)):
+        steps = scattered(length, count, np.random.default_rng(0))
+        parts = np.floor(np.arange(count + 1) / count * length)
+        assert all(parts[i] <= step <= parts[i + 1] for i, step in enumerate(steps))
+        assert max(steps) < length
+
+
+def test_super_mario_goes_on_from_a_moment_as_it_did():
+    torch.manual_seed(0)
+    world = WorldModel(VAE(), Memory(FRMDN(inputs=34, outputs=32, hidden=8)), discrete=True).eval()
+    first, second = (envs.make("SuperMarioBros-1-1", buttons="run", action_repeat=8) for _ in range(2))
+    assert remembers(first)
+    actions = tuple(np.random.default_rng(0).integers(2, size=40).tolist())
+    moments = retrace(first, world, Way(seed=5, actions=actions, at=(0, 9, 20)))
+    assert sorted(moments) == [0, 9, 20]
+    for step, moment in moments.items():
+        frame, _ = first.reset(seed=5)
+        for action in actions[:step]:
+            frame, *_ = first.step(action)
+        assert np.array_equal(go_to(second, moment, 5), frame)
+        for action in actions[step : step + 8]:
+            frame, *told = first.step(action)
+            seen, *said = second.step(action)
+            assert np.array_equal(frame, seen)
+            assert told == said
+    assert moments[0].memory.hidden.abs().sum() == 0
+    assert moments[9].memory.hidden.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("moments", "words"), [(-1, "moments must be zero or more, got -1"), (2, "save_state")])
+def test_bad_moments_are_refused(moments, words):
+    with pytest.raises(ValueError, match=words):
+        rollouts.played(toys.beacon, beacon_world(), moments=moments)
