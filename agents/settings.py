@@ -180,7 +180,7 @@ class GameEvolving:
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
-        moments: so many more lives for each member, which begin along the way of the generation's best episode. For games
+        moments: so many more lives for each member, which begin along the ways of the generation's best lives. For games
             that remember their state (Super Mario Bros).
         stretch: steps of such a life.
     """

@@ -5,8 +5,9 @@ python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evo
 python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
 python -m benchmarks.records write                         # README's table, from docs/results/records
 
---also: runs whose real steps it took, too. A record is docs/results/records/NAME.about.json with a report for each test; the
-plain test, whose label is empty, is always among them (--test '={"noops": 0}' gives it options).
+--also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
+A record is docs/results/records/NAME.about.json with a report for each test; the plain test, whose label is empty, is always
+among them (--test '={"noops": 0}' gives it options).
 """
 
 import argparse
@@ -41,13 +42,23 @@ PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9]
 RIVALS = {
     "car-racing": "906 ± 21 after 1.72 billion frames (World Models), 914 ± 15 (AttentionAgent), about 917 (DreamerV3)",
     "car-racing-dream": "none known; planning in an MDN-RNN 708",
+    "mario-1-1": "none known for an evolved world-model agent",
+    "mario-1-1-dream": "none known",
     "car-racing-latent-only": "632 (World Models)",
     "car-racing-untrained-memory": "870 (a replication of World Models)",
 }
 
 
 def keep(
-    run: Run, name: str, where: str, title: str, also: list[Run], tests: dict[str, Any], send: bool, workers: int
+    run: Run,
+    name: str,
+    where: str,
+    title: str,
+    also: list[Run],
+    tests: dict[str, Any],
+    send: bool,
+    workers: int,
+    after: Run | None = None,
 ) -> None:
     """Test a controller of a run, write the record down, and ship it if it shall.
 
@@ -61,7 +72,8 @@ def keep(
     agent, place = Agent(run.world(), run.controller(where)), f"{run.folder} --where {where}"
     if send:
         agent, place = ship(run, agent, name), f"{name} --pretrained"  # what is tested is what is shipped
-    runs = [run, *also]
+    evolutions = [run] if after is None else [after, run]
+    runs = [*evolutions, *also]
     files = {}
     for label, options in tests.items():
         report = test(run, agent, name, label, options, workers)
@@ -69,8 +81,12 @@ def keep(
         dreamed = sum(one.evolution_steps("dream") for one in runs)
         command = repeating(place, report, options)
         replace(report, real_steps=steps(runs), dream_steps=dreamed, command=command).save(RECORDS / files[label])
-    shutil.copy(source, RECORDS / f"{name}.{'iterations.json' if where == 'dream' else 'metrics.jsonl'}")
-    written = about(run, runs, where, agent) | {"title": title, "tests": files}
+    if where == "dream":
+        shutil.copy(source, RECORDS / f"{name}.iterations.json")
+    else:
+        histories = [one.folder.joinpath(*history).read_text(encoding="utf-8") for one in evolutions]
+        (RECORDS / f"{name}.metrics.jsonl").write_text("".join(histories), encoding="utf-8")
+    written = about(evolutions, runs, where, agent) | {"title": title, "tests": files}
     write_json(RECORDS / f"{name}.about.json", written)
     write_png(RECORDS / f"{name}.png", curve(name))
     if send:
@@ -105,17 +121,17 @@ def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any],
         )
 
 
-def about(run: Run, runs: list[Run], where: str, agent: Agent) -> dict[str, Any]:
-    """What the agent of a run is, and what it took in all runs."""
+def about(evolutions: list[Run], runs: list[Run], where: str, agent: Agent) -> dict[str, Any]:
+    """What an agent is, and what it took in all runs; those of its evolution in their order."""
     seconds = sum(sum(one.timings().values()) for one in runs)
     evolving = sum(one.timings().get(f"evolve in {'dreams' if where == 'dream' else 'the game'}", 0) for one in runs)
     return {
         "seconds": round(seconds),
         "evolution_seconds": round(evolving),
         "frames": frames(runs),
-        "frames_before": frames(runs) - evolution_frames(run),
-        "seconds_before": round(seconds - run.timings().get("evolve in the game", 0)),
-        "action_repeat": _repeat(run),
+        "frames_before": frames(runs) - sum(map(evolution_frames, evolutions)),
+        "seconds_before": round(seconds - sum(run.timings().get("evolve in the game", 0) for run in evolutions)),
+        "action_repeat": _repeat(evolutions[-1]),
         "controller": repr(agent.controller),
         "memory": agent.world.memory.settings,
         "runs": [str(one.folder) for one in runs],
@@ -268,6 +284,7 @@ def main() -> None:
     keeping.add_argument("--title", required=True)
     keeping.add_argument("--where", choices=["game", "dream"], default="game")
     keeping.add_argument("--also", type=Path, nargs="*", default=[])
+    keeping.add_argument("--after", type=Path)
     keeping.add_argument("--test", action="append", default=[], help='LABEL={"option": value}')
     keeping.add_argument("--ship", action="store_true")
     keeping.add_argument("--workers", type=int, default=2)
@@ -276,7 +293,17 @@ def main() -> None:
     if options.command == "keep":
         tests = {"": {}} | {text.partition("=")[0]: json.loads(text.partition("=")[2]) for text in options.test}
         also = [Run(path) for path in options.also]
-        keep(Run(options.run), options.name, options.where, options.title, also, tests, options.ship, options.workers)
+        keep(
+            Run(options.run),
+            options.name,
+            options.where,
+            options.title,
+            also,
+            tests,
+            options.ship,
+            options.workers,
+            options.after and Run(options.after),
+        )
     put(ROOT / "README.md", MARK, table(), END)
 
 

@@ -20,7 +20,7 @@ from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
 from rollouts.policies import name_of
-from rollouts.ways import Way, remembers, scattered
+from rollouts.ways import Way, remembers
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one
@@ -145,9 +145,9 @@ class played:
         controller: the family; None: linear.
         backend: where the workers are (`rollouts.workers.run_tasks`).
         progress: called as ``progress(lives, total, note)``.
-        moments: so many more lives for each controller, which begin along the way of the best life of the call, the same
-            moments for all: obstacles that only the best reach are practised by all. For environments with
-            ``save_state`` and ``load_state``, such as Super Mario Bros.
+        moments: so many more lives for each controller, which begin along the ways of the best lives of the call, one way for
+            each episode, the same moments for all: obstacles that only the best reach are practised by all. For
+            environments with ``save_state`` and ``load_state``, such as Super Mario Bros.
         stretch: the steps of such a life.
 
     Raises:
@@ -204,15 +204,14 @@ class played:
         seeds = training_seeds(seed, 7, count=episodes) * len(population)
         lives = self.live(np.repeat(population, episodes, axis=0), seeds)
         returns = np.array([life.total for life in lives]).reshape(len(population), episodes)
-        if not self.moments:
-            return returns
-        best = int(returns.argmax())
-        actions = lives[best].actions
-        way = Way(seeds[best], actions, scattered(len(actions), self.moments, np.random.default_rng([seed, 8])))
-        lives = self.live(
-            np.repeat(population, self.moments, axis=0), [way.seed] * population.shape[0] * len(way.at), way
-        )
-        return np.hstack((returns, np.array([life.total for life in lives]).reshape(len(population), -1)))
+        columns = [returns]
+        for episode, count in enumerate(-(-(self.moments - number) // episodes) for number in range(episodes)):
+            if count > 0:  # so many moments of the way of the best life that began as this episode does
+                best = int(returns[:, episode].argmax()) * episodes + episode
+                way = Way.of(seeds[best], lives[best].actions, count, np.random.default_rng([seed, 8, episode]))
+                along = self.live(np.repeat(population, count, axis=0), [way.seed] * count * len(population), way)
+                columns.append(np.array([life.total for life in along]).reshape(len(population), count))
+        return np.hstack(columns)
 
     def live(self, parameters: np.ndarray, seeds: list[int], way: Way | None = None) -> list[Life]:
         """Live one life for each row of ``parameters`` (lives, size), with its seed; along a way, at its steps in turn."""

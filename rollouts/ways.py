@@ -22,6 +22,12 @@ class Way(NamedTuple):
     at: tuple[int, ...]
     """Steps, each below ``len(actions)``."""
 
+    @classmethod
+    def of(cls, seed: int, actions: tuple[Any, ...], count: int, rng: np.random.Generator) -> "Way":
+        """The way of a life, with ``count`` steps of it, one from each of as many equal parts."""
+        at = ((np.arange(count) + rng.random(count)) / count * len(actions)).astype(int)
+        return cls(seed, actions, tuple(at.tolist()))
+
 
 class Moment(NamedTuple):
     """Where a life may begin."""
@@ -32,11 +38,6 @@ class Moment(NamedTuple):
     """What is seen there, (64, 64, 3) bytes."""
     memory: State
     """What a world model remembers there of the way; a batch of one."""
-
-
-def scattered(length: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """``count`` steps below ``length``, one from each of as many equal parts of the way."""
-    return tuple(((np.arange(count) + rng.random(count)) / count * length).astype(int).tolist())
 
 
 def remembers(game: gymnasium.Env[Any, Any]) -> bool:

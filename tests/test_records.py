@@ -103,6 +103,19 @@ def test_what_is_shipped_says_what_it_took(run, kept):
     assert Report.load(folder / "report.json") == Report.load(kept / "pole.json")
 
 
+def test_an_evolution_that_went_before_is_part_of_the_history(run, kept, tmp_path):
+    first = Run(tmp_path / "first")
+    first.folder.mkdir()
+    first.rollouts_folder.symlink_to(run.rollouts_folder)
+    write_rows(first.folder / "evolve-game" / "metrics.jsonl")
+    write_json(first.folder / "timings.json", {"evolve in the game": 5.0})
+    records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1, after=first)
+    about, played = read_json(kept / "pole.about.json"), run.store().steps
+    assert about["frames"] == 2 * (played + 500)
+    assert [about["frames_before"], about["seconds"], about["seconds_before"]] == [2 * played, 22, 10]
+    assert records.checks("pole")[0] == [2 * (played + steps) for steps in (160, 250, 410, 500)]
+
+
 def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
     with pytest.raises(ValueError, match=r"iterations/summary.json must exist for --where dream"):
         records.keep(run, "pole", "dream", "CartPole", [], {"": {}}, False, 1)

@@ -7,7 +7,7 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController
-from rollouts.ways import Way, go_to, remembers, retrace, scattered
+from rollouts.ways import Way, go_to, remembers, retrace
 from tests import toys
 from tests.rollouts.dreams import beacon_world, controllers
 from worldmodel import FRMDN, VAE, Memory, WorldModel
@@ -21,7 +21,7 @@ def test_lives_along_ones_own_way_are_the_rest_of_it():
     seed = rollouts.episode.training_seeds(4, 7)[0]
     agent = Agent(built, LinearController.sized(built).having(parameters[0]))
     rewards = rollouts.play(toys.remembered(), agent, seed).rewards
-    steps = scattered(len(rewards), 5, np.random.default_rng([4, 8]))
+    steps = Way.of(seed, tuple(rewards), 5, np.random.default_rng([4, 8, 0])).at
     assert len(set(steps)) == 5
     expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
     np.testing.assert_allclose(lived, expected, atol=1e-4)
@@ -38,14 +38,15 @@ def test_all_begin_along_the_best_ones_way_whatever_the_workers():
     np.testing.assert_allclose(alone, together, atol=1e-5)
     plain = rollouts.played(toys.remembered, built, episodes=2)(population, 9)
     np.testing.assert_allclose(alone[:, :2], plain, atol=1e-5)
-    best = np.unravel_index(plain.argmax(), plain.shape)
-    only = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(population[best[0]], 9)
-    np.testing.assert_allclose(only[0, 2:], alone[best[0], 2:], atol=1e-5)  # the same way, whoever else lives
+    for episode, columns in ((0, [2, 3]), (1, [4])):  # each episode has a way of its own, whoever else lives
+        best = population[plain[:, episode].argmax()]
+        only = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(best, 9)
+        np.testing.assert_allclose(only[0, columns], alone[plain[:, episode].argmax(), columns], atol=1e-5)
 
 
 def test_a_step_comes_from_each_part_of_the_way():
     for length, count in ((30, 5), (100, 8), (3, 3), (2, 5)):
-        steps = scattered(length, count, np.random.default_rng(0))
+        steps = Way.of(1, tuple(range(length)), count, np.random.default_rng(0)).at
         parts = np.floor(np.arange(count + 1) / count * length)
         assert all(parts[i] <= step <= parts[i + 1] for i, step in enumerate(steps))
         assert max(steps) < length
