@@ -79,11 +79,17 @@ def games() -> list[Row]:
     physics: Any = envs.make("FastCarRacing", action_repeat=50)
     ours = rate(playing(physics, 4), 200)
     rows.append(("its physics alone (one picture in 50 frames)", ours, "frames/s", f"{ours / official:.1f}"))
-    machine = start_machine()
-    limit = rate(lambda: [machine.frame(0) for _ in range(100)], 100)
-    rows.append(("the NES emulator alone", limit, "frames/s", "1"))
-    ours = rate(playing(envs.make("SuperMarioBros-1-1")), 200)
-    rows.append(("envs.make('SuperMarioBros-1-1')", ours, "frames/s", f"{ours / limit:.2f}"))
+    theirs_machine, machine = start_machine("nes-py"), start_machine()
+    limit = rate(lambda: [theirs_machine.frame(0) for _ in range(100)], 100)
+    rows.append(("nes-py's emulator alone", limit, "frames/s", "1"))
+    for words, draw in (("every frame drawn", True), ("none drawn", False)):
+        ours = rate(lambda draw=draw: [machine.frame(0, draw) for _ in range(500)], 500)
+        rows.append((f"our machine alone, {words}", ours, "frames/s", f"{ours / limit:.1f}"))
+    for kind, repeat in (("nes-py", 4), ("fast", 4), ("fast", 8)):
+        mario = envs.make("SuperMarioBros-1-1", machine=kind, action_repeat=repeat)
+        ours = rate(playing(mario), 50 * repeat)
+        words = f"envs.make('SuperMarioBros-1-1', machine='{kind}', action_repeat={repeat})"
+        rows.append((words, ours, "frames/s", f"{ours / limit:.2f}"))
     state = machine.save()
     return [
         *rows,

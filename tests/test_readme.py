@@ -72,6 +72,29 @@ def test_the_page_of_records_says_what_its_files_say():
     assert len(said) == 18
 
 
+def test_the_page_of_records_says_of_super_mario_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    rows = records.rows("mario-1-1")
+    first = {row["generation"]: row for row in rows[:141]}
+    report, fixed, sticky = (
+        Report.load(records.RECORDS / f"mario-1-1{name}.json") for name in ("", "-deterministic", "-sticky-actions")
+    )
+    again = [
+        row["check"] for row in _lines(records.RECORDS / "tried" / "mario-1-1-small-steps.jsonl") if "check" in row
+    ]
+    for words in (
+        f"it had {first[20]['check']:.0f} in generation 20, after five minutes, and {first[50]['check']:.0f} in generation 50",
+        f"The flag is reached in {100 * report.flag_rate:.0f} of {report.n} episodes",
+        f"tests on 31 episodes: {min(again):.0f} to {max(again):.0f}",
+        f"With sticky actions it has {sticky.mean:.0f}",
+    ):
+        assert words in page
+    assert 290 < sum(row["seconds"] for row in rows[:20]) < 310
+    assert fixed.flag_rate == 0
+    odd = [np.random.default_rng(seed).integers(31) % 2 == 1 for seed in report.seeds]  # as the game draws them
+    assert odd == report.flags
+
+
 def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
     page, tried = (
         " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split()),
