@@ -87,6 +87,7 @@ def test_the_page_of_records_says_of_super_mario_what_its_files_say():
         f"The flag is reached in {100 * report.flag_rate:.0f} of {report.n} episodes",
         f"tests on 31 episodes: {min(again):.0f} to {max(again):.0f}",
         f"With sticky actions it has {sticky.mean:.0f}",
+        f"with moments, one has {quick.mean:.0f} ± {quick.std:.0f}",
     ):
         assert words in page
     assert 290 < sum(row["seconds"] for row in rows[:20]) < 310
