@@ -79,6 +79,7 @@ def test_the_page_of_records_says_of_super_mario_what_its_files_say():
     report, fixed, sticky = (
         Report.load(records.RECORDS / f"mario-1-1{name}.json") for name in ("", "-deterministic", "-sticky-actions")
     )
+    quick = Report.load(ROOT / "docs" / "results" / "mario-quick" / "game.json")
     again = [
         row["check"] for row in _lines(records.RECORDS / "tried" / "mario-1-1-small-steps.jsonl") if "check" in row
     ]
