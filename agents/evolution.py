@@ -214,7 +214,7 @@ def _generation(
         search.judge(candidates, tested.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}
     if most_episodes is not None:
-        row |= lived | {"noise": search.listen(each, most_episodes)}
+        row |= lived | {"noise": search.listen(each[:, : search.episodes], most_episodes)}
     row["seconds"] = round(time.monotonic() - began, 3)
     return row
 

@@ -6,6 +6,8 @@ it, pictures that nobody sees are not drawn, and the game's wait for the next on
 The processor and the picture unit are described in public (https://www.nesdev.org/wiki). Where hardware and nes-py 8.2.1 differ
 (the order of the flags on the stack, the price of crossed pages, when an interrupt begins) this machine does as nes-py does, so
 that scores mean the same; `tests/envs/test_fast_nes.py` compares memory and pictures of both.
+
+All that is compiled stands in this one file, tables included: Numba's cache knows by its date alone when to compile again.
 """
 
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+
+from envs.nes import check_open
 
 CYCLES = 29_781
 """Processor cycles of a frame; the picture unit takes three steps in each."""
@@ -88,7 +92,7 @@ for _number, (_cycles, _codes) in enumerate(INSTRUCTIONS.values()):
     for _mode, _code in (pair.split(":") for pair in _codes.split()):
         _WHAT[int(_code, 16)], _HOW[int(_code, 16)], _LONG[int(_code, 16)] = _number, MODES[_mode], _cycles[_mode]
 
-COLOURS = np.array(
+_HEX = np.array(
     [
         0x7C7C7C, 0x0000FC, 0x0000BC, 0x4428BC, 0x940084, 0xA80020, 0xA81000, 0x881400,
         0x503000, 0x007800, 0x006800, 0x005800, 0x004058, 0x000000, 0x000000, 0x000000,
@@ -100,8 +104,8 @@ COLOURS = np.array(
         0xF8D878, 0xD8F878, 0xB8F8B8, 0xB8F8D8, 0x00FCFC, 0xF8D8F8, 0x000000, 0x000000,
     ]
 )  # fmt: skip
-"""The console's 64 colours as nes-py shows them."""
-COLOURS = np.stack([COLOURS >> 16, COLOURS >> 8 & 255, COLOURS & 255], axis=-1).astype(np.uint8)
+COLOURS = np.stack([_HEX >> 16, _HEX >> 8 & 255, _HEX & 255], axis=-1).astype(np.uint8)
+"""The console's 64 colours as nes-py shows them, (64, 3)."""
 
 
 class FastMachine:
@@ -116,15 +120,11 @@ class FastMachine:
 
     def __init__(self, rom: Path) -> None:
         content = rom.read_bytes()
-        if (
-            content[:4] != b"NES\x1a"
-            or content[6] >> 4
-            or content[6] & 4
-            or content[5] != 1
-            or content[4] not in (1, 2)
-        ):
+        header = content[:16].ljust(16)
+        plain = header[:4] == b"NES\x1a" and header[4] in (1, 2) and header[5] == 1 and not header[6] & 0xF4
+        if not plain or len(content) < 16 + header[4] * 0x4000 + 0x2000:
             raise ValueError(f"rom must be an iNES file of mapper 0, got {rom}")
-        program = np.frombuffer(content, np.uint8, content[4] * 0x4000, 16)
+        program = np.frombuffer(content, np.uint8, header[4] * 0x4000, 16)
         self._program = np.resize(program, 0x8000)  # a single bank is there twice
         self._patterns = np.frombuffer(content, np.uint8, 0x2000, 16 + len(program)).copy()
         parts = {"ram": 0x800, "names": 0x800, "palette": 0x20, "sprites": 0x100, "line": 8, "numbers": 8 * NUMBERS}
@@ -139,9 +139,9 @@ class FastMachine:
         memory = (views["ram"], self._program, self._patterns, views["names"], views["palette"], views["sprites"])
         self._parts: Any = (*memory, views["line"], numbers, self._screen)
         self._numbers = numbers
-        numbers[[REST, S, STROBE, STRIDE, SHOW_GROUND, SHOW_SPRITES, ODD]] = 0x34 & HELD, 0xFD, 1, 1, 1, 1, 0
+        numbers[[REST, S, STROBE, STRIDE, SHOW_GROUND, SHOW_SPRITES]] = 0x34, 0xFD, 1, 1, 1, 1
         numbers[PC] = int(self._program[RESET_VECTOR - 0x8000]) | int(self._program[RESET_VECTOR - 0x7FFF]) << 8
-        numbers[MIRROR] = content[6] & 1
+        numbers[MIRROR] = header[6] & 1
         self._before = self._state.copy()
         """Where the last frame began: it is lived again when its picture is wanted and was not drawn."""
         self._drawn = True
@@ -165,7 +165,7 @@ class FastMachine:
 
     def save(self) -> bytes:
         """The whole machine between two frames."""
-        self._check_open()
+        check_open(self._parts)
         return self._state.tobytes() + self._before.tobytes()
 
     def load(self, content: bytes) -> None:
@@ -174,7 +174,7 @@ class FastMachine:
         Raises:
             ValueError: it is of another emulator.
         """
-        self._check_open()
+        check_open(self._parts)
         if not isinstance(content, bytes) or len(content) != 2 * len(self._state):
             raise ValueError("snapshot must be of the same emulator, got one of another")
         self._state[:], self._before[:] = np.frombuffer(content, np.uint8).reshape(2, -1)
@@ -183,10 +183,6 @@ class FastMachine:
     def close(self) -> None:
         """Nothing more can be remembered."""
         self._parts = None
-
-    def _check_open(self) -> None:
-        if self._parts is None:
-            raise ValueError("the environment is closed: it has no moment to remember, or to go to")
 
 
 def compiled(function: Any) -> Any:
@@ -201,7 +197,7 @@ def compiled(function: Any) -> Any:
 
 
 @compiled
-def _run(ram, program, patterns, names, palette, sprites, line, n, screen, draw):  # type: ignore[no-untyped-def]
+def _run(ram, program, patterns, names, palette, sprites, line, n, screen, draw):
     """Live one frame. Registers are in local variables, which is what makes this loop fast."""
     end = n[CLOCK] + CYCLES
     a, x, y, s, pc = n[A], n[X], n[Y], n[S], n[PC]
@@ -363,9 +359,7 @@ def _run(ram, program, patterns, names, palette, sprites, line, n, screen, draw)
                 target = target & 0xFF00 | (target + 1) & 255
                 high = _load(ram, program, patterns, names, palette, sprites, line, n, screen, draw, at, target)
                 target = low | high << 8
-            elif (
-                target == (pc - 1) & 0xFFFF
-            ):  # it waits: nothing happens until the picture unit needs a look, or the end
+            elif target == (pc - 1) & 0xFFFF:  # it waits, and nothing happens until the picture unit needs a look
                 turns = min((limit - 1) // 3 - 1, end - 1) - at
                 if turns > 0:
                     at += turns // 3 * 3
@@ -454,13 +448,13 @@ def _run(ram, program, patterns, names, palette, sprites, line, n, screen, draw)
 
 
 @compiled
-def _unwatched(n):  # type: ignore[no-untyped-def]
+def _unwatched(n):
     """The dots up to which the picture unit does nothing that the processor would notice: its pause begins with a dot 1."""
     return n[DONE] + (LINE - n[DOT] if n[DOT] > 1 else 1)
 
 
 @compiled
-def _load(ram, program, patterns, names, palette, sprites, line, n, screen, draw, at, address):  # type: ignore[no-untyped-def]
+def _load(ram, program, patterns, names, palette, sprites, line, n, screen, draw, at, address):
     """What the processor reads at an address, in cycle ``at``."""
     if address >= 0x8000:
         return np.int64(program[address - 0x8000])
@@ -468,9 +462,8 @@ def _load(ram, program, patterns, names, palette, sprites, line, n, screen, draw
         return np.int64(ram[address & 0x7FF])
     if address < 0x4000:
         register = address & 7
-        if register != 2 or (
-            n[STAGE] == SEEN and not n[HIT] and n[ON_LINE] and line[0] == 0
-        ):  # else no dot changes the status
+        touching = n[STAGE] == SEEN and not n[HIT] and n[ON_LINE] and line[0] == 0
+        if register != 2 or touching:  # else no dot of this line changes the status
             _catch_up(patterns, names, palette, sprites, line, n, screen, 3 * (at + 1), draw)
         if register == 2:
             status = n[HIT] << 6 | n[BLANK] << 7
@@ -497,7 +490,7 @@ def _load(ram, program, patterns, names, palette, sprites, line, n, screen, draw
 
 
 @compiled
-def _store(ram, program, patterns, names, palette, sprites, line, n, screen, draw, at, address, value):  # type: ignore[no-untyped-def]
+def _store(ram, program, patterns, names, palette, sprites, line, n, screen, draw, at, address, value):
     """What the processor writes outside its memory, in cycle ``at``."""
     if address < 0x4000:
         _catch_up(patterns, names, palette, sprites, line, n, screen, 3 * (at + 1), draw)
@@ -553,7 +546,7 @@ def _store(ram, program, patterns, names, palette, sprites, line, n, screen, dra
 
 
 @compiled
-def _name(n, address):  # type: ignore[no-untyped-def]
+def _name(n, address):
     """Where in the two kilobytes of name tables an address is."""
     table = (address - 0x2000) >> 10 if address < 0x3000 else 3
     half = table & 1 if n[MIRROR] else table >> 1
@@ -561,7 +554,7 @@ def _name(n, address):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _look(patterns, names, palette, n, address):  # type: ignore[no-untyped-def]
+def _look(patterns, names, palette, n, address):
     if address < 0x2000:
         return np.int64(patterns[address])
     if address < 0x3EFF:
@@ -572,7 +565,7 @@ def _look(patterns, names, palette, n, address):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _catch_up(patterns, names, palette, sprites, line, n, screen, until, draw):  # type: ignore[no-untyped-def]
+def _catch_up(patterns, names, palette, sprites, line, n, screen, until, draw):
     """Let the picture unit do its dots up to ``until``, line by line."""
     left = until - n[DONE]
     if left <= 0:
@@ -609,7 +602,7 @@ def _catch_up(patterns, names, palette, sprites, line, n, screen, until, draw): 
 
 
 @compiled
-def _next_row(n):  # type: ignore[no-untyped-def]
+def _next_row(n):
     """Let the address go down by a row of dots."""
     address = n[ADDRESS]
     if address & 0x7000 != 0x7000:
@@ -626,7 +619,7 @@ def _next_row(n):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _end_line(sprites, line, n):  # type: ignore[no-untyped-def]
+def _end_line(sprites, line, n):
     """What happens with the last dot of a line."""
     if n[STAGE] == BEFORE:
         n[STAGE], n[ROW] = SEEN, 0
@@ -650,7 +643,7 @@ def _end_line(sprites, line, n):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _along(n, begin, end):  # type: ignore[no-untyped-def]
+def _along(n, begin, end):
     """Move the address from the tile at dot ``begin`` to the tile at dot ``end``."""
     address = n[ADDRESS]
     column = (address & 31) + (n[FINE] + end) // 8 - (n[FINE] + begin) // 8
@@ -658,7 +651,7 @@ def _along(n, begin, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _dots(patterns, names, palette, sprites, line, n, screen, begin, end, draw):  # type: ignore[no-untyped-def]
+def _dots(patterns, names, palette, sprites, line, n, screen, begin, end, draw):
     """The dots from ``begin`` to before ``end`` of the line."""
     ground, count = n[SHOW_GROUND], n[ON_LINE] if n[SHOW_SPRITES] else 0
     if draw:
@@ -674,7 +667,7 @@ def _dots(patterns, names, palette, sprites, line, n, screen, begin, end, draw):
 
 
 @compiled
-def _draw(patterns, names, palette, sprites, line, n, picture, begin, end):  # type: ignore[no-untyped-def]
+def _draw(patterns, names, palette, sprites, line, n, picture, begin, end):
     """Draw dots of a line: the ground, tile by tile, and over it or behind it the first sprite that has a colour there."""
     fine, hidden = n[FINE], 8 * n[HIDE_GROUND]
     x = begin
@@ -709,7 +702,7 @@ TAKEN = 0x80
 
 
 @compiled
-def _draw_sprite(patterns, sprites, n, picture, sprite, begin, end):  # type: ignore[no-untyped-def]
+def _draw_sprite(patterns, sprites, n, picture, sprite, begin, end):
     left, look, tile = np.int64(sprites[4 * sprite + 3]), sprites[4 * sprite + 2], np.int64(sprites[4 * sprite + 1])
     height = 16 if n[TALL] else 8
     row = n[ROW] - sprites[4 * sprite] - 1

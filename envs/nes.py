@@ -45,7 +45,7 @@ class Machine:
 
     def save(self) -> bytes:
         """The whole machine between two frames."""
-        _check_open(self._handle)
+        check_open(self._handle)
         count = (self._sprites[1] - self._sprites[0]) & 0xFF
         return b"".join((bytes((count,)), *self._parts))
 
@@ -55,7 +55,7 @@ class Machine:
         Raises:
             ValueError: it is of another emulator.
         """
-        _check_open(self._handle)
+        check_open(self._handle)
         if not isinstance(content, bytes) or len(content) != 1 + sum(part.nbytes for part in self._parts):
             raise ValueError("snapshot must be of the same emulator (nes-py 8), got another one")
         place = 1
@@ -95,7 +95,7 @@ class NativeMachine:
 
     def save(self) -> Any:
         """The whole machine between two frames."""
-        _check_open(self._emulator)
+        check_open(self._emulator)
         return self._emulator.dump_state()
 
     def load(self, content: Any) -> None:
@@ -104,7 +104,7 @@ class NativeMachine:
         Raises:
             ValueError: it is of another emulator.
         """
-        _check_open(self._emulator)
+        check_open(self._emulator)
         try:
             self._emulator.load_state(content)
         except TypeError:
@@ -127,7 +127,8 @@ def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine"
     return NativeMachine() if any(_folder("nes_py").glob("_native*")) else Machine()
 
 
-def _check_open(emulator: object) -> None:
+def check_open(emulator: object) -> None:
+    """Refuse a machine whose memory was given back."""
     if emulator is None:
         raise ValueError("the environment is closed: it has no moment to remember, or to go to")
 

@@ -353,7 +353,7 @@ _last_way: list[Any] = [None, {}]
 
 
 def _retraced(task: Group, world: WorldModel, game: gymnasium.Env[Any, Any]) -> dict[int, Moment]:
-    """The moments of a task's way, gone once by each worker for all the tasks of a generation."""
+    """The moments of a task's way, which each worker goes once for all tasks along it."""
     assert task.way is not None and isinstance(task.player, Controllers)
     key = (repr(task.way), repr(task.env), repr(task.options), task.player.world.mark)
     if _last_way[0] != key:

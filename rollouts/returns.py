@@ -20,7 +20,7 @@ from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
 from rollouts.policies import name_of
-from rollouts.ways import Way, remembers
+from rollouts.ways import Way, check_remembers
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one
@@ -236,7 +236,7 @@ class played:
                 self.stretch if way else self.max_steps,
                 way,
                 begins[at : at + chunk],
-                actions=bool(self.moments),
+                actions=self.moments > 0 and way is None,
             )
             for at in range(0, len(seeds), chunk)
         ]
@@ -263,14 +263,10 @@ class played:
 
 
 def _check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
-    """Refuse an environment that cannot go back to a moment."""
     if moments < 0:
         raise ValueError(f"moments must be zero or more, got {moments}")
     game = envs.make(env, **options) if isinstance(env, str) else env()
     try:
-        if not remembers(game):
-            raise ValueError(
-                f"moments needs an environment with save_state and load_state, such as Super Mario Bros, got {env}"
-            )
+        check_remembers(game)
     finally:
         game.close()

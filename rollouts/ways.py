@@ -40,9 +40,16 @@ class Moment(NamedTuple):
     """What a world model remembers there of the way; a batch of one."""
 
 
-def remembers(game: gymnasium.Env[Any, Any]) -> bool:
-    """Whether an environment can go back to a moment."""
-    return hasattr(game.unwrapped, "save_state") and hasattr(game.unwrapped, "load_state")
+def check_remembers(game: gymnasium.Env[Any, Any]) -> None:
+    """Refuse an environment that cannot go back to a moment.
+
+    Raises:
+        ValueError: it has no ``save_state`` and ``load_state``.
+    """
+    if not (hasattr(game.unwrapped, "save_state") and hasattr(game.unwrapped, "load_state")):
+        raise ValueError(
+            f"moments needs an environment with save_state and load_state, such as Super Mario Bros, got {game.unwrapped}"
+        )
 
 
 @torch.no_grad()

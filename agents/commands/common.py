@@ -1,5 +1,6 @@
 """What several commands share: a folder to work on, settings from options, the game of a run, presets."""
 
+import contextlib
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,16 +58,20 @@ def settings_of(kind: type, options: Namespace) -> Any:
     return built
 
 
-def check_env(env: str, env_options: dict[str, Any]) -> None:
-    """Make the environment once, so that a wrong id or option is told before anything starts."""
+def check_env(env: str, env_options: dict[str, Any], moments: int = 0) -> None:
+    """Make the environment once, so that a wrong id or option is told before anything starts, and what it cannot do."""
     import envs
+    from rollouts.ways import check_remembers
 
     try:
-        envs.make(env, **env_options).close()
+        game = envs.make(env, **env_options)
     except ValueError as error:
         if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
             raise
         raise ValueError(f"{error} Or {close[0]!r}, which has presets of its own?") from None
+    with contextlib.closing(game):
+        if moments:
+            check_remembers(game)
 
 
 def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The whole story on the command line: an environment of one's own, kills in every chapter, bad input."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,12 +16,13 @@ import yaml
 from PIL import Image
 
 import rollouts
-from agents import commands
+from agents import commands, story
 from agents.cli import build_parser, main
 from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
 from agents.evaluation import Report
 from agents.run import Run
+from agents.settings import Controlling, GameEvolving
 from tests import toys
 from worldmodel import VAE
 from worldmodel.checkpoints import write_json, write_tensors
@@ -108,6 +110,24 @@ def test_single_chapters_go_on_from_a_run(finished, tmp_path):
     assert list((finished / "media").glob("dream-0-2-*.gif"))
 
 
+def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_path, monkeypatch):
+    """What was done in an earlier sitting is no progress of this one: rate and time left would be wrong."""
+    run = Run(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(run.folder / "evolve-game")
+    shown = []
+
+    @contextlib.contextmanager
+    def generations(title):
+        yield lambda done, total, note: shown.append(done), lambda row: None
+
+    monkeypatch.setattr(story, "generations", generations)
+    for count, first in ((2, 0), (3, 2)):
+        shown.clear()
+        settings = GameEvolving(generations=count, population=4, episodes=1, max_steps=5, check_episodes=1)
+        story.evolve_game(run, "CartPole-v1", settings, Controlling(), 1, 1, {})
+        assert [shown[0], shown[-1]] == [first, count]
+
+
 CHAPTERS = {
     "collect": "rollouts/shards/*.h5",
     "vae": "vae/settings.json",
@@ -192,6 +212,7 @@ NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs 
                 ("--game.most_episodes 4 --game.episodes 1", "game.most_episodes needs game.episodes from 2 to 4"),
                 ("--game.start dream --dream.generations 0", "game.start dream needs a controller"),
                 ("--game.start lost.safetensors", "game.start must be zeros, dream, or the file of a controller"),
+                ("--game.moments 2", "moments needs an environment with save_state and load_state"),
                 ("--game.restarts 1", "game.restarts needs game.stale or game.least_sigma"),
                 ("--game.least_sigma 0.1", "game.least_sigma must be below game.sigma = 0.1"),
             )
@@ -224,6 +245,7 @@ NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs 
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *words).replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []  # nothing began
     assert not (tmp_path / "nowhere").exists()  # a mistyped folder is not made
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs import nes
-from envs.fast_nes import COLOURS, FastMachine
+from envs.fast_nes import FastMachine
 from envs.mario import LEFT, RIGHT, START, A, B, SuperMarioBros
 
 CHOICES = [0, RIGHT, RIGHT | B, RIGHT | A | B, RIGHT | A, LEFT | B, A]
@@ -74,11 +74,6 @@ def test_a_snapshot_shows_its_picture_in_another_machine():
     assert bytes(first.ram) == bytes(second.ram)
 
 
-def test_colours_are_bytes():
-    assert COLOURS.shape == (64, 3)
-    assert COLOURS.dtype == np.uint8
-
-
 @pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (4, 3), (5, 2)])
 def test_other_cartridges_are_refused(tmp_path, place, value):
     content = bytearray(nes._game().read_bytes())
@@ -86,6 +81,13 @@ def test_other_cartridges_are_refused(tmp_path, place, value):
     (tmp_path / "other.nes").write_bytes(content)
     with pytest.raises(ValueError, match="rom must be an iNES file of mapper 0, got"):
         FastMachine(tmp_path / "other.nes")
+
+
+@pytest.mark.parametrize("size", [0, 4, 16, 30_000])
+def test_short_cartridges_are_refused(tmp_path, size):
+    (tmp_path / "short.nes").write_bytes(nes._game().read_bytes()[:size])
+    with pytest.raises(ValueError, match="rom must be an iNES file of mapper 0, got"):
+        FastMachine(tmp_path / "short.nes")
 
 
 @pytest.mark.parametrize("content", [b"", b"short", None])
