@@ -121,7 +121,12 @@ class FastMachine:
     def __init__(self, rom: Path) -> None:
         content = rom.read_bytes()
         header = content[:16].ljust(16)
-        plain = header[:4] == b"NES\x1a" and header[4] in (1, 2) and header[5] == 1 and not header[6] & 0xF4
+        plain = (
+            header[:4] == b"NES\x1a"
+            and header[4] in (1, 2)
+            and header[5] == 1
+            and not (header[6] & 0xFE or header[7] & 0xF0)
+        )
         if not plain or len(content) < 16 + header[4] * 0x4000 + 0x2000:
             raise ValueError(f"rom must be an iNES file of mapper 0, got {rom}")
         program = np.frombuffer(content, np.uint8, header[4] * 0x4000, 16)
@@ -148,6 +153,7 @@ class FastMachine:
 
     def frame(self, pressed: int, draw: bool = True) -> None:
         """One sixtieth of a second with these buttons pressed; its picture may be drawn now or when it is asked for."""
+        check_open(self._parts)
         self._numbers[PRESSED] = pressed
         self._before[:] = self._state
         _run(*self._parts, draw)
@@ -155,6 +161,7 @@ class FastMachine:
 
     def picture(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
+        check_open(self._parts)
         if not self._drawn:
             after = self._state.copy()
             self._state[:] = self._before

@@ -165,6 +165,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
     def close(self) -> None:
         """Give the emulator back."""
         self._machine.close()
+        self._ram = self._machine.ram  # the emulator's memory may be gone
 
     # What the machine's memory says -----------------------------------------------------------------------------------
 

@@ -35,11 +35,13 @@ class Machine:
 
     def frame(self, pressed: int, draw: bool = True) -> None:
         """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
+        check_open(self._handle)
         self._controller[0] = pressed
         self._library.Step(self._handle)
 
     def picture(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
+        check_open(self._handle)
         picture: np.ndarray = cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB)
         return picture
 
@@ -68,6 +70,7 @@ class Machine:
         """Give the machine's memory back; once."""
         if self._handle is not None:
             self._parts.clear()
+            self.ram = memoryview(bytearray(_RAM))
             self._library.Close(self._handle)
             self._handle = None
 
@@ -87,10 +90,12 @@ class NativeMachine:
 
     def frame(self, pressed: int, draw: bool = True) -> None:
         """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
+        check_open(self._emulator)
         self._emulator.frame_advance(pressed)
 
     def picture(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
+        check_open(self._emulator)
         return np.array(self._screen, np.uint8)
 
     def save(self) -> Any:
@@ -130,7 +135,7 @@ def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine"
 def check_open(emulator: object) -> None:
     """Refuse a machine whose memory was given back."""
     if emulator is None:
-        raise ValueError("the environment is closed: it has no moment to remember, or to go to")
+        raise ValueError("the environment is closed: make another one")
 
 
 # Snapshots of nes-py 8 ------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_a_snapshot_shows_its_picture_in_another_machine():
     assert bytes(first.ram) == bytes(second.ram)
 
 
-@pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (4, 3), (5, 2)])
+@pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (6, 3), (6, 9), (7, 0x40), (4, 3), (5, 2)])
 def test_other_cartridges_are_refused(tmp_path, place, value):
     content = bytearray(nes._game().read_bytes())
     content[place] = value

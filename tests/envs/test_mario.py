@@ -124,6 +124,19 @@ def test_a_snapshot_is_the_whole_machine():
     env.close()
 
 
+@pytest.mark.parametrize("machine", ["fast", "nes-py"])
+def test_what_is_closed_says_so(machine):
+    env = SuperMarioBros(noops=0, machine=machine)
+    env.reset(seed=1)
+    env.step(0)
+    moment = env.save_state()
+    env.close()
+    for use in (env.reset, env.render, env.save_state, lambda: env.step(0), lambda: env.load_state(moment)):
+        with pytest.raises(ValueError, match="the environment is closed: make another one"):
+            use()
+    assert env.info()["coins"] == 0  # of a memory that is there
+
+
 def test_a_snapshot_outlives_its_environment_and_fits_into_another():
     env = SuperMarioBros(noops=0)
     env.reset(seed=1)
@@ -220,17 +233,22 @@ def test_the_axe_of_a_castle_is_a_win():
 
 
 def test_sticky_actions_hold_the_last_buttons():
-    env = SuperMarioBros(buttons="right", noops=0, sticky=0.9)
+    """Frame by frame as drawn: with the probability ``sticky`` what was pressed before is pressed on."""
+    env = SuperMarioBros(buttons="right", noops=0, sticky=0.6)
     env.reset(seed=1)
-    for _ in range(12):
-        x = env.step(RIGHT)[4]["x_pos"]
-    free = SuperMarioBros(buttons="right", noops=0)
-    free.reset(seed=1)
-    for _ in range(12):
-        y = free.step(RIGHT)[4]["x_pos"]
-    assert x <= y
+    pressed, frame = [], env._machine.frame
+    env._machine.frame = lambda buttons, draw=True: (pressed.append(buttons), frame(buttons, draw))[1]
+    draws, held, expected = np.random.default_rng(1), 0, []
+    draws.integers(env.noops + 1)
+    choices = [1, 3, 2, 4, 0] * 3
+    for action in choices:
+        env.step(action)
+        for _ in range(env.frame_skip):
+            held = held if draws.random() < env.sticky else env.buttons[action]
+            expected.append(held)
+    assert pressed == expected
+    assert len(set(pressed)) > 3
     env.close()
-    free.close()
 
 
 @pytest.mark.filterwarnings("error")
