@@ -18,7 +18,7 @@ import numpy as np
 
 from agents.controller import Controller
 from agents.coordinates import Coordinates
-from agents.search import Covariance, Ending, Search
+from agents.search import Covariance, Ending, Search, balance
 from worldmodel.arguments import at_least_one
 from worldmodel.progress import Progress, silent
 
@@ -44,6 +44,7 @@ def evolve(
     bounds: float | None = None,
     elite: int = 0,
     average: int = 0,
+    balanced: bool = False,
     stale: int | None = None,
     least_sigma: float = 0.0,
     restarts: int = 0,
@@ -84,6 +85,8 @@ def evolve(
         average: an exponential average of the mean, over about so many last generations, lives through a check, too, and is
             kept where it is better; without a check it is what is returned. Selection by noisy returns makes the mean
             wander, and what it wanders around is often better. 0: no.
+        balanced: let each episode count alike: members are compared by their returns after `balance`, so that an episode in
+            which little is to be won decides as much as one with much. Else by their mean return.
         stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
             make one check more, at the stop, which counts.
         least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
@@ -120,6 +123,7 @@ def evolve(
         "bounds": bounds,
         "elite": elite,
         "average": average,
+        "balanced": balanced,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
@@ -196,14 +200,17 @@ def _generation(
     members = search.within(drawn)
     lived = {} if search.episodes is None else {"episodes": search.episodes}
     each, steps = _call(fitness, members, _derived(seed, 0, search.generation), **lived)
-    returns = each.mean(axis=1)
-    search.tell(drawn, returns)
+    scores = (balance(each) if search.settings["balanced"] else each).mean(axis=1)
+    search.tell(drawn, scores)
+    count = search.episodes or getattr(fitness, "episodes", each.shape[1])
+    returns, along = each[:, :count].mean(axis=1), each[:, count:]  # lives from moments on are no scores of the game
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std()), "max": float(returns.max())}
+    row |= {"along": float(along.mean())} if along.size else {}
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
     if check is not None and (search.generation == generations or search.generation % check_every == 0):
-        best_first = np.argsort(-returns, kind="stable")[: search.settings["elite"]]
+        best_first = np.argsort(-scores, kind="stable")[: search.settings["elite"]]
         averages = search.average[None][: search.settings["average"]]
         candidates = np.concatenate((search.mean[None], averages, members[best_first]))
         tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))

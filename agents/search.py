@@ -28,6 +28,8 @@ FULL_COVARIANCE = 2_000
 """Above this many parameters only the diagonal of the covariance is adapted, unless another choice is made."""
 NOISY, GROWTH, SMOOTHING = 0.5, 1.25, 4
 """Episodes grow by a quarter where more than half of the variance between members is noise, over some four generations."""
+LEAST_SPREAD = 0.1
+"""`balance` magnifies no episode by more than the inverse of this."""
 LARGER = 2
 """A restart has so many times the population before."""
 Covariance = Literal["auto", "full", "diagonal"]
@@ -232,6 +234,7 @@ class Search:
             raise _not_whole(path, error) from None
         new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
         new |= {"covariance": "auto", "bounds": None, "elite": 0, "decay": 1.0, "coordinates": None, "average": 0}
+        new |= {"balanced": False}
         before = new | kept  # older states do not name them
         for name, value in self.settings.items():
             if before.get(name) != value:
@@ -338,3 +341,16 @@ def noise_share(returns: np.ndarray) -> float:
     rest = returns - returns.mean(axis=1, keepdims=True) - returns.mean(axis=0) + returns.mean()
     noise = np.square(rest).sum() / ((members - 1) * (episodes - 1)) / episodes
     return float(min(1.0, noise / spread))
+
+
+def balance(returns: np.ndarray) -> np.ndarray:
+    """Returns (P, n) in units of each episode's standard deviation over the members.
+
+    Episodes whose deviation is below a tenth of the largest are divided by that instead: what hardly differs is no reason to
+    prefer anybody.
+    """
+    spread = returns.std(axis=0)
+    if not spread.max():
+        return np.zeros_like(returns)
+    scaled: np.ndarray = (returns - returns.mean(axis=0)) / np.maximum(spread, LEAST_SPREAD * spread.max())
+    return scaled

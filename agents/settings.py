@@ -177,6 +177,7 @@ class GameEvolving:
         bounds: keep every parameter between minus this and this; None: wherever it goes.
         average: the average of the mean over about so many last generations is tested beside it, and kept where it is better.
         elite: so many of a generation's best members are tested beside the mean, and kept where they are better.
+        balanced: let each episode, and each life from a moment on, count alike when members are compared.
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
@@ -203,6 +204,7 @@ class GameEvolving:
     covariance: Literal["auto", "full", "diagonal"] = "auto"
     bounds: float | None = None
     average: int = 0
+    balanced: bool = False
     elite: int = 0
     stale: int | None = None
     least_sigma: float = 0.0
@@ -296,6 +298,11 @@ class RunSettings:
     dream: DreamEvolving = field(default_factory=DreamEvolving)
     game: GameEvolving = field(default_factory=GameEvolving)
     test: Testing = field(default_factory=Testing)
+
+    @property
+    def plays_in(self) -> str:
+        """Where episodes are collected and evolution plays."""
+        return self.training_env or FAST.get(self.env, self.env)
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:

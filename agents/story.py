@@ -4,6 +4,7 @@
 and continues what it finds there, so the same call after a kill goes on where it stopped.
 """
 
+import inspect
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -180,15 +181,8 @@ def evolve_dream(
             begin,
             fitness,
             seed=seed,
-            generations=settings.generations,
-            population=settings.population,
-            sigma=settings.sigma,
-            decay=settings.decay,
+            **searching(settings),
             coordinates=coordinates,
-            antithetic=settings.antithetic,
-            covariance=settings.covariance,
-            bounds=settings.bounds,
-            average=settings.average,
             out=into.folder / "evolve-dream",
             progress=progress,
             watch=watch,
@@ -233,26 +227,18 @@ def evolve_game(
             rollouts.played(env, world, settings.episodes, patience=settings.patience, **along, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
             seed=seed,
-            generations=settings.generations,
-            population=settings.population,
-            sigma=settings.sigma,
-            decay=settings.decay,
+            **searching(settings),
             coordinates=coordinates,
-            check_every=settings.check_every,
-            target=settings.target,
-            most_episodes=settings.most_episodes,
-            antithetic=settings.antithetic,
-            covariance=settings.covariance,
-            bounds=settings.bounds,
-            elite=settings.elite,
-            average=settings.average,
-            stale=settings.stale,
-            least_sigma=settings.least_sigma,
-            restarts=settings.restarts,
             out=folder,
             progress=generation,
             watch=seen,
         )
+
+
+def searching(settings: DreamEvolving | GameEvolving) -> dict[str, Any]:
+    """Those of a stage's settings that are `evolve`'s."""
+    names = inspect.signature(evolve).parameters
+    return {name: value for name, value in vars(settings).items() if name in names}
 
 
 def _coordinates(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Coordinates:

@@ -12,7 +12,8 @@ from agents.config import remember
 from agents.evaluation import Report
 from agents.iterations import begun, iterate
 from agents.run import Run
-from agents.settings import FAST, RunSettings, check, check_together
+from agents.settings import RunSettings, check, check_together
+from rollouts.returns import check_moments
 from rollouts.workers import check_backend
 from worldmodel.checkpoints import read_json, understood
 
@@ -29,6 +30,8 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     check(settings)
     check_together(settings)
     check_backend(settings.backend, settings.workers)
+    if settings.game.generations:
+        check_moments(settings.plays_in, settings.env_options, settings.game.moments)
     run = Run(Path(folder))
     with run.locked():
         held = {}
@@ -37,20 +40,19 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         elif not settings.iterations and (run.folder / "iterations").exists():
             held["iterations"] = "the run has iterations, and the best one's controller would be lost"
         remember(settings, run.folder / "config.yaml", MAY_CHANGE, held)
-        play_in = settings.training_env or FAST.get(settings.env, settings.env)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         if not begun(run.folder):
-            story.collect(run, play_in, settings.collect, *common)
+            story.collect(run, settings.plays_in, settings.collect, *common)
             story.train_vae(run, settings.vae, settings.seed)
             story.train_memory(run, settings.memory, settings.seed)
         else:
             _check_complete(run, settings)
         if settings.iterations:
-            iterate(run, play_in, settings, settings.workers, settings.backend)
+            iterate(run, settings.plays_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
             story.evolve_dream(run, settings.dream, settings.seed, settings.controller)
         if settings.game.generations:
-            story.evolve_game(run, play_in, settings.game, settings.controller, *common)
+            story.evolve_game(run, settings.plays_in, settings.game, settings.controller, *common)
         with run.chapter("test"):
             reports = story.test(run, settings)
         from agents.report import write_report  # films and plots: slow to import

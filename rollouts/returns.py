@@ -3,6 +3,7 @@
 Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees.
 """
 
+import contextlib
 import hashlib
 import tempfile
 import weakref
@@ -173,8 +174,7 @@ class played:
     ) -> None:
         check_backend(backend, workers)
         at_least_one(episodes=episodes, lanes=lanes, patience=patience, max_steps=max_steps, stretch=stretch)
-        if moments:
-            _check_moments(env, dict(env_options or {}), moments)
+        check_moments(env, dict(env_options or {}), moments)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
@@ -201,20 +201,34 @@ class played:
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
         """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
-        seeds = training_seeds(seed, 7, count=episodes) * len(population)
-        lives = self.live(np.repeat(population, episodes, axis=0), seeds)
+        seeds = training_seeds(seed, 7, count=episodes)
+        lives = self.live(np.repeat(population, episodes, axis=0), seeds * len(population))
         returns = np.array([life.total for life in lives]).reshape(len(population), episodes)
-        columns = [returns]
-        for episode, count in enumerate(-(-(self.moments - number) // episodes) for number in range(episodes)):
-            if count > 0:  # so many moments of the way of the best life that began as this episode does
-                best = int(returns[:, episode].argmax()) * episodes + episode
-                way = Way.of(seeds[best], lives[best].actions, count, np.random.default_rng([seed, 8, episode]))
-                along = self.live(np.repeat(population, count, axis=0), [way.seed] * count * len(population), way)
-                columns.append(np.array([life.total for life in along]).reshape(len(population), count))
+        ways = []
+        for episode, count in enumerate(shares(self.moments, episodes)):
+            if count:  # so many moments of the way of the best life that began as this episode does
+                best = lives[int(returns[:, episode].argmax()) * episodes + episode]
+                rng = np.random.default_rng([seed, 8, episode])
+                ways.append(Way.of(seeds[episode], best.actions, count, self.stretch, rng))
+        along = self._live([group for way in ways for group in self._along(population, way)])
+        columns, begin = [returns], 0
+        for way in ways:
+            end = begin + len(way.at) * len(population)
+            columns.append(np.array([life.total for life in along[begin:end]]).reshape(len(population), -1))
+            begin = end
         return np.hstack(columns)
 
-    def live(self, parameters: np.ndarray, seeds: list[int], way: Way | None = None) -> list[Life]:
-        """Live one life for each row of ``parameters`` (lives, size), with its seed; along a way, at its steps in turn."""
+    def live(self, parameters: np.ndarray, seeds: list[int]) -> list[Life]:
+        """Live one life for each row of ``parameters`` (lives, size), with its seed."""
+        return self._live(self._groups(parameters, seeds))
+
+    def _along(self, population: np.ndarray, way: Way) -> list[Group]:
+        """Tasks in which each controller begins once at each of a way's steps."""
+        parameters = np.repeat(population, len(way.at), axis=0)
+        return self._groups(parameters, [way.seed] * len(parameters), way)
+
+    def _groups(self, parameters: np.ndarray, seeds: list[int], way: Way | None = None) -> list[Group]:
+        """Tasks of one life for each row of ``parameters``, with its seed; along a way, at its steps in turn."""
         begins = way.at * (len(seeds) // len(way.at)) if way else ()
         family, checked = population_of(
             parameters if self.controller is None else Population(self.controller, parameters),
@@ -225,7 +239,7 @@ class played:
         half = -(-len(seeds) // 2)
         chunk = min(LARGEST_TASK, max(-(-len(seeds) // TASKS), min(self.lanes, half)))
         shared = self._weights()
-        tasks = [
+        return [
             Group(
                 self.env,
                 self.env_options,
@@ -240,11 +254,15 @@ class played:
             )
             for at in range(0, len(seeds), chunk)
         ]
+
+    def _live(self, tasks: list[Group]) -> list[Life]:
+        """The lives of some tasks, in their order."""
         results: dict[int, list[Life]] = {}
+        total = sum(len(task.seeds) for task in tasks)
         for index, lived in run_tasks(play_group, tasks, self.workers, self.backend):
             results[index] = lived
             self.steps += sum(life.length for life in lived)
-            self.progress(sum(map(len, results.values())), len(seeds), "")
+            self.progress(sum(map(len, results.values())), total, "")
         return [life for index in range(len(tasks)) for life in results[index]]
 
     def _weights(self) -> Shared:
@@ -262,11 +280,19 @@ class played:
         return f"played({self.env!r}, episodes={self.episodes}, workers={self.workers}, patience={self.patience})"
 
 
-def _check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
+def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
+    """Refuse moments in an environment that cannot go back to them.
+
+    Raises:
+        ValueError: names the argument.
+    """
     if moments < 0:
         raise ValueError(f"moments must be zero or more, got {moments}")
-    game = envs.make(env, **options) if isinstance(env, str) else env()
-    try:
-        check_remembers(game)
-    finally:
-        game.close()
+    if moments:
+        with contextlib.closing(envs.make(env, **options) if isinstance(env, str) else env()) as game:
+            check_remembers(game)
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """``total`` in as many whole parts, as equal as can be, larger ones first."""
+    return [total // parts + (number < total % parts) for number in range(parts)]

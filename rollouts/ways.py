@@ -23,10 +23,22 @@ class Way(NamedTuple):
     """Steps, each below ``len(actions)``."""
 
     @classmethod
-    def of(cls, seed: int, actions: tuple[Any, ...], count: int, rng: np.random.Generator) -> "Way":
-        """The way of a life, with ``count`` steps of it, one from each of as many equal parts."""
-        at = ((np.arange(count) + rng.random(count)) / count * len(actions)).astype(int)
-        return cls(seed, actions, tuple(at.tolist()))
+    def of(cls, seed: int, actions: tuple[Any, ...], count: int, stretch: int, rng: np.random.Generator) -> "Way":
+        """The way of a life, with ``count`` steps of it to begin at.
+
+        A third of them, rounded down, is from its last ``stretch`` steps, where it failed; the others are spread over all
+        of it. Each is drawn from one of so many equal parts.
+        """
+        last, length = count // 3, len(actions)
+        begin = max(0, length - stretch)
+        at = [*_spread(0, length, count - last, rng), *_spread(begin, length, last, rng)]
+        return cls(seed, actions, tuple(at))
+
+
+def _spread(begin: int, end: int, count: int, rng: np.random.Generator) -> list[int]:
+    """So many steps from ``begin`` to before ``end``, one from each of as many equal parts."""
+    steps = begin + ((np.arange(count) + rng.random(count)) / max(1, count) * (end - begin)).astype(int)
+    return [int(step) for step in steps]
 
 
 class Moment(NamedTuple):

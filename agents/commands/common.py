@@ -1,6 +1,5 @@
 """What several commands share: a folder to work on, settings from options, the game of a run, presets."""
 
-import contextlib
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,10 +57,9 @@ def settings_of(kind: type, options: Namespace) -> Any:
     return built
 
 
-def check_env(env: str, env_options: dict[str, Any], moments: int = 0) -> None:
-    """Make the environment once, so that a wrong id or option is told before anything starts, and what it cannot do."""
+def check_env(env: str, env_options: dict[str, Any]) -> None:
+    """Make the environment once, so that a wrong id or option is told before anything starts."""
     import envs
-    from rollouts.ways import check_remembers
 
     try:
         game = envs.make(env, **env_options)
@@ -69,9 +67,7 @@ def check_env(env: str, env_options: dict[str, Any], moments: int = 0) -> None:
         if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
             raise
         raise ValueError(f"{error} Or {close[0]!r}, which has presets of its own?") from None
-    with contextlib.closing(game):
-        if moments:
-            check_remembers(game)
+    game.close()
 
 
 def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:

@@ -49,8 +49,9 @@ def run(options: Namespace) -> None:
     check_together(settings)
     slug = options.world.replace("/", "-").replace(":", "-")
     folder = Path(options.out or f"runs/{slug}-{options.preset}")
-    game = settings.game
-    check_env(settings.env, settings.env_options | settings.test_options, game.moments if game.generations else 0)
+    check_env(settings.env, settings.env_options | settings.test_options)
+    if settings.plays_in != settings.env:
+        check_env(settings.plays_in, settings.env_options)
     whole.tell(settings, folder)
     told = Run(folder)
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")

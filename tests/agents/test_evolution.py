@@ -198,3 +198,26 @@ def test_a_lost_controller_comes_back(tmp_path):
     again = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
     assert again.parameters.equal(best.parameters)
     assert LinearController.load(tmp_path / "controller.safetensors").parameters.equal(best.parameters)
+
+
+def test_the_log_tells_scores_of_whole_episodes_and_those_of_lives_from_moments_apart(tmp_path):
+    """Selection knows both; ``mean``, ``std`` and ``max`` are the game's."""
+
+    class Along:
+        episodes = 2
+
+        def __call__(self, population, seed):
+            whole = sphere(population, seed)[:, None] * [1.0, 1.0]
+            return np.hstack([whole, np.full((len(population), 3), 50.0)])
+
+    evolve(controller(), Along(), seed=1, generations=2, population=6, out=tmp_path / "along")
+    evolve(controller(), sphere, seed=1, generations=2, population=6, out=tmp_path / "plain")
+    along, plain = (
+        [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("along", "plain")
+    )
+    for one, other in zip(along, plain, strict=True):
+        assert one["along"] == 50
+        for name in ("mean", "std", "max"):
+            assert one[name] == pytest.approx(other[name])
+        assert "along" not in other

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents import evolve
-from agents.search import Ending, Search, noise_share
+from agents.search import Ending, Search, balance, noise_share
 from tests.agents.spheres import controller, sphere
 
 
@@ -264,3 +264,28 @@ def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
     np.savez(tmp_path / "state.npz", **change(state))
     with pytest.raises(ValueError, match="state.npz is not a whole evolution state"):
         evolve(controller(), sphere, generations=4, **settings)
+
+
+def test_a_balanced_search_does_not_know_the_units_of_an_episode():
+    """Whatever an episode's scale, within the bounds of `balance`: the same evolution, to the last bit."""
+
+    def found(scales, **options):
+        def fitness(population, seed):
+            halves = -np.square(population - 1.5).reshape(len(population), 2, -1).sum(axis=2)
+            return halves * scales
+
+        return evolve(controller(), fitness, seed=3, generations=25, population=12, sigma=0.3, **options).parameters
+
+    scaled, unequal = [2.0, 1.0], [512.0, 1.0]
+    assert (found(1.0, balanced=True) == found(scaled, balanced=True)).all()
+    assert (found(1.0) != found(scaled)).any()
+    far = [((found(unequal, balanced=balanced)[5:] - 1.5) ** 2).sum() for balanced in (False, True)]
+    assert far[1] < far[0]  # the small episode is heard
+
+
+def test_balance_has_mean_zero_and_deviation_one_but_magnifies_no_noise():
+    returns = np.random.default_rng(0).normal(size=(50, 3)) * [1000.0, 200.0, 1.0] + [7.0, -3.0, 40.0]
+    balanced = balance(returns)
+    np.testing.assert_allclose(balanced.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(balanced.std(axis=0), [1, 1, returns[:, 2].std() / returns[:, 0].std() * 10])
+    assert (balance(np.ones((4, 3))) == 0).all()

@@ -64,6 +64,9 @@ def test_identities_say_what_returns_depend_on():
     assert rollouts.played(toys.beacon, built, workers=2).identity == base
     for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
         assert rollouts.played(toys.beacon, built, **change).identity != base
+    along = [{"moments": 2}, {"moments": 3}, {"moments": 2, "stretch": 9}]
+    told = [rollouts.played(toys.remembered, built, **change).identity for change in ({}, *along)]
+    assert all(one != other for number, one in enumerate(told) for other in told[:number])
     dreamed = rollouts.dreamed(built, STARTS).identity
     assert rollouts.dreamed(built, STARTS + 1).identity != dreamed
     assert rollouts.dreamed(built, STARTS, temperature=0.5).identity != dreamed

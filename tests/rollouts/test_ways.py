@@ -7,6 +7,8 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController
+from rollouts import lockstep
+from rollouts.returns import shares
 from rollouts.ways import Way, check_remembers, go_to, retrace
 from tests import toys
 from tests.rollouts.dreams import beacon_world, controllers
@@ -21,7 +23,7 @@ def test_lives_along_ones_own_way_are_the_rest_of_it():
     seed = rollouts.episode.training_seeds(4, 7)[0]
     agent = Agent(built, LinearController.sized(built).having(parameters[0]))
     rewards = rollouts.play(toys.remembered(), agent, seed).rewards
-    steps = Way.of(seed, tuple(rewards), 5, np.random.default_rng([4, 8, 0])).at
+    steps = Way.of(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).at
     assert len(set(steps)) == 5
     expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
     np.testing.assert_allclose(lived, expected, atol=1e-4)
@@ -44,12 +46,32 @@ def test_all_begin_along_the_best_ones_way_whatever_the_workers():
         np.testing.assert_allclose(only[0, columns], alone[plain[:, episode].argmax(), columns], atol=1e-5)
 
 
-def test_a_step_comes_from_each_part_of_the_way():
-    for length, count in ((30, 5), (100, 8), (3, 3), (2, 5)):
-        steps = Way.of(1, tuple(range(length)), count, np.random.default_rng(0)).at
-        parts = np.floor(np.arange(count + 1) / count * length)
-        assert all(parts[i] <= step <= parts[i + 1] for i, step in enumerate(steps))
-        assert max(steps) < length
+def test_two_thirds_come_from_all_over_the_way_and_one_from_where_it_ended():
+    for length, count, stretch in ((30, 5, 12), (100, 8, 20), (100, 12, 40), (3, 3, 40), (2, 5, 1)):
+        steps = Way.of(1, tuple(range(length)), count, stretch, np.random.default_rng(0)).at
+        last = count // 3
+        for begin, part in ((0, steps[: count - last]), (max(0, length - stretch), steps[count - last :])):
+            edges = begin + np.floor(np.arange(len(part) + 1) / max(1, len(part)) * (length - begin))
+            assert all(edges[i] <= step <= edges[i + 1] for i, step in enumerate(part))
+        assert len(steps) == count and max(steps) < length
+
+
+def test_another_world_remembers_the_same_way_in_its_own_manner():
+    """Moments are kept from task to task, but not from one world model to the next."""
+    population = 3 * controllers(4, 9)
+    worlds = [beacon_world(), beacon_world()]
+    with torch.no_grad():
+        for parameter in worlds[1].memory.parameters():
+            parameter.mul_(-1)
+    way = Way(seed=3, actions=(np.ones(1, np.float32),) * 9, at=(8,))
+    groups = [rollouts.played(toys.remembered, built)._groups(population, [3] * 4, way) for built in worlds]
+    told = [[life.total for group in of_one for life in lockstep.play_group(group)] for of_one in groups]
+    lockstep._last_way[0] = None  # nothing is kept from the first world
+    assert [life.total for group in groups[1] for life in lockstep.play_group(group)] == told[1] != told[0]
+
+
+def test_moments_are_shared_among_the_episodes():
+    assert [shares(*case) for case in ((12, 4), (3, 2), (1, 3), (0, 2))] == [[3] * 4, [2, 1], [1, 0, 0], [0, 0]]
 
 
 def test_super_mario_goes_on_from_a_moment_as_it_did():
