@@ -6,6 +6,7 @@ python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.2
 python -m benchmarks.records write                         # README's table, from docs/results/records
 
 --also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
+--on: the record NAME, as it is, is where RUN's evolution began: all that it took counts.
 A record is docs/results/records/NAME.about.json with a report for each test; the plain test, whose label is empty, is always
 among them (--test '={"noops": 0}' gives it options).
 """
@@ -16,7 +17,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,8 @@ RECORDS = ROOT / "docs" / "results" / "records"
 EPISODES, SEED = 100, 20_000
 """Of the test; no other test has these seeds."""
 MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + BEGIN, "<!-- end of records -->"
+ADDED = ("seconds", "evolution_seconds", "frames", "frames_before", "seconds_before")
+"""What is the sum over a record and the evolution that went on from it."""
 HIGH = 850
 """The return of which the table tells when two tests in a row had it."""
 PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906])}}
@@ -59,8 +62,11 @@ def keep(
     send: bool,
     workers: int,
     after: Run | None = None,
+    on: bool = False,
 ) -> None:
     """Test a controller of a run, write the record down, and ship it if it shall.
+
+    ``on``: evolution began at the controller of the record as it is.
 
     Raises:
         ValueError: the run has no history of what is to be kept.
@@ -74,19 +80,25 @@ def keep(
         agent, place = ship(run, agent, name), f"{name} --pretrained"  # what is tested is what is shipped
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
+    before = former(name) if on else Former()
     files = {}
     for label, options in tests.items():
         report = test(run, agent, name, label, options, workers)
         files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
         dreamed = sum(one.evolution_steps("dream") for one in runs)
         command = repeating(place, report, options)
-        replace(report, real_steps=steps(runs), dream_steps=dreamed, command=command).save(RECORDS / files[label])
+        replace(report, real_steps=before.steps + steps(runs), dream_steps=dreamed, command=command).save(
+            RECORDS / files[label]
+        )
     if where == "dream":
         shutil.copy(source, RECORDS / f"{name}.iterations.json")
     else:
         histories = [one.folder.joinpath(*history).read_text(encoding="utf-8") for one in evolutions]
-        (RECORDS / f"{name}.metrics.jsonl").write_text("".join(histories), encoding="utf-8")
+        (RECORDS / f"{name}.metrics.jsonl").write_text(before.history + "".join(histories), encoding="utf-8")
     written = about(evolutions, runs, where, agent) | {"title": title, "tests": files}
+    for counted in ADDED:
+        written[counted] += before.about.get(counted, 0)
+    written["runs"] = [*before.about.get("runs", ()), *written["runs"]]
     write_json(RECORDS / f"{name}.about.json", written)
     write_png(RECORDS / f"{name}.png", curve(name))
     if send:
@@ -95,6 +107,21 @@ def keep(
         with atomic(HOME / name / "README.md") as aside:
             aside.write_text(card(name, first, written), encoding="utf-8")
         print(Shipped(HOME / name, Path()).report())
+
+
+class Former(NamedTuple):
+    """What a record took, at whose controller an evolution began."""
+
+    about: dict[str, Any] = {}
+    steps: int = 0
+    history: str = ""
+
+
+def former(name: str) -> Former:
+    """A record as it is."""
+    about = read_json(RECORDS / f"{name}.about.json")
+    history = (RECORDS / f"{name}.metrics.jsonl").read_text(encoding="utf-8")
+    return Former(about, Report.load(RECORDS / about["tests"][""]).real_steps or 0, history)
 
 
 def ship(run: Run, agent: Agent, name: str) -> Agent:
@@ -285,6 +312,7 @@ def main() -> None:
     keeping.add_argument("--where", choices=["game", "dream"], default="game")
     keeping.add_argument("--also", type=Path, nargs="*", default=[])
     keeping.add_argument("--after", type=Path)
+    keeping.add_argument("--on", action="store_true")
     keeping.add_argument("--test", action="append", default=[], help='LABEL={"option": value}')
     keeping.add_argument("--ship", action="store_true")
     keeping.add_argument("--workers", type=int, default=2)
@@ -303,6 +331,7 @@ def main() -> None:
             options.ship,
             options.workers,
             options.after and Run(options.after),
+            options.on,
         )
     put(ROOT / "README.md", MARK, table(), END)
 

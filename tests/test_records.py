@@ -120,3 +120,14 @@ def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
     with pytest.raises(ValueError, match=r"iterations/summary.json must exist for --where dream"):
         records.keep(run, "pole", "dream", "CartPole", [], {"": {}}, False, 1)
     assert not list(kept.iterdir())
+
+
+def test_what_goes_on_from_a_record_counts_all_that_it_took(run, kept, tmp_path):
+    records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1)
+    before, rows = read_json(kept / "pole.about.json"), records.rows("pole")
+    records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1, on=True)
+    about = read_json(kept / "pole.about.json")
+    assert {name: about[name] for name in records.ADDED} == {name: 2 * before[name] for name in records.ADDED}
+    assert about["runs"] == [str(run.folder)] * 2
+    assert records.rows("pole") == rows * 2 == ROWS * 2
+    assert Report.load(kept / "pole.json").real_steps == 2 * records.steps([run])

@@ -1,5 +1,6 @@
 """Commands that show dreams: as films, as rollouts, as a page to play on."""
 
+import errno
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +132,12 @@ def play(options: Namespace) -> None:
 
             webbrowser.open(url)
 
-    serve(stage, options.host, options.port, options.visitors, ready)
+    try:
+        serve(stage, options.host, options.port, options.visitors, ready)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ValueError(f"port {options.port} is taken by another program: choose another, or --port 0") from None
 
 
 def build_export(parser: Parser) -> None:

@@ -32,7 +32,8 @@ def build_inspect(parser: Parser) -> None:
 
     For rollouts: episodes, steps, returns, size, and a contact sheet of frames.
     """
-    parser.add_argument("path", type=str, help="the folder")
+    parser.add_argument("path", type=str, help="the folder, or a name with --pretrained")
+    parser.add_argument("--pretrained", action="store_true", help="PATH names an agent that comes with the package")
     parser.add_argument(
         "--picture",
         type=str | None,
@@ -45,14 +46,16 @@ def build_inspect(parser: Parser) -> None:
 def inspect(options: Namespace) -> None:
     """Describe."""
     from agents.doctor import contact_sheet, describe, read_with_minari
+    from agents.pretrained import shipped
 
     table = Table("what", "value", show_header=False)
-    rows = describe(Path(options.path))
+    folder = shipped(options.path).folder if options.pretrained else Path(options.path)
+    rows = describe(folder)
     if options.minari:
-        rows += read_with_minari(Path(options.path))
+        rows += read_with_minari(folder)
     for what, value in rows:
         table.add_row(Text(what), Text(value))
     answers.print(table)
-    picture = Path(options.picture or Path(options.path) / "contact-sheet.png")
-    if contact_sheet(Path(options.path), picture):
+    picture = Path(options.picture or folder / "contact-sheet.png")
+    if contact_sheet(folder, picture):
         answers.print(f"{picture} (a row for each episode, from its first frame to its last)", markup=False)

@@ -129,3 +129,10 @@ def test_pretrained_agents_repeat_their_report(name):
     assert again.seeds == report.seeds[:count]
     if not np.allclose(again.returns, report.returns[:count], atol=1e-6):
         assert abs(again.mean - report.mean) < 4 * report.std / count**0.5
+
+
+def test_inspect_describes_a_shipped_agent_by_its_name(capsys):
+    before = sorted(HOME.rglob("*"))
+    assert main(["inspect", "car-racing", "--pretrained"]) == 0
+    assert "827.3 +- 114.1" in capsys.readouterr().out
+    assert sorted(HOME.rglob("*")) == before  # nothing is written into the package

@@ -218,6 +218,10 @@ NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs 
             )
         ),
         (
+            ["run", "SuperMarioBros-1-1", "--training_env", "CartPole-v1", "--game.moments", "2"],
+            "moments needs an environment with save_state and load_state",
+        ),
+        (
             ["evolve", "nowhere", "--game.least_sigma", "0.1"],
             "game.least_sigma must be below game.sigma = 0.1, got 0.1",
         ),
@@ -238,6 +242,7 @@ NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs 
         (["evaluate", "nowhere"], NOWHERE),
         (["dream", "nowhere"], NOWHERE),
         (["inspect", "nowhere"], "nowhere does not exist"),
+        (["inspect", "nobody", "--pretrained"], "there is no pretrained agent 'nobody', only car-racing"),
         (["sing"], "sing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -164,9 +164,12 @@ def test_the_command_tells_what_is_missing(tmp_path, capsys):
     assert "port must be from 0 to 65535, got 70000" in capsys.readouterr().err
 
 
-def test_a_taken_port_is_named():
+def test_a_taken_port_is_named(capsys):
     first = socket_at("127.0.0.1", 0)
     first.listen()
+    port = first.getsockname()[1]
+    assert main(["play", "car-racing-dream", "--pretrained", "--port", str(port), "--browser", "false"]) == 2
+    assert f"port {port} is taken by another program: choose another, or --port 0" in capsys.readouterr().err
     with pytest.raises(OSError, match="in use") as error:
         socket_at("127.0.0.1", first.getsockname()[1])
     assert error.value.filename == f"127.0.0.1:{first.getsockname()[1]}"
