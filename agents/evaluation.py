@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -164,11 +165,18 @@ def evaluate(
     )
 
 
-def repeating(place: str, report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
-    """The command that repeats a test of what lies in ``place``, with ``more`` options of the environment than those stored."""
-    words = f"worldmodel evaluate {place} --episodes {report.n} --seed {report.seeds[0]}"
-    words += "" if max_steps is None else f" --max_steps {max_steps}"
-    return words + (f" --env_options {shlex.quote(json.dumps(more))}" if more else "")
+def repeating(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
+    """The command, as a shell takes it, that repeats a test of what ``place`` names.
+
+    Args:
+        place: words of the command: a folder or a name, and what says which controller.
+        report: of the test.
+        more: options of the environment besides those that are stored.
+        max_steps: where episodes were cut.
+    """
+    words = ["worldmodel", "evaluate", *place, "--episodes", str(report.n), "--seed", str(report.seeds[0])]
+    words += [] if max_steps is None else ["--max_steps", str(max_steps)]
+    return shlex.join([*words, "--env_options", json.dumps(more)] if more else words)
 
 
 def hardware() -> str:

@@ -219,7 +219,8 @@ class Search:
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.average, **arrays)  # type: ignore[arg-type]
         controller.having(self.best).save(self.folder / "controller.safetensors")
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        kind = "a" if len(self.rows) > 1 else "w"  # where a state was removed to begin again, its log stayed
+        with (self.folder / "metrics.jsonl").open(kind, encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def _load(self, path: Path) -> None:

@@ -5,7 +5,6 @@ and continues what it finds there, so the same call after a kill goes on where i
 """
 
 import inspect
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -295,7 +294,7 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            place = f"{shlex.quote(str(run.folder))} --where {name}"
+            place = [str(run.folder), "--where", name]
             report = replace(
                 report,
                 real_steps=run.store().steps + (real if name == "game" else 0),

@@ -46,9 +46,6 @@ RIVALS = {
     "car-racing": "906 ± 21 after 1.72 billion frames (World Models), 914 ± 15 (AttentionAgent), about 917 (DreamerV3)",
     "car-racing-dream": "none known; planning in an MDN-RNN 708",
     "mario-1-1": "none known for an evolved world-model agent",
-    "mario-1-1-dream": "none known",
-    "car-racing-latent-only": "632 (World Models)",
-    "car-racing-untrained-memory": "870 (a replication of World Models)",
 }
 
 
@@ -75,9 +72,9 @@ def keep(
     source = run.folder.joinpath(*history)
     if not source.exists():
         raise ValueError(f"{source} must exist for --where {where}: a record shows how it came about")
-    agent, place = Agent(run.world(), run.controller(where)), f"{run.folder} --where {where}"
+    agent, place = Agent(run.world(), run.controller(where)), [str(run.folder), "--where", where]
     if send:
-        agent, place = ship(run, agent, name), f"{name} --pretrained"  # what is tested is what is shipped
+        agent, place = ship(run, agent, name), [name, "--pretrained"]  # what is tested is what is shipped
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
     before = former(name) if on else Former()
@@ -246,6 +243,8 @@ def curve(name: str) -> bytes:
 def score(report: Report) -> str:
     """A report in a table's cell."""
     flag = "" if report.flag_rate is None else f", flag in {report.flag_rate:.0%}"
+    if report.env_options.get("noops") == 0 and not report.env_options.get("sticky"):  # seeds change nothing
+        return f"{report.mean:.0f}, always the same game{flag}"
     return f"{report.mean:.0f} ± {report.std:.0f} ({report.stderr:.1f}, {report.n}){flag}"
 
 
@@ -293,7 +292,7 @@ def table() -> str:
             _, seconds, values = checks(name)
             twice = zip(seconds, values, values[1:], strict=False)  # the best of many tests flatters
             reached = next((at for at, *both in twice if min(both) >= HIGH), None)
-            first = "" if "Mario" in title else "no" if reached is None else duration(reached)
+            first = "" if "Mario" in title or not seconds else "no" if reached is None else duration(reached)
             cells = (title, score(report), f"{about['frames'] / 1e6:.1f} million")
             cells += (f"{(report.dream_steps or 0) / 1e6:.0f} million" if report.dream_steps else "none",)
             cells += (f"{duration(about['seconds'])}, {report.hardware}", first, RIVALS.get(name, "none known"))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from envs.nes import check_open
+from envs.cartridge import check_open
 
 CYCLES = 29_781
 """Processor cycles of a frame; the picture unit takes three steps in each."""

@@ -7,13 +7,13 @@ through a memoryview gives Python ints, which do not overflow as NumPy's bytes d
 
 import ctypes
 import importlib
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from envs.cartridge import check_open, folder_of, game_file
 
 if TYPE_CHECKING:
     from envs.fast_nes import FastMachine
@@ -24,7 +24,7 @@ class Machine:
 
     def __init__(self) -> None:
         library = _library()
-        self._library, self._handle = library, library.Initialize(str(_game()))
+        self._library, self._handle = library, library.Initialize(str(game_file()))
         self.ram = memoryview((ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))).cast("B")
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
         screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(library.Screen(self._handle)))
@@ -83,7 +83,7 @@ class NativeMachine:
     """The same, of nes-py 9 and newer (Python 3.13), which is a Python extension and knows Gymnasium."""
 
     def __init__(self) -> None:
-        self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(_game()))
+        self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(game_file()))
         self._emulator.reset()
         self.ram = memoryview(self._emulator.ram_buffer())
         self._screen = self._emulator.screen_buffer()
@@ -128,14 +128,8 @@ def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine"
     if kind == "fast":
         from envs.fast_nes import FastMachine  # Numba is slow to import
 
-        return FastMachine(_game())
-    return NativeMachine() if any(_folder("nes_py").glob("_native*")) else Machine()
-
-
-def check_open(emulator: object) -> None:
-    """Refuse a machine whose memory was given back."""
-    if emulator is None:
-        raise ValueError("the environment is closed: make another one")
+        return FastMachine(game_file())
+    return NativeMachine() if any(folder_of("nes_py").glob("_native*")) else Machine()
 
 
 # Snapshots of nes-py 8 ------------------------------------------------------------------------------------------------
@@ -211,7 +205,7 @@ _FUNCTIONS = {
 @cache
 def _library() -> ctypes.CDLL:
     """nes-py's emulator, without importing nes-py (which imports gym)."""
-    found = sorted(_folder("nes_py").glob("lib_nes_env*"))
+    found = sorted(folder_of("nes_py").glob("lib_nes_env*"))
     if not found:
         raise ValueError(
             "nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)"
@@ -221,18 +215,3 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
-
-
-@cache
-def _game() -> Path:
-    path = _folder("gym_super_mario_bros") / "_roms" / "super-mario-bros.nes"
-    if not path.exists():
-        raise ValueError(f"{path} is missing: pip install --force-reinstall gym-super-mario-bros")
-    return path
-
-
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"Super Mario Bros needs {package}: pip install gym-super-mario-bros nes-py (it needs g++)")
-    return Path(next(iter(spec.submodule_search_locations)))

@@ -29,7 +29,7 @@ def write_rows(path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that played every second frame, and evolved."""
-    run = Run(tmp_path_factory.mktemp("records") / "run")
+    run = Run(tmp_path_factory.mktemp("records") / "a run")
     options = {"action_repeat": 2}
     rollouts.collect("CartPole-v1", rollouts.uniform, 3, seed=1, out=run.rollouts_folder, env_options=options)
     with seeded(0):

@@ -29,6 +29,7 @@ def evolve(options: Namespace) -> None:
     """Evolve."""
     from agents import story
     from agents.run import Run
+    from rollouts.returns import check_moments
     from rollouts.workers import check_backend
 
     run = Run(Path(options.run))
@@ -44,6 +45,7 @@ def evolve(options: Namespace) -> None:
         else:
             env, env_options = game_of(run, options.env)
             env = FAST.get(env, env)
+            check_moments(env, env_options, settings.moments)
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
@@ -81,16 +83,16 @@ def evaluate(options: Namespace) -> None:
     check_backend(options.backend, options.workers)
     place = found(options.run, options.pretrained)
     settings = settings_of(Testing, options)
-    words = f"{options.run}{' --pretrained' if options.pretrained else ''}"
+    words = [options.run, *["--pretrained"] * options.pretrained]
     if isinstance(place, Run):
         name = options.where or place.evolved
         agent = Agent(place.world(), place.controller(name))
         env, env_options = game_of(place, options.env, official=True)
-        words += f" --where {name}"
+        words += ["--where", name]
     else:
         agent, name = place.agent(), "agent"
         env, env_options = WORLDS.get(options.env, options.env) or place.env, place.env_options
-    words += f" --env {options.env}" if options.env else ""
+    words += ["--env", options.env] if options.env else []
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
             agent,

@@ -168,6 +168,10 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     (tmp_path / "state.npz").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=r"state.npz is not a whole evolution state"):
         evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
+    (tmp_path / "state.npz").unlink()  # as it says
+    evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["generation"] for row in rows] == [1, 2]
 
 
 def test_an_evolution_of_other_returns_is_refused(tmp_path):

@@ -3,20 +3,24 @@
 import numpy as np
 import pytest
 
-from envs import nes
+import envs
+import rollouts
+from agents.pretrained import shipped
+from envs import cartridge, nes
 from envs.fast_nes import FastMachine
 from envs.mario import LEFT, RIGHT, START, A, B, SuperMarioBros
 
 CHOICES = [0, RIGHT, RIGHT | B, RIGHT | A | B, RIGHT | A, LEFT | B, A]
 theirs_is_8 = pytest.mark.skipif(
-    any(nes._folder("nes_py").glob("_native*")), reason="nes-py 9 is another emulator; ours repeats nes-py 8.2.1"
+    any(cartridge.folder_of("nes_py").glob("_native*")),
+    reason="nes-py 9 is another emulator; ours repeats nes-py 8.2.1",
 )
 
 
 @theirs_is_8
 def test_the_same_from_power_on_through_the_title_and_a_game():
     rng = np.random.default_rng(1)
-    ours, theirs = FastMachine(nes._game()), nes.Machine()
+    ours, theirs = FastMachine(cartridge.game_file()), nes.Machine()
     pressed = 0
     for frame in range(1500):
         if frame % 11 == 0:
@@ -52,8 +56,28 @@ def test_episodes_are_the_same_in_every_kind_of_stage(world, stage):
     theirs.close()
 
 
+@theirs_is_8
+def test_a_whole_stage_is_the_same_to_the_flag():
+    """Every frame of the game that the shipped agent wins: pipes, pits, the stairs, the flag."""
+    ours, theirs = (
+        envs.make("SuperMarioBros-1-1", buttons="run", action_repeat=8, noops=0, machine=kind)
+        for kind in ("fast", "nes-py")
+    )
+    episode = rollouts.play(ours, shipped("mario-1-1").agent(), seed=0)
+    shown, _ = theirs.reset(seed=0)
+    for step, action in enumerate(episode.actions):
+        assert np.array_equal(shown, episode.frames[step]), step
+        shown, reward, terminated, _, told = theirs.step(action)
+        assert reward == episode.rewards[step]
+    assert terminated and told["flag_get"]
+    assert np.array_equal(shown, episode.frames[-1])
+    assert bytes(ours.unwrapped._ram) == bytes(theirs.unwrapped._ram)
+    ours.close()
+    theirs.close()
+
+
 def test_a_picture_is_the_same_whether_it_was_drawn_at_once_or_later():
-    at_once, later = FastMachine(nes._game()), FastMachine(nes._game())
+    at_once, later = FastMachine(cartridge.game_file()), FastMachine(cartridge.game_file())
     for frame in range(200):
         pressed = START if frame in (60, 61) else 0
         at_once.frame(pressed)
@@ -64,7 +88,7 @@ def test_a_picture_is_the_same_whether_it_was_drawn_at_once_or_later():
 
 
 def test_a_snapshot_shows_its_picture_in_another_machine():
-    first, second = FastMachine(nes._game()), FastMachine(nes._game())
+    first, second = FastMachine(cartridge.game_file()), FastMachine(cartridge.game_file())
     for frame in range(100):
         first.frame(START if frame == 60 else 0)
     second.load(first.save())
@@ -76,7 +100,7 @@ def test_a_snapshot_shows_its_picture_in_another_machine():
 
 @pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (6, 3), (6, 9), (7, 0x40), (4, 3), (5, 2)])
 def test_other_cartridges_are_refused(tmp_path, place, value):
-    content = bytearray(nes._game().read_bytes())
+    content = bytearray(cartridge.game_file().read_bytes())
     content[place] = value
     (tmp_path / "other.nes").write_bytes(content)
     with pytest.raises(ValueError, match="rom must be an iNES file of mapper 0, got"):
@@ -85,7 +109,7 @@ def test_other_cartridges_are_refused(tmp_path, place, value):
 
 @pytest.mark.parametrize("size", [0, 4, 16, 30_000])
 def test_short_cartridges_are_refused(tmp_path, size):
-    (tmp_path / "short.nes").write_bytes(nes._game().read_bytes()[:size])
+    (tmp_path / "short.nes").write_bytes(cartridge.game_file().read_bytes()[:size])
     with pytest.raises(ValueError, match="rom must be an iNES file of mapper 0, got"):
         FastMachine(tmp_path / "short.nes")
 
@@ -93,4 +117,4 @@ def test_short_cartridges_are_refused(tmp_path, size):
 @pytest.mark.parametrize("content", [b"", b"short", None])
 def test_snapshots_of_others_are_refused(content):
     with pytest.raises(ValueError, match="snapshot must be of the same emulator"):
-        FastMachine(nes._game()).load(content)
+        FastMachine(cartridge.game_file()).load(content)
