@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
 from agents.evaluation import Report
 from agents.run import Run
-from agents.settings import Controlling, GameEvolving
+from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSettings
 from tests import toys
 from worldmodel import VAE
 from worldmodel.checkpoints import write_json, write_tensors
@@ -252,6 +253,19 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, wo
     assert message in refused(capsys, *words).replace("\n", " ")
     assert list(tmp_path.iterdir()) == []  # nothing began
     assert not (tmp_path / "nowhere").exists()  # a mistyped folder is not made
+
+
+def test_a_controller_that_evolved_further_is_tested_again(finished, tmp_path):
+    """A test is kept as long as its player, its episodes and its seeds are those that are asked for."""
+    run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
+    plain = RunSettings("CartPole-v1", dream=DreamEvolving(generations=0))
+    settings = replace(plain, test=replace(plain.test, episodes=3, max_steps=20))
+    first = story.test(run, settings)["game"]
+    assert story.test(run, settings)["game"] == first
+    controller = run.controller("game")
+    controller.having(controller.parameters + 1).save(run.folder / "evolve-game" / "controller.safetensors")
+    second = story.test(run, settings)["game"]
+    assert second.agent != first.agent
 
 
 def test_the_only_controller_is_the_one_that_is_tested(finished, tmp_path):
