@@ -1,13 +1,14 @@
 """From a population of controllers to returns: lived in dreams (`dreamed`) or in the real game (`played`).
 
-Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees.
+Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees. The same
+seed means the same episodes, or the same starts and the same luck in dreams, for every controller.
 """
 
 import contextlib
 import hashlib
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,6 @@ from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
-
-Fitness = Callable[[np.ndarray, int], np.ndarray]
-"""``fitness(population (P, size), seed) -> returns (P, n)``; the same seed means the same episodes, or the same starts and
-the same luck in dreams, for every controller."""
 
 TASKS, LARGEST_TASK = 8, 64
 """A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
