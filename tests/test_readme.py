@@ -133,6 +133,14 @@ def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
     ):
         assert words in page
     assert [min(row["episodes"] for row in rows), max(row["episodes"] for row in rows)] == [3, 4]
+    dreamer = _lines(tried / "mario-1-1-dream.jsonl")
+    for words in (
+        f"in nine iterations, {dreamer[-1]['real_steps']:,} real steps, whole episodes have {_range(dreamer, 'episode_mean')}",
+        f"promise {_range(dreamer, 'dream')} and the game gives {_range(dreamer, 'real')}",
+        f"({dreamer[0]['gap']:.0f} in the first iteration, {dreamer[-1]['gap']:.0f} in the last one)",
+    ):
+        assert words in page
+    assert len(dreamer) == 9
     again = _lines(tried / "car-racing-dream-averaged.jsonl")
     gaps = [row["gap"] for row in again]
     for words in (
