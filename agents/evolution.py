@@ -60,7 +60,8 @@ def evolve(
         controller: where to start: its parameters are the first mean.
         fitness: ``fitness(population (P, size), seed) -> returns``, of shape (P,) or (P, n); a function of the population
             alone is called without a seed. More is better. Its ``steps``, where it has them, are logged; its ``identity``
-            tells evolutions in a folder apart.
+            tells evolutions in a folder apart; with ``episodes``, so many first columns are whole ones, which the log's scores
+            are of.
         seed: of the search and of all episodes.
         generations: how many.
         population: members of a generation, at least 3.

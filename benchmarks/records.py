@@ -259,6 +259,9 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
         for label, file in about["tests"].items()
         if label
     ]
+    few = ""
+    if "Mario" in report.env:
+        few = " Games differ by 0 to 30 idle frames at the start alone: the seeds are new, but training met every such game."
     return f"""# {name}
 
 {about["title"]}: a world model and a controller, `{about["controller"]}`, by CMA-ES.
@@ -269,7 +272,7 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 - **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.
 - **Memory**: {memory["density"]}, {memory["hidden"]} hidden, {memory["mixtures"]} components, {flow}.
 - **Files**: half precision; `report.json` has every return. Nothing in them is executed.
-- **Limits**: it acts as it was evolved, with this action repeat; its dreams are good for some dozens of steps.
+- **Limits**: it acts as it was evolved, with this action repeat; its dreams are good for some dozens of steps.{few}
 """
 
 
