@@ -15,7 +15,7 @@ from jsonargparse import set_parsing_settings
 from agents.commands import COMMANDS, PRESETS
 from agents.display import console
 from agents.parser import Parser
-from agents.settings import read_yaml
+from agents.yaml_files import read_yaml
 
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),

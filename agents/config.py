@@ -1,4 +1,7 @@
-"""A run folder's ``config.yaml``: the resolved settings, and on what they ran; a run goes on with no others."""
+"""A run folder's ``config.yaml``: the resolved settings, and on what they ran; a run goes on with no others.
+
+Start reading at `remember`.
+"""
 
 import contextlib
 import subprocess
@@ -10,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from agents.settings import flat, read_yaml
+from agents.yaml_files import flat, read_yaml
 from worldmodel.checkpoints import atomic
 
 

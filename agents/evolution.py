@@ -12,13 +12,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
+from agents.checks import check_search
 from agents.controller import Controller
 from agents.coordinates import Coordinates
-from agents.search import Covariance, Ending, Search, balance
+from agents.search import Ending, Search, balance
+from agents.settings import Covariance
 from worldmodel.arguments import at_least_one
 from worldmodel.progress import Progress, silent
 
@@ -154,36 +156,13 @@ def evolve(
 
 def _check(settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None) -> None:
     """Refuse numbers that are out of range, and those that do nothing beside one another."""
-    size, population, sigma, elite = (settings[name] for name in ("size", "population", "sigma", "elite"))
-    if population < 3:
-        raise ValueError(f"population must be at least 3, got {population}")
-    for name in ("sigma", "bounds"):
-        value = settings[name]
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be above zero, got {value}")
-    if not 0 < settings["decay"] <= 1:
-        raise ValueError(f"decay must be above 0 and at most 1, got {settings['decay']}")
-    if coordinates is not None and coordinates.size != size:
-        raise ValueError(f"coordinates must be of {size} parameters, got {coordinates.size}")
-    if settings["covariance"] not in get_args(Covariance):
-        raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {settings['covariance']!r}")
-    if settings["average"] < 0:
-        raise ValueError(f"average must be zero or more, got {settings['average']}")
-    if not 0 <= elite <= population or ending.restarts < 0 or not ending.least_sigma >= 0:
-        raise ValueError(
-            "elite must be from 0 to population, restarts and least_sigma zero or more, "
-            f"got {elite}, {ending.restarts}, {ending.least_sigma}"
-        )
-    wanting = {"target": ending.target, "stale": ending.stale, "elite": elite or None}
+    check_search(settings | vars(ending))
+    if coordinates is not None and coordinates.size != settings["size"]:
+        raise ValueError(f"coordinates must be of {settings['size']} parameters, got {coordinates.size}")
+    wanting = {"target": ending.target, "stale": ending.stale, "elite": settings["elite"] or None}
     if not settings["check"] and wanting != dict.fromkeys(wanting):
         name = next(name for name, value in wanting.items() if value is not None)
         raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
-    if ending.least_sigma >= sigma:
-        raise ValueError(f"least_sigma must be below sigma = {sigma}, got {ending.least_sigma}")
-    if ending.restarts and ending.stale is None and not ending.least_sigma:
-        raise ValueError(
-            f"restarts needs stale or least_sigma, or nothing ends before, got restarts = {ending.restarts}"
-        )
 
 
 def _generation(

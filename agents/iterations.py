@@ -236,7 +236,7 @@ def _record(
     """Measure the controller in dreams and in the game over equally long stretches from the same moments; write it down."""
     horizon, store = settings.dream.horizon, run.store()
     played = range(first, first + settings.iterate.episodes)
-    starts: Any = Moments(store.latents(world.vae), played, horizon)
+    starts: Any = Comparable(store.latents(world.vae), played, horizon)
     dreams = rollouts.dream(
         world,
         controller,
@@ -266,10 +266,10 @@ def _record(
     write_json(here.folder / "iteration.json", asdict(one))
 
 
-class Moments:
-    """Encoded real episodes, each up to the last moment that `lived` counts from: dreams that begin there have their like.
+class Comparable:
+    """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
 
-    A dream draws an episode, then a moment of it, all equally likely.
+    A dream draws an episode, then a step of it, all equally likely.
     """
 
     def __init__(self, latents: rollouts.latents.Latents, episodes: range, horizon: int) -> None:
@@ -283,12 +283,14 @@ class Moments:
         """One episode."""
         episode = self.latents.episode(self.episodes[index])
         mean, logvar, *course = episode
-        steps = moments(len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon)
+        steps = comparable(
+            len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon
+        )
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
 
 
-def moments(steps: int, terminated: bool, horizon: int) -> int:
-    """From how many first moments of an episode a dream of ``horizon`` steps has its like in it.
+def comparable(steps: int, terminated: bool, horizon: int) -> int:
+    """From how many first steps of an episode a dream of ``horizon`` steps has its like in it.
 
     A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
     """
@@ -296,8 +298,8 @@ def moments(steps: int, terminated: bool, horizon: int) -> int:
 
 
 def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Returns from each of an episode's `moments`: over ``horizon`` steps, or up to an end of its own."""
-    count = moments(len(rewards), terminated, horizon)
+    """Returns from each of an episode's `comparable` steps: over ``horizon`` steps, or up to an end of its own."""
+    count = comparable(len(rewards), terminated, horizon)
     return [float(rewards[at : at + horizon].sum()) for at in range(count)]
 
 

@@ -15,7 +15,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cma
 import numpy as np
@@ -32,7 +32,6 @@ LEAST_SPREAD = 0.1
 """`balance` magnifies no episode by more than the inverse of this."""
 LARGER = 2
 """A restart has so many times the population before."""
-Covariance = Literal["auto", "full", "diagonal"]
 
 
 @dataclass(frozen=True)

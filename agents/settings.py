@@ -3,14 +3,8 @@
 The command line turns these dataclasses into flags and YAML; a run folder keeps the resolved values in ``config.yaml``.
 """
 
-import math
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
-
-import yaml
+from typing import Any, Literal
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
@@ -19,6 +13,7 @@ OFFICIAL = {"FastCarRacing": "CarRacing"}
 DREAMS = 64
 """Dreams in which an iteration measures its controller's return, with luck that evolution did not have."""
 Preset = Literal["quick", "standard", "paper"]
+Covariance = Literal["auto", "full", "diagonal"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,7 @@ class DreamEvolving:
     decay: float = 1.0
     whiten: bool = False
     antithetic: bool = False
-    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    covariance: Covariance = "auto"
     bounds: float | None = None
     average: int = 0
 
@@ -201,7 +196,7 @@ class GameEvolving:
     start: str = "zeros"
     most_episodes: int | None = None
     antithetic: bool = False
-    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    covariance: Covariance = "auto"
     bounds: float | None = None
     average: int = 0
     balanced: bool = False
@@ -305,108 +300,6 @@ class RunSettings:
         return self.training_env or FAST.get(self.env, self.env)
 
 
-def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a mapping of plain values, without aliases: a few lines of them stand for more than any memory holds.
-
-    Raises:
-        ValueError: the file cannot be read, or holds something else; the message names it.
-    """
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Plain)
-        if not isinstance(content, dict):
-            raise ValueError("it is no mapping")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    return content
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases have no place here")
-        return super().compose_node(parent, index)
-
-
-MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
-MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
-MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments"}
-
-
-def check(settings: Any, prefix: str = "") -> None:
-    """Refuse numbers that are out of range before anything starts.
-
-    Raises:
-        ValueError: names the setting, what was expected and what came.
-    """
-    hints = get_type_hints(type(settings))
-    for name, value in vars(settings).items():
-        label = f"{prefix}{name}"
-        if value is None and NoneType not in get_args(hints[name]):  # "name:" without a value, in YAML
-            raise ValueError(f"{label} must have a value, got none")
-        if hasattr(value, "__dataclass_fields__"):
-            check(value, f"{label}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "target":
-            if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
-                least = "zero or more" if name in MAY_BE_ZERO else "above zero"
-                raise ValueError(f"{label} must be {least}, got {value}")
-            if name == "beginnings" and value >= 1:
-                raise ValueError(f"{label} must be a share below 1, got {value}")
-            if name == "seed" and value >= 2**63:
-                raise ValueError(f"{label} must be below 2**63, got {value}")
-            if name == "decay" and value > 1:
-                raise ValueError(f"{label} must be above 0 and at most 1, got {value}")
-            if name == "population" and value < 3:
-                raise ValueError(f"{label} must be at least 3, got {value}")
-
-
-def check_together(settings: RunSettings) -> None:
-    """Refuse settings that would fail hours later, or do nothing, beside one another.
-
-    Raises:
-        ValueError: names the setting, what was expected and what came.
-    """
-    check_game(settings.game)
-    wanted, most = settings.iterate, min(settings.dream.dreams, DREAMS)
-    if wanted.worlds > most:
-        raise ValueError(f"iterate.worlds must be at most {most}, or some have no dream, got {wanted.worlds}")
-    if wanted.caution and wanted.worlds == 1:
-        raise ValueError(f"iterate.caution needs iterate.worlds above 1, got {wanted.caution} with one world")
-    if settings.iterations and not settings.dream.generations:
-        raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
-    start = settings.game.start
-    if start == "dream" and not settings.dream.generations:
-        raise ValueError("game.start dream needs a controller evolved in dreams, got dream.generations = 0")
-    if start not in ("zeros", "dream") and not Path(start).is_file():
-        raise ValueError(f"game.start must be zeros, dream, or the file of a controller, got {start!r}")
-
-
-def check_game(game: GameEvolving) -> None:
-    """The part of `check_together` that is about evolution in the game alone."""
-    if game.elite > game.population:
-        raise ValueError(f"game.elite must be at most game.population = {game.population}, got {game.elite}")
-    if game.most_episodes is not None and not 2 <= game.episodes <= game.most_episodes:
-        raise ValueError(
-            f"game.most_episodes needs game.episodes from 2 to {game.most_episodes}, so that noise shows, got {game.episodes}"
-        )
-    if game.least_sigma >= game.sigma:
-        raise ValueError(f"game.least_sigma must be below game.sigma = {game.sigma}, got {game.least_sigma}")
-    if game.restarts and game.stale is None and not game.least_sigma:
-        raise ValueError(f"game.restarts needs game.stale or game.least_sigma, got {game.restarts} and neither")
-
-
 def training(settings: Any) -> dict[str, Any]:
     """The settings of a training, as `worldmodel.fit` takes them."""
     return {name: getattr(settings, name) for name in ("updates", "batch", "lr", "patience", "precision")}
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names; options of environments stay whole."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and not name.endswith("_options"):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found

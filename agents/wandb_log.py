@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from agents.run import Run
-from agents.settings import read_yaml
+from agents.yaml_files import read_yaml
 from worldmodel.checkpoints import read_json, understood, write_json
 
 STEPS = ("update", "generation", "iteration")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from agents import story
+from agents.checks import check, check_together
 from agents.config import remember
 from agents.evaluation import Report
 from agents.iterations import begun, iterate
 from agents.run import Run
-from agents.settings import RunSettings, check, check_together
+from agents.settings import RunSettings
 from rollouts.returns import check_moments
 from rollouts.workers import check_backend
 from worldmodel.checkpoints import read_json, understood

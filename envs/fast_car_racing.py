@@ -9,7 +9,7 @@ Only the state picture is drawn this way; ``render()`` shows the official one.
 
 import math
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM, CarRacing
 
+from envs import car_state
 from envs.car_racing import release
 
 TEXTURE = 3.0
@@ -32,9 +33,19 @@ DARKER = 2
 """pygame's smoothscale, which shrinks the official picture, rounds every value down, twice."""
 SHIFT = 4
 """Bits behind the point in coordinates of polygons."""
+SHADE = 2.55
+"""Every third tile of the road has the same shade; they differ by this."""
 Color = tuple[int, ...]
 Camera = tuple[tuple[float, float, float], tuple[float, float, float]]
 """An affine map from the world to the canvas, in two rows."""
+
+
+class _Road(NamedTuple):
+    """What laying a track gave, besides the tiles themselves."""
+
+    polygons: list[Any]
+    random: Any
+    """The state of ``np_random`` behind it."""
 
 
 class FastCarRacing(CarRacing):
@@ -53,21 +64,56 @@ class FastCarRacing(CarRacing):
         super().__init__(*args, **kwargs)
         self.frame_size, self.crop = frame_size, crop
         self.observation_space = spaces.Box(0, 255, (frame_size, frame_size, 3), np.uint8)
+        self._seed: int | None = None
+        self._road: _Road | None = None
         self._field: np.ndarray | None = None
         self._shapes: list[tuple[Color, np.ndarray, list[int]]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new track."""
-        self._field = None
+        """Begin a new track, or the same one again: with the last seed only the car is made anew."""
+        if seed is None or seed != self._seed or options or self.domain_randomize:
+            self._road = self._field = None
+        self._seed = seed
         return super().reset(seed=seed, options=options)
+
+    def save_state(self) -> car_state.Snapshot:
+        """This moment of the episode."""
+        return car_state.save(self)
+
+    def load_state(self, snapshot: car_state.Snapshot) -> None:
+        """Go on from a moment of an episode on the same track.
+
+        Raises:
+            ValueError: this track is another one.
+        """
+        car_state.load(self, snapshot)
 
     def close(self) -> None:
         """Close, and give all memory back."""
         super().close()
+        self._road = self._field = None
         release(self)
-        self._field = None
+
+    def _destroy(self) -> None:
+        if self._road is None:
+            super()._destroy()
+        elif self.car is not None:
+            self.car.destroy()
+
+    def _create_track(self) -> bool:
+        if self._road is None:
+            if not super()._create_track():
+                return False
+            self._road = _Road(self.road_poly, self.np_random.bit_generator.state)
+        else:
+            self.road_poly, self.np_random.bit_generator.state = self._road
+            tiles: Any = self.road
+            for tile in tiles:
+                tile.road_visited = False
+                tile.color[:] = self.road_color + SHADE * (tile.idx % 3)
+        return True
 
     def _render(self, mode: str) -> Any:
         if mode != "state_pixels":

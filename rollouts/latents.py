@@ -5,21 +5,18 @@ Start reading at `encode`.
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from isal import isal_zlib
 from numpy.lib.format import open_memmap
 
-from rollouts.shards import Shard
+from rollouts.shards import Shard, Stored
 from worldmodel import VAE
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
 from worldmodel.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from rollouts.store import Store
 
 ENCODE_BATCH = 16
 PIECE = 2**20
@@ -54,7 +51,7 @@ class Latents:
         folder: where their encodings lie.
     """
 
-    def __init__(self, store: "Store", folder: Path) -> None:
+    def __init__(self, store: Stored, folder: Path) -> None:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
@@ -102,7 +99,7 @@ class Latents:
 _KINDS = ("latents", "actions", "outcomes")
 
 
-def encode(store: "Store", vae: VAE, progress: Progress = silent) -> Latents:
+def encode(store: Stored, vae: VAE, progress: Progress = silent) -> Latents:
     """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
 
     Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
@@ -149,7 +146,7 @@ def _checksum(path: Path) -> int:
 
 
 @torch.no_grad()
-def _encode_shard(store: "Store", shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
     latents, actions, outcomes = [], [], []
     first = next(index for index in range(len(store)) if store.place(index)[0] is shard)
     device = next(vae.parameters()).device

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rollouts.workers import DEATHS, THREADS, WorkerDied, attempt
+from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
 
 
 def connect(backend: str, workers: int | None = None) -> Any:

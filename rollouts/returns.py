@@ -198,20 +198,21 @@ class played:
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
         """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
-        seeds = training_seeds(seed, 7, count=episodes)
-        lives = self.live(np.repeat(population, episodes, axis=0), seeds * len(population))
-        returns = np.array([life.total for life in lives]).reshape(len(population), episodes)
+        seeds, members = training_seeds(seed, 7, count=episodes), len(population)
+        # episode by episode: an environment that begins as it did before may be quick about it
+        lives = self.live(np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)])
+        returns = np.array([life.total for life in lives]).reshape(episodes, members).T
         ways = []
         for episode, count in enumerate(shares(self.moments, episodes)):
             if count:  # so many moments of the way of the best life that began as this episode does
-                best = lives[int(returns[:, episode].argmax()) * episodes + episode]
+                best = lives[episode * members + int(returns[:, episode].argmax())]
                 rng = np.random.default_rng([seed, 8, episode])
                 ways.append(Way.of(seeds[episode], best.actions, count, self.stretch, rng))
         along = self._live([group for way in ways for group in self._along(population, way)])
         columns, begin = [returns], 0
         for way in ways:
-            end = begin + len(way.at) * len(population)
-            columns.append(np.array([life.total for life in along[begin:end]]).reshape(len(population), -1))
+            end = begin + len(way.at) * members
+            columns.append(np.array([life.total for life in along[begin:end]]).reshape(members, -1))
             begin = end
         return np.hstack(columns)
 

@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -229,3 +229,47 @@ def _course(group: h5py.Group) -> Course:
         size,
         places,
     )
+
+
+class Stored(Protocol):
+    """What encodings and views need of a store."""
+
+    path: Path
+    shards: list[Shard]
+    reader: Reader
+
+    def __len__(self) -> int:
+        """Episodes."""
+        ...
+
+    @property
+    def env(self) -> str:
+        """The environment's id."""
+        ...
+
+    @property
+    def actions(self) -> int:
+        """Numbers of a Box action, or choices."""
+        ...
+
+    @property
+    def lengths(self) -> list[int]:
+        """Steps of each episode."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What the episodes are, in a few words."""
+        ...
+
+    def place(self, index: int) -> tuple[Shard, int]:
+        """Where an episode lies: its shard, and its place in it."""
+        ...
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode."""
+        ...
+
+    def course(self, index: int) -> Course:
+        """One episode without its frames."""
+        ...

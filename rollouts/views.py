@@ -6,7 +6,7 @@ They follow `worldmodel.batches.Data` where training needs it, and hold little i
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rollouts.latents import Latents, action_inputs, draw
-from rollouts.shards import CHUNK, FRAME
+from rollouts.shards import CHUNK, FRAME, Stored
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import SequenceBatch
-
-if TYPE_CHECKING:
-    from rollouts.store import Store
 
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
@@ -35,7 +32,7 @@ class Frames:
         episodes: which of them; None: all.
     """
 
-    def __init__(self, store: "Store", episodes: Sequence[int] | np.ndarray | None = None) -> None:
+    def __init__(self, store: Stored, episodes: Sequence[int] | np.ndarray | None = None) -> None:
         self.store = store
         self.chosen = np.arange(len(store)) if episodes is None else np.asarray(episodes)
         counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.chosen]
@@ -118,7 +115,7 @@ class Windows:
         ValueError: the length is below 1.
     """
 
-    def __init__(self, store: "Store", length: int = 32, episodes: Sequence[int] | np.ndarray | None = None) -> None:
+    def __init__(self, store: Stored, length: int = 32, episodes: Sequence[int] | np.ndarray | None = None) -> None:
         at_least_one(length=length)
         self.store, self.length = store, length
         everything = [index for index, steps in enumerate(store.lengths) if steps]

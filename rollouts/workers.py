@@ -13,7 +13,6 @@ import pickle
 import signal
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -29,20 +28,14 @@ from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
 import envs
+from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
 from worldmodel.checkpoints import write_bytes
 
-DEATHS = 3
-"""So many times the same work may end with a dead worker before all stops."""
 KEPT_KINDS = 2
 """A worker keeps the environments of this many (id, options)."""
-THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-class WorkerDied(RuntimeError):
-    """Workers died, or failed, three times over the same work."""
 
 
 def run_tasks(
@@ -124,21 +117,6 @@ def _run_on_loky(
     finally:
         if running:
             _pool(workers).shutdown(wait=True, kill_workers=True)
-
-
-def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
-    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves.
-
-    ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
-    """
-    try:
-        if folder is not None:
-            os.chdir(folder)
-        return function(task), ""
-    except (ValueError, OSError):
-        raise
-    except Exception:
-        return None, traceback.format_exc()
 
 
 def _pool(workers: int) -> Any:

@@ -46,7 +46,7 @@ def test_imports_point_down(path):
 
 
 def edges() -> dict[str, set[str]]:
-    """Which of our modules each one imports when it is loaded: not in functions, not for type checkers alone."""
+    """Which of our modules each one imports, also in its functions, or for type checkers alone."""
     modules = {
         str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
         for layer in LAYERS
@@ -55,7 +55,7 @@ def edges() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, path in modules.items():
         targets = set()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
                 targets |= {target for target in names | {node.module} if target in modules}

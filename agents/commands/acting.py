@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
+from agents.checks import check_search
 from agents.commands.common import WORLDS, Common, add_run, game_of, settings_of
 from agents.display import answers, say_next
 from agents.parser import Parser
-from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing, check_game
+from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing
 
 
 def build_evolve(parser: Parser) -> None:
@@ -37,8 +38,7 @@ def evolve(options: Namespace) -> None:
     kind, nested = (GameEvolving, options.game) if options.where == "game" else (DreamEvolving, options.dream)
     settings: Any = settings_of(kind, nested)
     controller = settings_of(Controlling, options.controller)
-    if options.where == "game":
-        check_game(settings)
+    check_search(vars(settings), f"{options.where}.")
     with run.existing().locked():
         if options.where == "dream":
             story.evolve_dream(run, settings, options.seed, controller)

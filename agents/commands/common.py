@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
+from agents.checks import check
 from agents.parser import Parser
-from agents.settings import OFFICIAL, check, flat
+from agents.settings import OFFICIAL
+from agents.yaml_files import flat
 
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of the stories that have presets of their own; any other environment id uses the general ones."""

@@ -6,10 +6,11 @@ from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
 
+from agents.checks import check, check_together
 from agents.commands.common import WORLDS, check_env, glance, set_preset
 from agents.display import answers, say_next
 from agents.parser import Parser
-from agents.settings import Preset, RunSettings, check, check_together
+from agents.settings import Preset, RunSettings
 
 PRESETS = Path(__file__).parent.parent / "presets"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from agents.density.settings import Density, check_density
-from agents.settings import read_yaml
+from agents.yaml_files import read_yaml
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
 from worldmodel.builders import build_density

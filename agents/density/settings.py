@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.settings import check
+from agents.checks import check
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"
 IMAGES = ("mnist", "cifar10")

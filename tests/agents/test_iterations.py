@@ -10,7 +10,7 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.iterations import Beginnings, Moments, lived
+from agents.iterations import Beginnings, Comparable, lived
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
@@ -98,7 +98,7 @@ class Played(Encoded):
 
 def test_the_gap_compares_what_begins_at_the_same_moments():
     """What a perfect memory dreams from these moments has the mean that `lived` gives."""
-    places, horizon = Moments(Played(), range(1, 4), 4), 4
+    places, horizon = Comparable(Played(), range(1, 4), 4), 4
     assert len(places) == 3
     for index, episode in enumerate(places.episode(index) for index in range(3)):
         course = Played().course(index + 1)

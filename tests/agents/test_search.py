@@ -234,7 +234,7 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
         ({"stale": 2}, "stale needs a check, got stale = 2"),
         ({"elite": 1}, "elite needs a check"),
         ({"elite": 9, "check": sphere}, "elite must be from 0 to population"),
-        ({"restarts": -1}, "restarts and least_sigma zero or more"),
+        ({"restarts": -1}, "restarts must be zero or more, got -1"),
         ({"restarts": 1}, "restarts needs stale or least_sigma"),
         ({"least_sigma": 0.1, "sigma": 0.1}, "least_sigma must be below sigma = 0.1, got 0.1"),
     ],

@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from agents import evaluate
+from tests.toys import RoadFollower
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -182,26 +183,11 @@ def test_memory_of_one_environment_and_of_500_that_were_closed():
     assert one < 20
 
 
-class Driver:
-    """Follows the grey of the road as far as it can be seen, from 64x64 frames alone."""
-
-    def __call__(self, space, rng):
-        return self.act
-
-    def act(self, frame):
-        road = np.ptp(frame.astype(int), axis=2) < 25
-        rows = road[20:44, 8:56]
-        middle = np.arange(48) - 23.5
-        weight = rows.sum()
-        lean = float((rows * middle).sum() / weight) if weight else 0.0
-        return np.array([np.clip(lean / 8, -1, 1), -0.5, 0.0], np.float32)
-
-
 @pytest.mark.slow
 def test_a_policy_scores_the_same_in_both():
     """Paired: the same driver on the same tracks; the difference stays within its sampling error."""
     official, fast = (
-        np.array(evaluate(Driver(), id, 12, seed=500, workers=2, max_steps=500).returns)
+        np.array(evaluate(RoadFollower(), id, 12, seed=500, workers=2, max_steps=500).returns)
         for id in ("CarRacing", "FastCarRacing")
     )
     difference = official - fast

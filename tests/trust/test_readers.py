@@ -21,7 +21,8 @@ from agents.evaluation import Report
 from agents.evolution import evolve
 from agents.iterations import Iteration
 from agents.run import Run
-from agents.settings import RunSettings, read_yaml
+from agents.settings import RunSettings
+from agents.yaml_files import read_yaml
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line

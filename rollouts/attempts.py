@@ -1,0 +1,30 @@
+"""What every kind of worker does with a task: try it, and say what came of it."""
+
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+DEATHS = 3
+"""So many times the same work may end with a dead worker before all stops."""
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""The environment of a worker: one thread each."""
+
+
+class WorkerDied(RuntimeError):
+    """Workers died, or failed, three times over the same work."""
+
+
+def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
+    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves.
+
+    ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
+    """
+    try:
+        if folder is not None:
+            os.chdir(folder)
+        return function(task), ""
+    except (ValueError, OSError):
+        raise
+    except Exception:
+        return None, traceback.format_exc()
