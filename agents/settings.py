@@ -177,7 +177,7 @@ class GameEvolving:
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
         moments: so many more lives for each member, which begin along the ways of the generation's best lives. For games
-            that remember their state (Super Mario Bros).
+            that remember their state (Super Mario Bros, CarRacing).
         stretch: steps of such a life.
     """
 

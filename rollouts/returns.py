@@ -145,7 +145,7 @@ class played:
         progress: called as ``progress(lives, total, note)``.
         moments: so many more lives for each controller, which begin along the ways of the best lives of the call, one way for
             each episode, the same moments for all: obstacles that only the best reach are practised by all. For
-            environments with ``save_state`` and ``load_state``, such as Super Mario Bros.
+            environments with ``save_state`` and ``load_state``, such as Super Mario Bros and FastCarRacing.
         stretch: the steps of such a life.
 
     Raises:

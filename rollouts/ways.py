@@ -1,6 +1,7 @@
 """Episodes that begin along the way of another one, so that what lies behind an obstacle is practised before all get past it.
 
-Start reading at `retrace`. It needs an environment that remembers its state, such as `envs.mario.SuperMarioBros`.
+Start reading at `retrace`. It needs an environment that remembers its state, such as `envs.mario.SuperMarioBros` and
+`envs.fast_car_racing.FastCarRacing`.
 """
 
 from typing import Any, NamedTuple

@@ -180,9 +180,10 @@ class _Loop:
                 while state.update < updates and (patience is None or state.stale < patience):
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-                    progress(state.update, updates, record.note)
+                    count = (state.update - 1) % check_every + 1
+                    note = f"loss {float(sums['loss']) / count:.4g}"
+                    progress(state.update, updates, f"{note}, {record.note}" if record.note else note)
                     if not state.update % check_every or state.update == updates:
-                        count = (state.update - 1) % check_every + 1
                         means = {name: float(total) / count for name, total in sums.items()}
                         sums = {}
                         best = self.check(state, best, means, record)
