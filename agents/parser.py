@@ -1,5 +1,6 @@
 """An argument parser whose help keeps its lines, and whose errors are one line and exit code 2."""
 
+import difflib
 import re
 import sys
 from typing import Any, NoReturn
@@ -7,6 +8,25 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from agents.display import console
+
+_SAID = (
+    (r'Parser key "([^"]+)":', r"--\1:"),
+    (r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1"),
+    (r"Expected a <class 'dict'>", """expected JSON such as '{"action_repeat": 4}'"""),
+    (r"Expected a <class 'int'>", "expected a whole number"),
+    (r"Expected a <class 'float'>", "expected a number"),
+    (r"Expected a <class 'bool'>", "expected true or false"),
+    (r"\. Got value: ", ", got "),
+    (
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?)(?: - Expected a <class 'NoneType'>)? "
+        r"Given value type: .*? Given value: ",
+        r"\1 or null, got ",
+    ),
+    (r'expected "[\w.]*command" to be one of \{(.*?)\}, but it was not provided\.', r"a command is missing, one of \1"),
+    (r"argument command: invalid choice: ('.*?') \(choose from (.*)\)", r"there is no command \1 (\2)"),
+    (r"the following arguments are required: (?:\w+\.)*(\w+)", r"\1 is missing"),
+)
+"""What the library says, and what people understand."""
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -25,8 +45,11 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, without the usage."""
         words = " ".join(message.split())
-        words = re.sub(r'Parser key "([^"]+)":', r"--\1:", words)
-        words = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1", words)
-        words = words.replace("Expected a <class 'dict'>", """expected JSON such as '{"action_repeat": 4}'""")
-        console.print(f"{self.prog}: {words} (--help lists what there is)", style="red", markup=False)
+        for pattern, said in _SAID:
+            words = re.sub(pattern, said, words)
+        prog = self.prog.replace(" [options]", "")
+        if unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
+            close = difflib.get_close_matches(unknown[1], unknown[2].split(", "), n=1)
+            words += f", did you mean {close[0]}?" if close else ""
+        console.print(f"{prog}: {words} (--help lists what there is)", style="red", markup=False)
         sys.exit(2)
