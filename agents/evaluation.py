@@ -16,9 +16,10 @@ import numpy as np
 from agents.agent import Agent
 from rollouts import played, policies
 from rollouts.episode import TEST_SEEDS
-from rollouts.lockstep import EnvSpec, Group, Life, play_group
+from rollouts.lockstep import Life
 from rollouts.policies import Policy
-from rollouts.workers import run_tasks
+from rollouts.tasks import Group, play_group
+from rollouts.workers import EnvSpec, run_tasks
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import read_json, record_of, write_json
 from worldmodel.progress import Progress, silent
@@ -146,8 +147,8 @@ def evaluate(
     else:
         tasks = [Group(env, options, agent, [number], 1, None, max_steps) for number in seeds]
         done: dict[int, Life] = {}
-        for index, lived in run_tasks(play_group, tasks, workers, backend):
-            done[index] = lived[0]
+        for index, came in run_tasks(play_group, tasks, workers, backend):
+            done[index] = came.lives[0]
             progress(len(done), episodes, "")
         lives = [done[index] for index in range(episodes)]
     flags = [life.info.get("flag_get") for life in lives]

@@ -135,7 +135,11 @@ def evolve(
     ending = Ending(target, stale, least_sigma, restarts)
     _check(settings, ending, coordinates)
     folder = None if out is None else Path(out)
-    search = Search(start, json.loads(json.dumps(settings)), ending, folder, episodes, coordinates)
+    signature = inspect.signature(evolve).parameters
+    defaults = {
+        name: one.default for name, one in signature.items() if name in settings and one.default is not one.empty
+    }
+    search = Search(start, json.loads(json.dumps(settings)), ending, folder, episodes, coordinates, defaults)
     if watch is not None:
         for row in search.rows:
             watch(row)
@@ -185,7 +189,7 @@ def _generation(
     count = search.episodes or getattr(fitness, "episodes", each.shape[1])
     returns, along = each[:, :count].mean(axis=1), each[:, count:]  # lives from moments on are no scores of the game
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
-    row |= {"mean": float(returns.mean()), "std": float(returns.std()), "max": float(returns.max())}
+    row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
     row |= {"along": float(along.mean())} if along.size else {}
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
@@ -194,7 +198,8 @@ def _generation(
         averages = search.average[None][: search.settings["average"]]
         candidates = np.concatenate((search.mean[None], averages, members[best_first]))
         tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))
-        row |= {"check": float(tested[0].mean()), "check_std": float(tested[0].std()), "check_n": int(tested[0].size)}
+        spread = float(tested[0].std(ddof=1)) if tested[0].size > 1 else 0.0
+        row |= {"check": float(tested[0].mean()), "check_std": spread, "check_n": int(tested[0].size)}
         row |= {"average": float(tested[1].mean())} if len(averages) else {}
         row |= {"elite": float(tested[1 + len(averages) :].mean(axis=1).max())} if len(best_first) else {}
         row |= {} if check_steps is None else {"check_steps": check_steps}

@@ -8,6 +8,7 @@ References:
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from agents import story
 from agents.agent import Agent
 from agents.controller import Controller
 from agents.display import bar, console
+from agents.excerpts import Beginnings, Comparable, lived
 from agents.run import Run
 from agents.settings import DREAMS, RunSettings
 from worldmodel import VAE, Memory, WorldModel
@@ -69,7 +71,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
         console.print(told(done[-1]), markup=False)
-    best = max(done, key=lambda one: one.episode_mean)
+    best = best_of(done)
     chosen = home(run, best.number)
     world = WorldModel.load(chosen.world_folder)
     world.save(run.world_folder)
@@ -152,7 +154,7 @@ def _dream(
     )
 
 
-def _beginnings(run: Run, here: Run, settings: RunSettings) -> "Beginnings":
+def _beginnings(run: Run, here: Run, settings: RunSettings) -> Beginnings:
     """The episodes that were there when the iteration began: what it plays itself must not change what it dreams."""
     path = here.folder / "episodes.json"
     if not path.exists():
@@ -161,37 +163,6 @@ def _beginnings(run: Run, here: Run, settings: RunSettings) -> "Beginnings":
         count = int(read_json(path)["episodes"])
     newest = min(settings.iterate.newest or count, count)
     return Beginnings(run.store().latents(here.world().vae), count, newest, settings.iterate.beginnings)
-
-
-class Beginnings:
-    """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
-
-    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there. Behind
-    them come the first steps alone, as many as make up the share of ``beginnings``: every real life begins there, and
-    what a controller never practised it cannot do.
-    """
-
-    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int, beginnings: float = 0.0) -> None:
-        self.latents, self.count, self.newest = latents, count, newest
-        self.first = round(newest * beginnings / (1 - beginnings))
-
-    @property
-    def identity(self) -> str:
-        """How many, encoded by which VAE."""
-        which = f"{self.newest} of the first {self.count} episodes of {self.latents.store.env}"
-        return f"{which}, up to their last rewards, {self.first} beginnings, encoded by {self.latents.folder.name}"
-
-    def __len__(self) -> int:
-        """Episodes."""
-        return self.newest + self.first
-
-    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
-        """One episode."""
-        episode = self.latents.episode(self.count - self.newest + index % self.newest)
-        earned = np.flatnonzero(np.asarray(episode.reward) > 0)
-        steps = int(earned[-1]) + 1 if len(earned) and index < self.newest else 1
-        mean, logvar, *course = episode
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
 
 
 def _play(run: Run, here: Run, env: str, agent: Agent, settings: RunSettings, workers: int, backend: str) -> int:
@@ -266,41 +237,9 @@ def _record(
     write_json(here.folder / "iteration.json", asdict(one))
 
 
-class Comparable:
-    """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
-
-    A dream draws an episode, then a step of it, all equally likely.
-    """
-
-    def __init__(self, latents: rollouts.latents.Latents, episodes: range, horizon: int) -> None:
-        self.latents, self.episodes, self.horizon = latents, episodes, horizon
-
-    def __len__(self) -> int:
-        """Episodes."""
-        return len(self.episodes)
-
-    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
-        """One episode."""
-        episode = self.latents.episode(self.episodes[index])
-        mean, logvar, *course = episode
-        steps = comparable(
-            len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon
-        )
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
-
-
-def comparable(steps: int, terminated: bool, horizon: int) -> int:
-    """From how many first steps of an episode a dream of ``horizon`` steps has its like in it.
-
-    A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
-    """
-    return steps if terminated else max(1, steps - horizon + 1)
-
-
-def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Returns from each of an episode's `comparable` steps: over ``horizon`` steps, or up to an end of its own."""
-    count = comparable(len(rewards), terminated, horizon)
-    return [float(rewards[at : at + horizon].sum()) for at in range(count)]
+def best_of(done: Sequence[Iteration]) -> Iteration:
+    """The iteration whose controller had the highest mean return over whole episodes of the real game; the first of equals."""
+    return max(done, key=lambda one: one.episode_mean)
 
 
 def begun(folder: Path) -> bool:

@@ -13,6 +13,7 @@ References:
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Search:
         folder: where the state lies, and is looked for; None: nowhere.
         episodes: how many a member lives through at first, where they may grow.
         coordinates: what it steps along; None: the parameters themselves.
+        defaults: settings that an older state may lack, as they were then.
 
     Raises:
         ValueError: the folder holds another search, or a damaged state.
@@ -76,8 +78,10 @@ class Search:
         folder: Path | None,
         episodes: int | None = None,
         coordinates: Coordinates | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.ending, self.folder, self.episodes = settings, ending, folder, episodes
+        self.defaults = dict(defaults or {})
         self.coordinates = coordinates
         self.noise: float | None = None
         self.generation, self.best_check, self.stale = 0, -math.inf, 0
@@ -232,10 +236,7 @@ class Search:
             kept = dict(about["settings"])
         except Exception as error:
             raise _not_whole(path, error) from None
-        new = {"most_episodes": None, "antithetic": False, "controller": self.settings["controller"]}
-        new |= {"covariance": "auto", "bounds": None, "elite": 0, "decay": 1.0, "coordinates": None, "average": 0}
-        new |= {"balanced": False}
-        before = new | kept  # older states do not name them
+        before = {"controller": self.settings["controller"]} | self.defaults | kept  # older states do not name them all
         for name, value in self.settings.items():
             if before.get(name) != value:
                 raise ValueError(

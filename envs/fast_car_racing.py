@@ -73,7 +73,7 @@ class FastCarRacing(CarRacing):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new track, or the same one again: with the last seed only the car is made anew."""
-        if seed is None or seed != self._seed or options or self.domain_randomize:
+        if seed is None or seed != self._seed or self.domain_randomize:
             self._road = self._field = None
         self._seed = seed
         return super().reset(seed=seed, options=options)

@@ -18,11 +18,11 @@ import gymnasium
 
 import envs
 from rollouts.episode import training_seeds
-from rollouts.lockstep import CrowdPolicy, EnvSpec, live, mind_of, play
+from rollouts.lockstep import CrowdPolicy, live, mind_of, play
 from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
-from rollouts.workers import Shared, check_backend, run_tasks, share, worker_env
+from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share, worker_env
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
@@ -155,7 +155,7 @@ def episode_seed(seed: int, index: int) -> int:
 
 
 def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]:
-    game = envs.make(env, **options) if isinstance(env, str) else env()
+    game = open_env(env, options)
     try:
         if game.observation_space.shape != (64, 64, 3):
             raise ValueError(
@@ -262,7 +262,7 @@ def estimate(
     An environment without a time limit of its own is counted with 1,000 steps an episode.
     """
     options = dict(env_options or {})
-    game = envs.make(env, **options) if isinstance(env, str) else env()
+    game = open_env(env, options)
     repeat = int(options.get("action_repeat", 1) or 1)
     limit = max_steps or -(-(getattr(game.spec, "max_episode_steps", None) or 1000) // repeat)
     play(game, policy, seed, max_steps=2)  # what happens only once, such as loading fonts, is not counted

@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap
 
 from rollouts.shards import Shard, Stored
 from worldmodel import VAE
-from worldmodel.batches import frames_to_float
+from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
 from worldmodel.progress import Progress, silent
 
@@ -160,7 +160,7 @@ def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path])
         steps = len(episode)
         inputs = np.zeros((steps + 1, store.actions), np.float32)
         with understood(shard.path, values=True):
-            inputs[:steps] = action_inputs(episode.actions, store.actions)
+            inputs[:steps] = action_inputs(episode.actions, store.actions, episode.actions.ndim == 1)
         outcome = np.zeros((steps + 1, 2), np.float32)
         outcome[:steps, 0] = episode.rewards
         outcome[steps - 1, 1] = float(episode.terminated)
@@ -170,17 +170,6 @@ def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path])
     for kind, parts in (("actions", actions), ("outcomes", outcomes), ("latents", latents)):
         with atomic(paths[kind]) as aside, aside.open("wb") as file:
             np.save(file, np.concatenate(parts))
-
-
-def action_inputs(actions: np.ndarray, size: int) -> np.ndarray:
-    """Stored actions as a memory's inputs (T, size) float32: one-hot if they are choices."""
-    if actions.ndim == 1:
-        if len(actions) and not 0 <= actions.min() <= actions.max() < size:
-            raise ValueError(f"actions must be from 0 to {size - 1}, got {actions.min()} to {actions.max()}")
-        return np.eye(size, dtype=np.float32)[actions]
-    if actions.shape[1] != size:
-        raise ValueError(f"actions must be {size} numbers, got {actions.shape[1]}")
-    return np.asarray(actions, np.float32)
 
 
 def draw(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:

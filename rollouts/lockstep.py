@@ -4,7 +4,7 @@ Start reading at `live`, the one loop in which episodes are played. Collecting, 
 stand on it; what differs between them is the `Mind` that acts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
@@ -16,14 +16,10 @@ import envs
 from rollouts.controllers import Controller
 from rollouts.episode import Episode
 from rollouts.policies import Act, Policy
-from rollouts.ways import Moment, Way, go_to, retrace
-from rollouts.workers import Shared, worker_env
+from rollouts.ways import Moment, go_to
 from worldmodel import WorldModel
 from worldmodel.batches import each
 from worldmodel.density import State
-
-EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
-"""What names an environment: an id for `envs.make`, or a picklable function that makes one."""
 
 
 class Life(NamedTuple):
@@ -38,7 +34,7 @@ class Life(NamedTuple):
     episode: Episode | None = None
     """All that was seen and done, where it was asked for."""
     actions: tuple[Any, ...] = ()
-    """What was done, where it was asked for."""
+    """What was done."""
 
 
 class Mind(Protocol):
@@ -300,63 +296,3 @@ def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
         raise ValueError(
             f"the world model was made for {world.actions} {made} actions, the environment has {size} {kind} actions"
         )
-
-
-# Tasks for workers ----------------------------------------------------------------------------------------------------
-
-
-class Group(NamedTuple):
-    """A task for a worker: lives in one environment."""
-
-    env: EnvSpec
-    options: dict[str, Any]
-    player: "Policy | Controllers"
-    seeds: list[int]
-    lanes: int
-    patience: int | None
-    max_steps: int | None
-    way: Way | None = None
-    """Lives begin along it, each at the step of its number in `begins`; None: where episodes do."""
-    begins: tuple[int, ...] = ()
-    actions: bool = False
-    """Whether what was done is wanted (`Life.actions`)."""
-
-
-class Controllers(NamedTuple):
-    """Who plays a group: a controller for each life, on one world model."""
-
-    world: Shared
-    family: Controller
-    parameters: np.ndarray
-    """(lives, size) float32."""
-
-
-def play_group(task: Group) -> list[Life]:
-    """Live a group's lives in a worker; the world model and the environments stay for the next group."""
-    lanes = min(task.lanes, len(task.seeds))
-    games = [worker_env(task.env, task.options, slot) for slot in range(lanes)]
-    space, player, moments = games[0].action_space, task.player, list[Moment]()
-    if isinstance(player, Controllers):
-        world = player.world.get()
-        if task.way is not None:
-            known = _retraced(task, world, games[0])
-            moments = [known[step] for step in task.begins]
-        parameters, memories = torch.from_numpy(player.parameters), [moment.memory for moment in moments]
-        mind: Mind = Together(world, player.family, parameters, space, lanes, memories=memories)
-    else:
-        mind = mind_of(player, space, task.seeds, lanes=lanes)
-    lives = live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps, begins=moments)
-    return lives if task.actions else [life._replace(actions=()) for life in lives]
-
-
-_last_way: list[Any] = [None, {}]
-
-
-def _retraced(task: Group, world: WorldModel, game: gymnasium.Env[Any, Any]) -> dict[int, Moment]:
-    """The moments of a task's way, which each worker goes once for all tasks along it."""
-    assert task.way is not None and isinstance(task.player, Controllers)
-    key = (repr(task.way), repr(task.env), repr(task.options), task.player.world.mark)
-    if _last_way[0] != key:
-        _last_way[:] = key, retrace(game, world, task.way)
-    moments: dict[int, Moment] = _last_way[1]
-    return moments

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-import envs
 from rollouts.controllers import Controller, Population, population_of
 from rollouts.dream import dream
 from rollouts.episode import training_seeds
-from rollouts.lockstep import Controllers, EnvSpec, Group, Life, play_group
+from rollouts.lockstep import Life
 from rollouts.policies import name_of
+from rollouts.tasks import Controllers, Group, play_group
 from rollouts.ways import Way, check_remembers
-from rollouts.workers import Shared, check_backend, run_tasks, share
+from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import fingerprint
@@ -177,7 +177,7 @@ class played:
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
         self.backend, self.moments, self.stretch = backend, moments, stretch
         self.steps = 0
-        """Environment steps (decisions) taken so far."""
+        """Environment steps (decisions) taken so far, those of ways that workers went again for ``moments`` included."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
@@ -257,9 +257,9 @@ class played:
         """The lives of some tasks, in their order."""
         results: dict[int, list[Life]] = {}
         total = sum(len(task.seeds) for task in tasks)
-        for index, lived in run_tasks(play_group, tasks, self.workers, self.backend):
-            results[index] = lived
-            self.steps += sum(life.length for life in lived)
+        for index, came in run_tasks(play_group, tasks, self.workers, self.backend):
+            results[index] = came.lives
+            self.steps += came.steps
             self.progress(sum(map(len, results.values())), total, "")
         return [life for index in range(len(tasks)) for life in results[index]]
 
@@ -287,7 +287,7 @@ def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
     if moments < 0:
         raise ValueError(f"moments must be zero or more, got {moments}")
     if moments:
-        with contextlib.closing(envs.make(env, **options) if isinstance(env, str) else env()) as game:
+        with contextlib.closing(open_env(env, options)) as game:
             check_remembers(game)
 
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rollouts.latents import Latents, action_inputs, draw
+from rollouts.latents import Latents, draw
 from rollouts.shards import CHUNK, FRAME, Stored
 from worldmodel.arguments import at_least_one
-from worldmodel.batches import SequenceBatch
+from worldmodel.batches import SequenceBatch, action_inputs
 
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
@@ -155,7 +155,8 @@ class Windows:
                 frames[row, place : place + len(piece)] = piece
                 place += len(piece)
             frames[row, place:] = 0
-            action[row, :steps] = action_inputs(course.actions[start : start + steps], self.store.actions)
+            taken = course.actions[start : start + steps]
+            action[row, :steps] = action_inputs(taken, self.store.actions, taken.ndim == 1)
             reward[row, :steps] = course.rewards[start : start + steps]
             terminated[row, steps - 1] = float(course.terminated and start + steps == len(course.actions))
             mask[row, :steps] = 1.0

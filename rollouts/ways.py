@@ -2,16 +2,19 @@
 
 Start reading at `retrace`. It needs an environment that remembers its state, such as `envs.mario.SuperMarioBros` and
 `envs.fast_car_racing.FastCarRacing`.
+
+References:
+    Salimans and Chen, Learning Montezuma's Revenge from a Single Demonstration, 2018, https://arxiv.org/abs/1812.03381.
+    Ecoffet, Huizinga, Lehman, Stanley and Clune, Go-Explore, 2019, https://arxiv.org/abs/1901.10995.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
 import torch
 
 from worldmodel import WorldModel
-from worldmodel.batches import each
 from worldmodel.density import State
 
 
@@ -53,16 +56,32 @@ class Moment(NamedTuple):
     """What a world model remembers there of the way; a batch of one."""
 
 
-def check_remembers(game: gymnasium.Env[Any, Any]) -> None:
-    """Refuse an environment that cannot go back to a moment.
+@runtime_checkable
+class Remembers(Protocol):
+    """An environment, without its wrappers, that can go back to a moment of an episode after a reset with its seed."""
+
+    def save_state(self) -> Any:
+        """The present moment."""
+        ...
+
+    def load_state(self, snapshot: Any) -> Any:
+        """Go on from a moment."""
+        ...
+
+
+def check_remembers(game: gymnasium.Env[Any, Any]) -> Remembers:
+    """The environment without its wrappers, if it can go back to a moment.
 
     Raises:
         ValueError: it has no ``save_state`` and ``load_state``.
     """
-    if not (hasattr(game.unwrapped, "save_state") and hasattr(game.unwrapped, "load_state")):
+    inner = game.unwrapped
+    if not isinstance(inner, Remembers):
         raise ValueError(
-            f"moments needs an environment with save_state and load_state, such as Super Mario Bros, got {game.unwrapped}"
+            "moments needs an environment with save_state and load_state, such as FastCarRacing or Super Mario Bros, "
+            f"got {inner}"
         )
+    return inner
 
 
 @torch.no_grad()
@@ -74,20 +93,21 @@ def retrace(game: gymnasium.Env[Any, Any], world: WorldModel, way: Way) -> dict[
         world: sees and remembers, as it does for a controller.
         way: what was done.
     """
+    remembers, last = check_remembers(game), max(way.at)
     frame, _ = game.reset(seed=way.seed)
     state, moments = world.initial(1), dict[int, Moment]()
-    for step, action in enumerate(way.actions[: max(way.at) + 1]):
+    for step, action in enumerate(way.actions[: last + 1]):
         if step in way.at:
-            snapshot = game.unwrapped.save_state()  # type: ignore[attr-defined]
-            moments[step] = Moment(snapshot, frame, each(state.memory, torch.clone))
-        latent = world.see(torch.from_numpy(frame)[None])
-        state = world.observe(state, latent, world.action_inputs(np.asarray(action)[None]))
-        frame, *_ = game.step(action)
+            moments[step] = Moment(remembers.save_state(), frame, state.memory)
+        if step < last:
+            latent = world.see(torch.from_numpy(frame)[None])
+            state = world.observe(state, latent, world.action_inputs(np.asarray(action)[None]))
+            frame, *_ = game.step(action)
     return moments
 
 
 def go_to(game: gymnasium.Env[Any, Any], moment: Moment, seed: int) -> np.ndarray:
-    """Let an environment go on from a moment; the frame that is seen there."""
-    game.reset(seed=seed)  # wrappers want it
-    game.unwrapped.load_state(moment.snapshot)  # type: ignore[attr-defined]
+    """Let an environment go on from a moment of the episode with this seed; the frame that is seen there."""
+    game.reset(seed=seed)  # lays the track that the moment is of; wrappers want it, too
+    check_remembers(game).load_state(moment.snapshot)
     return moment.frame

@@ -34,6 +34,8 @@ from worldmodel.checkpoints import write_bytes
 KEPT_KINDS = 2
 """A worker keeps the environments of this many (id, options)."""
 
+EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
+"""What names an environment: an id for `envs.make`, or a picklable function that makes one."""
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -203,17 +205,25 @@ def _first_line(error: BaseException) -> str:
 _kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
 
 
-def worker_env(env: Any, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
+def env_key(env: EnvSpec, options: dict[str, Any]) -> tuple[bytes, str]:
+    """Tells environments apart: the same id, or the same function, with the same options."""
+    name = env.encode() if isinstance(env, str) else bytes(dumps(env))
+    return name, json.dumps(options, sort_keys=True, default=str)
+
+
+def open_env(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Make what an id or a function names; only an id takes options."""
+    return envs.make(env, **options) if isinstance(env, str) else env()
+
+
+def worker_env(env: EnvSpec, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
     """This process's environment number ``slot`` for an id (or a function that makes one), kept for the next task."""
-    key = (
-        env.encode() if isinstance(env, str) else bytes(dumps(env)),
-        json.dumps(options, sort_keys=True, default=str),
-    )
+    key = env_key(env, options)
     games = _kept.pop(key, [])
     _kept[key] = games  # the last key is the one used last
     while len(_kept) > KEPT_KINDS:
         for game in _kept.pop(next(iter(_kept))):
             game.close()
     while len(games) <= slot:
-        games.append(envs.make(env, **options) if isinstance(env, str) else env())
+        games.append(open_env(env, options))
     return games[slot]

@@ -104,3 +104,18 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
 def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Change a tensor, or every tensor of a NamedTuple."""
     return change(value) if isinstance(value, Tensor) else type(value)(*map(change, value))
+
+
+def action_inputs(actions: np.ndarray, size: int, discrete: bool) -> Float[np.ndarray, "*batch size"]:
+    """Actions of an environment as a memory's inputs, float32: one-hot if they are choices.
+
+    Raises:
+        ValueError: there are no such choices, or not as many numbers.
+    """
+    if discrete:
+        if actions.size and not 0 <= actions.min() <= actions.max() < size:
+            raise ValueError(f"actions must be from 0 to {size - 1}, got {actions.min()} to {actions.max()}")
+        return np.eye(size, dtype=np.float32)[actions]
+    if actions.shape[-1] != size:
+        raise ValueError(f"actions must be {size} numbers, got {actions.shape[-1]}")
+    return np.asarray(actions, np.float32)

@@ -31,7 +31,7 @@ def coverage(transformed: Float[Tensor, "events dims"]) -> Float[Tensor, "levels
 
 
 def calibration_error(transformed: Float[Tensor, "events dims"]) -> float:
-    """The mean distance between `coverage` and `LEVELS`: zero if calibrated, up to 0.25."""
+    """The mean distance between `coverage` and `LEVELS`: zero if calibrated; 0.5 if the truth is always far on one side."""
     return float((coverage(transformed) - LEVELS).abs().mean())
 
 
@@ -49,6 +49,9 @@ def energy_score(samples: Float[Tensor, "draws events dims"], truth: Float[Tenso
 
 def energy_distance(one: Float[Tensor, "count dims"], other: Float[Tensor, "count_other dims"]) -> float:
     """``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` between two sets of points: zero if, and only if, they are alike.
+
+    That is for sets drawn independently. Of sets that share what they began with, such as dreams and what really followed the
+    same moments, those that are alike come out below zero: such sets are to be compared with one another, not with zero.
 
     References:
         Székely and Rizzo, Energy statistics, 2013 (equation 5). This is the unbiased estimate; it may fall below zero.

@@ -21,7 +21,8 @@ from worldmodel.batches import single
 LOG_SCALE_BOUND = 3.0
 """The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
 LEAST_SHARE, LEAST_SLOPE = 1e-3, 1e-3
-"""No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second."""
+"""No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second
+(inside a piece it may be)."""
 INPUT_BOUND = 10.0
 """What the couplings' networks see is squashed smoothly beyond about this, so that outliers cannot blow them up."""
 

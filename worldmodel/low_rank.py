@@ -37,7 +37,7 @@ class LogNormal(torch.autograd.Function):
         if factor is not None:
             reach = (error.unsqueeze(-1) * factor).sum(dim=-2)  # w
             lower = _cholesky(capacitance(log_precision, factor))
-            twice = twice + 2 * _log_diagonal(lower) - reach.square().sum(dim=-1)
+            twice = twice + 2 * _log_diagonal(lower).to(twice.dtype) - reach.square().sum(dim=-1)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(error, pull, *(() if factor is None else (precision, factor, reach)))
             ctx.lower = None if factor is None else lower
@@ -113,7 +113,10 @@ Triangle = list[list[Tensor]] | Tensor
 def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
     rank = matrix.shape[-1]
     if rank > UNROLLED:
-        return torch.linalg.cholesky(matrix)
+        wide = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()  # LAPACK knows no others
+        triangle, failed = torch.linalg.cholesky_ex(wide)
+        # the true matrix is I plus a Gram matrix: where it is not positive, rounding alone made it so
+        return torch.linalg.cholesky(_lifted(wide)).to(wide.dtype) if failed.any() else triangle
     lower: list[list[Tensor]] = []
     for i in range(rank):
         row: list[Tensor] = []
@@ -127,6 +130,12 @@ def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
     return lower
 
 
+def _lifted(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
+    """The nearest matrix whose eigenvalues are at least 1, as those of I plus a Gram matrix are; in double precision."""
+    values, vectors = torch.linalg.eigh(matrix.double())
+    return (vectors * values.clamp(min=1.0).unsqueeze(-2)) @ vectors.mT
+
+
 def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
     """The sum of the logarithms of a Cholesky factor's diagonal."""
     if isinstance(lower, Tensor):
@@ -137,7 +146,7 @@ def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
 def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
     """Solve L L^T x = b."""
     if isinstance(lower, Tensor):
-        return torch.cholesky_solve(right.unsqueeze(-1), lower).squeeze(-1)
+        return torch.cholesky_solve(right.unsqueeze(-1).to(lower.dtype), lower).squeeze(-1).to(right.dtype)
     rank = right.shape[-1]
     forward: list[Tensor] = []
     for i in range(rank):
@@ -157,5 +166,5 @@ def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor
 def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
     """Every row of ``right`` times (L L^T)^-1."""
     if isinstance(lower, Tensor):
-        return torch.cholesky_solve(right.mT, lower).mT
+        return torch.cholesky_solve(right.mT.to(lower.dtype), lower).mT.to(right.dtype)
     return _solve([[entry.unsqueeze(-1) for entry in row] for row in lower], right)

@@ -36,22 +36,14 @@ def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
     return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
 
 
-def two_hot(reward: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch bins"]:
-    """Weights on the two bins around ``reward`` whose mean is exactly ``reward`` (clipped to the support).
+def _bins(
+    reward: Float[Tensor, "*batch"], support: Float[Tensor, "bins"]
+) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """The bin above each reward, and that bin's share of the weight; the bin below has the rest (two-hot).
 
     References:
         Hafner et al., Mastering Diverse Domains through World Models, 2023, https://arxiv.org/abs/2301.04104 (eq. 9).
     """
-    upper, share = _bins(reward, reward_support(reward))
-    weights = reward.new_zeros(*reward.shape, REWARD_BINS)
-    weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])
-    return weights.scatter_(-1, upper[..., None], share[..., None])
-
-
-def _bins(
-    reward: Float[Tensor, "*batch"], support: Float[Tensor, "bins"]
-) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """The bin above each reward, and that bin's share of the weight."""
     reward = reward.clamp(support[0], support[-1])
     upper = torch.searchsorted(support, reward.contiguous()).clamp(1, REWARD_BINS - 1)
     low, high = support[upper - 1], support[upper]
@@ -151,7 +143,7 @@ class Memory(nn.Module):
         def mean(values: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:
             return torch.where(seen, values, 0).sum() / count
 
-        # Padding is zeroed before the density sees it, so that nothing in it can reach a gradient.
+        # Padding is zeroed before the density sees it: finite numbers in it reach neither the loss nor a gradient.
         target = torch.where(seen[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
-from worldmodel.batches import frames_to_float
+from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.builders import build_memory, build_vae
 from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
 from worldmodel.density import State
@@ -135,10 +135,8 @@ class WorldModel(nn.Module):
 
     def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
         """Actions of an environment as the memory's inputs: clipped to [-1, 1], or one-hot; on this model's device."""
-        like = next(self.parameters())
-        if self.discrete:
-            return torch.eye(self.actions).to(like)[torch.as_tensor(actions).long()]
-        return torch.as_tensor(actions).to(like).clamp(-1, 1)
+        inputs = action_inputs(np.asarray(actions), self.actions, self.discrete)
+        return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
 
     def observe(
         self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]

@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m agents.cli train memory runs/mine
 
-A batch is cut among the processes and gradients are averaged, so that the curve is that of one process with the same batch.
+A batch is cut among the processes and gradients are averaged, so that the curve is nearly that of one process with the
+same batch (each draws noise of its own, and a VAE's free bits are counted on each process's part).
 Without torchrun nothing here does anything. `worldmodel.fit` is the only one who trains.
 """
 

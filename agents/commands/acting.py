@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.checks import check_search
-from agents.commands.common import WORLDS, Common, add_run, game_of, settings_of
+from agents.commands.common import WORLDS, Common, add_run, game_of, settings_of, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing
@@ -109,7 +109,7 @@ def evaluate(options: Namespace) -> None:
     report = replace(report, command=repeating(words, report, options.env_options, settings.max_steps))
     out = place.folder if isinstance(place, Run) else place.out
     label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
-    path = out / "tests" / f"{name}-{env}-{settings.seed}-{settings.episodes}{label}.json".replace(":", "-")
+    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}.json"
     answers.print(str(report), markup=False)  # before a disk that is full could lose it
     report.save(path)
     answers.print(str(path), markup=False)

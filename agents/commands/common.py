@@ -1,6 +1,7 @@
 """What several commands share: a folder to work on, settings from options, the game of a run, presets."""
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,11 @@ def add_run(parser: Parser, agents: bool = False) -> None:
     else:
         parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
+
+
+def slug(env: str) -> str:
+    """An environment's id as part of a file's name."""
+    return re.sub(r"[/:]", "-", env)
 
 
 def settings_of(kind: type, options: Namespace) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from agents.commands.common import WORLDS, Common, add_run, check_env, settings_of
+from agents.commands.common import WORLDS, Common, add_run, check_env, settings_of, slug
 from agents.display import answers, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Collecting, Remembering, Seeing
@@ -32,7 +32,7 @@ def collect(options: Namespace) -> None:
 
     settings = settings_of(Collecting, options)
     env = WORLDS.get(options.env, options.env)
-    run = Run(Path(options.out or f"runs/{env.replace('/', '-').replace(':', '-')}"))
+    run = Run(Path(options.out or f"runs/{slug(env)}"))
     env = env if options.official else FAST.get(env, env)
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)

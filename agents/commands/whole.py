@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.checks import check, check_together
-from agents.commands.common import WORLDS, check_env, glance, set_preset
+from agents.commands.common import WORLDS, check_env, glance, set_preset, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings
@@ -48,8 +48,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
     check(settings)
     check_together(settings)
-    slug = options.world.replace("/", "-").replace(":", "-")
-    folder = Path(options.out or f"runs/{slug}-{options.preset}")
+    folder = Path(options.out or f"runs/{slug(options.world)}-{options.preset}")
     check_env(settings.env, settings.env_options | settings.test_options)
     if settings.plays_in != settings.env:
         check_env(settings.plays_in, settings.env_options)

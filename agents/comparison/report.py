@@ -196,7 +196,10 @@ def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
         "## Dreams beside reality\n",
         "From held-out moments, under the real actions. Root mean squared error of a latent's dimension after so many steps: "
         "of a dream, of the best of 16, and of their mean; their spread; and the energy distance between dreamed and real "
-        "latents. Standing still: the error of the first latent. Pixels: mean absolute error of a decoded dream, of 255.\n",
+        "latents. Standing still: the error of the first latent. Pixels: mean absolute error of a decoded dream, of 255. "
+        "Dreams share their beginnings with what really followed, so that perfect ones have an energy distance below zero: it "
+        "compares variants, and says nothing by itself. Reality is the mean of q(z|x), models of samples dream with its noise: "
+        "do not compare the two kinds of targets here.\n",
         "| Targets | Variant | temperature | steps | a dream | best of 16 | mean of 16 | spread | energy distance | pixels "
         "| standing still | n |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -10,7 +10,7 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.iterations import Beginnings, Comparable, lived
+from agents.excerpts import Beginnings, Comparable, lived
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
@@ -23,6 +23,7 @@ ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.
 
 FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
+FURTHER += ["--iterate.newest", "2"]
 
 
 def told(out, iterations, *more):
@@ -233,3 +234,17 @@ def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, 
     monkeypatch.undo()
     told(tmp_path / "run", 2, *FURTHER)
     assert rows(tmp_path / "run") == rows(further)
+
+
+def test_dreams_begin_in_the_newest_episodes(further):
+    for name in ("01", "02"):
+        with np.load(further / "iterations" / name / "evolve-dream" / "state.npz") as saved:
+            starts = json.loads(str(saved["about"]))["settings"]["fitness"]["starts"]
+        count = read_json(further / "iterations" / name / "episodes.json")["episodes"]
+        assert starts.startswith(f"2 of the first {count} episodes of ")
+
+
+def test_the_iteration_that_drove_best_is_kept_and_the_first_of_equals():
+    done = [Iteration(number, 9.0 - number, 1.0, 1.0, 0.0, mean, 1.0, 2, 10 * number, 5) for number, mean in
+            enumerate([3.0, 7.0, 7.0, 5.0], start=1)]  # fmt: skip
+    assert best_of(done).number == 2

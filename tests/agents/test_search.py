@@ -198,6 +198,53 @@ def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
     np.testing.assert_allclose(populations[3].mean(axis=0), best.parameters, atol=0.1)  # around the best
 
 
+def test_a_restart_forgets_the_average_before_it():
+    settings = {"population": 6, "sigma": 0.1, "seed": 1, "size": 3, "covariance": "auto", "antithetic": False}
+    search = Search(np.zeros(3), settings | {"bounds": None}, Ending(stale=1, restarts=1), None)
+    search.best, search.average = np.full(3, 2.0), np.full(3, -5.0)
+    search.restart()
+    np.testing.assert_array_equal(search.average, search.best)
+
+
+def test_equal_checks_are_stale():
+    """A score that cannot rise further does not keep a search going."""
+    calls = []
+
+    def count(population, seed):
+        calls.append(seed)
+        return sphere(population, seed)
+
+    evolve(controller(), count, check=lambda population: np.ones(len(population)), check_every=1, stale=3, seed=1,
+           generations=50, population=8)  # fmt: skip
+    assert len(calls) == 4
+
+
+LATER = (
+    "most_episodes",
+    "antithetic",
+    "controller",
+    "covariance",
+    "bounds",
+    "elite",
+    "decay",
+    "coordinates",
+    "average",
+)
+
+
+@pytest.mark.parametrize("name", (*LATER, "balanced"))
+def test_a_state_older_than_a_setting_goes_on_with_what_was_then(tmp_path, name):
+    settings = {"seed": 1, "population": 4, "out": tmp_path}
+    evolve(controller(), sphere, generations=2, **settings)
+    with np.load(tmp_path / "state.npz") as saved:
+        state = dict(saved)
+    about = json.loads(str(state["about"]))
+    del about["settings"][name]
+    np.savez(tmp_path / "state.npz", **state | {"about": np.array(json.dumps(about))})
+    evolve(controller(), sphere, generations=3, **settings)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_restarts_resume_bit_for_bit(tmp_path):
     def lived(stops, out=None):
         populations = []
@@ -252,6 +299,7 @@ def test_bad_endings_are_refused(change, message):
         lambda state: state | {"best": np.full_like(state["best"], np.nan)},
         lambda state: state | {"best": state["best"][1:]},
         lambda state: state | {"es..sigma": np.array(np.nan)},
+        lambda state: state | {"es..mean": state["es..mean"][1:]},
         lambda state: state | {"es.nobody.x": np.array(1.0)},
         lambda state: {name: value for name, value in state.items() if not name.startswith("es.")},
     ],

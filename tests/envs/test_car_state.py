@@ -40,6 +40,9 @@ def test_the_same_track_again_is_as_in_a_new_game(options):
     used.reset(seed=3)
     lived(used, driving(1, 80))
     assert np.array_equal(used.reset(seed=3)[0], first)
+    fresh_again = racing(**options)
+    fresh_again.reset(seed=3)
+    assert np.array_equal(used.unwrapped._render("rgb_array"), fresh_again.unwrapped._render("rgb_array"))
     assert used.np_random.bit_generator.state == fresh.np_random.bit_generator.state
     assert lived(used, driving(0, 60)) == expected
     assert np.array_equal(used.unwrapped._render("rgb_array"), fresh.unwrapped._render("rgb_array"))
@@ -57,7 +60,7 @@ def test_without_a_seed_there_is_a_new_track_each_time():
     assert first != second != env.unwrapped.track != first
 
 
-@pytest.mark.parametrize("step", [1, 50, 90])
+@pytest.mark.parametrize("step", [0, 1, 50, 90])
 def test_goes_on_from_a_moment_nearly_as_it_did_and_exactly_alike_each_time(step):
     first, second = racing(), racing()
     actions = list(play(first, RoadFollower(), 7, max_steps=200).actions)
@@ -70,6 +73,7 @@ def test_goes_on_from_a_moment_nearly_as_it_did_and_exactly_alike_each_time(step
         env.reset(seed=7)
         lived(env, actions[:before])
         env.unwrapped.load_state(moment)
+        assert tuple(wheel.phase for wheel in env.unwrapped.car.wheels) == tuple(one[3] for one in moment.controls)
         tellings.append(lived(env, actions[step:]))
     assert tellings[0] == tellings[1]
     places = [np.array([told[-2] for told in telling]) for telling in (went_on, tellings[0])]

@@ -268,12 +268,13 @@ def test_other_readers_see_the_same_shard(counted):
     np.testing.assert_array_equal(frames, counted.episode(0).frames)
 
 
-def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path):
+@pytest.mark.parametrize("where", ["middle", "checksum"])
+def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path, where):
     store = rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
     shard, number = store.place(0)
     offset, length = map(int, store.reader.course(shard, number).places[0])
     content = bytearray(shard.path.read_bytes())
-    content[offset + length // 2] ^= 1
+    content[offset + (length // 2 if where == "middle" else length - 1)] ^= 1
     shard.path.write_bytes(content)
     with pytest.raises(ValueError, match=r"000000.h5 cannot be read"):
         Store(tmp_path / "s").episode(0)

@@ -75,3 +75,15 @@ def test_identities_say_what_returns_depend_on():
 def test_bad_patience_is_refused():
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         rollouts.played(toys.beacon, beacon_world(), patience=0)
+
+
+def test_workers_play_the_world_model_as_it_is_now():
+    built, population = beacon_world(), 3 * controllers(3, 9)
+    fitness = rollouts.played(toys.remembered, built, workers=2)
+    before = fitness(population, 4)
+    with torch.no_grad():
+        for parameter in built.memory.parameters():
+            parameter.neg_()
+    after = fitness(population, 4)
+    np.testing.assert_allclose(after, rollouts.played(toys.remembered, built)(population, 4), atol=1e-5)
+    assert (np.abs(after - before) > 1e-3).any()

@@ -289,3 +289,30 @@ def test_gradients_flow_through_broadcasting():
         one_by_one += again.grad
     torch.testing.assert_close(loc.grad, one_by_one)
     assert factor.grad.shape == (3, 2, 1)
+
+
+@pytest.mark.parametrize("rank", [4, 5, 8])
+def test_directions_far_beyond_single_precision_give_numbers(rank):
+    """Where rounding leaves no positive definite capacitance: no error, and gradients that can be followed."""
+    g = torch.Generator().manual_seed(0)
+    factor = 30 * torch.randn(6, 2, 3, rank, generator=g)
+    parts = [torch.zeros(6, 2), torch.zeros(6, 2, 3), torch.full((6, 2, 3), -10.0), factor]
+    leaves = [part.clone().requires_grad_() for part in parts]
+    value = 0.01 * torch.randn(6, 3, generator=g)
+    told = GaussianMixture(*leaves).log_prob(value)
+    told.sum().backward()
+    assert torch.isfinite(told).all()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+    exact = GaussianMixture(*(part.double() for part in parts)).log_prob(value.double())
+    torch.testing.assert_close(
+        told.double(), exact, rtol=0, atol=2.5 * rank
+    )  # of 20 nats a direction; it knows no more
+
+
+@pytest.mark.parametrize("rank", [0, 3, 6])
+def test_half_precision_is_close(rank):
+    g = torch.Generator().manual_seed(0)
+    parts = [torch.randn(5, *shape, generator=g) for shape in ((2,), (2, 4), (2, 4), (2, 4, rank))[: 4 if rank else 3]]
+    value = torch.randn(5, 4, generator=g)
+    told = GaussianMixture(*(part.bfloat16() for part in parts)).log_prob(value.bfloat16())
+    torch.testing.assert_close(told.float(), GaussianMixture(*parts).log_prob(value), rtol=0.1, atol=1.0)

@@ -4,7 +4,7 @@ import torch
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
 from worldmodel.checkpoints import write_json
-from worldmodel.memory import REWARD_BINS, reward_support, two_hot
+from worldmodel.memory import REWARD_BINS, _bins, reward_support
 
 
 def memory(kind=FRMDN, **heads):
@@ -26,6 +26,14 @@ def batch(steps=7, size=3):
     action = torch.rand(size, steps, 2, generator=g)
     reward, terminated = torch.randn(size, steps, generator=g), torch.zeros(size, steps)
     return SequenceBatch(z[:, :-1], action, z[:, 1:], reward, terminated, torch.ones(size, steps))
+
+
+def two_hot(reward):
+    """The weights of all bins."""
+    upper, share = _bins(reward, reward_support(reward))
+    weights = reward.new_zeros(*reward.shape, REWARD_BINS)
+    weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])
+    return weights.scatter_(-1, upper[..., None], share[..., None])
 
 
 @pytest.mark.parametrize("rewards", [[0.0, 1.0, -0.1, 3.2, -100.0, 2980.0, -1e6, 1e6]])

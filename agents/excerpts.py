@@ -1,0 +1,73 @@
+"""Parts of encoded episodes in which dreams begin: where there is something to learn, or something to compare with."""
+
+import numpy as np
+
+import rollouts
+
+
+class Beginnings:
+    """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
+
+    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there. Behind
+    them come the first steps alone, as many as make up the share of ``beginnings``: every real life begins there, and
+    what a controller never practised it cannot do.
+    """
+
+    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int, beginnings: float = 0.0) -> None:
+        self.latents, self.count, self.newest = latents, count, newest
+        self.first = round(newest * beginnings / (1 - beginnings))
+
+    @property
+    def identity(self) -> str:
+        """How many, encoded by which VAE."""
+        which = f"{self.newest} of the first {self.count} episodes of {self.latents.store.env}"
+        return f"{which}, up to their last rewards, {self.first} beginnings, encoded by {self.latents.folder.name}"
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return self.newest + self.first
+
+    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+        """One episode."""
+        episode = self.latents.episode(self.count - self.newest + index % self.newest)
+        earned = np.flatnonzero(np.asarray(episode.reward) > 0)
+        steps = int(earned[-1]) + 1 if len(earned) and index < self.newest else 1
+        mean, logvar, *course = episode
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+class Comparable:
+    """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
+
+    A dream draws an episode, then a step of it, all equally likely.
+    """
+
+    def __init__(self, latents: rollouts.latents.Latents, episodes: range, horizon: int) -> None:
+        self.latents, self.episodes, self.horizon = latents, episodes, horizon
+
+    def __len__(self) -> int:
+        """Episodes."""
+        return len(self.episodes)
+
+    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+        """One episode."""
+        episode = self.latents.episode(self.episodes[index])
+        mean, logvar, *course = episode
+        steps = comparable(
+            len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon
+        )
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+def comparable(steps: int, terminated: bool, horizon: int) -> int:
+    """From how many first steps of an episode a dream of ``horizon`` steps has its like in it.
+
+    A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
+    """
+    return steps if terminated else max(1, steps - horizon + 1)
+
+
+def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
+    """Returns from each of an episode's `comparable` steps: over ``horizon`` steps, or up to an end of its own."""
+    count = comparable(len(rewards), terminated, horizon)
+    return [float(rewards[at : at + horizon].sum()) for at in range(count)]
