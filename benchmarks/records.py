@@ -82,7 +82,7 @@ def keep(
     for label, options in tests.items():
         report = test(run, agent, name, label, options, workers)
         files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
-        dreamed = sum(one.evolution_steps("dream") for one in runs)
+        dreamed = before.dreamed + sum(one.evolution_steps("dream") for one in runs)
         command = repeating(place, report, options)
         replace(report, real_steps=before.steps + steps(runs), dream_steps=dreamed, command=command).save(
             RECORDS / files[label]
@@ -111,6 +111,7 @@ class Former(NamedTuple):
 
     about: dict[str, Any] = {}
     steps: int = 0
+    dreamed: int = 0
     history: str = ""
 
 
@@ -118,7 +119,8 @@ def former(name: str) -> Former:
     """A record as it is."""
     about = read_json(RECORDS / f"{name}.about.json")
     history = (RECORDS / f"{name}.metrics.jsonl").read_text(encoding="utf-8")
-    return Former(about, Report.load(RECORDS / about["tests"][""]).real_steps or 0, history)
+    report = Report.load(RECORDS / about["tests"][""])
+    return Former(about, report.real_steps or 0, report.dream_steps or 0, history)
 
 
 def ship(run: Run, agent: Agent, name: str) -> Agent:
