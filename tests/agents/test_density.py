@@ -261,7 +261,7 @@ def test_samples_need_no_corpus(corpora, tmp_path):
         (["fit", "--data", "MNIST", "--model", "vrnn", "--rank", "2"], "rank is no setting of vrnn"),
         (["fit", "--data", "MNIST", "--model", "vrnn", "--mixtures", "2"], "mixtures must be 1 for vrnn, got 2"),
         (["fit", "--data", "MNIST", "--updates", "0"], "updates must be above zero, got 0"),
-        (["fit"], "required: density.fit.data"),
+        (["fit"], "data is missing"),
         (["evaluate", "/nowhere"], "/nowhere has no learned density yet: worldmodel density fit"),
         (["evaluate", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
         (["sample", "RUN", "--temperature", "0"], "temperature must be finite and above zero, got 0"),

@@ -11,6 +11,7 @@ import agents.iterations
 from agents import Agent
 from agents.cli import main
 from agents.excerpts import Beginnings, Comparable, lived
+from agents.iterations import Iteration, best_of
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
