@@ -3,6 +3,7 @@
 import pytest
 
 from agents.cli import main
+from agents.commands.common import slug
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,8 @@ def test_mistakes_are_told_in_one_plain_line(words, said, capsys):
     assert told.count("\n") == 1
     assert told.endswith("(--help lists what there is)\n")
     assert not any(jargon in told for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
+
+
+def test_files_have_names_without_folders_or_drives():
+    assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
+    assert slug("envs:FastCarRacing-v3") == "envs-FastCarRacing-v3"
