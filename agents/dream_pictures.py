@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from agents import pictures
-from rollouts.dream import decode, dream_along
+from rollouts.dream import dream_along
 from rollouts.episode import Episode
 from worldmodel import WorldModel
 
@@ -35,7 +35,7 @@ def film(
     """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
     start, latents = _start(episode, start), seen(world, episode)
     dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
-    shown = (episode.frames[start:], decode(world, latents[start:]), decode(world, dreamed[0]))
+    shown = (episode.frames[start:], world.show(latents[start:]), world.show(dreamed[0]))
     return pictures.side_by_side(*(pictures.enlarge(part) for part in shown))
 
 
@@ -52,7 +52,7 @@ def temperature_film(
     films = [_titled(pictures.enlarge(episode.frames[start:], 3), "the game")]
     for temperature in temperatures:
         dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
-        films.append(_titled(pictures.enlarge(decode(world, dreamed[0]), 3), f"temperature {temperature:g}"))
+        films.append(_titled(pictures.enlarge(world.show(dreamed[0]), 3), f"temperature {temperature:g}"))
     return pictures.side_by_side(*films)
 
 
@@ -72,7 +72,7 @@ def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tupl
     rows = np.tile(latents[min(turned, len(latents) - 1)].astype(np.float32), (len(chosen), TURNS, 1))
     for row, latent in enumerate(chosen):
         rows[row, :, latent] = middle[latent] + np.linspace(-FURTHEST, FURTHEST, TURNS) * spread[latent]
-    shown = decode(world, torch.from_numpy(rows).to(world.device))
+    shown = world.show(torch.from_numpy(rows).to(world.device))
     return pictures.grid(list(shown)), [int(latent) for latent in chosen]
 
 

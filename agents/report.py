@@ -18,7 +18,6 @@ from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film,
 from agents.page import image, losses, rows_of, settings_section, write_page
 from agents.run import Run
 from agents.settings import RunSettings
-from rollouts.dream import decode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.starts import Starts
@@ -119,7 +118,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
     frames = run.store().episode(0).frames
     shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
     with torch.no_grad():
-        rebuilt = decode(world, world.see(shown))
+        rebuilt = world.show(world.see(shown))
     pictures.write_png(media / "reconstructions.png", pictures.grid([shown.numpy(), rebuilt]))
     parts = [
         "<h2>Pictures</h2><figure>",

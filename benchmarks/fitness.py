@@ -25,7 +25,7 @@ from worldmodel.checkpoints import write_json
 
 RESULT = ROOT / "docs" / "results" / "fitness.json"
 MARK, END = "<!-- fitness: written by `python -m benchmarks.fitness --write` -->\n", "<!-- end of fitness -->"
-MEMBERS, SIGMA, PARTS, EPISODES, MOMENTS, STRETCH = 32, 0.05, 3, 10, 24, 60
+MEMBERS, SIGMA, PARTS, EPISODES, MOMENTS, STRETCH = 24, 0.05, 3, 8, 24, 60
 KINDS = ((1, 0), (2, 0), (4, 0), (8, 0), (0, 24), (2, 24), (4, 12))
 DRAWS = 300
 

@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 
 from envs.frames import FRAMES
 from worldmodel.arguments import at_least_one, check_temperature
-from worldmodel.batches import frames_to_uint8
 from worldmodel.model import WorldModel, WorldState
 from worldmodel.starts import EncodedEpisodes, Starts, begin
 
@@ -273,11 +272,10 @@ class _Dream:
         """What is seen now."""
         if self.kind == "pixels":
             return self.pictures()
-        assert self.state.latent is not None
-        return torch.cat((self.state.latent, self.state.hidden), dim=-1).float().cpu().numpy()
+        return self.state.features.float().cpu().numpy()
 
     @torch.no_grad()
     def pictures(self) -> np.ndarray:
         """(count, 64, 64, 3) bytes."""
         assert self.state.latent is not None
-        return frames_to_uint8(self.world.vae.decode(self.state.latent)).cpu().numpy()
+        return self.world.show(self.state.latent)

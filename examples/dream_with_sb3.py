@@ -52,7 +52,7 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
         """The frame's latent beside the memory of what was before."""
         latent = self.world.vae.encode(frames_to_float(torch.from_numpy(frame[None]))).loc
         self.state = self.state.seeing(latent)
-        return torch.cat((latent, self.state.hidden), dim=-1)[0].numpy()
+        return self.state.seeing(latent).features[0].numpy()
 
 
 def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:

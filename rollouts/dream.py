@@ -17,7 +17,6 @@ from rollouts.controllers import population_of
 from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_temperature
-from worldmodel.batches import frames_to_uint8
 from worldmodel.model import Noise, Step
 from worldmodel.starts import EncodedEpisodes
 
@@ -110,7 +109,7 @@ def dream(
     place = Alone(world, dreams, population) if worlds is None else Worlds(world, worlds, dreams, population)
 
     def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        features = torch.cat((state.latent, state.hidden), dim=-1).view(*shape, -1)
+        features = state.features.view(*shape, -1)
         action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
         return action, *place.imagine(state, action, noise, mixing, spread)
 
@@ -166,19 +165,11 @@ class _Diary:
         }
         kept = {name: found[name].cpu().numpy() for name in self.keep if name in found}
         if "frames" in self.keep:
-            kept["frames"] = decode(world, found["latents"])
+            kept["frames"] = world.show(found["latents"])
         returns, lengths, ended = (
             part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.alive)
         )
         return Dreams(returns, lengths, ended, **kept)
-
-
-@torch.no_grad()
-def decode(world: WorldModel, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> np.ndarray:
-    """Latents as pictures: (*batch, 64, 64, 3) bytes, decoded ``chunk`` at a time."""
-    flat = latents.reshape(-1, latents.shape[-1])
-    pictures = [frames_to_uint8(world.vae.decode(part)).cpu() for part in flat.split(chunk)]
-    return torch.cat(pictures).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
 
 
 def luck(world: WorldModel, seed: int, dreams: int, population: int, together: int = 1) -> Iterator[Noise]:

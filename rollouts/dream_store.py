@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rollouts.dream import Dreams, decode
+from rollouts.dream import Dreams
 from rollouts.episode import Episode
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store
@@ -67,7 +67,7 @@ def _episode(dreams: Dreams, world: WorldModel, controller: int, number: int) ->
     terminated = bool(dreams.terminated[controller, number])
     latents = torch.from_numpy(dreams.latents[controller, number, : steps + 1]).to(world.device)
     return Episode(
-        frames=decode(world, latents),
+        frames=world.show(latents),
         actions=actions.argmax(axis=-1).astype(np.int64) if world.discrete else actions.astype(np.float32),
         rewards=dreams.rewards[controller, number, :steps].astype(np.float32),
         terminated=terminated,

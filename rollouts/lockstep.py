@@ -269,7 +269,7 @@ class Together:
         parameters = self.parameters[[self.lives[row] for row in computed]].to(self.device)
         latent = world.see(torch.from_numpy(frames))
         state = world.initial(len(computed))._replace(memory=each(self.memory, lambda part: part[computed]))
-        features = torch.cat((latent, state.hidden), dim=-1)[:, None]
+        features = state.seeing(latent).features[:, None]
         action = world.squash(self.family.outputs(parameters, features)[:, 0])
         if self.exploration:
             for row in rows:

@@ -34,9 +34,9 @@ class Places(NamedTuple):
     """Each world's memory of its own dreams."""
 
     @property
-    def hidden(self) -> Float[Tensor, "batch hidden"]:
-        """What a controller sees beside the latent."""
-        return self.mind.hidden
+    def features(self) -> Float[Tensor, "batch features"]:
+        """What a controller sees."""
+        return self.mind.seeing(self.latent).features
 
 
 class Alone:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
 from worldmodel.arguments import check_temperature
-from worldmodel.batches import action_inputs, frames_to_float
+from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
 from worldmodel.builders import build_memory, build_vae
 from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
 from worldmodel.density import State
@@ -32,6 +32,12 @@ class WorldState(NamedTuple):
     def hidden(self) -> Float[Tensor, "batch hidden"]:
         """The memory's last hidden state: what a controller sees beside the latent."""
         return self.memory.hidden[:, -1]
+
+    @property
+    def features(self) -> Float[Tensor, "batch features"]:
+        """What a controller sees: the latent in view, then the hidden state."""
+        assert self.latent is not None, "nothing is in view yet"
+        return torch.cat((self.latent, self.hidden), dim=-1)
 
     def seeing(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
         """The same memory, with ``latent`` in view."""
@@ -126,6 +132,13 @@ class WorldModel(nn.Module):
     def see(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
         """What a controller sees of frames of bytes: the mean of q(z|x), on this model's device."""
         return self.vae.encode(frames_to_float(frames.to(self.device))).loc
+
+    @torch.no_grad()
+    def show(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
+        """The inverse of `see`: latents as frames of bytes, decoded ``chunk`` at a time."""
+        flat = latents.reshape(-1, latents.shape[-1])
+        frames = [frames_to_uint8(self.vae.decode(part)).cpu() for part in flat.split(chunk)]
+        return torch.cat(frames).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
         """A controller's outputs as the memory's action input: tanh for a Box, the one-hot argmax for discrete actions."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollouts.dream import decode
 from rollouts.latents import EncodedEpisode, Latents, draw
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, each
@@ -154,7 +153,7 @@ def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]]
 def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, frames: Tensor) -> dict[str, float]:
     """Errors of dreams (starts, dreams, latent) at one horizon, per latent dimension and per pixel."""
     errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
-    shown = torch.from_numpy(decode(world, dreamed[:, 0])).float()
+    shown = torch.from_numpy(world.show(dreamed[:, 0])).float()
     return {
         "n": len(real),
         "mean": float(errors.mean()),

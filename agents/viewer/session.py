@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 
 from agents import pictures
 from agents.controller import Controller
-from rollouts.dream import decode
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
 from worldmodel.model import WorldState
@@ -222,7 +221,7 @@ class Session:
         for number in range(WARM_UP):
             assert state.latent is not None
             if driver is not None:
-                action = world.squash(driver(torch.cat((state.latent, state.hidden), dim=-1)))
+                action = world.squash(driver(state.features))
             elif number % 4 == 0:
                 action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
             before = world.observe(state, state.latent, action)
@@ -240,7 +239,7 @@ class Session:
         assert self.state.latent is not None
         driver = self.stage.drivers.get(self.driver)
         if driver is not None:
-            self.action = world.squash(driver(torch.cat((self.state.latent, self.state.hidden), dim=-1)))
+            self.action = world.squash(driver(self.state.features))
         step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
         reward = float(step.reward)
         weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
@@ -268,7 +267,7 @@ class Session:
 
     def _draw(self) -> None:
         assert self.state.latent is not None
-        self.dream = decode(self.stage.world, self.state.latent)[0]
+        self.dream = self.stage.world.show(self.state.latent)[0]
         self._shoot()
 
     def _shoot(self) -> None:

@@ -9,7 +9,6 @@ import torch
 
 from agents.viewer.controls import controls
 from agents.viewer.session import FILM, PAST, REST, WARM_UP, Session
-from rollouts.dream import decode
 from tests.agents.viewer.stages import stage, world
 
 
@@ -33,7 +32,7 @@ def test_the_dream_follows_the_model_and_the_hand():
         with torch.inference_mode():
             expected = session.stage.world.memory.density.distribution(state.hidden)
         assert shot.facts["weights"] == pytest.approx(expected.weights[0].tolist())
-        np.testing.assert_array_equal(shot.dream, decode(session.stage.world, step.latent)[0])
+        np.testing.assert_array_equal(shot.dream, session.stage.world.show(step.latent)[0])
     assert shot.facts["step"] == 2
     assert shot.reality is None
 
