@@ -14,7 +14,7 @@ import worldmodel
 from agents.commands import COMMANDS
 from agents.comparison.report import difference, episodes, terminations
 from agents.evaluation import Report
-from benchmarks import records
+from benchmarks import fitness, records
 from benchmarks.density_tables import compared
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from worldmodel.checkpoints import read_json
@@ -200,6 +200,14 @@ def test_the_page_of_evolution_says_how_long_a_generation_takes():
     assert f"{found['population']} members with {found['episodes']} lives each" in page
     assert f"takes {took['dreams']:.1f} seconds in dreams and {took['game']:.0f} in the game" in page
     assert f"tell of {theirs['dreams']:.0f} and {theirs['game']:.0f} on 64 workers" in page
+
+
+def test_the_table_of_fitness_is_what_its_file_says():
+    page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
+    found = read_json(fitness.RESULT)
+    assert page.partition(fitness.MARK)[2].partition(fitness.END)[0] == fitness.table(found)
+    alone = next(row for row in found["rows"] if not row["episodes"])
+    assert abs(alone["plain"]) < 0.2  # "next to nothing"
 
 
 def test_the_table_of_ablations_says_what_its_files_say():
