@@ -31,7 +31,7 @@ DRAWS = 300
 
 
 def live(workers: int = 2) -> tuple[list[np.ndarray], float]:
-    """Returns (members, episodes + moments) of each part, and the mean steps of an episode (with its share of ways gone again)."""
+    """Returns (members, episodes + moments) of each part, and the mean steps of an episode, with its share of retracing."""
     agent = Agent.load(HOME / "car-racing")
     parameters = agent.controller.parameters.double().numpy()
     members = parameters + SIGMA * np.random.default_rng(0).normal(size=(MEMBERS, parameters.size))
