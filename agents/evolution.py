@@ -133,7 +133,7 @@ def evolve(
         "checked by": getattr(check, "identity", None),
     }
     ending = Ending(target, stale, least_sigma, restarts)
-    _check(settings, ending, coordinates)
+    _check(settings, ending, coordinates, episodes)
     folder = None if out is None else Path(out)
     signature = inspect.signature(evolve).parameters
     defaults = {
@@ -158,9 +158,9 @@ def evolve(
     return best
 
 
-def _check(settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None) -> None:
+def _check(settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None, episodes: int | None) -> None:
     """Refuse numbers that are out of range, and those that do nothing beside one another."""
-    check_search(settings | vars(ending))
+    check_search(settings | vars(ending) | {"episodes": episodes})
     if coordinates is not None and coordinates.size != settings["size"]:
         raise ValueError(f"coordinates must be of {settings['size']} parameters, got {coordinates.size}")
     wanting = {"target": ending.target, "stale": ending.stale, "elite": settings["elite"] or None}
@@ -218,8 +218,6 @@ def _episodes_of(fitness: Callable[..., np.ndarray], most: int | None) -> int | 
     episodes = getattr(fitness, "episodes", None)
     if episodes is None or "episodes" not in inspect.signature(fitness).parameters:
         raise ValueError(f"most_episodes needs a fitness with episodes, such as rollouts.played, got {fitness!r}")
-    if not 2 <= episodes <= most:
-        raise ValueError(f"most_episodes needs a fitness of 2 to {most} episodes, so that noise shows, got {episodes}")
     return int(episodes)
 
 

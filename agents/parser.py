@@ -49,7 +49,7 @@ class Parser(ArgumentParser):
             words = re.sub(pattern, said, words)
         prog = self.prog.replace(" [options]", "")
         if unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
-            close = difflib.get_close_matches(unknown[1], unknown[2].split(", "), n=1)
-            words += f", did you mean {close[0]}?" if close else ""
+            close = difflib.get_close_matches(unknown[1], re.findall(r"\w+", unknown[2]), n=1)
+            words += f", did you mean {close[0]!r}?" if close else ""
         console.print(f"{prog}: {words} (--help lists what there is)", style="red", markup=False)
         sys.exit(2)

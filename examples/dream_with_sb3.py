@@ -21,7 +21,6 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import envs
 from agents.pretrained import HOME, Shipped
 from worldmodel import WorldModel
-from worldmodel.batches import frames_to_float
 
 
 class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
@@ -50,9 +49,8 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     @torch.no_grad()
     def see(self, frame: np.ndarray) -> np.ndarray:
         """The frame's latent beside the memory of what was before."""
-        latent = self.world.vae.encode(frames_to_float(torch.from_numpy(frame[None]))).loc
-        self.state = self.state.seeing(latent)
-        return self.state.seeing(latent).features[0].numpy()
+        self.state = self.state.seeing(self.world.see(torch.from_numpy(frame[None])))
+        return self.state.features[0].numpy()
 
 
 def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:

@@ -122,7 +122,9 @@ def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
     assert not list(kept.iterdir())
 
 
-def test_what_goes_on_from_a_record_counts_all_that_it_took(run, kept, tmp_path):
+def test_what_goes_on_from_a_record_counts_all_that_it_took(run, kept, monkeypatch):
+    steps = {"game": run.evolution_steps("game"), "dream": 40}
+    monkeypatch.setattr(Run, "evolution_steps", lambda self, where: steps[where])
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1)
     before, rows = read_json(kept / "pole.about.json"), records.rows("pole")
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1, on=True)
@@ -130,4 +132,5 @@ def test_what_goes_on_from_a_record_counts_all_that_it_took(run, kept, tmp_path)
     assert {name: about[name] for name in records.ADDED} == {name: 2 * before[name] for name in records.ADDED}
     assert about["runs"] == [str(run.folder)] * 2
     assert records.rows("pole") == rows * 2 == ROWS * 2
-    assert Report.load(kept / "pole.json").real_steps == 2 * records.steps([run])
+    report = Report.load(kept / "pole.json")
+    assert [report.real_steps, report.dream_steps] == [2 * records.steps([run]), 80]

@@ -30,6 +30,7 @@ from agents.commands.common import slug
         (["train"], "a command is missing, one of vae,memory"),
         (["colect", "CarRacing"], "there is no command 'colect' ('run', 'collect', "),
         (["colect", "CarRacing"], "did you mean 'collect'?"),
+        (["train", "vea"], "worldmodel train: there is no command 'vea' ('vae', 'memory'), did you mean 'vae'?"),
     ],
 )
 def test_mistakes_are_told_in_one_plain_line(words, said, capsys):

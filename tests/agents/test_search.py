@@ -63,7 +63,7 @@ def test_noise_is_smoothed_and_falls_as_episodes_grow():
 def test_growing_episodes_need_a_fitness_that_can():
     with pytest.raises(ValueError, match="most_episodes needs a fitness with episodes"):
         evolve(controller(), sphere, generations=1, most_episodes=4)
-    with pytest.raises(ValueError, match="2 to 4 episodes"):
+    with pytest.raises(ValueError, match="most_episodes needs episodes from 2 to 4"):
         evolve(controller(), Drowned(0.0, episodes=1), generations=1, most_episodes=4)
 
 

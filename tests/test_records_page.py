@@ -1,0 +1,184 @@
+"""docs/records.md says what its files say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from agents.evaluation import Report
+from benchmarks import records
+from worldmodel.checkpoints import read_json
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_page_of_records_says_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    rows = records.rows("car-racing")
+    begin = [number for number, row in enumerate(rows) if row["generation"] == 1][1]
+    generations, second = rows[:begin], rows[begin:]
+    tested, again = ([row for row in some if "check" in row] for some in (generations, second))
+    best = max(tested, key=lambda row: row["check"])
+    report = Report.load(records.RECORDS / "car-racing.json")
+    one = Report.load(records.RECORDS / "tried" / "car-racing-one-search.json")
+    kept = max(again, key=lambda row: max(row["check"], row["average"]))
+    averages = [f"{row['average']:.0f}" for row in again]
+    moments = [row for row in _lines(records.RECORDS / "tried" / "car-racing-moments.jsonl") if "check" in row]
+    for words in (
+        f"{best['check']:.0f} ± {best['check_std']:.0f} on {best['check_n']} tracks in generation {best['generation']}",
+        f"The first search ended with {one.mean:.0f} ± {one.std:.0f} on the hundred tracks",
+        f"{len(generations) - best['generation']} more generations won nothing",
+        f"(0.1 to {generations[-1]['sigma']:.3f})",
+        f"(0.045 to {second[-1]['sigma']:.3f} in {len(second)} generations)",
+        f"# stopped in generation {len(second)}",
+        f"had {np.mean([row['mean'] for row in second[:8]]):.0f} on average over the first eight generations "
+        f"and {np.mean([row['mean'] for row in second[-8:]]):.0f} over the last eight",
+        f"over {kept['check_n']} fresh tracks every five generations, {', '.join(averages[:3])} at first "
+        f"and {', '.join(averages[-4:])} at last",
+        f"What was kept is the average of generation {kept['generation']}. "
+        f"It has {report.mean:.0f} ± {report.std:.0f} on the hundred tracks",
+        f"half of them above {np.median(report.returns):.0f}; what it loses",
+        f"tests of the mean have {_listed(moments, 'check')} in generations 5 to 20, "
+        f"those of the average {_listed(moments, 'average')}.",
+    ):
+        assert words in page
+    assert kept["average"] > kept["check"]
+    assert len(tested) == 14  # "fourteen tests"
+    said = read_json(records.RECORDS / "car-racing-dream.iterations.json")["rows"]
+    trap, cured = said[:3], said[3:]
+    dreamer = Report.load(records.RECORDS / "car-racing-dream.json")
+    for words in (
+        f"promises {_range(trap, 'dream')} in 120 steps, the game gives {_range(trap, 'real')}",
+        f"gives {_range(cured, 'real')} of a promised {_range(cured, 'dream')}",
+        f"{dreamer.mean:.0f} ± {dreamer.std:.0f} on {dreamer.n} official tracks",
+    ):
+        assert words in page
+    assert len(said) == 18
+
+
+def _listed(rows, name):
+    numbers = [f"{row[name]:.0f}" for row in rows]
+    return f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def test_the_page_of_records_says_of_super_mario_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    rows = records.rows("mario-1-1")
+    begins = [number for number, row in enumerate(rows) if row["generation"] == 1]
+    first = {row["generation"]: row for row in rows[: begins[1]]}
+    report, fixed, sticky = (
+        Report.load(records.RECORDS / f"mario-1-1{name}.json") for name in ("", "-deterministic", "-sticky-actions")
+    )
+    two = Report.load(records.RECORDS / "tried" / "mario-1-1-two-searches.json")
+    third = rows[begins[2] :]
+    best = max(third, key=lambda row: max(row.get("check", 0), row.get("elite", 0)))
+    quick = Report.load(ROOT / "docs" / "results" / "mario-quick" / "game.json")
+    again = [
+        row["check"] for row in _lines(records.RECORDS / "tried" / "mario-1-1-small-steps.jsonl") if "check" in row
+    ]
+    for words in (
+        f"it had {first[20]['check']:.0f} in generation 20, after five minutes, and {first[50]['check']:.0f} in generation 50",
+        f"The flag is reached in {100 * report.flag_rate:.0f} of {report.n} episodes, and in the deterministic game",
+        f"with a flag in {100 * two.flag_rate:.0f} of {two.n} episodes, {two.mean:.0f} ± {two.std:.0f}",
+        f"tests on 31 episodes: {min(again):.0f} to {max(again):.0f}",
+        f"With sticky actions it has {sticky.mean:.0f}, with the flag in {100 * sticky.flag_rate:.0f} of {sticky.n}",
+        f"stopped in generation {len(first)}",
+        f"stopped in generation {len(third) + 1}; the best test is that of generation {best['generation']}",
+        f"with moments, one has {quick.mean:.0f} ± {quick.std:.0f}",
+    ):
+        assert words in page
+    assert 290 < sum(row["seconds"] for row in rows[:20]) < 310
+    assert fixed.flag_rate == 1
+    odd = [np.random.default_rng(seed).integers(31) % 2 == 1 for seed in two.seeds]  # as the game draws them
+    assert odd == two.flags
+
+
+def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
+    page, tried = (
+        " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split()),
+        records.RECORDS / "tried",
+    )
+    grown = [row for row in _lines(tried / "car-racing-growing-episodes.jsonl") if "check" in row]
+    top = max(grown, key=lambda row: row["check"])
+    random = _lines(tried / "car-racing-dream-random-rollouts.jsonl")[-1]
+    mario = _lines(tried / "mario-1-1.jsonl")
+    elite, member = max(row.get("elite", 0) for row in mario), max(row["max"] for row in mario)
+    for words in (
+        f"{top['check']:.0f} ± {top['check_std']:.0f} on {top['check_n']} tracks in generation {top['generation']}",
+        f"After three iterations the dream promised {random['dream']:.0f} and the game gave {random['real']:.0f}",
+        f"reach {elite:.0f} in a test of 16 episodes and {member:.0f} in",
+    ):
+        assert words in page
+    assert len(grown) == 11
+    rows = _lines(tried / "car-racing-growing-episodes.jsonl")
+    lived = {
+        row["generation"]: [one["mean"] for one in rows[row["generation"] - 5 : row["generation"]]] for row in grown
+    }
+    below = [row["check"] - np.mean(lived[row["generation"]]) for row in grown]
+    noise = np.mean([row["noise"] for row in rows[-45:]])
+    for words in (
+        f"mean lies {min(below):.0f} to {max(below):.0f} below the mean's own test",
+        f"in the last 45 generations {100 * noise:.0f} % of the variance",
+    ):
+        assert words in page
+    assert [min(row["episodes"] for row in rows), max(row["episodes"] for row in rows)] == [3, 4]
+    dreamer = _lines(tried / "mario-1-1-dream.jsonl")
+    for words in (
+        f"in nine iterations, {dreamer[-1]['real_steps']:,} real steps, whole episodes have {_range(dreamer, 'episode_mean')}",
+        f"promise {_range(dreamer, 'dream')} and the game gives {_range(dreamer, 'real')}",
+        f"({dreamer[0]['gap']:.0f} in the first iteration, {dreamer[-1]['gap']:.0f} in the last one)",
+    ):
+        assert words in page
+    assert len(dreamer) == 9
+    again = _lines(tried / "car-racing-dream-averaged.jsonl")
+    gaps = [row["gap"] for row in again]
+    for words in (
+        f"whole episodes had {_range(again, 'episode_mean')}.",
+        f"fell from {gaps[0]:.0f} to {gaps[2]:.0f} (iterations 1 to 3) to {min(gaps):.0f} at the best",
+        f"and rose again to {gaps[-1]:.0f}",
+    ):
+        assert words in page
+    assert [len(again), min(gaps) > 20] == [14, True]
+    averaged = [row for row in _lines(tried / "car-racing-averaged.jsonl") if "check" in row]
+    mean, average = (np.mean([row[name] for row in averaged]) for name in ("check", "average"))
+    assert [sum(row["average"] > row["check"] for row in averaged), len(averaged)] == [10, 14]
+    best = max(averaged, key=lambda row: row["average"])
+    later = [row["average"] for row in averaged if row["generation"] > best["generation"]]
+    white = {row["generation"]: row["check"] for row in _lines(tried / "car-racing-whitened.jsonl") if "check" in row}
+    large, on = _lines(tried / "mario-1-1-whitened.jsonl"), _lines(tried / "mario-1-1-from-a-member.jsonl")
+    for words in (
+        f"14 tests in 73 generations the average has {average:.0f} and the mean {mean:.0f}",
+        f"The best of them, {best['average']:.0f} in generation {best['generation']}",
+        f"the seven tests behind it have {np.mean(later):.0f}.",
+        f"{white[20]:.0f} and {white[50]:.0f} in generations 20 and 50",
+        f"stays below 730 while single members reach {max(row.get('elite', 0) for row in large):.0f} in a test of 12",
+        f"holds what it has, {on[-1]['check']:.0f} in all of {on[-1]['check_n']} episodes",
+        f"one member came to {max(row['max'] for row in on):.0f}",
+    ):
+        assert words in page
+    assert max(row.get("check", 0) for row in large) < 730
+
+
+def test_the_table_of_ablations_says_what_its_files_say():
+    tried = records.RECORDS / "tried"
+    page, best = (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), []
+    for label, size, name in (
+        ("latent and memory", 291, "growing-episodes"),
+        ("latent and untrained memory", 291, "untrained-memory"),
+        ("latent alone", 99, "latent-only"),
+    ):
+        rows = _lines(tried / f"car-racing-{name}.jsonl")[:30]
+        cells = [f"{row['check']:.0f} ± {row['check_std']:.0f}" for row in rows if "check" in row]
+        played = sum(row["steps"] for row in rows) * 3 / 1e6
+        assert f"| {label} | {size} | {' | '.join(cells)} | {played:.1f} million |" in page
+        best.append(max(row.get("check", 0) for row in rows))
+    assert f"worth {best[0] - best[1]:.0f} points over an untrained one and {best[0] - best[2]:.0f} over none" in page
+
+
+def _range(rows, name):
+    values = [row[name] for row in rows]
+    return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
