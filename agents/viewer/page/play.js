@@ -15,7 +15,7 @@ const PAST = 200;
 
 const pressed = new Set(); // keys and the pad
 let stick = { keys: new Set(), x: 0 }; // a gamepad
-let hello, facts, lastAction = "", shown = [], history = [], held = null;
+let hello, facts, drawn, lastAction = "", shown = [], history = [], held = null;
 
 // From keys to actions ------------------------------------------------------------------------------------------------
 
@@ -210,6 +210,7 @@ function draw() {
     tell();
     drawPlots();
     held = null;
+    drawn = facts;
   }
   requestAnimationFrame(draw);
 }
@@ -232,4 +233,4 @@ const engine = new Engine({
 });
 engine.start({ dream: $("dream") });
 requestAnimationFrame(draw);
-globalThis.dreamPage = { shown: () => shown.length, facts: () => facts, actionOf }; // for tests, and the curious
+globalThis.dreamPage = { shown: () => shown.length, facts: () => drawn, actionOf }; // what one sees now: for tests, and the curious
