@@ -88,7 +88,7 @@ def _check_configs(words: list[str]) -> None:
     Raises:
         ValueError: names the file.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         if option == "--config" and os.path.isfile(path := value if equals else following):  # noqa: PTH113 - any text
             read_yaml(path)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:  # torch would come with it
     from worldmodel.progress import Progress as Callback
@@ -37,6 +38,17 @@ def one_voice() -> None:
 
 
 @contextmanager
+def busy(title: str) -> Iterator[None]:
+    """Say what is done now, where nothing can be counted: a moving sign, or one line where there is no screen."""
+    if console.is_terminal:
+        with console.status(title):
+            yield
+    else:
+        console.print(f"{title} ...", markup=False)
+        yield
+
+
+@contextmanager
 def bar(title: str, unit: str = "") -> "Iterator[Callback]":
     """Show progress while a block runs; yields the callback to hand to the library."""
     if console.is_terminal:
@@ -48,6 +60,8 @@ def bar(title: str, unit: str = "") -> "Iterator[Callback]":
 
 ROWS = 12
 """Generations that the live table shows."""
+SLOW = 0.5
+"""Where less is done in a second, it is said how long one takes."""
 
 
 @contextmanager
@@ -86,14 +100,22 @@ def table_of(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+class _Times(ProgressColumn):
+    """How long it has taken, and how long it will."""
+
+    def render(self, task: Task) -> Text:
+        words, clock = f"{duration(task.elapsed or 0)} so far", task.fields["clock"]
+        if not task.finished and task.total is not None and (left := clock.left(task.total)) is not None:
+            words += f", {duration(left)} left"
+        return Text(words, style="progress.remaining")
+
+
 _COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(bar_width=24),
     MofNCompleteColumn(),
-    TextColumn("{task.fields[rate]}"),
-    TimeElapsedColumn(),
-    TextColumn("left"),
-    TimeRemainingColumn(),
+    TextColumn("{task.fields[speed]}"),
+    _Times(),
     TextColumn("[dim]{task.fields[note]}"),
 )
 
@@ -106,27 +128,47 @@ def _live(title: str, unit: str) -> "Iterator[Callback]":
 
 def _callback(progress: Progress, title: str, unit: str) -> "Callback":
     """What the library calls, as a task of rich's."""
-    task = progress.add_task(title, total=None, note="", rate="")
     clock = _Clock()
+    task = progress.add_task(title, total=None, note="", speed="", clock=clock)
 
     def callback(done: int, total: int, note: str) -> None:
-        rate = clock.rate(done)
-        progress.update(task, completed=done, total=total, note=note, rate=f"{rate:,.3g} {unit}/s" if rate else "")
+        clock.tick(done)
+        progress.update(task, completed=done, total=total, note=note, speed=clock.speed(unit))
 
     return callback
 
 
 class _Clock:
-    """How fast work goes, from where this process began (a resumed job does not count what was there)."""
+    """How fast work goes, from the first tick on, which comes before the work: a resumed job does not count what was there."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
+        self.began = self.latest = time.monotonic()
         self.first: int | None = None
+        self.done = 0
 
-    def rate(self, done: int) -> float:
+    def tick(self, done: int) -> None:
+        """So much is done by now."""
+        now = time.monotonic()
         if self.first is None:
-            self.first, self.began = done, time.monotonic()
-        return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+            self.first, self.began = done, now
+        if done != self.done:
+            self.done, self.latest = done, now
+
+    @property
+    def rate(self) -> float:
+        """Units a second, when the latest one was done."""
+        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.began, 1e-9)
+
+    def speed(self, unit: str) -> str:
+        """The rate in words; of slow work, how long one takes."""
+        if not self.rate:
+            return ""
+        return f"{self.rate:,.3g} {unit}/s" if self.rate >= SLOW else f"{1 / self.rate:,.3g} s/{unit.removesuffix('s')}"
+
+    def left(self, total: float) -> float | None:
+        """Seconds until all is done; None where nothing tells yet."""
+        since = time.monotonic() - self.latest
+        return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
 
 
 class _Lines:
@@ -137,15 +179,16 @@ class _Lines:
         console.print(f"{title} ...")
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        rate, now = self.clock.rate(done), time.monotonic()
+        self.clock.tick(done)
+        now = time.monotonic()
         if now - self.shown < LINE_SECONDS and done < total:
             return
         if done >= total and self.shown == float("inf"):
             return
         self.shown = float("inf") if done >= total else now
-        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
-        speed = f", {rate:,.3g} {self.unit}/s" if rate else ""
-        console.print(f"{self.title}: {done}/{total}{speed}{left}{', ' + note.strip() if note.strip() else ''}")
+        left = self.clock.left(total) if done < total else None
+        parts = [self.clock.speed(self.unit), "" if left is None else f"{duration(left)} left", note.strip()]
+        console.print(f"{self.title}: {', '.join(filter(None, [f'{done}/{total}', *parts]))}")
 
 
 def duration(seconds: float) -> str:

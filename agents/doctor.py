@@ -174,7 +174,7 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
 
 def _spread(values: np.ndarray) -> str:
     low, middle, high = np.quantile(values, [0, 0.5, 1])
-    return f"{values.mean():.1f} on average, from {low:.1f} over {middle:.1f} to {high:.1f}"
+    return f"mean {values.mean():.1f}, least {low:.1f}, median {middle:.1f}, most {high:.1f}"
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:

@@ -147,6 +147,7 @@ def evaluate(
     else:
         tasks = [Group(env, options, agent, [number], 1, None, max_steps) for number in seeds]
         done: dict[int, Life] = {}
+        progress(0, episodes, "")
         for index, came in run_tasks(play_group, tasks, workers, backend):
             done[index] = came.lives[0]
             progress(len(done), episodes, "")

@@ -143,6 +143,7 @@ def evolve(
     if watch is not None:
         for row in search.rows:
             watch(row)
+    progress(search.generation, generations, "")
     while search.generation < generations and not search.ended:
         if search.stuck:
             search.restart()

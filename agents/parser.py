@@ -40,7 +40,7 @@ class Parser(ArgumentParser):
     """A parser that answers bad input with one line and exit code 2."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, formatter_class=_Formatter, **options)
+        super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, without the usage."""

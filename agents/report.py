@@ -36,6 +36,7 @@ def write_report(run: Run, settings: RunSettings) -> Path:
         Starts.cut(run.store().latents(world.vae), seed=settings.seed).save(run.folder / "agent")
         reports[best].save(run.folder / "agent" / "report.json")
     with bar("films and plots", "pictures") as progress:
+        progress(0, 3, "")
         sections = [_scores(run), _curves(run)]
         progress(1, 3, "")
         sections.append(_pictures(run, world, settings, best))

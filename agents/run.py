@@ -88,7 +88,7 @@ class Run:
         """
         if not self.folder.is_dir():
             raise ValueError(
-                f"there is no run folder {self.folder} (the name of a pretrained agent needs --pretrained)"
+                f"there is no run folder {self.folder}: worldmodel collect ENV --out {self._quoted} makes one"
             )
         return self
 

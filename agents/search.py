@@ -241,7 +241,7 @@ class Search:
             if before.get(name) != value:
                 raise ValueError(
                     f"{path.parent} holds an evolution with {name} = {before.get(name)!r}, asked for "
-                    f"{value!r}: use another folder, or the same settings"
+                    f"{value!r}: use the same settings, or remove that folder to begin again"
                 )
         try:
             self._put(about, best, average, arrays)

@@ -5,6 +5,7 @@ at all. What is there counts, whoever wrote it and when: the same call goes on w
 """
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -240,9 +241,9 @@ class Estimate:
 
     def __str__(self) -> str:
         """One line."""
-        minutes = self.seconds / 60
+        time = f"{self.seconds / 60:.1f} min" if self.seconds >= 60 else f"{max(self.seconds, 1):.0f} s"
         return (
-            f"up to {self.steps:,} steps, about {minutes:.1f} min and {self.bytes / 1e6:,.0f} MB "
+            f"up to {self.steps:,} steps, about {time} and {max(self.bytes / 1e6, 1):,.0f} MB "
             f"({self.free / 1e9:,.1f} GB free)"
         )
 
@@ -264,7 +265,9 @@ def estimate(
     options = dict(env_options or {})
     game = open_env(env, options)
     repeat = int(options.get("action_repeat", 1) or 1)
-    limit = max_steps or -(-(getattr(game.spec, "max_episode_steps", None) or 1000) // repeat)
+    own = getattr(game.spec, "max_episode_steps", None)  # counted in frames
+    limit = min(max_steps or math.inf, -(-own // repeat) if own else math.inf)
+    limit = int(limit) if limit < math.inf else -(-1000 // repeat)
     play(game, policy, seed, max_steps=2)  # what happens only once, such as loading fonts, is not counted
     began = time.monotonic()
     probe = play(game, policy, seed, max_steps=min(PROBE_STEPS, limit))

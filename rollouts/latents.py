@@ -109,6 +109,7 @@ def encode(store: Stored, vae: VAE, progress: Progress = silent) -> Latents:
     folder = store.path / "latents" / fingerprint(vae)
     rows = sum(store.lengths) + len(store)
     done = 0
+    progress(done, rows, "")
     for shard in store.shards:
         size = sum(shard.lengths) + len(shard.lengths)
         paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}

@@ -257,6 +257,7 @@ class played:
         """The lives of some tasks, in their order."""
         results: dict[int, list[Life]] = {}
         total = sum(len(task.seeds) for task in tasks)
+        self.progress(0, total, "")
         for index, came in run_tasks(play_group, tasks, self.workers, self.backend):
             results[index] = came.lives
             self.steps += came.steps

@@ -100,6 +100,8 @@ class RMDN(nn.Module):
 
     def _start(self) -> None:
         """Begin near N(0, 1): equal weights, means a little apart, unit precision; and a memory that lasts."""
+        if self.head.weight.is_meta:  # nothing to fill, and drawing there imports torch's compiler, too
+            return
         with torch.no_grad():
             logits, loc, log_precision, beside = self.head.weight.split(self._sizes())
             logits.zero_()

@@ -32,6 +32,8 @@ class Prediction(NamedTuple):
 
 def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
     """The reward each bin stands for: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
+    if like.is_meta:  # exp there imports torch's compiler: over a second
+        return like.new_empty(REWARD_BINS)
     grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=like.device)
     return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
 

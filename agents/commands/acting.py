@@ -35,8 +35,12 @@ def evolve(options: Namespace) -> None:
 
     run = Run(Path(options.run))
     check_backend(options.backend, options.workers)
-    kind, nested = (GameEvolving, options.game) if options.where == "game" else (DreamEvolving, options.dream)
-    settings: Any = settings_of(kind, nested)
+    kinds: dict[str, type] = {"game": GameEvolving, "dream": DreamEvolving}
+    settings: Any = settings_of(kinds[options.where], options[options.where])
+    other = "dream" if options.where == "game" else "game"
+    given = [name for name, value in vars(kinds[other]()).items() if options[other][name] != value]
+    if given and not options.config:
+        raise ValueError(f"--{other}.{given[0]} does nothing with --where {options.where}")
     controller = settings_of(Controlling, options.controller)
     check_search(vars(settings), f"{options.where}.")
     with run.existing().locked():

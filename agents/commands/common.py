@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import Namespace
 
 from agents.checks import check
+from agents.display import busy
 from agents.parser import Parser
 from agents.settings import OFFICIAL
 from agents.yaml_files import flat
@@ -47,7 +48,11 @@ def add_run(parser: Parser, agents: bool = False) -> None:
     """The folder that a command works on; some take an agent's folder or the name of a pretrained agent, too."""
     if agents:
         parser.add_argument("run", type=str, help="a run folder, an agent's folder, or a name with --pretrained")
-        parser.add_argument("--pretrained", action="store_true", help="RUN names an agent that comes with the package")
+        parser.add_argument(
+            "--pretrained",
+            action="store_true",
+            help="RUN names an agent that comes with the package; what is written goes to runs/NAME-pretrained",
+        )
     else:
         parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
@@ -70,7 +75,8 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
     import envs
 
     try:
-        game = envs.make(env, **env_options)
+        with busy(f"starting {env}"):
+            game = envs.make(env, **env_options)
     except ValueError as error:
         if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
             raise

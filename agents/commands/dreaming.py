@@ -7,7 +7,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.commands.common import add_run
-from agents.display import answers, say_next
+from agents.display import answers, busy, say_next
 from agents.parser import Parser
 from agents.settings import FAST
 
@@ -43,17 +43,24 @@ def dream(options: Namespace) -> None:
     if options.store is not None:
         _dream_into(place, Path(options.store), options)
         return
-    world, whole, latents, media = _episode_of(place, options)
+    with busy("an episode to dream along"):
+        world, whole, latents, media = _episode_of(place, options)
     episode = whole.first(options.start + options.steps)
     name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
-    shots = show.film(world, episode, options.temperature, options.seed, options.start)
-    for path in show.write_film(media, name, shots):
+    with busy("dreaming it on"):
+        films = show.write_film(
+            media, name, show.film(world, episode, options.temperature, options.seed, options.start)
+        )
+    for path in films:
         answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
-    shots = show.temperature_film(world, episode, seed=options.seed, start=options.start)
     temperatures = f"temperatures-{options.episode}-{options.start}-s{options.seed}"
-    for path in show.write_film(media, temperatures, shots):
+    with busy("dreaming at several temperatures"):
+        shots = show.temperature_film(world, episode, seed=options.seed, start=options.start)
+        films = show.write_film(media, temperatures, shots)
+    for path in films:
         answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
-    picture, which = show.traversals(world, latents)
+    with busy("what latents stand for"):
+        picture, which = show.traversals(world, latents)
     pictures.write_png(media / "traversals.png", picture)
     answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
     if plot := show.reward_plot(world, whole):
@@ -93,8 +100,9 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
         world, controller = place.world(), place.controller(options.where)
         starts = place.store().latents(world.vae)
     sizes, keep = (options.steps, options.dreams), ("latents", "actions", "rewards")
-    dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
-    store = rollouts.keep_dreams(dreams, world, folder)
+    with busy(f"{options.dreams} dreams"):
+        dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
+        store = rollouts.keep_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
 
 
@@ -158,6 +166,7 @@ def export(options: Namespace) -> None:
     from agents.viewer.export import about
     from agents.viewer.export import export as write
 
-    folder = write(stage_of(found(options.run, options.pretrained)), options.web, options.runtime)
+    with busy(f"writing {options.web}"):
+        folder = write(stage_of(found(options.run, options.pretrained)), options.web, options.runtime)
     answers.print(f"{folder} ({about(folder)})", markup=False)
     say_next("python", "-m", "http.server", "--directory", folder)

@@ -129,6 +129,7 @@ def judge(
     model.to(device)
     found: dict[str, list[np.ndarray]] = {}
     frames: list[np.ndarray] = []
+    progress(0, len(data), "")
     try:
         for batch in data.batches(BATCH):
             for what, values in _log_likelihoods(model, to_device(batch, device), samples, len(frames)):

@@ -176,6 +176,7 @@ def _speak(
     frames = math.ceil(samples / frame)
     with contextlib.ExitStack() as files:
         writers = [_wav(files, path, rate) for path in paths]
+        progress(0, frames, "")
         for number, event in enumerate(model.stream(frames, len(paths), temperature, generator)):
             sound = event.double().mul(scale["std"]).add(scale["mean"]).cpu().numpy()
             if not np.isfinite(sound).all():

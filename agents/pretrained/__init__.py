@@ -70,10 +70,16 @@ def shipped(name: str) -> Shipped:
 
 
 def found(path: str, pretrained: bool) -> Run | Shipped:
-    """What a command was given: a run folder, an agent's folder, or the name of a pretrained agent."""
+    """What a command was given: a run folder, an agent's folder, or the name of a pretrained agent.
+
+    Raises:
+        ValueError: there is no such agent, or only with ``pretrained``.
+    """
     if pretrained:
         return shipped(path)
     folder = Path(path)
     if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
         return Shipped(folder, folder)
+    if not folder.is_dir() and path in names():
+        raise ValueError(f"there is no run folder {path}; the agent that comes with the package needs --pretrained")
     return Run(folder)
