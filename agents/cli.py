@@ -46,10 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
     parser = build_parser(words)
     try:
-        _check_configs(words)
-    except ValueError as error:
+        _check_files(words)
+        parsed = parser.parse_args(words)
+    except (ValueError, OSError) as error:  # of a file that is no text
         parser.error(str(error))
-    parsed = parser.parse_args(words)
     name = parsed.command
     options = parsed[name]
     if name in GROUPS:
@@ -82,16 +82,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _check_configs(words: list[str]) -> None:
-    """Refuse files for ``--config`` that are no mappings of plain values, before the parser takes them for more.
+def _check_files(words: list[str]) -> None:
+    """Refuse files of settings that are no mappings of plain values, by name, before the parser takes them for more.
 
     Raises:
         ValueError: names the file.
     """
     for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
-        if option == "--config" and os.path.isfile(path := value if equals else following):  # noqa: PTH113 - any text
-            read_yaml(path)
+        value = value if equals else following
+        asked = option == "--config" or (option.startswith("--") and value.endswith((".yaml", ".yml")))
+        if asked and os.path.isfile(value):  # noqa: PTH113 - any text
+            read_yaml(value)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -56,7 +56,14 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
 
     The best has the highest mean return over whole episodes of the real game; no return of the game reaches a controller in
     any other way.
+
+    Raises:
+        ValueError: the run's controller of the dream comes from a search beside the iterations.
     """
+    if (search := run.folder / "evolve-dream" / "state.npz").exists():
+        raise ValueError(
+            f"{search.parent} holds an evolution of its own, which the best iteration would replace: remove it"
+        )
     done: list[Iteration] = []
     for number in range(1, settings.iterations + 1):
         here = home(run, number)

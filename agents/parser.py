@@ -5,9 +5,11 @@ import re
 import sys
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from agents.display import console
+from agents.yaml_files import parse_yaml
 
 _SAID = (
     (r'Parser key "([^"]+)":', r"--\1:"),
@@ -25,8 +27,24 @@ _SAID = (
     (r'expected "[\w.]*command" to be one of \{(.*?)\}, but it was not provided\.', r"a command is missing, one of \1"),
     (r"argument command: invalid choice: ('.*?') \(choose from (.*)\)", r"there is no command \1 (\2)"),
     (r"the following arguments are required: (?:\w+\.)*(\w+)", r"\1 is missing"),
+    (r"Unable to load config '(.*?)' - --\S+: Unable to load config \"\1\"", r"there is no file '\1'"),
+    (r"Unable to load config '(.*?)' - ", r"'\1' cannot be read: "),
 )
 """What the library says, and what people understand."""
+
+
+_load = get_loader("yaml")
+
+
+def _careful(text: str) -> Any:
+    """The library's reading of values and files, of such that `parse_yaml` takes."""
+    parse_yaml(text)
+    return _load(text)
+
+
+set_loader("yaml", _careful, (yaml.YAMLError,))
+LONGEST = 500
+"""Letters of a message: what was typed can be a whole file."""
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -47,6 +65,7 @@ class Parser(ArgumentParser):
         words = " ".join(message.split())
         for pattern, said in _SAID:
             words = re.sub(pattern, said, words)
+        words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
         prog = self.prog.replace(" [options]", "")
         if unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
             close = difflib.get_close_matches(unknown[1], re.findall(r"\w+", unknown[2]), n=1)

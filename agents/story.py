@@ -171,6 +171,11 @@ def evolve_dream(
     given; ``options`` are more of `rollouts.dreamed`.
     """
     world, into = world or run.world(), into or run
+    if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
+        raise ValueError(
+            f"{run.folder / 'evolve-dream'} holds the controller of the best iteration, which another evolution would "
+            "replace: remove that folder first, if you do not need it"
+        )
     starts = run.store().latents(world.vae) if starts is None else starts
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
@@ -186,6 +191,12 @@ def evolve_dream(
             progress=progress,
             watch=watch,
         )
+
+
+def _searched(run: Run) -> bool:
+    """Whether its controller of the dream, if there is one, comes from a search of its own."""
+    folder = run.folder / "evolve-dream"
+    return (folder / "state.npz").exists() or not (folder / "controller.safetensors").exists()
 
 
 def evolve_game(

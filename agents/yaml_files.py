@@ -25,18 +25,36 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the file cannot be read, or holds something else; the message names it.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Plain)
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no mapping")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     return content
 
 
+def parse_yaml(text: str) -> Any:
+    """Plain values of a text: without aliases, and every name once.
+
+    Raises:
+        yaml.YAMLError: it is something else.
+    """
+    try:
+        return yaml.load(text, _Plain)
+    except (ValueError, RecursionError, TypeError) as error:  # numbers of 5,000 digits, a thousand brackets, ...
+        raise yaml.YAMLError(str(error)) from None
+
+
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases."""
+    """YAML without aliases, where no name stands twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases have no place here")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise yaml.YAMLError(f"{min(twice)!r} stands there twice")
+        return super().construct_mapping(node, deep)

@@ -39,6 +39,12 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     return make_pixels(id, action_repeat or 1, **options)
 
 
+def imports(id: str) -> str | None:
+    """The module that making an id imports first: ``my_package`` of ``my_package:MyGame-v0``; None: none but ours."""
+    module, colon, _ = id.partition(":")
+    return module if colon and module != "envs" else None
+
+
 def _registered(id: str) -> bool:
     try:
         gymnasium.spec(id)

@@ -88,9 +88,25 @@ def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dic
     """The environment that a run's rollouts come from (or its official one), or the one asked for; the same options."""
     store = run.store()
     options = dict(store.metadata.get("env_options") or {})
+    kept = game_asked(env, store.env, run.folder)
+    return OFFICIAL.get(kept, kept) if official and not env else kept, options
+
+
+def game_asked(env: str | None, kept: str, folder: Path) -> str:
+    """The environment that was typed, or else the one that a folder's files name.
+
+    Raises:
+        ValueError: making that one would import a module: files of somebody else's must not choose what is run.
+    """
+    from envs.making import imports
+
     if env:
-        return WORLDS.get(env, env), options
-    return OFFICIAL.get(store.env, store.env) if official else store.env, options
+        return WORLDS.get(env, env)
+    if module := imports(kept):
+        raise ValueError(
+            f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
+        )
+    return kept
 
 
 def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:

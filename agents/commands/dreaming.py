@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 
-from agents.commands.common import add_run
+from agents.commands.common import add_run, game_asked
 from agents.display import answers, busy, say_next
 from agents.parser import Parser
 from agents.settings import FAST
@@ -20,6 +20,7 @@ def build_dream(parser: Parser) -> None:
     become a store that everything reads that reads rollouts.
     """
     add_run(parser, agents=True)
+    parser.add_argument("--env", type=str | None, default=None, help="the game of an agent (default: that of its test)")
     parser.add_argument("--episode", type=int, default=0, help="which stored episode; of an agent: the game's seed")
     parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
     parser.add_argument("--steps", type=int, default=300, help="steps to dream")
@@ -82,7 +83,8 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, Any, Any, Path]:
         return world, store.episode(options.episode), store.latents(world.vae).some(), media
     agent = place.agent()
     world, media = agent.world, place.out / "media"
-    game = envs.make(FAST.get(place.env, place.env), **place.env_options)
+    env = game_asked(options.env, place.env, place.folder)
+    game = envs.make(FAST.get(env, env), **place.env_options)
     whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
     game.close()
     return world, whole, seen(world, whole).cpu().numpy(), media
@@ -112,6 +114,7 @@ def build_play(parser: Parser) -> None:
     RUN is a run folder with a trained world model. Only this machine can reach the page, unless --host says otherwise.
     """
     add_run(parser, agents=True)
+    parser.add_argument("--env", type=str | None, default=None, help="the game beside the dream (default: of RUN)")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0: every machine may visit")
     parser.add_argument("--port", type=int, default=8000, help="of the page; 0: any free one")
     parser.add_argument("--visitors", type=int, default=8, help="dreams at a time")
@@ -127,7 +130,7 @@ def play(options: Namespace) -> None:
     at_least_one(visitors=options.visitors)
     if not 0 <= options.port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {options.port}")
-    stage = stage_of(found(options.run, options.pretrained))
+    stage = stage_of(found(options.run, options.pretrained), options.env)
     try:
         from agents.viewer.server import serve
     except ModuleNotFoundError as error:

@@ -47,6 +47,26 @@ def test_a_log_gets_lines_without_control_codes(monkeypatch):
     assert "evolve: 15/15" in text
 
 
+def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    clock = display._Clock()
+    now[0] = 200.0  # what came before the first tick is no work
+    clock.tick(4)
+    assert (clock.speed("episodes"), clock.left(8)) == ("", None)
+    now[0] = 210.0
+    clock.tick(8)
+    now[0] = 213.0
+    clock.tick(8)
+    assert clock.speed("episodes") == "2.5 s/episode"
+    assert clock.left(12) == 7.0
+    now[0] = 300.0
+    assert clock.left(12) == 0.0
+    assert display.duration(clock.left(40)) == "0 s"
+    clock.tick(1_004)
+    assert clock.speed("generations") == "10 generations/s"
+
+
 def test_a_row_says_what_was_tested_and_how_fast():
     row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
     row |= {

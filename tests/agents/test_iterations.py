@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert before == (tmp_path / "run" / "world" / "memory.safetensors").read_bytes()
     told(finished, 2)
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
+
+
+def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / "evolve-dream" / "controller.safetensors"
+    kept = path.read_bytes()
+    words = ["evolve", str(tmp_path / "run"), "--where", "dream", "--dream.generations", "1", "--dream.population", "4"]
+    words += ["--dream.dreams", "2", "--dream.horizon", "3"]
+    assert main(words) == 2
+    assert "holds the controller of the best iteration" in capsys.readouterr().err
+    assert path.read_bytes() == kept
+    shutil.rmtree(path.parent)
+    assert main(words) == 0
+    kept = path.read_bytes()
+    assert main([*ITERATED, "--iterations", "2", "--out", str(tmp_path / "run")]) == 2
+    assert "holds an evolution of its own" in capsys.readouterr().err
+    assert path.read_bytes() == kept
 
 
 def test_iterations_may_not_be_left_out_of_a_run_that_has_them(finished, capsys):

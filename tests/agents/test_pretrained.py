@@ -10,6 +10,7 @@ import torch
 import rollouts
 from agents import Agent, LinearController, Report, evaluate
 from agents.cli import main
+from agents.commands.common import game_of
 from agents.pretrained import HOME, Shipped, found, names, shipped
 from agents.run import Run
 from agents.viewer import stage_of
@@ -98,6 +99,28 @@ def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["evaluate", "chess", "--pretrained"]) == 2
     assert "no pretrained agent 'chess'" in capsys.readouterr().err
+
+
+def test_a_file_does_not_choose_what_is_imported(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "stranger.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = folder / "report.json"
+    path.write_text(path.read_text().replace("CartPole-v1", "stranger:CartPole-v1"))
+    for words in (["evaluate", str(folder), "--workers", "1"], ["dream", str(folder)]):
+        assert main(words) == 2
+        assert "which imports stranger: if you trust it, add --env stranger:CartPole-v1" in capsys.readouterr().err
+    assert stage_of(found(str(folder), pretrained=False)).make_env is None
+    with pytest.raises(AssertionError, match="imported"):  # what was typed is
+        stage_of(found(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
+
+
+def test_a_run_s_rollouts_do_not_choose_what_is_imported(tmp_path):
+    rollouts.collect(toys.counter, rollouts.uniform, 1, seed=3, out=tmp_path / "rollouts")
+    path = tmp_path / "rollouts" / "metadata.json"
+    path.write_text(path.read_text().replace('"env": "counter"', '"env": "stranger:Counter-v0"'))
+    with pytest.raises(ValueError, match="imports stranger"):
+        game_of(Run(tmp_path), None)
+    assert game_of(Run(tmp_path), "CartPole-v1")[0] == "CartPole-v1"
 
 
 @pytest.mark.parametrize("name", names())

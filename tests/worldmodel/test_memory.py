@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -88,6 +91,14 @@ def test_expected_reward_is_the_mean_of_the_bins():
     reward = torch.tensor([-100.0, -0.1, 0.0, 6.7], dtype=torch.float64)
     memory = Memory(FRMDN(inputs=3, outputs=2)).double()
     torch.testing.assert_close(memory.expected_reward(two_hot(reward).log()), reward, rtol=1e-6, atol=1e-6)
+
+
+def test_a_world_model_is_read_without_the_compiler(tmp_path):
+    """Importing it takes longer than all of the rest."""
+    WorldModel(VAE(latent=3), Memory(FRMDN(5, 3, hidden=4))).save(tmp_path)
+    code = "import sys; from worldmodel import WorldModel; WorldModel.load(sys.argv[1]); print('torch._dynamo' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_heads_learn_what_is_true():
