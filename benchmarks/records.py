@@ -28,14 +28,14 @@ from agents.pictures import write_png
 from agents.pretrained import HOME, Shipped
 from agents.run import Run
 from agents.settings import OFFICIAL
-from benchmarks.results import BEGIN, ROOT, put
+from benchmarks.results import CHECKED, ROOT, put
 from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.starts import Starts
 
 RECORDS = ROOT / "docs" / "results" / "records"
 EPISODES, SEED = 100, 20_000
 """Of the test; no other test has these seeds."""
-MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + BEGIN, "<!-- end of records -->"
+MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + CHECKED, "<!-- end of records -->"
 ADDED = ("seconds", "evolution_seconds", "frames", "frames_before", "seconds_before")
 """What is the sum over a record and the evolution that went on from it."""
 HIGH = 850

@@ -22,8 +22,9 @@ from worldmodel.checkpoints import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-BEGIN, END = "checked by tests/test_readme.py -->\n", "<!-- end of results -->"
-MEMORIES, MEMORIES_END = BEGIN, "<!-- end of memories -->"
+CHECKED = "checked by tests/test_readme.py -->\n"
+BEGIN, END = "<!-- results: written by `python -m benchmarks.results`, " + CHECKED, "<!-- end of results -->"
+MEMORIES, MEMORIES_END = CHECKED, "<!-- end of memories -->"
 NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evolved in the game"}
 
 

@@ -246,9 +246,8 @@ def dream_along(
     weight = next(world.memory.parameters())
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     generator = Generator(weight.device).manual_seed(seed)
-    state = world.initial(dreams)
-    for time in range(max(0, start - burn_in), start):
-        state = world.observe(state, latents[time].expand(dreams, -1), actions[time].expand(dreams, -1))
+    before = slice(max(0, start - burn_in), start)
+    state = world.relive(latents[before].expand(dreams, -1, -1), actions[before].expand(dreams, -1, -1))
     state = state.seeing(latents[start].expand(dreams, -1).contiguous())
     dreamed, rewards = [state.latent], []
     for action in actions[start:]:

@@ -164,6 +164,30 @@ class WorldModel(nn.Module):
         _, memory = self.memory.features(latent[:, None], action[:, None], state.memory)
         return WorldState(None, memory)
 
+    def relive(
+        self,
+        latent: Float[Tensor, "batch time latent"],
+        action: Float[Tensor, "batch time actions"],
+        known: Bool[Tensor, "batch time"] | None = None,
+    ) -> WorldState:
+        """The state after steps that really happened, from the beginning of a life: `observe`, step by step.
+
+        Args:
+            latent: what was in view.
+            action: what was done.
+            known: which steps there were; None: all. Before its first one a life has not begun.
+        """
+        state = self.initial(len(latent))
+        for time in range(latent.shape[1]):
+            after = self.observe(state, latent[:, time], action[:, time]).memory
+            if known is not None:
+                mask = known[:, time, None, None]
+                after = type(after)(
+                    *(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True))
+                )
+            state = WorldState(None, after)
+        return state
+
     def imagine(
         self,
         state: WorldState,

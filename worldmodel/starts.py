@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.checkpoints import read_tensors, understood, write_tensors
@@ -53,16 +53,15 @@ def begin(
         return world.initial(count).seeing(latent)
     if len(starts) == 0:
         raise ValueError("starts must hold at least one episode, got none")
-    past = torch.zeros(count, burn_in, world.latent + world.actions)
+    seen, done = torch.zeros(count, burn_in + 1, world.latent), torch.zeros(count, burn_in, world.actions)
     known = torch.zeros(count, burn_in, dtype=torch.bool)
-    latent = torch.zeros(count, world.latent)
     for row in range(count):
-        seen, done = _moment(world, starts, burn_in, rng)
-        if before := len(done):
-            past[row, -before:] = torch.cat((seen[:-1], done), dim=1)
-            known[row, -before:] = True
-        latent[row] = seen[-1]
-    return _relived(world, past.to(weight), known.to(weight.device)).seeing(latent.to(weight))
+        latents, actions = _moment(world, starts, burn_in, rng)
+        seen[row, burn_in - len(actions) :] = latents
+        done[row, burn_in - len(actions) :] = actions
+        known[row, burn_in - len(actions) :] = True
+    seen, done = seen.to(weight), done.to(weight)
+    return world.relive(seen[:, :-1], done, known.to(weight.device)).seeing(seen[:, -1].contiguous())
 
 
 def _moment(
@@ -82,20 +81,6 @@ def _moment(
     first = max(moment - burn_in, 0)
     seen, done = mean[first : moment + 1], action[first:moment]
     return torch.from_numpy(np.array(seen, np.float32)), torch.from_numpy(np.array(done, np.float32))
-
-
-def _relived(
-    world: WorldModel, past: Float[Tensor, "batch time inputs"], known: Bool[Tensor, "batch time"]
-) -> WorldState:
-    """The state after steps that really happened, where they are known; before them a life has not begun."""
-    state = world.initial(len(past))
-    for time in range(past.shape[1]):
-        seen, done = past[:, time].split((world.latent, world.actions), dim=1)
-        after = world.observe(state, seen, done).memory
-        mask = known[:, time, None, None]
-        memory = type(after)(*(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True)))
-        state = WorldState(None, memory)
-    return state
 
 
 class Excerpt(NamedTuple):

@@ -132,22 +132,24 @@ def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[
 
 def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]], furthest: int) -> tuple[Any, ...]:
     """Of each moment: the memory of what was before, its latent; then latents, actions, how many steps, and frames."""
-    memories, begun, count = [], torch.zeros(len(moments), world.latent), torch.zeros(len(moments), dtype=torch.int64)
+    begun, count = torch.zeros(len(moments), world.latent), torch.zeros(len(moments), dtype=torch.int64)
+    past, done = torch.zeros(len(moments), BURN_IN, world.latent), torch.zeros(len(moments), BURN_IN, world.actions)
+    known = torch.zeros(len(moments), BURN_IN, dtype=torch.bool)
     real = torch.zeros(len(moments), furthest, world.latent)
     actions, frames = torch.zeros(len(moments), furthest, world.actions), []
     for row, (index, start) in enumerate(moments):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
         first = max(0, start - BURN_IN)
-        memories.append(world.memory.features(mean[None, first:start], action[None, first:start])[1])
+        at = BURN_IN - (start - first)
+        past[row, at:], done[row, at:], known[row, at:] = mean[first:start], action[first:start], True
         steps = min(furthest, len(action) - start)
         begun[row], count[row] = mean[start], steps
         real[row, :steps], actions[row, :steps] = mean[start + 1 : start + 1 + steps], action[start : start + steps]
         shard, number = latents.store.place(int(index))
         pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
         frames.append(torch.from_numpy(np.concatenate(pieces)))
-    memory = type(memories[0])(*(torch.cat(parts) for parts in zip(*memories, strict=True)))
-    return memory, begun, real, actions, count, frames
+    return world.relive(past, done, known).memory, begun, real, actions, count, frames
 
 
 def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, frames: Tensor) -> dict[str, float]:
