@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -39,12 +39,8 @@ def one_voice() -> None:
 
 @contextmanager
 def busy(title: str) -> Iterator[None]:
-    """Say what is done now, where nothing can be counted: a moving sign, or one line where there is no screen."""
-    if console.is_terminal:
-        with console.status(title):
-            yield
-    else:
-        console.print(f"{title} ...", markup=False)
+    """Show what is done now, where nothing can be counted; nothing where there is no screen."""
+    with console.status(title) if console.is_terminal else nullcontext():
         yield
 
 
@@ -64,25 +60,43 @@ SLOW = 0.5
 """Where less is done in a second, it is said how long one takes."""
 
 
+class Evolving:
+    """What an evolution tells of itself: its generations, their rows, and the lives of the one that is under way."""
+
+    def __init__(self, bar: "Callback", shown: Callable[[deque[dict[str, Any]]], None]) -> None:
+        self._bar, self._shown = bar, shown
+        self._latest = (0, 0, "")
+        self._rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
+
+    def progress(self, done: int, total: int, note: str) -> None:
+        """For `agents.evolve`: so many generations are done."""
+        self._latest = (done, total, note)
+        self._bar(done, total, note)
+
+    def watch(self, row: dict[str, Any]) -> None:
+        """For `agents.evolve`: what a generation came to."""
+        self._rows.append(row)
+        self._shown(self._rows)
+
+    def lives(self, done: int, total: int, note: str) -> None:
+        """For `rollouts.played`: so many of a generation's lives are over."""
+        generation, generations, before = self._latest
+        self._bar(generation, generations, f"{before} [{done}/{total} episodes]".strip())
+
+
 @contextmanager
-def generations(title: str) -> "Iterator[tuple[Callback, Callable[[dict[str, Any]], None]]]":
+def generations(title: str) -> Iterator[Evolving]:
     """Show an evolution while a block runs: a live table of its last generations above the bar; lines where there is no screen.
 
-    Yields the callbacks ``progress`` and ``watch`` for `agents.evolve`.
+    Yields the callbacks for the library.
     """
     if not console.is_terminal:
-        yield _Lines(title, "generations"), lambda row: None
+        yield Evolving(_Lines(title, "generations"), lambda rows: None)
         return
-    rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
     progress = Progress(*_COLUMNS, console=console)
-    callback = _callback(progress, title, "generations")
     with Live(progress, console=console, refresh_per_second=4) as live:
-
-        def watch(row: dict[str, Any]) -> None:
-            rows.append(row)
-            live.update(Group(table_of(rows), progress))
-
-        yield callback, watch
+        callback = _callback(progress, title, "generations")
+        yield Evolving(callback, lambda rows: live.update(Group(table_of(rows), progress)))
 
 
 def table_of(rows: Iterable[dict[str, Any]]) -> Table:

@@ -180,7 +180,7 @@ def evolve_dream(
     begin = begin or zeros(world, controller)
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
     coordinates = _coordinates(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None
-    with run.chapter("evolve in dreams"), generations("evolve in dreams") as (progress, watch):
+    with run.chapter("evolve in dreams"), generations("evolve in dreams") as told:
         return evolve(
             begin,
             fitness,
@@ -188,8 +188,8 @@ def evolve_dream(
             **searching(settings),
             coordinates=coordinates,
             out=into.folder / "evolve-dream",
-            progress=progress,
-            watch=watch,
+            progress=told.progress,
+            watch=told.watch,
         )
 
 
@@ -215,22 +215,9 @@ def evolve_game(
     folder, coordinates = run.folder / "evolve-game", None
     if settings.whiten:
         coordinates = _coordinates(folder, world, run.store().latents(world.vae), begin)
-    with run.chapter("evolve in the game"), generations("evolve in the game") as (progress, watch):
-        latest: list[Any] = [0, settings.generations, ""]
-
-        def alive(done: int, total: int, note: str) -> None:
-            progress(latest[0], latest[1], f"{latest[2]} [{done}/{total} episodes]".strip())
-
-        def generation(done: int, total: int, note: str) -> None:
-            latest[:] = [done, total, note]
-            progress(done, total, note)
-
-        def seen(row: dict[str, Any]) -> None:
-            latest[0] = row["generation"]  # also of an earlier sitting: the rate counts from here
-            watch(row)
-
+    with run.chapter("evolve in the game"), generations("evolve in the game") as told:
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
-        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": alive, "controller": begin}
+        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": told.lives, "controller": begin}
         along: dict[str, Any] = {"moments": settings.moments, "stretch": settings.stretch}
         return evolve(
             begin,
@@ -240,8 +227,8 @@ def evolve_game(
             **searching(settings),
             coordinates=coordinates,
             out=folder,
-            progress=generation,
-            watch=seen,
+            progress=told.progress,
+            watch=told.watch,
         )
 
 

@@ -17,9 +17,9 @@ def sphere(population, seed):
 def shown(monkeypatch, terminal: bool) -> str:
     screen = Console(file=io.StringIO(), force_terminal=terminal, width=140)
     monkeypatch.setattr(display, "console", screen)
-    with display.generations("evolve") as (progress, watch):
+    with display.generations("evolve") as told:
         settings = {"seed": 1, "generations": 15, "population": 8, "check": sphere, "check_every": 5}
-        evolve(LinearController(4, 2), sphere, progress=progress, watch=watch, **settings)
+        evolve(LinearController(4, 2), sphere, progress=told.progress, watch=told.watch, **settings)
     return screen.file.getvalue()
 
 

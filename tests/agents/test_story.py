@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 import rollouts
-from agents import commands, story
+from agents import commands, display, story
 from agents.cli import build_parser, main
 from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
@@ -80,7 +80,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     shown = capsys.readouterr().out
     returns = Run(finished).store().returns
     assert "16 episodes" in shown
-    assert f"{np.mean(returns):.1f} on average, from {min(returns):.1f}" in shown
+    assert f"mean {np.mean(returns):.1f}, least {min(returns):.1f}" in shown
     assert "ended by the game" in shown
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     first = Run(finished).store().episode(0).frames
@@ -119,7 +119,7 @@ def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_
 
     @contextlib.contextmanager
     def generations(title):
-        yield lambda done, total, note: shown.append(done), lambda row: None
+        yield display.Evolving(lambda done, total, note: shown.append(done), lambda rows: None)
 
     monkeypatch.setattr(story, "generations", generations)
     for count, first in ((2, 0), (3, 2)):
@@ -187,7 +187,7 @@ def refused(capsys, *words: str) -> str:
     return said
 
 
-NOWHERE = "there is no run folder nowhere (the name of a pretrained agent needs --pretrained)"
+NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere makes one"
 
 
 @pytest.mark.parametrize(
