@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -52,6 +52,22 @@ def bar(title: str, unit: str = "") -> "Iterator[Callback]":
             yield callback
     else:
         yield _Lines(title, unit)
+
+
+@contextmanager
+def late_bar(title: str, unit: str = "", words: str = "") -> "Iterator[Callback]":
+    """A bar that shows, below a line of ``words``, only when something is done, so that bad input is one line."""
+    with ExitStack() as stack:
+        shown: list[Callback] = []
+
+        def progress(done: int, total: int, note: str) -> None:
+            if not shown:
+                if words:
+                    console.print(words, markup=False)
+                shown.append(stack.enter_context(bar(title, unit)))
+            shown[0](done, total, note)
+
+        yield progress
 
 
 ROWS = 12

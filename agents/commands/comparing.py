@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from agents.commands.common import add_run
-from agents.display import answers
+from agents.display import answers, late_bar
 from agents.parser import Parser
 
 
@@ -37,7 +37,6 @@ def compare(options: Namespace) -> None:
 
     from agents.comparison import learning
     from agents.comparison.report import write_comparison
-    from agents.display import bar
     from agents.run import Run
 
     run = Run(Path(options.run)).existing()
@@ -50,12 +49,22 @@ def compare(options: Namespace) -> None:
         if word not in allowed:
             raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
     out, began = Path(options.out or run.folder / "compare"), time.monotonic()
-    with bar("compare memories", "trainings") as progress:
-        chosen, sizes = {name: known[name] for name in names}, (options.updates, options.batch, options.length)
-        targets = tuple(options.targets)
-        learning.compare(run, out, chosen, options.seeds, *sizes, targets, options.workers, progress)
-    words = f"worldmodel compare {shlex.quote(options.run)} --seeds {options.seeds} --updates {options.updates}"
-    words += "" if options.ablations else " --ablations false"
-    words += "" if options.variants is None else f" --variants {shlex.quote(json.dumps(options.variants))}"
-    page = write_comparison(out, run.store().env, words, time.monotonic() - began)
+    chosen, targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.targets))
+    sizes = (options.seeds, options.updates, options.batch, options.length)
+    counts = f"{len(chosen)} variants x {options.seeds} seeds x {len(targets)} targets"
+    counts += f" = {len(chosen) * options.seeds * len(targets)} trainings"
+    with late_bar("compare memories", "trainings", counts) as progress:
+        learning.compare(run, out, chosen, *sizes, targets, options.workers, progress)
+    page = write_comparison(out, run.store().env, _command(options), time.monotonic() - began)
     answers.print(f"Report: {page}", markup=False)
+
+
+def _command(options: Namespace) -> str:
+    """What repeats a comparison: its seeds and updates, and all that is not by default."""
+    build_compare(parser := Parser())
+    words, defaults = ["worldmodel", "compare", options.run], parser.get_defaults()
+    for name in ("seeds", "updates", "batch", "length", "ablations", "variants", "targets", "out", "workers"):
+        value = options[name]
+        if name in ("seeds", "updates") or value != defaults[name]:
+            words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join(words)

@@ -3,21 +3,16 @@
 A thin layer over `agents.density`, which is the same in Python.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jsonargparse import Namespace
 
 from agents.commands.common import glance, set_preset
 from agents.density.settings import PRESETS, Density, check_density, kind_of
-from agents.display import answers, bar, one_voice, say_next
+from agents.display import answers, late_bar, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import Preset
-
-if TYPE_CHECKING:  # torch would come with it
-    from worldmodel.progress import Progress
 
 
 def build_fit(parser: Parser) -> None:
@@ -44,7 +39,7 @@ def fit(options: Namespace) -> None:
 
     one_voice()
     folder = Path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}")
-    with _bar("learn a density", "updates") as progress:
+    with late_bar("learn a density", "updates") as progress:
         evaluation = fit_density(settings, folder, progress)
     answers.print(f"{evaluation}\nReport: {folder / 'report.html'}", markup=False)
     say_next("worldmodel", "density", "sample", folder)
@@ -67,7 +62,7 @@ def evaluate(options: Namespace) -> None:
     """Evaluate."""
     from agents.density import evaluate_density
 
-    with _bar("judge a density", "sequences") as progress:
+    with late_bar("judge a density", "sequences") as progress:
         found = evaluate_density(options.run, options.part, options.samples, options.data, progress)
     path = found.save(Path(options.run) / f"evaluation-{options.part}.json")
     answers.print(f"{found}\n{path}", markup=False)
@@ -102,7 +97,7 @@ def sample(options: Namespace) -> None:
         path = complete_images(options.run, *common, options.data)
         answers.print(f"{path} (above: given; middle: completed; below: the image)", markup=False)
         return
-    with _bar("draw samples", "events") as progress:
+    with late_bar("draw samples", "events") as progress:
         drawn = sample_density(options.run, *common, options.length, progress)
     for path in drawn.paths:
         answers.print(str(path), markup=False)
@@ -116,20 +111,6 @@ def preset(parser: Parser, words: list[str]) -> None:
     """Presets of the kind of ``--data``."""
     _, found = glance(words, {"--preset": "standard", "--data": ""})
     set_preset(parser, PRESETS / f"{kind_of(found['--data'])}.{found['--preset']}.yaml")
-
-
-@contextmanager
-def _bar(title: str, unit: str) -> "Iterator[Progress]":
-    """A bar that shows only when something was done, so that bad input is one line."""
-    with ExitStack() as stack:
-        shown: list[Progress] = []
-
-        def progress(done: int, total: int, note: str) -> None:
-            if not shown:
-                shown.append(stack.enter_context(bar(title, unit)))
-            shown[0](done, total, note)
-
-        yield progress
 
 
 def _add_run(parser: Parser) -> None:

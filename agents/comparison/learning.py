@@ -4,7 +4,9 @@ Start reading at `compare`; `agents.comparison.judging` measures. Each training 
 result beside its weights, so a comparison that was stopped goes on where it was.
 """
 
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +14,13 @@ import numpy as np
 
 from agents.comparison.judging import judge, judge_calibration, judge_dreams
 from agents.run import Run
+from rollouts.latents import Latents
 from rollouts.views import Sequences, split_episodes
-from rollouts.workers import run_tasks
+from rollouts.workers import Shared, run_tasks, share
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
 from worldmodel.arguments import at_least_one
 from worldmodel.builders import build_memory
-from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.checkpoints import locked, read_json, understood, write_json
 from worldmodel.progress import Progress, silent
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,6 +57,8 @@ LOOKED_INTO = ("RMDN", "RMDN, full", "FRMDN", "FRMDN, rank 4", "FRMDN, condition
 MODELS = {"rmdn": "RMDN", "frmdn": "FRMDN", "per-dimension": "PerDimensionRMDN"}
 TARGETS = ("mean", "sample")
 HELD_OUT = 0.2
+MOST_SEEDS = 1_000
+"""Trainings of each variant: more would take months."""
 
 
 class Job(NamedTuple):
@@ -67,6 +72,19 @@ class Job(NamedTuple):
     updates: int
     batch: int
     length: int
+    data: str
+    """Which episodes, encoded by which VAE (`rollouts.latents.Latents.identity`)."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its training and its result are kept."""
+        slug = f"{self.name}-{self.targets}-{self.seed}".replace(", ", "-").replace(" = ", "").replace(" ", "-").lower()
+        return Path(self.run) / "compare" / slug
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What its result says of it; a run folder may be moved."""
+        return {**self._asdict(), "run": ""}
 
 
 def compare(
@@ -84,8 +102,9 @@ def compare(
     """Train and judge every variant with every seed; returns their results, and keeps them in ``out/results.json``.
 
     Args:
-        run: its rollouts are encoded by its VAE; a fifth of the episodes is never trained on.
-        out: where results go; trainings stay in the run folder, in ``compare``.
+        run: its rollouts, as many as there are now, are encoded by its VAE; a fifth of the episodes is never trained on.
+        out: where results go, a new or empty folder or one of an earlier comparison; trainings stay in the run folder, in
+            ``compare``.
         variants: names, with arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``).
         seeds: trainings of each variant.
         updates: gradient steps of each training.
@@ -96,46 +115,100 @@ def compare(
         progress: called as ``progress(trainings done, trainings, note)``.
 
     Raises:
-        ValueError: an argument is out of range, or the run has no rollouts or no VAE.
+        ValueError: an argument is out of range, the run has no rollouts or no VAE, ``out`` holds something else, or
+            ``compare`` results of other settings, episodes or of another VAE.
     """
-    at_least_one(seeds=seeds, updates=updates, batch=batch, length=length)
-    vae = run.vae()
-    run.store().latents(vae)
+    at_least_one(seeds=seeds, updates=updates, batch=batch, length=length, workers=workers)
+    if seeds > MOST_SEEDS:
+        raise ValueError(f"seeds must be at most {MOST_SEEDS}, got {seeds}")
+    if not variants or not targets:
+        raise ValueError(f"variants and targets must name at least one each, got {list(variants)} and {list(targets)}")
     folder = run.folder / "compare"
+    _check_out(out, folder)
+    vae = run.vae()
+    latents = run.store().latents(vae)
+    _split(latents)
     jobs = [
-        Job(str(run.folder), name, settings, kind, seed, updates, batch, length)
+        Job(str(run.folder), name, settings, kind, seed, updates, batch, length, latents.identity)
         for seed in range(seeds)
         for kind in targets
         for name, settings in variants.items()
     ]
-    with locked(folder):
-        results: dict[int, dict[str, Any]] = {}
-        progress(0, len(jobs), "")
-        for index, result in run_tasks(learn, jobs, workers):
-            results[index] = result
-            progress(len(results), len(jobs), f"{jobs[index].name}, {jobs[index].targets}")
+    with locked(folder), tempfile.TemporaryDirectory() as aside:
+        results = {index: before for index, job in enumerate(jobs) if (before := _found(job)) is not None}
+        left = [index for index in range(len(jobs)) if index not in results]
+        # one VAE and one list of episodes for all, whatever is trained or collected beside
+        learned = partial(learn, seen=share((vae, latents), "seen", Path(aside), workers, "loky"))
+        progress(len(results), len(jobs), "")
+        for place, result in run_tasks(learned, [jobs[index] for index in left], workers):
+            job = jobs[left[place]]
+            results[left[place]] = result
+            progress(len(results), len(jobs), f"{job.name}, {job.targets}")
         found = [results[index] for index in range(len(jobs))]
         write_json(out / "results.json", found)
     return found
 
 
-def learn(job: Job) -> dict[str, Any]:
-    """Train a variant, or read what an earlier call found out, and judge it on the held-out episodes."""
-    run = Run(Path(job.run))
-    slug = f"{job.name}-{job.targets}-{job.seed}".replace(", ", "-").replace(" = ", "").replace(" ", "-").lower()
-    folder = run.folder / "compare" / slug
-    settings = {**job._asdict(), "run": ""}
-    if (folder / "result.json").exists():
-        result = read_json(folder / "result.json")
-        if result["job"] == settings:
-            return result
-        raise ValueError(f"{folder} holds a comparison with other settings: remove it, or use another run folder")
-    vae, store = run.vae(), run.store()
-    latents = store.latents(vae)
-    everything = np.array([index for index, steps in enumerate(store.lengths) if steps])
-    training, test = split_episodes(everything, HELD_OUT, 0)
+def _check_out(out: Path, own: Path) -> None:
+    """Refuse a folder that holds something else than a comparison; ``own`` is the one of the run itself.
+
+    Raises:
+        ValueError: it does.
+    """
+    if out.is_file():
+        raise ValueError(f"out must be a folder, got the file {out}")
+    begun = out.resolve() == own.resolve() and (out / ".lock").exists()
+    if out.exists() and any(out.iterdir()) and not begun and not _is_comparison(out / "results.json"):
+        raise ValueError(f"{out} is not empty and no earlier comparison: use another folder")
+
+
+def _is_comparison(path: Path) -> bool:
+    """Whether a file holds results of `compare`."""
+    try:
+        with understood(path):
+            rows = read_json(path)
+            return bool(rows) and all(row["job"]["targets"] in TARGETS for row in rows)
+    except ValueError:
+        return False
+
+
+def _found(job: Job) -> dict[str, Any] | None:
+    """What an earlier call found out; None: nothing yet.
+
+    Raises:
+        ValueError: it had other settings, or other data.
+    """
+    path = job.folder / "result.json"
+    if not path.exists():
+        return None
+    with understood(path):
+        result: dict[str, Any] = read_json(path)
+        before = result["job"]
+        for name, value in job.kept.items():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{job.folder} holds a comparison with {name} = {before.get(name)!r}, asked for {value!r}: use the same "
+                    f"settings and data, or remove {job.folder.parent} to begin again"
+                )
+    return result
+
+
+def _split(latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+    """Episodes to train on, and to judge on."""
+    return split_episodes(np.array([index for index, steps in enumerate(latents.lengths) if steps]), HELD_OUT, 0)
+
+
+def learn(job: Job, seen: Shared) -> dict[str, Any]:
+    """Train a variant, judge it on the held-out episodes, and keep what was found.
+
+    Args:
+        job: what to train.
+        seen: the VAE, and the episodes as it sees them: those of ``job.data``.
+    """
+    vae, latents = seen.get()
+    training, test = _split(latents)
     memoryless, untrained = (bool(job.settings.get(word)) for word in ("memoryless", "untrained"))
-    memory = build(job.settings, vae.latent, store.actions, job.seed)
+    memory = build(job.settings, vae.latent, latents.store.actions, job.seed)
     sequences = Sequences(latents, 1 if memoryless else job.length, job.targets, training)
     began, status = time.monotonic(), "trained"
     if untrained:
@@ -144,11 +217,11 @@ def learn(job: Job) -> dict[str, Any]:
     else:
         batch = job.batch * job.length if memoryless else job.batch
         try:
-            fit(memory, sequences, updates=job.updates, batch=batch, seed=job.seed, out=folder, tensorboard=False)
+            fit(memory, sequences, updates=job.updates, batch=batch, seed=job.seed, out=job.folder, tensorboard=False)
         except TrainingDiverged as error:
             status = str(error)
     result = {
-        "job": settings,
+        "job": job.kept,
         "status": status,
         "seconds": round(time.monotonic() - began, 1),
         "latent": vae.latent,
@@ -158,8 +231,8 @@ def learn(job: Job) -> dict[str, Any]:
     if job.name in LOOKED_INTO:
         result["calibration"] = judge_calibration(memory, latents, test, job.targets, memoryless)
         if not memoryless:
-            result["dreams"] = judge_dreams(WorldModel(vae, memory, store.discrete), latents, test)
-    write_json(folder / "result.json", result)
+            result["dreams"] = judge_dreams(WorldModel(vae, memory, latents.store.discrete), latents, test)
+    write_json(job.folder / "result.json", result)
     return result
 
 

@@ -15,7 +15,7 @@ from agents.comparison.judging import HORIZONS, TEMPERATURES
 from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
 from agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
-from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.checkpoints import atomic, read_json, understood, write_json
 
 Results = list[dict[str, Any]]
 WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
@@ -24,7 +24,8 @@ WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
 def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
     """Keep the facts of a comparison, and write ``README.md`` and its plots into its folder; returns the page's path."""
     about = out / "about.json"
-    before = read_json(about)["seconds"] if about.exists() else 0.0
+    with understood(about):
+        before = float(read_json(about)["seconds"]) if about.exists() else 0.0
     facts: dict[str, Any] = {
         "env": env,
         "command": command,
@@ -36,8 +37,13 @@ def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
 
 
 def write_page(out: Path) -> Path:
-    """Write ``README.md`` and its plots from ``results.json`` and ``about.json``; returns the page's path."""
+    """Write ``README.md`` and its plots from ``results.json`` and ``about.json``; returns the page's path.
+
+    Raises:
+        ValueError: not all results are of the same episodes.
+    """
     results: Results = read_json(out / "results.json")
+    check_paired(results)
     facts = read_json(out / "about.json")
     jobs = [row["job"] for row in results]
     targets = list(dict.fromkeys(job["targets"] for job in jobs))
@@ -81,8 +87,26 @@ def episodes(rows: Results, name: str) -> np.ndarray:
     return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
 
 
+def check_paired(rows: Results) -> None:
+    """Refuse results that cannot be paired by episode.
+
+    Raises:
+        ValueError: they were judged on different episodes, or on episodes of different data.
+    """
+    judged = [(row["job"].get("data"), row["episodes"]) for row in rows]
+    if other := next((one for one in judged if one != judged[0]), None):
+        raise ValueError(
+            f"results must be of the same episodes, got episodes {judged[0][1]} of {judged[0][0]} and {other[1]} of {other[0]}"
+        )
+
+
 def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval:
-    """NLL against the reference's, paired by held-out episode and by seed; rows are of one kind of targets."""
+    """NLL against the reference's, paired by held-out episode and by seed; rows are of one kind of targets.
+
+    Raises:
+        ValueError: not all of them are of the same episodes.
+    """
+    check_paired(rows)
     nll = [{row["job"]["seed"]: row["nll"] for row in _of(rows, model)} for model in (name, reference)]
     return interval(np.array([np.subtract(nll[0][seed], nll[1][seed]) for seed in nll[0] if seed in nll[1]]))
 

@@ -1,6 +1,8 @@
 """Memories compared: on data with a known best answer, resumed, reported."""
 
 import json
+import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from agents.cli import main
 from agents.comparison import learning
 from agents.comparison.judging import inputs, judge, reliability
 from agents.comparison.learning import ABLATIONS, VARIANTS, Job, build
+from agents.comparison.report import difference
 from agents.run import Run
+from rollouts.workers import Shared
 from tests import toys
 from worldmodel import VAE, seeded
 from worldmodel.checkpoints import write_json, write_tensors
@@ -59,14 +63,98 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")} == before
     capsys.readouterr()
     assert main([*words[:-4], "--length", "9", *words[-2:]]) == 2
-    assert "other settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds a comparison with length = 8, asked for 9: use the same settings" in said and said.count("\n") == 1
+
+
+def test_the_command_on_the_page_repeats_the_comparison(run, tmp_path, capsys):
+    words = ["compare", str(run.folder), "--seeds", "1", "--updates", "2", "--batch", "3", "--length", "4"]
+    words += ["--variants", '["RMDN per dimension"]', "--targets", '["mean"]', "--out", str(tmp_path / "my c")]
+    assert main([*words, "--workers", "1"]) == 0
+    assert "1 variants x 1 seeds x 1 targets = 1 trainings\n" in capsys.readouterr().err
+    about = json.loads((tmp_path / "my c" / "about.json").read_text(encoding="utf-8"))
+    assert shlex.split(about["command"]) == ["worldmodel", *words, "--workers", "1"]
+
+
+ONE = ["--seeds", "1", "--updates", "1", "--variants", '["RMDN per dimension"]', "--targets", '["sample"]']
+
+
+def test_results_of_other_episodes_or_another_vae_are_not_taken_for_these(run, tmp_path, capsys):
+    copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
+    words = ["compare", str(copy.folder), *ONE]
+    assert main(words) == 0
+    rollouts.collect(toys.counter, rollouts.uniform, 14, seed=3, out=copy.rollouts_folder)
+    capsys.readouterr()
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "holds a comparison with data = '10 episodes, " in said and "asked for '14 episodes, " in said
+    assert f"remove {copy.folder / 'compare'} to begin again" in said and said.count("\n") == 1
+    shutil.rmtree(copy.folder / "compare")
+    assert main(words) == 0
+    weights = copy.vae().state_dict()
+    weights["posterior.bias"] += 1
+    write_tensors(copy.folder / "vae" / "weights.safetensors", weights)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "holds a comparison with data = '14 episodes, " in capsys.readouterr().err
+
+
+def test_all_trainings_see_the_episodes_that_were_there_at_the_start(run, tmp_path):
+    copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
+
+    def collect(done, total, note):
+        if not done:
+            rollouts.collect(toys.counter, rollouts.uniform, 30, seed=3, out=copy.rollouts_folder)
+
+    learning.compare(copy, tmp_path / "out", {"RMDN": {"model": "rmdn"}}, 2, 1, 2, 4, ("mean",), 2, collect)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(copy.store()) == 30
+    assert all(len(row["episodes"]) == 2 and max(row["episodes"]) < 10 for row in rows)
+
+
+def test_results_of_different_episodes_are_not_paired():
+    rows = [
+        {"job": {"name": name, "seed": 0}, "episodes": episodes, "nll": [1.0] * len(episodes)}
+        for name, episodes in (("RMDN", [1]), ("FRMDN", [1, 2]))
+    ]
+    with pytest.raises(
+        ValueError, match=r"results must be of the same episodes, got episodes \[1\] of None and \[1, 2\]"
+    ):
+        difference(rows, "FRMDN")
+
+
+@pytest.mark.parametrize("name", ["README.md", "results.json", "about.json"])
+def test_a_folder_of_somebody_else_s_is_left_alone(run, tmp_path, capsys, name):
+    (tmp_path / name).write_text('["mine"]')
+    assert main(["compare", str(run.folder), *ONE, "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} is not empty and no earlier comparison: use another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '["mine"]'
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--seeds", "18446744073709551617"], "seeds must be at most 1000, got 18446744073709551617"),
+        (["--updates", "-1"], "updates must be at least 1, got -1"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--targets", "[]"], "variants and targets must name at least one each"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_sizes_are_one_line(run, capsys, words, message):
+    assert main(["compare", str(run.folder), *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(learning, "fit", lambda memory, data, **settings: seen.extend(data.chosen))
-    job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8)
-    result = learning.learn(job)
+    latents = run.store().latents(run.vae())
+    job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8, latents.identity)
+    result = learning.learn(job, Shared("seen", (run.vae(), latents)))
     assert not set(seen) & set(result["episodes"])
     assert sorted([*map(int, seen), *result["episodes"]]) == list(range(10))
 
