@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldmodel.batches import EventBatch
 from worldmodel.checkpoints import read_json, write_json
-from worldmodel.corpora.audio_files import SUFFIXES, Sound
+from worldmodel.corpora.audio_files import SUFFIXES, Sound, read
 from worldmodel.corpora.corpus import digest, shares
 from worldmodel.corpora.resampling import METHOD, length, resampled
 
@@ -28,6 +28,8 @@ LONGEST = 30 * 60 * RATE
 """No sequence is longer, in samples: half an hour."""
 BLOCK = 2**18
 """So many samples are read at once for mean and standard deviation."""
+STRETCHES, STRETCH = 8, 1_024
+"""Of each file, an identity covers so many stretches of so many samples, spread evenly from its first to its last."""
 
 
 class Recording(NamedTuple):
@@ -129,21 +131,31 @@ class Standardisation:
         return numbers | {"rate": RATE, "frame": self.cut.frame, "piece": self.cut.piece}
 
     @functools.cached_property
+    def identity(self) -> str:
+        """Of the training part's recordings."""
+        return identity(self.recordings)
+
+    @functools.cached_property
     def _numbers(self) -> tuple[float, float]:
         if self.cache is not None and self.cache.exists():
             return self._kept(self.cache)
         mean, std = self._measured()
         if self.cache is not None:
-            write_json(self.cache, {"recordings": identity(self.recordings), "mean": mean, "std": std})
+            write_json(self.cache, {"recordings": self.identity, "mean": mean, "std": std})
         return mean, std
 
     def _kept(self, cache: Path) -> tuple[float, float]:
         kept = read_json(cache)
-        if not isinstance(kept, dict) or kept.get("recordings") != identity(self.recordings):
+        of = kept.get("recordings") if isinstance(kept, dict) else None
+        if of not in (self.identity, listed(self.recordings)):
             raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
         mean, std = kept.get("mean"), kept.get("std")
         if not (isinstance(mean, float) and isinstance(std, float) and math.isfinite(mean) and 0 < std < math.inf):
             raise ValueError(f"{cache} must hold a finite mean and a std above zero, got {mean!r} and {std!r}")
+        if of != self.identity:  # an older version's, which knew names and lengths alone
+            if not np.allclose((mean, std), self._measured(), rtol=1e-6, atol=1e-9):
+                raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
+            write_json(cache, {"recordings": self.identity, "mean": mean, "std": std})
         return mean, std
 
     def _measured(self) -> tuple[float, float]:
@@ -186,13 +198,13 @@ class Recordings:
         """How many sequences."""
         return len(self._file)
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
-        """Which files, and how they are cut."""
+        """Which files, with what in them, and how they are cut; it is found out once."""
         whole = "whole" if self.scale.cut.piece is None else f"in pieces of {self.scale.cut.piece} samples"
         return (
             f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.scale.cut.frame} samples, "
-            f"standardised by {identity(self.scale.recordings)}"
+            f"standardised by {self.scale.identity}"
         )
 
     def split(self, fraction: float, seed: int) -> tuple["Recordings", "Recordings"]:
@@ -239,9 +251,39 @@ class Recordings:
 
 
 def identity(recordings: Sequence[Recording]) -> str:
+    """How many files, with a digest of their names and lengths, and another of what is in them.
+
+    The latter covers `STRETCHES` of `STRETCH` samples of each file, so that a corpus of any size is known in seconds: other
+    sounds, another loudness or another order are noticed, a change between two stretches of a file is not. Of what only
+    soundfile decodes it covers bytes, which no decoder's version changes.
+
+    Raises:
+        ValueError: a file cannot be read any more.
+    """
+    return f"{listed(recordings)}, contents {digest(part for item in recordings for part in _stretches(item.sound))}"
+
+
+def listed(recordings: Sequence[Recording]) -> str:
     """How many files, with a digest of their names and lengths, and of how they were resampled."""
     lines = [
         f"{recording.name} {recording.sound.rate} {recording.sound.samples}{f' {METHOD}' if recording.resampled else ''}"
         for recording in recordings
     ]
     return f"{len(recordings)} files ({digest(lines)})"
+
+
+def _stretches(sound: Sound) -> Iterator[bytes]:
+    """Parts of a file's samples, the same in every format; or of its bytes, where these are a codec's."""
+    coded = sound.encoding == "soundfile"
+    try:
+        size = sound.path.stat().st_size if coded else sound.samples
+        starts = np.unique(np.linspace(0, max(size - STRETCH, 0), STRETCHES).astype(int)).tolist()
+        if not coded:
+            yield from (read(sound, start, min(start + STRETCH, size)).tobytes() for start in starts)
+            return
+        with sound.path.open("rb") as file:
+            for start in starts:
+                file.seek(start)
+                yield file.read(STRETCH)
+    except OSError as error:
+        raise ValueError(f"{sound.path} cannot be read: {error.strerror or error}") from None

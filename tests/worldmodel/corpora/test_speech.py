@@ -9,7 +9,8 @@ import torch
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
-from worldmodel.corpora.recordings import audio_paths, identity
+from worldmodel.corpora.audio_files import inspect, read
+from worldmodel.corpora.recordings import audio_paths, identity, listed
 from worldmodel.corpora.resampling import resampled
 
 
@@ -228,6 +229,13 @@ def test_mp3_recordings(tmp_path):
     corpus = open_corpus(f"accent:{tmp_path}")
     assert corpus.train.batch(2, rng).event.shape == (2, 80, 200)
     assert float(torch.cat(everything(corpus.train)).std()) == pytest.approx(1, abs=1e-4)
+    before = corpus.train.identity
+    for path in audio_paths(tmp_path):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 :] = content[len(content) // 2 :][::-1]
+        path.write_bytes(content)
+    recordings = corpus.train.recordings
+    assert identity(recordings) not in before and listed(recordings) in before
 
 
 def test_the_reader_never_holds_the_corpus(tmp_path):
@@ -258,6 +266,40 @@ def test_mean_and_deviation_are_kept_where_asked(tmp_path):
     cache.write_text(json.dumps(json.loads(cache.read_text()) | {"std": 0.0}))
     with pytest.raises(ValueError, match=r"must hold a finite mean and a std above zero, got .* and 0\.0"):
         open_corpus(f"audio:{folder}", piece=800, cache=cache).describe()
+
+
+def overwritten(folder, change):
+    """All files of ``folder``, with samples as ``change`` makes them of what they were: names and lengths stay."""
+    for path in audio_paths(folder):
+        sound = inspect(path)
+        path.write_bytes(formats.wav_bytes(change(read(sound, 0, sound.samples)), sound.rate))
+    return folder
+
+
+@pytest.mark.parametrize("change", [lambda x: x / 2, lambda x: x[::-1], lambda x: np.r_[x[:500], -x[500:]]])
+def test_other_sounds_in_files_of_the_same_names_and_lengths_are_another_corpus(tmp_path, change):
+    folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "scale.json"
+    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    before = [part.identity for part in parts(first)]
+    assert first.describe()
+    again = open_corpus(f"audio:{overwritten(folder, change)}", piece=800, cache=cache)
+    assert all(now != then for now, then in zip([part.identity for part in parts(again)], before, strict=True))
+    with pytest.raises(ValueError, match="does not hold the mean and std of these recordings: name another cache"):
+        again.describe()
+
+
+def test_a_scale_that_was_kept_by_names_and_lengths_alone_is_measured_again(tmp_path):
+    folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "scale.json"
+    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    scale = first.describe()["scale"]
+    older = json.loads(cache.read_text()) | {"recordings": listed(first.train.recordings)}
+    cache.write_text(json.dumps(older))
+    assert open_corpus(f"audio:{folder}", piece=800, cache=cache).describe()["scale"] == scale
+    assert json.loads(cache.read_text())["recordings"] == first.scale.identity
+    cache.write_text(json.dumps(older))
+    other = open_corpus(f"audio:{overwritten(folder, lambda x: x / 2)}", piece=800, cache=cache)
+    with pytest.raises(ValueError, match="does not hold the mean and std of these recordings: name another cache"):
+        other.describe()
 
 
 def test_silence_has_no_scale(tmp_path):
