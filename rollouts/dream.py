@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from rollouts.controllers import population_of
 from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one, check_temperature
+from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.model import Noise, Step
 from worldmodel.starts import EncodedEpisodes
 
@@ -97,6 +97,7 @@ def dream(
         Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
     at_least_one(horizon=horizon, dreams=dreams)
+    check_seed(seed)
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     world.eval()
@@ -240,6 +241,7 @@ def dream_along(
         Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
     """
     check_temperature(temperature)
+    check_seed(seed)
     if not 0 <= start < len(actions):
         raise ValueError(f"start must be from 0 to {len(actions) - 1}, got {start}")
     world.eval()

@@ -17,6 +17,16 @@ def at_least_one(**numbers: int | None) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse seeds that numpy (below zero) or torch (from 2^63 on) cannot take.
+
+    Raises:
+        ValueError: names what came.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
+
+
 def check_temperature(temperature: float | Tensor) -> None:
     """Refuse temperatures that are not finite and above zero.
 

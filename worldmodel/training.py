@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from worldmodel import parallel
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, check_seed
 from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
@@ -47,7 +47,12 @@ class TrainingDiverged(ValueError):
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block, such as building a module, with torch's generator at ``seed``, and leave no trace of it."""
+    """Run a block, such as building a module, with torch's generator at ``seed``, and leave no trace of it.
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -101,6 +106,7 @@ def fit(
         TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
     """
     at_least_one(updates=updates, batch=batch, check_every=check_every, patience=patience)
+    check_seed(seed)
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr must be above zero, got {lr}")
     if not 0 < held_out < 1:

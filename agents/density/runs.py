@@ -1,7 +1,9 @@
-"""What lies in the run folder of a density: its settings, its weights, and the way to its corpus."""
+"""What lies in the run folder of a density: its settings, its weights, its scale, and the way to its corpus."""
 
+import math
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,6 +14,24 @@ from worldmodel.baselines import VRNN
 from worldmodel.builders import build_density
 from worldmodel.checkpoints import load_module, read_json, record_of, understood
 from worldmodel.corpora import Corpus, open_corpus
+from worldmodel.corpora.audio_files import LOUDEST, RATES
+from worldmodel.corpora.images import Dequantisation
+
+LARGEST = 2**24
+"""No image has more numbers."""
+
+
+class SpeechScale(NamedTuple):
+    """How events become speech."""
+
+    rate: int
+    """Samples a second."""
+    frame: int
+    """Samples of an event."""
+    mean: float
+    """Of full scale."""
+    std: float
+    """Of full scale."""
 
 
 def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN, Density]:
@@ -32,6 +52,52 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
         with torch.device("meta"):
             build_density(described)
     return load_module(lambda: build_density(described), run / "weights.safetensors").eval(), settings
+
+
+def load_scale(
+    folder: str | os.PathLike[str], model: SequenceDensity | VRNN, kind: str
+) -> SpeechScale | Dequantisation:
+    """How the events of a learned density become sounds or images; the corpus itself is not needed.
+
+    Raises:
+        ValueError: what the run wrote down of its corpus is missing, out of range, or does not fit the model.
+    """
+    path = Path(folder) / "corpus.json"
+    with understood(path, values=True):
+        about = read_json(path)
+        if about["kind"] != kind:
+            raise ValueError(f"kind must be {kind!r}, as in config.yaml, got {about['kind']!r}")
+        found = _speech_scale(about, path) if kind == "speech" else _image_scale(about, path)
+        event = found.frame if isinstance(found, SpeechScale) else found.event
+        if event != model.event:
+            raise ValueError(f"an event must have {model.event} numbers, as the model's, got {event}")
+    return found
+
+
+def _speech_scale(about: dict[str, Any], path: Path) -> SpeechScale:
+    scale = record_of(SpeechScale, about["scale"], path)
+    if not RATES[0] <= scale.rate <= RATES[1]:
+        raise ValueError(f"rate must be from {RATES[0]} to {RATES[1]}, got {scale.rate}")
+    if not abs(scale.mean) <= LOUDEST:
+        raise ValueError(f"mean must be from -{LOUDEST:g} to {LOUDEST:g}, got {scale.mean}")
+    if not 0 < scale.std <= LOUDEST:
+        raise ValueError(f"std must be above zero and at most {LOUDEST:g}, got {scale.std}")
+    return scale
+
+
+def _image_scale(about: dict[str, Any], path: Path) -> Dequantisation:
+    scale = record_of(Dequantisation, {name: about["scale"][name] for name in Dequantisation._fields}, path)
+    sizes = (scale.height, scale.width, scale.channels)
+    if min(sizes) < 1 or scale.channels not in (1, 3) or math.prod(sizes) > LARGEST:
+        raise ValueError(f"height, width and channels (1 or 3) must be those of an image, got {sizes}")
+    if about["dimensions"] != scale.dimensions:
+        raise ValueError(
+            f"dimensions must be {scale.dimensions}, as height x width x channels, got {about['dimensions']}"
+        )
+    for name, value in scale.describe().items():
+        if about["scale"].get(name, value) != value:
+            raise ValueError(f"{name} must be {value}, got {about['scale'][name]}")
+    return scale
 
 
 def open_data(settings: Density, folder: Path) -> Corpus:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from agents import pictures
-from agents.density.runs import load_density
+from agents.density.runs import SpeechScale, load_density, load_scale
+from agents.density.settings import Density
 from worldmodel import parallel
-from worldmodel.arguments import at_least_one, check_temperature
+from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.checkpoints import atomic, read_json, understood
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.images import Dequantisation
@@ -27,6 +28,10 @@ SECONDS = 5.0
 """Of speech, unless it is said."""
 LONGEST = (2**32 - 1 - 36) // 2
 """Samples of 16 bit: the header of a WAV file has 32 bits for their bytes, and 36 more of its own."""
+MOST = {"speech": 128, "image": 10_000}
+"""Samples of a call: speech is written to as many open files."""
+NUMBERS = 2**28
+"""Of all images of a call together: a gigabyte."""
 BESIDE = 32
 """At most so many completed images stand beside each other."""
 
@@ -56,7 +61,7 @@ def sample_density(
         folder: of `fit_density`; the corpus itself is not needed.
         count: how many, all drawn at once from one source of randomness.
         temperature: see `worldmodel.distributions.GaussianMixture.sample`.
-        seed: of all that is drawn.
+        seed: of all that is drawn, from 0 to 2**63 - 1.
         out: folder to write to; None: ``folder/samples``.
         length: of speech seconds, 5 unless it is said; of images rows, all of an image unless it is said.
         progress: called as ``progress(events, all of them, "")``.
@@ -64,22 +69,18 @@ def sample_density(
     Raises:
         ValueError: an argument is out of range, there is no learned density, or samples stopped being numbers.
     """
-    at_least_one(count=count)
-    check_temperature(temperature)
+    _check(count, temperature, seed)
     if length is not None and not 0 < length < math.inf:
         raise ValueError(f"length must be above zero, got {length}")
-    model, corpus = _learned(folder)
+    model, _, scale = _learned(folder, count)
     place, name = Path(out or Path(folder) / "samples"), f"t{temperature:g}-s{seed}"
     generator = torch.Generator(parallel.device()).manual_seed(seed)
-    if corpus["kind"] == "speech":
-        if length is not None and length * corpus["scale"]["rate"] > LONGEST:
-            most = LONGEST / corpus["scale"]["rate"]
+    if isinstance(scale, SpeechScale):
+        if length is not None and length * scale.rate > LONGEST:
+            most = LONGEST / scale.rate
             raise ValueError(f"length must be at most {most:.0f} seconds, which a WAV file can hold, got {length:g}")
         paths = [place / f"{name}-{index}.wav" for index in range(count)]
-        return _speak(
-            model, corpus["scale"], paths, SECONDS if length is None else length, temperature, generator, progress
-        )
-    scale = _dequantisation(corpus["scale"])
+        return _speak(model, scale, paths, SECONDS if length is None else length, temperature, generator, progress)
     if length is not None:
         if length != int(length) or length > scale.height:
             raise ValueError(f"length must be whole rows, at most {scale.height}, got {length:g}")
@@ -111,15 +112,12 @@ def complete_images(
     Raises:
         ValueError: an argument is out of range, or the density is one of speech, or of images with a single row.
     """
-    at_least_one(count=count)
-    check_temperature(temperature)
-    model, described = _learned(folder)
-    if described["kind"] != "image":
-        raise ValueError(f"only images can be completed, {folder} is a density of {described['kind']}")
-    scale = _dequantisation(described["scale"])
+    _check(count, temperature, seed)
+    model, settings, scale = _learned(folder, count)
+    if isinstance(scale, SpeechScale):
+        raise ValueError(f"only images can be completed, {folder} is a density of speech")
     if scale.height < 2:
         raise ValueError(f"only images with a lower half can be completed, those of {folder} have a single row")
-    _, settings = load_density(folder)
     corpus = open_corpus(data or settings.data, **settings.corpus_options)
     event = next(iter(corpus.test.batches(count))).event
     generator = torch.Generator(parallel.device()).manual_seed(seed)
@@ -148,22 +146,31 @@ def can_be_completed(folder: str | os.PathLike[str]) -> bool:
         return bool(read_json(path)["scale"]["height"] > 1)
 
 
-def _learned(folder: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """The model, on the device that computes, and what its run wrote down of its corpus."""
-    model, _ = load_density(folder)
-    path = Path(folder) / "corpus.json"
-    with understood(path):
-        corpus = read_json(path)
-        scale, speech = corpus["scale"], corpus["kind"] == "speech"
-        sizes = [scale[name] for name in (("rate", "frame") if speech else ("height", "width", "channels"))]
-        if not all(isinstance(size, int) and 0 < size < 2**31 for size in sizes):
-            raise TypeError(f"sizes must be whole numbers above zero, got {sizes}")
-    return model.to(parallel.device()), corpus
+def _check(count: int, temperature: float, seed: int) -> None:
+    at_least_one(count=count)
+    check_temperature(temperature)
+    check_seed(seed)
+
+
+def _learned(folder: str | os.PathLike[str], count: int) -> tuple[Any, Density, SpeechScale | Dequantisation]:
+    """The model, on the device that computes, the settings of its run, and how its events become data.
+
+    Raises:
+        ValueError: there is none, or ``count`` samples of it are too many.
+    """
+    model, settings = load_density(folder)
+    scale = load_scale(folder, model, settings.kind)
+    most = MOST[settings.kind]
+    if isinstance(scale, Dequantisation):
+        most = min(most, NUMBERS // scale.dimensions)
+    if count > most:
+        raise ValueError(f"count must be at most {most}, got {count}")
+    return model.to(parallel.device()), settings, scale
 
 
 def _speak(
     model: Any,
-    scale: dict[str, Any],
+    scale: SpeechScale,
     paths: list[Path],
     seconds: float,
     temperature: float,
@@ -171,14 +178,14 @@ def _speak(
     progress: Progress,
 ) -> Drawn:
     """Write what is drawn to all files at once, frame by frame: memory does not grow with the length."""
-    rate, frame = scale["rate"], scale["frame"]
+    rate, frame = scale.rate, scale.frame
     samples, clipped, began = max(round(seconds * rate), 1), 0, time.monotonic()
     frames = math.ceil(samples / frame)
     with contextlib.ExitStack() as files:
         writers = [_wav(files, path, rate) for path in paths]
         progress(0, frames, "")
         for number, event in enumerate(model.stream(frames, len(paths), temperature, generator)):
-            sound = event.double().mul(scale["std"]).add(scale["mean"]).cpu().numpy()
+            sound = event.double().mul(scale.std).add(scale.mean).cpu().numpy()
             if not np.isfinite(sound).all():
                 raise ValueError(
                     f"samples stopped being numbers after {number * frame / rate:.1f} s: draw at a lower temperature"
@@ -198,10 +205,6 @@ def _wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:
     writer = files.enter_context(wave.open(str(aside), "wb"))  # noqa: SIM115  # `files` closes it
     writer.setparams((1, 2, rate, 0, "NONE", "not compressed"))
     return writer
-
-
-def _dequantisation(scale: dict[str, Any]) -> Dequantisation:
-    return Dequantisation(**{name: scale[name] for name in Dequantisation._fields})
 
 
 def coloured(images: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -266,6 +267,15 @@ def test_samples_need_no_corpus(corpora, tmp_path):
         (["evaluate", "RUN", "--samples", "0"], "samples must be at least 1, got 0"),
         (["sample", "RUN", "--temperature", "0"], "temperature must be finite and above zero, got 0"),
         (["sample", "RUN", "--count", "0"], "count must be at least 1, got 0"),
+        (["sample", "RUN", "--count", "18446744073709551616"], "count must be at most 10000, got 18446744073709551616"),
+        (["sample", "SPEECH", "--count", "1000000"], "count must be at most 128, got 1000000"),
+        (["sample", "RUN", "--complete", "--count", "10001"], "count must be at most 10000, got 10001"),
+        (["sample", "RUN", "--seed", "-1"], "seed must be from 0 to 2**63 - 1, got -1"),
+        (
+            ["sample", "SPEECH", "--seed", "9223372036854775808"],
+            "seed must be from 0 to 2**63 - 1, got 92233720368547758",
+        ),
+        (["sample", "RUN", "--complete", "--seed", "-1"], "seed must be from 0 to 2**63 - 1, got -1"),
         (["sample", "RUN", "--length", "13"], "length must be whole rows, at most 12, got 13"),
         (["sample", "RUN", "--length", "-1"], "length must be above zero, got -1"),
         (["sample", "SPEECH", "--length", "1e6"], "length must be at most 134218 seconds"),
@@ -288,6 +298,41 @@ def test_bad_input_is_one_line_and_exit_code_2(corpora, learned, tmp_path, capsy
     assert code == 2
     assert message in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "message"),
+    [
+        ("timit", "std", "x", "TypeError std = 'x'"),
+        ("timit", "mean", None, "TypeError mean = 'None'"),
+        ("timit", "std", -1, "std must be above zero and at most 10000, got -1"),
+        ("timit", "std", math.nan, "TypeError std = 'nan'"),
+        ("timit", "mean", 1e300, "mean must be from -10000 to 10000, got 1e+300"),
+        ("timit", "rate", 2**31 - 1, "rate must be from 1000 to 192000, got 2147483647"),
+        ("timit", "rate", True, "TypeError rate = 'True'"),
+        ("timit", "frame", 3, "an event must have 200 numbers, as the model's, got 3"),
+        (
+            "mnist",
+            "height",
+            2**30,
+            f"height, width and channels (1 or 3) must be those of an image, got ({2**30}, 10, 1)",
+        ),
+        ("mnist", "height", 6, "dimensions must be 60, as height x width x channels, got 120"),
+        ("mnist", "width", 5, "dimensions must be 60, as height x width x channels, got 120"),
+        ("mnist", "pixelwise", True, "an event must have 10 numbers, as the model's, got 1"),
+        ("mnist", "levels", 0, "levels must be 256, got 0"),
+    ],
+)
+def test_a_scale_that_does_not_fit_is_one_line_that_names_its_file(
+    learned, tmp_path, capsys, kind, name, value, message
+):
+    path = shutil.copytree(learned[kind], tmp_path / "run", ignore=shutil.ignore_patterns("media")) / "corpus.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    about["scale"][name] = value
+    path.write_text(json.dumps(about), encoding="utf-8")
+    assert main(["density", "sample", str(path.parent), "--count", "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"{path} does not hold what it should: {message}" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -284,6 +284,7 @@ def test_frames_are_decoded_on_request():
         ({"starts": torch.zeros(2, 4)}, r"starts must have shape \(S, 3\)"),
         ({"keep": ("thoughts",)}, "keep takes names of .* got 'thoughts'"),
         ({"burn_in": -1}, "burn_in must be zero or more"),
+        ({"seed": -1}, r"seed must be from 0 to 2\*\*63 - 1, got -1"),
     ],
 )
 def test_bad_arguments_are_refused(change, message, as_users_do):

@@ -307,7 +307,8 @@ def test_global_randomness_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0)]
+    ("name", "value"),
+    [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0), ("seed", -1), ("seed", 2**63)],
 )
 def test_bad_arguments_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
