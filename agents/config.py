@@ -41,7 +41,7 @@ def remember(
             why = held.get(name)
             if (name not in may_change or why) and before.get(name) != value:
                 raise ValueError(
-                    f"{path.parent} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
+                    f"{path} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
                     f"{f' ({why})' if why else ''}: use another --out, or the same settings"
                 )
     with atomic(path) as aside:

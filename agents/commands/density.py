@@ -115,4 +115,6 @@ def preset(parser: Parser, words: list[str]) -> None:
 
 def _add_run(parser: Parser) -> None:
     parser.add_argument("run", type=str, help="the run folder of worldmodel density fit")
-    parser.add_argument("--data", type=str | None, default=None, help="KIND:FOLDER, where the corpus moved since")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="KIND:FOLDER, where the corpus moved since, or another one"
+    )

@@ -64,6 +64,7 @@ class Evaluation:
         parameters: how many.
         corpus: `worldmodel.corpora.Corpus.describe`.
         hardware: this machine.
+        own: identity of this part of the corpus that the density was learned from, where it was judged on another one.
     """
 
     part: str
@@ -75,6 +76,7 @@ class Evaluation:
     parameters: int
     corpus: dict[str, Any]
     hardware: str
+    own: str | None = None
 
     def __str__(self) -> str:
         lines = []
@@ -94,6 +96,11 @@ class Evaluation:
             most = "not bounded" if self.ceiling is None else f"at most {self.ceiling:.1f} nats a frame"
             notes.append(
                 f"Ceiling: {most} by the model's precision; above {self.levels:.1f} a density tells 16-bit levels apart."
+            )
+        if self.own is not None:
+            judged = self.corpus["parts"][self.part]["identity"]
+            notes.append(
+                f"Another corpus than the one that it was learned from: judged on {judged}; its own is {self.own}."
             )
         return notes
 

@@ -8,7 +8,7 @@ import torch
 
 from agents.config import remember
 from agents.density.evaluation import Evaluation, judge
-from agents.density.runs import load_density, open_data
+from agents.density.runs import load_density, open_data, open_moved, own_part
 from agents.density.settings import Density, check_density
 from agents.run import Run
 from agents.settings import training
@@ -87,15 +87,18 @@ def evaluate_density(
 ) -> Evaluation:
     """Judge a learned density: its mean log-likelihood over whole sequences.
 
+    Another corpus of its kind is allowed, as long as recordings are standardised by the same training part; the evaluation
+    says so then, and names both.
+
     Args:
         folder: of `fit_density`.
         part: "test", "held_out" or "train".
         samples: of a VRNN's latents, for its importance estimate.
-        data: KIND:FOLDER, where the corpus lies now; None: where it was learned from.
+        data: KIND:FOLDER, where the corpus lies now, or another one; None: where it was learned from.
         progress: called as ``progress(sequences, all of them, "")``.
 
     Raises:
-        ValueError: there is no learned density, no such part, or the corpus is missing.
+        ValueError: there is no learned density, no such part, or the corpus is missing or of another kind.
     """
     if part not in ("test", "held_out", "train"):
         raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
@@ -103,5 +106,6 @@ def evaluate_density(
     if samples > MOST_SAMPLES:
         raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {samples}")
     model, settings = load_density(folder)
-    settings = settings if data is None else replace(settings, data=data)
-    return judge(model, settings.model, open_data(settings, Path(folder)), part, samples, progress)
+    corpus = open_moved(settings, folder, model, data)
+    own = own_part(folder, part, getattr(corpus, part).identity)
+    return replace(judge(model, settings.model, corpus, part, samples, progress), own=own)

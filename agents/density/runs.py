@@ -2,12 +2,14 @@
 
 import math
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from agents.density.settings import Density, check_density
+from agents.density.settings import Density, check_density, kind_of
 from agents.yaml_files import read_yaml
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
@@ -16,6 +18,7 @@ from worldmodel.checkpoints import load_module, read_json, record_of, understood
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.corpora.audio_files import LOUDEST, RATES
 from worldmodel.corpora.images import Dequantisation
+from worldmodel.corpora.opening import KINDS
 
 LARGEST = 2**24
 """No image has more numbers."""
@@ -104,3 +107,37 @@ def open_data(settings: Density, folder: Path) -> Corpus:
     """The corpus; the run keeps its mean and standard deviation, so that a long one is measured once."""
     cache = {"cache": folder / "scale.json"} if settings.kind == "speech" else {}
     return open_corpus(settings.data, **settings.corpus_options, **cache)
+
+
+def open_moved(
+    settings: Density, folder: str | os.PathLike[str], model: SequenceDensity | VRNN, data: str | None
+) -> Corpus:
+    """The corpus of a learned density where it lies now, or another one of its kind; None: where it was learned from.
+
+    Raises:
+        ValueError: the corpus is missing, is of another kind, or has events of another size.
+    """
+    if data is not None:
+        if data.partition(":")[0] in KINDS and (kind := kind_of(data)) != settings.kind:
+            words = {"speech": "speech", "image": "images"}
+            raise ValueError(f"{folder} is a density of {words[settings.kind]}, got {words[kind]}: {data}")
+        settings = replace(settings, data=data)
+    corpus = open_data(settings, Path(folder))
+    if corpus.event != model.event:
+        raise ValueError(
+            f"{folder} is a density of events of {model.event} numbers, those of {settings.data} have {corpus.event}"
+        )
+    return corpus
+
+
+def own_part(folder: str | os.PathLike[str], part: str, identity: str) -> str | None:
+    """What a part of the corpus that a density was learned from is, where ``identity`` is not it.
+
+    Raises:
+        ValueError: the run's ``corpus.json`` is missing or damaged.
+    """
+    path = Path(folder) / "corpus.json"
+    with understood(path):
+        own = str(read_json(path)["parts"][part]["identity"])
+    known = identity if ", contents " in own else re.sub(r", contents \w+", "", identity)  # older runs know no contents
+    return None if own == known else own

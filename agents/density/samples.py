@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from agents import pictures
-from agents.density.runs import SpeechScale, load_density, load_scale
+from agents.density.runs import SpeechScale, load_density, load_scale, open_moved
 from agents.density.settings import Density
 from worldmodel import parallel
 from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.checkpoints import atomic, read_json, understood
-from worldmodel.corpora import open_corpus
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.progress import Progress, silent
 
@@ -110,7 +109,8 @@ def complete_images(
         data: KIND:FOLDER, where the corpus lies now; None: where it was learned from.
 
     Raises:
-        ValueError: an argument is out of range, or the density is one of speech, or of images with a single row.
+        ValueError: an argument is out of range, the density is one of speech, or of images with a single row, or the corpus
+            is of another kind or size.
     """
     _check(count, temperature, seed)
     model, settings, scale = _learned(folder, count)
@@ -118,7 +118,9 @@ def complete_images(
         raise ValueError(f"only images can be completed, {folder} is a density of speech")
     if scale.height < 2:
         raise ValueError(f"only images with a lower half can be completed, those of {folder} have a single row")
-    corpus = open_corpus(data or settings.data, **settings.corpus_options)
+    corpus = open_moved(settings, folder, model, data)
+    if corpus.scale != scale:
+        raise ValueError(f"images must be as {folder} learned them, {scale}, got {corpus.scale}")
     event = next(iter(corpus.test.batches(count))).event
     generator = torch.Generator(parallel.device()).manual_seed(seed)
     half = scale.height // 2 * (scale.dimensions // scale.event // scale.height)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -14,7 +15,7 @@ from agents import density
 from agents.cli import build_parser, main
 from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, report, sample_density
 from agents.density.settings import PRESETS
-from tests.worldmodel.corpora.formats import speech, sphere_bytes, write_mnist
+from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.builders import NAMES
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
@@ -55,6 +56,15 @@ def learned(corpora, tmp_path_factory):
     for kind, data in corpora.items():
         fit_density(Density(data, mixtures=3, **SMALL), root / kind)
     return {kind: root / kind for kind in corpora}
+
+
+@pytest.fixture(scope="module")
+def corpora_by_shape(tmp_path_factory):
+    """Images of other sizes than those of `corpora`."""
+    root = tmp_path_factory.mktemp("shapes")
+    for name, shape in (("WIDE", (12, 11)), ("HIGH", (13, 10))):
+        write_mnist(root / name, *(np.zeros((count, *shape), np.uint8) for count in (4, 2)))
+    return {name: f"mnist:{root / name}" for name in ("WIDE", "HIGH")}
 
 
 def words_of(data, model, out):
@@ -125,6 +135,38 @@ def test_numbers_of_speech_have_frames_and_ceilings(learned):
     assert evaluate_density(learned["mnist"]).ceiling is None
 
 
+def test_a_corpus_of_another_name_or_content_is_told(corpora, learned, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        path = tmp_path / "au" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(wav_bytes(speech(rng, 2_000)))
+    density_of = Density(f"audio:{tmp_path / 'au'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
+    fit_density(density_of, tmp_path / "run", report=False)
+    assert main(["density", "evaluate", str(tmp_path / "run")]) == 0
+    assert "Another corpus" not in capsys.readouterr().out
+    shutil.move(tmp_path / "au", tmp_path / "moved")
+    assert evaluate_density(tmp_path / "run", data=f"audio:{tmp_path / 'moved'}").own is None
+    assert main(["density", "evaluate", str(tmp_path / "run"), "--data", f"blizzard:{tmp_path / 'moved'}"]) == 0
+    assert (
+        "judged on blizzard, test: 1 files" in (said := capsys.readouterr().out) and "its own is audio, test: " in said
+    )
+    about = json.loads((tmp_path / "run" / "evaluation-test.json").read_text(encoding="utf-8"))
+    assert about["corpus"]["corpus"] == "blizzard" and about["own"].startswith("audio, test: 1 files")
+
+    write_mnist(tmp_path / "other", *((rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)))
+    found = evaluate_density(learned["mnist"], data=f"mnist:{tmp_path / 'other'}")
+    assert found.own == open_corpus(corpora["mnist"]).test.identity != found.corpus["parts"]["test"]["identity"]
+
+
+def test_runs_that_knew_no_contents_are_judged_on_their_own_corpus(learned, tmp_path):
+    run = shutil.copytree(learned["timit"], tmp_path / "run", ignore=shutil.ignore_patterns("media"))
+    for name in ("corpus.json", "scale.json"):
+        older = re.sub(r", contents \w+", "", (run / name).read_text(encoding="utf-8"))
+        (run / name).write_text(older, encoding="utf-8")
+    assert evaluate_density(run).own is None
+
+
 class Stop(Exception):
     """Raised in the middle of a training."""
 
@@ -165,7 +207,8 @@ def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora,
 def test_another_configuration_is_refused(corpora, learned, capsys):
     words = words_of(corpora["mnist"], "frmdn", learned["mnist"])
     assert main([*words, "--hidden", "9"]) == 2
-    assert "holds a run with hidden = 8, asked for 9: use another --out" in capsys.readouterr().err
+    config = learned["mnist"] / "config.yaml"
+    assert f"{config} holds a run with hidden = 8, asked for 9: use another --out" in capsys.readouterr().err
 
 
 def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):
@@ -284,12 +327,26 @@ def test_samples_need_no_corpus(corpora, tmp_path):
         (["sample", "SPEECH", "--length", "nan"], "--length: "),
         (["sample", "RUN", "--complete", "--length", "2"], "length is no setting of --complete"),
         (["sample", "SPEECH", "--complete"], "only images can be completed"),
+        (["sample", "RUN", "--complete", "--data", "TIMIT"], "is a density of images, got speech: timit:"),
+        (["evaluate", "SPEECH", "--data", "MNIST"], "is a density of speech, got images: mnist:"),
+        (["evaluate", "RUN", "--data", "WIDE"], "is a density of events of 10 numbers, those of mnist:"),
+        (
+            ["sample", "RUN", "--complete", "--data", "HIGH"],
+            "Dequantisation(height=12, width=10, channels=1, logit=False, ",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_code_2(corpora, learned, tmp_path, capsys, monkeypatch, words, message):
+def test_bad_input_is_one_line_and_exit_code_2(
+    corpora, corpora_by_shape, learned, tmp_path, capsys, monkeypatch, words, message
+):
     monkeypatch.chdir(tmp_path)
-    known = {"MNIST": corpora["mnist"], "RUN": str(learned["mnist"]), "SPEECH": str(learned["timit"])}
+    known = corpora_by_shape | {
+        "MNIST": corpora["mnist"],
+        "TIMIT": corpora["timit"],
+        "RUN": str(learned["mnist"]),
+        "SPEECH": str(learned["timit"]),
+    }
     try:
         code = main(["density", *(known.get(word, word) for word in words)])
     except SystemExit as stop:
