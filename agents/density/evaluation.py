@@ -132,6 +132,7 @@ def judge(
         progress: called as ``progress(sequences, all of them, "")``.
     """
     data, speech = getattr(corpus, part), corpus.kind == "speech"
+    scale = corpus.scale.describe()  # first of all: recordings may be others than those that it was kept for
     device = parallel.device()
     model.to(device)
     found: dict[str, list[np.ndarray]] = {}
@@ -152,7 +153,6 @@ def judge(
     finally:
         model.cpu()
     lengths = np.concatenate(frames)
-    scale = corpus.scale.describe()
     ceiling = model.ceiling * corpus.event
     return Evaluation(
         part,

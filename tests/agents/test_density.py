@@ -154,6 +154,12 @@ def test_a_corpus_of_another_name_or_content_is_told(corpora, learned, tmp_path,
     about = json.loads((tmp_path / "run" / "evaluation-test.json").read_text(encoding="utf-8"))
     assert about["corpus"]["corpus"] == "blizzard" and about["own"].startswith("audio, test: 1 files")
 
+    for path in (tmp_path / "moved").iterdir():
+        path.write_bytes(wav_bytes(speech(rng, 2_000)))
+    assert main(["density", "evaluate", str(tmp_path / "run"), "--data", f"audio:{tmp_path / 'moved'}"]) == 2
+    said = capsys.readouterr().err
+    assert "scale.json does not hold the mean and std of these recordings" in said and said.count("\n") == 1
+
     write_mnist(tmp_path / "other", *((rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)))
     found = evaluate_density(learned["mnist"], data=f"mnist:{tmp_path / 'other'}")
     assert found.own == open_corpus(corpora["mnist"]).test.identity != found.corpus["parts"]["test"]["identity"]
