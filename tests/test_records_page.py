@@ -130,6 +130,15 @@ def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
     ):
         assert words in page
     assert len(dreamer) == 9
+    checks = [f"{row['check']:.0f}" for row in _lines(tried / "mario-1-1-sticky.jsonl") if "check" in row]
+    sticky, firm = (Report.load(tried / f"mario-1-1-sticky-test{which}.json") for which in ("", "-without"))
+    for words in (
+        f"have {', '.join(checks[:-1])} and {checks[-1]} in generations 3 to 24",
+        f"What was kept has {sticky.mean:.0f} ± {sticky.std:.0f} with sticky actions on {sticky.n} fresh ones",
+        f"{firm.mean:.0f} ± {firm.std:.0f}, the flag in {firm.flag_rate:.0%}".replace("%", " %"),
+    ):
+        assert words in page
+    assert sticky.flag_rate == 0
     again = _lines(tried / "car-racing-dream-averaged.jsonl")
     gaps = [row["gap"] for row in again]
     for words in (
