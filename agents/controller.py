@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
 from worldmodel import WorldModel
+from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import read_tensors, understood, write_tensors
 
 Sees = Literal["both", "latent"]
@@ -40,8 +41,7 @@ class Controller(ABC):
     parameters: Float[Tensor, "size"] = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.inputs < 1 or self.actions < 1:
-            raise ValueError(f"inputs and actions must be at least 1, got {self.inputs} and {self.actions}")
+        at_least_one(inputs=self.inputs, actions=self.actions)
         given = self.parameters
         parameters = torch.zeros(self.size) if given is None else torch.as_tensor(np.asarray(given)).float().clone()
         if parameters.shape != (self.size,):
@@ -142,8 +142,7 @@ class HiddenController(Controller):
     hidden: int = 16
 
     def __post_init__(self) -> None:
-        if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+        at_least_one(hidden=self.hidden)
         super().__post_init__()
 
     @classmethod

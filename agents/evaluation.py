@@ -20,7 +20,7 @@ from rollouts.lockstep import Life
 from rollouts.policies import Policy
 from rollouts.tasks import Group, play_group
 from rollouts.workers import EnvSpec, run_tasks
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.checkpoints import read_json, record_of, write_json
 from worldmodel.progress import Progress, silent
 
@@ -133,6 +133,8 @@ def evaluate(
         progress: called as ``progress(episodes done, episodes, note)``.
     """
     at_least_one(episodes=episodes)
+    at_least_one_if_given(max_steps=max_steps)
+    check_seed(seed)
     if not 0 <= seed <= TEST_SEEDS - episodes:
         raise ValueError(f"seed must be from 0 to {TEST_SEEDS - episodes}, so that no training has met it, got {seed}")
     began = time.monotonic()

@@ -21,7 +21,7 @@ from agents.controller import Controller
 from agents.coordinates import Coordinates
 from agents.search import Ending, Search, balance
 from agents.settings import Covariance
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.progress import Progress, silent
 
 Family = TypeVar("Family", bound=Controller)
@@ -108,7 +108,9 @@ def evolve(
         (spending evaluations where noise dominates; the measure here is `noise_share`).
         Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
-    at_least_one(generations=generations, check_every=check_every, stale=stale)
+    at_least_one(generations=generations, population=population, check_every=check_every)
+    at_least_one_if_given(stale=stale, most_episodes=most_episodes)
+    check_seed(seed)
     episodes = _episodes_of(fitness, most_episodes)
     start = controller.parameters.double().numpy()
     settings = {

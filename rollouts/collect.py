@@ -24,7 +24,7 @@ from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share, worker_env
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
 
@@ -95,10 +95,10 @@ def collect(
         >>> len(store), store.discrete, store.actions
         (3, True, 2)
     """
-    at_least_one(episodes=episodes, workers=workers, max_steps=max_steps, block=block)
+    at_least_one(episodes=episodes)
+    at_least_one_if_given(max_steps=max_steps, block=block)
     check_backend(backend, workers)
-    if seed < 0:
-        raise ValueError(f"seed must be zero or more, got {seed}")
+    check_seed(seed)
     options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
     folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
     space = _action_space(env, options)

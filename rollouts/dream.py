@@ -210,7 +210,7 @@ def _temperature(
             raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(each.shape)}")
         check_temperature(each)
         return each.repeat(shape[0])
-    check_temperature(float(value))
+    check_temperature(value)
     return float(value)
 
 

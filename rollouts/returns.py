@@ -25,7 +25,7 @@ from rollouts.tasks import Controllers, Group, play_group
 from rollouts.ways import Way, check_remembers
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, at_least_one_if_given
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
@@ -170,7 +170,8 @@ class played:
         stretch: int = 40,
     ) -> None:
         check_backend(backend, workers)
-        at_least_one(episodes=episodes, lanes=lanes, patience=patience, max_steps=max_steps, stretch=stretch)
+        at_least_one(episodes=episodes, lanes=lanes, stretch=stretch)
+        at_least_one_if_given(patience=patience, max_steps=max_steps)
         check_moments(env, dict(env_options or {}), moments)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps

@@ -29,8 +29,11 @@ from loky.process_executor import BrokenProcessPool
 
 import envs
 from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
+from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import write_bytes
 
+MOST_WORKERS = 4096
+"""More processes than any machine or cluster of ours has cores: such a number is a slip."""
 KEPT_KINDS = 2
 """A worker keeps the environments of this many (id, options)."""
 
@@ -74,8 +77,9 @@ def check_backend(backend: str, workers: int) -> None:
     Raises:
         ValueError: names the argument; or Ray is not installed.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    at_least_one(workers=workers)
+    if workers > MOST_WORKERS:
+        raise ValueError(f"workers must be at most {MOST_WORKERS}, got {workers}")
     if backend not in ("loky", "ray") and not backend.startswith("ray://"):
         raise ValueError(f"backend must be 'loky', 'ray' or 'ray://HOST:PORT', got {backend!r}")
     if backend != "loky" and importlib.util.find_spec("ray") is None:

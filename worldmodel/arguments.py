@@ -1,40 +1,64 @@
 """Bad arguments, told in one line."""
 
 import math
+import operator
+from typing import Any
 
-import torch
 from torch import Tensor
 
 
-def at_least_one(**numbers: int | None) -> None:
-    """Refuse numbers below one; None means "not given".
+def at_least_one(**numbers: Any) -> None:
+    """Refuse what is no whole number of at least one.
 
     Raises:
         ValueError: names the argument.
     """
     for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if not (_is_whole(value) and value >= 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def check_seed(seed: int) -> None:
-    """Refuse seeds that numpy (below zero) or torch (from 2^63 on) cannot take.
+def at_least_one_if_given(**numbers: Any) -> None:
+    """The same for arguments of which None means "not given".
+
+    Raises:
+        ValueError: names the argument.
+    """
+    at_least_one(**{name: value for name, value in numbers.items() if value is not None})
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what is no whole number of zero or more, or one that torch cannot take.
 
     Raises:
         ValueError: names what came.
     """
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
+    if not (_is_whole(seed) and 0 <= seed < 2**63):
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
 
 
-def check_temperature(temperature: float | Tensor) -> None:
-    """Refuse temperatures that are not finite and above zero.
+def check_temperature(temperature: Any) -> None:
+    """Refuse temperatures, numbers or tensors of such, that are not finite and above zero.
 
     Raises:
         ValueError: names what came.
     """
     if isinstance(temperature, Tensor):
-        if not bool(((temperature > 0) & torch.isfinite(temperature)).all()):
+        if not bool(((temperature > 0) & temperature.isfinite()).all()):
             raise ValueError("temperature must be finite and above zero everywhere")
-    elif not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be finite and above zero, got {temperature}")
+        return
+    try:
+        fits = temperature > 0 and math.isfinite(temperature)
+    except TypeError:  # a text, or None
+        fits = False
+    if not fits:
+        raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is an integer, Python's or numpy's; True and False are none."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import operator
 import os
 import struct
 import sys
@@ -70,9 +71,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
+    """Write ``content`` as indented JSON, whole or not at all; numpy's integers are numbers, too."""
     with atomic(path) as aside:
-        aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_text(
+            json.dumps(content, indent=1, allow_nan=False, default=operator.index) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
-from worldmodel.arguments import check_temperature
+from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
 from worldmodel.builders import build_memory, build_vae
 from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
@@ -125,8 +125,7 @@ class WorldModel(nn.Module):
 
     def initial(self, batch: int) -> WorldState:
         """The state before anything was seen, for ``batch`` lives."""
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+        at_least_one(batch=batch)
         return WorldState(None, self.memory.initial(batch))
 
     def see(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from worldmodel.arguments import at_least_one, check_temperature
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_temperature
 from worldmodel.batches import EventBatch, Loss, each, single
 from worldmodel.density import FRMDN, LOG_PRECISION_RANGE, RMDN, State
 from worldmodel.flows import LOG_SCALE_BOUND
@@ -149,7 +149,7 @@ class SequenceDensity(nn.Module):
 
     def __init__(self, density: RMDN | FRMDN, truncate: int | None = None) -> None:
         super().__init__()
-        at_least_one(truncate=truncate)
+        at_least_one_if_given(truncate=truncate)
         if density.inputs != density.outputs:
             raise ValueError(
                 f"density must read what it predicts: inputs must be outputs, got {density.inputs} and {density.outputs}"

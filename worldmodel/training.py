@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from worldmodel import parallel
-from worldmodel.arguments import at_least_one, check_seed
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
@@ -105,7 +105,8 @@ def fit(
         ValueError: an argument is out of range, or ``out`` holds a training with other settings.
         TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
     """
-    at_least_one(updates=updates, batch=batch, check_every=check_every, patience=patience)
+    at_least_one(updates=updates, batch=batch, check_every=check_every)
+    at_least_one_if_given(patience=patience)
     check_seed(seed)
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr must be above zero, got {lr}")

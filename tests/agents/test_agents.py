@@ -184,7 +184,7 @@ def test_mario_reports_the_flag():
 
 
 def test_bad_evaluations_are_refused():
-    with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="episodes must be a whole number of at least 1, got 0"):
         evaluate(agent(), toys.beacon, episodes=0)
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1, got 0"):
         evaluate(agent(), toys.beacon, episodes=1, workers=0)

@@ -102,7 +102,7 @@ def test_foreign_files_are_refused(tmp_path):
     write_tensors(path, whole | layer)
     with pytest.raises(ValueError, match="must hold a linear controller"):
         LinearController.load(path)
-    with pytest.raises(ValueError, match="hidden must be at least 1"):
+    with pytest.raises(ValueError, match="hidden must be a whole number of at least 1"):
         HiddenController(2, 2, hidden=0)
 
 

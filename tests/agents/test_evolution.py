@@ -147,7 +147,10 @@ def test_solves_the_beacon_by_playing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"generations": 0}, "generations must be at least 1"),
+        ({"generations": 0}, "generations must be a whole number of at least 1"),
+        ({"generations": np.nan}, "generations must be a whole number of at least 1, got nan"),
+        ({"stale": 1.5}, "stale must be a whole number of at least 1, got 1.5"),
+        ({"seed": "1"}, "seed must be a whole number from 0 to"),
         ({"population": 2}, "population must be at least 3"),
         ({"sigma": 0.0}, "sigma must be above zero"),
         ({"target": 5.0}, "target needs a check"),

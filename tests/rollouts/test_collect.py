@@ -166,10 +166,19 @@ def test_a_store_with_other_settings_is_refused(tmp_path, name):
         rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
 
 
+def test_numpy_s_integers_are_counts(tmp_path):
+    for steps in (np.int32(2), 2):
+        store = rollouts.collect(toys.counter, toys.marking, 2, max_steps=steps, out=tmp_path / "s")
+        assert store.lengths == [2, 2]
+
+
 def test_bad_arguments_are_refused(tmp_path):
     for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0}.items():
-        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
             rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
+    for episodes in (float("nan"), 1.5, True, "2", None):
+        with pytest.raises(ValueError, match="episodes must be a whole number of at least 1, got"):
+            rollouts.collect(toys.counter, toys.marking, episodes)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty and not a rollout store"):

@@ -275,8 +275,10 @@ def test_frames_are_decoded_on_request():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"horizon": 0}, "horizon must be at least 1, got 0"),
-        ({"dreams": 0}, "dreams must be at least 1, got 0"),
+        ({"horizon": 0}, "horizon must be a whole number of at least 1, got 0"),
+        ({"horizon": None}, "horizon must be a whole number of at least 1, got None"),
+        ({"temperature": "hot"}, "temperature must be finite and above zero, got 'hot'"),
+        ({"dreams": 0}, "dreams must be a whole number of at least 1, got 0"),
         ({"temperature": 0.0}, "temperature must be finite and above zero, got 0.0"),
         ({"temperature": -1.0}, "temperature must be finite and above zero"),
         ({"controllers": np.zeros((2, 17))}, r"controllers must have shape \(P, 18\), got \(2, 17\)"),
@@ -284,7 +286,7 @@ def test_frames_are_decoded_on_request():
         ({"starts": torch.zeros(2, 4)}, r"starts must have shape \(S, 3\)"),
         ({"keep": ("thoughts",)}, "keep takes names of .* got 'thoughts'"),
         ({"burn_in": -1}, "burn_in must be zero or more"),
-        ({"seed": -1}, r"seed must be from 0 to 2\*\*63 - 1, got -1"),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
     ],
 )
 def test_bad_arguments_are_refused(change, message, as_users_do):

@@ -73,7 +73,7 @@ def test_identities_say_what_returns_depend_on():
 
 
 def test_bad_patience_is_refused():
-    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got 0"):
         rollouts.played(toys.beacon, beacon_world(), patience=0)
 
 

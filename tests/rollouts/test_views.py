@@ -183,8 +183,11 @@ def test_memory_stays_flat(store, monkeypatch):
 
 
 def test_bad_arguments_are_refused(store, vae, tmp_path):
-    with pytest.raises(ValueError, match="length must be at least 1"):
+    with pytest.raises(ValueError, match="length must be a whole number of at least 1"):
         store.sequences(vae, length=0)
+    for length in (None, float("nan"), 1.5):
+        with pytest.raises(ValueError, match="length must be a whole number of at least 1"):
+            store.windows(length)
     with pytest.raises(ValueError, match="targets must be 'sample' or 'mean', got 'mode'"):
         store.sequences(vae, targets="mode")
     with pytest.raises(ValueError, match="index must be from 0 to 5, got 6"):

@@ -78,7 +78,7 @@ def test_failures_come_with_the_worker_s_own_traceback():
 def test_bad_input_is_told_at_once():
     with pytest.raises(ValueError, match="world must be 1 to 8"):
         list(run_tasks(bad_input, [0, 1], 2))
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1, got 0"):
         list(run_tasks(double, [0], 0))
 
 

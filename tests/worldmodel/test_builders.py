@@ -45,7 +45,7 @@ def test_the_smallest_sizes(size):
 
 REFUSED = [
     (lambda: SequenceDensity(RMDN(3, 2)), r"density must read what it predicts: .*, got 3 and 2"),
-    (lambda: SequenceDensity(RMDN(2, 2), truncate=0), "truncate must be at least 1, got 0"),
+    (lambda: SequenceDensity(RMDN(2, 2), truncate=0), "truncate must be a whole number of at least 1, got 0"),
     (lambda: build("rnn", 2), "name must be one of rmdn, frmdn, rnn-gauss, vrnn, vrnn-gmm, got 'rnn'"),
     (lambda: build("rnn-gauss", 2, mixtures=3), "mixtures must be 1 for rnn-gauss, got 3"),
     (lambda: build_density({"density": "X"}), "density must be one of RMDN, FRMDN, PerDimensionRMDN, got 'X'"),

@@ -109,9 +109,9 @@ def test_outliers_cannot_overflow():
 
 
 def test_bad_arguments_are_refused(as_users_do):
-    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="features must be a whole number of at least 1, got 0"):
         AffineCoupling(0)
-    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="bins must be a whole number of at least 1, got 0"):
         SplineCoupling(3, bins=0)
     with pytest.raises(ValueError, match="value must end in 3 dimensions"):
         AffineCoupling(3)(torch.zeros(2, 4))

@@ -73,5 +73,5 @@ def test_bad_input_is_refused(as_users_do):
         VAE(4).encode(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"latent must have shape \(batch, 4\)"):
         VAE(4).decode(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="latent must be at least 1"):
+    with pytest.raises(ValueError, match="latent must be a whole number of at least 1"):
         VAE(0)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from worldmodel.arguments import at_least_one, check_temperature
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_temperature
 from worldmodel.baselines.normal import Normal, kl
 from worldmodel.batches import EventBatch, Loss, single
 from worldmodel.density import LOG_PRECISION_RANGE
@@ -79,7 +79,7 @@ class VRNN(nn.Module):
     ) -> None:
         super().__init__()
         at_least_one(event=event, hidden=hidden, latent=latent, mixtures=mixtures, width=width, depth=depth)
-        at_least_one(truncate=truncate)
+        at_least_one_if_given(truncate=truncate)
         self.event, self.hidden, self.latent, self.mixtures = event, hidden, latent, mixtures
         self.width, self.depth, self.truncate = width, depth, truncate
         self.phi_x, self.phi_z = _layers(event, width, depth), _layers(latent, width, depth)

@@ -20,7 +20,7 @@ import os
 import re
 from pathlib import Path
 
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, at_least_one_if_given
 from worldmodel.corpora.audio_files import inspect
 from worldmodel.corpora.corpus import Corpus, shares
 from worldmodel.corpora.recordings import RATE, Cut, Recording, Recordings, Standardisation, audio_paths
@@ -215,7 +215,8 @@ def _corpus(
 
 
 def _cut(piece: int | None, frame: int) -> Cut:
-    at_least_one(piece=piece, frame=frame)
+    at_least_one(frame=frame)
+    at_least_one_if_given(piece=piece)
     if piece is not None and piece % frame:
         raise ValueError(f"piece must be whole frames of {frame} samples, got {piece}")
     return Cut(frame, piece)

@@ -343,8 +343,8 @@ def test_a_whole_recording_of_hours_is_refused(tmp_path):
     ("options", "message"),
     [
         ({"piece": 801}, "piece must be whole frames of 200 samples, got 801"),
-        ({"piece": 0}, "piece must be at least 1, got 0"),
-        ({"frame": 0}, "frame must be at least 1, got 0"),
+        ({"piece": 0}, "piece must be a whole number of at least 1, got 0"),
+        ({"frame": 0}, "frame must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_options_are_told(tmp_path, options, message):

@@ -1,0 +1,35 @@
+"""Bad arguments are told by name, and none passes for a count that is none."""
+
+import math
+
+import numpy as np
+import pytest
+
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed, check_temperature
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.0, 1.5, math.nan, math.inf, True, np.True_, "7", None, [1]])
+def test_counts_are_whole_numbers(value):
+    with pytest.raises(ValueError, match="^updates must be a whole number of at least 1, got ") as refused:
+        at_least_one(updates=value)
+    assert repr(value) in str(refused.value)
+
+
+def test_counts_may_be_numpy_s_and_none_only_where_it_means_not_given():
+    at_least_one(updates=1, batch=np.int64(3))
+    at_least_one_if_given(patience=None, stale=2)
+    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got nan"):
+        at_least_one_if_given(patience=math.nan)
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, math.nan, False, "1", None])
+def test_seeds_are_whole_numbers(value):
+    with pytest.raises(ValueError, match="^seed must be a whole number from 0 to "):
+        check_seed(value)
+    check_seed(np.uint32(0))
+
+
+@pytest.mark.parametrize("value", ["hot", None, math.nan, 0, -1.0, math.inf])
+def test_temperatures_are_numbers(value):
+    with pytest.raises(ValueError, match="^temperature must be finite and above zero, got "):
+        check_temperature(value)
