@@ -135,7 +135,9 @@ def evaluate(
     at_least_one(episodes=episodes)
     at_least_one_if_given(max_steps=max_steps)
     check_seed(seed)
-    if not 0 <= seed <= TEST_SEEDS - episodes:
+    if episodes > TEST_SEEDS:
+        raise ValueError(f"episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {episodes}")
+    if seed > TEST_SEEDS - episodes:
         raise ValueError(f"seed must be from 0 to {TEST_SEEDS - episodes}, so that no training has met it, got {seed}")
     began = time.monotonic()
     seeds = list(range(seed, seed + episodes))

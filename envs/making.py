@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium
 
 STAGE = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
+MOST_REPEATS = 1000
+"""Frames of one step: with more, an episode of any game here is a step."""
 
 
 def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -22,8 +24,8 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
         ValueError: there is no such id (the nearest are named), it shows no pixels, or its actions are neither Box nor
             Discrete; an option is unknown.
     """
-    if action_repeat is not None and (not isinstance(action_repeat, int) or action_repeat < 1):
-        raise ValueError(f"action_repeat must be a whole number of at least 1, got {action_repeat!r}")
+    if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MOST_REPEATS):
+        raise ValueError(f"action_repeat must be a whole number from 1 to {MOST_REPEATS}, got {action_repeat!r}")
     if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
         from envs.car_racing import make_car_racing
 

@@ -188,3 +188,9 @@ def test_bad_evaluations_are_refused():
         evaluate(agent(), toys.beacon, episodes=0)
     with pytest.raises(ValueError, match="workers must be a whole number of at least 1, got 0"):
         evaluate(agent(), toys.beacon, episodes=1, workers=0)
+    with pytest.raises(ValueError, match="episodes must be at most 16777216, one for each seed of tests, got 184467"):
+        evaluate(agent(), toys.beacon, episodes=2**64 + 1)
+    with pytest.raises(
+        ValueError, match="seed must be from 0 to 16777214, so that no training has met it, got 16777215"
+    ):
+        evaluate(agent(), toys.beacon, episodes=2, seed=2**24 - 1)

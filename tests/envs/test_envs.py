@@ -155,7 +155,9 @@ def test_unknown_ids_name_the_nearest(id, message):
         ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky in"),
         ("CarRacing", {"wheels": 5}, "cannot be made with"),
         ("CartPole-v1", {"poles": 2}, "cannot be made with"),
-        ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number of at least 1"),
+        ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number from 1 to 1000, got 0"),
+        ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat must be a whole number from 1 to 1000, got 10000"),
+        ("CartPole-v1", {"action_repeat": True}, "action_repeat must be a whole number from 1 to 1000, got True"),
     ],
 )
 def test_bad_options_are_named(id, options, message):

@@ -80,6 +80,8 @@ def test_bad_input_is_told_at_once():
         list(run_tasks(bad_input, [0, 1], 2))
     with pytest.raises(ValueError, match="workers must be a whole number of at least 1, got 0"):
         list(run_tasks(double, [0], 0))
+    with pytest.raises(ValueError, match="workers must be at most 4096, got 18446744073709551617"):
+        list(run_tasks(double, [0], 2**64 + 1))
 
 
 def receive(task):
