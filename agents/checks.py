@@ -27,6 +27,10 @@ def check(settings: Any, prefix: str = "") -> None:
             raise ValueError(f"{label} must have a value, got none")
         if hasattr(value, "__dataclass_fields__"):
             check(value, f"{label}.")
+        elif isinstance(value, dict):
+            from worldmodel.arguments import check_options  # torch is slow to load: only runs need it
+
+            check_options(**{label: value})
         elif isinstance(value, int | float) and not isinstance(value, bool) and name != "target":
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"

@@ -24,7 +24,7 @@ from rollouts.policies import Policy, name_of
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share, worker_env
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
 
@@ -99,6 +99,7 @@ def collect(
     at_least_one_if_given(max_steps=max_steps, block=block)
     check_backend(backend, workers)
     check_seed(seed)
+    check_options(env_options={} if env_options is None else env_options)
     options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
     folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
     space = _action_space(env, options)

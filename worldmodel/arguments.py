@@ -1,7 +1,9 @@
 """Bad arguments, told in one line."""
 
+import itertools
 import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -53,6 +55,30 @@ def check_temperature(temperature: Any) -> None:
         fits = False
     if not fits:
         raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
+
+
+def check_options(**options: Any) -> None:
+    """Refuse what is no mapping of texts to what JSON holds: it would not come back from a file as it was.
+
+    Raises:
+        ValueError: names the argument, and what is in it that is not plain.
+    """
+    for name, value in options.items():
+        strange = [value] if not isinstance(value, dict) else itertools.islice(_not_plain(value), 1)
+        for came in strange:
+            expected = "texts, flags, finite numbers, lists or such mappings"
+            raise ValueError(f"{name} must map texts to {expected}, got {came!r}")
+
+
+def _not_plain(value: Any) -> Iterator[Any]:
+    """What within a value JSON does not know, keys that are no texts included."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        yield from itertools.chain.from_iterable(map(_not_plain, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from itertools.chain.from_iterable(map(_not_plain, value))
+    elif not (value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))):
+        yield value
 
 
 def _is_whole(value: Any) -> bool:

@@ -71,9 +71,15 @@ def settings_of(kind: type, options: Namespace) -> Any:
 
 
 def check_env(env: str, env_options: dict[str, Any]) -> None:
-    """Make the environment once, so that a wrong id or option is told before anything starts."""
-    import envs
+    """Make the environment once, so that a wrong id or option is told before anything starts.
 
+    Raises:
+        ValueError: names what is wrong.
+    """
+    import envs
+    from worldmodel.arguments import check_options
+
+    check_options(env_options=env_options)
     try:
         with busy(f"starting {env}"):
             game = envs.make(env, **env_options)

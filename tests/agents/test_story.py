@@ -200,6 +200,15 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
         (["run", "CartPole-v1", "--vae.lr", "nan"], "vae.lr"),
         (["run", "CartPole-v1", "--preset", "fast"], "--preset: expected one of 'quick', 'standard', 'paper'"),
         (["run", "car-racng"], "Or 'car-racing', which has presets of its own?"),
+        *(
+            ([*command, option, options], f"{option[2:]} must map texts to ")
+            for command, option, options in (
+                (["collect", "CartPole-v1"], "--env_options", "{1: 2}"),
+                (["run", "CartPole-v1"], "--env_options", '{"x": !!binary aGVsbG8=}'),
+                (["run", "CartPole-v1"], "--test_options", '{"x": !!timestamp 2020-01-01}'),
+                (["evaluate", "car-racing", "--pretrained"], "--env_options", '{"x": [.nan]}'),
+            )
+        ),
         (["collect", "CartPole-v1", "--env_options", "3"], "expected JSON such as '{\"action_repeat\": 4}'"),
         *(
             (["run", "CartPole-v1", *words.split()], message)

@@ -179,6 +179,9 @@ def test_bad_arguments_are_refused(tmp_path):
     for episodes in (float("nan"), 1.5, True, "2", None):
         with pytest.raises(ValueError, match="episodes must be a whole number of at least 1, got"):
             rollouts.collect(toys.counter, toys.marking, episodes)
+    with pytest.raises(ValueError, match="env_options must map texts to .*, got nan"):
+        rollouts.collect("CartPole-v1", rollouts.uniform, 1, env_options={"x": float("nan")}, out=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty and not a rollout store"):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed, check_temperature
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed, check_temperature
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.0, 1.5, math.nan, math.inf, True, np.True_, "7", None, [1]])
@@ -33,3 +33,21 @@ def test_seeds_are_whole_numbers(value):
 def test_temperatures_are_numbers(value):
     with pytest.raises(ValueError, match="^temperature must be finite and above zero, got "):
         check_temperature(value)
+
+
+@pytest.mark.parametrize("strange", [math.nan, -math.inf, b"hello", {1, 2}, np.int64(3), object])
+def test_options_are_what_json_holds(strange):
+    check_options(env_options={"a": 1, "b": [True, None, "x", {"c": 0.5}], "d": (1, 2)})
+    for options in ({"a": strange}, {"a": [1, {"b": strange}]}):
+        with pytest.raises(
+            ValueError, match="^env_options must map texts to texts, flags, finite numbers, "
+        ) as refused:
+            check_options(env_options=options)
+        assert str(refused.value).endswith(f"got {strange!r}")
+
+
+@pytest.mark.parametrize(("options", "came"), [({1: 2}, "1"), ({"a": {None: 2}}, "None"), ([1], "[1]"), (None, "None")])
+def test_options_are_mappings_by_text(options, came):
+    with pytest.raises(ValueError, match="^env_options must map texts to ") as refused:
+        check_options(env_options=options)
+    assert str(refused.value).endswith(f"got {came}")
