@@ -106,7 +106,10 @@ def hello(stage: Stage, token: str) -> dict[str, Any]:
 def same_origin(visitor: WebSocket) -> bool:
     """Whether a browser's page of this very server asks; programs that are no browsers send no origin."""
     origin = visitor.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == visitor.headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == visitor.headers.get("host")
+    except ValueError:  # an origin that is no address
+        return False
 
 
 def pack(shot: Shot) -> bytes:

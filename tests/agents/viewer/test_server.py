@@ -122,7 +122,7 @@ def test_hostile_visitors_are_sent_away_and_forgotten(server, hostile):
     until(lambda: not sessions)
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", "http://[bad"])
 def test_pages_of_other_origins_are_refused(server, origin):
     with pytest.raises(InvalidStatus, match="403"):
         visit(server[0], origin=origin)
