@@ -27,6 +27,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well it is synced to disk and takes ``path``'s place.
 
     A crash, a kill or a full disk leaves the old file (or none), never half of a new one.
+
+    Raises:
+        OSError: names ``path``, whatever failed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # names the file that was meant
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # it has taken its place; or the disk may not be written, which was told above
+            aside.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

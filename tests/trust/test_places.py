@@ -72,6 +72,7 @@ def test_a_disk_that_may_not_be_written_is_one_line(small, capsys, command):
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
     assert len(said) == 1
     assert f"Read-only file system: {small}" in said[0]
+    assert ".part" not in said[0]  # the file that was meant
 
 
 def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
