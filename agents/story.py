@@ -85,6 +85,8 @@ def named_policy(name: str, exploration: float) -> Policy:
     """
     parts: list[Policy] = []
     for word in name.split(","):
+        if not word.strip():
+            raise ValueError(f"policy must be names with commas between, got an empty one in {name!r}")
         if word in POLICIES:
             parts.append(POLICIES[word])
         elif Path(word).is_dir():

@@ -239,6 +239,11 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
             ["collect", "CartPole-v1", "--policy", "clever"],
             "policy must be one of smooth, uniform or the folder of an agent",
         ),
+        (
+            ["collect", "CartPole-v1", "--policy", ""],
+            "policy must be names with commas between, got an empty one in ''",
+        ),
+        (["collect", "CartPole-v1", "--policy", "smooth,"], "got an empty one in 'smooth,'"),
         (["collect", "CartPole-v1", "--workers", "0"], "workers"),
         (
             ["train", "vae", "nowhere"],
