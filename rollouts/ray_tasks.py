@@ -4,7 +4,10 @@ Start reading at `run_on_ray`; `rollouts.workers.run_tasks` calls it. The packag
 cluster, in the same version.
 """
 
+import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,18 +28,41 @@ def connect(backend: str, workers: int | None = None) -> Any:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own future default; keeps it quiet
     try:
-        if backend != "ray":
-            ray.init(address=backend, **options)
-        elif os.environ.get("RAY_ADDRESS"):
-            ray.init(**options)
-        else:
-            try:
-                ray.init(address="auto", **options)
-            except ConnectionError:
-                ray.init(num_cpus=workers or os.cpu_count(), include_dashboard=False, **options)
+        with _signals_kept():
+            if backend != "ray":
+                ray.init(address=backend, **options)
+            elif os.environ.get("RAY_ADDRESS"):
+                ray.init(**options)
+            else:
+                try:
+                    ray.init(address="auto", **options)
+                except ConnectionError:
+                    ray.init(num_cpus=workers or os.cpu_count(), include_dashboard=False, **options)
     except ConnectionError as error:
         raise ValueError(f"backend {backend!r}: there is no Ray cluster ({str(error).splitlines()[0]})") from None
     return ray
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what answers SIGTERM and SIGINT behind `ray.init`, whose own handlers end the process."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may, and Ray knows that, too
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield
+    except SystemExit:  # Ray's answer to a SIGTERM: ours comes instead
+        put_back()
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        put_back()
 
 
 def run_on_ray(

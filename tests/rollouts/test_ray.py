@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
 
 import rollouts
+from rollouts import ray_tasks
 from rollouts.workers import WorkerDied, run_tasks
 from tests import toys
 from tests.rollouts.dreams import beacon_world, controllers
@@ -49,6 +51,33 @@ def test_failures_come_with_the_worker_s_own_traceback():
 def test_bad_input_is_told_at_once():
     with pytest.raises(ValueError, match="world must be 1 to 8"):
         list(run_tasks(bad_input, [0, 1], 2, "ray"))
+
+
+def test_ray_leaves_the_handlers_of_signals_to_us(monkeypatch):
+    """`ray.init` puts its own ones there; a SIGTERM while it works is answered by ours."""
+    answered = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    mine = {number: lambda number, frame: answered.append(number) for number in before}
+
+    def begin(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        if options.get("address") == "auto":
+            raise ConnectionError("there is none")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray_tasks.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_tasks.ray, "init", begin)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    try:
+        for number, handler in mine.items():
+            signal.signal(number, handler)
+        with pytest.raises(SystemExit):
+            ray_tasks.connect("ray", 1)
+        assert answered == [signal.SIGTERM]
+        assert {number: signal.getsignal(number) for number in mine} == mine
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Deadly(toys.Beacon):
