@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end has come: another one would only break into it
         command = shlex.join(["worldmodel", *words])
         console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
         return 130

@@ -168,11 +168,27 @@ def test_sigterm_stops_with_one_line_and_goes_on(finished, tmp_path):
     )
     while not list(out.glob("rollouts/shards/*.h5")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:  # several of them are as one
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Stopped. What was finished is kept; to go on: worldmodel run CartPole-v1" in said
     assert "Traceback" not in said
+
+
+def test_a_second_sigterm_does_not_break_into_the_end(monkeypatch, capsys):
+    def stopped(options):
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setitem(commands.COMMANDS, "doctor", commands.COMMANDS["doctor"]._replace(run=stopped))
+    try:
+        assert main(["doctor"]) == 130
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "Stopped. What was finished is kept; to go on: worldmodel doctor\n"
 
 
 def refused(capsys, *words: str) -> str:
