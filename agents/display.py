@@ -134,7 +134,7 @@ class _Times(ProgressColumn):
     """How long it has taken, and how long it will."""
 
     def render(self, task: Task) -> Text:
-        words, clock = f"{duration(task.elapsed or 0)} so far", task.fields["clock"]
+        words, clock = duration(task.elapsed or 0), task.fields["clock"]
         if not task.finished and task.total is not None and (left := clock.left(task.total)) is not None:
             words += f", {duration(left)} left"
         return Text(words, style="progress.remaining")

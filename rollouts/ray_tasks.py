@@ -53,7 +53,8 @@ def _signals_kept() -> Iterator[None]:
 
     def put_back() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: it was not set by Python, and cannot be from here
+                signal.signal(number, handler)
 
     try:
         yield
