@@ -66,14 +66,14 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
         )
     done: list[Iteration] = []
     for number in range(1, settings.iterations + 1):
-        here = home(run, number)
-        world, worlds = _worlds(run, here, settings, number)
-        controller = _dream(run, here, world, worlds, settings, number)
-        if not (here.folder / "iteration.json").exists():
+        turn = _Turn(run, settings, number)
+        world, worlds = _worlds(turn)
+        controller = _dream(turn, world, worlds)
+        if not turn.written.exists():
             with run.chapter("play"):
-                first = _play(run, here, env, Agent(world, controller), settings, workers, backend)
-            _record(run, here, world, worlds, controller, settings, number, first)
-        with understood(path := here.folder / "iteration.json"):
+                _play(turn, env, Agent(world, controller), workers, backend)
+            _record(turn, world, worlds, controller)
+        with understood(path := turn.written):
             done.append(Iteration(**read_json(path)))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
@@ -94,6 +94,36 @@ def home(run: Run, number: int) -> Run:
     return Run(run.folder / "iterations" / f"{number:02d}")
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """An iteration that is under way."""
+
+    run: Run
+    settings: RunSettings
+    number: int
+
+    @property
+    def here(self) -> Run:
+        """Its own folder."""
+        return home(self.run, self.number)
+
+    @property
+    def before(self) -> Run | None:
+        """The folder of the iteration before; None: this is the first one."""
+        return home(self.run, self.number - 1) if self.number > 1 else None
+
+    @property
+    def written(self) -> Path:
+        """What it came to, once it is over."""
+        return self.here.folder / "iteration.json"
+
+    @property
+    def episodes(self) -> int:
+        """How many there were when it began, once it has dreamed: what it plays itself must not change that."""
+        with understood(path := self.here.folder / "episodes.json"):
+            return int(read_json(path)["episodes"])
+
+
 def told(one: Iteration) -> str:
     """One line for people."""
     return (
@@ -102,87 +132,81 @@ def told(one: Iteration) -> str:
     )
 
 
-def _worlds(run: Run, here: Run, settings: RunSettings, number: int) -> tuple[WorldModel, list[Memory] | None]:
+def _worlds(turn: _Turn) -> tuple[WorldModel, list[Memory] | None]:
     """The iteration's world model, and the memories that dreams happen in; None: its own."""
-    count = settings.iterate.worlds
-    world = _world(run, here, settings, number, here)
+    count = turn.settings.iterate.worlds
+    world = _world(turn, turn.here)
     if count == 1:
         return world, None
-    others = [Run(here.folder / f"world-{which}") for which in range(1, count + 1)]
-    return world, [_world(run, one, settings, number, here, which + 1).memory for which, one in enumerate(others)]
+    others = [Run(turn.here.folder / f"world-{which}") for which in range(1, count + 1)]
+    return world, [_world(turn, one, which + 1).memory for which, one in enumerate(others)]
 
 
-def _world(run: Run, into: Run, settings: RunSettings, number: int, here: Run, which: int = 0) -> WorldModel:
+def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
     """A world model of an iteration; its memory learned from all that was played before, or goes on from the last one's."""
+    run, settings = turn.run, turn.settings
     if (into.world_folder / "config.json").exists():
         return into.world()
-    if number == 1 and which == 0:
+    if turn.before is None and which == 0:
         run.world().save(into.world_folder)
         return into.world()
-    wanted = settings.iterate
-    seed = settings.seed + number + 1_000 * which
-    eye = _eye(run, here, settings, number)
-    if number == 1 or wanted.memory_updates is None:
+    seed = settings.seed + turn.number + 1_000 * which
+    eye, more = _eye(turn), settings.iterate.memory_updates
+    if turn.before is None or more is None:
         return story.train_memory(run, settings.memory, seed, into, eye)
-    before = Run(home(run, number - 1).folder / into.folder.name) if which else home(run, number - 1)
-    further = replace(settings.memory, updates=wanted.memory_updates)
-    return story.train_memory(run, further, seed, into, eye, before.world().memory)
+    last = Run(turn.before.folder / into.folder.name) if which else turn.before
+    return story.train_memory(run, replace(settings.memory, updates=more), seed, into, eye, last.world().memory)
 
 
-def _eye(run: Run, here: Run, settings: RunSettings, number: int) -> VAE:
+def _eye(turn: _Turn) -> VAE:
     """The iteration's VAE: that of the one before, or one whose training went on with all frames so far."""
-    if number == 1:
-        return run.vae()
-    before, wanted = home(run, number - 1).world().vae, settings.iterate
-    if not wanted.vae_updates or (number - 1) % wanted.vae_every:
+    if turn.before is None:
+        return turn.run.vae()
+    before, wanted = turn.before.world().vae, turn.settings.iterate
+    if not wanted.vae_updates or (turn.number - 1) % wanted.vae_every:
         return before
-    further = replace(settings.vae, updates=wanted.vae_updates)
-    return story.train_vae(run, further, settings.seed + number, here, before)
+    further = replace(turn.settings.vae, updates=wanted.vae_updates)
+    return story.train_vae(turn.run, further, turn.settings.seed + turn.number, turn.here, before)
 
 
-def _dream(
-    run: Run, here: Run, world: WorldModel, worlds: list[Memory] | None, settings: RunSettings, number: int
-) -> Controller:
-    if (here.folder / "iteration.json").exists():
-        return here.controller("dream")
-    starts: Any = _beginnings(run, here, settings)
-    last = home(run, number - 1).controller("dream") if number > 1 and settings.iterate.start == "last" else None
+def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Controller:
+    settings = turn.settings
+    if turn.written.exists():
+        return turn.here.controller("dream")
+    starts: Any = _beginnings(turn)
+    before = turn.before if settings.iterate.start == "last" else None
     return story.evolve_dream(
-        run,
+        turn.run,
         settings.dream,
-        settings.seed + number,
+        settings.seed + turn.number,
         settings.controller,
-        here,
+        turn.here,
         world,
         starts,
-        last,
+        before.controller("dream") if before is not None else None,
         worlds=worlds,
         caution=settings.iterate.caution if worlds else 0.0,
     )
 
 
-def _beginnings(run: Run, here: Run, settings: RunSettings) -> Beginnings:
-    """The episodes that were there when the iteration began: what it plays itself must not change what it dreams."""
-    path = here.folder / "episodes.json"
+def _beginnings(turn: _Turn) -> Beginnings:
+    """Where its dreams begin: in the newest of the episodes that were there when it began."""
+    path, wanted = turn.here.folder / "episodes.json", turn.settings.iterate
     if not path.exists():
-        write_json(path, {"episodes": len(run.store())})
-    with understood(path):
-        count = int(read_json(path)["episodes"])
-    newest = min(settings.iterate.newest or count, count)
-    return Beginnings(run.store().latents(here.world().vae), count, newest, settings.iterate.beginnings)
+        write_json(path, {"episodes": len(turn.run.store())})
+    count = turn.episodes
+    newest = min(wanted.newest or count, count)
+    return Beginnings(turn.run.store().latents(turn.here.world().vae), count, newest, wanted.beginnings)
 
 
-def _play(run: Run, here: Run, env: str, agent: Agent, settings: RunSettings, workers: int, backend: str) -> int:
-    """Add episodes of the controller to the store: as it is, and with exploration. Returns the first one's number."""
-    wanted = settings.iterate
-    with understood(path := here.folder / "episodes.json"):
-        first = int(read_json(path)["episodes"])
-    total = first
-    for exploration in (0.0, wanted.exploration):
-        total += wanted.episodes
-        store = run.store()
+def _play(turn: _Turn, env: str, agent: Agent, workers: int, backend: str) -> None:
+    """Add episodes of the controller to the store: as it is, and with exploration."""
+    run, settings = turn.run, turn.settings
+    total = turn.episodes
+    for exploration in (0.0, settings.iterate.exploration):
+        total += settings.iterate.episodes
         player = Agent(agent.world, agent.controller, exploration)
-        if len(store) >= total:
+        if len(run.store()) >= total:
             continue
         with bar("play the new controller", "episodes") as progress:
             rollouts.collect(
@@ -198,21 +222,12 @@ def _play(run: Run, here: Run, env: str, agent: Agent, settings: RunSettings, wo
                 further=True,
                 progress=progress,
             )
-    return first
 
 
-def _record(
-    run: Run,
-    here: Run,
-    world: WorldModel,
-    worlds: list[Memory] | None,
-    controller: Controller,
-    settings: RunSettings,
-    number: int,
-    first: int,
-) -> None:
+def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, controller: Controller) -> None:
     """Measure the controller in dreams and in the game over equally long stretches from the same moments; write it down."""
-    horizon, store = settings.dream.horizon, run.store()
+    settings, first = turn.settings, turn.episodes
+    horizon, store = settings.dream.horizon, turn.run.store()
     played = range(first, first + settings.iterate.episodes)
     starts: Any = Comparable(store.latents(world.vae), played, horizon)
     dreams = rollouts.dream(
@@ -230,7 +245,7 @@ def _record(
     stretches = [np.mean(lived(course.rewards, course.terminated, horizon)) for course in courses]
     dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
     one = Iteration(
-        number,
+        turn.number,
         dream,
         real,
         dream - real,
@@ -239,9 +254,9 @@ def _record(
         float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         len(returns),
         store.steps,
-        here.evolution_steps("dream"),
+        turn.here.evolution_steps("dream"),
     )
-    write_json(here.folder / "iteration.json", asdict(one))
+    write_json(turn.written, asdict(one))
 
 
 def best_of(done: Sequence[Iteration]) -> Iteration:
