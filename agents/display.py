@@ -202,15 +202,20 @@ class _Clock:
 
 
 class _Lines:
-    """Progress for a log file: a line now and then, and one at the end."""
+    """Progress for a log file: a line when work begins, then now and then, and one at the end.
+
+    The first call begins: what is refused before it, such as a folder of other settings, is told in one line.
+    """
 
     def __init__(self, title: str, unit: str) -> None:
-        self.title, self.unit, self.clock, self.shown = title, unit, _Clock(), time.monotonic()
-        console.print(f"{title} ...")
+        self.title, self.unit, self.clock, self.shown = title, unit, _Clock(), float("-inf")
 
     def __call__(self, done: int, total: int, note: str) -> None:
         self.clock.tick(done)
         now = time.monotonic()
+        if self.shown == float("-inf"):
+            console.print(f"{self.title} ...")
+            self.shown = now
         if now - self.shown < LINE_SECONDS and done < total:
             return
         if done >= total and self.shown == float("inf"):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.checks import check_search
-from agents.commands.common import Common, add_run, game_asked, game_of, settings_of, slug
+from agents.commands.common import Common, add_run, check_env, game_asked, game_of, settings_of, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing
@@ -99,6 +99,7 @@ def evaluate(options: Namespace) -> None:
         agent, name = place.agent(), "agent"
         env, env_options = game_asked(options.env, place.env, place.folder), place.env_options
     words += ["--env", options.env] if options.env else []
+    check_env(env, env_options | options.env_options)
     with bar(f"test in {env}", "episodes") as progress:
         report = test(
             agent,

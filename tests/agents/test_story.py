@@ -272,6 +272,7 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
         (["evolve", "nowhere"], NOWHERE),
         (["evaluate", "nowhere"], NOWHERE),
         (["dream", "nowhere"], NOWHERE),
+        (["evaluate", "car-racing", "--pretrained", "--env", "../../x"], "there is no environment '../../x'"),
         (["inspect", "nowhere"], "nowhere does not exist"),
         (["inspect", "nobody", "--pretrained"], "there is no pretrained agent 'nobody', only car-racing"),
         (["sing"], "sing"),
@@ -326,6 +327,17 @@ def test_presets_set_what_they_say(preset):
 def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):
     said = refused(capsys, *told(finished, "--vae.free_bits", "0.1"))
     assert "holds a run with vae.free_bits = 0.5, asked for 0.1" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["collect", "CartPole-v1", "--out", "RUN", "--seed", "9"], "holds rollouts with seed = "),
+        (["evolve", "RUN", "--where", "dream", "--seed", "9"], "holds an evolution with "),
+    ],
+)
+def test_a_chapter_of_other_settings_is_refused_before_its_bar_opens(finished, capsys, words, message):
+    assert message in refused(capsys, *(str(finished) if word == "RUN" else word for word in words))
 
 
 def test_iterations_may_not_change_the_world_under_an_evolution_in_the_game(finished, capsys):
