@@ -4,11 +4,13 @@ Start reading at `run_on_ray`; `rollouts.workers.run_tasks` calls it. The packag
 cluster, in the same version.
 """
 
+import atexit
 import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +22,8 @@ from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
 def connect(backend: str, workers: int | None = None) -> Any:
     """Join the cluster that ``backend`` names, a running one of this machine, or begin one with ``workers`` cores.
 
+    One that begins here ends with this process.
+
     Raises:
         ValueError: there is no such cluster.
     """
@@ -27,6 +31,7 @@ def connect(backend: str, workers: int | None = None) -> Any:
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own future default; keeps it quiet
+    atexit.register(_end)
     try:
         with _signals_kept():
             if backend != "ray":
@@ -41,6 +46,33 @@ def connect(backend: str, workers: int | None = None) -> Any:
     except ConnectionError as error:
         raise ValueError(f"backend {backend!r}: there is no Ray cluster ({str(error).splitlines()[0]})") from None
     return ray
+
+
+def _end() -> None:
+    """Leave the cluster; of one that began here nothing stays: Ray alone forgets helpers that are still beginning."""
+    ours = _processes(os.getpid())
+    ray.shutdown()
+    for process in filter(_is_of_ray, ours):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _processes(parent: int) -> list[int]:
+    """Ray's processes below one (where the system has /proc); those of a cluster that began elsewhere are not."""
+    found: list[int] = []
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            for child in map(int, path.read_text().split()):
+                found += [child] * _is_of_ray(child) + _processes(child)
+    return found
+
+
+def _is_of_ray(process: int) -> bool:
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return words.startswith(b"ray::") or b"/ray/" in words
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -78,6 +80,27 @@ def test_ray_leaves_the_handlers_of_signals_to_us(monkeypatch):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+BEGIN = """
+import os
+from rollouts import ray_tasks
+ray_tasks.connect("ray", 1)
+print(*ray_tasks._processes(os.getpid()))
+"""
+
+
+def test_a_cluster_that_began_in_a_process_ends_with_it_and_no_other():
+    """Also one that is young: its helpers have not begun yet."""
+    words = [sys.executable, "-c", BEGIN]
+    began = subprocess.run(words, env=os.environ | {"RAY_ADDRESS": "local"}, capture_output=True, text=True, check=True)
+    processes = list(map(int, began.stdout.split()))
+    assert len(processes) > 2
+    until = time.monotonic() + 20
+    while left := [process for process in processes if ray_tasks._is_of_ray(process)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    assert dict(run_tasks(double, [1, 2], 2, "ray")) == {0: 2, 1: 4}  # this one works on
 
 
 class Deadly(toys.Beacon):
