@@ -135,10 +135,10 @@ def test_a_folder_of_somebody_else_s_is_left_alone(run, tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
         (["--seeds", "18446744073709551617"], "seeds must be at most 1000, got 18446744073709551617"),
-        (["--updates", "-1"], "updates must be at least 1, got -1"),
-        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--updates", "-1"], "updates must be a whole number of at least 1, got -1"),
+        (["--workers", "0"], "workers must be a whole number of at least 1, got 0"),
         (["--targets", "[]"], "variants and targets must name at least one each"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
