@@ -64,10 +64,10 @@ def check_options(**options: Any) -> None:
         ValueError: names the argument, and what is in it that is not plain.
     """
     for name, value in options.items():
-        strange = [value] if not isinstance(value, dict) else itertools.islice(_not_plain(value), 1)
-        for came in strange:
+        strange = list(_not_plain(value)) if isinstance(value, dict) else [value]
+        if strange:
             expected = "texts, flags, finite numbers, lists or such mappings"
-            raise ValueError(f"{name} must map texts to {expected}, got {came!r}")
+            raise ValueError(f"{name} must map texts to {expected}, got {strange[0]!r}")
 
 
 def _not_plain(value: Any) -> Iterator[Any]:

@@ -42,9 +42,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # names the file that was meant
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # it has taken its place; or the disk may not be written, which was told above
+        with contextlib.suppress(OSError):  # it took its place; or the disk may not be written, which was told above
             aside.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -83,10 +83,8 @@ def evaluate(options: Namespace) -> None:
     from agents.pretrained import found
     from agents.run import Run
     from rollouts.workers import check_backend
-    from worldmodel.arguments import check_options
 
     check_backend(options.backend, options.workers)
-    check_options(env_options=options.env_options)
     place = found(options.run, options.pretrained)
     settings = settings_of(Testing, options)
     words = [options.run, *["--pretrained"] * options.pretrained]
