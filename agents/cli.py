@@ -3,17 +3,16 @@
 import io
 import os
 import shlex
-import signal
 import sys
 import warnings
 from importlib import metadata
-from types import FrameType
 from typing import Any
 
 from jsonargparse import set_parsing_settings
 
 from agents.commands import COMMANDS, PRESETS
 from agents.display import console
+from agents.interrupts import answer_sigterm, ignore_sigterm, keep_interrupts
 from agents.parser import Parser
 from agents.yaml_files import read_yaml
 
@@ -40,7 +39,9 @@ The same command with the same folder continues what was stopped. Every command 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0, 1 where a check failed, 2 for bad input, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _interrupt)
+    answer_sigterm()
+    if arguments is None:  # this process is ours
+        keep_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that the terminal lacks is no reason to fail
         sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"worldmodel {name}: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end has come: another one would only break into it
+        ignore_sigterm()
         command = shlex.join(["worldmodel", *words])
         console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
         return 130
@@ -95,10 +96,6 @@ def _check_files(words: list[str]) -> None:
         asked = option == "--config" or (option.startswith("--") and value.endswith((".yaml", ".yml")))
         if asked and os.path.isfile(value):  # noqa: PTH113 - any text
             read_yaml(value)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def build_parser(words: list[str]) -> Parser:

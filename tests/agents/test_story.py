@@ -191,6 +191,34 @@ def test_a_second_sigterm_does_not_break_into_the_end(monkeypatch, capsys):
     assert capsys.readouterr().err == "Stopped. What was finished is kept; to go on: worldmodel doctor\n"
 
 
+FINALIZED = """
+import gc, signal, sys, time, weakref
+from agents import commands, cli
+
+class Thing:
+    pass
+
+def collected(options):
+    thing = Thing()
+    finalizer = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGTERM))
+    del thing
+    print("went on", flush=True)
+    time.sleep(30)
+
+commands.COMMANDS["doctor"] = commands.COMMANDS["doctor"]._replace(run=collected)
+sys.argv = ["worldmodel", "doctor"]
+sys.exit(cli.main())
+"""
+
+
+def test_a_sigterm_that_a_finalizer_would_swallow_comes_again():
+    came = subprocess.run(
+        [sys.executable, "-c", FINALIZED], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=25
+    )
+    assert (came.returncode, came.stdout) == (130, "went on\n")
+    assert came.stderr == "Stopped. What was finished is kept; to go on: worldmodel doctor\n"
+
+
 def refused(capsys, *words: str) -> str:
     """What a command says that must end with exit code 2 and a single line."""
     try:
