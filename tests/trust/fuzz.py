@@ -1,0 +1,69 @@
+"""A reader under coverage-guided fuzzing: ``python -m tests.trust.fuzz READER FOLDER [libFuzzer's options]``.
+
+Atheris grows files in ``FOLDER/corpus``, from good ones, towards lines of ours that no file reached before. A reader owes
+them what it owes those of hypothesis (`properties.one_line`). One that breaks this stays in the folder, and the process fails.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["agents", "worldmodel"]):
+    from agents.controller import load_controller
+    from agents.evaluation import Report
+    from agents.yaml_files import read_yaml
+    from tests.trust.properties import one_line
+    from worldmodel.checkpoints import read_json, read_rows, read_tensors
+    from worldmodel.corpora import audio_files
+    from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
+
+
+def read_audio(path: Path) -> Any:
+    sound = audio_files.inspect(path)
+    return audio_files.read(sound, 0, min(sound.samples, 1_000))
+
+
+@atheris.instrument_func
+def read_planted(path: Path) -> None:
+    """Wrong about one file of four bytes: that the fuzzer finds it shows that it finds something."""
+    content = path.read_bytes()
+    if len(content) == 4 and content[0] == 87 and content[1] == 65 and content[2] == 86 and content[3] == 69:
+        raise KeyError("planted")
+
+
+READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "audio": (read_audio, "some.wav"),
+    "cifar": (read_cifar, "data_batch_1.bin"),
+    "cifar_pickle": (read_cifar_pickle, "data_batch_1"),
+    "controller": (load_controller, "controller.safetensors"),
+    "idx": (read_idx, "train-images-idx3-ubyte"),
+    "json": (read_json, "some.json"),
+    "planted": (read_planted, "planted"),
+    "report": (Report.load, "report.json"),
+    "rows": (read_rows, "metrics.jsonl"),
+    "sphere": (read_audio, "some.sph"),
+    "tensors": (read_tensors, "weights.safetensors"),
+    "yaml": (read_yaml, "config.yaml"),
+}
+"""What is fuzzed, and what the files are called."""
+
+
+def main() -> None:
+    name, folder, *options = sys.argv[1:]
+    read, called = READERS[name]
+    path = Path(folder) / called
+
+    def lived(content: bytes) -> None:
+        path.write_bytes(content)
+        one_line(path, read)
+
+    corpus = Path(folder) / "corpus"
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={folder}/broken-", *options, str(corpus)], lived)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

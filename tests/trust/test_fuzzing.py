@@ -1,0 +1,84 @@
+"""Every reader of files under Atheris' coverage-guided fuzzing; ``FUZZ_SECONDS=600`` looks longer."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.config import remember
+from agents.controller import HiddenController, LinearController
+from agents.evaluation import Report
+from agents.settings import RunSettings
+from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_bytes, sphere_bytes, wav_bytes
+
+pytest.importorskip("atheris", reason="Atheris has no wheel for this platform or this Python")
+
+ROOT = Path(__file__).parent.parent.parent
+SECONDS = os.environ.get("FUZZ_SECONDS", "8")
+BOUNDS = ("-rss_limit_mb=2500", "-malloc_limit_mb=256", "-timeout=10", "-max_len=4096")
+"""What a file of 4 kB may cost: memory in all, at once, and seconds."""
+
+
+def fuzzed(name, folder, good, *options):
+    """Fuzz a reader from some good files; its exit code, and what it said."""
+    (folder / "corpus").mkdir()
+    for number, content in enumerate(good):
+        (folder / "corpus" / f"good-{number}").write_bytes(content)
+    words = ["-m", "tests.trust.fuzz", name, str(folder), "-seed=1", *BOUNDS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, done.stdout
+
+
+def good(folder):
+    """Good files for each reader."""
+    rng = np.random.default_rng(0)
+    sound, pixels = rng.integers(-99, 99, 20), rng.integers(0, 256, (2, 3, 32, 32))
+    images = idx_bytes(rng.integers(0, 256, (2, 4, 4)).astype(np.uint8))
+    for name, controller in (("linear", LinearController(3, 2)), ("hidden", HiddenController(3, 2, hidden=2))):
+        controller.save(folder / name)
+    Report("CartPole-v1", [1.0, 2.0], [1, 2], [3, 4]).save(folder / "report")
+    remember(RunSettings("CartPole-v1"), folder / "settings")
+    controllers, report, settings = (
+        [(folder / name).read_bytes() for name in names] for names in (("linear", "hidden"), ("report",), ("settings",))
+    )
+    return {
+        "audio": [wav_bytes(sound, kind=kind) for kind in ("i2", "f4")],
+        "cifar": [cifar_bytes(pixels[:1])],
+        "cifar_pickle": [cifar_pickle(pixels[:1])],
+        "controller": controllers,
+        "idx": [images, gzip.compress(images)],
+        "json": report,
+        "report": report,
+        "rows": [b'{"update": 1, "loss": 0.5}\n{"update": 2, "loss": 1e-3}\n'],
+        "sphere": [sphere_bytes(sound)],
+        "tensors": controllers,
+        "yaml": [*settings, b"a: {b: [1, 2.5, yes]}\n"],
+    }
+
+
+NAMES = ("audio", "cifar", "cifar_pickle", "controller", "idx", "json", "report", "rows", "sphere", "tensors", "yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_breaks_a_reader(tmp_path, name):
+    code, said = fuzzed(name, tmp_path, good(tmp_path)[name], f"-max_total_time={SECONDS}")
+    assert code == 0, said[-3_000:]
+    assert not list(tmp_path.glob("broken-*"))
+    assert "Done " in said  # so many runs in so many seconds
+
+
+@pytest.mark.slow
+def test_the_fuzzer_finds_the_one_file_that_breaks_a_reader(tmp_path):
+    code, said = fuzzed("planted", tmp_path, [b"some"], "-max_total_time=60")
+    assert code != 0
+    assert "KeyError: 'planted'" in said
+    [broken] = tmp_path.glob("broken-*")
+    assert broken.read_bytes() == b"WAVE"
