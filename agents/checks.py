@@ -10,7 +10,7 @@ from agents.settings import DREAMS, Covariance, RunSettings
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
-MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments"}
+MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
 
 
@@ -92,6 +92,11 @@ def check_search(options: Mapping[str, Any], prefix: str = "") -> None:
         raise ValueError(f"{prefix}least_sigma must be below {prefix}sigma = {sigma}, got {least}")
     if restarts and stale is None and not least:
         raise ValueError(f"{prefix}restarts needs {prefix}stale or {prefix}least_sigma, got {restarts} and neither")
+    scouted, wanted = options.get("scouted", 0), "episodes" if most is None else "most_episodes"
+    if scouted and scouted < options[wanted]:
+        raise ValueError(
+            f"{prefix}scouted must be zero or at least {prefix}{wanted} = {options[wanted]}, got {scouted}"
+        )
     if most is not None and episodes is not None and not 2 <= episodes <= most:
         raise ValueError(
             f"{prefix}most_episodes needs {prefix}episodes from 2 to {most}, so that noise shows, got {episodes}"

@@ -194,6 +194,8 @@ def _generation(
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
     row |= {"along": float(along.mean())} if along.size else {}
+    scouts = getattr(fitness, "scouts", None)
+    row |= {} if scouts is None else {"scouted": float(np.mean(scouts))}
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
     if check is not None and (search.generation == generations or search.generation % check_every == 0):

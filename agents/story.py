@@ -220,10 +220,10 @@ def evolve_game(
     with run.chapter("evolve in the game"), generations("evolve in the game") as told:
         common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
         common |= {"max_steps": settings.max_steps, "backend": backend, "progress": told.lives, "controller": begin}
-        along: dict[str, Any] = {"moments": settings.moments, "stretch": settings.stretch}
+        more: dict[str, Any] = {"moments": settings.moments, "stretch": settings.stretch, "scouted": settings.scouted}
         return evolve(
             begin,
-            rollouts.played(env, world, settings.episodes, patience=settings.patience, **along, **common),
+            rollouts.played(env, world, settings.episodes, patience=settings.patience, **more, **common),
             check=rollouts.played(env, world, settings.check_episodes, **common),
             seed=seed,
             **searching(settings),

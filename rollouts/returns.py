@@ -147,6 +147,10 @@ class played:
             each episode, the same moments for all: obstacles that only the best reach are practised by all. For
             environments with ``save_state`` and ``load_state``, such as Super Mario Bros and FastCarRacing.
         stretch: the steps of such a life.
+        scouted: so many episodes the population's mean plays first; the controllers' ``episodes`` are those of them in which it
+            had least, so that rare failures, which tell good controllers apart, show in every generation (a cousin of
+            prioritized level replay, Jiang, Grefenstette and Rocktaschel, 2021, https://arxiv.org/abs/2010.03934). About three
+            times ``episodes`` is a good number (`benchmarks.fitness`). 0: none, all episodes are drawn alike.
 
     Raises:
         ValueError: an argument is out of range, or ``moments`` asks for what the environment cannot do.
@@ -168,17 +172,21 @@ class played:
         progress: Progress = silent,
         moments: int = 0,
         stretch: int = 40,
+        scouted: int = 0,
     ) -> None:
         check_backend(backend, workers)
         at_least_one(episodes=episodes, lanes=lanes, stretch=stretch)
         at_least_one_if_given(patience=patience, max_steps=max_steps)
+        check_scouted(scouted, episodes)
         check_moments(env, dict(env_options or {}), moments)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
-        self.backend, self.moments, self.stretch = backend, moments, stretch
+        self.backend, self.moments, self.stretch, self.scouted = backend, moments, stretch, scouted
         self.steps = 0
         """Environment steps (decisions) taken so far, those of ways that workers went again for ``moments`` included."""
+        self.scouts: np.ndarray | None = None
+        """Returns of the last population's mean over the episodes that it ``scouted``."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
@@ -186,6 +194,7 @@ class played:
     def identity(self) -> dict[str, Any]:
         """All that returns depend on."""
         more = {"moments": self.moments, "stretch": self.stretch} if self.moments else {}
+        more |= {"scouted": self.scouted} if self.scouted else {}
         return {
             "env": self.env if isinstance(self.env, str) else name_of(self.env),
             "env_options": self.env_options,
@@ -199,7 +208,12 @@ class played:
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
         """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
-        seeds, members = training_seeds(seed, 7, count=episodes), len(population)
+        check_scouted(self.scouted, episodes)
+        seeds, members = training_seeds(seed, 7, count=max(episodes, self.scouted)), len(population)
+        if self.scouted:
+            lives = self.live(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
+            self.scouts = np.array([life.total for life in lives])
+            seeds = [seeds[place] for place in np.argsort(self.scouts, kind="stable")[:episodes]]
         # episode by episode: an environment that begins as it did before may be quick about it
         lives = self.live(np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)])
         returns = np.array([life.total for life in lives]).reshape(episodes, members).T
@@ -278,6 +292,16 @@ class played:
     def __repr__(self) -> str:
         """The settings that matter."""
         return f"played({self.env!r}, episodes={self.episodes}, workers={self.workers}, patience={self.patience})"
+
+
+def check_scouted(scouted: int, episodes: int) -> None:
+    """Refuse fewer scouted episodes than are chosen of them.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if scouted and scouted < episodes:
+        raise ValueError(f"scouted must be zero, or at least as many as episodes = {episodes}, got {scouted}")
 
 
 def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:

@@ -263,6 +263,11 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
                 ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),
                 ("--iterations 1 --dream.generations 0", "iterations need dream.generations above zero"),
                 ("--game.most_episodes 4 --game.episodes 5", "game.most_episodes needs game.episodes from 2 to 4"),
+                ("--game.scouted 2", "game.scouted must be zero or at least game.episodes = 3, got 2"),
+                (
+                    "--game.scouted 8 --game.most_episodes 9",
+                    "game.scouted must be zero or at least game.most_episodes = 9, got 8",
+                ),
                 ("--game.most_episodes 4 --game.episodes 1", "game.most_episodes needs game.episodes from 2 to 4"),
                 ("--game.start dream --dream.generations 0", "game.start dream needs a controller"),
                 ("--game.start lost.safetensors", "game.start must be zeros, dream, or the file of a controller"),

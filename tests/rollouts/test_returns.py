@@ -58,11 +58,24 @@ def test_every_controller_plays_the_same_episodes_and_every_seed_others():
     assert not np.isin(fitness(controllers(1, 9), 6), returns).any()
 
 
+@pytest.mark.parametrize("episodes", [1, 4, 9])
+def test_of_the_scouted_episodes_those_are_lived_that_the_mean_had_least_in(episodes):
+    built, population = beacon_world(), 3 * controllers(6, 9)
+    fitness = rollouts.played(toys.seeded_reward, built, episodes, scouted=9)
+    everywhere = rollouts.played(toys.seeded_reward, built, episodes=9)
+    mean, all_of_them = everywhere(population.mean(axis=0), 4)[0], everywhere(population, 4)
+    np.testing.assert_allclose(fitness(population, 4), all_of_them[:, np.argsort(mean)[:episodes]], atol=1e-5)
+    np.testing.assert_allclose(fitness.scouts, mean, atol=1e-5)
+    assert fitness.steps == (9 + 6 * episodes) * everywhere.steps // (9 * 7)
+    with pytest.raises(ValueError, match="scouted must be zero, or at least as many as episodes = 10, got 9"):
+        fitness(population, 4, episodes=10)
+
+
 def test_identities_say_what_returns_depend_on():
     built = beacon_world()
     base = rollouts.played(toys.beacon, built).identity
     assert rollouts.played(toys.beacon, built, workers=2).identity == base
-    for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
+    for change in ({"episodes": 2}, {"patience": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}, {"scouted": 3}):
         assert rollouts.played(toys.beacon, built, **change).identity != base
     along = [{"moments": 2}, {"moments": 3}, {"moments": 2, "stretch": 9}]
     told = [rollouts.played(toys.remembered, built, **change).identity for change in ({}, *along)]
