@@ -178,7 +178,7 @@ def test_the_table_of_ablations_says_what_its_files_say():
     ):
         rows = _lines(tried / f"car-racing-{name}.jsonl")[:30]
         cells = [f"{row['check']:.0f} ± {row['check_std']:.0f}" for row in rows if "check" in row]
-        played = sum(row["steps"] for row in rows) * 3 / 1e6
+        played = sum(row["steps"] + row.get("check_steps", 0) for row in rows) * 3 / 1e6
         assert f"| {label} | {size} | {' | '.join(cells)} | {played:.1f} million |" in page
         best.append(max(row.get("check", 0) for row in rows))
     assert f"worth {best[0] - best[1]:.0f} points over an untrained one and {best[0] - best[2]:.0f} over none" in page
