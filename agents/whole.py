@@ -34,8 +34,8 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     if settings.game.generations:
         check_moments(settings.plays_in, settings.env_options, settings.game.moments)
     run = Run(Path(folder))
-    if not begun(run.folder):
-        story.named_policy(settings.collect.policy, settings.collect.exploration)  # a wrong one: before there is a folder
+    if not begun(run.folder):  # a wrong policy is told before there is a folder
+        story.named_policy(settings.collect.policy, settings.collect.exploration)
     with run.locked():
         held = {}
         if (run.folder / "evolve-game" / "state.npz").exists():

@@ -27,6 +27,7 @@ from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, silent
+from worldmodel.streams import Stream
 
 LARGEST_BLOCK = 10
 PROBE_STEPS = 60
@@ -153,7 +154,7 @@ def play_block(task: Block) -> tuple[int, bytes | None]:
 
 def episode_seed(seed: int, index: int) -> int:
     """The environment seed of episode ``index``."""
-    return training_seeds(seed, 5, index)[0]
+    return training_seeds(seed, Stream.COLLECT, index)[0]
 
 
 def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]:

@@ -19,6 +19,7 @@ from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.model import Noise, Step
 from worldmodel.starts import EncodedEpisodes
+from worldmodel.streams import Stream
 
 LUCK_STEPS = 32
 """Noise is drawn for this many steps at once."""
@@ -178,7 +179,7 @@ def luck(world: WorldModel, seed: int, dreams: int, population: int, together: i
 
     It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream, or for so many dreams ``together``.
     """
-    sources = [np.random.default_rng([seed, 2, number]) for number in range(-(-dreams // together))]
+    sources = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-dreams // together))]
     whose = np.arange(dreams) // together
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())

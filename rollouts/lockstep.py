@@ -20,6 +20,7 @@ from rollouts.ways import Moment, go_to
 from worldmodel import WorldModel
 from worldmodel.batches import each
 from worldmodel.density import State
+from worldmodel.streams import Stream
 
 
 class Life(NamedTuple):
@@ -183,7 +184,7 @@ def mind_of(
 
     Rows and lanes are for policies that think in batches (`Together`).
     """
-    rngs = [np.random.default_rng([seed, 2]) for seed in seeds]
+    rngs = [np.random.default_rng([seed, Stream.ACT]) for seed in seeds]
     if isinstance(policy, CrowdPolicy):
         return policy.crowd(space, rngs, rows, lanes)
     return OneByOne(policy, space, rngs)

@@ -29,6 +29,7 @@ from worldmodel.arguments import at_least_one, at_least_one_if_given
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
+from worldmodel.streams import Stream
 
 TASKS, LARGEST_TASK = 8, 64
 """A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
@@ -209,7 +210,7 @@ class played:
         """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
         check_scouted(self.scouted, episodes)
-        seeds, members = training_seeds(seed, 7, count=max(episodes, self.scouted)), len(population)
+        seeds, members = training_seeds(seed, Stream.PLAY, count=max(episodes, self.scouted)), len(population)
         if self.scouted:
             lives = self.live(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
             self.scouts = np.array([life.total for life in lives])
@@ -221,7 +222,7 @@ class played:
         for episode, count in enumerate(shares(self.moments, episodes)):
             if count:  # so many moments of the way of the best life that began as this episode does
                 best = lives[episode * members + int(returns[:, episode].argmax())]
-                rng = np.random.default_rng([seed, 8, episode])
+                rng = np.random.default_rng([seed, Stream.ALONG, episode])
                 ways.append(Way.of(seeds[episode], best.actions, count, self.stretch, rng))
         along = self._live([group for way in ways for group in self._along(population, way)])
         columns, begin = [returns], 0

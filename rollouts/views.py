@@ -17,6 +17,7 @@ from rollouts.latents import Latents, draw
 from rollouts.shards import CHUNK, FRAME, Stored
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import SequenceBatch, action_inputs
+from worldmodel.streams import Stream
 
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
@@ -272,6 +273,6 @@ def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np
         raise ValueError(f"held_out must be between 0 and 1, got {fraction}")
     if len(episodes) < 2:
         raise ValueError(f"training needs at least 2 episodes, one of them held out, got {len(episodes)}")
-    order = np.random.default_rng([seed, 3]).permutation(episodes)
+    order = np.random.default_rng([seed, Stream.SPLIT]).permutation(episodes)
     count = min(max(round(fraction * len(episodes)), 1), len(episodes) - 1)
     return np.sort(order[count:]), np.sort(order[:count])

@@ -21,6 +21,7 @@ from worldmodel import Memory, WorldModel
 from worldmodel.batches import each
 from worldmodel.model import Noise, Step, WorldState
 from worldmodel.starts import EncodedEpisodes, begin
+from worldmodel.streams import Stream
 
 
 class Places(NamedTuple):
@@ -115,7 +116,7 @@ class Worlds:
 def _awake(place: Alone | Worlds, world: WorldModel, starts: Any, seed: int, burn_in: int) -> WorldState:
     """All controllers' dreams at their real moments, (population * dreams, ...), groups of them at the same one."""
     groups = -(-place.dreams // place.together)
-    state = begin(world, starts, groups, np.random.default_rng([seed, 1]), burn_in)
+    state = begin(world, starts, groups, np.random.default_rng([seed, Stream.BEGIN]), burn_in)
     group = torch.arange(place.dreams, device=world.device) // place.together
     return _rows(state, group.repeat(place.population))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from worldmodel.checkpoints import read_tensors, understood, write_tensors
 from worldmodel.model import WorldModel, WorldState
+from worldmodel.streams import Stream
 
 STARTS = "starts.safetensors"
 
@@ -132,7 +133,7 @@ class Starts:
         Raises:
             ValueError: no episode has a step.
         """
-        rng = np.random.default_rng([seed, 6])
+        rng = np.random.default_rng([seed, Stream.KEEP])
         found = [episodes.episode(int(index)) for index in rng.permutation(len(episodes))[: 4 * count]]
         found = [episode for episode in found if len(episode.action)]
         if not found:

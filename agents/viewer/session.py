@@ -22,6 +22,7 @@ from rollouts.episode import training_seeds
 from worldmodel import WorldModel
 from worldmodel.model import WorldState
 from worldmodel.starts import EncodedEpisodes, begin
+from worldmodel.streams import Stream
 
 PAGE = Path(__file__).parent / "page"
 """The files of the page."""
@@ -215,7 +216,7 @@ class Session:
         if self._env is None:
             assert self.stage.make_env is not None
             self._env = self.stage.make_env()
-        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), 7)[0])
+        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.PLAY)[0])
         state, action = world.initial(1).seeing(self._encode(frame)), self._still()
         driver = next(iter(self.stage.drivers.values()), None)
         for number in range(WARM_UP):

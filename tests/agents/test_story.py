@@ -258,7 +258,10 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
             (["run", "CartPole-v1", *words.split()], message)
             for words, message in (
                 ("--game.elite 9 --game.population 8", "game.elite must be from 0 to game.population = 8, got 9"),
-                ("--collect.policy , --out nowhere", "policy must be names with commas between, got an empty one in ','"),
+                (
+                    "--collect.policy , --out nowhere",
+                    "policy must be names with commas between, got an empty one in ','",
+                ),
                 ("--iterate.worlds 9 --dream.dreams 8", "iterate.worlds must be at most 8"),
                 ("--iterate.worlds 65 --dream.dreams 80", "iterate.worlds must be at most 64"),
                 ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),

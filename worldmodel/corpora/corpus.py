@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from worldmodel.batches import Data, EventBatch
+from worldmodel.streams import Stream
 
 
 @runtime_checkable
@@ -165,7 +166,7 @@ def shares(names: Iterable[str], fractions: Sequence[float], seed: int) -> list[
         raise ValueError(f"held_out must be between 0 and 1, got {', '.join(map(str, fractions))}")
     if len(names) <= len(fractions):
         raise ValueError(f"a split into {len(fractions) + 1} needs at least as many to split, got {len(names)}")
-    order = [names[place] for place in np.random.default_rng([seed, 3]).permutation(len(names))]
+    order = [names[place] for place in np.random.default_rng([seed, Stream.SPLIT]).permutation(len(names))]
     cut: list[set[str]] = []
     for number, fraction in enumerate(fractions):
         left = len(order) - (len(fractions) - number)  # one for each set that comes after
