@@ -115,19 +115,44 @@ def generations(title: str) -> Iterator[Evolving]:
         yield Evolving(callback, lambda rows: live.update(Group(table_of(rows), progress)))
 
 
+HEADS = (
+    "generation",
+    "mean",
+    "std",
+    "max",
+    "scouted",
+    "sigma",
+    "check",
+    "episodes",
+    "noise",
+    "steps",
+    "steps/s",
+    "time",
+)
+"""Columns of the table of generations; those that no row has are left out."""
+
+
 def table_of(rows: Iterable[dict[str, Any]]) -> Table:
     """Generations as a table, from rows of an evolution's ``metrics.jsonl``."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("generation", "mean", "std", "max", "sigma", "check", "episodes", "noise", "steps", "steps/s", "time"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        steps = row.get("steps", 0) + row.get("check_steps", 0)
-        tested = f"{row['check']:.1f} ± {row['check_std']:.1f} ({row['check_n']})" if "check" in row else ""
-        cells = [f"{row['generation']}", f"{row['mean']:.1f}", f"{row['std']:.1f}", f"{row['max']:.1f}"]
-        cells += [f"{row['sigma']:.3g}", tested, str(row.get("episodes", "")), f"{row.get('noise', '')}"]
-        cells += [f"{steps:,}", f"{steps / max(row['seconds'], 1e-3):,.0f}"] if steps else ["", ""]
-        table.add_row(*cells, f"{row['seconds']:.1f} s")
+    table, shown = Table(box=None, pad_edge=False, header_style="dim"), [_cells(row) for row in rows]
+    heads = [head for head in HEADS if any(head in cells for cells in shown)]
+    for head in heads:
+        table.add_column(head, justify="right")
+    for cells in shown:
+        table.add_row(*(cells.get(head, "") for head in heads))
     return table
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """A generation's figures as they are shown."""
+    cells: dict[str, str] = {name: f"{row[name]:.1f}" for name in ("mean", "std", "max", "scouted") if name in row}
+    cells |= {name: f"{row[name]}" for name in ("generation", "episodes", "noise") if name in row}
+    cells |= {"sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
+    if "check" in row:
+        cells["check"] = f"{row['check']:.1f} ± {row['check_std']:.1f} ({row['check_n']})"
+    if steps := row.get("steps", 0) + row.get("check_steps", 0):
+        cells |= {"steps": f"{steps:,}", "steps/s": f"{steps / max(row['seconds'], 1e-3):,.0f}"}
+    return cells
 
 
 class _Times(ProgressColumn):

@@ -27,7 +27,7 @@ def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
     text = shown(monkeypatch, terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     last = plain[plain.rindex("generation  ") :]
-    for heading in ("mean", "std", "max", "sigma", "check", "steps/s", "time"):
+    for heading in ("mean", "std", "max", "sigma", "check", "time"):
         assert heading in last
     numbers = [line.split()[0] for line in last.splitlines() if line.strip()[:1].isdigit()]
     assert numbers == [str(number) for number in range(4, 16)]
@@ -78,26 +78,22 @@ def test_a_row_says_what_was_tested_and_how_fast():
         "episodes": 3,
         "noise": 0.4,
     }
+    assert printed(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 3 0.4 1,000 500 2.0 s"]
+
+
+def test_a_table_has_the_columns_that_some_row_has():
+    plain = {"generation": 1, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
+    assert printed(plain) == ["generation mean std max sigma time", "1 1.0 2.0 3.0 0.25 2.0 s"]
+    found = printed(plain, plain | {"scouted": 9.0})
+    assert found[0] == "generation mean std max scouted sigma time"
+    assert found[2] == "1 1.0 2.0 3.0 9.0 0.25 2.0 s"
+
+
+def printed(*rows):
+    """The table's lines, with single spaces."""
     screen = Console(file=io.StringIO(), width=140)
-    screen.print(display.table_of([row]))
-    cells = screen.file.getvalue().splitlines()[1].split()
-    assert cells == [
-        "7",
-        "1.0",
-        "2.0",
-        "3.0",
-        "0.25",
-        "5.0",
-        "±",
-        "1.5",
-        "(16)",
-        "3",
-        "0.4",
-        "1,000",
-        "500",
-        "2.0",
-        "s",
-    ]
+    screen.print(display.table_of(rows))
+    return [" ".join(line.split()) for line in screen.file.getvalue().splitlines()]
 
 
 def test_durations_are_rounded_before_they_are_parted():
