@@ -43,7 +43,7 @@ newest:  ## the fast tests with the newest versions that pyproject.toml allows, 
 	.venv-newest/bin/python -m pytest -n 2
 
 $(READY): pyproject.toml constraints.txt
-	@echo 'Installing into .venv (2.4 GB with a CPU build of torch): some minutes, once.'
+	@echo 'Installing into .venv (3 GB with a CPU build of torch): some minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@

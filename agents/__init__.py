@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agents.controller import HiddenController, LinearController
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
+    from agents.imitation import imitate
 
 _HOMES = {
     "Agent": "agents.agent",
@@ -21,8 +22,9 @@ _HOMES = {
     "Report": "agents.evaluation",
     "evaluate": "agents.evaluation",
     "evolve": "agents.evolution",
+    "imitate": "agents.imitation",
 }
-__all__ = ["Agent", "HiddenController", "LinearController", "Report", "evaluate", "evolve"]
+__all__ = ["Agent", "HiddenController", "LinearController", "Report", "evaluate", "evolve", "imitate"]
 
 
 def __getattr__(name: str) -> Any:

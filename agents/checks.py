@@ -59,8 +59,10 @@ def check_together(settings: RunSettings) -> None:
     start = settings.game.start
     if start == "dream" and not settings.dream.generations:
         raise ValueError("game.start dream needs a controller evolved in dreams, got dream.generations = 0")
-    if start not in ("zeros", "dream") and not Path(start).is_file():
-        raise ValueError(f"game.start must be zeros, dream, or the file of a controller, got {start!r}")
+    if start not in ("zeros", "dream") and not Path(start).exists():
+        raise ValueError(
+            f"game.start must be zeros, dream, the file of a controller, or the folder of an agent, got {start!r}"
+        )
 
 
 def check_search(options: Mapping[str, Any], prefix: str = "") -> None:

@@ -12,7 +12,7 @@ from jsonargparse import set_parsing_settings
 
 from agents.commands import COMMANDS, PRESETS
 from agents.display import console
-from agents.interrupts import answer_sigterm, ignore_sigterm, keep_interrupts
+from agents.interrupts import interruptible
 from agents.parser import Parser
 from agents.yaml_files import read_yaml
 
@@ -39,12 +39,20 @@ The same command with the same folder continues what was stopped. Every command 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code: 0, 1 where a check failed, 2 for bad input, 130 after Ctrl-C."""
     words = sys.argv[1:] if arguments is None else arguments
-    answer_sigterm()
-    if arguments is None:  # this process is ours
-        keep_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a sign that the terminal lacks is no reason to fail
         sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
+    try:
+        with interruptible(for_good=arguments is None):
+            return _run(*_parsed(words))
+    except KeyboardInterrupt:
+        command = shlex.join(["worldmodel", *words])
+        console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
+        return 130
+
+
+def _parsed(words: list[str]) -> tuple[str, Any]:
+    """The command that some words name, and its options."""
     parser = build_parser(words)
     try:
         _check_files(words)
@@ -56,32 +64,31 @@ def main(arguments: list[str] | None = None) -> int:
     if name in GROUPS:
         name = f"{name} {options.command}"
         options = options[options.command]
+    return name, options
+
+
+def _run(name: str, options: Any) -> int:
+    """Run a command, and say in one line what went wrong."""
     try:
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
-        console.print(f"worldmodel {name}: {error}", style="red", markup=False)
-        return 2
+        return _failed(name, str(error))
     except OSError as error:
-        console.print(
-            f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}", style="red", markup=False
-        )
-        return 2
+        return _failed(name, f"{error.strerror or error}: {error.filename or ''}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or any(part in str(error) for part in ("allocate memory", "out of memory")):
             first = (str(error).strip().splitlines() or ["all of it is in use"])[0]
-            console.print(f"worldmodel {name}: not enough memory: {first}", style="red", markup=False)
-            return 2
+            return _failed(name, f"not enough memory: {first}")
         from rollouts import WorkerDied
 
         if not isinstance(error, WorkerDied):
             raise
-        console.print(f"worldmodel {name}: {error}", style="red", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        ignore_sigterm()
-        command = shlex.join(["worldmodel", *words])
-        console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
-        return 130
+        return _failed(name, str(error), code=1)
+
+
+def _failed(name: str, words: str, code: int = 2) -> int:
+    console.print(f"worldmodel {name}: {words}", style="red", markup=False)
+    return code
 
 
 def _check_files(words: list[str]) -> None:

@@ -70,8 +70,8 @@ class Coordinates:
             ValueError: there are not two steps in the episodes.
         """
         step = max(1, -(-len(episodes) // EPISODES))
-        seen = [_seen(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
-        return cls(controller, torch.cat(seen or [torch.zeros(0, world.features)]).double().numpy())
+        found = [seen_along(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
+        return cls(controller, torch.cat(found or [torch.zeros(0, world.features)]).double().numpy())
 
     @classmethod
     def kept(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
@@ -99,6 +99,11 @@ class Coordinates:
         """Tells searches in different coordinates apart."""
         return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
 
+    def whitened(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
+        """u: what a controller sees, in the directions of this search."""
+        mean, whitening = (torch.from_numpy(part).to(features) for part in (self.mean, self.whitening))
+        return (features[:, : self.inputs] - mean) @ whitening
+
     def parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
         """A controller's parameters at coordinates of the search."""
         weight, bias, rest = self._parts(y)
@@ -123,7 +128,8 @@ class Coordinates:
         return np.concatenate((weight.reshape(*bias.shape[:-1], -1), bias, rest), axis=-1)
 
 
-def _seen(world: WorldModel, episode: Any) -> Float[Tensor, "steps features"]:
+@torch.no_grad()
+def seen_along(world: WorldModel, episode: Any) -> Float[Tensor, "steps features"]:
     """Latent and hidden of one encoded episode, step by step, as a controller sees them: the hidden state before the step."""
     like = next(world.memory.parameters())
     latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(like)

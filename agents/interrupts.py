@@ -4,48 +4,58 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 AGAIN_AFTER_S = 0.05
 """When an interrupt that got lost comes again."""
 
-_ending = False
+
+class Interrupts:
+    """The first SIGTERM raises `KeyboardInterrupt`; those after it are as one with it: they would only break into the end."""
+
+    def __init__(self) -> None:
+        self._ending = False
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Answer a SIGTERM."""
+        if not self._ending:
+            self._ending = True
+            raise KeyboardInterrupt
+
+    def again(self, lost: Any) -> None:
+        """Answer what Python cannot raise (`sys.unraisablehook`).
+
+        What is raised in a finalizer or a callback of the garbage collector is printed, and the program goes on as if nothing
+        had happened. An interrupt comes again a moment later instead.
+        """
+        if lost.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(lost)
+            return
+        self._ending = False
+        timer = threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True  # where the program ends before, it has stopped
+        timer.start()
 
 
-def answer_sigterm() -> None:
-    """From now on the first SIGTERM raises `KeyboardInterrupt`; more of them would only break into the end, and do nothing."""
-    global _ending
-    _ending = False
-    signal.signal(signal.SIGTERM, _interrupt)
+@contextmanager
+def interruptible(for_good: bool) -> Iterator[None]:
+    """Within it SIGTERM is Ctrl-C.
 
-
-def ignore_sigterm() -> None:
-    """The end has come: nothing shall break into it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def keep_interrupts() -> None:
-    """Let an interrupt come again that was raised in a finalizer or a callback of the garbage collector.
-
-    Python prints what is raised there and goes on as if nothing had happened: the program would not stop.
+    ``for_good``: the process is ours and ends with this. Interrupts that got lost come again, and once one has come, nothing
+    breaks into the process's end. Else all is as it was before, afterwards; and in any thread but the main one, where no signal
+    arrives, nothing changes at all.
     """
-    sys.unraisablehook = _again
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _ending
-    if not _ending:
-        _ending = True
-        raise KeyboardInterrupt
-
-
-def _again(lost: Any) -> None:
-    global _ending
-    if lost.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(lost)
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    _ending = False
-    timer = threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True  # where the program ends before, it has stopped
-    timer.start()
+    interrupts = Interrupts()
+    before = signal.signal(signal.SIGTERM, interrupts.interrupt)
+    if for_good:
+        sys.unraisablehook = interrupts.again
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if for_good else before)

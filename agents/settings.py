@@ -165,7 +165,8 @@ class GameEvolving:
         check_episodes: episodes of such a test.
         target: stop when a test's mean return reaches this; None: never.
         lanes: environments that a worker steps in lockstep.
-        start: where the search starts: "zeros", "dream" (the controller evolved in dreams), or a controller's file.
+        start: where the search starts: "zeros", "dream" (the controller evolved in dreams), a controller's file, or the folder
+            of an agent with another world model: what it does is first imitated on this one.
         most_episodes: let episodes grow up to so many as differences between members drown in noise; None: never.
         antithetic: whether members are drawn in pairs, to both sides of the mean.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.

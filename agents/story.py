@@ -19,6 +19,7 @@ from agents.coordinates import Coordinates
 from agents.display import bar, console, duration, generations
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
+from agents.imitation import imitate
 from agents.run import Run
 from agents.settings import (
     Collecting,
@@ -252,7 +253,7 @@ def zeros(world: WorldModel, settings: Controlling) -> Controller:
 
 
 def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) -> Controller:
-    """The controller that a search starts at: "zeros", "dream", or a file.
+    """The controller that a search in the game starts at: "zeros", "dream", a file, or an agent's folder, which is imitated.
 
     Raises:
         ValueError: there is no such controller, or it is of another kind than the one asked for.
@@ -260,9 +261,27 @@ def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) ->
     wanted = zeros(world, settings)
     if start == "zeros":
         return wanted
+    if start != "dream" and Path(start).is_dir():
+        return _imitated(run, world, wanted, start)
     found = run.controller("dream") if start == "dream" else load_controller(start)
+    return _checked(found, wanted, start)
+
+
+def _imitated(run: Run, world: WorldModel, wanted: Controller, start: str) -> Controller:
+    """What an agent does, on this run's world model; kept, so that a search which goes on began at the same one."""
+    agent = Agent.load(start)
+    path = run.folder / "evolve-game" / f"{agent.name.partition('-exploration')[0]}.safetensors"
+    if not path.exists():
+        with bar("encode frames", "frames") as progress:
+            made = imitate(agent, world, run.store(), wanted, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
+    return _checked(load_controller(path), wanted, path)
+
+
+def _checked(found: Controller, wanted: Controller, where: str | Path) -> Controller:
     if repr(found) != repr(wanted):
-        raise ValueError(f"start must be a {wanted}, got {start}: {found}")
+        raise ValueError(f"start must be a {wanted}, got {where}: {found}")
     return found
 
 
