@@ -95,10 +95,8 @@ def check_search(options: Mapping[str, Any], prefix: str = "") -> None:
     if restarts and stale is None and not least:
         raise ValueError(f"{prefix}restarts needs {prefix}stale or {prefix}least_sigma, got {restarts} and neither")
     scouted, wanted = options.get("scouted", 0), "episodes" if most is None else "most_episodes"
-    if scouted and scouted < options[wanted]:
-        raise ValueError(
-            f"{prefix}scouted must be zero or at least {prefix}{wanted} = {options[wanted]}, got {scouted}"
-        )
+    if scouted and scouted <= options[wanted]:
+        raise ValueError(f"{prefix}scouted must be zero or above {prefix}{wanted} = {options[wanted]}, got {scouted}")
     if most is not None and episodes is not None and not 2 <= episodes <= most:
         raise ValueError(
             f"{prefix}most_episodes needs {prefix}episodes from 2 to {most}, so that noise shows, got {episodes}"

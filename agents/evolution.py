@@ -63,7 +63,7 @@ def evolve(
         fitness: ``fitness(population (P, size), seed) -> returns``, of shape (P,) or (P, n); a function of the population
             alone is called without a seed. More is better. Its ``steps``, where it has them, are logged; its ``identity``
             tells evolutions in a folder apart; with ``episodes``, so many first columns are whole ones, which the log's scores
-            are of.
+            are of; with ``scouts``, the mean of these returns is logged, too (`rollouts.played` with ``scouted``).
         seed: of the search and of all episodes.
         generations: how many.
         population: members of a generation, at least 3.
@@ -135,7 +135,7 @@ def evolve(
         "checked by": getattr(check, "identity", None),
     }
     ending = Ending(target, stale, least_sigma, restarts)
-    _check(settings, ending, coordinates, episodes)
+    _check(settings, ending, coordinates, episodes, getattr(fitness, "scouted", 0) if most_episodes else 0)
     folder = None if out is None else Path(out)
     signature = inspect.signature(evolve).parameters
     defaults = {
@@ -161,9 +161,11 @@ def evolve(
     return best
 
 
-def _check(settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None, episodes: int | None) -> None:
+def _check(
+    settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None, episodes: int | None, scouted: int
+) -> None:
     """Refuse numbers that are out of range, and those that do nothing beside one another."""
-    check_search(settings | vars(ending) | {"episodes": episodes})
+    check_search(settings | vars(ending) | {"episodes": episodes, "scouted": scouted})
     if coordinates is not None and coordinates.size != settings["size"]:
         raise ValueError(f"coordinates must be of {settings['size']} parameters, got {coordinates.size}")
     wanting = {"target": ending.target, "stale": ending.stale, "elite": settings["elite"] or None}

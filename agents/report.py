@@ -94,7 +94,8 @@ def _curves(run: Run) -> str:
         rows = rows_of(run.folder / f"evolve-{where}" / "metrics.jsonl")
         if rows:
             x = [row["generation"] for row in rows]
-            series = {name: (x, [row[name] for row in rows]) for name in ("mean", "max")}
+            hard = " in hard episodes" if "scouted" in rows[0] else ""
+            series = {f"{name}{hard}": (x, [row[name] for row in rows]) for name in ("mean", "max")}
             tested = [row for row in rows if "check" in row]
             if tested:
                 series["mean tested on fresh seeds"] = (

@@ -180,8 +180,8 @@ class GameEvolving:
         moments: so many more lives for each member, which begin along the ways of the generation's best lives. For games
             that remember their state (Super Mario Bros, CarRacing).
         stretch: steps of such a life.
-        scouted: so many episodes the generation's mean plays first; the members' episodes are those of them in which it had
-            least, some three times `episodes`. 0: all episodes are drawn alike.
+        scouted: so many episodes the members' average plays first; theirs are those of them in which it had least. 0: all
+            episodes are drawn alike.
     """
 
     generations: int = 100

@@ -25,7 +25,7 @@ from rollouts.tasks import Controllers, Group, play_group
 from rollouts.ways import Way, check_remembers
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one, at_least_one_if_given
+from worldmodel.arguments import at_least_one, at_least_one_if_given, zero_or_more
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
 from worldmodel.starts import EncodedEpisodes
@@ -148,10 +148,10 @@ class played:
             each episode, the same moments for all: obstacles that only the best reach are practised by all. For
             environments with ``save_state`` and ``load_state``, such as Super Mario Bros and FastCarRacing.
         stretch: the steps of such a life.
-        scouted: so many episodes the population's mean plays first; the controllers' ``episodes`` are those of them in which it
-            had least, so that rare failures, which tell good controllers apart, show in every generation (a cousin of
-            prioritized level replay, Jiang, Grefenstette and Rocktaschel, 2021, https://arxiv.org/abs/2010.03934). About three
-            times ``episodes`` is a good number (`benchmarks.fitness`). 0: none, all episodes are drawn alike.
+        scouted: so many episodes the average of the population plays first; the controllers' ``episodes``, fewer of them, are
+            those in which it had least, so that rare failures, which tell good controllers apart, show in every generation (a
+            cousin of prioritized level replay, Jiang, Grefenstette and Rocktaschel, 2021, https://arxiv.org/abs/2010.03934).
+            0: none, all episodes are drawn alike. `benchmarks.fitness` measures what it is worth.
 
     Raises:
         ValueError: an argument is out of range, or ``moments`` asks for what the environment cannot do.
@@ -187,7 +187,7 @@ class played:
         self.steps = 0
         """Environment steps (decisions) taken so far, those of ways that workers went again for ``moments`` included."""
         self.scouts: np.ndarray | None = None
-        """Returns of the last population's mean over the episodes that it ``scouted``."""
+        """Returns of the last population's average in the episodes that it ``scouted``."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
@@ -292,17 +292,19 @@ class played:
 
     def __repr__(self) -> str:
         """The settings that matter."""
-        return f"played({self.env!r}, episodes={self.episodes}, workers={self.workers}, patience={self.patience})"
+        names = ("episodes", "workers", "patience", "moments", "scouted")
+        return f"played({self.env!r}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
 
 def check_scouted(scouted: int, episodes: int) -> None:
-    """Refuse fewer scouted episodes than are chosen of them.
+    """Refuse to scout no more episodes than are chosen of them.
 
     Raises:
         ValueError: names the argument.
     """
-    if scouted and scouted < episodes:
-        raise ValueError(f"scouted must be zero, or at least as many as episodes = {episodes}, got {scouted}")
+    zero_or_more(scouted=scouted)
+    if scouted and scouted <= episodes:
+        raise ValueError(f"scouted must be zero or above episodes = {episodes}, got {scouted}")
 
 
 def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
@@ -311,8 +313,7 @@ def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
     Raises:
         ValueError: names the argument.
     """
-    if moments < 0:
-        raise ValueError(f"moments must be zero or more, got {moments}")
+    zero_or_more(moments=moments)
     if moments:
         with contextlib.closing(open_env(env, options)) as game:
             check_remembers(game)

@@ -20,6 +20,17 @@ def at_least_one(**numbers: Any) -> None:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def zero_or_more(**numbers: Any) -> None:
+    """Refuse what is no whole number of zero or more.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for name, value in numbers.items():
+        if not (_is_whole(value) and value >= 0):
+            raise ValueError(f"{name} must be a whole number of zero or more, got {value!r}")
+
+
 def at_least_one_if_given(**numbers: Any) -> None:
     """The same for arguments of which None means "not given".
 

@@ -1,4 +1,4 @@
-"""Which random numbers are for what: streams that follow from one seed, so that no part of a story draws another's numbers."""
+"""Which random numbers are for what: the streams that follow from one seed, by name."""
 
 from enum import IntEnum
 
@@ -6,7 +6,9 @@ from enum import IntEnum
 class Stream(IntEnum):
     """The second word of a seed sequence: ``np.random.default_rng([seed, Stream.SPLIT])``.
 
-    Files that exist were made with these numbers: a new stream gets a new one.
+    Rollouts, trainings and searches that exist were made with these numbers, so they stay what they are; a new stream gets a
+    new one. A search and a training draw from ``[seed, generation]`` and ``[seed, update]`` beside them. To a seed sequence a
+    zero at the end is no word: ``[seed, 2, 0]`` is ``[seed, 2]``.
     """
 
     BEGIN = 1
@@ -14,7 +16,7 @@ class Stream(IntEnum):
     ACT = 2
     """A policy's exploration, with the seed of its episode."""
     DREAM = 2
-    """The dreams themselves, with the seed of a population's dreams, which is no episode's."""
+    """The dreams themselves. The same number as `ACT`: the seed of a population's dreams is no episode's."""
     SPLIT = 3
     """What is for training and what for tests."""
     COLLECT = 5

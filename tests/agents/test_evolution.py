@@ -177,6 +177,21 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     assert [json.loads(row)["generation"] for row in rows] == [1, 2]
 
 
+def test_what_was_scouted_is_logged(tmp_path):
+    class Scouting:
+        def __call__(self, population, seed):
+            self.scouts = np.array([1.0, float(seed % 7)])
+            return sphere(population, seed)
+
+    seen, fitness = [], Scouting()
+    evolve(
+        controller(), fitness, generations=3, population=4, watch=lambda row: seen.append(fitness.scouts), out=tmp_path
+    )
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["scouted"] for row in rows] == [scouts.mean() for scouts in seen]
+    assert len({row["scouted"] for row in rows}) > 1
+
+
 def test_an_evolution_of_other_returns_is_refused(tmp_path):
     class Counted:
         def __init__(self, identity):

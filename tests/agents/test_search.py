@@ -65,6 +65,12 @@ def test_growing_episodes_need_a_fitness_that_can():
         evolve(controller(), sphere, generations=1, most_episodes=4)
     with pytest.raises(ValueError, match="most_episodes needs episodes from 2 to 4"):
         evolve(controller(), Drowned(0.0, episodes=1), generations=1, most_episodes=4)
+    scouting = Drowned(0.0, episodes=2)
+    scouting.scouted = 4
+    with pytest.raises(
+        ValueError, match="scouted must be zero or above most_episodes = 4, got 4"
+    ):  # not when they have grown
+        evolve(controller(), scouting, generations=1, most_episodes=4)
 
 
 @pytest.mark.parametrize("population", [8, 9])

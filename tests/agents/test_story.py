@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import rollouts
-from agents import commands, display, story
+from agents import Agent, LinearController, commands, display, imitate, story
 from agents.cli import build_parser, main
 from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
+from agents.controller import load_controller
 from agents.evaluation import Report
 from agents.run import Run
 from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSettings
@@ -129,6 +131,38 @@ def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_
         assert [shown[0], shown[-1]] == [first, count]
 
 
+def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        story, "evolve", lambda begin, fitness, check, **settings: asked.update(settings, f=fitness, c=check)
+    )
+    wanted = {"episodes": 2, "scouted": 7, "patience": 5, "max_steps": 9, "lanes": 3, "stretch": 11}
+    settings = GameEvolving(**wanted, check_episodes=4, elite=1, average=6)
+    story.evolve_game(Run(finished), "CartPole-v1", settings, Controlling(), 1, 1, {"action_repeat": 2})
+    assert {name: getattr(asked["f"], name) for name in wanted} == wanted
+    assert (asked["c"].episodes, asked["c"].patience, asked["c"].max_steps, asked["c"].scouted) == (4, None, 9, 0)
+    assert (asked["elite"], asked["average"], asked["f"].env_options) == (1, 6, {"action_repeat": 2})
+
+
+def test_a_search_begins_at_an_agent_of_another_world_model(finished, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out, ignore=shutil.ignore_patterns("evolve-*", "memory", "world", "tests"))
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "memory", str(out), "--updates", "8", "--hidden", "6", "--seed", "9"]
+    assert main(train) == 0
+    search = ["evolve", str(out), "--where", "game", "--game.start", str(finished / "agent"), "--workers", "1"]
+    search += ["--game.population", "4", "--game.episodes", "1", "--game.check_episodes", "1", "--game.max_steps", "5"]
+    assert main([*search, "--game.generations", "1"]) == 0
+    [kept] = (out / "evolve-game").glob("agent-*.safetensors")
+    copied = kept.read_bytes()
+    assert main([*search, "--game.generations", "2"]) == 0  # goes on from the same copy
+    assert kept.read_bytes() == copied
+    run, agent = Run(out), Agent.load(finished / "agent")
+    wanted = LinearController.sized(run.world())
+    assert torch.equal(load_controller(kept).parameters, imitate(agent, run.world(), run.store(), wanted).parameters)
+    assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
 CHAPTERS = {
     "collect": "rollouts/shards/*.h5",
     "vae": "vae/settings.json",
@@ -225,10 +259,10 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
                 ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),
                 ("--iterations 1 --dream.generations 0", "iterations need dream.generations above zero"),
                 ("--game.most_episodes 4 --game.episodes 5", "game.most_episodes needs game.episodes from 2 to 4"),
-                ("--game.scouted 2", "game.scouted must be zero or at least game.episodes = 3, got 2"),
+                ("--game.scouted 2", "game.scouted must be zero or above game.episodes = 3, got 2"),
                 (
                     "--game.scouted 8 --game.most_episodes 9",
-                    "game.scouted must be zero or at least game.most_episodes = 9, got 8",
+                    "game.scouted must be zero or above game.most_episodes = 9, got 8",
                 ),
                 ("--game.most_episodes 4 --game.episodes 1", "game.most_episodes needs game.episodes from 2 to 4"),
                 ("--game.start dream --dream.generations 0", "game.start dream needs a controller"),

@@ -47,6 +47,28 @@ def test_all_begin_along_the_best_ones_way_whatever_the_workers():
         np.testing.assert_allclose(only[0, columns], alone[plain[:, episode].argmax(), columns], atol=1e-5)
 
 
+def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
+    built, population, settings = beacon_world(), 3 * controllers(6, 9), {"moments": 3, "stretch": 7}
+    fitness = rollouts.played(toys.remembered, built, 2, scouted=5, **settings)
+    alone = fitness(population, 9)
+    together = rollouts.played(toys.remembered, built, 2, scouted=5, workers=2, lanes=4, **settings)
+    np.testing.assert_allclose(alone, together(population, 9), atol=1e-5)
+    np.testing.assert_allclose(fitness.scouts, together.scouts, atol=1e-5)
+    hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.scouts)[:2]].tolist()
+    for episode, columns in (
+        (0, [2, 3]),
+        (1, [4]),
+    ):  # each member's rest of the way of the best one in the hard episode
+        best = population[alone[:, episode].argmax()].astype(np.float32)
+        life = rollouts.played(toys.remembered, built, moments=1).live(best[None], [hard[episode]])[0]
+        assert life.total == pytest.approx(alone[:, episode].max(), abs=1e-5)
+        steps = Way.of(hard[episode], life.actions, len(columns), 7, np.random.default_rng([9, 8, episode])).at
+        agent = Agent(built, LinearController.sized(built).having(best))
+        rewards = rollouts.play(toys.remembered(), agent, hard[episode]).rewards
+        expected = [rewards[step : step + 7].sum() for step in steps]
+        np.testing.assert_allclose(alone[alone[:, episode].argmax(), columns], expected, atol=1e-4)
+
+
 def test_two_thirds_come_from_all_over_the_way_and_one_from_where_it_ended():
     for length, count, stretch in ((30, 5, 12), (100, 8, 20), (100, 12, 40), (3, 3, 40), (2, 5, 1)):
         steps = Way.of(1, tuple(range(length)), count, stretch, np.random.default_rng(0)).at
@@ -128,7 +150,9 @@ def test_games_go_on_from_a_moment_as_they_did(name):
     assert moments[9].memory.hidden.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("moments", "words"), [(-1, "moments must be zero or more, got -1"), (2, "save_state")])
+@pytest.mark.parametrize(
+    ("moments", "words"), [(-1, "moments must be a whole number of zero or more, got -1"), (2, "save_state")]
+)
 def test_bad_moments_are_refused(moments, words):
     with pytest.raises(ValueError, match=words):
         rollouts.played(toys.beacon, beacon_world(), moments=moments)

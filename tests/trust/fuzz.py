@@ -52,6 +52,9 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--list"]:
+        print(*READERS)
+        return
     name, folder, *options = sys.argv[1:]
     read, called = READERS[name]
     path = Path(folder) / called
