@@ -168,6 +168,34 @@ def test_the_page_of_records_tells_what_was_tried_as_its_files_do():
     assert max(row.get("check", 0) for row in large) < 730
 
 
+def test_the_page_of_records_tells_of_hard_tracks_and_a_new_eye_what_their_files_say():
+    page, tried = (
+        " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split()),
+        records.RECORDS / "tried",
+    )
+    hard, eye = (_lines(tried / f"car-racing-{name}.jsonl") for name in ("scouted", "new-eye"))
+    shipped, one, two = (
+        Report.load(tried / f"car-racing-fast-{name}.json") for name in ("shipped", "scouted", "new-eye")
+    )
+    more = np.array(one.returns) - np.array(shipped.returns)
+    eights = [[f"{np.mean([row['scouted'] for row in rows[i : i + 8]]):.0f}" for i in range(0, len(rows) - 7, 8)]
+              for rows in (hard, eye)]  # fmt: skip
+    checks = [f"{row['check']:.0f}" for row in hard if "check" in row]
+    for words in (
+        f"average has {' and '.join(eights[0])} on fresh tracks",
+        f"on 48 tracks {', '.join(checks[:-1])} and {checks[-1]}.",
+        f"has {one.mean:.0f} ± {one.std:.0f} and the shipped driver {shipped.mean:.0f} ± {shipped.std:.0f}",
+        f"that is {more.mean():.0f} ± {more.std(ddof=1) / 10:.0f} more. {sum(row['seconds'] for row in hard) / 60:.0f} minutes",
+        f"average has {', '.join(eights[1][:-1])} and {eights[1][-1]} over five times eight generations "
+        f"({sum(row['seconds'] for row in eye) / 60:.0f} minutes)",
+        f"an average with {max(row.get('average', 0) for row in eye):.0f} on 48 tracks, has {two.mean:.0f} ± {two.std:.0f}",
+        f"stopped in generation {len(hard)}",
+        f"stopped in generation {len(eye)}",
+    ):
+        assert words in page
+    assert shipped.seeds == one.seeds == two.seeds
+
+
 def test_the_table_of_ablations_says_what_its_files_say():
     tried = records.RECORDS / "tried"
     page, best = (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), []
