@@ -72,22 +72,22 @@ def _run(name: str, options: Any) -> int:
     try:
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
-        return _failed(name, str(error))
+        return _failed(f"worldmodel {name}: {error}")
     except OSError as error:
-        return _failed(name, f"{error.strerror or error}: {error.filename or ''}")
+        return _failed(f"worldmodel {name}: {error.strerror or error}: {error.filename or ''}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or any(part in str(error) for part in ("allocate memory", "out of memory")):
             first = (str(error).strip().splitlines() or ["all of it is in use"])[0]
-            return _failed(name, f"not enough memory: {first}")
+            return _failed(f"worldmodel {name}: not enough memory: {first}")
         from rollouts import WorkerDied
 
         if not isinstance(error, WorkerDied):
             raise
-        return _failed(name, str(error), code=1)
+        return _failed(f"worldmodel {name}: {error}", code=1)
 
 
-def _failed(name: str, words: str, code: int = 2) -> int:
-    console.print(f"worldmodel {name}: {words}", style="red", markup=False)
+def _failed(line: str, code: int = 2) -> int:
+    console.print(line, style="red", markup=False)
     return code
 
 

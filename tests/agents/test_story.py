@@ -1,6 +1,7 @@
 """The whole story on the command line: an environment of one's own, kills in every chapter, bad input."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -133,9 +134,12 @@ def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_
 
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr(
-        story, "evolve", lambda begin, fitness, check, **settings: asked.update(settings, f=fitness, c=check)
-    )
+
+    @functools.wraps(story.evolve)  # its arguments are those that settings become
+    def evolve(begin, fitness, check, **settings):
+        asked.update(settings, f=fitness, c=check)
+
+    monkeypatch.setattr(story, "evolve", evolve)
     wanted = {"episodes": 2, "scouted": 7, "patience": 5, "max_steps": 9, "lanes": 3, "stretch": 11}
     settings = GameEvolving(**wanted, check_episodes=4, elite=1, average=6)
     story.evolve_game(Run(finished), "CartPole-v1", settings, Controlling(), 1, 1, {"action_repeat": 2})
