@@ -1,17 +1,18 @@
-"""What tells the members of a generation apart: whole episodes, or lives from moments of the best one's way?
+"""What tells the members of a generation apart: whole episodes, hard ones, or lives from moments of the best one's way?
 
 python -m benchmarks.fitness [--write]      --write keeps docs/results/fitness.json and the table of docs/evolution.md
 
-Members around the shipped driver live through whole episodes of FastCarRacing, and from moments along the best lives of them
-(`rollouts.played`), in three parts with tracks of their own. The truth about a member is its mean return in the whole episodes
-of the other two parts; a fitness of k episodes and m moments is as good as its correlation with that, on average over draws of
-k and m columns of a part.
+The shipped driver and members around it live through whole episodes of FastCarRacing, and from moments along the best lives of
+them (`rollouts.played`), in three parts with tracks of their own. The truth about a member is its mean return in the whole
+episodes of the other two parts; a fitness of k episodes and m moments is as good as its correlation with that, on average over
+draws of k and m columns of a part. Where k episodes are scouted, they are those of n drawn ones in which the driver, whom the
+members are around, had least.
 """
 
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,36 +26,53 @@ from worldmodel.checkpoints import write_json
 
 RESULT = ROOT / "docs" / "results" / "fitness.json"
 MARK, END = "<!-- fitness: written by `python -m benchmarks.fitness --write` -->\n", "<!-- end of fitness -->"
-MEMBERS, SIGMA, PARTS, EPISODES, MOMENTS, STRETCH = 24, 0.05, 3, 8, 24, 60
-KINDS = ((1, 0), (2, 0), (4, 0), (8, 0), (0, 24), (2, 24), (4, 12))
+MEMBERS, SIGMA, PARTS, EPISODES, MOMENTS, STRETCH = 24, 0.03, 3, 24, 24, 60
+
+
+class Kind(NamedTuple):
+    """A fitness."""
+
+    episodes: int
+    moments: int = 0
+    scouted: int = 0
+
+
+KINDS = [Kind(1), Kind(2), Kind(4), Kind(8), Kind(16), Kind(24), Kind(0, 24), Kind(4, 24), Kind(8, 24)]
+KINDS += [Kind(4, scouted=12), Kind(4, scouted=24), Kind(8, scouted=16), Kind(8, scouted=24)]
 DRAWS = 300
 
 
 def live(workers: int = 2) -> tuple[list[np.ndarray], float]:
-    """Returns (members, episodes + moments) of each part, and the mean steps of an episode, with its share of retracing."""
+    """Returns (1 + members, episodes + moments) of each part, the driver's first, and the mean steps of an episode.
+
+    Retracing the ways is part of these.
+    """
     agent = Agent.load(HOME / "car-racing")
     parameters = agent.controller.parameters.double().numpy()
-    members = parameters + SIGMA * np.random.default_rng(0).normal(size=(MEMBERS, parameters.size))
+    around = SIGMA * np.random.default_rng(0).normal(size=(MEMBERS, parameters.size))
+    members = parameters + np.concatenate((np.zeros((1, parameters.size)), around))
     options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": {"action_repeat": 2}}
     fitness = rollouts.played("FastCarRacing", agent.world, EPISODES, moments=MOMENTS, stretch=STRETCH, **options)
     returns = []
     for part in range(PARTS):
         returns.append(fitness(members, 1_000 + part))
         print(f"part {part + 1} of {PARTS}: {fitness.steps:,} steps", flush=True)
-    whole = fitness.steps - PARTS * MEMBERS * MOMENTS * STRETCH  # a stretch seldom ends before its time
-    return returns, whole / (PARTS * MEMBERS * EPISODES)
+    whole = fitness.steps - PARTS * len(members) * MOMENTS * STRETCH  # a stretch seldom ends before its time
+    return returns, whole / (PARTS * len(members) * EPISODES)
 
 
-def goodness(returns: list[np.ndarray], episodes: int, moments: int, balanced: bool) -> float:
+def goodness(returns: list[np.ndarray], kind: Kind, balanced: bool) -> float:
     """The mean correlation of such a fitness with the truth."""
     rng, found = np.random.default_rng(1), []
     for _ in range(DRAWS):
         part = int(rng.integers(len(returns)))
-        truth = np.hstack([each[:, :EPISODES] for number, each in enumerate(returns) if number != part]).mean(axis=1)
-        columns = [*rng.choice(EPISODES, episodes, replace=False)]
-        columns += [*(EPISODES + rng.choice(MOMENTS, moments, replace=False))]
-        lived = returns[part][:, columns]
-        found.append(np.corrcoef((balance(lived) if balanced else lived).mean(axis=1), truth)[0, 1])
+        others = [each[1:, :EPISODES] for number, each in enumerate(returns) if number != part]
+        drawn = rng.choice(EPISODES, kind.scouted or kind.episodes, replace=False)
+        if kind.scouted:
+            drawn = drawn[np.argsort(returns[part][0, drawn], kind="stable")][: kind.episodes]
+        lived = returns[part][1:, [*drawn, *(EPISODES + rng.choice(MOMENTS, kind.moments, replace=False))]]
+        fitness = (balance(lived) if balanced else lived).mean(axis=1)
+        found.append(np.corrcoef(fitness, np.hstack(others).mean(axis=1))[0, 1])
     return float(np.mean(found))
 
 
@@ -65,9 +83,11 @@ def table(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        steps = row["episodes"] * result["steps_of_an_episode"] + row["moments"] * STRETCH
+        own = row["episodes"] + row["scouted"] / result["members"]
+        steps = own * result["steps_of_an_episode"] + row["moments"] * STRETCH
+        episodes = f"the {row['episodes']} hardest of {row['scouted']}" if row["scouted"] else row["episodes"]
         numbers = f"{row['plain']:.2f} | {row['balanced']:.2f}"
-        lines.append(f"| {row['episodes']} | {row['moments']} | {steps:,.0f} | {numbers} |")
+        lines.append(f"| {episodes} | {row['moments']} | {steps:,.0f} | {numbers} |")
     about = f"{result['members']} members, steps of {result['sigma']}, {PARTS} parts of {EPISODES} episodes"
     return "\n".join([*lines, "", f"*{about}; {result['hardware']}, {result['seconds']:.0f} s.*", ""])
 
@@ -77,13 +97,8 @@ def main() -> None:
     began = time.monotonic()
     returns, steps = live()
     rows = [
-        {
-            "episodes": episodes,
-            "moments": moments,
-            "plain": goodness(returns, episodes, moments, balanced=False),
-            "balanced": goodness(returns, episodes, moments, balanced=True),
-        }
-        for episodes, moments in KINDS
+        kind._asdict() | {"plain": goodness(returns, kind, balanced=False), "balanced": goodness(returns, kind, True)}
+        for kind in KINDS
     ]
     result = {"members": MEMBERS, "sigma": SIGMA, "steps_of_an_episode": steps, "rows": rows}
     result |= {"seconds": time.monotonic() - began, "hardware": hardware()}
