@@ -69,9 +69,7 @@ class Coordinates:
         Raises:
             ValueError: there are not two steps in the episodes.
         """
-        step = max(1, -(-len(episodes) // EPISODES))
-        found = [seen_along(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
-        return cls(controller, torch.cat(found or [torch.zeros(0, world.features)]).double().numpy())
+        return cls(controller, seen_in(world, episodes, EPISODES).double().numpy())
 
     @classmethod
     def kept(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
@@ -126,6 +124,13 @@ class Coordinates:
     @staticmethod
     def _flat(weight: np.ndarray, bias: np.ndarray, rest: np.ndarray) -> np.ndarray:
         return np.concatenate((weight.reshape(*bias.shape[:-1], -1), bias, rest), axis=-1)
+
+
+def seen_in(world: WorldModel, episodes: EncodedEpisodes, most: int) -> Float[Tensor, "steps features"]:
+    """What a controller sees in encoded episodes, step after step: in at most so many of them, spread over all."""
+    step = max(1, -(-len(episodes) // most))
+    found = [seen_along(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
+    return torch.cat(found or [torch.zeros(0, world.features)])
 
 
 @torch.no_grad()

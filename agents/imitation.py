@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from agents.agent import Agent
 from agents.controller import Controller
-from agents.coordinates import Coordinates, seen_along
+from agents.coordinates import Coordinates, seen_in
 from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.progress import Progress, silent
@@ -53,11 +53,8 @@ def imitate(
         raise ValueError(f"agent must have {kinds[1][1]} {kinds[1][0]} actions, got {kinds[0][1]} {kinds[0][0]} ones")
     if not len(store):
         raise ValueError(f"store must have an episode to learn from, got none in {store.path}")
-    old, new = (store.latents(one.vae, progress=progress) for one in (agent.world, world))
-    chosen = range(0, len(store), -(-len(store) // EPISODES))
-    wanted = torch.cat([agent.controller(seen_along(agent.world, old.episode(index))) for index in chosen])
-    features = torch.cat([seen_along(world, new.episode(index)) for index in chosen])
-    return _fitted(controller, features, wanted, world.discrete)
+    old, new = (seen_in(one, store.latents(one.vae, progress=progress), EPISODES) for one in (agent.world, world))
+    return _fitted(controller, new, agent.controller(old), world.discrete)
 
 
 def _fitted(

@@ -35,6 +35,7 @@ from rollouts import policies
 from rollouts.policies import Policy
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.builders import build_memory, check_memory
+from worldmodel.checkpoints import fingerprint
 from worldmodel.starts import EncodedEpisodes, Starts
 
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
@@ -270,7 +271,7 @@ def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) ->
 def _imitated(run: Run, world: WorldModel, wanted: Controller, start: str) -> Controller:
     """What an agent does, on this run's world model; kept, so that a search which goes on began at the same one."""
     agent = Agent.load(start)
-    path = run.folder / "evolve-game" / f"{agent.name.partition('-exploration')[0]}.safetensors"
+    path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
     if not path.exists():
         with bar("encode frames", "frames") as progress:
             made = imitate(agent, world, run.store(), wanted, progress)

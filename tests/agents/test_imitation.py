@@ -6,7 +6,7 @@ import torch
 
 import rollouts
 from agents import Agent, HiddenController, LinearController, imitate
-from agents.coordinates import seen_along
+from agents.coordinates import seen_in
 from tests import toys
 from tests.rollouts.dreams import beacon_world, world
 
@@ -25,12 +25,7 @@ def two_pairs_of_eyes(store, **kind):
 
 
 def outputs(agent, store):
-    return agent.controller(features(agent.world, store))
-
-
-def features(built, store):
-    latents = store.latents(built.vae)
-    return torch.cat([seen_along(built, latents.episode(index)) for index in range(len(store))])
+    return agent.controller(seen_in(agent.world, store.latents(agent.world.vae), len(store)))
 
 
 def decided(built, actions):

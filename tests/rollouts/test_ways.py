@@ -55,10 +55,7 @@ def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
     np.testing.assert_allclose(alone, together(population, 9), atol=1e-5)
     np.testing.assert_allclose(fitness.scouts, together.scouts, atol=1e-5)
     hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.scouts)[:2]].tolist()
-    for episode, columns in (
-        (0, [2, 3]),
-        (1, [4]),
-    ):  # each member's rest of the way of the best one in the hard episode
+    for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best one's own way, in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
         life = rollouts.played(toys.remembered, built, moments=1).live(best[None], [hard[episode]])[0]
         assert life.total == pytest.approx(alone[:, episode].max(), abs=1e-5)

@@ -64,6 +64,9 @@ def main() -> None:
         one_line(path, read)
 
     corpus = Path(folder) / "corpus"
+    for file in corpus.iterdir():  # or it would not be grown from good ones
+        path.write_bytes(file.read_bytes())
+        read(path)
     atheris.Setup([sys.argv[0], f"-artifact_prefix={folder}/broken-", *options, str(corpus)], lived)
     atheris.Fuzz()
 

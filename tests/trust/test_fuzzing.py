@@ -38,7 +38,7 @@ def fuzzed(name, folder, good, *options):
 def good(folder):
     """Good files for each reader."""
     rng = np.random.default_rng(0)
-    sound, pixels = rng.integers(-99, 99, 20), rng.integers(0, 256, (2, 3, 32, 32))
+    sound, pixels = rng.uniform(-1, 1, 20), rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
     images = idx_bytes(rng.integers(0, 256, (2, 4, 4)).astype(np.uint8))
     for name, controller in (("linear", LinearController(3, 2)), ("hidden", HiddenController(3, 2, hidden=2))):
         controller.save(folder / name)
@@ -49,8 +49,8 @@ def good(folder):
     )
     return {
         "audio": [wav_bytes(sound, kind=kind) for kind in ("i2", "f4")],
-        "cifar": [cifar_bytes(pixels[:1])],
-        "cifar_pickle": [cifar_pickle(pixels[:1])],
+        "cifar": [cifar_bytes(pixels)],
+        "cifar_pickle": [cifar_pickle(pixels)],
         "controller": controllers,
         "idx": [images, gzip.compress(images)],
         "json": report,
