@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import gymnasium
 import numpy as np
+import torch
 
 from agents.controller import Controller, check_fits, load_controller
 from rollouts.lockstep import Together
@@ -28,6 +29,9 @@ class Agent:
         controller: fits the world model's latent, hidden and actions.
         exploration: standard deviation of noise added to Box actions (kept in [-1, 1]), or the probability of a random
             discrete action; for collecting varied rollouts.
+        spread: standard deviation of noise added to the controller's parameters, drawn anew for each episode: as varied, but
+            each episode is played by one controller that knows what it wants (parameter noise; Plappert and others,
+            2018, https://arxiv.org/abs/1706.01905).
 
     Example:
         >>> from agents.controller import LinearController
@@ -40,11 +44,13 @@ class Agent:
     world: WorldModel
     controller: Controller
     exploration: float = 0.0
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         check_fits(self.controller, self.world)
-        if not self.exploration >= 0:
-            raise ValueError(f"exploration must be zero or more, got {self.exploration}")
+        for name, value in (("exploration", self.exploration), ("spread", self.spread)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be zero or more and finite, got {value}")
 
     @property
     def name(self) -> str:
@@ -53,7 +59,8 @@ class Agent:
             fingerprint(self.world)[:8],
             hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8],
         )
-        return f"agent-{'-'.join(weights)}-exploration-{self.exploration:g}"
+        spread = f"-spread-{self.spread:g}" if self.spread else ""
+        return f"agent-{'-'.join(weights)}-exploration-{self.exploration:g}{spread}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
         """Begin an episode: the function from a frame (64, 64, 3) to an action."""
@@ -70,6 +77,9 @@ class Agent:
     ) -> Together:
         """Begin many episodes: `rollouts.lockstep` acts in them as one batch."""
         parameters = self.controller.parameters.expand(len(rngs), -1)
+        if self.spread:
+            noise = np.stack([rng.normal(0, self.spread, self.controller.size) for rng in rngs])
+            parameters = parameters + torch.from_numpy(noise).to(parameters)
         return Together(self.world, self.controller, parameters, space, lanes, self.exploration, rngs, rows)
 
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:

@@ -9,7 +9,17 @@ from typing import Any, get_args, get_type_hints
 from agents.settings import DREAMS, Covariance, RunSettings
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
-MAY_BE_ZERO |= {"exploration", "free_bits", "vae_updates", "caution", "beginnings", "elite", "least_sigma", "restarts"}
+MAY_BE_ZERO |= {
+    "exploration",
+    "spread",
+    "free_bits",
+    "vae_updates",
+    "caution",
+    "beginnings",
+    "elite",
+    "least_sigma",
+    "restarts",
+}
 MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
 

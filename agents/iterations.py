@@ -203,9 +203,9 @@ def _play(turn: _Turn, env: str, agent: Agent, workers: int, backend: str) -> No
     """Add episodes of the controller to the store: as it is, and with exploration."""
     run, settings = turn.run, turn.settings
     total = turn.episodes
-    for exploration in (0.0, settings.iterate.exploration):
+    exploring = replace(agent, exploration=settings.iterate.exploration, spread=settings.iterate.spread)
+    for player in (agent, exploring):
         total += settings.iterate.episodes
-        player = Agent(agent.world, agent.controller, exploration)
         if len(run.store()) >= total:
             continue
         with bar("play the new controller", "episodes") as progress:

@@ -219,6 +219,8 @@ class Iterating:
     Args:
         episodes: episodes of the new controller as it is, and as many with exploration.
         exploration: standard deviation of noise on its Box actions, or the probability of a random choice.
+        spread: standard deviation of noise on its parameters while it explores, another one in each episode: what controllers
+            around it do in the game is then known to the next memory.
         memory_updates: go on with the last iteration's memory for so many updates; None: a new one from scratch.
         vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
         vae_every: see vae_updates.
@@ -232,6 +234,7 @@ class Iterating:
 
     episodes: int = 20
     exploration: float = 0.2
+    spread: float = 0.0
     memory_updates: int | None = None
     vae_updates: int = 0
     vae_every: int = 4

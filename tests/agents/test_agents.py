@@ -1,5 +1,7 @@
 """Controllers, agents, evaluation."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -125,6 +127,37 @@ def test_box_exploration_has_the_spread_that_is_asked_for():
     drawn = [act(frame)[0] for _ in range(300)]
     assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
     assert np.abs([bold(frame)[0] for _ in range(20)]).max() <= 1
+
+
+def test_a_spread_agent_is_another_controller_in_each_episode():
+    built, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    centre = agent(built)
+    spread = replace(centre, spread=0.5)
+    frames = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.uint8)
+    drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, centre.controller.size) for seed in range(6)])
+    mind = spread.crowd(space, [np.random.default_rng(seed) for seed in range(6)], lanes=6)
+    for lane in range(6):
+        mind.begin(lane, lane)
+    together = np.array([mind.act(np.stack([frame] * 6), range(6)) for frame in frames])
+    assert together.std(axis=1).min() > 1e-3  # they differ
+    for seed, noise in enumerate(drawn):
+        alone = spread(space, np.random.default_rng(seed))
+        plain = Agent(built, centre.controller.having(centre.controller.parameters + torch.from_numpy(noise)))
+        like = plain(space, np.random.default_rng(0))
+        for step, frame in enumerate(frames):
+            action = alone(frame)
+            np.testing.assert_allclose(action, like(frame), atol=1e-6)
+            np.testing.assert_allclose(action, together[step, seed], atol=1e-5)
+    assert spread.name == f"{centre.name}-spread-0.5"
+    with pytest.raises(ValueError, match="without exploration"):
+        evaluate(spread, toys.beacon, episodes=1)
+
+
+@pytest.mark.parametrize("name", ["exploration", "spread"])
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_noise_that_cannot_be_drawn_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be zero or more and finite, got {value}"):
+        agent(**{name: value})
 
 
 def test_smooth_random_actions_are_smooth_and_stay_inside():
