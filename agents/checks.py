@@ -9,18 +9,8 @@ from typing import Any, get_args, get_type_hints
 from agents.settings import DREAMS, Covariance, RunSettings
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
-MAY_BE_ZERO |= {
-    "exploration",
-    "spread",
-    "free_bits",
-    "vae_updates",
-    "caution",
-    "beginnings",
-    "elite",
-    "least_sigma",
-    "restarts",
-}
-MAY_BE_ZERO |= {"piece", "split_seed", "average", "moments", "scouted"}
+MAY_BE_ZERO |= {"exploration", "spread", "free_bits", "vae_updates", "caution", "beginnings", "newest_share"}
+MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "split_seed", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
 
 
@@ -45,7 +35,7 @@ def check(settings: Any, prefix: str = "") -> None:
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
-            if name == "beginnings" and value >= 1:
+            if name in ("beginnings", "newest_share") and value >= 1:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
             if name == "seed" and value >= 2**63:
                 raise ValueError(f"{label} must be below 2**63, got {value}")
@@ -64,6 +54,8 @@ def check_together(settings: RunSettings) -> None:
         raise ValueError(f"iterate.worlds must be at most {most}, or some have no dream, got {wanted.worlds}")
     if wanted.caution and wanted.worlds == 1:
         raise ValueError(f"iterate.caution needs iterate.worlds above 1, got {wanted.caution} with one world")
+    if wanted.newest_share and wanted.newest is None:
+        raise ValueError(f"iterate.newest_share needs iterate.newest, got {wanted.newest_share} without it")
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
     start = settings.game.start

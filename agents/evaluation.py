@@ -144,8 +144,8 @@ def evaluate(
     options = dict(env_options or {})
     if isinstance(agent, Agent):
         if agent.exploration or agent.spread:
-            came = f"exploration = {agent.exploration}, spread = {agent.spread}"
-            raise ValueError(f"an agent is evaluated without exploration or spread, got {came}")
+            noise = f"exploration = {agent.exploration}, spread = {agent.spread}"
+            raise ValueError(f"an agent is evaluated without exploration or spread, got {noise}")
         fitness = played(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=progress)  # fmt: skip
         lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)

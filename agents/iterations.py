@@ -151,11 +151,22 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         run.world().save(into.world_folder)
         return into.world()
     seed = settings.seed + turn.number + 1_000 * which
-    eye, more = _eye(turn), settings.iterate.memory_updates
-    if turn.before is None or more is None:
-        return story.train_memory(run, settings.memory, seed, into, eye)
+    eye, wanted = _eye(turn), settings.iterate
+    weights = None if turn.before is None else emphasis(run.store().lengths, wanted.newest, wanted.newest_share)
+    if turn.before is None or wanted.memory_updates is None:
+        return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
     last = Run(turn.before.folder / into.folder.name) if which else turn.before
-    return story.train_memory(run, replace(settings.memory, updates=more), seed, into, eye, last.world().memory)
+    further = replace(settings.memory, updates=wanted.memory_updates)
+    return story.train_memory(run, further, seed, into, eye, last.world().memory, weights)
+
+
+def emphasis(lengths: Sequence[int], newest: int | None, share: float) -> np.ndarray | None:
+    """Weights of episodes with which the newest ones are ``share`` of all that is drawn; None: all steps count alike."""
+    if not share or newest is None or newest >= len(lengths):
+        return None
+    new = np.arange(len(lengths)) >= len(lengths) - newest
+    steps = np.asarray(lengths, np.float64)
+    return np.where(new, share / steps[new].sum(), (1 - share) / steps[~new].sum())
 
 
 def _eye(turn: _Turn) -> VAE:
@@ -217,6 +228,7 @@ def _play(turn: _Turn, env: str, agent: Agent, workers: int, backend: str) -> No
                 workers=workers,
                 out=run.rollouts_folder,
                 max_steps=settings.collect.max_steps,
+                patience=settings.collect.patience,
                 env_options=settings.env_options,
                 backend=backend,
                 further=True,

@@ -25,12 +25,14 @@ class Collecting:
         policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or the folder of
             an agent; several with commas between: each episode is played by one of them.
         max_steps: cut an episode after this many steps; None: when the environment ends it.
+        patience: cut an episode after this many steps without a reward above zero; None: never.
         exploration: noise on an agent's actions, so that its episodes differ.
     """
 
     episodes: int = 200
     policy: str = "smooth"
     max_steps: int | None = None
+    patience: int | None = None
     exploration: float = 0.1
 
 
@@ -226,6 +228,7 @@ class Iterating:
         vae_every: see vae_updates.
         start: where the search starts: "zeros", or "last": the controller of the iteration before.
         newest: dreams begin in the newest so many episodes; None: in all.
+        newest_share: so large a share of what memories learn from is of these newest episodes; 0: all steps count alike.
         beginnings: the share of dreams that begin where an episode begins; the others begin anywhere in one.
         worlds: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of them, while
             the agent's own looks on, as it does in the game.
@@ -240,6 +243,7 @@ class Iterating:
     vae_every: int = 4
     start: Literal["zeros", "last"] = "zeros"
     newest: int | None = None
+    newest_share: float = 0.0
     beginnings: float = 0.25
     worlds: int = 1
     caution: float = 0.0

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import rollouts
@@ -73,6 +74,7 @@ def collect(
             workers=workers,
             out=run.rollouts_folder,
             max_steps=settings.max_steps,
+            patience=settings.patience,
             env_options=env_options,
             backend=backend,
             progress=progress,
@@ -123,10 +125,12 @@ def train_memory(
     into: Run | None = None,
     vae: VAE | None = None,
     before: Memory | None = None,
+    weights: np.ndarray | None = None,
 ) -> WorldModel:
     """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone.
 
-    ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on.
+    ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on;
+    ``weights``: of the episodes, as `rollouts.Store.sequences` takes them.
     """
     into, store, vae = into or run, run.store(), vae or run.vae()
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
@@ -140,7 +144,7 @@ def train_memory(
         memory = before or build_memory(density)
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         store.latents(vae, progress=progress)
-    sequences = store.sequences(vae, length=settings.length, targets=settings.targets)
+    sequences = store.sequences(vae, settings.length, settings.targets, weights)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,

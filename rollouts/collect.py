@@ -46,6 +46,7 @@ class Block(NamedTuple):
     block: int
     """Episodes of a whole block: an agent's batch always has as many, so that nothing beside an episode changes it."""
     max_steps: int | None
+    patience: int | None
     sent: bool
     """Whether the shard is sent back instead of written: a cluster's machines need not share a disk."""
 
@@ -63,6 +64,7 @@ def collect(
     backend: str = "loky",
     further: bool = False,
     progress: Progress = silent,
+    patience: int | None = None,
 ) -> Store:
     """Play ``episodes`` episodes and record them.
 
@@ -84,6 +86,7 @@ def collect(
         further: whether another policy than the store's last one may add episodes behind those that are there; the store's
             metadata say where each policy began.
         progress: called as ``progress(episodes done, episodes, note)``.
+        patience: cut an episode after so many steps without a reward above zero; None: never.
 
     Raises:
         ValueError: an argument is out of range, or the folder holds a store with other settings.
@@ -97,7 +100,7 @@ def collect(
         (3, True, 2)
     """
     at_least_one(episodes=episodes)
-    at_least_one_if_given(max_steps=max_steps, block=block)
+    at_least_one_if_given(max_steps=max_steps, block=block, patience=patience)
     check_backend(backend, workers)
     check_seed(seed)
     check_options(env_options={} if env_options is None else env_options)
@@ -115,13 +118,14 @@ def collect(
         "seed": seed,
         "max_steps": max_steps,
     }
+    settings |= {} if patience is None else {"patience": patience}
     with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
         block, start = _remember(folder, settings, block, episodes, further)
         _set_damaged_aside(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
         blocks = [
             Block(folder / "shards" / f"{first:06d}.h5", env, options, shared, seed, first, count, block, max_steps,
-                  sent=backend != "loky")
+                  patience, sent=backend != "loky")
             for first, count in _missing(Store(folder), start, episodes, block)
         ]  # fmt: skip
         done = episodes - sum(task.episodes for task in blocks)
@@ -144,7 +148,7 @@ def play_block(task: Block) -> tuple[int, bytes | None]:
     lanes = task.block if isinstance(policy, CrowdPolicy) else 1
     games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
     mind = mind_of(policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
-    lives = live(games, mind, seeds, max_steps=task.max_steps, record=True)
+    lives = live(games, mind, seeds, patience=task.patience, max_steps=task.max_steps, record=True)
     played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode is not None]
     shard = shard_bytes(played)
     if not task.sent:
@@ -183,6 +187,7 @@ def _remember(
             last = {"first": _behind(Store(folder)), "policy": settings["policy"]}
             later = [*later, last]
         wanted = settings | ({} if block is None else {"block": block})
+        wanted.setdefault("patience", None)
         for name, value in wanted.items():
             was = last["policy"] if name == "policy" else before.get(name)
             if was != value:

@@ -139,9 +139,11 @@ class Store:
         """The frames as ``vae`` sees them, encoded once and kept beside the shards."""
         return encode(self, vae, progress)
 
-    def sequences(self, vae: VAE, length: int = 32, targets: str = "sample") -> Sequences:
-        """Windows of encoded steps, for training a memory."""
-        return Sequences(self.latents(vae), length, targets)
+    def sequences(
+        self, vae: VAE, length: int = 32, targets: str = "sample", weights: np.ndarray | None = None
+    ) -> Sequences:
+        """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`."""
+        return Sequences(self.latents(vae), length, targets, weights=weights)
 
     def minari(self) -> Any:
         """The episodes as a ``minari.MinariDataset``, which reads them where they lie.

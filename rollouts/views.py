@@ -174,6 +174,11 @@ class Sequences:
         length: steps of a window; shorter episodes are padded, and masked.
         targets: "sample": z ~ q(z|x), as in World Models; "mean": the posterior's mean.
         episodes: which of them; None: all that have a step.
+        weights: (episodes of the store,): how often a step of each is drawn, beside the others; None: all alike.
+
+    Raises:
+        ValueError: ``length`` is below 1, there are no such ``targets``, or ``weights`` have another shape, are no finite
+            numbers above zero.
     """
 
     def __init__(
@@ -182,6 +187,7 @@ class Sequences:
         length: int = 32,
         targets: str = "sample",
         episodes: Sequence[int] | np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         at_least_one(length=length)
         if targets not in ("sample", "mean"):
@@ -190,22 +196,26 @@ class Sequences:
         everything = [index for index, steps in enumerate(latents.lengths) if steps]
         self.chosen = np.asarray(everything if episodes is None else episodes)
         self._steps = np.array([latents.lengths[index] for index in self.chosen])
+        self.weights = None if weights is None else _checked(weights, len(latents))
 
     @property
     def identity(self) -> str:
-        """Which episodes, of which store, windows, and the VAE that encoded them."""
+        """Which episodes, of which store, windows, their weights, and the VAE that encoded them."""
         which = f"{_listed(self.chosen)} of {self.latents.store.identity}"
+        if self.weights is not None:
+            which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
         return f"{which}, encoded by {self.latents.folder.name}, windows of {self.length}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out windows, by whole episodes."""
         parts = split_episodes(self.chosen, fraction, seed)
-        training, held_out = (type(self)(self.latents, self.length, self.targets, part) for part in parts)
+        training, held_out = (type(self)(self.latents, self.length, self.targets, part, self.weights) for part in parts)
         return training, held_out
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
-        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng), rng)
+        """Random windows: every step of every episode is equally likely to be in one, but for the ends and ``weights``."""
+        odds = self._steps if self.weights is None else self._steps * self.weights[self.chosen]
+        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng, odds), rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
         """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
@@ -236,11 +246,26 @@ class Sequences:
 
 
 def _draw(
-    chosen: np.ndarray, steps: np.ndarray, length: int, size: int, rng: np.random.Generator
+    chosen: np.ndarray,
+    steps: np.ndarray,
+    length: int,
+    size: int,
+    rng: np.random.Generator,
+    odds: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
-    """Random windows: (episode, first step), episodes as likely as they are long."""
-    rows = rng.choice(len(chosen), size=size, p=steps / steps.sum())
+    """Random windows: (episode, first step), episodes as likely as they are long, or by their ``odds``."""
+    odds = steps if odds is None else odds
+    rows = rng.choice(len(chosen), size=size, p=odds / odds.sum())
     return [(int(chosen[row]), int(rng.integers(max(steps[row] - length, 0) + 1))) for row in rows]
+
+
+def _checked(weights: np.ndarray, count: int) -> np.ndarray:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f"weights must have shape ({count},), one for each episode, got {weights.shape}")
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"weights must be finite numbers above zero, got {weights.min()} to {weights.max()}")
+    return weights
 
 
 def _tiles(

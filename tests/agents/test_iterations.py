@@ -12,7 +12,7 @@ import agents.iterations
 from agents import Agent
 from agents.cli import main
 from agents.excerpts import Beginnings, Comparable, lived
-from agents.iterations import Iteration, best_of
+from agents.iterations import Iteration, best_of, emphasis
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
@@ -25,7 +25,8 @@ ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.
 
 FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
-FURTHER += ["--iterate.newest", "2"]
+FURTHER += ["--iterate.newest", "2", "--iterate.newest_share", "0.75", "--iterate.spread", "0.1"]
+FURTHER += ["--collect.patience", "30"]
 
 
 def told(out, iterations, *more):
@@ -211,6 +212,22 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
         start = json.loads(str(saved["about"]))["settings"]["start"]
     parameters = first.controller("dream").parameters.double().numpy()
     assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
+
+
+def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
+    lengths = [10, 30, 5, 15]
+    drawn = emphasis(lengths, 2, 0.75) * lengths
+    np.testing.assert_allclose(drawn / drawn.sum(), [0.25 / 4, 0.25 * 3 / 4, 0.75 / 4, 0.75 * 3 / 4])
+    assert [emphasis(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
+
+
+def test_what_goes_on_learns_most_from_the_newest_and_explores_around_its_controller(further):
+    store = Run(further).store()
+    policies = [part["policy"] for part in store.metadata["further"]]
+    assert [name.endswith("-exploration-0.2-spread-0.1") for name in policies] == [False, True, False, True]
+    assert store.metadata["patience"] == 30
+    homes = [further / "iterations" / name / "world-1" / "memory" / "settings.json" for name in ("01", "02")]
+    assert ["weighted" in read_json(path)["data"] for path in homes] == [False, True]
 
 
 def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):

@@ -87,6 +87,25 @@ def test_max_steps_truncates(tmp_path):
     assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
 
 
+class Late(toys.Counter):
+    """Rewards end with step 3."""
+
+    def step(self, action):
+        frame, _, *rest = super().step(action)
+        return frame, float(self.now <= 3), *rest
+
+
+def test_patience_cuts_an_episode_without_rewards(tmp_path):
+    store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", patience=4)
+    assert store.lengths == [7, 7]
+    assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
+    with pytest.raises(ValueError, match="patience = 4, asked for None"):
+        rollouts.collect(Late, toys.marking, episodes=3, out=tmp_path / "s")
+    plain = rollouts.collect(Late, toys.marking, episodes=1, out=tmp_path / "t")
+    assert plain.lengths == [20]
+    assert "patience" not in plain.metadata  # stores of before are what they were
+
+
 def test_neither_workers_nor_blocks_change_an_episode(tmp_path):
     one = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, block=6)
     two = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, block=1)
@@ -173,7 +192,7 @@ def test_numpy_s_integers_are_counts(tmp_path):
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0}.items():
+    for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0, "patience": 0}.items():
         with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
             rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
     for episodes in (float("nan"), 1.5, True, "2", None):

@@ -156,6 +156,24 @@ def test_episodes_are_as_likely_as_they_are_long(tmp_path, vae, kind):
             assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (steps, start)
 
 
+def test_weights_say_how_often_the_steps_of_an_episode_are_drawn(tmp_path, vae):
+    """Each count is within four standard errors of its law, in the training part, too; a pass still sees all once."""
+    store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
+    weights = np.array([1.0, 4.0, 0.5, 2.0, 9.0])
+    whole, count = store.sequences(vae, length=4, weights=weights), 1_500
+    for view in (whole, whole.split(0.3, 1)[0]):
+        batch = view.batch(count, np.random.default_rng(0))
+        odds = {index: weights[index] * store.lengths[index] for index in view.chosen.tolist()}
+        for index, odd in odds.items():
+            chance = odd / sum(odds.values())
+            own = torch.from_numpy(store.episode(index).actions)
+            drawn = int((batch.action[:, :1] == own).all(dim=2).any(dim=1).sum())
+            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), index
+    assert sum(int(part.mask.sum()) for part in whole.batches(4)) == store.steps
+    marks = {store.sequences(vae, weights=given).identity for given in (None, weights, 2 * weights)}
+    assert len(marks) == 3
+
+
 def test_encodings_older_than_their_shard_are_made_again(store, vae):
     latents = store.latents(vae)
     path = latents.folder / "000002.latents.npy"
@@ -190,6 +208,11 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
             store.windows(length)
     with pytest.raises(ValueError, match="targets must be 'sample' or 'mean', got 'mode'"):
         store.sequences(vae, targets="mode")
+    with pytest.raises(ValueError, match=r"weights must have shape \(6,\), one for each episode, got \(5,\)"):
+        store.sequences(vae, weights=np.ones(5))
+    for weight in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="weights must be finite numbers above zero, got"):
+            store.sequences(vae, weights=np.array([1, 1, 1, 1, 1, weight]))
     with pytest.raises(ValueError, match="index must be from 0 to 5, got 6"):
         store.episode(6)
     one = rollouts.collect(toys.counter, toys.marking, episodes=1, out=tmp_path / "one")
