@@ -3,6 +3,7 @@
 import numpy as np
 
 import rollouts
+from rollouts.shards import Course
 
 
 class Beginnings:
@@ -39,11 +40,13 @@ class Beginnings:
 class Comparable:
     """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
 
-    A dream draws an episode, then a step of it, all equally likely.
+    A dream draws an episode, then a step of it, all equally likely. ``patience``: that with which they were cut (`over`).
     """
 
-    def __init__(self, latents: rollouts.latents.Latents, episodes: range, horizon: int) -> None:
-        self.latents, self.episodes, self.horizon = latents, episodes, horizon
+    def __init__(
+        self, latents: rollouts.latents.Latents, episodes: range, horizon: int, patience: int | None = None
+    ) -> None:
+        self.latents, self.episodes, self.horizon, self.patience = latents, episodes, horizon, patience
 
     def __len__(self) -> int:
         """Episodes."""
@@ -53,10 +56,18 @@ class Comparable:
         """One episode."""
         episode = self.latents.episode(self.episodes[index])
         mean, logvar, *course = episode
-        steps = comparable(
-            len(episode.action), self.latents.store.course(self.episodes[index]).terminated, self.horizon
-        )
+        ended = over(self.latents.store.course(self.episodes[index]), self.patience)
+        steps = comparable(len(episode.action), ended, self.horizon)
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+def over(course: Course, patience: int | None) -> bool:
+    """Whether an episode came to an end of its own: the game's, or after ``patience`` steps that earned nothing.
+
+    One that was cut for want of patience would have earned next to nothing more, so stretches up to the cut count as whole.
+    """
+    idle = patience is not None and len(course.rewards) >= patience and not (course.rewards[-patience:] > 0).any()
+    return bool(course.terminated or idle)
 
 
 def comparable(steps: int, terminated: bool, horizon: int) -> int:

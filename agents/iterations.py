@@ -20,7 +20,7 @@ from agents import story
 from agents.agent import Agent
 from agents.controller import Controller
 from agents.display import bar, console
-from agents.excerpts import Beginnings, Comparable, lived
+from agents.excerpts import Beginnings, Comparable, lived, over
 from agents.run import Run
 from agents.settings import DREAMS, RunSettings
 from worldmodel import VAE, Memory, WorldModel
@@ -241,7 +241,8 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     settings, first = turn.settings, turn.episodes
     horizon, store = settings.dream.horizon, turn.run.store()
     played = range(first, first + settings.iterate.episodes)
-    starts: Any = Comparable(store.latents(world.vae), played, horizon)
+    patience = settings.collect.patience
+    starts: Any = Comparable(store.latents(world.vae), played, horizon, patience)
     dreams = rollouts.dream(
         world,
         controller,
@@ -254,7 +255,7 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     )
     courses = [store.course(index) for index in played]
     returns = np.array([course.rewards.sum() for course in courses])
-    stretches = [np.mean(lived(course.rewards, course.terminated, horizon)) for course in courses]
+    stretches = [np.mean(lived(course.rewards, over(course, patience), horizon)) for course in courses]
     dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
     one = Iteration(
         turn.number,

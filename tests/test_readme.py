@@ -14,7 +14,7 @@ import worldmodel
 from agents.commands import COMMANDS
 from agents.comparison.report import difference, episodes, terminations
 from agents.evaluation import Report
-from benchmarks import fitness, records
+from benchmarks import defences, fitness, records
 from benchmarks.density_tables import compared
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from worldmodel.checkpoints import read_json
@@ -61,6 +61,11 @@ def test_the_table_of_fitness_is_what_its_file_says():
     assert page.partition(fitness.MARK)[2].partition(fitness.END)[0] == fitness.table(found)
     alone = next(row for row in found["rows"] if not row["episodes"])
     assert abs(alone["plain"]) < 0.2  # "next to nothing"
+
+
+def test_the_table_of_defences_is_what_its_file_says():
+    page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
+    assert page.partition(defences.MARK)[2].partition(defences.END)[0] == defences.table(read_json(defences.RESULT))
 
 
 def test_the_page_of_files_says_what_its_file_says():

@@ -11,7 +11,7 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.excerpts import Beginnings, Comparable, lived
+from agents.excerpts import Beginnings, Comparable, lived, over
 from agents.iterations import Iteration, best_of, emphasis
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
@@ -100,6 +100,16 @@ class Played(Encoded):
         return SimpleNamespace(terminated=index != 2, rewards=np.arange(index + 4.0))
 
 
+class Cut(Played):
+    """Five steps, the last three of which earned nothing."""
+
+    def episode(self, index):
+        return super().episode(1)
+
+    def course(self, index):
+        return SimpleNamespace(terminated=False, rewards=np.array([1.0, 2.0, -0.1, 0.0, -0.1]))
+
+
 def test_the_gap_compares_what_begins_at_the_same_moments():
     """What a perfect memory dreams from these moments has the mean that `lived` gives."""
     places, horizon = Comparable(Played(), range(1, 4), 4), 4
@@ -109,6 +119,22 @@ def test_the_gap_compares_what_begins_at_the_same_moments():
         perfect = [course.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
         assert perfect == lived(course.rewards, course.terminated, horizon)
         assert len(episode.mean) == len(episode.action) + 1
+
+
+def test_an_episode_that_was_cut_for_want_of_patience_is_over():
+    """Else what leads to a crash would count for the dream and not for the game."""
+    rewards = np.array([1.0, 2.0, -0.1, 0.0, -0.1])
+    for terminated, patience, expected in (
+        (False, 3, True),
+        (False, 4, False),
+        (False, None, False),
+        (True, None, True),
+    ):
+        assert over(SimpleNamespace(terminated=terminated, rewards=rewards), patience) is expected
+    assert not over(SimpleNamespace(terminated=False, rewards=rewards[2:]), 4)
+    late = Comparable(Cut(), range(1), 4, patience=3).episode(0)
+    assert len(late.action) == 5
+    assert len(Comparable(Cut(), range(1), 4).episode(0).action) == 2
 
 
 def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():
