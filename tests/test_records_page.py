@@ -47,16 +47,43 @@ def test_the_page_of_records_says_what_its_files_say():
     assert kept["average"] > kept["check"]
     assert len(tested) == 14  # "fourteen tests"
     _the_third_search(page, third, report, two)
-    said = read_json(records.RECORDS / "car-racing-dream.iterations.json")["rows"]
-    trap, cured = said[:3], said[3:]
-    dreamer = Report.load(records.RECORDS / "car-racing-dream.json")
+
+
+def test_the_page_of_records_says_of_dreams_what_their_files_say():
+    page, tried = (
+        " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split()),
+        records.RECORDS / "tried",
+    )
+    said = read_json(records.RECORDS / "car-racing-dream.iterations.json")
+    rows, report = said["rows"], Report.load(records.RECORDS / "car-racing-dream.json")
+    early, late, best = rows[:10], rows[10:], rows[said["best"] - 1]
+    before = read_json(tried / "car-racing-dream-first.iterations.json")["rows"]
+    driver = Report.load(tried / "car-racing-dream-first.json")
+    strong, cool, longer = (
+        _lines(tried / f"car-racing-dream-{name}.jsonl") for name in ("strong-driver", "cool-80", "cool-120")
+    )
+    lately, best_of_all = (
+        _range(late, "gap").replace(" to ", " and "),
+        f"{best['episode_mean']:.0f} ± {best['episode_std']:.0f}",
+    )
     for words in (
-        f"promises {_range(trap, 'dream')} in 120 steps, the game gives {_range(trap, 'real')}",
-        f"gives {_range(cured, 'real')} of a promised {_range(cured, 'dream')}",
-        f"{dreamer.mean:.0f} ± {dreamer.std:.0f} on {dreamer.n} official tracks",
+        f"In ten iterations whole episodes had {_range(early, 'episode_mean')}:",
+        f"from there on whole episodes had {_range(late, 'episode_mean')}, "
+        f"and the gap between the dream's promise and the game lies between {lately}.",
+        f"iteration {best['number']}, had {best_of_all} in its {best['n']} real episodes, "
+        f"and has {report.mean:.0f} ± {report.std:.0f} on 100 official tracks, "
+        f"half of them above {np.median(report.returns):.0f}.",
+        f"It took {rows[-1]['real_steps']:,} decisions of three frames in this run",
+        f"had {driver.mean:.0f} ± {driver.std:.0f}: two worlds",
+        f"the dream promised {_range(before[:3], 'dream')} in 120 steps, the game gave {_range(before[:3], 'real')}",
+        f"gave {_range(before[3:], 'real')} of a promised {_range(before[3:], 'dream')}",
+        f"whole episodes had {_range(strong, 'episode_mean')} in seven iterations",
+        f"the run above had {_listed(cool, 'episode_mean')} in its first seven iterations",
+        f"and {_range(longer, 'episode_mean')} in its first three",
+        f"--iterations {len(rows)} ",
     ):
         assert words in page
-    assert len(said) == 18
+    assert [len(before), early[-1]["n"], late[0]["n"]] == [18, 12, 40]
 
 
 def _the_third_search(page, rows, report, before):
