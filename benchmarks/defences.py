@@ -4,8 +4,8 @@ python -m benchmarks.defences RUN [--write]    --write keeps docs/results/defenc
 
 RUN is a run of CarRacing with three iterations of two worlds (`--iterate.worlds 2`). Controllers are evolved from zeros in
 dreams of its first iteration, which saw nothing but the first rollouts, and then drive tracks of FastCarRacing that nothing
-else has met. The promise is the mean return of dreams that begin where episodes do, beside what the game gives in as many
-steps.
+else has met. The promise is the mean return of dreams in the agent's own memory that begin where episodes do, beside what the
+game gives in as many steps.
 """
 
 import argparse
@@ -13,55 +13,59 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import rollouts
-from agents import LinearController, evolve
+from agents import LinearController, evolve, story
 from agents.agent import Agent
 from agents.evaluation import hardware
 from agents.excerpts import Beginnings
 from agents.iterations import home
 from agents.run import Run
+from agents.settings import DreamEvolving
 from benchmarks.results import CHECKED, ROOT, put
 from worldmodel.checkpoints import read_json, write_json
 
 RESULT = ROOT / "docs" / "results" / "defences.json"
 MARK, END = "<!-- defences: written by `python -m benchmarks.defences`, " + CHECKED, "<!-- end of defences -->"
-POPULATION, DREAMS, STEPS, TESTS, TEST_SEED = 48, 16, 120, 48, 7_000
+STEPS, TESTS, TEST_SEED = 120, 48, 7_000
 PROMISES = 64
 """Dreams behind a promise."""
+CHECKS = 12
+"""Real episodes of a check."""
+DREAM = DreamEvolving(generations=30, population=48, dreams=16, horizon=STEPS, temperature=1.0, sigma=0.07, decay=0.97)
 
 
 class Variant(NamedTuple):
     """How a controller is evolved in dreams."""
 
     name: str
-    temperature: float = 1.0
-    horizon: int = STEPS
-    worlds: int = 1
+    dream: DreamEvolving = DREAM
+    others: int = 0
+    """Memories that imagine in turn while the agent's own looks on; 0: its own imagines."""
     caution: float = 0.0
-    sigma: float = 0.07
-    generations: int = 30
     beginnings: float = 0.3
     check_every: int = 0
-    """Generations between tests in the real game, of 12 episodes; the mean with the best one is kept."""
+    """Generations between checks in the real game; the mean with the best one is kept. 0: none."""
     iteration: int = 1
     """In whose world; later ones have seen what controllers of earlier ones did in the game."""
 
 
 VARIANTS = [
-    Variant("none: temperature 1, horizon 120, one world, 30 generations"),
-    Variant("temperature 0.5", temperature=0.5),
-    Variant("temperature 1.3", temperature=1.3),
-    Variant("horizon 40", horizon=40),
-    Variant("horizon 240", horizon=240),
-    Variant("two worlds", worlds=2),
-    Variant("two worlds, caution 1", worlds=2, caution=1.0),
-    Variant("10 generations", generations=10),
-    Variant("smaller steps (0.03)", sigma=0.03),
+    Variant("none: temperature 1, horizon 120, its own memory imagines, 30 generations"),
+    Variant("temperature 0.5", replace(DREAM, temperature=0.5)),
+    Variant("temperature 1.3", replace(DREAM, temperature=1.3)),
+    Variant("horizon 40", replace(DREAM, horizon=40)),
+    Variant("horizon 240", replace(DREAM, horizon=240)),
+    Variant("another memory imagines", others=1),
+    Variant("two other memories imagine", others=2),
+    Variant("two other memories imagine, caution 1", others=2, caution=1.0),
+    Variant("10 generations", replace(DREAM, generations=10)),
+    Variant("smaller steps (0.03)", replace(DREAM, sigma=0.03)),
     Variant("no dream begins where an episode does", beginnings=0.0),
     Variant("stopped by real checks, every 5 generations", check_every=5),
     Variant("a world that has seen what two controllers did", iteration=3),
@@ -70,41 +74,24 @@ VARIANTS = [
 
 def searched(run: Run, variant: Variant, seed: int, workers: int = 2) -> dict[str, Any]:
     """Evolve a controller, and let it drive."""
-    here = home(run, variant.iteration)
+    here, dream = home(run, variant.iteration), variant.dream
     world, count = here.world(), int(read_json(here.folder / "episodes.json")["episodes"])
     latents, options = run.store().latents(world.vae), run.store().metadata["env_options"]
-    memories = [Run(here.folder / f"world-{which + 1}").world().memory for which in range(variant.worlds)]
-    begin = LinearController.sized(world)
+    others = [Run(here.folder / f"world-{which + 1}").world().memory for which in range(variant.others)]
+    begin, starts = LinearController.sized(world), Beginnings(latents, count, count, variant.beginnings)
     fitness = rollouts.dreamed(
-        world,
-        Beginnings(latents, count, count, variant.beginnings),
-        variant.horizon,
-        DREAMS,
-        variant.temperature,
-        begin,
-        worlds=memories if variant.worlds > 1 else None,
-        caution=variant.caution,
+        world, starts, dream.horizon, dream.dreams, dream.temperature, begin, others or None, variant.caution
     )
     game: dict[str, Any] = {"workers": workers, "lanes": 16, "env_options": options, "controller": begin}
-    checks = {}
+    checks: dict[str, Any] = {}
     if variant.check_every:
-        check = rollouts.played("FastCarRacing", world, 12, **game)
+        check = rollouts.played("FastCarRacing", world, CHECKS, **game)
         checks = {"check": check, "check_every": variant.check_every}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
-        best = evolve(
-            begin,
-            fitness,
-            generations=variant.generations,
-            population=POPULATION,
-            sigma=variant.sigma,
-            decay=0.97,
-            seed=seed,
-            out=out,
-            **checks,
-        )
+        best = evolve(begin, fitness, seed=seed, out=out, **story.searching(dream), **checks)
     seconds = time.monotonic() - began
-    return {"seconds": seconds, **tested(Agent(world, best), latents, variant.temperature, game)}
+    return {"seconds": seconds, **tested(Agent(world, best), latents, dream.temperature, game)}
 
 
 def tested(agent: Agent, latents: Any, temperature: float, game: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +134,7 @@ def searches(run: Run, seeds: int, workers: int) -> Iterator[dict[str, Any]]:
         print(
             f"{variant.name}: {scores}; promised {found[-1]['promise']:.0f}, given {found[-1]['given']:.0f}", flush=True
         )
-        yield {**variant._asdict(), "searches": found}
+        yield {**variant._asdict(), "dream": asdict(variant.dream), "searches": found}
 
 
 def main() -> None:

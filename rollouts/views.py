@@ -177,8 +177,8 @@ class Sequences:
         weights: (episodes of the store,): how often a step of each is drawn, beside the others; None: all alike.
 
     Raises:
-        ValueError: ``length`` is below 1, there are no such ``targets``, or ``weights`` have another shape, are no finite
-            numbers above zero.
+        ValueError: ``length`` is below 1, there are no such ``targets``, or ``weights`` have another shape or are no
+            finite numbers above zero.
     """
 
     def __init__(
@@ -214,8 +214,7 @@ class Sequences:
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
         """Random windows: every step of every episode is equally likely to be in one, but for the ends and ``weights``."""
-        odds = self._steps if self.weights is None else self._steps * self.weights[self.chosen]
-        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng, odds), rng)
+        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng, self.weights), rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
         """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
@@ -251,10 +250,10 @@ def _draw(
     length: int,
     size: int,
     rng: np.random.Generator,
-    odds: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
-    """Random windows: (episode, first step), episodes as likely as they are long, or by their ``odds``."""
-    odds = steps if odds is None else odds
+    """Random windows: (episode, first step), episodes as likely as they are long, times their ``weights``."""
+    odds = steps if weights is None else steps * weights[chosen]
     rows = rng.choice(len(chosen), size=size, p=odds / odds.sum())
     return [(int(chosen[row]), int(rng.integers(max(steps[row] - length, 0) + 1))) for row in rows]
 

@@ -65,7 +65,20 @@ def test_the_table_of_fitness_is_what_its_file_says():
 
 def test_the_table_of_defences_is_what_its_file_says():
     page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
-    assert page.partition(defences.MARK)[2].partition(defences.END)[0] == defences.table(read_json(defences.RESULT))
+    found = read_json(defences.RESULT)
+    assert page.partition(defences.MARK)[2].partition(defences.END)[0] == defences.table(found)
+    score = {row["name"]: np.mean([one["returns"] for one in row["searches"]]) for row in found["rows"]}
+    names = ("another memory imagines", "two other memories imagine", "two other memories imagine, caution 1")
+    names += ("temperature 0.5", "horizon 40", "stopped by real checks, every 5 generations")
+    none, (one, two, caution, sure, short, checked) = next(iter(score.values())), (score[name] for name in names)
+    for words in (
+        f"one other has {one:.0f} where its own has {none:.0f}, two have {two:.0f}.",
+        f"does not help here ({caution:.0f}).",
+        f"({sure:.0f} with a temperature of 0.5)",
+        f"({short:.0f} with a horizon of 40)",
+        f"Real checks win {checked - none:.0f},",
+    ):
+        assert words in " ".join(page.split())
 
 
 def test_the_page_of_files_says_what_its_file_says():

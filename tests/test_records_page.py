@@ -67,7 +67,7 @@ def test_the_page_of_records_says_of_dreams_what_their_files_say():
         f"{best['episode_mean']:.0f} ± {best['episode_std']:.0f}",
     )
     for words in (
-        f"In ten iterations whole episodes had {_range(early, 'episode_mean')}:",
+        f"In the first ten iterations whole episodes had {_range(early, 'episode_mean')}:",
         f"from there on whole episodes had {_range(late, 'episode_mean')}, "
         f"and the gap between the dream's promise and the game lies between {lately}.",
         f"iteration {best['number']}, had {best_of_all} in its {best['n']} real episodes, "
@@ -77,13 +77,14 @@ def test_the_page_of_records_says_of_dreams_what_their_files_say():
         f"had {driver.mean:.0f} ± {driver.std:.0f}: two worlds",
         f"the dream promised {_range(before[:3], 'dream')} in 120 steps, the game gave {_range(before[:3], 'real')}",
         f"gave {_range(before[3:], 'real')} of a promised {_range(before[3:], 'dream')}",
-        f"whole episodes had {_range(strong, 'episode_mean')} in seven iterations",
-        f"the run above had {_listed(cool, 'episode_mean')} in its first seven iterations",
-        f"and {_range(longer, 'episode_mean')} in its first three",
+        f"whole episodes had {_range(strong, 'episode_mean')} in six iterations",
+        f"whole episodes had {_listed(cool, 'episode_mean')} in seven iterations, "
+        f"while the dream promised {cool[0]['dream']:.0f} in the first and {cool[-1]['dream']:.0f} in the last one",
+        f"with dreams of 120 steps {_listed(longer, 'episode_mean')} in three",
         f"--iterations {len(rows)} ",
     ):
         assert words in page
-    assert [len(before), early[-1]["n"], late[0]["n"]] == [18, 12, 40]
+    assert [len(before), len(strong), early[-1]["n"], late[0]["n"]] == [18, 6, 12, 40]
 
 
 def _the_third_search(page, rows, report, before):
@@ -103,8 +104,8 @@ def _the_third_search(page, rows, report, before):
         f"{sum(now < 850)} of the hundred tracks end below 850, before {sum(then < 850)}",
         f"it has {fast.mean:.0f} ± {fast.std:.0f} and the one before {driver.mean:.0f} ± {driver.std:.0f}",
         f"that is {faster.mean():.0f} ± {faster.std(ddof=1) / 10:.0f} more.",
-        f"On {sum(full)} of the hundred tracks every tile is met, with {np.mean(now[full]):.0f} on average",
-        f"have {np.mean(now[~full]):.0f}.",
+        f"Of the hundred tracks {sum(full)} end before the time is up, with {np.mean(now[full]):.0f} on average, "
+        f"and the other {sum(~full)} have {np.mean(now[~full]):.0f}:",
         f"stopped in generation {len(rows)}",
     ):
         assert words in page
