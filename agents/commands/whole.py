@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
 
-from agents.checks import check, check_together
+from agents.checks import check, check_sections, check_together
 from agents.commands.common import WORLDS, check_env, glance, set_preset, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
@@ -42,6 +42,7 @@ def run(options: Namespace) -> None:
     parser.add_class_arguments(RunSettings)
     names = RunSettings.__dataclass_fields__
     given = {name: options[name] for name in names if name != "env"}
+    check_sections(given)
     built = parser.instantiate(Namespace(env=WORLDS.get(options.world, options.world), **given))
     settings = RunSettings(**{name: built[name] for name in names})
     if options.env not in (None, settings.env):

@@ -1,5 +1,6 @@
 """Every file of a run, spoilt: the command that reads it names it in one line, or repairs it to what it was."""
 
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from agents import story
 from agents.cli import main
+from agents.settings import RunSettings
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
@@ -69,6 +71,30 @@ def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text,
     assert code == 2
     assert name.rpartition(".")[2] in line
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in RunSettings.__dataclass_fields__.items() if is_dataclass(field.type)]
+)
+def test_a_section_without_a_value_is_named(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(f"seed: 1\n{name}:\n")
+    code, line = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
+    assert code == 2
+    assert f"{name} must have a value, got none" in line
+    assert not Path("run").exists()
+
+
+def test_a_configuration_cut_anywhere_is_one_line(told, tmp_path, monkeypatch, capsys):
+    """Whatever is left of it: a test of no episodes ends what could begin."""
+    monkeypatch.chdir(tmp_path)
+    whole = (told[0] / "run" / "config.yaml").read_text()
+    ends = [place for place, letter in enumerate(whole) if letter == "\n"]
+    for end in ends + [end - 1 for end in ends] + [end + 4 for end in ends]:
+        Path("config.yaml").write_text(whole[:end])
+        code, _ = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run", "--test.episodes", "0")
+        assert code == 2, whole[:end]
+        assert not Path("run").exists()
 
 
 def said(capsys, *words):
