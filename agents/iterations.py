@@ -18,14 +18,18 @@ import numpy as np
 import rollouts
 from agents import story
 from agents.agent import Agent
+from agents.config import read_sections, write_sections
 from agents.controller import Controller
 from agents.display import bar, console
 from agents.excerpts import Beginnings, Comparable, lived, over
 from agents.run import Run
-from agents.settings import DREAMS, RunSettings
+from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, read_json, understood, write_json
 from worldmodel.starts import Starts
+
+OWN = {"iterate": Iterating, "dream": DreamEvolving}
+"""Sections of settings that each iteration has of its own: a run may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,9 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
         )
     done: list[Iteration] = []
     for number in range(1, settings.iterations + 1):
-        turn = _Turn(run, settings, number)
-        world, worlds = _worlds(turn)
-        controller = _dream(turn, world, worlds)
+        turn = _begin(run, settings, number)
         if not turn.written.exists():
-            with run.chapter("play"):
-                _play(turn, env, Agent(world, controller), workers, backend)
-            _record(turn, world, worlds, controller)
+            _tell(turn, env, workers, backend)
         with understood(path := turn.written):
             done.append(Iteration(**read_json(path)))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
@@ -96,7 +96,7 @@ def home(run: Run, number: int) -> Run:
 
 @dataclass(frozen=True)
 class _Turn:
-    """An iteration that is under way."""
+    """An iteration that is under way, and the settings that it began with."""
 
     run: Run
     settings: RunSettings
@@ -122,6 +122,31 @@ class _Turn:
         """How many there were when it began, once it has dreamed: what it plays itself must not change that."""
         with understood(path := self.here.folder / "episodes.json"):
             return int(read_json(path)["episodes"])
+
+
+def _begin(run: Run, settings: RunSettings, number: int) -> _Turn:
+    """An iteration with the settings of its own: those that it began with, or the run's, if it begins now."""
+    turn = _Turn(run, settings, number)
+    path = turn.here.folder / "settings.yaml"
+    own = {name: getattr(settings, name) for name in OWN}
+    if turn.written.exists():
+        return turn
+    if not path.exists():
+        write_sections(own, path)
+        return turn
+    begun = read_sections(OWN, path)
+    if begun != own:
+        console.print(f"iteration {number} goes on with the settings that it began with: {path}", markup=False)
+    return replace(turn, settings=replace(settings, **begun))
+
+
+def _tell(turn: _Turn, env: str, workers: int, backend: str) -> None:
+    """Learn, dream, play, and write down what came of it."""
+    world, worlds = _worlds(turn)
+    controller = _dream(turn, world, worlds)
+    with turn.run.chapter("play"):
+        _play(turn, env, Agent(world, controller), workers, backend)
+    _record(turn, world, worlds, controller)
 
 
 def told(one: Iteration) -> str:
@@ -153,9 +178,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
     seed = settings.seed + turn.number + 1_000 * which
     eye, wanted = _eye(turn), settings.iterate
     weights = None if turn.before is None else emphasis(run.store().lengths, wanted.newest, wanted.newest_share)
-    if turn.before is None or wanted.memory_updates is None:
+    last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
+    if last is None or wanted.memory_updates is None or not (last.world_folder / "config.json").exists():
         return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
-    last = Run(turn.before.folder / into.folder.name) if which else turn.before
     further = replace(settings.memory, updates=wanted.memory_updates)
     return story.train_memory(run, further, seed, into, eye, last.world().memory, weights)
 
@@ -182,8 +207,6 @@ def _eye(turn: _Turn) -> VAE:
 
 def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Controller:
     settings = turn.settings
-    if turn.written.exists():
-        return turn.here.controller("dream")
     starts: Any = _beginnings(turn)
     before = turn.before if settings.iterate.start == "last" else None
     return story.evolve_dream(

@@ -278,7 +278,7 @@ class RunSettings:
         backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
         iterations: how often to evolve in dreams, play the new controller, and learn the memory anew from all episodes;
             0: evolve in dreams once.
-        iterate: what an iteration plays and learns.
+        iterate: what an iteration plays and learns; as `dream`, the next iteration of a run may have it otherwise.
         collect: real episodes.
         vae: the eye.
         memory: the memory.

@@ -11,7 +11,7 @@ from agents import story
 from agents.checks import check, check_together
 from agents.config import remember
 from agents.evaluation import Report
-from agents.iterations import begun, iterate
+from agents.iterations import OWN, begun, iterate
 from agents.run import Run
 from agents.settings import RunSettings
 from rollouts.returns import check_moments
@@ -20,6 +20,8 @@ from worldmodel.checkpoints import read_json, understood
 
 MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
+NEXT = tuple(f"{section}.{name}" for section, kind in OWN.items() for name in kind.__dataclass_fields__)
+"""Those that its next iteration may have other values of."""
 
 
 def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Report]:
@@ -42,7 +44,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             held["iterations"] = "evolution in the game has begun, and its world would change"
         elif not settings.iterations and (run.folder / "iterations").exists():
             held["iterations"] = "the run has iterations, and the best one's controller would be lost"
-        remember(settings, run.folder / "config.yaml", MAY_CHANGE, held)
+        remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         if not begun(run.folder):
             story.collect(run, settings.plays_in, settings.collect, *common)

@@ -11,9 +11,11 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
+from agents.config import read_sections
 from agents.excerpts import Beginnings, Comparable, lived, over
-from agents.iterations import Iteration, best_of, emphasis
+from agents.iterations import OWN, Iteration, best_of, emphasis
 from agents.run import Run
+from agents.yaml_files import read_yaml
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
@@ -162,6 +164,71 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert before == (tmp_path / "run" / "world" / "memory.safetensors").read_bytes()
     told(finished, 2)
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
+
+
+OTHERS = [
+    "--iterate.episodes",
+    "3",
+    "--dream.generations",
+    "1",
+    "--iterate.memory_updates",
+    "2",
+    "--iterate.worlds",
+    "2",
+]
+
+
+def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    told(tmp_path / "run", 3, *OTHERS)
+    assert rows(tmp_path / "run")[:2] == rows(finished)
+    assert [one["n"] for one in rows(tmp_path / "run")] == [2, 2, 3]
+    homes = [tmp_path / "run" / "iterations" / name for name in ("01", "02", "03")]
+    kept = [read_yaml(home / "settings.yaml") for home in homes]
+    assert [(one["iterate"]["episodes"], one["dream"]["generations"]) for one in kept] == [(2, 3), (2, 3), (3, 1)]
+    assert kept[2]["iterate"] == read_yaml(tmp_path / "run" / "config.yaml")["iterate"]
+    assert len((homes[2] / "evolve-dream" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert read_json(homes[2] / "memory" / "settings.json")["updates"] == 2
+    assert (
+        read_json(homes[2] / "world-1" / "memory" / "settings.json").get("from") is None
+    )  # there was none to go on with
+
+
+def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(finished, tmp_path, monkeypatch, capsys):
+    class Stop(Exception):
+        pass
+
+    def stopping(*args):
+        raise Stop
+
+    told(tmp_path / "run", 1)
+    monkeypatch.setattr(agents.iterations, "_play", stopping)
+    with pytest.raises(Stop):
+        told(tmp_path / "run", 2)
+    monkeypatch.undo()
+    told(tmp_path / "run", 2, *OTHERS)
+    assert "iteration 2 goes on with the settings that it began with" in " ".join(capsys.readouterr().err.split())
+    assert rows(tmp_path / "run") == rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- list", "it is no mapping"),
+        ("dream:", "dream must have a value"),
+        ("dream: {horizon: far}", "horizon"),
+        ("dream: {horizon: 0}", "dream.horizon must be above zero"),
+        ("iterate: {start: lost}", "start"),
+        ("strange: 1", "strange"),
+    ],
+)
+def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, said):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        read_sections(OWN, path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(finished, tmp_path, capsys):

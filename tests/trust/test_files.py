@@ -33,6 +33,7 @@ RETOLD = [
     "iterations/01/world-1/world/vae.safetensors",
     "iterations/01/episodes.json",
     "iterations/01/iteration.json",
+    "iterations/02/settings.yaml",
     "iterations/02/iteration.json",
     "iterations/02/evolve-dream/controller.safetensors",
     "iterations/02/evolve-dream/metrics.jsonl",
