@@ -28,7 +28,7 @@ from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, read_json, understood, write_json
 from worldmodel.starts import Starts
 
-OWN = {"iterate": Iterating, "dream": DreamEvolving}
+OWN: dict[str, type[Iterating] | type[DreamEvolving]] = {"iterate": Iterating, "dream": DreamEvolving}
 """Sections of settings that each iteration has of its own: a run may go on with others."""
 
 
