@@ -105,6 +105,8 @@ def check_search(options: Mapping[str, Any], prefix: str = "") -> None:
             raise ValueError(f"{prefix}{name} must be zero or more, got {value}")
     if not 0 <= elite <= population:
         raise ValueError(f"{prefix}elite must be from 0 to {prefix}population = {population}, got {elite}")
+    if options.get("ranked") and options.get("balanced"):
+        raise ValueError(f"{prefix}ranked must be false with {prefix}balanced: ranks know no scale; got both true")
     if least >= sigma:
         raise ValueError(f"{prefix}least_sigma must be below {prefix}sigma = {sigma}, got {least}")
     if restarts and stale is None and not least:

@@ -19,7 +19,7 @@ import numpy as np
 from agents.checks import check_search
 from agents.controller import Controller
 from agents.coordinates import Coordinates
-from agents.search import Ending, Search, balance
+from agents.search import Ending, Search, scored
 from agents.settings import Covariance
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.progress import Progress, silent
@@ -47,6 +47,7 @@ def evolve(
     elite: int = 0,
     average: int = 0,
     balanced: bool = False,
+    ranked: bool = False,
     stale: int | None = None,
     least_sigma: float = 0.0,
     restarts: int = 0,
@@ -90,6 +91,8 @@ def evolve(
             wander, and what it wanders around is often better. 0: no.
         balanced: let each episode count alike: members are compared by their returns after `balance`, so that an episode in
             which little is to be won decides as much as one with much. Else by their mean return.
+        ranked: compare members by the share of the others that they beat, on average over the episodes (`beaten`): how often
+            one is better counts, and not by how much, so that a rare failure does not drown what all the others tell.
         stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
             make one check more, at the stop, which counts.
         least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
@@ -129,6 +132,7 @@ def evolve(
         "elite": elite,
         "average": average,
         "balanced": balanced,
+        "ranked": ranked,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
@@ -189,7 +193,7 @@ def _generation(
     members = search.within(drawn)
     lived = {} if search.episodes is None else {"episodes": search.episodes}
     each, steps = _call(fitness, members, _derived(seed, 0, search.generation), **lived)
-    scores = (balance(each) if search.settings["balanced"] else each).mean(axis=1)
+    scores = scored(each, search.settings["balanced"], search.settings["ranked"])
     search.tell(drawn, scores)
     count = search.episodes or getattr(fitness, "episodes", each.shape[1])
     returns, along = each[:, :count].mean(axis=1), each[:, count:]  # lives from moments on are no scores of the game

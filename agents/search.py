@@ -304,3 +304,18 @@ def balance(returns: np.ndarray) -> np.ndarray:
         return np.zeros_like(returns)
     scaled: np.ndarray = (returns - returns.mean(axis=0)) / np.maximum(spread, LEAST_SPREAD * spread.max())
     return scaled
+
+
+def beaten(returns: np.ndarray) -> np.ndarray:
+    """The share of the other members that each beats in an episode, (P, n) from 0 to 1; equal ones count half."""
+    ordered = np.sort(returns, axis=0)
+    less = np.stack([np.searchsorted(ordered[:, k], column, "left") for k, column in enumerate(returns.T)], axis=1)
+    up_to = np.stack([np.searchsorted(ordered[:, k], column, "right") for k, column in enumerate(returns.T)], axis=1)
+    share: np.ndarray = (less + up_to - 1) / (2 * (len(returns) - 1))
+    return share
+
+
+def scored(returns: np.ndarray, balanced: bool, ranked: bool) -> np.ndarray:
+    """What members (P,) are compared by, of their returns (P, n) in common episodes."""
+    one: np.ndarray = (beaten(returns) if ranked else balance(returns) if balanced else returns).mean(axis=1)
+    return one

@@ -176,6 +176,7 @@ class GameEvolving:
         average: the average of the mean over about so many last generations is tested beside it, and kept where it is better.
         elite: so many of a generation's best members are tested beside the mean, and kept where they are better.
         balanced: let each episode, and each life from a moment on, count alike when members are compared.
+        ranked: compare members by the share of the others that they beat, on average over the episodes.
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
@@ -205,6 +206,7 @@ class GameEvolving:
     bounds: float | None = None
     average: int = 0
     balanced: bool = False
+    ranked: bool = False
     elite: int = 0
     stale: int | None = None
     least_sigma: float = 0.0

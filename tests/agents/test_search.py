@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from agents import evolve
-from agents.search import Ending, Search, balance, noise_share
+from agents.search import Ending, Search, balance, beaten, noise_share, scored
 from tests.agents.spheres import controller, sphere
 
 
@@ -238,7 +241,7 @@ LATER = (
 )
 
 
-@pytest.mark.parametrize("name", (*LATER, "balanced"))
+@pytest.mark.parametrize("name", (*LATER, "balanced", "ranked"))
 def test_a_state_older_than_a_setting_goes_on_with_what_was_then(tmp_path, name):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
@@ -343,3 +346,43 @@ def test_balance_has_mean_zero_and_deviation_one_but_magnifies_no_noise():
     np.testing.assert_allclose(balanced.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(balanced.std(axis=0), [1, 1, returns[:, 2].std() / returns[:, 0].std() * 10])
     assert (balance(np.ones((4, 3))) == 0).all()
+
+
+@given(arrays(np.float64, st.tuples(st.integers(2, 8), st.integers(1, 5)), elements=st.integers(-3, 3)))
+def test_who_beats_whom_is_what_counting_says(returns):
+    share, members = beaten(returns), len(returns)
+    for one in range(members):
+        for episode in range(returns.shape[1]):
+            others = np.delete(returns[:, episode], one)
+            won = (returns[one, episode] > others).sum() + 0.5 * (returns[one, episode] == others).sum()
+            assert share[one, episode] == pytest.approx(won / (members - 1))
+    np.testing.assert_allclose(share.mean(axis=0), 0.5)
+    np.testing.assert_array_equal(beaten(np.exp(returns)), share)  # whatever the scale
+
+
+def test_a_rare_failure_drowns_means_and_not_ranks():
+    """A member that is a little better in every episode but fails in one is first by ranks, and last by its mean."""
+    rng = np.random.default_rng(0)
+    returns = 880 + np.arange(6)[:, None] + 10 * rng.normal(size=12)
+    returns[5, 3] = 100
+    assert scored(returns, False, True).argmax() == 5
+    assert scored(returns, False, False).argmin() == 5
+
+
+def test_a_ranked_search_knows_no_scale_at_all():
+    def found(change, **options):
+        def fitness(population, seed):
+            return change(-np.square(population - 1.5).reshape(len(population), 2, -1).sum(axis=2))
+
+        return evolve(controller(), fitness, generations=6, population=8, seed=2, **options).parameters.numpy()
+
+    def strange(returns):
+        return np.expm1(returns / 10) * [1e6, 1.0]
+
+    assert (found(strange, ranked=True) == found(lambda returns: returns, ranked=True)).all()
+    assert (found(strange) != found(lambda returns: returns)).any()
+
+
+def test_ranks_and_balance_are_not_asked_for_together():
+    with pytest.raises(ValueError, match="ranked must be false with balanced"):
+        evolve(controller(), sphere, generations=1, population=4, ranked=True, balanced=True)
