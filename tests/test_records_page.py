@@ -267,3 +267,47 @@ def _range(rows, name):
 
 def _lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_page_of_records_says_of_half_an_hour_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    rows, report = records.rows("car-racing-fast"), Report.load(records.RECORDS / "car-racing-fast.json")
+    tested, returns = [row for row in rows if "check" in row], np.array(report.returns)
+    kept = max(tested, key=lambda row: max(row["check"], row["average"]))
+    good = returns >= 850
+    for words in (
+        f"(0.09 to {rows[-1]['sigma']:.3f} in {len(rows)} generations)",
+        f"The average has {_listed(tested[6:], 'average')} on {kept['check_n']} fresh tracks in generations "
+        f"{tested[6]['generation']} to {tested[-1]['generation']}.",
+        f"average of generation {kept['generation']}, has {report.mean:.0f} ± {report.std:.0f} "
+        f"on the {report.n} official tracks, half of them above {np.median(returns):.0f},",
+        f"in the {sum(~good)} of the hundred that end below 850; "
+        f"the other {sum(good)} have {returns[good].mean():.0f} on average.",
+    ):
+        assert words in page
+    assert kept["average"] > kept["check"]
+    begin = [number for number, row in enumerate(records.rows("car-racing")) if row["generation"] == 1]
+    own = Report.load(records.RECORDS / "tried" / "car-racing-fast-own-test.json")
+    tests = read_json(records.RECORDS / "tried" / "car-racing-fast.timings.json")["test"]
+    for words in (
+        f"came to 827 in {begin[1]} generations.",
+        f"{own.mean:.0f} ± {own.std:.0f} on the {own.n} others of the run's own test",
+        f"{tests // 60:.0f} minutes and {tests % 60:.0f} seconds.",
+    ):
+        assert words in page
+    ranked, after = (
+        _lines(records.RECORDS / "tried" / "car-racing-ranked.jsonl"),
+        Report.load(records.RECORDS / "tried" / "car-racing-ranked.json"),
+    )
+    tested, returns = [row for row in ranked if "check" in row], np.array(after.returns)
+    best, good = max(tested, key=lambda row: max(row["check"], row["average"])), returns >= 850
+    for words in (
+        f"tests of the mean on {best['check_n']} tracks have {_listed(tested, 'check')}, "
+        f"of the average {_listed(tested, 'average')}.",
+        f"mean of generation {best['generation']}, has {after.mean:.0f} ± {after.std:.0f} on {after.n} official tracks",
+        f"({after.seeds[0]} on): half of them above {np.median(returns):.0f}, but {sum(~good)} end below 850, and the "
+        f"other {sum(good)} have {returns[good].mean():.0f}.",
+        f"stopped in generation {len(ranked)}",
+    ):
+        assert words in page
+    assert best["check"] > best["average"]
