@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
@@ -13,18 +12,6 @@ MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"
 MAY_BE_ZERO |= {"exploration", "spread", "free_bits", "vae_updates", "caution", "beginnings", "newest_share"}
 MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "split_seed", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
-
-
-def check_sections(given: Mapping[str, Any]) -> None:
-    """Refuse a section of settings, such as ``game``, that stands in YAML without a value: a file cut behind its name.
-
-    Raises:
-        ValueError: names the section.
-    """
-    hints = get_type_hints(RunSettings)
-    for name, value in given.items():
-        if value is None and is_dataclass(hints[name]):
-            raise ValueError(f"{name} must have a value, got none")
 
 
 def check(settings: Any, prefix: str = "") -> None:

@@ -5,7 +5,6 @@ Start reading at `remember`.
 
 import contextlib
 import subprocess
-from argparse import ArgumentError
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, fields
 from importlib import metadata
@@ -13,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
-from agents.checks import check
 from agents.yaml_files import flat, read_yaml
-from worldmodel.checkpoints import atomic, understood
+from worldmodel.checkpoints import atomic
 
 
 def remember(
@@ -49,37 +46,6 @@ def remember(
                 )
     with atomic(path) as aside:
         aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
-
-
-def write_sections(sections: Mapping[str, Any], path: Path) -> None:
-    """Write settings by sections; `read_sections` reads them."""
-    plain = {name: asdict(section) for name, section in sections.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as aside:
-        aside.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-
-
-def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
-    """Settings by sections, a dataclass each; what is not there has its default.
-
-    Raises:
-        ValueError: the file is damaged, or holds what is no such setting.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    for name, kind in kinds.items():
-        parser.add_class_arguments(kind, name)
-    with understood(path, values=True):
-        content = read_yaml(path)
-        if empty := [name for name in kinds if content.get(name, {}) is None]:
-            raise ValueError(f"{empty[0]} must have a value, got none")
-        try:
-            built = parser.instantiate(parser.parse_object(content))
-        except ArgumentError as error:
-            raise ValueError(str(error)) from None
-        found = {name: built[name] for name in kinds}
-        for name, section in found.items():
-            check(section, f"{name}.")
-    return found
 
 
 def versions() -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from agents.checks import check_search
 from agents.controller import Controller
 from agents.coordinates import Coordinates
-from agents.search import Ending, Search, scored
+from agents.search import Ending, Search, compared
 from agents.settings import Covariance
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.progress import Progress, silent
@@ -193,7 +193,8 @@ def _generation(
     members = search.within(drawn)
     lived = {} if search.episodes is None else {"episodes": search.episodes}
     each, steps = _call(fitness, members, _derived(seed, 0, search.generation), **lived)
-    scores = scored(each, search.settings["balanced"], search.settings["ranked"])
+    how = (search.settings["balanced"], search.settings["ranked"])
+    scores = compared(each, *how).mean(axis=1)
     search.tell(drawn, scores)
     count = search.episodes or getattr(fitness, "episodes", each.shape[1])
     returns, along = each[:, :count].mean(axis=1), each[:, count:]  # lives from moments on are no scores of the game
@@ -217,7 +218,7 @@ def _generation(
         search.judge(candidates, tested.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}
     if most_episodes is not None:
-        row |= lived | {"noise": search.listen(each[:, : search.episodes], most_episodes)}
+        row |= lived | {"noise": search.listen(compared(each[:, : search.episodes], *how), most_episodes)}
     row["seconds"] = round(time.monotonic() - began, 3)
     return row
 

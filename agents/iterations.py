@@ -18,12 +18,14 @@ import numpy as np
 import rollouts
 from agents import story
 from agents.agent import Agent
-from agents.config import read_sections, write_sections
+from agents.checks import check_together
 from agents.controller import Controller
 from agents.display import bar, console
 from agents.excerpts import Beginnings, Comparable, lived, over
 from agents.run import Run
+from agents.sections import built, read_sections, write_sections
 from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
+from agents.yaml_files import read_yaml
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, read_json, understood, write_json
 from worldmodel.starts import Starts
@@ -64,10 +66,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     Raises:
         ValueError: the run's controller of the dream comes from a search beside the iterations.
     """
-    if (search := run.folder / "evolve-dream" / "state.npz").exists():
-        raise ValueError(
-            f"{search.parent} holds an evolution of its own, which the best iteration would replace: remove it"
-        )
+    refuse_search(run)
     done: list[Iteration] = []
     for number in range(1, settings.iterations + 1):
         turn = _begin(run, settings, number)
@@ -127,17 +126,42 @@ class _Turn:
 def _begin(run: Run, settings: RunSettings, number: int) -> _Turn:
     """An iteration with the settings of its own: those that it began with, or the run's, if it begins now."""
     turn = _Turn(run, settings, number)
-    path = turn.here.folder / "settings.yaml"
-    own = {name: getattr(settings, name) for name in OWN}
+    path = turn.here.folder / "settings.json"
     if turn.written.exists():
         return turn
     if not path.exists():
-        write_sections(own, path)
+        write_sections({name: getattr(settings, name) for name in OWN}, path)
         return turn
-    begun = read_sections(OWN, path)
-    if begun != own:
-        console.print(f"iteration {number} goes on with the settings that it began with: {path}", markup=False)
-    return replace(turn, settings=replace(settings, **begun))
+    with understood(path, values=True):
+        own = replace(settings, **read_sections(OWN, path))
+        check_together(own)
+    if own != settings:
+        console.print(
+            f"iteration {number} goes on with the settings that it began with; remove {path.parent} to begin it anew",
+            markup=False,
+        )
+    return replace(turn, settings=own)
+
+
+def settle(run: Run) -> None:
+    """Give an iteration that an older version began the settings of its own: the run's, before these may change."""
+    for folder in (run.folder / "iterations").glob("[0-9]*"):
+        if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
+            with understood(path := run.folder / "config.yaml", values=True):
+                content = read_yaml(path)
+                write_sections(built({name: content.get(name, {}) for name in OWN}, OWN), folder / "settings.json")
+
+
+def refuse_search(run: Run) -> None:
+    """Refuse to iterate where the best iteration would replace a controller from a search beside the iterations.
+
+    Raises:
+        ValueError: names the search.
+    """
+    if (search := run.folder / "evolve-dream" / "state.npz").exists():
+        raise ValueError(
+            f"{search.parent} holds an evolution of its own, which the best iteration would replace: remove it"
+        )
 
 
 def _tell(turn: _Turn, env: str, workers: int, backend: str) -> None:
@@ -179,7 +203,7 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
     eye, wanted = _eye(turn), settings.iterate
     weights = None if turn.before is None else emphasis(run.store().lengths, wanted.newest, wanted.newest_share)
     last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
-    if last is None or wanted.memory_updates is None or not (last.world_folder / "config.json").exists():
+    if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
         return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
     further = replace(settings.memory, updates=wanted.memory_updates)
     return story.train_memory(run, further, seed, into, eye, last.world().memory, weights)

@@ -47,6 +47,14 @@ LONGEST = 500
 """Letters of a message: what was typed can be a whole file."""
 
 
+def plain(message: str) -> str:
+    """What the library says, in one line that people understand."""
+    words = " ".join(message.split())
+    for pattern, said in _SAID:
+        words = re.sub(pattern, said, words)
+    return words
+
+
 class _Formatter(DefaultHelpFormatter):
     """Help that keeps the line breaks of descriptions."""
 
@@ -62,9 +70,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, without the usage."""
-        words = " ".join(message.split())
-        for pattern, said in _SAID:
-            words = re.sub(pattern, said, words)
+        words = plain(message)
         words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
         prog = self.prog.replace(" [options]", "")
         if unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):

@@ -5,6 +5,7 @@ Start reading at `write_report`. Everything on the page comes from files in the 
 
 import html
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from agents import pictures
 from agents.agent import Agent
 from agents.display import bar, duration
 from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film, traversals, write_film
+from agents.iterations import OWN
 from agents.page import image, losses, rows_of, settings_section, write_page
 from agents.run import Run
+from agents.sections import read_sections
 from agents.settings import RunSettings
+from agents.yaml_files import flat
 from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.starts import Starts
@@ -41,7 +45,7 @@ def write_report(run: Run, settings: RunSettings) -> Path:
         progress(1, 3, "")
         sections.append(_pictures(run, world, settings, best))
         progress(2, 3, "")
-        sections += [_times(run), settings_section(settings)]
+        sections += [_times(run), settings_section(settings), _settings_of_iterations(run, settings)]
         progress(3, 3, "")
     title = f"{settings.env}: a world model"
     return write_page(run.folder / "report.html", title, "".join(sections))
@@ -113,6 +117,16 @@ def posterior_entropy(run: Run) -> float:
     latents = run.store().latents(world.vae)
     entropies = [latents.episode(index).entropy for index in range(len(latents))]
     return float(np.concatenate(entropies).mean()) if entropies else math.nan
+
+
+def _settings_of_iterations(run: Run, settings: RunSettings) -> str:
+    """What iterations had otherwise than the settings above, which are those of the newest."""
+    lines = []
+    for path in sorted((run.folder / "iterations").glob("*/settings.json")):
+        own = flat(asdict(replace(settings, **read_sections(OWN, path))))
+        other = [f"{name} {own[name]}" for name, value in flat(asdict(settings)).items() if own.get(name) != value]
+        lines += [f"{path.parent.name}: {', '.join(other)}"] if other else []
+    return f"<h2>Iterations with other settings</h2><pre>{html.escape(chr(10).join(lines))}</pre>" if lines else ""
 
 
 def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> str:

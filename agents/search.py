@@ -315,7 +315,6 @@ def beaten(returns: np.ndarray) -> np.ndarray:
     return share
 
 
-def scored(returns: np.ndarray, balanced: bool, ranked: bool) -> np.ndarray:
-    """What members (P,) are compared by, of their returns (P, n) in common episodes."""
-    one: np.ndarray = (beaten(returns) if ranked else balance(returns) if balanced else returns).mean(axis=1)
-    return one
+def compared(returns: np.ndarray, balanced: bool, ranked: bool) -> np.ndarray:
+    """By what members are compared, of their returns (P, n) in common episodes: they, `balance`, or who has `beaten` whom."""
+    return beaten(returns) if ranked else balance(returns) if balanced else returns

@@ -176,7 +176,8 @@ class GameEvolving:
         average: the average of the mean over about so many last generations is tested beside it, and kept where it is better.
         elite: so many of a generation's best members are tested beside the mean, and kept where they are better.
         balanced: let each episode, and each life from a moment on, count alike when members are compared.
-        ranked: compare members by the share of the others that they beat, on average over the episodes.
+        ranked: compare members by the share of the others that they beat, on average over the episodes; lives from moments
+            on count alike.
         stale: end after so many tests without a better one; None: never.
         least_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.

@@ -11,7 +11,7 @@ from agents import story
 from agents.checks import check, check_together
 from agents.config import remember
 from agents.evaluation import Report
-from agents.iterations import OWN, begun, iterate
+from agents.iterations import OWN, begun, home, iterate, refuse_search, settle
 from agents.run import Run
 from agents.settings import RunSettings
 from rollouts.returns import check_moments
@@ -44,6 +44,10 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             held["iterations"] = "evolution in the game has begun, and its world would change"
         elif not settings.iterations and (run.folder / "iterations").exists():
             held["iterations"] = "the run has iterations, and the best one's controller would be lost"
+        if settings.iterations:
+            refuse_search(run)
+            settle(run)
+            held |= _begun_with(run, settings.iterations)
         remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         if not begun(run.folder):
@@ -65,6 +69,13 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         with run.chapter("report"):
             write_report(run, settings)
     return reports
+
+
+def _begun_with(run: Run, last: int) -> dict[str, str]:
+    """Settings that no iteration would begin with any more, and why they may not change."""
+    folder = home(run, last).folder
+    why = f"iteration {last}, the last one, has begun with it; more --iterations may have it otherwise"
+    return dict.fromkeys(NEXT, why) if folder.exists() else {}
 
 
 def _check_complete(run: Run, settings: RunSettings) -> None:

@@ -1,15 +1,17 @@
 """The command that tells the whole story."""
 
 from pathlib import Path
+from typing import get_type_hints
 
 from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
 
-from agents.checks import check, check_sections, check_together
+from agents.checks import check, check_together
 from agents.commands.common import WORLDS, check_env, glance, set_preset, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
+from agents.sections import check_sections
 from agents.settings import Preset, RunSettings
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -42,7 +44,7 @@ def run(options: Namespace) -> None:
     parser.add_class_arguments(RunSettings)
     names = RunSettings.__dataclass_fields__
     given = {name: options[name] for name in names if name != "env"}
-    check_sections(given)
+    check_sections(given, get_type_hints(RunSettings))
     built = parser.instantiate(Namespace(env=WORLDS.get(options.world, options.world), **given))
     settings = RunSettings(**{name: built[name] for name in names})
     if options.env not in (None, settings.env):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -11,10 +12,10 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.config import read_sections
 from agents.excerpts import Beginnings, Comparable, lived, over
 from agents.iterations import OWN, Iteration, best_of, emphasis
 from agents.run import Run
+from agents.sections import read_sections
 from agents.yaml_files import read_yaml
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
@@ -166,69 +167,117 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
 
 
-OTHERS = [
-    "--iterate.episodes",
-    "3",
-    "--dream.generations",
-    "1",
-    "--iterate.memory_updates",
-    "2",
-    "--iterate.worlds",
-    "2",
-]
+OTHERS = ["--iterate.episodes", "3", "--dream.generations", "1", "--dream.horizon", "7", "--iterate.worlds", "2"]
+OTHERS += ["--iterate.memory_updates", "2"]
 
 
-def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    told(tmp_path / "run", 3, *OTHERS)
-    assert rows(tmp_path / "run")[:2] == rows(finished)
-    assert [one["n"] for one in rows(tmp_path / "run")] == [2, 2, 3]
-    homes = [tmp_path / "run" / "iterations" / name for name in ("01", "02", "03")]
-    kept = [read_yaml(home / "settings.yaml") for home in homes]
-    assert [(one["iterate"]["episodes"], one["dream"]["generations"]) for one in kept] == [(2, 3), (2, 3), (3, 1)]
-    assert kept[2]["iterate"] == read_yaml(tmp_path / "run" / "config.yaml")["iterate"]
+def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    told(run, 4, *OTHERS)
+    assert rows(run)[:2] == rows(finished)
+    assert [one["n"] for one in rows(run)] == [2, 2, 3, 3]
+    homes = [run / "iterations" / name for name in ("01", "02", "03", "04")]
+    kept = [read_json(home / "settings.json") for home in homes]
+    assert [(one["iterate"]["episodes"], one["dream"]["generations"]) for one in kept] == [(2, 3)] * 2 + [(3, 1)] * 2
+    assert kept[3]["iterate"] == read_yaml(run / "config.yaml")["iterate"]
     assert len((homes[2] / "evolve-dream" / "metrics.jsonl").read_text().splitlines()) == 1
-    assert read_json(homes[2] / "memory" / "settings.json")["updates"] == 2
-    assert (
-        read_json(homes[2] / "world-1" / "memory" / "settings.json").get("from") is None
-    )  # there was none to go on with
+    trained = [read_json(home / "world-1" / "memory" / "settings.json") for home in homes[2:]]
+    assert "from" not in trained[0]  # the iteration before had no such world
+    assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
+    assert trained[1]["updates"] == 2
+    report = (run / "report.html").read_text()
+    assert "02: iterate.episodes 2, iterate.memory_updates None, iterate.worlds 1, dream.generations 3" in report
+    assert "03: " not in report
+    capsys.readouterr()
+    before = (run / "config.yaml").read_bytes()
+    assert main([*ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9"]) == 2
+    assert "iteration 4, the last one, has begun with it" in " ".join(capsys.readouterr().err.split())
+    assert (run / "config.yaml").read_bytes() == before
 
 
-def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(finished, tmp_path, monkeypatch, capsys):
+def test_a_world_that_was_lost_is_not_learned_again_in_silence(further, tmp_path, capsys):
+    shutil.copytree(further, tmp_path / "run")
+    (tmp_path / "run" / "iterations" / "02" / "world-1" / "world" / "config.json").unlink()
+    assert main([*ITERATED, *FURTHER, "--iterations", "3", "--out", str(tmp_path / "run")]) == 2
+    assert "world-1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
+    finished, tmp_path, monkeypatch, capsys, older
+):
+    """So does one that an older version began, which kept none."""
+
     class Stop(Exception):
         pass
 
     def stopping(*args):
         raise Stop
 
-    told(tmp_path / "run", 1)
-    monkeypatch.setattr(agents.iterations, "_play", stopping)
+    run = tmp_path / "run"
+    told(run, 1)
+    monkeypatch.setattr(agents.iterations, "_dream", stopping)
     with pytest.raises(Stop):
-        told(tmp_path / "run", 2)
+        told(run, 2)
     monkeypatch.undo()
-    told(tmp_path / "run", 2, *OTHERS)
-    assert "iteration 2 goes on with the settings that it began with" in " ".join(capsys.readouterr().err.split())
-    assert rows(tmp_path / "run") == rows(finished)
+    if older:
+        for path in run.glob("iterations/*/settings.json"):
+            path.unlink()
+    told(run, 3, *OTHERS)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "iteration 2 goes on with the settings that it began with; remove" in said
+    assert rows(run)[:2] == rows(finished)
+    assert (run / "iterations" / "01" / "settings.json").exists() != older  # nobody knows what it began with
+    assert rows(run)[2]["n"] == 3
+
+
+def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main([*ITERATED, "--iterations", "0", "--out", str(run)]) == 0
+    before = (run / "config.yaml").read_bytes()
+    assert main([*ITERATED, *OTHERS, "--iterations", "2", "--out", str(run)]) == 2
+    assert "holds an evolution of its own" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- list", "it is no mapping"),
-        ("dream:", "dream must have a value"),
-        ("dream: {horizon: far}", "horizon"),
-        ("dream: {horizon: 0}", "dream.horizon must be above zero"),
-        ("iterate: {start: lost}", "start"),
-        ("strange: 1", "strange"),
+        ("[]", "settings.json"),
+        ('{"dream": {}}', "iterate is missing"),
+        ('{"iterate": {}, "dream": {"horizon": 7}', "settings.json"),
+        ('{"iterate": {}, "dream": null}', "dream must have a value, got none"),
+        (
+            '{"iterate": {}, "dream": "/other/file.yaml"}',
+            "dream must be settings by their names, got '/other/file.yaml'",
+        ),
+        ('{"iterate": {}, "dream": 5}', "dream must be settings by their names, got 5"),
+        ('{"iterate": {}, "dream": {"horizon": "far"}}', "--dream.horizon: expected a whole number, got far"),
+        ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon must be above zero, got 0"),
+        ('{"iterate": {"start": "lost"}, "dream": {}}', "expected one of 'zeros', 'last', got lost"),
+        ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )
 def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, said):
-    path = tmp_path / "settings.yaml"
+    path = tmp_path / "settings.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
         read_sections(OWN, path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_spoilt_settings_of_an_iteration_under_way_end_the_run_in_one_line(finished, tmp_path, capsys):
+    run, path = tmp_path / "run", tmp_path / "run" / "iterations" / "02" / "settings.json"
+    shutil.copytree(finished, run)
+    (run / "iterations" / "02" / "iteration.json").unlink()
+    whole = path.read_text()
+    for text in (whole[: len(whole) // 2], whole.replace('"caution": 0.0', '"caution": 2.0')):
+        path.write_text(text)
+        assert main([*ITERATED, "--iterations", "2", "--out", str(run)]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert [str(path) in line for line in said if line.startswith("worldmodel")] == [True]
 
 
 def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(finished, tmp_path, capsys):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agents import evolve
-from agents.search import Ending, Search, balance, beaten, noise_share, scored
+from agents.search import Ending, Search, balance, beaten, compared, noise_share
 from tests.agents.spheres import controller, sphere
 
 
@@ -365,8 +365,32 @@ def test_a_rare_failure_drowns_means_and_not_ranks():
     rng = np.random.default_rng(0)
     returns = 880 + np.arange(6)[:, None] + 10 * rng.normal(size=12)
     returns[5, 3] = 100
-    assert scored(returns, False, True).argmax() == 5
-    assert scored(returns, False, False).argmin() == 5
+    ranked, plain = (compared(returns, balanced=False, ranked=how) for how in (True, False))
+    assert ranked.mean(axis=1).argmax() == 5
+    assert plain.mean(axis=1).argmin() == 5
+    assert noise_share(ranked) < 0.1 < 0.8 < noise_share(plain)  # ranks are sure where returns are not
+
+
+@pytest.mark.parametrize(("along", "best"), [(0, 3), (1, 2)])
+def test_the_elite_is_by_ranks_and_lives_from_moments_count(along, best):
+    """Member 3 is best in five of six episodes and far behind in one; member 2 is best from moments on."""
+    lived, checked = [], []
+
+    class Fitness:
+        episodes = 6
+
+        def __call__(self, population, seed):
+            lived.append(population)
+            whole = np.full((4, 6), 10.0) + np.arange(4)[:, None]
+            whole[3, 0] = -1_000
+            return np.hstack((whole, np.tile(along * np.eye(4)[:, [2]], 6)))
+
+    def check(population, seed):
+        checked.append(population)
+        return np.zeros((len(population), 1))
+
+    evolve(controller(), Fitness(), generations=1, population=4, check=check, check_every=1, elite=1, ranked=True)
+    np.testing.assert_array_equal(checked[0][-1], lived[0][best])
 
 
 def test_a_ranked_search_knows_no_scale_at_all():

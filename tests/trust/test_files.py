@@ -33,7 +33,6 @@ RETOLD = [
     "iterations/01/world-1/world/vae.safetensors",
     "iterations/01/episodes.json",
     "iterations/01/iteration.json",
-    "iterations/02/settings.yaml",
     "iterations/02/iteration.json",
     "iterations/02/evolve-dream/controller.safetensors",
     "iterations/02/evolve-dream/metrics.jsonl",
@@ -79,11 +78,17 @@ def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text,
 )
 def test_a_section_without_a_value_is_named(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    Path("config.yaml").write_text(f"seed: 1\n{name}:\n")
-    code, line = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
-    assert code == 2
-    assert f"{name} must have a value, got none" in line
-    assert not Path("run").exists()
+    for content, words in (
+        ("", "must have a value, got none"),
+        ("5", "must be settings by their names, got 5"),
+        ("[]", "must be settings by their names, got []"),
+        ("true", "must be settings by their names, got True"),
+    ):
+        Path("config.yaml").write_text(f"seed: 1\n{name}: {content}\n")
+        code, line = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
+        assert code == 2
+        assert f"{name} {words}" in " ".join(line.split())
+        assert not Path("run").exists()
 
 
 def test_a_configuration_cut_anywhere_is_one_line(told, tmp_path, monkeypatch, capsys):
