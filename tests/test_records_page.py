@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.evaluation import Report
-from benchmarks import records
+from benchmarks import missed, records
 from worldmodel.checkpoints import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -311,3 +311,21 @@ def test_the_page_of_records_says_of_half_an_hour_what_its_files_say():
     ):
         assert words in page
     assert best["check"] > best["average"]
+
+
+def test_the_page_of_records_says_what_is_left_out_as_its_file_does():
+    whole = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    found = read_json(missed.RESULT)
+    assert missed.MARK + missed.table(found) + missed.END in whole
+    page = " ".join(whole.split())
+    for words in (
+        f"Of {found['tracks']} tracks of FastCarRacing {found['complete']} end with every tile met, "
+        f"with {found['mean_complete']:.0f} on average. Over all {found['left_out']:.1f} tiles a track are left out, "
+        f"{found['in_groups_of_three']:.0%} of them three or more in a row,".replace("%", " %"),
+        f"turns by {found['turn_where_left_out']:.0f} degrees within {2 * missed.AROUND + 1} tiles; "
+        f"it turns by {found['turn']:.0f} where one is on average.",
+    ):
+        assert words in page
+    rows = {row["name"]: row for row in found["rows"][1:]}
+    assert all(row["more"] < 2 * row["error"] for row in rows.values())
+    assert all(rows[name]["more"] < 0 for name in ("gas x 1.15", "gas +0.2", "gas +0.4"))
