@@ -329,3 +329,29 @@ def test_the_page_of_records_says_what_is_left_out_as_its_file_does():
     rows = {row["name"]: row for row in found["rows"][1:]}
     assert all(row["more"] < 2 * row["error"] for row in rows.values())
     assert all(rows[name]["more"] < 0 for name in ("gas x 1.15", "gas +0.2", "gas +0.4"))
+
+
+def test_the_page_of_records_says_of_super_mario_in_dreams_what_its_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    said = read_json(records.RECORDS / "mario-1-1-dream.iterations.json")
+    rows, best = said["rows"], said["rows"][said["best"] - 1]
+    plain, sticky, other = (
+        Report.load(records.RECORDS / f"mario-1-1{name}.json")
+        for name in ("-dream", "-dream-sticky-actions", "-sticky-actions")
+    )
+    for words in (
+        f"In the first five iterations whole episodes had {_range(rows[:5], 'episode_mean')}, and the gap between the dream's "
+        f"promise of 50 steps and the game was {_range(rows[:5], 'gap')}; "
+        f"the sixth had {rows[5]['episode_mean']:.0f}, with a gap of {rows[5]['gap']:.0f}.",
+        f"In the tenth to the sixteenth they had {_range(rows[9:16], 'episode_mean')}, "
+        f"and the gap was between {_range(rows[9:16], 'gap').replace(' to ', ' and ')}:",
+        f"before iteration 17, which had {rows[16]['episode_mean']:.0f}; "
+        f"the three after it had {_listed(rows[17:], 'episode_mean')}.",
+        f"What was kept, iteration {best['number']}, has {plain.mean:.0f} ± {plain.std:.0f} in {plain.n} episodes",
+        f"which it never met, {sticky.mean:.0f} ± {sticky.std:.0f}, where the controller that was evolved in the game has "
+        f"{other.mean:.0f} ± {other.std:.0f}.",
+        f"The run took {rows[-1]['real_steps']:,} decisions of eight frames.",
+        f"and then with --iterations {len(rows)}",
+    ):
+        assert words in page
+    assert plain.seeds == sticky.seeds == other.seeds
