@@ -45,7 +45,8 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         elif not settings.iterations and (run.folder / "iterations").exists():
             held["iterations"] = "the run has iterations, and the best one's controller would be lost"
         if settings.iterations:
-            refuse_search(run)
+            if not held:
+                refuse_search(run)
             settle(run)
             held |= _begun_with(run, settings.iterations)
         remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)

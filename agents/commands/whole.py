@@ -11,7 +11,6 @@ from agents.checks import check, check_together
 from agents.commands.common import WORLDS, check_env, glance, set_preset, slug
 from agents.display import answers, say_next
 from agents.parser import Parser
-from agents.sections import check_sections
 from agents.settings import Preset, RunSettings
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -39,6 +38,7 @@ def run(options: Namespace) -> None:
     """Tell the story."""
     from agents import story, whole
     from agents.run import Run
+    from agents.sections import check_sections
 
     parser = Parser()
     parser.add_class_arguments(RunSettings)
