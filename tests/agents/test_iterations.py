@@ -203,7 +203,7 @@ def test_a_world_that_was_lost_is_not_learned_again_in_silence(further, tmp_path
     assert "world-1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
     finished, tmp_path, monkeypatch, capsys, older
 ):
@@ -232,6 +232,7 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
     assert rows(run)[2]["n"] == 3
 
 
+@pytest.mark.slow
 def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished, tmp_path, capsys):
     run = tmp_path / "run"
     assert main([*ITERATED, "--iterations", "0", "--out", str(run)]) == 0
