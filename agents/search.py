@@ -308,10 +308,8 @@ def balance(returns: np.ndarray) -> np.ndarray:
 
 def beaten(returns: np.ndarray) -> np.ndarray:
     """The share of the other members that each beats in an episode, (P, n) from 0 to 1; equal ones count half."""
-    ordered = np.sort(returns, axis=0)
-    less = np.stack([np.searchsorted(ordered[:, k], column, "left") for k, column in enumerate(returns.T)], axis=1)
-    up_to = np.stack([np.searchsorted(ordered[:, k], column, "right") for k, column in enumerate(returns.T)], axis=1)
-    share: np.ndarray = (less + up_to - 1) / (2 * (len(returns) - 1))
+    above, equal = returns[:, None] > returns, returns[:, None] == returns
+    share: np.ndarray = (above.sum(axis=1) + (equal.sum(axis=1) - 1) / 2) / (len(returns) - 1)
     return share
 
 

@@ -45,7 +45,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         elif not settings.iterations and (run.folder / "iterations").exists():
             held["iterations"] = "the run has iterations, and the best one's controller would be lost"
         if settings.iterations:
-            if not held:
+            if not held:  # else iterations may not change at all, and that is said first
                 refuse_search(run)
             settle(run)
             held |= _begun_with(run, settings.iterations)

@@ -9,8 +9,6 @@ draws of k and m columns of a part. Where k episodes are scouted, they are those
 members are around, had least.
 """
 
-import json
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -21,8 +19,7 @@ from agents.agent import Agent
 from agents.evaluation import hardware
 from agents.pretrained import HOME
 from agents.search import balance
-from benchmarks.results import ROOT, put
-from worldmodel.checkpoints import write_json
+from benchmarks.results import ROOT, publish
 
 RESULT = ROOT / "docs" / "results" / "fitness.json"
 MARK, END = "<!-- fitness: written by `python -m benchmarks.fitness --write` -->\n", "<!-- end of fitness -->"
@@ -102,10 +99,7 @@ def main() -> None:
     ]
     result = {"members": MEMBERS, "sigma": SIGMA, "steps_of_an_episode": steps, "rows": rows}
     result |= {"seconds": time.monotonic() - began, "hardware": hardware()}
-    print(json.dumps(result, indent=1), table(result), sep="\n")
-    if "--write" in sys.argv:
-        write_json(RESULT, result)
-        put(ROOT / "docs" / "evolution.md", MARK, table(result), END)
+    publish(result, table(result), RESULT, ROOT / "docs" / "evolution.md", MARK, END)
 
 
 if __name__ == "__main__":

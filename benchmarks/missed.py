@@ -4,11 +4,9 @@ python -m benchmarks.missed [--write]      --write keeps docs/results/missed.jso
 
 CarRacing ends an episode when every tile of the road was met, and else when the time is up: a tile that is left out costs its
 share of 1,000 points, and the bonus of an early end. The driver drives tracks of FastCarRacing, and what it left out on its
-way round is looked at; then all of its decisions are shifted or scaled by a little, and it drives the same tracks again.
+way round is looked at. Then all of its decisions are shifted or scaled by a little, on other tracks that are the same for all.
 """
 
-import json
-import sys
 import time
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,8 +18,7 @@ import rollouts
 from agents.agent import Agent
 from agents.evaluation import hardware
 from agents.pretrained import HOME
-from benchmarks.results import ROOT, put
-from worldmodel.checkpoints import write_json
+from benchmarks.results import ROOT, publish
 
 RESULT = ROOT / "docs" / "results" / "missed.json"
 MARK, END = "<!-- missed: written by `python -m benchmarks.missed --write` -->\n", "<!-- end of missed -->"
@@ -127,10 +124,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, print, and keep."""
     result = measure()
-    print(json.dumps(result, indent=1), table(result), sep="\n")
-    if "--write" in sys.argv:
-        write_json(RESULT, result)
-        put(ROOT / "docs" / "records.md", MARK, table(result), END)
+    publish(result, table(result), RESULT, ROOT / "docs" / "records.md", MARK, END)
 
 
 if __name__ == "__main__":

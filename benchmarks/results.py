@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,14 @@ def put(path: Path, begin: str, table: str, end: str) -> None:
     before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
     assert mark, f"{path} has no {begin!r}"
     path.write_text(before + begin + table + end + rest.partition(end)[2], encoding="utf-8")
+
+
+def publish(result: dict[str, Any], table: str, file: Path, page: Path, begin: str, end: str) -> None:
+    """Print what was measured; with --write on the command line keep it, and put its table into a page."""
+    print(json.dumps(result, indent=1), table, sep="\n")
+    if "--write" in sys.argv:
+        write_json(file, result)
+        put(page, begin, table, end)
 
 
 def write() -> None:
