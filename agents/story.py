@@ -105,7 +105,7 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
     """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on."""
     frames = run.store().frames()
     with seeded(seed):
-        vae = before or VAE(settings.latent, settings.free_bits)
+        vae = before or VAE(settings.latent, settings.free_bits, settings.emphasis)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         return fit(
             vae,

@@ -16,7 +16,7 @@ import numpy as np
 
 import rollouts
 from agents.agent import Agent
-from agents.evaluation import hardware
+from agents.evaluation import Report, hardware
 from agents.pretrained import HOME
 from agents.search import balance
 from benchmarks.results import ROOT, publish
@@ -48,7 +48,8 @@ def live(workers: int = 2) -> tuple[list[np.ndarray], float]:
     parameters = agent.controller.parameters.double().numpy()
     around = SIGMA * np.random.default_rng(0).normal(size=(MEMBERS, parameters.size))
     members = parameters + np.concatenate((np.zeros((1, parameters.size)), around))
-    options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": {"action_repeat": 2}}
+    game_options = Report.load(HOME / "car-racing" / "report.json").env_options
+    options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": game_options}
     fitness = rollouts.played("FastCarRacing", agent.world, EPISODES, moments=MOMENTS, stretch=STRETCH, **options)
     returns = []
     for part in range(PARTS):

@@ -16,7 +16,7 @@ import numpy as np
 import envs
 import rollouts
 from agents.agent import Agent
-from agents.evaluation import hardware
+from agents.evaluation import Report, hardware
 from agents.pretrained import HOME
 from benchmarks.results import ROOT, publish
 
@@ -44,9 +44,9 @@ class Course(NamedTuple):
     """The same, on average over all tiles."""
 
 
-def driven(agent: Agent, seed: int) -> Course:
+def driven(agent: Agent, game_options: dict[str, Any], seed: int) -> Course:
     """Drive one track, and look back at it."""
-    game = envs.make("FastCarRacing", action_repeat=2)
+    game = envs.make("FastCarRacing", **game_options)
     frame, _ = game.reset(seed=seed)
     act, track = agent(game.action_space, np.random.default_rng(seed)), game.unwrapped
     total, length, over = 0.0, 0, False
@@ -78,14 +78,16 @@ def measure(workers: int = 2) -> dict[str, Any]:
     """Drive as it is, and otherwise."""
     began = time.monotonic()
     agent = Agent.load(HOME / "car-racing")
-    courses = [driven(agent, SEED + number) for number in range(TRACKS)]
+    game_options = Report.load(HOME / "car-racing" / "report.json").env_options
+    courses = [driven(agent, game_options, SEED + number) for number in range(TRACKS)]
     left, groups = sum(one.left for one in courses), [size for one in courses for size in one.groups]
-    full = [one for one in courses if one.left == 0 and one.length < 500]
+    limit = 1_000 / game_options.get("action_repeat", 1)
+    full = [one for one in courses if one.left == 0 and one.length < limit]
     parameters = agent.controller.parameters.double().numpy()
     weight, bias = parameters[:-3].reshape(3, -1), parameters[-3:]
     ways = otherwise()
     members = [np.concatenate(((weight * gain[:, None]).ravel(), bias * gain + shift)) for gain, shift in ways.values()]
-    options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": {"action_repeat": 2}}
+    options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": game_options}
     returns = rollouts.played("FastCarRacing", agent.world, OTHERWISE, **options)(np.stack(members), SEED)
     rows = [
         {

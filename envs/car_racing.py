@@ -23,12 +23,18 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     game advances by as many of its frames in each step, and draws only the last of them: physics, rewards and the
     pictures that are shown are those of the official environment.
 
+    Args:
+        env: Gymnasium's game.
+        action_repeat: frames of the game in each step.
+        indicators: leave the lower 12 rows, in which speed, wheels, steering and turning are shown: the whole official
+            picture, as other agents see it, instead of the part that World Models sees.
+
     References:
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 3).
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> None:
-        RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
+    def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1, indicators: bool = False) -> None:
+        RecordConstructorArgs.__init__(self, action_repeat=action_repeat, indicators=indicators)
         super().__init__(env)
         self.action_repeat, self.observation_space = action_repeat, FRAMES
         self.continuous = isinstance(env.action_space, spaces.Box)
@@ -37,7 +43,7 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         game: Any = env.unwrapped
         self._game = game
         self._draw: Callable[[str], Any] = self._game._render
-        self._rows = 0 if env.observation_space.shape == FRAMES.shape else INDICATOR_ROWS
+        self._rows = 0 if indicators or env.observation_space.shape == FRAMES.shape else INDICATOR_ROWS
         self._blind = False
         self._game._render = self._render
 
@@ -86,19 +92,21 @@ def release(game: Any) -> None:
     game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
 
 
-def make_car_racing(action_repeat: int = 1, fast: bool = False, **options: Any) -> CarRacing:
+def make_car_racing(action_repeat: int = 1, fast: bool = False, indicators: bool = False, **options: Any) -> CarRacing:
     """CarRacing-v3 with its time limit of 1,000 frames; ``fast`` draws the same game another way.
 
     Raises:
-        ValueError: Box2D is missing, or an option is unknown.
+        ValueError: Box2D is missing, or an option is unknown or no such value.
     """
+    if not isinstance(indicators, bool):
+        raise ValueError(f"indicators must be true or false, got {indicators!r}")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    id, size = ("FastCarRacing-v3", {"frame_size": 64, "crop": True}) if fast else ("CarRacing-v3", {})
+    id, size = ("FastCarRacing-v3", {"frame_size": 64, "crop": not indicators}) if fast else ("CarRacing-v3", {})
     try:
         game = gymnasium.make(id, **{"render_mode": "rgb_array", "disable_env_checker": True, **size, **options})
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"CarRacing needs another package: {error}") from None
     except (gymnasium.error.Error, TypeError) as error:
         raise ValueError(f"CarRacing cannot be made with {options}: {error}") from None
-    return CarRacing(game, action_repeat)
+    return CarRacing(game, action_repeat, indicators)

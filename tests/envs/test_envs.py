@@ -70,12 +70,13 @@ def test_frames_are_64_by_64_bytes_and_not_black(id):
     env.close()
 
 
-def test_car_racing_is_the_official_game_cropped_and_shrunk():
-    ours, official = envs.make("CarRacing"), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
+@pytest.mark.parametrize(("options", "rows"), [({}, 84), ({"indicators": True}, 96)])
+def test_car_racing_is_the_official_game_cropped_and_shrunk(options, rows):
+    ours, official = envs.make("CarRacing", **options), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     frame, _ = ours.reset(seed=5)
     theirs, _ = official.reset(seed=5)
     for t in range(60):
-        assert np.abs(frame.astype(int) - shrink(theirs[:84])).max() == 0
+        assert np.abs(frame.astype(int) - shrink(theirs[:rows])).max() == 0
         steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 40 else 0.7
         frame, reward, *_ = ours.step(np.array([steer, gas, brake], np.float32))
         theirs, wanted, *_ = official.step(
@@ -155,6 +156,7 @@ def test_unknown_ids_name_the_nearest(id, message):
         ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky in"),
         ("CarRacing", {"wheels": 5}, "cannot be made with"),
         ("CartPole-v1", {"poles": 2}, "cannot be made with"),
+        ("CarRacing", {"indicators": "yes"}, "indicators must be true or false, got 'yes'"),
         ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number from 1 to 1000, got 0"),
         ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat must be a whole number from 1 to 1000, got 10000"),
         ("CartPole-v1", {"action_repeat": True}, "action_repeat must be a whole number from 1 to 1000, got True"),

@@ -109,8 +109,9 @@ def test_rgb_array_is_the_official_picture():
     assert np.array_equal(official.render(), fast.render())
 
 
-def test_small_frames_are_those_of_the_official_pipeline():
-    official, fast = envs.make("CarRacing"), envs.make("FastCarRacing")
+@pytest.mark.parametrize("options", [{}, {"indicators": True}])
+def test_small_frames_are_those_of_the_official_pipeline(options):
+    official, fast = envs.make("CarRacing", **options), envs.make("FastCarRacing", **options)
     differences = [difference(official.reset(seed=4)[0], fast.reset(seed=4)[0])]
     for action in driving(4, 80):
         theirs, ours = official.step(action), fast.step(action)
@@ -118,6 +119,22 @@ def test_small_frames_are_those_of_the_official_pipeline():
         differences.append(difference(theirs[0], ours[0]))
     assert np.mean(differences) < 1.0
     assert max(differences) < 1.5
+
+
+def test_indicators_show_how_fast_the_car_is():
+    """Where speed, wheels and steering stand, the official picture and ours say the same of it."""
+    official, fast = (envs.make(id, indicators=True) for id in ("CarRacing", "FastCarRacing"))
+    official.reset(seed=4)
+    fast.reset(seed=4)
+    speeds, seen = [], []
+    for _ in range(120):
+        action = np.array([0, 0.2, -1], np.float32)
+        frames = [env.step(action)[0].astype(float) for env in (official, fast)]
+        speeds.append(np.hypot(*fast.unwrapped.car.hull.linearVelocity))
+        seen.append([frame[56:, 8:10].sum() for frame in frames])
+    theirs, ours = np.array(seen).T
+    assert np.corrcoef(speeds, theirs)[0, 1] > 0.95
+    assert np.corrcoef(theirs, ours)[0, 1] > 0.95
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*symmetric.*")

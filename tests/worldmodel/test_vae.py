@@ -20,15 +20,16 @@ def test_shapes_and_range():
     assert float(picture.max()) <= 1
 
 
-@pytest.mark.parametrize("free_bits", [0.0, 0.5])
-def test_loss_is_squared_error_plus_kl_beyond_free_bits(free_bits):
+@pytest.mark.parametrize(("free_bits", "emphasis"), [(0.0, 1.0), (0.5, 1.0), (0.5, 16.0)])
+def test_loss_is_squared_error_plus_kl_beyond_free_bits(free_bits, emphasis):
     with seeded(0):
-        vae = VAE(latent=4, free_bits=free_bits).double()
+        vae = VAE(4, free_bits, emphasis).double()
     frames = torch.rand(3, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     loss = vae.loss(frames, torch.Generator().manual_seed(1))
     posterior = vae.encode(frames)
     noise = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    error = (vae.decode(posterior.loc + posterior.scale * noise) - frames).square().sum() / 3
+    squares = (vae.decode(posterior.loc + posterior.scale * noise) - frames).square()
+    error = (squares[:, :, :56].sum() + emphasis * squares[:, :, 56:].sum()) / 3
     kl = kl_divergence(posterior, Normal(0.0, 1.0)).mean(0)
     torch.testing.assert_close(loss.value, error + kl.clamp(min=free_bits).sum())
     torch.testing.assert_close(loss.parts["kl"], kl.sum().detach())
@@ -48,6 +49,17 @@ def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
     torch.testing.assert_close(
         loss.value - loss.parts["reconstruction"], torch.tensor(0.5 + 1.0 + 0.5), atol=1e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize("emphasis", [0.0, -1.0, float("inf"), float("nan")])
+def test_emphasis_out_of_range_is_refused(emphasis):
+    with pytest.raises(ValueError, match="emphasis must be above zero and finite"):
+        VAE(emphasis=emphasis)
+
+
+def test_settings_build_the_same_again_and_are_those_of_older_files():
+    assert VAE(5, 0.25).settings == {"latent": 5, "free_bits": 0.25}
+    assert VAE(**VAE(5, 0.25, 16.0).settings).emphasis == 16
 
 
 def test_bytes_and_floats_convert_without_loss():
