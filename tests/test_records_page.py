@@ -51,22 +51,37 @@ def test_the_page_of_records_says_what_its_files_say():
 
 def test_the_page_of_records_says_of_the_whole_picture_what_its_files_say():
     page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
-    seen, cropped, plain = (
-        {row["generation"]: row for row in rows}
-        for rows in (
-            records.rows("car-racing"),
-            records.rows("car-racing-fast"),
-            _lines(records.RECORDS / "tried" / "car-racing-indicators-plain.jsonl"),
-        )
+    every = records.rows("car-racing")
+    begin = [number for number, row in enumerate(every) if row["generation"] == 1][1]
+    cropped, plain = (
+        records.rows("car-racing-fast"),
+        _lines(records.RECORDS / "tried" / "car-racing-indicators-plain.jsonl"),
     )
-    at = 35
+    first, second = every[:begin], every[begin:]
+    at, seen, crop, unseen = 35, first[34], cropped[34], plain[34]
+    assert [row["generation"] for row in (seen, crop, unseen)] == [at] * 3
+    tested, again = ([row for row in rows if "check" in row] for rows in (first, second))
+    best, kept = (max(rows, key=lambda row: max(row["check"], row["average"])) for rows in (tested, again))
+    one, report = (
+        Report.load(records.RECORDS / name) for name in ("tried/car-racing-one-phase.json", "car-racing.json")
+    )
+    returns, full = np.array(report.returns), np.array(report.lengths) < 500
     for words in (
-        f"had {cropped[at]['check']:.0f} and {cropped[at]['average']:.0f} in generation {at} "
-        f"(the mean and the average, over {cropped[at]['check_n']} fresh tracks)",
-        f"this one had {seen[at]['check']:.0f} and {seen[at]['average']:.0f}.",
-        f"it had {plain[at]['check']:.0f} and {plain[at]['average']:.0f}, and was stopped in generation {len(plain)}.",
+        f"had {crop['check']:.0f} and {crop['average']:.0f} in generation {at} "
+        f"(the mean and the average, over {crop['check_n']} fresh tracks)",
+        f"this one had {seen['check']:.0f} and {seen['average']:.0f}.",
+        f"it had {unseen['check']:.0f} and {unseen['average']:.0f}, and was stopped in generation {len(plain)}.",
+        f"the mean of its last generation, {best['generation']}, had {best['check']:.0f} on {best['check_n']} fresh tracks, "
+        f"the best of its twelve tests, and {one.mean:.0f} ± {one.std:.0f} on the hundred",
+        f"in the {sum(np.array(one.returns) < 850)} of them that end below 850; half are above {np.median(one.returns):.0f}.",
+        f"in each generation, has {_listed(second, 'scouted')}.",
+        f"the mean of generation {kept['generation']} with {kept['check']:.0f} on {kept['check_n']} tracks, "
+        f"has {report.mean:.0f} ± {report.std:.0f} on the hundred, {sum(returns < 850)} of them below 850. "
+        f"{sum(full)} of the hundred end before the time is up, with {returns[full].mean():.0f} on average",
     ):
         assert words in page
+    assert [len(tested), best["generation"], best["check"] > best["average"]] == [12, len(first), True]
+    assert kept["check"] > kept["average"]
 
 
 def test_the_page_of_records_says_of_dreams_what_their_files_say():
