@@ -201,7 +201,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         return into.world()
     seed = settings.seed + turn.number + 1_000 * which
     eye, wanted = _eye(turn), settings.iterate
-    weights = None if turn.before is None else emphasis(run.store().lengths, wanted.newest, wanted.newest_share)
+    weights = (
+        None if turn.before is None else weights_of_newest(run.store().lengths, wanted.newest, wanted.newest_share)
+    )
     last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
     if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
         return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
@@ -209,7 +211,7 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
     return story.train_memory(run, further, seed, into, eye, last.world().memory, weights)
 
 
-def emphasis(lengths: Sequence[int], newest: int | None, share: float) -> np.ndarray | None:
+def weights_of_newest(lengths: Sequence[int], newest: int | None, share: float) -> np.ndarray | None:
     """Weights of episodes with which the newest ones are ``share`` of all that is drawn; None: all steps count alike."""
     if not share or newest is None or newest >= len(lengths):
         return None

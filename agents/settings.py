@@ -43,8 +43,8 @@ class Seeing:
     Args:
         latent: latent dimensions.
         free_bits: nats of KL divergence per dimension that cost nothing.
-        emphasis: how much more an error costs in the lowest eighth of the picture, where small instruments may be; for
-            CarRacing with indicators, 16.
+        emphasis: how much more an error costs in the lowest eighth of the picture, where small instruments may be; None: 16
+            where CarRacing shows its indicators, else 1.
         updates: gradient steps.
         batch: frames a step.
         lr: peak learning rate.
@@ -54,7 +54,7 @@ class Seeing:
 
     latent: int = 32
     free_bits: float = 0.5
-    emphasis: float = 1.0
+    emphasis: float | None = None
     updates: int = 10_000
     batch: int = 64
     lr: float = 1e-3

@@ -39,6 +39,8 @@ from worldmodel.builders import build_memory, check_memory
 from worldmodel.checkpoints import fingerprint
 from worldmodel.starts import EncodedEpisodes, Starts
 
+EMPHASIS = 16.0
+"""Of the lowest eighth of CarRacing's pictures, where they show the indicators (`VAE`)."""
 POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
 
 
@@ -52,7 +54,7 @@ def collect(
     backend: str = "loky",
 ) -> rollouts.Store:
     """Chapter 1: real episodes."""
-    policy = named_policy(settings.policy, settings.exploration)
+    policy = named_policy(settings.policy, settings.exploration, env_options)
     if not (run.rollouts_folder / "metadata.json").exists():
         plan = rollouts.estimate(
             env,
@@ -81,11 +83,11 @@ def collect(
         )
 
 
-def named_policy(name: str, exploration: float) -> Policy:
+def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> Policy:
     """A policy, an agent's folder, or several of them with commas between: each episode is played by one of these.
 
     Raises:
-        ValueError: there is no such policy.
+        ValueError: there is no such policy, or an agent that is used to another picture than ``env_options`` show.
     """
     parts: list[Policy] = []
     for word in name.split(","):
@@ -95,21 +97,35 @@ def named_policy(name: str, exploration: float) -> Policy:
             parts.append(POLICIES[word])
         elif Path(word).is_dir():
             agent = Agent.load(word)
+            _check_picture(word, env_options)
             parts.append(Agent(agent.world, agent.controller, exploration))
         else:
             raise ValueError(f"policy must be one of {', '.join(POLICIES)} or the folder of an agent, got {word!r}")
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
 
 
+def _check_picture(folder: str, env_options: dict[str, Any]) -> None:
+    """Refuse an agent's folder where CarRacing's indicators are shown and it never saw them, or the other way round."""
+    report = Path(folder) / "report.json"
+    used = bool(Report.load(report).env_options.get("indicators")) if report.exists() else None
+    shown = bool(env_options.get("indicators"))
+    if used not in (None, shown):
+        raise ValueError(
+            f"{folder} is used to pictures with indicators {str(used).lower()}, asked for {str(shown).lower()}: "
+            f"say so in env_options, or take another agent"
+        )
+
+
 def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, before: VAE | None = None) -> VAE:
     """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on."""
-    frames = run.store().frames()
+    store = run.store()
+    usual = EMPHASIS if store.metadata["env_options"].get("indicators") else 1.0
     with seeded(seed):
-        vae = before or VAE(settings.latent, settings.free_bits, settings.emphasis)
+        vae = before or VAE(settings.latent, settings.free_bits, settings.emphasis or usual)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         return fit(
             vae,
-            frames,
+            store.frames(),
             **training(settings),
             seed=seed,
             out=(into or run).folder / "vae",
@@ -275,6 +291,7 @@ def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) ->
 def _imitated(run: Run, world: WorldModel, wanted: Controller, start: str) -> Controller:
     """What an agent does, on this run's world model; kept, so that a search which goes on began at the same one."""
     agent = Agent.load(start)
+    _check_picture(start, run.store().metadata["env_options"])
     path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
     if not path.exists():
         with bar("encode frames", "frames") as progress:

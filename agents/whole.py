@@ -37,7 +37,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         check_moments(settings.plays_in, settings.env_options, settings.game.moments)
     run = Run(Path(folder))
     if not begun(run.folder):  # a wrong policy is told before there is a folder
-        story.named_policy(settings.collect.policy, settings.collect.exploration)
+        story.named_policy(settings.collect.policy, settings.collect.exploration, settings.env_options)
     with run.locked():
         held = {}
         if (run.folder / "evolve-game" / "state.npz").exists():

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import rollouts
-from agents.agent import Agent
-from agents.evaluation import Report, hardware
-from agents.pretrained import HOME
+from agents.evaluation import hardware
+from agents.pretrained import shipped
 from agents.search import balance
 from benchmarks.results import ROOT, publish
 
@@ -44,11 +43,11 @@ def live(workers: int = 2) -> tuple[list[np.ndarray], float]:
 
     Retracing the ways is part of these.
     """
-    agent = Agent.load(HOME / "car-racing")
+    agent = shipped("car-racing").agent()
     parameters = agent.controller.parameters.double().numpy()
     around = SIGMA * np.random.default_rng(0).normal(size=(MEMBERS, parameters.size))
     members = parameters + np.concatenate((np.zeros((1, parameters.size)), around))
-    game_options = Report.load(HOME / "car-racing" / "report.json").env_options
+    game_options = shipped("car-racing").env_options
     options: dict[str, Any] = {"workers": workers, "lanes": 16, "patience": 60, "env_options": game_options}
     fitness = rollouts.played("FastCarRacing", agent.world, EPISODES, moments=MOMENTS, stretch=STRETCH, **options)
     returns = []

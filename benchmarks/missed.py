@@ -16,8 +16,8 @@ import numpy as np
 import envs
 import rollouts
 from agents.agent import Agent
-from agents.evaluation import Report, hardware
-from agents.pretrained import HOME
+from agents.evaluation import hardware
+from agents.pretrained import shipped
 from benchmarks.results import ROOT, publish
 
 RESULT = ROOT / "docs" / "results" / "missed.json"
@@ -77,8 +77,8 @@ def otherwise() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def measure(workers: int = 2) -> dict[str, Any]:
     """Drive as it is, and otherwise."""
     began = time.monotonic()
-    agent = Agent.load(HOME / "car-racing")
-    game_options = Report.load(HOME / "car-racing" / "report.json").env_options
+    agent = shipped("car-racing").agent()
+    game_options = shipped("car-racing").env_options
     courses = [driven(agent, game_options, SEED + number) for number in range(TRACKS)]
     left, groups = sum(one.left for one in courses), [size for one in courses for size in one.groups]
     limit = 1_000 / game_options.get("action_repeat", 1)

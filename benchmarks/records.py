@@ -279,7 +279,7 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 - **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.
 - **Memory**: {memory["density"]}, {memory["hidden"]} hidden, {memory["mixtures"]} components, {flow}.
 - **Files**: half precision; `report.json` has every return. Nothing in them is executed.
-- **Limits**: it acts as it was evolved, with this action repeat; its dreams are good for some dozens of steps.{few}
+- **Limits**: it acts as it was evolved, with these options of the game; its dreams are good for some dozens of steps.{few}
 """
 
 

@@ -18,15 +18,15 @@ INDICATOR_ROWS = 12
 class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """The official game, seen and driven as by World Models.
 
-    Frames: the lower 12 of 96 rows cut off, area-resized to 64x64. Actions in [-1, 1]: steer = a0, gas = (a1 + 1) / 2,
-    brake = clip(a2, 0, 1); or the official five choices with ``continuous=False``. With ``action_repeat`` above 1 the
-    game advances by as many of its frames in each step, and draws only the last of them: physics, rewards and the
-    pictures that are shown are those of the official environment.
+    Frames: the lower 12 of 96 rows cut off (unless ``indicators``), area-resized to 64x64. Actions in [-1, 1]: steer = a0,
+    gas = (a1 + 1) / 2, brake = clip(a2, 0, 1); or the official five choices with ``continuous=False``. With
+    ``action_repeat`` above 1 the game advances by as many of its frames in each step, and draws only the last of them:
+    physics, rewards and the pictures that are shown are those of the official environment.
 
     Args:
         env: Gymnasium's game.
         action_repeat: frames of the game in each step.
-        indicators: leave the lower 12 rows, in which speed, wheels, steering and turning are shown: the whole official
+        indicators: keep the lower 12 rows, in which speed, wheels, steering and turning are shown: the whole official
             picture, as other agents see it, instead of the part that World Models sees.
 
     References:
@@ -100,6 +100,8 @@ def make_car_racing(action_repeat: int = 1, fast: bool = False, indicators: bool
     """
     if not isinstance(indicators, bool):
         raise ValueError(f"indicators must be true or false, got {indicators!r}")
+    if "crop" in options:
+        raise ValueError("CarRacing cannot be made with crop: indicators says what is seen")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     id, size = ("FastCarRacing-v3", {"frame_size": 64, "crop": not indicators}) if fast else ("CarRacing-v3", {})

@@ -14,7 +14,7 @@ import worldmodel
 from agents.commands import COMMANDS
 from agents.comparison.report import difference, episodes, terminations
 from agents.evaluation import Report
-from benchmarks import defences, fitness, records
+from benchmarks import defences, fitness, records, seen
 from benchmarks.density_tables import compared
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from worldmodel.checkpoints import read_json
@@ -53,6 +53,11 @@ def test_the_page_of_evolution_says_how_long_a_generation_takes():
     assert f"{found['population']} members with {found['episodes']} lives each" in page
     assert f"takes {took['dreams']:.1f} seconds in dreams and {took['game']:.0f} in the game" in page
     assert f"tell of {theirs['dreams']:.0f} and {theirs['game']:.0f} on 64 workers" in page
+
+
+def test_the_table_of_what_is_seen_is_what_its_file_says():
+    page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
+    assert page.partition(seen.MARK)[2].partition(seen.END)[0] == seen.table(read_json(seen.RESULT))
 
 
 def test_the_table_of_fitness_is_what_its_file_says():

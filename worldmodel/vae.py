@@ -16,8 +16,8 @@ from worldmodel.batches import Loss, frames_to_float, single
 LOG_SCALE_RANGE = (-6.0, 3.0)
 """Bounds of the posterior's log standard deviation: a frame that never changes cannot drive it to infinity."""
 
-LOWEST = 8
-"""Rows of the lowest eighth of the picture."""
+INSTRUMENT_ROWS = 8
+"""The lowest eighth of the picture, where some games show small instruments."""
 
 
 class VAE(nn.Module):
@@ -103,7 +103,9 @@ class VAE(nn.Module):
         noise = torch.empty_like(posterior.loc).normal_(generator=generator)
         reconstruction = self.decode(posterior.loc + posterior.scale * noise)
         squares = (reconstruction - pixels).square().sum(dim=(1, 3))  # (batch, 64): of each row
-        error = (squares[:, :-LOWEST].sum(dim=1) + self.emphasis * squares[:, -LOWEST:].sum(dim=1)).mean()
+        error = (
+            squares[:, :-INSTRUMENT_ROWS].sum(dim=1) + self.emphasis * squares[:, -INSTRUMENT_ROWS:].sum(dim=1)
+        ).mean()
         divergence = 0.5 * (posterior.loc**2 + posterior.scale**2 - 1) - posterior.scale.log()  # KL(q || N(0, 1))
         per_dimension = divergence.mean(dim=0)
         value = error + per_dimension.clamp(min=self.free_bits).sum()

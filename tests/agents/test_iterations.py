@@ -13,7 +13,7 @@ import agents.iterations
 from agents import Agent
 from agents.cli import main
 from agents.excerpts import Beginnings, Comparable, lived, over
-from agents.iterations import OWN, Iteration, best_of, emphasis
+from agents.iterations import OWN, Iteration, best_of, weights_of_newest
 from agents.run import Run
 from agents.sections import read_sections
 from agents.yaml_files import read_yaml
@@ -359,9 +359,9 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
 
 def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
     lengths = [10, 30, 5, 15]
-    drawn = emphasis(lengths, 2, 0.75) * lengths
+    drawn = weights_of_newest(lengths, 2, 0.75) * lengths
     np.testing.assert_allclose(drawn / drawn.sum(), [0.25 / 4, 0.25 * 3 / 4, 0.75 / 4, 0.75 * 3 / 4])
-    assert [emphasis(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
+    assert [weights_of_newest(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
 
 
 def test_what_goes_on_learns_most_from_the_newest_and_explores_around_its_controller(further):

@@ -122,7 +122,7 @@ def test_small_frames_are_those_of_the_official_pipeline(options):
 
 
 def test_indicators_show_how_fast_the_car_is():
-    """Where speed, wheels and steering stand, the official picture and ours say the same of it."""
+    """The official picture and ours say the same of the speed, and it is true."""
     official, fast = (envs.make(id, indicators=True) for id in ("CarRacing", "FastCarRacing"))
     official.reset(seed=4)
     fast.reset(seed=4)
