@@ -294,8 +294,8 @@ def table() -> str:
     )
     head += (f"First of two tests in a row above {HIGH}", "Published")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for path in sorted(RECORDS.glob("*.about.json")):
-        name, about = path.name.removesuffix(".about.json"), read_json(path)
+    for name in sorted(path.name.removesuffix(".about.json") for path in RECORDS.glob("*.about.json")):
+        about = read_json(RECORDS / f"{name}.about.json")
         for label, file in about["tests"].items():
             report = Report.load(RECORDS / file)
             title = f"{about['title']}{', ' * bool(label)}{label}"
