@@ -12,6 +12,8 @@ MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"
 MAY_BE_ZERO |= {"exploration", "spread", "free_bits", "vae_updates", "caution", "beginnings", "newest_share"}
 MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "split_seed", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
+MOST = {"emphasis": 1_000}
+"""As the models have it, whose code is slow to load (`worldmodel.vae.MOST_EMPHASIS`)."""
 
 
 def check(settings: Any, prefix: str = "") -> None:
@@ -35,6 +37,8 @@ def check(settings: Any, prefix: str = "") -> None:
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
+            if value > MOST.get(name, math.inf):
+                raise ValueError(f"{label} must be {MOST[name]} at most, got {value}")
             if name in ("beginnings", "newest_share") and value >= 1:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
             if name == "seed" and value >= 2**63:

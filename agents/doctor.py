@@ -1,6 +1,7 @@
 """What is installed, what works, and what lies in a folder."""
 
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -113,7 +114,8 @@ def describe(path: Path) -> list[tuple[str, str]]:
     if (path / "report.json").exists():
         from agents.evaluation import Report
 
-        rows.append(("score", str(Report.load(path / "report.json"))))
+        report = Report.load(path / "report.json")
+        rows += [("env_options", json.dumps(report.env_options)), ("score", str(report))]
     if not rows:
         raise ValueError(f"{path} is neither a run nor a store, a world model or an agent")
     return rows
@@ -149,6 +151,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
             f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
         ),
         ("actions", kind),
+        ("env_options", json.dumps(store.metadata.get("env_options") or {})),
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]
     if len(store):
@@ -208,6 +211,7 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
     return [
         ("world model", f"{numbers:,} parameters"),
         ("latent, hidden", f"{world.latent}, {world.hidden}"),
+        ("emphasis", f"{world.vae.emphasis:g}"),
         ("actions", f"{world.actions} {kind}"),
         ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.settings.items())}"),
     ]

@@ -34,6 +34,8 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1, indicators: bool = False) -> None:
+        if not isinstance(indicators, bool):
+            raise ValueError(f"indicators must be true or false, got {indicators!r}")
         RecordConstructorArgs.__init__(self, action_repeat=action_repeat, indicators=indicators)
         super().__init__(env)
         self.action_repeat, self.observation_space = action_repeat, FRAMES
@@ -98,8 +100,6 @@ def make_car_racing(action_repeat: int = 1, fast: bool = False, indicators: bool
     Raises:
         ValueError: Box2D is missing, or an option is unknown or no such value.
     """
-    if not isinstance(indicators, bool):
-        raise ValueError(f"indicators must be true or false, got {indicators!r}")
     if "crop" in options:
         raise ValueError("CarRacing cannot be made with crop: indicators says what is seen")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

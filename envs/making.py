@@ -29,6 +29,8 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
         from envs.car_racing import make_car_racing
 
+        if "fast" in options:
+            raise ValueError("CarRacing cannot be made with fast: FastCarRacing is an id of its own")
         return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
     if stage := STAGE.fullmatch(id):
         from envs.mario import make_mario

@@ -16,6 +16,7 @@ from worldmodel.batches import Loss, frames_to_float, single
 LOG_SCALE_RANGE = (-6.0, 3.0)
 """Bounds of the posterior's log standard deviation: a frame that never changes cannot drive it to infinity."""
 
+MOST_EMPHASIS = 1_000
 INSTRUMENT_ROWS = 8
 """The lowest eighth of the picture, where some games show small instruments."""
 
@@ -48,9 +49,9 @@ class VAE(nn.Module):
         at_least_one(latent=latent)
         if free_bits < 0:
             raise ValueError(f"free_bits must be zero or more nats, got {free_bits}")
-        if not 0 < emphasis < float("inf"):
-            raise ValueError(f"emphasis must be above zero and finite, got {emphasis}")
-        self.latent, self.free_bits, self.emphasis = latent, free_bits, emphasis
+        if isinstance(emphasis, bool) or not isinstance(emphasis, int | float) or not 0 < emphasis <= MOST_EMPHASIS:
+            raise ValueError(f"emphasis must be a number above zero, {MOST_EMPHASIS} at most, got {emphasis!r}")
+        self.latent, self.free_bits, self.emphasis = latent, free_bits, float(emphasis)
         self.encoder = nn.Sequential(
             *(nn.Conv2d(3, 32, 4, 2), nn.ReLU()),  # (32, 31, 31)
             *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),  # (64, 14, 14)

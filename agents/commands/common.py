@@ -80,6 +80,8 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
     from worldmodel.arguments import check_options
 
     check_options(env_options=env_options)
+    if "id" in env_options:
+        raise ValueError(f"env_options cannot have an id: the environment is {env}")
     try:
         with busy(f"starting {env}"):
             game = envs.make(env, **env_options)

@@ -300,6 +300,8 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
         ),
         (["collect", "CartPole-v1", "--policy", "smooth,"], "got an empty one in 'smooth,'"),
         (["collect", "CartPole-v1", "--workers", "0"], "workers"),
+        (["collect", "CartPole-v1", "--env_options", '{"id": "Acrobot-v1"}'], "env_options cannot have an id"),
+        (["run", "car-racing", "--vae.emphasis", "1000.5"], "vae.emphasis must be 1000 at most, got 1000.5"),
         (
             ["collect", "CarRacing", "--policy", str(HOME / "car-racing")],
             "is used to pictures with indicators true, asked for false",

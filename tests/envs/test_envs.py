@@ -158,6 +158,7 @@ def test_unknown_ids_name_the_nearest(id, message):
         ("CartPole-v1", {"poles": 2}, "cannot be made with"),
         ("CarRacing", {"indicators": "yes"}, "indicators must be true or false, got 'yes'"),
         ("FastCarRacing", {"crop": True, "indicators": True}, "cannot be made with crop"),
+        ("CarRacing", {"fast": True}, "cannot be made with fast: FastCarRacing is an id of its own"),
         ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number from 1 to 1000, got 0"),
         ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat must be a whole number from 1 to 1000, got 10000"),
         ("CartPole-v1", {"action_repeat": True}, "action_repeat must be a whole number from 1 to 1000, got True"),

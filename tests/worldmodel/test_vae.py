@@ -4,6 +4,7 @@ from torch.distributions import Normal, kl_divergence
 
 from worldmodel import VAE, seeded
 from worldmodel.batches import frames_to_float, frames_to_uint8
+from worldmodel.builders import build_vae
 
 
 def test_published_size():
@@ -51,10 +52,18 @@ def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
     )
 
 
-@pytest.mark.parametrize("emphasis", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("emphasis", [0.0, -1.0, 1000.1, float("inf"), float("nan")])
 def test_emphasis_out_of_range_is_refused(emphasis):
-    with pytest.raises(ValueError, match="emphasis must be above zero and finite"):
+    with pytest.raises(ValueError, match="emphasis must be a number above zero, 1000 at most"):
         VAE(emphasis=emphasis)
+
+
+def test_emphasis_that_is_no_number_is_refused_where_it_is_read():
+    for emphasis in ("16", None, [16], True):
+        with pytest.raises(ValueError, match=r"emphasis"):
+            build_vae({"latent": 2, "free_bits": 0.5, "emphasis": emphasis})
+    most = build_vae({"latent": 2, "free_bits": 0.5, "emphasis": 1000})
+    assert build_vae(most.settings).emphasis == 1000
 
 
 def test_settings_build_the_same_again_and_are_those_of_older_files():
