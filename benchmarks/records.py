@@ -273,7 +273,7 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 
 {about["title"]}: a world model and a controller, `{about["controller"]}`, by CMA-ES.
 
-- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which nothing else has met:
+- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which no training and no check has met:
   `{report.command}`.
 {chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {about["frames"]:,} frames of the game, rollouts included.
 - **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.

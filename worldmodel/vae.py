@@ -28,7 +28,7 @@ class VAE(nn.Module):
         latent: number of latent dimensions.
         free_bits: nats of KL divergence per dimension that cost nothing (0.5 as published).
         emphasis: how much more a squared error costs in the lowest eighth of the picture, where some games show small
-            instruments (CarRacing with ``indicators``): at 1 an eye that learns shortly overlooks them.
+            instruments (CarRacing with ``indicators``): at 1 an eye that learns shortly overlooks the speed.
 
     Raises:
         ValueError: an argument is out of range.
@@ -97,7 +97,8 @@ class VAE(nn.Module):
         """Squared error summed over the picture, plus the KL divergence to N(0, 1) beyond the free bits, in nats.
 
         The squared error is the negative log-likelihood of a Gaussian with variance 1/2, without its constant; of variance
-        1 / (2 ``emphasis``) in the lowest eighth of the picture.
+        1 / (2 ``emphasis``) in the lowest eighth of the picture. The constant depends on ``emphasis``: losses do not compare
+        where it differs.
         """
         pixels = frames_to_float(frames) if frames.dtype == torch.uint8 else frames
         posterior = self.encode(pixels)
