@@ -277,7 +277,7 @@ class RunSettings:
     Args:
         env: the environment whose scores are reported: an id for envs.make.
         training_env: where episodes are collected and evolution plays; None: FastCarRacing for CarRacing, else the same.
-        env_options: more arguments of envs.make, such as action_repeat.
+        env_options: arguments of envs.make, such as action_repeat, instead of all that a preset has.
         test_options: arguments of envs.make in the final test, over env_options.
         seed: of everything.
         workers: processes that play the game.

@@ -5,6 +5,7 @@ python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evo
 python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
 python -m benchmarks.records write                         # README's table, from docs/results/records
 
+--ship: the agent replaces the package's of that name, once it was tested.
 --also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
 --on: the record NAME, as it is, is where RUN's evolution began: all that it took counts.
 A record is docs/results/records/NAME.about.json with a report for each test; the plain test, whose label is empty, is always
@@ -14,7 +15,9 @@ among them (--test '={"noops": 0}' gives it options).
 import argparse
 import io
 import json
+import os
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +32,7 @@ from agents.pretrained import HOME, Shipped
 from agents.run import Run
 from agents.settings import OFFICIAL
 from benchmarks.results import CHECKED, ROOT, put
-from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.checkpoints import read_json, write_json
 from worldmodel.starts import Starts
 
 RECORDS = ROOT / "docs" / "results" / "records"
@@ -75,8 +78,9 @@ def keep(
     if not source.exists():
         raise ValueError(f"{source} must exist for --where {where}: a record shows how it came about")
     agent, place = Agent(run.world(), run.controller(where)), [str(run.folder), "--where", where]
-    if send:
-        agent, place = ship(run, agent, name), [name, "--pretrained"]  # what is tested is what is shipped
+    aside = Path(tempfile.gettempdir()) / f"worldmodel-{os.getpid()}" / name
+    if send:  # a test that is stopped leaves what is shipped before as it is
+        agent, place = ship(run, agent, aside), [name, "--pretrained"]  # what is tested is what is shipped
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
     before = former(name) if on else Former()
@@ -102,9 +106,10 @@ def keep(
     write_png(RECORDS / f"{name}.png", curve(name))
     if send:
         first = Report.load(RECORDS / next(iter(files.values())))
-        first.save(HOME / name / "report.json")
-        with atomic(HOME / name / "README.md") as aside:
-            aside.write_text(card(name, first, written), encoding="utf-8")
+        first.save(aside / "report.json")
+        (aside / "README.md").write_text(card(name, first, written), encoding="utf-8")
+        shutil.rmtree(HOME / name, ignore_errors=True)
+        shutil.move(aside, HOME / name)
         print(Shipped(HOME / name, Path()).report())
 
 
@@ -125,11 +130,11 @@ def former(name: str) -> Former:
     return Former(about, report.real_steps or 0, report.dream_steps or 0, history)
 
 
-def ship(run: Run, agent: Agent, name: str) -> Agent:
-    """Put an agent into the package; as it is there."""
-    agent.save(HOME / name, compact=True)
-    Starts.cut(run.store().latents(agent.world.vae)).save(HOME / name)
-    return Agent.load(HOME / name)
+def ship(run: Run, agent: Agent, folder: Path) -> Agent:
+    """Put an agent into a folder, as it is in the package."""
+    agent.save(folder, compact=True)
+    Starts.cut(run.store().latents(agent.world.vae)).save(folder)
+    return Agent.load(folder)
 
 
 def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:
@@ -273,7 +278,7 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 
 {about["title"]}: a world model and a controller, `{about["controller"]}`, by CMA-ES.
 
-- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which no training and no check has met:
+- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which no training has met:
   `{report.command}`.
 {chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {about["frames"]:,} frames of the game, rollouts included.
 - **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.

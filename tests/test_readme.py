@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import agents
 import rollouts
@@ -53,6 +54,13 @@ def test_the_page_of_evolution_says_how_long_a_generation_takes():
     assert f"{found['population']} members with {found['episodes']} lives each" in page
     assert f"takes {took['dreams']:.1f} seconds in dreams and {took['game']:.0f} in the game" in page
     assert f"tell of {theirs['dreams']:.0f} and {theirs['game']:.0f} on 64 workers" in page
+
+
+@pytest.mark.parametrize("world", ["car-racing", "mario"])
+def test_the_demo_that_was_measured_plays_what_the_preset_says(world):
+    preset = yaml.safe_load((ROOT / "agents" / "presets" / f"{world}.quick.yaml").read_text(encoding="utf-8"))
+    report = Report.load(ROOT / "docs" / "results" / f"{world}-quick" / "game.json")
+    assert report.env_options == preset["env_options"]
 
 
 def test_the_table_of_what_is_seen_is_what_its_file_says():

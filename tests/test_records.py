@@ -103,6 +103,19 @@ def test_what_is_shipped_says_what_it_took(run, kept):
     assert Report.load(folder / "report.json") == Report.load(kept / "pole.json")
 
 
+def test_a_test_that_is_stopped_leaves_what_is_shipped(run, kept, monkeypatch):
+    records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
+    before = {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()}
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "test", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
+    assert {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()} == before
+
+
 def test_an_evolution_that_went_before_is_part_of_the_history(run, kept, tmp_path):
     first = Run(tmp_path / "first")
     first.folder.mkdir()

@@ -114,7 +114,10 @@ def evaluate(options: Namespace) -> None:
     report = replace(report, command=repeating(words, report, options.env_options, settings.max_steps))
     out = place.folder if isinstance(place, Run) else place.out
     label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
-    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}.json"
+    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # no whole test's file is written over
+    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
     answers.print(str(report), markup=False)  # before a disk that is full could lose it
+    how = json.dumps(report.env_options) + (f", cut at {settings.max_steps} steps" if settings.max_steps else "")
+    answers.print(f"with env_options {how}", markup=False)
     report.save(path)
     answers.print(str(path), markup=False)
