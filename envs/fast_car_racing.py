@@ -220,7 +220,11 @@ class FastCarRacing(CarRacing):
 def _score(text: str, size: int, rows: int) -> np.ndarray:
     """The score's digits, as the official picture shows them: the bar's first eighth; the speed begins behind it."""
     surface = pygame.Surface((WINDOW_W // 8, int(WINDOW_H * BAR)))
-    drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    try:
+        drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    except pygame.error:  # another game closed, and quit pygame: its fonts are gone with it
+        _font.cache_clear()
+        drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
     place = drawn.get_rect()
     place.center = (60, int(WINDOW_H * BAR - WINDOW_H * 2.5 / 40))
     surface.blit(drawn, place)

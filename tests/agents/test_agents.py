@@ -194,14 +194,14 @@ def test_mixed_policies_take_turns_by_episode(tmp_path):
 
 def test_policies_by_name(tmp_path):
     agent().save(tmp_path / "agent")
-    mixed = named_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2)
+    mixed = named_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
     assert mixed.policies[2].exploration == 0.2
-    assert named_policy("uniform", 0.0) is rollouts.uniform
+    assert named_policy("uniform", 0.0, {}) is rollouts.uniform
     with pytest.raises(
         ValueError, match="policy must be one of smooth, uniform or the folder of an agent, got 'clever'"
     ):
-        named_policy("smooth,clever", 0.0)
+        named_policy("smooth,clever", 0.0, {})
 
 
 def test_policies_are_evaluated_too():

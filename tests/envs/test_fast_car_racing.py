@@ -8,11 +8,13 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import pygame
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs
 from agents import evaluate
+from envs import fast_car_racing
 from tests.toys import RoadFollower
 
 ROOT = Path(__file__).parent.parent.parent
@@ -119,6 +121,19 @@ def test_small_frames_are_those_of_the_official_pipeline(options):
         differences.append(difference(theirs[0], ours[0]))
     assert np.mean(differences) < 1.0
     assert max(differences) < 1.5
+
+
+def test_indicators_are_drawn_after_another_game_quit_pygame():
+    game = envs.make("FastCarRacing", indicators=True)
+    first, _ = game.reset(seed=4)
+    shown = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
+    shown.reset(seed=1)
+    shown.render()
+    shown.close()
+    pygame.quit()
+    fast_car_racing._score.cache_clear()
+    again, _ = game.reset(seed=4)
+    assert np.array_equal(first, again)
 
 
 def test_indicators_show_how_fast_the_car_is():

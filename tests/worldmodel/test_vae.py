@@ -1,5 +1,6 @@
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch.distributions import Normal, kl_divergence
 
 from worldmodel import VAE, seeded
@@ -60,9 +61,9 @@ def test_emphasis_out_of_range_is_refused(emphasis):
 
 def test_emphasis_that_is_no_number_is_refused_where_it_is_read():
     for emphasis in ("16", None, [16], True):
-        with pytest.raises(ValueError, match=r"emphasis"):
+        with pytest.raises((ValueError, TypeCheckError), match=r"emphasis"):
             build_vae({"latent": 2, "free_bits": 0.5, "emphasis": emphasis})
-    most = build_vae({"latent": 2, "free_bits": 0.5, "emphasis": 1000})
+    most = build_vae({"latent": 2, "free_bits": 0.5, "emphasis": 1000.0})
     assert build_vae(most.settings).emphasis == 1000
 
 
