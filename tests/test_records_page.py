@@ -128,6 +128,12 @@ def test_the_page_of_records_says_of_dreams_what_their_files_say():
     ):
         assert words in page
     assert [len(before), len(strong), early[-1]["n"], late[0]["n"]] == [18, 6, 12, 40]
+    seeing = _lines(tried / "car-racing-dream-indicators.jsonl")
+    assert (
+        f"had {_listed(seeing, 'episode_mean')} in whole episodes of its first four iterations, "
+        f"after {seeing[-1]['real_steps']:,} decisions of three frames."
+    ) in page
+    assert len(seeing) == 4
 
 
 def _the_third_search(page, rows, report, before):
