@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,10 +115,15 @@ def describe(path: Path) -> list[tuple[str, str]]:
         from agents.evaluation import Report
 
         report = Report.load(path / "report.json")
-        rows += [("env_options", json.dumps(report.env_options)), ("score", str(report))]
+        rows += [*_options(report.env_options), ("score", str(report))]
     if not rows:
         raise ValueError(f"{path} is neither a run nor a store, a world model or an agent")
     return rows
+
+
+def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row of an environment's options, where it has some."""
+    return [("env_options", json.dumps(env_options))] if env_options else []
 
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
@@ -151,7 +156,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
             f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
         ),
         ("actions", kind),
-        ("env_options", json.dumps(store.metadata.get("env_options") or {})),
+        *_options(store.metadata.get("env_options") or {}),
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]
     if len(store):
@@ -211,7 +216,7 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
     return [
         ("world model", f"{numbers:,} parameters"),
         ("latent, hidden", f"{world.latent}, {world.hidden}"),
-        ("emphasis", f"{world.vae.emphasis:g}"),
+        *([("emphasis", f"{world.vae.emphasis:g}")] if world.vae.emphasis != 1 else ()),
         ("actions", f"{world.actions} {kind}"),
         ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.settings.items())}"),
     ]

@@ -117,7 +117,9 @@ def evaluate(options: Namespace) -> None:
     cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # no whole test's file is written over
     path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
     answers.print(str(report), markup=False)  # before a disk that is full could lose it
-    how = json.dumps(report.env_options) + (f", cut at {settings.max_steps} steps" if settings.max_steps else "")
-    answers.print(f"with env_options {how}", markup=False)
+    how = [f"env_options {json.dumps(report.env_options)}"] if report.env_options else []
+    how += [f"episodes cut at {settings.max_steps} steps"] if settings.max_steps else []
+    if how:
+        answers.print(f"with {', '.join(how)}", markup=False)
     report.save(path)
     answers.print(str(path), markup=False)
