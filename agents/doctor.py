@@ -148,6 +148,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
 
     store = Store(path)
     kind = f"{store.actions} choices" if store.discrete else f"{store.actions} numbers in [-1, 1]"
+    options = store.metadata.get("env_options") or {}
     stored = sum(shard.path.stat().st_size for shard in store.shards)
     raw = (store.steps + len(store)) * 64 * 64 * 3
     rows = [
@@ -156,7 +157,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
             f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
         ),
         ("actions", kind),
-        *_options(store.metadata.get("env_options") or {}),
+        *_options({} if "world" in options else options),  # of dreams: the world model's name
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]
     if len(store):
