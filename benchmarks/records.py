@@ -15,7 +15,6 @@ among them (--test '={"noops": 0}' gives it options).
 import argparse
 import io
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -32,7 +31,7 @@ from agents.pretrained import HOME, Shipped
 from agents.run import Run
 from agents.settings import OFFICIAL
 from benchmarks.results import CHECKED, ROOT, put
-from worldmodel.checkpoints import read_json, write_json
+from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.starts import Starts
 
 RECORDS = ROOT / "docs" / "results" / "records"
@@ -78,9 +77,8 @@ def keep(
     if not source.exists():
         raise ValueError(f"{source} must exist for --where {where}: a record shows how it came about")
     agent, place = Agent(run.world(), run.controller(where)), [str(run.folder), "--where", where]
-    aside = Path(tempfile.gettempdir()) / f"worldmodel-{os.getpid()}" / name
-    if send:  # a test that is stopped leaves what is shipped before as it is
-        agent, place = ship(run, agent, aside), [name, "--pretrained"]  # what is tested is what is shipped
+    if send:
+        agent, place = compacted(agent), [name, "--pretrained"]  # what is tested is what will be shipped
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
     before = former(name) if on else Former()
@@ -106,10 +104,10 @@ def keep(
     write_png(RECORDS / f"{name}.png", curve(name))
     if send:
         first = Report.load(RECORDS / next(iter(files.values())))
-        first.save(aside / "report.json")
-        (aside / "README.md").write_text(card(name, first, written), encoding="utf-8")
-        shutil.rmtree(HOME / name, ignore_errors=True)
-        shutil.move(aside, HOME / name)
+        ship(run, agent, HOME / name)
+        first.save(HOME / name / "report.json")
+        with atomic(HOME / name / "README.md") as aside:
+            aside.write_text(card(name, first, written), encoding="utf-8")
         print(Shipped(HOME / name, Path()).report())
 
 
@@ -130,11 +128,17 @@ def former(name: str) -> Former:
     return Former(about, report.real_steps or 0, report.dream_steps or 0, history)
 
 
-def ship(run: Run, agent: Agent, folder: Path) -> Agent:
-    """Put an agent into a folder, as it is in the package."""
+def compacted(agent: Agent) -> Agent:
+    """An agent as it is when it was saved for the package, in half precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        agent.save(folder, compact=True)
+        return Agent.load(folder)
+
+
+def ship(run: Run, agent: Agent, folder: Path) -> None:
+    """Put an agent into the package."""
     agent.save(folder, compact=True)
     Starts.cut(run.store().latents(agent.world.vae)).save(folder)
-    return Agent.load(folder)
 
 
 def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:

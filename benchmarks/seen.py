@@ -138,19 +138,20 @@ def _missed(
 def measure(runs: list[Path]) -> dict[str, Any]:
     """Drive, look, and compare."""
     began = time.monotonic()
-    agent, game_options = shipped("car-racing").agent(), shipped("car-racing").env_options
-    for path in runs:
-        if (found := _repeat(Run(path).store().metadata["env_options"])) != _repeat(game_options):
+    car = shipped("car-racing")
+    agent, game_options = car.agent(), car.env_options
+    lived = {path: Run(path).store().metadata["env_options"] for path in runs}
+    for path, options in lived.items():
+        if (found := options.get("action_repeat")) != (wanted := game_options.get("action_repeat")):
             raise SystemExit(
-                f"{path} decides every {found} frames, the driver every {_repeat(game_options)}: its memory has another clock"
+                f"action_repeat must be {wanted}, as the driver's, or a memory has another clock; {path}: {found}"
             )
     driver = Agent(agent.world, agent.controller, spread=SPREAD)
     drives = [drive(driver, game_options, SEED + number) for number in range(TRACKS)]
     blind = [np.zeros((len(one.facts), 1)) for one in drives]
     rows = [{"world": "none", "sees": "nothing", "errors": errors(blind, drives).tolist()}]
     for path in runs:
-        run = Run(path)
-        world, indicators = run.world(), bool(run.store().metadata["env_options"].get("indicators", False))
+        world, indicators = Run(path).world(), bool(lived[path].get("indicators", False))
         seen, size = [features(world, one, indicators) for one in drives], world.vae.latent
         about = {"world": str(path), "indicators": indicators, "emphasis": world.vae.emphasis}
         rows.append(about | {"sees": "latent", "errors": errors([each[:, :size] for each in seen], drives).tolist()})
@@ -162,10 +163,6 @@ def measure(runs: list[Path]) -> dict[str, Any]:
         "hardware": hardware(),
         "seconds": time.monotonic() - began,
     }
-
-
-def _repeat(game_options: dict[str, Any]) -> int:
-    return int(game_options.get("action_repeat", 1))
 
 
 def table(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ Only the state picture is drawn this way; ``render()`` shows the official one.
 """
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -220,22 +220,14 @@ class FastCarRacing(CarRacing):
 def _score(text: str, size: int, rows: int) -> np.ndarray:
     """The score's digits, as the official picture shows them: the bar's first eighth; the speed begins behind it."""
     surface = pygame.Surface((WINDOW_W // 8, int(WINDOW_H * BAR)))
-    try:
-        drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
-    except pygame.error:  # another game closed, and quit pygame: its fonts are gone with it
-        _font.cache_clear()
-        drawn = _font().render(text, True, (255, 255, 255), (0, 0, 0))
+    pygame.font.init()  # a font does not outlive pygame, which another game quits when it closes: so it is not kept
+    font = pygame.font.Font(pygame.font.get_default_font(), 42)
+    drawn = font.render(text, True, (255, 255, 255), (0, 0, 0))
     place = drawn.get_rect()
     place.center = (60, int(WINDOW_H * BAR - WINDOW_H * 2.5 / 40))
     surface.blit(drawn, place)
     small = pygame.transform.smoothscale(surface, (round(size / 8), rows))
     return pygame.surfarray.array3d(small).transpose(1, 0, 2)
-
-
-@cache
-def _font() -> pygame.font.Font:
-    pygame.font.init()
-    return pygame.font.Font(pygame.font.get_default_font(), 42)
 
 
 def _darker(color: Any) -> Color:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import rollouts
-from agents import LinearController, Report
+from agents import Agent, LinearController, Report
 from agents.cli import main
 from agents.run import Run
 from benchmarks import records
@@ -100,7 +100,9 @@ def test_what_is_shipped_says_what_it_took(run, kept):
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"- **Data**: {records.frames([run]):,} frames" in card
     assert "worldmodel evaluate pole --pretrained --episodes 2 --seed 20000" in card
-    assert Report.load(folder / "report.json") == Report.load(kept / "pole.json")
+    report = Report.load(folder / "report.json")
+    assert report == Report.load(kept / "pole.json")
+    assert Agent.load(folder).name == report.agent  # what was tested, to the last bit
 
 
 def test_a_test_that_is_stopped_leaves_what_is_shipped(run, kept, monkeypatch):

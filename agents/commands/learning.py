@@ -36,9 +36,8 @@ def collect(options: Namespace) -> None:
     env = env if options.official else FAST.get(env, env)
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)
-    story.named_policy(
-        settings.policy, settings.exploration, options.env_options
-    )  # a wrong one is told before a folder is made
+    # a wrong one is told before a folder is made
+    story.named_policy(settings.policy, settings.exploration, options.env_options)
     common = (options.seed, options.workers, options.env_options, options.backend)
     with run.locked():
         store = story.collect(run, env, settings, *common)

@@ -25,9 +25,9 @@ from agents.commands.common import game_of
 from agents.commands.whole import PRESETS
 from agents.controller import load_controller
 from agents.evaluation import Report
-from agents.pretrained import HOME, shipped
+from agents.pretrained import HOME
 from agents.run import Run
-from agents.settings import Collecting, Controlling, DreamEvolving, GameEvolving, RunSettings, Seeing
+from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSettings
 from tests import toys
 from worldmodel import VAE
 from worldmodel.checkpoints import write_json, write_tensors
@@ -333,28 +333,6 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, wo
     assert message in refused(capsys, *words).replace("\n", " ")
     assert list(tmp_path.iterdir()) == []  # nothing began
     assert not (tmp_path / "nowhere").exists()  # a mistyped folder is not made
-
-
-@pytest.mark.parametrize(
-    ("env_options", "asked", "wanted"),
-    [({}, None, 1.0), ({"indicators": True}, None, 16.0), ({"indicators": True}, 2.0, 2.0), ({}, 3.0, 3.0)],
-)
-def test_the_eye_looks_where_the_indicators_are(tmp_path, env_options, asked, wanted):
-    run = Run(tmp_path)
-    story.collect(run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
-    vae = story.train_vae(run, Seeing(latent=2, emphasis=asked, updates=1, batch=2), 1)
-    assert vae.emphasis == wanted
-    assert run.vae().emphasis == wanted
-
-
-def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
-    run = Run(tmp_path)
-    story.collect(
-        run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
-    )
-    agent = shipped("car-racing").agent()
-    with pytest.raises(ValueError, match="used to pictures with indicators true, asked for false"):
-        story.beginning(run, agent.world, Controlling(), str(HOME / "car-racing"))
 
 
 def test_a_controller_that_evolved_further_is_tested_again(finished, tmp_path):

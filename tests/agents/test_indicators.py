@@ -1,0 +1,30 @@
+"""CarRacing's two pictures: the eye looks where the indicators are, and no agent is put before the other picture."""
+
+import pytest
+
+from agents import story
+from agents.pretrained import HOME, shipped
+from agents.run import Run
+from agents.settings import Collecting, Controlling, Seeing
+
+
+@pytest.mark.parametrize(
+    ("env_options", "asked", "wanted"),
+    [({}, None, 1.0), ({"indicators": True}, None, 16.0), ({"indicators": True}, 2.0, 2.0), ({}, 3.0, 3.0)],
+)
+def test_the_eye_looks_where_the_indicators_are(tmp_path, env_options, asked, wanted):
+    run = Run(tmp_path)
+    story.collect(run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
+    vae = story.train_vae(run, Seeing(latent=2, emphasis=asked, updates=1, batch=2), 1)
+    assert vae.emphasis == wanted
+    assert run.vae().emphasis == wanted
+
+
+def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
+    run = Run(tmp_path)
+    story.collect(
+        run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
+    )
+    agent = shipped("car-racing").agent()
+    with pytest.raises(ValueError, match="used to pictures with indicators true, asked for false"):
+        story.beginning(run, agent.world, Controlling(), str(HOME / "car-racing"))
