@@ -60,6 +60,8 @@ def check_together(settings: RunSettings) -> None:
         raise ValueError(f"iterate.caution needs iterate.worlds above 1, got {wanted.caution} with one world")
     if wanted.newest_share and wanted.newest is None:
         raise ValueError(f"iterate.newest_share needs iterate.newest, got {wanted.newest_share} without it")
+    if settings.memory.stalls_end and settings.collect.patience is None:
+        raise ValueError("memory.stalls_end needs collect.patience, got true without it")
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
     start = settings.game.start

@@ -3,7 +3,7 @@
 import numpy as np
 
 import rollouts
-from rollouts.shards import Course
+from rollouts.endings import over
 
 
 class Beginnings:
@@ -40,7 +40,8 @@ class Beginnings:
 class Comparable:
     """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
 
-    A dream draws an episode, then a step of it, all equally likely. ``patience``: that with which they were cut (`over`).
+    A dream draws an episode, then a step of it, all equally likely.
+    ``patience``: that with which they were cut (`rollouts.endings.over`).
     """
 
     def __init__(
@@ -59,15 +60,6 @@ class Comparable:
         ended = over(self.latents.store.course(self.episodes[index]), self.patience)
         steps = comparable(len(episode.action), ended, self.horizon)
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
-
-
-def over(course: Course, patience: int | None) -> bool:
-    """Whether an episode came to an end of its own: the game's, or after ``patience`` steps that earned nothing.
-
-    One that was cut for want of patience would have earned next to nothing more, so stretches up to the cut count as whole.
-    """
-    idle = patience is not None and len(course.rewards) >= patience and not (course.rewards[-patience:] > 0).any()
-    return bool(course.terminated or idle)
 
 
 def comparable(steps: int, terminated: bool, horizon: int) -> int:

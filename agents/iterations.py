@@ -10,6 +10,7 @@ References:
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from agents.agent import Agent
 from agents.checks import check_together
 from agents.controller import Controller
 from agents.display import bar, console
-from agents.excerpts import Beginnings, Comparable, lived, over
+from agents.excerpts import Beginnings, Comparable, lived
 from agents.run import Run
 from agents.sections import built, read_sections, write_sections
 from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
+from rollouts.endings import over
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, read_json, understood, write_json
 from worldmodel.starts import Starts
@@ -81,7 +83,8 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     chosen = home(run, best.number)
     world = WorldModel.load(chosen.world_folder)
     world.save(run.world_folder)
-    Starts.cut(run.store().latents(world.vae), seed=settings.seed).save(run.world_folder)  # as this eye sees them
+    latents = run.store().latents(world.vae, stalls_end=settings.memory.stalls_end)  # as this eye sees them
+    Starts.cut(latents, seed=settings.seed).save(run.world_folder)
     (run.folder / "evolve-dream").mkdir(exist_ok=True)
     chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
     write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
@@ -201,9 +204,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         return into.world()
     seed = settings.seed + turn.number + 1_000 * which
     eye, wanted = _eye(turn), settings.iterate
-    weights = (
-        None if turn.before is None else weights_of_newest(run.store().lengths, wanted.newest, wanted.newest_share)
-    )
+    weights = None
+    if turn.before is not None:
+        weights = partial(weights_of_newest, newest=wanted.newest, share=wanted.newest_share)
     last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
     if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
         return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
@@ -291,7 +294,8 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     horizon, store = settings.dream.horizon, turn.run.store()
     played = range(first, first + settings.iterate.episodes)
     patience = settings.collect.patience
-    starts: Any = Comparable(store.latents(world.vae), played, horizon, patience)
+    latents = store.latents(world.vae, stalls_end=settings.memory.stalls_end)
+    starts: Any = Comparable(latents, played, horizon, patience)
     dreams = rollouts.dream(
         world,
         controller,
@@ -304,7 +308,9 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     )
     courses = [store.course(index) for index in played]
     returns = np.array([course.rewards.sum() for course in courses])
-    stretches = [np.mean(lived(course.rewards, over(course, patience), horizon)) for course in courses]
+    ends = [over(course, patience) for course in courses]
+    lives = [latents.episode(index).reward for index in played]
+    stretches = [np.mean(lived(rewards, ended, horizon)) for rewards, ended in zip(lives, ends, strict=True)]
     dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
     one = Iteration(
         turn.number,

@@ -79,6 +79,8 @@ class Remembering:
         cell: "lstm" or "gru".
         layers: recurrent layers.
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
+        stalls_end: whether an episode that was cut for want of patience (collect.patience) ended, for the memory, with its
+            last reward: dreams then end where the game was lost.
         updates: gradient steps.
         batch: sequences a step.
         length: steps of a sequence.
@@ -99,6 +101,7 @@ class Remembering:
     cell: Literal["lstm", "gru"] = "lstm"
     layers: int = 1
     targets: Literal["sample", "mean"] = "sample"
+    stalls_end: bool = False
     updates: int = 10_000
     batch: int = 32
     length: int = 32
@@ -130,6 +133,10 @@ class DreamEvolving:
         dreams: dreams for each member.
         horizon: steps of a dream.
         temperature: above 1 makes the dream less certain, and harder to exploit.
+        hazard: above 1 makes dreams end more often than the memory expects (a step survived with probability q is survived
+            with q ** hazard): what evolves keeps further from where lives end.
+        weigh_ends: weigh rewards with the chance that the dream has not ended before, instead of drawing ends: returns have the
+            same mean, and less chance in them.
         sigma: first standard deviation of the search.
         decay: the step size is multiplied by this after every generation, besides what the search makes of it.
         whiten: search along the principal components of what is seen, each on the same scale, instead of along the weights.
@@ -144,6 +151,8 @@ class DreamEvolving:
     dreams: int = 16
     horizon: int = 300
     temperature: float = 1.15
+    hazard: float = 1.0
+    weigh_ends: bool = False
     sigma: float = 0.1
     decay: float = 1.0
     whiten: bool = False

@@ -34,6 +34,7 @@ from agents.settings import (
 )
 from rollouts import policies
 from rollouts.policies import Policy
+from rollouts.views import Sequences
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.builders import build_memory, check_memory
 from worldmodel.checkpoints import fingerprint
@@ -141,12 +142,12 @@ def train_memory(
     into: Run | None = None,
     vae: VAE | None = None,
     before: Memory | None = None,
-    weights: np.ndarray | None = None,
+    weights: Callable[[list[int]], np.ndarray | None] | None = None,
 ) -> WorldModel:
     """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone.
 
     ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on;
-    ``weights``: of the episodes, as `rollouts.Store.sequences` takes them.
+    ``weights``: gives those of the episodes, as `rollouts.Store.sequences` takes them, from their steps.
     """
     into, store, vae = into or run, run.store(), vae or run.vae()
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
@@ -159,8 +160,9 @@ def train_memory(
     with seeded(seed):
         memory = before or build_memory(density)
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
-        store.latents(vae, progress=progress)
-    sequences = store.sequences(vae, settings.length, settings.targets, weights)
+        latents = store.latents(vae, progress, settings.stalls_end)
+    weighted = None if weights is None else weights(latents.lengths)
+    sequences = Sequences(latents, settings.length, settings.targets, weights=weighted)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,
@@ -174,7 +176,7 @@ def train_memory(
         world = WorldModel(vae, memory, discrete=store.discrete)
         if parallel.leader():
             world.save(into.world_folder)
-            Starts.cut(store.latents(vae), seed=seed).save(into.world_folder)
+            Starts.cut(latents, seed=seed).save(into.world_folder)
     return world
 
 
@@ -202,6 +204,10 @@ def evolve_dream(
         )
     starts = run.store().latents(world.vae) if starts is None else starts
     begin = begin or zeros(world, controller)
+    ends = {"hazard": settings.hazard, "weigh_ends": settings.weigh_ends}
+    options |= {
+        name: value for name, value in ends.items() if value != getattr(DreamEvolving, name)
+    }  # as searches before had it
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
     coordinates = _coordinates(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None
     with run.chapter("evolve in dreams"), generations("evolve in dreams") as told:

@@ -5,6 +5,7 @@ so that the controller wakes up in the middle of a life, not at its start.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -65,6 +66,8 @@ def dream(
     noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
     threshold: float | None = None,
+    hazard: float = 1.0,
+    weigh_ends: bool = False,
     keep: tuple[str, ...] = (),
     compile: bool = False,
     worlds: Sequence[Memory] | None = None,
@@ -86,6 +89,10 @@ def dream(
         noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
         burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
         threshold: end a dream when its termination probability exceeds this; None: draw with that probability.
+        hazard: above 1, dreams end more often than the memory expects: a step that is survived with probability q is survived
+            with q ** hazard, as if it were taken so many times. What evolves there keeps further from where lives end.
+        weigh_ends: draw no ends, but weigh each reward with the chance that the dream has not ended before: returns of the same
+            mean, with less chance in them. Dreams then last for the whole horizon.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
         worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
@@ -99,6 +106,12 @@ def dream(
     """
     at_least_one(horizon=horizon, dreams=dreams)
     check_seed(seed)
+    if not (hazard > 0 and math.isfinite(hazard)):
+        raise ValueError(f"hazard must be above zero, got {hazard}")
+    if (hazard != 1 or weigh_ends) and threshold is not None:
+        raise ValueError(
+            f"threshold must be None beside hazard or weigh_ends: nothing is drawn with it, got {threshold}"
+        )
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     world.eval()
@@ -121,7 +134,16 @@ def dream(
     fortune = luck(world, seed, dreams, population, place.together)
     for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
-        diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
+        survival = 1 - step.termination if hazard == 1 else (1 - step.termination) ** hazard
+        if threshold is not None:
+            ended = step.termination > threshold
+        elif weigh_ends:
+            ended = torch.zeros_like(step.terminated)
+        else:
+            ended = step.terminated if hazard == 1 else noise.uniform < 1 - survival
+        diary.write(action, step, ended)
+        if weigh_ends:
+            diary.weight = diary.weight * survival
         if number % LOOK == 0 and not diary.alive.any():  # not at every step: a look waits for the device
             break
     return diary.read(world)
@@ -141,6 +163,8 @@ class _Diary:
         self.returns = latent.new_zeros(len(latent), dtype=torch.float64)
         self.lengths = latent.new_zeros(len(latent), dtype=torch.int64)
         self.alive = latent.new_ones(len(latent), dtype=torch.bool)
+        self.weight: Tensor | float = 1.0
+        """Of the rewards to come."""
         self.history: dict[str, list[Tensor]] = {
             name: [latent] if name == "latents" else []
             for name in ("latents", "actions", "rewards")
@@ -149,7 +173,7 @@ class _Diary:
 
     def write(self, action: Tensor, step: Step, ended: Tensor) -> None:
         """A step of every dream; one that is over may drift anywhere, even to NaN: it counts no more."""
-        reward = torch.where(self.alive, step.reward, 0)
+        reward = torch.where(self.alive, step.reward, 0) * self.weight
         self.returns += reward
         self.lengths += self.alive
         values = {"latents": step.latent, "actions": action, "rewards": reward}

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from gymnasium import spaces
 
+from rollouts.endings import Ended
 from rollouts.episode import Episode
 from rollouts.latents import Latents, encode
 from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
@@ -82,6 +83,12 @@ class Store:
         """Numbers of a Box action, or choices."""
         return int(self.metadata["actions"])
 
+    @property
+    def patience(self) -> int | None:
+        """After how many steps without a reward above zero episodes were cut; None: never."""
+        patience = self.metadata.get("patience")
+        return None if patience is None else int(patience)
+
     @cached_property
     def lengths(self) -> list[int]:
         """Steps of each episode."""
@@ -135,15 +142,31 @@ class Store:
         """Windows of frames, actions and rewards, for training end to end."""
         return Windows(self, length)
 
-    def latents(self, vae: VAE, progress: Progress = silent) -> Latents:
-        """The frames as ``vae`` sees them, encoded once and kept beside the shards."""
-        return encode(self, vae, progress)
+    def latents(self, vae: VAE, progress: Progress = silent, stalls_end: bool = False) -> Latents:
+        """The frames as ``vae`` sees them, encoded once and kept beside the shards.
+
+        ``stalls_end``: whether episodes that were cut for want of patience end with their last rewards
+        (`rollouts.endings.Ended`).
+
+        Raises:
+            ValueError: ``stalls_end``, and the episodes were collected without patience.
+        """
+        if not stalls_end:
+            return encode(self, vae, progress)
+        if self.patience is None:
+            raise ValueError(f"stalls_end needs rollouts that were collected with patience, got {self.path} without")
+        return Ended(encode(self, vae, progress), self.patience)
 
     def sequences(
-        self, vae: VAE, length: int = 32, targets: str = "sample", weights: np.ndarray | None = None
+        self,
+        vae: VAE,
+        length: int = 32,
+        targets: str = "sample",
+        weights: np.ndarray | None = None,
+        stalls_end: bool = False,
     ) -> Sequences:
-        """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`."""
-        return Sequences(self.latents(vae), length, targets, weights=weights)
+        """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`, and `latents`."""
+        return Sequences(self.latents(vae, stalls_end=stalls_end), length, targets, weights=weights)
 
     def minari(self) -> Any:
         """The episodes as a ``minari.MinariDataset``, which reads them where they lie.

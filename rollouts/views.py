@@ -104,6 +104,14 @@ class WindowBatch(NamedTuple):
     """One where a step happened, zero where the window was padded."""
 
 
+class _Window(NamedTuple):
+    """Steps in a row of an episode."""
+
+    episode: int
+    start: int
+    steps: int
+
+
 class Windows:
     """Random windows of frames, read from the compressed shards as they are asked for.
 
@@ -134,7 +142,7 @@ class Windows:
         return type(self)(self.store, self.length, training), type(self)(self.store, self.length, held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
+        """Random windows: every step of every episode is equally likely to be in one."""
         return self._windows(_draw(self.chosen, self._steps, self.length, size, rng))
 
     def batches(self, size: int) -> Iterator[WindowBatch]:
@@ -142,15 +150,14 @@ class Windows:
         for _, picked in _tiles(self.chosen, self._steps, self.length, size):
             yield self._windows(picked)
 
-    def _windows(self, windows: list[tuple[int, int]]) -> WindowBatch:
+    def _windows(self, windows: list[_Window]) -> WindowBatch:
         count, length, reader = len(windows), self.length, self.store.reader
         frames = np.empty((count, length + 1, *FRAME), np.uint8)
         action = np.zeros((count, length, self.store.actions), np.float32)
         reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
-        for row, (index, start) in enumerate(windows):
+        for row, (index, start, steps) in enumerate(windows):
             shard, number = self.store.place(index)
             course = self.store.course(index)
-            steps = min(length, len(course.actions) - start)
             place = 0
             for piece in reader.frames(shard, number, start, start + steps + 1):
                 frames[row, place : place + len(piece)] = piece
@@ -193,18 +200,20 @@ class Sequences:
         if targets not in ("sample", "mean"):
             raise ValueError(f"targets must be 'sample' or 'mean', got {targets!r}")
         self.latents, self.length, self.targets = latents, length, targets
-        everything = [index for index, steps in enumerate(latents.lengths) if steps]
-        self.chosen = np.asarray(everything if episodes is None else episodes)
-        self._steps = np.array([latents.lengths[index] for index in self.chosen])
+        lengths = latents.lengths
+        self.chosen = np.asarray(
+            [index for index, steps in enumerate(lengths) if steps] if episodes is None else episodes
+        )
+        self._steps = np.array([lengths[index] for index in self.chosen])
         self.weights = None if weights is None else _checked(weights, len(latents))
 
     @property
     def identity(self) -> str:
         """Which episodes, of which store, windows, their weights, and the VAE that encoded them."""
-        which = f"{_listed(self.chosen)} of {self.latents.store.identity}"
+        which = f"{_listed(self.chosen)} of {self.latents.identity}"
         if self.weights is not None:
             which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
-        return f"{which}, encoded by {self.latents.folder.name}, windows of {self.length}, {self.targets} targets"
+        return f"{which}, windows of {self.length}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out windows, by whole episodes."""
@@ -213,7 +222,7 @@ class Sequences:
         return training, held_out
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for the ends and ``weights``."""
+        """Random windows: every step of every episode is equally likely to be in one, but for its ``weights``."""
         return self._windows(_draw(self.chosen, self._steps, self.length, size, rng, self.weights), rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
@@ -221,16 +230,15 @@ class Sequences:
         for number, picked in _tiles(self.chosen, self._steps, self.length, size):
             yield self._windows(picked, np.random.default_rng([1, number]))
 
-    def _windows(self, windows: list[tuple[int, int]], rng: np.random.Generator) -> SequenceBatch:
+    def _windows(self, windows: list[_Window], rng: np.random.Generator) -> SequenceBatch:
         count, length = len(windows), self.length
-        first = self.latents.episode(windows[0][0])
+        first = self.latents.episode(windows[0].episode)
         size, actions = first.mean.shape[1], first.action.shape[1]
         mean, logvar = np.zeros((count, length + 1, size), np.float32), np.zeros((count, length + 1, size), np.float32)
         action = np.zeros((count, length, actions), np.float32)
         reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
-        for row, (index, start) in enumerate(windows):
+        for row, (index, start, steps) in enumerate(windows):
             episode = self.latents.episode(index)
-            steps = min(length, len(episode.action) - start)
             mean[row, : steps + 1] = episode.mean[start : start + steps + 1]
             logvar[row, : steps + 1] = episode.logvar[start : start + steps + 1]
             action[row, :steps] = episode.action[start : start + steps]
@@ -251,11 +259,21 @@ def _draw(
     size: int,
     rng: np.random.Generator,
     weights: np.ndarray | None = None,
-) -> list[tuple[int, int]]:
-    """Random windows: (episode, first step), episodes as likely as they are long, times their ``weights``."""
-    odds = steps if weights is None else steps * weights[chosen]
+) -> list[_Window]:
+    """Random windows, in which each step of each episode is as likely as any other, times its episode's ``weights``.
+
+    An episode that fits is there as a whole. Windows of others may begin before it or end behind it, and are as much shorter
+    then: of windows that fit into it, only one in ``length`` would have its last step, and a memory would expect a
+    ``length``-th of all terminations.
+    """
+    fits = steps <= length
+    odds = np.where(fits, length, steps + length - 1) * (1.0 if weights is None else weights[chosen])
     rows = rng.choice(len(chosen), size=size, p=odds / odds.sum())
-    return [(int(chosen[row]), int(rng.integers(max(steps[row] - length, 0) + 1))) for row in rows]
+    starts = np.where(fits[rows], 0, rng.integers(1 - length, steps[rows]))
+    return [
+        _Window(int(chosen[row]), max(int(start), 0), int(min(start + length, steps[row]) - max(start, 0)))
+        for row, start in zip(rows, starts, strict=True)
+    ]
 
 
 def _checked(weights: np.ndarray, count: int) -> np.ndarray:
@@ -267,12 +285,10 @@ def _checked(weights: np.ndarray, count: int) -> np.ndarray:
     return weights
 
 
-def _tiles(
-    chosen: np.ndarray, steps: np.ndarray, length: int, size: int
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+def _tiles(chosen: np.ndarray, steps: np.ndarray, length: int, size: int) -> Iterator[tuple[int, list[_Window]]]:
     """Batches of windows side by side, (number of the first, windows), in a fixed random order."""
     windows = [
-        (int(index), start)
+        _Window(int(index), start, min(length, int(count) - start))
         for index, count in zip(chosen, steps, strict=True)
         for start in range(0, int(count), length)
     ]

@@ -15,7 +15,7 @@ import worldmodel
 from agents.commands import COMMANDS
 from agents.comparison.report import difference, episodes, terminations
 from agents.evaluation import Report
-from benchmarks import defences, fitness, records, seen
+from benchmarks import defences, ends, fitness, records, seen
 from benchmarks.density_tables import compared
 from benchmarks.results import BEGIN, END, MEMORIES, MEMORIES_END, memories, table
 from worldmodel.checkpoints import read_json
@@ -66,6 +66,11 @@ def test_the_demo_that_was_measured_plays_what_the_preset_says(world):
 def test_the_table_of_what_is_seen_is_what_its_file_says():
     page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
     assert page.partition(seen.MARK)[2].partition(seen.END)[0] == seen.table(read_json(seen.RESULT))
+
+
+def test_the_table_of_ends_is_what_its_file_says():
+    page = (ROOT / "docs" / "evolution.md").read_text(encoding="utf-8")
+    assert page.partition(ends.MARK)[2].partition(ends.END)[0] == ends.table(read_json(ends.RESULT))
 
 
 def test_the_table_of_fitness_is_what_its_file_says():

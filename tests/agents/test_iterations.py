@@ -12,11 +12,12 @@ import pytest
 import agents.iterations
 from agents import Agent
 from agents.cli import main
-from agents.excerpts import Beginnings, Comparable, lived, over
+from agents.excerpts import Beginnings, Comparable, lived
 from agents.iterations import OWN, Iteration, best_of, weights_of_newest
 from agents.run import Run
 from agents.sections import read_sections
 from agents.yaml_files import read_yaml
+from rollouts.endings import over
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
@@ -29,7 +30,7 @@ ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.
 FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
 FURTHER += ["--iterate.newest", "2", "--iterate.newest_share", "0.75", "--iterate.spread", "0.1"]
-FURTHER += ["--collect.patience", "30"]
+FURTHER += ["--collect.patience", "30", "--memory.stalls_end", "true", "--dream.hazard", "2"]
 
 
 def told(out, iterations, *more):
@@ -379,6 +380,14 @@ def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
     seen = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
     for start in Starts.load(run.world_folder).mean[:8, 0].float().numpy():
         assert np.abs(seen - start).max(axis=1).min() < 1e-6
+
+
+def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
+    parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
+    for part in parts:
+        assert "ended with their last rewards (patience 30)" in read_json(further / part / "settings.json")["data"]
+    with np.load(further / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
+        assert json.loads(str(saved["about"]))["settings"]["fitness"]["hazard"] == 2
 
 
 def test_dreams_happen_in_other_memories_than_the_agents_own(further):

@@ -263,6 +263,7 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
                 ("--iterate.worlds 65 --dream.dreams 80", "iterate.worlds must be at most 64"),
                 ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),
                 ("--iterate.newest_share 0.5", "iterate.newest_share needs iterate.newest, got 0.5 without it"),
+                ("--memory.stalls_end true", "memory.stalls_end needs collect.patience, got true without it"),
                 ("--iterate.newest_share 1 --iterate.newest 2", "iterate.newest_share must be a share below 1, got 1"),
                 ("--iterations 1 --dream.generations 0", "iterations need dream.generations above zero"),
                 ("--game.most_episodes 4 --game.episodes 5", "game.most_episodes needs game.episodes from 2 to 4"),

@@ -254,6 +254,37 @@ def test_a_threshold_ends_dreams_without_chance():
     assert at_once.terminated.all()
 
 
+@pytest.mark.parametrize("hazard", [0.5, 1.0, 2.0, 4.0])
+def test_hazard_is_a_power_of_the_chance_to_survive(hazard):
+    """Each step is survived with 0.9 ** hazard: lives as long as a geometric law says, within four standard errors."""
+    built, count = world(), 400
+    with torch.no_grad():
+        built.memory.termination_head.weight.zero_()
+        built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(0.1))))
+    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, hazard=hazard)
+    ends = 1 - 0.9**hazard
+    assert dreams.terminated.mean() > 0.99
+    assert abs(dreams.lengths.mean() - 1 / ends) < 4 * np.sqrt(1 - ends) / ends / np.sqrt(count)
+    if hazard == 1:
+        assert np.array_equal(dreams.returns, rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3).returns)
+
+
+@pytest.mark.parametrize("hazard", [1.0, 3.0])
+def test_weighed_ends_have_the_mean_of_drawn_ones_and_less_noise(hazard):
+    """Within four standard errors; noise only in what is seen, not in when it ends."""
+    built, count = world(), 2_000
+    with torch.no_grad():
+        built.memory.termination_head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        built.memory.termination_head.bias.fill_(-2.0)
+        built.memory.reward_head.weight.normal_(generator=torch.Generator().manual_seed(2))
+    drawn, weighed = (
+        rollouts.dream(built, controllers(1), STARTS, 12, count, seed=seed, hazard=hazard, weigh_ends=how).returns[0]
+        for seed, how in ((1, False), (2, True))
+    )
+    assert abs(drawn.mean() - weighed.mean()) < 4 * np.hypot(drawn.std(), weighed.std()) / np.sqrt(count)
+    assert weighed.std() < 0.9 * drawn.std()
+
+
 def test_low_temperature_dreams_differ_less():
     built = world(termination=False)
     spread = [
@@ -286,6 +317,9 @@ def test_frames_are_decoded_on_request():
         ({"starts": torch.zeros(2, 4)}, r"starts must have shape \(S, 3\)"),
         ({"keep": ("thoughts",)}, "keep takes names of .* got 'thoughts'"),
         ({"burn_in": -1}, "burn_in must be zero or more"),
+        ({"hazard": 0.0}, "hazard must be above zero, got 0.0"),
+        ({"hazard": float("inf")}, "hazard must be above zero, got inf"),
+        ({"hazard": 2.0, "threshold": 0.5}, "threshold must be None beside hazard or weigh_ends: .*, got 0.5"),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
     ],
 )

@@ -1,0 +1,120 @@
+"""Where lives end: the last reward of those that were cut for want of patience, and a memory that foretells it."""
+
+import numpy as np
+import pytest
+import torch
+
+import rollouts
+from rollouts.endings import Ended, stalled
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, fit, seeded
+
+LIFE = 0.06
+"""Chance of a step to be the last that earns something."""
+
+
+class Mortal(toys.Counter):
+    """Earns one at each step, until, by chance, it never does again."""
+
+    def reset(self, *, seed=None, options=None):
+        self.dead = False
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        frame, _, _, _, about = super().step(action)
+        self.now = 0
+        reward = 0.0 if self.dead else 1.0
+        self.dead = self.dead or bool(self.np_random.random() < LIFE)
+        return frame, reward, False, False, about
+
+
+@pytest.fixture(scope="module")
+def vae():
+    with seeded(0):
+        return VAE(latent=2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    out = tmp_path_factory.mktemp("endings") / "store"
+    return rollouts.collect(Mortal, rollouts.uniform, 240, seed=5, out=out, patience=10)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "terminated", "patience", "expected"),
+    [
+        ([1, 0, 0, 0], False, 3, True),
+        ([1, 0, 0, -0.1], False, 3, True),
+        ([1, 0, 0, 0], False, 4, False),
+        ([0, 0, 0], False, 3, True),
+        ([0, 0], False, 3, False),
+        ([1, 0, 0, 0], True, 3, False),
+        ([1, 0, 0, 0], False, None, False),
+    ],
+)
+def test_stalled(rewards, terminated, patience, expected):
+    assert stalled(np.array(rewards), terminated, patience) is expected
+
+
+def test_cut_episodes_end_with_their_last_reward(store, vae):
+    ended, whole = store.latents(vae, stalls_end=True), store.latents(vae)
+    assert isinstance(ended, Ended)
+    assert len(ended) == len(whole) == 240
+    for index in range(240):
+        rewards = store.course(index).rewards
+        episode, before = ended.episode(index), whole.episode(index)
+        assert len(episode.action) == len(episode.mean) - 1 == ended.lengths[index] == int(rewards.sum())
+        assert episode.reward.all()
+        assert episode.terminated.tolist() == [0.0] * (len(episode.action) - 1) + [1.0]
+        assert len(before.action) == len(episode.action) + 10
+        assert not before.terminated.any()
+        assert np.array_equal(before.mean[: len(episode.mean)], episode.mean)
+        assert np.array_equal(before.action[: len(episode.action)], episode.action)
+    assert ended.identity != whole.identity
+    assert store.sequences(vae, stalls_end=True).identity != store.sequences(vae).identity
+
+
+def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
+    store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store", patience=10)
+    ended, whole = store.latents(vae, stalls_end=True), store.latents(vae)
+    for index in range(2):
+        assert all(
+            np.array_equal(one, other) for one, other in zip(ended.episode(index), whole.episode(index), strict=True)
+        )
+
+
+def test_an_episode_that_earned_nothing_keeps_its_first_step(tmp_path, vae):
+    store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", patience=10)
+    assert store.lengths == [10, 10]
+    assert store.latents(vae, stalls_end=True).lengths == [1, 1]
+
+
+class Poor(Mortal):
+    """Earns nothing at all."""
+
+    def reset(self, *, seed=None, options=None):
+        seen = super().reset(seed=seed)
+        self.dead = True
+        return seen
+
+
+def test_without_patience_nothing_stalls(tmp_path, vae):
+    store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store")
+    with pytest.raises(ValueError, match="stalls_end needs rollouts that were collected with patience, got"):
+        store.sequences(vae, stalls_end=True)
+
+
+def test_a_memory_foretells_ends_as_often_as_they_come(store, vae):
+    """Lives are much longer than windows (17 steps on average, 4): of windows that fit, few would show an end."""
+    with seeded(1):
+        memory = Memory(RMDN(2 + 2, 2, hidden=4, mixtures=1))
+    sequences = store.sequences(vae, length=4, stalls_end=True)
+    fit(memory, sequences, updates=300, batch=64, lr=1e-2)
+    foretold = happened = 0.0
+    with torch.no_grad():
+        for batch in sequences.batches(256):
+            prediction, _ = memory(batch.latent, batch.action)
+            foretold += float((prediction.termination_logit.sigmoid() * batch.mask).sum())
+            happened += float(batch.terminated.sum())
+    assert happened == 240
+    assert 0.8 * happened < foretold < 1.25 * happened
