@@ -115,6 +115,14 @@ class _Turn:
         return home(self.run, self.number - 1) if self.number > 1 else None
 
     @property
+    def begins_at(self) -> Run | None:
+        """The folder of the iteration whose controller its search starts at; None: at zeros."""
+        start = self.settings.iterate.start
+        if self.before is None or start == "zeros":
+            return None
+        return self.before if start == "last" else home(self.run, best_of(_done(self.run, self.number)).number)
+
+    @property
     def written(self) -> Path:
         """What it came to, once it is over."""
         return self.here.folder / "iteration.json"
@@ -204,6 +212,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         return into.world()
     seed = settings.seed + turn.number + 1_000 * which
     eye, wanted = _eye(turn), settings.iterate
+    if which == 0 and wanted.start == "best" and turn.begins_at is not None:
+        turn.begins_at.world().save(into.world_folder)
+        return into.world()
     weights = None
     if turn.before is not None:
         weights = partial(weights_of_newest, newest=wanted.newest, share=wanted.newest_share)
@@ -227,7 +238,10 @@ def _eye(turn: _Turn) -> VAE:
     """The iteration's VAE: that of the one before, or one whose training went on with all frames so far."""
     if turn.before is None:
         return turn.run.vae()
-    before, wanted = turn.before.world().vae, turn.settings.iterate
+    wanted = turn.settings.iterate
+    if wanted.start == "best" and turn.begins_at is not None:
+        return turn.begins_at.world().vae
+    before = turn.before.world().vae
     if not wanted.vae_updates or (turn.number - 1) % wanted.vae_every:
         return before
     further = replace(turn.settings.vae, updates=wanted.vae_updates)
@@ -237,7 +251,7 @@ def _eye(turn: _Turn) -> VAE:
 def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Controller:
     settings = turn.settings
     starts: Any = _beginnings(turn)
-    before = turn.before if settings.iterate.start == "last" else None
+    before = turn.begins_at
     return story.evolve_dream(
         turn.run,
         settings.dream,
@@ -325,6 +339,15 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
         turn.here.evolution_steps("dream"),
     )
     write_json(turn.written, asdict(one))
+
+
+def _done(run: Run, number: int) -> list[Iteration]:
+    """What the iterations before this one came to."""
+    found = []
+    for earlier in range(1, number):
+        with understood(path := home(run, earlier).folder / "iteration.json"):
+            found.append(Iteration(**read_json(path)))
+    return found
 
 
 def best_of(done: Sequence[Iteration]) -> Iteration:

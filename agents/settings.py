@@ -241,7 +241,8 @@ class Iterating:
         memory_updates: go on with the last iteration's memory for so many updates; None: a new one from scratch.
         vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
         vae_every: see vae_updates.
-        start: where the search starts: "zeros", or "last": the controller of the iteration before.
+        start: where the search starts: "zeros"; "last": the controller of the iteration before; or "best": that of the
+            iteration whose episodes were best so far, whose memory then stays the agent's, while the worlds learn on.
         newest: dreams begin in the newest so many episodes; None: in all.
         newest_share: so large a share of what memories learn from is of these newest episodes; 0: all steps count alike.
         beginnings: the share of dreams that begin where an episode begins; the others begin anywhere in one.
@@ -256,7 +257,7 @@ class Iterating:
     memory_updates: int | None = None
     vae_updates: int = 0
     vae_every: int = 4
-    start: Literal["zeros", "last"] = "zeros"
+    start: Literal["zeros", "last", "best"] = "zeros"
     newest: int | None = None
     newest_share: float = 0.0
     beginnings: float = 0.25

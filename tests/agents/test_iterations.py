@@ -382,6 +382,22 @@ def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
         assert np.abs(seen - start).max(axis=1).min() < 1e-6
 
 
+def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
+    out = tmp_path / "run"
+    told(out, 3, *FURTHER, "--iterate.vae_updates", "0", "--iterate.start", "best")
+    before = [agents.iterations.Iteration(**row) for row in rows(out)[:2]]
+    best = Run(out / "iterations" / f"{agents.iterations.best_of(before).number:02d}")
+    second, third = (Run(out / "iterations" / name) for name in ("02", "03"))
+    assert fingerprint(third.world()) == fingerprint(best.world())
+    with np.load(third.folder / "evolve-dream" / "state.npz") as saved:
+        start = json.loads(str(saved["about"]))["settings"]["start"]
+    parameters = best.controller("dream").parameters.double().numpy()
+    assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
+    for which in ("world-1", "world-2"):
+        last = Run(second.folder / which).world().memory
+        assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
+
+
 def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
     parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
     for part in parts:
