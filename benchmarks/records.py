@@ -48,6 +48,7 @@ RIVALS = {
     "car-racing-cropped": "906 ± 21 after 1.72 billion frames (World Models, in this crop)",
     "car-racing": "914 ± 15 (AttentionAgent), about 917 (DreamerV3); 906 ± 21 after 1.72 billion frames (World Models)",
     "car-racing-fast": "823 after 25 million frames (World Models, its log)",
+    "car-racing-dream-alone": "none known; planning in an MDN-RNN 708",
     "car-racing-dream": "none known; planning in an MDN-RNN 708",
     "mario-1-1": "none known for an evolved world-model agent",
 }

@@ -128,12 +128,29 @@ def test_the_page_of_records_says_of_dreams_what_their_files_say():
     ):
         assert words in page
     assert [len(before), len(strong), early[-1]["n"], late[0]["n"]] == [18, 6, 12, 40]
-    seeing = _lines(tried / "car-racing-dream-indicators.jsonl")
-    assert (
-        f"had {_listed(seeing, 'episode_mean')} in whole episodes of its first four iterations, "
-        f"after {seeing[-1]['real_steps']:,} decisions of three frames."
-    ) in page
-    assert len(seeing) == 4
+
+
+def test_the_page_of_records_says_of_dreams_from_random_driving_what_their_files_say():
+    page = " ".join((ROOT / "docs" / "records.md").read_text(encoding="utf-8").split())
+    said = read_json(records.RECORDS / "car-racing-dream-alone.iterations.json")
+    rows, report = said["rows"], Report.load(records.RECORDS / "car-racing-dream-alone.json")
+    before = _lines(records.RECORDS / "tried" / "car-racing-dream-indicators.jsonl")
+    best, late, returns = rows[said["best"] - 1], rows[5:], np.array(report.returns)
+    for words in (
+        f"What was kept, iteration {best['number']}, had {best['episode_mean']:.0f} ± {best['episode_std']:.0f} "
+        f"in its {best['n']} real episodes, "
+        f"and has {report.mean:.0f} ± {report.std:.0f} on 100 official tracks, half of them above {np.median(returns):.0f}, "
+        f"{sum(returns > 850)} of them above 850.",
+        f"It took {report.real_steps:,} decisions of three frames.",
+        f"had {_listed(before, 'episode_mean')} in whole episodes of its first seven iterations",
+        f"with them {_listed(rows[:7], 'episode_mean')}.",
+        f"From the sixth iteration on whole episodes have {_range(late, 'episode_mean')}, "
+        f"with standard deviations of {_range(late, 'episode_std')},",
+        f"(iterations 10 and 11: {_listed(rows[9:11], 'episode_mean')}, with gaps of {_listed(rows[9:11], 'gap')} in 300 steps)",
+        f"--iterations {len(rows)}: ",
+    ):
+        assert words in page
+    assert report.seeds[0] == 20_000
 
 
 def _the_third_search(page, rows, report, before):
