@@ -146,7 +146,8 @@ def test_the_page_of_records_says_of_dreams_from_random_driving_what_their_files
         f"with them {_listed(rows[:7], 'episode_mean')}.",
         f"From the sixth iteration on whole episodes have {_range(late, 'episode_mean')}, "
         f"with standard deviations of {_range(late, 'episode_std')},",
-        f"(iterations 10 and 11: {_listed(rows[9:11], 'episode_mean')}, with gaps of {_listed(rows[9:11], 'gap')} in 300 steps)",
+        f"(iterations 10 and 11: {_listed(rows[9:11], 'episode_mean')}, "
+        f"with gaps of {_listed(rows[9:11], 'gap')} in 300 steps)",
         f"--iterations {len(rows)}: ",
     ):
         assert words in page
