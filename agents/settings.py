@@ -79,6 +79,8 @@ class Remembering:
         cell: "lstm" or "gru".
         layers: recurrent layers.
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
+        overhang: whether windows may overhang the ends of episodes, so that the last steps are in as many as all others:
+            without it terminations are foretold a fraction as often as they come.
         stalls_end: whether an episode that was cut for want of patience (collect.patience) ended, for the memory, with its
             last reward: dreams then end where the game was lost.
         updates: gradient steps.
@@ -101,6 +103,7 @@ class Remembering:
     cell: Literal["lstm", "gru"] = "lstm"
     layers: int = 1
     targets: Literal["sample", "mean"] = "sample"
+    overhang: bool = False
     stalls_end: bool = False
     updates: int = 10_000
     batch: int = 32

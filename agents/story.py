@@ -162,7 +162,7 @@ def train_memory(
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         latents = store.latents(vae, progress, settings.stalls_end)
     weighted = None if weights is None else weights(latents.lengths)
-    sequences = Sequences(latents, settings.length, settings.targets, weights=weighted)
+    sequences = Sequences(latents, settings.length, settings.targets, weights=weighted, overhang=settings.overhang)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,

@@ -4,8 +4,9 @@ python -m benchmarks.ends RUN... [--iteration N] [--write]    --write keeps docs
 
 RUN is a run with iterations whose episodes were cut for want of patience (`--collect.patience`). The controller of iteration
 N played episodes in the game as it is; none of the memories of that iteration has seen them. Dreams, under this controller,
-begin at moments of these episodes: after so many steps in a row that earned nothing. And each memory reads the episodes, up
-to their last rewards, and says step by step how likely it is that they end.
+begin at moments of these episodes: after so many steps in a row that earned nothing (for memories that were told that stalls
+are ends, before these). And each memory reads the episodes, up to their last rewards, and says step by step how likely it is
+that they end: a log-likelihood, beside that of one chance for all steps, tells whether it knows when.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from agents.controller import Controller
 from agents.evaluation import hardware
@@ -94,15 +96,26 @@ def dreamed(
 
 
 @torch.inference_mode()
-def foretold(memories: list[Memory], episodes: list[EncodedEpisode]) -> float:
-    """How many ends the memories expect in these episodes, on average."""
-    total = 0.0
+def foretold(memories: list[Memory], episodes: list[EncodedEpisode]) -> dict[str, float]:
+    """How many ends the memories expect in these episodes, and how likely they find what happened (nats), on average."""
+    expected = likelihood = 0.0
     for memory in memories:
         for episode in episodes:
             latents = torch.from_numpy(episode.mean[:-1].astype(np.float32))[None]
             prediction, _ = memory.eval()(latents, torch.from_numpy(np.array(episode.action))[None])
-            total += float(prediction.termination_logit.sigmoid().sum())
-    return total / len(memories)
+            assert prediction.termination_logit is not None
+            logits, ended = prediction.termination_logit[0], torch.from_numpy(np.array(episode.terminated))
+            expected += float(logits.sigmoid().sum())
+            likelihood -= float(binary_cross_entropy_with_logits(logits, ended, reduction="sum"))
+    happened, steps = sum(float(one.terminated.sum()) for one in episodes), sum(len(one.action) for one in episodes)
+    rate = happened / steps
+    constant = happened * np.log(rate) + (steps - happened) * np.log1p(-rate) if 0 < rate < 1 else 0.0
+    found = {"foretold": expected, "likelihood": likelihood}
+    return {name: value / len(memories) for name, value in found.items()} | {
+        "happened": happened,
+        "steps": steps,
+        "constant": float(constant),
+    }
 
 
 def measure(path: Path, number: int) -> dict[str, Any]:
@@ -115,23 +128,28 @@ def measure(path: Path, number: int) -> dict[str, Any]:
     first = int(read_json(here.folder / "episodes.json")["episodes"])
     played = range(first, first + int(read_json(here.folder / "settings.json")["iterate"]["episodes"]))
     episodes, lives = ([part.episode(index) for index in played] for part in (whole, ended))
+    told = "ended with their last rewards" in read_json(here.folder / "memory" / "settings.json")["data"]
     rows = []
     for quiet in QUIET:
         places = moments(episodes, quiet)
+        if told:
+            ends = {id(episode): len(life.action) for episode, life in zip(episodes, lives, strict=True)}
+            places = [place for place in places if place.step < ends[id(place.episode)]]
         dream = dreamed(world, memories, controller, places, HORIZON)
         rows.append({"quiet": quiet, "moments": len(places), "dream": dream, "game": given(places, HORIZON)})
-    happened = sum(float(life.terminated.sum()) for life in lives)
-    ends = {"happened": happened, "foretold": foretold(memories, lives), "steps": sum(len(one.action) for one in lives)}
-    return {"run": str(path), "iteration": number, "episodes": len(played), "rows": rows, "ends": ends}
+    about = {"run": str(path), "iteration": number, "episodes": len(played), "told": told}
+    return about | {"rows": rows, "ends": foretold(memories, lives)}
 
 
 def table(result: dict[str, Any]) -> str:
     """The table of docs/evolution.md."""
     heads = [f"{quiet} quiet steps: dream, game" for quiet in QUIET]
-    lines = [f"| Run | Ends: foretold, happened | {' | '.join(heads)} |", "|---" * (2 + len(QUIET)) + "|"]
+    words = "Ends: foretold, happened | Log-likelihood, that of a constant"
+    lines = [f"| Run | {words} | {' | '.join(heads)} |", "|---" * (3 + len(QUIET)) + "|"]
     for run in result["runs"]:
         cells = [f"{row['dream']:.0f}, {row['game']:.0f} ({row['moments']})" for row in run["rows"]]
-        ends = f"{run['ends']['foretold']:.1f}, {run['ends']['happened']:.0f}"
+        known = run["ends"]
+        ends = f"{known['foretold']:.1f}, {known['happened']:.0f} | {known['likelihood']:.0f}, {known['constant']:.0f}"
         lines.append(f"| {run['run']}, iteration {run['iteration']} | {ends} | {' | '.join(cells)} |")
     about = f"Returns of {HORIZON} steps, in brackets from how many moments; temperature 1; {result['hardware']}"
     return "\n".join([*lines, "", f"*{about}.*", ""])

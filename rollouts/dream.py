@@ -28,6 +28,8 @@ LOOK = 16
 """Steps between two looks at whether a dream is still going on."""
 LEAST = 1e-20
 """An exponential number of zero would make its logarithm infinite."""
+LEAST_WEIGHT = 1e-6
+"""A dream whose ends are weighed is over when its rewards count no more than this."""
 KEEPABLE = ("latents", "actions", "rewards", "frames")
 
 
@@ -92,7 +94,7 @@ def dream(
         hazard: above 1, dreams end more often than the memory expects: a step that is survived with probability q is survived
             with q ** hazard, as if it were taken so many times. What evolves there keeps further from where lives end.
         weigh_ends: draw no ends, but weigh each reward with the chance that the dream has not ended before: returns of the same
-            mean, with less chance in them. Dreams then last for the whole horizon.
+            mean, with less chance in them. Dreams then last until hardly any would still go on.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
         worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
@@ -138,7 +140,7 @@ def dream(
         if threshold is not None:
             ended = step.termination > threshold
         elif weigh_ends:
-            ended = torch.zeros_like(step.terminated)
+            ended = diary.weight * survival < LEAST_WEIGHT
         else:
             ended = step.terminated if hazard == 1 else noise.uniform < 1 - survival
         diary.write(action, step, ended)

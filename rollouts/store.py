@@ -86,8 +86,7 @@ class Store:
     @property
     def patience(self) -> int | None:
         """After how many steps without a reward above zero episodes were cut; None: never."""
-        patience = self.metadata.get("patience")
-        return None if patience is None else int(patience)
+        return self.metadata.get("patience")
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -164,9 +163,11 @@ class Store:
         targets: str = "sample",
         weights: np.ndarray | None = None,
         stalls_end: bool = False,
+        overhang: bool = False,
     ) -> Sequences:
         """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`, and `latents`."""
-        return Sequences(self.latents(vae, stalls_end=stalls_end), length, targets, weights=weights)
+        latents = self.latents(vae, stalls_end=stalls_end)
+        return Sequences(latents, length, targets, weights=weights, overhang=overhang)
 
     def minari(self) -> Any:
         """The episodes as a ``minari.MinariDataset``, which reads them where they lie.
@@ -207,6 +208,9 @@ def check_metadata(metadata: Any, path: Path) -> None:
         strange = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MOST)
         if strange and (value is not None or name in ("env", "discrete", "actions")):
             raise ValueError(f"{path} must hold a sensible {name}, got {str(value)[:40]!r}")
+    patience = metadata.get("patience")
+    if patience is not None and not (type(patience) is int and patience > 0):
+        raise ValueError(f"{path} must hold a sensible patience, got {str(patience)[:40]!r}")
     for last in metadata.get("further") or []:
         if not (isinstance(last, dict) and isinstance(last.get("first"), int) and isinstance(last.get("policy"), str)):
             raise ValueError(f"{path} must hold first and policy for each further policy, got {str(last)[:40]!r}")

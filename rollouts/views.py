@@ -142,7 +142,7 @@ class Windows:
         return type(self)(self.store, self.length, training), type(self)(self.store, self.length, held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
-        """Random windows: every step of every episode is equally likely to be in one."""
+        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
         return self._windows(_draw(self.chosen, self._steps, self.length, size, rng))
 
     def batches(self, size: int) -> Iterator[WindowBatch]:
@@ -182,6 +182,9 @@ class Sequences:
         targets: "sample": z ~ q(z|x), as in World Models; "mean": the posterior's mean.
         episodes: which of them; None: all that have a step.
         weights: (episodes of the store,): how often a step of each is drawn, beside the others; None: all alike.
+        overhang: whether windows may begin before an episode or end behind it, and are as much shorter then, so that its last
+            steps are in as many as all others. Of windows that fit, only one in ``length`` has the last step, and a memory
+            foretells terminations a fraction as often as they come.
 
     Raises:
         ValueError: ``length`` is below 1, there are no such ``targets``, or ``weights`` have another shape or are no
@@ -195,11 +198,12 @@ class Sequences:
         targets: str = "sample",
         episodes: Sequence[int] | np.ndarray | None = None,
         weights: np.ndarray | None = None,
+        overhang: bool = False,
     ) -> None:
         at_least_one(length=length)
         if targets not in ("sample", "mean"):
             raise ValueError(f"targets must be 'sample' or 'mean', got {targets!r}")
-        self.latents, self.length, self.targets = latents, length, targets
+        self.latents, self.length, self.targets, self.overhang = latents, length, targets, overhang
         lengths = latents.lengths
         self.chosen = np.asarray(
             [index for index, steps in enumerate(lengths) if steps] if episodes is None else episodes
@@ -213,17 +217,20 @@ class Sequences:
         which = f"{_listed(self.chosen)} of {self.latents.identity}"
         if self.weights is not None:
             which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
-        return f"{which}, windows of {self.length}, {self.targets} targets"
+        return f"{which}, {'overhanging ' * self.overhang}windows of {self.length}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out windows, by whole episodes."""
         parts = split_episodes(self.chosen, fraction, seed)
-        training, held_out = (type(self)(self.latents, self.length, self.targets, part, self.weights) for part in parts)
+        training, held_out = (
+            type(self)(self.latents, self.length, self.targets, part, self.weights, self.overhang) for part in parts
+        )
         return training, held_out
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for its ``weights``."""
-        return self._windows(_draw(self.chosen, self._steps, self.length, size, rng, self.weights), rng)
+        """Random windows: every step of every episode is equally likely to be in one, but for ``weights`` (and the ends)."""
+        drawn = _draw(self.chosen, self._steps, self.length, size, rng, self.weights, self.overhang)
+        return self._windows(drawn, rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
         """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
@@ -259,19 +266,22 @@ def _draw(
     size: int,
     rng: np.random.Generator,
     weights: np.ndarray | None = None,
+    overhang: bool = False,
 ) -> list[_Window]:
-    """Random windows, in which each step of each episode is as likely as any other, times its episode's ``weights``.
+    """Random windows, episodes as likely as they are long, times their ``weights``; see `Sequences` for ``overhang``.
 
-    An episode that fits is there as a whole. Windows of others may begin before it or end behind it, and are as much shorter
-    then: of windows that fit into it, only one in ``length`` would have its last step, and a memory would expect a
-    ``length``-th of all terminations.
+    An episode that fits into a window is there as a whole.
     """
-    fits = steps <= length
-    odds = np.where(fits, length, steps + length - 1) * (1.0 if weights is None else weights[chosen])
+    odds = steps * (1.0 if weights is None else weights[chosen])
+    if overhang:  # each step is then in as many windows as any other
+        odds = odds / np.maximum(steps, 1) * np.where(steps <= length, length, steps + length - 1)
     rows = rng.choice(len(chosen), size=size, p=odds / odds.sum())
-    starts = np.where(fits[rows], 0, rng.integers(1 - length, steps[rows]))
+    if not overhang:
+        starts = [int(rng.integers(max(steps[row] - length, 0) + 1)) for row in rows]
+    else:
+        starts = np.where(steps[rows] <= length, 0, rng.integers(1 - length, steps[rows])).tolist()
     return [
-        _Window(int(chosen[row]), max(int(start), 0), int(min(start + length, steps[row]) - max(start, 0)))
+        _Window(int(chosen[row]), max(start, 0), min(start + length, int(steps[row])) - max(start, 0))
         for row, start in zip(rows, starts, strict=True)
     ]
 

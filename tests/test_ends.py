@@ -54,4 +54,8 @@ def test_dreams_are_those_of_rollouts():
 @pytest.mark.parametrize("chance", [0.01, 0.5])
 def test_ends_foretold_are_chances_added_up(chance):
     lives = [episode([1] * 4), episode([1] * 6, 1)]
-    assert ends.foretold([world(chance).memory, world(chance).memory], lives) == pytest.approx(10 * chance, rel=1e-5)
+    found = ends.foretold([world(chance).memory, world(chance).memory], lives)
+    assert found["foretold"] == pytest.approx(10 * chance, rel=1e-5)
+    assert found["likelihood"] == pytest.approx(2 * np.log(chance) + 8 * np.log(1 - chance), rel=1e-5)
+    assert found["constant"] == pytest.approx(2 * np.log(0.2) + 8 * np.log(0.8))
+    assert (found["happened"], found["steps"]) == (2, 10)

@@ -30,7 +30,16 @@ ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.
 FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
 FURTHER += ["--iterate.newest", "2", "--iterate.newest_share", "0.75", "--iterate.spread", "0.1"]
-FURTHER += ["--collect.patience", "30", "--memory.stalls_end", "true", "--dream.hazard", "2"]
+FURTHER += [
+    "--collect.patience",
+    "30",
+    "--memory.stalls_end",
+    "true",
+    "--memory.overhang",
+    "true",
+    "--dream.hazard",
+    "2",
+]
 
 
 def told(out, iterations, *more):
@@ -401,7 +410,9 @@ def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
 def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
     parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
     for part in parts:
-        assert "ended with their last rewards (patience 30)" in read_json(further / part / "settings.json")["data"]
+        data = read_json(further / part / "settings.json")["data"]
+        assert "ended with their last rewards (patience 30)" in data
+        assert "overhanging windows" in data
     with np.load(further / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
         assert json.loads(str(saved["about"]))["settings"]["fitness"]["hazard"] == 2
 

@@ -108,7 +108,7 @@ def test_a_memory_foretells_ends_as_often_as_they_come(store, vae):
     """Lives are much longer than windows (17 steps on average, 4): of windows that fit, few would show an end."""
     with seeded(1):
         memory = Memory(RMDN(2 + 2, 2, hidden=4, mixtures=1))
-    sequences = store.sequences(vae, length=4, stalls_end=True)
+    sequences = store.sequences(vae, length=4, stalls_end=True, overhang=True)
     fit(memory, sequences, updates=300, batch=64, lr=1e-2)
     foretold = happened = 0.0
     with torch.no_grad():

@@ -70,7 +70,7 @@ def test_sampled_targets_follow_the_posterior(store, vae):
     logvar = np.concatenate([store.latents(vae).episode(i).logvar for i in range(6)]).astype(np.float64)
     drawn = view.batch(2000, np.random.default_rng(0))
     centre = mean.batch(2000, np.random.default_rng(0))
-    spread = (drawn.latent - centre.latent)[drawn.mask > 0].std(dim=0)
+    spread = (drawn.latent - centre.latent).std(dim=(0, 1))
     np.testing.assert_allclose(spread, np.exp(0.5 * logvar).mean(0), rtol=0.05)
     assert drawn.latent[:, 1:].equal(drawn.next_latent[:, :-1])  # one draw a frame, as input and as target
 
@@ -96,17 +96,15 @@ def test_a_half_encoded_store_goes_on(store, vae):
 
 def test_windows_show_what_happened(store):
     batch = store.windows(8).batch(60, np.random.default_rng(0))
-    first, counts = batch.frames[:, 0, 0, 0, 0], batch.mask.sum(dim=1).int().tolist()
-    assert set(counts) == set(range(1, 9))
-    for row, steps in enumerate(counts):
+    first = batch.frames[:, 0, 0, 0, 0]
+    assert set(first.tolist()) == set(range(13))  # every start of 20 steps that leaves room
+    for row in range(60):
         begin = int(first[row])
-        assert steps == 8 or begin == 0 or begin + steps == 20  # shorter ones overhang the episode
-        assert batch.mask[row].tolist() == [1.0] * steps + [0.0] * (8 - steps)
-        assert batch.frames[row, : steps + 1, 5, 7, 1].tolist() == list(range(begin, begin + steps + 1))
-        np.testing.assert_allclose(batch.action[row, :steps, 0] * 100, np.arange(begin, begin + steps), atol=1e-5)
-        assert batch.reward[row, :steps].tolist() == list(range(begin + 1, begin + steps + 1))
-        assert batch.terminated[row, :steps].tolist() == [0.0] * (steps - 1) + [float(begin + steps == 20)]
-        assert not any(part[row, steps:].any() for part in (batch.action, batch.reward, batch.terminated))
+        assert batch.frames[row, :, 5, 7, 1].tolist() == list(range(begin, begin + 9))
+        np.testing.assert_allclose(batch.action[row, :, 0] * 100, np.arange(begin, begin + 8), atol=1e-5)
+        assert batch.reward[row].tolist() == list(range(begin + 1, begin + 9))
+        assert batch.terminated[row].tolist() == [0.0] * 7 + [float(begin + 8 == 20)]
+    assert bool((batch.mask == 1).all())
 
 
 def test_windows_of_short_episodes_are_padded(tmp_path):
@@ -127,16 +125,27 @@ def test_a_pass_of_windows_sees_every_step_once_and_splits_are_apart(store):
     assert training.identity != held_out.identity
 
 
-@pytest.mark.parametrize("kind", ["windows", "sequences"])
+def test_every_start_of_a_window_is_equally_likely(store, vae):
+    starts = store.sequences(vae, length=8).batch(4_000, np.random.default_rng(0)).action[:, 0, 0] * 100
+    counts = np.bincount(starts.round().int().numpy(), minlength=13)
+    assert len(counts) == 13
+    assert counts.min() > 0.7 * 4_000 / 13
+
+
 @pytest.mark.parametrize("length", [1, 8, 19, 20, 50])
-def test_every_step_is_equally_likely(store, vae, kind, length):
+def test_every_step_is_in_as_many_overhanging_windows(store, vae, length):
     """The last one, too: it alone knows of an end. Counts of 20 steps, each within four standard errors of the same."""
-    view = store.windows(length) if kind == "windows" else store.sequences(vae, length=length)
+    view = store.sequences(vae, length=length, overhang=True)
     batch = view.batch(1_500, np.random.default_rng(0))
     counts = np.bincount(batch.reward[batch.mask > 0].round().int().numpy(), minlength=21)[1:]
-    chance = min(length, 20) / (20 + length - 1) if length < 20 else 1.0  # of a step to be in a window
+    chance = 1.0 if length >= 20 else length / (20 + length - 1)  # of a step to be in a window
     assert (abs(counts - 1_500 * chance) <= 4 * np.sqrt(1_500 * chance * (1 - chance))).all(), counts
     assert int(batch.terminated.sum()) == counts[-1]
+    starts = (batch.action[:, 0, 0] * 100).round().int()
+    steps = batch.mask.sum(dim=1).int()
+    assert bool(((steps == min(length, 20)) | (starts == 0) | (starts + steps == 20)).all())  # whole, or at an end
+    assert view.identity != store.sequences(vae, length=length).identity
+    assert view.split(0.3, 1)[0].overhang
 
 
 class Uneven(toys.Counter):
@@ -150,20 +159,17 @@ class Uneven(toys.Counter):
 
 @pytest.mark.parametrize("kind", ["windows", "sequences"])
 def test_episodes_are_as_likely_as_they_are_long(tmp_path, vae, kind):
-    """Every step of every episode is as likely as any other; each count is within four standard errors of that law."""
+    """Within an episode every start is equally likely; each count is within four standard errors of that law."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     assert set(store.lengths) == {2, 8, 20}
     view, count = store.windows(4) if kind == "windows" else store.sequences(vae, length=4), 1_500
     batch = view.batch(count, np.random.default_rng(0))
-    odds = [
-        4 if steps <= 4 else steps + 3 for steps in store.lengths
-    ]  # windows that begin before it, in it, end behind it
     for index, steps in enumerate(store.lengths):
-        actions = torch.from_numpy(store.episode(index).actions)
-        for step in range(steps):
-            chance = 4 / sum(odds)
-            drawn = int(((batch.action == actions[step]).all(dim=2) & (batch.mask > 0)).any(dim=1).sum())
-            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (steps, step)
+        actions, starts = torch.from_numpy(store.episode(index).actions), max(steps - 4, 0) + 1
+        for start in range(starts):
+            chance = steps / store.steps / starts
+            drawn = int((batch.action[:, 0] == actions[start]).all(dim=1).sum())
+            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (steps, start)
 
 
 def test_weights_say_how_often_the_steps_of_an_episode_are_drawn(tmp_path, vae):
@@ -173,18 +179,30 @@ def test_weights_say_how_often_the_steps_of_an_episode_are_drawn(tmp_path, vae):
     whole, count = store.sequences(vae, length=4, weights=weights), 1_500
     for view in (whole, whole.split(0.3, 1)[0]):
         batch = view.batch(count, np.random.default_rng(0))
-        windows = {
-            index: 4 if store.lengths[index] <= 4 else store.lengths[index] + 3 for index in view.chosen.tolist()
-        }
-        odds = {index: weights[index] * number for index, number in windows.items()}
+        odds = {index: weights[index] * store.lengths[index] for index in view.chosen.tolist()}
         for index, odd in odds.items():
             chance = odd / sum(odds.values())
             own = torch.from_numpy(store.episode(index).actions)
-            drawn = int((batch.action[:, :1] == own).all(dim=2).any(dim=1).sum())  # its first step is one of theirs
+            drawn = int((batch.action[:, :1] == own).all(dim=2).any(dim=1).sum())
             assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), index
     assert sum(int(part.mask.sum()) for part in whole.batches(4)) == store.steps
     marks = {store.sequences(vae, weights=given).identity for given in (None, weights, 2 * weights)}
     assert len(marks) == 3
+
+
+def test_steps_of_all_episodes_are_in_as_many_overhanging_windows_times_their_weights(tmp_path, vae):
+    """Each count is within four standard errors of that law; episodes without a step are never drawn."""
+    store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
+    weights, count = np.array([1.0, 4.0, 0.5, 2.0, 9.0]), 1_500
+    batch = store.sequences(vae, length=4, weights=weights, overhang=True).batch(count, np.random.default_rng(0))
+    windows = np.array([4 if steps <= 4 else steps + 3 for steps in store.lengths])
+    for index, steps in enumerate(store.lengths):
+        chance = 4 * weights[index] / (weights * windows).sum()
+        for action in torch.from_numpy(store.episode(index).actions):
+            drawn = int(((batch.action == action).all(dim=2) & (batch.mask > 0)).any(dim=1).sum())
+            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (index, steps)
+    drawn = views._draw(np.arange(2), np.array([0, 10]), 4, 200, np.random.default_rng(0), overhang=True)
+    assert {window.episode for window in drawn} == {1}
 
 
 def test_encodings_older_than_their_shard_are_made_again(store, vae):

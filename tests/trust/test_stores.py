@@ -123,10 +123,11 @@ def test_encodings_survive_a_clock_that_was_set_back(collected):
         assert all(map(np.array_equal, wanted, Store(folder).latents(vae).episode(0)))
 
 
+NAMES = ["format", "env", "discrete", "actions", "env_options", "block", "further", "patience"]
+
+
 @QUICK
-@given(
-    st.dictionaries(st.sampled_from(["format", "env", "discrete", "actions", "env_options", "block", "further"]), PLAIN)
-)
+@given(st.dictionaries(st.sampled_from(NAMES), PLAIN))
 def test_any_metadata_are_a_store_s_or_named(collected, content):
     folder = collected[0]
     path = folder / "metadata.json"
@@ -136,6 +137,7 @@ def test_any_metadata_are_a_store_s_or_named(collected, content):
         store = one_line(path, lambda path: Store(path.parent))
         if store is not None:
             assert 1 <= store.actions <= 65_536
+            assert store.patience is None or store.patience >= 1
             assert isinstance(repr(store) + store.identity, str)
     finally:
         path.write_bytes(whole)
