@@ -29,7 +29,7 @@ from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
 from rollouts.endings import over
 from worldmodel import VAE, Memory, WorldModel
-from worldmodel.checkpoints import atomic, read_json, understood, write_json
+from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
 from worldmodel.starts import Starts
 
 OWN: dict[str, type[Iterating] | type[DreamEvolving]] = {"iterate": Iterating, "dream": DreamEvolving}
@@ -63,7 +63,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     """Tell ``settings.iterations`` iterations, and leave the best one's world model and controller in the run.
 
     The best has the highest mean return over whole episodes of the real game; no return of the game reaches a controller in
-    any other way.
+    any other way (with ``iterate.start`` "best" the search of the next one begins there, too).
 
     Raises:
         ValueError: the run's controller of the dream comes from a search beside the iterations.
@@ -203,7 +203,10 @@ def _worlds(turn: _Turn) -> tuple[WorldModel, list[Memory] | None]:
 
 
 def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
-    """A world model of an iteration; its memory learned from all that was played before, or goes on from the last one's."""
+    """A world model of an iteration; its memory learned from all that was played before, or goes on from the last one's.
+
+    Where the search starts at the best agent so far, the agent's own stays as it is.
+    """
     run, settings = turn.run, turn.settings
     if (into.world_folder / "config.json").exists():
         return into.world()
@@ -235,13 +238,23 @@ def weights_of_newest(lengths: Sequence[int], newest: int | None, share: float) 
 
 
 def _eye(turn: _Turn) -> VAE:
-    """The iteration's VAE: that of the one before, or one whose training went on with all frames so far."""
+    """The iteration's VAE: that of the one before, or one whose training went on with all frames so far.
+
+    Raises:
+        ValueError: the search starts at the best agent, whose eye is another one than that of the newest memories.
+    """
     if turn.before is None:
         return turn.run.vae()
     wanted = turn.settings.iterate
-    if wanted.start == "best" and turn.begins_at is not None:
-        return turn.begins_at.world().vae
     before = turn.before.world().vae
+    if wanted.start == "best" and turn.begins_at is not None:
+        best = turn.begins_at.world().vae
+        if fingerprint(best) != fingerprint(before):
+            raise ValueError(
+                f"iterate.start best needs an agent with the eye of the newest memories, got {turn.begins_at.folder}, "
+                "whose eye has learned on since"
+            )
+        return best
     if not wanted.vae_updates or (turn.number - 1) % wanted.vae_every:
         return before
     further = replace(turn.settings.vae, updates=wanted.vae_updates)

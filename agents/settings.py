@@ -81,7 +81,7 @@ class Remembering:
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
         overhang: whether windows may overhang the ends of episodes, so that the last steps are in as many as all others:
             without it terminations are foretold a fraction as often as they come.
-        stalls_end: whether an episode that was cut for want of patience (collect.patience) ended, for the memory, with its
+        stalls_end: whether an episode that was cut for want of patience when it was collected ended, for the memory, with its
             last reward: dreams then end where the game was lost.
         updates: gradient steps.
         batch: sequences a step.
@@ -136,8 +136,8 @@ class DreamEvolving:
         dreams: dreams for each member.
         horizon: steps of a dream.
         temperature: above 1 makes the dream less certain, and harder to exploit.
-        hazard: above 1 makes dreams end more often than the memory expects (a step survived with probability q is survived
-            with q ** hazard): what evolves keeps further from where lives end.
+        hazard_ratio: above 1 makes dreams end more often than the memory expects (a step survived with probability q is
+            survived with q ** hazard_ratio): what evolves keeps further from where lives end.
         weigh_ends: weigh rewards with the chance that the dream has not ended before, instead of drawing ends: returns have the
             same mean, and less chance in them.
         sigma: first standard deviation of the search.
@@ -154,7 +154,7 @@ class DreamEvolving:
     dreams: int = 16
     horizon: int = 300
     temperature: float = 1.15
-    hazard: float = 1.0
+    hazard_ratio: float = 1.0
     weigh_ends: bool = False
     sigma: float = 0.1
     decay: float = 1.0
@@ -245,7 +245,8 @@ class Iterating:
         vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
         vae_every: see vae_updates.
         start: where the search starts: "zeros"; "last": the controller of the iteration before; or "best": that of the
-            iteration whose episodes were best so far, whose memory then stays the agent's, while the worlds learn on.
+            iteration whose episodes were best so far, whose memory then stays the agent's and learns no more, while the
+            worlds do: for a run that began with "last".
         newest: dreams begin in the newest so many episodes; None: in all.
         newest_share: so large a share of what memories learn from is of these newest episodes; 0: all steps count alike.
         beginnings: the share of dreams that begin where an episode begins; the others begin anywhere in one.

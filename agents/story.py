@@ -204,7 +204,7 @@ def evolve_dream(
         )
     starts = run.store().latents(world.vae) if starts is None else starts
     begin = begin or zeros(world, controller)
-    ends = {"hazard": settings.hazard, "weigh_ends": settings.weigh_ends}
+    ends = {"hazard_ratio": settings.hazard_ratio, "weigh_ends": settings.weigh_ends}
     options |= {
         name: value for name, value in ends.items() if value != getattr(DreamEvolving, name)
     }  # as searches before had it

@@ -1,6 +1,6 @@
 """Does a memory know where lives end? What dreams give behind steps that earned nothing, and what the game gave.
 
-python -m benchmarks.ends RUN... [--iteration N] [--write]    --write keeps docs/results/ends.json and docs/evolution.md's table
+python -m benchmarks.ends RUN... --iteration N [--write]    --write keeps docs/results/ends.json and docs/evolution.md's table
 
 RUN is a run with iterations whose episodes were cut for want of patience (`--collect.patience`). The controller of iteration
 N played episodes in the game as it is; none of the memories of that iteration has seen them. Dreams, under this controller,
@@ -22,7 +22,7 @@ from agents.controller import Controller
 from agents.evaluation import hardware
 from agents.iterations import home
 from agents.run import Run
-from benchmarks.results import CHECKED, ROOT, publish
+from benchmarks.results import ROOT, publish
 from rollouts.controllers import population_of
 from rollouts.dream import luck
 from rollouts.latents import EncodedEpisode
@@ -31,7 +31,10 @@ from worldmodel.checkpoints import read_json
 from worldmodel.model import WorldState
 
 RESULT = ROOT / "docs" / "results" / "ends.json"
-MARK, END = "<!-- ends: written by `python -m benchmarks.ends`, " + CHECKED, "<!-- end of ends -->"
+MARK, END = (
+    "<!-- ends: written by `python -m benchmarks.ends RUN... --iteration N --write` -->\n",
+    "<!-- end of ends -->",
+)
 QUIET = (0, 4, 8, 20)
 """Steps since the last reward."""
 HORIZON, BURN_IN, SEED = 120, 32, 1
@@ -159,7 +162,7 @@ def main() -> None:
     """Measure, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--iteration", type=int, default=7, help="of each run")
+    parser.add_argument("--iteration", type=int, required=True, help="of each run")
     parser.add_argument("--write", action="store_true")
     words = parser.parse_args()
     result = {"runs": [measure(path, words.iteration) for path in words.runs], "hardware": hardware()}

@@ -68,7 +68,7 @@ def dream(
     noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
     threshold: float | None = None,
-    hazard: float = 1.0,
+    hazard_ratio: float = 1.0,
     weigh_ends: bool = False,
     keep: tuple[str, ...] = (),
     compile: bool = False,
@@ -90,11 +90,12 @@ def dream(
         seed: of starts and of all that is drawn.
         noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
         burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
-        threshold: end a dream when its termination probability exceeds this; None: draw with that probability.
-        hazard: above 1, dreams end more often than the memory expects: a step that is survived with probability q is survived
-            with q ** hazard, as if it were taken so many times. What evolves there keeps further from where lives end.
+        threshold: end a dream when its termination probability exceeds this; None: draw with that probability (or weigh).
+        hazard_ratio: above 1, dreams end more often than the memory expects (and below, less often): a step that is survived
+            with probability q is survived with q ** hazard_ratio, as if it were taken so many times. What evolves there
+            keeps further from where lives end.
         weigh_ends: draw no ends, but weigh each reward with the chance that the dream has not ended before: returns of the same
-            mean, with less chance in them. Dreams then last until hardly any would still go on.
+            mean, with less chance in them. Dreams then last until hardly any would still go on; their rewards are weighed.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
         worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
@@ -108,11 +109,11 @@ def dream(
     """
     at_least_one(horizon=horizon, dreams=dreams)
     check_seed(seed)
-    if not (hazard > 0 and math.isfinite(hazard)):
-        raise ValueError(f"hazard must be above zero, got {hazard}")
-    if (hazard != 1 or weigh_ends) and threshold is not None:
+    if not (hazard_ratio > 0 and math.isfinite(hazard_ratio)):
+        raise ValueError(f"hazard_ratio must be finite and above zero, got {hazard_ratio}")
+    if (hazard_ratio != 1 or weigh_ends) and threshold is not None:
         raise ValueError(
-            f"threshold must be None beside hazard or weigh_ends: nothing is drawn with it, got {threshold}"
+            f"threshold must be None beside hazard_ratio or weigh_ends: nothing is drawn with it, got {threshold}"
         )
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
@@ -136,13 +137,13 @@ def dream(
     fortune = luck(world, seed, dreams, population, place.together)
     for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
-        survival = 1 - step.termination if hazard == 1 else (1 - step.termination) ** hazard
+        survival = 1 - step.termination if hazard_ratio == 1 else (1 - step.termination) ** hazard_ratio
         if threshold is not None:
             ended = step.termination > threshold
         elif weigh_ends:
             ended = diary.weight * survival < LEAST_WEIGHT
         else:
-            ended = step.terminated if hazard == 1 else noise.uniform < 1 - survival
+            ended = step.terminated if hazard_ratio == 1 else noise.uniform < 1 - survival
         diary.write(action, step, ended)
         if weigh_ends:
             diary.weight = diary.weight * survival

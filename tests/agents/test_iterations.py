@@ -21,7 +21,7 @@ from rollouts.endings import over
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
-from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel.checkpoints import fingerprint, read_json, write_json
 from worldmodel.starts import Starts
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
@@ -37,7 +37,7 @@ FURTHER += [
     "true",
     "--memory.overhang",
     "true",
-    "--dream.hazard",
+    "--dream.hazard_ratio",
     "2",
 ]
 
@@ -266,7 +266,7 @@ def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished,
         ('{"iterate": {}, "dream": 5}', "dream must be settings by their names, got 5"),
         ('{"iterate": {}, "dream": {"horizon": "far"}}', "--dream.horizon: expected a whole number, got far"),
         ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon must be above zero, got 0"),
-        ('{"iterate": {"start": "lost"}, "dream": {}}', "expected one of 'zeros', 'last', got lost"),
+        ('{"iterate": {"start": "lost"}, "dream": {}}', "expected one of 'zeros', 'last', 'best', got lost"),
         ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )
@@ -392,10 +392,12 @@ def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
 
 
 def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
-    out = tmp_path / "run"
-    told(out, 3, *FURTHER, "--iterate.vae_updates", "0", "--iterate.start", "best")
-    before = [agents.iterations.Iteration(**row) for row in rows(out)[:2]]
-    best = Run(out / "iterations" / f"{agents.iterations.best_of(before).number:02d}")
+    out, kept = tmp_path / "run", ["--iterate.vae_updates", "0"]
+    told(out, 2, *FURTHER, *kept)
+    written = out / "iterations" / "01" / "iteration.json"
+    write_json(written, read_json(written) | {"episode_mean": 1e6})  # the first was best, and the second learned on
+    told(out, 3, *FURTHER, *kept, "--iterate.start", "best")
+    best = Run(out / "iterations" / "01")
     second, third = (Run(out / "iterations" / name) for name in ("02", "03"))
     assert fingerprint(third.world()) == fingerprint(best.world())
     with np.load(third.folder / "evolve-dream" / "state.npz") as saved:
@@ -407,6 +409,15 @@ def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
         assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
 
 
+def test_an_agent_of_an_older_eye_does_not_go_on_beside_newer_memories(further, tmp_path, capsys):
+    out = shutil.copytree(further, tmp_path / "run")
+    written = out / "iterations" / "01" / "iteration.json"
+    write_json(written, read_json(written) | {"episode_mean": 1e6})
+    words = [*ITERATED, *FURTHER, "--iterate.vae_updates", "0", "--iterate.start", "best"]
+    assert main([*words, "--iterations", "3", "--out", str(out)]) == 2
+    assert "iterate.start best needs an agent with the eye of the newest memories" in capsys.readouterr().err
+
+
 def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
     parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
     for part in parts:
@@ -414,7 +425,7 @@ def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
         assert "ended with their last rewards (patience 30)" in data
         assert "overhanging windows" in data
     with np.load(further / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
-        assert json.loads(str(saved["about"]))["settings"]["fitness"]["hazard"] == 2
+        assert json.loads(str(saved["about"]))["settings"]["fitness"]["hazard_ratio"] == 2
 
 
 def test_dreams_happen_in_other_memories_than_the_agents_own(further):

@@ -261,12 +261,32 @@ def test_hazard_is_a_power_of_the_chance_to_survive(hazard):
     with torch.no_grad():
         built.memory.termination_head.weight.zero_()
         built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(0.1))))
-    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, hazard=hazard)
+    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, hazard_ratio=hazard)
     ends = 1 - 0.9**hazard
     assert dreams.terminated.mean() > 0.99
     assert abs(dreams.lengths.mean() - 1 / ends) < 4 * np.sqrt(1 - ends) / ends / np.sqrt(count)
     if hazard == 1:
         assert np.array_equal(dreams.returns, rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3).returns)
+
+
+@pytest.mark.parametrize("hazard", [1.0, 2.5])
+def test_weighed_ends_weigh_each_reward_with_the_chance_to_have_come_there(hazard):
+    """The first reward counts whole, the second as often as one step is survived; a dream that hardly goes on is over."""
+    built, chance = world(), 0.3
+    with torch.no_grad():
+        for head in (built.memory.termination_head, built.memory.reward_head):
+            head.weight.zero_()
+        built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(chance))))
+        built.memory.reward_head.bias.copy_(torch.randn(63, generator=torch.Generator().manual_seed(1)))
+        reward = float(built.memory.expected_reward(built.memory.reward_head.bias))
+    dreams = rollouts.dream(
+        built, controllers(1), STARTS, 100, 3, seed=1, hazard_ratio=hazard, weigh_ends=True, keep=("rewards",)
+    )
+    survival = (1 - chance) ** hazard
+    steps = int(np.ceil(np.log(1e-6) / np.log(survival)))
+    assert (dreams.lengths == steps).all()
+    np.testing.assert_allclose(dreams.rewards[0, 0], reward * survival ** np.arange(steps), rtol=1e-4)
+    np.testing.assert_allclose(dreams.returns, dreams.rewards.sum(-1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("hazard", [1.0, 3.0])
@@ -278,7 +298,9 @@ def test_weighed_ends_have_the_mean_of_drawn_ones_and_less_noise(hazard):
         built.memory.termination_head.bias.fill_(-2.0)
         built.memory.reward_head.weight.normal_(generator=torch.Generator().manual_seed(2))
     drawn, weighed = (
-        rollouts.dream(built, controllers(1), STARTS, 12, count, seed=seed, hazard=hazard, weigh_ends=how).returns[0]
+        rollouts.dream(
+            built, controllers(1), STARTS, 12, count, seed=seed, hazard_ratio=hazard, weigh_ends=how
+        ).returns[0]
         for seed, how in ((1, False), (2, True))
     )
     assert abs(drawn.mean() - weighed.mean()) < 4 * np.hypot(drawn.std(), weighed.std()) / np.sqrt(count)
@@ -317,9 +339,12 @@ def test_frames_are_decoded_on_request():
         ({"starts": torch.zeros(2, 4)}, r"starts must have shape \(S, 3\)"),
         ({"keep": ("thoughts",)}, "keep takes names of .* got 'thoughts'"),
         ({"burn_in": -1}, "burn_in must be zero or more"),
-        ({"hazard": 0.0}, "hazard must be above zero, got 0.0"),
-        ({"hazard": float("inf")}, "hazard must be above zero, got inf"),
-        ({"hazard": 2.0, "threshold": 0.5}, "threshold must be None beside hazard or weigh_ends: .*, got 0.5"),
+        ({"hazard_ratio": 0.0}, "hazard_ratio must be finite and above zero, got 0.0"),
+        ({"hazard_ratio": float("inf")}, "hazard_ratio must be finite and above zero, got inf"),
+        (
+            {"hazard_ratio": 2.0, "threshold": 0.5},
+            "threshold must be None beside hazard_ratio or weigh_ends: .*, got 0.5",
+        ),
         ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
     ],
 )

@@ -151,8 +151,9 @@ def give_back():
     By itself it keeps the first large pieces that are given up, to use them again: a picture of ten megabytes stays, sometimes
     from the first reset on and sometimes from the thousandth.
     """
-    M_MMAP_THRESHOLD = -3  # malloc.h's name and number
-    assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 * 1024) == 1
+    library, M_MMAP_THRESHOLD = ctypes.CDLL(None), -3  # malloc.h's name and number
+    if hasattr(library, "mallopt"):  # glibc
+        assert library.mallopt(M_MMAP_THRESHOLD, 128 * 1024) == 1
 
 
 def changed(event, arguments):
