@@ -58,11 +58,10 @@ def check_together(settings: RunSettings) -> None:
         raise ValueError(f"iterate.worlds must be at most {most}, or some have no dream, got {wanted.worlds}")
     if wanted.caution and wanted.worlds == 1:
         raise ValueError(f"iterate.caution needs iterate.worlds above 1, got {wanted.caution} with one world")
-    if wanted.start == "best" and (wanted.worlds == 1 or wanted.vae_updates):
-        raise ValueError(
-            "iterate.start best keeps the agent's eye and memory: it needs iterate.worlds above 1, got "
-            f"{wanted.worlds}, and iterate.vae_updates 0, got {wanted.vae_updates}"
-        )
+    if wanted.start == "best" and wanted.worlds == 1:
+        raise ValueError("iterate.start best keeps the agent's memory: it needs iterate.worlds above 1, got 1")
+    if wanted.start == "best" and wanted.vae_updates:
+        raise ValueError(f"iterate.start best keeps the eye: it needs iterate.vae_updates 0, got {wanted.vae_updates}")
     if wanted.newest_share and wanted.newest is None:
         raise ValueError(f"iterate.newest_share needs iterate.newest, got {wanted.newest_share} without it")
     if settings.memory.stalls_end and settings.collect.patience is None:

@@ -29,7 +29,7 @@ from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
 from rollouts.endings import over
 from worldmodel import VAE, Memory, WorldModel
-from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
+from worldmodel.checkpoints import atomic, fingerprint, read_json, record_of, understood, write_json
 from worldmodel.starts import Starts
 
 OWN: dict[str, type[Iterating] | type[DreamEvolving]] = {"iterate": Iterating, "dream": DreamEvolving}
@@ -74,8 +74,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
         turn = _begin(run, settings, number)
         if not turn.written.exists():
             _tell(turn, env, workers, backend)
-        with understood(path := turn.written):
-            done.append(Iteration(**read_json(path)))
+        done.append(_came_to(run, number))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
         console.print(told(done[-1]), markup=False)
@@ -83,7 +82,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     chosen = home(run, best.number)
     world = WorldModel.load(chosen.world_folder)
     world.save(run.world_folder)
-    latents = run.store().latents(world.vae, stalls_end=settings.memory.stalls_end)  # as this eye sees them
+    latents = run.latents(world)  # as this eye sees them
     Starts.cut(latents, seed=settings.seed).save(run.world_folder)
     (run.folder / "evolve-dream").mkdir(exist_ok=True)
     chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
@@ -356,11 +355,21 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
 
 def _done(run: Run, number: int) -> list[Iteration]:
     """What the iterations before this one came to."""
-    found = []
-    for earlier in range(1, number):
-        with understood(path := home(run, earlier).folder / "iteration.json"):
-            found.append(Iteration(**read_json(path)))
-    return found
+    return [_came_to(run, earlier) for earlier in range(1, number)]
+
+
+def _came_to(run: Run, number: int) -> Iteration:
+    """What an iteration wrote down.
+
+    Raises:
+        ValueError: names the file, if it is missing, damaged, or another iteration's.
+    """
+    path = home(run, number).folder / "iteration.json"
+    with understood(path, values=True):
+        one = record_of(Iteration, read_json(path), path)
+        if one.number != number:
+            raise ValueError(f"number must be {number}, got {one.number}")
+    return one
 
 
 def best_of(done: Sequence[Iteration]) -> Iteration:

@@ -37,7 +37,7 @@ def write_report(run: Run, settings: RunSettings) -> Path:
     if best:
         agent = Agent(world, run.controller(best))
         agent.save(run.folder / "agent")
-        Starts.cut(run.store().latents(world.vae), seed=settings.seed).save(run.folder / "agent")
+        Starts.cut(run.latents(world), seed=settings.seed).save(run.folder / "agent")
         reports[best].save(run.folder / "agent" / "report.json")
     with bar("films and plots", "pictures") as progress:
         progress(0, 3, "")

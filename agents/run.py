@@ -14,6 +14,8 @@ import torch
 import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
+from rollouts.endings import TOLD
+from rollouts.latents import Latents
 from worldmodel import VAE, WorldModel, parallel
 from worldmodel.builders import build_vae
 from worldmodel.checkpoints import load_module, locked, read_json, read_rows, understood, write_json
@@ -52,6 +54,12 @@ class Run:
         with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
             build_vae(settings := read_json(about)["model_settings"])
         return load_module(lambda: build_vae(settings), path).eval()
+
+    def latents(self, world: WorldModel) -> Latents:
+        """Its episodes as a world model's eye sees them, ended where its memory was told that they end."""
+        path = self.folder / "memory" / "settings.json"
+        told = path.exists() and TOLD in str(read_json(path).get("data"))
+        return self.store().latents(world.vae, stalls_end=told)
 
     def world(self) -> WorldModel:
         """The trained world model."""

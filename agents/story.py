@@ -202,7 +202,7 @@ def evolve_dream(
             f"{run.folder / 'evolve-dream'} holds the controller of the best iteration, which another evolution would "
             "replace: remove that folder first, if you do not need it"
         )
-    starts = run.store().latents(world.vae) if starts is None else starts
+    starts = run.latents(world) if starts is None else starts
     begin = begin or zeros(world, controller)
     ends = {"hazard_ratio": settings.hazard_ratio, "weigh_ends": settings.weigh_ends}
     options |= {

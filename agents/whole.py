@@ -60,9 +60,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         if settings.iterations:
             iterate(run, settings.plays_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
-            world = run.world()
-            starts = run.store().latents(world.vae, stalls_end=settings.memory.stalls_end)
-            story.evolve_dream(run, settings.dream, settings.seed, settings.controller, None, world, starts)
+            story.evolve_dream(run, settings.dream, settings.seed, settings.controller)
         if settings.game.generations:
             story.evolve_game(run, settings.plays_in, settings.game, settings.controller, *common)
         with run.chapter("test"):

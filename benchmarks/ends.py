@@ -25,6 +25,7 @@ from agents.run import Run
 from benchmarks.results import ROOT, publish
 from rollouts.controllers import population_of
 from rollouts.dream import luck
+from rollouts.endings import TOLD
 from rollouts.latents import EncodedEpisode
 from worldmodel import Memory, WorldModel
 from worldmodel.checkpoints import read_json
@@ -131,15 +132,18 @@ def measure(path: Path, number: int) -> dict[str, Any]:
     first = int(read_json(here.folder / "episodes.json")["episodes"])
     played = range(first, first + int(read_json(here.folder / "settings.json")["iterate"]["episodes"]))
     episodes, lives = ([part.episode(index) for index in played] for part in (whole, ended))
-    told = "ended with their last rewards" in read_json(here.folder / "memory" / "settings.json")["data"]
+    told = TOLD in read_json(here.folder / "memory" / "settings.json")["data"]
     rows = []
     for quiet in QUIET:
         places = moments(episodes, quiet)
         if told:
             ends = {id(episode): len(life.action) for episode, life in zip(episodes, lives, strict=True)}
             places = [place for place in places if place.step < ends[id(place.episode)]]
-        dream = dreamed(world, memories, controller, places, HORIZON)
-        rows.append({"quiet": quiet, "moments": len(places), "dream": dream, "game": given(places, HORIZON)})
+        row: dict[str, Any] = {"quiet": quiet, "moments": len(places)}
+        if places:
+            row["dream"] = dreamed(world, memories, controller, places, HORIZON)
+            row["game"] = given(places, HORIZON)
+        rows.append(row)
     about = {"run": str(path), "iteration": number, "episodes": len(played), "told": told}
     return about | {"rows": rows, "ends": foretold(memories, lives)}
 
@@ -150,7 +154,10 @@ def table(result: dict[str, Any]) -> str:
     words = "Ends: foretold, happened | Log-likelihood, that of a constant"
     lines = [f"| Run | {words} | {' | '.join(heads)} |", "|---" * (3 + len(QUIET)) + "|"]
     for run in result["runs"]:
-        cells = [f"{row['dream']:.0f}, {row['game']:.0f} ({row['moments']})" for row in run["rows"]]
+        cells = [
+            f"{row['dream']:.0f}, {row['game']:.0f} ({row['moments']})" if row["moments"] else "(0)"
+            for row in run["rows"]
+        ]
         known = run["ends"]
         ends = f"{known['foretold']:.1f}, {known['happened']:.0f} | {known['likelihood']:.0f}, {known['constant']:.0f}"
         lines.append(f"| {run['run']}, iteration {run['iteration']} | {ends} | {' | '.join(cells)} |")

@@ -139,7 +139,7 @@ def compacted(agent: Agent) -> Agent:
 def ship(run: Run, agent: Agent, folder: Path) -> None:
     """Put an agent into the package."""
     agent.save(folder, compact=True)
-    Starts.cut(run.store().latents(agent.world.vae)).save(folder)
+    Starts.cut(run.latents(agent.world)).save(folder)
 
 
 def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:

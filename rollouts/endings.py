@@ -24,6 +24,10 @@ def over(course: Course, patience: int | None) -> bool:
     return bool(course.terminated) or stalled(course.rewards, False, patience)
 
 
+TOLD = "ended with their last rewards"
+"""In what is said of the data of a memory that learned where lives end."""
+
+
 class Ended(Latents):
     """Encoded episodes, of which those that `stalled` end with their last reward, as if the game had ended there.
 
@@ -34,11 +38,14 @@ class Ended(Latents):
     Args:
         latents: encoded episodes.
         patience: with which they were cut.
+
+    Raises:
+        ValueError: no episode that was cut had a reward above zero: where nothing is earned, nothing tells when it was lost.
     """
 
     def __init__(self, latents: Latents, patience: int) -> None:
         super().__init__(latents.store, latents.folder)
-        self.patience = patience
+        self.ending = f", {TOLD} (patience {patience})"
         self._ends: list[tuple[int, bool]] = []
         for index in range(len(self)):
             _, _, _, rewards, terminated = super().episode(index)
@@ -46,11 +53,12 @@ class Ended(Latents):
             earned = np.flatnonzero(rewards > 0)
             steps = len(rewards) if not cut else int(earned[-1]) + 1 if len(earned) else 1
             self._ends.append((steps, cut))
-
-    @property
-    def identity(self) -> str:
-        """Which store, encoded by which VAE, and that they end with their last rewards."""
-        return f"{super().identity}, ended with their last rewards (patience {self.patience})"
+        cut_short = [steps for steps, cut in self._ends if cut]
+        if cut_short and max(cut_short) == 1:
+            raise ValueError(
+                "stalls_end needs episodes that earn something before they stall, "
+                f"got {len(cut_short)} of {len(self)} that stalled at once"
+            )
 
     @property
     def lengths(self) -> list[int]:

@@ -51,6 +51,9 @@ class Latents:
         folder: where their encodings lie.
     """
 
+    ending = ""
+    """What is said of where its episodes end, beside which they are (`rollouts.endings.Ended`)."""
+
     def __init__(self, store: Stored, folder: Path) -> None:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -58,7 +61,7 @@ class Latents:
     @property
     def identity(self) -> str:
         """Which store, encoded by which VAE."""
-        return f"{self.store.identity}, encoded by {self.folder.name}"
+        return f"{self.store.identity}, encoded by {self.folder.name}{self.ending}"
 
     def __len__(self) -> int:
         """Episodes."""

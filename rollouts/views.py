@@ -214,9 +214,10 @@ class Sequences:
     @property
     def identity(self) -> str:
         """Which episodes, of which store, windows, their weights, and the VAE that encoded them."""
-        which = f"{_listed(self.chosen)} of {self.latents.identity}"
+        which = f"{_listed(self.chosen)} of {self.latents.store.identity}"
         if self.weights is not None:
             which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
+        which += f", encoded by {self.latents.folder.name}{self.latents.ending}"
         return f"{which}, {'overhanging ' * self.overhang}windows of {self.length}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:

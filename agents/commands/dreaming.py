@@ -100,7 +100,7 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
         world, controller = agent.world, agent.controller
     else:
         world, controller = place.world(), place.controller(options.where)
-        starts = place.store().latents(world.vae)
+        starts = place.latents(world)
     sizes, keep = (options.steps, options.dreams), ("latents", "actions", "rewards")
     with busy(f"{options.dreams} dreams"):
         dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)

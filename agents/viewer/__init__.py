@@ -39,7 +39,7 @@ def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
     return Stage(
         title=env or store.env,
         world=world,
-        starts=store.latents(world.vae),
+        starts=run.latents(world),
         controls=controls(env or store.env, options, world),
         drivers=drivers,
         make_env=_maker(env, store.env, options),

@@ -409,6 +409,19 @@ def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
         assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [({"episode_mean": None}, "episode_mean = 'None'"), ({"number": 9}, "number must be 1, got 9")]
+)
+def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, change, said):
+    out = shutil.copytree(finished, tmp_path / "run")
+    written = out / "iterations" / "01" / "iteration.json"
+    write_json(written, read_json(written) | change)
+    assert main([*ITERATED, "--iterations", "2", "--out", str(out)]) == 2
+    message = capsys.readouterr().err
+    assert str(written) in message.replace("\n", "")
+    assert said in message
+
+
 def test_an_agent_of_an_older_eye_does_not_go_on_beside_newer_memories(further, tmp_path, capsys):
     out = shutil.copytree(further, tmp_path / "run")
     written = out / "iterations" / "01" / "iteration.json"

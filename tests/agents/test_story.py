@@ -264,10 +264,13 @@ NOWHERE = "there is no run folder nowhere: worldmodel collect ENV --out nowhere 
                 ("--iterate.caution 1", "iterate.caution needs iterate.worlds above 1"),
                 ("--iterate.newest_share 0.5", "iterate.newest_share needs iterate.newest, got 0.5 without it"),
                 ("--memory.stalls_end true", "memory.stalls_end needs collect.patience, got true without it"),
-                ("--iterate.start best", "eye and memory: it needs iterate.worlds above 1, got 1, and"),
+                (
+                    "--iterate.start best",
+                    "iterate.start best keeps the agent's memory: it needs iterate.worlds above 1, got 1",
+                ),
                 (
                     "--iterate.start best --iterate.worlds 2 --iterate.vae_updates 3",
-                    "iterate.worlds above 1, got 2, and iterate.vae_updates 0, got 3",
+                    "iterate.start best keeps the eye: it needs iterate.vae_updates 0, got 3",
                 ),
                 ("--iterate.newest_share 1 --iterate.newest 2", "iterate.newest_share must be a share below 1, got 1"),
                 ("--iterations 1 --dream.generations 0", "iterations need dream.generations above zero"),

@@ -83,10 +83,12 @@ def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
         )
 
 
-def test_an_episode_that_earned_nothing_keeps_its_first_step(tmp_path, vae):
+def test_where_nothing_is_earned_nothing_tells_when_it_was_lost(tmp_path, vae):
     store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", patience=10)
-    assert store.lengths == [10, 10]
-    assert store.latents(vae, stalls_end=True).lengths == [1, 1]
+    with pytest.raises(
+        ValueError, match="stalls_end needs episodes that earn something .* got 2 of 2 that stalled at once"
+    ):
+        store.latents(vae, stalls_end=True)
 
 
 class Poor(Mortal):
