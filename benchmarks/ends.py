@@ -12,7 +12,7 @@ that they end: a log-likelihood, beside that of one chance for all steps, tells 
 import argparse
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from rollouts.endings import TOLD
 from rollouts.latents import EncodedEpisode
 from worldmodel import Memory, WorldModel
 from worldmodel.checkpoints import read_json
-from worldmodel.model import WorldState
+from worldmodel.starts import Moment, awake
 
 RESULT = ROOT / "docs" / "results" / "ends.json"
 MARK, END = (
@@ -38,14 +38,7 @@ MARK, END = (
 )
 QUIET = (0, 4, 8, 20)
 """Steps since the last reward."""
-HORIZON, BURN_IN, SEED = 120, 32, 1
-
-
-class Moment(NamedTuple):
-    """A step of a real episode; what follows it begins there."""
-
-    episode: EncodedEpisode
-    step: int
+HORIZON, SEED = 120, 1
 
 
 def moments(episodes: list[EncodedEpisode], quiet: int) -> list[Moment]:
@@ -63,19 +56,6 @@ def moments(episodes: list[EncodedEpisode], quiet: int) -> list[Moment]:
 def given(places: list[Moment], horizon: int) -> float:
     """Mean return of the game over ``horizon`` steps from there on, or up to the end of the episode."""
     return float(np.mean([place.episode.reward[place.step : place.step + horizon].sum() for place in places]))
-
-
-def awake(world: WorldModel, places: list[Moment]) -> WorldState:
-    """The world model's state at these moments, after it lived through the steps before."""
-    count = len(places)
-    seen, done = torch.zeros(count, BURN_IN + 1, world.latent), torch.zeros(count, BURN_IN, world.actions)
-    known = torch.zeros(count, BURN_IN, dtype=torch.bool)
-    for row, (episode, step) in enumerate(places):
-        steps = min(step, BURN_IN)
-        seen[row, BURN_IN - steps :] = torch.from_numpy(episode.mean[step - steps : step + 1].astype(np.float32))
-        done[row, BURN_IN - steps :] = torch.from_numpy(np.array(episode.action[step - steps : step]))
-        known[row, BURN_IN - steps :] = True
-    return world.relive(seen[:, :-1], done, known).seeing(seen[:, -1].contiguous())
 
 
 @torch.inference_mode()

@@ -137,16 +137,13 @@ def dream(
     fortune = luck(world, seed, dreams, population, place.together)
     for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
-        survival = 1 - step.termination if hazard_ratio == 1 else (1 - step.termination) ** hazard_ratio
-        if threshold is not None:
-            ended = step.termination > threshold
-        elif weigh_ends:
-            ended = diary.weight * survival < LEAST_WEIGHT
-        else:
-            ended = step.terminated if hazard_ratio == 1 else noise.uniform < 1 - survival
-        diary.write(action, step, ended)
+        if hazard_ratio != 1:
+            chance = 1 - (1 - step.termination) ** hazard_ratio
+            step = step._replace(termination=chance, terminated=noise.uniform < chance)
         if weigh_ends:
-            diary.weight = diary.weight * survival
+            diary.write_weighed(action, step)
+        else:
+            diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
         if number % LOOK == 0 and not diary.alive.any():  # not at every step: a look waits for the device
             break
     return diary.read(world)
@@ -184,6 +181,12 @@ class _Diary:
             value = values[name]
             parts.append(torch.where(self.alive if value.ndim == 1 else self.alive[:, None], value, 0))
         self.alive = self.alive & ~ended
+
+    def write_weighed(self, action: Tensor, step: Step) -> None:
+        """A step that may be the last one: rewards to come count as much less."""
+        weight = self.weight * (1 - step.termination)
+        self.write(action, step, weight < LEAST_WEIGHT)
+        self.weight = weight
 
     def read(self, world: WorldModel) -> Dreams:
         """All of it, up to the end of the longest dream; ``world`` decodes the frames."""

@@ -273,14 +273,17 @@ def _draw(
 
     An episode that fits into a window is there as a whole.
     """
-    odds = steps * (1.0 if weights is None else weights[chosen])
-    if overhang:  # each step is then in as many windows as any other
-        odds = odds / np.maximum(steps, 1) * np.where(steps <= length, length, steps + length - 1)
+    whole = steps <= length
+    odds = (
+        np.where(whole, length * (steps > 0), steps + length - 1) if overhang else steps
+    )  # windows, each step in ``length``
+    if weights is not None:
+        odds = odds * weights[chosen]
     rows = rng.choice(len(chosen), size=size, p=odds / odds.sum())
-    if not overhang:
-        starts = [int(rng.integers(max(steps[row] - length, 0) + 1)) for row in rows]
+    if overhang:
+        starts = np.where(whole[rows], 0, rng.integers(1 - length, steps[rows])).tolist()
     else:
-        starts = np.where(steps[rows] <= length, 0, rng.integers(1 - length, steps[rows])).tolist()
+        starts = [int(rng.integers(max(steps[row] - length, 0) + 1)) for row in rows]
     return [
         _Window(int(chosen[row]), max(start, 0), min(start + length, int(steps[row])) - max(start, 0))
         for row, start in zip(rows, starts, strict=True)

@@ -4,6 +4,7 @@ Dreaming in batches (`rollouts.dream`) and dreaming as an environment (`envs.Dre
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -54,21 +55,35 @@ def begin(
         return world.initial(count).seeing(latent)
     if len(starts) == 0:
         raise ValueError("starts must hold at least one episode, got none")
+    return awake(world, [_moment(world, starts, rng) for _ in range(count)], burn_in)
+
+
+class Moment(NamedTuple):
+    """A step of an encoded real episode."""
+
+    episode: Any
+    """With ``mean`` (T+1, latent) and ``action`` (T, actions)."""
+    step: int
+
+
+@torch.no_grad()
+def awake(world: WorldModel, moments: Sequence[Moment], burn_in: int = 32) -> WorldState:
+    """The state at real moments, after the memory lived through the ``burn_in`` steps before, or as many as there are."""
+    weight, count = next(world.memory.parameters()), len(moments)
     seen, done = torch.zeros(count, burn_in + 1, world.latent), torch.zeros(count, burn_in, world.actions)
     known = torch.zeros(count, burn_in, dtype=torch.bool)
-    for row in range(count):
-        latents, actions = _moment(world, starts, burn_in, rng)
-        seen[row, burn_in - len(actions) :] = latents
-        done[row, burn_in - len(actions) :] = actions
-        known[row, burn_in - len(actions) :] = True
+    for row, (episode, step) in enumerate(moments):
+        first = max(step - burn_in, 0)
+        past = slice(burn_in - (step - first), None)
+        seen[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
+        done[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
+        known[row, past] = True
     seen, done = seen.to(weight), done.to(weight)
     return world.relive(seen[:, :-1], done, known.to(weight.device)).seeing(seen[:, -1].contiguous())
 
 
-def _moment(
-    world: WorldModel, starts: EncodedEpisodes, burn_in: int, rng: np.random.Generator
-) -> tuple[Float[Tensor, "frames latent"], Float[Tensor, "steps actions"]]:
-    """A real moment: the latents up to it, ``burn_in`` steps back at most, and the actions between them."""
+def _moment(world: WorldModel, starts: EncodedEpisodes, rng: np.random.Generator) -> Moment:
+    """A real moment, any step of any episode."""
     episode = starts.episode(int(rng.integers(len(starts))))
     mean, action = episode.mean, episode.action
     if mean.shape[1] != world.latent or action.shape[1] != world.actions:
@@ -78,10 +93,7 @@ def _moment(
         )
     if not len(action):
         raise ValueError("starts must hold episodes with at least one step, got one without")
-    moment = int(rng.integers(len(action)))  # never the last frame: the episode has ended there
-    first = max(moment - burn_in, 0)
-    seen, done = mean[first : moment + 1], action[first:moment]
-    return torch.from_numpy(np.array(seen, np.float32)), torch.from_numpy(np.array(done, np.float32))
+    return Moment(episode, int(rng.integers(len(action))))  # never the last frame: the episode has ended there
 
 
 class Excerpt(NamedTuple):

@@ -1,6 +1,5 @@
 """Iterated dreams: each iteration plays, learns and dreams again; a stop between any two steps changes nothing."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -22,24 +21,8 @@ from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
 from worldmodel.checkpoints import fingerprint, read_json, write_json
-from worldmodel.starts import Starts
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
-
-
-FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
-FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
-FURTHER += ["--iterate.newest", "2", "--iterate.newest_share", "0.75", "--iterate.spread", "0.1"]
-FURTHER += [
-    "--collect.patience",
-    "30",
-    "--memory.stalls_end",
-    "true",
-    "--memory.overhang",
-    "true",
-    "--dream.hazard_ratio",
-    "2",
-]
 
 
 def told(out, iterations, *more):
@@ -206,13 +189,6 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
     assert (run / "config.yaml").read_bytes() == before
 
 
-def test_a_world_that_was_lost_is_not_learned_again_in_silence(further, tmp_path, capsys):
-    shutil.copytree(further, tmp_path / "run")
-    (tmp_path / "run" / "iterations" / "02" / "world-1" / "world" / "config.json").unlink()
-    assert main([*ITERATED, *FURTHER, "--iterations", "3", "--out", str(tmp_path / "run")]) == 2
-    assert "world-1" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
     finished, tmp_path, monkeypatch, capsys, older
@@ -347,66 +323,11 @@ def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_pa
     assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def further(tmp_path_factory):
-    out = tmp_path_factory.mktemp("further") / "run"
-    told(out, 2, *FURTHER)
-    return out
-
-
-def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
-    first, second = (Run(further / "iterations" / name) for name in ("01", "02"))
-    memory = read_json(second.folder / "memory" / "settings.json")
-    assert memory["from"] == fingerprint(first.world().memory)
-    assert memory["updates"] == 3
-    assert read_json(second.folder / "vae" / "settings.json")["from"] == fingerprint(Run(further).vae())
-    assert fingerprint(second.world().vae) != fingerprint(first.world().vae)
-    with np.load(second.folder / "evolve-dream" / "state.npz") as saved:
-        start = json.loads(str(saved["about"]))["settings"]["start"]
-    parameters = first.controller("dream").parameters.double().numpy()
-    assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
-
-
 def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
     lengths = [10, 30, 5, 15]
     drawn = weights_of_newest(lengths, 2, 0.75) * lengths
     np.testing.assert_allclose(drawn / drawn.sum(), [0.25 / 4, 0.25 * 3 / 4, 0.75 / 4, 0.75 * 3 / 4])
     assert [weights_of_newest(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
-
-
-def test_what_goes_on_learns_most_from_the_newest_and_explores_around_its_controller(further):
-    store = Run(further).store()
-    policies = [part["policy"] for part in store.metadata["further"]]
-    assert [name.endswith("-exploration-0.2-spread-0.1") for name in policies] == [False, True, False, True]
-    assert store.metadata["patience"] == 30
-    homes = [further / "iterations" / name / "world-1" / "memory" / "settings.json" for name in ("01", "02")]
-    assert ["weighted" in read_json(path)["data"] for path in homes] == [False, True]
-
-
-def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
-    run = Run(further)
-    latents = run.store().latents(run.world().vae)
-    seen = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
-    for start in Starts.load(run.world_folder).mean[:8, 0].float().numpy():
-        assert np.abs(seen - start).max(axis=1).min() < 1e-6
-
-
-def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
-    out, kept = tmp_path / "run", ["--iterate.vae_updates", "0"]
-    told(out, 2, *FURTHER, *kept)
-    written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | {"episode_mean": 1e6})  # the first was best, and the second learned on
-    told(out, 3, *FURTHER, *kept, "--iterate.start", "best")
-    best = Run(out / "iterations" / "01")
-    second, third = (Run(out / "iterations" / name) for name in ("02", "03"))
-    assert fingerprint(third.world()) == fingerprint(best.world())
-    with np.load(third.folder / "evolve-dream" / "state.npz") as saved:
-        start = json.loads(str(saved["about"]))["settings"]["start"]
-    parameters = best.controller("dream").parameters.double().numpy()
-    assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
-    for which in ("world-1", "world-2"):
-        last = Run(second.folder / which).world().memory
-        assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
 
 
 @pytest.mark.parametrize(
@@ -420,67 +341,6 @@ def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, cha
     message = capsys.readouterr().err
     assert str(written) in message.replace("\n", "")
     assert said in message
-
-
-def test_an_agent_of_an_older_eye_does_not_go_on_beside_newer_memories(further, tmp_path, capsys):
-    out = shutil.copytree(further, tmp_path / "run")
-    written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | {"episode_mean": 1e6})
-    words = [*ITERATED, *FURTHER, "--iterate.vae_updates", "0", "--iterate.start", "best"]
-    assert main([*words, "--iterations", "3", "--out", str(out)]) == 2
-    assert "iterate.start best needs an agent with the eye of the newest memories" in capsys.readouterr().err
-
-
-def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
-    parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
-    for part in parts:
-        data = read_json(further / part / "settings.json")["data"]
-        assert "ended with their last rewards (patience 30)" in data
-        assert "overhanging windows" in data
-    with np.load(further / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
-        assert json.loads(str(saved["about"]))["settings"]["fitness"]["hazard_ratio"] == 2
-
-
-def test_dreams_happen_in_other_memories_than_the_agents_own(further):
-    for name in ("01", "02"):
-        home = further / "iterations" / name
-        marks = {fingerprint(Run(home / part).world().memory) for part in (".", "world-1", "world-2")}
-        assert len(marks) == 3
-        with np.load(home / "evolve-dream" / "state.npz") as saved:
-            fitness = json.loads(str(saved["about"]))["settings"]["fitness"]
-        assert set(fitness["worlds"]) < marks
-        assert fitness["caution"] == 1
-    assert all(one["disagreement"] > 0 for one in rows(further))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", ["_eye", "_dream", "_play", "_record"])
-def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, step):
-    class Stop(Exception):
-        pass
-
-    original, calls = getattr(agents.iterations, step), []
-
-    def stopping(*args):
-        calls.append(step)
-        if len(calls) == (4 if step == "_eye" else 2):
-            raise Stop
-        return original(*args)
-
-    monkeypatch.setattr(agents.iterations, step, stopping)
-    with pytest.raises(Stop):
-        told(tmp_path / "run", 2, *FURTHER)
-    monkeypatch.undo()
-    told(tmp_path / "run", 2, *FURTHER)
-    assert rows(tmp_path / "run") == rows(further)
-
-
-def test_dreams_begin_in_the_newest_episodes(further):
-    for name in ("01", "02"):
-        with np.load(further / "iterations" / name / "evolve-dream" / "state.npz") as saved:
-            starts = json.loads(str(saved["about"]))["settings"]["fitness"]["starts"]
-        count = read_json(further / "iterations" / name / "episodes.json")["episodes"]
-        assert starts.startswith(f"2 of the first {count} episodes of ")
 
 
 def test_the_iteration_that_drove_best_is_kept_and_the_first_of_equals():

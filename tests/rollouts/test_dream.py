@@ -161,7 +161,8 @@ def test_an_ended_dream_earns_nothing_more():
     assert not without.terminated.any()
 
 
-def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_as_zeros(monkeypatch):
+@pytest.mark.parametrize("weigh_ends", [False, True])
+def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_as_zeros(monkeypatch, weigh_ends):
     """The first of two dreams ends with its third step, the other one lives on."""
     built, ends = world(), 3
     imagine, steps = built.imagine_from, []
@@ -176,11 +177,14 @@ def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_a
                 for mask, part in ((first, step.reward), (first[:, None], step.latent))
             )
             step, state = step._replace(reward=reward, latent=latent), state.seeing(latent)
-        return step._replace(terminated=first & (len(steps) == ends)), state
+        ended = first & (len(steps) == ends)
+        return step._replace(terminated=ended, termination=ended.float()), state
 
     monkeypatch.setattr(built, "imagine_from", drifting)
     keep = ("latents", "actions", "rewards")
-    dreams = rollouts.dream(built, controllers(1), STARTS, horizon=8, dreams=2, seed=5, keep=keep)
+    dreams = rollouts.dream(
+        built, controllers(1), STARTS, horizon=8, dreams=2, seed=5, keep=keep, weigh_ends=weigh_ends
+    )
     assert dreams.lengths.tolist() == [[ends, 8]]
     lived = sum(step.reward[0].double() for step in steps[:ends])
     np.testing.assert_allclose(dreams.returns[0, 0], lived, rtol=1e-6)

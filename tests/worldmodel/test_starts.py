@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.starts import Starts
+from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.starts import Moment, Starts, awake
 
 
 class Encoded(NamedTuple):
@@ -58,3 +59,20 @@ def test_damaged_files_are_told(tmp_path):
     (tmp_path / "starts.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"starts\.safetensors"):
         Starts.load(tmp_path)
+
+
+def test_to_be_awake_is_to_have_lived_through_the_steps_before():
+    """Step by step, from as many steps back as there are, or as are lived through again; whoever else is in the batch."""
+    with seeded(3):
+        world = WorldModel(VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))).eval()
+    rng = np.random.default_rng(0)
+    episode = Encoded(rng.standard_normal((10, 2)).astype(np.float16), rng.standard_normal((9, 1)).astype(np.float32))
+    mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(episode.action)
+    steps = (0, 1, 3, 8)
+    together = awake(world, [Moment(episode, step) for step in steps], burn_in=3)
+    for row, step in enumerate(steps):
+        state = world.initial(1)
+        for past in range(max(step - 3, 0), step):
+            state = world.observe(state, mean[past : past + 1], action[past : past + 1])
+        alone = state.seeing(mean[step : step + 1])
+        torch.testing.assert_close(together.features[row], alone.features[0])
