@@ -1,12 +1,22 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests.
 
+Environment variables that a run of the tests heeds, beside those of torch itself (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`):
+    TEST_THREADS: torch's threads, 1 unless told. Every count must pass.
+"""
+
+import os
 import signal
 
 import jaxtyping
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tests run side by side, and small operations on two busy cores stall
+# One thread: tests run side by side, and small operations on two busy cores stall.
+torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
+
+
+def pytest_report_header() -> str:
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 @pytest.fixture
