@@ -12,7 +12,8 @@ import rollouts
 from agents import LinearController
 from rollouts.dream import LUCK_STEPS, dream_along, luck
 from tests import toys
-from tests.rollouts.dreams import STARTS, controllers, world
+from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
+from tests.tolerance import assert_same_sums
 from worldmodel.starts import begin
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,15 +34,16 @@ def test_batched_dreams_equal_imagining_step_by_step():
     state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
     total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
+    sums = 12 * 8  # terms of the controller and of the memory, at every step
     for t in range(dreams.latents.shape[2] - 1):
         action = (torch.cat((state.latent, state.hidden), 1) @ weight.T + bias).tanh()
-        np.testing.assert_allclose(dreams.actions[0, :, t][alive], action.detach()[alive], atol=1e-6)
+        assert_same_sums(dreams.actions[0, :, t][alive], action[alive], sums)
         step, state = built.imagine_from(state, action.detach(), next(noise), 1.0)
-        np.testing.assert_allclose(dreams.latents[0, :, t + 1][alive], step.latent.detach()[alive], atol=1e-5)
+        assert_same_sums(dreams.latents[0, :, t + 1][alive], step.latent[alive], sums)
         total += torch.where(alive, step.reward.detach(), 0)
         alive &= ~step.terminated
-    np.testing.assert_allclose(dreams.returns[0], total, rtol=1e-5)
-    np.testing.assert_allclose(dreams.rewards[0].sum(1), total, rtol=1e-4)
+    assert_same_rewards(dreams.returns[0], total, built.memory, steps=12)
+    assert_same_rewards(dreams.rewards[0].sum(1), total, built.memory, steps=12)
 
 
 def test_a_dream_does_not_depend_on_how_the_batch_is_cut():
@@ -52,8 +54,8 @@ def test_a_dream_does_not_depend_on_how_the_batch_is_cut():
         for n in (1, 4):
             alone = rollouts.dream(built, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, threshold=2.0)
             latents = together.latents[p, :n, : horizon - 2]
-            np.testing.assert_allclose(alone.latents[0], latents, rtol=1e-3, atol=1e-4)  # BLAS sums in other orders
-            np.testing.assert_allclose(alone.rewards[0], together.rewards[p, :n, : horizon - 3], rtol=1e-3, atol=1e-4)
+            assert_same_sums(alone.latents[0], latents, count=8 * horizon)
+            assert_same_rewards(alone.rewards[0], together.rewards[p, :n, : horizon - 3], built.memory, horizon)
 
 
 def test_the_luck_of_dreams_is_standard_and_independent():
@@ -79,7 +81,7 @@ def test_every_dream_may_have_a_temperature_of_its_own():
     mixed = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
     for n, temperature in enumerate((0.3, 1.0, 2.0)):
         plain = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=temperature, **options)
-        np.testing.assert_allclose(mixed.latents[:, n], plain.latents[:, n], atol=1e-5)
+        assert_same_sums(mixed.latents[:, n], plain.latents[:, n], count=8 * 8)
 
 
 def test_the_noise_may_have_a_temperature_of_its_own():
@@ -103,12 +105,13 @@ def test_the_noise_may_have_a_temperature_of_its_own():
 COMPILED = """
 import numpy as np
 import rollouts
-from tests.rollouts.dreams import STARTS, controllers, world
+from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
+from tests.tolerance import assert_same_sums
 
 options = {"horizon": 9, "dreams": 3, "seed": 5, "keep": ("latents", "rewards")}
 plain, fast = (rollouts.dream(world(), controllers(2), STARTS, compile=c, **options) for c in (False, True))
-np.testing.assert_allclose(fast.latents, plain.latents, atol=1e-4)
-np.testing.assert_allclose(fast.returns, plain.returns, rtol=1e-4)
+assert_same_sums(fast.latents, plain.latents, count=8 * 9)
+assert_same_rewards(fast.returns, plain.returns, world().memory, steps=9)
 """
 
 
@@ -129,7 +132,7 @@ def test_dreams_become_rollouts(discrete, tmp_path):
         assert (len(episode), episode.terminated) == (steps, dreams.terminated[life])
         assert episode.truncated != episode.terminated
         np.testing.assert_array_equal(episode.frames, dreams.frames[life][: steps + 1])
-        np.testing.assert_allclose(episode.rewards.sum(), dreams.returns[life], rtol=1e-4, atol=1e-5)
+        assert_same_sums(episode.rewards.sum(), dreams.returns[life], len(episode), terms=episode.rewards)
         actions = dreams.actions[life][:steps]
         np.testing.assert_array_equal(episode.actions, actions.argmax(-1) if discrete else actions)
     assert store.sequences(built.vae, length=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
@@ -187,7 +190,7 @@ def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_a
     )
     assert dreams.lengths.tolist() == [[ends, 8]]
     lived = sum(step.reward[0].double() for step in steps[:ends])
-    np.testing.assert_allclose(dreams.returns[0, 0], lived, rtol=1e-6)
+    assert_same_sums(dreams.returns[0, 0], lived, ends, terms=torch.stack([step.reward[0] for step in steps[:ends]]))
     assert all(np.isfinite(getattr(dreams, name)).all() for name in keep)
     for kept in (dreams.latents[0, 0, ends + 1 :], dreams.actions[0, 0, ends:], dreams.rewards[0, 0, ends:]):
         np.testing.assert_array_equal(kept, 0)
@@ -199,7 +202,7 @@ def test_dreams_end_one_by_one():
         built.memory.termination_head.bias.fill_(-1.5)
     dreams = rollouts.dream(built, controllers(), STARTS, horizon=20, dreams=8, keep=("rewards",))
     assert len(np.unique(dreams.lengths)) > 3
-    np.testing.assert_allclose(dreams.returns, dreams.rewards.sum(axis=2), rtol=1e-4)
+    assert_same_sums(dreams.returns, dreams.rewards.sum(axis=2), dreams.rewards.shape[2], terms=dreams.rewards)
     for length, rewards in zip(dreams.lengths.flat, dreams.rewards.reshape(24, -1), strict=True):
         assert (rewards[:length] != 0).all()
         assert (rewards[length:] == 0).all()
@@ -289,8 +292,8 @@ def test_weighed_ends_weigh_each_reward_with_the_chance_to_have_come_there(hazar
     survival = (1 - chance) ** hazard
     steps = int(np.ceil(np.log(1e-6) / np.log(survival)))
     assert (dreams.lengths == steps).all()
-    np.testing.assert_allclose(dreams.rewards[0, 0], reward * survival ** np.arange(steps), rtol=1e-4)
-    np.testing.assert_allclose(dreams.returns, dreams.rewards.sum(-1), rtol=1e-4)
+    assert_same_rewards(dreams.rewards[0, 0], reward * survival ** np.arange(steps), built.memory, steps)
+    assert_same_sums(dreams.returns, dreams.rewards.sum(-1), dreams.rewards.shape[-1], terms=dreams.rewards)
 
 
 @pytest.mark.parametrize("hazard", [1.0, 3.0])

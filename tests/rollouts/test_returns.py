@@ -9,7 +9,7 @@ from agents import Agent, LinearController
 from rollouts.controllers import Population
 from rollouts.lockstep import Together, live
 from tests import toys
-from tests.rollouts.dreams import STARTS, beacon_world, controllers
+from tests.rollouts.dreams import STARTS, assert_same_lives, beacon_world, controllers
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -17,7 +17,7 @@ def test_played_returns_do_not_depend_on_workers_or_lanes(workers):
     fitness = rollouts.played(toys.beacon, beacon_world(), episodes=3, workers=workers, lanes=1 + workers)
     reference = rollouts.played(toys.beacon, beacon_world(), episodes=3)
     population = controllers(5, 9)
-    np.testing.assert_allclose(fitness(population, 4), reference(population, 4), atol=1e-5)
+    assert_same_lives(fitness(population, 4), reference(population, 4), 5)
     assert fitness.steps == 5 * 3 * 5
 
 
@@ -25,7 +25,7 @@ def test_played_is_the_life_of_an_agent():
     built, parameters = beacon_world(), controllers(1, 9)
     total = rollouts.played(toys.beacon, built).live(parameters.astype(np.float32), [77])[0].total
     agent = Agent(built, LinearController.sized(built).having(parameters[0]))
-    assert float(rollouts.play(toys.beacon(), agent, 77).rewards.sum()) == pytest.approx(total, abs=1e-5)
+    assert_same_lives(rollouts.play(toys.beacon(), agent, 77).rewards.sum(), total, 5)
 
 
 def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
@@ -37,7 +37,7 @@ def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
 
     together = lived(slice(None), [1, 2, 3])
     alone = [lived(slice(i, i + 1), [i + 1])[0] for i in range(3)]
-    assert [life.total for life in together] == pytest.approx([life.total for life in alone], abs=1e-5)
+    assert_same_lives([life.total for life in together], [life.total for life in alone], 5)
 
 
 def test_patience_gives_up():
@@ -64,8 +64,8 @@ def test_of_the_scouted_episodes_those_are_lived_that_the_mean_had_least_in(epis
     fitness = rollouts.played(toys.seeded_reward, built, episodes, scouted=9)
     everywhere = rollouts.played(toys.seeded_reward, built, episodes=9)
     mean, all_of_them = everywhere(population.mean(axis=0), 4)[0], everywhere(population, 4)
-    np.testing.assert_allclose(fitness(population, 4), all_of_them[:, np.argsort(mean)[:episodes]], atol=1e-5)
-    np.testing.assert_allclose(fitness.scouts, mean, atol=1e-5)
+    np.testing.assert_array_equal(fitness(population, 4), all_of_them[:, np.argsort(mean)[:episodes]])  # whole numbers
+    np.testing.assert_array_equal(fitness.scouts, mean)
     assert fitness.steps == (9 + 6 * episodes) * everywhere.steps // (9 * 7)
     with pytest.raises(ValueError, match="scouted must be zero or above episodes = 9, got 9"):
         fitness(population, 4, episodes=9)
@@ -104,5 +104,5 @@ def test_workers_play_the_world_model_as_it_is_now():
         for parameter in built.memory.parameters():
             parameter.neg_()
     after = fitness(population, 4)
-    np.testing.assert_allclose(after, rollouts.played(toys.remembered, built)(population, 4), atol=1e-5)
+    assert_same_lives(after, rollouts.played(toys.remembered, built)(population, 4), 30)
     assert (np.abs(after - before) > 1e-3).any()

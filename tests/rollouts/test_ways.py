@@ -12,7 +12,7 @@ from rollouts.returns import shares
 from rollouts.tasks import play_group
 from rollouts.ways import Way, check_remembers, go_to, retrace
 from tests import toys
-from tests.rollouts.dreams import beacon_world, controllers
+from tests.rollouts.dreams import assert_same_lives, beacon_world, controllers
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
 
@@ -27,7 +27,7 @@ def test_lives_along_ones_own_way_are_the_rest_of_it():
     steps = Way.of(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).at
     assert len(set(steps)) == 5
     expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
-    np.testing.assert_allclose(lived, expected, atol=1e-4)
+    assert_same_lives(lived, expected, 30)
     assert fitness.steps == 30 + max(steps) + sum(min(12, 30 - step) for step in steps)  # the way was gone again
 
 
@@ -38,13 +38,13 @@ def test_all_begin_along_the_best_ones_way_whatever_the_workers():
         population, 9
     )
     assert alone.shape == (6, 5)
-    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert_same_lives(alone, together, 30)
     plain = rollouts.played(toys.remembered, built, episodes=2)(population, 9)
-    np.testing.assert_allclose(alone[:, :2], plain, atol=1e-5)
+    assert_same_lives(alone[:, :2], plain, 30)
     for episode, columns in ((0, [2, 3]), (1, [4])):  # each episode has a way of its own, whoever else lives
         best = population[plain[:, episode].argmax()]
         only = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(best, 9)
-        np.testing.assert_allclose(only[0, columns], alone[plain[:, episode].argmax(), columns], atol=1e-5)
+        assert_same_lives(only[0, columns], alone[plain[:, episode].argmax(), columns], 30)
 
 
 def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
@@ -52,18 +52,18 @@ def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
     fitness = rollouts.played(toys.remembered, built, 2, scouted=5, **settings)
     alone = fitness(population, 9)
     together = rollouts.played(toys.remembered, built, 2, scouted=5, workers=2, lanes=4, **settings)
-    np.testing.assert_allclose(alone, together(population, 9), atol=1e-5)
-    np.testing.assert_allclose(fitness.scouts, together.scouts, atol=1e-5)
+    assert_same_lives(alone, together(population, 9), 30)
+    assert_same_lives(fitness.scouts, together.scouts, 30)
     hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.scouts)[:2]].tolist()
     for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best one's own way, in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
         life = rollouts.played(toys.remembered, built, moments=1).live(best[None], [hard[episode]])[0]
-        assert life.total == pytest.approx(alone[:, episode].max(), abs=1e-5)
+        assert_same_lives(life.total, alone[:, episode].max(), 30)
         steps = Way.of(hard[episode], life.actions, len(columns), 7, np.random.default_rng([9, 8, episode])).at
         agent = Agent(built, LinearController.sized(built).having(best))
         rewards = rollouts.play(toys.remembered(), agent, hard[episode]).rewards
         expected = [rewards[step : step + 7].sum() for step in steps]
-        np.testing.assert_allclose(alone[alone[:, episode].argmax(), columns], expected, atol=1e-4)
+        assert_same_lives(alone[alone[:, episode].argmax(), columns], expected, 30)
 
 
 def test_two_thirds_come_from_all_over_the_way_and_one_from_where_it_ended():

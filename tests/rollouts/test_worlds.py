@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import rollouts
+from tests.rollouts.dreams import assert_same_rewards
+from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.starts import Excerpt
 
@@ -44,7 +46,7 @@ def test_each_dream_happens_in_its_own_world(world, controllers):
     together = dream(world, controllers, worlds=others)
     for number, one in enumerate(others):
         alone = dream(world, controllers, worlds=[one])  # dreams of a group begin alike and have the same luck
-        np.testing.assert_allclose(together.returns[:, number::3], alone.returns[:, :2], rtol=1e-5)
+        assert_same_rewards(together.returns[:, number::3], alone.returns[:, :2], one, steps=20)
         np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, :2])
     assert not np.allclose(dream(world, controllers, worlds=others[:1]).returns, dream(world, controllers).returns)
 
@@ -61,7 +63,7 @@ def test_the_mind_looks_on_as_in_the_game(world):
     for latent, action in zip(dreams.latents[0, 0], dreams.actions[0, 0], strict=False):
         seen = torch.from_numpy(latent)[None]
         wanted = torch.tanh(torch.cat((seen, state.hidden), dim=1) @ weight.T + bias)
-        torch.testing.assert_close(torch.from_numpy(action)[None], wanted, atol=1e-4, rtol=1e-4)
+        assert_same_sums(action[None], wanted, count=20 * (world.features + 1))  # its memory sums at every step
         state = world.observe(state, seen, torch.from_numpy(action)[None])
 
 
@@ -70,7 +72,7 @@ def test_a_temperature_for_each_dream_reaches_its_world(world, controllers):
     each = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=temperatures)
     for number, temperature in enumerate(temperatures):
         alone = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=float(temperature))
-        np.testing.assert_allclose(each.returns[:, number], alone.returns[:, number], rtol=1e-5)
+        assert_same_rewards(each.returns[:, number], alone.returns[:, number], world.memory, steps=20)
 
 
 def test_disagreement_is_what_a_cautious_fitness_takes_off(world, controllers):
@@ -87,7 +89,7 @@ def test_disagreement_is_what_a_cautious_fitness_takes_off(world, controllers):
 @pytest.mark.parametrize("dreams", [6, 7])
 def test_memories_that_agree_do_not_disagree(world, controllers, dreams):
     same = dream(world, controllers, dreams=dreams, worlds=[memory(1)] * 3).returns
-    np.testing.assert_allclose(rollouts.disagreement(same, 3), 0, atol=1e-3)
+    assert_same_rewards(rollouts.disagreement(same, 3), 0, world.memory, steps=20)
     others = dream(world, controllers, dreams=dreams, worlds=[memory(n) for n in range(3)]).returns
     assert (rollouts.disagreement(others, 3) > 1e-2).all()
 
