@@ -1,13 +1,16 @@
-# Every target makes its own environment in .venv where there is none. Needs Python 3.11 or newer and g++ (for nes-py).
+# Every target makes its own environment in .venv where there is none: `demo` installs what a user needs, the others the
+# development tools, too. Needs Python 3.11 or newer and g++ (for nes-py).
 PYTHON ?= python3
 WORLD ?= car-racing
 PRESET ?= quick
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
+USER := .venv/.user
 READY := .venv/.ready
 
 .PHONY: demo test test-slow check lint type docs format bench newest
 
-demo: $(READY)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
+demo: $(USER)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
 test: $(READY)  ## the fast tests; make test-slow runs the rest
@@ -42,8 +45,14 @@ newest:  ## the fast tests with the newest versions that pyproject.toml allows, 
 	.venv-newest/bin/python -m pip check
 	.venv-newest/bin/python -m pytest -n 2
 
-$(READY): pyproject.toml constraints.txt
-	@echo 'Installing into .venv (3 GB with a CPU build of torch): some minutes, once.'
+$(USER): pyproject.toml constraints.txt
+	@echo 'Installing into .venv (1.7 GB with a CPU build of torch): some minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(INSTALL) '.[viewer]'
 	touch $@
+
+$(READY): pyproject.toml constraints.txt
+	@echo 'Installing into .venv with the development tools (3.1 GB with a CPU build of torch): some minutes, once.'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '.[dev,docs]'
+	touch $(USER) $@

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
     from agents.imitation import imitate
+    from agents.pretrained import load_pretrained, pretrained_names
 
 _HOMES = {
     "Agent": "agents.agent",
@@ -23,11 +24,27 @@ _HOMES = {
     "evaluate": "agents.evaluation",
     "evolve": "agents.evolution",
     "imitate": "agents.imitation",
+    "load_pretrained": "agents.pretrained",
+    "pretrained_names": "agents.pretrained",
 }
-__all__ = ["Agent", "HiddenController", "LinearController", "Report", "evaluate", "evolve", "imitate"]
+__all__ = [
+    "Agent",
+    "HiddenController",
+    "LinearController",
+    "Report",
+    "evaluate",
+    "evolve",
+    "imitate",
+    "load_pretrained",
+    "pretrained_names",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

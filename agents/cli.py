@@ -121,6 +121,7 @@ def build_parser(words: list[str]) -> Parser:
         called = name.split()
         if name in PRESETS and words[: len(called)] == called:
             PRESETS[name](sub, words[len(called) :])
+        parser.parts[name] = sub
         help_line = description.splitlines()[0]
         group, space, part = name.partition(" ")
         if space:

@@ -1,23 +1,20 @@
 """What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
 
 import shlex
-import time
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:  # torch would come with it
-    from worldmodel.progress import Progress as Callback
-
-LINE_SECONDS = 5.0
-"""Without a terminal a line is printed at most this often."""
+from worldmodel.progress import LINE_SECONDS, Lines, Task
+from worldmodel.progress import Progress as Callback
+from worldmodel.progress import duration as duration
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and errors."""
@@ -39,23 +36,37 @@ def one_voice() -> None:
 
 @contextmanager
 def busy(title: str) -> Iterator[None]:
-    """Show what is done now, where nothing can be counted; nothing where there is no screen."""
-    with console.status(title) if console.is_terminal else nullcontext():
+    """Show what is done now, where nothing can be counted; in a log, only if it takes more than some seconds."""
+    if console.is_terminal:
+        with console.status(title):
+            yield
+        return
+    late = threading.Timer(LINE_SECONDS, console.print, [f"{title} ..."], {"markup": False})
+    late.daemon = True
+    late.start()
+    try:
         yield
+    finally:
+        late.cancel()
 
 
 @contextmanager
-def bar(title: str, unit: str = "") -> "Iterator[Callback]":
+def bar(title: str, unit: str = "") -> Iterator[Callback]:
     """Show progress while a block runs; yields the callback to hand to the library."""
     if console.is_terminal:
-        with _live(title, unit) as callback:
+        with _live(Task(title, unit)) as callback:
             yield callback
     else:
-        yield _Lines(title, unit)
+        yield _lines(title, unit)
+
+
+def _lines(title: str, unit: str) -> Lines:
+    """Progress for a log."""
+    return Lines(title, unit, lambda line: console.print(line, markup=False))
 
 
 @contextmanager
-def late_bar(title: str, unit: str = "", words: str = "") -> "Iterator[Callback]":
+def late_bar(title: str, unit: str = "", words: str = "") -> Iterator[Callback]:
     """A bar that shows, below a line of ``words``, only when something is done, so that bad input is one line."""
     with ExitStack() as stack:
         shown: list[Callback] = []
@@ -72,14 +83,12 @@ def late_bar(title: str, unit: str = "", words: str = "") -> "Iterator[Callback]
 
 ROWS = 12
 """Generations that the live table shows."""
-SLOW = 0.5
-"""Where less is done in a second, it is said how long one takes."""
 
 
 class Evolving:
     """What an evolution tells of itself: its generations, their rows, and the lives of the one that is under way."""
 
-    def __init__(self, bar: "Callback", shown: Callable[[deque[dict[str, Any]]], None]) -> None:
+    def __init__(self, bar: Callback, shown: Callable[[deque[dict[str, Any]]], None]) -> None:
         self._bar, self._shown = bar, shown
         self._latest = (0, 0, "")
         self._rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
@@ -97,7 +106,7 @@ class Evolving:
     def lives(self, done: int, total: int, note: str) -> None:
         """For `rollouts.played`: so many of a generation's lives are over."""
         generation, generations, before = self._latest
-        self._bar(generation, generations, f"{before} [{done}/{total} episodes]".strip())
+        self._bar(generation, generations, f"{done}/{total} episodes; {before}".removesuffix("; "))
 
 
 @contextmanager
@@ -107,12 +116,15 @@ def generations(title: str) -> Iterator[Evolving]:
     Yields the callbacks for the library.
     """
     if not console.is_terminal:
-        yield Evolving(_Lines(title, "generations"), lambda rows: None)
+        yield Evolving(_lines(title, "generations"), lambda rows: None)
         return
-    progress = Progress(*_COLUMNS, console=console)
-    with Live(progress, console=console, refresh_per_second=4) as live:
-        callback = _callback(progress, title, "generations")
-        yield Evolving(callback, lambda rows: live.update(Group(table_of(rows), progress)))
+    shown: list[dict[str, Any]] = []
+
+    def show(rows: Iterable[dict[str, Any]]) -> None:
+        shown[:] = rows
+
+    with _live(Task(title, "generations"), lambda width: table_of(shown, width)) as callback:
+        yield Evolving(callback, show)
 
 
 HEADS = (
@@ -132,12 +144,20 @@ HEADS = (
 """Columns of the table of generations; those that no row has are left out."""
 
 
-def table_of(rows: Iterable[dict[str, Any]]) -> Table:
-    """Generations as a table, from rows of an evolution's ``metrics.jsonl``."""
+SPARED = ("steps/s", "noise", "episodes", "scouted", "std", "steps", "time", "sigma", "max", "check")
+"""Columns that a narrow terminal does without, the first one first."""
+
+
+def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
+    """Generations as a table, from rows of an evolution's ``metrics.jsonl``, in at most ``width`` characters."""
     table, shown = Table(box=None, pad_edge=False, header_style="dim"), [_cells(row) for row in rows]
     heads = [head for head in HEADS if any(head in cells for cells in shown)]
+    widths = {head: max([len(head), *(len(cells.get(head, "")) for cells in shown)]) for head in heads}
+    for head in SPARED:
+        if width is not None and sum(widths[name] + 2 for name in heads) - 2 > width and head in heads:
+            heads.remove(head)
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for cells in shown:
         table.add_row(*(cells.get(head, "") for head in heads))
     return table
@@ -155,110 +175,51 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-class _Times(ProgressColumn):
-    """How long it has taken, and how long it will."""
+class _Row:
+    """A bar as rich draws it, as wide as the terminal at that moment."""
 
-    def render(self, task: Task) -> Text:
-        words, clock = duration(task.elapsed or 0), task.fields["clock"]
-        if not task.finished and task.total is not None and (left := clock.left(task.total)) is not None:
-            words += f", {duration(left)} left"
-        return Text(words, style="progress.remaining")
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
-
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(bar_width=24),
-    MofNCompleteColumn(),
-    TextColumn("{task.fields[speed]}"),
-    _Times(),
-    TextColumn("[dim]{task.fields[note]}"),
-)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line, with room for the ^C that a terminal writes behind it."""
+        row = self.task.row(options.max_width - 3, *(("#", "-") if options.ascii_only else ()))
+        styles = ("", "bar.finished" if self.task.finished else "bar.complete", "bar.back", "progress.remaining", "dim")
+        yield Text.assemble(*zip(row, styles, strict=True), no_wrap=True, overflow="crop")
 
 
 @contextmanager
-def _live(title: str, unit: str) -> "Iterator[Callback]":
-    with Progress(*_COLUMNS, console=console) as progress:
-        yield _callback(progress, title, unit)
+def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "Iterator[Callback]":
+    """Draw a task while a block runs; what is cut short, or never reports anything, leaves no bar behind.
 
-
-def _callback(progress: Progress, title: str, unit: str) -> "Callback":
-    """What the library calls, as a task of rich's."""
-    clock = _Clock()
-    task = progress.add_task(title, total=None, note="", speed="", clock=clock)
-
-    def callback(done: int, total: int, note: str) -> None:
-        clock.tick(done)
-        progress.update(task, completed=done, total=total, note=note, speed=clock.speed(unit))
-
-    return callback
-
-
-class _Clock:
-    """How fast work goes, from the first tick on, which comes before the work: a resumed job does not count what was there."""
-
-    def __init__(self) -> None:
-        self.began = self.latest = time.monotonic()
-        self.first: int | None = None
-        self.done = 0
-
-    def tick(self, done: int) -> None:
-        """So much is done by now."""
-        now = time.monotonic()
-        if self.first is None:
-            self.first, self.began = done, now
-        if done != self.done:
-            self.done, self.latest = done, now
-
-    @property
-    def rate(self) -> float:
-        """Units a second, when the latest one was done."""
-        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.began, 1e-9)
-
-    def speed(self, unit: str) -> str:
-        """The rate in words; of slow work, how long one takes."""
-        if not self.rate:
-            return ""
-        return f"{self.rate:,.3g} {unit}/s" if self.rate >= SLOW else f"{1 / self.rate:,.3g} s/{unit.removesuffix('s')}"
-
-    def left(self, total: float) -> float | None:
-        """Seconds until all is done; None where nothing tells yet."""
-        since = time.monotonic() - self.latest
-        return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
-
-
-class _Lines:
-    """Progress for a log file: a line when work begins, then now and then, and one at the end.
-
-    The first call begins: what is refused before it, such as a folder of other settings, is told in one line.
+    ``above``: what is drawn above the bar, from the width that there is.
     """
+    drawn = Group(_Above(above), _Row(task)) if above else _Row(task)
+    with Live(console=console, refresh_per_second=8) as live:
 
-    def __init__(self, title: str, unit: str) -> None:
-        self.title, self.unit, self.clock, self.shown = title, unit, _Clock(), float("-inf")
+        def callback(done: int, total: int, note: str) -> None:
+            first = task.clock.first is None
+            if going_on := task.update(done, total, note):
+                console.print(going_on, markup=False)
+            if first:
+                live.update(drawn)
 
-    def __call__(self, done: int, total: int, note: str) -> None:
-        self.clock.tick(done)
-        now = time.monotonic()
-        if self.shown == float("-inf"):
-            console.print(f"{self.title} ...")
-            self.shown = now
-        if now - self.shown < LINE_SECONDS and done < total:
-            return
-        if done >= total and self.shown == float("inf"):
-            return
-        self.shown = float("inf") if done >= total else now
-        left = self.clock.left(total) if done < total else None
-        parts = [self.clock.speed(self.unit), "" if left is None else f"{duration(left)} left", note.strip()]
-        console.print(f"{self.title}: {', '.join(filter(None, [f'{done}/{total}', *parts]))}")
+        try:
+            yield callback
+        except BaseException:
+            live.transient = True
+            raise
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+class _Above:
+    """What is drawn above a bar."""
+
+    def __init__(self, made: Callable[[int], RenderableType]) -> None:
+        self.made = made
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As wide as the terminal at that moment."""
+        yield self.made(options.max_width)
 
 
 def size(count: float) -> str:

@@ -1,6 +1,5 @@
 """An argument parser whose help keeps its lines, and whose errors are one line and exit code 2."""
 
-import difflib
 import re
 import sys
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_l
 
 from agents.display import console
 from agents.yaml_files import parse_yaml
+from worldmodel.spelling import nearest
 
 _SAID = (
     (r'Parser key "([^"]+)":', r"--\1:"),
@@ -26,7 +26,7 @@ _SAID = (
     ),
     (r'expected "[\w.]*command" to be one of \{(.*?)\}, but it was not provided\.', r"a command is missing, one of \1"),
     (r"argument command: invalid choice: ('.*?') \(choose from (.*)\)", r"there is no command \1 (\2)"),
-    (r"the following arguments are required: (?:\w+\.)*(\w+)", r"\1 is missing"),
+    (r"Subcommand '.*?' does not accept option '(.*?)'", r"there is no setting \1"),
     (r"Unable to load config '(.*?)' - --\S+: Unable to load config \"\1\"", r"there is no file '\1'"),
     (r"Unable to load config '(.*?)' - ", r"'\1' cannot be read: "),
 )
@@ -67,14 +67,33 @@ class Parser(ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
+        self.parts: dict[str, Parser] = {}
+        """Parsers of commands, by name: an error of the whole names an argument of one of them."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong, without the usage."""
-        words = plain(message)
+        words, prog = plain(message), self.prog.replace(" [options]", "")
+        if missing := re.match(r"the following arguments are required: (.*?)\.?(\w+)$", words):
+            command = missing[1].replace(".", " ")
+            prog = f"{prog} {command}".strip()
+            words = self.parts.get(command, self).lacking(missing[2])
+        elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
+            words += nearest(unknown[1], self._option_string_actions)
+        elif unknown := re.match(r"there is no setting (\S+)", words):
+            options = {option[2:] for part in self.parts.values() for option in part._option_string_actions}
+            words += nearest(unknown[1], options)
+        elif unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
+            words += nearest(unknown[1], re.findall(r"\w+", unknown[2]))
+        elif unknown := re.search(r"expected one of (.*?)(?: or null)?, got (\S+)$", words):
+            words += nearest(unknown[2], re.findall(r"'(.*?)'", unknown[1]))
         words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
-        prog = self.prog.replace(" [options]", "")
-        if unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
-            close = difflib.get_close_matches(unknown[1], re.findall(r"\w+", unknown[2]), n=1)
-            words += f", did you mean {close[0]!r}?" if close else ""
         console.print(f"{prog}: {words} (--help lists what there is)", style="red", markup=False)
         sys.exit(2)
+
+    def lacking(self, name: str) -> str:
+        """What to say of an argument that is missing: its name, and what it may be."""
+        for action in self._actions:
+            if action.dest == name:
+                shown = action.option_strings[0] if action.option_strings else name.upper()
+                return f"{shown} is missing" + (f": {action.help.rstrip('.')}" if action.help else "")
+        return f"{name} is missing"

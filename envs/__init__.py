@@ -27,3 +27,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(dream, name)
     raise AttributeError(f"module 'envs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,3 +31,7 @@ __all__ = [
     "smooth_random",
     "uniform",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,13 +1,55 @@
 """Compress what is seen, remember what happens, imagine what follows.
 
 Start reading at `worldmodel.model`, which puts the eye (`worldmodel.vae`) and the memory (`worldmodel.memory`) together.
+
+Names are imported when they are first used, so that ``worldmodel --help`` does not import torch.
 """
 
-from worldmodel.density import FRMDN, RMDN
-from worldmodel.memory import Memory
-from worldmodel.model import WorldModel
-from worldmodel.sequences import SequenceDensity
-from worldmodel.training import TrainingDiverged, fit, seeded
-from worldmodel.vae import VAE
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["FRMDN", "RMDN", "VAE", "Memory", "SequenceDensity", "TrainingDiverged", "WorldModel", "fit", "seeded"]
+if TYPE_CHECKING:
+    from worldmodel.density import FRMDN, RMDN
+    from worldmodel.memory import Memory
+    from worldmodel.model import WorldModel
+    from worldmodel.sequences import SequenceDensity
+    from worldmodel.training import TrainingDiverged, fit, seeded
+    from worldmodel.vae import VAE
+
+_HOMES = {
+    "FRMDN": "worldmodel.density",
+    "RMDN": "worldmodel.density",
+    "VAE": "worldmodel.vae",
+    "Memory": "worldmodel.memory",
+    "SequenceDensity": "worldmodel.sequences",
+    "TrainingDiverged": "worldmodel.training",
+    "WorldModel": "worldmodel.model",
+    "fit": "worldmodel.training",
+    "seeded": "worldmodel.training",
+}
+__all__ = [
+    "FRMDN",
+    "RMDN",
+    "VAE",
+    "Memory",
+    "SequenceDensity",
+    "TrainingDiverged",
+    "WorldModel",
+    "__version__",
+    "fit",
+    "seeded",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("worldmodel")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

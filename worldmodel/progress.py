@@ -1,10 +1,259 @@
-"""How long work reports on itself: a callback that the caller may draw as a bar, log, or ignore."""
+"""Progress of long work: a callback that the caller draws as a bar, logs, or ignores; ``True`` draws a bar on stderr.
 
+Start reading at `shows_progress`. `agents.display` draws the command line's bars from the same `Task`.
+"""
+
+import functools
+import inspect
+import shutil
+import sys
+import time
 from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TextIO, TypeVar
 
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, note)``; ``note`` is a short text such as ``"loss 31.2"``."""
 
+LINE_SECONDS = 5.0
+"""Without a terminal a line is printed at most this often."""
+REFRESH_SECONDS = 0.1
+"""A bar in a terminal is drawn at most this often."""
+BAR, LEAST_BAR, LEAST_NOTE, LEAST_TITLE = 24, 8, 10, 8
+"""Characters of a bar where there is room, and the least that a bar, a note and a title have."""
+SLOW = 0.5
+"""Below this rate a second, the seconds of one unit are shown."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def silent(done: int, total: int, note: str) -> None:
-    """The progress nobody watches."""
+    """Progress that nobody watches."""
+
+
+def duration(seconds: int | float) -> str:
+    """Seconds as people say them."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+class Clock:
+    """Rate and time left, measured from the first tick: what a resumed job finds done does not count."""
+
+    def __init__(self) -> None:
+        self.began = self.latest = time.monotonic()
+        self.first: int | None = None
+        self.done = 0
+
+    def tick(self, done: int) -> None:
+        """Note how much is done by now."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.began = done, now
+        if done != self.done:
+            self.done, self.latest = done, now
+
+    @property
+    def rate(self) -> float:
+        """Units a second, up to the latest one."""
+        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.began, 1e-9)
+
+    def speed(self, unit: str) -> str:
+        """The rate in words; of slow work, the seconds of one unit."""
+        if not self.rate:
+            return ""
+        rate, seconds = self.rate, 1 / self.rate
+        if rate >= SLOW:
+            return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
+        return (
+            f"{seconds:,.0f} s/{unit.removesuffix('s')}"
+            if seconds >= 100
+            else f"{seconds:.3g} s/{unit.removesuffix('s')}"
+        )
+
+    def left(self, total: int) -> float | None:
+        """Seconds until all is done; None before the first unit."""
+        since = time.monotonic() - self.latest
+        return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
+
+
+class Row(NamedTuple):
+    """A bar in pieces, each with the spaces before it."""
+
+    title: str
+    filled: str
+    empty: str
+    numbers: str
+    """Count, rate and times."""
+    note: str
+
+
+class Task:
+    """Work that reports its progress.
+
+    Args:
+        title: what is done.
+        unit: what is counted, in the plural.
+    """
+
+    def __init__(self, title: str, unit: str = "") -> None:
+        self.title, self.unit, self.clock = title, unit, Clock()
+        self.began = time.monotonic()
+        self.done, self.total, self.note = 0, 0, ""
+
+    def update(self, done: int, total: int, note: str) -> str | None:
+        """Note how much is done; returns a line about work that an earlier call did, if this is the first tick."""
+        first = self.clock.first is None
+        self.clock.tick(done)
+        self.done, self.total, self.note = done, total, " ".join(note.split())
+        going_on = first and 1 < done < total  # a fresh training reports after its first update
+        return (
+            f"{self.title}: going on at {self.unit.removesuffix('s') or 'step'} {done} of {total}" if going_on else None
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is done."""
+        return 0 < self.total <= self.done
+
+    @property
+    def left(self) -> str:
+        """The time left, in words."""
+        seconds = None if self.finished else self.clock.left(self.total)
+        return "" if seconds is None else f"{duration(seconds)} left"
+
+    def line(self) -> str:
+        """A line for a log."""
+        parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.left, self.note]
+        return f"{self.title}: {', '.join(filter(None, parts))}"
+
+    def row(self, width: int, filled: str = "━", empty: str = "─") -> Row:
+        """A bar of at most ``width`` characters.
+
+        Where there is no room the note is cut, then the time that has passed goes, then most of the bar, the end of the
+        title, the bar, the rate, the count. The time left is the last to go.
+        """
+        count, speed = f"{self.done}/{self.total}" if self.total else "", self.clock.speed(self.unit)
+        passed = duration(time.monotonic() - self.began)
+        left, least = self.left or passed, min(len(self.title), LEAST_TITLE)
+        times = ", ".join(filter(None, (passed, self.left)))
+        wanted = [
+            " ".join(filter(None, parts)) for parts in ((count, speed, times), (count, speed, left), (count, left))
+        ]
+        note = min(len(self.note), LEAST_NOTE) + 1 if self.note else 0
+        beside = len(self.title) + 1 + (LEAST_BAR + 1 if self.total else 0) + note
+        numbers = wanted[0]
+        if beside + len(numbers) > width:
+            numbers = next((text for text in wanted[1:] if least + 1 + len(text) <= width), left)
+        room = width - len(numbers) - 1  # of title, bar and note
+        title = cut(self.title, max(room, 0) if room < least + LEAST_BAR + 1 else max(room - LEAST_BAR - 1, least))
+        room -= len(title)
+        bar = 0
+        if self.total and room > LEAST_BAR:
+            bar = max(min(BAR, room - 1 - (len(self.note) + 1 if self.note else 0)), LEAST_BAR)
+            room -= bar + 1
+        note = room - 1 if room > LEAST_NOTE or room > len(self.note) else 0
+        whole = round(bar * min(self.done / self.total, 1)) if bar else 0
+        return Row(
+            title,
+            f" {filled * whole}" if bar else "",
+            empty * (bar - whole),
+            cut(f" {numbers}" if title else numbers, width),
+            f" {cut(self.note, note)}" if note and self.note else "",
+        )
+
+
+def cut(text: str, width: int) -> str:
+    """A text of at most ``width`` characters; a longer one ends with dots."""
+    return text if len(text) <= width else f"{text[: max(width - 2, 0)]}.."[: max(width, 0)]
+
+
+class Lines:
+    """Progress for a log: a line when work begins, one every few seconds, and one at the end.
+
+    The first call begins: bad input that is refused before it is one line.
+    """
+
+    def __init__(self, title: str, unit: str, write: Callable[[str], None]) -> None:
+        self.task, self.write = Task(title, unit), write
+        self.shown = float("-inf")
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Report."""
+        going_on, now = self.task.update(done, total, note), time.monotonic()
+        if self.shown == float("-inf"):
+            self.write(going_on or f"{self.task.title} ...")
+            self.shown = now
+        if (now - self.shown < LINE_SECONDS and done < total) or (done >= total and self.shown == float("inf")):
+            return
+        self.shown = float("inf") if done >= total else now
+        self.write(self.task.line())
+
+
+class TextBar:
+    """A bar in a terminal, drawn over and over in its line."""
+
+    def __init__(self, title: str, unit: str, stream: TextIO) -> None:
+        self.task, self.stream = Task(title, unit), stream
+        self.shown, self.open = float("-inf"), False
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Report."""
+        if going_on := self.task.update(done, total, note):
+            self.stream.write(f"{going_on}\n")
+        if time.monotonic() - self.shown < REFRESH_SECONDS and done < total:
+            return
+        self.shown = time.monotonic()
+        width = shutil.get_terminal_size().columns - 3  # room for ^C
+        plain = (self.stream.encoding or "").lower().replace("-", "") != "utf8"
+        self.stream.write(f"\r\x1b[K{''.join(self.task.row(width, *(('#', '-') if plain else ())))}")
+        self.open = True
+        self.stream.flush()
+
+    def close(self) -> None:
+        """End the bar's line: keep a finished bar, remove another one."""
+        if self.open:
+            self.stream.write("\n" if self.task.finished else "\r\x1b[K")
+            self.stream.flush()
+
+
+def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function with an argument ``progress`` take True (a bar, or lines in a log, on stderr) and False, too."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # says what is wrong in the function's own name
+            progress = bound.arguments.get("progress")
+            if not isinstance(progress, bool):
+                return function(*args, **kwargs)
+            if not progress:
+                bound.arguments["progress"] = silent
+                return function(*bound.args, **bound.kwargs)
+            if not sys.stderr.isatty():
+                bound.arguments["progress"] = Lines(title, unit, lambda line: print(line, file=sys.stderr, flush=True))
+                return function(*bound.args, **bound.kwargs)
+            bar = bound.arguments["progress"] = TextBar(title, unit, sys.stderr)
+            try:
+                return function(*bound.args, **bound.kwargs)
+            finally:
+                bar.close()
+
+        return wrapped
+
+    return decorate
+
+
+def callback(progress: Progress | bool) -> Progress:
+    """What `shows_progress` hands to a function, for type checkers."""
+    assert callable(progress)
+    return progress

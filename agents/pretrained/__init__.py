@@ -13,6 +13,7 @@ from typing import Any
 from agents.agent import Agent
 from agents.evaluation import Report
 from agents.run import Run
+from worldmodel.spelling import nearest
 from worldmodel.starts import Starts
 
 HOME = Path(__file__).parent
@@ -58,6 +59,28 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
 
 
+def pretrained_names() -> list[str]:
+    """Names of the agents that come with the package.
+
+    Example:
+        >>> pretrained_names()
+        ['car-racing', 'car-racing-dream', 'mario-1-1']
+    """
+    return names()
+
+
+def load_pretrained(name: str) -> Agent:
+    """Load an agent that comes with the package.
+
+    Args:
+        name: one of `pretrained_names`. Its environment and score are in ``agents/pretrained/NAME/README.md``.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return shipped(name).agent()
+
+
 def shipped(name: str) -> Shipped:
     """An agent that comes with the package.
 
@@ -65,7 +88,8 @@ def shipped(name: str) -> Shipped:
         ValueError: there is none of that name.
     """
     if name not in names():
-        raise ValueError(f"there is no pretrained agent {name!r}, only {', '.join(names()) or 'none'}")
+        known = ", ".join(names()) or "none"
+        raise ValueError(f"there is no pretrained agent {name!r}, only {known}{nearest(name, names())}")
     return Shipped(HOME / name, Path("runs") / f"{name}-pretrained")
 
 

@@ -1,13 +1,15 @@
-"""What a person sees of an evolution: a live table on a screen, calm lines in a log."""
+"""What a person sees of long work: bars and a live table on a screen, lines in a log."""
 
 import io
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from agents import LinearController, display, evolve
+from worldmodel import progress
 
 
 def sphere(population, seed):
@@ -49,8 +51,8 @@ def test_a_log_gets_lines_without_control_codes(monkeypatch):
 
 def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    clock = display._Clock()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    clock = progress.Clock()
     now[0] = 200.0  # what came before the first tick is no work
     clock.tick(4)
     assert (clock.speed("episodes"), clock.left(8)) == ("", None)
@@ -99,3 +101,93 @@ def printed(*rows):
 def test_durations_are_rounded_before_they_are_parted():
     said = {59.4: "59 s", 59.6: "1 min 0 s", 419.7: "7 min 0 s", 3599.7: "1 h 0 min", 7380: "2 h 3 min"}
     assert {seconds: display.duration(seconds) for seconds in said} == said
+
+
+LONG = [
+    ("collect vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1", "episodes", "244 steps an episode"),
+    ("train memory", "updates", "loss 31.23, nll 30.12, best held-out loss 31.94"),
+    ("evolve in the game", "generations", "12/96 episodes; mean -12.3, max 123.4, best check 123.4"),
+    ("test in SuperMarioBros-1-1", "episodes", ""),
+]
+"""The longest titles and notes."""
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+@pytest.mark.parametrize(("title", "unit", "note"), LONG)
+def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, title, unit, note):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    task = progress.Task(title, unit)
+    task.update(0, 100_000, note)
+    now[0] = 3_700.0
+    task.update(12_345, 100_000, note)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=width)
+    screen.print(display._Row(task))
+    [line] = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).splitlines()
+    assert len(line) <= width - 2  # ^C fits behind it
+    assert "7 h 17 min left" in line
+    if width >= 60:
+        assert "3.34 " in line
+        assert "12345/100000" in line
+
+
+def test_a_narrow_terminal_has_fewer_columns():
+    row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0, "scouted": -12.5}
+    row |= {"check": 512.5, "check_std": 101.5, "check_n": 16, "steps": 123_456, "episodes": 3, "noise": 0.4}
+    for width in (100, 80, 60, 40):
+        screen = Console(file=io.StringIO(), width=width)
+        screen.print(display.table_of([row], width))
+        heads, *cells = screen.file.getvalue().splitlines()
+        assert len(cells) == 1
+        assert {"generation", "mean", "check"} <= set(heads.split()) or width == 40
+        assert "…" not in cells[0]
+
+
+def drawn(monkeypatch, work) -> str:
+    """What stays of a bar, as a terminal would show it: lines that were erased are left out."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(display, "console", screen)
+    with pytest.raises(KeyboardInterrupt), display.bar("train memory", "updates") as report:
+        work(report)
+        raise KeyboardInterrupt
+    return screen.file.getvalue()
+
+
+def test_an_interrupt_leaves_no_bar(monkeypatch):
+    text = drawn(monkeypatch, lambda report: [report(done, 10, "loss 1") for done in range(4)])
+    erased = text[text.rindex("train memory") :]
+    assert "\x1b[2K" in erased  # the line of the bar is cleared after it was last drawn
+    assert not re.search(r"\n(?!.*\x1b\[1A)", erased)  # and nothing goes on below it
+
+
+def test_work_that_never_reports_draws_no_bar(monkeypatch):
+    assert "train memory" not in drawn(monkeypatch, lambda report: None)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(("unit", "said"), [("updates", "update 400"), ("generations", "generation 400")])
+def test_work_that_goes_on_says_from_where(monkeypatch, terminal, unit, said):
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=140, highlight=False)
+    monkeypatch.setattr(display, "console", screen)
+    with display.bar("work", unit) as report:
+        report(400, 800, "")
+        report(401, 800, "")
+    assert screen.file.getvalue().count(said) == 1
+
+
+def test_fresh_and_finished_work_does_not_go_on(monkeypatch):
+    for first, total in ((0, 800), (1, 800), (800, 800)):
+        assert progress.Task("work", "updates").update(first, total, "") is None
+
+
+def test_a_log_says_what_takes_long_without_a_count(monkeypatch):
+    screen = Console(file=io.StringIO(), width=140)
+    monkeypatch.setattr(display, "console", screen)
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
+    with display.busy("compile"):
+        display.threading.Event().wait(0.2)
+    assert screen.file.getvalue() == "compile ...\n"
+    monkeypatch.setattr(display, "LINE_SECONDS", 60.0)
+    with display.busy("quick"):
+        pass
+    assert "quick" not in screen.file.getvalue()

@@ -7,44 +7,67 @@ from agents.commands.common import slug
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
-        (
-            ["collect", "CarRacing", "--episodes", "abc"],
-            "worldmodel collect: --episodes: expected a whole number, got abc",
-        ),
-        (["collect", "CarRacing", "--max_steps", "x"], "--max_steps: expected a whole number or null, got x"),
-        (
-            ["collect", "CarRacing", "--env_options", "3"],
-            "--env_options: expected JSON such as '{\"action_repeat\": 4}', got 3",
-        ),
-        (["collect", "CarRacing", "--nonsense", "3"], "worldmodel collect: unrecognized arguments: --nonsense 3"),
-        (["collect"], "worldmodel: env is missing"),
-        (["evolve", "x", "--game.sigma", "a"], "worldmodel evolve: --game.sigma: expected a number, got a"),
-        (["evolve", "x", "--game.whiten", "maybe"], "--game.whiten: expected true or false, got maybe"),
-        (["evaluate", "x", "--where", "moon"], "--where: expected one of 'game', 'dream' or null, got moon"),
-        (
-            ["train", "memory", "x", "--cell", "rnn"],
-            "worldmodel train memory: --cell: expected one of 'lstm', 'gru', got rnn",
-        ),
-        ([], "worldmodel: a command is missing, one of run,collect,train,evolve,"),
-        (["evaluate", "x", "--episode", "3"], "unrecognized arguments: --episode 3"),
-        (["evolve", "x", "--dream", "none.yaml"], "--dream: there is no file 'none.yaml'"),
-        (["train"], "a command is missing, one of vae,memory"),
-        (["colect", "CarRacing"], "there is no command 'colect' ('run', 'collect', "),
-        (["colect", "CarRacing"], "did you mean 'collect'?"),
-        (["train", "vea"], "worldmodel train: there is no command 'vea' ('vae', 'memory'), did you mean 'vae'?"),
+        ("collect CarRacing --episodes abc", ["collect:", "--episodes", "abc"]),
+        ("collect CarRacing --max_steps x", ["--max_steps", "null", "x"]),
+        ("collect CarRacing --env_options 3", ["--env_options", '{"action_repeat": 4}']),
+        ("collect CarRacing --nonsense 3", ["--nonsense"]),
+        ("evolve x --game.sigma a", ["evolve:", "--game.sigma", "got a"]),
+        ("evolve x --game.whiten maybe", ["--game.whiten", "true or false", "maybe"]),
+        ("evaluate x --where moon", ["--where", "'game', 'dream'", "moon"]),
+        ("train memory x --cell rnn", ["train memory:", "--cell", "'lstm', 'gru'", "rnn"]),
+        ("", ["command", "run,collect,train,evolve"]),
+        ("evolve x --dream none.yaml", ["--dream", "none.yaml"]),
+        ("train", ["vae,memory"]),
+        ("sing", ["sing", "'run', 'collect'"]),
+        # what is missing says what it may be
+        ("collect", ["collect: ENV is missing", "CarRacing", "SuperMarioBros-1-1"]),
+        ("run", ["run: WORLD is missing", "car-racing", "mario"]),
+        ("run --preset quick", ["WORLD is missing"]),
+        ("evolve", ["evolve: RUN is missing"]),
+        ("train memory", ["train memory: RUN is missing"]),
+        ("export x", ["--web is missing"]),
+        ("density fit", ["density fit: --data is missing", "mnist"]),
+        # slips
+        ("colect CarRacing", ["did you mean collect?"]),
+        ("train vea", ["did you mean vae?"]),
+        ("evaluate x --episode 3", ["did you mean --episodes?"]),
+        ("collect CarRacing --episdes 3", ["did you mean --episodes?"]),
+        ("collect CarRacing --episdes=3", ["did you mean --episodes?"]),
+        ("collect CarRacing -episodes 3", ["did you mean --episodes?"]),
+        ("run x --game.generatons 3", ["did you mean --game.generations?"]),
+        ("run x --generations 3", ["did you mean --dream.generations or --game.generations?"]),
+        ("run x --generaton 3", ["did you mean --dream.generations or --game.generations?"]),
+        ("run x --game {generatons:3}", ["did you mean game.generations?"]),
+        ("run x --preset quik", ["did you mean quick?"]),
+        ("train memory x --cell gur", ["did you mean gru?"]),
+        ("evaluate x --where gmae", ["did you mean game?"]),
+        ("evolve x --game.covariance diag", ["did you mean diagonal?"]),
     ],
 )
-def test_mistakes_are_told_in_one_plain_line(words, said, capsys):
+def test_mistakes_are_told_in_one_plain_line(words, named, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(words)
+        main([word.replace(":", ": ") for word in words.split()])
     assert stopped.value.code == 2
     told = capsys.readouterr().err
-    assert said in told
+    assert [part for part in named if part not in told] == []
     assert told.count("\n") == 1
-    assert told.endswith("(--help lists what there is)\n")
     assert not any(jargon in told for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
+
+
+def test_a_slip_in_a_file_of_settings_is_corrected(tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text("game: {generatons: 3}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "CartPole-v1", "--config", str(path)])
+    assert stopped.value.code == 2
+    assert "did you mean game.generations?" in capsys.readouterr().err
+
+
+def test_a_slip_in_an_agents_name_is_corrected(capsys):
+    assert main(["evaluate", "car-racng", "--pretrained"]) == 2
+    assert "did you mean car-racing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

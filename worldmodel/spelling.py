@@ -1,0 +1,31 @@
+"""Suggest a known word for an unknown one."""
+
+import difflib
+from collections.abc import Iterable
+
+MOST = 3
+"""Words that are suggested at once."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known ones, if there are any.
+
+    Args:
+        word: what came.
+        known: words; of dotted ones the last part alone is enough.
+
+    Example:
+        >>> nearest("--episdes", ["--episodes", "--seed"])
+        ', did you mean --episodes?'
+        >>> nearest("--generation", ["--dream.generations", "--game.generations", "--seed"])
+        ', did you mean --dream.generations or --game.generations?'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.75) if "." in word else []
+    if not close:
+        lasts: dict[str, list[str]] = {}
+        for name in known:
+            lasts.setdefault(name.lstrip("-").rpartition(".")[2], []).append(name)
+        [last] = difflib.get_close_matches(word.lstrip("-").rpartition(".")[2], lasts, n=1) or [""]
+        close = lasts.get(last, []) or [name for name in known if len(word) > 1 and name.startswith(word)]
+    return f", did you mean {' or '.join(close[:MOST])}?" if close else ""
