@@ -8,13 +8,23 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 USER := .venv/.user
 READY := .venv/.ready
 
-.PHONY: demo test test-slow check lint type docs format bench newest
+# What another machine may have: other vectors, other sums, another language and another clock. See tests/tolerance.py.
+ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
+	LC_ALL=C TZ=Asia/Kolkata
+NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py tests/test_ends.py tests/test_seen.py \
+	$(patsubst %,tests/rollouts/test_%.py,dream endings exact_dream returns views ways worlds) \
+	$(patsubst %,tests/agents/test_%.py,agents comparison controller coordinates density dream_pictures evolution imitation judging search)
+
+.PHONY: demo test test-portable test-slow check lint type docs format bench newest
 
 demo: $(USER)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
 test: $(READY)  ## the fast tests; make test-slow runs the rest
 	$(BIN)/python -m pytest -n 2
+
+test-portable: $(READY)  ## the tests that compare numbers, as on a machine with an older processor in another place
+	$(ELSEWHERE) $(BIN)/python -m pytest -n 2 $(NUMERICAL)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -220,7 +220,8 @@ class Together:
         exploration: standard deviation of noise on Box actions, or the probability of a random choice.
         rngs: a generator for each life; only exploration draws from them.
         rows: where in the batch each life is computed. With rows the batch has all ``lanes`` at all times, so that a
-            life's numbers depend on nothing that happens beside it, to the last bit. None: only who lives is computed.
+            life's numbers depend on nothing that happens beside it, to the last bit on one machine. None: only
+            who lives is computed.
         memories: what each life remembers when it begins, a batch of one; none: nothing.
 
     Raises:

@@ -5,6 +5,7 @@ memory of a world model, a model of raw speech and a model of scanned images are
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,13 @@ FACTOR_SCALE = 0.1
 
 
 CELLS = ("lstm", "gru")
+
+
+def _precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast as it is, but off where torch's LSTM has no bfloat16: on processors without its instructions it raises."""
+    if x.is_cpu and torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available():
+        return torch.autocast("cpu", enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return nullcontext()
 
 
 class State(NamedTuple):
@@ -175,7 +183,8 @@ class RMDN(nn.Module):
         if self.cell == "gru":
             h, last = self.lstm(x, before[0])
             return h, State(last.transpose(0, 1), state.cell)
-        h, after = self.lstm(x, before)
+        with _precision(x):
+            h, after = self.lstm(x, before)
         return h, State(*(part.transpose(0, 1) for part in after))
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
