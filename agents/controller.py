@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rollouts.controllers import check_fits as check_fits
 from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
 from worldmodel import WorldModel
 from worldmodel.arguments import at_least_one
@@ -177,19 +178,6 @@ def seen(world: WorldModel, sees: Sees) -> int:
     if sees not in ("both", "latent"):
         raise ValueError(f"sees must be 'both' or 'latent', got {sees!r}")
     return world.features if sees == "both" else world.latent
-
-
-def check_fits(controller: Controller, world: WorldModel) -> None:
-    """Refuse a controller that was not made for a world model.
-
-    Raises:
-        ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
-    """
-    if controller.inputs not in (world.latent, world.features) or controller.actions != world.actions:
-        raise ValueError(
-            f"controller must have {world.features} inputs (or {world.latent}, the latent's) and {world.actions} actions, "
-            f"got {controller.inputs} and {controller.actions}"
-        )
 
 
 def load_controller(path: str | os.PathLike[str]) -> Controller:

@@ -22,7 +22,7 @@ from rollouts.tasks import Group, play_group
 from rollouts.workers import EnvSpec, run_tasks
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.checkpoints import read_json, record_of, write_json
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, callback, shows_progress, silent
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Report:
             f"{self.env}, {self.policy}: {self.mean:.1f} +- {self.std:.1f} (n = {self.n}, se {self.stderr:.1f}{flag})"
         )
 
+    def __repr__(self) -> str:
+        """The environment, the policy and the statistics."""
+        return f"Report({str(self)!r})"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report, with its statistics, as JSON."""
         statistics = {"n": self.n, "mean": self.mean, "std": self.std, "stderr": self.stderr}
@@ -100,8 +104,9 @@ class Report:
         return report
 
 
+@shows_progress("evaluate", "episodes")
 def evaluate(
-    agent: Agent | Policy,
+    agent: Agent | Policy | str,
     env: EnvSpec,
     episodes: int = 100,
     seed: int = 10_000,
@@ -111,7 +116,7 @@ def evaluate(
     max_steps: int | None = None,
     policy_name: str = "",
     backend: str = "loky",
-    progress: Progress = silent,
+    progress: Progress | bool = silent,
 ) -> Report:
     """Let an agent, or any policy, play ``episodes`` whole episodes with seeds ``seed, seed + 1, ...``.
 
@@ -121,7 +126,7 @@ def evaluate(
         ValueError: an argument is out of range, or the agent does not fit the environment.
 
     Args:
-        agent: an `Agent`, or a policy such as `rollouts.uniform`.
+        agent: an `Agent`, a policy such as `rollouts.uniform`, or its name.
         env: an id for `envs.make`, or a picklable function that makes an environment.
         episodes: n.
         seed: the first environment seed.
@@ -130,8 +135,10 @@ def evaluate(
         max_steps: cut episodes here (for environments that never end).
         policy_name: the name in the report.
         backend: where the workers are (`rollouts.workers.run_tasks`).
-        progress: called as ``progress(episodes done, episodes, note)``.
+        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
     """
+    report = callback(progress)
+    agent = agent if isinstance(agent, Agent) else policies.named(agent)
     at_least_one(episodes=episodes)
     at_least_one_if_given(max_steps=max_steps)
     check_seed(seed)
@@ -147,15 +154,15 @@ def evaluate(
             noise = f"exploration = {agent.exploration}, spread = {agent.spread}"
             raise ValueError(f"an agent is evaluated without exploration or spread, got {noise}")
         fitness = played(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
-                         controller=agent.controller, backend=backend, progress=progress)  # fmt: skip
+                         controller=agent.controller, backend=backend, progress=report)  # fmt: skip
         lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
     else:
         tasks = [Group(env, options, agent, [number], 1, None, max_steps) for number in seeds]
         done: dict[int, Life] = {}
-        progress(0, episodes, "")
+        report(0, episodes, "")
         for index, came in run_tasks(play_group, tasks, workers, backend):
             done[index] = came.lives[0]
-            progress(len(done), episodes, "")
+            report(len(done), episodes, "")
         lives = [done[index] for index in range(episodes)]
     flags = [life.info.get("flag_get") for life in lives]
     return Report(

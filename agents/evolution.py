@@ -22,11 +22,12 @@ from agents.coordinates import Coordinates
 from agents.search import Ending, Search, compared
 from agents.settings import Covariance
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, callback, shows_progress, silent
 
 Family = TypeVar("Family", bound=Controller)
 
 
+@shows_progress("evolve", "generations")
 def evolve(
     controller: Family,
     fitness: Callable[..., np.ndarray],
@@ -52,7 +53,7 @@ def evolve(
     least_sigma: float = 0.0,
     restarts: int = 0,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = silent,
     watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Family:
     """Evolve a controller's parameters by CMA-ES and return the distribution's mean, or its average over generations.
@@ -99,7 +100,7 @@ def evolve(
         restarts: instead of the last two, begin again at the best so far, with the first sigma and twice the population.
         out: a folder for the state to resume from (saved whole after every generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder continues; more generations go further.
-        progress: called as ``progress(generation, generations, note)``.
+        progress: called as ``progress(generation, generations, note)``; True: a bar.
         watch: called with each generation's row of ``metrics.jsonl``, those of an earlier sitting first.
 
     Raises:
@@ -111,6 +112,7 @@ def evolve(
         (spending evaluations where noise dominates; the measure here is `noise_share`).
         Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
+    report = callback(progress)
     at_least_one(generations=generations, population=population, check_every=check_every)
     at_least_one_if_given(stale=stale, most_episodes=most_episodes)
     check_seed(seed)
@@ -149,14 +151,14 @@ def evolve(
     if watch is not None:
         for row in search.rows:
             watch(row)
-    progress(search.generation, generations, "")
+    report(search.generation, generations, "")
     while search.generation < generations and not search.ended:
         if search.stuck:
             search.restart()
         row = _generation(search, fitness, check, seed, generations, check_every, most_episodes)
         search.record(row, controller)
         note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
-        progress(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{note}")
+        report(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{note}")
         if watch is not None:
             watch(row)
     best = controller.having(search.best)

@@ -18,7 +18,7 @@ from agents.controller import Controller
 from agents.coordinates import Coordinates, seen_in
 from rollouts.store import Store
 from worldmodel import WorldModel
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, shows_progress, silent
 
 EPISODES = 256
 """From at most so many episodes, spread over all, it is learned."""
@@ -30,8 +30,9 @@ DECAY = 1e-4
 """Of the squared parameters, on what is seen at one scale: it settles what the episodes leave open."""
 
 
+@shows_progress("imitate", "frames")
 def imitate(
-    agent: Agent, world: WorldModel, store: Store, controller: Controller, progress: Progress = silent
+    agent: Agent, world: WorldModel, store: Store, controller: Controller, progress: Progress | bool = silent
 ) -> Controller:
     """A controller for ``world`` that does in the store's episodes what an agent with another world model does in them.
 
@@ -40,7 +41,7 @@ def imitate(
         world: the eye and the memory that are seen through.
         store: rollouts, at best of this agent with some exploration; with the action repeat that it was made for.
         controller: the family.
-        progress: called while frames are encoded.
+        progress: called while frames are encoded; True: a bar.
 
     Returns:
         A controller of the same family; the same call gives the same one.

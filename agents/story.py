@@ -38,11 +38,11 @@ from rollouts.views import Sequences
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.builders import build_memory, check_memory
 from worldmodel.checkpoints import fingerprint
+from worldmodel.spelling import nearest
 from worldmodel.starts import EncodedEpisodes, Starts
 
 EMPHASIS = 16.0
 """Of the lowest eighth of CarRacing's pictures, where they show the indicators (`VAE`)."""
-POLICIES: dict[str, Policy] = {"smooth": rollouts.smooth_random, "uniform": rollouts.uniform}
 
 
 def collect(
@@ -94,14 +94,15 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
     for word in name.split(","):
         if not word.strip():
             raise ValueError(f"policy must be names with commas between, got an empty one in {name!r}")
-        if word in POLICIES:
-            parts.append(POLICIES[word])
+        if word in policies.NAMES:
+            parts.append(policies.named(word))
         elif Path(word).is_dir():
             agent = Agent.load(word)
             _check_picture(word, env_options)
             parts.append(Agent(agent.world, agent.controller, exploration))
         else:
-            raise ValueError(f"policy must be one of {', '.join(POLICIES)} or the folder of an agent, got {word!r}")
+            known = f"{', '.join(policies.NAMES)} or the folder of an agent"
+            raise ValueError(f"policy must be one of {known}, got {word!r}{nearest(word, policies.NAMES)}")
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
 
 

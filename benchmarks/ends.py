@@ -66,7 +66,7 @@ def dreamed(
     family, parameters = population_of(controller, world.features, world.actions)
     total = 0.0
     for memory in memories:
-        other, mind = WorldModel(world.vae, memory, world.discrete).eval(), awake(world, places)
+        other, mind = WorldModel(world.vae, memory, discrete=world.discrete).eval(), awake(world, places)
         state, alive = awake(other, places), torch.ones(len(places), dtype=torch.bool)
         for noise in islice(luck(other, SEED, len(places), 1), horizon):
             assert state.latent is not None

@@ -5,6 +5,7 @@ at all. What is there counts, whoever wrote it and when: the same call goes on w
 """
 
 import json
+import logging
 import math
 import os
 import tempfile
@@ -20,15 +21,16 @@ import gymnasium
 import envs
 from rollouts.episode import training_seeds
 from rollouts.lockstep import CrowdPolicy, live, mind_of, play
-from rollouts.policies import Policy, name_of
+from rollouts.policies import Policy, name_of, named
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share, worker_env
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.streams import Stream
 
+logger = logging.getLogger(__name__)
 LARGEST_BLOCK = 10
 PROBE_STEPS = 60
 
@@ -51,9 +53,10 @@ class Block(NamedTuple):
     """Whether the shard is sent back instead of written: a cluster's machines need not share a disk."""
 
 
+@shows_progress("collect", "episodes")
 def collect(
     env: EnvSpec,
-    policy: Policy,
+    policy: Policy | str,
     episodes: int,
     seed: int = 0,
     workers: int = 1,
@@ -63,7 +66,7 @@ def collect(
     env_options: dict[str, Any] | None = None,
     backend: str = "loky",
     further: bool = False,
-    progress: Progress = silent,
+    progress: Progress | bool = silent,
     patience: int | None = None,
 ) -> Store:
     """Play ``episodes`` episodes and record them.
@@ -74,7 +77,7 @@ def collect(
 
     Args:
         env: an id for `envs.make`, or a picklable function that makes an environment with 64x64 frames.
-        policy: `uniform`, `smooth_random`, an `agents.Agent`, or a picklable function of your own.
+        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function of your own.
         episodes: how many the store shall hold.
         seed: of all of them.
         workers: processes.
@@ -85,7 +88,7 @@ def collect(
         backend: where the workers are (`rollouts.workers.run_tasks`).
         further: whether another policy than the store's last one may add episodes behind those that are there; the store's
             metadata say where each policy began.
-        progress: called as ``progress(episodes done, episodes, note)``.
+        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
         patience: cut an episode after so many steps without a reward above zero; None: never.
 
     Raises:
@@ -94,11 +97,11 @@ def collect(
         rollouts.WorkerDied: workers died three times over the same episodes.
 
     Example:
-        >>> from rollouts import uniform
-        >>> store = collect("CartPole-v1", uniform, episodes=3, seed=1)
+        >>> store = collect("CartPole-v1", "uniform", episodes=3, seed=1)
         >>> len(store), store.discrete, store.actions
         (3, True, 2)
     """
+    report, policy = callback(progress), named(policy)
     at_least_one(episodes=episodes)
     at_least_one_if_given(max_steps=max_steps, block=block, patience=patience)
     check_backend(backend, workers)
@@ -129,14 +132,16 @@ def collect(
             for first, count in _missing(Store(folder), start, episodes, block)
         ]  # fmt: skip
         done = episodes - sum(task.episodes for task in blocks)
-        progress(done, episodes, "")
+        report(done, episodes, "")
         for index, (steps, shard) in run_tasks(play_block, blocks, workers, backend):
             if shard is not None:
                 write_bytes(blocks[index].path, shard)
             done += blocks[index].episodes
-            progress(done, episodes, f"{steps / blocks[index].episodes:.0f} steps an episode")
+            report(done, episodes, f"{steps / blocks[index].episodes:.0f} steps an episode")
         store = Store(folder)
         write_minari_index(store, space)
+    if out is None:
+        logger.warning("the rollouts are in a temporary folder, %s: out=FOLDER keeps them elsewhere", folder)
     return store
 
 
@@ -257,7 +262,7 @@ class Estimate:
 
 def estimate(
     env: EnvSpec,
-    policy: Policy,
+    policy: Policy | str,
     episodes: int,
     seed: int = 0,
     workers: int = 1,
@@ -269,7 +274,7 @@ def estimate(
 
     An environment without a time limit of its own is counted with 1,000 steps an episode.
     """
-    options = dict(env_options or {})
+    policy, options = named(policy), dict(env_options or {})
     game = open_env(env, options)
     repeat = int(options.get("action_repeat", 1) or 1)
     own = getattr(game.spec, "max_episode_steps", None)  # counted in frames

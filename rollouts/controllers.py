@@ -3,12 +3,14 @@
 The arithmetic lives here because dreaming and playing both need it; `agents.controller` gives it a name and a file.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from worldmodel import WorldModel
 
 
 @runtime_checkable
@@ -30,6 +32,20 @@ class Controller(Protocol):
     ) -> Float[Tensor, "population lives actions"]:
         """Each member's raw outputs (before tanh or argmax) in each of its lives."""
         ...
+
+
+def check_fits(controller: Any, world: WorldModel) -> None:
+    """Refuse a controller that was not made for a world model; one that does not say its sizes is not looked at.
+
+    Raises:
+        ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
+    """
+    inputs, actions = getattr(controller, "inputs", world.features), getattr(controller, "actions", world.actions)
+    if inputs not in (world.latent, world.features) or actions != world.actions:
+        raise ValueError(
+            f"controller must have {world.features} inputs (or {world.latent}, the latent's) and {world.actions} actions, "
+            f"got {inputs} and {actions}"
+        )
 
 
 def linear_size(inputs: int, actions: int) -> int:

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rollouts.controllers import population_of
+from rollouts.controllers import check_fits, population_of
 from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.model import Noise, Step
+from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.starts import EncodedEpisodes
 from worldmodel.streams import Stream
 
@@ -54,7 +55,17 @@ class Dreams(NamedTuple):
     frames: np.ndarray | None = None
     """(P, N, T + 1, 64, 64, 3) bytes."""
 
+    def __repr__(self) -> str:
+        """Sizes, mean return and mean length."""
+        controllers, dreams = self.returns.shape
+        kept = [name for name in KEEPABLE if getattr(self, name) is not None]
+        return (
+            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={self.returns.mean():.1f}, "
+            f"mean length={self.lengths.mean():.0f}, keep={kept})"
+        )
 
+
+@shows_progress("dream", "steps")
 @torch.inference_mode()
 def dream(
     world: WorldModel,
@@ -73,6 +84,7 @@ def dream(
     keep: tuple[str, ...] = (),
     compile: bool = False,
     worlds: Sequence[Memory] | None = None,
+    progress: Progress | bool = silent,
 ) -> Dreams:
     """Dream P x N lives as one batch.
 
@@ -100,6 +112,7 @@ def dream(
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
         worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
             world model's memory looks on for the controller, as it does in the game (`rollouts.worlds`).
+        progress: called as ``progress(steps, horizon, note)`` now and then; True: a bar.
 
     Raises:
         ValueError: an argument is out of range or has the wrong shape.
@@ -119,6 +132,7 @@ def dream(
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     world.eval()
     family, parameters = population_of(controllers, world.features, world.actions)
+    check_fits(family, world)
     parameters, population = parameters.to(world.device), len(parameters)
     shape = (population, dreams)
     mixing, spread = _temperature("temperature", temperature, shape, world.device), None
@@ -134,6 +148,8 @@ def dream(
     step_once = torch.compile(live, dynamic=False) if compile else live
     state: Any = place.begin(starts, seed, burn_in)
     diary = _Diary(state.latent, shape, keep)
+    report = callback(progress)
+    report(0, horizon, "")
     fortune = luck(world, seed, dreams, population, place.together)
     for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
         action, step, state = step_once(state, noise)
@@ -144,8 +160,11 @@ def dream(
             diary.write_weighed(action, step)
         else:
             diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
-        if number % LOOK == 0 and not diary.alive.any():  # not at every step: a look waits for the device
-            break
+        if number % LOOK == 0:
+            report(number, horizon, "")
+            if not diary.alive.any():  # not at every step: a look waits for the device
+                break
+    report(horizon, horizon, "")
     return diary.read(world)
 
 

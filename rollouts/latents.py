@@ -16,7 +16,7 @@ from rollouts.shards import Shard, Stored
 from worldmodel import VAE
 from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, callback, shows_progress, silent
 
 ENCODE_BATCH = 16
 PIECE = 2**20
@@ -102,7 +102,8 @@ class Latents:
 _KINDS = ("latents", "actions", "outcomes")
 
 
-def encode(store: Stored, vae: VAE, progress: Progress = silent) -> Latents:
+@shows_progress("encode", "frames")
+def encode(store: Stored, vae: VAE, progress: Progress | bool = silent) -> Latents:
     """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
 
     Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
@@ -112,7 +113,8 @@ def encode(store: Stored, vae: VAE, progress: Progress = silent) -> Latents:
     folder = store.path / "latents" / fingerprint(vae)
     rows = sum(store.lengths) + len(store)
     done = 0
-    progress(done, rows, "")
+    report = callback(progress)
+    report(done, rows, "")
     for shard in store.shards:
         size = sum(shard.lengths) + len(shard.lengths)
         paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
@@ -121,7 +123,7 @@ def encode(store: Stored, vae: VAE, progress: Progress = silent) -> Latents:
             _encode_shard(store, shard, vae, paths)
             write_json(folder / f"{shard.path.stem}.json", {kind: _checksum(path) for kind, path in paths.items()})
         done += size
-        progress(done, rows, "")
+        report(done, rows, "")
     return Latents(store, folder)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import envs
 from rollouts.controllers import Controller
 from rollouts.episode import Episode
-from rollouts.policies import Act, Policy
+from rollouts.policies import Act, Policy, named
 from rollouts.ways import Moment, go_to
 from worldmodel import WorldModel
 from worldmodel.batches import each
@@ -153,7 +153,7 @@ class _Lane:
 
 
 def play(
-    env: gymnasium.Env[Any, Any], policy: Policy, seed: int, index: int = 0, max_steps: int | None = None
+    env: gymnasium.Env[Any, Any], policy: Policy | str, seed: int, index: int = 0, max_steps: int | None = None
 ) -> Episode:
     """Play one episode; the same environment, policy and seed give the same episode.
 
@@ -164,7 +164,7 @@ def play(
         index: the episode's place in a store.
         max_steps: cut here; None: when the environment says so.
     """
-    mind = mind_of(policy, env.action_space, [seed])
+    mind = mind_of(named(policy), env.action_space, [seed])
     episode = live([env], mind, [seed], max_steps=max_steps, record=True)[0].episode
     assert episode is not None
     return episode.at(index)

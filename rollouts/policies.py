@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 import envs
+from worldmodel.spelling import nearest
 
 Act = Callable[[np.ndarray], Any]
 """From a frame (64, 64, 3) of bytes to an action."""
@@ -63,20 +64,39 @@ def smooth_random(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
     return walk
 
 
+NAMES: dict[str, Policy] = {"smooth": smooth_random, "uniform": uniform, "random": uniform}
+"""Policies that have a name; "random" is another one of "uniform"."""
+
+
+def named(policy: Policy | str) -> Policy:
+    """The policy itself, or the one of a name.
+
+    Raises:
+        ValueError: there is none of that name, or what came is no policy.
+    """
+    if isinstance(policy, str):
+        if policy not in NAMES:
+            raise ValueError(f"policy must be one of {', '.join(NAMES)}, got {policy!r}{nearest(policy, NAMES)}")
+        return NAMES[policy]
+    if not callable(policy):
+        raise ValueError(f"policy must be a name or policy(action_space, rng), got {type(policy).__name__}")
+    return policy
+
+
 class Mixed:
     """Each episode is played by one of several policies, drawn evenly: for rollouts that show more than one way to live.
 
     Args:
-        policies: at least one.
+        policies: at least one; names, too.
 
     Raises:
         ValueError: there is none.
     """
 
-    def __init__(self, *policies: Policy) -> None:
+    def __init__(self, *policies: Policy | str) -> None:
         if not policies:
             raise ValueError("policies must hold at least one policy, got none")
-        self.policies = policies
+        self.policies = tuple(map(named, policies))
 
     @property
     def name(self) -> str:

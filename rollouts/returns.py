@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from rollouts.controllers import Controller, Population, population_of
+from rollouts.controllers import Controller, Population, check_fits, population_of
 from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Life
@@ -24,11 +24,12 @@ from rollouts.policies import name_of
 from rollouts.tasks import Controllers, Group, play_group
 from rollouts.ways import Way, check_remembers
 from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share
+from rollouts.worlds import Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, at_least_one_if_given, zero_or_more
 from worldmodel.checkpoints import fingerprint
 from worldmodel.progress import Progress, silent
-from worldmodel.starts import EncodedEpisodes
+from worldmodel.starts import EncodedEpisodes, check_starts
 from worldmodel.streams import Stream
 
 TASKS, LARGEST_TASK = 8, 64
@@ -52,7 +53,7 @@ class dreamed:
         options: more arguments of `rollouts.dream`.
 
     Raises:
-        ValueError: ``caution`` is below zero, or above it with a single world.
+        ValueError: sizes do not fit together, or ``caution`` is below zero, or above it with a single world.
     """
 
     def __init__(
@@ -69,6 +70,12 @@ class dreamed:
     ) -> None:
         if not caution >= 0 or (caution and len(worlds or ()) < 2):
             raise ValueError(f"caution must be zero, or above it with at least two worlds, got {caution}")
+        at_least_one(horizon=horizon, dreams=dreams)
+        check_starts(world, starts)
+        if controller is not None:
+            check_fits(controller, world)
+        if worlds is not None:
+            Worlds(world, worlds, dreams, population=1)
         self.world, self.starts, self.controller = world, starts, controller
         self.worlds, self.caution = worlds, caution
         self.settings = {"horizon": horizon, "dreams": dreams, "temperature": temperature, **options}

@@ -141,7 +141,7 @@ class Store:
         """Windows of frames, actions and rewards, for training end to end."""
         return Windows(self, length)
 
-    def latents(self, vae: VAE, progress: Progress = silent, stalls_end: bool = False) -> Latents:
+    def latents(self, vae: VAE, progress: Progress | bool = silent, stalls_end: bool = False) -> Latents:
         """The frames as ``vae`` sees them, encoded once and kept beside the shards.
 
         ``stalls_end``: whether episodes that were cut for want of patience end with their last rewards

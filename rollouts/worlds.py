@@ -68,7 +68,7 @@ class Worlds:
     """
 
     def __init__(self, world: WorldModel, memories: Sequence[Memory], dreams: int, population: int) -> None:
-        self.worlds = [WorldModel(world.vae, memory, world.discrete).eval() for memory in memories]
+        self.worlds = [WorldModel(world.vae, memory, discrete=world.discrete).eval() for memory in memories]
         if not 1 <= len(memories) <= dreams:
             raise ValueError(f"worlds must be from 1 to as many as dreams ({dreams}), got {len(memories)}")
         wanted = (world.latent, world.actions, world.memory.density.noise_shapes)

@@ -1,5 +1,6 @@
 """Bad arguments, told in one line."""
 
+import inspect
 import itertools
 import math
 import operator
@@ -79,6 +80,13 @@ def check_options(**options: Any) -> None:
         if strange:
             expected = "texts, flags, finite numbers, lists or such mappings"
             raise ValueError(f"{name} must map texts to {expected}, got {strange[0]!r}")
+
+
+def call_of(thing: Any, **settings: Any) -> str:
+    """The call that builds a module, in one line: settings at their defaults are left out."""
+    defaults = {name: one.default for name, one in inspect.signature(type(thing)).parameters.items()}
+    said = [f"{name}={value!r}" for name, value in settings.items() if defaults.get(name, defaults) != value]
+    return f"{type(thing).__name__}({', '.join(said)})"
 
 
 def _not_plain(value: Any) -> Iterator[Any]:

@@ -41,11 +41,7 @@ def build(name: str, event: int, hidden: int = 256, truncate: int | None = None,
 
     Example:
         >>> build("rnn-gauss", event=28, hidden=64).density
-        RMDN(
-          outputs=28, mixtures=1, rank=0
-          (lstm): LSTM(28, 64, batch_first=True)
-          (head): Linear(in_features=64, out_features=57, bias=True)
-        )
+        RMDN(inputs=28, outputs=28, hidden=64, mixtures=1)
 
     References:
         Chung et al., A Recurrent Latent Variable Model for Sequential Data, 2015, https://arxiv.org/abs/1506.02216 (table 1).

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, call_of
 from worldmodel.batches import single
 from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
@@ -142,9 +142,9 @@ class RMDN(nn.Module):
         # L's diagonal is the square root of a precision
         log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.mixtures))
 
-    def extra_repr(self) -> str:
-        """The arguments that the layers do not show."""
-        return f"outputs={self.outputs}, mixtures={self.mixtures}, rank={self.rank}"
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        return call_of(self, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -279,6 +279,10 @@ class FRMDN(nn.Module):
         kind = SplineCoupling if spline else AffineCoupling
         self.flow = Flow([kind(outputs, context=hidden if conditional else 0) for _ in range(couplings)])
         self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
+
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        return call_of(self, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:

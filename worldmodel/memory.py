@@ -3,13 +3,14 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
+from worldmodel.arguments import at_least_one
 from worldmodel.batches import Loss, SequenceBatch, single
 from worldmodel.density import FRMDN, RMDN, State
 
@@ -19,6 +20,21 @@ REWARD_BINS, REWARD_RANGE = 63, 8.0
 A squared error would spend itself on rare large rewards (the -100 of leaving CarRacing's field has a hundred times the
 variance of all others); cross-entropy on bins does not, and its mean is unbiased.
 """
+
+
+@runtime_checkable
+class ActionSource(Protocol):
+    """What knows the kind of actions: `rollouts.Store`."""
+
+    @property
+    def actions(self) -> int:
+        """Numbers of a Box action, or choices of a discrete one."""
+        ...
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are choices."""
+        ...
 
 
 class Prediction(NamedTuple):
@@ -80,6 +96,41 @@ class Memory(nn.Module):
         self.reward_head = _zero(nn.Linear(density.hidden, REWARD_BINS)) if reward else None
         self.termination_head = _zero(nn.Linear(density.hidden, 1)) if termination else None
 
+    @classmethod
+    def for_store(
+        cls,
+        store: ActionSource,
+        density: type[RMDN] | type[FRMDN] = FRMDN,
+        *,
+        latent_dim: int = 32,
+        reward: bool = True,
+        termination: bool = True,
+        **sizes: Any,
+    ) -> "Memory":
+        """Build a memory for the actions of a store.
+
+        Args:
+            store: the rollouts (`rollouts.Store`).
+            density: the class of the density: `FRMDN` or `RMDN`.
+            latent_dim: latent dimensions of the VAE.
+            reward: whether to predict rewards.
+            termination: whether to predict terminations.
+            sizes: more arguments of the density, such as ``hidden`` and ``mixtures``.
+        """
+        at_least_one(latent_dim=latent_dim)
+        if taken := [name for name in ("inputs", "outputs") if name in sizes]:
+            raise ValueError(f"{taken[0]} follows from store and latent_dim, got {sizes[taken[0]]}")
+        return cls(density(latent_dim + store.actions, latent_dim, **sizes), reward, termination)
+
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        absent = [
+            name
+            for name, head in (("reward", self.reward_head), ("termination", self.termination_head))
+            if head is None
+        ]
+        return f"Memory({', '.join([repr(self.density), *(f'{name}=False' for name in absent)])})"
+
     @property
     def latent(self) -> int:
         """Latent dimensions."""
@@ -115,7 +166,16 @@ class Memory(nn.Module):
         action: Float[Tensor, "batch time actions"],
         state: State | None = None,
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Advance the recurrent state alone: the hidden state after each (latent, action), and the last state."""
+        """Advance the recurrent state alone: the hidden state after each (latent, action), and the last state.
+
+        Raises:
+            ValueError: the memory was made for other sizes.
+        """
+        if (latent.shape[-1], action.shape[-1]) != (self.latent, self.actions):
+            raise ValueError(
+                f"the memory takes {self.latent} latents and {self.actions} actions, "
+                f"got {latent.shape[-1]} and {action.shape[-1]}"
+            )
         return self.density.features(torch.cat((latent, action), dim=-1), state)
 
     def predict(self, hidden: Float[Tensor, "*batch hidden"]) -> Prediction:

@@ -15,7 +15,7 @@ from worldmodel.builders import build_memory, build_vae
 from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
 from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
-from worldmodel.memory import Memory
+from worldmodel.memory import ActionSource, Memory
 from worldmodel.vae import MERGED, VAE, merge_decoder, split_decoder
 
 FORMAT = 1
@@ -74,7 +74,11 @@ class WorldModel(nn.Module):
     Args:
         vae: compresses frames to latents.
         memory: predicts the next latent, reward and termination.
-        discrete: False: actions are numbers in [-1, 1] (a Box); True: one-hot choices.
+        store: the rollouts; their kind of actions is taken (`rollouts.Store`).
+        discrete: False: actions are numbers in [-1, 1] (a Box); True: one-hot choices. None: as in ``store``, or a Box.
+
+    Raises:
+        ValueError: the parts do not fit together, or were not made for the store's actions.
 
     Example:
         >>> from worldmodel import FRMDN
@@ -86,13 +90,24 @@ class WorldModel(nn.Module):
         torch.Size([4, 32])
     """
 
-    def __init__(self, vae: VAE, memory: Memory, discrete: bool = False) -> None:
+    def __init__(
+        self, vae: VAE, memory: Memory, store: ActionSource | None = None, *, discrete: bool | None = None
+    ) -> None:
         super().__init__()
+        if isinstance(store, bool):
+            raise TypeError(f"store must be rollouts, got {store}: discrete={store} says the kind of actions")
         if vae.latent != memory.latent:
             raise ValueError(
                 f"memory must predict the VAE's {vae.latent} latents, got one that predicts {memory.latent}"
             )
-        self.vae, self.memory, self.discrete = vae, memory, discrete
+        if store is not None and store.actions != memory.actions:
+            raise ValueError(
+                f"memory must take the store's {store.actions} actions, got one that takes {memory.actions}"
+            )
+        if store is not None and discrete not in (None, store.discrete):
+            raise ValueError(f"discrete must be {store.discrete} as in the store, got {discrete}")
+        self.vae, self.memory = vae, memory
+        self.discrete = bool(discrete if store is None else store.discrete)
 
     @property
     def latent(self) -> int:
@@ -119,9 +134,9 @@ class WorldModel(nn.Module):
         """How many numbers a controller sees: latent and hidden."""
         return self.latent + self.hidden
 
-    def extra_repr(self) -> str:
-        """The kind of action, for repr."""
-        return f"actions={self.actions}, discrete={self.discrete}"
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete})"
 
     def initial(self, batch: int) -> WorldState:
         """The state before anything was seen, for ``batch`` lives."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TextIO, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, note)``; ``note`` is a short text such as ``"loss 31.2"``."""
@@ -195,10 +195,10 @@ class Lines:
 
 
 class TextBar:
-    """A bar in a terminal, drawn over and over in its line."""
+    """A bar in the terminal of stderr, drawn over and over in its line."""
 
-    def __init__(self, title: str, unit: str, stream: TextIO) -> None:
-        self.task, self.stream = Task(title, unit), stream
+    def __init__(self, title: str, unit: str) -> None:
+        self.task, self.stream = Task(title, unit), sys.stderr
         self.shown, self.open = float("-inf"), False
 
     def __call__(self, done: int, total: int, note: str) -> None:
@@ -242,7 +242,7 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
             if not sys.stderr.isatty():
                 bound.arguments["progress"] = Lines(title, unit, lambda line: print(line, file=sys.stderr, flush=True))
                 return function(*bound.args, **bound.kwargs)
-            bar = bound.arguments["progress"] = TextBar(title, unit, sys.stderr)
+            bar = bound.arguments["progress"] = TextBar(title, unit)
             try:
                 return function(*bound.args, **bound.kwargs)
             finally:
@@ -253,7 +253,13 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
     return decorate
 
 
-def callback(progress: Progress | bool) -> Progress:
-    """What `shows_progress` hands to a function, for type checkers."""
-    assert callable(progress)
-    return progress
+def callback(progress: Any) -> Progress:
+    """What `shows_progress` hands to a function.
+
+    Raises:
+        ValueError: it cannot be called.
+    """
+    if not callable(progress):
+        raise ValueError(f"progress must be True, False or a function (done, total, note), got {progress!r}")
+    report: Progress = progress
+    return report

@@ -156,6 +156,11 @@ class SequenceDensity(nn.Module):
             )
         self.density, self.truncate = density, truncate
 
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        truncate = "" if self.truncate is None else f", truncate={self.truncate}"
+        return f"SequenceDensity({self.density!r}{truncate})"
+
     @property
     def event(self) -> int:
         """D, the size of an event."""

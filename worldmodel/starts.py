@@ -47,15 +47,38 @@ def begin(
     if burn_in < 0:
         raise ValueError(f"burn_in must be zero or more, got {burn_in}")
     weight = next(world.memory.parameters())
+    check_starts(world, starts)
     if isinstance(starts, Tensor | np.ndarray):
         choices = torch.as_tensor(starts)
-        if choices.ndim != 2 or len(choices) == 0 or choices.shape[1] != world.latent:
-            raise ValueError(f"starts must have shape (S, {world.latent}) with S > 0, got {tuple(choices.shape)}")
         latent = choices[torch.from_numpy(rng.integers(len(choices), size=count))].to(weight)
         return world.initial(count).seeing(latent)
+    return awake(world, [_moment(world, starts, rng) for _ in range(count)], burn_in)
+
+
+def check_starts(world: WorldModel, starts: Any) -> None:
+    """Refuse starts that a world model was not made for.
+
+    Raises:
+        ValueError: there is no start, or its latents or actions do not fit the world model.
+    """
+    if isinstance(starts, Tensor | np.ndarray):
+        if starts.ndim != 2 or len(starts) == 0 or starts.shape[1] != world.latent:
+            raise ValueError(f"starts must have shape (S, {world.latent}) with S > 0, got {tuple(starts.shape)}")
+        return
+    if not isinstance(starts, EncodedEpisodes):
+        raise ValueError(
+            f"starts must be store.latents(vae) or a tensor (S, {world.latent}), got {type(starts).__name__}"
+        )
     if len(starts) == 0:
         raise ValueError("starts must hold at least one episode, got none")
-    return awake(world, [_moment(world, starts, rng) for _ in range(count)], burn_in)
+    _check_episode(world, starts.episode(0))
+
+
+def _check_episode(world: WorldModel, episode: Any) -> None:
+    if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent, world.actions):
+        raise ValueError(
+            f"starts must hold {world.latent} latents and {world.actions} actions, got {came[0]} and {came[1]}"
+        )
 
 
 class Moment(NamedTuple):
@@ -85,12 +108,8 @@ def awake(world: WorldModel, moments: Sequence[Moment], burn_in: int = 32) -> Wo
 def _moment(world: WorldModel, starts: EncodedEpisodes, rng: np.random.Generator) -> Moment:
     """A real moment, any step of any episode."""
     episode = starts.episode(int(rng.integers(len(starts))))
-    mean, action = episode.mean, episode.action
-    if mean.shape[1] != world.latent or action.shape[1] != world.actions:
-        raise ValueError(
-            f"starts must hold {world.latent} latents and {world.actions} actions, "
-            f"got {mean.shape[1]} and {action.shape[1]}"
-        )
+    _check_episode(world, episode)
+    action = episode.action
     if not len(action):
         raise ValueError("starts must hold episodes with at least one step, got one without")
     return Moment(episode, int(rng.integers(len(action))))  # never the last frame: the episode has ended there

@@ -22,7 +22,7 @@ from worldmodel import parallel
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import fingerprint
-from worldmodel.progress import Progress, silent
+from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.record import Record, TrainingState
 from worldmodel.stopping import Stopping
 
@@ -58,6 +58,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@shows_progress("train", "updates")
 def fit(
     model: Model,
     data: Data,
@@ -74,7 +75,7 @@ def fit(
     precision: str = "float32",
     tensorboard: bool = True,
     further: bool = False,
-    progress: Progress = silent,
+    progress: Progress | bool = silent,
 ) -> Model:
     """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
 
@@ -96,7 +97,7 @@ def fit(
             precision), which is faster on GPUs and on CPUs that have it.
         tensorboard: whether to write TensorBoard's files into ``out``.
         further: whether ``model`` comes from an earlier training and goes on from its weights as they are.
-        progress: called as ``progress(update, updates, note)``.
+        progress: called as ``progress(update, updates, note)``; True: a bar.
 
     Returns:
         ``model``, on the device it came on, in eval mode.
@@ -105,6 +106,7 @@ def fit(
         ValueError: an argument is out of range, or ``out`` holds a training with other settings.
         TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
     """
+    report = callback(progress)
     at_least_one(updates=updates, batch=batch, check_every=check_every)
     at_least_one_if_given(patience=patience)
     check_seed(seed)
@@ -153,7 +155,7 @@ def fit(
             if saved is None:
                 best = copy.deepcopy(model.state_dict())
             loop = _Loop(model, optimizer, training, validation, settings, device, rank, size)
-            best = loop.run(state, best, record, progress)
+            best = loop.run(state, best, record, report)
         parallel.wait(size)  # what the first process wrote is there for all
     finally:
         record.close()

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import at_least_one, call_of
 from worldmodel.batches import Loss, frames_to_float, single
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
@@ -69,6 +69,10 @@ class VAE(nn.Module):
             nn.Sigmoid(),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as frames come: faster
+
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        return call_of(self, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def learn(job: Job, seen: Shared) -> dict[str, Any]:
     if job.name in LOOKED_INTO:
         result["calibration"] = judge_calibration(memory, latents, test, job.targets, memoryless)
         if not memoryless:
-            result["dreams"] = judge_dreams(WorldModel(vae, memory, latents.store.discrete), latents, test)
+            result["dreams"] = judge_dreams(WorldModel(vae, memory, discrete=latents.store.discrete), latents, test)
     write_json(job.folder / "result.json", result)
     return result
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_temperature
+from worldmodel.arguments import at_least_one, at_least_one_if_given, call_of, check_temperature
 from worldmodel.baselines.normal import Normal, kl
 from worldmodel.batches import EventBatch, Loss, single
 from worldmodel.density import LOG_PRECISION_RANGE
@@ -88,6 +88,10 @@ class VRNN(nn.Module):
         self.decoder = _Network(width + hidden, width, depth, sum(self._sizes()))
         self.lstm = nn.LSTMCell(2 * width, hidden)
         self._start()
+
+    def __repr__(self) -> str:
+        """The call that builds it."""
+        return call_of(self, **{name: value for name, value in self.settings.items() if name != "density"})
 
     def _sizes(self) -> tuple[int, int, int]:
         """Outputs of the decoder: logits, means, log-precisions."""
