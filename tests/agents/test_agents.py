@@ -13,6 +13,7 @@ from agents import Agent, LinearController, Report, evaluate
 from agents.evaluation import repeating
 from agents.story import named_policy
 from tests import toys
+from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 
 
@@ -87,7 +88,7 @@ def test_evaluate_reports_every_return(tmp_path):
     assert report.std == pytest.approx(np.std(report.returns, ddof=1))
     assert report.stderr == pytest.approx(report.std / 7**0.5)
     single = [evaluate(agent(), toys.beacon, episodes=1, seed=seed).returns[0] for seed in report.seeds]
-    np.testing.assert_allclose(single, report.returns, atol=1e-5)
+    assert_same_sums(single, report.returns, count=5 * (agent().world.features + 1), terms=1.0)
     report.save(tmp_path / "r.json")
     assert Report.load(tmp_path / "r.json") == report
 
@@ -103,7 +104,7 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
     report = evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=40, workers=2)
     assert report.seeds == [40, 41, 42]
     played = [rollouts.play(toys.beacon(), rollouts.uniform, seed) for seed in report.seeds]
-    np.testing.assert_allclose(report.returns, [float(episode.rewards.sum()) for episode in played], rtol=1e-6)
+    assert_same_sums(report.returns, [float(episode.rewards.sum()) for episode in played], count=5, terms=1.0)
     assert report.lengths == [len(episode) for episode in played]
     with pytest.raises(ValueError, match="so that no training has met it"):
         evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=2**24)
@@ -146,8 +147,8 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
         like = plain(space, np.random.default_rng(0))
         for step, frame in enumerate(frames):
             action = alone(frame)
-            np.testing.assert_allclose(action, like(frame), atol=1e-6)
-            np.testing.assert_allclose(action, together[step, seed], atol=1e-5)
+            for other in (like(frame), together[step, seed]):
+                assert_same_sums(action, other, count=len(frames) * (built.features + 1), terms=1.0)
     assert spread.name == f"{centre.name}-spread-0.5"
     with pytest.raises(ValueError, match="without exploration"):
         evaluate(spread, toys.beacon, episodes=1)

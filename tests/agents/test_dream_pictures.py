@@ -7,6 +7,7 @@ import rollouts
 from agents import dream_pictures as show
 from rollouts.dream import dream_along
 from tests import toys
+from tests.rollouts.dreams import assert_same_rewards
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.memory import REWARD_BINS
 
@@ -55,8 +56,9 @@ def test_rewards_are_foretold_from_what_was_before():
     head.bias.data.copy_(torch.linspace(0, 1, REWARD_BINS))
     foretold, real = show.rewards(built, lived)
     assert foretold.shape == real.shape == (len(lived),)
-    np.testing.assert_allclose(foretold, float(built.memory.expected_reward(head.bias[None])[0]), rtol=1e-5)
+    wanted = built.memory.expected_reward(head.bias[None])[0]
+    assert_same_rewards(foretold, wanted, built.memory, steps=1)
     np.testing.assert_array_equal(real, lived.rewards)
     changed = lived.first(len(lived) - 1)
-    np.testing.assert_allclose(show.rewards(built, changed)[0], foretold[:-1], rtol=1e-5)
+    assert_same_rewards(show.rewards(built, changed)[0], foretold[:-1], built.memory, len(lived))
     assert show.reward_plot(built, lived)[:4] == b"\x89PNG"

@@ -10,6 +10,7 @@ import torch
 from agents.viewer.controls import controls
 from agents.viewer.session import FILM, PAST, REST, WARM_UP, Session
 from tests.agents.viewer.stages import stage, world
+from tests.tolerance import assert_same_sums
 
 
 def test_the_dream_follows_the_model_and_the_hand():
@@ -31,7 +32,7 @@ def test_the_dream_follows_the_model_and_the_hand():
         assert shot.facts["action"] == clipped[0].tolist()
         with torch.inference_mode():
             expected = session.stage.world.memory.density.distribution(state.hidden)
-        assert shot.facts["weights"] == pytest.approx(expected.weights[0].tolist())
+        assert_same_sums(shot.facts["weights"], expected.weights[0], count=state.hidden.shape[1] + 1, terms=1.0)
         np.testing.assert_array_equal(shot.dream, session.stage.world.show(step.latent)[0])
     assert shot.facts["step"] == 2
     assert shot.reality is None
@@ -46,7 +47,7 @@ def test_the_controller_drives_and_gives_back():
     shot = session.advance()
     seen = torch.cat((state.latent, state.hidden), dim=1)
     wanted = session.stage.drivers["evolved"](seen).tanh()[0]
-    np.testing.assert_allclose(shot.facts["action"], wanted, atol=1e-6)
+    assert_same_sums(shot.facts["action"], wanted, count=seen.shape[1] + 1, terms=1.0)
     session.receive({"type": "driver", "value": "you"})
     session.receive({"type": "action", "value": [-1, 0]})
     assert session.advance().facts["action"] == [-1, 0]
