@@ -214,4 +214,5 @@ def _driver(controller: Controller, features: int) -> dict[str, Any]:
 def about(folder: Path) -> str:
     """How large an export is, in words."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e6:.0f} MB, {len(json.loads((folder / 'stage.json').read_text())['drivers'])} controllers"
+    drivers = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["drivers"]
+    return f"{size / 1e6:.0f} MB, {len(drivers)} controllers"
