@@ -2,7 +2,6 @@
 
 import io
 import os
-import shlex
 import sys
 import warnings
 from importlib import metadata
@@ -14,6 +13,7 @@ from agents.commands import COMMANDS, PRESETS
 from agents.display import console
 from agents.interrupts import interruptible
 from agents.parser import Parser
+from agents.shell import command as command_line
 from agents.yaml_files import read_yaml
 
 GROUPS = {
@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         with interruptible(for_good=arguments is None):
             return _run(*_parsed(words))
     except KeyboardInterrupt:
-        command = shlex.join(["worldmodel", *words])
-        console.print(f"Stopped. What was finished is kept; to go on: {command}", markup=False)
+        again = command_line("worldmodel", *words)
+        console.print(f"Stopped. What was finished is kept; to go on: {again}", markup=False)
         return 130
 
 

@@ -1,20 +1,25 @@
 """What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
 
-import shlex
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from agents.shell import command
 from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback
 from worldmodel.progress import duration as duration
+
+if TYPE_CHECKING:  # torch would come with it
+    from agents.verdicts import Verdict
+
+LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress and errors."""
@@ -24,7 +29,12 @@ answers = Console(highlight=False, soft_wrap=True)
 
 def say_next(*words: object) -> None:
     """The command that comes next, to be copied into a shell."""
-    answers.print(f"Next: {shlex.join(map(str, words))}", markup=False)
+    answers.print(f"Next: {command(*words)}", markup=False)
+
+
+def say_verdict(verdict: "Verdict", to: Console | None = None) -> None:
+    """A verdict in a line: red where something failed, yellow where it is weak."""
+    (to or console).print(str(verdict), style=LEVEL_STYLES[verdict.level], markup=False)
 
 
 def one_voice() -> None:

@@ -102,8 +102,7 @@ def describe(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     rows: list[tuple[str, str]] = []
-    is_run = (path / "rollouts" / "metadata.json").exists() or (path / "config.yaml").exists()
-    if is_run:
+    if is_run(path):
         rows += _describe_run(path)
     if (path / "shards").is_dir() or (path / "metadata.json").exists():
         rows += _describe_store(path)
@@ -119,6 +118,11 @@ def describe(path: Path) -> list[tuple[str, str]]:
     if not rows:
         raise ValueError(f"{path} is neither a run nor a store, a world model or an agent")
     return rows
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return (path / "rollouts" / "metadata.json").exists() or (path / "config.yaml").exists()
 
 
 def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a world model sees and dreams, as pictures: films beside reality, latents turned one by one, rewards foretold.
+"""What a world model sees and dreams, as pictures: films beside reality, latents turned one by one, predicted rewards.
 
 `agents.report` and ``worldmodel dream`` show them.
 """
@@ -18,6 +18,8 @@ from worldmodel import WorldModel
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
 """Of the film that shows dreams of the same moment side by side."""
+START = 32
+"""Real steps before a dream along an episode, where it is long enough: the memory has seen as many."""
 TURNED, TURNS, FURTHEST = 8, 9, 2.5
 """Latents of a traversal, pictures of each, and how many standard deviations from the mean the outermost ones are."""
 
@@ -33,7 +35,7 @@ def film(
     world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start: int | None = None
 ) -> np.ndarray:
     """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
-    start, latents = _start(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), seen(world, episode)
     dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = (episode.frames[start:], world.show(latents[start:]), world.show(dreamed[0]))
     return pictures.side_by_side(*(pictures.enlarge(part) for part in shown))
@@ -47,7 +49,7 @@ def temperature_film(
     start: int | None = None,
 ) -> np.ndarray:
     """Reality, and the dream at several temperatures with the same luck and under the same actions (T, H, W, 3)."""
-    start, latents = _start(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), seen(world, episode)
     actions = world.action_inputs(episode.actions)
     films = [_titled(pictures.enlarge(episode.frames[start:], 3), "the game")]
     for temperature in temperatures:
@@ -78,7 +80,7 @@ def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tupl
 
 @torch.no_grad()
 def rewards(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray] | None:
-    """Each step's reward as the memory foretold it from what was before, and as it was; None without a reward head."""
+    """Each step's reward as the memory predicted it from what was before, and as it was; None without a reward head."""
     latents = seen(world, episode)
     prediction, _ = world.memory(latents[None, :-1], world.action_inputs(episode.actions)[None])
     if prediction.reward_logits is None:
@@ -87,12 +89,12 @@ def rewards(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray
 
 
 def reward_plot(world: WorldModel, episode: Episode) -> bytes | None:
-    """Sums of foretold and real rewards over an episode, as PNG."""
+    """Sums of predicted and real rewards over an episode, as PNG."""
     found = rewards(world, episode)
     if found is None:
         return None
     steps = list(range(1, len(episode) + 1))
-    lines = {name: (steps, np.cumsum(part).tolist()) for name, part in zip(("foretold", "real"), found, strict=True)}
+    lines = {name: (steps, np.cumsum(part).tolist()) for name, part in zip(("predicted", "real"), found, strict=True)}
     return pictures.curves(lines, "step", "sum of rewards")
 
 
@@ -104,10 +106,24 @@ def write_film(folder: Path, name: str, shots: np.ndarray) -> list[Path]:
     return [folder / f"{name}{suffix}" for suffix in writers]
 
 
-def _start(episode: Episode, start: int | None) -> int:
+def start_step(episode: Episode, start: int | None = None) -> int:
+    """The last real frame that a dream along an episode sees: ``start``, or as many steps in as `START` and the episode allow.
+
+    Raises:
+        ValueError: there is no step behind it.
+    """
     if len(episode) < 2:
         raise ValueError(f"episode must have at least 2 steps to dream along, got {len(episode)}")
-    return min(32, len(episode) // 2) if start is None else start
+    if start is not None and not 0 <= start < len(episode):
+        raise ValueError(f"start must be from 0 to {len(episode) - 1} in this episode, got {start}")
+    return min(START, len(episode) // 2) if start is None else start
+
+
+def long_episode(lengths: Sequence[int], start: int | None = None) -> int:
+    """The first episode with as many steps behind ``start`` as before it, or else the longest one."""
+    wanted = 2 * max(START if start is None else start, 1)
+    fitting = [index for index, steps in enumerate(lengths) if steps >= wanted]
+    return fitting[0] if fitting else int(np.argmax(lengths))
 
 
 def _titled(film: np.ndarray, title: str, height: int = 16) -> np.ndarray:

@@ -38,6 +38,8 @@ class Report:
     agent: str = ""
     """Tells its weights apart (`rollouts.policies.name_of`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
+    max_steps: int | None = None
+    """Where episodes were cut; None: nowhere."""
     flags: list[bool] | None = None
     """Super Mario: whether each episode ended at the flag."""
     wall_clock_s: float = 0.0
@@ -173,6 +175,7 @@ def evaluate(
         policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.name_of(agent)),
         agent=policies.name_of(agent),
         env_options=options,
+        max_steps=max_steps,
         flags=None if None in flags else [bool(flag) for flag in flags],
         wall_clock_s=round(time.monotonic() - began, 2),
         hardware=hardware(),

@@ -1,9 +1,14 @@
 """Parts of encoded episodes in which dreams begin: where there is something to learn, or something to compare with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 import rollouts
+from agents.controller import Controller
+from agents.settings import DREAMS
 from rollouts.endings import over
+from worldmodel import Memory, WorldModel
 
 
 class Beginnings:
@@ -60,6 +65,41 @@ class Comparable:
         ended = over(self.latents.store.course(self.episodes[index]), self.patience)
         steps = comparable(len(episode.action), ended, self.horizon)
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+
+
+def own_returns(
+    world: WorldModel,
+    controller: Controller,
+    latents: rollouts.latents.Latents,
+    episodes: range,
+    horizon: int,
+    temperature: float,
+    seed: int,
+    patience: int | None = None,
+    worlds: Sequence[Memory] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns of a controller in dreams, and in the game, over ``horizon`` steps from states of its own real episodes.
+
+    Args:
+        world: the world model.
+        controller: the controller that played the episodes.
+        latents: the encoded store that holds them.
+        episodes: which of the store's episodes they are.
+        horizon: number of steps.
+        temperature: of the dreams.
+        seed: of the dreams.
+        patience: with which the episodes were cut.
+        worlds: memories that the dreams happen in; None: the world model's own.
+
+    Returns:
+        The return of each of `DREAMS` dreams, and each real episode's mean return.
+    """
+    starts = Comparable(latents, episodes, horizon, patience)
+    dreams = rollouts.dream(world, controller, starts, horizon, DREAMS, temperature, seed=seed, worlds=worlds)
+    ends = [over(latents.store.course(index), patience) for index in episodes]
+    rewards = [np.asarray(latents.episode(index).reward) for index in episodes]
+    real = [np.mean(lived(one, ended, horizon)) for one, ended in zip(rewards, ends, strict=True)]
+    return dreams.returns, np.array(real)
 
 
 def comparable(steps: int, terminated: bool, horizon: int) -> int:

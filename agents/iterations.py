@@ -22,12 +22,11 @@ from agents.agent import Agent
 from agents.checks import check_together
 from agents.controller import Controller
 from agents.display import bar, console
-from agents.excerpts import Beginnings, Comparable, lived
+from agents.excerpts import Beginnings, own_returns
 from agents.run import Run
 from agents.sections import built, read_sections, write_sections
-from agents.settings import DREAMS, DreamEvolving, Iterating, RunSettings
+from agents.settings import DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
-from rollouts.endings import over
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, fingerprint, read_json, record_of, understood, write_json
 from worldmodel.starts import Starts
@@ -321,29 +320,25 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     played = range(first, first + settings.iterate.episodes)
     patience = settings.collect.patience
     latents = store.latents(world.vae, stalls_end=settings.memory.stalls_end)
-    starts: Any = Comparable(latents, played, horizon, patience)
-    dreams = rollouts.dream(
+    dreamed, stretches = own_returns(
         world,
         controller,
-        starts,
+        latents,
+        played,
         horizon,
-        DREAMS,
         settings.dream.temperature,
-        seed=settings.seed + 1_000_003,
-        worlds=worlds,
+        settings.seed + 1_000_003,
+        patience,
+        worlds,
     )
-    courses = [store.course(index) for index in played]
-    returns = np.array([course.rewards.sum() for course in courses])
-    ends = [over(course, patience) for course in courses]
-    lives = [latents.episode(index).reward for index in played]
-    stretches = [np.mean(lived(rewards, ended, horizon)) for rewards, ended in zip(lives, ends, strict=True)]
-    dream, real = float(dreams.returns.mean()), float(np.mean(stretches))
+    returns = np.array([store.course(index).rewards.sum() for index in played])
+    dream, real = float(dreamed.mean()), float(stretches.mean())
     one = Iteration(
         turn.number,
         dream,
         real,
         dream - real,
-        0.0 if worlds is None else float(rollouts.disagreement(dreams.returns, len(worlds))[0]),
+        0.0 if worlds is None else float(rollouts.disagreement(dreamed, len(worlds))[0]),
         float(returns.mean()),
         float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         len(returns),

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Self
 
 import torch
@@ -14,6 +13,8 @@ import torch
 import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
+from agents.shell import command
+from envs.making import imports
 from rollouts.endings import TOLD
 from rollouts.latents import Latents
 from worldmodel import VAE, WorldModel, parallel
@@ -43,28 +44,28 @@ class Run:
     def store(self) -> rollouts.Store:
         """The real episodes."""
         if not self.rollouts_folder.is_dir():
-            raise self._missing(f"{self.folder} has no rollouts yet: worldmodel collect ENV --out {self._quoted}")
+            raise self._missing(0)
         return rollouts.Store(self.rollouts_folder)
 
     def vae(self) -> VAE:
         """The trained eye."""
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
-            raise self._missing(f"{self.folder} has no trained VAE yet: worldmodel train vae {self._quoted}")
+            raise self._missing(1)
         with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
             build_vae(settings := read_json(about)["model_settings"])
         return load_module(lambda: build_vae(settings), path).eval()
 
-    def latents(self, world: WorldModel) -> Latents:
-        """Its episodes as a world model's eye sees them, ended where its memory was told that they end."""
+    def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> Latents:
+        """Episodes (the run's, or another ``store``) as a world model's eye sees them, ended where its memory was told so."""
         path = self.folder / "memory" / "settings.json"
         told = path.exists() and TOLD in str(read_json(path).get("data"))
-        return self.store().latents(world.vae, stalls_end=told)
+        return (store or self.store()).latents(world.vae, stalls_end=told)
 
     def world(self) -> WorldModel:
         """The trained world model."""
         if not (self.world_folder / "config.json").exists():
-            raise self._missing(f"{self.folder} has no trained memory yet: worldmodel train memory {self._quoted}")
+            raise self._missing(2)
         return WorldModel.load(self.world_folder).eval()
 
     @property
@@ -77,16 +78,8 @@ class Run:
         """The controller evolved in the "game" or in the "dream"."""
         path = self.folder / f"evolve-{where}" / "controller.safetensors"
         if not path.exists():
-            raise self._missing(
-                f"{self.folder} has no controller evolved in the {where} yet: "
-                f"worldmodel evolve {self._quoted} --where {where}"
-            )
+            raise self._missing(3, where)
         return load_controller(path)
-
-    @property
-    def _quoted(self) -> str:
-        """Its folder, as a shell takes it."""
-        return quote(str(self.folder))
 
     def existing(self) -> Self:
         """This run, whose folder must be there: a mistyped one is not made.
@@ -96,14 +89,29 @@ class Run:
         """
         if not self.folder.is_dir():
             raise ValueError(
-                f"there is no run folder {self.folder}: worldmodel collect ENV --out {self._quoted} makes one"
+                f"there is no run folder {self.folder}: "
+                f"{command('worldmodel', 'collect', 'ENV', '--out', self.folder)} makes one"
             )
         return self
 
-    def _missing(self, message: str) -> ValueError:
-        """A chapter that has not been told yet; unless the folder is another one than was meant."""
+    def _missing(self, stage: int, where: str = "dream") -> ValueError:
+        """Names what a stage would have made, or the first one before it that is missing, too; with its command.
+
+        Unless the folder is another one than was meant.
+        """
         self.existing()
-        return ValueError(message)
+        made: list[tuple[str, Path, tuple[object, ...]]] = [
+            ("rollouts", self.rollouts_folder, ("collect", "ENV", "--out", self.folder)),
+            ("trained VAE", self.folder / "vae" / "weights.safetensors", ("train", "vae", self.folder)),
+            ("trained memory", self.world_folder / "config.json", ("train", "memory", self.folder)),
+            (f"controller evolved in the {where}", self.folder, ("evolve", self.folder, "--where", where)),
+        ]
+        while stage and not made[stage - 1][1].exists():
+            stage -= 1
+        name, _, words = made[stage]
+        if stage == 3 and self.rollouts_folder.is_dir() and imports(env := self.store().env):
+            words += ("--env", env)
+        return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")
 
     def reports(self) -> dict[str, Report]:
         """The tests that were made, by name."""

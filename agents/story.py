@@ -17,7 +17,8 @@ import rollouts
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
 from agents.coordinates import Coordinates
-from agents.display import bar, console, duration, generations
+from agents.diagnostics import measure_dream, measure_memory, measure_vae
+from agents.display import bar, busy, console, duration, generations, say_verdict
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.imitation import imitate
@@ -32,6 +33,7 @@ from agents.settings import (
     Seeing,
     training,
 )
+from agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
 from rollouts import policies
 from rollouts.policies import Policy
 from rollouts.views import Sequences
@@ -125,7 +127,7 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
     with seeded(seed):
         vae = before or VAE(settings.latent, settings.free_bits, settings.emphasis or usual)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
-        return fit(
+        fit(
             vae,
             store.frames(),
             **training(settings),
@@ -134,6 +136,11 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
             further=before is not None,
             progress=progress,
         )
+    if parallel.leader():
+        with run.chapter("diagnose"), busy("reconstructing held-out frames"):
+            found = measure_vae(run, vae, seed)
+        say_verdict(verdict_of_vae(found))
+    return vae
 
 
 def train_memory(
@@ -178,6 +185,10 @@ def train_memory(
         if parallel.leader():
             world.save(into.world_folder)
             Starts.cut(latents, seed=seed).save(into.world_folder)
+    if parallel.leader():
+        with run.chapter("diagnose"), busy("predicting held-out episodes"):
+            found = measure_memory(run, memory, sequences, seed)
+        say_verdict(verdict_of_memory(found))
     return world
 
 
@@ -222,6 +233,23 @@ def evolve_dream(
             progress=told.progress,
             watch=told.watch,
         )
+
+
+def compare_dream(
+    run: Run,
+    env: str,
+    settings: DreamEvolving,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
+) -> None:
+    """Say whether the game pays what dreams promise to the controller that was evolved in them."""
+    common: dict[str, Any] = {"seed": seed, "workers": workers, "backend": backend}
+    with run.chapter("diagnose"), bar("play what was evolved in dreams", "episodes") as progress:
+        sizes = (settings.horizon, settings.temperature)
+        found = measure_dream(run, run.controller("dream"), env, env_options, *sizes, progress=progress, **common)
+    say_verdict(verdict_of_dream(found))
 
 
 def _searched(run: Run) -> bool:
@@ -351,6 +379,8 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
             )
         report.save(path)
         console.print(str(report), markup=False)
+        if verdict := against_random(run, report):
+            say_verdict(verdict)
     return run.reports()
 
 

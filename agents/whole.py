@@ -61,6 +61,9 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             iterate(run, settings.plays_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
             story.evolve_dream(run, settings.dream, settings.seed, settings.controller)
+        if settings.dream.generations:
+            dreams = (settings.dream, settings.seed, settings.workers, settings.env_options, settings.backend)
+            story.compare_dream(run, settings.plays_in, *dreams)
         if settings.game.generations:
             story.evolve_game(run, settings.plays_in, settings.game, settings.controller, *common)
         with run.chapter("test"):

@@ -220,9 +220,9 @@ def test_quoted_messages_are_in_the_source():
     ("words", "message"),
     [
         (["collect", "CarRacong"], "there is no environment ..."),
-        (["train", "vae", "{folder}"], "... has no rollouts yet: worldmodel collect ENV --out ..."),
-        (["train", "memory", "{run}"], "... has no trained VAE yet: worldmodel train vae ..."),
-        (["evaluate", "{run}"], "... has no controller evolved in the ... yet: worldmodel evolve ... --where ..."),
+        (["train", "vae", "{folder}"], "... has no rollouts yet: ..."),
+        (["train", "memory", "{run}"], "... has no trained VAE yet: ..."),
+        (["evaluate", "{run}"], "... has no controller evolved in the ... yet: ..."),
         (
             ["collect", "CarRacing", "--out", "{run}", "--seed", "9"],
             "... holds rollouts with ... = ..., asked for ...: use",

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 
 from agents.checks import check_search
-from agents.commands.common import Common, add_run, check_env, game_asked, game_of, settings_of, slug
-from agents.display import answers, say_next
+from agents.commands.common import Common, add_run, check_env, env_words, game_asked, game_of, settings_of, slug
+from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing
 
@@ -46,6 +46,10 @@ def evolve(options: Namespace) -> None:
     with run.existing().locked():
         if options.where == "dream":
             story.evolve_dream(run, settings, options.seed, controller)
+            if options.env or not env_words(run):
+                env, env_options = game_of(run, options.env)
+                common = (options.seed, options.workers, env_options, options.backend)
+                story.compare_dream(run, FAST.get(env, env), settings, *common)
         else:
             env, env_options = game_of(run, options.env)
             env = FAST.get(env, env)
@@ -53,7 +57,7 @@ def evolve(options: Namespace) -> None:
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
-    say_next("worldmodel", "evaluate", run.folder, "--where", options.where)
+    say_next("worldmodel", "evaluate", run.folder, "--where", options.where, *env_words(run))
 
 
 def build_evaluate(parser: Parser) -> None:
@@ -82,6 +86,7 @@ def evaluate(options: Namespace) -> None:
     from agents.evaluation import repeating
     from agents.pretrained import found
     from agents.run import Run
+    from agents.verdicts import against_random
     from rollouts.workers import check_backend
 
     check_backend(options.backend, options.workers)
@@ -123,3 +128,7 @@ def evaluate(options: Namespace) -> None:
         answers.print(f"with {', '.join(how)}", markup=False)
     report.save(path)
     answers.print(str(path), markup=False)
+    if isinstance(place, Run):
+        if verdict := against_random(place, report):
+            say_verdict(verdict, answers)
+        say_next("worldmodel", "play", place.folder, *env_words(place))

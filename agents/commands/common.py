@@ -117,6 +117,14 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
     return kept
 
 
+def env_words(run: Any) -> list[str]:
+    """What a printed command about a run's game needs behind it: its environment, where that imports a module."""
+    from envs.making import imports
+
+    env = run.store().env
+    return ["--env", env] if imports(env) else []
+
+
 def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """What defaults depend on, before anything is parsed: the positional words, and ``options`` with the values given.
 

@@ -16,13 +16,23 @@ def build_dream(parser: Parser) -> None:
     """Dream on from a real episode under its own actions, and film it beside reality.
 
     Writes films (MP4, and GIF of their beginning) of the dream beside the game and of several temperatures, what single
-    latents stand for, and foretold against real rewards into RUN/media. With --store, dreams of the run's controller
+    latents stand for, and predicted against real rewards into RUN/media. With --store, dreams of the run's controller
     become a store that everything reads that reads rollouts.
     """
     add_run(parser, agents=True)
     parser.add_argument("--env", type=str | None, default=None, help="the game of an agent (default: that of its test)")
-    parser.add_argument("--episode", type=int, default=0, help="which stored episode; of an agent: the game's seed")
-    parser.add_argument("--start", type=int, default=32, help="the last real frame that the dream sees")
+    parser.add_argument(
+        "--episode",
+        type=int | None,
+        default=None,
+        help="which stored episode (default: the first long one); of an agent: the game's seed (default: 0)",
+    )
+    parser.add_argument(
+        "--start",
+        type=int | None,
+        default=None,
+        help="last real frame that the dream sees (default: 32, or the middle of a shorter episode)",
+    )
     parser.add_argument("--steps", type=int, default=300, help="steps to dream")
     parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
@@ -45,18 +55,17 @@ def dream(options: Namespace) -> None:
         _dream_into(place, Path(options.store), options)
         return
     with busy("an episode to dream along"):
-        world, whole, latents, media = _episode_of(place, options)
-    episode = whole.first(options.start + options.steps)
-    name = f"dream-{options.episode}-{options.start}-t{options.temperature:g}-s{options.seed}"
+        world, number, whole, latents, media = _episode_of(place, options)
+    start = show.start_step(whole, options.start)
+    episode = whole.first(start + options.steps)
+    name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
     with busy("dreaming it on"):
-        films = show.write_film(
-            media, name, show.film(world, episode, options.temperature, options.seed, options.start)
-        )
+        films = show.write_film(media, name, show.film(world, episode, options.temperature, options.seed, start))
     for path in films:
         answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
-    temperatures = f"temperatures-{options.episode}-{options.start}-s{options.seed}"
+    temperatures = f"temperatures-{number}-{start}-s{options.seed}"
     with busy("dreaming at several temperatures"):
-        shots = show.temperature_film(world, episode, seed=options.seed, start=options.start)
+        shots = show.temperature_film(world, episode, seed=options.seed, start=start)
         films = show.write_film(media, temperatures, shots)
     for path in films:
         answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
@@ -65,29 +74,31 @@ def dream(options: Namespace) -> None:
     pictures.write_png(media / "traversals.png", picture)
     answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
     if plot := show.reward_plot(world, whole):
-        pictures.write_png(media / f"rewards-{options.episode}.png", plot)
-        answers.print(f"{media / f'rewards-{options.episode}.png'} (foretold and real rewards)", markup=False)
+        pictures.write_png(media / f"rewards-{number}.png", plot)
+        answers.print(f"{media / f'rewards-{number}.png'} (predicted and real rewards)", markup=False)
 
 
-def _episode_of(place: Any, options: Namespace) -> tuple[Any, Any, Any, Path]:
-    """What to dream along: the world model, an episode, latents to turn, and where pictures go."""
+def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
+    """What to dream along: the world model, an episode with its number, latents to turn, and where pictures go."""
     import envs
     import rollouts
-    from agents.dream_pictures import seen
+    from agents.dream_pictures import START, long_episode, seen
     from agents.run import Run
 
     if isinstance(place, Run):
         world, store, media = place.world(), place.store(), place.folder / "media"
-        if not 0 <= options.episode < len(store):
-            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {options.episode}")
-        return world, store.episode(options.episode), store.latents(world.vae).some(), media
+        number = long_episode(store.lengths, options.start) if options.episode is None else options.episode
+        if not 0 <= number < len(store):
+            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {number}")
+        return world, number, store.episode(number), store.latents(world.vae).some(), media
     agent = place.agent()
     world, media = agent.world, place.out / "media"
     env = game_asked(options.env, place.env, place.folder)
     game = envs.make(FAST.get(env, env), **place.env_options)
-    whole = rollouts.play(game, agent, options.episode, max_steps=options.start + options.steps)
+    number, start = options.episode or 0, START if options.start is None else options.start
+    whole = rollouts.play(game, agent, number, max_steps=start + options.steps)
     game.close()
-    return world, whole, seen(world, whole).cpu().numpy(), media
+    return world, number, whole, seen(world, whole).cpu().numpy(), media
 
 
 def _dream_into(place: Any, folder: Path, options: Namespace) -> None:

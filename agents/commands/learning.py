@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from agents.commands.common import WORLDS, Common, add_run, check_env, settings_of, slug
+from agents.commands.common import WORLDS, Common, add_run, check_env, env_words, settings_of, slug
 from agents.display import answers, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Collecting, Remembering, Seeing
@@ -82,4 +82,4 @@ def train_memory(options: Namespace) -> None:
     with run.locked():
         story.train_memory(run, settings_of(Remembering, options), options.seed)
     answers.print(f"World model in {run.world_folder}", markup=False)
-    say_next("worldmodel", "evolve", run.folder, "--where", "dream")
+    say_next("worldmodel", "evolve", run.folder, "--where", "dream", *env_words(run))

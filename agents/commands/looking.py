@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
 
-from agents.display import answers
+from agents.display import LEVEL_STYLES, answers
 from agents.parser import Parser
 
 
@@ -45,8 +45,10 @@ def build_inspect(parser: Parser) -> None:
 
 def inspect(options: Namespace) -> None:
     """Describe."""
-    from agents.doctor import contact_sheet, describe, read_with_minari
+    from agents.doctor import contact_sheet, describe, is_run, read_with_minari
     from agents.pretrained import shipped
+    from agents.run import Run
+    from agents.verdicts import verdicts
 
     table = Table("what", "value", show_header=False)
     folder = shipped(options.path).folder if options.pretrained else Path(options.path)
@@ -55,6 +57,8 @@ def inspect(options: Namespace) -> None:
         rows += read_with_minari(folder)
     for what, value in rows:
         table.add_row(Text(what), Text(value))
+    for verdict in verdicts(Run(folder)) if is_run(folder) else ():
+        table.add_row(Text(verdict.part), Text(verdict.text, style=LEVEL_STYLES[verdict.level]))
     answers.print(table)
     picture = Path(options.picture or folder / "contact-sheet.png")
     if contact_sheet(folder, picture):

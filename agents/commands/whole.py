@@ -1,5 +1,6 @@
 """The command that tells the whole story."""
 
+import importlib.util
 from pathlib import Path
 from typing import get_type_hints
 
@@ -8,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.checks import check, check_together
-from agents.commands.common import WORLDS, check_env, glance, set_preset, slug
-from agents.display import answers, say_next
+from agents.commands.common import WORLDS, check_env, env_words, glance, set_preset, slug
+from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings
 
@@ -39,6 +40,7 @@ def run(options: Namespace) -> None:
     from agents import story, whole
     from agents.run import Run
     from agents.sections import check_sections
+    from agents.verdicts import verdicts
 
     parser = Parser()
     parser.add_class_arguments(RunSettings)
@@ -61,8 +63,12 @@ def run(options: Namespace) -> None:
     for row in story.summary(told):
         table.add_row(*map(Text, row))
     answers.print(table)
-    answers.print(f"Report: {folder / 'report.html'}", markup=False)
-    say_next("worldmodel", "dream", folder)
+    for verdict in verdicts(told):
+        say_verdict(verdict, answers)
+    page = folder / "report.html"
+    answers.print(f"Report: {page} (in a browser: {page.absolute().as_uri()})", markup=False)
+    playable = importlib.util.find_spec("starlette") and importlib.util.find_spec("uvicorn")
+    say_next("worldmodel", "play" if playable else "dream", folder, *(env_words(told) if playable else ()))
 
 
 def preset(parser: Parser, words: list[str]) -> None:

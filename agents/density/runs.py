@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from agents.density.settings import Density, check_density, kind_of
+from agents.shell import command
 from agents.yaml_files import read_yaml
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
@@ -45,7 +46,8 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
     """
     run = Path(folder)
     if not (run / "config.yaml").exists() or not (run / "weights.safetensors").exists():
-        raise ValueError(f"{run} has no learned density yet: worldmodel density fit --data KIND:FOLDER --out {run}")
+        words = command("worldmodel", "density", "fit", "--data", "KIND:FOLDER", "--out", run)
+        raise ValueError(f"{run} has no learned density yet: {words}")
     path = run / "config.yaml"
     settings = record_of(Density, read_yaml(path), path)
     with understood(path, values=True):

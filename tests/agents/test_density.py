@@ -189,7 +189,7 @@ def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, mo
     whole = fit_density(settings, tmp_path / "whole", report=False)
     with pytest.raises(Stop):
         fit_density(settings, tmp_path / "stopped", stop, report=False)
-    with pytest.raises(ValueError, match="has no learned density yet: worldmodel density fit"):
+    with pytest.raises(ValueError, match="has no learned density yet: .*worldmodel density fit"):
         evaluate_density(tmp_path / "stopped")
     again = fit_density(settings, tmp_path / "stopped", report=False)
     assert again.measures == whole.measures
@@ -312,7 +312,7 @@ def test_samples_need_no_corpus(corpora, tmp_path):
         (["fit", "--data", "MNIST", "--model", "vrnn", "--mixtures", "2"], "mixtures must be 1 for vrnn, got 2"),
         (["fit", "--data", "MNIST", "--updates", "0"], "updates must be above zero, got 0"),
         (["fit"], "data is missing"),
-        (["evaluate", "/nowhere"], "/nowhere has no learned density yet: worldmodel density fit"),
+        (["evaluate", "/nowhere"], "/nowhere has no learned density yet"),
         (["evaluate", "RUN", "--samples", "0"], "samples must be a whole number of at least 1, got 0"),
         (["sample", "RUN", "--temperature", "0"], "temperature must be finite and above zero, got 0"),
         (["sample", "RUN", "--count", "0"], "count must be a whole number of at least 1, got 0"),

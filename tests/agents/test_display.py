@@ -2,7 +2,6 @@
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,13 +32,6 @@ def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
         assert heading in last
     numbers = [line.split()[0] for line in last.splitlines() if line.strip()[:1].isdigit()]
     assert numbers == [str(number) for number in range(4, 16)]
-
-
-def test_the_next_command_can_be_copied_into_a_shell(monkeypatch):
-    screen = Console(file=io.StringIO(), width=140)
-    monkeypatch.setattr(display, "answers", screen)
-    display.say_next("worldmodel", "train", "vae", Path("runs/my run"))
-    assert screen.file.getvalue() == "Next: worldmodel train vae 'runs/my run'\n"
 
 
 def test_a_log_gets_lines_without_control_codes(monkeypatch):

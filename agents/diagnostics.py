@@ -1,0 +1,295 @@
+"""What the parts of a run are worth, each measured on data that it was not trained on.
+
+`agents.verdicts` turns these numbers into sentences; the terminal, ``worldmodel inspect`` and the report show those.
+``diagnostics.json`` keeps the numbers beside the fingerprint of the weights, so that nothing is measured twice.
+
+Start reading at `measure_vae`, `measure_memory` and `measure_dream`.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import rollouts
+from agents.agent import Agent
+from agents.comparison.judging import inputs, predictions
+from agents.controller import Controller
+from agents.excerpts import own_returns
+from agents.run import Run
+from rollouts.latents import EncodedEpisode
+from rollouts.views import Frames, Sequences
+from rollouts.workers import EnvSpec
+from worldmodel import VAE, Memory
+from worldmodel.checkpoints import fingerprint, read_json, record_of, understood, write_json
+from worldmodel.metrics import reconstruction_metrics
+from worldmodel.progress import Progress, silent
+
+HELD_OUT = 0.1
+"""Fraction of episodes that `worldmodel.fit` holds out by default."""
+MAX_FRAMES, MAX_STEPS = 1_000, 10_000
+"""Frames and steps that are looked at, at most: seconds on a CPU."""
+DREAM_EPISODES = 8
+"""Real episodes that the return of dreams is compared with."""
+MIN_VARIANCE = 1e-6
+"""Of a baseline's Gaussians: latents that never change have none."""
+
+
+@dataclass(frozen=True)
+class VAEDiagnostics:
+    """Reconstructions of held-out frames (`worldmodel.metrics`); None where frames do not vary."""
+
+    explained_variance: float | None
+    moving_explained_variance: float | None
+    reconstruction_std: float
+    frame_std: float
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class MemoryDiagnostics:
+    """One-step predictions on held-out episodes. Likelihoods are in nats a frame."""
+
+    nll: float
+    """-log p(next latent)."""
+    persistence_nll: float
+    """Of a Normal around the latent in view; its variances are those of steps in the training episodes."""
+    marginal_nll: float
+    """Of a Normal with the mean and variances of the training episodes' latents."""
+    posterior_entropy: float | None
+    """Mean entropy of q(z|x): no density of sampled latents has a lower nll. None: the targets are means."""
+    reward_r2: float | None
+    """1 - SSE / SS of predicted rewards; None: no reward head, or rewards that do not vary."""
+    predicted_terminations: float | None
+    """Sum of the predicted probabilities; None: no termination head."""
+    terminations: int
+    termination_nll: float | None
+    """-log p of termination or none, in nats a step."""
+    constant_termination_nll: float | None
+    """The same of the training episodes' rate at every step."""
+    num_steps: int
+    num_episodes: int
+
+
+@dataclass(frozen=True)
+class DreamDiagnostics:
+    """Returns of the controller evolved in dreams over ``horizon`` steps from states of its own real episodes."""
+
+    dream_return: float
+    real_return: float
+    real_stderr: float
+    """Standard error of the real return, over episodes."""
+    horizon: int
+    num_episodes: int
+
+
+Kind = TypeVar("Kind", VAEDiagnostics, MemoryDiagnostics, DreamDiagnostics)
+KINDS: dict[str, type] = {"vae": VAEDiagnostics, "memory": MemoryDiagnostics, "dream": DreamDiagnostics}
+
+
+def measure_vae(run: Run, vae: VAE, seed: int) -> VAEDiagnostics:
+    """Explained variance of the pixels of held-out episodes; ``seed`` is that of the training."""
+
+    def measure() -> VAEDiagnostics:
+        _, held_out = Frames(run.store()).split(HELD_OUT, seed)
+        found = reconstruction_metrics(vae, next(held_out.batches(MAX_FRAMES)))
+        variances = (_finite(found.explained_variance), _finite(found.moving_explained_variance))
+        return VAEDiagnostics(*variances, found.reconstruction_std, found.frame_std, found.num_frames)
+
+    return _kept(run, VAEDiagnostics, fingerprint(vae), measure)
+
+
+def measure_memory(run: Run, memory: Memory, sequences: Sequences, seed: int) -> MemoryDiagnostics:
+    """Likelihood against two baselines, and both heads, on held-out episodes; ``seed`` is that of the training."""
+
+    def measure() -> MemoryDiagnostics:
+        training, held_out = sequences.split(HELD_OUT, seed)
+        return memory_diagnostics(memory, _episodes(training), _episodes(held_out), sequences.targets)
+
+    return _kept(run, MemoryDiagnostics, fingerprint(memory), measure)
+
+
+def measure_dream(
+    run: Run,
+    controller: Controller,
+    env: EnvSpec,
+    env_options: dict[str, Any],
+    horizon: int,
+    temperature: float,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    backend: str = "loky",
+    progress: Progress = silent,
+) -> DreamDiagnostics:
+    """Let the controller play a few real episodes, and dream from their states, over the same horizon."""
+    world = run.world()
+    agent = Agent(world, controller)
+
+    def measure() -> DreamDiagnostics:
+        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
+            store = rollouts.collect(
+                env,
+                agent,
+                DREAM_EPISODES,
+                seed=seed,
+                workers=workers,
+                out=folder,
+                max_steps=2 * horizon,
+                patience=run.store().patience,
+                env_options=env_options,
+                backend=backend,
+                progress=progress,
+            )
+            try:
+                latents = run.latents(world, store)
+            except ValueError:  # every episode stalled at once: they end where they were cut
+                latents = store.latents(world.vae)
+            dreamed, real = own_returns(
+                world, controller, latents, range(len(store)), horizon, temperature, seed, store.patience
+            )
+        return dream_diagnostics(dreamed, real, horizon)
+
+    return _kept(run, DreamDiagnostics, agent.name, measure)
+
+
+def dream_diagnostics(dreamed: np.ndarray, real: np.ndarray, horizon: int) -> DreamDiagnostics:
+    """From returns of dreams, and each real episode's mean return, over ``horizon`` steps."""
+    stderr = float(np.std(real, ddof=1) / math.sqrt(len(real))) if len(real) > 1 else 0.0
+    return DreamDiagnostics(float(np.mean(dreamed)), float(np.mean(real)), stderr, horizon, len(real))
+
+
+def diagnostics(run: Run) -> dict[str, Any]:
+    """What was measured of the run's present VAE, memory and controller of the dream, by kind; some may be missing."""
+    found: dict[str, Any] = {}
+    content = _content(run)
+    for name, mark in _marks(run).items():
+        if mark in content.get(name, {}):
+            found[name] = record_of(KINDS[name], content[name][mark], _path(run))
+    return found
+
+
+@torch.no_grad()
+def memory_diagnostics(
+    memory: Memory, training: list[EncodedEpisode], held_out: list[EncodedEpisode], targets: str
+) -> MemoryDiagnostics:
+    """Judge a memory on whole held-out episodes; the baselines have the training episodes' statistics."""
+    known = [inputs(episode, targets, number) for number, episode in enumerate(training)]
+    latent, following = (
+        torch.cat([getattr(one, name)[0] for one in known]).double() for name in ("latent", "next_latent")
+    )
+    rate = (float(sum(one.terminated.sum() for one in known)) + 0.5) / (len(latent) + 1)
+    around = (following.mean(dim=0), _variance(following))
+    step_variance = (following - latent).square().mean(dim=0).clamp(min=MIN_VARIANCE)
+    memory.eval()
+    sums: dict[str, Tensor] = {}
+    rewards: list[tuple[Tensor, Tensor]] = []
+    ends: list[tuple[Tensor, Tensor]] = []
+    for number, episode in enumerate(held_out):
+        prediction, batch = predictions(memory, inputs(episode, targets, len(training) + number), memoryless=False)
+        z, after = batch.latent[0].double(), batch.next_latent[0].double()
+        parts = {
+            "nll": -prediction.latent.log_prob(batch.next_latent).double().sum(),
+            "persistence": _gaussian_nll(after, z, step_variance),
+            "marginal": _gaussian_nll(after, *around),
+            "entropy": torch.tensor(episode.entropy[1:].sum()),
+        }
+        sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
+        if prediction.reward_logits is not None:
+            rewards.append((memory.expected_reward(prediction.reward_logits)[0].double(), batch.reward[0].double()))
+        logit = prediction.termination_logit
+        ends.append((logit[0].double() if logit is not None else torch.zeros(0), batch.terminated[0].double()))
+    happened = torch.cat([end for _, end in ends])
+    steps = len(happened)
+    mean = {name: float(total) / steps for name, total in sums.items()}
+    logits = torch.cat([logit for logit, _ in ends])
+    predicted = nll = constant = None
+    if len(logits):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits
+        predicted, nll = float(logits.sigmoid().sum()), float(loss(logits, happened))
+        constant = float(loss(torch.full_like(happened, math.log(rate / (1 - rate))), happened))
+    return MemoryDiagnostics(
+        mean["nll"],
+        mean["persistence"],
+        mean["marginal"],
+        mean["entropy"] if targets == "sample" else None,
+        _r2(*(torch.cat(part) for part in zip(*rewards, strict=True))) if rewards else None,
+        predicted,
+        int(happened.sum()),
+        nll,
+        constant,
+        steps,
+        len(held_out),
+    )
+
+
+def _episodes(sequences: Sequences) -> list[EncodedEpisode]:
+    """Episodes of a part of the data, evenly spread, of `MAX_STEPS` steps in all, or the first of them alone."""
+    lengths = np.array([sequences.latents.lengths[index] for index in sequences.chosen])
+    share = min(1.0, MAX_STEPS / max(int(lengths.sum()), 1))
+    count = max(1, math.floor(share * len(lengths)))
+    places = np.unique(np.linspace(0, len(lengths) - 1, count).astype(int))
+    return [sequences.latents.episode(int(sequences.chosen[place])) for place in places]
+
+
+def _gaussian_nll(value: Tensor, loc: Tensor, variance: Tensor) -> Tensor:
+    """Summed over frames, in nats."""
+    return 0.5 * ((value - loc).square() / variance + variance.log() + math.log(2 * math.pi)).sum()
+
+
+def _variance(values: Tensor) -> Tensor:
+    return values.var(dim=0, unbiased=False).clamp(min=MIN_VARIANCE)
+
+
+def _r2(predicted: Tensor, real: Tensor) -> float | None:
+    total = float((real - real.mean()).square().sum())
+    return 1 - float((predicted - real).square().sum()) / total if total > MIN_VARIANCE else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _path(run: Run) -> Path:
+    return run.folder / "diagnostics.json"
+
+
+def _content(run: Run) -> dict[str, dict[str, Any]]:
+    """What the file holds: for each kind, numbers by the fingerprint of what they are of."""
+    path = _path(run)
+    with understood(path, values=True):
+        content = read_json(path) if path.exists() else {}
+        if not all(isinstance(part, dict) for part in (content, *content.values())):
+            raise TypeError("must map kinds to measurements")
+        return content
+
+
+def _kept(run: Run, kind: type[Kind], mark: str, measure: Callable[[], Kind]) -> Kind:
+    """What was measured of these weights before, or is measured now."""
+    name = next(name for name, one in KINDS.items() if one is kind)
+    content = _content(run)
+    if mark in content.get(name, {}):
+        return record_of(kind, content[name][mark], _path(run))
+    found = measure()
+    content.setdefault(name, {})[mark] = asdict(found)
+    write_json(_path(run), content)
+    return found
+
+
+def _marks(run: Run) -> dict[str, str]:
+    """Fingerprints of the run's present models, of those that are there."""
+    marks = {}
+    if (run.world_folder / "config.json").exists():
+        world = run.world()
+        marks = {"vae": fingerprint(world.vae), "memory": fingerprint(world.memory)}
+        if (run.folder / "evolve-dream" / "controller.safetensors").exists():
+            marks["dream"] = Agent(world, run.controller("dream")).name
+    elif (run.folder / "vae" / "weights.safetensors").exists():
+        marks = {"vae": fingerprint(run.vae())}
+    return marks

@@ -1,0 +1,187 @@
+"""What diagnostics and tests mean, in words: nothing that failed may look like success.
+
+Start reading at `verdicts`.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
+from agents.evaluation import Report
+from agents.run import Run
+
+LEAST_EXPLAINED, ENOUGH_EXPLAINED, ENOUGH_MOVING = 0.05, 0.5, 0.2
+"""Explained variances below which a VAE draws the same picture always, loses much, and does not draw what moves."""
+SIGNIFICANCE = 0.05
+PERMUTATIONS = 9_999
+SHARE = 0.25
+"""A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors."""
+
+
+class Verdict(NamedTuple):
+    """What one part of a run is worth, in a sentence."""
+
+    part: str
+    text: str
+    level: Literal["good", "weak", "bad"]
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.part}: {self.text}"
+
+
+def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
+    """Whether the VAE draws what it sees."""
+    explained, moving = found.explained_variance, found.moving_explained_variance
+    if explained is None:
+        return Verdict(
+            "VAE", f"all {found.num_frames:,} held-out frames are the same: there is nothing to learn", "bad"
+        )
+    numbers = f"explained variance {explained:.2f}"
+    numbers += "" if moving is None else f", of moving pixels {moving:.2f}"
+    numbers += f" on {found.num_frames:,} held-out frames"
+    varies = found.reconstruction_std > 0.5 * found.frame_std
+    if explained < LEAST_EXPLAINED:
+        what = (
+            "its pictures are no better than the mean" if varies else "the VAE draws the same picture whatever it sees"
+        )
+        cure = "nothing trained on it can work; try more updates, another seed or a lower lr"
+        return Verdict("VAE", f"{what} ({numbers}); {cure}", "bad")
+    if explained < ENOUGH_EXPLAINED:
+        return Verdict("VAE", f"{numbers}: much of the picture is lost; try more updates", "weak")
+    if moving is not None and moving < ENOUGH_MOVING:
+        return Verdict("VAE", f"{numbers}: it does not draw what moves; try more updates", "weak")
+    return Verdict("VAE", numbers, "good")
+
+
+def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
+    """Whether the memory predicts better than baselines that know nothing."""
+    baselines = {"persistence": found.persistence_nll, "marginal": found.marginal_nll}
+    parts = [f"{name} {value:.1f}" for name, value in baselines.items()]
+    parts += [] if found.posterior_entropy is None else [f"floor {found.posterior_entropy:.1f}"]
+    numbers = f"nll {found.nll:.1f} nats a frame ({', '.join(parts)})"
+    faults = []
+    if worse := [name for name, value in baselines.items() if found.nll >= value]:
+        faults.append(f"no better than the {' and the '.join(worse)} baseline")
+    if found.reward_r2 is not None:
+        numbers += f", R2 of rewards {found.reward_r2:.2f}"
+        faults += ["rewards are predicted no better than by their mean"] if found.reward_r2 <= 0 else []
+    if found.predicted_terminations is not None and found.num_steps:
+        happened = f"{found.predicted_terminations:.1f} predicted, {found.terminations} happened"
+        numbers += f", terminations: {happened} in {found.num_episodes} held-out episodes"
+        if found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
+            faults.append("terminations are predicted no better than by their rate")
+    if not faults:
+        return Verdict("memory", numbers, "good")
+    return Verdict("memory", f"{'; '.join(faults)}: {numbers}; try more updates or episodes",
+                   "bad" if worse else "weak")  # fmt: skip
+
+
+def verdict_of_dream(found: DreamDiagnostics) -> Verdict:
+    """Whether the game pays what dreams promise."""
+    dream, real = found.dream_return, found.real_return
+    numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {found.horizon} steps"
+    numbers += f" from states of {found.num_episodes} real episodes"
+    gap, least = dream - real, max(2 * found.real_stderr, SHARE * max(abs(dream), abs(real)), 1e-3)
+    if gap > least:
+        return Verdict("dream", f"it promises more than the game pays: {numbers}", "weak")
+    if gap < -least:
+        return Verdict("dream", f"it promises less than the game pays: {numbers}", "weak")
+    return Verdict("dream", f"it promises about what the game pays: {numbers}", "good")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Returns of a controller against those of random actions."""
+
+    mean: float
+    random_mean: float
+    p_value: float
+    """Of a two-sided permutation test of the difference of means."""
+
+    @property
+    def words(self) -> str:
+        """What it shows."""
+        if self.p_value >= SIGNIFICANCE:
+            return "no better than random"
+        return "better than random" if self.mean > self.random_mean else "worse than random"
+
+
+def compared_with_random(report: Report, random: Report) -> Comparison:
+    """Test whether a controller's mean return differs from that of random actions."""
+    return Comparison(report.mean, random.mean, permutation_test(report.returns, random.returns))
+
+
+def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
+    """P-value of a two-sided test that two samples have one mean: how often relabelled samples differ as much.
+
+    Every relabelling counts where there are few, else `PERMUTATIONS` random ones.
+
+    References:
+        Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010.
+    """
+    values = np.concatenate([one, other]).astype(np.float64)
+    total, count = len(values), len(one)
+    subsets = list(itertools.combinations(range(total), count)) if total <= 16 else []  # 12,870 at most
+    if subsets:
+        chosen = np.array(subsets)
+    else:
+        rng = np.random.default_rng(0)
+        chosen = np.argsort(rng.random((PERMUTATIONS, total)), axis=1)[:, :count]
+    sums = values[chosen].sum(axis=1)
+    differences = np.abs(sums / count - (values.sum() - sums) / (total - count))
+    observed = abs(float(np.mean(one)) - float(np.mean(other)))
+    extreme = int((differences >= observed - 1e-9 * max(float(np.abs(values).max()), 1e-300)).sum())
+    return extreme / len(chosen) if subsets else (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def comparable(report: Report, random: Report) -> bool:
+    """Whether two tests are of the same game: environment, options, and episodes that are cut alike."""
+    same = (report.env, report.env_options) == (random.env, random.env_options)
+    limits = ((report.max_steps, random), (random.max_steps, report))
+    uncut = all(limit is None or max(other.lengths) < limit for limit, other in limits)
+    return same and (report.max_steps == random.max_steps or uncut)
+
+
+def verdict_of_controller(report: Report, random: Report) -> Verdict:
+    """Whether a controller is better than random actions."""
+    found = compared_with_random(report, random)
+    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
+    p += ", too few episodes to tell" if math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2 else ""
+    text = (
+        f"{found.words}: {number(found.mean)} against {number(found.random_mean)} (n = {report.n} and {random.n}, {p})"
+    )
+    good = found.words == "better than random"
+    return Verdict(f"controller, {report.policy}", text, "good" if good else "bad")
+
+
+def against_random(run: Run, report: Report) -> Verdict | None:
+    """A test of a run's controller beside the run's test of random actions; None where there is none of the same game."""
+    random = run.reports().get("random")
+    if random is None or report.agent == random.agent or not comparable(report, random):
+        return None
+    return verdict_of_controller(report, random)
+
+
+def verdicts(run: Run) -> list[Verdict]:
+    """All that is known of a run's parts, in the order of its stages."""
+    words: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
+    known = [words[name](found) for name, found in diagnostics(run).items()]
+    tests = [against_random(run, report) for name, report in run.reports().items() if name in ("dream", "game")]
+    return [*known, *(test for test in tests if test is not None)]
+
+
+def weakest(known: Sequence[Verdict]) -> Verdict | None:
+    """The first part that failed, or else the first that is weak: what comes later stands on it."""
+    ordered = [one for level in ("bad", "weak") for one in known if one.level == level]
+    return ordered[0] if ordered else None
+
+
+def number(value: float) -> str:
+    """A return in few digits."""
+    return f"{value:,.1f}" if abs(value) < 1e7 else f"{value:.3g}"

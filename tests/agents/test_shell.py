@@ -1,0 +1,71 @@
+"""Printed commands run as printed."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents import display
+from agents.shell import command
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A virtual environment's folder below the current one, whose script is running."""
+    script = tmp_path / ".venv" / "bin" / "worldmodel"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\necho ours $*\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [".venv/bin/worldmodel", "run"])
+    return script
+
+
+def shell(line: str) -> str:
+    return subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_shell_that_lacks_the_program_is_given_its_path(installed, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    line = command("worldmodel", "train", "vae", Path("runs/my run"))
+    assert shlex.split(line)[0] == ".venv/bin/worldmodel"
+    assert shell(line) == "ours train vae runs/my run"
+
+
+def test_a_shell_that_has_the_program_is_given_its_name(installed, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([str(installed.parent), "/usr/bin", "/bin"]))
+    assert command("worldmodel", "inspect", "x") == "worldmodel inspect x"
+
+
+def test_another_program_of_that_name_is_not_started(installed, monkeypatch, tmp_path):
+    other = tmp_path / "other" / "worldmodel"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho another\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(other.parent), "/usr/bin", "/bin"]))
+    assert shell(command("worldmodel", "doctor")) == "ours doctor"
+
+
+def test_a_program_elsewhere_has_its_whole_path(installed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(installed), "run"])
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.chdir("/")
+    assert shell(command("worldmodel", "doctor")) == "ours doctor"
+
+
+def test_python_is_the_one_that_runs(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    first = shlex.split(command("python", "-c", "0"))[0]
+    assert shutil.which(first) == sys.executable
+    assert command("ls", "a b") == "ls 'a b'"
+
+
+def test_the_next_command_can_be_copied_into_a_shell(installed, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    display.say_next("worldmodel", "train", "vae", Path("runs/my run"))
+    line = capsys.readouterr().out.partition(": ")[2]
+    assert shell(line) == "ours train vae runs/my run"

@@ -1,0 +1,111 @@
+"""What failed is said to have failed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
+from agents.evaluation import Report
+from agents.verdicts import (
+    comparable,
+    permutation_test,
+    verdict_of_controller,
+    verdict_of_dream,
+    verdict_of_memory,
+    verdict_of_vae,
+    weakest,
+)
+
+
+def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options) -> Report:
+    """A test with these returns."""
+    count = len(returns)
+    seeds = list(range(count))
+    return Report(
+        env, [float(one) for one in returns], [lengths] * count, seeds, env_options=options, max_steps=max_steps
+    )
+
+
+@pytest.mark.parametrize(
+    ("explained", "moving", "std", "level"),
+    [
+        (0.9, 0.8, 0.2, "good"),
+        (-3.9, -2.0, 0.0, "bad"),
+        (0.01, 0.0, 0.19, "bad"),
+        (0.3, 0.3, 0.1, "weak"),
+        (0.9, 0.01, 0.2, "weak"),
+        (0.9, None, 0.2, "good"),
+        (None, None, 0.0, "bad"),
+    ],
+)
+def test_a_vae_that_draws_little_is_told(explained, moving, std, level):
+    found = verdict_of_vae(VAEDiagnostics(explained, moving, std, 0.2, 100))
+    assert found.level == level
+    assert ("the same picture whatever it sees" in found.text) == (explained is not None and explained < 0 and not std)
+
+
+MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, "good"),
+        ({"nll": 44.5}, "bad"),
+        ({"nll": 46.0}, "bad"),
+        ({"reward_r2": -0.1}, "weak"),
+        ({"termination_nll": 0.3}, "weak"),
+        ({"reward_r2": None, "posterior_entropy": None}, "good"),
+        ({"predicted_terminations": None, "termination_nll": None, "constant_termination_nll": None}, "good"),
+        ({"terminations": 0, "termination_nll": 0.3}, "good"),
+    ],
+)
+def test_a_memory_that_is_worse_than_a_baseline_is_told(changes, level):
+    assert verdict_of_memory(replace(MEMORY, **changes)).level == level
+
+
+@pytest.mark.parametrize(
+    ("dream", "real", "stderr", "level"),
+    [(50, 48, 1, "good"), (100, 20, 1, "weak"), (20, 100, 1, "weak"), (100, 20, 50, "good"), (0, 0, 0, "good"),
+     (-20, -80, 2, "weak")],
+)  # fmt: skip
+def test_a_dream_that_promises_too_much_is_told(dream, real, stderr, level):
+    assert verdict_of_dream(DreamDiagnostics(dream, real, stderr, 100, 8)).level == level
+
+
+def test_controllers_are_compared_with_random_actions():
+    random = report_of(np.arange(20, 36))
+    assert "worse than random" in (worse := verdict_of_controller(report_of(np.arange(5, 21)), random)).text
+    assert "no better than random" in (same := verdict_of_controller(report_of(np.arange(21, 37)), random)).text
+    assert "better than random" in (better := verdict_of_controller(report_of(np.arange(80, 96)), random)).text
+    assert [worse.level, same.level, better.level] == ["bad", "bad", "good"]
+    assert verdict_of_controller(report_of([500.0]), report_of([1.0])).level == "bad"  # one episode shows nothing
+    assert verdict_of_controller(report_of([9.0] * 8), report_of([9.0] * 8)).level == "bad"
+
+
+def test_the_permutation_test_is_exact_where_it_can_be():
+    assert permutation_test([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
+    assert permutation_test([1e300, 1e300], [0, 0]) == pytest.approx(2 / 6)
+    rng = np.random.default_rng(0)
+    found = [permutation_test(rng.normal(size=10), rng.normal(size=12)) for _ in range(60)]
+    assert 0.35 < float(np.mean(found)) < 0.65  # uniform where there is no difference
+
+
+def test_only_tests_of_the_same_game_are_compared():
+    one = report_of([1, 2])
+    assert comparable(one, report_of([3]))
+    assert not comparable(one, report_of([3], env="Acrobot-v1"))
+    assert not comparable(one, report_of([3], action_repeat=2))
+    assert comparable(one, report_of([3], max_steps=11))  # nothing was cut
+    assert not comparable(one, report_of([3], max_steps=10))
+    assert not comparable(report_of([1], lengths=50), report_of([3], lengths=5, max_steps=20))
+
+
+def test_the_weakest_part_is_the_first_that_failed():
+    vae = verdict_of_vae(VAEDiagnostics(0.3, 0.3, 0.2, 0.2, 100))
+    memory = verdict_of_memory(replace(MEMORY, nll=46.0))
+    good = verdict_of_memory(MEMORY)
+    assert weakest([vae, memory]) == memory
+    assert weakest([good, vae]) == vae
+    assert weakest([good]) is None
