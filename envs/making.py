@@ -35,12 +35,17 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     if stage := STAGE.fullmatch(id):
         from envs.mario import make_mario
 
-        return make_mario(int(stage[1]), int(stage[2]), action_repeat or 4, **options)
+        return make_mario(int(stage[1]), int(stage[2]), repeats(id, action_repeat), **options)
     if id.partition(":")[0] == id and not _registered(id):
         raise ValueError(f"there is no environment {id!r}{_nearest(id)}")
     from envs.pixels import make_pixels
 
     return make_pixels(id, action_repeat or 1, **options)
+
+
+def repeats(id: str, action_repeat: int | None = None) -> int:
+    """Frames of the game in a step of `make`'s environment."""
+    return action_repeat or (4 if STAGE.fullmatch(id) else 1)
 
 
 def imports(id: str) -> str | None:

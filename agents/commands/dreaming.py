@@ -135,31 +135,24 @@ def build_play(parser: Parser) -> None:
 def play(options: Namespace) -> None:
     """Serve the page."""
     from agents.pretrained import found
-    from agents.viewer import stage_of
-    from worldmodel.arguments import at_least_one
-
-    at_least_one(visitors=options.visitors)
-    if not 0 <= options.port < 65_536:
-        raise ValueError(f"port must be from 0 to 65535, got {options.port}")
-    stage = stage_of(found(options.run, options.pretrained), options.env)
-    try:
-        from agents.viewer.server import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
-
-    def ready(url: str) -> None:
-        answers.print(f"{stage.title}: {url} (Ctrl-C ends it)", markup=False)
-        if options.browser:
-            import webbrowser
-
-            webbrowser.open(url)
+    from agents.viewer import serve
 
     try:
-        serve(stage, options.host, options.port, options.visitors, ready)
+        page = serve(
+            found(options.run, options.pretrained), options.env,
+            host=options.host, port=options.port, visitors=options.visitors,
+        )  # fmt: skip
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         raise ValueError(f"port {options.port} is taken by another program: choose another, or --port 0") from None
+    with page:
+        answers.print(f"{page.title}: {page.url} (Ctrl-C ends it)", markup=False)
+        if options.browser:
+            import webbrowser
+
+            webbrowser.open(page.url)
+        page.wait()
 
 
 def build_export(parser: Parser) -> None:

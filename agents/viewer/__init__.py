@@ -1,21 +1,94 @@
-"""A page where a person steers a dream: `server` serves it, `session` is one visitor's dream, `export` makes it static."""
+"""A page where a person steers a dream: `serve` opens it, also from a notebook.
 
+`server` serves it, `session` is one visitor's dream, `export` makes it static.
+"""
+
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
+from torch import Tensor
 
 import envs
+from agents.agent import Agent
 from agents.controller import Controller
-from agents.pretrained import Shipped
+from agents.pretrained import Shipped, found, names
 from agents.run import Run
 from agents.settings import FAST
 from agents.viewer.controls import controls
+from agents.viewer.fidelity import Fidelity, moving_of_run
+from agents.viewer.game import game_of
 from agents.viewer.session import Stage
 from envs.making import imports
+from worldmodel import WorldModel
+from worldmodel.arguments import at_least_one
+from worldmodel.starts import EncodedEpisodes
+
+if TYPE_CHECKING:
+    from agents.viewer.server import Page
 
 NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
+
+
+def serve(
+    place: Run | Shipped | Agent | Stage | str | os.PathLike[str],
+    env: str | None = None,
+    *,
+    starts: EncodedEpisodes | Tensor | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    visitors: int = 8,
+) -> "Page":
+    """Serve the page in the background, from a script or a notebook.
+
+    Example::
+
+        page = agents.viewer.serve("car-racing-dream")
+        print(page.url)
+        page.stop()
+
+    Args:
+        place: a run (or its folder), an agent's folder, the name of an agent that comes with the package, or an `Agent`.
+        env: the game beside the dream; None: that of ``place``.
+        starts: of an `Agent`, real moments to dream from: `rollouts.Store.latents`, or latents (S, latent).
+        host: "0.0.0.0": every machine may visit.
+        port: 0: any free one.
+        visitors: how many may dream at a time.
+
+    Returns:
+        The page: its ``url``, and ``stop()``. It is a context manager, and shows itself in a notebook.
+
+    Raises:
+        ValueError: there is nothing to dream, an argument is out of range, or a package is missing.
+        OSError: the port is taken.
+    """
+    at_least_one(visitors=visitors)
+    if not 0 <= port < 65_536:
+        raise ValueError(f"port must be from 0 to 65535, got {port}")
+    if starts is not None and not isinstance(place, Agent):
+        raise ValueError("starts must be given with an Agent alone: a folder has its own")
+    if isinstance(place, Agent):
+        if starts is None:
+            raise ValueError("starts must be given with an Agent: real moments to dream from, as store.latents(vae)")
+        stage = _stage(place.world, starts, {"trained": place.controller}, env or "", {}, env, "a dream")
+    else:
+        stage = place if isinstance(place, Stage) else stage_of(_found(place), env)
+    try:
+        from agents.viewer.server import Page
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
+    return Page(stage, host, port, visitors)
+
+
+def _found(place: Run | Shipped | str | os.PathLike[str]) -> Run | Shipped:
+    if isinstance(place, Run | Shipped):
+        return place
+    path = Path(place).expanduser()
+    return found(str(path), pretrained=not path.is_dir() and str(place) in names())
 
 
 def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
@@ -28,7 +101,12 @@ def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
         ValueError: the run has no trained world model or no rollouts; a file of the agent is missing or damaged.
     """
     if isinstance(place, Shipped):
-        return _stage_of_agent(place, env)
+        agent, known = place.agent(), Fidelity.of(place.folder)
+        stage = _stage(
+            agent.world, place.starts(), {"trained": agent.controller},
+            FAST.get(place.env, place.env), place.env_options, env,
+        )  # fmt: skip
+        return replace(stage, notes=(*stage.notes, *(known.notes(stage.speed) if known else ())))
     run = place
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
@@ -36,30 +114,35 @@ def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
     for where, name in NAMES.items():
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
             drivers[name] = run.controller(where)
-    return Stage(
-        title=env or store.env,
-        world=world,
-        starts=run.latents(world),
-        controls=controls(env or store.env, options, world),
-        drivers=drivers,
-        make_env=_maker(env, store.env, options),
-    )
+    stage = _stage(world, run.latents(world), drivers, store.env, options, env)
+    return replace(stage, notes=(*stage.notes, *Fidelity(moving_of_run(store, world)).notes(stage.speed)))
+
+
+def _stage(
+    world: WorldModel,
+    starts: EncodedEpisodes | Tensor,
+    drivers: dict[str, Controller],
+    kept: str,
+    options: dict[str, Any],
+    asked: str | None,
+    title: str = "",
+) -> Stage:
+    """A stage, with what the game itself tells: the one asked for, or the one that a file names."""
+    env, make, notes = asked or kept, _maker(asked, kept, options), list[str]()
+    try:
+        game = game_of(env, options, make)
+    except (ValueError, ImportError) as error:
+        if asked:
+            raise
+        make, game = None, game_of(env, options, None)
+        notes.append(f"The real game cannot be shown beside the dream: {error}")
+    world.eval()
+    given = controls(env, options, world, game.meanings)
+    return Stage(title or env, world, starts, given, drivers, make, game.speed, tuple(notes))
 
 
 def _maker(env: str | None, kept: str, options: dict[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]] | None:
     """What makes the environment asked for, or the one that a file names; None: that would import a module."""
+    if not (env or kept):
+        return None
     return partial(envs.make, env or kept, **options) if env or not imports(kept) else None
-
-
-def _stage_of_agent(place: Shipped, asked: str | None) -> Stage:
-    agent = place.agent()
-    agent.world.eval()
-    env, options = asked or FAST.get(place.env, place.env), place.env_options
-    return Stage(
-        title=env,
-        world=agent.world,
-        starts=place.starts(),
-        controls=controls(env, options, agent.world),
-        drivers={"trained": agent.controller},
-        make_env=_maker(asked, env, options),
-    )

@@ -1,18 +1,18 @@
 """The local server of the page: static files, and a WebSocket that carries one dream for each visitor.
 
-Start reading at `build_app`. A message to the page is: four bytes with the length of a JSON text, that text, the dream's
+Start reading at `build_app`; `Page` serves it. A message to the page is: four bytes with the length of a JSON text, that text, the dream's
 64 x 64 x 3 bytes, and reality's where it is shown. Messages from the page are small JSON texts (`session._VALUES`).
 """
 
 import asyncio
-import contextlib
+import html
 import json
 import secrets
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -31,6 +31,8 @@ from agents.viewer.session import PAGE, Session, Shot, Stage
 LARGEST_MESSAGE = 4096
 """Bytes; a visitor who sends more is sent away."""
 MESSAGES_A_SECOND, BURST = 120.0, 240.0
+LAST_WORDS_S = 3
+"""How long a page that is stopped waits for its visitors' connections."""
 VISITORS = 8
 """So many at a time; each costs a processor's time."""
 ANYWHERE = ("0.0.0.0", "::")
@@ -100,6 +102,8 @@ def hello(stage: Stage, token: str) -> dict[str, Any]:
         "drivers": list(stage.drivers),
         "reality": stage.make_env is not None,
         "recording": f"recording/{token}.mp4",
+        "speed": stage.speed,
+        "notes": stage.notes,
     }
 
 
@@ -162,27 +166,71 @@ async def _dream(visitor: WebSocket, session: Session) -> None:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
-def serve(
-    stage: Stage,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    visitors: int = VISITORS,
-    ready: Callable[[str], None] = lambda url: None,
-) -> None:
-    """Serve until Ctrl-C; ``ready`` is called with the page's address.
+class Page:
+    """A page that a thread of its own serves, so that it works in notebooks, too: until `stop`, or the end of a ``with``.
+
+    Args:
+        stage: what is dreamed.
+        host: "127.0.0.1": only this machine may visit.
+        port: 0: any free one.
+        visitors: how many may dream at a time.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or there is no such host.
     """
-    local = ["127.0.0.1", "localhost", "[::1]"]
-    hosts = ["*"] if host in ANYWHERE else [*local, host]
-    app = build_app(stage, hosts, visitors)
-    settings = uvicorn.Config(
-        app, host, port, log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off"
-    )
-    with contextlib.closing(socket_at(host, port)) as listening:
-        ready(f"http://{'127.0.0.1' if host in ANYWHERE else host}:{listening.getsockname()[1]}/")
-        uvicorn.Server(settings).run([listening])
+
+    def __init__(self, stage: Stage, host: str = "127.0.0.1", port: int = 0, visitors: int = VISITORS) -> None:
+        local = ["127.0.0.1", "localhost", "[::1]"]
+        self.app = build_app(stage, ["*"] if host in ANYWHERE else [*local, host], visitors)
+        settings = uvicorn.Config(
+            self.app, log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off",
+            timeout_graceful_shutdown=LAST_WORDS_S,
+        )  # fmt: skip
+        self.title = stage.title
+        self._listening = socket_at(host, port)
+        self.url = f"http://{_address(host)}:{self._listening.getsockname()[1]}/"
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._listening],), name="dream page", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when the page is stopped."""
+        while self._thread.is_alive():
+            self._thread.join(0.5)  # so that Ctrl-C is heard everywhere
+
+    def stop(self) -> None:
+        """Send all visitors away and free the port."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._listening.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        """Address, and whether it is served."""
+        return f"Page({self.title!r}, {self.url}{'' if self._thread.is_alive() else ', stopped'})"
+
+    def _repr_html_(self) -> str:
+        """The page itself, in a notebook."""
+        if not self._thread.is_alive():
+            return html.escape(repr(self))
+        return (
+            f'<p><a href="{self.url}" target="_blank">{html.escape(self.title)}: steer the dream</a></p>'
+            f'<iframe src="{self.url}" width="100%" height="640" style="border:0" title="A dream to steer"></iframe>'
+        )
+
+
+def _address(host: str) -> str:
+    """A host as an address to visit has it."""
+    if host in ANYWHERE:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def socket_at(host: str, port: int) -> socket.socket:

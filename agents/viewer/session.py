@@ -52,6 +52,10 @@ class Stage:
     """Controllers that a visitor may hand over to, by name."""
     make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
     """The real game; None: there is none to show."""
+    speed: float = 30.0
+    """Steps a second at which the real game runs."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is known of this dream."""
 
 
 class Shot(NamedTuple):
@@ -71,7 +75,7 @@ class _Moment(NamedTuple):
 
 
 class Session:
-    """A dream that one visitor steers.
+    """A dream that one visitor steers. It starts paused, with its first frame to be drawn.
 
     Args:
         stage: what is dreamed.
@@ -82,7 +86,8 @@ class Session:
         self.stage = stage
         self.rng = np.random.default_rng(seed)
         self.generator = Generator(stage.world.device)
-        self.temperature, self.speed, self.driver, self.paused = 1.0, 30.0, YOU, False
+        self.temperature, self.driver, self.paused = 1.0, YOU, True
+        self.speed = float(np.clip(stage.speed, *SPEEDS))
         self.action = self._still()
         self.film: list[np.ndarray] | None = None
         """The frames recorded so far; None: nothing is recorded."""
@@ -90,6 +95,7 @@ class Session:
         self._env: gymnasium.Env[Any, Any] | None = None
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
         self._lock = threading.Lock()  # one step at a time; closing waits for it
+        self._drawn = False
         self._restart()
 
     def receive(self, message: Any) -> None:
@@ -105,7 +111,8 @@ class Session:
         with self._lock, torch.inference_mode():
             if self._closed:  # the visitor left while a thread waited for its turn
                 return None
-            new, single = False, False
+            new, single = not self._drawn, False
+            self._drawn = True
             while self._inbox:
                 message = self._inbox.popleft()
                 single = single or message["type"] == "step"
@@ -186,7 +193,12 @@ class Session:
             self._rewind(int(np.clip(value, 1, PAST)))
         elif kind == "reality":
             self.with_reality = value and self.stage.make_env is not None
-            self._restart()
+            try:
+                self._restart()
+            except (ValueError, ImportError) as error:  # a game that is not installed here
+                self.with_reality = False
+                self._restart()
+                self.facts["notice"] = f"The real game cannot be shown: {error}"
         elif kind == "record":
             self._filming = value
             if value:
