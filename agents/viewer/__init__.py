@@ -20,9 +20,9 @@ from agents.pretrained import Shipped, found, names
 from agents.run import Run
 from agents.settings import FAST
 from agents.viewer.controls import controls
-from agents.viewer.fidelity import Fidelity, moving_of_run
+from agents.viewer.fidelity import Fidelity, of_run
 from agents.viewer.game import game_of
-from agents.viewer.session import Stage
+from agents.viewer.session import SPEEDS, Stage
 from envs.making import imports
 from worldmodel import WorldModel
 from worldmodel.arguments import at_least_one
@@ -74,7 +74,7 @@ def serve(
     if isinstance(place, Agent):
         if starts is None:
             raise ValueError("starts must be given with an Agent: real moments to dream from, as store.latents(vae)")
-        stage = _stage(place.world, starts, {"trained": place.controller}, env or "", {}, env, "a dream")
+        stage = _stage(place.world, starts, {"trained": place.controller}, env or "", {}, env)
     else:
         stage = place if isinstance(place, Stage) else stage_of(_found(place), env)
     try:
@@ -115,7 +115,7 @@ def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
             drivers[name] = run.controller(where)
     stage = _stage(world, run.latents(world), drivers, store.env, options, env)
-    return replace(stage, notes=(*stage.notes, *Fidelity(moving_of_run(store, world)).notes(stage.speed)))
+    return replace(stage, notes=(*stage.notes, *of_run(store, world).notes(stage.speed)))
 
 
 def _stage(
@@ -125,7 +125,6 @@ def _stage(
     kept: str,
     options: dict[str, Any],
     asked: str | None,
-    title: str = "",
 ) -> Stage:
     """A stage, with what the game itself tells: the one asked for, or the one that a file names."""
     env, make, notes = asked or kept, _maker(asked, kept, options), list[str]()
@@ -138,7 +137,8 @@ def _stage(
         notes.append(f"The real game cannot be shown beside the dream: {error}")
     world.eval()
     given = controls(env, options, world, game.meanings)
-    return Stage(title or env, world, starts, given, drivers, make, game.speed, tuple(notes))
+    speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
+    return Stage(env or "a dream", world, starts, given, drivers, make, speed, tuple(notes))
 
 
 def _maker(env: str | None, kept: str, options: dict[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]] | None:

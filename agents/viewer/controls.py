@@ -41,7 +41,10 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
     else:
         arrows = CHOICES.get(world.actions)
         choices = [
-            {"name": f"action {number}", "keys": [key for key in ([arrows[number]] if arrows else [str(number)]) if key]}
+            {
+                "name": f"action {number}",
+                "keys": [key for key in ([arrows[number]] if arrows else [str(number)]) if key],
+            }
             for number in range(world.actions)
         ]
     always = set.intersection(*(set(choice["keys"]) for choice in choices))
@@ -89,4 +92,4 @@ def _ways(axis: dict[str, Any]) -> tuple[str, str]:
         return "", name
     if name == "steer":
         return f"{name} left", f"{name} right"
-    return f"{name} −1", f"{name} +1"
+    return f"{name} -1", f"{name} +1"

@@ -105,6 +105,8 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
         "controls": stage.controls,
         "drivers": {name: _driver(controller, stage.world.features) for name, controller in stage.drivers.items()},
         "discrete": world.discrete,
+        "speed": stage.speed,
+        "notes": list(stage.notes),
         "moments": MOMENTS,
         "shapes": {name: list(part.shape[1:]) for name, part in parts.items()},
         "gumbel": list(gumbel),

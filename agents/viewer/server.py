@@ -1,6 +1,7 @@
 """The local server of the page: static files, and a WebSocket that carries one dream for each visitor.
 
-Start reading at `build_app`; `Page` serves it. A message to the page is: four bytes with the length of a JSON text, that text, the dream's
+Start reading at `build_app`; `Page` serves it. A message to the page is: four bytes with the length of a JSON
+text, that text, the dream's
 64 x 64 x 3 bytes, and reality's where it is shown. Messages from the page are small JSON texts (`session._VALUES`).
 """
 

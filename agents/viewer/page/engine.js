@@ -16,7 +16,7 @@ export function normal() { return Math.sqrt(-2 * Math.log(1 - Math.random())) * 
 export class Engine {
   constructor(page) {
     this.page = page;
-    this.temperature = 1; this.speed = 30; this.driver = "you"; this.paused = false; this.recording = false;
+    this.temperature = 1; this.speed = 30; this.driver = "you"; this.paused = true; this.recording = false;
     this.inbox = []; this.filmed = 0;
   }
 
@@ -29,10 +29,12 @@ export class Engine {
     this.moments = this.split(new Float32Array(moments));
     this.steps = await create("step.onnx");
     this.pictures = await create("picture.onnx");
-    const { title, controls, drivers } = this.stage;
+    const { title, controls, drivers, speed, notes } = this.stage;
+    this.speed = speed;
     this.action = this.still();
     await this.restart();
-    this.page.hello({ title, controls, drivers: Object.keys(drivers), reality: false, recording: null });
+    this.page.hello({ title, controls, drivers: Object.keys(drivers), reality: false, recording: null, speed, notes });
+    this.show();
     this.live();
   }
 

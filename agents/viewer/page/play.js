@@ -7,15 +7,17 @@ const { Engine } = await import(engineName);
 const $ = (id) => document.getElementById(id);
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", " ": "a", x: "a", Shift: "b",
-  1: "1", 2: "2", 3: "3", 4: "4", 5: "5", 6: "6", 7: "7", 8: "8", 9: "9",
+  0: "0", 1: "1", 2: "2", 3: "3", 4: "4", 5: "5", 6: "6", 7: "7", 8: "8", 9: "9",
 };
 const NAMES = { left: "◀", right: "▶", up: "▲", down: "▼", a: "A", b: "B" };
+const ON_KEYBOARD = { ...NAMES, a: "Space", b: "Shift" };
 const PLACES = { up: [1, 2], left: [2, 1], right: [2, 3], down: [3, 2], b: [1, 1], a: [1, 3] };
 const PAST = 200;
 
 const pressed = new Set(); // keys and the pad
 let stick = { keys: new Set(), x: 0 }; // a gamepad
-let hello, facts, drawn, lastAction = "", shown = [], history = [], held = null;
+const pressedAt = new Map(), released = new Set(); // a key that is let go between two steps counts for one of them
+let hello, facts, drawn, lastAction = "", shown = [], history = [], held = null, started = false;
 
 // From keys to actions ------------------------------------------------------------------------------------------------
 
@@ -42,6 +44,30 @@ function steer() {
   engine.send({ type: "action", value: action });
 }
 
+function start() {
+  if (started || !hello) return;
+  started = true;
+  engine.send({ type: "pause", value: false });
+}
+
+function down(key) {
+  pressed.add(key);
+  released.delete(key);
+  pressedAt.set(key, facts?.step);
+  steer();
+}
+
+function up(key) {
+  if (!pressed.has(key)) return;
+  if (facts && !facts.paused && !facts.over && facts.step === pressedAt.get(key)) released.add(key);
+  else pressed.delete(key);
+  steer();
+}
+
+function letGo() { // of what was let go before the step that came now
+  for (const key of released) if (facts.step !== pressedAt.get(key)) { released.delete(key); pressed.delete(key); }
+}
+
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const element = event.target;
@@ -50,34 +76,43 @@ addEventListener("keydown", (event) => {
   const shortcut = { c: "driver", p: "pause", n: "single", z: "rewind", r: "restart", b: "real", v: "record" }[event.key.toLowerCase()];
   if (shortcut && !event.repeat && !$(shortcut).disabled && !$(shortcut).hidden) return $(shortcut).click();
   const key = KEYS[event.key];
+  if (!shortcut && (key || event.key === "Enter")) start();
   if (!key) return;
   event.preventDefault();
-  pressed.add(key);
-  steer();
+  if (!event.repeat) down(key);
 });
-addEventListener("keyup", (event) => { pressed.delete(KEYS[event.key]); steer(); });
-addEventListener("blur", () => { pressed.clear(); steer(); });
+addEventListener("keyup", (event) => { if (KEYS[event.key]) up(KEYS[event.key]); });
+addEventListener("blur", () => { pressed.clear(); released.clear(); steer(); });
 
-function makePad(controls) {
-  const keys = new Set(controls.kind === "box"
-    ? controls.axes.flatMap((axis) => [axis.negative, axis.positive])
-    : controls.choices.flatMap((choice) => choice.keys));
-  $("pad").replaceChildren(...[...keys].filter(Boolean).map((key) => {
-    const button = document.createElement("button");
-    const axis = controls.axes?.find((a) => a.positive === key || a.negative === key);
-    button.textContent = NAMES[key] ?? key;
-    button.setAttribute("aria-label", axis ? `${axis.name}: ${key}` : key);
+function makePad({ help }) {
+  const keys = new Set(help.flatMap(([keys]) => keys));
+  $("pad").replaceChildren(...[...keys].map((key) => {
+    const button = document.createElement("button"), name = document.createElement("small");
+    name.textContent = help.find(([keys]) => keys.length === 1 && keys[0] === key)?.[1] ?? "";
+    button.append(NAMES[key] ?? key, name);
+    button.setAttribute("aria-label", name.textContent || key);
     button.dataset.key = key;
     if (PLACES[key]) [button.style.gridRow, button.style.gridColumn] = PLACES[key];
-    const down = (event) => { event.preventDefault(); pressed.add(key); steer(); };
-    const up = () => { pressed.delete(key); steer(); };
-    button.addEventListener("pointerdown", (event) => { button.setPointerCapture?.(event.pointerId); down(event); });
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(name, up);
-    button.addEventListener("keydown", (event) => { if (event.key === " " || event.key === "Enter") down(event); });
-    button.addEventListener("keyup", up);
-    button.addEventListener("blur", up);
+    const hold = (event) => { event.preventDefault(); start(); down(key); };
+    const free = () => up(key);
+    button.addEventListener("pointerdown", (event) => { button.setPointerCapture?.(event.pointerId); hold(event); });
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(name, free);
+    button.addEventListener("keydown", (event) => { if ((event.key === " " || event.key === "Enter") && !event.repeat) hold(event); });
+    button.addEventListener("keyup", free);
+    button.addEventListener("blur", free);
     button.addEventListener("contextmenu", (event) => event.preventDefault());
     return button;
+  }));
+}
+
+function makeHelp({ help }) {
+  $("help").replaceChildren(...help.map(([keys, does]) => {
+    const row = document.createElement("div"), term = document.createElement("dt"), what = document.createElement("dd");
+    for (const key of keys) term.append(Object.assign(document.createElement("kbd"), { textContent: ON_KEYBOARD[key] ?? key }), " ");
+    if (!keys.length) term.append("no key");
+    what.textContent = does;
+    row.append(term, what);
+    return row;
   }));
 }
 
@@ -94,21 +129,33 @@ function readGamepad() {
     if (hello?.controls.kind === "discrete" && Math.abs(gamepad.axes[0]) > 0.4) keys.add(gamepad.axes[0] < 0 ? "left" : "right");
   }
   stick = { keys, x: gamepad?.axes[0] ?? 0 };
+  if (keys.size || gamepad?.buttons.some((button) => button.pressed)) start();
   steer();
 }
 
 // The panel -----------------------------------------------------------------------------------------------------------
 
 const toggles = {
-  pause: () => engine.send({ type: "pause", value: !facts?.paused }),
+  start: () => {}, // as every other button does
+  pause: () => started && engine.send({ type: "pause", value: !facts?.paused }),
   driver: () => engine.send({ type: "driver", value: facts?.driver === "you" ? hello.drivers[0] : "you" }),
   single: () => engine.send({ type: "step" }),
   rewind: () => engine.send({ type: "rewind", value: Math.round(facts?.speed ?? 30) }),
   restart: () => engine.send({ type: "restart" }),
-  real: () => engine.send({ type: "reality", value: $("real").getAttribute("aria-pressed") !== "true" }),
+  real: () => {
+    const on = $("real").getAttribute("aria-pressed") !== "true";
+    if (on) say("Starting the real game …");
+    engine.send({ type: "reality", value: on });
+  },
   record: () => engine.send({ type: "record", value: !facts?.recording }),
 };
-for (const [id, act] of Object.entries(toggles)) $(id).addEventListener("click", () => hello && act());
+for (const [id, act] of Object.entries(toggles)) {
+  $(id).addEventListener("click", () => {
+    if (!hello) return;
+    act();
+    if (id !== "single" && id !== "rewind") start();
+  });
+}
 $("temperature").addEventListener("input", (event) => engine.send({ type: "temperature", value: Number(event.target.value) }));
 $("speed").addEventListener("input", (event) => engine.send({ type: "speed", value: Number(event.target.value) }));
 
@@ -124,7 +171,7 @@ function tell() {
   $("real-total").textContent = facts.real ? number(facts.real.total, 1) : "–";
   $("action").textContent = names ? names[facts.action.indexOf(1)] : facts.action.map((value) => number(value, 1)).join(" ");
   $("temperature-value").textContent = Number(facts.temperature).toFixed(2);
-  $("speed-value").textContent = facts.speed;
+  $("speed-value").textContent = `${number(facts.speed, 1)}${facts.speed === hello.speed ? ", as the game" : ""}`;
   press("pause", facts.paused);
   press("driver", facts.driver !== "you");
   press("real", facts.real !== null);
@@ -132,7 +179,9 @@ function tell() {
   $("film").hidden = facts.recording || !facts.film || !$("film").hasAttribute("href");
   $("reality-figure").hidden = !facts.real;
   const who = facts.driver === "you" ? "You steer." : `The controller ${facts.driver} drives.`;
-  say(facts.over ? "The dream has ended; another one begins." : facts.paused ? "Paused." : facts.recording ? `${who} Recording.` : who);
+  $("start").hidden = started || facts.step > 0;
+  if (!started) return say("Paused: any key or button starts the dream.");
+  say(facts.notice ? facts.notice : facts.over ? "The dream has ended; another one begins." : facts.paused ? "Paused." : facts.recording ? `${who} Recording.` : who);
 }
 
 // Pictures ------------------------------------------------------------------------------------------------------------
@@ -193,6 +242,7 @@ function drawPlots() {
 
 function show(next, dream, reality) {
   facts = next;
+  letGo();
   history = history.filter((row) => row.step < facts.step).slice(-PAST + 1);
   history.push({ step: facts.step, reward: facts.reward, real: facts.real?.reward ?? null, termination: facts.termination });
   held = { dream, reality };
@@ -224,6 +274,10 @@ const engine = new Engine({
     $("real").hidden = !hello.reality;
     if (hello.recording) $("film").href = hello.recording;
     makePad(hello.controls);
+    makeHelp(hello.controls);
+    $("speed").value = hello.speed;
+    $("known").hidden = hello.notes.length === 0;
+    $("notes").replaceChildren(...hello.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
     lastAction = "";
     steer();
   },

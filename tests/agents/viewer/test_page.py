@@ -27,7 +27,7 @@ def browser():
 
 
 @contextlib.contextmanager
-def opened(browser, url, **options):
+def opened(browser, url, started=True, **options):
     """A page without any complaint of the browser."""
     page = browser.new_page(**options)
     complaints = []
@@ -36,7 +36,10 @@ def opened(browser, url, **options):
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
-    page.wait_for_function("globalThis.dreamPage?.facts()?.step > 2")
+    page.wait_for_function("globalThis.dreamPage?.facts()")
+    if started:
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_function("globalThis.dreamPage?.facts()?.step > 2")
     yield page
     page.close()
     assert not complaints
@@ -87,7 +90,7 @@ def test_keys_steer_and_change_what_is_drawn(page):
 def test_the_pad_is_for_fingers_and_for_the_keyboard(page):
     page, sessions = page
     session = session_of(sessions)
-    pad = page.get_by_role("button", name="action 1: right")
+    pad = page.get_by_role("button", name="action 0 +1")
     box = pad.bounding_box()
     page.mouse.move(box["x"] + 9, box["y"] + 9)
     page.mouse.down()

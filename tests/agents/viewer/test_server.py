@@ -3,19 +3,17 @@
 import contextlib
 import json
 import struct
-import threading
 import time
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
-import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from agents.cli import main
-from agents.viewer.server import LARGEST_MESSAGE, build_app, socket_at
+from agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
 from tests.agents.viewer.stages import stage
 
 FRAME = 64 * 64 * 3
@@ -31,21 +29,9 @@ def until(condition, seconds=10.0):
 @contextlib.contextmanager
 def served(there, visitors=3):
     """A running server: its port, and its sessions."""
-    app = build_app(there, ["127.0.0.1"], visitors)
-    settings = uvicorn.Config(
-        app, log_level="error", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off"
-    )
-    server = uvicorn.Server(settings)
-    listening = socket_at("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    until(lambda: server.started)
-    try:
-        yield listening.getsockname()[1], app.state.sessions
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listening.close()
+    with Page(there, visitors=visitors) as page:
+        until(lambda: page._server.started)
+        yield int(page.url.rstrip("/").rpartition(":")[2]), page.app.state.sessions
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +40,13 @@ def server():
         yield found
 
 
-def visit(port, **options):
-    return connect(f"ws://127.0.0.1:{port}/dream", **options)
+@contextlib.contextmanager
+def visit(port, started=True, **options):
+    """A visitor, whose dream goes on."""
+    with connect(f"ws://127.0.0.1:{port}/dream", **options) as visitor:
+        if started:
+            visitor.send('{"type": "pause", "value": false}')
+        yield visitor
 
 
 def shots(visitor):
@@ -124,8 +115,8 @@ def test_hostile_visitors_are_sent_away_and_forgotten(server, hostile):
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", "http://[bad"])
 def test_pages_of_other_origins_are_refused(server, origin):
-    with pytest.raises(InvalidStatus, match="403"):
-        visit(server[0], origin=origin)
+    with pytest.raises(InvalidStatus, match="403"), visit(server[0], origin=origin):
+        pass
 
 
 def test_other_names_of_this_machine_are_refused(server):
@@ -147,7 +138,7 @@ def test_every_visitor_has_a_dream_and_who_leaves_frees_it(server):
         frames = [next(shots(visitor))[1] for visitor in visitors]
         assert len(set(frames)) == 3
         alive = list(sessions.values())
-        with visit(port) as fourth:
+        with visit(port, started=False) as fourth:
             assert "come back later" in fourth.recv(timeout=10)
             with pytest.raises(ConnectionClosed) as gone:
                 fourth.recv(timeout=10)

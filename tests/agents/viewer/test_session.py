@@ -1,6 +1,7 @@
 """One visitor's dream: steering, handing over, rewinding, reality, recording."""
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -13,8 +14,36 @@ from tests.agents.viewer.stages import stage, world
 from tests.tolerance import assert_same_sums
 
 
+def started(*arguments, **options):
+    """A session that goes on."""
+    session = Session(*arguments, **options)
+    session.receive({"type": "pause", "value": False})
+    return session
+
+
+def test_a_session_is_paused_at_first_and_runs_at_the_speed_of_the_game():
+    session = Session(replace(stage(), speed=7.5), seed=3)
+    shot = session.advance()
+    assert (shot.facts["step"], shot.facts["paused"], shot.facts["speed"]) == (0, True, 7.5)
+    assert session.advance() is None
+    session.receive({"type": "pause", "value": False})
+    assert session.advance().facts["step"] == 1
+
+
+def test_a_game_that_cannot_be_made_is_told_and_the_dream_goes_on():
+    def broken():
+        raise ValueError("no cartridge")
+
+    session = started(replace(stage(), make_env=broken), seed=3)
+    session.receive({"type": "reality", "value": True})
+    shot = session.advance()
+    assert "no cartridge" in shot.facts["notice"]
+    assert shot.reality is None
+    assert session.advance().facts["step"] == 2
+
+
 def test_the_dream_follows_the_model_and_the_hand():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     state, generator = session.state, torch.Generator().manual_seed(0)
     generator.set_state(session.generator.get_state())
     session.receive({"type": "temperature", "value": 0.4})
@@ -39,7 +68,7 @@ def test_the_dream_follows_the_model_and_the_hand():
 
 
 def test_the_controller_drives_and_gives_back():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     session.receive({"type": "action", "value": [1, 1]})
     session.advance()
     session.receive({"type": "driver", "value": "evolved"})
@@ -54,7 +83,7 @@ def test_the_controller_drives_and_gives_back():
 
 
 def test_pausing_stepping_and_rewinding():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     shots = [session.advance() for _ in range(6)]
     session.receive({"type": "pause", "value": True})
     assert session.advance().facts["paused"]
@@ -77,7 +106,7 @@ def test_pausing_stepping_and_rewinding():
 
 
 def test_reality_lives_beside_the_dream():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     session.receive({"type": "reality", "value": True})
     shot = session.advance()
     # the counter counts to 20, begins again, and the dream wakes up after WARM_UP real steps
@@ -97,13 +126,13 @@ def test_reality_lives_beside_the_dream():
 
 
 def test_a_stage_without_a_game_has_no_reality():
-    session = Session(stage(real=False), seed=3)
+    session = started(stage(real=False), seed=3)
     session.receive({"type": "reality", "value": True})
     assert session.advance().reality is None
 
 
 def test_a_film_is_recorded_and_can_be_played():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     with pytest.raises(ValueError, match="nothing was recorded"):
         session.recording()
     session.receive({"type": "record", "value": True})
@@ -124,7 +153,7 @@ def test_a_film_is_recorded_and_can_be_played():
 def test_a_dream_that_ended_rests_and_another_begins():
     there = stage()
     there.world.memory.termination_head.bias.data.fill_(20)
-    session = Session(there, seed=3)
+    session = started(there, seed=3)
     assert session.advance().facts["over"]
     waited = 0
     while (shot := session.advance()) is None:
@@ -134,7 +163,7 @@ def test_a_dream_that_ended_rests_and_another_begins():
 
 
 def test_discrete_actions_are_choices():
-    session = Session(stage(actions=3, discrete=True, real=False), seed=3)
+    session = started(stage(actions=3, discrete=True, real=False), seed=3)
     assert session.action.tolist() == [[0, 1, 0]]  # the choice without keys
     session.receive({"type": "action", "value": [0.2, 0.1, 0.9]})
     assert session.advance().facts["action"] == [0, 0, 1]
@@ -160,14 +189,14 @@ def test_discrete_actions_are_choices():
     ],
 )
 def test_foreign_messages_are_refused(message, words):
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     with pytest.raises(ValueError, match=words):
         session.receive(message)
     assert session.advance().facts["step"] == 1
 
 
 def test_values_are_kept_in_bounds():
-    session = Session(stage(), seed=3)
+    session = started(stage(), seed=3)
     session.receive({"type": "temperature", "value": 1e9})
     session.receive({"type": "speed", "value": -4})
     assert {session.advance().facts[key] for key in ("temperature", "speed")} == {3.0, 1.0}
@@ -183,5 +212,17 @@ def test_controls_of_known_games():
     assert [(axis["name"], axis["positive"], axis["rest"]) for axis in car["axes"]] == [
         ("steer", "right", 0), ("gas", "up", -1), ("brake", "down", -1),
     ]  # fmt: skip
+    assert [does for _, does in car["help"]] == ["steer left", "steer right", "gas", "brake"]
+    assert [keys for keys, _ in mario["help"]] == [[], ["a"]]  # what all choices share needs no key
     for actions in (2, 3, 4, 7):
-        assert len(controls("Any-v0", {}, world(actions=actions, discrete=True))["choices"]) == actions
+        choices = controls("Any-v0", {}, world(actions=actions, discrete=True))["choices"]
+        assert [choice["name"] for choice in choices] == [f"action {number}" for number in range(actions)]
+
+
+def test_a_game_names_its_actions():
+    names = ["NOOP", "FIRE", "RIGHT", "UPLEFTFIRE", "TURN_LEFT"]
+    found = controls("Any-v0", {}, world(actions=5, discrete=True), names)
+    assert [choice["name"] for choice in found["choices"]] == names
+    assert [choice["keys"] for choice in found["choices"]] == [[], ["a"], ["right"], ["up", "left", "a"], ["4"]]
+    others = controls("Any-v0", {}, world(actions=3, discrete=True), names)  # names of other actions than the memory's
+    assert [choice["name"] for choice in others["choices"]] == ["action 0", "action 1", "action 2"]

@@ -1,0 +1,105 @@
+"""What the page knows of a game and of a dream: speed, names, and what is measured."""
+
+from functools import partial
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs
+from agents.viewer.fidelity import Fidelity, agree, small_moving
+from agents.viewer.game import game_of
+from tests import toys
+from worldmodel import VAE
+
+
+@pytest.mark.parametrize(
+    ("id", "options", "speed"),
+    [
+        ("FastCarRacing", {"action_repeat": 4}, 12.5),
+        ("FastCarRacing", {}, 50),
+        ("SuperMarioBros-1-1", {"action_repeat": 8}, 7.5),
+        ("SuperMarioBros-1-1", {}, 15),
+        ("CartPole-v1", {"action_repeat": 2}, 25),
+    ],
+)
+def test_a_step_lasts_as_long_as_in_the_game(id, options, speed):
+    assert game_of(id, options, partial(envs.make, id, **options)).speed == speed
+
+
+def test_a_game_that_may_not_be_made_has_a_speed():
+    assert game_of("my_games:Mine-v0", {"action_repeat": 3}, None) == (10, ())
+
+
+class Arcade(toys.Counter):
+    metadata = {"render_fps": 30}
+    spec = gymnasium.envs.registration.EnvSpec("Arcade-v0", kwargs={"frameskip": 4})
+
+    def get_action_meanings(self):
+        return ["NOOP", "FIRE"]
+
+
+def test_arcade_games_name_their_actions_and_skip_frames():
+    assert game_of("Arcade-v0", {}, Arcade) == (15, ("NOOP", "FIRE"))
+
+
+class Pictures(VAE):
+    """Reconstructs a given picture, whatever it sees."""
+
+    def __init__(self, pictures):
+        super().__init__(4)
+        self.pictures = iter(pictures)
+
+    def decode(self, latent):
+        return next(self.pictures)
+
+
+def test_small_moving_things_are_found_missing():
+    frames = torch.full((16, 64, 64, 3), 90, dtype=torch.uint8)
+    frames[:, 40:, :, 1] = 200  # large things do not count
+    plain = frames.permute(0, 3, 1, 2) / 255
+    for time in range(16):
+        frames[time, 30:33, 2 * time : 2 * time + 3] = 255
+    whole = frames.permute(0, 3, 1, 2) / 255
+    assert small_moving(Pictures(whole.split(16)), frames) == pytest.approx(1, abs=1e-5)
+    share = small_moving(Pictures(plain.split(16)), frames)
+    assert share == pytest.approx(0, abs=0.05)
+    assert (
+        small_moving(Pictures(plain[:1].expand(16, -1, -1, -1).split(16)), (plain * 255).byte().permute(0, 2, 3, 1))
+        is None
+    )
+    assert len(Fidelity(share).notes(10)) == 1
+    assert Fidelity(0.9).notes(10) == Fidelity(None).notes(10) == ()
+
+
+def test_what_is_known_of_a_dream_is_kept_and_told(tmp_path):
+    known = Fidelity(0.1, 60, 12, ["gas", "no key"], [90.0, 40.0], [80.0, 4.0])
+    known.save(tmp_path)
+    assert Fidelity.of(tmp_path) == known
+    returns, apart, small = known.notes(15)
+    assert "4.0 s" in returns
+    assert "no key" in apart
+    assert "gas" not in apart
+    assert "10%" in small
+    assert Fidelity.of(tmp_path / "elsewhere") is None
+    (tmp_path / "fidelity.json").write_text('{"ways": ["gas"]}')
+    with pytest.raises(ValueError, match="fidelity"):
+        Fidelity.of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dreamed", "real", "same"), [(10, 5, True), (10, 4, False), (-6, -4, True), (1, -1, False), (0, 0, True)]
+)
+def test_returns_agree_within_a_factor_of_two(dreamed, real, same):
+    assert agree(dreamed, real) is same
+
+
+def test_the_agents_that_are_shipped_have_been_measured():
+    from agents.pretrained import names, shipped
+
+    for name in names():
+        known = Fidelity.of(shipped(name).folder)
+        assert known is not None, f"python -m benchmarks.fidelity {name} --keep"
+        assert np.isfinite([*known.dreamed, *known.real, known.small]).all()
+        assert len(known.ways) >= 3

@@ -1,0 +1,101 @@
+"""The page from Python: in a script, in a running event loop, in a notebook."""
+
+import asyncio
+import json
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from websockets.sync.client import connect
+
+from agents import viewer
+from agents.agent import Agent
+from agents.run import Run
+from tests.agents.viewer.stages import stage
+
+
+def title_of(page):
+    """What a visitor is greeted with."""
+    with connect(page.url.replace("http", "ws") + "dream") as visitor:
+        return json.loads(visitor.recv(timeout=30))["title"]
+
+
+def refused(page):
+    """Whether nobody listens there any more."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", int(page.url.rstrip("/").rpartition(":")[2]))) != 0
+
+
+def test_a_page_is_served_inside_of_a_running_event_loop_and_stopped():
+    async def notebook():
+        page = viewer.serve(stage())
+        with await asyncio.to_thread(urllib.request.urlopen, page.url) as answer:
+            assert b"<canvas" in answer.read()
+        assert await asyncio.to_thread(title_of, page) == "Counter"
+        page.stop()
+        return page
+
+    page = asyncio.run(notebook())
+    assert refused(page)
+    page.stop()  # once more does no harm
+
+
+def test_a_page_is_a_context_manager_and_shows_itself():
+    with viewer.serve(stage()) as page, viewer.serve(stage()) as other:
+        assert page.url != other.url
+        assert page.url in repr(page)
+        assert f'<iframe src="{page.url}"' in page._repr_html_()
+    assert refused(page)
+    assert "iframe" not in page._repr_html_()
+
+
+def test_names_and_agents_are_served(tmp_path):
+    with viewer.serve("car-racing-dream") as page:
+        assert title_of(page) == "FastCarRacing"
+    there = stage()
+    agent = Agent(there.world, there.drivers["evolved"])
+    with viewer.serve(agent, starts=torch.randn(4, there.world.latent)) as page:
+        assert title_of(page)
+    for what, words in (
+        (lambda: viewer.serve(agent), "starts"),
+        (lambda: viewer.serve(Run(tmp_path)), "no trained memory"),
+        (lambda: viewer.serve(tmp_path), "no trained memory"),
+        (lambda: viewer.serve(tmp_path / "none"), "none"),
+        (lambda: viewer.serve(stage(), port=70_000), "port"),
+        (lambda: viewer.serve(stage(), visitors=0), "visitors"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            what()
+
+
+def test_a_taken_port_is_named():
+    with viewer.serve(stage()) as page, pytest.raises(OSError, match="in use"):
+        viewer.serve(stage(), port=int(page.url.rstrip("/").rpartition(":")[2]))
+
+
+CELL = """
+from agents import viewer
+from tests.agents.viewer.stages import stage
+page = viewer.serve(stage())
+import json, urllib.request
+from websockets.sync.client import connect
+assert b"<canvas" in urllib.request.urlopen(page.url).read()
+with connect(page.url.replace("http", "ws") + "dream") as visitor:
+    print(json.loads(visitor.recv(timeout=30))["title"])
+"""
+
+
+@pytest.mark.slow
+def test_a_page_is_served_in_a_notebook(monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    root = Path(__file__).parent.parent.parent.parent
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    cells = [CELL, "page", "page.stop(); print(page)"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": root}}).execute()
+    printed, shown, stopped = (cell.outputs for cell in book.cells)
+    assert "Counter" in printed[0].text
+    assert "iframe" in shown[0].data["text/html"]
+    assert "stopped" in stopped[0].text
