@@ -135,6 +135,27 @@ def dots(values: Mapping[str, Sequence[float]], xlabel: str, lines: Mapping[str,
     return _drawn(figure, dpi=110)
 
 
+def sounds(named: Mapping[str, np.ndarray], rate: int) -> bytes:
+    """Waveforms, and spectrograms beside them, as PNG; samples with full scale from -1 to 1."""
+    from matplotlib.figure import Figure  # slow to import, and only plots need it
+
+    figure = Figure(figsize=(9, 1.2 * len(named)), layout="constrained")
+    loudest = max(float(np.abs(sound).max(initial=0.01)) for sound in named.values())
+    for (left, right), (name, sound) in zip(figure.subplots(len(named), 2, squeeze=False), named.items(), strict=True):
+        left.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4)
+        left.set(ylim=(-loudest, loudest))
+        left.set_title(name, fontsize=8, loc="left")
+        window = min(256, len(sound))
+        quiet = np.asarray(sound, np.float64) + 1e-8  # digital silence has no logarithm
+        right.specgram(quiet, NFFT=window, noverlap=window * 3 // 4, Fs=rate, vmin=-140, vmax=-40)
+        right.set_ylabel("Hz", fontsize=7)
+        for axes in (left, right):
+            axes.tick_params(labelsize=6)
+    for axes in figure.axes[-2:]:
+        axes.set_xlabel("seconds", fontsize=7)
+    return _drawn(figure, dpi=90)
+
+
 def _plot(width: float, height: float) -> tuple[Any, Any]:
     """A figure of so many inches, and its axes."""
     from matplotlib.figure import Figure  # slow to import, and only plots need it

@@ -89,6 +89,7 @@ def build_sample(parser: Parser) -> None:
 def sample(options: Namespace) -> None:
     """Sample."""
     from agents.density import complete_images, sample_density
+    from agents.density.learning import Learning
 
     common = (options.count, options.temperature, options.seed, options.out)
     if options.complete:
@@ -99,6 +100,10 @@ def sample(options: Namespace) -> None:
         return
     with late_bar("draw samples", "events") as progress:
         drawn = sample_density(options.run, *common, options.length, progress)
+    if learning := Learning.of(options.run):
+        answers.print(
+            f"drawn with the weights of update {learning.best_update:,} of {learning.last_update:,}", markup=False
+        )
     for path in drawn.paths:
         answers.print(str(path), markup=False)
     if drawn.speed is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.density.gaussian import Gaussian
 from agents.evaluation import hardware
 from worldmodel import SequenceDensity, parallel
 from worldmodel.baselines import VRNN
@@ -34,10 +35,11 @@ class Measure:
     Args:
         what: "log p, exact", or which bound of it.
         mean: over sequences, in the evaluation's unit.
-        stderr: its standard error.
-        n: sequences.
+        stderr: its standard error, files being what is drawn.
+        n: number of files (recordings or images).
+        sequences: number of sequences; a recording that is cut into pieces has several.
         frame: of speech, nats a frame: all sequences' sum over all their frames.
-        frame_stderr: its standard error, sequences being what is drawn.
+        frame_stderr: its standard error, files being what is drawn.
         values: of each sequence.
     """
 
@@ -45,6 +47,7 @@ class Measure:
     mean: float
     stderr: float
     n: int
+    sequences: int
     frame: float | None
     frame_stderr: float | None
     values: tuple[float, ...]
@@ -65,6 +68,10 @@ class Evaluation:
         corpus: `worldmodel.corpora.Corpus.describe`.
         hardware: this machine.
         own: identity of this part of the corpus that the density was learned from, where it was judged on another one.
+        gaussian: mean of the simplest density (`agents.density.gaussian`), in the same unit.
+        better: by how much the last measure is better than that; below zero: worse.
+        better_stderr: its standard error, files being what is drawn.
+        learned: sentences on the training (`agents.density.learning`).
     """
 
     part: str
@@ -77,21 +84,48 @@ class Evaluation:
     corpus: dict[str, Any]
     hardware: str
     own: str | None = None
+    gaussian: float | None = None
+    better: float | None = None
+    better_stderr: float | None = None
+    learned: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = []
         for measure in self.measures:
             unit = self.unit.partition(",")[0]
-            line = f"{self.model}, {self.part}: {measure.mean:.4f} ± {measure.stderr:.4f} {unit} (n = {measure.n})"
+            line = (
+                f"{self.model}, {self.part}: {measure.mean:.4f} ± {measure.stderr:.4f} {unit} ({self.count(measure)})"
+            )
             if measure.frame is not None:
                 line += f"; {measure.frame:.3f} ± {measure.frame_stderr:.3f} nats a frame"
             lines.append(f"{line}; {measure.what}")
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.findings, *self.notes])
+
+    def count(self, measure: Measure) -> str:
+        """How many files, and how many sequences of them, were judged."""
+        files = "recordings" if self.corpus["kind"] == "speech" else "images"
+        pieces = f", {measure.sequences} sequences" if measure.sequences != measure.n else ""
+        return f"n = {measure.n} {files}{pieces}"
+
+    @property
+    def findings(self) -> list[str]:
+        """What the numbers mean: the result beside the simplest density, and the training."""
+        if self.gaussian is None or self.better is None or self.better_stderr is None:
+            return list(self.learned)
+        sure = abs(self.better) > 2 * self.better_stderr
+        words = "No better" if not sure or not self.better else "Better" if self.better > 0 else "WORSE"
+        bound = "" if self.measures[-1].what == EXACT else ", by its lower bound,"
+        unit = self.unit.partition(",")[0]
+        return [
+            f"{words}{bound} than one Gaussian for each number of an event, which has {self.gaussian:.4f} {unit}: "
+            f"difference {self.better:+.4f} ± {self.better_stderr:.4f} (above zero: better).",
+            *self.learned,
+        ]
 
     @property
     def notes(self) -> list[str]:
         """What has to be said beside the numbers."""
-        notes = [f"In {self.unit}; ± is the standard error of the mean over sequences."]
+        notes = [f"In {self.unit}; ± is the standard error of the mean over files."]
         if self.levels is not None:
             most = "not bounded" if self.ceiling is None else f"at most {self.ceiling:.1f} nats a frame"
             notes.append(
@@ -132,6 +166,7 @@ def judge(
         progress: called as ``progress(sequences, all of them, "")``.
     """
     data, speech = getattr(corpus, part), corpus.kind == "speech"
+    gaussian, simple = Gaussian(corpus.train), list[np.ndarray]()
     scale = corpus.scale.describe()  # first of all: recordings may be others than those that it was kept for
     device = parallel.device()
     model.to(device)
@@ -141,22 +176,25 @@ def judge(
     try:
         for batch in data.batches(BATCH):
             for what, values in _log_likelihoods(model, to_device(batch, device), samples, len(frames)):
-                values = values.cpu().double() if speech else corpus.bits(values.cpu().double())
+                values = _in_unit(values, corpus)
                 if not torch.isfinite(values).all():
                     first = sum(map(len, frames)) + int((~torch.isfinite(values)).nonzero()[0, 0])
                     raise ValueError(
                         f"{what} of sequence {first} of the {part} part of {corpus.name} is not a finite number"
                     )
                 found.setdefault(what, []).append(values.numpy())
+            simple.append(_in_unit(gaussian.log_prob(batch), corpus).numpy())
             frames.append(batch.mask.sum(dim=1).double().numpy())
             progress(sum(map(len, frames)), len(data), "")
     finally:
         model.cpu()
-    lengths = np.concatenate(frames)
+    lengths, files = np.concatenate(frames), data.files
+    measured = {what: np.concatenate(parts) for what, parts in found.items()}
+    gain = (list(measured.values())[-1] - np.concatenate(simple)) * (1 if speech else -1)
     ceiling = model.ceiling * corpus.event
     return Evaluation(
         part,
-        tuple(_measure(what, np.concatenate(parts), lengths if speech else None) for what, parts in found.items()),
+        tuple(_measure(what, values, files, lengths if speech else None) for what, values in measured.items()),
         corpus.unit,
         ceiling if speech and math.isfinite(ceiling) else None,
         scale["ceiling"] * corpus.event if speech else None,
@@ -164,7 +202,15 @@ def judge(
         sum(parameter.numel() for parameter in model.parameters()),
         corpus.describe(),
         hardware(),
+        gaussian=float(np.concatenate(simple).mean()),
+        better=float(gain.mean()),
+        better_stderr=_stderr(gain, files),
     )
+
+
+def _in_unit(values: torch.Tensor, corpus: Corpus) -> torch.Tensor:
+    values = values.cpu().double()
+    return values if corpus.kind == "speech" else corpus.bits(values)
 
 
 @torch.no_grad()
@@ -182,13 +228,21 @@ def _log_likelihoods(
         )
 
 
-def _measure(what: str, values: np.ndarray, frames: np.ndarray | None) -> Measure:
-    n, frame, frame_stderr = len(values), None, None
+def _measure(what: str, values: np.ndarray, files: np.ndarray, frames: np.ndarray | None) -> Measure:
+    frame, frame_stderr = None, None
     if frames is not None:
         frame = float(values.sum() / frames.sum())
-        frame_stderr = _stderr(values - frame * frames) / float(frames.mean())  # of a ratio of means
-    return Measure(what, float(values.mean()), _stderr(values), n, frame, frame_stderr, tuple(values.tolist()))
+        frame_stderr = _stderr(values, files, frames)
+    n, stderr = len(np.unique(files)), _stderr(values, files)
+    return Measure(what, float(values.mean()), stderr, n, len(values), frame, frame_stderr, tuple(values.tolist()))
 
 
-def _stderr(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = None) -> float:
+    """Standard error of sum(values) / sum(sizes), files being what is drawn; sizes: of each value, 1 unless given."""
+    sizes = np.ones(len(values)) if sizes is None else sizes
+    _, of = np.unique(files, return_inverse=True)
+    if of.max() < 1:
+        return 0.0
+    total, size = np.bincount(of, values), np.bincount(of, sizes)
+    rest = total - size * total.sum() / size.sum()  # of a ratio of means
+    return float(rest.std(ddof=1)) / math.sqrt(len(rest)) / float(size.mean())

@@ -8,6 +8,7 @@ import torch
 
 from agents.config import remember
 from agents.density.evaluation import Evaluation, judge
+from agents.density.learning import Learning, event_name
 from agents.density.runs import load_density, open_data, open_moved, own_part
 from agents.density.settings import Density, check_density
 from agents.run import Run
@@ -69,13 +70,20 @@ def fit_density(
             write_json(run.folder / "corpus.json", corpus.describe())
         with run.chapter("judge"):
             evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
+            evaluation = replace(evaluation, learned=_learned(run.folder, settings))
         if parallel.leader():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
                 from agents.density.report import write_density_report  # films and plots: slow to import
 
-                write_density_report(run, settings, evaluation)
+                write_density_report(run, settings, evaluation, corpus)
     return evaluation
+
+
+def _learned(folder: str | os.PathLike[str], settings: Density) -> tuple[str, ...]:
+    """Sentences on a run's training."""
+    learning = Learning.of(folder)
+    return tuple(learning.words(event_name(settings.kind, settings.pixelwise))) if learning else ()
 
 
 def evaluate_density(
@@ -108,4 +116,5 @@ def evaluate_density(
     model, settings = load_density(folder)
     corpus = open_moved(settings, folder, model, data)
     own = own_part(folder, part, getattr(corpus, part).identity)
-    return replace(judge(model, settings.model, corpus, part, samples, progress), own=own)
+    judged = judge(model, settings.model, corpus, part, samples, progress)
+    return replace(judged, own=own, learned=_learned(folder, settings))

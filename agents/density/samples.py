@@ -86,7 +86,7 @@ def sample_density(
         scale = scale._replace(height=int(length))
     events = model.sample(scale.dimensions // scale.event, count, temperature, generator)
     path = place / f"{name}.png"
-    pictures.write_png(path, pictures.grid(_rows(coloured(scale.to_data(events.cpu()).numpy()))))
+    pictures.write_png(path, pictures.grid(rows(coloured(scale.to_data(events.cpu()).numpy()))))
     return Drawn([path], None, 0.0)
 
 
@@ -184,7 +184,7 @@ def _speak(
     samples, clipped, began = max(round(seconds * rate), 1), 0, time.monotonic()
     frames = math.ceil(samples / frame)
     with contextlib.ExitStack() as files:
-        writers = [_wav(files, path, rate) for path in paths]
+        writers = [wav(files, path, rate) for path in paths]
         progress(0, frames, "")
         for number, event in enumerate(model.stream(frames, len(paths), temperature, generator)):
             sound = event.double().mul(scale.std).add(scale.mean).cpu().numpy()
@@ -201,7 +201,7 @@ def _speak(
     return Drawn(paths, speed, clipped / (len(paths) * frames * frame))
 
 
-def _wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:
+def wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:
     """A WAV file that is open until ``files`` ends, and takes its place when all went well."""
     aside = files.enter_context(atomic(path))
     writer = files.enter_context(wave.open(str(aside), "wb"))  # noqa: SIM115  # `files` closes it
@@ -214,7 +214,7 @@ def coloured(images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
 
 
-def _rows(images: np.ndarray) -> list[np.ndarray]:
+def rows(images: np.ndarray) -> list[np.ndarray]:
     """Images as the rows of a grid that is about as wide as high, with white behind the last one."""
     width = math.ceil(math.sqrt(len(images)))
     return [_full(images[first : first + width], width) for first in range(0, len(images), width)]

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from agents import density
 from agents.cli import build_parser, main
 from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, report, sample_density
+from agents.density.learning import Learning
 from agents.density.settings import PRESETS
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.builders import NAMES
@@ -101,10 +104,102 @@ def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
     assert main(["density", "sample", str(out), "--count", "2", "--length", length, "--temperature", "0.9"]) == 0
     assert "t0.9-s1" in (said := capsys.readouterr().out)
     if kind == "timit":
-        assert page.count("<audio") == 4
+        assert page.count("<audio") == 6  # two of the test part, two at each temperature
+        assert "waveforms and spectrograms" in page
+        assert (out / "media" / "real-1.wav").exists()
         assert "x real time" in said
     else:
         assert "the lower half completed" in page
+        assert (out / "media" / "real.png").exists()
+
+
+def rows(*losses):
+    """Lines of a ``metrics.jsonl``, from (training loss, held-out loss)."""
+    return "".join(
+        json.dumps({"update": 100 * (number + 1), "train": {"loss": train}, "held_out": {"loss": held_out}}) + "\n"
+        for number, (train, held_out) in enumerate(losses)
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "overfits"),
+    [
+        (((9, 10), (6, 7), (4, 8)), 200, True),
+        (((9, 10), (6, 7), (4, 7.01)), 200, False),  # no more than it wavers
+        (((9, 10), (6, 7), (6.5, 8)), 200, False),  # it does not learn the training part by heart
+        (((9, 10), (6, 7), (4, 6)), 300, False),
+        (((9, 10),), 100, False),
+    ],
+)
+def test_overfitting_is_found(tmp_path, losses, best, overfits):
+    (tmp_path / "metrics.jsonl").write_text(rows(*losses))
+    learning = Learning.of(tmp_path)
+    assert (learning.best_update, learning.last_update) == (best, 100 * len(losses))
+    assert learning.overfits is overfits
+    words = learning.words("frame")
+    assert str(best) in words[0]
+    assert len(words) == 1 + overfits
+    assert not overfits or "1 to 8 nats a frame" in words[1]
+    assert Learning.of(tmp_path / "none") is None
+
+
+def test_what_is_scored_and_drawn_is_said(learned, tmp_path, capsys):
+    for kind, run in learned.items():
+        best = Learning.of(run).best_update
+        assert f"update {best} of 6" in str(evaluate_density(run))
+        assert f"update {best} of 6" in (run / "report.html").read_text(encoding="utf-8")
+        assert json.loads((run / "results.json").read_text(encoding="utf-8"))["learned"]
+        length = "0.05" if kind == "timit" else "2"
+        assert main(["density", "sample", str(run), "--count", "1", "--length", length, "--out", str(tmp_path)]) == 0
+        assert f"update {best} of 6" in capsys.readouterr().out
+
+
+def test_n_counts_files_and_not_their_pieces(tmp_path):
+    rng = np.random.default_rng(2)
+    for number in range(40):
+        path = tmp_path / "audio" / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(wav_bytes(speech(rng, 1_600 + 400 * (number % 3))))
+    settings = Density(f"audio:{tmp_path / 'audio'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
+    found = fit_density(settings, tmp_path / "run", report=False)
+    (measure,) = found.measures
+    part = open_corpus(settings.data, piece=400).test
+    assert measure.n == len(part.recordings) == 2
+    assert measure.sequences == len(part) == len(measure.values) > 2
+    assert f"n = 2 recordings, {len(part)} sequences" in str(found)
+    totals, sizes = (np.bincount(part.files, weights) for weights in (measure.values, None))
+    rest = totals - sizes * measure.mean
+    assert measure.stderr == pytest.approx(rest.std(ddof=1) / math.sqrt(2) / sizes.mean())
+
+
+def test_a_density_is_compared_with_a_gaussian(corpora, learned):
+    for kind in corpora:
+        corpus = open_corpus(corpora[kind])
+        found = evaluate_density(learned[kind])
+        events = torch.cat(
+            [batch.event.reshape(-1, corpus.event)[batch.mask.flatten() > 0] for batch in corpus.train.batches(8)]
+        )
+        normal = torch.distributions.Normal(events.mean(0), events.std(0))
+        values = torch.cat([
+            (normal.log_prob(batch.event).sum(-1) * batch.mask).sum(-1) + batch.log_jacobian
+            for batch in corpus.test.batches(8)
+        ])  # fmt: skip
+        values = values if kind == "timit" else corpus.bits(values)
+        assert found.gaussian == pytest.approx(float(values.mean()), rel=0.03)
+        sign = 1 if kind == "timit" else -1
+        assert found.better == pytest.approx(sign * (found.measures[0].mean - found.gaussian), rel=1e-4)
+    worse = replace(found, better=-2.0, better_stderr=0.1)
+    assert worse.findings[0].startswith("WORSE")
+    assert replace(found, better=2.0, better_stderr=0.1).findings[0].startswith("Better")
+    assert replace(found, better=2.0, better_stderr=5.0).findings[0].startswith("No better")
+
+
+def test_the_command_that_is_printed_next_runs(corpora, tmp_path, capsys):
+    assert main(words_of(corpora["mnist"], "rmdn", tmp_path / "a run")) == 0
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("Next: ")]
+    words = shlex.split(line.removeprefix("Next: "))
+    assert main(words[words.index("density") :]) == 0
 
 
 def direct(folder, data):

@@ -25,6 +25,11 @@ class Part(Data, Protocol):
         """How many sequences."""
         ...
 
+    @property
+    def files(self) -> np.ndarray:
+        """Of each sequence, in the order of `batches`, the number of its recording or image."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Counts, for a report."""
         ...

@@ -135,6 +135,11 @@ class Images:
         pixels = self.pixels[self.chosen[rng.integers(len(self), size=size)]]
         return self.scale.events(pixels, rng.integers(NOISE, size=pixels.shape))
 
+    @property
+    def files(self) -> np.ndarray:
+        """Every image is a sequence of its own."""
+        return np.arange(len(self))
+
     def batches(self, size: int) -> Iterator[EventBatch]:
         """All images once, in a fixed random order; each has a noise of its own, whatever the size of the batches."""
         order = np.random.default_rng(0).permutation(self.chosen)

@@ -216,9 +216,23 @@ class Recordings:
         """Random sequences, each as likely as any other."""
         return self._sequences(rng.integers(len(self), size=size))
 
+    @property
+    def files(self) -> np.ndarray:
+        """Of each sequence, in the order of `batches`, the number of its recording."""
+        return self._file[self._order]
+
+    @property
+    def _order(self) -> np.ndarray:
+        return np.random.default_rng(0).permutation(len(self))
+
+    def sounds(self, count: int, seconds: float) -> list[np.ndarray]:
+        """The beginnings of the first ``count`` recordings: samples, full scale from -1 to 1."""
+        most = round(seconds * RATE)
+        return [resampled(item.sound, RATE, 0, min(item.used, most)) for item in self.recordings[:count]]
+
     def batches(self, size: int) -> Iterator[EventBatch]:
         """All sequences once, in a fixed random order."""
-        order = np.random.default_rng(0).permutation(len(self))
+        order = self._order
         for number in range(0, len(order), size):
             yield self._sequences(order[number : number + size])
 

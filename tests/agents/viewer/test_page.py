@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import av
 import pytest
@@ -67,6 +68,52 @@ NAMELESS = """[...document.querySelectorAll("button, input, canvas")].filter((el
 
 def pixels(page, canvas="dream"):
     return page.evaluate(PIXELS, canvas)
+
+
+@pytest.mark.parametrize("how", ["key", "shortcut", "pad", "button"])
+def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
+    there = replace(stage(), speed=20.0, notes=("It is <b>measured</b>.",))
+    with served(there) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/", started=False) as page:
+        page.wait_for_timeout(300)
+        assert page.evaluate("dreamPage.facts().step") == 0
+        assert session_of(sessions).paused
+        assert page.locator("#start").is_visible()
+        assert "key" in page.inner_text("#status")
+        assert page.inner_text("#notes") == "It is <b>measured</b>."
+        assert "20" in page.inner_text("#speed-value")
+        assert "action 0 +1" in page.inner_text("#help")
+        page.keyboard.press("Tab")
+        assert session_of(sessions).paused  # one who looks around has not begun
+        if how == "key":
+            page.keyboard.down("ArrowUp")
+        elif how == "shortcut":
+            page.keyboard.press("c")
+        else:
+            page.get_by_role("button", name="action 0 +1" if how == "pad" else "Start").click()
+        page.wait_for_function("dreamPage.facts().step > 2")
+        assert page.locator("#start").is_hidden()
+        page.keyboard.press("p")
+        page.wait_for_function("dreamPage.facts().paused")
+        step = page.evaluate("dreamPage.facts().step")
+        page.keyboard.press("ArrowUp")
+        page.wait_for_timeout(300)
+        assert page.evaluate("dreamPage.facts().step") == step  # who paused it goes on with the same button
+
+
+TAP = """() => {
+  globalThis.seen = [];
+  setInterval(() => seen.push(dreamPage.facts().action[0]), 20);
+  const press = (type) => document.body.dispatchEvent(new KeyboardEvent(type, { key: "ArrowRight", bubbles: true }));
+  press("keydown");
+  press("keyup");
+}"""
+
+
+def test_a_short_press_between_two_steps_counts(browser):
+    with served(replace(stage(), speed=2.0)) as (port, _), opened(browser, f"http://127.0.0.1:{port}/") as page:
+        page.evaluate(TAP)
+        page.wait_for_function("seen.includes(1)")
+        page.wait_for_function("dreamPage.facts().action[0] === 0")
 
 
 def test_keys_steer_and_change_what_is_drawn(page):
