@@ -147,8 +147,10 @@ def main(*words: str) -> None:
     for name in (word for word in words if not word.startswith("--")):
         found = measure(name)
         print(f"{name}: {found.steps} steps, {found.moments} moments; small moving things: {found.small:.2f}")
+        scale = max(map(abs, found.real))
         for way, dreamed, real in zip(found.ways, found.dreamed, found.real, strict=True):
-            print(f"  {way:30s} dreamed {dreamed:7.1f}   real {real:7.1f}   {'' if agree(dreamed, real) else 'APART'}")
+            apart = "" if agree(dreamed, real, scale) else "apart"
+            print(f"  {way:34s} dreamed {dreamed:7.1f}   real {real:7.1f}   {apart}")
         if "--keep" in words:
             found.save(shipped(name).folder)
 

@@ -1,6 +1,6 @@
 """Pictures of the page for the docs, taken in Chromium.
 
-python -m benchmarks.screenshots [RUN]     # the agent whose dream is shown first, or that of a run, an agent's folder or another name
+python -m benchmarks.screenshots [RUN]     # car-racing-dream, or a run, an agent's folder, another name
 """
 
 import shutil

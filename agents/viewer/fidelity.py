@@ -27,6 +27,8 @@ MISSING = 0.3
 """Below this share of what is small and moves, the page says that it is missing."""
 APART = 2.0
 """Returns that differ by more than this factor disagree."""
+LITTLE = 0.1
+"""Nor do those that differ by less than this share of the largest real one."""
 FRAMES = 64
 """Number of a run's frames that are looked at."""
 
@@ -81,7 +83,8 @@ class Fidelity:
                 f"Dreamed return, and in brackets the real one, of {self.steps} steps ({self.steps / speed:.1f} s) "
                 f"from {self.moments} real moments: {each}."
             )
-        if apart := [way for way, dreamed, real in rows if not agree(dreamed, real)]:
+        scale = max(map(abs, self.real), default=0.0)
+        if apart := [way for way, dreamed, real in rows if not agree(dreamed, real, scale)]:
             found.append(f"The dream's rewards are wrong by more than a factor of {APART:g} for: {', '.join(apart)}.")
         if self.small is not None and self.small < MISSING:
             share = f"{max(self.small, 0):.0%}"
@@ -89,10 +92,10 @@ class Fidelity:
         return tuple(found)
 
 
-def agree(dreamed: float, real: float) -> bool:
-    """Whether two returns have one sign, and the larger one is at most `APART` times the other."""
+def agree(dreamed: float, real: float, scale: float = 0.0) -> bool:
+    """Whether two returns differ by no more than a factor of `APART`, or by little beside ``scale``, the largest return."""
     low, high = sorted((abs(dreamed), abs(real)))
-    return dreamed == real or (dreamed * real > 0 and high <= APART * low)
+    return (dreamed * real > 0 and high <= APART * low) or abs(dreamed - real) <= LITTLE * scale
 
 
 @torch.no_grad()
