@@ -11,15 +11,19 @@ import numpy as np
 import torch
 
 import envs
+import rollouts
 from agents.agent import Agent
 from agents.pretrained import shipped
 from agents.settings import FAST
 from agents.viewer.controls import controls
-from agents.viewer.fidelity import FRAMES, Fidelity, agree, small_moving
+from agents.viewer.fidelity import Fidelity, agree, small_moving
+from envs.frames import FRAMES
 from rollouts.policies import smooth_random
 
 MOMENTS, DREAMS, STEPS = 8, 3, 120
 FIRST = "no key, from the start of the game"
+SEEN = 200
+"""Number of steps of the controller's game whose frames are looked at for small things."""
 SEED = 90_000
 """Of the first game."""
 EARLIEST, LATEST = 20, 120
@@ -61,12 +65,12 @@ def measure(name: str) -> Fidelity:
     game = envs.make(env, **place.env_options)
     given = controls(env, place.env_options, world)
     ways = DISCRETE if world.discrete else WAYS
-    dreamed, real, frames = {way: [] for way in (*ways, FIRST)}, {way: [] for way in (*ways, FIRST)}, []
+    dreamed, real = {way: [] for way in (*ways, FIRST)}, {way: [] for way in (*ways, FIRST)}
     for moment in range(MOMENTS):
         rng = np.random.default_rng(moment)
-        lived, state = _lived(agent, game, SEED + moment, int(rng.integers(EARLIEST, LATEST)), frames)
+        lived, state = _lived(agent, game, SEED + moment, int(rng.integers(EARLIEST, LATEST)))
         drawn = smooth_random(game.action_space, rng)
-        walk = [world.action_inputs(np.asarray(drawn(frames[0]))) for _ in range(STEPS)]
+        walk = [world.action_inputs(np.asarray(drawn(FRAMES.low))) for _ in range(STEPS)]
         for way, hold in ways.items():
             actions = walk if way == "random" else hold and [torch.tensor(hold(given))] * STEPS
             dreamed[way].append(_dream(agent, state, actions, moment))
@@ -76,21 +80,20 @@ def measure(name: str) -> Fidelity:
         still = [torch.tensor(held()(given))] * STEPS
         dreamed[FIRST].append(_dream(agent, first, still, moment))
         real[FIRST].append(_live(agent, game, first, still))
+    seen = rollouts.play(game, agent, SEED + 1, max_steps=SEEN).frames
     game.close()
-    seen = np.stack(frames)[:: max(1, len(frames) // FRAMES)]
     return Fidelity(
-        small_moving(world.vae, torch.from_numpy(seen)), STEPS, MOMENTS, list(dreamed),
+        small_moving(world.vae, torch.from_numpy(np.ascontiguousarray(seen))), STEPS, MOMENTS, list(dreamed),
         [round(float(np.mean(found)), 1) for found in dreamed.values()],
         [round(float(np.mean(found)), 1) for found in real.values()],
     )  # fmt: skip
 
 
-def _lived(agent: Agent, game: Any, seed: int, steps: int, frames: list[np.ndarray]) -> tuple[list[torch.Tensor], Any]:
+def _lived(agent: Agent, game: Any, seed: int, steps: int) -> tuple[list[torch.Tensor], Any]:
     """The controller's first steps: its actions, and the state after them."""
     frame, _ = game.reset(seed=seed)
     state, actions = agent.world.initial(1).seeing(_see(agent, frame)), []
     for _ in range(steps):
-        frames.append(frame)
         actions.append(agent.world.squash(agent.controller(state.features))[0])
         frame, _, terminated, truncated, _ = game.step(_taken(actions[-1], agent.world.discrete))
         assert not (terminated or truncated), "the moment lies behind the game's end"
