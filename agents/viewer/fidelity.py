@@ -85,7 +85,7 @@ class Fidelity:
             )
         scale = max(map(abs, self.real), default=0.0)
         if apart := [way for way, dreamed, real in rows if not agree(dreamed, real, scale)]:
-            found.append(f"The dream's rewards are wrong by more than a factor of {APART:g} for: {', '.join(apart)}.")
+            found.append(f"The dream's rewards are wrong by more than a factor of {APART:g} for: {'; '.join(apart)}.")
         if self.small is not None and self.small < MISSING:
             share = f"{max(self.small, 0):.0%}"
             found.append(f"Small moving things are missing in the dream: its pictures show {share} of them.")
