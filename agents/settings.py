@@ -22,6 +22,7 @@ class Collecting:
 
     Args:
         episodes: episodes to collect.
+        min_steps: Minimum number of steps: more episodes are collected where they are short. None: no minimum.
         policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or the folder of
             an agent; several with commas between: each episode is played by one of them.
         max_steps: cut an episode after this many steps; None: when the environment ends it.
@@ -30,6 +31,7 @@ class Collecting:
     """
 
     episodes: int = 200
+    min_steps: int | None = None
     policy: str = "smooth"
     max_steps: int | None = None
     patience: int | None = None

@@ -5,6 +5,7 @@ and continues what it finds there, so the same call after a kill goes on where i
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from rollouts.policies import Policy
 from rollouts.views import Sequences
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.builders import build_memory, check_memory
-from worldmodel.checkpoints import fingerprint
+from worldmodel.checkpoints import fingerprint, read_json
 from worldmodel.spelling import nearest
 from worldmodel.starts import EncodedEpisodes, Starts
 
@@ -70,20 +71,25 @@ def collect(
             env_options=env_options,
         )
         console.print(f"collect {env}: {plan}", markup=False)
+    episodes = settings.episodes
     with run.chapter("collect"), bar(f"collect {env}", "episodes") as progress:
-        return rollouts.collect(
-            env,
-            policy,
-            settings.episodes,
-            seed=seed,
-            workers=workers,
-            out=run.rollouts_folder,
-            max_steps=settings.max_steps,
-            patience=settings.patience,
-            env_options=env_options,
-            backend=backend,
-            progress=progress,
-        )
+        while True:
+            store = rollouts.collect(
+                env,
+                policy,
+                episodes,
+                seed=seed,
+                workers=workers,
+                out=run.rollouts_folder,
+                max_steps=settings.max_steps,
+                patience=settings.patience,
+                env_options=env_options,
+                backend=backend,
+                progress=progress,
+            )
+            if not settings.min_steps or store.steps >= settings.min_steps:
+                return store
+            episodes = max(len(store) + 1, math.ceil(settings.min_steps * len(store) / max(store.steps, 1)))
 
 
 def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> Policy:
@@ -125,7 +131,8 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
     store = run.store()
     usual = EMPHASIS if store.metadata["env_options"].get("indicators") else 1.0
     with seeded(seed):
-        vae = before or VAE(settings.latent, settings.free_bits, settings.emphasis or usual)
+        emphasis = settings.emphasis or usual
+        vae = before or VAE(settings.latent, settings.free_bits, emphasis, standardize=_standardizes(into or run))
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         fit(
             vae,
@@ -141,6 +148,12 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
             found = measure_vae(run, vae, seed)
         say_verdict(verdict_of_vae(found))
     return vae
+
+
+def _standardizes(run: Run) -> bool:
+    """Whether a run's VAE standardizes frames: a training of an older version goes on without."""
+    path = run.folder / "vae" / "settings.json"
+    return not path.exists() or bool(read_json(path)["model_settings"].get("standardize"))
 
 
 def train_memory(

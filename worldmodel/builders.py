@@ -78,8 +78,8 @@ def build_density(settings: dict[str, Any]) -> SequenceDensity | VRNN:
 
 
 def build_vae(settings: dict[str, Any]) -> VAE:
-    """Build a VAE, with fresh weights, from its ``settings``."""
-    return VAE(**checked_sizes(settings))
+    """Build a VAE, with fresh weights, from its ``settings``; those of older files do not name ``standardize``."""
+    return VAE(**{"standardize": False} | checked_sizes(settings))
 
 
 def build_memory(settings: dict[str, Any]) -> Memory:

@@ -3,6 +3,7 @@
 Start reading at `VAE.loss`. The architecture is that of World Models (appendix A.1): 4.35 million parameters at 32 latents.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,18 @@ MOST_EMPHASIS = 1_000
 INSTRUMENT_ROWS = 8
 """The lowest eighth of the picture, where some games show small instruments."""
 
+LEAST_VARIATION = 300.0
+"""Squared error of the mean picture, summed over a frame, below which errors count for more.
+
+CarRacing's frames vary by about this much. In a game of small things on an even background the mean picture alone has an error
+of 5 to 50, less than the free bits: nothing would pay for a latent that says where a ball is.
+"""
+LARGEST_WEIGHT = 1_000.0
+LEAST_SCALE = 1e-3
+"""Of pixels: frames that hardly change are not blown up to more than this."""
+FIRST_LOG_SCALE = -1.5
+"""Of the posterior, before training: latents that are nearly noise teach the decoder to ignore them."""
+
 
 class VAE(nn.Module):
     """Compress frames ``(batch, 3, 64, 64)`` in [0, 1] into a Normal over ``latent`` numbers, and draw them again.
@@ -29,6 +42,9 @@ class VAE(nn.Module):
         free_bits: nats of KL divergence per dimension that cost nothing (0.5 as published).
         emphasis: how much more a squared error costs in the lowest eighth of the picture, where some games show small
             instruments (CarRacing with ``indicators``): at 1 an eye that learns shortly overlooks the speed.
+        standardize: whether frames are standardized with statistics of the data (`start_from_batch`): encoder and decoder
+            work on ``(x - pixel_mean) / pixel_scale``, and the decoder is linear. False: a sigmoid on raw pixels, as in the
+            paper; it saturates on a black or a white background, and then draws the same picture for every frame.
 
     Raises:
         ValueError: an argument is out of range.
@@ -44,7 +60,9 @@ class VAE(nn.Module):
         https://arxiv.org/abs/1606.04934 (free bits, equation 15).
     """
 
-    def __init__(self, latent: int = 32, free_bits: float = 0.5, emphasis: float = 1.0) -> None:
+    def __init__(
+        self, latent: int = 32, free_bits: float = 0.5, emphasis: float = 1.0, standardize: bool = True
+    ) -> None:
         super().__init__()
         at_least_one(latent=latent)
         if free_bits < 0:
@@ -52,6 +70,7 @@ class VAE(nn.Module):
         if isinstance(emphasis, bool) or not isinstance(emphasis, int | float) or not 0 < emphasis <= MOST_EMPHASIS:
             raise ValueError(f"emphasis must be a number above zero, {MOST_EMPHASIS} at most, got {emphasis!r}")
         self.latent, self.free_bits, self.emphasis = latent, free_bits, float(emphasis)
+        self.standardize = bool(standardize)
         self.encoder = nn.Sequential(
             *(nn.Conv2d(3, 32, 4, 2), nn.ReLU()),  # (32, 31, 31)
             *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),  # (64, 14, 14)
@@ -66,8 +85,16 @@ class VAE(nn.Module):
             *(nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU()),  # (64, 13, 13)
             *(nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU()),  # (32, 30, 30)
             nn.ConvTranspose2d(32, 3, 6, 2),  # (3, 64, 64)
-            nn.Sigmoid(),
+            nn.Identity() if standardize else nn.Sigmoid(),
         )
+        self.pixel_mean: Tensor
+        self.pixel_scale: Tensor
+        self.error_weight: Tensor
+        if standardize:
+            self.register_buffer("pixel_mean", torch.full((3, 64, 64), 0.5))
+            self.register_buffer("pixel_scale", torch.tensor(0.25))
+            self.register_buffer("error_weight", torch.tensor(1.0))
+            self._initialize()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as frames come: faster
 
     def __repr__(self) -> str:
@@ -77,21 +104,65 @@ class VAE(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that build this module again."""
-        emphasis = {} if self.emphasis == 1 else {"emphasis": self.emphasis}  # older files do not name it
-        return {"latent": self.latent, "free_bits": self.free_bits, **emphasis}
+        emphasis = {} if self.emphasis == 1 else {"emphasis": self.emphasis}
+        standardize = {"standardize": True} if self.standardize else {}  # older files name neither
+        return {"latent": self.latent, "free_bits": self.free_bits, **emphasis, **standardize}
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        """He's initialization: activations keep their size through all ten layers, with gradients to match."""
+        linear = (self.posterior, self.prepare, self.decoder[-2])  # no ReLU follows
+        for layer in self.modules():
+            if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                continue
+            fan_in = layer.weight[0].numel()
+            if isinstance(
+                layer, nn.ConvTranspose2d
+            ):  # a pixel of the output sees kernel / stride pixels a side, or the only one
+                seen = (
+                    1
+                    if layer is self.decoder[0]
+                    else math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+                )
+                fan_in = layer.in_channels * seen
+            layer.weight.normal_(0, math.sqrt((1 if layer in linear else 2) / fan_in))
+            nn.init.zeros_(layer.bias)
+        self.decoder[-2].weight.mul_(0.1)  # begin at the mean picture
+        self.posterior.bias[self.latent :] = FIRST_LOG_SCALE
+
+    @torch.no_grad()
+    def start_from_batch(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> None:
+        """Take the statistics of the data from some frames: `worldmodel.fit` calls it with the first batch of a new training.
+
+        ``pixel_mean`` is each pixel's mean, ``pixel_scale`` the standard deviation around it over all pixels, and
+        ``error_weight`` lifts the squared error of the mean picture to `LEAST_VARIATION` where it is below.
+        """
+        if not self.standardize:
+            return
+        pixels = frames_to_float(frames)
+        self.pixel_mean.copy_(pixels.mean(dim=0))
+        variation = float((pixels - self.pixel_mean).square().sum(dim=(1, 2, 3)).mean())
+        self.pixel_scale.fill_(max(math.sqrt(variation / self.pixel_mean.numel()), LEAST_SCALE))
+        self.error_weight.fill_(min(max(LEAST_VARIATION / max(variation, 1e-9), 1.0), LARGEST_WEIGHT))
 
     def encode(self, frames: Float[Tensor, "batch 3 64 64"]) -> Normal:
         """The posterior q(z|x): a Normal with ``loc`` and ``scale`` of shape (batch, latent)."""
         if frames.ndim != 4 or frames.shape[1:] != (3, 64, 64):
             raise ValueError(f"frames must have shape (batch, 3, 64, 64), got {tuple(frames.shape)}")
-        loc, log_scale = single(self.posterior(self.encoder(frames))).chunk(2, dim=-1)
+        inputs = (frames - self.pixel_mean) / self.pixel_scale if self.standardize else frames
+        loc, log_scale = single(self.posterior(self.encoder(inputs))).chunk(2, dim=-1)
         return Normal(loc, log_scale.clamp(*LOG_SCALE_RANGE).exp(), validate_args=False)
 
     def decode(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
         """The picture that ``latent`` stands for, in [0, 1]."""
         if latent.ndim != 2 or latent.shape[-1] != self.latent:
             raise ValueError(f"latent must have shape (batch, {self.latent}), got {tuple(latent.shape)}")
-        return single(self.decoder(self.prepare(latent)[..., None, None]))
+        return self._draw(latent).clamp(0, 1)
+
+    def _draw(self, latent: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch 3 64 64"]:
+        """The picture without its bounds: a pixel beyond them still has a gradient."""
+        drawn = single(self.decoder(self.prepare(latent)[..., None, None]))
+        return self.pixel_mean + self.pixel_scale * drawn if self.standardize else drawn
 
     def loss(
         self,
@@ -100,21 +171,22 @@ class VAE(nn.Module):
     ) -> Loss:
         """Squared error summed over the picture, plus the KL divergence to N(0, 1) beyond the free bits, in nats.
 
-        The squared error is the negative log-likelihood of a Gaussian with variance 1/2, without its constant; of variance
-        1 / (2 ``emphasis``) in the lowest eighth of the picture. The constant depends on ``emphasis``: losses do not compare
-        where it differs.
+        The squared error is the negative log-likelihood of a Gaussian with variance ``1 / (2 error_weight)``, without its
+        constant; ``emphasis`` times less in the lowest eighth of the picture. The constant depends on both: losses do not
+        compare where they differ. The part ``reconstruction`` of the log has no ``error_weight``.
         """
         pixels = frames_to_float(frames) if frames.dtype == torch.uint8 else frames
         posterior = self.encode(pixels)
         noise = torch.empty_like(posterior.loc).normal_(generator=generator)
-        reconstruction = self.decode(posterior.loc + posterior.scale * noise)
+        reconstruction = self._draw(posterior.loc + posterior.scale * noise)
         squares = (reconstruction - pixels).square().sum(dim=(1, 3))  # (batch, 64): of each row
         error = (
             squares[:, :-INSTRUMENT_ROWS].sum(dim=1) + self.emphasis * squares[:, -INSTRUMENT_ROWS:].sum(dim=1)
         ).mean()
         divergence = 0.5 * (posterior.loc**2 + posterior.scale**2 - 1) - posterior.scale.log()  # KL(q || N(0, 1))
         per_dimension = divergence.mean(dim=0)
-        value = error + per_dimension.clamp(min=self.free_bits).sum()
+        weighted = error * self.error_weight if self.standardize else error
+        value = weighted + per_dimension.clamp(min=self.free_bits).sum()
         return Loss(value, {"reconstruction": error.detach(), "kl": per_dimension.detach().sum()})
 
 

@@ -73,6 +73,8 @@ def run(options: Namespace) -> None:
 
 def preset(parser: Parser, words: list[str]) -> None:
     """Presets of the world, or the general ones."""
-    positional, found = glance(words, {"--preset": "standard"})
+    positional, found = glance(words, {"--preset": "standard", "--collect.episodes": ""})
     world = positional[0] if positional and positional[0] in WORLDS else "any"
     set_preset(parser, PRESETS / f"{world}.{found['--preset']}.yaml")
+    if found["--collect.episodes"]:  # a number of episodes that is given is the number that is collected
+        parser.set_defaults({"collect.min_steps": None})

@@ -1,12 +1,14 @@
+import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch.distributions import Normal, kl_divergence
 
 from tests.tolerance import assert_same_sums
-from worldmodel import VAE, seeded
+from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.batches import frames_to_float, frames_to_uint8
 from worldmodel.builders import build_vae
+from worldmodel.metrics import explained_variance
 
 
 def test_published_size():
@@ -42,6 +44,8 @@ def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
     """A posterior N(c x, 1) of a pixel x that is 0 or 1: KL 0 and c^2 / 2, which lie on both sides of the free bits."""
     vae = VAE(latent=3, free_bits=0.5)
     vae.encoder, vae.posterior = torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 6)
+    vae.pixel_mean.zero_()
+    vae.pixel_scale.fill_(1.0)
     vae.posterior.weight.data.zero_()[:3, 0] = torch.tensor([1.2, 2.0, 0.5])
     vae.posterior.bias.data.zero_()
     frames = torch.zeros(2, 3, 64, 64)
@@ -68,8 +72,114 @@ def test_emphasis_that_is_no_number_is_refused_where_it_is_read():
 
 
 def test_settings_build_the_same_again_and_are_those_of_older_files():
-    assert VAE(5, 0.25).settings == {"latent": 5, "free_bits": 0.25}
+    assert VAE(5, 0.25, standardize=False).settings == {"latent": 5, "free_bits": 0.25}
+    assert not build_vae({"latent": 5, "free_bits": 0.25}).standardize
+    assert build_vae(VAE(5).settings).standardize
     assert VAE(**VAE(5, 0.25, 16.0).settings).emphasis == 16
+
+
+def test_without_standardization_the_decoder_is_the_papers():
+    vae = VAE(4, standardize=False)
+    z = torch.randn(2, 4)
+    drawn = vae.decoder[:-1](vae.prepare(z)[..., None, None]).sigmoid()
+    torch.testing.assert_close(vae.decode(z), drawn)
+    frames = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(vae.encode(frames).loc, vae.posterior(vae.encoder(frames))[:, :4])
+    before = {name: part.clone() for name, part in vae.state_dict().items()}
+    vae.start_from_batch(torch.zeros(8, 64, 64, 3, dtype=torch.uint8))
+    assert all(part.equal(before[name]) for name, part in vae.state_dict().items())
+
+
+def squares(background: int, count: int = 64, side: int = 8) -> torch.Tensor:
+    """Frames (count, 64, 64, 3) of one blue square, each at another place, on an even background."""
+    places = torch.randint(0, 64 - side, (count, 2), generator=torch.Generator().manual_seed(0)).tolist()
+    frames = torch.full((count, 64, 64, 3), background, dtype=torch.uint8)
+    for frame, (x, y) in zip(frames, places, strict=True):
+        frame[y : y + side, x : x + side] = torch.tensor([30, 60, 220], dtype=torch.uint8)
+    return frames
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_begins_at_the_mean_picture_with_a_gradient_in_every_weight(background):
+    with seeded(0):
+        vae = VAE(4)
+    frames = squares(background)
+    vae.start_from_batch(frames)
+    mean = frames_to_float(frames).mean(0)
+    with torch.no_grad():
+        drawn = vae.decode(vae.encode(frames_to_float(frames)).loc)
+    assert float((drawn - mean).square().mean()) < 0.1 * float((frames_to_float(frames) - mean).square().mean())
+    vae.loss(frames, torch.Generator().manual_seed(0)).value.backward()
+    for name, parameter in vae.named_parameters():
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs().max()) > 1e-4, name
+
+
+def test_a_picture_with_little_in_it_counts_as_much_as_one_with_much():
+    def first_error(frames: torch.Tensor) -> float:
+        with seeded(0):
+            vae = VAE(4)
+        vae.start_from_batch(frames)
+        loss = vae.loss(frames, torch.Generator().manual_seed(0))
+        return float(vae.error_weight * loss.parts["reconstruction"])
+
+    small, smaller = (first_error(squares(255, side=side)) for side in (8, 2))
+    assert 250 < small < 400
+    assert 250 < smaller < 400
+    rich = torch.randint(0, 256, (64, 64, 64, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    vae = VAE(4)
+    vae.start_from_batch(rich)
+    assert float(vae.error_weight) == 1.0
+
+
+def test_frames_that_never_change_are_no_reason_to_fail():
+    vae = VAE(4)
+    frames = torch.full((64, 64, 64, 3), 255, dtype=torch.uint8)
+    vae.start_from_batch(frames)
+    loss = vae.loss(frames, torch.Generator().manual_seed(0))
+    loss.value.backward()
+    assert torch.isfinite(loss.value)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in vae.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_learns_where_a_small_square_is_on_an_even_background(background):
+    """The faults of a saturated sigmoid: the same picture for every frame, whatever the updates."""
+    frames = squares(background, count=512)
+    with seeded(0):
+        vae = VAE(4)
+    fit(vae, Fixed(frames), updates=400, batch=32, check_every=400)
+    assert explained_variance(vae, frames) > 0.5
+
+
+class Fixed:
+    """The same frames for training and validation."""
+
+    identity = "squares"
+
+    def __init__(self, frames: torch.Tensor) -> None:
+        self.frames = frames
+
+    def split(self, fraction: float, seed: int) -> "tuple[Fixed, Fixed]":
+        return self, self
+
+    def batch(self, size: int, rng: np.random.Generator) -> torch.Tensor:
+        return self.frames[rng.integers(len(self.frames), size=size)]
+
+    def batches(self, size: int):
+        return iter(self.frames.split(size))
+
+
+def test_statistics_of_the_data_are_saved_with_the_weights(tmp_path):
+    frames = squares(255)
+    vae = fit(VAE(4), Fixed(frames), updates=1, batch=8, out=tmp_path / "vae")
+    world = WorldModel(vae, Memory(FRMDN(inputs=5, outputs=4, hidden=8)))
+    for compact in (False, True):
+        world.save(tmp_path / "world", compact=compact)
+        kept = WorldModel.load(tmp_path / "world").vae
+        torch.testing.assert_close(kept.pixel_mean, vae.pixel_mean, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(kept.pixel_scale, vae.pixel_scale, atol=1e-3, rtol=1e-3)
 
 
 def test_bytes_and_floats_convert_without_loss():

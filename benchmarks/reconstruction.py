@@ -1,0 +1,176 @@
+"""What VAEs of the quick preset reconstruct, over sixteen games: dark ones, white ones, and ones with small moving things.
+
+python -m benchmarks.reconstruction --runs FOLDER [GAME ...]     collect and train; a game that is finished is not trained again
+python -m benchmarks.reconstruction --write                      the table of docs/reconstruction.md from docs/results
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import yaml
+
+from agents.diagnostics import measure_vae
+from agents.evaluation import hardware
+from agents.run import Run
+from agents.settings import Collecting, Seeing
+from agents.story import collect, train_vae
+from rollouts.views import Frames
+from worldmodel.checkpoints import write_json
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "docs" / "results" / "reconstruction.json"
+PAGE = ROOT / "docs" / "reconstruction.md"
+BEGIN, END = "<!-- written by `python -m benchmarks.reconstruction --write` -->\n", "<!-- end of table -->"
+SIDE, SPEED, HALF, STEPS = 64, 3.0, 4, 100
+
+
+class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A red square that the actions move, and a green one that stays for an episode; touching it pays 1 a step."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, background: int, render_mode: str | None = None) -> None:
+        self.background, self.render_mode = background, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Draw both places."""
+        super().reset(seed=seed)
+        self.places = self.np_random.uniform(HALF, SIDE - HALF, (2, 2))  # the goal, then the player
+        self.steps = 0
+        return self._frame(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Move the player."""
+        self.places[1] = np.clip(self.places[1] + SPEED * np.asarray(action), HALF, SIDE - HALF)
+        self.steps += 1
+        touches = np.abs(self.places[0] - self.places[1]).max() < 2 * HALF
+        return self._frame(), float(touches), False, self.steps >= STEPS, {}
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """The frame."""
+        return self._frame()
+
+    def _frame(self) -> np.ndarray:
+        frame = np.full((SIDE, SIDE, 3), self.background, np.uint8)
+        for (x, y), colour in zip(self.places.astype(int), ((40, 200, 40), (220, 60, 60)), strict=True):
+            frame[y - HALF : y + HALF, x - HALF : x + HALF] = colour
+        return frame
+
+
+def squares_on_black() -> gymnasium.Env[Any, Any]:
+    """Two squares on black."""
+    return TwoSquares(0)
+
+
+def squares_on_grey() -> gymnasium.Env[Any, Any]:
+    """Two squares on grey."""
+    return TwoSquares(128)
+
+
+def squares_on_white() -> gymnasium.Env[Any, Any]:
+    """Two squares on white."""
+    return TwoSquares(255)
+
+
+GAMES: dict[str, tuple[str | Callable[[], gymnasium.Env[Any, Any]], str]] = {
+    "CartPole-v1": ("CartPole-v1", "any"),
+    "MountainCarContinuous-v0": ("MountainCarContinuous-v0", "any"),
+    "Acrobot-v1": ("Acrobot-v1", "any"),
+    "Pendulum-v1": ("Pendulum-v1", "any"),
+    "LunarLander-v3": ("LunarLander-v3", "any"),
+    "BipedalWalker-v3": ("BipedalWalker-v3", "any"),
+    "FrozenLake-v1": ("FrozenLake-v1", "any"),
+    "Blackjack-v1": ("Blackjack-v1", "any"),
+    "Pong": ("ale_py:ALE/Pong-v5", "any"),
+    "Breakout": ("ale_py:ALE/Breakout-v5", "any"),
+    "Take Cover": ("vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1", "any"),
+    "two squares on black": (squares_on_black, "any"),
+    "two squares on grey": (squares_on_grey, "any"),
+    "two squares on white": (squares_on_white, "any"),
+    "CarRacing": ("FastCarRacing", "car-racing"),
+    "Super Mario Bros 1-1": ("SuperMarioBros-1-1", "mario"),
+}
+"""What to make, and whose quick preset it has."""
+
+
+def train(name: str, runs: Path) -> dict[str, Any]:
+    """Collect and train as ``worldmodel run GAME --preset quick`` does, and measure held-out frames."""
+    env, kind = GAMES[name]
+    preset = yaml.safe_load((ROOT / "agents" / "presets" / f"{kind}.quick.yaml").read_text(encoding="utf-8"))
+    run = Run(runs / name.replace(" ", "-"))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with run.locked():
+        collect(run, env, Collecting(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
+        vae = train_vae(run, Seeing(**preset["vae"]), 1)
+        found = measure_vae(run, vae, 1)
+    _draw(run, vae)
+    store = run.store()
+    return {
+        "game": name,
+        **dataclasses.asdict(found),
+        "episodes": len(store),
+        "steps": store.steps,
+        "updates": preset["vae"]["updates"],
+        "batch": preset["vae"]["batch"],
+        "seconds": run.timings()["train vae"],
+    }
+
+
+def _draw(run: Run, vae: Any) -> None:
+    """Held-out frames above their reconstructions, as ``reconstructions.png`` in the run."""
+    from agents.pictures import grid, write_png
+    from worldmodel.batches import frames_to_float, frames_to_uint8
+
+    frames = next(Frames(run.store()).split(0.1, 1)[1].batches(12))
+    with torch.no_grad():
+        drawn = frames_to_uint8(vae.decode(vae.encode(frames_to_float(frames)).loc))
+    write_png(run.folder / "reconstructions.png", grid([frames.numpy(), drawn.numpy()]))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The page's table."""
+    lines = [
+        "| Game | Explained variance | of moving pixels | Episodes | Steps | Updates x frames | Seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        numbers = [f"{row[key]:.2f}" for key in ("explained_variance", "moving_explained_variance")]
+        sizes = (row["episodes"], f"{row['steps']:,}", f"{row['updates']} x {row['batch']}", f"{row['seconds']:.0f}")
+        lines.append(f"| {row['game']} | {' | '.join(map(str, (*numbers, *sizes)))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train what is asked for and keep the figures, or write the page's table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("games", nargs="*", help=f"some of: {', '.join(GAMES)} (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruction"), help="folder of the runs")
+    parser.add_argument("--write", action="store_true", help="only write the table")
+    options = parser.parse_args()
+    kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"rows": []}
+    rows = {row["game"]: row for row in kept["rows"]}
+    if not options.write:
+        for name in options.games or GAMES:
+            rows[name] = train(name, options.runs)
+            print(rows[name], flush=True)
+            found = [rows[game] for game in GAMES if game in rows]
+            write_json(
+                RESULT, {"command": "python -m benchmarks.reconstruction", "hardware": hardware(), "rows": found}
+            )
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    listed = [rows[game] for game in GAMES if game in rows]
+    PAGE.write_text(f"{head}{BEGIN}{table(listed)}{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
