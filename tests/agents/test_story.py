@@ -451,3 +451,15 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, 
     assert main(["train", "memory", str(tmp_path), "--full", "true", "--rank", "2"]) == 2
     assert "rank" in capsys.readouterr().err
     assert not (run.rollouts_folder / "latents").exists()
+
+
+def test_more_episodes_are_collected_where_they_are_short(tmp_path):
+    words = ["collect", "CartPole-v1", "--episodes", "2", "--workers", "1", "--out"]
+    assert main([*words, str(tmp_path / "few")]) == 0
+    few = Run(tmp_path / "few").store()
+    assert len(few) == 2
+    for _ in range(2):  # the second call finds all of them
+        assert main([*words, str(tmp_path / "more"), "--min_steps", str(few.steps + 100)]) == 0
+        more = Run(tmp_path / "more").store()
+        assert more.steps >= few.steps + 100
+        assert more.lengths[:2] == few.lengths
