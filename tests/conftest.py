@@ -8,6 +8,7 @@ import os
 import signal
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,13 @@ torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
 
 def pytest_report_header() -> str:
     return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test or its fixtures draw without a seed of their own is the same in any order of the tests."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_burn_in_relives_the_real_episode(store, burn_in):
     expected = built.initial(1)
     for t in range(first, moment):
         expected = built.observe(expected, mean[t : t + 1], action[t : t + 1])
-    torch.testing.assert_close(state.hidden, expected.hidden)
+    assert_same_sums(state.hidden, expected.hidden, count=20 * 8, terms=1.0)
 
 
 def test_dreaming_along_starts_at_the_real_frame(store):
@@ -245,8 +245,8 @@ def test_dreaming_along_wakes_up_with_what_was_before(store):
         state = built.observe(state, mean[t : t + 1], action[t : t + 1])
     step, _ = built.imagine(state.seeing(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
     latents, rewards = dream_along(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
-    torch.testing.assert_close(latents[0, 1], step.latent[0])
-    torch.testing.assert_close(rewards[0, 0], step.reward[0])
+    assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
+    assert_same_rewards(rewards[0, 0], step.reward[0], built.memory, steps=7)
 
 
 def test_a_threshold_ends_dreams_without_chance():
