@@ -114,11 +114,12 @@ def build_parser(words: list[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"worldmodel {metadata.version('worldmodel')}")
     commands = parser.add_subcommands(dest="command", required=True)
     groups: dict[str, Any] = {}
+    firsts = [name.split()[:1] for name in COMMANDS]
     for name, command in COMMANDS.items():
         description = (command.build.__doc__ or "").strip()
-        sub = Parser(description=description)
-        command.build(sub)
-        called = name.split()
+        sub, called = Parser(description=description), name.split()
+        if words[:1] not in firsts or words[:1] == called[:1]:  # options of other commands are never looked at
+            command.build(sub)
         if name in PRESETS and words[: len(called)] == called:
             PRESETS[name](sub, words[len(called) :])
         parser.parts[name] = sub

@@ -4,7 +4,7 @@ Nothing heavy is imported before a command runs, so that ``worldmodel --help`` i
 """
 
 from agents.commands import acting, comparing, density, dreaming, learning, looking, sending, whole
-from agents.commands.common import Command
+from agents.commands.common import Command, staged
 
 COMMANDS = {
     "run": Command(whole.build_run, whole.run),
@@ -24,5 +24,14 @@ COMMANDS = {
     "inspect": Command(looking.build_inspect, looking.inspect),
     "doctor": Command(looking.build_doctor, looking.doctor),
 }
-PRESETS = {"run": whole.preset, "density fit": density.preset}
+PRESETS = {
+    "run": whole.preset,
+    "collect": learning.collect_preset,
+    "train vae": staged("vae"),
+    "train memory": staged("memory"),
+    "evolve": staged("controller", "dream", "game", nested=True),
+    "evaluate": staged("test"),
+    "dream": dreaming.dream_preset,
+    "density fit": density.preset,
+}
 """Commands whose defaults are those of a preset: by the words behind the command's name."""

@@ -4,12 +4,25 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import Namespace
 
 from agents.checks import check_search
-from agents.commands.common import Common, add_run, check_env, env_words, game_asked, game_of, settings_of, slug
+from agents.commands.common import (
+    Common,
+    add_preset,
+    add_run,
+    add_where,
+    check_env,
+    env_of,
+    env_words,
+    game_asked,
+    game_of,
+    preset_of,
+    settings_of,
+    slug,
+)
 from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Testing
@@ -18,7 +31,8 @@ from agents.settings import FAST, Controlling, DreamEvolving, GameEvolving, Test
 def build_evolve(parser: Parser) -> None:
     """Evolve a controller on a run folder's world model, in dreams or in the real game."""
     add_run(parser)
-    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="where the controllers live")
+    add_where(parser, "where to evolve: game or dream")
+    add_preset(parser)
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_class_arguments(Controlling, "controller")
     parser.add_class_arguments(GameEvolving, "game")
@@ -36,15 +50,17 @@ def evolve(options: Namespace) -> None:
     run = Run(Path(options.run))
     check_backend(options.backend, options.workers)
     kinds: dict[str, type] = {"game": GameEvolving, "dream": DreamEvolving}
-    settings: Any = settings_of(kinds[options.where], options[options.where])
-    other = "dream" if options.where == "game" else "game"
-    given = [name for name, value in vars(kinds[other]()).items() if options[other][name] != value]
+    where = options.where or run.evolved
+    settings: Any = settings_of(kinds[where], options[where])
+    other = "dream" if where == "game" else "game"
+    usual = vars(kinds[other]()) | preset_of(env_of([options.run]), options.preset or "").get(other, {})
+    given = [name for name, value in usual.items() if options[other][name] != value]
     if given and not options.config:
-        raise ValueError(f"--{other}.{given[0]} does nothing with --where {options.where}")
+        raise ValueError(f"--{other}.{given[0]} does nothing with --where {where}")
     controller = settings_of(Controlling, options.controller)
-    check_search(vars(settings), f"{options.where}.")
+    check_search(vars(settings), f"{where}.")
     with run.existing().locked():
-        if options.where == "dream":
+        if where == "dream":
             story.evolve_dream(run, settings, options.seed, controller)
             if options.env or not env_words(run):
                 env, env_options = game_of(run, options.env)
@@ -56,19 +72,15 @@ def evolve(options: Namespace) -> None:
             check_moments(env, env_options, settings.moments)
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
-    answers.print(f"Controller in {run.folder / ('evolve-' + options.where)}", markup=False)
-    say_next("worldmodel", "evaluate", run.folder, "--where", options.where, *env_words(run))
+    answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)
+    say_next("worldmodel", "evaluate", run.folder, "--where", where, *env_words(run))
 
 
 def build_evaluate(parser: Parser) -> None:
     """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
     add_run(parser, agents=True)
-    parser.add_argument(
-        "--where",
-        type=Literal["game", "dream"] | None,
-        default=None,
-        help="which controller (default: the one evolved in the game, or in dreams where there is no other)",
-    )
+    add_where(parser, "which controller: game or dream")
+    add_preset(parser)
     parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_argument(
         "--env_options", type=dict[str, Any], default={}, help="of envs.make, over the stored ones, as JSON"

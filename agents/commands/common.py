@@ -1,11 +1,12 @@
 """What several commands share: a folder to work on, settings from options, the game of a run, presets."""
 
 import difflib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
@@ -13,11 +14,14 @@ from jsonargparse import Namespace
 from agents.checks import check
 from agents.display import busy
 from agents.parser import Parser
-from agents.settings import OFFICIAL
+from agents.settings import OFFICIAL, Preset
 from agents.yaml_files import flat
 
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
-"""Names of the stories that have presets of their own; any other environment id uses the general ones."""
+"""Names of environments that have presets of their own; any other environment id uses the general ones."""
+PRESETS = Path(__file__).parent.parent / "presets"
+WHERE = "(default: where the run's controller was evolved: in the game if there, else in dreams; game if there is none)"
+"""The default of --where, the same in every command."""
 
 
 class Command(NamedTuple):
@@ -56,6 +60,21 @@ def add_run(parser: Parser, agents: bool = False) -> None:
     else:
         parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
+
+
+def add_preset(parser: Parser) -> None:
+    """The preset that a command of one stage takes its defaults from."""
+    parser.add_argument(
+        "--preset",
+        type=Preset | None,
+        default=None,
+        help="take the defaults of `worldmodel run` with this preset and environment: quick, standard or paper",
+    )
+
+
+def add_where(parser: Parser, what: str) -> None:
+    """Which of a run's controllers a command is about."""
+    parser.add_argument("--where", type=Literal["game", "dream"] | None, default=None, help=f"{what} {WHERE}")
 
 
 def slug(env: str) -> str:
@@ -128,7 +147,7 @@ def env_words(run: Any) -> list[str]:
 def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """What defaults depend on, before anything is parsed: the positional words, and ``options`` with the values given.
 
-    Every option takes a value.
+    Every option but `FLAGS` takes a value.
     """
     positional, found, rest = list[str](), dict(options), iter(words)
     for word in rest:
@@ -136,14 +155,51 @@ def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[s
             positional.append(word)
             continue
         option, equals, value = word.partition("=")
-        if not equals and option not in ("--help", "-h"):
+        if not equals and option not in FLAGS:
             value = next(rest, "")
         if option in found:
             found[option] = value
     return positional, found
 
 
+FLAGS = ("--help", "-h", "--pretrained")
+"""Options without a value."""
+
+
 def set_preset(parser: Parser, path: Path) -> None:
     """Make the values of a preset, if there is such a one, the defaults."""
     if path.exists():
         parser.set_defaults(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
+def preset_of(env: str, preset: str) -> dict[str, Any]:
+    """The values of a preset: that of the environment, or else the general one; none where there is no such preset."""
+    worlds = {name: name for name in WORLDS} | {env: name for name, env in WORLDS.items()}
+    world = worlds.get(OFFICIAL.get(env, env), "any")
+    path = PRESETS / f"{world}.{preset}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def env_of(words: list[str]) -> str:
+    """The environment that a command is about, as far as it is known without reading rollouts: of a run folder, or a name."""
+    path = Path(words[0] if words else "") / "rollouts" / "metadata.json"
+    try:
+        return str(json.loads(path.read_bytes())["env"])
+    except (OSError, ValueError, LookupError, TypeError):  # what is wrong with it is said when it is opened
+        return words[0] if words else ""
+
+
+def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]], None]:
+    """Sets the defaults of a command about a run folder to a preset's ``sections``, if --preset names one.
+
+    ``nested``: whether the command's options have the sections' names before them.
+    """
+
+    def preset(parser: Parser, words: list[str]) -> None:
+        positional, found = glance(words, {"--preset": ""})
+        values = preset_of(env_of(positional), found["--preset"])
+        chosen = {name: values[name] for name in sections if name in values}
+        if chosen:
+            parser.set_defaults(flat(chosen if nested else dict(*chosen.values())))
+
+    return preset

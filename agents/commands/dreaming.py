@@ -2,11 +2,11 @@
 
 import errno
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import Namespace
 
-from agents.commands.common import add_run, game_asked
+from agents.commands.common import add_preset, add_run, add_where, env_of, game_asked, glance, preset_of
 from agents.display import answers, busy, say_next
 from agents.parser import Parser
 from agents.settings import FAST
@@ -38,7 +38,16 @@ def build_dream(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
     parser.add_argument("--store", type=str | None, default=None, help="instead: a folder for dreams as rollouts")
     parser.add_argument("--dreams", type=int, default=16, help="dreams in the store")
-    parser.add_argument("--where", type=Literal["game", "dream"], default="game", help="whose controller dreams there")
+    add_where(parser, "whose controller dreams there: game or dream")
+    add_preset(parser)
+
+
+def dream_preset(parser: Parser, words: list[str]) -> None:
+    """The preset's number, length and temperature of dreams, if --preset names one."""
+    positional, found = glance(words, {"--preset": ""})
+    values = preset_of(env_of(positional), found["--preset"]).get("dream", {})
+    names = {"horizon": "steps", "dreams": "dreams", "temperature": "temperature"}
+    parser.set_defaults({option: values[name] for name, option in names.items() if name in values})
 
 
 def dream(options: Namespace) -> None:
@@ -110,7 +119,7 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
         agent, starts = place.agent(), place.starts()
         world, controller = agent.world, agent.controller
     else:
-        world, controller = place.world(), place.controller(options.where)
+        world, controller = place.world(), place.controller(options.where or place.evolved)
         starts = place.latents(world)
     sizes, keep = (options.steps, options.dreams), ("latents", "actions", "rewards")
     with busy(f"{options.dreams} dreams"):

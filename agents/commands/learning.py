@@ -5,7 +5,19 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from agents.commands.common import WORLDS, Common, add_run, check_env, env_words, settings_of, slug
+from agents.commands.common import (
+    WORLDS,
+    Common,
+    add_preset,
+    add_run,
+    check_env,
+    env_of,
+    env_words,
+    glance,
+    preset_of,
+    settings_of,
+    slug,
+)
 from agents.display import answers, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Collecting, Remembering, Seeing
@@ -19,9 +31,20 @@ def build_collect(parser: Parser) -> None:
     parser.add_argument(
         "--official", type=bool, default=False, help="play CarRacing itself; else its fast twin, of the same physics"
     )
+    add_preset(parser)
     parser.add_argument("--config", action="config", help="a YAML file with these settings")
     parser.add_class_arguments(Collecting)
     parser.add_class_arguments(Common)
+
+
+def collect_preset(parser: Parser, words: list[str]) -> None:
+    """Presets of the environment, or the general ones, if --preset names one."""
+    positional, found = glance(words, {"--preset": "", "--episodes": ""})
+    values = preset_of(env_of(positional), found["--preset"])
+    if values:
+        parser.set_defaults({**values.get("collect", {}), "env_options": values.get("env_options", {})})
+    if found["--episodes"]:  # a number of episodes that is given is the number that is collected
+        parser.set_defaults({"min_steps": None})
 
 
 def collect(options: Namespace) -> None:
@@ -48,6 +71,7 @@ def collect(options: Namespace) -> None:
 def build_train_vae(parser: Parser) -> None:
     """Train the VAE on a run folder's frames."""
     add_run(parser)
+    add_preset(parser)
     parser.add_class_arguments(Seeing)
     parser.add_argument("--seed", type=int, default=1, help="of everything")
 
@@ -68,6 +92,7 @@ def train_vae(options: Namespace) -> None:
 def build_train_memory(parser: Parser) -> None:
     """Train the memory on a run folder's encoded frames."""
     add_run(parser)
+    add_preset(parser)
     parser.add_class_arguments(Remembering)
     parser.add_argument("--seed", type=int, default=1, help="of everything")
 

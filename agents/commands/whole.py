@@ -9,12 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.checks import check, check_together
-from agents.commands.common import WORLDS, check_env, env_words, glance, set_preset, slug
+from agents.commands.common import WORLDS, check_env, env_of, env_words, glance, preset_of, slug
 from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings
-
-PRESETS = Path(__file__).parent.parent / "presets"
+from agents.yaml_files import flat
 
 
 def build_run(parser: Parser) -> None:
@@ -72,9 +71,8 @@ def run(options: Namespace) -> None:
 
 
 def preset(parser: Parser, words: list[str]) -> None:
-    """Presets of the world, or the general ones."""
+    """Presets of the environment, or the general ones."""
     positional, found = glance(words, {"--preset": "standard", "--collect.episodes": ""})
-    world = positional[0] if positional and positional[0] in WORLDS else "any"
-    set_preset(parser, PRESETS / f"{world}.{found['--preset']}.yaml")
+    parser.set_defaults(flat(preset_of(env_of(positional), found["--preset"])))
     if found["--collect.episodes"]:  # a number of episodes that is given is the number that is collected
         parser.set_defaults({"collect.min_steps": None})

@@ -21,8 +21,7 @@ from PIL import Image
 import rollouts
 from agents import Agent, LinearController, commands, display, imitate, story
 from agents.cli import build_parser, main
-from agents.commands.common import game_of
-from agents.commands.whole import PRESETS
+from agents.commands.common import PRESETS, game_of
 from agents.controller import load_controller
 from agents.evaluation import Report
 from agents.pretrained import HOME

@@ -1,0 +1,76 @@
+"""A preset means the same in every command, and so does --where."""
+
+import json
+
+import pytest
+
+from agents.cli import build_parser, main
+from agents.run import Run
+
+ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
+"""The word of `run`, and the environment that its store names."""
+
+
+def parsed(*words):
+    options = build_parser(list(words)).parse_args(list(words))
+    return options.train.memory if words[:2] == ("train", "memory") else options[words[0]]
+
+
+def folder_of(world, path):
+    """A run folder whose store is of an environment."""
+    (path / "rollouts").mkdir()
+    (path / "rollouts" / "metadata.json").write_text(json.dumps({"env": ENVS[world]}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("world", "preset"), [("car-racing", "quick"), ("mario", "standard"), ("CartPole-v1", "paper"), ("mario", "quick")]
+)
+def test_a_stage_has_the_defaults_of_the_whole(world, preset, tmp_path):
+    folder = folder_of(world, tmp_path)
+    whole = parsed("run", world, "--preset", preset)
+    for env in {world, ENVS[world]}:
+        collect = parsed("collect", env, "--preset", preset)
+        assert {name: collect[name] for name in vars(whole.collect)} == vars(whole.collect)
+        assert collect.env_options == whole.env_options
+        assert parsed("run", env, "--preset", preset).game == whole.game
+    vae = build_parser(words := ["train", "vae", folder, "--preset", preset]).parse_args(words).train.vae
+    assert {name: vae[name] for name in vars(whole.vae)} == vars(whole.vae)
+    memory = parsed("train", "memory", folder, "--preset", preset)
+    assert {name: memory[name] for name in vars(whole.memory)} == vars(whole.memory)
+    evolve = parsed("evolve", folder, "--preset", preset)
+    assert (evolve.game, evolve.dream, evolve.controller) == (whole.game, whole.dream, whole.controller)
+    test = parsed("evaluate", folder, "--preset", preset)
+    assert {name: test[name] for name in vars(whole.test)} == vars(whole.test)
+    dream = parsed("dream", folder, "--preset", preset)
+    assert dream.dreams == whole.dream.dreams or preset != "quick"
+
+
+def test_options_win_over_a_preset(tmp_path):
+    folder = folder_of("car-racing", tmp_path)
+    assert parsed("evolve", folder, "--preset", "quick", "--game.generations", "3").game.generations == 3
+    assert parsed("train", "memory", folder, "--updates", "7", "--preset", "quick").updates == 7
+    words = ("evaluate", "--pretrained", "car-racing", "--preset", "quick")
+    assert parsed(*words).episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
+
+
+@pytest.mark.parametrize(
+    "words", ["collect CartPole-v1", "train vae x", "train memory x", "evolve x", "evaluate x", "dream x"]
+)
+def test_an_unknown_preset_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*words.split(), "--preset", "quik"])
+    assert stopped.value.code == 2
+    assert "did you mean quick?" in capsys.readouterr().err
+
+
+def test_where_has_one_default(tmp_path, capsys):
+    for command in ("evolve", "evaluate", "dream"):
+        assert parsed(command, str(tmp_path)).where is None
+    for folders, where in (((), "game"), (("dream",), "dream"), (("dream", "game"), "game")):
+        for name in folders:
+            (tmp_path / f"evolve-{name}").mkdir(exist_ok=True)
+        assert Run(tmp_path).evolved == where
+        other = "dream" if where == "game" else "game"
+        assert main(["evolve", str(tmp_path), f"--{other}.generations", "2", "--preset", "quick"]) == 2
+        assert f"--where {where}" in capsys.readouterr().err
