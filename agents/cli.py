@@ -2,15 +2,16 @@
 
 import io
 import os
+import signal
 import sys
 import warnings
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 from jsonargparse import set_parsing_settings
 
 from agents.commands import COMMANDS, PRESETS
-from agents.display import console
+from agents.display import busy, console
 from agents.interrupts import interruptible
 from agents.parser import Parser
 from agents.shell import command as command_line
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         with interruptible(for_good=arguments is None):
             return _run(*_parsed(words))
     except KeyboardInterrupt:
+        if arguments is None:  # nothing breaks into the end any more
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         again = command_line("worldmodel", *words)
         console.print(f"Stopped. What was finished is kept; to go on: {again}", markup=False)
         return 130
@@ -70,6 +73,8 @@ def _parsed(words: list[str]) -> tuple[str, Any]:
 def _run(name: str, options: Any) -> int:
     """Run a command, and say in one line what went wrong."""
     try:
+        with busy("loading torch"):
+            import_module("torch")
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         return _failed(f"worldmodel {name}: {error}")

@@ -60,6 +60,17 @@ def busy(title: str) -> Iterator[None]:
         late.cancel()
 
 
+class Stages:
+    """Says which stage of several begins: ``stage 3 of 7: train memory``."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __call__(self, name: str) -> None:
+        """A stage begins."""
+        console.print(f"stage {self.names.index(name) + 1} of {len(self.names)}: {name}", markup=False)
+
+
 @contextmanager
 def bar(title: str, unit: str = "") -> Iterator[Callback]:
     """Show progress while a block runs; yields the callback to hand to the library."""

@@ -10,6 +10,7 @@ from typing import Any
 from agents import story
 from agents.checks import check, check_together
 from agents.config import remember
+from agents.display import Stages
 from agents.evaluation import Report
 from agents.iterations import OWN, begun, home, iterate, refuse_search, settle
 from agents.run import Run
@@ -51,28 +52,44 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
             held |= _begun_with(run, settings.iterations)
         remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
+        stage = Stages(*stages(settings))
         if not begun(run.folder):
+            stage("collect")
             story.collect(run, settings.plays_in, settings.collect, *common)
+            stage("train vae")
             story.train_vae(run, settings.vae, settings.seed)
+            stage("train memory")
             story.train_memory(run, settings.memory, settings.seed)
         else:
             _check_complete(run, settings)
         if settings.iterations:
+            stage("iterate in dreams")
             iterate(run, settings.plays_in, settings, settings.workers, settings.backend)
         elif settings.dream.generations:
+            stage("evolve in dreams")
             story.evolve_dream(run, settings.dream, settings.seed, settings.controller)
         if settings.dream.generations:
             dreams = (settings.dream, settings.seed, settings.workers, settings.env_options, settings.backend)
             story.compare_dream(run, settings.plays_in, *dreams)
         if settings.game.generations:
+            stage("evolve in the game")
             story.evolve_game(run, settings.plays_in, settings.game, settings.controller, *common)
+        stage("test")
         with run.chapter("test"):
             reports = story.test(run, settings)
+        stage("report")
         from agents.report import write_report  # films and plots: slow to import
 
         with run.chapter("report"):
             write_report(run, settings)
     return reports
+
+
+def stages(settings: RunSettings) -> list[str]:
+    """The stages of a run, in their order."""
+    dream = "iterate in dreams" if settings.iterations else "evolve in dreams" if settings.dream.generations else ""
+    game = "evolve in the game" if settings.game.generations else ""
+    return [name for name in ("collect", "train vae", "train memory", dream, game, "test", "report") if name]
 
 
 def _begun_with(run: Run, last: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from agents.yaml_files import flat
 WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of environments that have presets of their own; any other environment id uses the general ones."""
 PRESETS = Path(__file__).parent.parent / "presets"
+_ONCE = " (the first time its emulator is compiled: about 10 s)"
 WHERE = "(default: where the run's controller was evolved: in the game if there, else in dreams; game if there is none)"
 """The default of --where, the same in every command."""
 
@@ -102,7 +103,7 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
     if "id" in env_options:
         raise ValueError(f"env_options cannot have an id: the environment is {env}")
     try:
-        with busy(f"starting {env}"):
+        with busy(f"starting {env}{_ONCE if env.startswith('SuperMarioBros') else ''}"):
             game = envs.make(env, **env_options)
     except ValueError as error:
         if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):

@@ -1,0 +1,53 @@
+"""How long a run takes at most, before it begins: the environment's speed is measured, the rest is known per unit of work."""
+
+import math
+
+import rollouts
+from agents.settings import RunSettings
+
+FRAMES, STEPS, DREAMED = 210.0, 40_000.0, 60_000.0
+"""A second on two cores: frames that the VAE learns, steps that a memory of 256 units learns, steps that are dreamed."""
+PROBE = 4
+"""Episodes that an estimate of an environment's speed is asked for."""
+
+
+def forecast(settings: RunSettings) -> float:
+    """Seconds of a run if nothing ends early; the report, and iterations beyond the first one, are left out."""
+    vae, memory, dream, game = settings.vae, settings.memory, settings.dream, settings.game
+    learned = vae.updates * vae.batch / FRAMES
+    learned += memory.updates * memory.batch * memory.length * memory.hidden / 256 / STEPS
+    dreamed = dream.generations * dream.population * dream.dreams * dream.horizon / DREAMED
+    speed = {env: _speed(settings, env) for env in {settings.env, settings.plays_in}}
+    episodes = game.population * game.episodes * game.generations
+    episodes += game.check_episodes * -(-game.generations // game.check_every)
+    tests = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
+    played = (
+        (settings.plays_in, settings.collect.episodes, settings.collect.max_steps),
+        (settings.plays_in, episodes, game.max_steps),
+        (settings.env, tests * settings.test.episodes, settings.test.max_steps),
+    )
+    return (
+        learned
+        + dreamed
+        + sum(count * min(speed[env][1], most or math.inf) * speed[env][0] for env, count, most in played)
+    )
+
+
+def _speed(settings: RunSettings, env: str) -> tuple[float, int]:
+    """Seconds of a step, shared by the workers, and steps of the longest episode."""
+    found = rollouts.estimate(env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options)
+    return found.seconds / found.steps, found.steps // PROBE
+
+
+def about(seconds: float) -> str:
+    """Seconds in round words.
+
+    Example:
+        >>> about(500), about(10_000), about(900_000)
+        ('9 min', '2.8 h', '10 days')
+    """
+    if seconds < 5_400:
+        return f"{max(round(seconds / 60), 1)} min"
+    if seconds < 172_800:
+        return f"{seconds / 3_600:.1f} h"
+    return f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,38 @@
+"""What is said before a run begins: how long it takes, and which stages it has."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+import rollouts
+from agents import display, forecast, whole
+from agents.settings import DreamEvolving, GameEvolving, RunSettings
+from rollouts.collect import Estimate
+
+
+def test_a_forecast_grows_with_the_work(monkeypatch):
+    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))  # 1 ms a step
+    small = RunSettings("CartPole-v1", dream=DreamEvolving(generations=0), game=GameEvolving(generations=0))
+    base = forecast.forecast(small)
+    for more in (
+        replace(small, vae=replace(small.vae, updates=20_000)),
+        replace(small, memory=replace(small.memory, hidden=512)),
+        replace(small, dream=DreamEvolving(generations=5)),
+        replace(small, game=GameEvolving(generations=5)),
+        replace(small, collect=replace(small.collect, episodes=400)),
+    ):
+        assert forecast.forecast(more) > base
+    played = forecast.forecast(replace(small, collect=replace(small.collect, episodes=400))) - base
+    assert played == 200 * 1_000 / 1_000
+
+
+def test_stages_are_numbered(monkeypatch):
+    settings = RunSettings("CartPole-v1")
+    names = whole.stages(settings)
+    assert len(names) == 7
+    assert len(whole.stages(replace(settings, game=GameEvolving(generations=0)))) == 6
+    screen = Console(file=io.StringIO(), highlight=False)
+    monkeypatch.setattr(display, "console", screen)
+    display.Stages(*names)("train memory")
+    assert "3 of 7" in screen.file.getvalue()
