@@ -73,8 +73,9 @@ def _parsed(words: list[str]) -> tuple[str, Any]:
 def _run(name: str, options: Any) -> int:
     """Run a command, and say in one line what went wrong."""
     try:
-        with busy("loading torch"):
-            import_module("torch")
+        if name != "doctor":  # which says what is not there
+            with busy("loading torch"):
+                import_module("torch")
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         return _failed(f"worldmodel {name}: {error}")

@@ -10,8 +10,9 @@ from typing import Any
 from agents import story
 from agents.checks import check, check_together
 from agents.config import remember
-from agents.display import Stages
+from agents.display import Stages, busy, console
 from agents.evaluation import Report
+from agents.forecast import about, forecast
 from agents.iterations import OWN, begun, home, iterate, refuse_search, settle
 from agents.run import Run
 from agents.settings import RunSettings
@@ -19,6 +20,8 @@ from rollouts.returns import check_moments
 from rollouts.workers import check_backend
 from worldmodel.checkpoints import read_json, understood
 
+LONG = 1_800.0
+"""Seconds from which on a smaller preset is named."""
 MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
 NEXT = tuple(f"{section}.{name}" for section, kind in OWN.items() for name in kind.__dataclass_fields__)
@@ -53,6 +56,11 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         stage = Stages(*stages(settings))
+        if not run.rollouts_folder.exists():
+            with busy("measuring the environment's speed"):
+                seconds = forecast(settings)
+            shorter = "; --preset quick takes minutes" if seconds > LONG else ""
+            console.print(f"all stages: up to about {about(seconds)}{shorter}", markup=False)
         if not begun(run.folder):
             stage("collect")
             story.collect(run, settings.plays_in, settings.collect, *common)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agents.checks import check, check_together
 from agents.commands.common import WORLDS, check_env, env_of, env_words, glance, preset_of, slug
-from agents.display import answers, busy, console, say_next, say_verdict
+from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings
 from agents.yaml_files import flat
@@ -37,7 +37,6 @@ def build_run(parser: Parser) -> None:
 def run(options: Namespace) -> None:
     """Tell the story."""
     from agents import story, whole
-    from agents.forecast import about, forecast
     from agents.run import Run
     from agents.sections import check_sections
     from agents.verdicts import verdicts
@@ -57,13 +56,6 @@ def run(options: Namespace) -> None:
     check_env(settings.env, settings.env_options | settings.test_options)
     if settings.plays_in != settings.env:
         check_env(settings.plays_in, settings.env_options)
-    if not (folder / "config.yaml").exists():
-        with busy("measuring the environment's speed"):
-            seconds = forecast(settings)
-        shorter = "" if options.preset == "quick" else "; --preset quick takes minutes"
-        console.print(
-            f"{options.preset}: up to about {about(seconds)} on {settings.workers} workers{shorter}", markup=False
-        )
     whole.tell(settings, folder)
     told = Run(folder)
     table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
