@@ -115,19 +115,18 @@ class VAE(nn.Module):
         for layer in self.modules():
             if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 continue
-            fan_in = layer.weight[0].numel()
+            fan_in = float(layer.weight[0].numel())
             if isinstance(
                 layer, nn.ConvTranspose2d
-            ):  # a pixel of the output sees kernel / stride pixels a side, or the only one
-                seen = (
-                    1
-                    if layer is self.decoder[0]
-                    else math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-                )
-                fan_in = layer.in_channels * seen
-            layer.weight.normal_(0, math.sqrt((1 if layer in linear else 2) / fan_in))
-            nn.init.zeros_(layer.bias)
-        self.decoder[-2].weight.mul_(0.1)  # begin at the mean picture
+            ):  # what an output pixel sees of the input; of a single pixel, that one
+                seen = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+                fan_in = layer.in_channels * (1 if layer is self.decoder[0] else seen)
+            nn.init.normal_(layer.weight, std=math.sqrt((1 if layer in linear else 2) / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        last = self.decoder[-2]
+        assert isinstance(last, nn.ConvTranspose2d)
+        last.weight.mul_(0.1)  # begin at the mean picture
         self.posterior.bias[self.latent :] = FIRST_LOG_SCALE
 
     @torch.no_grad()
