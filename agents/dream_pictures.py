@@ -12,14 +12,22 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from agents import pictures
-from rollouts.dream import dream_along
+from agents.controller import Controller
+from rollouts.dream import dream, dream_along
 from rollouts.episode import Episode
+from rollouts.latents import Latents
+from rollouts.store import Store
 from worldmodel import WorldModel
+from worldmodel.starts import Starts
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
 """Of the film that shows dreams of the same moment side by side."""
 START = 32
 """Real steps before a dream along an episode, where it is long enough: the memory has seen as many."""
+SECONDS, SLOWEST, FASTEST = 4, 5, 25
+"""How long a film lasts at least, where its frames a second allow."""
+EPISODES, CANDIDATES = 20, 24
+"""Episodes, and frames of each, that reconstructions are chosen from."""
 TURNED, TURNS, FURTHEST = 8, 9, 2.5
 """Latents of a traversal, pictures of each, and how many standard deviations from the mean the outermost ones are."""
 
@@ -56,6 +64,57 @@ def temperature_film(
         dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
         films.append(_titled(pictures.enlarge(world.show(dreamed[0]), 3), f"temperature {temperature:g}"))
     return pictures.side_by_side(*films)
+
+
+def driving_film(
+    world: WorldModel, controller: Controller, episode: Episode, steps: int, temperature: float = 1.0, seed: int = 0
+) -> np.ndarray:
+    """A controller's episode in the game, and the same controller in its own dream from the first frame on (T, H, W, 3)."""
+    first, action = seen(world, episode.first(1)), world.action_inputs(episode.actions[:1])
+    start = Starts(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
+    dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
+    assert dreams.frames is not None
+    shown = (episode.frames, dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1])
+    returns = (float(episode.rewards.sum()), float(dreams.returns[0, 0]))
+    films = [
+        _titled(pictures.enlarge(frames), f"{name}: return {total:.1f}, {len(frames) - 1} steps")
+        for name, frames, total in zip(("the game", "its dream"), shown, returns, strict=True)
+    ]
+    longest = max(map(len, films))
+    return pictures.side_by_side(*(film[np.arange(longest).clip(max=len(film) - 1)] for film in films))
+
+
+def varied_frames(store: Store, latents: Latents, count: int = 10) -> np.ndarray:
+    """Frames that differ much in their latents, of episodes from all over a store (count, 64, 64, 3)."""
+    places = []
+    for index in np.unique(np.linspace(0, len(store) - 1, EPISODES).astype(int)):
+        times = np.unique(np.linspace(0, store.lengths[index], CANDIDATES).astype(int))
+        places += [(int(index), int(time)) for time in times]
+    seen = np.stack([latents.episode(index).mean[time] for index, time in places]).astype(np.float32)
+    chosen = _far_apart((seen - seen.mean(axis=0)) / np.maximum(seen.std(axis=0), 1e-6), min(count, len(places)))
+    frames = []
+    for index, time in (places[place] for place in sorted(chosen)):
+        shard, number = store.place(index)
+        frames.append(store.reader.frames(shard, number, time, time + 1)[0][0])
+    return np.stack(frames)
+
+
+def _far_apart(points: np.ndarray, count: int) -> list[int]:
+    """Points of which each is as far as can be from those before; the first one is in the middle."""
+    chosen = [int(np.linalg.norm(points, axis=1).argmin())]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < count:
+        distance[chosen] = -1.0  # none is shown twice, even where all are alike
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
+    """Frames, what the VAE makes of them, and the absolute error of each pixel, as rows of one picture."""
+    with torch.no_grad():
+        drawn = world.show(world.see(torch.from_numpy(frames)))
+    return pictures.grid([frames, drawn, np.abs(frames.astype(np.int16) - drawn).astype(np.uint8)])
 
 
 def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tuple[np.ndarray, list[int]]:
@@ -100,10 +159,10 @@ def reward_plot(world: WorldModel, episode: Episode) -> bytes | None:
 
 def write_film(folder: Path, name: str, shots: np.ndarray) -> list[Path]:
     """Write a film as MP4, and its beginning as a GIF; returns their paths."""
-    writers = {".mp4": pictures.write_mp4, ".gif": pictures.write_preview}
-    for suffix, write in writers.items():
-        write(folder / f"{name}{suffix}", shots)
-    return [folder / f"{name}{suffix}" for suffix in writers]
+    fps = int(np.clip(len(shots) / SECONDS, SLOWEST, FASTEST))  # a short film is shown slowly
+    pictures.write_mp4(folder / f"{name}.mp4", shots, fps)
+    pictures.write_preview(folder / f"{name}.gif", shots)
+    return [folder / f"{name}.mp4", folder / f"{name}.gif"]
 
 
 def start_step(episode: Episode, start: int | None = None) -> int:

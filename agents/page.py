@@ -2,6 +2,8 @@
 
 import base64
 import html
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; } img, video { max-width: 100%; }
 table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } pre { background: #f6f6f6; padding: 1rem; overflow: auto; }
-figcaption, .note { color: #555; font-size: .9rem; }
+figcaption, .note { color: #555; font-size: .9rem; } figure { margin: 1rem 0; }
+details { border-top: 1px solid #ddd; padding: .6rem 0; } summary { font-size: 1.3rem; font-weight: 600; cursor: pointer; }
+.bad { color: #b00020; font-weight: 600; } .weak { color: #8a5a00; }
 """
 
 
@@ -30,6 +34,25 @@ def write_page(path: Path, title: str, content: str) -> Path:
     return path
 
 
+def section(title: str, content: str, unfolded: bool = False) -> str:
+    """A part of a page, which a click on its title folds and unfolds; nothing, where there is no content."""
+    state = " open" if unfolded else ""
+    return f"<details{state}><summary>{html.escape(title)}</summary>{content}</details>" if content else ""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of HTML cells, without the columns in which no row has anything; numbers stand to the right."""
+    used = [at for at in range(len(heads)) if any(row[at] for row in rows)]
+    head = "".join(f"<th>{html.escape(heads[at])}</th>" for at in used)
+    body = "".join(f"<tr>{''.join(_cell(row[at]) for at in used)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>" if any(heads) else f"<table>{body}</table>"
+
+
+def _cell(content: str) -> str:
+    kind = ' class="number"' if re.fullmatch(r"[-+\d.,%±eE ]+", content) else ""
+    return f"<td{kind}>{content}</td>"
+
+
 def image(content: bytes, alternative: str) -> str:
     """A PNG, inside of the page."""
     data = base64.b64encode(content).decode()
@@ -38,7 +61,7 @@ def image(content: bytes, alternative: str) -> str:
 
 def settings_section(settings: Any) -> str:
     """A dataclass of settings as YAML."""
-    return f"<h2>Settings</h2><pre>{html.escape(yaml.safe_dump(asdict(settings), sort_keys=False))}</pre>"
+    return section("Settings", f"<pre>{html.escape(yaml.safe_dump(asdict(settings), sort_keys=False))}</pre>")
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -92,30 +92,31 @@ def curves(
     xlabel: str,
     ylabel: str,
     lines: Mapping[str, float] | None = None,
+    title: str = "",
 ) -> bytes:
     """A plot of named curves (x, y), and named horizontal lines, as PNG."""
-    figure, axes = _plot(6, 3.2)
+    figure, axes = _plot(6, 3.4)
     for name, (x, y) in series.items():
         axes.plot(x, y, label=name, marker="." if len(x) < 20 else None)
     for name, level in (lines or {}).items():
         axes.axhline(level, linestyle="--", color="grey", linewidth=1)
         axes.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(series) > 1:
         axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return _drawn(figure)
 
 
-def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return of an episode") -> bytes:
+def histogram(returns: Mapping[str, Sequence[float]], xlabel: str = "return of an episode", title: str = "") -> bytes:
     """Returns of several controllers, every episode a dot and the mean a bar, as PNG."""
-    figure, axes = _plot(6, 1.2 + 0.6 * len(returns))
+    figure, axes = _plot(6, 1.4 + 0.6 * len(returns))
     for row, values in enumerate(returns.values()):
         jitter = np.random.default_rng(0).uniform(-0.2, 0.2, len(values))
         axes.scatter(values, row + jitter, s=14, alpha=0.6)
         axes.plot([np.mean(values)] * 2, [row - 0.35, row + 0.35], color="black")
     axes.set_yticks(range(len(returns)), list(returns))
-    axes.set(xlabel=xlabel, ylim=(len(returns) - 0.5, -0.5))
+    axes.set(xlabel=xlabel, ylim=(len(returns) - 0.5, -0.5), title=title)
     axes.grid(alpha=0.3, axis="x")
     return _drawn(figure)
 

@@ -3,52 +3,120 @@
 Start reading at `write_report`. Everything on the page comes from files in the run folder.
 """
 
+import contextlib
 import html
 import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import envs
 from agents import pictures
 from agents.agent import Agent
+from agents.config import versions
 from agents.display import bar, duration
-from agents.dream_pictures import FURTHEST, film, reward_plot, temperature_film, traversals, write_film
+from agents.dream_pictures import (
+    FURTHEST,
+    driving_film,
+    film,
+    long_episode,
+    reconstructions,
+    reward_plot,
+    temperature_film,
+    traversals,
+    varied_frames,
+    write_film,
+)
 from agents.iterations import OWN
-from agents.page import image, losses, rows_of, settings_section, write_page
+from agents.page import image, losses, rows_of, section, settings_section, table, write_page
 from agents.run import Run
 from agents.sections import read_sections
 from agents.settings import RunSettings
+from agents.shell import command
+from agents.verdicts import Verdict, against_random, verdicts, weakest
 from agents.yaml_files import flat
+from rollouts.episode import Episode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
 from worldmodel.starts import Starts
 
 FILM_STEPS = 200
 """Steps of the films."""
+PLAYERS = {"dream": "evolved in dreams", "game": "evolved in the game"}
 
 
-def write_report(run: Run, settings: RunSettings) -> Path:
-    """Write ``report.html`` and ``media/`` into the run folder, and the agent into ``agent/``; returns the page's path."""
-    world, reports = run.world(), run.reports()
-    best = "game" if "game" in reports else "dream" if "dream" in reports else None
-    if best:
-        agent = Agent(world, run.controller(best))
-        agent.save(run.folder / "agent")
-        Starts.cut(run.latents(world), seed=settings.seed).save(run.folder / "agent")
-        reports[best].save(run.folder / "agent" / "report.json")
-    with bar("films and plots", "pictures") as progress:
+def write_report(run: Run, settings: RunSettings, add_rest: Callable[[], None] = lambda: None) -> Path:
+    """Write ``report.html`` and ``media/`` into the run folder, and the best agent into ``agent/``; returns the page's path.
+
+    ``add_rest`` is called before times are read: what `agents.run.Run.sitting` yields.
+    """
+    with run.chapter("report"), bar("films and plots", "pictures") as progress:
+        world, known = run.world(), verdicts(run)
+        best = best_of(run)
+        if best:
+            Agent(world, run.controller(best)).save(run.folder / "agent")
+            Starts.cut(run.latents(world), seed=settings.seed).save(run.folder / "agent")
+            run.reports()[best].save(run.folder / "agent" / "report.json")
         progress(0, 3, "")
-        sections = [_scores(run), _curves(run)]
+        films, episode = _driving(run, world, settings, best)
         progress(1, 3, "")
-        sections.append(_pictures(run, world, settings, best))
+        sections = [section("Scores", _scores(run), unfolded=True), section("Parts", _parts(known), unfolded=True)]
+        sections.append(section("Learning", _curves(run)))
         progress(2, 3, "")
-        sections += [_times(run), settings_section(settings), _settings_of_iterations(run, settings)]
+        sections.append(section("Pictures", _pictures(run, world, episode)))
         progress(3, 3, "")
-    title = f"{settings.env}: a world model"
-    return write_page(run.folder / "report.html", title, "".join(sections))
+    add_rest()
+    sections += [section("Wall clock", _times(run)), settings_section(settings)]
+    sections.append(section("Iterations with other settings", _settings_of_iterations(run, settings)))
+    opening = _about(run, settings) + "".join(films[:1]) + _sentences(run, settings, known, best) + "".join(films[1:])
+    return write_page(run.folder / "report.html", f"{settings.env}: a world model", opening + "".join(sections))
+
+
+def best_of(run: Run) -> str | None:
+    """Where the controller with the higher mean return in the test was evolved; None: none was tested."""
+    tested = {name: report.mean for name, report in run.reports().items() if name in PLAYERS}
+    return max(tested, key=lambda name: (tested[name], name)) if tested else None
+
+
+def _about(run: Run, settings: RunSettings) -> str:
+    """Date, command and versions."""
+    again = command("worldmodel", "run", settings.env, "--config", run.folder / "config.yaml", "--out", run.folder)
+    date = time.strftime("%Y-%m-%d %H:%M")
+    return f'<p class="note">{date}. <code>{html.escape(again)}</code><br>{html.escape(versions())}</p>'
+
+
+def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: str | None) -> str:
+    """What was run, how good the best controller is, and what the weakest part is."""
+    store, reports = run.store(), run.reports()
+    generations = {"dreams": settings.dream.generations, "the game": settings.game.generations}
+    evolved = " and ".join(f"in {where} ({count} generations)" for where, count in generations.items() if count)
+    sentences = [
+        f"A world model learned from {len(store):,} episodes ({store.steps:,} steps) of {store.env}"
+        + (f"; controllers were evolved {evolved}." if evolved else ".")
+    ]
+    level = "good"
+    if best:
+        report, verdict = reports[best], against_random(run, reports[best])
+        words = (
+            f"The best controller, {PLAYERS[best]}, has a mean return of {report.mean:.1f} in {report.n} test episodes"
+        )
+        level = verdict.level if verdict else "good"
+        sentences.append(f"{words}, {verdict.text}." if verdict else f"{words}.")
+    weak = weakest(known)
+    sentences.append(f"The weakest part is the {weak}." if weak else "No part of it failed its test.")
+    levels = ["good", *([level] if best else []), weak.level if weak else "good"]
+    return "".join(
+        f'<p class="{kind}">{html.escape(sentence)}</p>' for kind, sentence in zip(levels, sentences, strict=True)
+    )
+
+
+def _parts(known: Sequence[Verdict]) -> str:
+    """What each part is worth."""
+    rows = [[html.escape(one.part), f'<span class="{one.level}">{html.escape(one.text)}</span>'] for one in known]
+    return table(["", ""], rows) if rows else ""
 
 
 def _scores(run: Run) -> str:
@@ -57,29 +125,57 @@ def _scores(run: Run) -> str:
         return ""
     rows = []
     for name, report in reports.items():
+        numbers = [f"{value:.1f}" for value in (report.mean, report.std, report.stderr)]
         flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
-        numbers = "".join(
-            f'<td class="number">{value}</td>'
-            for value in (*(f"{v:.1f}" for v in (report.mean, report.std, report.stderr)), report.n, flag)
-        )
-        where = f"{html.escape(report.env)}, seeds {report.seeds[0]} to {report.seeds[-1]}"
-        rows.append(f"<tr><td>{html.escape(name)}</td>{numbers}<td>{where}</td></tr>")
-    plot = image(pictures.histogram({name: report.returns for name, report in reports.items()}), "returns")
-    machines = sorted({report.hardware for report in reports.values()})
-    return (
-        "<h2>Scores</h2><table><tr><th>controller</th><th>mean</th><th>standard deviation</th><th>standard error</th>"
-        f"<th>episodes</th><th>flag</th><th>played</th></tr>{''.join(rows)}</table>"
-        '<p class="note">Whole episodes, with seeds that no training draws. '
-        f"{html.escape('; '.join(machines))}.</p>{plot}"
-    )
+        where = f"{report.env}, seeds {report.seeds[0]} to {report.seeds[-1]}"
+        compared = against_random(run, report)
+        words = "" if compared is None else f'<span class="{compared.level}">{compared.text.partition(":")[0]}</span>'
+        rows.append([html.escape(name), *numbers, str(report.n), flag, words, html.escape(where)])
+    heads = [
+        "controller",
+        "mean",
+        "standard deviation",
+        "standard error",
+        "episodes",
+        "flag",
+        "against random",
+        "played",
+    ]
+    returns = {name: report.returns for name, report in reports.items()}
+    plot = image(pictures.histogram(returns, title="Returns of test episodes"), "returns")
+    machines = "; ".join(sorted({report.hardware for report in reports.values()}))
+    note = f"Whole episodes, with seeds that no training draws. {machines}."
+    return f'{table(heads, rows)}<p class="note">{html.escape(note)}</p>{plot}'
+
+
+def _driving(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> tuple[list[str], Episode]:
+    """Films of controllers in the game and in their own dreams, the best one first; and the best one's episode."""
+    if best is None:
+        lengths = run.store().lengths
+        return [], run.store().episode(long_episode(lengths)).first(FILM_STEPS)
+    films, episodes = [], []
+    env = envs.make(settings.env, **settings.env_options | settings.test_options)
+    after = settings.test.seed + settings.test.episodes  # an episode that no test has
+    with contextlib.closing(env):
+        for name in dict.fromkeys([best, *(["dream"] if "dream" in run.reports() else [])]):
+            controller = run.controller(name)
+            episode = play(env, Agent(world, controller), after, max_steps=FILM_STEPS)
+            episodes.append(episode)
+            shots = driving_film(world, controller, episode, FILM_STEPS)
+            write_film(run.folder / "media", f"driving-{name}", shots)
+            what = "The best controller, " if name == best else "The controller "
+            films.append(
+                _film(f"driving-{name}", f"{what}{PLAYERS[name]}. Left: the game. Right: its own dream of it.")
+            )
+    return films, episodes[0]
 
 
 def _curves(run: Run) -> str:
-    parts = ["<h2>Learning</h2>"]
+    parts = []
     vae = rows_of(run.folder / "vae" / "metrics.jsonl")
     if vae:
         lines = losses(vae, "loss")
-        parts.append(image(pictures.curves(lines, "update", "VAE loss (nats a frame)"), "VAE"))
+        parts.append(image(pictures.curves(lines, "update", "loss (nats a frame)", title="Training of the VAE"), "VAE"))
     memory = rows_of(run.folder / "memory" / "metrics.jsonl")
     if memory:
         floor = posterior_entropy(run)
@@ -90,6 +186,7 @@ def _curves(run: Run) -> str:
                     "update",
                     "-log p(next latent) (nats a frame)",
                     {"posterior entropy: the floor for sampled targets": floor} if math.isfinite(floor) else None,
+                    title="Training of the memory",
                 ),
                 "memory",
             )
@@ -107,7 +204,12 @@ def _curves(run: Run) -> str:
                     [row["check"] for row in tested],
                 )
             label = "return in the dream" if where == "dream" else "return in the game"
-            parts.append(image(pictures.curves(series, "generation", label), f"evolution, {where}"))
+            parts.append(
+                image(
+                    pictures.curves(series, "generation", label, title=f"Evolution: {PLAYERS[where]}"),
+                    f"evolution, {where}",
+                )
+            )
     return "".join(parts)
 
 
@@ -126,32 +228,19 @@ def _settings_of_iterations(run: Run, settings: RunSettings) -> str:
         own = flat(asdict(replace(settings, **read_sections(OWN, path))))
         other = [f"{name} {own[name]}" for name, value in flat(asdict(settings)).items() if own.get(name) != value]
         lines += [f"{path.parent.name}: {', '.join(other)}"] if other else []
-    return f"<h2>Iterations with other settings</h2><pre>{html.escape(chr(10).join(lines))}</pre>" if lines else ""
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>" if lines else ""
 
 
-def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> str:
-    media = run.folder / "media"
-    frames = run.store().episode(0).frames
-    shown = torch.from_numpy(frames[np.linspace(0, len(frames) - 1, 10).astype(int)])
-    with torch.no_grad():
-        rebuilt = world.show(world.see(shown))
-    pictures.write_png(media / "reconstructions.png", pictures.grid([shown.numpy(), rebuilt]))
+def _pictures(run: Run, world: WorldModel, episode: Episode) -> str:
+    media, store = run.folder / "media", run.store()
+    latents = store.latents(world.vae)
+    pictures.write_png(media / "reconstructions.png", reconstructions(world, varied_frames(store, latents)))
     parts = [
-        "<h2>Pictures</h2><figure>",
+        "<figure>",
         image((media / "reconstructions.png").read_bytes(), "reconstructions"),
-        f"<figcaption>Above: frames of the game. Below: the same after the VAE's {world.latent} numbers.</figcaption></figure>",
+        "<figcaption>Frames that differ much. Above: the game. Middle: the same after the VAE's "
+        f"{world.latent} numbers. Below: their difference; black is none.</figcaption></figure>",
     ]
-    options = settings.env_options | settings.test_options
-    env = envs.make(settings.env, **options)
-    try:
-        if best:
-            after = settings.test.seed + settings.test.episodes  # a track that no test has
-            episode = play(env, Agent(world, run.controller(best)), after, max_steps=FILM_STEPS)
-        else:
-            episode = run.store().episode(0)
-    finally:
-        env.close()
-    latents = run.store().latents(world.vae)
     turned, which = traversals(world, latents.some())
     pictures.write_png(media / "traversals.png", turned)
     parts += [
@@ -169,7 +258,7 @@ def _pictures(run: Run, world: WorldModel, settings: RunSettings, best: str | No
             _film("temperatures", "The same moment, actions and luck, dreamed at several temperatures."),
         ]  # fmt: skip
         if plot := reward_plot(world, episode):
-            parts.append(f"<figure>{image(plot, 'rewards')}<figcaption>Rewards as the memory foretells them, one step "
+            parts.append(f"<figure>{image(plot, 'rewards')}<figcaption>Rewards as the memory predicts them, one step "
                          "ahead, and as they were, summed over that episode.</figcaption></figure>")  # fmt: skip
     return "".join(parts)
 
@@ -181,8 +270,8 @@ def _film(name: str, caption: str) -> str:
 
 def _times(run: Run) -> str:
     timings = run.timings()
-    rows = "".join(f'<tr><td>{name}</td><td class="number">{duration(s)}</td></tr>' for name, s in timings.items())
+    rows = [[html.escape(name), duration(seconds)] for name, seconds in timings.items()]
+    rows.append(["<b>total</b>", f"<b>{duration(sum(timings.values()))}</b>"])
     note = f"Steps: {run.store().steps:,} collected, {run.evolution_steps('dream'):,} dreamed, "
-    note += f"{run.evolution_steps('game'):,} played."
-    total = duration(sum(timings.values()))
-    return f'<h2>Wall clock</h2><table>{rows}<tr><th>total</th><th>{total}</th></tr></table><p class="note">{note}</p>'
+    note += f"{run.evolution_steps('game'):,} played. Not counted: starting Python, and the time between sittings."
+    return f'{table(["", ""], rows)}<p class="note">{note}</p>'

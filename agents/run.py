@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,9 @@ from rollouts.latents import Latents
 from worldmodel import VAE, WorldModel, parallel
 from worldmodel.builders import build_vae
 from worldmodel.checkpoints import load_module, locked, read_json, read_rows, understood, write_json
+
+REST = "between stages"
+"""Wall clock that belongs to no stage: reading, writing, starting workers."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,23 @@ class Run:
                 timings = self.timings()
                 timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
                 write_json(self.folder / "timings.json", timings)
+
+    @contextlib.contextmanager
+    def sitting(self) -> Iterator[Callable[[], None]]:
+        """Add the wall clock of a block that no stage has, so that all add up; yields what does so before its end."""
+        began, before = time.monotonic(), sum(self.timings().values())
+
+        def add() -> None:
+            timings = self.timings()
+            rest = time.monotonic() - began - (sum(timings.values()) - before)
+            timings[REST] = round(timings.get(REST, 0.0) + max(rest, 0.0), 2)
+            write_json(self.folder / "timings.json", timings)
+
+        try:
+            yield add
+        except BaseException:
+            add()
+            raise
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes out of the folder while a block runs.

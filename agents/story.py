@@ -405,5 +405,6 @@ def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> boo
 
 def summary(run: Run) -> list[tuple[str, str]]:
     """What a finished run has to say: rows of (chapter, figures)."""
-    rows = [(name, duration(seconds)) for name, seconds in run.timings().items()]
+    timings = run.timings()
+    rows = [(name, duration(seconds)) for name, seconds in [*timings.items(), ("total", sum(timings.values()))]]
     return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]

@@ -42,7 +42,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     run = Run(Path(folder))
     if not begun(run.folder):  # a wrong policy is told before there is a folder
         story.named_policy(settings.collect.policy, settings.collect.exploration, settings.env_options)
-    with run.locked():
+    with run.locked(), run.sitting() as add_rest:
         held = {}
         if (run.folder / "evolve-game" / "state.npz").exists():
             held["iterations"] = "evolution in the game has begun, and its world would change"
@@ -88,8 +88,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
         stage("report")
         from agents.report import write_report  # films and plots: slow to import
 
-        with run.chapter("report"):
-            write_report(run, settings)
+        write_report(run, settings, add_rest)
     return reports
 
 
