@@ -45,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
     try:
         with interruptible(for_good=arguments is None):
-            return _run(*_parsed(words))
+            try:
+                return _run(*_parsed(words))
+            finally:
+                if "rollouts.workers" in sys.modules:  # it is slow to import, and so only where the command did
+                    sys.modules["rollouts.workers"].close_all_envs()
     except KeyboardInterrupt:
         if arguments is None:  # nothing breaks into the end any more
             signal.signal(signal.SIGINT, signal.SIG_IGN)

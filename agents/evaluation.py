@@ -17,9 +17,10 @@ from agents.agent import Agent
 from rollouts import played, policies
 from rollouts.episode import TEST_SEEDS
 from rollouts.lockstep import Life
+from rollouts.opening import EnvSpec, portable
 from rollouts.policies import Policy
 from rollouts.tasks import Group, play_group
-from rollouts.workers import EnvSpec, run_tasks
+from rollouts.workers import envs_closed_after, run_tasks
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.checkpoints import read_json, record_of, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
@@ -107,6 +108,7 @@ class Report:
 
 
 @shows_progress("evaluate", "episodes")
+@envs_closed_after()
 def evaluate(
     agent: Agent | Policy | str,
     env: EnvSpec,
@@ -159,7 +161,11 @@ def evaluate(
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
         lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
     else:
-        tasks = [Group(env, options, agent, [number], 1, None, max_steps) for number in seeds]
+        opened = portable(env)
+        tasks = [
+            Group(opened, options, agent, [number], 1, None, max_steps, first=index)
+            for index, number in enumerate(seeds)
+        ]
         done: dict[int, Life] = {}
         report(0, episodes, "")
         for index, came in run_tasks(play_group, tasks, workers, backend):

@@ -9,13 +9,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.frames import FRAMES, shrink
+from envs.frames import FRAMES, Adapted, shrink
 
 INDICATOR_ROWS = 12
 """Rows of the 96x96 picture that the bar with speed and score covers."""
 
 
-class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class CarRacing(Adapted, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """The official game, seen and driven as by World Models.
 
     Frames: the lower 12 of 96 rows cut off (unless ``indicators``), area-resized to 64x64. Actions in [-1, 1]: steer = a0,

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from envs.frames import FRAMES
+from envs.frames import FRAMES, Adapted
 from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.model import WorldModel, WorldState
 from worldmodel.starts import EncodedEpisodes, Starts, begin
@@ -20,7 +20,7 @@ from worldmodel.starts import EncodedEpisodes, Starts, begin
 OBSERVATIONS = ("pixels", "latent")
 
 
-class DreamEnv(gymnasium.Env[np.ndarray, Any]):
+class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
     """One dream at a time.
 
     Args:

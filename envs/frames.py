@@ -8,9 +8,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from envs.conformance import checked_reward
+
 SIZE = 64
 FRAMES = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
 """What every environment of ours shows."""
+OPAQUE = 255
+"""Alpha of a pixel that hides what is behind it."""
 
 
 def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
@@ -46,7 +50,41 @@ def shrink(picture: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
     )
 
 
-class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+def as_picture(what: str, picture: Any) -> np.ndarray:
+    """A picture (H, W), or (H, W, 1, 3 or 4), of bytes; four channels are RGBA, and all of it must be opaque.
+
+    Args:
+        what: where the picture comes from, for the message.
+        picture: what came.
+
+    Raises:
+        ValueError: it is none, and what to do about it.
+    """
+    cure = "it must be an array (H, W, 3) of bytes"
+    if picture is None or isinstance(picture, list):
+        raise ValueError(f"{what} gave {'None' if picture is None else 'a list'}: {cure}")
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(f"{what} gave {type(picture).__name__}: {cure}")
+    if picture.dtype != np.uint8:
+        raise ValueError(f"{what} gave {picture.dtype} numbers: {cure}, from 0 to 255")
+    shape = picture.shape
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
+        channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
+        more = ", channels last: np.moveaxis(picture, 0, -1)" if channels_first else ""
+        raise ValueError(f"{what} gave an array of shape {shape}: {cure}{more}")
+    if len(shape) == 3 and shape[2] == 4 and not (picture[..., 3] == OPAQUE).all():
+        raise ValueError(
+            f"{what} gave an array of shape {shape} that is no RGBA picture (its fourth channel is not {OPAQUE} "
+            "everywhere): if it is a stack of grey frames, observe RGB or a single frame instead"
+        )
+    return picture
+
+
+class Adapted:
+    """Marks environments that show our frames and take our actions."""
+
+
+class Shrunk(Adapted, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Frames of an environment that observes pictures."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
@@ -56,10 +94,10 @@ class Shrunk(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Shrink."""
-        return shrink(observation, self.crop_bottom)
+        return shrink(as_picture("the environment", observation), self.crop_bottom)
 
 
-class Rendered(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+class Rendered(Adapted, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Frames of an environment that does not observe pictures, but renders them."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -69,7 +107,7 @@ class Rendered(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
 
     def observation(self, observation: Any) -> np.ndarray:
         """Render and shrink; what the environment itself observes is left out."""
-        return shrink(np.asarray(self.env.render()))
+        return shrink(as_picture("render()", self.env.render()))
 
 
 class Repeated(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -85,7 +123,7 @@ class Repeated(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         total = 0.0
         for _ in range(self.times):
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += checked_reward(reward)
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, info

@@ -1,12 +1,17 @@
 """From an id to an environment that shows 64x64 frames and takes actions in [-1, 1] or a choice."""
 
 import difflib
+import importlib
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 STAGE = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
+FAMILIES = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
+"""Patterns of ids, and the module whose import registers them."""
 MOST_REPEATS = 1000
 """Frames of one step: with more, an episode of any game here is a step."""
 
@@ -16,7 +21,8 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
 
     Args:
         id: "CarRacing", "FastCarRacing" (the same game drawn quickly), "SuperMarioBros-1-1" (every world and stage), or any
-            Gymnasium id whose observation is an image or that renders ``rgb_array``.
+            Gymnasium id whose observation is an image or that renders ``rgb_array``. "MODULE:ID" imports a module first,
+            also one of the working directory; those of Atari ("ALE/...") and VizDoom are found without.
         action_repeat: frames of the game for each step; rewards add up. None: 4 for Super Mario Bros, 1 elsewhere.
         options: more arguments of the environment (Super Mario Bros: ``buttons``, ``noops``, ``sticky``).
 
@@ -36,8 +42,7 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
         from envs.mario import make_mario
 
         return make_mario(int(stage[1]), int(stage[2]), repeats(id, action_repeat), **options)
-    if id.partition(":")[0] == id and not _registered(id):
-        raise ValueError(f"there is no environment {id!r}{_nearest(id)}")
+    _find(id)
     from envs.pixels import make_pixels
 
     return make_pixels(id, action_repeat or 1, **options)
@@ -52,6 +57,45 @@ def imports(id: str) -> str | None:
     """The module that making an id imports first: ``my_package`` of ``my_package:MyGame-v0``; None: none but ours."""
     module, colon, _ = id.partition(":")
     return module if colon and module != "envs" else None
+
+
+def _find(id: str) -> None:
+    """Import what registers an environment: the module that its id names, or a known package.
+
+    Raises:
+        ValueError: there is no such module, or no such environment.
+    """
+    module = imports(id)
+    if module is None:
+        family = next((family for family in FAMILIES if re.match(family, id)), None)
+        if _registered(id) or id.startswith("envs:"):
+            return
+        if family is None:
+            package = "; if a package of yours registers it, name the package, too: PACKAGE:" + id
+            raise ValueError(f"there is no environment {id!r}{_nearest(id) or package}")
+        module = FAMILIES[family]
+    try:
+        _import(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise ValueError(f"{id}: importing {module} fails: {error}") from error
+        cure = f"there is no module {module!r}, neither installed nor in {Path.cwd()}"
+        if module in FAMILIES.values():
+            cure = f"it needs {module.partition('.')[0]}: pip install 'worldmodel[games]'"
+        raise ValueError(f"{id}: {cure}") from None
+    except Exception as error:
+        raise ValueError(f"{id}: importing {module} fails: {type(error).__name__}: {error}") from error
+    name = id.rpartition(":")[2]
+    if not _registered(name):
+        raise ValueError(f"{module} registers no environment {name!r}{_nearest(name)}")
+
+
+def _import(module: str) -> None:
+    """Import a module, also from the working directory, where programs that are installed do not look."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    importlib.import_module(module)
 
 
 def _registered(id: str) -> bool:

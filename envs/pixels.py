@@ -1,13 +1,21 @@
 """Any Gymnasium environment that shows pixels."""
 
+import atexit
 import os
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.frames import FromZero, Normalised, Rendered, Repeated, Shrunk
+from envs.conformance import Checked, check_interface, is_picture, layers
+from envs.frames import FRAMES, Adapted, FromZero, Normalised, Rendered, Repeated, Shrunk
+
+RGB = "rgb_array"
 
 
 def make_pixels(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -23,12 +31,10 @@ def make_pixels(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.En
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        env = gymnasium.make(id, **{"render_mode": "rgb_array", "disable_env_checker": True, **options})
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(f"{id} needs another package: {error}") from None
-    except (gymnasium.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {error}") from None
+    env = _made(id, options)
+    game: Any = getattr(env.unwrapped, "game", None)
+    if hasattr(game, "set_doom_config_path"):  # VizDoom writes its settings into the working directory otherwise
+        game.set_doom_config_path(str(_scratch() / "vizdoom.ini"))
     try:
         return as_pixels(env, action_repeat)
     except ValueError as error:
@@ -36,34 +42,94 @@ def make_pixels(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.En
         raise ValueError(f"{id}: {error}") from None
 
 
+@cache
+def _scratch() -> Path:
+    """A folder that ends with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _made(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """`gymnasium.make`, with ``render_mode`` for those that know it."""
+    asked = {"disable_env_checker": True, **options}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # then it observes pictures
+            return gymnasium.make(id, **{"render_mode": RGB, **asked})
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(f"{id} needs another package: {error}") from None
+    except Exception as error:
+        if "render_mode" not in options and isinstance(error, TypeError | ValueError | AssertionError):
+            try:  # an environment that observes pictures need not render
+                return gymnasium.make(id, **asked)
+            except Exception as second:
+                error = second if "render_mode" in str(error) else error
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {words}") from error
+
+
 def as_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
     """Bring an environment object, such as one of your own, to 64x64 frames and our actions.
 
+    One that was brought there already, such as what `envs.make` gives, is returned as it is.
+
     Raises:
-        ValueError: it shows no pixels, or its actions are neither Box nor Discrete.
+        ValueError: it is no environment of Gymnasium, it shows no pixels, or its actions are neither Box nor Discrete.
     """
+    check_interface(env)
     space = env.action_space
+    if any(isinstance(layer, Adapted) for layer in layers(env)) and env.observation_space == FRAMES and fits(space):
+        return env if action_repeat == 1 else Repeated(env, action_repeat)
+    if not is_picture(env.observation_space):
+        check_rendering(env)
+    show = Shrunk if is_picture(env.observation_space) else Rendered
+    env = Checked(env)
     if isinstance(space, spaces.Discrete):
         env = FromZero(env) if space.start else env
     elif isinstance(space, spaces.Box):
         env = Normalised(env)
     else:
         raise ValueError(f"action space must be Box or Discrete, got {space}")
-    env = Repeated(env, action_repeat)
-    if _is_picture(env.observation_space):
-        return Shrunk(env)
-    if env.render_mode != "rgb_array" or "rgb_array" not in env.metadata.get("render_modes", []):
-        modes = env.metadata.get("render_modes", [])
-        raise ValueError(
-            f"no pixels: it observes {env.observation_space} and renders {', '.join(map(str, modes)) or 'nothing'}, "
-            "not rgb_array"
-        )
-    return Rendered(env)
+    return show(Repeated(env, action_repeat))
 
 
-def _is_picture(space: gymnasium.Space[Any]) -> bool:
-    """Bytes in (H, W) or (H, W, 1 to 4 channels)."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    return len(shape) in (2, 3) and min(shape[:2]) >= 16 and (len(shape) == 2 or shape[2] in (1, 3, 4))
+def fits(space: gymnasium.Space[Any]) -> bool:
+    """Whether actions are ours: choices from 0 on, or numbers in [-1, 1]."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start) == 0
+    return isinstance(space, spaces.Box) and space == spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
+
+
+def check_rendering(env: gymnasium.Env[Any, Any]) -> None:
+    """Refuse an environment that neither observes pictures nor was made to render them.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    if env.render_mode == RGB:
+        return
+    modes = (env.metadata or {}).get("render_modes") or []
+    seen = f"no pixels: it observes {env.observation_space}{_why(env.observation_space)}"
+    if RGB not in modes:
+        raise ValueError(f"{seen} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB}")
+    if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB:
+        raise ValueError(f"{seen} and forgets its render mode: self.render_mode = render_mode in __init__")
+    raise ValueError(f'{seen} and has the render mode {env.render_mode}: make it with render_mode="{RGB}"')
+
+
+def _why(space: gymnasium.Space[Any]) -> str:
+    """Why a space that looks like one of pictures is none."""
+    shape = space.shape or ()
+    if isinstance(space, spaces.Dict):
+        boxes = [name for name, part in space.spaces.items() if is_picture(part)]
+        return f" (observe {boxes[0]!r} alone: gymnasium.wrappers.TransformObservation)" if boxes else ""
+    if len(shape) not in (2, 3) or sorted(shape)[-2] < 16:
+        return ""
+    if space.dtype != np.uint8:
+        return " (pictures are bytes from 0 to 255, of dtype uint8)"
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return " (channels come last in pictures: np.moveaxis(picture, 0, -1))"
+    if len(shape) == 3 and shape[2] not in (1, 3, 4):
+        return " (pictures have 1, 3 or 4 channels)"
+    return " (pictures are of at least 16x16 pixels, and as bright as 255)"

@@ -11,6 +11,18 @@ THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS
 """The environment of a worker: one thread each."""
 
 
+working = False
+"""Whether this process is at a task."""
+
+
+def when_interrupted(number: int) -> None:
+    """What a worker does about signal ``number`` once its task has ended (`rollouts.workers` says)."""
+
+
+class Interrupted(BaseException):
+    """Raised within a task whose environments must be closed now."""
+
+
 class WorkerDied(RuntimeError):
     """Workers died, or failed, three times over the same work."""
 
@@ -20,7 +32,9 @@ def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None
 
     ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
     """
+    global working
     try:
+        working = True
         if folder is not None:
             os.chdir(folder)
         return function(task), ""
@@ -28,3 +42,9 @@ def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None
         raise
     except Exception:
         return None, traceback.format_exc()
+    except Interrupted as interrupted:
+        working = False
+        when_interrupted(*interrupted.args)
+        return None, "it was interrupted"
+    finally:
+        working = False

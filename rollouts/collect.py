@@ -11,20 +11,19 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
-
 import envs
-from rollouts.episode import training_seeds
-from rollouts.lockstep import CrowdPolicy, live, mind_of, play
+from rollouts.episode import Episode, training_seeds
+from rollouts.lockstep import CrowdPolicy, Life, SpoiledLife, live, mind_of, play
+from rollouts.opening import EnvSpec, Opened, look, open_env, portable, worker_env
 from rollouts.policies import Policy, name_of, named
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
-from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share, worker_env
+from rollouts.workers import Shared, check_backend, envs_closed_after, run_tasks, share
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
@@ -38,8 +37,8 @@ PROBE_STEPS = 60
 class Block(NamedTuple):
     """A task for a worker: play these episodes and write them as one shard."""
 
-    path: Path
-    env: EnvSpec
+    folder: Path
+    env: Opened
     options: dict[str, Any]
     policy: Shared
     seed: int
@@ -50,10 +49,21 @@ class Block(NamedTuple):
     max_steps: int | None
     patience: int | None
     sent: bool
-    """Whether the shard is sent back instead of written: a cluster's machines need not share a disk."""
+    """Whether shards are sent back instead of written: a cluster's machines need not share a disk."""
+
+
+class Shards(NamedTuple):
+    """What came of a block."""
+
+    steps: int
+    sent: dict[str, bytes]
+    """Names and contents of files that the caller writes."""
+    spoiled: str
+    """Why not all of its episodes were played."""
 
 
 @shows_progress("collect", "episodes")
+@envs_closed_after()
 def collect(
     env: EnvSpec,
     policy: Policy | str,
@@ -76,7 +86,7 @@ def collect(
     store grow.
 
     Args:
-        env: an id for `envs.make`, or a picklable function that makes an environment with 64x64 frames.
+        env: an id for `envs.make`, or a picklable function that makes an environment.
         policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function of your own.
         episodes: how many the store shall hold.
         seed: of all of them.
@@ -92,7 +102,8 @@ def collect(
         patience: cut an episode after so many steps without a reward above zero; None: never.
 
     Raises:
-        ValueError: an argument is out of range, or the folder holds a store with other settings.
+        ValueError: an argument is out of range, or the folder holds a store with other settings; or an episode cannot be
+            recorded (a reward is not finite, a frame is none): those before it stay.
         OSError: the disk is full; what was written before stays.
         rollouts.WorkerDied: workers died three times over the same episodes.
 
@@ -109,7 +120,8 @@ def collect(
     check_options(env_options={} if env_options is None else env_options)
     options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
     folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
-    space = _action_space(env, options)
+    opened = portable(env)
+    space = look(opened, options)
     kind, size = envs.action_kind(space)
     settings = {
         "format": FORMAT,
@@ -127,17 +139,23 @@ def collect(
         _set_damaged_aside(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
         blocks = [
-            Block(folder / "shards" / f"{first:06d}.h5", env, options, shared, seed, first, count, block, max_steps,
+            Block(folder / "shards", opened, options, shared, seed, first, count, block, max_steps,
                   patience, sent=backend != "loky")
             for first, count in _missing(Store(folder), start, episodes, block)
         ]  # fmt: skip
         done = episodes - sum(task.episodes for task in blocks)
         report(done, episodes, "")
-        for index, (steps, shard) in run_tasks(play_block, blocks, workers, backend):
-            if shard is not None:
-                write_bytes(blocks[index].path, shard)
+        waiting, spoiled = set(range(len(blocks))), dict[int, str]()
+        for index, came in run_tasks(play_block, blocks, workers, backend):
+            for name, content in came.sent.items():
+                write_bytes(blocks[index].folder / name, content)
+            waiting.remove(index)
+            if came.spoiled:
+                spoiled[index] = came.spoiled
+            if spoiled and min(waiting, default=len(blocks)) > (first := min(spoiled)):
+                raise ValueError(f"{spoiled[first]}; the episodes before it are kept")
             done += blocks[index].episodes
-            report(done, episodes, f"{steps / blocks[index].episodes:.0f} steps an episode")
+            report(done, episodes, f"{came.steps / blocks[index].episodes:.0f} steps an episode")
         store = Store(folder)
         write_minari_index(store, space)
     if out is None:
@@ -145,37 +163,42 @@ def collect(
     return store
 
 
-def play_block(task: Block) -> tuple[int, bytes | None]:
-    """Play a block in a worker, and write it; returns its steps, and the shard if it is to be sent."""
+def play_block(task: Block) -> Shards:
+    """Play a block in a worker, and write it; of one that is spoiled, the episodes that had ended."""
     indices = range(task.first, task.first + task.episodes)
     seeds = [episode_seed(task.seed, index) for index in indices]
     policy = task.policy.get()
     lanes = task.block if isinstance(policy, CrowdPolicy) else 1
     games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
     mind = mind_of(policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
-    lives = live(games, mind, seeds, patience=task.patience, max_steps=task.max_steps, record=True)
-    played = [life.episode.at(index) for index, life in zip(indices, lives, strict=True) if life.episode is not None]
-    shard = shard_bytes(played)
+    lives: Sequence[Life | None] = []
+    spoiled = ""
+    try:
+        lives = live(games, mind, seeds, patience=task.patience, max_steps=task.max_steps, record=True, numbers=indices)
+    except SpoiledLife as error:
+        lives, spoiled = error.lives, str(error)
+    shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _runs(task.first, lives)}
     if not task.sent:
-        write_bytes(task.path, shard)
-    return sum(map(len, played)), shard if task.sent else None
+        for name, content in shards.items():
+            write_bytes(task.folder / name, content)
+    steps = sum(life.length for life in lives if life is not None)
+    return Shards(steps, shards if task.sent else {}, spoiled)
+
+
+def _runs(first: int, lives: Sequence[Life | None]) -> list[list[Episode]]:
+    """Episodes that follow one another, together."""
+    runs: list[list[Episode]] = [[]]
+    for index, life in enumerate(lives, first):
+        if life is None:
+            runs.append([])
+        elif life.episode is not None:
+            runs[-1].append(life.episode.at(index))
+    return [run for run in runs if run]
 
 
 def episode_seed(seed: int, index: int) -> int:
     """The environment seed of episode ``index``."""
     return training_seeds(seed, Stream.COLLECT, index)[0]
-
-
-def _action_space(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Space[Any]:
-    game = open_env(env, options)
-    try:
-        if game.observation_space.shape != (64, 64, 3):
-            raise ValueError(
-                f"env must show frames (64, 64, 3), got {game.observation_space}: see envs.pixels.as_pixels"
-            )
-        return game.action_space
-    finally:
-        game.close()
 
 
 def _remember(
@@ -275,7 +298,7 @@ def estimate(
     An environment without a time limit of its own is counted with 1,000 steps an episode.
     """
     policy, options = named(policy), dict(env_options or {})
-    game = open_env(env, options)
+    game = open_env(portable(env), options)
     repeat = int(options.get("action_repeat", 1) or 1)
     own = getattr(game.spec, "max_episode_steps", None)  # counted in frames
     limit = min(max_steps or math.inf, -(-own // repeat) if own else math.inf)

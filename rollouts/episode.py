@@ -1,10 +1,12 @@
 """One episode, as it is recorded."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+FRAME = (64, 64, 3)
+"""A frame's shape."""
 TEST_SEEDS = 2**24
 """Environment seeds below this are for tests: no training draws them."""
 
@@ -70,3 +72,31 @@ class Episode:
             terminated=False,
             truncated=True,
         )
+
+
+def checked_frame(frame: Any) -> np.ndarray:
+    """A copy of a frame: an environment may draw the next one into the same array.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != FRAME:
+        came = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"frames must be (64, 64, 3) uint8, got {came}")
+    return frame.copy()
+
+
+def checked_action(action: Any, discrete: bool, size: int) -> Any:
+    """What a policy wants done: a whole number below ``size``, or as many finite numbers.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    values = np.asarray(action)
+    if discrete:
+        if values.size == 1 and values.dtype.kind in "biu" and 0 <= values.item() < size:
+            return action if values.ndim == 0 else values.item()
+        raise ValueError(f"action must be a whole number from 0 to {size - 1}, got {str(action)[:40]}")
+    if values.size == size and values.dtype.kind in "biuf" and np.isfinite(values).all():
+        return action if values.shape == (size,) else values.reshape(size)
+    raise ValueError(f"action must be {size} finite numbers, got {str(action)[:40]}")

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 import envs
+from envs.conformance import check_flag, checked_reward
+from envs.pixels import as_pixels
 from rollouts.controllers import Controller
-from rollouts.episode import Episode
+from rollouts.episode import Episode, checked_action, checked_frame
 from rollouts.policies import Act, Policy, named
 from rollouts.ways import Moment, go_to
 from worldmodel import WorldModel
@@ -65,6 +67,17 @@ class CrowdPolicy(Protocol):
         ...
 
 
+class SpoiledLife(ValueError):
+    """An environment or a policy did what cannot be recorded; elsewhere it is a plain ValueError."""
+
+    lives: Sequence[Life | None] = ()
+    """The lives of the same call that had ended, each in its place."""
+
+    def __reduce__(self) -> Any:
+        """Another process gets the words alone."""
+        return ValueError, self.args
+
+
 def live(
     games: Sequence[gymnasium.Env[Any, Any]],
     mind: Mind,
@@ -74,6 +87,7 @@ def live(
     max_steps: int | None = None,
     record: bool = False,
     begins: Sequence[Moment] = (),
+    numbers: Sequence[int] = (),
 ) -> list[Life]:
     """Live ``len(seeds)`` episodes in ``games``, a free one taking the next episode.
 
@@ -85,6 +99,11 @@ def live(
         max_steps: cut lives here; None: when the environment says so.
         record: whether to keep every frame and action (`Life.episode`).
         begins: where each life begins, for a mind that knows what was before; none: where episodes do.
+        numbers: what the episodes are called in messages; none: their places.
+
+    Raises:
+        SpoiledLife: a reward is not finite, a frame or an action is none of ours, or the environment fails; with the
+            episode, its seed and its step.
     """
     lives: list[Life | None] = [None] * len(seeds)
     waiting = list(range(len(seeds)))[::-1]
@@ -92,21 +111,26 @@ def live(
 
     def begin(lane: _Lane) -> None:
         index = waiting.pop()
-        lane.begin(mind, index, seeds[index], begins[index] if begins else None)
+        name = f"episode {numbers[index] if numbers else index} (environment seed {seeds[index]})"
+        lane.begin(mind, index, seeds[index], begins[index] if begins else None, name)
 
-    for lane in lanes:
-        begin(lane)
-    while lanes:
-        actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
-        going = []
-        for lane, action in zip(lanes, actions, strict=True):
-            if lane.step(action, patience, max_steps):
-                lives[lane.life] = lane.ended()
-                if not waiting:
-                    continue
-                begin(lane)
-            going.append(lane)
-        lanes = going
+    try:
+        for lane in lanes:
+            begin(lane)
+        while lanes:
+            actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
+            going = []
+            for lane, action in zip(lanes, actions, strict=True):
+                if lane.step(action, patience, max_steps):
+                    lives[lane.life] = lane.ended()
+                    if not waiting:
+                        continue
+                    begin(lane)
+                going.append(lane)
+            lanes = going
+    except SpoiledLife as error:
+        error.lives = lives
+        raise
     return [life for life in lives if life is not None]
 
 
@@ -115,18 +139,31 @@ class _Lane:
 
     def __init__(self, number: int, game: gymnasium.Env[Any, Any], record: bool) -> None:
         self.number, self.game, self.record = number, game, record
+        kind, self.size = envs.action_kind(game.action_space)
+        self.discrete = kind == "discrete"
 
-    def begin(self, mind: Mind, life: int, seed: int, moment: Moment | None) -> None:
+    def begin(self, mind: Mind, life: int, seed: int, moment: Moment | None, name: str) -> None:
         self.life, self.seed, self.total, self.length, self.idle = life, seed, 0.0, 0, 0
+        self.name = name
         self.info: dict[str, Any] = {}
         mind.begin(self.number, life)
-        self.frame = self.game.reset(seed=seed)[0] if moment is None else go_to(self.game, moment, seed)
+        try:
+            frame = self.game.reset(seed=seed)[0] if moment is None else go_to(self.game, moment, seed)
+            self.frame = checked_frame(frame)
+        except ValueError as error:
+            raise SpoiledLife(f"{name}, reset: {error}") from error
         self.frames, self.actions, self.rewards = [self.frame], list[Any](), list[float]()
 
     def step(self, action: Any, patience: int | None, max_steps: int | None) -> bool:
         """Take a step; say whether the life is over."""
-        self.frame, earned, terminated, truncated, self.info = self.game.step(action)
-        reward = float(earned)
+        try:
+            action = checked_action(action, self.discrete, self.size)
+            frame, earned, terminated, truncated, self.info = self.game.step(action)
+            self.frame, reward = checked_frame(frame), checked_reward(earned)
+            check_flag("terminated", terminated)
+            check_flag("truncated", truncated)
+        except ValueError as error:
+            raise SpoiledLife(f"{self.name}, step {self.length + 1}: {error}") from error
         self.total += reward
         self.length += 1
         self.idle = 0 if reward > 0 else self.idle + 1
@@ -158,12 +195,16 @@ def play(
     """Play one episode; the same environment, policy and seed give the same episode.
 
     Args:
-        env: with 64x64x3 byte frames (`envs.make`).
+        env: an environment (`envs.make`); one of your own is brought to our frames and actions (`envs.pixels.as_pixels`).
         policy: see `rollouts.policies`.
         seed: of the environment and, in a stream of its own, of the policy.
         index: the episode's place in a store.
         max_steps: cut here; None: when the environment says so.
+
+    Raises:
+        ValueError: the environment shows no pixels, or does what cannot be recorded.
     """
+    env = as_pixels(env)
     mind = mind_of(named(policy), env.action_space, [seed])
     episode = live([env], mind, [seed], max_steps=max_steps, record=True)[0].episode
     assert episode is not None

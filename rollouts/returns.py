@@ -20,10 +20,11 @@ from rollouts.controllers import Controller, Population, check_fits, population_
 from rollouts.dream import dream
 from rollouts.episode import training_seeds
 from rollouts.lockstep import Life
+from rollouts.opening import EnvSpec, open_env, portable
 from rollouts.policies import name_of
 from rollouts.tasks import Controllers, Group, play_group
 from rollouts.ways import Way, check_remembers
-from rollouts.workers import EnvSpec, Shared, check_backend, open_env, run_tasks, share
+from rollouts.workers import Shared, check_backend, run_tasks, share
 from rollouts.worlds import Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, at_least_one_if_given, zero_or_more
@@ -186,6 +187,7 @@ class played:
         at_least_one(episodes=episodes, lanes=lanes, stretch=stretch)
         at_least_one_if_given(patience=patience, max_steps=max_steps)
         check_scouted(scouted, episodes)
+        self._opened = portable(env)
         check_moments(env, dict(env_options or {}), moments)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.lanes, self.patience, self.max_steps = lanes, patience, max_steps
@@ -262,7 +264,7 @@ class played:
         shared = self._weights()
         return [
             Group(
-                self.env,
+                self._opened,
                 self.env_options,
                 Controllers(shared, family, parameters[at : at + chunk]),
                 seeds[at : at + chunk],
@@ -272,6 +274,7 @@ class played:
                 way,
                 begins[at : at + chunk],
                 actions=self.moments > 0 and way is None,
+                first=at,
             )
             for at in range(0, len(seeds), chunk)
         ]

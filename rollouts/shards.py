@@ -14,14 +14,13 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
-from rollouts.episode import Episode
+from rollouts.episode import FRAME, Episode
 
 FORMAT = 1
 CHUNK = 16
 """Frames in a compressed chunk."""
 LARGEST_CHUNK = 256
 """Frames in a chunk of a file that somebody else may have made."""
-FRAME = (64, 64, 3)
 FRAME_BYTES = 64 * 64 * 3
 LEVEL = 2
 """ISA-L's level: as small as zlib's first, several times as fast."""
@@ -42,7 +41,16 @@ class Shard(NamedTuple):
 
 
 def shard_bytes(episodes: Sequence[Episode]) -> bytes:
-    """Whole episodes as the content of a file."""
+    """Whole episodes as the content of a file.
+
+    Raises:
+        ValueError: there are none, their numbers do not follow one another, or one could not be read back as it is.
+    """
+    numbers = [episode.index for episode in episodes]
+    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] < 0:
+        raise ValueError(f"a shard holds episodes of consecutive numbers from 0 on, got {numbers}")
+    for episode in episodes:
+        check_episode(episode)
     # In memory: HDF5 itself takes a full disk badly, and a block of episodes is small.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="latest", track_order=True) as file:
         file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
@@ -51,6 +59,37 @@ def shard_bytes(episodes: Sequence[Episode]) -> bytes:
             _write_episode(file.create_group(f"episode_{episode.index}"), episode)
         file.flush()
         return file.id.get_file_image()
+
+
+def check_episode(episode: Episode) -> None:
+    """Refuse what a reader would refuse, or not give back as it was.
+
+    Raises:
+        ValueError: names the episode, and what is wrong with it.
+    """
+    frames, actions, rewards, steps = episode.frames, episode.actions, episode.rewards, len(episode)
+    choices = _is_array(actions, np.int64, (steps,))
+    numbers = actions.ndim == 2 and actions.shape[1] > 0 and _is_array(actions, np.float32, (steps, actions.shape[1]))
+    wrong = None
+    if steps == 0:
+        wrong = "at least one step"
+    elif not _is_array(frames, np.uint8, (steps + 1, *FRAME)):
+        wrong = f"frames {(steps + 1, *FRAME)} uint8, got {frames.shape} {frames.dtype}"
+    elif not (choices or numbers):
+        wrong = f"actions (T, n) float32 or (T,) int64, finite, got {actions.shape} {actions.dtype}"
+    elif not _is_array(rewards, np.float32, (steps,)):
+        wrong = f"rewards (T,) float32, finite, got {rewards.shape} {rewards.dtype}"
+    elif not all(isinstance(end, bool | np.bool_) for end in (episode.terminated, episode.truncated)):
+        wrong = f"ends that are flags, got {episode.terminated!r} and {episode.truncated!r}"
+    elif not -(2**63) <= episode.seed < 2**63:
+        wrong = f"a seed of 64 bits, got {episode.seed}"
+    if wrong:
+        raise ValueError(f"episode {episode.index} must have {wrong}")
+
+
+def _is_array(values: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]) -> bool:
+    finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    return values.dtype == dtype and values.shape == shape and finite
 
 
 def _write_episode(group: h5py.Group, episode: Episode) -> None:

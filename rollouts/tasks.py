@@ -11,16 +11,17 @@ import torch
 
 from rollouts.controllers import Controller
 from rollouts.lockstep import Life, Mind, Together, live, mind_of
+from rollouts.opening import Opened, env_key, worker_env
 from rollouts.policies import Policy
 from rollouts.ways import Moment, Way, retrace
-from rollouts.workers import EnvSpec, Shared, env_key, worker_env
+from rollouts.workers import Shared
 from worldmodel import WorldModel
 
 
 class Group(NamedTuple):
     """A task for a worker: lives in one environment."""
 
-    env: EnvSpec
+    env: Opened
     options: dict[str, Any]
     player: "Policy | Controllers"
     seeds: list[int]
@@ -32,6 +33,8 @@ class Group(NamedTuple):
     begins: tuple[int, ...] = ()
     actions: bool = False
     """Whether `Life.actions` are wanted."""
+    first: int = 0
+    """The number of its first life among all of a call."""
 
 
 class Controllers(NamedTuple):
@@ -65,7 +68,9 @@ def play_group(task: Group) -> Played:
         mind: Mind = Together(world, player.family, parameters, space, lanes, memories=memories)
     else:
         mind = mind_of(player, space, task.seeds, lanes=lanes)
-    lives = live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps, begins=moments)
+    numbers = range(task.first, task.first + len(task.seeds))
+    lives = live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps, begins=moments,
+                 numbers=numbers)  # fmt: skip
     steps = sum(life.length for life in lives) + retraced
     return Played(lives if task.actions else [life._replace(actions=()) for life in lives], steps)
 

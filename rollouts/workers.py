@@ -1,44 +1,44 @@
 """Work on several cores that does not hang: what a dead worker lost is done again.
 
 Start reading at `run_tasks`. Workers live on between calls, each with one torch thread, and keep their environments
-(`worker_env`): making new ones for every task leaks memory in some games. loky's workers are processes of this machine,
-Ray's may be anywhere.
+(`rollouts.opening`) until `close_all_envs`. loky's workers are processes of this machine, Ray's may be anywhere.
 """
 
+import atexit
 import contextlib
 import importlib.util
-import json
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import gymnasium
 import torch
 from loky import get_reusable_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
-import envs
-from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
+from rollouts import attempts
+from rollouts.attempts import DEATHS, THREADS, Interrupted, WorkerDied, attempt
+from rollouts.opening import close_envs
 from worldmodel.arguments import at_least_one
 from worldmodel.checkpoints import write_bytes
 
 MOST_WORKERS = 4096
 """More processes than any machine or cluster of ours has cores: such a number is a slip."""
-KEPT_KINDS = 2
-"""A worker keeps the environments of this many (id, options)."""
-
-EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
-"""What names an environment: an id for `envs.make`, or a picklable function that makes one."""
+CLOSE = signal.SIGUSR1
+"""Asks a worker to close its environments."""
+CLOSING_S = 5.0
+"""How long this may take."""
+UNSENT = "what more than one of workers shall do cannot be sent to other processes: "
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -111,6 +111,8 @@ def _run_on_loky(
                 except BrokenProcessPool as error:
                     lost.append((index, f"a worker process was killed: {_first_line(error)}"))
                     continue
+                except pickle.PicklingError as error:
+                    raise ValueError(UNSENT + _first_line(error.__cause__ or error)) from error
                 if failure:
                     lost.append((index, failure))
                     continue
@@ -122,33 +124,101 @@ def _run_on_loky(
                 waiting.append(index)
     finally:
         if running:
-            _pool(workers).shutdown(wait=True, kill_workers=True)
+            try:
+                close_all_envs()
+            finally:
+                _pool(workers).shutdown(wait=True, kill_workers=True)
+
+
+_executors: list[Any] = []
+"""The last one that was asked for."""
 
 
 def _pool(workers: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_reusable_executor(
-            workers,
-            timeout=300,
-            kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
-            initializer=_begin,
-            initargs=(os.getpid(),),
-            env=THREADS,
-        )
+        _executors[:] = [
+            get_reusable_executor(
+                workers,
+                timeout=300,
+                kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
+                initializer=_begin,
+                initargs=(os.getpid(), _marks()),
+                env=THREADS,
+            )
+        ]
+    return _executors[0]
 
 
-def _begin(parent: int) -> None:
+@cache
+def _marks() -> Path:
+    """A folder with a file for each worker that answers signals, and another while it shall close its environments."""
+    folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def close_all_envs() -> None:
+    """Close the environments of this process and of its workers, so that no emulator of theirs stays behind."""
+    close_envs()
+    workers = [
+        worker for worker in (_executors[0]._processes if _executors else ()) if (_marks() / f"{worker}").exists()
+    ]
+    for worker in workers:
+        (_marks() / f"{worker}.close").touch()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, CLOSE)
+    until = time.monotonic() + CLOSING_S
+    for worker in workers:
+        while (_marks() / f"{worker}.close").exists() and _lives(worker) and time.monotonic() < until:
+            time.sleep(0.005)
+
+
+def _lives(process: int) -> bool:
+    """Whether a child of ours has not ended."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def envs_closed_after() -> Iterator[None]:
+    """Close all environments at the end."""
+    try:
+        yield
+    finally:
+        close_all_envs()
+
+
+def _begin(parent: int, marks: Path) -> None:
     """Prepare a worker: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
+
+    def close(number: int) -> None:
+        close_envs()
+        (marks / f"{os.getpid()}.close").unlink(missing_ok=True)
+        if number == signal.SIGTERM:
+            os._exit(128 + number)
+
+    def answer(number: int, frame: Any) -> None:
+        if attempts.working:
+            raise Interrupted(number)
+        close(number)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(CLOSING_S)
         os._exit(1)
 
+    attempts.when_interrupted = close
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, answer)
+    signal.signal(CLOSE, answer)
+    (marks / f"{os.getpid()}").touch()
+    torch.set_num_threads(1)
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -195,7 +265,11 @@ def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Sh
         return Shared(mark, value)
     if backend == "loky":
         path = folder / f"{mark}.pickle"
-        write_bytes(path, bytes(dumps(value)))
+        try:
+            content = bytes(dumps(value))
+        except Exception as error:
+            raise ValueError(UNSENT + _first_line(error)) from error
+        write_bytes(path, content)
         return Shared(mark, path=path)
     from rollouts.ray_tasks import connect
 
@@ -204,30 +278,3 @@ def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Sh
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-_kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
-
-
-def env_key(env: EnvSpec, options: dict[str, Any]) -> tuple[bytes, str]:
-    """Tells environments apart: the same id, or the same function, with the same options."""
-    name = env.encode() if isinstance(env, str) else bytes(dumps(env))
-    return name, json.dumps(options, sort_keys=True, default=str)
-
-
-def open_env(env: EnvSpec, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """Make what an id or a function names; only an id takes options."""
-    return envs.make(env, **options) if isinstance(env, str) else env()
-
-
-def worker_env(env: EnvSpec, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
-    """This process's environment number ``slot`` for an id (or a function that makes one), kept for the next task."""
-    key = env_key(env, options)
-    games = _kept.pop(key, [])
-    _kept[key] = games  # the last key is the one used last
-    while len(_kept) > KEPT_KINDS:
-        for game in _kept.pop(next(iter(_kept))):
-            game.close()
-    while len(games) <= slot:
-        games.append(open_env(env, options))
-    return games[slot]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rollouts import workers
-from rollouts.workers import WorkerDied, run_tasks, share, worker_env
+from rollouts.opening import worker_env
+from rollouts.workers import WorkerDied, run_tasks, share
 from tests import toys
 
 

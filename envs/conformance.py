@@ -1,0 +1,178 @@
+"""What Gymnasium asks of an environment, checked where one of somebody else's is opened and played.
+
+Start reading at `Checked`. Each slip is a ValueError of one line that names the cure.
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+FIVE = "(observation, reward, terminated, truncated, info)"
+SMALLEST_SIDE = 16
+"""Pixels of the lower or narrower side of a picture; with fewer, an array of bytes is taken for something else."""
+LARGEST = float(np.finfo(np.float32).max)
+BRIGHT = 128
+"""A picture's space reaches this far at least; bytes that stay below are numbers of things."""
+
+
+class Checked(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """An environment whose every reset and step keeps to Gymnasium's interface and to its own spaces.
+
+    Raises:
+        ValueError: it has no spaces, or its ``reset`` takes no seed.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        check_interface(env)
+        super().__init__(env)
+        space = env.observation_space
+        self._shape = space.shape if is_picture(space) else None
+        self._begun = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; what is observed first lies in the observation space."""
+        came: Any = self.env.reset(seed=seed, options=options)
+        if not isinstance(came, tuple) or len(came) != 2:
+            raise ValueError(f"reset must return (observation, info), got {_kind(came)}")
+        if not isinstance(came[1], dict):
+            raise ValueError(f"reset must return (observation, info) with a dict of info, got {_kind(came[1])}")
+        if self._shape is None:
+            check_inside(self.env.observation_space, came[0])
+        else:
+            self._check_picture(came[0])
+        self._begun = True
+        return came
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take a step; its reward is a finite number, and its ends are flags."""
+        if not self._begun:
+            raise ValueError("step must come after reset")
+        try:
+            came: Any = self.env.step(action)
+        except (TypeError, ValueError) as error:
+            if "unpack" in str(error):  # of a wrapper, or of the environment's own
+                _check_five(self.env.unwrapped.step(action))
+            raise
+        _check_five(came)
+        observation, reward, terminated, truncated, info = came
+        if self._shape is not None:
+            self._check_picture(observation)
+        check_flag("terminated", terminated)
+        check_flag("truncated", truncated)
+        return observation, checked_reward(reward), bool(terminated), bool(truncated), info
+
+    def _check_picture(self, picture: Any) -> None:
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != self._shape:
+            raise ValueError(f"observation must be {self._shape} uint8 as its space says, got {_kind(picture)}")
+
+
+def check_interface(env: Any) -> None:
+    """Refuse what is no environment of Gymnasium.
+
+    Raises:
+        ValueError: names what is missing.
+    """
+    if not isinstance(env, gymnasium.Env):
+        old = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
+        more = " (it is one of the old gym: derive it from gymnasium.Env)" if old else ""
+        raise ValueError(f"env must be a gymnasium.Env, got {_kind(env)}{more}")
+    for name in ("action_space", "observation_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, spaces.Space):
+            raise ValueError(f"{name} must be a space of gymnasium.spaces, got {_kind(space)}: set it in __init__")
+    for layer in layers(env):
+        parameters = inspect.signature(layer.reset).parameters.values()
+        names = {parameter.name for parameter in parameters}
+        if not {"seed", "options"} <= names and inspect.Parameter.VAR_KEYWORD not in {p.kind for p in parameters}:
+            raise ValueError(f"reset of {type(layer).__name__} must be reset(self, *, seed=None, options=None)")
+
+
+def layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
+    """An environment's wrappers, the outermost first, and the environment itself."""
+    yield env
+    while isinstance(env, gymnasium.Wrapper):
+        env = env.env
+        yield env
+
+
+def is_picture(space: gymnasium.Space[Any]) -> bool:
+    """Bytes up to at least 128 in (H, W) or (H, W, 1, 3 or 4 channels)."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST_SIDE or space.high.max() < BRIGHT:
+        return False
+    return len(shape) == 2 or shape[2] in (1, 3, 4)
+
+
+def check_inside(space: gymnasium.Space[Any], observation: Any) -> None:
+    """Refuse an observation outside of its space; a Box of numbers does not ask which kind of float they are.
+
+    Raises:
+        ValueError: says what came.
+    """
+    if isinstance(space, spaces.Box):
+        values = np.asarray(observation)
+        if values.shape != space.shape or values.dtype.kind not in "biuf":
+            raise ValueError(f"observation must be {space.shape} {space.dtype} as its space says, got {_kind(values)}")
+        if np.isnan(values).any():
+            raise ValueError("observation holds NaN")
+        values = values.astype(space.dtype)  # float64 numbers at a bound of float32 may be a rounding beyond it
+        if (values < space.low).any() or (values > space.high).any():
+            raise ValueError(f"observation leaves its space {space}: it is from {values.min():g} to {values.max():g}")
+    elif isinstance(space, spaces.Dict) and isinstance(observation, dict) and set(observation) == set(space.spaces):
+        for name, part in space.spaces.items():
+            check_inside(part, observation[name])
+    elif not space.contains(observation):
+        raise ValueError(f"observation must lie in its space {space}, got {str(observation)[:40]}")
+
+
+def checked_reward(reward: Any) -> float:
+    """A reward as a float that 32 bits hold, as they do in files; one number in an array is a number.
+
+    Raises:
+        ValueError: it is no number, or no finite one, or one beyond 32 bits.
+    """
+    try:
+        number = reward.item() if hasattr(reward, "item") else reward
+    except (ValueError, RuntimeError):  # an array, or a tensor, of several
+        number = None
+    if isinstance(number, int | float) and abs(number) <= LARGEST:
+        return float(number)
+    raise ValueError(f"reward must be a finite number below {LARGEST:.2g}, got {_kind(reward)}")
+
+
+def check_flag(name: str, flag: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    if not isinstance(flag, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {_kind(flag)}")
+
+
+def _check_five(came: Any) -> None:
+    if not isinstance(came, tuple) or len(came) != 5:
+        four = isinstance(came, tuple) and len(came) == 4
+        old = " (four are of the old gym, whose done is terminated or truncated)" if four else ""
+        raise ValueError(f"step must return {FIVE}, got {_kind(came)}{old}")
+    if not isinstance(came[4], dict):
+        raise ValueError(f"step must return {FIVE} with a dict of info, got {_kind(came[4])}")
+
+
+def _kind(value: Any) -> str:
+    """What came, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} {value.dtype}"
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)[:40]
+    return f"a {type(value).__name__}"

@@ -1,0 +1,308 @@
+"""Environments of somebody else's: their slips are refused with the cure, and what can be understood is."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import envs
+from envs.pixels import as_pixels
+
+PICTURES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
+NUMBERS = spaces.Box(-1, 1, (4,), np.float32)
+
+
+class Own(gymnasium.Env):
+    """A picture environment whose parts a test replaces."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None, space=PICTURES, first=None, second=None, rendered=None):
+        self.render_mode = render_mode
+        self.observation_space, self.action_space = space, spaces.Box(-2, 2, (1,), np.float32)
+        self.first, self.second, self.rendered = first, second, rendered
+        self.taken = []
+
+    def seen(self):
+        return np.zeros(self.observation_space.shape, self.observation_space.dtype)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return (self.seen(), {}) if self.first is None else self.first(self)
+
+    def step(self, action):
+        self.taken.append(action)
+        return (self.seen(), 0.0, False, False, {}) if self.second is None else self.second(self)
+
+    def render(self):
+        return self.rendered() if self.rendered else np.full((48, 96, 3), 9, np.uint8)
+
+
+def frames(*shape, dtype=np.uint8):
+    return lambda: np.zeros(shape, dtype)
+
+
+def limited(env):
+    """As `gymnasium.make` wraps it."""
+    return gymnasium.wrappers.TimeLimit(gymnasium.wrappers.OrderEnforcing(env), 100)
+
+
+RESETS = {
+    "observation alone": (lambda env: env.seen(), "info"),
+    "no dict": (lambda env: (env.seen(), None), "info"),
+    "nothing": (lambda env: None, "None"),
+    "floats": (lambda env: (env.seen().astype(np.float32), {}), "float32"),
+    "another shape": (lambda env: (env.seen()[:40], {}), "40"),
+    "a list": (lambda env: (env.seen().tolist(), {}), "list"),
+}
+STEPS = {
+    "four": (lambda env: (env.seen(), 0.0, False, {}), "terminated"),
+    "None": (lambda env: None, "terminated"),
+    "no info": (lambda env: (env.seen(), 0.0, False, False, None), "info"),
+    "floats": (lambda env: (env.seen() / 255, 0.0, False, False, {}), "float64"),
+    "no flag": (lambda env: (env.seen(), 0.0, None, False, {}), "terminated"),
+    "an int": (lambda env: (env.seen(), 0.0, False, 1, {}), "truncated"),
+    **{
+        f"reward {reward!r}": (lambda env, reward=reward: (env.seen(), reward, False, False, {}), "reward")
+        for reward in (np.nan, np.inf, -np.inf, 1e39, None, "1", 10**400, np.zeros(2), [1.0], np.float32(np.nan))
+    },
+}
+
+
+@pytest.mark.parametrize("slip", RESETS)
+def test_slips_of_reset_are_named(slip):
+    first, named = RESETS[slip]
+    env = as_pixels(limited(Own(first=first)))
+    with pytest.raises(ValueError, match=named):
+        env.reset(seed=1)
+
+
+@pytest.mark.parametrize("slip", STEPS)
+def test_slips_of_step_are_named(slip):
+    second, named = STEPS[slip]
+    env = as_pixels(limited(Own(second=second)))
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=named):
+        env.step(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38])
+def test_rewards_are_numbers_of_any_kind(reward):
+    env = as_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
+    env.reset(seed=1)
+    _, earned, terminated, *_ = env.step(np.zeros(1, np.float32))
+    assert type(earned) is float
+    assert earned == float(np.asarray(reward).reshape(()))
+    assert terminated is False
+
+
+@pytest.mark.parametrize(
+    ("rendered", "named"),
+    [
+        (lambda: None, "None"),
+        (lambda: [np.zeros((48, 96, 3), np.uint8)], "list"),
+        (frames(3, 48, 96), "moveaxis"),
+        (frames(48, 96, 3, dtype=np.float32), "float32"),
+        (frames(48, 96, 2), "shape"),
+        (frames(48, 96, 4), "fourth"),
+        (frames(2, 48, 96, 3), "shape"),
+        (frames(0, 96, 3), "shape"),
+        (lambda: "picture", "str"),
+    ],
+)
+def test_slips_of_render_are_named(rendered, named):
+    env = as_pixels(Own("rgb_array", NUMBERS, rendered=rendered))
+    with pytest.raises(ValueError, match=named):
+        env.reset(seed=1)
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        (spaces.Box(0, 255, (3, 48, 96), np.uint8), "moveaxis"),
+        (spaces.Box(0, 255, (48, 96, 2), np.uint8), "channels"),
+        (spaces.Box(0, 1, (48, 96, 3), np.float32), "uint8"),
+        (spaces.Box(0, 1, (48, 96), np.uint8), "255"),
+        (spaces.Box(0, 255, (4, 48, 96, 3), np.uint8), "no pixels"),
+        (spaces.Dict({"screen": PICTURES, "health": NUMBERS}), "'screen'"),
+        (NUMBERS, "render_mode"),
+    ],
+)
+def test_what_looks_like_a_picture_is_rendered_or_refused(space, named):
+    """It never becomes a black or a garbled frame."""
+    with pytest.raises(ValueError, match=named):
+        as_pixels(Own(None, space))
+    seen = space.sample()
+    frame, _ = as_pixels(Own("rgb_array", space, first=lambda env: (seen, {}))).reset(seed=1)
+    assert (frame == 9).all()
+
+
+def test_a_stack_of_grey_frames_is_not_taken_for_rgba():
+    space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
+    stack = np.broadcast_to(np.array([10, 20, 30, 40], np.uint8), space.shape)
+    with pytest.raises(ValueError, match="stack"):
+        as_pixels(Own(space=space, first=lambda env: (stack, {}))).reset(seed=1)
+    opaque = stack.copy()
+    opaque[..., 3] = 255
+    env = as_pixels(Own(space=space, first=lambda env: (opaque, {}), second=lambda env: (stack, 0.0, False, False, {})))
+    frame, _ = env.reset(seed=1)
+    assert frame[0, 0].tolist() == [10, 20, 30]
+    with pytest.raises(ValueError, match="stack"):
+        env.step(np.zeros(1, np.float32))
+
+
+def test_frames_are_copied():
+    buffer = np.zeros((64, 64, 3), np.uint8)
+    space = spaces.Box(0, 255, buffer.shape, np.uint8)
+
+    def redrawn(env):
+        buffer[:] += 1
+        return buffer, 0.0, False, False, {}
+
+    env = as_pixels(Own(space=space, first=lambda env: (buffer, {}), second=redrawn))
+    seen = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
+    assert [frame[0, 0, 0] for frame in seen] == [0, 1, 2, 3]
+
+
+def test_actions_are_mapped_once():
+    own = Own()
+    env = as_pixels(as_pixels(own))
+    env.reset(seed=1)
+    env.step(np.array([0.5], np.float32))
+    assert own.taken[0].tolist() == [1.0]
+    assert as_pixels(env) is env
+    wrapped = gymnasium.wrappers.RecordEpisodeStatistics(env)
+    assert as_pixels(wrapped) is wrapped
+    assert as_pixels(envs.make("CartPole-v1")).unwrapped.spec.id == "CartPole-v1"
+    rescaled = as_pixels(gymnasium.wrappers.RescaleAction(env, np.float32(-4), np.float32(4)))
+    rescaled.reset(seed=1)
+    rescaled.step(np.array([0.5], np.float32))
+    assert own.taken[-1].tolist() == [1.0]
+
+
+class Seedless(Own):
+    def reset(self):
+        return self.seen(), {}
+
+
+class Spaceless(gymnasium.Env):
+    observation_space = PICTURES
+
+
+class Bare:
+    """No environment at all."""
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        (Seedless(), "seed"),
+        (Spaceless(), "action_space"),
+        (Own(space=None), "observation_space"),
+        (Bare(), "gymnasium.Env"),
+        (None, "gymnasium.Env"),
+        (Own("human", NUMBERS), "render_mode"),
+    ],
+)
+def test_what_is_missing_is_named(env, named):
+    with pytest.raises(ValueError, match=named):
+        as_pixels(env)
+
+
+@pytest.mark.parametrize(
+    "first", [np.full(4, np.nan), np.full(4, 2.0), np.zeros(3), None, "nothing", np.full(4, np.inf)], ids=str
+)
+def test_an_observation_outside_of_its_space_is_refused(first):
+    with pytest.raises(ValueError, match="observation"):
+        as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (first, {}))).reset(seed=1)
+    as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is no slip of ours
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    with pytest.raises(ValueError, match="reset"):
+        as_pixels(Own()).step(np.zeros(1))
+
+
+@pytest.fixture
+def register():
+    """Register environments for one test."""
+    before = dict(gymnasium.registry)
+    yield gymnasium.register
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
+
+
+class Plain(Own):
+    """Observes pictures, and knows no render mode."""
+
+    def __init__(self):
+        super().__init__()
+
+
+class Strict(Own):
+    def __init__(self, render_mode=None):
+        assert render_mode in (None, "human")
+        super().__init__()
+
+
+class Forgetful(Own):
+    def __init__(self, render_mode=None):
+        super().__init__(None, NUMBERS)
+
+
+class Silent(Own):
+    """Does not say that it renders, but does."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode, NUMBERS)
+
+
+class Broken(Own):
+    def __init__(self, render_mode=None, level=1):
+        raise KeyError("no level")
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("kind", [Plain, Strict, Silent])
+def test_an_environment_need_not_know_render_modes(register, kind):
+    register("Own-v0", entry_point=kind)
+    env = envs.make("Own-v0")
+    frame, _ = env.reset(seed=1)
+    assert frame.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(("kind", "named"), [(Forgetful, "self.render_mode"), (Broken, "no level"), (Seedless, "seed")])
+def test_what_cannot_be_made_is_named_with_its_id(register, kind, named):
+    register("Own-v0", entry_point=kind)
+    with pytest.raises(ValueError, match=f"Own-v0.*{named}"):
+        envs.make("Own-v0")
+
+
+def test_modules_of_the_working_directory_are_found(register, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path])
+    (tmp_path / "game_in_a_folder.py").write_text(
+        "import gymnasium\ngymnasium.register('Cart-v0', entry_point='gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (tmp_path / "game_that_lacks.py").write_text("import a_module_that_is_not_there\n")
+    assert envs.make("game_in_a_folder:Cart-v0").action_space.n == 2
+    for id, named in {
+        "game_in_a_folder:Car-v0": "Cart-v0",
+        "game_that_lacks:Cart-v0": "a_module_that_is_not_there",
+        "game_of_nobody:Cart-v0": "game_of_nobody",
+    }.items():
+        with pytest.raises(ValueError, match=named):
+            envs.make(id)
+
+
+@pytest.mark.parametrize("id", ["ALE/Pong-v5", "VizdoomTakeCover-v1"])
+def test_the_games_extra_is_named_where_it_is_missing(id, monkeypatch, register):
+    for name in [name for name in gymnasium.registry if name.startswith(("ALE/", "Vizdoom"))]:
+        del gymnasium.registry[name]
+    monkeypatch.setitem(__import__("sys").modules, "ale_py", None)
+    monkeypatch.setitem(__import__("sys").modules, "vizdoom", None)
+    monkeypatch.setitem(__import__("sys").modules, "vizdoom.gymnasium_wrapper", None)
+    with pytest.raises(ValueError, match=r"worldmodel\[games\]"):
+        envs.make(id)

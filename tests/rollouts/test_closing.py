@@ -1,0 +1,114 @@
+"""Environments are closed where work ends, so that no process of theirs stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import rollouts
+from agents import evaluate
+from tests import toys
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Emulated(toys.Beacon):
+    """A game with a process of its own, as emulators have, which ends with `close` alone."""
+
+    def __init__(self, folder, pause=0.0, length=5):
+        super().__init__(length)
+        self.pause = pause
+        self.child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        (Path(folder) / str(self.child.pid)).touch()
+
+    def step(self, action):
+        time.sleep(self.pause)
+        return super().step(action)
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+
+
+def alive(folder):
+    """Processes of games that did not end."""
+    return [int(path.name) for path in Path(folder).iterdir() if Path(f"/proc/{path.name}/status").exists()]
+
+
+@pytest.fixture
+def children(tmp_path):
+    """Where games write down their processes; none stays after the test."""
+    folder = tmp_path / "children"
+    folder.mkdir()
+    yield folder
+    for child in alive(folder):
+        os.kill(child, signal.SIGKILL)
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_collects_or_evaluates_leaves_no_process_behind(children, tmp_path, workers):
+    make = partial(Emulated, children)
+    rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", block=1)
+    assert len(list(children.iterdir())) > 1
+    assert alive(children) == []
+    evaluate(rollouts.uniform, make, 4, workers=workers)
+    assert alive(children) == []
+
+
+def test_a_game_that_fails_is_closed(children, tmp_path):
+    def broken():
+        game = Emulated(children)
+        game.action_space = None
+        return game
+
+    with pytest.raises(ValueError, match="action_space"):
+        rollouts.collect(broken, rollouts.uniform, 1, out=tmp_path / "s")
+    assert len(list(children.iterdir())) == 1
+    assert alive(children) == []
+
+
+GAME = """
+import gymnasium
+from tests.rollouts.test_closing import Emulated
+
+gymnasium.register("Emulated-v0", entry_point=Emulated, kwargs={"folder": CHILDREN, "pause": 0.02, "length": 1000})
+"""
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
+sys.path.remove("")
+from agents.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGKILL, 2)],
+)
+def test_a_command_that_is_stopped_leaves_no_process_behind(children, tmp_path, how, workers):
+    (tmp_path / "emulated.py").write_text(GAME.replace("CHILDREN", repr(str(children))))
+    words = ["collect", "emulated:Emulated-v0", "--out", "run", "--episodes", "8", "--workers", str(workers)]
+    command = subprocess.Popen(
+        [sys.executable, "-c", START, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    until = time.monotonic() + 120
+    while len(alive(children)) < workers or len(list(children.iterdir())) < 2 + workers:  # two are opened before
+        assert time.monotonic() < until
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.send_signal(how)
+    assert command.wait(timeout=60) == (130 if how != signal.SIGKILL else -how)
+    until = time.monotonic() + 10
+    while alive(children) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert alive(children) == []

@@ -1,0 +1,177 @@
+"""What cannot be recorded is refused while it is played; what was played before it stays."""
+
+import json
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+
+import rollouts
+from agents import Agent, LinearController, evaluate
+from rollouts.collect import episode_seed
+from rollouts.store import Store
+from tests import toys
+from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+
+SEED = 3
+SPOILED = episode_seed(SEED, 3)
+
+
+class Spoiling(toys.Beacon):
+    """Step 3 of the episode with one seed earns something strange."""
+
+    def __init__(self, seed=SPOILED, reward=float("nan")):
+        super().__init__()
+        self.spoiled, self.strange = seed, reward
+
+    def reset(self, *, seed=None, options=None):
+        self.seed = seed
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        frame, reward, *rest = super().step(action)
+        return frame, self.strange if (self.seed, self.now) == (self.spoiled, 3) else reward, *rest
+
+
+def agent():
+    with seeded(0):
+        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
+    return Agent(world, LinearController.sized(world))
+
+
+def said(seed):
+    return rf"{seed}\b.*\b3\b.*reward"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("block", [1, 5])
+def test_episodes_before_a_spoiled_one_are_kept_and_a_rerun_goes_on(tmp_path, workers, block):
+    settings = {"policy": rollouts.uniform, "episodes": 5, "seed": SEED, "out": tmp_path / "s", "workers": workers}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"episode 3\b.*{said(SPOILED)}"):
+            rollouts.collect(Spoiling, **settings, block=block)
+        store = Store(tmp_path / "s")
+        assert store.damaged == {}
+        assert [episode.index for episode in store.episodes()][:3] == [0, 1, 2]
+
+    def cured():
+        return Spoiling(seed=None)
+
+    cured.__name__ = "Spoiling"
+    before = {shard.path: shard.path.read_bytes() for shard in store.shards}
+    store = rollouts.collect(cured, **settings, block=block)
+    assert sorted(episode.index for episode in store.episodes()) == list(range(5))
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("strange", [np.inf, 1e39, None, "1", np.zeros(2)], ids=str)
+def test_no_reward_that_a_file_cannot_hold_is_stored(tmp_path, strange):
+    with pytest.raises(ValueError, match="reward"):
+        rollouts.collect(lambda: Spoiling(reward=strange), rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
+    assert len(Store(tmp_path / "s")) == 3
+
+
+def test_agents_that_play_side_by_side_keep_what_ended(tmp_path):
+    with pytest.raises(ValueError, match=said(SPOILED)):
+        rollouts.collect(Spoiling, agent(), 5, seed=SEED, out=tmp_path / "s", block=5)
+    assert Store(tmp_path / "s").damaged == {}
+
+
+@pytest.mark.parametrize("player", [rollouts.uniform, agent()])
+def test_evaluate_names_the_episode(player):
+    def make():
+        return Spoiling(seed=102)
+
+    with pytest.raises(ValueError, match=rf"episode 2\b.*{said(102)}"):
+        evaluate(player, make, 4, seed=100)
+
+
+def test_fitness_and_play_refuse_it_too():
+    player = agent()
+
+    class Always(Spoiling):
+        def reset(self, *, seed=None, options=None):
+            self.spoiled = seed
+            return super().reset(seed=seed)
+
+    fitness = rollouts.played(Always, player.world)
+    with pytest.raises(ValueError, match="reward"):
+        fitness(np.zeros((2, player.controller.size), np.float32), seed=1)
+    with pytest.raises(ValueError, match=said(7)):
+        rollouts.play(Always(), rollouts.uniform, seed=7)
+
+
+@pytest.mark.parametrize("action", [np.nan, np.array([np.inf]), np.zeros(2), "left", None, [np.nan], 1j], ids=str)
+def test_policies_that_do_nonsense_are_refused(action):
+    with pytest.raises(ValueError, match=r"step 1\b.*action"):
+        rollouts.play(toys.beacon(), lambda space, rng: lambda frame: action, seed=1)
+
+
+@pytest.mark.parametrize("action", [0.5, [0.5], np.array([[0.5]]), np.float64(0.5)])
+def test_an_action_of_one_number_is_understood_in_any_form(action):
+    episode = rollouts.play(toys.beacon(), lambda space, rng: lambda frame: action, seed=1)
+    assert episode.actions.shape == (5, 1)
+
+
+@pytest.mark.parametrize("action", [2, -1, 0.5, np.nan, np.zeros(2, int), None])
+def test_choices_that_are_none_are_refused(action):
+    env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
+    with pytest.raises(ValueError, match=r"step 1\b.*action"):
+        rollouts.play(env, lambda space, rng: lambda frame: action, seed=1)
+
+
+def test_an_environment_of_one_s_own_is_adapted_wherever_it_is_played():
+    class Wide(gymnasium.Env):
+        """Redraws one buffer, takes actions up to 2, and earns what it was given."""
+
+        observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+        action_space = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+
+        def __init__(self):
+            self.buffer = np.zeros((64, 64, 3), np.uint8)
+
+        def reset(self, *, seed=None, options=None):
+            self.buffer[:] = 0
+            return self.buffer, {}
+
+        def step(self, action):
+            self.buffer += 1
+            return self.buffer, float(action[0]), False, bool(self.buffer[0, 0, 0] >= 4), {}
+
+    def full(space, rng):
+        return lambda frame: np.ones(1, np.float32)
+
+    for episode in (rollouts.play(Wide(), full, seed=1), rollouts.collect(Wide, full, 1).episode(0)):
+        assert episode.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+        assert episode.rewards.tolist() == [2, 2, 2, 2]
+        assert (episode.actions == 1).all()
+    assert evaluate(full, Wide, 1).returns == [8]
+    player = agent()
+    upwards = player.controller.having(np.full(player.controller.size, 9.0))
+    assert evaluate(Agent(player.world, upwards), Wide, 1).lengths == [4]
+
+
+@pytest.mark.parametrize("env", [toys.beacon(), 3, None], ids=str)
+def test_an_environment_is_named_or_made(tmp_path, env):
+    with pytest.raises(ValueError, match="env must be"):
+        rollouts.collect(env, rollouts.uniform, 1, out=tmp_path / "s")
+    with pytest.raises(ValueError, match="env must be"):
+        evaluate(rollouts.uniform, env, 1)
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_fails_at_once_leaves_no_store(tmp_path):
+    class Failing(toys.Beacon):
+        def step(self, action):
+            raise KeyError("a slip of the game")
+
+    with pytest.raises(ValueError, match="a slip of the game"):
+        rollouts.collect(Failing, rollouts.uniform, 1, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_nothing_but_numbers_reaches_a_report(tmp_path):
+    report = evaluate(rollouts.uniform, toys.beacon, 2)
+    report.save(tmp_path / "report.json")
+    assert re.fullmatch(r"[-\d.e, \[\]]+", json.dumps(json.loads((tmp_path / "report.json").read_text())["returns"]))
