@@ -24,8 +24,8 @@ from agents.controller import Controller
 from agents.excerpts import own_returns
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
+from rollouts.opening import EnvSpec
 from rollouts.views import Frames, Sequences
-from rollouts.workers import EnvSpec
 from worldmodel import VAE, Memory
 from worldmodel.checkpoints import fingerprint, read_json, record_of, understood, write_json
 from worldmodel.metrics import reconstruction_metrics
