@@ -50,29 +50,39 @@ def connect(backend: str, workers: int | None = None) -> Any:
 
 def _end() -> None:
     """Leave the cluster; of one that began here nothing stays: Ray alone forgets helpers that are still beginning."""
-    ours = _processes(os.getpid())
+    ours = [(process, _command(process)) for process in _processes(os.getpid())]
     ray.shutdown()
-    for process in filter(_is_of_ray, ours):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    for process, command in ours:
+        if _is_of_ray(process) or (command and _command(process) == command):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
-def _processes(parent: int) -> list[int]:
-    """Ray's processes below one (where the system has /proc); those of a cluster that began elsewhere are not."""
+def _processes(parent: int, inside: bool = False) -> list[int]:
+    """Ray's processes below one (where the system has /proc), and what runs below those, such as emulators.
+
+    Those of a cluster that began elsewhere are not below.
+    """
     found: list[int] = []
     for path in Path(f"/proc/{parent}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # it has ended
             for child in map(int, path.read_text().split()):
-                found += [child] * _is_of_ray(child) + _processes(child)
+                of_ray = inside or _is_of_ray(child)
+                found += [child] * of_ray + _processes(child, of_ray)
     return found
 
 
 def _is_of_ray(process: int) -> bool:
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
-        return False
+    words = _command(process)
     return words.startswith(b"ray::") or b"/ray/" in words
+
+
+def _command(process: int) -> bytes:
+    """The words a process was started with; none where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager

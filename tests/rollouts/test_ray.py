@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -146,3 +147,12 @@ def test_collecting_on_ray_gives_the_same_store(tmp_path):
     for one, other in zip(here.episodes(), there.episodes(), strict=True):
         assert np.array_equal(one.frames, other.frames)
         assert np.array_equal(one.actions, other.actions)
+
+
+def test_a_registration_travels(tmp_path):
+    gymnasium.register("Short-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=4)
+    try:
+        store = rollouts.collect("Short-v0", rollouts.uniform, 4, workers=2, block=1, backend="ray", out=tmp_path / "s")
+    finally:
+        del gymnasium.registry["Short-v0"]
+    assert store.lengths == [4] * 4
