@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -35,7 +36,9 @@ class Interrupts:
             sys.__unraisablehook__(lost)
             return
         self._ending = False
-        timer = threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), signal.SIGTERM))
+        # on Windows os.kill would end the process at once
+        again = partial(os.kill, os.getpid()) if os.name == "posix" else signal.raise_signal
+        timer = threading.Timer(AGAIN_AFTER_S, again, (signal.SIGTERM,))
         timer.daemon = True  # where the program ends before, it has stopped
         timer.start()
 

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -310,7 +311,6 @@ def estimate(
     game.close()
     size = len(shard_bytes([probe])) / len(probe)
     existing = next(parent for parent in (Path(out).absolute(), *Path(out).absolute().parents) if parent.exists())
-    place = os.statvfs(existing)
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
-    return Estimate(seconds * steps / cores, size * steps, steps, place.f_bavail * place.f_frsize)
+    return Estimate(seconds * steps / cores, size * steps, steps, shutil.disk_usage(existing).free)

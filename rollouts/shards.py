@@ -4,7 +4,6 @@ A shard is plain HDF5 with gzip chunks, which every HDF5 reader opens. Writing a
 ISA-L makes and reads the same zlib streams several times as fast (benchmarks/README.md). Start reading at `shard_bytes`.
 """
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,14 +185,12 @@ class Reader:
         course = self.course(shard, number)
         stop, size, pieces = min(stop, course.frames), course.size, []
         try:
-            file = os.open(shard.path, os.O_RDONLY)
-            try:
+            with shard.path.open("rb", buffering=0) as file:
                 for chunk in range(start // size, -(-stop // size)):
                     offset, length = map(int, course.places[chunk])
-                    frames = _unpacked(os.pread(file, length, offset), size)
+                    file.seek(offset)
+                    frames = _unpacked(file.read(length), size)
                     pieces.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
-            finally:
-                os.close(file)
         except (OSError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
         return pieces

@@ -1,7 +1,6 @@
 """Files that are whole or absent, and weights without pickle."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import operator
@@ -14,6 +13,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
-        with aside.open("rb") as file:
+        with aside.open("rb+") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
@@ -44,6 +44,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it took its place; or the disk may not be written, which was told above
             aside.unlink()
+    if os.name != "posix":  # Windows opens no folders
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -53,19 +55,22 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes out of a folder while a block runs.
+    """Keep other processes out of a folder while a block runs. A process that dies lets go of it.
 
     Raises:
         ValueError: another process works in it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is in use by another process: wait for it, or use another folder") from None
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{folder} is in use by another process: wait for it, or use another folder") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:

@@ -36,13 +36,15 @@ class TrainingState:
     norm: float = 0.0  # running average of the gradient's length
     skipped: int = 0  # updates in a row whose gradient was not a number
     finished: bool = False
+    began: int = 0  # update at which this schedule began: above zero where a finished training learns on
+    until: int = 0  # update at which it ends; 0: of an older version, which knew one schedule
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(
         default_factory=dict
     )  # of losses since the last check, where it was stopped between two
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped")}
+        counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped", "began", "until")}
         for name, value in {**counts, "norm": self.norm}.items():
             if not isinstance(value, int if name in counts else int | float) or value < 0:
                 raise ValueError(f"{name} = {str(value)[:40]}")
@@ -58,8 +60,11 @@ class Record:
         self.saved, self.tensorboard, self.leads = time.monotonic(), tensorboard, parallel.leader()
         self.writer: Any = None
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state of the training in this folder, if there is one, and if it is this one."""
+    def load(self, device: torch.device, form: str | None = None) -> dict[str, Any] | None:
+        """The state of the training in this folder, if there is one, and if it is this one.
+
+        More updates than it had are no other training. Neither are other data where a ``form`` is given that theirs had, too.
+        """
         if self.folder is None:
             return None
         if not (path := self.folder / "resume.pt").exists():
@@ -79,10 +84,14 @@ class Record:
         except Exception as error:  # whatever torch makes of a damaged file
             raise _not_whole(path, error) from None
         for name in settings | self.settings:
-            if settings.get(name) != self.settings.get(name):
+            was, asked = settings.get(name), self.settings.get(name)
+            if was == asked or (name == "data" and form is not None and str(was).endswith(form)):
+                continue
+            more = name == "updates" and isinstance(was, int) and was >= 1
+            if not more or asked < was:
                 raise ValueError(
-                    f"{self.folder} holds a training with {name} = {settings.get(name)!r}, asked for "
-                    f"{self.settings.get(name)!r}: use another folder, or the same settings"
+                    f"{self.folder} holds a training with {name} = {was!r}, asked for {asked!r}: use another folder, or "
+                    f"{'as many or more' if more else 'the same settings'}"
                 )
         return saved
 
@@ -91,12 +100,13 @@ class Record:
     ) -> tuple[TrainingState, dict[str, Tensor]]:
         """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
         if saved is None or self.folder is None:
-            return TrainingState(), copy.deepcopy(model.state_dict())
+            return TrainingState(until=self.settings["updates"]), copy.deepcopy(model.state_dict())
         try:
             model.load_state_dict(saved["best"])  # both fit, or neither is believed
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             state = TrainingState(**saved["progress"])
+            state.until = state.until or int(saved["settings"]["updates"])
             rows = "".join(json.dumps(row) + "\n" for row in state.history)
             for row in state.history:
                 float(row["held_out"]["loss"])
@@ -107,6 +117,12 @@ class Record:
         with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
             aside.write_text(rows, encoding="utf-8")
         return state, saved["best"]
+
+    def rename(self, updates: int) -> None:
+        """Write down that the training goes on to so many ``updates``."""
+        self.settings["updates"] = updates
+        if self.folder is not None and self.leads:
+            write_json(self.folder / "settings.json", self.settings)
 
     def due(self, seconds: float) -> bool:
         """Whether the last save is ``seconds`` ago."""

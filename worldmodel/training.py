@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from worldmodel import parallel
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
 from worldmodel.batches import Data, Loss, counted, to_device
 from worldmodel.checkpoints import fingerprint
+from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.record import Record, TrainingState
 from worldmodel.stopping import Stopping
@@ -75,6 +75,7 @@ def fit(
     precision: str = "float32",
     tensorboard: bool = True,
     further: bool = False,
+    new_data: bool = False,
     progress: Progress | bool = silent,
 ) -> Model:
     """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
@@ -82,7 +83,8 @@ def fit(
     Args:
         model: a module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). Trained in place.
         data: where batches come from (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
-        updates: gradient steps.
+        updates: gradient steps. More of them than ``out`` has go further: the training in it ends as it began, and from its
+            best weights a second schedule leads to ``updates``, with a fresh optimizer, a warm-up and a cosine of its own.
         batch: examples (frames or sequences) a step, of all processes together (`worldmodel.parallel`).
         lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
         seed: of batches, noise and the held-out split.
@@ -97,13 +99,16 @@ def fit(
             precision), which is faster on GPUs and on CPUs that have it.
         tensorboard: whether to write TensorBoard's files into ``out``.
         further: whether ``model`` comes from an earlier training and goes on from its weights as they are.
-        progress: called as ``progress(update, updates, note)``; True: a bar.
+        new_data: whether a training in ``out`` may go on with other data, such as a store that has grown or was encoded
+            anew: with another schedule of ``updates`` from its best weights. What it draws of them must be the same
+            (`rollouts.views.Sequences.form`).
+        progress: called as ``progress(update, updates, note)``, and of a training that goes on says where in its first note; True: a bar.
 
     Returns:
         ``model``, on the device it came on, in eval mode.
 
     Raises:
-        ValueError: an argument is out of range, or ``out`` holds a training with other settings.
+        ValueError: an argument is out of range, or ``out`` holds a training with other settings, or with more updates.
         TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
     """
     report = callback(progress)
@@ -137,14 +142,18 @@ def fit(
     device = torch.device(device or parallel.device())
     if batch < size:
         raise ValueError(f"batch must be at least the number of processes, {size}, got {batch}")
-    record = Record(None if out is None else Path(out), settings, tensorboard)
-    saved = record.load(device)
+    record = Record(None if out is None else folder_path(out, "out"), settings, tensorboard)
+    saved = record.load(device, getattr(data, "form", "") if new_data else None)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
     state, best = record.resume(saved, model, optimizer)
+    before = settings if saved is None else dict(saved["settings"])
+    other = before["data"] != settings["data"]
+    more = updates if other else updates - before["updates"]
     try:
-        if state.finished:
+        if state.finished and not more:
             record.keep(best)  # a lost or damaged file of weights comes back
+            report(state.update, state.update, f"already finished at update {state.update}")
         else:
             training, validation = data.split(held_out, seed)
             parallel.agree(model, size)
@@ -155,7 +164,14 @@ def fit(
             if saved is None:
                 best = copy.deepcopy(model.state_dict())
             loop = _Loop(model, optimizer, training, validation, settings, device, rank, size)
-            best = loop.run(state, best, record, report)
+            if not (state.finished or other):
+                record.settings["updates"] = before["updates"]  # until this schedule is over
+                best = loop.run(state, best, record, report)
+            if more:
+                until = (state.update if other else state.until) + more
+                loop.learn_on(state, best, until)
+                record.rename(updates)
+                best = loop.run(state, best, record, report)
         parallel.wait(size)  # what the first process wrote is there for all
     finally:
         record.close()
@@ -180,19 +196,21 @@ class _Loop:
     def run(
         self, state: TrainingState, best: dict[str, Tensor], record: Record, progress: Progress
     ) -> dict[str, Tensor]:
-        updates, check_every = self.settings["updates"], self.settings["check_every"]
+        until, check_every = state.until, self.settings["check_every"]
         patience = self.settings["patience"]
         sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
         state.sums = {}
+        began = f"going on at update {state.update}, " if state.update else ""
         try:
             with Stopping() as stop:
-                while state.update < updates and (patience is None or state.stale < patience):
+                while state.update < until and (patience is None or state.stale < patience):
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-                    count = (state.update - 1) % check_every + 1
+                    count = state.update - max(state.began, (state.update - 1) // check_every * check_every)
                     note = f"loss {float(sums['loss']) / count:.4g}"
-                    progress(state.update, updates, f"{note}, {record.note}" if record.note else note)
-                    if not state.update % check_every or state.update == updates:
+                    progress(state.update, until, began + (f"{note}, {record.note}" if record.note else note))
+                    began = ""
+                    if not state.update % check_every or state.update == until:
                         means = {name: float(total) / count for name, total in sums.items()}
                         sums = {}
                         best = self.check(state, best, means, record)
@@ -208,11 +226,20 @@ class _Loop:
         record.save(self.model, self.optimizer, state, best)
         return best
 
+    def learn_on(self, state: TrainingState, best: dict[str, Tensor], until: int) -> None:
+        """Begin another schedule at the best weights, which are judged anew: the held-out data may be others."""
+        self.model.load_state_dict(best)
+        self.optimizer.state.clear()
+        state.began, state.until, state.finished = state.update, until, False
+        state.stale, state.norm, state.skipped, state.sums = 0, 0.0, 0, {}
+        loss = self.evaluate()["loss"]
+        state.best = loss if math.isfinite(loss) else math.inf
+
     def update(self, state: TrainingState) -> dict[str, Tensor]:
         """One gradient step."""
         update, batch, seed = state.update, self.settings["batch"], self.settings["seed"]
         for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(update, self.settings["updates"], self.settings["lr"])
+            group["lr"] = _learning_rate(update - state.began, state.until - state.began, self.settings["lr"])
         drawn = parallel.part(self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size)
         examples = to_device(drawn, self.device)
         loss = self.loss(examples, _generator(self.device, seed, update, self.rank))

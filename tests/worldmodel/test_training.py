@@ -338,3 +338,112 @@ def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.record.write_bytes", full)
     with pytest.raises(OSError, match="No space left on device"):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+
+
+def ended(folder, stop_at=(), data=None, **settings):
+    """Weights after a training to which the same call is made again after each stop."""
+    for at in stop_at:
+
+        def stopping(done, total, note, at=at):
+            if done == at and "loss" in note:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(line(), data or Numbers(), **SETTINGS | settings, out=folder, progress=stopping)
+    model = fit(line(), data or Numbers(), **SETTINGS | settings, out=folder)
+    return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("at", [(201,), (230,), (215, 259)])
+def test_more_updates_go_further_and_a_kill_on_the_way_changes_nothing(tmp_path, monkeypatch, at):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # each check saves
+    assert torch.equal(ended(tmp_path / "a"), ended(tmp_path / "b"))
+    whole = ended(tmp_path / "a", updates=270)
+    assert torch.equal(whole, ended(tmp_path / "b", at, updates=270))
+    assert not torch.equal(whole, ended(tmp_path / "c"))
+    for name in ("metrics.jsonl", "settings.json"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [*range(20, 261, 20), 270]
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["updates"] == 270
+
+
+def test_an_unfinished_training_ends_as_it_began_before_it_goes_further(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    ended(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: stop_at(done, 90))
+    more = {"updates": 240}
+    assert torch.equal(ended(tmp_path / "a", **more), ended(tmp_path / "b", (150, 215), **more))
+
+
+def stop_at(done, at):
+    if done == at:
+        raise KeyboardInterrupt
+
+
+def test_a_second_schedule_never_ends_worse_and_warms_up_again(tmp_path, monkeypatch):
+    rates = []
+    monkeypatch.setattr(
+        _Loop, "loss", lambda self, *given, _loss=_Loop.loss: note_rate(self, rates) or _loss(self, *given)
+    )
+    ended(tmp_path)
+    first = min(json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    rates.clear()
+    model = fit(line(), Numbers(), **SETTINGS | {"updates": 300}, out=tmp_path)
+    assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.0026
+    x = torch.linspace(-1, 1, 16)[:, None]
+    assert float((model.layer(x) - 3 * x - 1).square().mean()) <= first + 1e-3
+
+
+def note_rate(loop, rates):
+    if loop.model.training:
+        rates.append(loop.optimizer.param_groups[0]["lr"])
+
+
+def test_fewer_updates_are_refused_and_the_same_are_finished(tmp_path):
+    before = ended(tmp_path)
+    with pytest.raises(ValueError, match=r"updates = 200.*199"):
+        ended(tmp_path, updates=199)
+    notes = []
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *told: notes.append(told))
+    assert [told[:2] for told in notes] == [(200, 200)]
+    assert torch.equal(before, ended(tmp_path))
+
+
+def test_what_goes_on_says_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda done, *_: stop_at(done, 90))
+    notes = []
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *told: notes.append(told))
+    assert notes[0][:2] == (81, 200) and "80" in notes[0][2]
+
+
+def test_other_data_are_another_schedule_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    grown = Numbers(held_out_at=2.0)
+    grown.identity = "more numbers"
+    ended(tmp_path / "a"), ended(tmp_path / "b")
+    with pytest.raises(ValueError, match="data"):
+        ended(tmp_path / "a", data=grown)
+    allowed = {"data": grown, "new_data": True}
+    whole = ended(tmp_path / "a", **allowed)
+    assert torch.equal(whole, ended(tmp_path / "b", (290,), **allowed))
+    rows = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["update"] == 400  # its 200, once more
+    assert torch.equal(whole, ended(tmp_path / "a", **allowed))
+    grown.form = ", in windows"
+    with pytest.raises(ValueError, match="data"):
+        ended(tmp_path / "a", **allowed)
+
+
+def test_out_that_is_a_file_is_refused_and_a_home_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="out must be a folder"):
+        ended(tmp_path / "file")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ended("~/there", updates=20)
+    assert (tmp_path / "there" / "weights.safetensors").exists() and not (tmp_path / "~").exists()

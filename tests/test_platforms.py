@@ -1,0 +1,48 @@
+"""The packages import, lock, save and load where there is nothing that only POSIX has: Windows lacks these modules."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT = """
+import importlib, pathlib, pkgutil, sys, warnings
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+import agents, envs, os, rollouts, torch, worldmodel
+for name in ("pread", "statvfs", "fork", "killpg", "getuid", "sched_getaffinity"):
+    if hasattr(os, name):
+        delattr(os, name)
+for package in (agents, envs, rollouts, worldmodel):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if "__main__" not in module.name:
+            importlib.import_module(module.name)
+from worldmodel.checkpoints import locked
+warnings.simplefilter("ignore")  # without flock the lock is a file
+folder = pathlib.Path(sys.argv[1])
+with locked(folder / "lock"):
+    try:
+        with locked(folder / "lock"):
+            sys.exit("two at once")
+    except ValueError:
+        pass
+with locked(folder / "lock"):
+    worldmodel.VAE(4)
+store = rollouts.collect("FrozenLake-v1", rollouts.uniform, 2, out=folder / "store", max_steps=4)
+assert store.episode(1).frames.shape[1:] == (64, 64, 3)
+with torch.random.fork_rng():
+    memory = worldmodel.Memory(worldmodel.FRMDN(8, 4, 8, 2), reward=True, termination=True)
+world = worldmodel.WorldModel(worldmodel.VAE(4), memory, discrete=True)
+world.save(folder / "world")
+worldmodel.WorldModel.load(folder / "world")
+print(rollouts.estimate("FrozenLake-v1", rollouts.uniform, 1, out=folder))
+"""
+
+
+@pytest.mark.slow
+def test_all_works_without_what_only_posix_has(tmp_path):
+    words = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert "GB free" in done.stdout
