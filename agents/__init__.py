@@ -8,6 +8,8 @@ Names are fetched when they are first used, so that ``worldmodel --help`` need n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
+
 if TYPE_CHECKING:
     from agents.agent import Agent
     from agents.controller import HiddenController, LinearController

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import gymnasium
@@ -15,6 +14,7 @@ from agents.controller import Controller, check_fits, load_controller
 from rollouts.lockstep import Together
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint
+from worldmodel.paths import folder_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Agent:
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
         """Write a world model folder with ``controller.safetensors`` beside it; ``compact``: see `WorldModel.save`."""
         self.world.save(folder, compact)
-        self.controller.save(Path(folder) / "controller.safetensors")
+        self.controller.save(folder_path(folder, "folder") / "controller.safetensors")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -94,4 +94,4 @@ class Agent:
         Raises:
             ValueError: a file is missing or damaged, or the controller does not fit the world model.
         """
-        return cls(WorldModel.load(folder), load_controller(Path(folder) / "controller.safetensors"))
+        return cls(WorldModel.load(folder), load_controller(folder_path(folder, "folder") / "controller.safetensors"))

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from agents.settings import DREAMS, Covariance, RunSettings
+from worldmodel.paths import expand
 
 MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
 MAY_BE_ZERO |= {"exploration", "spread", "free_bits", "vae_updates", "caution", "beginnings", "newest_share"}
@@ -71,7 +71,7 @@ def check_together(settings: RunSettings) -> None:
     start = settings.game.start
     if start == "dream" and not settings.dream.generations:
         raise ValueError("game.start dream needs a controller evolved in dreams, got dream.generations = 0")
-    if start not in ("zeros", "dream") and not Path(start).exists():
+    if start not in ("zeros", "dream") and not expand(start).exists():
         raise ValueError(
             f"game.start must be zeros, dream, the file of a controller, or the folder of an agent, got {start!r}"
         )

@@ -111,7 +111,7 @@ def _check_files(words: list[str]) -> None:
         option, equals, value = word.partition("=")
         value = value if equals else following
         asked = option == "--config" or (option.startswith("--") and value.endswith((".yaml", ".yml")))
-        if asked and os.path.isfile(value):  # noqa: PTH113 - any text
+        if asked and os.path.isfile(os.path.expanduser(value)):  # noqa: PTH111, PTH113 - any text
             read_yaml(value)
 
 

@@ -11,7 +11,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from agents.coordinates import Coordinates
 from agents.search import Ending, Search, compared
 from agents.settings import Covariance
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
+from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
 
 Family = TypeVar("Family", bound=Controller)
@@ -142,7 +142,7 @@ def evolve(
     }
     ending = Ending(target, stale, least_sigma, restarts)
     _check(settings, ending, coordinates, episodes, getattr(fitness, "scouted", 0) if most_episodes else 0)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else folder_path(out, "out")
     signature = inspect.signature(evolve).parameters
     defaults = {
         name: one.default for name, one in signature.items() if name in settings and one.default is not one.empty
@@ -162,8 +162,8 @@ def evolve(
         if watch is not None:
             watch(row)
     best = controller.having(search.best)
-    if out is not None:  # also where nothing was left to do: a lost or damaged file comes back
-        best.save(Path(out) / "controller.safetensors")
+    if folder is not None:  # also where nothing was left to do: a lost or damaged file comes back
+        best.save(folder / "controller.safetensors")
     return best
 
 

@@ -20,6 +20,7 @@ from rollouts.latents import Latents
 from worldmodel import VAE, WorldModel, parallel
 from worldmodel.builders import build_vae
 from worldmodel.checkpoints import load_module, locked, read_json, read_rows, understood, write_json
+from worldmodel.paths import folder_path
 
 REST = "between stages"
 """Wall clock that belongs to no stage: reading, writing, starting workers."""
@@ -32,7 +33,7 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))  # a text will do, too
+        object.__setattr__(self, "folder", folder_path(self.folder, "run"))  # a text will do, too
 
     @property
     def rollouts_folder(self) -> Path:

@@ -41,6 +41,7 @@ from rollouts.views import Sequences
 from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
 from worldmodel.builders import build_memory, check_memory
 from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel.paths import expand
 from worldmodel.spelling import nearest
 from worldmodel.starts import EncodedEpisodes, Starts
 
@@ -104,7 +105,7 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
             raise ValueError(f"policy must be names with commas between, got an empty one in {name!r}")
         if word in policies.NAMES:
             parts.append(policies.named(word))
-        elif Path(word).is_dir():
+        elif expand(word).is_dir():
             agent = Agent.load(word)
             _check_picture(word, env_options)
             parts.append(Agent(agent.world, agent.controller, exploration))
@@ -116,7 +117,7 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
 
 def _check_picture(folder: str, env_options: dict[str, Any]) -> None:
     """Refuse an agent's folder where CarRacing's indicators are shown and it never saw them, or the other way round."""
-    report = Path(folder) / "report.json"
+    report = expand(folder) / "report.json"
     used = bool(Report.load(report).env_options.get("indicators")) if report.exists() else None
     shown = bool(env_options.get("indicators"))
     if used not in (None, shown):
@@ -330,7 +331,7 @@ def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) ->
     wanted = zeros(world, settings)
     if start == "zeros":
         return wanted
-    if start != "dream" and Path(start).is_dir():
+    if start != "dream" and expand(start).is_dir():
         return _imitated(run, world, wanted, start)
     found = run.controller("dream") if start == "dream" else load_controller(start)
     return _checked(found, wanted, start)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from agents.run import Run
 from agents.yaml_files import read_yaml
 from worldmodel.checkpoints import read_json, understood, write_json
+from worldmodel.paths import folder_path
 
 STEPS = ("update", "generation", "iteration")
 """What a row of ``metrics.jsonl`` counts in: the horizontal axis of its curves."""
@@ -41,6 +42,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
         import wandb  # optional, and slow to import: only where it is needed
     except ModuleNotFoundError as error:
         raise ValueError(f"Weights & Biases needs {error.name}: pip install 'worldmodel[wandb]'") from None
+    folder = folder_path(folder, "run")
     files = {
         path.parent.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("metrics.jsonl"))

@@ -4,7 +4,6 @@ Start reading at `tell`. Its chapters are `agents.story`'s, and `agents.iteratio
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from agents import story
@@ -19,6 +18,7 @@ from agents.settings import RunSettings
 from rollouts.returns import check_moments
 from rollouts.workers import check_backend
 from worldmodel.checkpoints import read_json, understood
+from worldmodel.paths import folder_path
 
 LONG = 1_800.0
 """Seconds from which on a smaller preset is named."""
@@ -39,7 +39,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     check_backend(settings.backend, settings.workers)
     if settings.game.generations:
         check_moments(settings.plays_in, settings.env_options, settings.game.moments)
-    run = Run(Path(folder))
+    run = Run(folder_path(folder, "out"))
     if not begun(run.folder):  # a wrong policy is told before there is a folder
         story.named_policy(settings.collect.policy, settings.collect.exploration, settings.env_options)
     with run.locked(), run.sitting() as add_rest:

@@ -1,10 +1,11 @@
 """YAML as settings are written in it: plain values, nested by names."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import yaml
+
+from worldmodel.paths import file_path
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -25,7 +26,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the file cannot be read, or holds something else; the message names it.
     """
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(file_path(path, "file").read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -1,9 +1,11 @@
 """Dreams as Gymnasium environments: the world model is the game."""
 
 import os
-from pathlib import Path
 from typing import Any
 
+import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
+
+# isort: split
 import gymnasium
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Generator, Tensor
 from envs.frames import FRAMES, Adapted
 from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.model import WorldModel, WorldState
+from worldmodel.paths import folder_path
 from worldmodel.starts import EncodedEpisodes, Starts, begin
 
 OBSERVATIONS = ("pixels", "latent")
@@ -193,7 +196,7 @@ def _loaded(
         if starts is None:
             raise ValueError("starts must be given with a world model; only a folder brings its own")
         return world, starts
-    folder = Path(world)
+    folder = folder_path(world, "world")
     inner = [folder, folder / "world", folder / "agent"]
     folder = next((place for place in inner if (place / "config.json").exists()), folder)
     return WorldModel.load(folder), Starts.load(folder) if starts is None else starts

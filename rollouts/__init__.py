@@ -3,6 +3,7 @@
 Start reading at `rollouts.collect` for real episodes, at `rollouts.dream` for dreams.
 """
 
+import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
 from rollouts.collect import collect, estimate
 from rollouts.dream import Dreams, dream
 from rollouts.dream_store import keep_dreams

@@ -27,6 +27,7 @@ from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import Shared, check_backend, envs_closed_after, run_tasks, share
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
 from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
+from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.streams import Stream
 
@@ -120,7 +121,7 @@ def collect(
     check_seed(seed)
     check_options(env_options={} if env_options is None else env_options)
     options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
-    folder = Path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out)
+    folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
     opened = portable(env)
     space = look(opened, options)
     kind, size = envs.action_kind(space)
@@ -310,7 +311,8 @@ def estimate(
     seconds = (time.monotonic() - began) / len(probe)
     game.close()
     size = len(shard_bytes([probe])) / len(probe)
-    existing = next(parent for parent in (Path(out).absolute(), *Path(out).absolute().parents) if parent.exists())
+    place = expand(out).absolute()
+    existing = next(parent for parent in (place, *place.parents) if parent.exists())
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
     return Estimate(seconds * steps / cores, size * steps, steps, shutil.disk_usage(existing).free)

@@ -1,7 +1,6 @@
 """Dreams as rollouts: written in the format of real episodes, so that everything that reads those reads dreams."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.checkpoints import fingerprint, locked, write_bytes, write_json
+from worldmodel.paths import folder_path
 
 DREAMS = "envs:Dream-v0"
 """What such a store says that it is of."""
@@ -30,7 +30,7 @@ def keep_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) 
     Raises:
         ValueError: latents, actions or rewards were not kept, or the folder is not empty.
     """
-    folder = Path(out)
+    folder = folder_path(out, "out")
     if dreams.latents is None or dreams.actions is None or dreams.rewards is None:
         raise ValueError('dreams must be dreamed with keep=("latents", "actions", "rewards")')
     if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):

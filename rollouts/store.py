@@ -28,6 +28,7 @@ from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
 from rollouts.views import Frames, Sequences, Windows
 from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, silent
 
 MOST = 65_536
@@ -48,7 +49,7 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = folder_path(path, "path")
         if not (self.path / "metadata.json").exists():
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
         self.metadata = read_json(self.path / "metadata.json")

@@ -5,8 +5,13 @@ Start reading at `worldmodel.model`, which puts the eye (`worldmodel.vae`) and t
 Names are imported when they are first used, so that ``worldmodel --help`` does not import torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Before torch loads OpenMP: threads that wait spin no more than this, so that a busy machine's other work goes on
+# (benchmarks/busy.py). A value that is set already stays.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from worldmodel.density import FRMDN, RMDN

@@ -18,6 +18,8 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
+from worldmodel.paths import file_path, folder_path
+
 Module = TypeVar("Module", bound=nn.Module)
 Record = TypeVar("Record")
 
@@ -31,7 +33,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: names ``path``, whatever failed.
     """
-    path = Path(path)
+    path = file_path(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -60,7 +62,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         ValueError: another process works in it.
     """
-    folder = Path(folder)
+    folder = folder_path(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -93,8 +95,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         ValueError: the file is missing or is not JSON; the message names it.
     """
+    path = file_path(path, "path")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -107,9 +110,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file cannot be read, or a line is something else; the message names both.
     """
-    rows = []
+    rows, path = [], file_path(path, "path")
     try:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not isinstance(row := json.loads(line), dict):
                 raise ValueError(f"line {number} is no object")
             rows.append(row)
@@ -182,8 +185,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is missing, truncated, damaged or foreign; the message names it.
     """
+    path = file_path(path, "path")
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
         tensors = load_bytes(content)
         (length,) = struct.unpack("<Q", content[:8])
         about = json.loads(content[8 : 8 + length]).get("__metadata__") or {}

@@ -1,7 +1,6 @@
 """The world model: an eye and a memory that live one step at a time, awake (`observe`) or dreaming (`imagine`)."""
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from worldmodel.checkpoints import load_module, read_json, write_json, write_ten
 from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
 from worldmodel.memory import ActionSource, Memory
+from worldmodel.paths import folder_path
 from worldmodel.vae import MERGED, VAE, merge_decoder, split_decoder
 
 FORMAT = 1
@@ -271,7 +271,7 @@ class WorldModel(nn.Module):
             compact: whether to write half precision, and the decoder's first layers as one (`worldmodel.vae.merge_decoder`): a
                 tenth of the size, and nearly the same function.
         """
-        folder = Path(folder)
+        folder = folder_path(folder, "folder")
         (folder / "config.json").unlink(missing_ok=True)  # a folder with a config is whole: it comes back last
         vae, memory = self.vae.state_dict(), self.memory.state_dict()
         if compact:
@@ -290,7 +290,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: a file is missing, truncated, foreign, or belongs to another model; the message names it.
         """
-        folder = Path(folder)
+        folder = folder_path(folder, "folder")
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a world model folder: there is no such folder")
         path = folder / "config.json"

@@ -5,7 +5,6 @@ Dreaming in batches (`rollouts.dream`) and dreaming as an environment (`envs.Dre
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from worldmodel.checkpoints import read_tensors, understood, write_tensors
 from worldmodel.model import WorldModel, WorldState
+from worldmodel.paths import folder_path
 from worldmodel.streams import Stream
 
 STARTS = "starts.safetensors"
@@ -183,7 +183,9 @@ class Starts:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``starts.safetensors`` into a world model's folder."""
-        write_tensors(Path(folder) / STARTS, {"mean": self.mean, "action": self.action, "steps": self.steps})
+        write_tensors(
+            folder_path(folder, "folder") / STARTS, {"mean": self.mean, "action": self.action, "steps": self.steps}
+        )
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Starts":
@@ -192,7 +194,7 @@ class Starts:
         Raises:
             ValueError: the file is missing, damaged, or of another kind.
         """
-        path = Path(folder) / STARTS
+        path = folder_path(folder, "folder") / STARTS
         tensors = read_tensors(path)
         with understood(path, values=True):
             return cls(tensors["mean"], tensors["action"], tensors["steps"])

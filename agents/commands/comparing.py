@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from agents.commands.common import add_run
 from agents.display import answers, late_bar
 from agents.parser import Parser
+from worldmodel.paths import folder_path
 
 
 def build_compare(parser: Parser) -> None:
@@ -48,7 +49,7 @@ def compare(options: Namespace) -> None:
     ):
         if word not in allowed:
             raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
-    out, began = Path(options.out or run.folder / "compare"), time.monotonic()
+    out, began = folder_path(options.out or run.folder / "compare", "out"), time.monotonic()
     chosen, targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.targets))
     sizes = (options.seeds, options.updates, options.batch, options.length)
     counts = f"{len(chosen)} variants x {options.seeds} seeds x {len(targets)} targets"

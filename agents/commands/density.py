@@ -3,7 +3,6 @@
 A thin layer over `agents.density`, which is the same in Python.
 """
 
-from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
@@ -13,6 +12,7 @@ from agents.density.settings import PRESETS, Density, check_density, kind_of
 from agents.display import answers, late_bar, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import Preset
+from worldmodel.paths import expand, folder_path
 
 
 def build_fit(parser: Parser) -> None:
@@ -38,7 +38,7 @@ def fit(options: Namespace) -> None:
     from agents.density import fit_density
 
     one_voice()
-    folder = Path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}")
+    folder = folder_path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}", "out")
     with late_bar("learn a density", "updates") as progress:
         evaluation = fit_density(settings, folder, progress)
     answers.print(f"{evaluation}\nReport: {folder / 'report.html'}", markup=False)
@@ -64,7 +64,7 @@ def evaluate(options: Namespace) -> None:
 
     with late_bar("judge a density", "sequences") as progress:
         found = evaluate_density(options.run, options.part, options.samples, options.data, progress)
-    path = found.save(Path(options.run) / f"evaluation-{options.part}.json")
+    path = found.save(expand(options.run) / f"evaluation-{options.part}.json")
     answers.print(f"{found}\n{path}", markup=False)
 
 

@@ -10,6 +10,7 @@ from agents.commands.common import add_preset, add_run, add_where, env_of, game_
 from agents.display import answers, busy, say_next
 from agents.parser import Parser
 from agents.settings import FAST
+from worldmodel.paths import folder_path
 
 
 def build_dream(parser: Parser) -> None:
@@ -61,7 +62,7 @@ def dream(options: Namespace) -> None:
     check_temperature(options.temperature)
     place = found(options.run, options.pretrained)
     if options.store is not None:
-        _dream_into(place, Path(options.store), options)
+        _dream_into(place, folder_path(options.store, "store"), options)
         return
     with busy("an episode to dream along"):
         world, number, whole, latents, media = _episode_of(place, options)

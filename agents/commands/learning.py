@@ -21,6 +21,7 @@ from agents.commands.common import (
 from agents.display import answers, one_voice, say_next
 from agents.parser import Parser
 from agents.settings import FAST, Collecting, Remembering, Seeing
+from worldmodel.paths import folder_path
 
 
 def build_collect(parser: Parser) -> None:
@@ -55,7 +56,7 @@ def collect(options: Namespace) -> None:
 
     settings = settings_of(Collecting, options)
     env = WORLDS.get(options.env, options.env)
-    run = Run(Path(options.out or f"runs/{slug(env)}"))
+    run = Run(folder_path(options.out or f"runs/{slug(env)}", "out"))
     env = env if options.official else FAST.get(env, env)
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)

@@ -1,13 +1,12 @@
 """Commands that look: at this machine, and into a folder."""
 
-from pathlib import Path
-
 from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
 
 from agents.display import LEVEL_STYLES, answers
 from agents.parser import Parser
+from worldmodel.paths import file_path, folder_path
 
 
 def build_doctor(parser: Parser) -> None:
@@ -51,7 +50,7 @@ def inspect(options: Namespace) -> None:
     from agents.verdicts import verdicts
 
     table = Table("what", "value", show_header=False)
-    folder = shipped(options.path).folder if options.pretrained else Path(options.path)
+    folder = shipped(options.path).folder if options.pretrained else folder_path(options.path, "path")
     rows = describe(folder)
     if options.minari:
         rows += read_with_minari(folder)
@@ -60,6 +59,6 @@ def inspect(options: Namespace) -> None:
     for verdict in verdicts(Run(folder)) if is_run(folder) else ():
         table.add_row(Text(verdict.part), Text(verdict.text, style=LEVEL_STYLES[verdict.level]))
     answers.print(table)
-    picture = Path(options.picture or folder / "contact-sheet.png")
+    picture = file_path(options.picture or folder / "contact-sheet.png", "picture")
     if contact_sheet(folder, picture):
         answers.print(f"{picture} (a row for each episode, from its first frame to its last)", markup=False)

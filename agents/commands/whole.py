@@ -14,6 +14,7 @@ from agents.display import answers, say_next, say_verdict
 from agents.parser import Parser
 from agents.settings import Preset, RunSettings
 from agents.yaml_files import flat
+from worldmodel.paths import folder_path
 
 
 def build_run(parser: Parser) -> None:
@@ -52,7 +53,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
     check(settings)
     check_together(settings)
-    folder = Path(options.out or f"runs/{slug(options.world)}-{options.preset}")
+    folder = folder_path(options.out or f"runs/{slug(options.world)}-{options.preset}", "out")
     check_env(settings.env, settings.env_options | settings.test_options)
     if settings.plays_in != settings.env:
         check_env(settings.plays_in, settings.env_options)

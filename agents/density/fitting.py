@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -18,6 +17,7 @@ from worldmodel.arguments import at_least_one
 from worldmodel.builders import build, check_memory
 from worldmodel.checkpoints import write_json
 from worldmodel.corpora import open_corpus
+from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, silent
 
 SAMPLES = 16
@@ -45,7 +45,7 @@ def fit_density(
         TrainingDiverged: the loss became NaN or infinite.
     """
     check_density(settings)
-    run = Run(Path(out))
+    run = Run(folder_path(out, "out"))
     opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
     sizes = (settings.model, opened.event, settings.hidden, settings.truncate)
     with torch.device("meta"):

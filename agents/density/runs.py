@@ -20,6 +20,7 @@ from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.corpora.audio_files import LOUDEST, RATES
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.corpora.opening import KINDS
+from worldmodel.paths import expand, folder_path
 
 LARGEST = 2**24
 """No image has more numbers."""
@@ -44,7 +45,7 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
     Raises:
         ValueError: the folder holds none; the message says how to make one.
     """
-    run = Path(folder)
+    run = folder_path(folder, "run")
     if not (run / "config.yaml").exists() or not (run / "weights.safetensors").exists():
         words = command("worldmodel", "density", "fit", "--data", "KIND:FOLDER", "--out", run)
         raise ValueError(f"{run} has no learned density yet: {words}")
@@ -67,7 +68,7 @@ def load_scale(
     Raises:
         ValueError: what the run wrote down of its corpus is missing, out of range, or does not fit the model.
     """
-    path = Path(folder) / "corpus.json"
+    path = folder_path(folder, "run") / "corpus.json"
     with understood(path, values=True):
         about = read_json(path)
         if about["kind"] != kind:
@@ -124,7 +125,7 @@ def open_moved(
             words = {"speech": "speech", "image": "images"}
             raise ValueError(f"{folder} is a density of {words[settings.kind]}, got {words[kind]}: {data}")
         settings = replace(settings, data=data)
-    corpus = open_data(settings, Path(folder))
+    corpus = open_data(settings, expand(folder))
     if corpus.event != model.event:
         raise ValueError(
             f"{folder} is a density of events of {model.event} numbers, those of {settings.data} have {corpus.event}"
@@ -138,7 +139,7 @@ def own_part(folder: str | os.PathLike[str], part: str, identity: str) -> str | 
     Raises:
         ValueError: the run's ``corpus.json`` is missing or damaged.
     """
-    path = Path(folder) / "corpus.json"
+    path = expand(folder) / "corpus.json"
     with understood(path):
         own = str(read_json(path)["parts"][part]["identity"])
     known = identity if ", contents " in own else re.sub(r", contents \w+", "", identity)  # older runs know no contents

@@ -21,6 +21,7 @@ from worldmodel import parallel
 from worldmodel.arguments import at_least_one, check_seed, check_temperature
 from worldmodel.checkpoints import atomic, read_json, understood
 from worldmodel.corpora.images import Dequantisation
+from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
 SECONDS = 5.0
@@ -72,7 +73,7 @@ def sample_density(
     if length is not None and not 0 < length < math.inf:
         raise ValueError(f"length must be above zero, got {length}")
     model, _, scale = _learned(folder, count)
-    place, name = Path(out or Path(folder) / "samples"), f"t{temperature:g}-s{seed}"
+    place, name = folder_path(out or expand(folder) / "samples", "out"), f"t{temperature:g}-s{seed}"
     generator = torch.Generator(parallel.device()).manual_seed(seed)
     if isinstance(scale, SpeechScale):
         if length is not None and length * scale.rate > LONGEST:
@@ -134,7 +135,7 @@ def complete_images(
     completed = coloured(corpus.to_data(torch.cat((event[:, :half], rest.cpu()), dim=1)).numpy())
     given = true.copy()
     given[:, scale.height // 2 :] = 128
-    path = Path(out or Path(folder) / "samples") / f"completed-t{temperature:g}-s{seed}.png"
+    path = folder_path(out or expand(folder) / "samples", "out") / f"completed-t{temperature:g}-s{seed}.png"
     blocks = [slice(first, first + BESIDE) for first in range(0, len(true), BESIDE)]
     rows = [_full(part[block], min(len(true), BESIDE)) for block in blocks for part in (given, completed, true)]
     pictures.write_png(path, pictures.grid(rows))
@@ -143,7 +144,7 @@ def complete_images(
 
 def can_be_completed(folder: str | os.PathLike[str]) -> bool:
     """Whether a density's images have a lower half."""
-    path = Path(folder) / "corpus.json"
+    path = expand(folder) / "corpus.json"
     with understood(path):
         return bool(read_json(path)["scale"]["height"] > 1)
 

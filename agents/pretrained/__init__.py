@@ -13,6 +13,7 @@ from typing import Any
 from agents.agent import Agent
 from agents.evaluation import Report
 from agents.run import Run
+from worldmodel.paths import folder_path
 from worldmodel.spelling import nearest
 from worldmodel.starts import Starts
 
@@ -101,7 +102,7 @@ def found(path: str, pretrained: bool) -> Run | Shipped:
     """
     if pretrained:
         return shipped(path)
-    folder = Path(path)
+    folder = folder_path(path, "run")
     if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
         return Shipped(folder, folder)
     if not folder.is_dir() and path in names():

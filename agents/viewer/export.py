@@ -27,6 +27,7 @@ from worldmodel.batches import frames_to_uint8
 from worldmodel.checkpoints import write_bytes, write_json
 from worldmodel.density import State
 from worldmodel.model import Noise, WorldState
+from worldmodel.paths import folder_path
 from worldmodel.starts import begin
 
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -88,7 +89,7 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
         ValueError: the folder holds something else, the memory has full precisions, or ONNX or the runtime is not to be had.
     """
     _need_onnx()
-    folder = Path(out)
+    folder = folder_path(out, "web")
     if folder.exists() and any(folder.iterdir()) and not (folder / "stage.json").exists():
         raise ValueError(f"{folder} is not empty and no earlier export: use another folder")
     density = stage.world.memory.density
@@ -180,7 +181,7 @@ def runtime_files(folder: str | os.PathLike[str] | None) -> list[Path]:
         if not all((place / name).exists() for name in RUNTIME_FILES):
             _fetch(place)
     else:
-        place = Path(folder)
+        place = folder_path(folder, "runtime")
     files = [place / name for name in RUNTIME_FILES]
     if missing := [path.name for path in files if not path.exists()]:
         raise ValueError(f"runtime must hold {', '.join(RUNTIME_FILES)}; {place} lacks {', '.join(missing)}")

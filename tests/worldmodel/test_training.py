@@ -393,7 +393,7 @@ def test_a_second_schedule_never_ends_worse_and_warms_up_again(tmp_path, monkeyp
     model = fit(line(), Numbers(), **SETTINGS | {"updates": 300}, out=tmp_path)
     assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.0026
     x = torch.linspace(-1, 1, 16)[:, None]
-    assert float((model.layer(x) - 3 * x - 1).square().mean()) <= first + 1e-3
+    assert float((model.layer(x) - 3 * x - 1).square().mean().detach()) <= first + 1e-3
 
 
 def note_rate(loop, rates):
@@ -433,7 +433,7 @@ def test_other_data_are_another_schedule_where_that_is_asked_for(tmp_path, monke
     rows = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["update"] == 400  # its 200, once more
     assert torch.equal(whole, ended(tmp_path / "a", **allowed))
-    grown.form = ", in windows"
+    grown.identity, grown.form = "most numbers, in windows", ", in windows"
     with pytest.raises(ValueError, match="data"):
         ended(tmp_path / "a", **allowed)
 

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodel.corpora import images, speech
 from worldmodel.corpora.corpus import Corpus
 from worldmodel.corpora.recordings import audio_paths
+from worldmodel.paths import folder_path
 
 
 class _Kind(NamedTuple):
@@ -68,10 +68,7 @@ def open_corpus(name: str, **options: Any) -> Corpus:
     word, colon, place = name.partition(":")
     if not colon or word not in KINDS or not place:
         raise ValueError(f"a corpus must be KIND:FOLDER with one of {', '.join(KINDS)}, got {name!r}")
-    try:
-        kind, folder = KINDS[word], Path(place).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"a corpus must be KIND:FOLDER, got {name!r}: {error}") from None
+    kind, folder = KINDS[word], folder_path(place, "the folder of KIND:FOLDER")
     takes = [option for option in inspect.signature(kind.reader).parameters if option not in ("folder", "name")]
     if foreign := sorted(options.keys() - set(takes)):
         raise ValueError(f"{word} takes the options {', '.join(takes)}, got {foreign[0]}")

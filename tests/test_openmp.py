@@ -1,0 +1,41 @@
+"""OpenMP: threads that wait spin little on a busy machine, and a user's own choice stays."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SEEN = """
+import importlib.abc, os, sys
+class First(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            raise ModuleNotFoundError("seen", name=name)
+sys.meta_path.insert(0, First())
+try:
+    exec({statement!r})
+    import torch
+except ModuleNotFoundError as error:
+    assert error.name == "torch"
+"""
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from worldmodel import VAE",
+        "import rollouts",
+        "import envs.dream",
+        "import agents.controller",
+        "import agents.cli",
+    ],
+)
+def test_waiting_threads_are_told_to_spin_little_before_torch_is_loaded(statement, given):
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    env |= {} if given is None else {"GOMP_SPINCOUNT": given}
+    words = [sys.executable, "-c", SEEN.format(statement=statement)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    assert done.stdout.split() == [given or "1000"], done.stderr

@@ -1,0 +1,157 @@
+"""Paths: ``~`` is a home folder wherever a path is written; a file is no folder, and a folder no file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import rollouts
+from agents import Agent, LinearController, Report
+from agents.cli import main
+from agents.controller import load_controller
+from agents.density import evaluate_density, sample_density
+from agents.run import Run
+from rollouts import Store
+from tests import toys
+from worldmodel import WorldModel
+from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.corpora import open_corpus
+from worldmodel.paths import expand, folder_path
+from worldmodel.starts import Starts
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder that is the working folder, too, so that a folder named ``~`` would be seen."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("~")]
+
+
+def test_a_leading_tilde_is_the_home_folder_as_in_a_shell(home, monkeypatch):
+    assert expand("~/a") == expand(Path("~/a")) == home / "a"
+    assert expand("~") == home and expand("a/~") == Path("a/~") and expand("/a/~") == Path("/a/~")
+    with pytest.raises(ValueError, match="~nobody-of-that-name"):
+        expand("~nobody-of-that-name/a")
+    (home / "inner" / "~").mkdir(parents=True)
+    monkeypatch.chdir(home / "inner")
+    assert expand(f".{os.sep}~") == home / "inner" / "~"
+    (home / "inner" / "~").rmdir()
+
+
+def test_python_writes_and_reads_below_home(home):
+    store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
+    assert len(Store("~/s")) == len(store) == 2 and store.path == home / "s"
+    assert rollouts.estimate(toys.counter, toys.marking, 1, out="~/new/s").free
+    write_json("~/a.json", {"a": 1})
+    assert read_json("~/a.json") == {"a": 1}
+    with locked("~/lock"):
+        pass
+    controller = LinearController(3, 2)
+    controller.save("~/c.safetensors")
+    assert load_controller("~/c.safetensors").size == controller.size
+    assert Run("~/r").folder == home / "r"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        WorldModel.load,
+        Agent.load,
+        Store,
+        Run,
+        Starts.load,
+        evaluate_density,
+        sample_density,
+        lambda path: locked(path).__enter__(),
+        lambda path: rollouts.collect(toys.counter, toys.marking, 1, out=path),
+        lambda path: rollouts.collect(toys.counter, toys.marking, 1, out=path / "below"),
+        lambda path: open_corpus(f"mnist:{path}"),
+    ],
+)
+def test_a_file_is_no_folder(tmp_path, call):
+    path = tmp_path / "a-file"
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"must be a folder, got .*a-file"):
+        call(path)
+    assert path.read_text() == "{}"
+
+
+@pytest.mark.parametrize("call", [load_controller, LinearController.load, Report.load, read_json])
+def test_a_folder_is_no_file(tmp_path, call):
+    with pytest.raises(ValueError, match="must be a file"):
+        call(tmp_path)
+
+
+def test_writing_a_file_over_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be a file"):
+        LinearController(3, 2).save(tmp_path)
+    with pytest.raises(ValueError, match="must be a folder"):
+        (tmp_path / "a").touch()
+        WorldModel.save(None, tmp_path / "a")  # refused before anything is looked at
+
+
+COMMANDS = [
+    ["collect", "CartPole-v1", "--out", "FILE"],
+    ["run", "CartPole-v1", "--out", "FILE"],
+    ["train", "vae", "FILE"],
+    ["train", "memory", "FILE"],
+    ["evolve", "FILE"],
+    ["compare", "FILE"],
+    ["dream", "FILE"],
+    ["dream", "FOLDER", "--store", "FILE"],
+    ["play", "FILE"],
+    ["export", "FILE", "--web", "FOLDER"],
+    ["evaluate", "FILE"],
+    ["inspect", "FILE"],
+    ["density", "fit", "--data", "mnist:FILE", "--out", "FOLDER/d"],
+    ["density", "evaluate", "FILE"],
+    ["density", "sample", "FILE"],
+    ["wandb", "FILE"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
+def test_commands_refuse_a_file_for_a_folder_in_one_line(home, words, capsys):
+    (home / "a-file").write_text("x")
+    (home / "a-folder").mkdir()
+    words = [word.replace("FILE", "~/a-file").replace("FOLDER", "~/a-folder") for word in words]
+    assert run_main(words) == 2
+    said = capsys.readouterr().err.strip()
+    assert "Traceback" not in said and len(said.splitlines()) == 1
+    assert "must be a folder" in said and "a-file" in said
+    assert (home / "a-file").read_text() == "x" and not list((home / "a-folder").iterdir())
+
+
+def run_main(words):
+    try:
+        return main(words)
+    except SystemExit as end:
+        return end.code
+
+
+def test_the_command_line_expands_each_path(home, capsys):
+    store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
+    assert run_main(["inspect", "~/s", "--picture=~/sheet.png"]) == 0
+    assert (home / "sheet.png").exists()
+    (home / "vae.yaml").write_text("updates: none\n")
+    (home / "r").mkdir()
+    assert run_main(["train", "vae", "~/r", "--config=~/vae.yaml"]) == 2
+    assert "updates" in capsys.readouterr().err
+    assert run_main(["train", "vae", "~/r", "--config", "~/r"]) == 2
+    assert run_main(["collect", "CartPole-v1", "--out=~/c", "--policy", "smooth,~/s"]) == 2  # a folder, but of no agent
+    assert "config.json" in capsys.readouterr().err
+    assert not (home / "c").exists() and len(store) == 2
+
+
+def test_out_of_another_home_is_refused(home, capsys):
+    assert run_main(["collect", "CartPole-v1", "--out=~nobody-of-that-name/x"]) == 2
+    assert "~nobody-of-that-name" in capsys.readouterr().err
+
+
+def test_folder_path_names_the_argument(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(ValueError, match="^web must be a folder"):
+        folder_path(tmp_path / "a" / "b" / "c", "web")
