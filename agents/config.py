@@ -18,7 +18,11 @@ from worldmodel.checkpoints import atomic
 
 
 def remember(
-    settings: Any, path: Path, may_change: Collection[str] = (), held: Mapping[str, str] | None = None
+    settings: Any,
+    path: Path,
+    may_change: Collection[str] = (),
+    held: Mapping[str, str] | None = None,
+    may_grow: Collection[str] = (),
 ) -> None:
     """Write the resolved settings, or compare them with those of the run that is to be continued.
 
@@ -27,6 +31,7 @@ def remember(
         path: the file.
         may_change: settings that a run may be continued with other values of.
         held: those that may not in this run, and why.
+        may_grow: whole numbers that a run may be continued with more of.
 
     Raises:
         ValueError: the run in this folder has other settings, or the file is damaged.
@@ -38,10 +43,12 @@ def remember(
         # settings that an older version did not know had their defaults
         before = flat(asdict(defaults)) | flat(read_yaml(path))
         for name, value in flat(plain).items():
-            why = held.get(name)
-            if (name not in may_change or why) and before.get(name) != value:
+            was, why = before.get(name), held.get(name)
+            grows = name in may_grow and isinstance(was, int) and value >= was
+            if was != value and (why or not (grows or name in may_change)):
+                why = why or ("more go further" if name in may_grow else "")
                 raise ValueError(
-                    f"{path} holds a run with {name} = {before.get(name)!r}, asked for {value!r}"
+                    f"{path} holds a run with {name} = {was!r}, asked for {value!r}"
                     f"{f' ({why})' if why else ''}: use another --out, or the same settings"
                 )
     with atomic(path) as aside:

@@ -151,7 +151,7 @@ def evolve(
     if watch is not None:
         for row in search.rows:
             watch(row)
-    report(search.generation, generations, "")
+    report(search.generation, generations, _where(search, generations))
     while search.generation < generations and not search.ended:
         if search.stuck:
             search.restart()
@@ -165,6 +165,13 @@ def evolve(
     if folder is not None:  # also where nothing was left to do: a lost or damaged file comes back
         best.save(folder / "controller.safetensors")
     return best
+
+
+def _where(search: Search, generations: int) -> str:
+    """Where a search goes on, or that it does not."""
+    if search.generation >= generations or search.ended:
+        return f"already finished at generation {search.generation}"
+    return f"going on at generation {search.generation}" if search.generation else ""
 
 
 def _check(

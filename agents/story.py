@@ -23,6 +23,7 @@ from agents.display import bar, busy, console, duration, generations, say_verdic
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
 from agents.imitation import imitate
+from agents.renewal import say_behind, say_new_data, set_aside
 from agents.run import Run
 from agents.settings import (
     Collecting,
@@ -134,14 +135,18 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
     with seeded(seed):
         emphasis = settings.emphasis or usual
         vae = before or VAE(settings.latent, settings.free_bits, emphasis, standardize=_standardizes(into or run))
+    out, frames = (into or run).folder / "vae", store.frames()
+    if into is None:
+        say_new_data(out, frames, settings.updates)
     with run.chapter("train vae"), bar("train vae", "updates") as progress:
         fit(
             vae,
-            store.frames(),
+            frames,
             **training(settings),
             seed=seed,
-            out=(into or run).folder / "vae",
+            out=out,
             further=before is not None,
+            new_data=into is None,
             progress=progress,
         )
     if parallel.leader():
@@ -171,7 +176,7 @@ def train_memory(
     ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on;
     ``weights``: gives those of the episodes, as `rollouts.Store.sequences` takes them, from their steps.
     """
-    into, store, vae = into or run, run.store(), vae or run.vae()
+    store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
@@ -185,6 +190,8 @@ def train_memory(
         latents = store.latents(vae, progress, settings.stalls_end)
     weighted = None if weights is None else weights(latents.lengths)
     sequences = Sequences(latents, settings.length, settings.targets, weights=weighted, overhang=settings.overhang)
+    if own:
+        say_new_data(into.folder / "memory", sequences, settings.updates)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,
@@ -193,6 +200,7 @@ def train_memory(
             seed=seed,
             out=into.folder / "memory",
             further=before is not None,
+            new_data=own,
             progress=progress,
         )
         world = WorldModel(vae, memory, discrete=store.discrete)
@@ -235,6 +243,9 @@ def evolve_dream(
         name: value for name, value in ends.items() if value != getattr(DreamEvolving, name)
     }  # as searches before had it
     fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
+    if into is run:
+        say_behind(run)
+        set_aside(run, "evolve-dream", fitness.identity)
     coordinates = _coordinates(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None
     with run.chapter("evolve in dreams"), generations("evolve in dreams") as told:
         return evolve(
@@ -284,7 +295,10 @@ def evolve_game(
 ) -> Controller:
     """Chapter 5: evolution in the real game."""
     world = run.world()
+    say_behind(run)
+    set_aside(run, "evolve-game", {"world": fingerprint(world)})
     begin = beginning(run, world, controller, settings.start)
+    set_aside(run, "evolve-game", {}, begin if settings.start == "dream" else None)
     folder, coordinates = run.folder / "evolve-game", None
     if settings.whiten:
         coordinates = _coordinates(folder, world, run.store().latents(world.vae), begin)

@@ -22,8 +22,10 @@ from worldmodel.paths import folder_path
 
 LONG = 1_800.0
 """Seconds from which on a smaller preset is named."""
-MAY_CHANGE = ("workers", "backend", "iterations", "game.generations", "game.target")
+MAY_CHANGE = ("workers", "backend", "iterations", "dream.generations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
+MAY_GROW = ("collect.episodes", "vae.updates", "memory.updates")
+"""Those that it may be continued with more of, before it iterates: its stages go further, or learn on."""
 NEXT = tuple(f"{section}.{name}" for section, kind in OWN.items() for name in kind.__dataclass_fields__)
 """Those that its next iteration may have other values of."""
 
@@ -53,7 +55,10 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
                 refuse_search(run)
             settle(run)
             held |= _begun_with(run, settings.iterations)
-        remember(settings, run.folder / "config.yaml", (*MAY_CHANGE, *(NEXT if settings.iterations else ())), held)
+        if begun(run.folder):
+            held |= dict.fromkeys(MAY_GROW, "the run's iterations have begun with it")
+        changing = (*MAY_CHANGE, *(NEXT if settings.iterations else ()))
+        remember(settings, run.folder / "config.yaml", changing, held, MAY_GROW)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         stage = Stages(*stages(settings))
         if not run.rollouts_folder.exists():

@@ -217,8 +217,13 @@ class Sequences:
         which = f"{_listed(self.chosen)} of {self.latents.store.identity}"
         if self.weights is not None:
             which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
-        which += f", encoded by {self.latents.folder.name}{self.latents.ending}"
-        return f"{which}, {'overhanging ' * self.overhang}windows of {self.length}, {self.targets} targets"
+        return f"{which}, encoded by {self.latents.folder.name}{self.form}"
+
+    @property
+    def form(self) -> str:
+        """What is drawn of them: where episodes end, the windows, and the targets; the end of `identity`."""
+        windows = f"{'overhanging ' * self.overhang}windows of {self.length}"
+        return f"{self.latents.ending}, {windows}, {self.targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Training and held-out windows, by whole episodes."""

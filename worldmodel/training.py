@@ -102,7 +102,7 @@ def fit(
         new_data: whether a training in ``out`` may go on with other data, such as a store that has grown or was encoded
             anew: with another schedule of ``updates`` from its best weights. What it draws of them must be the same
             (`rollouts.views.Sequences.form`).
-        progress: called as ``progress(update, updates, note)``, and of a training that goes on says where in its first note; True: a bar.
+        progress: called as ``progress(update, updates, note)``, and first with where it goes on; True: a bar.
 
     Returns:
         ``model``, on the device it came on, in eval mode.
@@ -147,7 +147,7 @@ def fit(
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
     state, best = record.resume(saved, model, optimizer)
-    before = settings if saved is None else dict(saved["settings"])
+    before: dict[str, Any] = dict(settings if saved is None else saved["settings"])
     other = before["data"] != settings["data"]
     more = updates if other else updates - before["updates"]
     try:

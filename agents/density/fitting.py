@@ -54,7 +54,7 @@ def fit_density(
         model = build(*sizes, **settings.model_options)
     with run.locked():
         if parallel.leader():
-            remember(settings, run.folder / "config.yaml")
+            remember(settings, run.folder / "config.yaml", may_grow=("updates",))
         corpus = open_data(settings, run.folder)
         with run.chapter("learn"):
             fit(

@@ -1,0 +1,160 @@
+"""More episodes, updates and generations go further in every stage; fewer are refused, nothing stale stays, nothing goes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from agents.cli import main
+from agents.run import Run
+from worldmodel.checkpoints import fingerprint, read_json, read_rows
+
+FEW = {
+    "collect.episodes": 4,
+    "vae.updates": 4,
+    "memory.updates": 4,
+    "dream.generations": 1,
+    "game.generations": 1,
+}
+OTHER = {
+    **{
+        "workers": 1,
+        "collect.max_steps": 12,
+        "vae.latent": 4,
+        "memory.hidden": 8,
+        "dream.population": 3,
+        "dream.dreams": 2,
+    },
+    **{"dream.horizon": 5, "game.population": 3, "game.episodes": 1, "game.check_episodes": 1, "game.max_steps": 12},
+    **{"test.episodes": 1, "test.max_steps": 12, "vae.batch": 4, "memory.batch": 4, "memory.length": 8},
+}
+
+
+def told(out, **more):
+    changed = {name.replace("_", ".", 1): value for name, value in more.items()}
+    words = [word for name, value in (FEW | OTHER | changed).items() for word in (f"--{name}", str(value))]
+    return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_report():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.report.write_report", lambda run, settings: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    out = tmp_path_factory.mktemp("further") / "run"
+    assert told(out) == 0
+    return out
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    return Run(shutil.copytree(small, tmp_path / "run"))
+
+
+def updates(run, part):
+    return read_rows(run.folder / part / "metrics.jsonl")[-1]["update"]
+
+
+def generations(run, where):
+    return len(read_rows(run.folder / f"evolve-{where}" / "metrics.jsonl"))
+
+
+def fitness_of(run, where):
+    with np.load(run.folder / f"evolve-{where}" / "state.npz") as saved:
+        return json.loads(str(saved["about"]))["settings"]["fitness"]
+
+
+def check_whole(run):
+    """Each stage was made of what the stage before made last."""
+    world = run.world()
+    assert fingerprint(world.vae) == fingerprint(run.vae())
+    assert fitness_of(run, "dream")["world"] == fitness_of(run, "game")["world"] == fingerprint(world)
+    assert read_json(run.folder / "memory" / "settings.json")["data"].count(fingerprint(run.vae()))
+    assert all(
+        f"{len(run.store())} episodes" in read_json(run.folder / p / "settings.json")["data"] for p in ("vae", "memory")
+    )
+
+
+def test_more_of_everything_goes_further_and_sets_what_was_aside(run, tmp_path, capsys):
+    before = {where: run.controller(where).parameters for where in ("dream", "game")}
+    more = {"collect_episodes": 6, "vae_updates": 6, "memory_updates": 5, "dream_generations": 2, "game_generations": 2}
+    assert told(run.folder, **more) == 0
+    assert len(run.store()) == 6 and updates(run, "vae") == 4 + 6 and updates(run, "memory") == 4 + 5
+    assert generations(run, "dream") == generations(run, "game") == 2
+    check_whole(run)
+    said = capsys.readouterr().err
+    for where in ("dream", "game"):
+        aside = run.folder / "earlier" / f"evolve-{where}-1"
+        assert str(aside) in said.replace("\n", "")
+        again = Run(run.folder / "earlier")
+        shutil.copytree(aside, again.folder / f"evolve-{where}")
+        assert again.controller(where).parameters.equal(before[where])
+    weights = (run.folder / "memory" / "weights.safetensors").read_bytes()
+    assert told(run.folder, **more) == 0  # nothing is left to do
+    assert (run.folder / "memory" / "weights.safetensors").read_bytes() == weights
+    assert not (run.folder / "earlier" / "evolve-dream-2").exists()
+
+
+def test_more_generations_alone_go_on(run):
+    first = read_rows(run.folder / "evolve-dream" / "metrics.jsonl")[0]
+    assert told(run.folder, dream_generations=3, game_generations=2) == 0
+    assert generations(run, "dream") == 3 and generations(run, "game") == 2
+    assert read_rows(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
+    assert not (run.folder / "earlier").exists()
+
+
+def test_more_memory_updates_alone_leave_the_vae(run):
+    eye = (run.folder / "vae" / "weights.safetensors").read_bytes()
+    assert told(run.folder, memory_updates=7) == 0
+    assert updates(run, "memory") == 7 and (run.folder / "vae" / "weights.safetensors").read_bytes() == eye
+    check_whole(run)
+
+
+@pytest.mark.parametrize("name", ["collect.episodes", "vae.updates", "memory.updates"])
+def test_fewer_are_refused_before_anything_changes(run, name, capsys):
+    config = (run.folder / "config.yaml").read_text()
+    assert told(run.folder, **{name.replace(".", "_", 1): 2}) == 2
+    assert f"{name} = 4" in capsys.readouterr().err
+    assert (run.folder / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize("part", ["vae", "memory"])
+def test_single_trainings_go_further_and_other_settings_are_refused(run, part, capsys):
+    size = ["--latent", "4"] if part == "vae" else ["--hidden", "8", "--length", "8"]
+    words = ["train", part, str(run.folder), *size, "--batch", "4"]
+    assert main([*words, "--updates", "7"]) == 0
+    assert updates(run, part) == 7
+    assert main([*words, "--updates", "3"]) == 2
+    assert "updates = 7" in capsys.readouterr().err
+    assert main([*words, "--updates", "7", "--lr", "0.5"]) == 2
+    if part == "memory":
+        assert main([*words, "--updates", "7", "--length", "9"]) == 2
+    else:  # a search with the world model of before says so
+        search = ["--workers", "1", "--dream.population", "3", "--dream.dreams", "2", "--dream.horizon", "5"]
+        assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
+        assert "train memory" in capsys.readouterr().err
+
+
+def test_a_stop_on_the_way_further_changes_nothing(run, tmp_path, monkeypatch):
+    other = Run(shutil.copytree(run.folder, tmp_path / "other"))
+    more = {"vae_updates": 8, "memory_updates": 8}
+    assert told(run.folder, **more) == 0
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    from agents import story
+
+    for name in ("train_memory", "evolve_dream"):
+        with monkeypatch.context() as patch:
+            patch.setattr(story, name, stop)
+            assert told(other.folder, **more) == 130
+    assert told(other.folder, **more) == 0
+    for path in ("vae/weights.safetensors", "memory/weights.safetensors", "evolve-game/controller.safetensors"):
+        assert (run.folder / path).read_bytes() == (other.folder / path).read_bytes()
+
+
+def stop(*given, **named):
+    raise KeyboardInterrupt
