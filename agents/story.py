@@ -16,13 +16,12 @@ import torch
 
 import rollouts
 from agents.agent import Agent
-from agents.controller import Controller, HiddenController, LinearController, load_controller
+from agents.controller import Controller
 from agents.coordinates import Coordinates
 from agents.diagnostics import measure_dream, measure_memory, measure_vae
 from agents.display import bar, busy, console, duration, generations, say_verdict
 from agents.evaluation import Report, evaluate, repeating
 from agents.evolution import evolve
-from agents.imitation import imitate
 from agents.renewal import say_behind, say_new_data, set_aside
 from agents.run import Run
 from agents.settings import (
@@ -35,6 +34,7 @@ from agents.settings import (
     Seeing,
     training,
 )
+from agents.starting import beginning, check_picture, zeros
 from agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
 from rollouts import policies
 from rollouts.policies import Policy
@@ -108,24 +108,12 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
             parts.append(policies.named(word))
         elif expand(word).is_dir():
             agent = Agent.load(word)
-            _check_picture(word, env_options)
+            check_picture(word, env_options)
             parts.append(Agent(agent.world, agent.controller, exploration))
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
             raise ValueError(f"policy must be one of {known}, got {word!r}{nearest(word, policies.NAMES)}")
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
-
-
-def _check_picture(folder: str, env_options: dict[str, Any]) -> None:
-    """Refuse an agent's folder where CarRacing's indicators are shown and it never saw them, or the other way round."""
-    report = expand(folder) / "report.json"
-    used = bool(Report.load(report).env_options.get("indicators")) if report.exists() else None
-    shown = bool(env_options.get("indicators"))
-    if used not in (None, shown):
-        raise ValueError(
-            f"{folder} is used to pictures with indicators {str(used).lower()}, asked for {str(shown).lower()}: "
-            f"say so in env_options, or take another agent"
-        )
 
 
 def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, before: VAE | None = None) -> VAE:
@@ -327,47 +315,6 @@ def searching(settings: DreamEvolving | GameEvolving) -> dict[str, Any]:
 
 def _coordinates(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Coordinates:
     return Coordinates.kept(folder / "coordinates.safetensors", world, episodes, controller)
-
-
-def zeros(world: WorldModel, settings: Controlling) -> Controller:
-    """A controller of the kind that is asked for, with all parameters zero."""
-    if settings.units:
-        return HiddenController.sized(world, settings.sees, settings.units)
-    return LinearController.sized(world, settings.sees)
-
-
-def beginning(run: Run, world: WorldModel, settings: Controlling, start: str) -> Controller:
-    """The controller that a search in the game starts at: "zeros", "dream", a file, or an agent's folder, which is imitated.
-
-    Raises:
-        ValueError: there is no such controller, or it is of another kind than the one asked for.
-    """
-    wanted = zeros(world, settings)
-    if start == "zeros":
-        return wanted
-    if start != "dream" and expand(start).is_dir():
-        return _imitated(run, world, wanted, start)
-    found = run.controller("dream") if start == "dream" else load_controller(start)
-    return _checked(found, wanted, start)
-
-
-def _imitated(run: Run, world: WorldModel, wanted: Controller, start: str) -> Controller:
-    """What an agent does, on this run's world model; kept, so that a search which goes on began at the same one."""
-    agent = Agent.load(start)
-    _check_picture(start, run.store().metadata["env_options"])
-    path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
-    if not path.exists():
-        with bar("encode frames", "frames") as progress:
-            made = imitate(agent, world, run.store(), wanted, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.save(path)
-    return _checked(load_controller(path), wanted, path)
-
-
-def _checked(found: Controller, wanted: Controller, where: str | Path) -> Controller:
-    if repr(found) != repr(wanted):
-        raise ValueError(f"start must be a {wanted}, got {where}: {found}")
-    return found
 
 
 def test(run: Run, settings: RunSettings) -> dict[str, Report]:
