@@ -1,6 +1,7 @@
 """Where a search starts: at zeros, at a controller of before, or at what an agent with another world model does."""
 
 from pathlib import Path
+from typing import Any
 
 from agents.agent import Agent
 from agents.controller import Controller, HiddenController, LinearController, load_controller
