@@ -1,7 +1,6 @@
 """The command that tells the whole story."""
 
 import importlib.util
-from pathlib import Path
 from typing import get_type_hints
 
 from jsonargparse import Namespace
