@@ -32,7 +32,7 @@ SIDE, SPEED, HALF, STEPS = 64, 3.0, 4, 100
 
 
 class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A red square that the actions move, and a green one that stays for an episode; touching it pays 1 a step."""
+    """A red square that the actions move, and a green one that drifts; touching it pays 1 a step."""
 
     metadata = {"render_modes": ["rgb_array"]}
     observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
@@ -42,15 +42,18 @@ class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
         self.background, self.render_mode = background, render_mode
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Draw both places."""
+        """Draw both places, and where the green one drifts."""
         super().reset(seed=seed)
-        self.places = self.np_random.uniform(HALF, SIDE - HALF, (2, 2))  # the goal, then the player
+        self.places = self.np_random.uniform(HALF, SIDE - HALF, (2, 2))  # green, then red
+        self.drift = self.np_random.uniform(-1, 1, 2)
         self.steps = 0
         return self._frame(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Move the player."""
-        self.places[1] = np.clip(self.places[1] + SPEED * np.asarray(action), HALF, SIDE - HALF)
+        """Move both; the green one is reflected at the edges."""
+        moved = self.places + [self.drift, SPEED * np.asarray(action)]
+        self.drift = np.where((moved[0] < HALF) | (moved[0] > SIDE - HALF), -self.drift, self.drift)
+        self.places = np.clip(moved, HALF, SIDE - HALF)
         self.steps += 1
         touches = np.abs(self.places[0] - self.places[1]).max() < 2 * HALF
         return self._frame(), float(touches), False, self.steps >= STEPS, {}
