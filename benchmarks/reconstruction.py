@@ -51,7 +51,7 @@ class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move both; the green one is reflected at the edges."""
-        moved = self.places + [self.drift, SPEED * np.asarray(action)]
+        moved = self.places + np.stack((self.drift, SPEED * np.asarray(action)))
         self.drift = np.where((moved[0] < HALF) | (moved[0] > SIDE - HALF), -self.drift, self.drift)
         self.places = np.clip(moved, HALF, SIDE - HALF)
         self.steps += 1
