@@ -97,7 +97,7 @@ def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: 
         f"A world model learned from {len(store):,} episodes ({store.steps:,} steps) of {store.env}"
         + (f"; controllers were evolved {evolved}." if evolved else ".")
     ]
-    level = "good"
+    level, others = "good", list(known)
     if best:
         report, verdict = reports[best], against_random(run, reports[best])
         words = (
@@ -105,8 +105,10 @@ def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: 
         )
         level = verdict.level if verdict else "good"
         sentences.append(f"{words}, {verdict.text}." if verdict else f"{words}.")
-    weak = weakest(known)
-    sentences.append(f"The weakest part is the {weak}." if weak else "No part of it failed its test.")
+        others = [one for one in known if one != verdict]  # the sentence above says that one
+    weak = weakest(others)
+    none = "No other part failed its test." if level != "good" else "No part failed its test."
+    sentences.append(f"The weakest part is the {weak}." if weak else none)
     levels = ["good", *([level] if best else []), weak.level if weak else "good"]
     return "".join(
         f'<p class="{kind}">{html.escape(sentence)}</p>' for kind, sentence in zip(levels, sentences, strict=True)

@@ -82,7 +82,7 @@ class Remembering:
         layers: recurrent layers.
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
         overhang: whether windows may overhang the ends of episodes, so that the last steps are in as many as all others:
-            without it terminations are foretold a fraction as often as they come.
+            without it terminations are predicted less often than they happen.
         stalls_end: whether an episode that was cut for want of patience when it was collected ended, for the memory, with its
             last reward: dreams then end where the game was lost.
         updates: gradient steps.

@@ -21,6 +21,12 @@ SIGNIFICANCE = 0.05
 PERMUTATIONS = 9_999
 SHARE = 0.25
 """A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors."""
+CONTROLLERS = {"dream": "controller evolved in dreams", "game": "controller evolved in the game"}
+CURES = {
+    "dream": "try more episodes, a higher dream.temperature, or evolve it in the game (--where game)",
+    "game": "try more generations or a larger population",
+}
+"""What helps a controller that is no better than random, by where it was evolved."""
 
 
 class Verdict(NamedTuple):
@@ -152,12 +158,15 @@ def verdict_of_controller(report: Report, random: Report) -> Verdict:
     """Whether a controller is better than random actions."""
     found = compared_with_random(report, random)
     p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
-    p += ", too few episodes to tell" if math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2 else ""
+    few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2
     text = (
         f"{found.words}: {number(found.mean)} against {number(found.random_mean)} (n = {report.n} and {random.n}, {p})"
     )
-    good = found.words == "better than random"
-    return Verdict(f"controller, {report.policy}", text, "good" if good else "bad")
+    part = CONTROLLERS.get(report.policy, f"controller, {report.policy}")
+    if found.words == "better than random":
+        return Verdict(part, text, "good")
+    cure = "these are too few episodes to tell, try more" if few else CURES.get(report.policy)
+    return Verdict(part, text + (f"; {cure}" if cure else ""), "bad")
 
 
 def against_random(run: Run, report: Report) -> Verdict | None:

@@ -184,7 +184,7 @@ class Sequences:
         weights: (episodes of the store,): how often a step of each is drawn, beside the others; None: all alike.
         overhang: whether windows may begin before an episode or end behind it, and are as much shorter then, so that its last
             steps are in as many as all others. Without it the last step is in one window of ``length`` in which an inner one
-            is, and a memory foretells terminations a fraction as often as they come.
+            is, and a memory predicts terminations less often than they happen.
 
     Raises:
         ValueError: ``length`` is below 1, there are no such ``targets``, or ``weights`` have another shape or are no

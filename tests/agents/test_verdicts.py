@@ -84,6 +84,14 @@ def test_controllers_are_compared_with_random_actions():
     assert verdict_of_controller(report_of([9.0] * 8), report_of([9.0] * 8)).level == "bad"
 
 
+@pytest.mark.parametrize(("policy", "helps"), [("dream", ("temperature", "--where game")), ("game", ("generations",))])
+def test_what_helps_a_controller_that_is_worse_than_random_is_told(policy, helps):
+    low, high = (replace(report_of(np.arange(first, first + 16)), policy=policy) for first in (5, 50))
+    assert all(word in verdict_of_controller(low, high).text for word in helps)
+    assert not any(word in verdict_of_controller(high, low).text for word in helps)
+    assert "episodes" in verdict_of_controller(replace(report_of([1.0]), policy=policy), report_of([1.0])).text
+
+
 def test_the_permutation_test_is_exact_where_it_can_be():
     assert permutation_test([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
     assert permutation_test([1e300, 1e300], [0, 0]) == pytest.approx(2 / 6)
