@@ -4,6 +4,8 @@ Start reading at `Checked`. Each slip is a ValueError of one line that names the
 """
 
 import inspect
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,8 @@ SMALLEST_SIDE = 16
 LARGEST = float(np.finfo(np.float32).max)
 BRIGHT = 128
 """A picture's space reaches this far at least; bytes that stay below are numbers of things."""
+PACKAGES = ("worldmodel", "envs", "rollouts", "agents")
+INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
 
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -156,6 +160,22 @@ def check_flag(name: str, flag: Any) -> None:
     """
     if not isinstance(flag, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {_kind(flag)}")
+
+
+def failure(error: BaseException) -> str:
+    """What somebody else's code raised, in one line: its class, its message, and the file and line it comes from.
+
+    The place is the deepest one outside of this package and of what is installed. What we refuse ourselves is its message.
+    """
+    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+              for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
+    strange = [place for place in places if place[0].partition(".")[0] not in PACKAGES]
+    if isinstance(error, ValueError) and places and places[-1] not in strange:
+        return str(error)
+    own = [place for place in strange if not place[1].startswith(INSTALLED)]
+    where = "".join(f" ({path}:{line})" for _, path, line in (own or strange or places)[-1:])
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if said else ''}{said}{where}"
 
 
 def _check_five(came: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import gymnasium
 
+from envs.conformance import failure
+
 STAGE = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
 FAMILIES = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
 """Patterns of ids, and the module whose import registers them."""
@@ -83,8 +85,8 @@ def _find(id: str) -> None:
         if module in FAMILIES.values():
             cure = f"it needs {module.partition('.')[0]}: pip install 'worldmodel[games]'"
         raise ValueError(f"{id}: {cure}") from None
-    except Exception as error:
-        raise ValueError(f"{id}: importing {module} fails: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{id}: importing {module} fails: {failure(error)}") from error
     name = id.rpartition(":")[2]
     if not _registered(name):
         raise ValueError(f"{module} registers no environment {name!r}{_nearest(name)}")

@@ -1,6 +1,7 @@
 """Any Gymnasium environment that shows pixels."""
 
 import atexit
+import contextlib
 import os
 import tempfile
 import warnings
@@ -11,8 +12,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 
-from envs.conformance import Checked, check_interface, is_picture, layers
+from envs.conformance import Checked, check_interface, failure, is_picture, layers
 from envs.frames import FRAMES, Adapted, FromZero, Normalised, Rendered, Repeated, Shrunk
 
 RGB = "rgb_array"
@@ -35,11 +37,27 @@ def make_pixels(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.En
     game: Any = getattr(env.unwrapped, "game", None)
     if hasattr(game, "set_doom_config_path"):  # VizDoom writes its settings into the working directory otherwise
         game.set_doom_config_path(str(_scratch() / "vizdoom.ini"))
+        env = Swept(env)
     try:
         return as_pixels(env, action_repeat)
     except ValueError as error:
         env.close()
         raise ValueError(f"{id}: {error}") from None
+
+
+class Swept(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Removes the empty folder that VizDoom's emulator makes in the working directory when it begins."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; the first one begins the emulator."""
+        came = self.env.reset(seed=seed, options=options)
+        with contextlib.suppress(OSError):  # there is none, or it is not empty
+            Path("_vizdoom").rmdir()
+        return came
 
 
 @cache
@@ -59,14 +77,15 @@ def _made(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
             return gymnasium.make(id, **{"render_mode": RGB, **asked})
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{id} needs another package: {error}") from None
-    except Exception as error:
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
         if "render_mode" not in options and isinstance(error, TypeError | ValueError | AssertionError):
             try:  # an environment that observes pictures need not render
                 return gymnasium.make(id, **asked)
-            except Exception as second:
+            except (Exception, SystemExit) as second:
                 error = second if "render_mode" in str(error) else error
-        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {words}") from error
+        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {failure(error)}") from error
 
 
 def as_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:

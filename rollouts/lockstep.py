@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import envs
-from envs.conformance import check_flag, checked_reward
+from envs.conformance import check_flag, checked_reward, failure
 from envs.pixels import as_pixels
 from rollouts.controllers import Controller
 from rollouts.episode import Episode, checked_action, checked_frame
@@ -38,6 +38,10 @@ class Life(NamedTuple):
     """All that was seen and done, where it was asked for."""
     actions: tuple[Any, ...] = ()
     """What was done."""
+
+
+FAILURES = (Exception, SystemExit)
+"""What an environment or a policy may raise; `sys.exit` in it must not look like the end of a command."""
 
 
 class Mind(Protocol):
@@ -102,8 +106,8 @@ def live(
         numbers: what the episodes are called in messages; none: their places.
 
     Raises:
-        SpoiledLife: a reward is not finite, a frame or an action is none of ours, or the environment fails; with the
-            episode, its seed and its step.
+        SpoiledLife: a reward is not finite, a frame or an action is none of ours, or the environment or the policy raises
+            something; with the episode, its seed, its step, and where in whose code.
     """
     lives: list[Life | None] = [None] * len(seeds)
     waiting = list(range(len(seeds)))[::-1]
@@ -118,7 +122,12 @@ def live(
         for lane in lanes:
             begin(lane)
         while lanes:
-            actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
+            try:
+                actions = mind.act(np.stack([lane.frame for lane in lanes]), [lane.number for lane in lanes])
+            except FAILURES as error:
+                if isinstance(mind, OneByOne) and not isinstance(error, MemoryError):  # a policy of somebody else's
+                    raise lanes[0].spoiled(f"step {lanes[0].length + 1}, the policy", error) from error
+                raise
             going = []
             for lane, action in zip(lanes, actions, strict=True):
                 if lane.step(action, patience, max_steps):
@@ -146,12 +155,14 @@ class _Lane:
         self.life, self.seed, self.total, self.length, self.idle = life, seed, 0.0, 0, 0
         self.name = name
         self.info: dict[str, Any] = {}
-        mind.begin(self.number, life)
         try:
+            mind.begin(self.number, life)
             frame = self.game.reset(seed=seed)[0] if moment is None else go_to(self.game, moment, seed)
             self.frame = checked_frame(frame)
-        except ValueError as error:
-            raise SpoiledLife(f"{name}, reset: {error}") from error
+        except MemoryError:
+            raise
+        except FAILURES as error:
+            raise self.spoiled("reset", error) from error
         self.frames, self.actions, self.rewards = [self.frame], list[Any](), list[float]()
 
     def step(self, action: Any, patience: int | None, max_steps: int | None) -> bool:
@@ -162,8 +173,10 @@ class _Lane:
             self.frame, reward = checked_frame(frame), checked_reward(earned)
             check_flag("terminated", terminated)
             check_flag("truncated", truncated)
-        except ValueError as error:
-            raise SpoiledLife(f"{self.name}, step {self.length + 1}: {error}") from error
+        except MemoryError:
+            raise
+        except FAILURES as error:
+            raise self.spoiled(f"step {self.length + 1}", error) from error
         self.total += reward
         self.length += 1
         self.idle = 0 if reward > 0 else self.idle + 1
@@ -175,6 +188,10 @@ class _Lane:
             self.frames.append(self.frame)
             self.rewards.append(reward)
         return self.terminated or self.truncated
+
+    def spoiled(self, when: str, error: BaseException) -> SpoiledLife:
+        """What to raise where the environment or the policy fails."""
+        return SpoiledLife(f"{self.name}, {when}: {failure(error)}")
 
     def ended(self) -> Life:
         plain = {key: value for key, value in self.info.items() if isinstance(value, bool | int | float | str)}

@@ -16,6 +16,7 @@ from gymnasium.envs import registration
 from loky.backend.reduction import dumps
 
 import envs
+from envs.conformance import failure
 from envs.pixels import as_pixels
 
 KEPT_KINDS = 2
@@ -85,10 +86,10 @@ def open_env(env: Opened, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         return envs.make(env if isinstance(env, str) else env.id, **options)
     try:
         game = env()
-    except (ValueError, OSError):
+    except MemoryError:
         raise
-    except Exception as error:
-        raise ValueError(f"{_name(env)} makes no environment: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{_name(env)} makes no environment: {failure(error)}") from error
     try:
         return as_pixels(game)
     except ValueError as error:
@@ -109,9 +110,10 @@ def look(env: Opened, options: dict[str, Any]) -> gymnasium.Space[Any]:
             game.action_space.seed(0)
             game.reset(seed=0)
             game.step(game.action_space.sample())
-        except Exception as error:
-            words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"{_name(env)} fails in its first steps: {words}") from error
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{_name(env)} fails in its first steps: {failure(error)}") from error
         return game.action_space
 
 

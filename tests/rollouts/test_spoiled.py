@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -159,6 +160,81 @@ def test_an_environment_is_named_or_made(tmp_path, env):
     with pytest.raises(ValueError, match="env must be"):
         evaluate(rollouts.uniform, env, 1)
     assert not (tmp_path / "s").exists()
+
+
+class Raising(toys.Beacon):
+    """Fails in the episode with one seed: in ``part`` of the interface."""
+
+    def __init__(self, error, part="step", seed=SPOILED):
+        super().__init__()
+        self.error, self.part, self.spoiled, self.seed = error, part, seed, None
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.render_mode = "rgb_array"
+
+    def fail(self, part, now):
+        if (part, now, self.seed) == (self.part, self.now, self.spoiled):
+            raise self.error
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed = seed
+        self.fail("reset", 0)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        self.fail("step", 3)
+        return np.zeros(1, np.float32), *rest
+
+    def render(self):
+        self.fail("render", 3)
+        return np.zeros((64, 64, 3), np.uint8)
+
+
+ERRORS = [KeyError("apple"), ZeroDivisionError("apple"), ValueError("apple"), AssertionError("apple"),
+          FileNotFoundError(2, "apple", "pear"), SystemExit("apple"), RuntimeError("apple\npear")]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("part", ["reset", "step", "render"])
+def test_what_an_environment_raises_is_named_with_its_place(tmp_path, error, part):
+    make = partial(Raising, error, part)
+    with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*{type(error).__name__}.*apple") as told:
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
+    assert re.search(rf"{re.escape(__file__)}:\d+", str(told.value))
+    assert "\n" not in str(told.value)
+    assert part == "reset" or re.search(r"step 3\b", str(told.value))
+    assert len(Store(tmp_path / "s")) == 3
+
+
+def test_what_an_environment_raises_in_a_worker_comes_back_at_once(tmp_path):
+    make = partial(Raising, KeyError("apple"))
+    with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*KeyError.*apple.*test_spoiled.py:\d+"):
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=1, workers=2)
+    assert len(Store(tmp_path / "s")) >= 3
+    with pytest.raises(ValueError, match=r"KeyError.*test_spoiled.py:\d+"):
+        evaluate(agent(), partial(Raising, KeyError("apple"), seed=102), 4, seed=100, workers=2)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_environment():
+    with pytest.raises(MemoryError):
+        rollouts.play(Raising(MemoryError(), seed=1), rollouts.uniform, seed=1)
+
+
+def test_what_a_policy_raises_is_named_with_its_place(tmp_path):
+    def failing(space, rng):
+        calls = []
+
+        def act(frame):
+            calls.append(1)
+            return [0.5][len(calls) // 3]
+
+        return act
+
+    with pytest.raises(ValueError, match=r"episode 0\b.*step 3\b.*policy.*IndexError.*test_spoiled.py:\d+"):
+        rollouts.collect(toys.beacon, failing, 2, out=tmp_path / "s")
+    with pytest.raises(ValueError, match=r"ZeroDivisionError.*test_spoiled.py:\d+"):
+        rollouts.play(toys.beacon(), lambda space, rng: 1 / 0, seed=1)
 
 
 def test_what_fails_at_once_leaves_no_store(tmp_path):
