@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from agents.settings import DREAMS, Covariance, RunSettings
+from agents.settings import DREAMS, Covariance, RunSettings, Testing
 from worldmodel.paths import expand
 
-MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings", "seed"}
+MAY_BE_ZERO = {"generations", "iterations", "units", "rank", "couplings"}
 MAY_BE_ZERO |= {"exploration", "spread", "free_bits", "vae_updates", "caution", "beginnings", "newest_share"}
-MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "split_seed", "average", "moments", "scouted"}
+MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "average", "moments", "scouted"}
 """Numbers that mean something at zero."""
+SEEDS = {"seed", "split_seed"}
 MOST = {"emphasis": 1_000}
 """As the models have it, whose code is slow to load (`worldmodel.vae.MOST_EMPHASIS`)."""
 
@@ -33,7 +34,7 @@ def check(settings: Any, prefix: str = "") -> None:
             from worldmodel.arguments import check_options  # torch is slow to load: only runs need it
 
             check_options(**{label: value})
-        elif isinstance(value, int | float) and not isinstance(value, bool) and name != "target":
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("target", *SEEDS):
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
@@ -41,8 +42,29 @@ def check(settings: Any, prefix: str = "") -> None:
                 raise ValueError(f"{label} must be {MOST[name]} at most, got {value}")
             if name in ("beginnings", "newest_share") and value >= 1:
                 raise ValueError(f"{label} must be a share below 1, got {value}")
-            if name == "seed" and value >= 2**63:
-                raise ValueError(f"{label} must be below 2**63, got {value}")
+    check_seeds(vars(settings), prefix, test=isinstance(settings, Testing))
+
+
+def check_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = False) -> None:
+    """Refuse seeds out of range among the options of a command or the fields of settings.
+
+    Args:
+        options: by name; ``test.seed`` and ``test.episodes`` are those of a test.
+        prefix: before the names in messages.
+        test: whether ``seed`` is the first seed of a test.
+
+    Raises:
+        ValueError: names the seed, its range and what came.
+    """
+    seeds = {name: seed for name, seed in options.items() if name.split(".")[-1] in SEEDS and seed is not None}
+    if seeds:
+        from worldmodel.arguments import check_seed, check_test_seed  # torch is slow to load
+
+        for name, seed in seeds.items():
+            if test or name == "test.seed":
+                check_test_seed(seed, options[f"{name.removesuffix('seed')}episodes"], f"{prefix}{name}")
+            else:
+                check_seed(seed, f"{prefix}{name}")
 
 
 def check_together(settings: RunSettings) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 
+from agents.checks import check_seeds
 from agents.commands import COMMANDS, PRESETS
 from agents.display import busy, console
 from agents.interrupts import interruptible
@@ -80,6 +81,7 @@ def _run(name: str, options: Any) -> int:
         if name != "doctor":  # which says what is not there
             with busy("loading torch"):
                 import_module("torch")
+        check_seeds(dict(options.items()), test=name == "evaluate")
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         return _failed(f"worldmodel {name}: {error}")

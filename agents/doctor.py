@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agents.display import duration, size
+from worldmodel.figures import figure
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
@@ -44,7 +45,11 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Look at everything that the main job needs."""
-    findings = [Finding("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer")]
+    system = platform.system()
+    findings = [
+        Finding("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer"),
+        Finding("platform", True, system if system == "Linux" else f"{system} (not tested; Linux is)"),
+    ]
     for name in PACKAGES:
         try:
             findings.append(Finding(name, True, metadata.version(name)))
@@ -187,7 +192,7 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
 
 def _spread(values: np.ndarray) -> str:
     low, middle, high = np.quantile(values, [0, 0.5, 1])
-    return f"mean {values.mean():.1f}, least {low:.1f}, median {middle:.1f}, most {high:.1f}"
+    return f"mean {figure(values.mean())}, least {figure(low)}, median {figure(middle)}, most {figure(high)}"
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:

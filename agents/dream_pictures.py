@@ -18,6 +18,7 @@ from rollouts.episode import Episode
 from rollouts.latents import Latents
 from rollouts.store import Store
 from worldmodel import WorldModel
+from worldmodel.figures import figure
 from worldmodel.starts import Starts
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
@@ -77,7 +78,7 @@ def driving_film(
     shown = (episode.frames, dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1])
     returns = (float(episode.rewards.sum()), float(dreams.returns[0, 0]))
     films = [
-        _titled(pictures.enlarge(frames), f"{name}: return {total:.1f}, {len(frames) - 1} steps")
+        _titled(pictures.enlarge(frames), f"{name}: return {figure(total)}, {len(frames) - 1} steps")
         for name, frames, total in zip(("the game", "its dream"), shown, returns, strict=True)
     ]
     longest = max(map(len, films))

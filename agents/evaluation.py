@@ -15,14 +15,14 @@ import numpy as np
 
 from agents.agent import Agent
 from rollouts import played, policies
-from rollouts.episode import TEST_SEEDS
 from rollouts.lockstep import Life
 from rollouts.opening import EnvSpec, portable
 from rollouts.policies import Policy
 from rollouts.tasks import Group, play_group
 from rollouts.workers import envs_closed_after, run_tasks
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
+from worldmodel.arguments import at_least_one, at_least_one_if_given, check_test_seed
 from worldmodel.checkpoints import read_json, record_of, write_json
+from worldmodel.figures import figure
 from worldmodel.progress import Progress, callback, shows_progress, silent
 
 
@@ -79,10 +79,9 @@ class Report:
         """One line for people."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
         if self.n == 1:  # a single episode has no spread
-            return f"{self.env}, {self.policy}: {self.mean:.1f} (n = 1{flag})"
-        return (
-            f"{self.env}, {self.policy}: {self.mean:.1f} +- {self.std:.1f} (n = {self.n}, se {self.stderr:.1f}{flag})"
-        )
+            return f"{self.env}, {self.policy}: {figure(self.mean)} (n = 1{flag})"
+        spread = f"{figure(self.mean)} +- {figure(self.std)} (n = {self.n}, se {figure(self.stderr)}{flag})"
+        return f"{self.env}, {self.policy}: {spread}"
 
     def __repr__(self) -> str:
         """The environment, the policy and the statistics."""
@@ -145,11 +144,7 @@ def evaluate(
     agent = agent if isinstance(agent, Agent) else policies.named(agent)
     at_least_one(episodes=episodes)
     at_least_one_if_given(max_steps=max_steps)
-    check_seed(seed)
-    if episodes > TEST_SEEDS:
-        raise ValueError(f"episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {episodes}")
-    if seed > TEST_SEEDS - episodes:
-        raise ValueError(f"seed must be from 0 to {TEST_SEEDS - episodes}, so that no training has met it, got {seed}")
+    check_test_seed(seed, episodes)
     began = time.monotonic()
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})

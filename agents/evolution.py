@@ -21,6 +21,7 @@ from agents.coordinates import Coordinates
 from agents.search import Ending, Search, compared
 from agents.settings import Covariance
 from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
+from worldmodel.figures import figure
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
 
@@ -157,8 +158,8 @@ def evolve(
             search.restart()
         row = _generation(search, fitness, check, seed, generations, check_every, most_episodes)
         search.record(row, controller)
-        note = "" if search.best_check == -math.inf else f", best check {search.best_check:.1f}"
-        report(search.generation, generations, f"mean {row['mean']:.1f}, max {row['max']:.1f}{note}")
+        note = "" if search.best_check == -math.inf else f", best check {figure(search.best_check)}"
+        report(search.generation, generations, f"mean {figure(row['mean'])}, max {figure(row['max'])}{note}")
         if watch is not None:
             watch(row)
     best = controller.having(search.best)

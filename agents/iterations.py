@@ -29,6 +29,7 @@ from agents.settings import DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
 from worldmodel import VAE, Memory, WorldModel
 from worldmodel.checkpoints import atomic, fingerprint, read_json, record_of, understood, write_json
+from worldmodel.figures import figure
 from worldmodel.starts import Starts
 
 OWN: dict[str, type[Iterating] | type[DreamEvolving]] = {"iterate": Iterating, "dream": DreamEvolving}
@@ -184,9 +185,12 @@ def _tell(turn: _Turn, env: str, workers: int, backend: str) -> None:
 
 def told(one: Iteration) -> str:
     """One line for people."""
+    dream, real, gap, mean, std = (
+        figure(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
+    )
     return (
-        f"iteration {one.number}: in dreams {one.dream:.0f}, in the game {one.real:.0f}, gap {one.gap:.0f}; "
-        f"whole episodes {one.episode_mean:.0f} +- {one.episode_std:.0f} (n = {one.n}), {one.real_steps:,} real steps"
+        f"iteration {one.number}: in dreams {dream}, in the game {real}, gap {gap}; "
+        f"whole episodes {mean} +- {std} (n = {one.n}), {one.real_steps:,} real steps"
     )
 
 

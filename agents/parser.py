@@ -77,6 +77,9 @@ class Parser(ArgumentParser):
             command = missing[1].replace(".", " ")
             prog = f"{prog} {command}".strip()
             words = self.parts.get(command, self).lacking(missing[2])
+        elif seed := re.search(r"--(\S*seed): expected a whole number", words):
+            most = "2**24 - episodes" if seed[1] == "test.seed" or "evaluate" in prog else "2**63 - 1"
+            words = words.replace("a whole number", f"a whole number from 0 to {most}", 1)
         elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
             words += nearest(unknown[1], self._option_string_actions)
         elif unknown := re.match(r"there is no setting (\S+)", words):

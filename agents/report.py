@@ -41,6 +41,7 @@ from agents.yaml_files import flat
 from rollouts.episode import Episode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
+from worldmodel.figures import figure
 from worldmodel.starts import Starts
 
 FILM_STEPS = 200
@@ -100,9 +101,7 @@ def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: 
     level, others = "good", list(known)
     if best:
         report, verdict = reports[best], against_random(run, reports[best])
-        words = (
-            f"The best controller, {PLAYERS[best]}, has a mean return of {report.mean:.1f} in {report.n} test episodes"
-        )
+        words = f"The best controller, {PLAYERS[best]}, has a mean return of {figure(report.mean)} in {report.n} test episodes"
         level = verdict.level if verdict else "good"
         sentences.append(f"{words}, {verdict.text}." if verdict else f"{words}.")
         others = [one for one in known if one != verdict]  # the sentence above says that one
@@ -127,7 +126,7 @@ def _scores(run: Run) -> str:
         return ""
     rows = []
     for name, report in reports.items():
-        numbers = [f"{value:.1f}" for value in (report.mean, report.std, report.stderr)]
+        numbers = [figure(value) for value in (report.mean, report.std, report.stderr)]
         flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
         where = f"{report.env}, seeds {report.seeds[0]} to {report.seeds[-1]}"
         compared = against_random(run, report)

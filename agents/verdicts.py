@@ -14,6 +14,7 @@ import numpy as np
 from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from agents.evaluation import Report
 from agents.run import Run
+from worldmodel.figures import figure
 
 LEAST_EXPLAINED, ENOUGH_EXPLAINED, ENOUGH_MOVING = 0.05, 0.5, 0.2
 """Explained variances below which a VAE draws the same picture always, loses much, and does not draw what moves."""
@@ -48,8 +49,8 @@ def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
         return Verdict(
             "VAE", f"all {found.num_frames:,} held-out frames are the same: there is nothing to learn", "bad"
         )
-    numbers = f"explained variance {explained:.2f}"
-    numbers += "" if moving is None else f", of moving pixels {moving:.2f}"
+    numbers = f"explained variance {figure(explained, 2)}"
+    numbers += "" if moving is None else f", of moving pixels {figure(moving, 2)}"
     numbers += f" on {found.num_frames:,} held-out frames"
     varies = found.reconstruction_std > 0.5 * found.frame_std
     if explained < LEAST_EXPLAINED:
@@ -68,17 +69,17 @@ def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
 def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
     """Whether the memory predicts better than baselines that know nothing."""
     baselines = {"persistence": found.persistence_nll, "marginal": found.marginal_nll}
-    parts = [f"{name} {value:.1f}" for name, value in baselines.items()]
-    parts += [] if found.posterior_entropy is None else [f"floor {found.posterior_entropy:.1f}"]
-    numbers = f"nll {found.nll:.1f} nats a frame ({', '.join(parts)})"
+    parts = [f"{name} {figure(value)}" for name, value in baselines.items()]
+    parts += [] if found.posterior_entropy is None else [f"floor {figure(found.posterior_entropy)}"]
+    numbers = f"nll {figure(found.nll)} nats a frame ({', '.join(parts)})"
     faults = []
     if worse := [name for name, value in baselines.items() if found.nll >= value]:
         faults.append(f"no better than the {' and the '.join(worse)} baseline")
     if found.reward_r2 is not None:
-        numbers += f", R2 of rewards {found.reward_r2:.2f}"
+        numbers += f", R2 of rewards {figure(found.reward_r2, 2)}"
         faults += ["rewards are predicted no better than by their mean"] if found.reward_r2 <= 0 else []
     if found.predicted_terminations is not None and found.num_steps:
-        happened = f"{found.predicted_terminations:.1f} predicted, {found.terminations} happened"
+        happened = f"{figure(found.predicted_terminations)} predicted, {found.terminations} happened"
         numbers += f", terminations: {happened} in {found.num_episodes} held-out episodes"
         if found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
             faults.append("terminations are predicted no better than by their rate")
@@ -193,4 +194,4 @@ def weakest(known: Sequence[Verdict]) -> Verdict | None:
 
 def number(value: float) -> str:
     """A return in few digits."""
-    return f"{value:,.1f}" if abs(value) < 1e7 else f"{value:.3g}"
+    return f"{value:,.1f}" if abs(value) < 1e7 else figure(value)

@@ -18,6 +18,7 @@ from rollouts.controllers import check_fits, population_of
 from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.arguments import at_least_one, check_seed, check_temperature
+from worldmodel.figures import figure
 from worldmodel.model import Noise, Step
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.starts import EncodedEpisodes
@@ -60,7 +61,7 @@ class Dreams(NamedTuple):
         controllers, dreams = self.returns.shape
         kept = [name for name in KEEPABLE if getattr(self, name) is not None]
         return (
-            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={self.returns.mean():.1f}, "
+            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={figure(self.returns.mean())}, "
             f"mean length={self.lengths.mean():.0f}, keep={kept})"
         )
 

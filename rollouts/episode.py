@@ -5,10 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from worldmodel.arguments import TEST_SEEDS as TEST_SEEDS
+from worldmodel.figures import figure
+
 FRAME = (64, 64, 3)
 """A frame's shape."""
-TEST_SEEDS = 2**24
-"""Environment seeds below this are for tests: no training draws them."""
 
 
 def training_seeds(*entropy: int, count: int = 1) -> list[int]:
@@ -54,7 +55,7 @@ class Episode:
     def __repr__(self) -> str:
         """Index, length, return and how it ended."""
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
-        return f"Episode({self.index}, steps={len(self)}, return={float(self.rewards.sum()):.1f}, {ending})"
+        return f"Episode({self.index}, steps={len(self)}, return={figure(float(self.rewards.sum()))}, {ending})"
 
     def at(self, index: int) -> Self:
         """The same episode with another place in a store."""

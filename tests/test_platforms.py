@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from agents import doctor
+
 WITHOUT = """
 import importlib, pathlib, pkgutil, sys, warnings
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
@@ -46,3 +48,12 @@ def test_all_works_without_what_only_posix_has(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "GB free" in done.stdout
+
+
+@pytest.mark.parametrize(("system", "tested"), [("Linux", True), ("Darwin", False), ("Windows", False)])
+def test_doctor_says_where_it_is_tested(system, tested, monkeypatch):
+    monkeypatch.setattr(doctor.platform, "system", lambda: system)
+    monkeypatch.setattr(doctor, "WORLDS", {})
+    monkeypatch.setattr(doctor, "_device", lambda: doctor.Finding("device", True, "none"))
+    [found] = [one for one in doctor.examine() if one.what == "platform"]
+    assert found.good and system in found.state and ("not tested" in found.state) is not tested

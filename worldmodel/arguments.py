@@ -9,6 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+TEST_SEEDS = 2**24
+"""Environment seeds below this are for tests: no training draws them."""
+
 
 def at_least_one(**numbers: Any) -> None:
     """Refuse what is no whole number of at least one.
@@ -41,14 +44,28 @@ def at_least_one_if_given(**numbers: Any) -> None:
     at_least_one(**{name: value for name, value in numbers.items() if value is not None})
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: Any, name: str = "seed") -> None:
     """Refuse what is no whole number of zero or more, or one that torch cannot take.
 
     Raises:
-        ValueError: names what came.
+        ValueError: names the argument and what came.
     """
     if not (_is_whole(seed) and 0 <= seed < 2**63):
-        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+        raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}")
+
+
+def check_test_seed(seed: Any, episodes: int, name: str = "seed") -> None:
+    """Refuse the first seed of a test where an episode would have a seed that training may draw.
+
+    Raises:
+        ValueError: names the argument and what came.
+    """
+    if episodes > TEST_SEEDS:
+        raise ValueError(f"episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {episodes}")
+    if not (_is_whole(seed) and 0 <= seed <= TEST_SEEDS - episodes):
+        raise ValueError(
+            f"{name} must be a whole number from 0 to 2**24 - episodes = {TEST_SEEDS - episodes}, got {seed!r}"
+        )
 
 
 def check_temperature(temperature: Any) -> None:

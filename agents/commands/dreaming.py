@@ -56,10 +56,11 @@ def dream(options: Namespace) -> None:
     from agents import dream_pictures as show
     from agents import pictures
     from agents.pretrained import found
-    from worldmodel.arguments import at_least_one, check_temperature
+    from worldmodel.arguments import at_least_one, check_seed, check_temperature
 
     at_least_one(steps=options.steps, dreams=options.dreams)
     check_temperature(options.temperature)
+    check_seed(options.seed)
     place = found(options.run, options.pretrained)
     if options.store is not None:
         _dream_into(place, folder_path(options.store, "store"), options)

@@ -16,6 +16,7 @@ from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
 from agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
 from worldmodel.checkpoints import atomic, read_json, understood, write_json
+from worldmodel.figures import figure
 
 Results = list[dict[str, Any]]
 WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
@@ -64,8 +65,8 @@ def write_page(out: Path) -> Path:
         parts += [f"## Likelihood of {WORDS[kind]}\n"]
         if kind == "sample":
             parts += [
-                f"The floor, the posterior's mean entropy, is {floor:.2f} nats a frame: no model's expected NLL is below it, "
-                "and how near to it one can come is not known.\n"
+                f"The floor, the posterior's mean entropy, is {figure(floor, 2)} nats a frame: no model's expected NLL is "
+                "below it, and how near to it one can come is not known.\n"
             ]
         parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]
         if ablations:
@@ -147,11 +148,11 @@ def _table(rows: Results, names: list[str]) -> str:
         cells = [
             name + (f" ({len(wrong)} diverged)" if wrong else ""),
             f"{mine[0]['parameters']:,}",
-            f"{np.mean(means):.2f}",
-            f"{np.mean(means) / mine[0]['latent']:.3f}",
-            f"{np.std(means, ddof=1) if len(means) > 1 else 0:.2f}",
+            figure(float(np.mean(means)), 2),
+            figure(float(np.mean(means)) / mine[0]["latent"], 3),
+            figure(float(np.std(means, ddof=1)) if len(means) > 1 else 0, 2),
             change,
-            f"{np.mean([row['reward_rmse'] for row in mine]):.3f}",
+            figure(float(np.mean([row["reward_rmse"] for row in mine])), 3),
             f"{np.mean([row['termination_brier'] for row in mine]):.5f}",
             f"{np.mean([row['seconds'] for row in mine]):.0f}",
         ]

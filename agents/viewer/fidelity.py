@@ -18,6 +18,7 @@ import rollouts
 from worldmodel import VAE, WorldModel
 from worldmodel.batches import frames_to_float
 from worldmodel.checkpoints import read_json, record_of, understood, write_json
+from worldmodel.figures import figure
 from worldmodel.metrics import MOTION_THRESHOLD
 
 FILE = "fidelity.json"
@@ -78,7 +79,7 @@ class Fidelity:
         found = []
         rows = list(zip(self.ways, self.dreamed, self.real, strict=True))
         if rows:
-            each = "; ".join(f"{way} {dreamed:.0f} ({real:.0f})" for way, dreamed, real in rows)
+            each = "; ".join(f"{way} {figure(dreamed, 0)} ({figure(real, 0)})" for way, dreamed, real in rows)
             found.append(
                 f"Dreamed return, and in brackets the real one, of {self.steps} steps ({self.steps / speed:.1f} s) "
                 f"from {self.moments} real moments: {each}."

@@ -161,7 +161,10 @@ $("speed").addEventListener("input", (event) => engine.send({ type: "speed", val
 
 function press(id, on) { $(id).setAttribute("aria-pressed", String(Boolean(on))); }
 function say(text) { if ($("status").textContent !== text) $("status").textContent = text; }
-function number(value, digits = 2) { return Number(value).toFixed(digits).replace("-", "−"); }
+function number(value, digits = 2) {
+  const text = Math.abs(value) >= 1e7 ? Number(value).toPrecision(3) : Number(value).toFixed(digits);
+  return text.replace("-", "−");
+}
 
 function tell() {
   const names = hello.controls.kind === "box" ? null : hello.controls.choices.map((choice) => choice.name);

@@ -1,0 +1,53 @@
+"""A seed out of its range is named with the range, and nothing is written."""
+
+import pytest
+
+from agents.checks import check
+from agents.cli import main
+from agents.evaluation import evaluate
+from agents.settings import RunSettings, Testing
+from worldmodel.arguments import TEST_SEEDS
+
+COMMANDS = {
+    "run": ["run", "CartPole-v1", "--preset", "quick", "--out", "new"],
+    "collect": ["collect", "CartPole-v1", "--out", "new"],
+    "train vae": ["train", "vae", "new"],
+    "train memory": ["train", "memory", "new"],
+    "evolve": ["evolve", "new", "--where", "dream"],
+    "evaluate": ["evaluate", "new"],
+    "evaluate pretrained": ["evaluate", "car-racing", "--pretrained"],
+    "dream": ["dream", "new"],
+    "dream pretrained": ["dream", "car-racing", "--pretrained"],
+    "density fit": ["density", "fit", "--data", "mnist:new", "--out", "new"],
+    "density sample": ["density", "sample", "new"],
+}
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", str(2**63), "nan", "x"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_names_the_seed_and_its_range(command, seed, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main([*COMMANDS[command], f"--seed={seed}"])
+    except SystemExit as left:
+        code = left.code
+    said = " ".join(capfd.readouterr().err.split())
+    assert code == 2 and "seed" in said and "from 0 to 2**" in said and seed in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--test.seed", "-1"], ["--test.seed", str(TEST_SEEDS)], ["--test.seed", "0.5"]])
+def test_a_run_is_refused_before_it_starts_where_its_test_would_be(words, tmp_path, capfd):
+    try:
+        code = main(["run", "CartPole-v1", "--preset", "quick", "--out", str(tmp_path / "new"), *words])
+    except SystemExit as left:
+        code = left.code
+    assert code == 2 and "test.seed" in capfd.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_seeds_of_settings_and_of_python_have_the_same_range():
+    with pytest.raises(ValueError, match="test.seed"):
+        check(RunSettings("CartPole-v1", test=Testing(episodes=2, seed=TEST_SEEDS - 1)))
+    with pytest.raises(ValueError, match="seed"):
+        evaluate("random", "CartPole-v1", episodes=2, seed=TEST_SEEDS - 1)
+    check(RunSettings("CartPole-v1", seed=0, test=Testing(episodes=2, seed=TEST_SEEDS - 2)))
