@@ -106,7 +106,7 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
     played = [rollouts.play(toys.beacon(), rollouts.uniform, seed) for seed in report.seeds]
     assert_same_sums(report.returns, [float(episode.rewards.sum()) for episode in played], count=5, terms=1.0)
     assert report.lengths == [len(episode) for episode in played]
-    with pytest.raises(ValueError, match="so that no training has met it"):
+    with pytest.raises(ValueError, match="seed"):
         evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=2**24)
 
 
@@ -224,7 +224,5 @@ def test_bad_evaluations_are_refused():
         evaluate(agent(), toys.beacon, episodes=1, workers=0)
     with pytest.raises(ValueError, match="episodes must be at most 16777216, one for each seed of tests, got 184467"):
         evaluate(agent(), toys.beacon, episodes=2**64 + 1)
-    with pytest.raises(
-        ValueError, match="seed must be from 0 to 16777214, so that no training has met it, got 16777215"
-    ):
+    with pytest.raises(ValueError, match="seed .*16777214.*16777215"):
         evaluate(agent(), toys.beacon, episodes=2, seed=2**24 - 1)
