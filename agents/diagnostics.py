@@ -21,7 +21,7 @@ import rollouts
 from agents.agent import Agent
 from agents.comparison.judging import inputs, predictions
 from agents.controller import Controller
-from agents.excerpts import own_returns
+from agents.excerpts import common_horizon, own_returns
 from agents.run import Run
 from rollouts.latents import EncodedEpisode
 from rollouts.opening import EnvSpec
@@ -151,10 +151,11 @@ def measure_dream(
                 latents = run.latents(world, store)
             except ValueError:  # every episode stalled at once: they end where they were cut
                 latents = store.latents(world.vae)
+            common = common_horizon(latents, range(len(store)), horizon, store.patience)
             dreamed, real = own_returns(
-                world, controller, latents, range(len(store)), horizon, temperature, seed, store.patience
+                world, controller, latents, range(len(store)), common, temperature, seed, store.patience
             )
-        return dream_diagnostics(dreamed, real, horizon)
+        return dream_diagnostics(dreamed, real, common)
 
     return _kept(run, DreamDiagnostics, agent.name, measure)
 

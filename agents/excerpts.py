@@ -102,6 +102,15 @@ def own_returns(
     return dreams.returns, np.array(real)
 
 
+def common_horizon(
+    latents: rollouts.latents.Latents, episodes: range, horizon: int, patience: int | None = None
+) -> int:
+    """The horizon, or the length of the shortest episode that a limit cut before it: a dream does not know the limit."""
+    store = latents.store
+    cut = [store.lengths[index] for index in episodes if not over(store.course(index), patience)]
+    return max(1, min([horizon, *cut]))
+
+
 def comparable(steps: int, terminated: bool, horizon: int) -> int:
     """From how many first steps of an episode a dream of ``horizon`` steps has its like in it.
 

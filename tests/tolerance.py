@@ -21,8 +21,9 @@ def sum_tolerance(terms: ArrayLike | torch.Tensor, count: int = 1) -> float:
     """The largest difference of two float32 sums of `count` terms: count max|t| ROUNDINGS eps.
 
     An addition changes a sum by at most eps / 2 of itself, and no sum of n terms exceeds n max|t|. Vectors and blocks add terms
-    side by side, so a term takes part in few additions in a row, and roundings fall up as often as down: a few eps of n max|t|
-    hold for any order.
+    side by side, so a term takes part in few additions in a row, and roundings fall up as often as down: there a few eps of
+    n max|t| hold. One running sum of n > 500 equal terms may be further off, because its roundings all fall the same way: up to
+    n eps / 2 of n max|t|.
 
     Args:
         terms: The terms, or some that are as large as the largest.

@@ -112,8 +112,11 @@ class Evaluation:
         """What the numbers mean: the result beside the simplest density, and the training."""
         if self.gaussian is None or self.better is None or self.better_stderr is None:
             return list(self.learned)
-        sure = abs(self.better) > 2 * self.better_stderr
+        sure = abs(self.better) > 2 * self.better_stderr and self.measures[-1].n > 1
         words = "No better" if not sure or not self.better else "Better" if self.better > 0 else "WORSE"
+        words = (
+            words if self.measures[-1].n > 1 else "With one file, which has no standard error, not known to be better"
+        )
         bound = "" if self.measures[-1].what == EXACT else ", by its lower bound,"
         unit = self.unit.partition(",")[0]
         return [

@@ -3,6 +3,7 @@
 import json
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -93,6 +94,17 @@ def test_what_was_measured_is_kept_by_weights(run, monkeypatch):
         vae.posterior.bias += 1
     with pytest.raises(TypeError):  # other weights are measured anew
         measure_vae(run, vae, 1)
+
+
+def limited() -> gymnasium.Env:
+    """A counter that is cut after three steps."""
+    return gymnasium.wrappers.TimeLimit(toys.counter(), 3)
+
+
+def test_dreams_are_no_longer_than_games_that_a_limit_cuts(run):
+    found = measure_dream(run, run.controller("dream"), limited, {}, 5, 1.0)
+    assert found.horizon == 3
+    assert found.real_return == pytest.approx(1 + 2 + 3)
 
 
 def test_a_damaged_file_is_named(run):

@@ -9,6 +9,7 @@ from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnosti
 from agents.evaluation import Report
 from agents.verdicts import (
     comparable,
+    number,
     permutation_test,
     verdict_of_controller,
     verdict_of_dream,
@@ -90,6 +91,10 @@ def test_what_helps_a_controller_that_is_worse_than_random_is_told(policy, helps
     assert all(word in verdict_of_controller(low, high).text for word in helps)
     assert not any(word in verdict_of_controller(high, low).text for word in helps)
     assert "episodes" in verdict_of_controller(replace(report_of([1.0]), policy=policy), report_of([1.0])).text
+
+
+def test_returns_below_one_keep_their_digits():
+    assert [number(value) for value in (0.0, 0.042, -0.5, 20.25, 1e30)] == ["0.0", "0.042", "-0.5", "20.2", "1e+30"]
 
 
 def test_the_permutation_test_is_exact_where_it_can_be():
