@@ -5,7 +5,7 @@ WORLD ?= car-racing
 PRESET ?= quick
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
-USER := .venv/.user
+USABLE := .venv/.user
 READY := .venv/.ready
 
 # What another machine may have: other vectors, other sums, another language and another clock. See tests/tolerance.py.
@@ -17,7 +17,7 @@ NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py tests/test_ends.py te
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest
 
-demo: $(USER)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
+demo: $(USABLE)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
 test: $(READY)  ## the fast tests; make test-slow runs the rest
@@ -55,7 +55,7 @@ newest:  ## the fast tests with the newest versions that pyproject.toml allows, 
 	.venv-newest/bin/python -m pip check
 	.venv-newest/bin/python -m pytest -n 2
 
-$(USER): pyproject.toml constraints.txt
+$(USABLE): pyproject.toml constraints.txt
 	@echo 'Installing into .venv (1.7 GB with a CPU build of torch): some minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) '.[viewer]'
@@ -65,4 +65,4 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'Installing into .venv with the development tools (3.1 GB with a CPU build of torch): some minutes, once.'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) '.[dev,docs]'
-	touch $(USER) $@
+	touch $(USABLE) $@

@@ -26,6 +26,8 @@ EXTRAS = {
     "starlette": "viewer",
     "soundfile": "audio",
     "wandb": "wandb",
+    "ale_py": "games",
+    "vizdoom": "games",
 }
 """Optional packages, and the extra of ours that installs them."""
 WORLDS = {
@@ -56,7 +58,7 @@ def examine() -> list[Finding]:
         except metadata.PackageNotFoundError:
             findings.append(Finding(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
-    absent = ",".join(sorted(extra for name, extra in EXTRAS.items() if name not in present))
+    absent = ",".join(sorted({extra for name, extra in EXTRAS.items() if name not in present}))
     there = ", ".join(present) or "none"
     there += f"; the rest: pip install 'worldmodel[{absent}]'" if absent else ""
     findings.append(Finding("optional", True, there))

@@ -191,7 +191,7 @@ def train_memory(
             new_data=own,
             progress=progress,
         )
-        world = WorldModel(vae, memory, discrete=store.discrete)
+        world = WorldModel(vae, memory, store)
         if parallel.leader():
             world.save(into.world_folder)
             Starts.cut(latents, seed=seed).save(into.world_folder)

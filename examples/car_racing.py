@@ -33,7 +33,7 @@ def main(size: float = 1.0, folder: str = "runs/example-car-racing") -> None:
     vae = fit(VAE(latent=32), store.frames(), updates=some(800), out=out / "vae")
 
     # Remember: the density of the next 32 numbers, the reward and the end, given all that was seen and done.
-    memory = Memory(FRMDN(inputs=32 + store.actions, outputs=32, hidden=64))
+    memory = Memory.for_store(store, FRMDN, hidden=64)
     fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
     world = WorldModel(vae, memory)
     world.save(out / "world")

@@ -30,9 +30,9 @@ def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:
 
     # A choice enters the memory as a one-hot vector, so the sizes are the same as for steering a car.
     vae = fit(VAE(latent=32), store.frames(), updates=some(700), out=out / "vae")
-    memory = Memory(FRMDN(inputs=32 + store.actions, outputs=32, hidden=64))
+    memory = Memory.for_store(store, FRMDN, hidden=64)
     fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
-    world = WorldModel(vae, memory, discrete=store.discrete)
+    world = WorldModel(vae, memory, store)
 
     # The controller's largest output is what Mario does. Hopeless lives are given up after 12 steps without progress.
     fitness = rollouts.played(STAGE, world, episodes=2, workers=2, patience=12, max_steps=some(300), env_options=GAME)

@@ -26,9 +26,9 @@ def main(size: float = 1.0) -> None:
 
     store = rollouts.collect(make, rollouts.smooth_random, some(40), seed=1, workers=2, max_steps=some(200))
     vae = fit(VAE(latent=8), store.frames(), updates=some(300))
-    memory = Memory(FRMDN(inputs=8 + store.actions, outputs=8, hidden=64))
+    memory = Memory.for_store(store, FRMDN, latent_dim=8, hidden=64)
     fit(memory, store.sequences(vae), updates=some(300))
-    world = WorldModel(vae, memory, discrete=store.discrete)
+    world = WorldModel(vae, memory, store)
     fitness = rollouts.played(make, world, episodes=2, workers=2, max_steps=some(200))
     best = evolve(LinearController.sized(world), fitness, seed=1, generations=some(10), population=16)
     for policy in (Agent(world, best), rollouts.uniform):

@@ -117,6 +117,14 @@ def test_hooks_run_what_make_runs():
         assert hook["entry"].replace(".venv/bin", "$(BIN)").replace(" --fix", "") in makefile
 
 
+def test_make_leaves_the_users_environment_alone():
+    """A variable of a Makefile that has the name of one of the environment replaces it in every command."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ours = set(re.findall(r"^(\w+) *:?=", makefile, re.MULTILINE))
+    assert {"BIN", "READY"} <= ours
+    assert not ours & {"HOME", "HOST", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TEMP", "TERM", "TMPDIR", "USER"}
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The wheel and the source distribution."""

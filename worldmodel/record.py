@@ -119,7 +119,7 @@ class Record:
         return state, saved["best"]
 
     def rename(self, updates: int) -> None:
-        """Write down that the training goes on to so many ``updates``."""
+        """Write down that the training goes on up to ``updates`` updates."""
         self.settings["updates"] = updates
         if self.folder is not None and self.leads:
             write_json(self.folder / "settings.json", self.settings)

@@ -24,7 +24,7 @@ INSTRUMENT_ROWS = 8
 LEAST_VARIATION = 300.0
 """Squared error of the mean picture, summed over a frame, below which errors count for more.
 
-CarRacing's frames vary by about this much. In a game of small things on an even background the mean picture alone has an error
+About twice what CarRacing's frames vary by. In a game of small things on an even background the mean picture alone has an error
 of 5 to 50, less than the free bits: nothing would pay for a latent that says where a ball is.
 """
 LARGEST_WEIGHT = 1_000.0

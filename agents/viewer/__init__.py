@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -26,6 +25,7 @@ from agents.viewer.session import SPEEDS, Stage
 from envs.making import imports
 from worldmodel import WorldModel
 from worldmodel.arguments import at_least_one
+from worldmodel.paths import expand
 from worldmodel.starts import EncodedEpisodes
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def serve(
 def _found(place: Run | Shipped | str | os.PathLike[str]) -> Run | Shipped:
     if isinstance(place, Run | Shipped):
         return place
-    path = Path(place).expanduser()
+    path = expand(place)
     return found(str(path), pretrained=not path.is_dir() and str(place) in names())
 
 

@@ -23,6 +23,15 @@ def test_a_forecast_grows_with_the_work(monkeypatch):
         replace(small, collect=replace(small.collect, episodes=400)),
     ):
         assert forecast.forecast(more) > base
+    game = replace(small, game=GameEvolving(generations=5))
+    assert forecast.forecast(replace(game, game=replace(game.game, check_every=1))) > forecast.forecast(game)
+    for probed, limit in ((4_000, 100), (80, 100)):  # an episode is no longer than its limit, nor than the game's own
+        monkeypatch.setattr(rollouts, "estimate", lambda *args, p=probed, **more: Estimate(p / 1e3, 0.0, p, 0))
+        cut = replace(small, collect=replace(small.collect, max_steps=limit), test=replace(small.test, episodes=1))
+        twice = replace(cut, collect=replace(cut.collect, episodes=2 * cut.collect.episodes))
+        added = forecast.forecast(twice) - forecast.forecast(cut)
+        assert abs(added - cut.collect.episodes * min(limit, probed // 4) / 1e3) < 1e-6
+    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))
     played = forecast.forecast(replace(small, collect=replace(small.collect, episodes=400))) - base
     assert abs(played - 200.0) < 1e-6  # of 1,000 steps of 1 ms
 

@@ -210,12 +210,42 @@ def test_what_is_missing_is_named(env, named):
 
 
 @pytest.mark.parametrize(
-    "first", [np.full(4, np.nan), np.full(4, 2.0), np.zeros(3), None, "nothing", np.full(4, np.inf)], ids=str
+    "first",
+    [np.full(4, np.nan), np.full(4, 2.0), np.full(4, -2.0), np.zeros(3), None, "nothing", np.full(4, np.inf)],
+    ids=str,
 )
 def test_an_observation_outside_of_its_space_is_refused(first):
     with pytest.raises(ValueError, match="observation"):
         as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (first, {}))).reset(seed=1)
     as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is no slip of ours
+
+
+def test_a_rounding_of_the_spaces_own_bound_is_inside():
+    space = spaces.Box(np.float32(-0.1), np.float32(0.1), (4,), np.float32)
+    beyond = np.full(4, np.nextafter(float(space.high[0]), 1))  # in double precision; equal in single
+    as_pixels(Own("rgb_array", space, first=lambda env: (beyond, {}))).reset(seed=1)
+
+
+@pytest.mark.parametrize(
+    ("space", "first"),
+    [
+        (spaces.Dict({"speed": NUMBERS, "gear": spaces.Discrete(3)}), {"speed": np.full(4, 2.0), "gear": 0}),
+        (spaces.Dict({"speed": NUMBERS, "gear": spaces.Discrete(3)}), {"speed": np.zeros(4), "gear": 3}),
+        (spaces.Dict({"speed": NUMBERS}), {"velocity": np.zeros(4)}),
+        (spaces.Discrete(3), 3),
+    ],
+)
+def test_parts_of_an_observation_lie_in_their_spaces(space, first):
+    with pytest.raises(ValueError, match="observation"):
+        as_pixels(Own("rgb_array", space, first=lambda env: (first, {}))).reset(seed=1)
+
+
+@pytest.mark.parametrize("shape", [(8, 96, 3), (96, 8, 3), (15, 15)])
+def test_a_small_array_of_bytes_is_no_picture(shape):
+    space = spaces.Box(0, 255, shape, np.uint8)
+    with pytest.raises(ValueError, match="no pixels"):
+        as_pixels(Own(None, space))
+    assert (as_pixels(Own("rgb_array", space)).reset(seed=1)[0] == 9).all()
 
 
 def test_a_step_before_the_first_reset_is_refused():

@@ -71,6 +71,23 @@ def test_data_that_never_change_have_no_variance_to_explain():
     assert math.isfinite(explained_variance(VAE(latent=2), one))
 
 
+def test_the_number_of_frames_at_a_time_changes_nothing_and_the_mode_comes_back():
+    modes = []
+
+    def blurred(pixels):
+        modes.append(vae.training)
+        return 0.9 * pixels
+
+    vae = Fake(blurred)
+    vae.train()
+    whole, parts = (reconstruction_metrics(vae, ball(), chunk=chunk) for chunk in (40, 7))
+    assert vae.training
+    assert not any(modes)
+    assert len(modes) == 1 + 6
+    assert parts == pytest.approx(whole, rel=1e-6)
+    assert whole.explained_variance < 0.9
+
+
 @pytest.mark.parametrize("shape", [(0, 64, 64, 3), (64, 64, 3), (2, 32, 32, 3)])
 def test_frames_of_another_shape_are_refused(shape):
     with pytest.raises((ValueError, TypeError), match="frames"):

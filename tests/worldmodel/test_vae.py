@@ -9,6 +9,7 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.batches import frames_to_float, frames_to_uint8
 from worldmodel.builders import build_vae
 from worldmodel.metrics import explained_variance
+from worldmodel.vae import LARGEST_WEIGHT, LEAST_SCALE
 
 
 def test_published_size():
@@ -136,6 +137,8 @@ def test_frames_that_never_change_are_no_reason_to_fail():
     vae = VAE(4)
     frames = torch.full((64, 64, 64, 3), 255, dtype=torch.uint8)
     vae.start_from_batch(frames)
+    assert float(vae.pixel_scale) == pytest.approx(LEAST_SCALE)
+    assert float(vae.error_weight) == LARGEST_WEIGHT
     loss = vae.loss(frames, torch.Generator().manual_seed(0))
     loss.value.backward()
     assert torch.isfinite(loss.value)

@@ -68,6 +68,10 @@ def test_small_moving_things_are_found_missing():
         small_moving(Pictures(plain[:1].expand(16, -1, -1, -1).split(16)), (plain * 255).byte().permute(0, 2, 3, 1))
         is None
     )
+    parts = small_moving(Pictures(plain.split(5)), frames, chunk=5)
+    assert parts == pytest.approx(share, abs=1e-5)
+    still = frames[:1].expand(16, -1, -1, -1)  # what is small and rests does not count
+    assert small_moving(Pictures(plain.split(16)), still) is None
     assert len(Fidelity(share).notes(10)) == 1
     assert Fidelity(0.9).notes(10) == Fidelity(None).notes(10) == ()
 
