@@ -44,7 +44,7 @@ def about(seconds: float) -> str:
 
     Example:
         >>> about(500), about(10_000), about(900_000)
-        ('9 min', '2.8 h', '10 days')
+        ('8 min', '2.8 h', '10 days')
     """
     if seconds < 5_400:
         return f"{max(round(seconds / 60), 1)} min"

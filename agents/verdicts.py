@@ -194,4 +194,6 @@ def weakest(known: Sequence[Verdict]) -> Verdict | None:
 
 def number(value: float) -> str:
     """A return in few digits."""
-    return f"{value:,.1f}" if 1 <= abs(value) < 1e7 or not value else figure(value)
+    if abs(value) >= 1e7:
+        return figure(value)
+    return f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3g}"

@@ -131,7 +131,7 @@ def measure(path: Path, number: int) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The table of docs/evolution.md."""
     heads = [f"{quiet} quiet steps: dream, game" for quiet in QUIET]
-    words = "Ends: foretold, happened | Log-likelihood, that of a constant"
+    words = "Ends: predicted, happened | Log-likelihood, that of a constant"
     lines = [f"| Run | {words} | {' | '.join(heads)} |", "|---" * (3 + len(QUIET)) + "|"]
     for run in result["runs"]:
         cells = [

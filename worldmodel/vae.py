@@ -94,7 +94,8 @@ class VAE(nn.Module):
             self.register_buffer("pixel_mean", torch.full((3, 64, 64), 0.5))
             self.register_buffer("pixel_scale", torch.tensor(0.25))
             self.register_buffer("error_weight", torch.tensor(1.0))
-            self._initialize()
+            if not self.pixel_mean.is_meta:
+                self._initialize()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as frames come: faster
 
     def __repr__(self) -> str:

@@ -199,9 +199,7 @@ def test_policies_by_name(tmp_path):
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
     assert mixed.policies[2].exploration == 0.2
     assert named_policy("uniform", 0.0, {}) is rollouts.uniform
-    with pytest.raises(
-        ValueError, match="policy must be one of smooth, uniform or the folder of an agent, got 'clever'"
-    ):
+    with pytest.raises(ValueError, match="policy .*'clever'"):
         named_policy("smooth,clever", 0.0, {})
 
 

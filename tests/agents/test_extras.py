@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import pytest
 
 import rollouts
@@ -23,6 +24,7 @@ NEEDS = [
     ("cluster", "ray", "collect CartPole-v1 --backend ray --out {tmp}/run"),
     ("cluster", "ray", "run CartPole-v1 --preset quick --backend ray --out {tmp}/run"),
     ("cluster", "ray", "evaluate car-racing --pretrained --episodes 1 --backend ray"),
+    ("games", "ale_py", "collect ALE/Pong-v5 --out {tmp}/run"),
     ("minari", "minari", "inspect {tmp}/store --minari true"),
     ("wandb", "wandb", "wandb {tmp}/run"),
 ]
@@ -48,6 +50,9 @@ def hide(monkeypatch, package: str) -> None:
         if name.partition(".")[0] == package or name == "agents.viewer.server":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
+    for name, spec in list(gymnasium.registry.items()):
+        if str(spec.entry_point).startswith(package):  # registered by another test's import
+            monkeypatch.delitem(gymnasium.registry, name)
 
 
 @pytest.mark.parametrize(("extra", "package", "words"), NEEDS)

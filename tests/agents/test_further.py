@@ -40,7 +40,7 @@ def told(out, **more):
 @pytest.fixture(scope="module", autouse=True)
 def no_report():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agents.report.write_report", lambda run, settings: None)
+        patch.setattr("agents.report.write_report", lambda run, settings, *rest: None)
         yield
 
 

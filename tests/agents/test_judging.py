@@ -86,7 +86,7 @@ class OrbitDensity(nn.Module):
 
 def exact_world():
     """An eye that reads places off frames and draws them, and a memory that knows the orbit's law."""
-    vae, memory = VAE(latent=2), Memory(RMDN(4, 2, hidden=6), reward=False, termination=False)
+    vae, memory = VAE(latent=2, standardize=False), Memory(RMDN(4, 2, hidden=6), reward=False, termination=False)
     vae.encoder, vae.posterior = nn.Sequential(nn.AvgPool2d(64), nn.Flatten()), nn.Linear(3, 4)
     vae.posterior.weight.data = torch.eye(4, 3) * torch.tensor([1, 1, 0])
     vae.posterior.bias.data = torch.zeros(4)

@@ -110,7 +110,7 @@ def test_a_file_does_not_choose_what_is_imported(folder, tmp_path, monkeypatch, 
         assert main(words) == 2
         assert "which imports stranger: if you trust it, add --env stranger:CartPole-v1" in capsys.readouterr().err
     assert stage_of(found(str(folder), pretrained=False)).make_env is None
-    with pytest.raises(AssertionError, match="imported"):  # what was typed is
+    with pytest.raises(ValueError, match="imported"):  # what was typed is
         stage_of(found(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
 
 

@@ -300,7 +300,7 @@ NOWHERE = "there is no run folder nowhere"
         ),
         (
             ["collect", "CartPole-v1", "--policy", "clever"],
-            "policy must be one of smooth, uniform or the folder of an agent",
+            "'clever'",
         ),
         (
             ["collect", "CartPole-v1", "--policy", ""],

@@ -99,7 +99,7 @@ def test_the_noise_may_have_a_temperature_of_its_own():
     means = built.memory.density.flow.inverse(
         base.loc
     ).detach()  # (4, K, latent): a component's mean, whichever is drawn
-    assert (torch.from_numpy(quiet)[:, None] - means).abs().amax(-1).min(-1).values.max() < 1e-4
+    assert (torch.from_numpy(quiet)[:, None] - means).abs().amax(-1).min(-1).values.max() < 1e-5 * means.abs().max()
 
 
 COMPILED = """
@@ -131,7 +131,7 @@ def test_dreams_become_rollouts(discrete, tmp_path):
         episode, steps = store.episode(number), dreams.lengths[life]
         assert (len(episode), episode.terminated) == (steps, dreams.terminated[life])
         assert episode.truncated != episode.terminated
-        np.testing.assert_array_equal(episode.frames, dreams.frames[life][: steps + 1])
+        np.testing.assert_allclose(episode.frames, dreams.frames[life][: steps + 1], atol=1)  # where .5 is rounded
         assert_same_sums(episode.rewards.sum(), dreams.returns[life], len(episode), terms=episode.rewards)
         actions = dreams.actions[life][:steps]
         np.testing.assert_array_equal(episode.actions, actions.argmax(-1) if discrete else actions)

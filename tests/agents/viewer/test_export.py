@@ -174,7 +174,7 @@ def test_a_runtime_or_a_folder_that_will_not_do_is_told(tmp_path, monkeypatch, c
     with pytest.raises(ValueError, match="full precisions cannot be exported"):
         export(replace(stage(), world=full), tmp_path / "full")
     assert main(["export", str(tmp_path), "--web", str(tmp_path / "web")]) == 2
-    assert "no trained memory yet" in capsys.readouterr().err
+    assert "no rollouts yet" in capsys.readouterr().err
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in runtime_files(tmp_path)] == list(RUNTIME_FILES)

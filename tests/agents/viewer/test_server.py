@@ -150,7 +150,7 @@ def test_every_visitor_has_a_dream_and_who_leaves_frees_it(server):
 
 def test_the_command_tells_what_is_missing(tmp_path, capsys):
     assert main(["play", str(tmp_path)]) == 2
-    assert "no trained memory yet" in capsys.readouterr().err
+    assert "no rollouts yet" in capsys.readouterr().err
     assert main(["play", str(tmp_path), "--port", "70000"]) == 2
     assert "port must be from 0 to 65535, got 70000" in capsys.readouterr().err
 

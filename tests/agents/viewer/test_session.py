@@ -143,7 +143,9 @@ def test_a_film_is_recorded_and_can_be_played():
         played = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(played) == 13  # what was in view, and what followed
     assert played[0].shape == (256, 256, 3)
-    assert np.abs(played[5][::4, ::4].astype(int) - frames[4]).mean() < 12
+    assert (
+        np.abs(played[5][::4, ::4].astype(int) - frames[4]).mean() < 25
+    )  # of 85 for other frames: codecs lose some of noise
     session.receive({"type": "record", "value": True})
     for _ in range(FILM + 9):
         session.advance()
