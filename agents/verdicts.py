@@ -21,7 +21,8 @@ LEAST_EXPLAINED, ENOUGH_EXPLAINED, ENOUGH_MOVING = 0.05, 0.5, 0.2
 SIGNIFICANCE = 0.05
 PERMUTATIONS = 9_999
 SHARE = 0.25
-"""A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors."""
+"""A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors; numbers
+of terminations if they do by this share, and by three standard deviations of a Poisson distribution."""
 CONTROLLERS = {"dream": "controller evolved in dreams", "game": "controller evolved in the game"}
 CURES = {
     "dream": "try more episodes, a higher dream.temperature, or evolve it in the game (--where game)",
@@ -81,7 +82,11 @@ def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
     if found.predicted_terminations is not None and found.num_steps:
         happened = f"{figure(found.predicted_terminations)} predicted, {found.terminations} happened"
         numbers += f", terminations: {happened} in {found.num_episodes} held-out episodes"
-        if found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
+        excess = found.predicted_terminations - found.terminations
+        counts = (found.predicted_terminations, found.terminations)
+        if abs(excess) > max(3 * max(found.predicted_terminations, 1) ** 0.5, SHARE * max(counts)):
+            faults.append(f"terminations are predicted {'more' if excess > 0 else 'less'} often than they happen")
+        elif found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
             faults.append("terminations are predicted no better than by their rate")
     if not faults:
         return Verdict("memory", numbers, "good")

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -116,7 +115,7 @@ def serve(line: str, place: Path) -> None:
         with urllib.request.urlopen(found[0].replace("0.0.0.0", "127.0.0.1"), timeout=30) as answer:
             assert answer.status == 200
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a Ctrl-C is ignored by what a shell started in the background
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(30)
         process.kill()

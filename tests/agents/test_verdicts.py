@@ -60,6 +60,9 @@ MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000,
         ({"reward_r2": None, "posterior_entropy": None}, "good"),
         ({"predicted_terminations": None, "termination_nll": None, "constant_termination_nll": None}, "good"),
         ({"terminations": 0, "termination_nll": 0.3}, "good"),
+        ({"terminations": 0, "predicted_terminations": 24.0}, "weak"),
+        ({"terminations": 20, "predicted_terminations": 5.0}, "weak"),
+        ({"terminations": 1_000, "predicted_terminations": 1_100.0}, "good"),
     ],
 )
 def test_a_memory_that_is_worse_than_a_baseline_is_told(changes, level):
