@@ -3,6 +3,7 @@
 Start reading at `Checked`. Each slip is a ValueError of one line that names the cure.
 """
 
+import contextlib
 import inspect
 import sysconfig
 import traceback
@@ -18,6 +19,8 @@ FIVE = "(observation, reward, terminated, truncated, info)"
 SMALLEST_SIDE = 16
 """Pixels of the lower or narrower side of a picture; with fewer, an array of bytes is taken for something else."""
 LARGEST = float(np.finfo(np.float32).max)
+LONGEST_SPACE = 160
+"""Letters of a space in a message."""
 BRIGHT = 128
 """A picture's space reaches this far at least; bytes that stay below are numbers of things."""
 PACKAGES = ("worldmodel", "envs", "rollouts", "agents")
@@ -71,6 +74,11 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         check_flag("truncated", truncated)
         return observation, checked_reward(reward), bool(terminated), bool(truncated), info
 
+    def close(self) -> None:
+        """Close; one that fails at that has done its work."""
+        with contextlib.suppress(Exception):
+            self.env.close()
+
     def _check_picture(self, picture: Any) -> None:
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape != self._shape:
             raise ValueError(f"observation must be {self._shape} uint8 as its space says, got {_kind(picture)}")
@@ -115,6 +123,12 @@ def is_picture(space: gymnasium.Space[Any]) -> bool:
     return len(shape) == 2 or shape[2] in (1, 3, 4)
 
 
+def in_a_line(space: gymnasium.Space[Any]) -> str:
+    """A space in a few words, however many bounds it has."""
+    words = " ".join(str(space).split())
+    return words if len(words) <= LONGEST_SPACE else f"{words[:LONGEST_SPACE]} ..."
+
+
 def check_inside(space: gymnasium.Space[Any], observation: Any) -> None:
     """Refuse an observation outside of its space; a Box of numbers does not ask which kind of float they are.
 
@@ -129,12 +143,13 @@ def check_inside(space: gymnasium.Space[Any], observation: Any) -> None:
             raise ValueError("observation holds NaN")
         values = values.astype(space.dtype)  # float64 numbers at a bound of float32 may be a rounding beyond it
         if (values < space.low).any() or (values > space.high).any():
-            raise ValueError(f"observation leaves its space {space}: it is from {values.min():g} to {values.max():g}")
+            reach = f"{values.min():g} to {values.max():g}"
+            raise ValueError(f"observation leaves its space {in_a_line(space)}: it is from {reach}")
     elif isinstance(space, spaces.Dict) and isinstance(observation, dict) and set(observation) == set(space.spaces):
         for name, part in space.spaces.items():
             check_inside(part, observation[name])
     elif not space.contains(observation):
-        raise ValueError(f"observation must lie in its space {space}, got {str(observation)[:40]}")
+        raise ValueError(f"observation must lie in its space {in_a_line(space)}, got {str(observation)[:40]}")
 
 
 def checked_reward(reward: Any) -> float:
@@ -147,9 +162,10 @@ def checked_reward(reward: Any) -> float:
         number = reward.item() if hasattr(reward, "item") else reward
     except (ValueError, RuntimeError):  # an array, or a tensor, of several
         number = None
-    if isinstance(number, int | float) and abs(number) <= LARGEST:
+    if isinstance(number, int | float | np.floating) and abs(number) <= LARGEST:
         return float(number)
-    raise ValueError(f"reward must be a finite number below {LARGEST:.2g}, got {_kind(reward)}")
+    came = _kind(reward if number is None else number)
+    raise ValueError(f"reward must be a finite number below {LARGEST:.2g}, got {came}")
 
 
 def check_flag(name: str, flag: Any) -> None:
@@ -193,6 +209,8 @@ def _kind(value: Any) -> str:
         return f"an array {value.shape} {value.dtype}"
     if isinstance(value, tuple):
         return f"{len(value)} values"
+    if isinstance(value, np.number):
+        return f"{value}"
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)[:40]
     return f"a {type(value).__name__}"

@@ -8,11 +8,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.conformance import checked_reward
+from envs.conformance import checked_reward, in_a_line
 
 SIZE = 64
 FRAMES = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
 """What every environment of ours shows."""
+MOST_ACTIONS = 65_536
+"""Numbers of a Box, or choices: no store has more."""
 OPAQUE = 255
 """Alpha of a pixel that hides what is behind it."""
 
@@ -21,13 +23,17 @@ def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
     """("box", numbers) or ("discrete", choices).
 
     Raises:
-        ValueError: any other space, or a Box of more than one axis.
+        ValueError: any other space, or a Box of more than one axis; or there are no actions, or too many.
     """
     if isinstance(space, spaces.Discrete):
-        return "discrete", int(space.n)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return "box", int(space.shape[0])
-    raise ValueError(f"action space must be Box (n,) or Discrete, got {space}")
+        kind, size = "discrete", int(space.n)
+    elif isinstance(space, spaces.Box) and len(space.shape) == 1:
+        kind, size = "box", int(space.shape[0])
+    else:
+        raise ValueError(f"action space must be Box (n,) or Discrete, got {in_a_line(space)}")
+    if not 1 <= size <= MOST_ACTIONS:
+        raise ValueError(f"action space must have from 1 to {MOST_ACTIONS} actions, got {in_a_line(space)}")
+    return kind, size
 
 
 def shrink(picture: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
@@ -137,9 +143,9 @@ class Normalised(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         super().__init__(env)
         space = env.action_space
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-            raise ValueError(f"action space must be Box of floats or Discrete, got {space}")
+            raise ValueError(f"action space must be Box of floats or Discrete, got {in_a_line(space)}")
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise ValueError(f"a Box of actions must have finite bounds, got {space}")
+            raise ValueError(f"a Box of actions must have finite bounds, got {in_a_line(space)}")
         self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.shape, self.kind = space.shape, space.dtype
         self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)

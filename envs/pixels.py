@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.conformance import Checked, check_interface, failure, is_picture, layers
+from envs.conformance import Checked, check_interface, failure, in_a_line, is_picture, layers
 from envs.frames import FRAMES, Adapted, FromZero, Normalised, Rendered, Repeated, Shrunk
 
 RGB = "rgb_array"
@@ -109,7 +109,7 @@ def as_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
     elif isinstance(space, spaces.Box):
         env = Normalised(env)
     else:
-        raise ValueError(f"action space must be Box or Discrete, got {space}")
+        raise ValueError(f"action space must be Box or Discrete, got {in_a_line(space)}")
     return show(Repeated(env, action_repeat))
 
 
@@ -129,7 +129,7 @@ def check_rendering(env: gymnasium.Env[Any, Any]) -> None:
     if env.render_mode == RGB:
         return
     modes = (env.metadata or {}).get("render_modes") or []
-    seen = f"no pixels: it observes {env.observation_space}{_why(env.observation_space)}"
+    seen = f"no pixels: it observes {in_a_line(env.observation_space)}{_why(env.observation_space)}"
     if RGB not in modes:
         raise ValueError(f"{seen} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB}")
     if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB:

@@ -298,7 +298,13 @@ def estimate(
     """Measure a few steps, and tell what ``collect`` with these arguments will take if no episode ends early.
 
     An environment without a time limit of its own is counted with 1,000 steps an episode.
+
+    Raises:
+        ValueError: an argument is out of range, or the environment cannot be played.
     """
+    at_least_one(episodes=episodes, workers=workers)
+    at_least_one_if_given(max_steps=max_steps)
+    check_seed(seed)
     policy, options = named(policy), dict(env_options or {})
     game = open_env(portable(env), options)
     repeat = int(options.get("action_repeat", 1) or 1)

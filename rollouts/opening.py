@@ -94,7 +94,7 @@ def open_env(env: Opened, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         return as_pixels(game)
     except ValueError as error:
         if _is_env(game):
-            game.close()
+            _close([game])
         raise ValueError(f"{_name(env)}: {error}") from None
 
 
@@ -105,16 +105,18 @@ def look(env: Opened, options: dict[str, Any]) -> gymnasium.Space[Any]:
         ValueError: one of these fails.
     """
     game = open_env(env, options)
-    with contextlib.closing(game):
-        try:
-            game.action_space.seed(0)
-            game.reset(seed=0)
-            game.step(game.action_space.sample())
-        except MemoryError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"{_name(env)} fails in its first steps: {failure(error)}") from error
+    try:
+        envs.action_kind(game.action_space)
+        game.action_space.seed(0)
+        game.reset(seed=0)
+        game.step(game.action_space.sample())
         return game.action_space
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{_name(env)} fails in its first steps: {failure(error)}") from error
+    finally:
+        _close([game])
 
 
 def _name(env: Opened) -> str:

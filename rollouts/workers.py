@@ -34,8 +34,8 @@ from worldmodel.checkpoints import write_bytes
 
 MOST_WORKERS = 4096
 """More processes than any machine or cluster of ours has cores: such a number is a slip."""
-CLOSE = signal.SIGUSR1
-"""Asks a worker to close its environments."""
+CLOSE = getattr(signal, "SIGUSR1", None)
+"""Asks a worker to close its environments. None: Windows has no such signal; workers end there, which closes them."""
 CLOSING_S = 5.0
 """How long this may take."""
 UNSENT = "what more than one of workers shall do cannot be sent to other processes: "
@@ -125,7 +125,8 @@ def _run_on_loky(
     finally:
         if running:
             try:
-                close_all_envs()
+                if CLOSE is not None:  # else the end of a worker's task would be waited for
+                    close_all_envs()
             finally:
                 _pool(workers).shutdown(wait=True, kill_workers=True)
 
@@ -161,6 +162,10 @@ def _marks() -> Path:
 def close_all_envs() -> None:
     """Close the environments of this process and of its workers, so that no emulator of theirs stays behind."""
     close_envs()
+    if CLOSE is None:
+        for executor in _executors:
+            executor.shutdown(wait=True)
+        return
     workers = [
         worker for worker in (_executors[0]._processes if _executors else ()) if (_marks() / f"{worker}").exists()
     ]
@@ -216,7 +221,8 @@ def _begin(parent: int, marks: Path) -> None:
     attempts.when_interrupted = close
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, answer)
-    signal.signal(CLOSE, answer)
+    if CLOSE is not None:
+        signal.signal(CLOSE, answer)
     (marks / f"{os.getpid()}").touch()
     torch.set_num_threads(1)
     threading.Thread(target=watch, daemon=True).start()

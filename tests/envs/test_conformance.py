@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
+from envs.conformance import checked_reward
 from envs.pixels import as_pixels
 
 PICTURES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
@@ -86,7 +87,9 @@ def test_slips_of_step_are_named(slip):
         env.step(np.zeros(1, np.float32))
 
 
-@pytest.mark.parametrize("reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38])
+@pytest.mark.parametrize(
+    "reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38, np.longdouble(6)]
+)
 def test_rewards_are_numbers_of_any_kind(reward):
     env = as_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
     env.reset(seed=1)
@@ -207,6 +210,24 @@ class Bare:
 def test_what_is_missing_is_named(env, named):
     with pytest.raises(ValueError, match=named):
         as_pixels(env)
+
+
+@pytest.mark.parametrize("reward", [np.float32("nan"), np.array([np.nan]), np.float16("nan"), np.longdouble("nan")])
+def test_a_reward_is_shown_whatever_holds_it(reward):
+    with pytest.raises(ValueError, match=r"reward\b.*\bnan\b"):
+        checked_reward(reward)
+
+
+def test_spaces_of_many_bounds_are_named_in_a_line():
+    bounds = np.linspace(-9, 9, 500, dtype=np.float32)
+    bounds[0] = -np.inf
+    for space in (spaces.Box(bounds, np.float32(9)), spaces.MultiDiscrete(np.arange(1, 500))):
+        env = Own()
+        env.action_space = space
+        with pytest.raises(ValueError, match="action") as refused:
+            as_pixels(env)
+        assert len(str(refused.value).splitlines()) == 1
+        assert len(str(refused.value)) < 300
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,38 @@ def test_what_fails_at_once_leaves_no_store(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(
+    "space",
+    [gymnasium.spaces.Box(-1, 1, (0,)), gymnasium.spaces.Box(-1, 1, (65_537,)), gymnasium.spaces.Discrete(65_537)],
+)
+def test_a_number_of_actions_that_no_store_has_leaves_no_store(tmp_path, space):
+    class Strange(toys.Beacon):
+        def __init__(self):
+            super().__init__()
+            self.action_space = space
+
+    with pytest.raises(ValueError, match=r"action space.*65536"):
+        rollouts.collect(Strange, rollouts.uniform, 1, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"seed": 2**63}, {"episodes": 0}, {"workers": 0}, {"max_steps": 0}], ids=str
+)
+def test_an_estimate_names_the_argument(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        rollouts.estimate(toys.beacon, rollouts.uniform, **({"episodes": 2} | wrong))
+
+
+def test_an_environment_that_cannot_be_closed_is_played(tmp_path):
+    class Stuck(toys.Beacon):
+        def close(self):
+            raise RuntimeError("it does not close")
+
+    assert len(rollouts.collect(Stuck, rollouts.uniform, 1, out=tmp_path / "s")) == 1
+    rollouts.estimate(Stuck, rollouts.uniform, 1)
+
+
 def test_nothing_but_numbers_reaches_a_report(tmp_path):
     report = evaluate(rollouts.uniform, toys.beacon, 2)
     report.save(tmp_path / "report.json")

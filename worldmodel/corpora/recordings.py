@@ -21,6 +21,7 @@ from worldmodel.checkpoints import read_json, write_json
 from worldmodel.corpora.audio_files import SUFFIXES, Sound, read
 from worldmodel.corpora.corpus import digest, shares
 from worldmodel.corpora.resampling import METHOD, length, resampled
+from worldmodel.paths import expand
 
 RATE = 16_000
 """Samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
@@ -100,7 +101,7 @@ class Standardisation:
     """
 
     def __init__(self, recordings: Sequence[Recording], cut: Cut, cache: str | os.PathLike[str] | None = None) -> None:
-        self.recordings, self.cut, self.cache = tuple(recordings), cut, None if cache is None else Path(cache)
+        self.recordings, self.cut, self.cache = tuple(recordings), cut, None if cache is None else expand(cache)
 
     @property
     def mean(self) -> float:
