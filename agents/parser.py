@@ -38,6 +38,8 @@ _load = get_loader("yaml")
 
 def _careful(text: str) -> Any:
     """The library's reading of values and files, of such that `parse_yaml` takes."""
+    if text == "~":  # a home folder; nothing is written null
+        return text
     parse_yaml(text)
     return _load(text)
 

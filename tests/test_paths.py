@@ -7,7 +7,7 @@ import pytest
 
 import rollouts
 from agents import Agent, LinearController, Report
-from agents.cli import main
+from agents.cli import build_parser, main
 from agents.controller import load_controller
 from agents.density import evaluate_density, sample_density
 from agents.run import Run
@@ -144,6 +144,11 @@ def test_the_command_line_expands_each_path(home, capsys):
     assert run_main(["collect", "CartPole-v1", "--out=~/c", "--policy", "smooth,~/s"]) == 2  # a folder, but of no agent
     assert "config.json" in capsys.readouterr().err
     assert not (home / "c").exists() and len(store) == 2
+
+
+def test_a_tilde_alone_is_the_home_folder_too():
+    words = ["collect", "CartPole-v1", "--out=~"]
+    assert build_parser(words).parse_args(words).collect.out == "~"
 
 
 def test_out_of_another_home_is_refused(home, capsys):
