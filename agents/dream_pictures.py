@@ -76,7 +76,7 @@ def driving_film(
     dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
     assert dreams.frames is not None
     shown = (episode.frames, dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1])
-    returns = (float(episode.rewards.sum()), float(dreams.returns[0, 0]))
+    returns = (float(episode.rewards.sum(dtype=np.float64)), float(dreams.returns[0, 0]))
     films = [
         _titled(pictures.enlarge(frames), f"{name}: return {figure(total)}, {len(frames) - 1} steps")
         for name, frames, total in zip(("the game", "its dream"), shown, returns, strict=True)

@@ -122,4 +122,4 @@ def comparable(steps: int, terminated: bool, horizon: int) -> int:
 def lived(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
     """Returns from each of an episode's `comparable` steps: over ``horizon`` steps, or up to an end of its own."""
     count = comparable(len(rewards), terminated, horizon)
-    return [float(rewards[at : at + horizon].sum()) for at in range(count)]
+    return [float(rewards[at : at + horizon].sum(dtype=np.float64)) for at in range(count)]

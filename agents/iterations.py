@@ -335,7 +335,7 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
         patience,
         worlds,
     )
-    returns = np.array([store.course(index).rewards.sum() for index in played])
+    returns = np.array([store.course(index).rewards.sum(dtype=np.float64) for index in played])
     dream, real = float(dreamed.mean()), float(stretches.mean())
     one = Iteration(
         turn.number,

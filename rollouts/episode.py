@@ -55,7 +55,9 @@ class Episode:
     def __repr__(self) -> str:
         """Index, length, return and how it ended."""
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
-        return f"Episode({self.index}, steps={len(self)}, return={figure(float(self.rewards.sum()))}, {ending})"
+        return (
+            f"Episode({self.index}, steps={len(self)}, return={figure(self.rewards.sum(dtype=np.float64))}, {ending})"
+        )
 
     def at(self, index: int) -> Self:
         """The same episode with another place in a store."""

@@ -128,7 +128,7 @@ class Store:
     @property
     def returns(self) -> list[float]:
         """The sum of each episode's rewards."""
-        return [float(self.course(index).rewards.sum()) for index in range(len(self))]
+        return [float(self.course(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
 
     def episodes(self) -> Iterator[Episode]:
         """Read all episodes, one after the other."""

@@ -283,3 +283,14 @@ def test_nothing_but_numbers_reaches_a_report(tmp_path):
     report = evaluate(rollouts.uniform, toys.beacon, 2)
     report.save(tmp_path / "report.json")
     assert re.fullmatch(r"[-\d.e, \[\]]+", json.dumps(json.loads((tmp_path / "report.json").read_text())["returns"]))
+
+
+def test_returns_are_finite_where_rewards_are(tmp_path):
+    class Rich(Spoiling):
+        def step(self, action):
+            frame, _, *rest = super().step(action)
+            return frame, 3e38, *rest
+
+    store = rollouts.collect(partial(Rich, seed=None), rollouts.uniform, 1, out=tmp_path / "s")
+    assert store.returns == pytest.approx([15e38])
+    assert "inf" not in repr(store.episode(0))
