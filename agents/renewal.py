@@ -14,6 +14,7 @@ import numpy as np
 from agents.controller import Controller
 from agents.display import console
 from agents.run import Run
+from agents.shell import command
 from worldmodel.batches import Data
 from worldmodel.checkpoints import fingerprint, read_json
 
@@ -65,6 +66,7 @@ def say_behind(run: Run) -> None:
         return
     if fingerprint(run.vae()) != fingerprint(run.world().vae):
         console.print(
-            f"{run.folder}: the VAE has changed since the world model was made; worldmodel train memory brings it up to date",
+            f"{run.folder}: the VAE has changed since the world model was made; "
+            f"{command('worldmodel', 'train', 'memory', run.folder)} brings it up to date",
             markup=False,
         )

@@ -58,7 +58,7 @@ def reconstruction_metrics(
     device, was_training = next(vae.parameters()).device, vae.training
     vae.eval()
     mean = (frames.sum(dim=0, dtype=torch.float64) / (255 * len(frames))).movedim(-1, 0)
-    background = frames_to_float(frames.median(dim=0).values)
+    background = frames_to_float(frames.contiguous().median(dim=0).values)  # wrong in torch 2.13 for expanded tensors
     error = moving_error = moving = drawn_sum = drawn_squares = torch.zeros((), dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
     for part in frames.split(chunk):

@@ -109,7 +109,7 @@ def small_moving(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"], chunk: int =
     Returns:
         None: nothing small moves.
     """
-    background = frames_to_float(frames.median(dim=0).values)
+    background = frames_to_float(frames.contiguous().median(dim=0).values)  # wrong in torch 2.13 for expanded tensors
     error = total = 0.0
     for part in frames.split(chunk):
         pixels = frames_to_float(part)

@@ -137,7 +137,8 @@ def test_single_trainings_go_further_and_other_settings_are_refused(run, part, c
     else:  # a search with the world model of before says so
         search = ["--workers", "1", "--dream.population", "3", "--dream.dreams", "2", "--dream.horizon", "5"]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
-        assert "train memory" in capsys.readouterr().err
+        changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be those of before
+        assert ("train memory" in capsys.readouterr().err) == changed
 
 
 def test_a_stop_on_the_way_further_changes_nothing(run, tmp_path, monkeypatch):

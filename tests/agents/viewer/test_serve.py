@@ -60,8 +60,8 @@ def test_names_and_agents_are_served(tmp_path):
         assert title_of(page)
     for what, words in (
         (lambda: viewer.serve(agent), "starts"),
-        (lambda: viewer.serve(Run(tmp_path)), "no trained memory"),
-        (lambda: viewer.serve(tmp_path), "no trained memory"),
+        (lambda: viewer.serve(Run(tmp_path)), "no rollouts"),
+        (lambda: viewer.serve(tmp_path), "no rollouts"),
         (lambda: viewer.serve(tmp_path / "none"), "none"),
         (lambda: viewer.serve(stage(), port=70_000), "port"),
         (lambda: viewer.serve(stage(), visitors=0), "visitors"),
