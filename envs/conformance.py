@@ -162,7 +162,7 @@ def checked_reward(reward: Any) -> float:
         number = reward.item() if hasattr(reward, "item") else reward
     except (ValueError, RuntimeError):  # an array, or a tensor, of several
         number = None
-    if isinstance(number, int | float | np.floating) and abs(number) <= LARGEST:
+    if isinstance(number, int | float | np.floating) and bool(-LARGEST <= number <= LARGEST):
         return float(number)
     came = _kind(reward if number is None else number)
     raise ValueError(f"reward must be a finite number below {LARGEST:.2g}, got {came}")
