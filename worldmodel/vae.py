@@ -111,7 +111,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """He's initialization: activations keep their size, but for the edges of transposed convolutions, where fewer inputs meet."""
+        """He's initialization: activations keep their size, but at the edges of transposed convolutions."""
         linear = (self.posterior, self.prepare, self.decoder[-2])  # no ReLU follows
         for layer in self.modules():
             if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
