@@ -15,7 +15,7 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios"):
 for name in {"SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
     delattr(signal, name)
 import agents, envs, os, rollouts, torch, worldmodel
-for name in ("pread", "statvfs", "fork", "killpg", "getuid", "sched_getaffinity"):
+for name in ("pread", "fork", "killpg", "getuid", "sched_getaffinity"):
     if hasattr(os, name):
         delattr(os, name)
 for package in (agents, envs, rollouts, worldmodel):
