@@ -129,7 +129,7 @@ def test_one_step_leads_to_the_next(place):
         said = follow(next_of(said), place)
     assert "play" in next_of(said)
     follow(next_of(said), place)
-    follow(next_of(ours(place, "evolve", "my run", "--workers", "1", *SEARCHES["game"])), place)
+    follow(next_of(ours(place, "evolve", "my run", "--where", "game", "--workers", "1", *SEARCHES["game"])), place)
 
 
 @pytest.mark.slow
