@@ -159,7 +159,7 @@ def collect(
             done += blocks[index].episodes
             report(done, episodes, f"{came.steps / blocks[index].episodes:.0f} steps an episode")
         store = Store(folder)
-        write_minari_index(store, space)
+        write_minari_index(store, space, can_be_made=isinstance(env, str))
     if out is None:
         logger.warning("the rollouts are in a temporary folder, %s: out=FOLDER keeps them elsewhere", folder)
     return store

@@ -2,12 +2,13 @@
 
     STORE/metadata.json          what was collected, and how
     STORE/shards/000000.h5       whole episodes, named by the first one's number; written aside and renamed
-    STORE/data/                  an index of links that Minari reads as a dataset
+    STORE/minari-v0/data/        an index of links that Minari reads as a dataset
     STORE/latents/<weights>/     encoded frames (`Store.latents`)
 
 Start reading at `Store`; `rollouts.collect` writes what it reads.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from rollouts.endings import Ended
 from rollouts.episode import Episode
@@ -28,13 +30,17 @@ from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
 from rollouts.views import Frames, Sequences, Windows
 from worldmodel import VAE
 from worldmodel.checkpoints import atomic, read_json, write_json
-from worldmodel.paths import folder_path
+from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
 MOST = 65_536
 """Actions, or episodes of a block: no store has more."""
-MINARI = "0.5.4"
-"""The version whose layout the index follows (Minari compares this text with those that it supports)."""
+MINARI = "0.5.3"
+"""The version whose layout the index follows: the oldest that the extra allows (Minari compares this text with those that it
+supports)."""
+MINARI_FOLDER = "minari-v0"
+NAMESPACE = re.compile(r"[-_\w][-_\w/]*[-_\w]")
+"""What Minari takes for the folders above a dataset; it fails on all datasets where one is called otherwise."""
 
 
 class Store:
@@ -180,9 +186,13 @@ class Store:
             from minari import MinariDataset  # optional, and slow to import: only where it is needed
         except ModuleNotFoundError as error:
             raise ValueError(f"reading with Minari needs {error.name}: pip install 'worldmodel[minari]'") from None
-        if not (self.path / "data" / "metadata.json").exists():
+        if not (index := minari_index(self.path) / "metadata.json").exists():
+            if (older := self.path / "data" / "metadata.json").exists():
+                return MinariDataset(older.parent)
             raise ValueError(f"{self.path} has no index for Minari yet: let its collection come to an end")
-        return MinariDataset(self.path / "data")
+        if (about := read_json(index))["dataset_id"] != (name := minari_id(self.path)):  # the folder was moved
+            write_json(index, about | {"dataset_id": name})
+        return MinariDataset(index.parent)
 
 
 def check_metadata(metadata: Any, path: Path) -> None:
@@ -217,25 +227,48 @@ def check_metadata(metadata: Any, path: Path) -> None:
             raise ValueError(f"{path} must hold first and policy for each further policy, got {str(last)[:40]!r}")
 
 
-def write_minari_index(store: Store, space: Any) -> None:
-    """Link all episodes into ``data/main_data.hdf5``, so that ``minari.load_dataset`` opens the store.
+def minari_index(store: Path) -> Path:
+    """The folder of a store's index; where Minari's listing would fail on its name, one that the listing does not see."""
+    place = store.absolute()
+    fits = NAMESPACE.fullmatch(place.name) and NAMESPACE.fullmatch(f"{place.parent.name}/{place.name}")
+    return store / (MINARI_FOLDER if fits else f".{MINARI_FOLDER}") / "data"
 
-    Minari looks for datasets below ``MINARI_DATASETS_PATH``: with the store's parent folder there, the dataset's id is the
-    store's folder name.
+
+def minari_id(store: Path) -> str:
+    """What Minari calls a store: the path of its index below ``MINARI_DATASETS_PATH``.
+
+    Where the store is not below that, the folder of the run, or of a store without a run, is taken to lie in it.
     """
+    place = store.absolute()
+    root = place.parent.parent if place.name == "rollouts" else place.parent
+    if told := os.environ.get("MINARI_DATASETS_PATH"):
+        told_root = expand(told).absolute()
+        root = told_root if told_root in (place, *place.parents) else root
+    return (place.relative_to(root) / MINARI_FOLDER).as_posix()
+
+
+def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
+    """Link all episodes into a dataset, so that ``minari.load_dataset`` and ``minari list`` find the store.
+
+    Args:
+        store: the episodes.
+        space: of the actions.
+        can_be_made: whether `envs.make` makes the environment by its id: Minari then can, too.
+    """
+    folder = minari_index(store.path)
     with (
-        atomic(store.path / "data" / "main_data.hdf5") as aside,
+        atomic(folder / "main_data.hdf5") as aside,
         h5py.File(aside, "w", libver="latest", track_order=True) as index,
     ):
         for number in range(len(store)):
             shard, place = store.place(number)
-            link = h5py.ExternalLink(f"../shards/{shard.path.name}", f"/episode_{shard.first + place}")
+            link = h5py.ExternalLink(f"../../shards/{shard.path.name}", f"/episode_{shard.first + place}")
             index[f"episode_{number}"] = link
     about = {
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "minari_version": MINARI,
-        "dataset_id": f"{re.sub(r'[^A-Za-z0-9_.-]', '-', store.path.name) or 'rollouts'}-v0",
+        "dataset_id": minari_id(store.path),
         "algorithm_name": store.metadata.get("policy", ""),
         "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
         "action_space": _space_json(space),
@@ -244,7 +277,26 @@ def write_minari_index(store: Store, space: Any) -> None:
         "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
         "description": f"{len(store)} episodes of {store.env}, 64x64 frames",
     }
-    write_json(store.path / "data" / "metadata.json", about)
+    if can_be_made:
+        options = {"id": store.env, **(store.metadata.get("env_options") or {})}
+        spec = EnvSpec(
+            "worldmodel/Frames-v0", "envs.making:make", order_enforce=False, disable_env_checker=True, kwargs=options
+        )
+        about["env_spec"] = spec.to_json()
+    write_json(folder / "metadata.json", about)
+    _remove_older_index(store.path / "data")
+
+
+def _remove_older_index(folder: Path) -> None:
+    """Remove an index of an older version, on which Minari's listing fails; a dataset of somebody else stays."""
+    links = folder / "main_data.hdf5"
+    with contextlib.suppress(OSError):  # there is none, it is no HDF5 file, or something else lies there
+        with h5py.File(links) as index:
+            ours = all(isinstance(index.get(name, getlink=True), h5py.ExternalLink) for name in index)
+        if ours:
+            links.unlink()
+            (folder / "metadata.json").unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _space_json(space: Any) -> str:

@@ -93,7 +93,7 @@ def test_minari_reads_a_run(tmp_path, capsys):
     assert [len(one.rewards), len(two.rewards)] == store.lengths
     assert main(["inspect", str(tmp_path), "--minari", "true"]) == 0
     assert f"2 episodes, {store.steps} steps" in capsys.readouterr().out
-    (store.path / "data" / "metadata.json").unlink()
+    (store.path / "minari-v0" / "data" / "metadata.json").unlink()
     with pytest.raises(ValueError, match="has no index for Minari yet"):
         store.minari()
 

@@ -219,22 +219,6 @@ def test_one_step_episodes(tmp_path):
     assert bool(batch.terminated[:, 0].all())
 
 
-def test_minari_reads_a_store(tmp_path, monkeypatch):
-    import minari
-
-    store = rollouts.collect("CartPole-v1", rollouts.uniform, 5, seed=1, out=tmp_path / "mine")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    dataset = minari.load_dataset("mine")
-    assert dataset.total_episodes == 5
-    assert dataset.total_steps == store.steps
-    for ours, theirs in zip(store.episodes(), dataset.iterate_episodes(), strict=True):
-        np.testing.assert_array_equal(ours.frames, theirs.observations)
-        np.testing.assert_array_equal(ours.actions, theirs.actions)
-        np.testing.assert_array_equal(ours.rewards, theirs.rewards)
-        assert bool(theirs.terminations[-1]) is ours.terminated
-    assert dataset.observation_space.shape == (64, 64, 3)
-
-
 def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
     out = tmp_path / "s"
     rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, block=1)

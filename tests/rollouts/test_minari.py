@@ -1,0 +1,107 @@
+"""Minari opens, lists, shows, filters and splits stores where they lie, and makes their environments again."""
+
+import json
+import shutil
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+
+import rollouts
+from rollouts import Store
+from tests import toys
+from worldmodel.checkpoints import read_json
+
+minari = pytest.importorskip("minari")
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "mine" / "rollouts"
+    rollouts.collect("FrozenLake-v1", rollouts.uniform, 5, seed=1, out=out, env_options={"is_slippery": False})
+    return out
+
+
+@pytest.fixture
+def store(collected, tmp_path, monkeypatch):
+    shutil.copytree(collected.parent, tmp_path / "mine")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Misconfigured dataset")
+        yield Store(tmp_path / "mine" / "rollouts")
+
+
+def test_minari_lists_and_reads_a_run(store):
+    [(name, about)] = minari.list_local_datasets().items()
+    assert name == "mine/rollouts/minari-v0" and about["total_episodes"] == 5
+    dataset = minari.load_dataset(name)
+    assert dataset.total_steps == store.steps and dataset.observation_space.shape == (64, 64, 3)
+    for ours, theirs in zip(store.episodes(), dataset.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(ours.frames, theirs.observations)
+        np.testing.assert_array_equal(ours.actions, theirs.actions)
+        np.testing.assert_array_equal(ours.rewards, theirs.rewards)
+        assert bool(theirs.terminations[-1]) is ours.terminated
+
+
+def test_minari_filters_and_splits(store):
+    dataset = minari.load_dataset("mine/rollouts/minari-v0")
+    assert dataset.filter_episodes(lambda episode: episode.id > 1).total_episodes == 3
+    first, rest = minari.split_dataset(dataset, [2, 3])
+    assert (first.total_episodes, rest.total_episodes) == (2, 3)
+
+
+def test_the_environment_comes_back_with_the_same_frames_and_options(store):
+    env = minari.load_dataset("mine/rollouts/minari-v0").recover_environment()
+    episode = store.episode(0)
+    frame, _ = env.reset(seed=episode.seed)
+    np.testing.assert_array_equal(frame, episode.frames[0])
+    for action, reward, after in zip(episode.actions, episode.rewards, episode.frames[1:], strict=True):
+        frame, came, *_ = env.step(action)
+        np.testing.assert_array_equal(frame, after)
+        assert came == reward
+    env.close()
+
+
+def test_the_command_line_of_minari_lists_and_shows(store):
+    runner = pytest.importorskip("typer.testing").CliRunner()
+    from minari.cli import app
+
+    for words in (["list", "local"], ["show", "mine/rollouts/minari-v0"]):
+        done = runner.invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert "minari-v0" in done.output.replace("\n", "") or "5" in done.output
+
+
+def test_a_store_of_a_name_that_minari_cannot_list_leaves_its_listing_whole(store, tmp_path):
+    strange = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path / "a.b c" / "rollouts")
+    assert list(minari.list_local_datasets()) == ["mine/rollouts/minari-v0"]
+    assert strange.minari().total_episodes == 2
+    with pytest.raises(ValueError, match="env_spec"):
+        strange.minari().recover_environment()
+
+
+def test_an_index_of_an_older_version_makes_room(store):
+    old, now = store.path / "data", store.path / "minari-v0" / "data"
+    old.mkdir()
+    about = read_json(now / "metadata.json") | {"dataset_id": "rollouts-v0"}
+    (old / "metadata.json").write_text(json.dumps(about))
+    with h5py.File(old / "main_data.hdf5", "w") as index:
+        for number in range(5):
+            index[f"episode_{number}"] = h5py.ExternalLink("../shards/000000.h5", f"/episode_{number}")
+    shutil.rmtree(now.parent)
+    assert store.minari().total_episodes == 5 and len(next(store.minari().iterate_episodes()).rewards)
+    rollouts.collect("FrozenLake-v1", rollouts.uniform, 6, seed=1, out=store.path, env_options={"is_slippery": False})
+    assert not old.exists() and minari.list_local_datasets()["mine/rollouts/minari-v0"]["total_episodes"] == 6
+
+
+def test_the_index_is_of_the_oldest_version_that_the_extra_allows(store):
+    about = read_json(store.path / "minari-v0" / "data" / "metadata.json")
+    assert about["minari_version"] in minari.supported_dataset_versions and about["minari_version"] == "0.5.3"
+    assert json.loads(about["env_spec"])["kwargs"] == {"id": "FrozenLake-v1", "is_slippery": False}
+
+
+def test_a_moved_run_is_called_by_its_new_place(store, tmp_path):
+    moved = shutil.move(tmp_path / "mine", tmp_path / "other")
+    assert Store(f"{moved}/rollouts").minari().id == "other/rollouts/minari-v0"
+    assert list(minari.list_local_datasets()) == ["other/rollouts/minari-v0"]
