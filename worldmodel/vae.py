@@ -117,9 +117,8 @@ class VAE(nn.Module):
             if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 continue
             fan_in = float(layer.weight[0].numel())
-            if isinstance(
-                layer, nn.ConvTranspose2d
-            ):  # what an output pixel sees of the input; of a single pixel, that one
+            if isinstance(layer, nn.ConvTranspose2d):
+                # what an output pixel sees of the input; of an input that is a single pixel, that one
                 seen = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
                 fan_in = layer.in_channels * (1 if layer is self.decoder[0] else seen)
             nn.init.normal_(layer.weight, std=math.sqrt((1 if layer in linear else 2) / fan_in))
