@@ -59,8 +59,10 @@ def test_a_program_elsewhere_has_its_whole_path(installed, monkeypatch):
 
 def test_python_is_the_one_that_runs(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    first = shlex.split(command("python", "-c", "0"))[0]
-    assert shutil.which(first) == sys.executable
+    for folder in (Path.cwd(), Path("/")):  # a path below the current folder is printed relative to it
+        monkeypatch.chdir(folder)
+        first = shlex.split(command("python", "-c", "0"))[0]
+        assert os.path.abspath(shutil.which(first)) == os.path.abspath(sys.executable)
     assert command("ls", "a b") == "ls 'a b'"
 
 
