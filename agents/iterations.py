@@ -225,9 +225,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         weights = partial(weights_of_newest, newest=wanted.newest, share=wanted.newest_share)
     last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
     if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
-        return story.train_memory(run, settings.memory, seed, into, eye, weights=weights)
+        return story.train_memory(run, settings.memory, seed, into, eye, None, weights, settings.seed)
     further = replace(settings.memory, updates=wanted.memory_updates)
-    return story.train_memory(run, further, seed, into, eye, last.world().memory, weights)
+    return story.train_memory(run, further, seed, into, eye, last.world().memory, weights, settings.seed)
 
 
 def weights_of_newest(lengths: Sequence[int], newest: int | None, share: float) -> np.ndarray | None:
@@ -260,7 +260,8 @@ def _eye(turn: _Turn) -> VAE:
     if not wanted.vae_updates or (turn.number - 1) % wanted.vae_every:
         return before
     further = replace(turn.settings.vae, updates=wanted.vae_updates)
-    return story.train_vae(turn.run, further, turn.settings.seed + turn.number, turn.here, before)
+    seed = turn.settings.seed
+    return story.train_vae(turn.run, further, seed + turn.number, turn.here, before, seed)
 
 
 def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Controller:

@@ -116,8 +116,15 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
 
 
-def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, before: VAE | None = None) -> VAE:
-    """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on."""
+def train_vae(
+    run: Run,
+    settings: Seeing,
+    seed: int,
+    into: Run | None = None,
+    before: VAE | None = None,
+    split_seed: int | None = None,
+) -> VAE:
+    """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on; ``split_seed``: see `fit`."""
     store = run.store()
     usual = EMPHASIS if store.metadata["env_options"].get("indicators") else 1.0
     with seeded(seed):
@@ -132,6 +139,7 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
             frames,
             **training(settings),
             seed=seed,
+            split_seed=split_seed,
             out=out,
             further=before is not None,
             new_data=into is None,
@@ -139,7 +147,7 @@ def train_vae(run: Run, settings: Seeing, seed: int, into: Run | None = None, be
         )
     if parallel.leader():
         with run.chapter("diagnose"), busy("reconstructing held-out frames"):
-            found = measure_vae(run, vae, seed)
+            found = measure_vae(run, vae, seed if split_seed is None else split_seed)
         say_verdict(verdict_of_vae(found))
     return vae
 
@@ -158,11 +166,13 @@ def train_memory(
     vae: VAE | None = None,
     before: Memory | None = None,
     weights: Callable[[list[int]], np.ndarray | None] | None = None,
+    split_seed: int | None = None,
 ) -> WorldModel:
     """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone.
 
     ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on;
-    ``weights``: gives those of the episodes, as `rollouts.Store.sequences` takes them, from their steps.
+    ``weights``: gives those of the episodes, as `rollouts.Store.sequences` takes them, from their steps;
+    ``split_seed``: see `fit`.
     """
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
@@ -186,6 +196,7 @@ def train_memory(
             sequences,
             **training(settings),
             seed=seed,
+            split_seed=split_seed,
             out=into.folder / "memory",
             further=before is not None,
             new_data=own,
@@ -197,7 +208,7 @@ def train_memory(
             Starts.cut(latents, seed=seed).save(into.world_folder)
     if parallel.leader():
         with run.chapter("diagnose"), busy("predicting held-out episodes"):
-            found = measure_memory(run, memory, sequences, seed)
+            found = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
         say_verdict(verdict_of_memory(found))
     return world
 

@@ -325,6 +325,14 @@ def _listed(chosen: np.ndarray) -> str:
 def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Episodes for training, and the held-out ``fraction`` of them: at least one of each.
 
+    Consecutive numbers of episodes form blocks of ``1 / fraction``; one random episode of each block is held out. So an
+    episode that was trained on is never held out later, after the store has grown.
+
+    Args:
+        episodes: different numbers of episodes.
+        fraction: of them to hold out, above 0 and below 1.
+        seed: of the random choice.
+
     Raises:
         ValueError: there are fewer than two episodes, or the fraction is not between 0 and 1.
     """
@@ -332,6 +340,18 @@ def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np
         raise ValueError(f"held_out must be between 0 and 1, got {fraction}")
     if len(episodes) < 2:
         raise ValueError(f"training needs at least 2 episodes, one of them held out, got {len(episodes)}")
-    order = np.random.default_rng([seed, Stream.SPLIT]).permutation(episodes)
-    count = min(max(round(fraction * len(episodes)), 1), len(episodes) - 1)
-    return np.sort(order[count:]), np.sort(order[:count])
+    episodes = np.sort(episodes)
+    if fraction > 0.5:  # then one of each block is trained on
+        held_out, training = split_episodes(episodes, 1 - fraction, seed)
+        return training, held_out
+    edges = np.ceil(np.arange(int(episodes[-1] * fraction) + 2) / fraction - 1e-9).astype(np.int64)
+    orders = [
+        np.random.default_rng([seed, Stream.SPLIT, number]).permutation(np.arange(start, stop))
+        for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True), 1)
+    ]
+    held_out = np.intersect1d(episodes, [order[0] for order in orders])
+    if not len(held_out):  # so few that none was drawn
+        held_out = next(order[np.isin(order, episodes)][:1] for order in orders if np.isin(order, episodes).any())
+    if len(held_out) == len(episodes):
+        held_out = held_out[:-1]
+    return np.setdiff1d(episodes, held_out), held_out

@@ -68,6 +68,7 @@ def fit(
     lr: float = 1e-3,
     seed: int = 0,
     held_out: float = 0.1,
+    split_seed: int | None = None,
     check_every: int = 100,
     patience: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -87,8 +88,10 @@ def fit(
             best weights a second schedule leads to ``updates``, with a fresh optimizer, a warm-up and a cosine of its own.
         batch: examples (frames or sequences) a step, of all processes together (`worldmodel.parallel`).
         lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
-        seed: of batches, noise and the held-out split.
+        seed: of batches and noise.
         held_out: the share of episodes that is never trained on.
+        split_seed: of the choice of held-out episodes; None: ``seed``. Trainings one after the other on a store that grows
+            need the same one, or episodes that an earlier one was trained on are held out from a later one.
         check_every: updates between two looks at the held-out loss.
         patience: stop after this many checks without a better held-out loss; None: never.
         out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
@@ -137,6 +140,9 @@ def fit(
     }
     if further:
         settings["from"] = fingerprint(model)
+    if split_seed is not None:
+        check_seed(split_seed, "split_seed")
+        settings["split_seed"] = split_seed
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rank, size = parallel.join()
     device = torch.device(device or parallel.device())
@@ -155,7 +161,7 @@ def fit(
             record.keep(best)  # a lost or damaged file of weights comes back
             report(state.update, state.update, f"already finished at update {state.update}")
         else:
-            training, validation = data.split(held_out, seed)
+            training, validation = data.split(held_out, seed if split_seed is None else split_seed)
             parallel.agree(model, size)
             start_from_batch = getattr(model, "start_from_batch", None)
             if saved is None and start_from_batch is not None and not further:

@@ -5,10 +5,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rollouts
 from rollouts import latents as encoding
 from rollouts import views
+from rollouts.views import split_episodes
 from tests import toys
 from worldmodel import VAE, seeded
 from worldmodel.batches import Data
@@ -50,7 +53,7 @@ def test_a_pass_sees_every_step_once(store, vae):
 def test_split_is_by_whole_episodes_and_repeats(store, vae, kind):
     view = store.frames() if kind == "frames" else store.sequences(vae)
     training, held_out = view.split(0.3, seed=1)
-    assert len(held_out.chosen) == 2
+    assert 1 <= len(held_out.chosen) <= 2
     assert sorted([*training.chosen, *held_out.chosen]) == list(range(6))
     assert view.split(0.3, seed=1)[1].chosen.tolist() == held_out.chosen.tolist()
 
@@ -249,3 +252,26 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
     one = rollouts.collect(toys.counter, toys.marking, episodes=1, out=tmp_path / "one")
     with pytest.raises(ValueError, match="at least 2 episodes"):
         one.frames().split(0.1, 0)
+
+
+@given(
+    st.sets(st.integers(0, 300), min_size=2, max_size=60),
+    st.sets(st.integers(301, 600), max_size=60),
+    st.floats(0.01, 0.5),
+    st.integers(0, 9),
+)
+def test_what_was_trained_on_is_never_held_out_later(first, more, fraction, seed):
+    training, held_out = split_episodes(np.array(sorted(first)), fraction, seed)
+    assert sorted([*training, *held_out]) == sorted(first)
+    assert len(training) and len(held_out)
+    _, later = split_episodes(np.array(sorted(first | more)), fraction, seed)
+    assert not set(training) & set(later) or len(training) == 1
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9])
+def test_the_held_out_share_is_what_was_asked_for(fraction):
+    training, held_out = split_episodes(np.arange(1000), fraction, 3)
+    assert abs(len(held_out) - 1000 * fraction) <= 1
+    gaps = np.diff(held_out if fraction <= 0.5 else training)
+    assert gaps.max() <= 2 / min(fraction, 1 - fraction)  # spread over the whole store
+    assert held_out.tolist() != split_episodes(np.arange(1000), fraction, 4)[1].tolist()
