@@ -83,8 +83,10 @@ class DreamDiagnostics:
 
     dream_return: float
     real_return: float
-    real_stderr: float
-    """Standard error of the real return, over episodes."""
+    real_stderr: float | None
+    """Standard error of the real return, over episodes; None: there is one."""
+    dream_stderr: float | None
+    """Standard error of the dreams' return, over dreams; None: there is one."""
     horizon: int
     num_episodes: int
 
@@ -162,8 +164,14 @@ def measure_dream(
 
 def dream_diagnostics(dreamed: np.ndarray, real: np.ndarray, horizon: int) -> DreamDiagnostics:
     """From returns of dreams, and each real episode's mean return, over ``horizon`` steps."""
-    stderr = float(np.std(real, ddof=1) / math.sqrt(len(real))) if len(real) > 1 else 0.0
-    return DreamDiagnostics(float(np.mean(dreamed)), float(np.mean(real)), stderr, horizon, len(real))
+    return DreamDiagnostics(
+        float(np.mean(dreamed)), float(np.mean(real)), _stderr(real), _stderr(dreamed), horizon, len(real)
+    )
+
+
+def _stderr(values: np.ndarray) -> float | None:
+    """Standard error of the mean; None of one value."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def diagnostics(run: Run) -> dict[str, Any]:

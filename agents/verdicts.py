@@ -99,7 +99,10 @@ def verdict_of_dream(found: DreamDiagnostics) -> Verdict:
     dream, real = found.dream_return, found.real_return
     numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {found.horizon} steps"
     numbers += f" from states of {found.num_episodes} real episodes"
-    gap, least = dream - real, max(2 * found.real_stderr, SHARE * max(abs(dream), abs(real)), 1e-3)
+    gap, least = dream - real, max(SHARE * max(abs(dream), abs(real)), 1e-3)
+    if found.real_stderr is None:
+        return Verdict("dream", f"one real episode shows nothing: {numbers}", "weak")
+    least = max(least, 2 * math.hypot(found.real_stderr, found.dream_stderr or 0.0))
     if gap > least:
         return Verdict("dream", f"it promises more than the game pays: {numbers}", "weak")
     if gap < -least:
@@ -114,7 +117,7 @@ class Comparison:
     mean: float
     random_mean: float
     p_value: float
-    """Of a two-sided permutation test of the difference of means."""
+    """Of a two-sided permutation test that the means are equal."""
 
     @property
     def words(self) -> str:
@@ -130,26 +133,50 @@ def compared_with_random(report: Report, random: Report) -> Comparison:
 
 
 def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
-    """P-value of a two-sided test that two samples have one mean: how often relabelled samples differ as much.
+    """P-value of a two-sided test that two samples have one mean: the fraction of relabelled samples that differ as much.
 
-    Every relabelling counts where there are few, else `PERMUTATIONS` random ones.
+    The statistic is Welch's t, so samples may differ in size and variance; the plain difference of means where a sample has
+    one value. All relabellings are tested where there are few, else `PERMUTATIONS` random ones.
+
+    Raises:
+        ValueError: a sample is empty, or a value is not finite.
 
     References:
+        Janssen, Studentized Permutation Tests for Non-i.i.d. Hypotheses and the Generalized Behrens-Fisher Problem, 1997.
         Phipson and Smyth, Permutation P-values Should Never Be Zero, 2010.
     """
     values = np.concatenate([one, other]).astype(np.float64)
     total, count = len(values), len(one)
+    if not 0 < count < total or not np.isfinite(values).all():
+        raise ValueError(f"samples must hold finite values, at least one each, got {list(one)} and {list(other)}")
+    values = values / max(float(np.abs(values).max()), 1e-300)
     subsets = list(itertools.combinations(range(total), count)) if total <= 16 else []  # 12,870 at most
     if subsets:
-        chosen = np.array(subsets)
+        chosen = np.zeros((len(subsets), total), bool)
+        np.put_along_axis(chosen, np.array(subsets), True, axis=1)
     else:
         rng = np.random.default_rng(0)
-        chosen = np.argsort(rng.random((PERMUTATIONS, total)), axis=1)[:, :count]
-    sums = values[chosen].sum(axis=1)
-    differences = np.abs(sums / count - (values.sum() - sums) / (total - count))
-    observed = abs(float(np.mean(one)) - float(np.mean(other)))
-    extreme = int((differences >= observed - 1e-9 * max(float(np.abs(values).max()), 1e-300)).sum())
+        chosen = np.argsort(rng.random((PERMUTATIONS, total)), axis=1) < count
+    observed = float(_welch_t(values, (np.arange(total) < count)[None])[0])
+    extreme = int((_welch_t(values, chosen) >= observed * (1 - 1e-9)).sum())
     return extreme / len(chosen) if subsets else (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def _welch_t(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Absolute t statistic of the chosen values against the others, for each row of ``chosen`` (samples, values)."""
+    values = values - values.mean()  # so that little cancels in the variances
+    means, variances = [], []
+    for part in (chosen.astype(np.float64), (~chosen).astype(np.float64)):
+        n = part.sum(axis=1)
+        mean = part @ values / n
+        means.append(mean)
+        variances.append((part @ values**2 / n - mean**2).clip(min=0) / np.maximum(n - 1, 1))
+    difference = np.abs(means[0] - means[1])
+    difference[difference < 1e-12] = 0.0  # values are at most 1
+    if min(chosen[0].sum(), (~chosen[0]).sum()) == 1:
+        return difference
+    error = np.sqrt(variances[0] + variances[1])
+    return np.divide(difference, error, out=np.where(difference > 0, np.inf, 0.0), where=error > 1e-9)
 
 
 def comparable(report: Report, random: Report) -> bool:

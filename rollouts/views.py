@@ -4,6 +4,7 @@ They follow `worldmodel.batches.Data` where training needs it, and hold little i
 """
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
@@ -347,7 +348,7 @@ def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np
     edges = np.ceil(np.arange(int(episodes[-1] * fraction) + 2) / fraction - 1e-9).astype(np.int64)
     orders = [
         np.random.default_rng([seed, Stream.SPLIT, number]).permutation(np.arange(start, stop))
-        for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True), 1)
+        for number, (start, stop) in enumerate(itertools.pairwise(edges), 1)
     ]
     held_out = np.intersect1d(episodes, [order[0] for order in orders])
     if not len(held_out):  # so few that none was drawn

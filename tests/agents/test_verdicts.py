@@ -71,11 +71,11 @@ def test_a_memory_that_is_worse_than_a_baseline_is_told(changes, level):
 
 @pytest.mark.parametrize(
     ("dream", "real", "stderr", "level"),
-    [(50, 48, 1, "good"), (100, 20, 1, "weak"), (20, 100, 1, "weak"), (100, 20, 50, "good"), (0, 0, 0, "good"),
-     (-20, -80, 2, "weak")],
+    [(50, 48, (1, 1), "good"), (100, 20, (1, 1), "weak"), (20, 100, (1, 1), "weak"), (100, 20, (50, 0), "good"),
+     (100, 20, (0, 50), "good"), (0, 0, (0, 0), "good"), (-20, -80, (2, 2), "weak"), (50, 48, (None, 1), "weak")],
 )  # fmt: skip
 def test_a_dream_that_promises_too_much_is_told(dream, real, stderr, level):
-    assert verdict_of_dream(DreamDiagnostics(dream, real, stderr, 100, 8)).level == level
+    assert verdict_of_dream(DreamDiagnostics(dream, real, *stderr, 100, 8)).level == level
 
 
 def test_controllers_are_compared_with_random_actions():
@@ -106,6 +106,19 @@ def test_the_permutation_test_is_exact_where_it_can_be():
     rng = np.random.default_rng(0)
     found = [permutation_test(rng.normal(size=10), rng.normal(size=12)) for _ in range(60)]
     assert 0.35 < float(np.mean(found)) < 0.65  # uniform where there is no difference
+    for bad in ([], [np.nan, 1.0], [np.inf]):
+        with pytest.raises(ValueError, match="finite"):
+            permutation_test(bad, [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("sizes", "scales"), [((4, 40), (10, 1)), ((10, 10), (1, 10))])
+def test_the_permutation_test_holds_its_level_where_sizes_and_variances_differ(sizes, scales):
+    rng = np.random.default_rng(1)
+    samples = [[rng.normal(size=n) * scale for n, scale in zip(sizes, scales, strict=True)] for _ in range(40)]
+    false = np.mean([permutation_test(*pair) < 0.05 for pair in samples])
+    assert false < 0.2  # a test of plain differences errs more often than not
+    found = [permutation_test(one + 40, other) < 0.05 for one, other in samples]
+    assert np.mean(found) > 0.8
 
 
 def test_only_tests_of_the_same_game_are_compared():
