@@ -4,7 +4,7 @@ Start reading at `live`, the one loop in which episodes are played. Collecting, 
 stand on it; what differs between them is the `Mind` that acts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
@@ -92,6 +92,7 @@ def live(
     record: bool = False,
     begins: Sequence[Moment] = (),
     numbers: Sequence[int] = (),
+    on_end: Callable[[], None] | None = None,
 ) -> list[Life]:
     """Live ``len(seeds)`` episodes in ``games``, a free one taking the next episode.
 
@@ -104,6 +105,7 @@ def live(
         record: whether to keep every frame and action (`Life.episode`).
         begins: where each life begins, for a mind that knows what was before; none: where episodes do.
         numbers: what the episodes are called in messages; none: their places.
+        on_end: called at the end of each episode.
 
     Raises:
         SpoiledLife: a reward is not finite, a frame or an action is none of ours, or the environment or the policy raises
@@ -132,6 +134,8 @@ def live(
             for lane, action in zip(lanes, actions, strict=True):
                 if lane.step(action, patience, max_steps):
                     lives[lane.life] = lane.ended()
+                    if on_end is not None:
+                        on_end()
                     if not waiting:
                         continue
                     begin(lane)

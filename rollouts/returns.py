@@ -22,7 +22,7 @@ from rollouts.episode import training_seeds
 from rollouts.lockstep import Life
 from rollouts.opening import EnvSpec, open_env, portable
 from rollouts.policies import name_of
-from rollouts.tasks import Controllers, Group, play_group
+from rollouts.tasks import Controllers, Counter, Group, play_group
 from rollouts.ways import Way, check_remembers
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from rollouts.worlds import Worlds
@@ -284,10 +284,24 @@ class played:
         results: dict[int, list[Life]] = {}
         total = sum(len(task.seeds) for task in tasks)
         self.progress(0, total, "")
-        for index, came in run_tasks(play_group, tasks, self.workers, self.backend):
-            results[index] = came.lives
-            self.steps += came.steps
-            self.progress(sum(map(len, results.values())), total, "")
+        here = self.workers == 1 and self.backend == "loky"
+        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
+            counter = Counter(Path(folder) / "ended")
+
+            def report() -> None:  # work that is done again, after a worker's death, counts twice
+                done = sum(map(len, results.values()))
+                self.progress(max(done, min(counter.count, total - 1)), total, "")
+
+            def ended() -> None:
+                counter()
+                report()
+
+            if self.backend == "loky":  # other machines do not see the file
+                tasks = [task._replace(on_end=ended if here else counter) for task in tasks]
+            for index, came in run_tasks(play_group, tasks, self.workers, self.backend, report):
+                results[index] = came.lives
+                self.steps += came.steps
+                report()
         return [life for index in range(len(tasks)) for life in results[index]]
 
     def _weights(self) -> Shared:

@@ -3,6 +3,9 @@
 Start reading at `play_group`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -35,6 +38,25 @@ class Group(NamedTuple):
     """Whether `Life.actions` are wanted."""
     first: int = 0
     """The number of its first life among all of a call."""
+    on_end: Callable[[], None] | None = None
+    """Called at the end of each episode; picklable where tasks go to other processes."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts, across the processes of a machine, in the size of a file."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        """Count one more."""
+        with self.path.open("ab", buffering=0) as file:
+            file.write(b".")
+
+    @property
+    def count(self) -> int:
+        """Number of calls so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
 
 class Controllers(NamedTuple):
@@ -70,7 +92,7 @@ def play_group(task: Group) -> Played:
         mind = mind_of(player, space, task.seeds, lanes=lanes)
     numbers = range(task.first, task.first + len(task.seeds))
     lives = live(games, mind, task.seeds, patience=task.patience, max_steps=task.max_steps, begins=moments,
-                 numbers=numbers)  # fmt: skip
+                 numbers=numbers, on_end=task.on_end)  # fmt: skip
     steps = sum(life.length for life in lives) + retraced
     return Played(lives if task.actions else [life._replace(actions=()) for life in lives], steps)
 

@@ -36,6 +36,8 @@ MOST_WORKERS = 4096
 """More processes than any machine or cluster of ours has cores: such a number is a slip."""
 CLOSE = getattr(signal, "SIGUSR1", None)
 """Asks a worker to close its environments. None: Windows has no such signal; workers end there, which closes them."""
+POLL_S = 0.5
+"""Seconds between two looks at how far workers are."""
 CLOSING_S = 5.0
 """How long this may take."""
 UNSENT = "what more than one of workers shall do cannot be sent to other processes: "
@@ -44,7 +46,11 @@ Result = TypeVar("Result")
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int = 1, backend: str = "loky"
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int = 1,
+    backend: str = "loky",
+    poll: Callable[[], None] | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield ``(index, function(tasks[index]))`` as results arrive.
 
@@ -54,6 +60,7 @@ def run_tasks(
         workers: processes.
         backend: "loky": processes of this machine. "ray": tasks on the running Ray cluster, or on one that begins here;
             "ray://HOST:PORT": on that cluster.
+        poll: called every `POLL_S` while processes of this machine work, such as to show how far they are.
 
     Raises:
         ValueError: an argument is out of range; or the function raised one (bad input is not tried again), or an OSError.
@@ -68,7 +75,7 @@ def run_tasks(
         with _one_thread():
             yield from ((index, function(task)) for index, task in enumerate(tasks))
     else:
-        yield from _run_on_loky(function, tasks, workers)
+        yield from _run_on_loky(function, tasks, workers, poll)
 
 
 def check_backend(backend: str, workers: int) -> None:
@@ -87,7 +94,7 @@ def check_backend(backend: str, workers: int) -> None:
 
 
 def _run_on_loky(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, poll: Callable[[], None] | None
 ) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(tasks)))[::-1]
     deaths = [0] * len(tasks)
@@ -103,7 +110,9 @@ def _run_on_loky(
                     waiting.pop()
             except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
                 lost.append((waiting.pop(), str(error)))
-            finished = wait(running, return_when=FIRST_COMPLETED).done if running else set()
+            finished = wait(running, POLL_S if poll else None, FIRST_COMPLETED).done if running else set()
+            if poll is not None:
+                poll()
             for future in finished:
                 index = running.pop(future)
                 try:

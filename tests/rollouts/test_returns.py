@@ -1,5 +1,8 @@
 """Returns of populations, lived in the game or dreamed: nothing that should not matter does."""
 
+import time
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -106,3 +109,25 @@ def test_workers_play_the_world_model_as_it_is_now():
     after = fitness(population, 4)
     assert_same_lives(after, rollouts.played(toys.remembered, built)(population, 4), 30)
     assert (np.abs(after - before) > 1e-3).any()
+
+
+class Slow(gymnasium.Wrapper):
+    def step(self, action):
+        time.sleep(0.1)
+        return super().step(action)
+
+
+def slow():
+    return Slow(toys.beacon())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_episodes_are_counted_as_they_end(workers):
+    seen = []
+    fitness = rollouts.played(slow, beacon_world(), workers=workers, lanes=1, progress=lambda *told: seen.append(told))
+    fitness.live(np.zeros((6, 9), np.float32), list(range(6)))  # two tasks of three episodes
+    done = [count for count, total, _ in seen if total == 6]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 6)
+    assert set(done) & {1, 2}
+    assert set(done) & {4, 5}
