@@ -24,7 +24,7 @@ LONG = 1_800.0
 """Seconds from which on a smaller preset is named."""
 MAY_CHANGE = ("workers", "backend", "iterations", "dream.generations", "game.generations", "game.target")
 """Settings that a run may be continued with other values of."""
-MAY_GROW = ("collect.episodes", "vae.updates", "memory.updates")
+MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.updates", "memory.updates")
 """Those that it may be continued with more of, before it iterates: its stages go further, or learn on."""
 NEXT = tuple(f"{section}.{name}" for section, kind in OWN.items() for name in kind.__dataclass_fields__)
 """Those that its next iteration may have other values of."""
