@@ -66,6 +66,7 @@ def fit(
     updates: int = 2_000,
     batch: int = 32,
     lr: float = 1e-3,
+    max_grad_norm: float | None = None,
     seed: int = 0,
     held_out: float = 0.1,
     split_seed: int | None = None,
@@ -88,6 +89,8 @@ def fit(
             best weights a second schedule leads to ``updates``, with a fresh optimizer, a warm-up and a cosine of its own.
         batch: examples (frames or sequences) a step, of all processes together (`worldmodel.parallel`).
         lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
+        max_grad_norm: Largest norm of the gradient; longer ones are scaled down. None: what the model names
+            (`VAE.max_grad_norm`), else only spikes are.
         seed: of batches and noise.
         held_out: the share of episodes that is never trained on.
         split_seed: of the choice of held-out episodes; None: ``seed``. Trainings one after the other on a store that grows
@@ -122,6 +125,10 @@ def fit(
         raise ValueError(f"lr must be above zero, got {lr}")
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    if max_grad_norm is None:
+        max_grad_norm = getattr(model, "max_grad_norm", None)
+    elif not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be a number above zero, got {max_grad_norm!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     assert isinstance(model, nn.Module)
@@ -143,6 +150,8 @@ def fit(
     if split_seed is not None:
         check_seed(split_seed, "split_seed")
         settings["split_seed"] = split_seed
+    if max_grad_norm is not None:
+        settings["max_grad_norm"] = max_grad_norm
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rank, size = parallel.join()
     device = torch.device(device or parallel.device())
@@ -272,12 +281,11 @@ class _Loop:
                 )
         else:
             state.skipped = 0
-            limit = SPIKE * state.norm if state.norm else norm
+            spike = SPIKE * state.norm if state.norm else norm
+            limit = min(spike, self.settings.get("max_grad_norm", math.inf))
             if norm > limit:
-                for parameter in self.model.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(limit / norm)
-            state.norm = 0.98 * state.norm + 0.02 * min(norm, limit) if state.norm else norm
+                torch._foreach_mul_(gradients, limit / norm)
+            state.norm = 0.98 * state.norm + 0.02 * min(norm, spike) if state.norm else norm
             self.optimizer.step()
         state.update += 1
         return parts

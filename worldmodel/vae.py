@@ -28,6 +28,9 @@ About twice what CarRacing's frames vary by. In a game of small things on an eve
 of 5 to 50, less than the free bits: nothing would pay for a latent that says where a ball is.
 """
 LARGEST_WEIGHT = 1_000.0
+MAX_GRAD_NORM = 1.0
+"""So small that nearly all gradients are scaled to it. Where rare frames vary by far the most (a wall in front of a Doom
+player), their gradients alone would set Adam's step sizes, and nothing would be learned of the others."""
 LEAST_SCALE = 1e-3
 """Of pixels: frames that hardly change are not blown up to more than this."""
 FIRST_LOG_SCALE = -1.5
@@ -71,6 +74,8 @@ class VAE(nn.Module):
             raise ValueError(f"emphasis must be a number above zero, {MOST_EMPHASIS} at most, got {emphasis!r}")
         self.latent, self.free_bits, self.emphasis = latent, free_bits, float(emphasis)
         self.standardize = bool(standardize)
+        self.max_grad_norm = MAX_GRAD_NORM if standardize else None
+        """Largest norm of the gradient with which `worldmodel.fit` trains it."""
         self.encoder = nn.Sequential(
             *(nn.Conv2d(3, 32, 4, 2), nn.ReLU()),  # (32, 31, 31)
             *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),  # (64, 14, 14)
