@@ -198,6 +198,26 @@ def test_one_spike_does_not_spoil_a_training():
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
 
 
+@pytest.mark.parametrize(("limit", "wanted"), [(0.25, 0.25), (1e9, None), (None, None)])
+def test_long_gradients_are_scaled_to_the_limit(limit, wanted):
+    def gradients(**more):
+        model = fit(line(), Numbers(), **(SETTINGS | {"updates": 1} | more))
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    free, limited = gradients(), gradients(max_grad_norm=limit)
+    assert float(free.norm()) > 1
+    torch.testing.assert_close(limited, free if wanted is None else free * (wanted / free.norm()))
+
+
+def test_a_model_may_name_its_own_limit():
+    model = line()
+    model.max_grad_norm = 0.25
+    fit(model, Numbers(), **(SETTINGS | {"updates": 1}))
+    assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.25)
+    fit(model, Numbers(), **(SETTINGS | {"updates": 1, "max_grad_norm": 0.5}))
+    assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.5)
+
+
 def test_steps_whose_gradient_is_not_a_number_are_left_out():
     model = fit(line(broken=(5, 6, 90)), Numbers(), **SETTINGS | {"updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
@@ -308,7 +328,18 @@ def test_global_randomness_is_left_alone():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("updates", 0), ("batch", 0), ("lr", 0.0), ("lr", float("nan")), ("held_out", 1.0), ("seed", -1), ("seed", 2**63)],
+    [
+        ("updates", 0),
+        ("batch", 0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("held_out", 1.0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("max_grad_norm", 0.0),
+        ("max_grad_norm", float("nan")),
+        ("split_seed", -1),
+    ],
 )
 def test_bad_arguments_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
