@@ -38,7 +38,8 @@ lint: $(READY)
 type: $(READY)
 	$(BIN)/mypy
 
-docs: $(READY)  ## the documentation's pages, in docs/_build/html
+docs: $(READY)  ## the documentation's pages, in docs/_build/html; their tables must be what their files say
+	$(BIN)/python -m benchmarks.pages --check
 	$(BIN)/python -m sphinx -b html -q -W --keep-going -n docs docs/_build/html
 
 format: $(READY)

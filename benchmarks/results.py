@@ -23,7 +23,7 @@ from worldmodel.checkpoints import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-CHECKED = "checked by tests/test_readme.py -->\n"
+CHECKED = "checked by `python -m benchmarks.pages --check` -->\n"
 BEGIN, END = "<!-- results: written by `python -m benchmarks.results`, " + CHECKED, "<!-- end of results -->"
 MEMORIES, MEMORIES_END = CHECKED, "<!-- end of memories -->"
 NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evolved in the game"}
@@ -85,9 +85,20 @@ def memories() -> str:
 
 def put(path: Path, begin: str, table: str, end: str) -> None:
     """Write a table between two marks of a page."""
-    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
-    assert mark, f"{path} has no {begin!r}"
-    path.write_text(before + begin + table + end + rest.partition(end)[2], encoding="utf-8")
+    path.write_text(replaced(path.read_text(encoding="utf-8"), begin, table, end, str(path)), encoding="utf-8")
+
+
+def replaced(text: str, begin: str, table: str, end: str, page: str) -> str:
+    """A page's text with another table between two marks.
+
+    Raises:
+        ValueError: the page lacks one of the marks.
+    """
+    before, mark, rest = text.partition(begin)
+    _, other, after = rest.partition(end)
+    if not (mark and other):
+        raise ValueError(f"{page} must hold {begin.strip()!r} and then {end!r}")
+    return before + begin + table + end + after
 
 
 def publish(result: dict[str, Any], table: str, file: Path, page: Path, begin: str, end: str) -> None:

@@ -189,42 +189,6 @@ def test_every_command_is_in_its_reference():
     assert "| `--pretrained` | a switch |" in text
 
 
-# messages -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["collect", "CarRacong"], "there is no environment ..."),
-        (["train", "vae", "{folder}"], "... has no rollouts yet: ..."),
-        (["train", "memory", "{run}"], "... has no trained VAE yet: ..."),
-        (["evaluate", "{run}"], "... has no controller evolved in the ... yet: ..."),
-        (
-            ["collect", "CarRacing", "--out", "{run}", "--seed", "9"],
-            "... holds rollouts with ... = ..., asked for ...: use",
-        ),
-        (["evaluate", "nobody", "--pretrained"], "there is no pretrained agent ..., only ..."),
-        (
-            ["run", "CartPole-v1", "--iterations", "2", "--dream.generations", "0"],
-            "iterations need dream.generations above",
-        ),
-        (["density", "fit", "--data", "mnist"], "a corpus must be KIND:FOLDER with one of ..., got ..."),
-        (
-            ["density", "fit", "--data", "mnist:{folder}", "--out", "{folder}/x"],
-            "... must hold ...; nothing is downloaded: ...",
-        ),
-    ],
-)
-def test_messages_are_printed(words, message, tiny, tmp_path, monkeypatch, capsys):
-    """What troubleshooting quotes, provoked; and exit code 2."""
-    assert message in PAGES["docs/troubleshooting.md"]
-    monkeypatch.chdir(tmp_path)
-    words = [word.format(folder=tmp_path, run=tiny.folder) for word in words]
-    assert cli.main(words) == 2
-    printed = " ".join(capsys.readouterr().err.split())
-    assert re.search(".*".join(re.escape(piece.strip()) for piece in message.split("...")), printed), printed
-
-
 # pages ----------------------------------------------------------------------------------------------------------------
 
 

@@ -75,15 +75,6 @@ def test_what_is_declared_is_used():
         assert known, f"{requirement} is declared and never imported"
 
 
-def test_upper_bounds_have_their_reason():
-    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
-    bounded = [n for n, line in enumerate(lines) if re.match(r'\s+"[\w\[\],-]+[^;"]*(==|<)\d', line)]
-    assert bounded
-    for n in bounded:
-        reasons = (line for line in reversed(lines[:n]) if not re.match(r'\s+"(nes-py|gym-super-mario-bros)', line))
-        assert next(reasons).strip().startswith("#"), lines[n]
-
-
 def test_constraints_are_within_the_bounds():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned: dict[str, list[Requirement]] = {}

@@ -1,0 +1,71 @@
+"""Write the tables of README and docs from the files in ``docs/results``.
+
+python -m benchmarks.pages             # write them
+python -m benchmarks.pages --check     # change nothing; exit code 1 and the pages' names if a table is not what its file says
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import defences, ends, fitness, missed, reconstruction, records, results, seen
+from worldmodel.checkpoints import read_json
+
+ROOT = Path(__file__).parent.parent
+
+
+class Table(NamedTuple):
+    """A table of a page, between two marks."""
+
+    page: str
+    begin: str
+    end: str
+    text: Callable[[], str]
+
+
+TABLES = (
+    Table("README.md", results.BEGIN, results.END, results.table),
+    Table("README.md", records.MARK, records.END, records.table),
+    Table("docs/frmdn.md", results.MEMORIES, results.MEMORIES_END, results.memories),
+    Table(
+        "docs/reconstruction.md",
+        reconstruction.BEGIN,
+        reconstruction.END,
+        lambda: reconstruction.table(read_json(reconstruction.RESULT)["rows"]),
+    ),
+    *(
+        Table(page, probe.MARK, probe.END, lambda probe=probe: probe.table(read_json(probe.RESULT)))  # type: ignore[misc]
+        for probe, page in (
+            (defences, "docs/evolution.md"),
+            (ends, "docs/evolution.md"),
+            (fitness, "docs/evolution.md"),
+            (seen, "docs/evolution.md"),
+            (missed, "docs/records.md"),
+        )
+    ),
+)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Write or check all tables; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, name the pages that differ")
+    check = parser.parse_args(words).check
+    stale = []
+    for page, begin, end, text in TABLES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = results.replaced(before, begin, text(), end, page)
+        if after != before:
+            stale.append(page)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    for page in dict.fromkeys(stale):
+        print(f"{page} {'differs from docs/results: run python -m benchmarks.pages' if check else 'written'}")
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
