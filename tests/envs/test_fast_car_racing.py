@@ -229,5 +229,5 @@ def test_a_policy_scores_the_same_in_both():
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(ValueError, match="frame_size must be at least 8, got 4"):
+    with pytest.raises(ValueError, match="frame_size"):
         envs.make("FastCarRacing", frame_size=4)

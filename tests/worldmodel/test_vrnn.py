@@ -286,9 +286,9 @@ def test_the_latent_makes_two_modes_of_one_gaussian():
 
 
 def test_bad_arguments_are_refused(as_users_do):
-    with pytest.raises(ValueError, match="latent must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="latent"):
         VRNN(2, latent=0)
-    with pytest.raises(ValueError, match="truncate must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="truncate"):
         VRNN(2, truncate=0)
-    with pytest.raises(ValueError, match="samples must be a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="samples"):
         vrnn().importance_sampled(whole(random_events(2, 2, 1)), 0)

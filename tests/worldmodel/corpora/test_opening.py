@@ -102,7 +102,7 @@ def test_training_can_split_a_part_anew(mnist):
 def test_bits_need_to_know_the_dimensions(audio):
     corpus = corpora.open_corpus(audio, piece=None)
     assert corpus.dimensions is None
-    with pytest.raises(ValueError, match="dimensions must be at least 1, and given where lengths differ; got None"):
+    with pytest.raises(ValueError, match="dimensions"):
         corpus.bits(torch.zeros(2))
     assert corpus.bits(torch.tensor([-np.log(2.0) * 30]), dimensions=10).tolist() == pytest.approx([3])
 
