@@ -50,11 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
                 return _run(*_parsed(words))
             finally:
                 if "rollouts.workers" in sys.modules:  # it is slow to import, and so only where the command did
-                    sys.modules["rollouts.workers"].close_all_envs()
+                    workers = sys.modules["rollouts.workers"]
+                    (workers.end_workers if arguments is None else workers.close_all_envs)()
     except KeyboardInterrupt:
         if arguments is None:  # nothing breaks into the end any more
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         again = command_line("worldmodel", *words)
+        if console.is_terminal:
+            console.print()  # behind the ^C
         console.print(f"Stopped. What was finished is kept; to go on: {again}", markup=False)
         return 130
 

@@ -1,5 +1,6 @@
 """What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
 
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,9 @@ def say_next(*words: object) -> None:
 
 def say_verdict(verdict: "Verdict", to: Console | None = None) -> None:
     """A verdict in a line: red where something failed, yellow where it is weak."""
-    (to or console).print(str(verdict), style=LEVEL_STYLES[verdict.level], markup=False)
+    to = to or console
+    lines = textwrap.wrap(str(verdict), max(to.width, 20), subsequent_indent="  ") if to.is_terminal else [str(verdict)]
+    to.print("\n".join(lines), style=LEVEL_STYLES[verdict.level], markup=False)
 
 
 def one_voice() -> None:

@@ -26,6 +26,10 @@ REST = "between stages"
 """Wall clock that belongs to no stage: reading, writing, starting workers."""
 
 
+PARTS = {".lock", "config.yaml", "rollouts", "vae", "memory", "world", "evolve-dream", "evolve-game", "timings.json"}
+"""What lies in a run folder; one of them at least."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder and what lies where in it."""
@@ -84,6 +88,18 @@ class Run:
         if not path.exists():
             raise self._missing(3, where)
         return load_controller(path)
+
+    def check_own(self) -> None:
+        """Refuse a folder in which something else lies.
+
+        Raises:
+            ValueError: the folder holds files, and none of a run.
+        """
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        if names and not names & PARTS:
+            raise ValueError(
+                f"{self.folder} is not empty and not a run folder (it holds {min(names)}): choose another for --out"
+            )
 
     def existing(self) -> Self:
         """This run, whose folder must be there: a mistyped one is not made.

@@ -238,12 +238,11 @@ class Search:
         except Exception as error:
             raise _not_whole(path, error) from None
         before = {"controller": self.settings["controller"]} | self.defaults | kept  # older states do not name them all
-        for name, value in self.settings.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{path.parent} holds an evolution with {name} = {before.get(name)!r}, asked for "
-                    f"{value!r}: use the same settings, or remove that folder to begin again"
-                )
+        if changed := differences({name: before.get(name) for name in self.settings}, self.settings):
+            raise ValueError(
+                f"{path.parent} holds an evolution with {changed}: use the same settings (the same --preset), or remove "
+                "that folder to begin again"
+            )
         try:
             self._put(about, best, average, arrays)
         except Exception as error:  # whatever pycma makes of numbers that are none of its own
@@ -316,3 +315,12 @@ def beaten(returns: np.ndarray) -> np.ndarray:
 def compared(returns: np.ndarray, balanced: bool, ranked: bool) -> np.ndarray:
     """By what members are compared, of their returns (P, n) in common episodes: they, `balance`, or who has `beaten` whom."""
     return beaten(returns) if ranked else balance(returns) if balanced else returns
+
+
+def differences(before: Any, asked: Any, name: str = "") -> str:
+    """All settings that differ, in words; of mappings, each of their settings."""
+    if isinstance(before, dict) and isinstance(asked, dict):
+        names = dict.fromkeys([*before, *asked])
+        inner = (differences(before.get(part), asked.get(part), f"{name}.{part}" if name else part) for part in names)
+        return "; ".join(filter(None, inner))
+    return "" if before == asked else f"{name} = {before!r}, asked for {asked!r}"

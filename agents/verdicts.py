@@ -23,6 +23,8 @@ PERMUTATIONS = 9_999
 SHARE = 0.25
 """A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors; numbers
 of terminations if they do by this share, and by three standard deviations of a Poisson distribution."""
+LEAST_GAP = 0.01
+"""Returns that differ by less are the same, also where the game paid nothing at all."""
 CONTROLLERS = {"dream": "controller evolved in dreams", "game": "controller evolved in the game"}
 CURES = {
     "dream": "try more episodes, a higher dream.temperature, or evolve it in the game (--where game)",
@@ -99,7 +101,7 @@ def verdict_of_dream(found: DreamDiagnostics) -> Verdict:
     dream, real = found.dream_return, found.real_return
     numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {found.horizon} steps"
     numbers += f" from states of {found.num_episodes} real episodes"
-    gap, least = dream - real, max(SHARE * max(abs(dream), abs(real)), 1e-3)
+    gap, least = dream - real, max(SHARE * max(abs(dream), abs(real)), LEAST_GAP)
     if found.real_stderr is None:
         return Verdict("dream", f"one real episode shows nothing: {numbers}", "weak")
     least = max(least, 2 * math.hypot(found.real_stderr, found.dream_stderr or 0.0))

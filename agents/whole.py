@@ -42,6 +42,7 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     if settings.game.generations:
         check_moments(settings.plays_in, settings.env_options, settings.game.moments)
     run = Run(folder_path(folder, "out"))
+    run.check_own()
     if not begun(run.folder):  # a wrong policy is told before there is a folder
         story.named_policy(settings.collect.policy, settings.collect.exploration, settings.env_options)
     with run.locked(), run.sitting() as add_rest:

@@ -34,6 +34,8 @@ from worldmodel.streams import Stream
 logger = logging.getLogger(__name__)
 LARGEST_BLOCK = 10
 PROBE_STEPS = 60
+WORKERS_START_S = 5.0
+"""Until worker processes have imported torch and opened their environments."""
 
 
 class Block(NamedTuple):
@@ -275,10 +277,13 @@ class Estimate:
     steps: int
     free: int
     """Bytes free on the disk."""
+    startup: float = 0.0
+    """Seconds until workers play."""
 
     def __str__(self) -> str:
         """One line."""
-        time = f"{self.seconds / 60:.1f} min" if self.seconds >= 60 else f"{max(self.seconds, 1):.0f} s"
+        seconds = self.seconds + self.startup
+        time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 1):.0f} s"
         return (
             f"up to {self.steps:,} steps, about {time} and {max(self.bytes / 1e6, 1):,.0f} MB "
             f"({self.free / 1e9:,.1f} GB free)"
@@ -321,4 +326,5 @@ def estimate(
     existing = next(parent for parent in (place, *place.parents) if parent.exists())
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
-    return Estimate(seconds * steps / cores, size * steps, steps, shutil.disk_usage(existing).free)
+    free = shutil.disk_usage(existing).free
+    return Estimate(seconds * steps / cores, size * steps, steps, free, WORKERS_START_S if workers > 1 else 0.0)

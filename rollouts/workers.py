@@ -188,6 +188,14 @@ def close_all_envs() -> None:
             time.sleep(0.005)
 
 
+def end_workers() -> None:
+    """Close all environments and end the workers at once: an orderly end of theirs takes seconds."""
+    close_all_envs()
+    for executor in _executors:
+        executor.shutdown(wait=True, kill_workers=True)
+    _executors.clear()
+
+
 def _lives(process: int) -> bool:
     """Whether a child of ours has not ended."""
     try:

@@ -2,8 +2,10 @@
 
 import functools
 import importlib.util
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +263,7 @@ def alike(text):
 def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setattr(display.answers, "width", 80)  # it was made before, and has seen another terminal
     for name in ("collect", "memories", "evolve", "dream"):
         page = f"docs/tutorials/{name}.md"

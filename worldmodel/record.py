@@ -91,7 +91,7 @@ class Record:
             if not more or asked < was:
                 raise ValueError(
                     f"{self.folder} holds a training with {name} = {was!r}, asked for {asked!r}: use another folder, or "
-                    f"{'as many or more' if more else 'the same settings'}"
+                    f"{'as many or more' if more else 'the same settings'}, or remove that folder to begin again"
                 )
         return saved
 
@@ -155,7 +155,7 @@ class Record:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
-        self.note = f"held-out loss {row['held_out']['loss']:.4g}"
+        self.note = f"held-out {row['held_out']['loss']:.4g}"
         if self.folder is None or not self.leads:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -223,7 +223,7 @@ class _Loop:
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
                     count = state.update - max(state.began, (state.update - 1) // check_every * check_every)
                     note = f"loss {float(sums['loss']) / count:.4g}"
-                    progress(state.update, until, began + (f"{note}, {record.note}" if record.note else note))
+                    progress(state.update, until, began + (f"{record.note}, {note}" if record.note else note))
                     began = ""
                     if not state.update % check_every or state.update == until:
                         means = {name: float(total) / count for name, total in sums.items()}

@@ -20,6 +20,7 @@ from agents.commands.common import (
     game_asked,
     game_of,
     preset_of,
+    preset_words,
     settings_of,
     slug,
 )
@@ -73,7 +74,7 @@ def evolve(options: Namespace) -> None:
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)
-    say_next("worldmodel", "evaluate", run.folder, "--where", where, *env_words(run))
+    say_next("worldmodel", "evaluate", run.folder, "--where", where, *env_words(run), *preset_words(options))
 
 
 def build_evaluate(parser: Parser) -> None:

@@ -73,6 +73,11 @@ def add_preset(parser: Parser) -> None:
     )
 
 
+def preset_words(options: Namespace) -> list[str]:
+    """What a printed command of the next stage takes its sizes from: the preset that was given, or the one of minutes."""
+    return ["--preset", options.preset or "quick"]
+
+
 def add_where(parser: Parser, what: str) -> None:
     """Which of a run's controllers a command is about."""
     parser.add_argument("--where", type=Literal["game", "dream"] | None, default=None, help=f"{what} {WHERE}")

@@ -1,6 +1,7 @@
 """Commands that show dreams: as films, as rollouts, as a page to play on."""
 
 import errno
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,15 @@ def play(options: Namespace) -> None:
         if error.errno != errno.EADDRINUSE:
             raise
         raise ValueError(f"port {options.port} is taken by another program: choose another, or --port 0") from None
+    name = Path(options.run).name if options.pretrained else options.run
     with page:
-        answers.print(f"{page.title}: {page.url} (Ctrl-C ends it)", markup=False)
+        answers.print(f"{name} ({page.title}): {page.url} (Ctrl-C ends it)", markup=False)
         if options.browser:
             import webbrowser
 
             webbrowser.open(page.url)
-        page.wait()
+        with suppress(KeyboardInterrupt):
+            page.wait()
 
 
 def build_export(parser: Parser) -> None:

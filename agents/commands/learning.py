@@ -15,6 +15,7 @@ from agents.commands.common import (
     env_words,
     glance,
     preset_of,
+    preset_words,
     settings_of,
     slug,
 )
@@ -58,6 +59,7 @@ def collect(options: Namespace) -> None:
     env = WORLDS.get(options.env, options.env)
     run = Run(folder_path(options.out or f"runs/{slug(env)}", "out"))
     env = env if options.official else FAST.get(env, env)
+    run.check_own()
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)
     # a wrong one is told before a folder is made
@@ -66,7 +68,7 @@ def collect(options: Namespace) -> None:
     with run.locked():
         store = story.collect(run, env, settings, *common)
     answers.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
-    say_next("worldmodel", "train", "vae", run.folder)
+    say_next("worldmodel", "train", "vae", run.folder, *preset_words(options))
 
 
 def build_train_vae(parser: Parser) -> None:
@@ -87,7 +89,7 @@ def train_vae(options: Namespace) -> None:
     with run.locked():
         story.train_vae(run, settings_of(Seeing, options), options.seed)
     answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
-    say_next("worldmodel", "train", "memory", run.folder)
+    say_next("worldmodel", "train", "memory", run.folder, *preset_words(options))
 
 
 def build_train_memory(parser: Parser) -> None:
@@ -108,4 +110,4 @@ def train_memory(options: Namespace) -> None:
     with run.locked():
         story.train_memory(run, settings_of(Remembering, options), options.seed)
     answers.print(f"World model in {run.world_folder}", markup=False)
-    say_next("worldmodel", "evolve", run.folder, "--where", "dream", *env_words(run))
+    say_next("worldmodel", "evolve", run.folder, "--where", "dream", *env_words(run), *preset_words(options))

@@ -1,7 +1,7 @@
 """Commands that look: at this machine, and into a folder."""
 
 from jsonargparse import Namespace
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agents.display import LEVEL_STYLES, answers
@@ -17,13 +17,14 @@ def doctor(options: Namespace) -> int:
     """Examine."""
     from agents.doctor import examine
 
-    table = Table("what", "state", "to do")
     findings = examine()
+    ill = not all(finding.good for finding in findings)
+    table = Table("what", Column("state", overflow="fold"), *([Column("to do", overflow="fold")] if ill else ()))
     for finding in findings:
         state = Text(finding.state, style="green" if finding.good else "red")
-        table.add_row(Text(finding.what), state, Text("" if finding.good else finding.cure))
+        table.add_row(Text(finding.what), state, *([Text("" if finding.good else finding.cure)] if ill else ()))
     answers.print(table)
-    return 0 if all(finding.good for finding in findings) else 1
+    return 1 if ill else 0
 
 
 def build_inspect(parser: Parser) -> None:
@@ -49,7 +50,7 @@ def inspect(options: Namespace) -> None:
     from agents.run import Run
     from agents.verdicts import verdicts
 
-    table = Table("what", "value", show_header=False)
+    table = Table(Column("what", overflow="fold"), Column("value", overflow="fold", ratio=1), show_header=False)
     folder = shipped(options.path).folder if options.pretrained else folder_path(options.path, "path")
     rows = describe(folder)
     if options.minari:

@@ -128,6 +128,8 @@ def _stage(
 ) -> Stage:
     """A stage, with what the game itself tells: the one asked for, or the one that a file names."""
     env, make, notes = asked or kept, _maker(asked, kept, options), list[str]()
+    if kept and make is None:
+        notes.append(f"The real game is not shown: {kept} imports a module. If you trust it, add --env {kept}.")
     try:
         game = game_of(env, options, make)
     except (ValueError, ImportError) as error:

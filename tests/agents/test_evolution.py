@@ -205,9 +205,7 @@ def test_an_evolution_of_other_returns_is_refused(tmp_path):
     evolve(controller(), game, check=game, check_every=1, generations=2, population=4, out=tmp_path)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 1)] * 2  # one fitness for both
-    with pytest.raises(
-        ValueError, match="holds an evolution with fitness = {'env': 'game'}, asked for {'env': 'dream'}"
-    ):
+    with pytest.raises(ValueError, match="fitness.env = 'game'"):
         evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
     with pytest.raises(ValueError, match="with start"):
         evolve(controller().having(-controller().parameters + 1), game, check=game, check_every=1, generations=2,
