@@ -27,7 +27,7 @@ test-portable: $(READY)  ## the tests that compare numbers, as on a machine with
 	$(ELSEWHERE) $(BIN)/python -m pytest -n 2 $(NUMERICAL)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: lint type docs test  ## everything that must be clean before a commit
 
