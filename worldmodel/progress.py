@@ -181,9 +181,13 @@ class Lines:
     def __init__(self, title: str, unit: str, write: Callable[[str], None]) -> None:
         self.task, self.write = Task(title, unit), write
         self.shown = float("-inf")
+        self.latest: tuple[int, int, str] | None = None
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        """Report."""
+        """Report; what is as it was is not written again."""
+        if (done, total, note) == self.latest:
+            return
+        self.latest = (done, total, note)
         going_on, now = self.task.update(done, total, note), time.monotonic()
         if self.shown == float("-inf"):
             self.write(going_on or f"{self.task.title} ...")
