@@ -181,20 +181,19 @@ class Lines:
     def __init__(self, title: str, unit: str, write: Callable[[str], None]) -> None:
         self.task, self.write = Task(title, unit), write
         self.shown = float("-inf")
-        self.latest: tuple[int, int, str] | None = None
+        self.written: tuple[int, int, str] | None = None
 
     def __call__(self, done: int, total: int, note: str) -> None:
         """Report; what is as it was is not written again."""
-        if (done, total, note) == self.latest:
+        if (done, total, note) == self.written:
             return
-        self.latest = (done, total, note)
         going_on, now = self.task.update(done, total, note), time.monotonic()
         if self.shown == float("-inf"):
             self.write(going_on or f"{self.task.title} ...")
-            self.shown = now
+            self.shown, self.written = now, (done, total, note)
         if (now - self.shown < LINE_SECONDS and done < total) or (done >= total and self.shown == float("inf")):
             return
-        self.shown = float("inf") if done >= total else now
+        self.shown, self.written = float("inf") if done >= total else now, (done, total, note)
         self.write(self.task.line())
 
 

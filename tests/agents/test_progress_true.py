@@ -2,6 +2,7 @@
 
 import io
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import worldmodel
 from agents import Agent, LinearController, evaluate, evolve, imitate
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit
+from worldmodel.progress import Lines
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +138,14 @@ def test_reprs_are_one_short_line(store, world):
         assert len(repr(thing)) < 300
     assert "n = 2" in repr(report)
     assert "dreams=2" in repr(dreams)
+
+
+def test_a_log_has_no_line_twice(monkeypatch):
+    now, lines = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    report = Lines("play", "episodes", lines.append)
+    for done in (0, 0, 1, 1, 1, 1, 2, 2):
+        report(done, 2, "")
+        now[0] += 4.0
+    assert len(lines) == 3  # the beginning, the first episode, the end
+    assert "1/2" in lines[1] and "2/2" in lines[2]
