@@ -1,6 +1,5 @@
 """The documentation keeps its word: code runs, commands parse, messages exist, tutorials print what they show."""
 
-import functools
 import importlib.util
 import os
 import re
@@ -70,11 +69,16 @@ def smaller(monkeypatch, page):
     limit(rollouts, "played", episodes=1, workers=1, max_steps=4)
     limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
     if "hidden=256" not in PAGES[page] and page != "docs/dreams.md":  # there 867 parameters are a number of the text
-        monkeypatch.setattr(worldmodel, "FRMDN", functools.partial(_narrow, worldmodel.FRMDN))
+        monkeypatch.setattr(worldmodel, "FRMDN", _narrow(worldmodel.FRMDN))
 
 
-def _narrow(kind, **sizes):
-    return kind(**sizes | {"hidden": min(sizes.get("hidden", 8), 16)})
+def _narrow(kind):
+    """The same class with few hidden units."""
+
+    def build(self, *given, **sizes):
+        kind.__init__(self, *given, **sizes | {"hidden": min(sizes.get("hidden", 8), 16)})
+
+    return type(kind.__name__, (kind,), {"__init__": build})
 
 
 @pytest.mark.parametrize(
