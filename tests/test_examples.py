@@ -87,7 +87,7 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
     with seeded(1):  # with the weights of seed 0 so short a training leaves a dream in which PPO learns little
         vae = worldmodel.VAE(latent=2)
         memory = worldmodel.Memory(worldmodel.FRMDN(inputs=3, outputs=2, hidden=16))
-    worldmodel.fit(vae, store.frames(), updates=60, batch=16)
+    worldmodel.fit(vae, store.frames(), updates=200, batch=16)
     world = worldmodel.WorldModel(vae, worldmodel.fit(memory, store.sequences(vae, length=5), updates=800, lr=5e-3))
     folder = tmp_path / "agent"
     Agent(world, LinearController.sized(world)).save(folder)

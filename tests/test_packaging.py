@@ -180,7 +180,8 @@ def test_the_wheel_works_without_the_repository(built, tmp_path):
     command = str(fresh / "bin" / "worldmodel")
     assert call(command, "--version") == f"worldmodel {PROJECT['version']}\n"
     assert "plays and shows frames" in call(command, "doctor")
-    assert "dream-0-32-t1-s1.mp4" in call(command, "dream", "car-racing", "--pretrained", "--steps", "8")
+    assert "t1-s1.mp4" in call(command, "dream", "car-racing", "--pretrained", "--steps", "8")
     assert "n = 1" in call(command, "evaluate", "car-racing", "--pretrained", "--episodes", "1", "--workers", "1")
     assert "20 steps" in call(command, "collect", "mario", "--episodes", "1", "--max_steps", "20", "--workers", "1")
-    assert (home / "runs" / "car-racing-pretrained" / "media" / "dream-0-32-t1-s1.mp4").stat().st_size > 1000
+    [film] = (home / "runs" / "car-racing-pretrained" / "media").glob("dream-*.mp4")
+    assert film.stat().st_size > 1000

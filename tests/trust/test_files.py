@@ -47,7 +47,7 @@ RETOLD = [
 def tiny(monkeypatch):
     """As the story was told; its pictures are another matter."""
     monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
-    monkeypatch.setattr("agents.report.write_report", lambda run, settings: None)
+    monkeypatch.setattr("agents.report.write_report", lambda *given: None)
 
 
 @pytest.mark.parametrize("text", [BOMB, "- list", "[" * 2_000, "a: b: c", ""])
