@@ -84,11 +84,12 @@ def test_plucked_strings_have_a_pitch():
 def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
     """Stable-Baselines3's PPO, in a dream of the beacon, whose reward is how far one leans towards the light."""
     store = rollouts.collect(toys.beacon, rollouts.uniform, 120, seed=3, out=tmp_path / "rollouts")
-    with seeded(1):  # with the weights of seed 0 so short a training leaves a dream in which PPO learns little
+    with seeded(1):
         vae = worldmodel.VAE(latent=2)
-        memory = worldmodel.Memory(worldmodel.FRMDN(inputs=3, outputs=2, hidden=16))
-    worldmodel.fit(vae, store.frames(), updates=200, batch=16)
-    world = worldmodel.WorldModel(vae, worldmodel.fit(memory, store.sequences(vae, length=5), updates=800, lr=5e-3))
+        memory = worldmodel.Memory(worldmodel.FRMDN(inputs=3, outputs=2, hidden=64))
+    worldmodel.fit(vae, store.frames(), updates=60, batch=16)
+    sequences = store.sequences(vae, length=5)
+    world = worldmodel.WorldModel(vae, worldmodel.fit(memory, sequences, updates=1200, batch=64, lr=1e-2))
     folder = tmp_path / "agent"
     Agent(world, LinearController.sized(world)).save(folder)
     Starts.cut(store.latents(vae)).save(folder)

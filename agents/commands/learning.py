@@ -59,9 +59,9 @@ def collect(options: Namespace) -> None:
     env = WORLDS.get(options.env, options.env)
     run = Run(folder_path(options.out or f"runs/{slug(env)}", "out"))
     env = env if options.official else FAST.get(env, env)
-    run.check_own()
     check_backend(options.backend, options.workers)
     check_env(env, options.env_options)
+    run.check_own()
     # a wrong one is told before a folder is made
     story.named_policy(settings.policy, settings.exploration, options.env_options)
     common = (options.seed, options.workers, options.env_options, options.backend)

@@ -225,7 +225,9 @@ def _lasting(path):
     if path.suffix == ".yaml":  # without the versions in its first line
         return path.read_text(encoding="utf-8").partition("\n")[2]
     if path.suffix == ".html":
-        return re.sub(r"<h2>Wall clock</h2>.*?(?=<h2>)", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        # without clocks and the folder's path
+        clocks = r'<p class="note">\d{4}-.*?</p>|<details[^>]*><summary>Wall clock</summary>.*?</details>'
+        return re.sub(clocks, "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return path.read_bytes()
 
 
