@@ -26,7 +26,7 @@ REST = "between stages"
 """Wall clock that belongs to no stage: reading, writing, starting workers."""
 
 
-PARTS = {".lock", "config.yaml", "rollouts", "vae", "memory", "world", "evolve-dream", "evolve-game", "timings.json"}
+PARTS = {"config.yaml", "rollouts", "vae", "memory", "world", "evolve-dream", "evolve-game", "timings.json"}
 """What lies in a run folder; one of them at least."""
 
 
@@ -95,7 +95,8 @@ class Run:
         Raises:
             ValueError: the folder holds files, and none of a run.
         """
-        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set[str]()
+        names = {name for name in names if not name.startswith(".")}
         if names and not names & PARTS:
             raise ValueError(
                 f"{self.folder} is not empty and not a run folder (it holds {min(names)}): choose another for --out"

@@ -229,7 +229,8 @@ def _remember(
         if later != before.get("further", []):
             write_json(path, before | {"further": later})
         return int(before.get("block") or LARGEST_BLOCK), int(last["first"])
-    if folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
+    # hidden files are the lock, and what a kill left of a file that was being written
+    if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
     block = block or min(LARGEST_BLOCK, max(1, episodes // 16))
     write_json(path, settings | {"block": block})

@@ -359,3 +359,9 @@ def test_a_lost_shard_of_an_earlier_policy_is_not_played_by_a_later_one(tmp_path
     store.shards[1].path.unlink()
     again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
     assert [shard.first for shard in again.shards] == [0, 2, 3, 4]
+
+
+def test_what_a_kill_left_of_the_first_file_is_no_other_store(tmp_path):
+    (tmp_path / ".metadata.json.123.part").write_text("{")
+    store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path)
+    assert len(store) == 2
