@@ -293,13 +293,16 @@ def _beginnings(turn: _Turn) -> Beginnings:
 
 
 def _play(turn: _Turn, env: str, agent: Agent, workers: int, backend: str) -> None:
-    """Add episodes of the controller to the store: as it is, and with exploration."""
+    """Add episodes of the controller to the store: as it is, and with exploration.
+
+    The last collection is met again where all episodes are there: a kill may have come before its index for Minari.
+    """
     run, settings = turn.run, turn.settings
     total = turn.episodes
     exploring = replace(agent, exploration=settings.iterate.exploration, spread=settings.iterate.spread)
     for player in (agent, exploring):
         total += settings.iterate.episodes
-        if len(run.store()) >= total:
+        if player is agent and len(run.store()) >= total:
             continue
         with bar("play the new controller", "episodes") as progress:
             rollouts.collect(

@@ -124,7 +124,7 @@ def train_vae(
     before: VAE | None = None,
     split_seed: int | None = None,
 ) -> VAE:
-    """Chapter 2: the eye. ``into``: another folder; ``before``: a VAE whose training goes on; ``split_seed``: see `fit`."""
+    """Train the VAE. ``into``: another folder; ``before``: a VAE whose training goes on; ``split_seed``: see `fit`."""
     store = run.store()
     usual = EMPHASIS if store.metadata["env_options"].get("indicators") else 1.0
     with seeded(seed):

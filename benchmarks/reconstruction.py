@@ -21,6 +21,7 @@ from agents.evaluation import hardware
 from agents.run import Run
 from agents.settings import Collecting, Seeing
 from agents.story import collect, train_vae
+from benchmarks.results import put
 from rollouts.views import Frames
 from worldmodel.checkpoints import write_json
 
@@ -169,10 +170,7 @@ def main() -> None:
             write_json(
                 RESULT, {"command": "python -m benchmarks.reconstruction", "hardware": hardware(), "rows": found}
             )
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    listed = [rows[game] for game in GAMES if game in rows]
-    PAGE.write_text(f"{head}{BEGIN}{table(listed)}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    put(PAGE, BEGIN, table([rows[game] for game in GAMES if game in rows]), END)
 
 
 if __name__ == "__main__":

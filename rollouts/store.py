@@ -241,9 +241,9 @@ def minari_id(store: Path) -> str:
     """
     place = store.absolute()
     root = place.parent.parent if place.name == "rollouts" else place.parent
-    if told := os.environ.get("MINARI_DATASETS_PATH"):
-        told_root = expand(told).absolute()
-        root = told_root if told_root in (place, *place.parents) else root
+    if configured := os.environ.get("MINARI_DATASETS_PATH"):
+        datasets = expand(configured).absolute()
+        root = datasets if datasets in (place, *place.parents) else root
     return (place.relative_to(root) / MINARI_FOLDER).as_posix()
 
 

@@ -203,13 +203,7 @@ def results(run):
     found = {}
     for path in sorted(Path(run).rglob("*")):
         name = str(path.relative_to(run))
-        # a kill may leave the index for Minari behind the store until the next collection
-        if (
-            path.is_file()
-            and not path.name.startswith(".")
-            and path.name != "timings.json"
-            and "minari-v0" not in path.parts
-        ):
+        if path.is_file() and not path.name.startswith(".") and path.name != "timings.json":
             found[name] = _lasting(path)
     return found
 
