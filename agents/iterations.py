@@ -225,9 +225,9 @@ def _world(turn: _Turn, into: Run, which: int = 0) -> WorldModel:
         weights = partial(weights_of_newest, newest=wanted.newest, share=wanted.newest_share)
     last = turn.before and (Run(turn.before.folder / into.folder.name) if which else turn.before)
     if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
-        return story.train_memory(run, settings.memory, seed, into, eye, None, weights, settings.seed)
+        return story.train_memory(run, settings.memory, seed, into, eye, weights=weights, split_seed=settings.seed)
     further = replace(settings.memory, updates=wanted.memory_updates)
-    return story.train_memory(run, further, seed, into, eye, last.world().memory, weights, settings.seed)
+    return story.train_memory(run, further, seed, into, eye, last.world().memory, weights, split_seed=settings.seed)
 
 
 def weights_of_newest(lengths: Sequence[int], newest: int | None, share: float) -> np.ndarray | None:
@@ -261,7 +261,7 @@ def _eye(turn: _Turn) -> VAE:
         return before
     further = replace(turn.settings.vae, updates=wanted.vae_updates)
     seed = turn.settings.seed
-    return story.train_vae(turn.run, further, seed + turn.number, turn.here, before, seed)
+    return story.train_vae(turn.run, further, seed + turn.number, turn.here, before, split_seed=seed)
 
 
 def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Controller:

@@ -284,7 +284,8 @@ class _Loop:
             spike = SPIKE * state.norm if state.norm else norm
             limit = min(spike, self.settings.get("max_grad_norm", math.inf))
             if norm > limit:
-                torch._foreach_mul_(gradients, limit / norm)
+                for gradient in gradients:
+                    gradient.mul_(limit / norm)
             state.norm = 0.98 * state.norm + 0.02 * min(norm, spike) if state.norm else norm
             self.optimizer.step()
         state.update += 1
