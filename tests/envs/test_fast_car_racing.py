@@ -64,8 +64,9 @@ def test_physics_is_bitwise_the_same_and_pictures_nearly(seed):
 
 
 @pytest.mark.slow
-def test_fidelity_over_twenty_seeds():
-    differences = [value for seed in range(20) for value in compare(100 + seed, 500)]
+@pytest.mark.parametrize("first", range(100, 120, 5))
+def test_fidelity_over_twenty_seeds(first):
+    differences = [value for seed in range(first, first + 5) for value in compare(seed, 500)]
     assert np.mean(differences) <= 1.5
     assert max(differences) <= 3
 
@@ -175,9 +176,9 @@ def test_memory_does_not_grow_over_resets():
     for seed in range(100):
         env.reset(seed=seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for seed in range(100, 2_000):
+    for seed in range(100, 700):
         env.reset(seed=seed)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 6_000  # kilobytes: ten for each track
 
 
 GROWTH = """

@@ -86,8 +86,8 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     first, last, other = (
         curves[name, "vae"][at]["held_out"]["loss"] for name, at in (("one", 0), ("one", -1), ("two", -1))
     )
-    assert last < 0.7 * first
-    assert other == pytest.approx(last, rel=0.3)  # the noise differs, not what is learned
+    assert last < 0.9 * first
+    assert other == pytest.approx(last, rel=0.1)  # the noise differs, not what is learned
 
 
 def test_a_lone_rank_in_the_environment_does_not_silence_a_training(monkeypatch):
