@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rollouts.latents import Latents, draw
-from rollouts.shards import CHUNK, FRAME, Stored
+from rollouts.shards import CHUNK, FRAME, FRAME_BYTES, Stored
 from worldmodel.arguments import at_least_one
 from worldmodel.batches import SequenceBatch, action_inputs
 from worldmodel.streams import Stream
@@ -23,7 +23,7 @@ from worldmodel.streams import Stream
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
 PER_CHUNK = 4
-"""Frames drawn from each chunk that is decompressed for a batch."""
+"""Frames drawn from each chunk that is decompressed for a batch; one where the cache holds all chunks."""
 
 
 class Frames:
@@ -42,6 +42,7 @@ class Frames:
         self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached = 0
+        self._per_chunk = 1 if len(self) * FRAME_BYTES <= CACHE_BYTES else PER_CHUNK
 
     def __len__(self) -> int:
         """How many frames."""
@@ -58,11 +59,11 @@ class Frames:
         return type(self)(self.store, training), type(self)(self.store, held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> Tensor:
-        """Random frames, a few from each of many random chunks."""
+        """Random frames, each of a random chunk, or a few of each where chunks must be decompressed for it."""
         picked = []
-        for chunk in rng.integers(len(self._episode), size=-(-size // PER_CHUNK)):
+        for chunk in rng.integers(len(self._episode), size=-(-size // self._per_chunk)):
             frames = self._chunk(int(chunk))
-            picked.append(frames[rng.integers(len(frames), size=PER_CHUNK)])
+            picked.append(frames[rng.integers(len(frames), size=self._per_chunk)])
         return torch.from_numpy(np.concatenate(picked)[:size])
 
     def batches(self, size: int) -> Iterator[Tensor]:

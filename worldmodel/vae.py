@@ -21,11 +21,11 @@ MOST_EMPHASIS = 1_000
 INSTRUMENT_ROWS = 8
 """The lowest eighth of the picture, where some games show small instruments."""
 
-LEAST_VARIATION = 300.0
+LEAST_VARIATION = 1_000.0
 """Squared error of the mean picture, summed over a frame, below which errors count for more.
 
-About twice what CarRacing's frames vary by. In a game of small things on an even background the mean picture alone has an error
-of 5 to 50, less than the free bits: nothing would pay for a latent that says where a ball is.
+About seven times what CarRacing's frames vary by. In a game of small things on an even background the mean picture alone has
+an error of 5 to 50, less than the free bits: nothing would pay for a latent that says where a ball is.
 """
 LARGEST_WEIGHT = 1_000.0
 MAX_GRAD_NORM = 1.0
