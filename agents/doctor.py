@@ -138,14 +138,21 @@ def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
+    from agents.renewal import behind
     from agents.run import Run
+    from worldmodel.record import unfinished
 
     run = Run(path)
     rows = [("run", str(path))]
     if (run.rollouts_folder / "metadata.json").exists():
         rows += _describe_store(run.rollouts_folder)
+    for part in ("vae", "memory"):
+        if stopped := unfinished(path / part):
+            rows += [(f"train {part}", "stopped at update {:,} of {:,}; the same command goes on".format(*stopped))]
     if (run.world_folder / "config.json").exists():
         rows += _describe_world(run.world_folder)
+        if sentence := behind(run):
+            rows += [("out of date", sentence)]
     for where in ("dream", "game"):
         controller = path / f"evolve-{where}" / "controller.safetensors"
         if controller.exists():

@@ -62,11 +62,15 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
 
 def say_behind(run: Run) -> None:
     """Say in one line that a run's world model was not made of its newest VAE."""
+    if sentence := behind(run):
+        console.print(f"{run.folder}: {sentence}", markup=False)
+
+
+def behind(run: Run) -> str:
+    """That a run's world model was not made of its newest VAE, and the command that makes it anew; empty: it was."""
     if (run.folder / "iterations").exists() or not (run.folder / "vae" / "weights.safetensors").exists():
-        return
-    if fingerprint(run.vae()) != fingerprint(run.world().vae):
-        console.print(
-            f"{run.folder}: the VAE has changed since the world model was made; "
-            f"{command('worldmodel', 'train', 'memory', run.folder)} brings it up to date",
-            markup=False,
-        )
+        return ""
+    if fingerprint(run.vae()) == fingerprint(run.world().vae):
+        return ""
+    again = command("worldmodel", "train", "memory", run.folder)
+    return f"the VAE has changed since the world model was made; {again} brings it up to date"

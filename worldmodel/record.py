@@ -175,6 +175,24 @@ class Record:
             self.writer.close()
 
 
+def unfinished(folder: Path) -> tuple[int, int] | None:
+    """The update that a training in ``folder`` was stopped at, and the one that it ends at; None: it ended, or there is none.
+
+    Raises:
+        ValueError: its state is damaged.
+    """
+    path = folder / "resume.pt"
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        state = TrainingState(**saved["progress"])
+        until = state.until or int(saved["settings"]["updates"])
+    except Exception as error:  # whatever torch makes of a damaged file
+        raise _not_whole(path, error) from None
+    return None if state.finished else (state.update, until)
+
+
 def _not_whole(path: Path, error: Exception) -> ValueError:
     """What is wrong with a state, in one line, and without torch's advice to execute it."""
     first = (str(error).strip().splitlines() or [""])[0].partition(" This file can still be loaded")[0]

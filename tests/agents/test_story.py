@@ -23,13 +23,14 @@ from agents import Agent, LinearController, commands, display, imitate, story
 from agents.cli import build_parser, main
 from agents.commands.common import PRESETS, game_of
 from agents.controller import load_controller
+from agents.doctor import describe
 from agents.evaluation import Report
 from agents.pretrained import HOME
 from agents.run import Run
 from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSettings
 from tests import toys
 from worldmodel import VAE
-from worldmodel.checkpoints import write_json, write_tensors
+from worldmodel.checkpoints import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -89,6 +90,22 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     first = Run(finished).store().episode(0).frames
     assert np.array_equal(sheet[:64, :64], first[0])
     assert np.array_equal(sheet[:64, -64:], first[-1])
+
+
+def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    state = torch.load(run / "memory" / "resume.pt", weights_only=True)
+    state["progress"] |= {"finished": False, "update": 1}
+    torch.save(state, run / "memory" / "resume.pt")
+    assert "out of date" not in dict(describe(run))
+    weights = read_tensors(run / "vae" / "weights.safetensors")
+    first = min(weights)
+    weights[first] = weights[first] + 1
+    write_tensors(run / "vae" / "weights.safetensors", weights)
+    rows = dict(describe(run))
+    assert "update 1 of" in rows["train memory"]
+    assert "train vae" not in rows
+    assert f"worldmodel train memory {run}" in rows["out of date"]
 
 
 def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):
