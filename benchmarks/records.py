@@ -3,7 +3,7 @@
 python -m benchmarks.records keep RUN NAME --title "CarRacing, evolved in the game" --also RUN... --ship
 python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evolved only in dreams"
 python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
-python -m benchmarks.records write                         # README's table, from docs/results/records
+python -m benchmarks.records write                         # the tables of README and docs/records.md, from docs/results/records
 
 --ship: the agent replaces the package's of that name, once it was tested.
 --also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
@@ -35,22 +35,21 @@ from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.starts import Starts
 
 RECORDS = ROOT / "docs" / "results" / "records"
+PAGES = {"README.md": False, "docs/records.md": True}
+"""Where the table of records stands, and whether with every test."""
 EPISODES, SEED = 100, 20_000
 """Of the test; no other test has these seeds."""
 MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + CHECKED, "<!-- end of records -->"
 ADDED = ("seconds", "evolution_seconds", "frames", "frames_before", "seconds_before")
 """What is the sum over a record and the evolution that went on from it."""
-HIGH = 850
-"""The return of which the table tells when two tests in a row had it."""
 PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906])}}
 """Returns after so many frames of the game."""
 RIVALS = {
-    "car-racing-cropped": "906 ± 21 after 1.72 billion frames (World Models, in this crop)",
-    "car-racing": "914 ± 15 (AttentionAgent), about 917 (DreamerV3); 906 ± 21 after 1.72 billion frames (World Models)",
-    "car-racing-fast": "823 after 25 million frames (World Models, its log)",
-    "car-racing-dream-alone": "none known; planning in an MDN-RNN 708",
-    "car-racing-dream": "none known; planning in an MDN-RNN 708",
-    "mario-1-1": "none known for an evolved world-model agent",
+    "car-racing": "917 (DreamerV3), 914 ± 15 (AttentionAgent), 906 ± 21 (World Models)",
+    "car-racing-cropped": "906 ± 21 (World Models)",
+    "car-racing-fast": "823 (World Models, 25 million frames)",
+    "car-racing-dream": "708 (planning in an MDN-RNN)",
+    "car-racing-dream-alone": "708 (planning in an MDN-RNN)",
 }
 
 
@@ -293,29 +292,19 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 """
 
 
-def table() -> str:
-    """README's table of records."""
-    head = (
-        "Game",
-        "Ours: mean ± standard deviation (standard error, n)",
-        "Frames of the game",
-        "Dream steps",
-        "Wall clock",
-    )
-    head += (f"First of two tests in a row above {HIGH}", "Published")
+def table(every_test: bool = True) -> str:
+    """The table of the page of records, with a row for each test; README's has the plain tests alone."""
+    head = ("Game", "Mean ± standard deviation (standard error, n)", "Frames of the game", "Dream steps", "Wall clock", "Published")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in sorted(path.name.removesuffix(".about.json") for path in RECORDS.glob("*.about.json")):
         about = read_json(RECORDS / f"{name}.about.json")
         for label, file in about["tests"].items():
+            if label and not every_test:
+                continue
             report = Report.load(RECORDS / file)
-            title = f"{about['title']}{', ' * bool(label)}{label}"
-            _, seconds, values = checks(name)
-            twice = zip(seconds, values, values[1:], strict=False)  # the best of many tests flatters
-            reached = next((at for at, *both in twice if min(both) >= HIGH), None)
-            first = "" if "Mario" in title or not seconds else "no" if reached is None else duration(reached)
-            cells = (title, score(report), f"{about['frames'] / 1e6:.1f} million")
-            cells += (f"{(report.dream_steps or 0) / 1e6:.0f} million" if report.dream_steps else "none",)
-            cells += (f"{duration(about['seconds'])}, {report.hardware}", first, RIVALS.get(name, "none known"))
+            cells = (f"{about['title']}{', ' * bool(label)}{label}", score(report), f"{about['frames'] / 1e6:.1f} million")
+            cells += (f"{report.dream_steps / 1e6:.0f} million" if report.dream_steps else "none",)
+            cells += (duration(about["seconds"]), RIVALS.get(name, "none"))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -352,7 +341,8 @@ def main() -> None:
             options.after and Run(options.after),
             options.on,
         )
-    put(ROOT / "README.md", MARK, table(), END)
+    for page, every_test in PAGES.items():
+        put(ROOT / page, MARK, table(every_test), END)
 
 
 if __name__ == "__main__":
