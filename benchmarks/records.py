@@ -294,7 +294,8 @@ def card(name: str, report: Report, about: dict[str, Any]) -> str:
 
 def table(every_test: bool = True) -> str:
     """The table of the page of records, with a row for each test; README's has the plain tests alone."""
-    head = ("Game", "Mean ± standard deviation (standard error, n)", "Frames of the game", "Dream steps", "Wall clock", "Published")
+    head = ("Game", "Mean ± standard deviation (standard error, n)", "Frames of the game", "Dream steps", "Wall clock")
+    head += ("Published",)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in sorted(path.name.removesuffix(".about.json") for path in RECORDS.glob("*.about.json")):
         about = read_json(RECORDS / f"{name}.about.json")
@@ -302,7 +303,11 @@ def table(every_test: bool = True) -> str:
             if label and not every_test:
                 continue
             report = Report.load(RECORDS / file)
-            cells = (f"{about['title']}{', ' * bool(label)}{label}", score(report), f"{about['frames'] / 1e6:.1f} million")
+            cells = (
+                f"{about['title']}{', ' * bool(label)}{label}",
+                score(report),
+                f"{about['frames'] / 1e6:.1f} million",
+            )
             cells += (f"{report.dream_steps / 1e6:.0f} million" if report.dream_steps else "none",)
             cells += (duration(about["seconds"]), RIVALS.get(name, "none"))
             lines.append(f"| {' | '.join(cells)} |")
