@@ -346,7 +346,8 @@ def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np
     if fraction > 0.5:  # then one of each block is trained on
         held_out, training = split_episodes(episodes, 1 - fraction, seed)
         return training, held_out
-    edges = np.ceil(np.arange(int(episodes[-1] * fraction) + 2) / fraction - 1e-9).astype(np.int64)
+    blocks = int(episodes[-1] * fraction) + 2  # one more than exact numbers need: the last episode may lie on an edge
+    edges = np.ceil(np.arange(blocks + 1) / fraction - 1e-9).astype(np.int64)
     orders = [
         np.random.default_rng([seed, Stream.SPLIT, number]).permutation(np.arange(start, stop))
         for number, (start, stop) in enumerate(itertools.pairwise(edges), 1)
