@@ -147,8 +147,11 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
     if (run.rollouts_folder / "metadata.json").exists():
         rows += _describe_store(run.rollouts_folder)
     for part in ("vae", "memory"):
-        if stopped := unfinished(path / part):
-            rows += [(f"train {part}", "stopped at update {:,} of {:,}; the same command goes on".format(*stopped))]
+        try:
+            if stopped := unfinished(path / part):
+                rows += [(f"train {part}", "stopped at update {:,} of {:,}; the same command goes on".format(*stopped))]
+        except ValueError as error:  # the rest of the folder is described all the same
+            rows += [(f"train {part}", str(error))]
     if (run.world_folder / "config.json").exists():
         rows += _describe_world(run.world_folder)
         if sentence := behind(run):

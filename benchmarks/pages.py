@@ -7,6 +7,7 @@ python -m benchmarks.pages --check     # change nothing; exit code 1 and the pag
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Table(NamedTuple):
 TABLES = (
     Table("README.md", results.BEGIN, results.END, results.table),
     *(
-        Table(page, records.MARK, records.END, lambda every_test=every_test: records.table(every_test))  # type: ignore[misc]
+        Table(page, records.MARK, records.END, partial(records.table, every_test))
         for page, every_test in records.PAGES.items()
     ),
     Table("docs/frmdn.md", results.MEMORIES, results.MEMORIES_END, results.memories),

@@ -73,16 +73,8 @@ class Record:
                 # of a training that was stopped before it was saved
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             return None
-        try:
-            with zipfile.ZipFile(path) as parts:
-                if damaged := parts.testzip():  # torch itself does not look at the checksums
-                    raise ValueError(f"{damaged} does not have its checksum")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                saved = torch.load(path, map_location=device, weights_only=True)
-            settings = dict(saved["settings"])
-        except Exception as error:  # whatever torch makes of a damaged file
-            raise _not_whole(path, error) from None
+        saved = _read(path, device)
+        settings = saved["settings"]
         for name in settings | self.settings:
             was, asked = settings.get(name), self.settings.get(name)
             if was == asked or (name == "data" and form is not None and str(was).endswith(form)):
@@ -184,13 +176,31 @@ def unfinished(folder: Path) -> tuple[int, int] | None:
     path = folder / "resume.pt"
     if not path.exists():
         return None
+    saved = _read(path, "cpu")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         state = TrainingState(**saved["progress"])
         until = state.until or int(saved["settings"]["updates"])
-    except Exception as error:  # whatever torch makes of a damaged file
+    except Exception as error:  # whole, but of other contents
         raise _not_whole(path, error) from None
     return None if state.finished else (state.update, until)
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """A saved state, whose ``settings`` are a mapping.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():  # torch itself does not look at the checksums
+                raise ValueError(f"{damaged} does not have its checksum")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            saved = torch.load(path, map_location=device, weights_only=True)
+        return {**saved, "settings": dict(saved["settings"])}
+    except Exception as error:  # whatever torch makes of a damaged file
+        raise _not_whole(path, error) from None
 
 
 def _not_whole(path: Path, error: Exception) -> ValueError:

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# CarRacing, evolved in the game, in World Models' crop: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
+# CarRacing, evolved in the game, in World Models' crop: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 # Before the second and the third search agents/pretrained/car-racing is what the one before gives (until commit 4a9ab96).
-set -euo pipefail
 
 worldmodel run car-racing --preset quick --out runs/first \
     --env_options '{"action_repeat": 4}'      # a first driver, to see more than random driving

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# CarRacing, evolved only in dreams, from random driving: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
-set -euo pipefail
+# CarRacing, evolved only in dreams, from random driving: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
 worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repeat": 3, "indicators": true}' --iterations 3 \
     --collect.episodes 240 --collect.policy smooth,uniform --collect.exploration 0.2 --collect.patience 40 \

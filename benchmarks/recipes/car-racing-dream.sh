@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# CarRacing, evolved only in dreams: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
-set -euo pipefail
+# CarRacing, evolved only in dreams: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
 worldmodel run car-racing --preset quick --out runs/first --dream.generations 0 --test.episodes 2 \
     --env_options '{"action_repeat": 4}'   # a weak driver: the camera man
@@ -22,4 +21,4 @@ worldmodel run car-racing --out runs/dreamer6 --seed 9 --env_options '{"action_r
     --iterate.newest 240 --iterate.newest_share 0.5 --iterate.beginnings 0.15 --iterate.worlds 4 --iterate.caution 0 \
     --dream.generations 20 --dream.population 48 --dream.dreams 24 --dream.horizon 120 --dream.temperature 1.15 \
     --dream.sigma 0.07 --dream.decay 0.97 --game.generations 0 --test.episodes 4
-python -m benchmarks.records keep runs/dreamer6 car-racing-dream --where dream --also runs/first --ship --title "CarRacing, dreams only"
+python -m benchmarks.records keep runs/dreamer6 car-racing-dream --where dream --also runs/first --ship --title "CarRacing, dreams only (a driver helps collecting)"

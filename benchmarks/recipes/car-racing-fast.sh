@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# CarRacing, evolved in the game, in World Models' crop, in half an hour: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
-set -euo pipefail
+# CarRacing, evolved in the game, in World Models' crop, in half an hour: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
 worldmodel run car-racing --preset quick --out runs/car-first --seed 21 --dream.generations 0 --test.episodes 2 --game.generations 24 \
     --env_options '{"action_repeat": 4}'
@@ -12,4 +11,4 @@ worldmodel run car-racing --out runs/car-fast --seed 22 --env_options '{"action_
     --game.generations 60 --game.population 32 --game.episodes 3 --game.sigma 0.09 --game.decay 0.982 --game.average 8 --game.patience 50 \
     --game.check_every 5 --game.check_episodes 32 --game.lanes 16 --test.episodes 100
 python -m benchmarks.records keep runs/car-fast car-racing-fast --also runs/car-first \
-    --title "CarRacing, that crop, half an hour"
+    --title "CarRacing, World Models' crop, half an hour"

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# CarRacing, evolved in the game: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
+# CarRacing, evolved in the game: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 # From the commit 1a7f6f0 on, agents/pretrained/car-racing is what the first search gives.
-set -euo pipefail
 
 worldmodel run car-racing --preset quick --out runs/ind-first --seed 41 --env_options '{"action_repeat": 4, "indicators": true}' \
     --vae.emphasis 1 --dream.generations 0 --test.episodes 2 --game.generations 24       # a first driver, to see more than random driving; its eye had no emphasis yet

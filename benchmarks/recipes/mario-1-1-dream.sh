@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Super Mario Bros 1-1, evolved only in dreams: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
-set -euo pipefail
+# Super Mario Bros 1-1, evolved only in dreams: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
 worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iterations 14 --collect.episodes 240 \
     --collect.policy uniform,smooth --collect.patience 12 --collect.max_steps 300 --vae.updates 1000 \

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Super Mario Bros 1-1, evolved in the game: all commands of the record, in their order, from the root of a checkout with `.venv/bin` on the PATH.
-# Where a comment says that a search was stopped, it was stopped by hand (Ctrl-C) in that generation.
-set -euo pipefail
+# Super Mario Bros 1-1, evolved in the game: all commands of the record, to be run one by one, from the root of a
+# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
 worldmodel run mario --preset quick --out runs/mario-first --dream.generations 0 --test.episodes 2 --game.generations 40 \
     --game.moments 0 --game.max_steps 300 --game.check_every 8 --game.elite 0 --game.average 0    # a first player

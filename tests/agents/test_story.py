@@ -92,7 +92,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert np.array_equal(sheet[:64, -64:], first[-1])
 
 
-def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path, capsys):
+def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     state = torch.load(run / "memory" / "resume.pt", weights_only=True)
     state["progress"] |= {"finished": False, "update": 1}
@@ -106,6 +106,8 @@ def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path, ca
     assert "update 1 of" in rows["train memory"]
     assert "train vae" not in rows
     assert f"worldmodel train memory {run}" in rows["out of date"]
+    (run / "memory" / "resume.pt").write_bytes(b"none")
+    assert "resume.pt" in dict(describe(run))["train memory"]
 
 
 def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):
