@@ -28,9 +28,9 @@ def read_audio(path: Path) -> Any:
 
 @atheris.instrument_func
 def read_planted(path: Path) -> None:
-    """Wrong about one file of four bytes: that the fuzzer finds it shows that it finds something."""
+    """A reader with a planted fault: one file of two bytes breaks it, so a fuzzer that finds nothing is noticed."""
     content = path.read_bytes()
-    if len(content) == 4 and content[0] == 87 and content[1] == 65 and content[2] == 86 and content[3] == 69:
+    if len(content) == 2 and content[0] == 87 and content[1] == 65:
         raise KeyError("planted")
 
 

