@@ -81,6 +81,7 @@ class Remembering:
         cell: "lstm" or "gru".
         layers: recurrent layers.
         targets: next latents drawn from the posterior ("sample") or its mean ("mean").
+        reward_weight: Weight of the reward's loss beside the latent's. Above 1, a short training learns rare rewards.
         overhang: whether windows may overhang the ends of episodes, so that the last steps are in as many as all others:
             without it terminations are predicted less often than they happen.
         stalls_end: whether an episode that was cut for want of patience when it was collected ended, for the memory, with its
@@ -105,6 +106,7 @@ class Remembering:
     cell: Literal["lstm", "gru"] = "lstm"
     layers: int = 1
     targets: Literal["sample", "mean"] = "sample"
+    reward_weight: float = 1.0
     overhang: bool = False
     stalls_end: bool = False
     updates: int = 10_000

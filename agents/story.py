@@ -179,7 +179,7 @@ def train_memory(
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
     density |= {"inputs": vae.latent + store.actions, "outputs": vae.latent}
-    density |= {"density": settings.model.upper()}
+    density |= {"density": settings.model.upper(), "reward_weight": settings.reward_weight}
     with torch.device("meta"):  # first of all: settings that do not fit are told before anything is encoded
         check_memory(build_memory(density))
     with seeded(seed):

@@ -85,8 +85,8 @@ def build_vae(settings: dict[str, Any]) -> VAE:
 def build_memory(settings: dict[str, Any]) -> Memory:
     """Build a memory, with fresh weights, from its ``settings``."""
     settings = checked_sizes(settings)
-    reward, termination = settings.pop("reward", True), settings.pop("termination", True)
-    return Memory(build_recurrent(settings), reward=reward, termination=termination)
+    heads = {name: settings.pop(name) for name in ("reward", "termination", "reward_weight") if name in settings}
+    return Memory(build_recurrent(settings), **heads)
 
 
 def build_recurrent(settings: dict[str, Any]) -> RMDN | FRMDN:

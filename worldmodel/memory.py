@@ -3,6 +3,7 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -75,6 +76,11 @@ class Memory(nn.Module):
         density: an `RMDN` or `FRMDN` whose inputs are a latent and an action, and whose outputs are the next latent.
         reward: whether to predict rewards.
         termination: whether to predict terminations.
+        reward_weight: Weight of the reward's loss beside the latent's. Rewards are rare in many games, and their loss is a
+            hundredth of the latent's: a training of a few hundred updates learns them only with a weight above 1.
+
+    Raises:
+        ValueError: ``density`` takes no action, or ``reward_weight`` is not positive.
 
     Example:
         >>> memory = Memory(FRMDN(inputs=35, outputs=32))
@@ -83,14 +89,19 @@ class Memory(nn.Module):
         torch.Size([2, 7])
     """
 
-    def __init__(self, density: RMDN | FRMDN, reward: bool = True, termination: bool = True) -> None:
+    def __init__(
+        self, density: RMDN | FRMDN, reward: bool = True, termination: bool = True, reward_weight: float = 1.0
+    ) -> None:
         super().__init__()
+        if not 0 < reward_weight < math.inf:
+            raise ValueError(f"reward_weight must be above zero and finite, got {reward_weight}")
         if density.inputs <= density.outputs:
             raise ValueError(
                 f"density must take a latent and an action: inputs ({density.inputs}) must exceed outputs "
                 f"({density.outputs}) by the number of actions"
             )
         self.density = density
+        self.reward_weight = float(reward_weight)
         self.support: Tensor
         self.register_buffer("support", reward_support(density.initial(1).hidden), persistent=False)
         self.reward_head = _zero(nn.Linear(density.hidden, REWARD_BINS)) if reward else None
@@ -105,6 +116,7 @@ class Memory(nn.Module):
         latent_dim: int = 32,
         reward: bool = True,
         termination: bool = True,
+        reward_weight: float = 1.0,
         **sizes: Any,
     ) -> "Memory":
         """Build a memory for the actions of a store.
@@ -115,12 +127,13 @@ class Memory(nn.Module):
             latent_dim: latent dimensions of the VAE.
             reward: whether to predict rewards.
             termination: whether to predict terminations.
+            reward_weight: Weight of the reward's loss.
             sizes: more arguments of the density, such as ``hidden`` and ``mixtures``.
         """
         at_least_one(latent_dim=latent_dim)
         if taken := [name for name in ("inputs", "outputs") if name in sizes]:
             raise ValueError(f"{taken[0]} follows from store and latent_dim, got {sizes[taken[0]]}")
-        return cls(density(latent_dim + store.actions, latent_dim, **sizes), reward, termination)
+        return cls(density(latent_dim + store.actions, latent_dim, **sizes), reward, termination, reward_weight)
 
     def __repr__(self) -> str:
         """The call that builds it."""
@@ -129,7 +142,8 @@ class Memory(nn.Module):
             for name, head in (("reward", self.reward_head), ("termination", self.termination_head))
             if head is None
         ]
-        return f"Memory({', '.join([repr(self.density), *(f'{name}=False' for name in absent)])})"
+        weighted = [] if self.reward_weight == 1 else [f"reward_weight={self.reward_weight:g}"]
+        return f"Memory({', '.join([repr(self.density), *(f'{name}=False' for name in absent), *weighted])})"
 
     @property
     def latent(self) -> int:
@@ -154,6 +168,7 @@ class Memory(nn.Module):
             **self.density.settings,
             "reward": self.reward_head is not None,
             "termination": self.termination_head is not None,
+            **({} if self.reward_weight == 1 else {"reward_weight": self.reward_weight}),
         }
 
     def initial(self, batch: int) -> State:
@@ -218,14 +233,30 @@ class Memory(nn.Module):
             parts["termination"] = mean(
                 binary_cross_entropy_with_logits(prediction.termination_logit, ended, reduction="none")
             )
-        return Loss(torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()})
+        weighted = [self.reward_weight * part if name == "reward" else part for name, part in parts.items()]
+        return Loss(torch.stack(weighted).sum(), {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
     def start_from_batch(self, batch: SequenceBatch) -> None:
-        """Begin near the data's own statistics: `worldmodel.fit` calls it with the first batch of a new training."""
-        seen = batch.next_latent[batch.mask > 0]
-        if len(seen) > 1:
-            self.density.start_from(seen.mean(dim=0), seen.std(dim=0))
+        """Begin at the data's marginals: `worldmodel.fit` calls it with the first batch of a new training.
+
+        The density begins at the latents' mean and standard deviation, the reward head at the distribution of rewards (with
+        one step's weight spread over all bins), and the termination head at the rate of terminations (with half a step for
+        each outcome).
+        """
+        happened = batch.mask > 0
+        seen = batch.next_latent[happened]
+        if len(seen) < 2:
+            return
+        self.density.start_from(seen.mean(dim=0), seen.std(dim=0))
+        if self.reward_head is not None:
+            upper, share = _bins(batch.reward[happened], self.support)
+            weight = self.support.new_full((REWARD_BINS,), 1 / REWARD_BINS)
+            weight.index_add_(0, upper, share).index_add_(0, upper - 1, 1 - share)
+            self.reward_head.bias.copy_((weight / weight.sum()).log())
+        if self.termination_head is not None:
+            ended = batch.terminated[happened].sum() + 0.5
+            self.termination_head.bias.copy_((ended / (len(seen) + 1)).logit())
 
     def expected_reward(self, logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
         """The mean reward under the predicted bins."""

@@ -276,3 +276,51 @@ def test_a_training_begins_near_the_data_s_statistics():
     prediction, _ = model(data.latent, data.action)
     assert float(model.loss(data).parts["nll"]) < before - 20
     torch.testing.assert_close(prediction.latent.mean.mean(dim=(0, 1)), torch.full((4,), 5.0), rtol=0, atol=0.3)
+
+
+def test_the_heads_begin_at_the_data_s_marginals():
+    data = batch(steps=40, size=8)
+    reward = (torch.arange(320).reshape(8, 40) % 10 == 0).float()
+    terminated = (torch.arange(320).reshape(8, 40) % 80 == 0).float()
+    model = Memory(FRMDN(inputs=6, outputs=4, hidden=8, mixtures=2))
+    model.start_from_batch(data._replace(reward=reward, terminated=terminated))
+    prediction = model.predict(torch.randn(5, 8))
+    expected = model.expected_reward(prediction.reward_logits - prediction.reward_logits.logsumexp(-1, keepdim=True))
+    # The one step of weight that is spread over all bins moves nothing: the bins are symmetric around zero.
+    torch.testing.assert_close(expected, torch.full((5,), 32 / 321), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(prediction.termination_logit.sigmoid(), torch.full((5,), 4.5 / 321))
+    parts = model.loss(data._replace(reward=reward, terminated=terminated)).parts
+    bins = two_hot(reward).mean(dim=(0, 1))
+    rate = torch.tensor(4 / 320)
+    assert float(parts["reward"]) < float(torch.special.entr(bins).sum()) + 0.05
+    assert float(parts["termination"]) < float(torch.special.entr(rate) + torch.special.entr(1 - rate)) + 0.01
+
+
+def test_padding_does_not_move_where_the_heads_begin():
+    data = batch()
+    padded = SequenceBatch(
+        *(torch.cat((part, torch.full_like(part, 7.0))) for part in data[:-1]), torch.cat((data.mask, 0 * data.mask))
+    )
+    first, second = memory(), memory()
+    first.start_from_batch(data)
+    second.start_from_batch(padded)
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_reward_s_loss_is_weighted():
+    data = batch()
+    plain, weighted = memory().loss(data), memory(reward_weight=30.0).loss(data)
+    torch.testing.assert_close(weighted.value, plain.value + 29 * plain.parts["reward"])
+    assert set(weighted.parts) == set(plain.parts)
+
+
+@pytest.mark.parametrize("reward_weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_reward_weight_that_is_none_is_refused(reward_weight):
+    with pytest.raises(ValueError, match="reward_weight"):
+        memory(reward_weight=reward_weight)
+
+
+def test_the_reward_weight_is_saved(tmp_path):
+    WorldModel(VAE(latent=4), memory(reward_weight=30.0)).save(tmp_path)
+    assert WorldModel.load(tmp_path).memory.reward_weight == 30.0
