@@ -1,0 +1,57 @@
+"""Files of older versions: ``tests/data/run-0.1.0-dev.tar.xz`` is a tiny run folder as commit 2855fb5 wrote it.
+
+Its VAE has only zeros for weights and its media are left out, so that the archive is small.
+"""
+
+import tarfile
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import yaml
+
+from agents.agent import Agent
+from agents.cli import main
+from agents.evaluation import Report
+from agents.run import Run
+from agents.yaml_files import read_yaml
+from rollouts import Store
+from worldmodel import WorldModel
+
+ARCHIVE = Path(__file__).parent.parent / "data" / "run-0.1.0-dev.tar.xz"
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("older")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "car"
+
+
+def test_every_part_of_an_older_run_loads(older):
+    run, store = Run(older), Store(older / "rollouts")
+    assert (len(store), sum(store.lengths)) == (3, 15)
+    world = WorldModel.load(older / "world")
+    assert (world.memory.latent, world.memory.hidden, world.memory.actions) == (32, 4, 3)
+    assert run.controller("dream").size == run.controller("game").size == 3 * (32 + 4 + 1)
+    agent = Agent.load(older / "agent")
+    act = agent(gymnasium.spaces.Box(-1, 1, (3,)), np.random.default_rng(0))
+    assert act(np.zeros((64, 64, 3), np.uint8)).shape == (3,)
+    report = Report.load(older / "tests" / "game.json")
+    assert report.n == len(report.returns) == 2
+    assert read_yaml(older / "config.yaml")["env"] == "FastCarRacing"
+
+
+@pytest.mark.slow
+def test_an_older_run_goes_on_and_trains_nothing_again(older):
+    weights = {path: path.read_bytes() for path in older.glob("*/*.safetensors")}
+    assert main(["run", "FastCarRacing", "--config", str(older / "config.yaml"), "--out", str(older)]) == 0
+    assert {path: path.read_bytes() for path in weights} == weights
+    assert yaml.safe_load((older / "config.yaml").read_text())["collect"]["episodes"] == 3
+
+
+def test_an_older_run_is_described(older, capsys):
+    assert main(["inspect", str(older)]) == 0
+    assert "FastCarRacing" in capsys.readouterr().out
