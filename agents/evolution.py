@@ -75,8 +75,8 @@ def evolve(
             hides that it should fall, as it does near a good controller, something below 1 lets it.
         coordinates: what the search steps along, such as `Coordinates.of` a world model; None: the parameters themselves.
             ``sigma`` is in its units.
-        check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last; the mean
-            with the best check is what is returned. None: the last mean is returned.
+        check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last (the first
+            time the start, too); the parameters with the best check are returned. None: the last mean is returned.
         check_every: generations between checks.
         target: stop when a check's mean return reaches this. The best of many noisy checks flatters: it is reached a
             little early.
@@ -218,12 +218,14 @@ def _generation(
     if check is not None and (search.generation == generations or search.generation % check_every == 0):
         best_first = np.argsort(-scores, kind="stable")[: search.settings["elite"]]
         averages = search.average[None][: search.settings["average"]]
-        candidates = np.concatenate((search.mean[None], averages, members[best_first]))
+        first = search.best_check == -math.inf  # the start is evaluated, too: a search that finds nothing better keeps it
+        candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
         tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))
         spread = float(tested[0].std(ddof=1)) if tested[0].size > 1 else 0.0
         row |= {"check": float(tested[0].mean()), "check_std": spread, "check_n": int(tested[0].size)}
         row |= {"average": float(tested[1].mean())} if len(averages) else {}
-        row |= {"elite": float(tested[1 + len(averages) :].mean(axis=1).max())} if len(best_first) else {}
+        elite = tested[1 + len(averages) :][: len(best_first)]
+        row |= {"elite": float(elite.mean(axis=1).max())} if len(best_first) else {}
         row |= {} if check_steps is None else {"check_steps": check_steps}
         search.judge(candidates, tested.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}

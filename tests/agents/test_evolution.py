@@ -79,6 +79,17 @@ def test_global_randomness_is_left_alone():
     assert one.parameters.equal(evolve(controller(), sphere, seed=0, generations=3, population=4).parameters)
 
 
+def test_a_start_that_checks_better_than_all_means_is_returned():
+    start = controller()
+    home = start.parameters.double().numpy()
+
+    def closeness(population, seed):
+        return -np.square(population - home).sum(axis=1)
+
+    kept = evolve(start, sphere, seed=1, generations=6, population=8, check=closeness, check_every=2)
+    assert kept.parameters.equal(start.parameters)
+
+
 def test_the_mean_with_the_best_check_is_returned():
     """Fitness leads away from where the check is best."""
     best = evolve(
@@ -204,7 +215,7 @@ def test_an_evolution_of_other_returns_is_refused(tmp_path):
     game = Counted("game")
     evolve(controller(), game, check=game, check_every=1, generations=2, population=4, out=tmp_path)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 1)] * 2  # one fitness for both
+    assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 2), (4, 1)]  # the first time the start, too
     with pytest.raises(ValueError, match="fitness.env = 'game'"):
         evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
     with pytest.raises(ValueError, match="with start"):
