@@ -218,7 +218,7 @@ def _generation(
     if check is not None and (search.generation == generations or search.generation % check_every == 0):
         best_first = np.argsort(-scores, kind="stable")[: search.settings["elite"]]
         averages = search.average[None][: search.settings["average"]]
-        first = search.best_check == -math.inf  # the start is evaluated, too: a search that finds nothing better keeps it
+        first = search.best_check == -math.inf  # then the start, too: a search that finds nothing better keeps it
         candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
         tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))
         spread = float(tested[0].std(ddof=1)) if tested[0].size > 1 else 0.0
