@@ -11,7 +11,7 @@ READY := .venv/.ready
 # What another machine may have: other vectors, other sums, another language and another clock. See tests/tolerance.py.
 ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
 	LC_ALL=C TZ=Asia/Kolkata
-NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py tests/test_ends.py tests/test_seen.py \
+NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
 	$(patsubst %,tests/rollouts/test_%.py,dream endings exact_dream returns views ways worlds) \
 	$(patsubst %,tests/agents/test_%.py,agents comparison controller coordinates density dream_pictures evolution imitation judging search)
 

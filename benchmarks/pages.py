@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import defences, ends, fitness, reconstruction, records, results, seen
+from benchmarks import reconstruction, records, results
 from worldmodel.checkpoints import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -38,15 +38,6 @@ TABLES = (
         reconstruction.BEGIN,
         reconstruction.END,
         lambda: reconstruction.table(read_json(reconstruction.RESULT)["rows"]),
-    ),
-    *(
-        Table(page, probe.MARK, probe.END, lambda probe=probe: probe.table(read_json(probe.RESULT)))  # type: ignore[misc]
-        for probe, page in (
-            (defences, "docs/evolution.md"),
-            (ends, "docs/evolution.md"),
-            (fitness, "docs/evolution.md"),
-            (seen, "docs/evolution.md"),
-        )
     ),
 )
 

@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -99,14 +98,6 @@ def replaced(text: str, begin: str, table: str, end: str, page: str) -> str:
     if not (mark and other):
         raise ValueError(f"{page} must hold {begin.strip()!r} and then {end!r}")
     return before + begin + table + end + after
-
-
-def publish(result: dict[str, Any], table: str, file: Path, page: Path, begin: str, end: str) -> None:
-    """Print what was measured; with --write on the command line keep it, and put its table into a page."""
-    print(json.dumps(result, indent=1), table, sep="\n")
-    if "--write" in sys.argv:
-        write_json(file, result)
-        put(page, begin, table, end)
 
 
 def write() -> None:

@@ -158,8 +158,8 @@ class played:
         stretch: the steps of such a life.
         scouted: so many episodes the average of the population plays first; the controllers' ``episodes``, fewer of them, are
             those in which it had least, so that rare failures show in every generation. 0: none, all episodes are drawn
-            alike. `benchmarks.fitness` measures what it is worth. (A cousin of prioritized level replay, Jiang, Grefenstette
-            and Rocktaschel, 2021, https://arxiv.org/abs/2010.03934.)
+            alike. (A cousin of prioritized level replay, Jiang, Grefenstette and Rocktaschel, 2021,
+            https://arxiv.org/abs/2010.03934.)
 
     Raises:
         ValueError: an argument is out of range, or ``moments`` asks for what the environment cannot do.

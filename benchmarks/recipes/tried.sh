@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What was tried and not kept (docs/records.md), and runs that docs/evolution.md measures. To be run one by one, from the root of a checkout
+# Runs of which docs/records.md (tried, and not kept) and docs/evolution.md give findings. To be run one by one, from the root of a checkout
 # with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C).
 
 # runs/ind-fast: as runs/ind-eye in car-racing.sh, with --seed 42 --vae.emphasis 1 --vae.updates 1500 --memory.updates 1500
