@@ -1,6 +1,6 @@
-"""Keep the scores of finished runs in ``docs/results``, and write tables and pages from what is kept there.
+"""Keep the scores of finished runs in ``docs/results``, and write tables from what is kept there.
 
-README, docs/frmdn.md, and the pages of the comparisons of memories:
+README and docs/frmdn.md:
 
 (time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/mario-quick
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.comparison.learning import ABLATIONS, REFERENCE
-from agents.comparison.report import difference, episodes, write_page
+from agents.comparison.report import difference, episodes
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run
@@ -101,10 +101,8 @@ def replaced(text: str, begin: str, table: str, end: str, page: str) -> str:
 
 
 def write() -> None:
-    """Put the tables into their pages, and write the pages of the comparisons again."""
+    """Put the tables into their pages."""
     put(ROOT / "README.md", BEGIN, table(), END)
-    for folder in sorted(RESULTS.glob("memory-*")):
-        write_page(folder)
     put(ROOT / "docs" / "frmdn.md", MEMORIES, memories(), MEMORIES_END)
 
 
