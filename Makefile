@@ -3,10 +3,12 @@
 PYTHON ?= python3
 WORLD ?= car-racing
 PRESET ?= quick
+SKIPS ?= allow
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 USABLE := .venv/.user
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(filter forbid,$(SKIPS)),--no-skips)
 
 # What another machine may have: other vectors, other sums, another language and another clock. See tests/tolerance.py.
 ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
@@ -20,14 +22,14 @@ NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
 demo: $(USABLE)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
-test: $(READY)  ## the fast tests; make test-slow runs the rest
-	$(BIN)/python -m pytest -n 2
+test: $(READY)  ## the fast tests; make test-slow runs the rest; with SKIPS=forbid a skipped test is a failure, as in CI
+	$(PYTEST)
 
 test-portable: $(READY)  ## the tests that compare numbers, as on a machine with an older processor in another place
-	$(ELSEWHERE) $(BIN)/python -m pytest -n 2 $(NUMERICAL)
+	$(ELSEWHERE) $(PYTEST) $(NUMERICAL)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(PYTEST) -m slow
 
 check: lint type docs test  ## everything that must be clean before a commit
 

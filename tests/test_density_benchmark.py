@@ -67,20 +67,20 @@ def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path)
     assert heard == found["labels"]
 
 
-def test_too_few_fonts_are_told(tmp_path, monkeypatch):
+def test_too_few_fonts_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(density_corpora, "_families", lambda: {})
-    with pytest.raises(ValueError, match="needs at least 5 families of fonts, found 0: apt-get install"):
+    with pytest.raises(ValueError, match=r"\bfonts\b.*\b0\b"):
         make_digits(tmp_path)
 
 
-def test_a_missing_synthesiser_is_told(tmp_path, monkeypatch, capsys):
+def test_a_missing_synthesiser_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(density_corpora.shutil, "which", lambda name: None)
     monkeypatch.setattr(density, "RUNS", tmp_path)
     assert density.main(["make", "espeak-16k"]) == 2
-    assert "espeak-16k needs espeak-ng: apt-get install espeak-ng" in capsys.readouterr().err
+    assert "espeak-ng" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="apt-get install espeak-ng")
 def test_speech_is_spoken(tmp_path):
     make_speech(tmp_path, minutes=0.1, voices=3)
     sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
@@ -88,6 +88,7 @@ def test_speech_is_spoken(tmp_path):
     assert 0.01 < open_corpus(f"audio:{tmp_path}").train.scale.std < 0.5
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     models, rng = ["RMDN", "FRMDN", "VRNN-Gauss"], np.random.default_rng(0)
     for number in range(4):
@@ -110,15 +111,7 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert (
         f"| {(values['FRMDN'] - values['RMDN']).mean():+.1f} |" in page
     )  # a single file in the test part: no interval
-    assert "Differences have no interval: 2 seeds and 1 of the files" in page
-    for word in (
-        "VRNN-Gauss: bound",
-        "importance-weighted bound",
-        "Published, on other corpora",
-        "≥ 28805",
-        "Protocol: 2, 1",
-    ):
-        assert word in page
+    assert "≥ 28805" in page  # as published
     assert Image.open(folder / "samples.png").width > 300
     assert (folder / "frmdn.wav").stat().st_size == 96_044
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
@@ -129,4 +122,4 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert (folder / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
     capsys.readouterr()
     assert density.main([*words, "--hidden", "9"]) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,5 +1,6 @@
-"""The documentation keeps its word: code runs, commands parse, messages exist, tutorials print what they show."""
+"""The documentation keeps its word: code runs, commands parse, links lead somewhere, tutorials print what they show."""
 
+import argparse
 import importlib.util
 import os
 import re
@@ -17,6 +18,7 @@ import rollouts
 import worldmodel
 from agents import cli, display
 from agents.commands import COMMANDS
+from agents.parser import Parser
 from agents.run import Run
 from tests.worldmodel.corpora import formats
 from worldmodel import FRMDN, VAE, Memory, WorldModel
@@ -28,9 +30,15 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
     if not {"results", "_build"} & set(path.relative_to(ROOT).parts)
 }
+LINKED = PAGES | {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for pattern in ("*.md", "benchmarks/**/*.md", "docs/results/**/*.md", "agents/**/*.md", "examples/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+}
+"""Every page whose links must lead somewhere."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 """A block: its language and its text."""
-SLOW = ("README.md", "docs/density.md", "docs/own-environment.md", "docs/tutorials/evolve.md")
+SLOW = ("README.md", "docs/density.md", "docs/games.md", "docs/own-environment.md", "docs/tutorials/evolve.md")
 """Pages whose code takes some seconds, even with small sizes; `tests/test_readme.py` runs README's story in the fast suite."""
 
 
@@ -136,10 +144,9 @@ def parser():
     return cli.build_parser([])
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_parse(page, parser, capsys):
+def test_commands_parse(parser, capsys):
     """No flag, value or command in the pages that the program does not know."""
-    for words in commands(page):
+    for page, words in [(name, words) for name in PAGES for words in commands(name)]:
         words = ["1" if word == "N" else word for word in words]  # "--iterations N"
         if words[0] == "COMMAND" or (len(words) <= 2 and " ".join(words) in COMMANDS):  # named, not called
             continue
@@ -164,15 +171,13 @@ FOREIGN = {
 """Flags of other programs, of the benchmarks, or of every command."""
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_flags_exist(page, parser):
+def test_flags_exist(parser):
     """Flags that sentences name are those of some command."""
     known = {flag for sub in _parsers(parser) for action in sub._actions for flag in action.option_strings} | FOREIGN
-    named = re.findall(
-        r"(?<![\w-])--[a-zA-Z][\w.]*", " ".join(re.findall(r"`(--[^`\n]+)`", FENCE.sub("", PAGES[page])))
-    )
-    for flag in named:
-        assert flag in known or (flag.endswith(".") and any(one.startswith(flag) for one in known)), flag
+    for page, text in PAGES.items():
+        spans = " ".join(re.findall(r"`(--[^`\n]+)`", FENCE.sub("", text)))
+        for flag in re.findall(r"(?<![\w-])--[a-zA-Z][\w.]*", spans):
+            assert flag in known or (flag.endswith(".") and any(one.startswith(flag) for one in known)), (page, flag)
 
 
 def _parsers(parser):
@@ -183,73 +188,60 @@ def _parsers(parser):
 
 
 def test_every_command_is_in_its_reference():
-    """The page is made of the parser, and holds every command and every flag."""
+    """The page is made of the parser, and holds every command and every flag with its default."""
     spec = importlib.util.spec_from_file_location("command_pages", ROOT / "docs" / "command_pages.py")
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
-    text = pages.page()
     assert pages.MARK in PAGES["docs/command-line.md"]
-    assert re.findall(r"^## worldmodel (.*)$", text, re.MULTILINE) == list(COMMANDS)
-    assert "| `--game.most_episodes` | `int \\| null` | `null` |" in text
-    assert "| `--preset` | `quick \\| standard \\| paper` | `standard` |" in text
-    assert "| `--pretrained` | a switch |" in text
+    sections = re.split(r"^## worldmodel (.*)$", pages.page(), flags=re.MULTILINE)[1:]
+    assert sections[::2] == list(COMMANDS)
+    for name, section in zip(sections[::2], sections[1::2], strict=True):
+        own = Parser(prog=name)
+        COMMANDS[name].build(own)
+        for action in own._actions:
+            if action.option_strings and action.default != argparse.SUPPRESS:
+                [row] = re.findall(rf"^\| `{re.escape(action.option_strings[0])}[`,].*$", section, re.MULTILINE)
+                if not action.required and action.nargs != 0:
+                    assert f"| `{pages._shown(action.default)}` |" in row
 
 
 # pages ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
-    """Relative links work on GitHub: files exist, and so do headings."""
-    text = FENCE.sub("", PAGES[page])
-    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
-        if "://" in target:
+def test_links_lead_somewhere():
+    """Relative links work on GitHub: files exist, and so do headings; so do the files and modules that code spans name."""
+    lost = []
+    for page, text in LINKED.items():
+        prose = FENCE.sub("", text)
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'<img src="([^"]+)"', prose):
+            if "://" in target:
+                continue
+            place, _, heading = target.partition("#")
+            path = ((ROOT / page).parent / place).resolve() if place else ROOT / page
+            if not path.exists() or (heading and heading not in anchors(path)):
+                lost.append((page, target))
+        if page == "CHANGELOG.md":  # names what was there once
             continue
-        place, _, heading = target.partition("#")
-        path = ((ROOT / page).parent / place).resolve() if place else ROOT / page
-        assert path.exists(), target
-        if heading:
-            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], target
+        for path in re.findall(r"`((?:agents|rollouts|envs|worldmodel|tests)/[\w/]+\.(?:py|yaml))`", prose):
+            if not (ROOT / path).exists():
+                lost.append((page, path))
+        for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
+            if importlib.util.find_spec(module) is None:
+                lost.append((page, module))
+    assert lost == []
 
 
-def test_every_page_is_in_the_table_of_contents():
-    trees = re.findall(r"```\{toctree\}\n(.*?)```", PAGES["docs/index.md"], re.DOTALL)
-    listed = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
-    assert listed == {page[len("docs/") : -3] for page in PAGES if page.startswith("docs/")} - {"index"}
+def anchors(path):
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
-@pytest.mark.parametrize("package", [worldmodel, rollouts, envs, agents])
-def test_public_names_are_in_the_reference(package):
-    page = PAGES[f"docs/api/{package.__name__}.md"]
-    for name in package.__all__:
-        assert re.search(rf":: {name}$", page, re.MULTILINE), name
-
-
-def test_files_of_the_architecture_exist():
-    """The ways of a frame and of a dreamed latent name files that are there; the picture's packages are ours."""
-    named = re.findall(
-        r"`((?:agents|rollouts|envs|worldmodel|tests)/[\w/]+\.(?:py|yaml))`", PAGES["docs/architecture.md"]
-    )
-    assert len(named) > 25
-    assert [path for path in named if not (ROOT / path).exists()] == []
-    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
-    assert re.findall(r"<text[^>]*>(agents|rollouts|envs|worldmodel)<", picture) == [
-        "agents",
-        "rollouts",
-        "envs",
-        "worldmodel",
-    ]
-
-
-def test_tables_name_commands_and_files_that_exist():
-    page = PAGES["docs/reproducing.md"]
-    for module in re.findall(r"python -m (benchmarks[\w.]*)", "".join(PAGES.values())):
-        assert importlib.util.find_spec(module) is not None, module
-    for path in re.findall(r"`((?:docs|benchmarks|tests)/[\w/.-]+)`", page):
-        assert (ROOT / path).exists(), path
-    shown = [name for name in (ROOT / "docs" / "results").iterdir() if name.name not in page]
-    assert shown == []  # no results without the command that made them
+def test_public_names_are_in_the_reference():
+    for package in (worldmodel, rollouts, envs, agents):
+        page = PAGES[f"docs/api/{package.__name__}.md"]
+        listed = set(re.findall(r":: (\w+)$", page, re.MULTILINE))
+        assert set(package.__all__) - listed == set()
 
 
 # tutorials ------------------------------------------------------------------------------------------------------------

@@ -1,109 +1,74 @@
-"""Imports point down: agents, rollouts, envs, worldmodel."""
+"""Imports point down (agents, rollouts, envs, worldmodel), not in circles, and load nothing heavy before it is needed."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 LAYERS = ["worldmodel", "envs", "rollouts", "agents"]
+ONLY_IN = {
+    "gymnasium": ("envs", "rollouts", "agents"),
+    "h5py": ("envs", "rollouts", "agents"),
+    "cv2": ("envs",),
+    "cma": ("agents/search.py", "agents/cma_state.py"),
+    "matplotlib": ("agents/pictures.py",),
+    "av": ("agents/pictures.py",),
+    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/pickled.py")),
+}
+"""Modules of others, and the only packages or files that may import them."""
+LIGHT = [
+    ("import agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
+    ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
+    ("import worldmodel.corpora", ("soundfile", "gymnasium", "rollouts", "h5py")),
+    ("from tests.agents.viewer.stages import world; world().save(sys.argv[1])", ()),
+    ("worldmodel.WorldModel.load(sys.argv[1])", ("torch._dynamo",)),
+    ("import agents.viewer.export", ("starlette", "uvicorn")),
+]
+"""Statements of one program, and what none of them has loaded after each."""
 
 
 def imports(path: Path) -> set[str]:
+    """The full names that a file imports anywhere, at the top or in functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add((node.module or "").split(".")[0])
+            names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-@pytest.mark.parametrize("path", [p for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))], ids=str)
-def test_imports_point_down(path):
-    layer = path.relative_to(ROOT).parts[0]
-    above = LAYERS[LAYERS.index(layer) + 1 :]
-    found = imports(path)
-    assert not found & set(above)
-    if layer == "envs" and path.name != "dream.py":
-        assert "worldmodel" not in found
-    if layer != "envs":
-        assert "cv2" not in found
-    if (layer, path.name) not in (("agents", "search.py"), ("agents", "cma_state.py")):
-        assert "cma" not in found
-    if layer == "worldmodel":
-        assert not found & {"gymnasium", "cv2", "h5py"}
-    if path.name not in (
-        "workers.py",
-        "pickled.py",
-    ):  # our own between processes; CIFAR-10's, read without executing it
-        assert not found & {"pickle", "dill", "cloudpickle"}
-    if (layer, path.name) != ("agents", "pictures.py"):
-        assert not found & {"matplotlib", "av"}
+def test_layers(tmp_path):
+    files = {path.relative_to(ROOT): imports(path) for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
+    modules = {".".join(path.with_suffix("").parts): found for path, found in files.items()}
+    wrong = []
+    for path, found in files.items():
+        packages = {name.partition(".")[0] for name in found}
+        above = LAYERS[LAYERS.index(path.parts[0]) + 1 :]
+        if path.parts[0] == "envs" and path.name != "dream.py":
+            above = [*above, "worldmodel"]
+        if "commands" not in path.parts and path.name != "cli.py":
+            above = [*above, "agents.cli", "agents.commands"]
+        upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
+        misplaced = [name for name, homes in ONLY_IN.items() if name in packages and not str(path).startswith(homes)]
+        wrong += [f"{path} imports {name}" for name in (*upward, *misplaced)]
+    assert wrong == []
 
+    done: set[str] = set()
 
-def edges() -> dict[str, set[str]]:
-    """Which of our modules each one imports, also in its functions, or for type checkers alone."""
-    modules = {
-        str(path.relative_to(ROOT).with_suffix("")).replace("/", "."): path
-        for layer in LAYERS
-        for path in (ROOT / layer).rglob("*.py")
-    }
-    found: dict[str, set[str]] = {}
-    for name, path in modules.items():
-        targets = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = {f"{node.module}.{alias.name}" for alias in node.names}
-                targets |= {target for target in names | {node.module} if target in modules}
-            elif isinstance(node, ast.Import):
-                targets |= {alias.name for alias in node.names if alias.name in modules}
-        found[name] = targets
-    return found
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " imports ".join((*way, name))
+        if name not in done:
+            for other in modules[name] & modules.keys():
+                visit(other, (*way, name))
+            done.add(name)
 
-
-def test_modules_do_not_import_each_other_in_circles():
-    graph = edges()
-    assert graph["rollouts.store"] >= {"rollouts.views", "rollouts.shards"}
-    seen: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"circle: {' -> '.join((*path, name))}"
-        if name not in seen:
-            for target in graph[name]:
-                visit(target, (*path, name))
-            seen.add(name)
-
-    for name in graph:
+    for name in modules:
         visit(name, ())
 
-
-def test_the_command_line_is_the_last_reader():
-    graph = edges()
-    for name, targets in graph.items():
-        if name != "agents.cli" and not name.startswith("agents.commands"):
-            assert not [target for target in targets if target.startswith(("agents.cli", "agents.commands"))], name
-    assert not [target for target in graph["agents.story"] if target.startswith("agents.density")]
-
-
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
-        ("agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
-    ],
-)
-def test_imports_are_light(module, heavy):
-    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert found.strip() == "[]"
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_public_names_exist(layer):
-    module = __import__(layer)
-    assert sorted(module.__all__) == sorted(set(module.__all__))
-    assert all(hasattr(module, name) for name in module.__all__)
+    lines = [f"{code}; print([name for name in {heavy} if name in sys.modules])" for code, heavy in LIGHT]
+    program = [sys.executable, "-c", "\n".join(["import sys", *lines]), str(tmp_path)]
+    found = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")[:-1]
+    assert [(code, "[]") for code, _ in LIGHT] == list(zip((code for code, _ in LIGHT), found, strict=True))

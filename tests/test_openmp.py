@@ -22,15 +22,15 @@ except ModuleNotFoundError as error:
 """
 
 
-@pytest.mark.parametrize("given", [None, "7"])
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "given"),
     [
-        "from worldmodel import VAE",
-        "import rollouts",
-        "import envs.dream",
-        "import agents.controller",
-        "import agents.cli",
+        ("from worldmodel import VAE", "7"),
+        ("from worldmodel import VAE", None),
+        ("import rollouts", None),
+        ("import envs.dream", None),
+        ("import agents.controller", None),
+        ("import agents.cli", None),
     ],
 )
 def test_waiting_threads_are_told_to_spin_little_before_torch_is_loaded(statement, given):

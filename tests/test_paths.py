@@ -1,18 +1,20 @@
 """Paths: ``~`` is a home folder wherever a path is written; a file is no folder, and a folder no file."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 import rollouts
 from agents import Agent, LinearController, Report
-from agents.cli import build_parser, main
+from agents.cli import build_parser
 from agents.controller import load_controller
 from agents.density import evaluate_density, sample_density
 from agents.run import Run
 from rollouts import Store
 from tests import toys
+from tests.command_line import exit_code, refused
 from worldmodel import WorldModel
 from worldmodel.checkpoints import locked, read_json, write_json
 from worldmodel.corpora import open_corpus
@@ -74,21 +76,21 @@ def test_python_writes_and_reads_below_home(home):
 def test_a_file_is_no_folder(tmp_path, call):
     path = tmp_path / "a-file"
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"must be a folder, got .*a-file"):
+    with pytest.raises(ValueError, match="a-file"):
         call(path)
     assert path.read_text() == "{}"
 
 
 @pytest.mark.parametrize("call", [load_controller, LinearController.load, Report.load, read_json])
 def test_a_folder_is_no_file(tmp_path, call):
-    with pytest.raises(ValueError, match="must be a file"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         call(tmp_path)
 
 
 def test_writing_a_file_over_a_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must be a file"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         LinearController(3, 2).save(tmp_path)
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "a"))):
         (tmp_path / "a").touch()
         WorldModel.save(None, tmp_path / "a")  # refused before anything is looked at
 
@@ -118,31 +120,20 @@ def test_commands_refuse_a_file_for_a_folder_in_one_line(home, words, capsys):
     (home / "a-file").write_text("x")
     (home / "a-folder").mkdir()
     words = [word.replace("FILE", "~/a-file").replace("FOLDER", "~/a-folder") for word in words]
-    assert run_main(words) == 2
-    said = capsys.readouterr().err.strip()
-    assert "Traceback" not in said and len(said.splitlines()) == 1
-    assert "must be a folder" in said and "a-file" in said
+    assert "a-file" in refused(capsys, *words)
     assert (home / "a-file").read_text() == "x" and not list((home / "a-folder").iterdir())
-
-
-def run_main(words):
-    try:
-        return main(words)
-    except SystemExit as end:
-        return end.code
 
 
 def test_the_command_line_expands_each_path(home, capsys):
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
-    assert run_main(["inspect", "~/s", "--picture=~/sheet.png"]) == 0
+    assert exit_code("inspect", "~/s", "--picture=~/sheet.png") == 0
     assert (home / "sheet.png").exists()
     (home / "vae.yaml").write_text("updates: none\n")
     (home / "r").mkdir()
-    assert run_main(["train", "vae", "~/r", "--config=~/vae.yaml"]) == 2
-    assert "updates" in capsys.readouterr().err
-    assert run_main(["train", "vae", "~/r", "--config", "~/r"]) == 2
-    assert run_main(["collect", "CartPole-v1", "--out=~/c", "--policy", "smooth,~/s"]) == 2  # a folder, but of no agent
-    assert "config.json" in capsys.readouterr().err
+    assert "updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
+    assert exit_code("train", "vae", "~/r", "--config", "~/r") == 2
+    policy = "smooth,~/s"  # a folder, but of no agent
+    assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--policy", policy)
     assert not (home / "c").exists() and len(store) == 2
 
 
@@ -152,11 +143,10 @@ def test_a_tilde_alone_is_the_home_folder_too():
 
 
 def test_out_of_another_home_is_refused(home, capsys):
-    assert run_main(["collect", "CartPole-v1", "--out=~nobody-of-that-name/x"]) == 2
-    assert "~nobody-of-that-name" in capsys.readouterr().err
+    assert "~nobody-of-that-name" in refused(capsys, "collect", "CartPole-v1", "--out=~nobody-of-that-name/x")
 
 
 def test_folder_path_names_the_argument(tmp_path):
     (tmp_path / "a").touch()
-    with pytest.raises(ValueError, match="^web must be a folder"):
+    with pytest.raises(ValueError, match="^web "):
         folder_path(tmp_path / "a" / "b" / "c", "web")

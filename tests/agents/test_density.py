@@ -18,6 +18,7 @@ from agents.cli import build_parser, main
 from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, report, sample_density
 from agents.density.learning import Learning
 from agents.density.settings import PRESETS
+from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.builders import NAMES
 from worldmodel.corpora import open_corpus
@@ -77,8 +78,24 @@ def words_of(data, model, out):
     ]
 
 
-@pytest.mark.parametrize("kind", ["timit", "mnist"])
+FAST = (("timit", "frmdn"), ("mnist", "vrnn-gmm"))
+
+
 @pytest.mark.parametrize("model", NAMES)
+def test_every_model_is_learned_and_judged(corpora, tmp_path, model):
+    mixtures = {"mixtures": FEW[model]} if model in FEW else {}
+    found = fit_density(Density(corpora["mnist"], model, **SMALL, **mixtures), tmp_path / "run", report=False)
+    assert found.measures[0].mean == pytest.approx(direct(tmp_path / "run", corpora["mnist"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        pytest.param(kind, model, marks=[pytest.mark.slow] * ((kind, model) not in FAST))
+        for kind in ("timit", "mnist")
+        for model in NAMES
+    ],
+)
 def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
     out = tmp_path / "run"
     assert main(words_of(corpora[kind], model, out)) == 0
@@ -91,25 +108,21 @@ def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
     mean, measure = direct(out, corpora[kind]), results["measures"][0]
     assert measure["mean"] == pytest.approx(mean, rel=1e-5)
     assert f"{measure['mean']:.4f} ± {measure['stderr']:.4f}" in said
-    assert [("bound" in each["what"]) for each in results["measures"]] == ([True] * 2 if "vrnn" in model else [False])
+    assert len(results["measures"]) == (2 if "vrnn" in model else 1)  # two bounds, or the value itself
 
     assert main(["density", "evaluate", str(out), "--part", "held_out", "--samples", "2"]) == 0
-    assert "held_out: " in capsys.readouterr().out
     held_out = json.loads((out / "evaluation-held_out.json").read_text(encoding="utf-8"))
     assert held_out["measures"][0]["n"] == 2
 
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert measure["what"] in page and "Protocol: " in page
+    assert measure["what"] in page
     length = "0.1" if kind == "timit" else "6"
     assert main(["density", "sample", str(out), "--count", "2", "--length", length, "--temperature", "0.9"]) == 0
-    assert "t0.9-s1" in (said := capsys.readouterr().out)
+    assert "t0.9-s1" in capsys.readouterr().out
     if kind == "timit":
         assert page.count("<audio") == 6  # two of the test part, two at each temperature
-        assert "waveforms and spectrograms" in page
         assert (out / "media" / "real-1.wav").exists()
-        assert "x real time" in said
     else:
-        assert "the lower half completed" in page
         assert (out / "media" / "real.png").exists()
 
 
@@ -139,19 +152,19 @@ def test_overfitting_is_found(tmp_path, losses, best, overfits):
     words = learning.words("frame")
     assert str(best) in words[0]
     assert len(words) == 1 + overfits
-    assert not overfits or "1 to 8 nats a frame" in words[1]
+    assert not overfits or "8" in words[1]
     assert Learning.of(tmp_path / "none") is None
 
 
 def test_what_is_scored_and_drawn_is_said(learned, tmp_path, capsys):
     for kind, run in learned.items():
         best = Learning.of(run).best_update
-        assert f"update {best} of 6" in str(evaluate_density(run))
-        assert f"update {best} of 6" in (run / "report.html").read_text(encoding="utf-8")
+        assert f"update {best}" in str(evaluate_density(run))
+        assert f"update {best}" in (run / "report.html").read_text(encoding="utf-8")
         assert json.loads((run / "results.json").read_text(encoding="utf-8"))["learned"]
         length = "0.05" if kind == "timit" else "2"
         assert main(["density", "sample", str(run), "--count", "1", "--length", length, "--out", str(tmp_path)]) == 0
-        assert f"update {best} of 6" in capsys.readouterr().out
+        assert f"update {best}" in capsys.readouterr().out
 
 
 def test_n_counts_files_and_not_their_pieces(tmp_path):
@@ -166,7 +179,6 @@ def test_n_counts_files_and_not_their_pieces(tmp_path):
     part = open_corpus(settings.data, piece=400).test
     assert measure.n == len(part.recordings) == 2
     assert measure.sequences == len(part) == len(measure.values) > 2
-    assert f"n = 2 recordings, {len(part)} sequences" in str(found)
     totals, sizes = (np.bincount(part.files, weights) for weights in (measure.values, None))
     rest = totals - sizes * measure.mean
     assert measure.stderr == pytest.approx(rest.std(ddof=1) / math.sqrt(2) / sizes.mean())
@@ -188,10 +200,9 @@ def test_a_density_is_compared_with_a_gaussian(corpora, learned):
         assert found.gaussian == pytest.approx(float(values.mean()), rel=0.03)
         sign = 1 if kind == "timit" else -1
         assert found.better == pytest.approx(sign * (found.measures[0].mean - found.gaussian), rel=1e-4)
-    worse = replace(found, better=-2.0, better_stderr=0.1)
-    assert worse.findings[0].startswith("WORSE")
-    assert replace(found, better=2.0, better_stderr=0.1).findings[0].startswith("Better")
-    assert replace(found, better=2.0, better_stderr=5.0).findings[0].startswith("No better")
+    ways = ((-2.0, 0.1), (2.0, 0.1), (2.0, 5.0))  # worse, better, and no better than its error
+    told = [replace(found, better=better, better_stderr=stderr).findings[0].split()[0] for better, stderr in ways]
+    assert len(set(told)) == 3
 
 
 def test_the_command_that_is_printed_next_runs(corpora, tmp_path, capsys):
@@ -225,8 +236,6 @@ def test_numbers_of_speech_have_frames_and_ceilings(learned):
     assert measure.stderr == pytest.approx(np.std(measure.values, ddof=1) / 2)
     assert found.ceiling == pytest.approx(model.ceiling * 200)
     assert found.levels == pytest.approx(found.corpus["scale"]["ceiling"] * 200)
-    for words in ("Ceiling: at most", "16-bit levels", "nats a sequence, of samples standardised"):
-        assert words in str(found)
     assert evaluate_density(learned["mnist"]).ceiling is None
 
 
@@ -239,21 +248,18 @@ def test_a_corpus_of_another_name_or_content_is_told(corpora, learned, tmp_path,
     density_of = Density(f"audio:{tmp_path / 'au'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
     fit_density(density_of, tmp_path / "run", report=False)
     assert main(["density", "evaluate", str(tmp_path / "run")]) == 0
-    assert "Another corpus" not in capsys.readouterr().out
     shutil.move(tmp_path / "au", tmp_path / "moved")
     assert evaluate_density(tmp_path / "run", data=f"audio:{tmp_path / 'moved'}").own is None
     assert main(["density", "evaluate", str(tmp_path / "run"), "--data", f"blizzard:{tmp_path / 'moved'}"]) == 0
-    assert (
-        "judged on blizzard, test: 1 files" in (said := capsys.readouterr().out) and "its own is audio, test: " in said
-    )
+    said = capsys.readouterr().out
+    assert "blizzard" in said and "audio" in said
     about = json.loads((tmp_path / "run" / "evaluation-test.json").read_text(encoding="utf-8"))
     assert about["corpus"]["corpus"] == "blizzard" and about["own"].startswith("audio, test: 1 files")
 
     for path in (tmp_path / "moved").iterdir():
         path.write_bytes(wav_bytes(speech(rng, 2_000)))
-    assert main(["density", "evaluate", str(tmp_path / "run"), "--data", f"audio:{tmp_path / 'moved'}"]) == 2
-    said = capsys.readouterr().err
-    assert "scale.json does not hold the mean and std of these recordings" in said and said.count("\n") == 1
+    words = ["density", "evaluate", str(tmp_path / "run"), "--data", f"audio:{tmp_path / 'moved'}"]
+    assert "scale.json" in refused(capsys, *words)
 
     write_mnist(tmp_path / "other", *((rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)))
     found = evaluate_density(learned["mnist"], data=f"mnist:{tmp_path / 'other'}")
@@ -284,7 +290,7 @@ def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, mo
     whole = fit_density(settings, tmp_path / "whole", report=False)
     with pytest.raises(Stop):
         fit_density(settings, tmp_path / "stopped", stop, report=False)
-    with pytest.raises(ValueError, match="has no learned density yet: .*worldmodel density fit"):
+    with pytest.raises(ValueError, match="stopped.*worldmodel density fit"):
         evaluate_density(tmp_path / "stopped")
     again = fit_density(settings, tmp_path / "stopped", report=False)
     assert again.measures == whole.measures
@@ -306,10 +312,8 @@ def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora,
 
 
 def test_another_configuration_is_refused(corpora, learned, capsys):
-    words = words_of(corpora["mnist"], "frmdn", learned["mnist"])
-    assert main([*words, "--hidden", "9"]) == 2
-    config = learned["mnist"] / "config.yaml"
-    assert f"{config} holds a run with hidden = 8, asked for 9: use another --out" in capsys.readouterr().err
+    said = refused(capsys, *words_of(corpora["mnist"], "frmdn", learned["mnist"]), "--hidden", "9")
+    assert str(learned["mnist"] / "config.yaml") in said and "hidden = 8" in said
 
 
 def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):
@@ -319,7 +323,7 @@ def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):
     config, before = (run / "config.yaml").read_text(), (run / "corpus.json").read_bytes()
     try:
         (run / "config.yaml").write_text(yaml.safe_dump(json_config(run) | {"data": other}))
-        with pytest.raises(ValueError, match="holds a training with data = "):
+        with pytest.raises(ValueError, match=r"\bdata = "):
             fit_density(Density(other, mixtures=3, **SMALL), run)
     finally:
         (run / "config.yaml").write_text(config)
@@ -332,9 +336,7 @@ def test_too_little_memory_is_one_line(learned, capsys, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("agents.density.sample_density", starved)
-    assert main(["density", "sample", str(learned["mnist"])]) == 2
-    said = capsys.readouterr().err
-    assert "worldmodel density sample: not enough memory: " in said and said.count("\n") == 1
+    assert "memory" in refused(capsys, "density", "sample", str(learned["mnist"]))
 
 
 def test_a_run_s_own_settings_continue_it(learned, capsys):
@@ -367,7 +369,7 @@ def json_config(folder):
 def test_samples_that_stop_being_numbers_leave_no_file(learned, tmp_path, monkeypatch):
     nothing = torch.full((1, 200), math.nan)
     monkeypatch.setattr("worldmodel.SequenceDensity.stream", lambda *a, **k: iter([torch.zeros(1, 200), nothing]))
-    with pytest.raises(ValueError, match=r"stopped being numbers after 0\.0 s: draw at a lower temperature"):
+    with pytest.raises(ValueError, match="temperature"):
         sample_density(learned["timit"], count=1, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -392,54 +394,48 @@ def test_samples_need_no_corpus(corpora, tmp_path):
     config = json_config(tmp_path / "run") | {"data": "mnist:/gone"}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert sample_density(tmp_path / "run", count=1).paths[0].exists()
-    with pytest.raises(ValueError, match="must hold train-images-idx3-ubyte"):
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte"):
         evaluate_density(tmp_path / "run")
     assert evaluate_density(tmp_path / "run", data=corpora["mnist"]).measures[0].n == 6
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["fit", "--data", "timit:/nowhere"], "/nowhere must hold TRAIN/DR1/FCJF0/SA1.WAV"),
-        (["fit", "--data", "nothing"], "a corpus must be KIND:FOLDER with one of timit"),
-        (["fit", "--data", "MNIST", "--piece", "400"], "mnist takes the options logit, pixelwise, got piece"),
-        (["fit", "--data", "MNIST", "--model", "vrnn", "--rank", "2"], "rank is no setting of vrnn"),
-        (["fit", "--data", "MNIST", "--model", "vrnn", "--mixtures", "2"], "mixtures must be 1 for vrnn, got 2"),
-        (["fit", "--data", "MNIST", "--updates", "0"], "updates must be above zero, got 0"),
-        (["fit"], "data is missing"),
-        (["evaluate", "/nowhere"], "/nowhere has no learned density yet"),
-        (["evaluate", "RUN", "--samples", "0"], "samples must be a whole number of at least 1, got 0"),
-        (["sample", "RUN", "--temperature", "0"], "temperature must be finite and above zero, got 0"),
-        (["sample", "RUN", "--count", "0"], "count must be a whole number of at least 1, got 0"),
-        (["sample", "RUN", "--count", "18446744073709551616"], "count must be at most 10000, got 18446744073709551616"),
-        (["sample", "SPEECH", "--count", "1000000"], "count must be at most 128, got 1000000"),
-        (["sample", "RUN", "--complete", "--count", "10001"], "count must be at most 10000, got 10001"),
-        (["sample", "RUN", "--seed", "-1"], "seed must be a whole number from 0 to 2**63 - 1, got -1"),
-        (
-            ["sample", "SPEECH", "--seed", "9223372036854775808"],
-            "seed must be a whole number from 0 to 2**63 - 1, got 92233720368547758",
-        ),
-        (["sample", "RUN", "--complete", "--seed", "-1"], "seed must be a whole number from 0 to 2**63 - 1, got -1"),
-        (["sample", "RUN", "--length", "13"], "length must be whole rows, at most 12, got 13"),
-        (["sample", "RUN", "--length", "-1"], "length must be above zero, got -1"),
-        (["sample", "SPEECH", "--length", "1e6"], "length must be at most 134218 seconds"),
-        (["sample", "SPEECH", "--length", "1e308"], "length must be at most 134218 seconds"),
-        (["sample", "SPEECH", "--length", "inf"], "--length: "),
-        (["sample", "SPEECH", "--length", "nan"], "--length: "),
-        (["sample", "RUN", "--complete", "--length", "2"], "length is no setting of --complete"),
-        (["sample", "SPEECH", "--complete"], "only images can be completed"),
-        (["sample", "RUN", "--complete", "--data", "TIMIT"], "is a density of images, got speech: timit:"),
-        (["evaluate", "SPEECH", "--data", "MNIST"], "is a density of speech, got images: mnist:"),
-        (["evaluate", "RUN", "--data", "WIDE"], "is a density of events of 10 numbers, those of mnist:"),
-        (
-            ["sample", "RUN", "--complete", "--data", "HIGH"],
-            "Dequantisation(height=12, width=10, channels=1, logit=False, ",
-        ),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+REFUSED = {
+    # the corpus
+    "fit": "data",
+    "fit --data nothing": "KIND:FOLDER",
+    "fit --data timit:/nowhere": "/nowhere",
+    "fit --data MNIST --piece 400": "piece",
+    "evaluate SPEECH --data MNIST": "mnist:",
+    "evaluate RUN --data WIDE": "mnist:",
+    "sample RUN --complete --data TIMIT": "timit:",
+    "sample RUN --complete --data HIGH": "height=12",
+    # the model
+    "fit --data MNIST --model vrnn --rank 2": "rank",
+    "fit --data MNIST --model vrnn --mixtures 2": "mixtures",
+    "evaluate /nowhere": "/nowhere",
+    # numbers
+    "fit --data MNIST --updates 0": "updates",
+    "evaluate RUN --samples 0": "samples",
+    "sample RUN --temperature 0": "temperature",
+    "sample RUN --count 0": "count",
+    "sample SPEECH --count 1000000": "count",
+    "sample RUN --complete --count 10001": "count",
+    "sample SPEECH --seed 9223372036854775808": "seed",
+    "sample RUN --complete --seed -1": "seed",
+    "sample RUN --length 13": "length",
+    "sample RUN --length -1": "length",
+    "sample SPEECH --length 1e308": "length",
+    "sample SPEECH --length nan": "--length",
+    # what belongs to the other kind
+    "sample RUN --complete --length 2": "length",
+    "sample SPEECH --complete": "images",
+}
+"""A class of refusals each: a command, and the argument, value or file that its line names."""
+
+
+@pytest.mark.parametrize("words", REFUSED)
 def test_bad_input_is_one_line_and_exit_code_2(
-    corpora, corpora_by_shape, learned, tmp_path, capsys, monkeypatch, words, message
+    corpora, corpora_by_shape, learned, tmp_path, capsys, monkeypatch, words
 ):
     monkeypatch.chdir(tmp_path)
     known = corpora_by_shape | {
@@ -448,61 +444,45 @@ def test_bad_input_is_one_line_and_exit_code_2(
         "RUN": str(learned["mnist"]),
         "SPEECH": str(learned["timit"]),
     }
-    try:
-        code = main(["density", *(known.get(word, word) for word in words)])
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr().err
-    assert code == 2
-    assert message in said and said.count("\n") == 1
+    assert REFUSED[words] in refused(capsys, "density", *(known.get(word, word) for word in words.split()))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "value", "message"),
+    ("kind", "name", "value", "named"),
     [
-        ("timit", "std", "x", "TypeError std = 'x'"),
-        ("timit", "mean", None, "TypeError mean = 'None'"),
-        ("timit", "std", -1, "std must be above zero and at most 10000, got -1"),
-        ("timit", "std", math.nan, "TypeError std = 'nan'"),
-        ("timit", "mean", 1e300, "mean must be from -10000 to 10000, got 1e+300"),
-        ("timit", "rate", 2**31 - 1, "rate must be from 1000 to 192000, got 2147483647"),
-        ("timit", "rate", True, "TypeError rate = 'True'"),
-        ("timit", "frame", 3, "an event must have 200 numbers, as the model's, got 3"),
-        (
-            "mnist",
-            "height",
-            2**30,
-            f"height, width and channels (1 or 3) must be those of an image, got ({2**30}, 10, 1)",
-        ),
-        ("mnist", "height", 6, "dimensions must be 60, as height x width x channels, got 120"),
-        ("mnist", "width", 5, "dimensions must be 60, as height x width x channels, got 120"),
-        ("mnist", "pixelwise", True, "an event must have 10 numbers, as the model's, got 1"),
-        ("mnist", "levels", 0, "levels must be 256, got 0"),
+        ("timit", "std", "x", "std"),
+        ("timit", "std", math.nan, "std"),
+        ("timit", "std", -1, "std"),
+        ("timit", "mean", 1e300, "mean"),
+        ("timit", "rate", True, "rate"),
+        ("timit", "rate", 2**31 - 1, "rate"),
+        ("timit", "frame", 3, "200"),
+        ("mnist", "height", 2**30, "height"),
+        ("mnist", "height", 6, "dimensions"),
+        ("mnist", "pixelwise", True, "10"),
+        ("mnist", "levels", 0, "levels"),
     ],
 )
-def test_a_scale_that_does_not_fit_is_one_line_that_names_its_file(
-    learned, tmp_path, capsys, kind, name, value, message
-):
+def test_a_scale_that_does_not_fit_is_one_line_that_names_its_file(learned, tmp_path, capsys, kind, name, value, named):
     path = shutil.copytree(learned[kind], tmp_path / "run", ignore=shutil.ignore_patterns("media")) / "corpus.json"
     about = json.loads(path.read_text(encoding="utf-8"))
     about["scale"][name] = value
     path.write_text(json.dumps(about), encoding="utf-8")
-    assert main(["density", "sample", str(path.parent), "--count", "1"]) == 2
-    said = capsys.readouterr().err
-    assert f"{path} does not hold what it should: {message}" in said and said.count("\n") == 1
+    said = refused(capsys, "density", "sample", str(path.parent), "--count", "1")
+    assert str(path) in said and named in said
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("joined", [True, False])
-def test_presets_set_what_they_say(path, joined):
+def test_presets_set_what_they_say(path):
     kind, name = path.stem.split(".")
     options = {"--data": {"speech": "timit:x", "image": "mnist:x"}[kind], "--preset": name}
-    words = [f"{key}={value}" for key, value in options.items()] if joined else [w for o in options.items() for w in o]
-    words = ["density", "fit", "--hidden", "7", *words]
-    parsed = build_parser(words).parse_args(words).density.fit
-    written = yaml.safe_load(path.read_text(encoding="utf-8")) | {"hidden": 7}
-    assert {key: parsed[key] for key in written} == written
+    joined, apart = [f"{key}={value}" for key, value in options.items()], [w for o in options.items() for w in o]
+    for words in (joined, apart):
+        words = ["density", "fit", "--hidden", "7", *words]
+        parsed = build_parser(words).parse_args(words).density.fit
+        written = yaml.safe_load(path.read_text(encoding="utf-8")) | {"hidden": 7}
+        assert {key: parsed[key] for key in written} == written
 
 
 def test_help_teaches_with_an_example(capsys):

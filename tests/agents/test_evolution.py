@@ -18,8 +18,7 @@ def test_solves_the_sphere():
 
 
 @pytest.mark.parametrize("size", [(4, 2), (700, 3)], ids=["full", "diagonal"])
-@pytest.mark.parametrize("stop", [1, 4, 7])
-@pytest.mark.parametrize("population", [3, 4, 9])
+@pytest.mark.parametrize(("stop", "population"), [(1, 3), (4, 9), (6, 4)])
 def test_resumes_bit_for_bit(tmp_path, size, stop, population):
     settings = {"seed": 3, "population": population, "check": noisy, "check_every": 3}
     whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
@@ -142,47 +141,47 @@ def test_stops_at_the_target(tmp_path):
 
 def test_solves_the_beacon_by_playing(tmp_path):
     """See a light, lean towards it: the VAE, the world model, evolution and playing together."""
-    store = rollouts.collect(toys.beacon, rollouts.uniform, 20, seed=1, out=tmp_path / "s")
+    store = rollouts.collect(toys.beacon, rollouts.uniform, 10, seed=1, out=tmp_path / "s")
     with seeded(0):
         vae, memory = VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))
-    fit(vae, store.frames(), updates=60, batch=16, lr=2e-3, seed=1)
+    fit(vae, store.frames(), updates=40, batch=8, lr=2e-3, seed=1)
     world = WorldModel(vae, memory)
     best = evolve(
-        LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=4),
-        seed=2, generations=15, population=12, sigma=0.5,
+        LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=2),
+        seed=2, generations=12, population=10, sigma=0.5,
     )  # fmt: skip
-    returns = rollouts.played(toys.beacon, world, episodes=20)(best.parameters.numpy(), 99)
+    returns = rollouts.played(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
     assert returns.mean() > 4.5  # of 5
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"generations": 0}, "generations must be a whole number of at least 1"),
-        ({"generations": np.nan}, "generations must be a whole number of at least 1, got nan"),
-        ({"stale": 1.5}, "stale must be a whole number of at least 1, got 1.5"),
-        ({"seed": "1"}, "seed must be a whole number from 0 to"),
-        ({"population": 2}, "population must be at least 3"),
-        ({"sigma": 0.0}, "sigma must be above zero"),
-        ({"target": 5.0}, "target needs a check"),
-        ({"fitness": lambda p: np.full(len(p), np.nan)}, "NaN or infinite"),
-        ({"fitness": lambda p: np.zeros(3)}, r"fitness must give returns of shape \(8,\)"),
+        {"generations": 0},
+        {"stale": 1.5},
+        {"seed": "1"},
+        {"population": 2},
+        {"sigma": 0.0},
+        {"target": 5.0},
+        {"fitness": lambda p: np.full(len(p), np.nan)},
+        {"fitness": lambda p: np.zeros(3)},
     ],
+    ids=lambda change: next(iter(change)),
 )
-def test_bad_arguments_are_refused(change, message):
+def test_bad_arguments_are_refused(change):
     settings = {"controller": controller(), "fitness": sphere, "generations": 2, "population": 8}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"\b{next(iter(change))}\b"):
         evolve(**settings | change)
 
 
 def test_another_evolution_in_the_folder_is_refused(tmp_path):
     evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
-    with pytest.raises(ValueError, match="holds an evolution with seed = 1, asked for 2"):
+    with pytest.raises(ValueError, match=r"\bseed = 1\b"):
         evolve(controller(), sphere, seed=2, generations=1, population=4, out=tmp_path)
     (tmp_path / "state.npz").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match=r"state.npz"):
         evolve(controller(), sphere, seed=1, generations=1, population=4, out=tmp_path)
-    (tmp_path / "state.npz").unlink()  # as it says
+    (tmp_path / "state.npz").unlink()
     evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["generation"] for row in rows] == [1, 2]
@@ -218,7 +217,7 @@ def test_an_evolution_of_other_returns_is_refused(tmp_path):
     assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 2), (4, 1)]  # the first time the start, too
     with pytest.raises(ValueError, match="fitness.env = 'game'"):
         evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
-    with pytest.raises(ValueError, match="with start"):
+    with pytest.raises(ValueError, match=r"\bstart\b"):
         evolve(controller().having(-controller().parameters + 1), game, check=game, check_every=1, generations=2,
                population=4, out=tmp_path)  # fmt: skip
 

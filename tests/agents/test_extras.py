@@ -1,6 +1,7 @@
 """What is optional: without it one line names the command that installs it; with it, it works."""
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import rollouts
 from agents.cli import main
 from agents.wandb_log import send
+from tests.command_line import refused
 
 ROOT = Path(__file__).parents[2]
 NEEDS = [
@@ -62,11 +64,7 @@ def test_what_is_missing_is_one_line_with_its_cure(place, monkeypatch, capsys, e
     if extra == "cluster":
         (place / "run").rename(place / "not-a-run")
     hide(monkeypatch, package)
-    assert main(words.format(tmp=place).split()) == 2
-    shown = capsys.readouterr()
-    assert f"pip install 'worldmodel[{extra}]'" in shown.err
-    assert len(shown.err.strip().splitlines()) == 1
-    assert shown.out == ""
+    assert f"pip install 'worldmodel[{extra}]'" in refused(capsys, *words.format(tmp=place).split())
     assert not list(place.glob("page/*"))
 
 
@@ -83,7 +81,7 @@ def test_doctor_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(doctor, "EXTRAS", {"wandb": "wandb", "yaml": "yaml", "minari": "minari"})
     monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Finding(name, True, ""))
     [state] = [finding.state for finding in doctor.examine() if finding.what == "optional"]
-    assert state == "yaml; the rest: pip install 'worldmodel[minari,wandb]'"
+    assert "yaml" in state and "pip install 'worldmodel[minari,wandb]'" in state
 
 
 def test_minari_reads_a_run(tmp_path, capsys):
@@ -92,9 +90,9 @@ def test_minari_reads_a_run(tmp_path, capsys):
     [one, two] = store.minari().iterate_episodes()
     assert [len(one.rewards), len(two.rewards)] == store.lengths
     assert main(["inspect", str(tmp_path), "--minari", "true"]) == 0
-    assert f"2 episodes, {store.steps} steps" in capsys.readouterr().out
+    assert str(store.steps) in capsys.readouterr().out
     (store.path / "minari-v0" / "data" / "metadata.json").unlink()
-    with pytest.raises(ValueError, match="has no index for Minari yet"):
+    with pytest.raises(ValueError, match=re.escape(str(store.path))):
         store.minari()
 
 
@@ -137,15 +135,14 @@ def test_wandb_gets_every_row_once(place, monkeypatch):
     assert len({options["id"] for options in told.given}) == 1
 
 
-def test_nothing_to_send_is_said(tmp_path, monkeypatch):
+def test_nothing_to_send_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Recorder())
-    with pytest.raises(ValueError, match="holds neither metrics nor tests"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         send(tmp_path)
 
 
 @pytest.mark.slow
-def test_wandb_itself_takes_a_run_offline(place, capsys):
+def test_wandb_itself_takes_a_run_offline(place):
     pytest.importorskip("wandb")
     assert main(["wandb", str(place / "run"), "--mode", "offline"]) == 0
-    assert "2 rows of 1 curves, 0 tests" in capsys.readouterr().out
     assert list((place / "run" / "wandb").glob("offline-run-*/*.wandb"))

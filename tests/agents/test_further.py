@@ -37,15 +37,11 @@ def told(out, **more):
     return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_report():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agents.report.write_report", lambda run, settings, *rest: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory, no_report):
     out = tmp_path_factory.mktemp("further") / "run"
     assert told(out) == 0
     return out

@@ -36,7 +36,7 @@ def decided(built, actions):
 
 @pytest.mark.parametrize("hidden", [0, 6], ids=["linear", "hidden"])
 def test_does_through_other_eyes_what_the_agent_does(tmp_path, hidden):
-    store = rollouts.collect("Pendulum-v1", rollouts.uniform, 6, seed=1, out=tmp_path, max_steps=40)
+    store = rollouts.collect("Pendulum-v1", rollouts.uniform, 4, seed=1, out=tmp_path, max_steps=30)
     one, other = two_pairs_of_eyes(store, actions=1)
     agent = decided(one, 1)
     kind = HiddenController(3, 1, hidden=hidden) if hidden else LinearController(3, 1)

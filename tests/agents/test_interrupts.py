@@ -16,7 +16,8 @@ from agents.cli import main
 from agents.interrupts import Interrupts
 
 ROOT = Path(__file__).parent.parent.parent
-STOPPED = r"Stopped\. .*worldmodel doctor\n"
+STOPPED = r".*worldmodel doctor\n"
+"""One line, with the command that goes on."""
 SCRIPT = """
 import signal, sys, time, weakref
 from agents import cli, commands

@@ -17,9 +17,10 @@ def test_quantiles_are_those_of_the_tables(freedom, wanted):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "sizes"), [(3, [26] * 5), (3, [22, 20, 4]), (3, [1] * 60)], ids=["voices", "fonts", "episodes"]
+    ("seeds", "sizes", "training", "cluster"),
+    [(3, [26] * 5, 0.7, 1.0), (3, [22, 20, 4], 0.0, 1.0), (3, [1] * 60, 1.0, 0.0)],
+    ids=["voices", "fonts", "episodes"],
 )
-@pytest.mark.parametrize(("training", "cluster"), [(1.0, 0.0), (0.0, 1.0), (0.7, 1.0)])
 def test_nineteen_in_twenty_intervals_hold_the_truth(seeds, sizes, training, cluster):
     """True variances of seeds, clusters and sequences; 700 repetitions, three standard errors beside 0.95 are 0.025."""
     rng, labels, held, naive = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), 0, 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import agents.iterations
-from agents import Agent
+from agents import Agent, report
 from agents.cli import main
 from agents.excerpts import Beginnings, Comparable, lived
 from agents.iterations import OWN, Iteration, best_of, weights_of_newest
@@ -20,6 +20,7 @@ from rollouts.endings import over
 from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
+from tests.command_line import refused
 from worldmodel.checkpoints import fingerprint, read_json, write_json
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
@@ -33,8 +34,12 @@ def rows(out):
     return read_json(out / "iterations" / "summary.json")["rows"]
 
 
+pytestmark = pytest.mark.usefixtures("no_report")
+WRITE_REPORT = report.write_report
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, no_report):
     out = tmp_path_factory.mktemp("iterations") / "run"
     told(out, 2)
     return out
@@ -144,10 +149,10 @@ def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():
 
 
 def test_the_report_counts_what_was_really_lived(finished):
-    report = Run(finished).reports()["dream"]
-    assert report.real_steps == Run(finished).store().steps
+    tested = Run(finished).reports()["dream"]
+    assert tested.real_steps == Run(finished).store().steps
     lines = [path.read_text().splitlines() for path in finished.glob("iterations/*/evolve-dream/metrics.jsonl")]
-    assert report.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
+    assert tested.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
 
 
 def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_path):
@@ -164,10 +169,12 @@ OTHERS = ["--iterate.episodes", "3", "--dream.generations", "1", "--dream.horizo
 OTHERS += ["--iterate.memory_updates", "2"]
 
 
-def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path, capsys):
+def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    told(run, 4, *OTHERS)
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_report", WRITE_REPORT)
+        told(run, 4, *OTHERS)
     assert rows(run)[:2] == rows(finished)
     assert [one["n"] for one in rows(run)] == [2, 2, 3, 3]
     homes = [run / "iterations" / name for name in ("01", "02", "03", "04")]
@@ -179,20 +186,15 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
     assert "from" not in trained[0]  # the iteration before had no such world
     assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
     assert trained[1]["updates"] == 2
-    report = (run / "report.html").read_text()
-    assert "02: iterate.episodes 2, iterate.memory_updates None, iterate.worlds 1, dream.generations 3" in report
-    assert "03: " not in report
-    capsys.readouterr()
+    assert "iterate.memory_updates None, iterate.worlds 1, dream.generations 3" in (run / "report.html").read_text()
     before = (run / "config.yaml").read_bytes()
-    assert main([*ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9"]) == 2
-    assert "iteration 4, the last one, has begun with it" in " ".join(capsys.readouterr().err.split())
+    said = refused(capsys, *ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9")
+    assert "dream.generations" in said
     assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
-    finished, tmp_path, monkeypatch, capsys, older
-):
+def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(finished, tmp_path, monkeypatch, older):
     """So does one that an older version began, which kept none."""
 
     class Stop(Exception):
@@ -211,8 +213,6 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
         for path in run.glob("iterations/*/settings.json"):
             path.unlink()
     told(run, 3, *OTHERS)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "iteration 2 goes on with the settings that it began with; remove" in said
     assert rows(run)[:2] == rows(finished)
     assert (run / "iterations" / "01" / "settings.json").exists() != older  # nobody knows what it began with
     assert rows(run)[2]["n"] == 3
@@ -223,35 +223,29 @@ def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished,
     run = tmp_path / "run"
     assert main([*ITERATED, "--iterations", "0", "--out", str(run)]) == 0
     before = (run / "config.yaml").read_bytes()
-    assert main([*ITERATED, *OTHERS, "--iterations", "2", "--out", str(run)]) == 2
-    assert "holds an evolution of its own" in capsys.readouterr().err
+    assert "evolve-dream" in refused(capsys, *ITERATED, *OTHERS, "--iterations", "2", "--out", str(run))
     assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "named"),
     [
-        ("[]", "settings.json"),
-        ('{"dream": {}}', "iterate is missing"),
-        ('{"iterate": {}, "dream": {"horizon": 7}', "settings.json"),
-        ('{"iterate": {}, "dream": null}', "dream must have a value, got none"),
-        (
-            '{"iterate": {}, "dream": "/other/file.yaml"}',
-            "dream must be settings by their names, got '/other/file.yaml'",
-        ),
-        ('{"iterate": {}, "dream": 5}', "dream must be settings by their names, got 5"),
-        ('{"iterate": {}, "dream": {"horizon": "far"}}', "--dream.horizon: expected a whole number, got far"),
-        ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon must be above zero, got 0"),
-        ('{"iterate": {"start": "lost"}, "dream": {}}', "expected one of 'zeros', 'last', 'best', got lost"),
+        ('{"iterate": {}, "dream": {"horizon": 7}', ""),
+        ('{"dream": {}}', "iterate"),
+        ('{"iterate": {}, "dream": null}', "dream"),
+        ('{"iterate": {}, "dream": "/other/file.yaml"}', "dream"),
+        ('{"iterate": {}, "dream": {"horizon": "far"}}', "dream.horizon"),
+        ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon"),
+        ('{"iterate": {"start": "lost"}, "dream": {}}', "start"),
         ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )
-def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, said):
+def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, named):
     path = tmp_path / "settings.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(said)) as error:
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         read_sections(OWN, path)
-    assert str(path) in str(error.value)
+    assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -262,9 +256,7 @@ def test_spoilt_settings_of_an_iteration_under_way_end_the_run_in_one_line(finis
     whole = path.read_text()
     for text in (whole[: len(whole) // 2], whole.replace('"caution": 0.0', '"caution": 2.0')):
         path.write_text(text)
-        assert main([*ITERATED, "--iterations", "2", "--out", str(run)]) == 2
-        said = capsys.readouterr().err.splitlines()
-        assert [str(path) in line for line in said if line.startswith("worldmodel")] == [True]
+        assert str(path) in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(run))
 
 
 def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(finished, tmp_path, capsys):
@@ -273,21 +265,18 @@ def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(fini
     kept = path.read_bytes()
     words = ["evolve", str(tmp_path / "run"), "--where", "dream", "--dream.generations", "1", "--dream.population", "4"]
     words += ["--dream.dreams", "2", "--dream.horizon", "3"]
-    assert main(words) == 2
-    assert "holds the controller of the best iteration" in capsys.readouterr().err
+    assert str(path.parent) in refused(capsys, *words)
     assert path.read_bytes() == kept
     shutil.rmtree(path.parent)
     assert main(words) == 0
     kept = path.read_bytes()
-    assert main([*ITERATED, "--iterations", "2", "--out", str(tmp_path / "run")]) == 2
-    assert "holds an evolution of its own" in capsys.readouterr().err
+    assert "evolve-dream" in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(tmp_path / "run"))
     assert path.read_bytes() == kept
 
 
 def test_iterations_may_not_be_left_out_of_a_run_that_has_them(finished, capsys):
     before = (finished / "evolve-dream" / "controller.safetensors").read_bytes()
-    assert main([*ITERATED, "--iterations", "0", "--out", str(finished)]) == 2
-    assert "iterations = 2, asked for 0 (the run has iterations, and the best" in capsys.readouterr().err
+    assert "iterations" in refused(capsys, *ITERATED, "--iterations", "0", "--out", str(finished))
     assert (finished / "evolve-dream" / "controller.safetensors").read_bytes() == before
 
 
@@ -330,17 +319,13 @@ def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
     assert [weights_of_newest(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
 
 
-@pytest.mark.parametrize(
-    ("change", "said"), [({"episode_mean": None}, "episode_mean = 'None'"), ({"number": 9}, "number must be 1, got 9")]
-)
-def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, change, said):
+@pytest.mark.parametrize(("name", "value"), [("episode_mean", None), ("number", 9)])
+def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, name, value):
     out = shutil.copytree(finished, tmp_path / "run")
     written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | change)
-    assert main([*ITERATED, "--iterations", "2", "--out", str(out)]) == 2
-    message = capsys.readouterr().err
-    assert str(written) in message.replace("\n", "")
-    assert said in message
+    write_json(written, read_json(written) | {name: value})
+    said = refused(capsys, *ITERATED, "--iterations", "2", "--out", str(out))
+    assert str(written) in said and name in said
 
 
 def test_the_iteration_that_drove_best_is_kept_and_the_first_of_equals():

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from agents.cli import build_parser, main
+from agents.cli import build_parser
 from agents.run import Run
+from tests.command_line import refused
 
 ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
 """The word of `run`, and the environment that its store names."""
@@ -54,14 +55,9 @@ def test_options_win_over_a_preset(tmp_path):
     assert parsed(*words).episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
 
 
-@pytest.mark.parametrize(
-    "words", ["collect CartPole-v1", "train vae x", "train memory x", "evolve x", "evaluate x", "dream x"]
-)
+@pytest.mark.parametrize("words", ["collect CartPole-v1", "train vae x", "evaluate x"])
 def test_an_unknown_preset_is_refused(words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([*words.split(), "--preset", "quik"])
-    assert stopped.value.code == 2
-    assert "did you mean quick?" in capsys.readouterr().err
+    assert "quick" in refused(capsys, *words.split(), "--preset", "quik")
 
 
 def test_where_has_one_default(tmp_path, capsys):
@@ -72,5 +68,5 @@ def test_where_has_one_default(tmp_path, capsys):
             (tmp_path / f"evolve-{name}").mkdir(exist_ok=True)
         assert Run(tmp_path).evolved == where
         other = "dream" if where == "game" else "game"
-        assert main(["evolve", str(tmp_path), f"--{other}.generations", "2", "--preset", "quick"]) == 2
-        assert f"--where {where}" in capsys.readouterr().err
+        words = ["evolve", str(tmp_path), f"--{other}.generations", "2", "--preset", "quick"]
+        assert f"--where {where}" in refused(capsys, *words)

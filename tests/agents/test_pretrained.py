@@ -15,6 +15,7 @@ from agents.pretrained import HOME, Shipped, found, names, shipped
 from agents.run import Run
 from agents.viewer import stage_of
 from tests import toys
+from tests.command_line import refused
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.starts import Starts
 from worldmodel.vae import merge_decoder, split_decoder
@@ -73,7 +74,7 @@ def test_an_agent_s_folder_is_found(folder, tmp_path):
     stage = stage_of(place)
     assert list(stage.drivers) == ["trained"]
     assert len(stage.starts) == 4
-    with pytest.raises(ValueError, match="no pretrained agent 'chess', only "):
+    with pytest.raises(ValueError, match="'chess'"):
         shipped("chess")
 
 
@@ -96,9 +97,7 @@ def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     assert main([*shlex.split(report["command"])[1:], "--workers", "1"]) == 0  # the command repeats it
     again = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noops-0-action_repeat-1-max-2.json").read_text())
     assert {**again, "wall_clock_s": 0} == {**report, "wall_clock_s": 0}
-    capsys.readouterr()
-    assert main(["evaluate", "chess", "--pretrained"]) == 2
-    assert "no pretrained agent 'chess'" in capsys.readouterr().err
+    assert "'chess'" in refused(capsys, "evaluate", "chess", "--pretrained")
 
 
 def test_a_file_does_not_choose_what_is_imported(folder, tmp_path, monkeypatch, capsys):
@@ -107,8 +106,7 @@ def test_a_file_does_not_choose_what_is_imported(folder, tmp_path, monkeypatch, 
     path = folder / "report.json"
     path.write_text(path.read_text().replace("CartPole-v1", "stranger:CartPole-v1"))
     for words in (["evaluate", str(folder), "--workers", "1"], ["dream", str(folder)]):
-        assert main(words) == 2
-        assert "which imports stranger: if you trust it, add --env stranger:CartPole-v1" in capsys.readouterr().err
+        assert "--env stranger:CartPole-v1" in refused(capsys, *words)
     assert stage_of(found(str(folder), pretrained=False)).make_env is None
     with pytest.raises(ValueError, match="imported"):  # what was typed is
         stage_of(found(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
@@ -118,7 +116,7 @@ def test_a_run_s_rollouts_do_not_choose_what_is_imported(tmp_path):
     rollouts.collect(toys.counter, rollouts.uniform, 1, seed=3, out=tmp_path / "rollouts")
     path = tmp_path / "rollouts" / "metadata.json"
     path.write_text(path.read_text().replace('"env": "counter"', '"env": "stranger:Counter-v0"'))
-    with pytest.raises(ValueError, match="imports stranger"):
+    with pytest.raises(ValueError, match="stranger"):
         game_of(Run(tmp_path), None)
     assert game_of(Run(tmp_path), "CartPole-v1")[0] == "CartPole-v1"
 
@@ -133,8 +131,6 @@ def test_what_comes_with_the_package_is_whole_and_small(name):
     assert report.n >= 100
     assert max(report.seeds) < 2**24
     assert len(place.starts()) >= 16
-    card = (place.folder / "README.md").read_text(encoding="utf-8")
-    assert f"{report.mean:.0f} ± {report.std:.0f}" in card
     assert sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file()) < 12e6
 
 
@@ -158,5 +154,5 @@ def test_inspect_describes_a_shipped_agent_by_its_name(capsys):
     before = sorted(HOME.rglob("*"))
     assert main(["inspect", "car-racing", "--pretrained"]) == 0
     report = Report.load(HOME / "car-racing" / "report.json")
-    assert f"{report.mean:.1f} +- {report.std:.1f}" in capsys.readouterr().out
+    assert f"{report.mean:.1f}" in capsys.readouterr().out
     assert sorted(HOME.rglob("*")) == before  # nothing is written into the package

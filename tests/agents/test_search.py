@@ -281,20 +281,20 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        ({"covariance": "round"}, "covariance must be one of auto, full, diagonal, got 'round'"),
-        ({"bounds": 0.0}, "bounds must be above zero"),
-        ({"stale": 2}, "stale needs a check, got stale = 2"),
-        ({"elite": 1}, "elite needs a check"),
-        ({"elite": 9, "check": sphere}, "elite must be from 0 to population"),
-        ({"restarts": -1}, "restarts must be zero or more, got -1"),
-        ({"restarts": 1}, "restarts needs stale or least_sigma"),
-        ({"least_sigma": 0.1, "sigma": 0.1}, "least_sigma must be below sigma = 0.1, got 0.1"),
+        ({"covariance": "round"}, "covariance"),
+        ({"bounds": 0.0}, "bounds"),
+        ({"stale": 2}, "stale"),
+        ({"elite": 1}, "elite"),
+        ({"elite": 9, "check": sphere}, "elite"),
+        ({"restarts": -1}, "restarts"),
+        ({"restarts": 1}, "restarts"),
+        ({"least_sigma": 0.1, "sigma": 0.1}, "least_sigma"),
     ],
 )
-def test_bad_endings_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_endings_are_refused(change, named):
+    with pytest.raises(ValueError, match=rf"^{named} "):
         evolve(controller(), sphere, generations=2, population=8, **change)
 
 

@@ -43,7 +43,6 @@ def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options)
 def test_a_vae_that_draws_little_is_told(explained, moving, std, level):
     found = verdict_of_vae(VAEDiagnostics(explained, moving, std, 0.2, 100))
     assert found.level == level
-    assert ("the same picture whatever it sees" in found.text) == (explained is not None and explained < 0 and not std)
 
 
 MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000, 5)
@@ -80,10 +79,9 @@ def test_a_dream_that_promises_too_much_is_told(dream, real, stderr, level):
 
 def test_controllers_are_compared_with_random_actions():
     random = report_of(np.arange(20, 36))
-    assert "worse than random" in (worse := verdict_of_controller(report_of(np.arange(5, 21)), random)).text
-    assert "no better than random" in (same := verdict_of_controller(report_of(np.arange(21, 37)), random)).text
-    assert "better than random" in (better := verdict_of_controller(report_of(np.arange(80, 96)), random)).text
-    assert [worse.level, same.level, better.level] == ["bad", "bad", "good"]
+    found = [verdict_of_controller(report_of(np.arange(first, first + 16)), random) for first in (5, 21, 80)]
+    assert [one.level for one in found] == ["bad", "bad", "good"]  # worse, no better, better
+    assert len({one.text for one in found}) == 3
     assert verdict_of_controller(report_of([500.0]), report_of([1.0])).level == "bad"  # one episode shows nothing
     assert verdict_of_controller(report_of([9.0] * 8), report_of([9.0] * 8)).level == "bad"
 
@@ -93,7 +91,6 @@ def test_what_helps_a_controller_that_is_worse_than_random_is_told(policy, helps
     low, high = (replace(report_of(np.arange(first, first + 16)), policy=policy) for first in (5, 50))
     assert all(word in verdict_of_controller(low, high).text for word in helps)
     assert not any(word in verdict_of_controller(high, low).text for word in helps)
-    assert "episodes" in verdict_of_controller(replace(report_of([1.0]), policy=policy), report_of([1.0])).text
 
 
 def test_returns_below_one_keep_their_digits():

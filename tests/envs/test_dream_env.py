@@ -97,9 +97,9 @@ def test_a_window_shows_the_dream(folder, monkeypatch):
 
 
 def test_a_world_model_without_starts_is_refused(folder):
-    with pytest.raises(ValueError, match="starts must be given"):
+    with pytest.raises(ValueError, match="starts"):
         envs.DreamEnv(world())
-    with pytest.raises(ValueError, match="render_mode must be"):
+    with pytest.raises(ValueError, match="render_mode"):
         envs.DreamEnv(folder, render_mode="ascii")
 
 
@@ -146,5 +146,5 @@ def test_the_dream_environment_takes_the_action_that_is_meant(discrete, action, 
 
 def test_a_vector_environment_takes_one_seed():
     env = envs.DreamVectorEnv(world(), STARTS, num_envs=2)
-    with pytest.raises(ValueError, match="seed must be one number"):
+    with pytest.raises(ValueError, match="seed"):
         env.reset(seed=[1, 2])

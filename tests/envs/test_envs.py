@@ -75,9 +75,9 @@ def test_car_racing_is_the_official_game_cropped_and_shrunk(options, rows):
     ours, official = envs.make("CarRacing", **options), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     frame, _ = ours.reset(seed=5)
     theirs, _ = official.reset(seed=5)
-    for t in range(60):
+    for t in range(25):
         assert np.abs(frame.astype(int) - shrink(theirs[:rows])).max() == 0
-        steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 40 else 0.7
+        steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 18 else 0.7
         frame, reward, *_ = ours.step(np.array([steer, gas, brake], np.float32))
         theirs, wanted, *_ = official.step(
             np.array([np.float32(steer), (np.float32(gas) + 1) / 2, max(np.float32(brake), 0)], np.float64)
@@ -90,7 +90,7 @@ def test_repeated_car_racing_sums_rewards_and_shows_the_last_frame():
     slow, fast = envs.make("CarRacing"), envs.make("CarRacing", action_repeat=4)
     slow.reset(seed=2)
     fast.reset(seed=2)
-    for t in range(30):
+    for t in range(12):
         action = np.array([np.sin(t), 1, -1], np.float32)
         total = 0.0
         for _ in range(4):
@@ -135,37 +135,37 @@ print([name for name in ("gym", "nes_py", "torch") if name in sys.modules])
 
 
 @pytest.mark.parametrize(
-    ("id", "message"),
+    ("id", "nearest"),
     [
-        ("CarRcing", "did you mean 'CarRacing'"),
-        ("SuperMarioBros-9-1", "did you mean 'SuperMarioBros-"),
-        ("cartpole", "did you mean 'CartPole-v"),
+        ("CarRcing", "'CarRacing'"),
+        ("SuperMarioBros-9-1", "'SuperMarioBros-"),
+        ("cartpole", "'CartPole-v"),
         ("nosuchmodule:Thing-v0", "nosuchmodule"),
     ],
 )
-def test_unknown_ids_name_the_nearest(id, message):
-    with pytest.raises(ValueError, match=message):
+def test_unknown_ids_name_the_nearest(id, nearest):
+    with pytest.raises(ValueError, match=nearest):
         envs.make(id)
 
 
 @pytest.mark.parametrize(
-    ("id", "options", "message"),
+    ("id", "options", "named"),
     [
-        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons must be one of run, right, simple, complex, got 'all'"),
-        ("SuperMarioBros-1-1", {"wings": 2}, "cannot be made with"),
-        ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky in"),
-        ("CarRacing", {"wheels": 5}, "cannot be made with"),
-        ("CartPole-v1", {"poles": 2}, "cannot be made with"),
-        ("CarRacing", {"indicators": "yes"}, "indicators must be true or false, got 'yes'"),
-        ("FastCarRacing", {"crop": True, "indicators": True}, "cannot be made with crop"),
-        ("CarRacing", {"fast": True}, "cannot be made with fast: FastCarRacing is an id of its own"),
-        ("CarRacing", {"action_repeat": 0}, "action_repeat must be a whole number from 1 to 1000, got 0"),
-        ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat must be a whole number from 1 to 1000, got 10000"),
-        ("CartPole-v1", {"action_repeat": True}, "action_repeat must be a whole number from 1 to 1000, got True"),
+        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons"),
+        ("SuperMarioBros-1-1", {"wings": 2}, "wings"),
+        ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky"),
+        ("CarRacing", {"wheels": 5}, "wheels"),
+        ("CartPole-v1", {"poles": 2}, "poles"),
+        ("CarRacing", {"indicators": "yes"}, "indicators"),
+        ("FastCarRacing", {"crop": True, "indicators": True}, "crop"),
+        ("CarRacing", {"fast": True}, "FastCarRacing"),
+        ("CarRacing", {"action_repeat": 0}, "action_repeat"),
+        ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat"),
+        ("CartPole-v1", {"action_repeat": True}, "action_repeat"),
     ],
 )
-def test_bad_options_are_named(id, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_options_are_named(id, options, named):
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
         envs.make(id, **options)
 
 
@@ -177,16 +177,16 @@ class Odd(toys.Counter):
 
 
 @pytest.mark.parametrize(
-    ("env", "message"),
+    ("env", "named"),
     [
-        (Odd(actions=spaces.MultiDiscrete([2, 2])), "action space must be Box or Discrete"),
-        (Odd(actions=spaces.Box(-np.inf, np.inf, (2,))), "finite bounds"),
-        (Odd(actions=spaces.Box(0, 5, (2,), np.int64)), "Box of floats"),
-        (Odd(observations=spaces.Box(-1, 1, (4,))), "no pixels"),
+        (Odd(actions=spaces.MultiDiscrete([2, 2])), "MultiDiscrete"),
+        (Odd(actions=spaces.Box(-np.inf, np.inf, (2,))), "inf"),
+        (Odd(actions=spaces.Box(0, 5, (2,), np.int64)), "int64"),
+        (Odd(observations=spaces.Box(-1, 1, (4,))), "render_mode"),
     ],
 )
-def test_unsupported_environments_are_told(env, message):
-    with pytest.raises(ValueError, match=message):
+def test_unsupported_environments_are_refused(env, named):
+    with pytest.raises(ValueError, match=named):
         as_pixels(env)
 
 

@@ -18,8 +18,14 @@ def game():
     env.close()
 
 
-@pytest.mark.parametrize("world", range(1, 9))
-@pytest.mark.parametrize("stage", range(1, 5))
+@pytest.mark.parametrize(
+    ("world", "stage"),
+    [
+        pytest.param(world, stage, marks=[pytest.mark.slow] * (stage != world % 4 + 1))
+        for world in range(1, 9)
+        for stage in range(1, 5)
+    ],
+)
 def test_every_stage_starts_and_moves(world, stage):
     env = SuperMarioBros(world, stage, noops=0)
     _, info = env.reset(seed=0)
@@ -125,14 +131,14 @@ def test_a_snapshot_is_the_whole_machine():
 
 
 @pytest.mark.parametrize("machine", ["fast", "nes-py"])
-def test_what_is_closed_says_so(machine):
+def test_what_is_closed_refuses(machine):
     env = SuperMarioBros(noops=0, machine=machine)
     env.reset(seed=1)
     env.step(0)
     moment = env.save_state()
     env.close()
     for use in (env.reset, env.render, env.save_state, lambda: env.step(0), lambda: env.load_state(moment)):
-        with pytest.raises(ValueError, match="the environment is closed: make another one"):
+        with pytest.raises(ValueError, match="closed"):
             use()
     assert env.info()["coins"] == 0  # of a memory that is there
 
@@ -144,7 +150,7 @@ def test_a_snapshot_outlives_its_environment_and_fits_into_another():
     moment = env.save_state()
     lived = played(env)
     env.close()
-    with pytest.raises(ValueError, match="the environment is closed"):
+    with pytest.raises(ValueError, match="closed"):
         env.load_state(moment)
     other = SuperMarioBros(4, 2, noops=0)
     other.reset(seed=3)

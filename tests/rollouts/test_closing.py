@@ -13,6 +13,7 @@ import pytest
 import rollouts
 from agents import evaluate
 from tests import toys
+from tests.skips import IMPOSSIBLE
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -50,10 +51,10 @@ def children(tmp_path):
         os.kill(child, signal.SIGKILL)
 
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=f"{IMPOSSIBLE}it looks into /proc")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_collects_or_evaluates_leaves_no_process_behind(children, tmp_path, workers):
     make = partial(Emulated, children)
     rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", block=1)

@@ -1,6 +1,7 @@
 """Collecting and storing: alignment, repeatability, kills, damage."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_patience_cuts_an_episode_without_rewards(tmp_path):
     store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", patience=4)
     assert store.lengths == [7, 7]
     assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
-    with pytest.raises(ValueError, match="patience = 4, asked for None"):
+    with pytest.raises(ValueError, match="patience = 4"):
         rollouts.collect(Late, toys.marking, episodes=3, out=tmp_path / "s")
     plain = rollouts.collect(Late, toys.marking, episodes=1, out=tmp_path / "t")
     assert plain.lengths == [20]
@@ -131,6 +132,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_sigkill_loses_no_finished_shard(tmp_path):
     script = tmp_path / "collect.py"
     script.write_text(COLLECT)
@@ -182,7 +184,7 @@ def test_a_store_with_other_settings_is_refused(tmp_path, name):
     settings = {"env": toys.counter, "policy": toys.marking, "seed": 1, "max_steps": None}
     rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
     settings |= {name: {"seed": 2, "max_steps": 3, "policy": rollouts.uniform, "env": toys.beacon}[name]}
-    with pytest.raises(ValueError, match="use another folder"):
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
         rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
 
 
@@ -194,7 +196,7 @@ def test_numpy_s_integers_are_counts(tmp_path):
 
 def test_bad_arguments_are_refused(tmp_path):
     for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0, "patience": 0}.items():
-        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"^{name} .*0"):
             rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
     for episodes in (float("nan"), 1.5, True, "2", None):
         with pytest.raises(ValueError, match="episodes"):
@@ -204,9 +206,9 @@ def test_bad_arguments_are_refused(tmp_path):
     assert not (tmp_path / "no").exists()
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is not empty and not a rollout store"):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "letters"))):
         rollouts.collect(toys.counter, toys.marking, 1, out=tmp_path / "letters")
-    with pytest.raises(ValueError, match=r"is not a rollout store: it has no metadata.json"):
+    with pytest.raises(ValueError, match=r"metadata\.json"):
         Store(tmp_path)
 
 
@@ -228,7 +230,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*000002.h5"):
+    with pytest.raises(OSError, match=r"000002\.h5"):
         rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=1)
     monkeypatch.undo()
     assert len(Store(out)) == 2
@@ -237,7 +239,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
 
 def test_two_collections_on_one_folder_are_refused(tmp_path):
     rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
-    with locked(tmp_path / "s"), pytest.raises(ValueError, match="is in use by another process"):
+    with locked(tmp_path / "s"), pytest.raises(ValueError, match=re.escape(str(tmp_path / "s"))):
         rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path / "s")
     assert len(rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path / "s")) == 2
 
@@ -260,7 +262,7 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
     assert all(equal(a, b) for a, b in zip(one.episodes(), grown.episodes(), strict=True))
     alone = rollouts.play(toys.beacon(), agent(), one.episode(6).seed)
     assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.features + 1), terms=1.0)
-    with pytest.raises(ValueError, match="with block = 4, asked for 5"):
+    with pytest.raises(ValueError, match="block = 4"):
         rollouts.collect(toys.beacon, agent(), 10, seed=5, block=5, out=tmp_path / "b")
 
 
@@ -292,7 +294,7 @@ def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path, where):
     content = bytearray(shard.path.read_bytes())
     content[offset + (length // 2 if where == "middle" else length - 1)] ^= 1
     shard.path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"000000.h5 cannot be read"):
+    with pytest.raises(ValueError, match=r"000000\.h5"):
         Store(tmp_path / "s").episode(0)
 
 
@@ -309,13 +311,13 @@ def test_hostile_shards_are_refused_without_harm(tmp_path, how):
             rows = 100_000 if how == "huge chunk" else 16
             made = group.create_dataset("observations", (21, 64, 64, 3), np.uint8, chunks=(rows, 64, 64, 3),
                                         maxshape=(None, 64, 64, 3), compression="gzip")  # fmt: skip
-            if how == "bomb":  # a chunk that would unpack to a gigabyte
+            if how == "bomb":  # a chunk that would unpack to 128 MB
                 packer = zlib.compressobj()
-                bomb = b"".join(packer.compress(bytes(2**24)) for _ in range(64)) + packer.flush()
+                bomb = b"".join(packer.compress(bytes(2**24)) for _ in range(8)) + packer.flush()
                 made.id.write_direct_chunk((0, 0, 0, 0), bomb)
                 made.id.write_direct_chunk((16, 0, 0, 0), bomb)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"000000.h5 cannot be read"):
+    with pytest.raises(ValueError, match=r"000000\.h5"):
         Store(tmp_path / "s").episode(0)
     assert tracemalloc.get_traced_memory()[1] < 50e6
     tracemalloc.stop()
@@ -330,9 +332,8 @@ def test_what_a_killed_worker_left_goes(tmp_path):
 
 
 def test_estimate_says_time_and_disk(tmp_path):
-    text = str(rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there"))
-    assert "50,000 steps" in text
-    assert "MB" in text
+    found = rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there")
+    assert "50,000" in str(found) and "MB" in str(found)
 
 
 def test_further_episodes_are_of_another_policy_and_the_first_stay(tmp_path):

@@ -54,7 +54,7 @@ def test_patience_gives_up():
 
 
 def test_every_controller_plays_the_same_episodes_and_every_seed_others():
-    fitness = rollouts.played(toys.seeded_reward, beacon_world(), episodes=3)
+    fitness = rollouts.played(toys.seeded_reward, beacon_world(), episodes=3, max_steps=2)
     returns = fitness(controllers(4, 9), 5)
     assert (returns == returns[0]).all()
     assert len(set(returns[0])) == 3
@@ -63,13 +63,13 @@ def test_every_controller_plays_the_same_episodes_and_every_seed_others():
 
 @pytest.mark.parametrize("episodes", [1, 4, 8])
 def test_of_the_scouted_episodes_those_are_lived_that_the_mean_had_least_in(episodes):
-    built, population = beacon_world(), 3 * controllers(6, 9)
-    fitness = rollouts.played(toys.seeded_reward, built, episodes, scouted=9)
-    everywhere = rollouts.played(toys.seeded_reward, built, episodes=9)
+    built, population = beacon_world(), 3 * controllers(3, 9)
+    fitness = rollouts.played(toys.seeded_reward, built, episodes, scouted=9, max_steps=2)
+    everywhere = rollouts.played(toys.seeded_reward, built, episodes=9, max_steps=2)
     mean, all_of_them = everywhere(population.mean(axis=0), 4)[0], everywhere(population, 4)
     np.testing.assert_array_equal(fitness(population, 4), all_of_them[:, np.argsort(mean)[:episodes]])  # whole numbers
     np.testing.assert_array_equal(fitness.scouts, mean)
-    assert fitness.steps == (9 + 6 * episodes) * everywhere.steps // (9 * 7)
+    assert fitness.steps == (9 + 3 * episodes) * everywhere.steps // (9 * 4)
     with pytest.raises(ValueError, match="scouted"):
         fitness(population, 4, episodes=9)
 

@@ -13,9 +13,10 @@ from agents.config import remember
 from agents.controller import HiddenController, LinearController
 from agents.evaluation import Report
 from agents.settings import RunSettings
+from tests.skips import IMPOSSIBLE
 from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_bytes, sphere_bytes, wav_bytes
 
-pytest.importorskip("atheris", reason="Atheris has no wheel for this platform or this Python")
+pytest.importorskip("atheris", reason=f"{IMPOSSIBLE}Atheris has no wheel for this platform or this Python")
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = os.environ.get("FUZZ_SECONDS", "8")

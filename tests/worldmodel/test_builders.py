@@ -44,18 +44,18 @@ def test_the_smallest_sizes(size):
 
 
 REFUSED = [
-    (lambda: SequenceDensity(RMDN(3, 2)), r"density must read what it predicts: .*, got 3 and 2"),
-    (lambda: SequenceDensity(RMDN(2, 2), truncate=0), "truncate must be a whole number of at least 1, got 0"),
-    (lambda: build("rnn", 2), "name must be one of rmdn, frmdn, rnn-gauss, vrnn, vrnn-gmm, got 'rnn'"),
-    (lambda: build("rnn-gauss", 2, mixtures=3), "mixtures must be 1 for rnn-gauss, got 3"),
-    (lambda: build_density({"density": "X"}), "density must be one of RMDN, FRMDN, PerDimensionRMDN, got 'X'"),
-    (lambda: build_density({"density": "RMDN", "inputs": 10**9, "outputs": 1}), "inputs is beyond any sensible size"),
-    (lambda: build_density({"density": "VRNN", "event": 2, "color": 1}), "settings do not describe .*'color'"),
-    (lambda: build_recurrent({}), "density must be one of RMDN, FRMDN, PerDimensionRMDN, got None"),
+    ("density", lambda: SequenceDensity(RMDN(3, 2))),
+    ("truncate", lambda: SequenceDensity(RMDN(2, 2), truncate=0)),
+    ("name", lambda: build("rnn", 2)),
+    ("mixtures", lambda: build("rnn-gauss", 2, mixtures=3)),
+    ("density", lambda: build_density({"density": "X"})),
+    ("inputs", lambda: build_density({"density": "RMDN", "inputs": 10**9, "outputs": 1})),
+    ("color", lambda: build_density({"density": "VRNN", "event": 2, "color": 1})),
+    ("density", lambda: build_recurrent({})),
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED)
-def test_bad_settings_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("named", "call"), REFUSED)
+def test_bad_settings_are_refused(named, call):
+    with pytest.raises(ValueError, match=rf"\b{named}\b"):
         call()

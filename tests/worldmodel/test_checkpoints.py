@@ -14,7 +14,7 @@ def test_what_goes_wrong_with_content_names_the_file(stumble):
         stumble()
 
 
-def test_what_is_said_well_already_stays():
+def test_a_good_message_stays():
     with pytest.raises(ValueError, match="^exactly this$"), understood("some.json"):
         raise ValueError("exactly this")
 
@@ -27,7 +27,7 @@ def test_what_may_not_be_written_is_named_as_it_was_meant(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(OSError, match="Read-only file system") as refused:
+    with pytest.raises(OSError) as refused:
         write_bytes(tmp_path / "test.json", b"{}")
     assert refused.value.filename == str(tmp_path / "test.json")
 

@@ -92,7 +92,7 @@ def test_training_stays_finite_on_adversarial_data(kind, case):
         density = DENSITIES[kind]()
     optimizer = torch.optim.Adam(density.parameters(), lr=1e-2)
     g = torch.Generator().manual_seed(0)
-    for _ in range(60):
+    for _ in range(20):
         x = torch.randn(8, 1 if case == "one step" else 5, 3, generator=g)
         y = torch.randn(*x.shape[:2], 2, generator=g)
         if case == "constant":
@@ -133,7 +133,7 @@ def test_nll_approaches_the_true_entropy_and_never_beats_it():
     entropy = linear_gaussian(1, 1, 0)[2]
     with worldmodel.seeded(0):
         density = RMDN(2, 1, hidden=16, mixtures=2)
-    nll, error = learn(density, draw, 400, lr=1e-2)
+    nll, error = learn(density, draw, 250, lr=2e-2)
     assert nll > entropy - 4 * error
     assert nll < entropy + 0.08
 
@@ -145,7 +145,7 @@ def test_frmdn_beats_rmdn_on_the_banana():
     results = {}
     for name, kind in {"rmdn": RMDN, "frmdn": FRMDN}.items():
         with worldmodel.seeded(0):
-            results[name] = learn(kind(1, 2, hidden=8, mixtures=2), draw, 500)
+            results[name] = learn(kind(1, 2, hidden=8, mixtures=2), draw, 200, lr=1e-2)
     assert results["frmdn"][0] < results["rmdn"][0] - 0.2
     assert results["frmdn"][0] > BANANA_ENTROPY - 4 * results["frmdn"][1]
 
@@ -156,13 +156,13 @@ def test_state_is_explicit_and_checked():
     assert isinstance(state, State)
     with pytest.raises(ValueError, match=r"state"):
         density(torch.zeros(4, 1, 3), state)
-    with pytest.raises(ValueError, match="x must"):
+    with pytest.raises(ValueError, match="^x "):
         density(torch.zeros(4, 0, 3))
 
 
 @pytest.mark.parametrize(("name", "value"), [("inputs", 0), ("mixtures", 0), ("rank", -1), ("hidden", 0)])
 def test_bad_sizes_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be"):
+    with pytest.raises(ValueError, match=f"^{name} "):
         RMDN(**{"inputs": 3, "outputs": 2, name: value})
 
 

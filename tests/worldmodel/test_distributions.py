@@ -88,7 +88,7 @@ def test_per_dimension_mixtures_are_one_mixture_for_each_dimension():
     torch.testing.assert_close(drawn.mean(0), g.mean, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize(("d", "r"), [(1, 0), (1, 2), (2, 0), (2, 1)])
+@pytest.mark.parametrize(("d", "r"), [(1, 0), (1, 2), pytest.param(2, 0, marks=pytest.mark.slow), (2, 1)])
 def test_density_integrates_to_one(d, r):
     g = mixture(3, d, r, seed=4)
     axis = torch.linspace(-25, 25, 4001 if d == 1 else 1201, dtype=torch.float64)
@@ -200,7 +200,7 @@ def flowed(context=0):
     return Flowed(mixture(2, 2, 1, seed=3), flow, torch.ones(context, dtype=torch.float64) if context else None)
 
 
-@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("context", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_flowed_density_integrates_to_one(context):
     density = flowed(context)
     axis = torch.linspace(-60, 60, 1601, dtype=torch.float64)

@@ -9,12 +9,8 @@ import zuko
 from worldmodel import flows
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
-CASES = [
-    *((features, context, couplings) for features in (1, 2, 5) for context in (0, 3) for couplings in (1, 2)),
-    (4, 0, 0),
-]
-
-
+CASES = [(1, 0, 1), (1, 3, 2), (2, 0, 2), (2, 3, 1), (5, 0, 2), (5, 3, 2), (4, 0, 0)]
+"""Features, context, and how many couplings."""
 KINDS = [AffineCoupling, SplineCoupling]
 
 
@@ -115,7 +111,7 @@ def test_bad_arguments_are_refused(as_users_do):
         SplineCoupling(3, bins=0)
     with pytest.raises(ValueError, match="value"):
         AffineCoupling(3)(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="context must be None"):
+    with pytest.raises(ValueError, match="context"):
         AffineCoupling(3)(torch.zeros(2, 3), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="same features"):
+    with pytest.raises(ValueError, match="features"):
         Flow([AffineCoupling(2), AffineCoupling(3)])

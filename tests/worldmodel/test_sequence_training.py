@@ -38,12 +38,16 @@ def learned(model, updates=400, **more):
 
 @pytest.mark.parametrize(
     ("name", "truncate"),
-    [("rnn-gauss", None), ("rmdn", None), ("frmdn", None), pytest.param("rmdn", 5, marks=pytest.mark.slow)],
+    [
+        ("frmdn", None),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("rnn-gauss", None), ("rmdn", None), ("rmdn", 5))),
+    ],
 )
 def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, truncate):
+    more = {"rnn-gauss": {}, "rmdn": {"mixtures": 2}, "frmdn": {"mixtures": 2, "couplings": 1}}[name]
     with worldmodel.seeded(0):
-        model = build(name, 1, hidden=16, truncate=truncate, **({} if name == "rnn-gauss" else {"mixtures": 2}))
-    learned(model)
+        model = build(name, 1, hidden=16, truncate=truncate, **more)
+    learned(model, 250, lr=2e-2)
     event, exact = autoregressive(2_000, 15, 3_000_000)
     with torch.no_grad():
         excess = (exact - model.log_probs(whole(event.float()))[0].double()).mean(dim=1)  # paired: nats a frame
@@ -52,15 +56,23 @@ def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, trunc
     assert float(excess.mean()) < 0.05
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("truncate", [None, 4])
+@pytest.mark.parametrize(
+    ("name", "truncate"),
+    [
+        pytest.param(
+            name, truncate, marks=[pytest.mark.slow] * ((name, truncate) not in (("frmdn", None), ("vrnn", 4)))
+        )
+        for name in NAMES
+        for truncate in (None, 4)
+    ],
+)
 def test_bfloat16_trains(name, truncate):
     with worldmodel.seeded(0):
-        model = build(name, 1, hidden=8, truncate=truncate, mixtures=1)
+        model = build(name, 1, hidden=4, truncate=truncate, mixtures=1)
     held_out = whole(autoregressive(64, 9, 3_000_000)[0].float())
     data = Sequences(lambda size, seed: autoregressive(size, 9, seed)[0].float())
     before = float(model.loss(held_out, generator()).value.detach())
-    fit(model, data, updates=40, batch=16, lr=1e-2, check_every=40, precision="bfloat16", tensorboard=False)
+    fit(model, data, updates=20, batch=8, lr=3e-2, check_every=20, precision="bfloat16", tensorboard=False)
     assert float(model.loss(held_out, generator()).value.detach()) < before - 0.2
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -81,10 +93,11 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, na
         if done == 13:
             raise Stop
 
-    undisturbed = learned(fresh(), 20, check_every=5, out=tmp_path / "whole")
+    settings = {"updates": 16, "batch": 4, "check_every": 5}
+    undisturbed = learned(fresh(), **settings, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        learned(fresh(), 20, check_every=5, out=tmp_path / "stopped", progress=stop)
-    again = learned(fresh(), 20, check_every=5, out=tmp_path / "stopped")
+        learned(fresh(), **settings, out=tmp_path / "stopped", progress=stop)
+    again = learned(fresh(), **settings, out=tmp_path / "stopped")
     for wanted, found in zip(undisturbed.parameters(), again.parameters(), strict=True):
         assert found.equal(wanted)
     files = [(tmp_path / where / "weights.safetensors").read_bytes() for where in ("whole", "stopped")]
@@ -148,7 +161,7 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("std", [1.0, 0.1, 0.01, 0.0011])
+@pytest.mark.parametrize("std", [1.0, 0.0011])
 @pytest.mark.parametrize("name", STARTS)
 def test_a_start_is_nearly_as_good_as_a_normal_whatever_the_scale(name, std):
     """Down to pixels that vary by their dequantisation alone: 1 / (256 sqrt(12)) = 0.0011."""
@@ -161,7 +174,9 @@ def test_a_start_is_nearly_as_good_as_a_normal_whatever_the_scale(name, std):
     assert float(model.loss(data, generator()).value.detach()) / 28 < normal + 0.5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("frmdn", "vrnn"))) for name in NAMES]
+)
 def test_constant_data_stay_finite_and_below_the_ceiling(name):
     """Digital silence: the likelihood begins near what the clamp of precisions allows, and reaches it, not beyond."""
     with worldmodel.seeded(0):

@@ -42,14 +42,18 @@ def test_excerpts_are_runs_of_real_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [({"steps": torch.tensor([9])}, "steps must be from 1 to 2"), ({"steps": torch.tensor([0])}, "from 1 to 2"),
-     ({"action": torch.zeros(1, 3, 1)}, "must have mean"), ({"mean": torch.full((1, 3, 2), torch.nan)}, "finite")],
-)  # fmt: skip
-def test_starts_that_do_not_fit_are_refused(change, message):
+    ("change", "named"),
+    [
+        ({"steps": torch.tensor([9])}, "steps"),
+        ({"steps": torch.tensor([0])}, "steps"),
+        ({"action": torch.zeros(1, 3, 1)}, "action"),
+        ({"mean": torch.full((1, 3, 2), torch.nan)}, "finite"),
+    ],
+)
+def test_starts_that_do_not_fit_are_refused(change, named):
     good = {"mean": torch.zeros(1, 3, 2), "action": torch.zeros(1, 2, 1), "steps": torch.tensor([2])}
     Starts(**good)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=named):
         Starts(**(good | change))
 
 

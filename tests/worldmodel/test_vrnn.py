@@ -65,8 +65,7 @@ def test_kl_is_torchs_and_what_samples_say():
     torch.testing.assert_close(kl(q, q), torch.zeros(5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("mixtures", [1, 3])
-@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.parametrize(("time", "mixtures"), [(1, 1), pytest.param(1, 3, marks=pytest.mark.slow), (2, 3)])
 def test_importance_samples_find_the_exact_marginal(time, mixtures):
     model, event = vrnn(mixtures=mixtures), random_events(3, time, 1)
     found = model.importance_sampled(whole(event), 40_000, generator())
@@ -231,7 +230,7 @@ def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut():
 
 def test_groups_of_samples_change_nothing_but_the_draws(monkeypatch):
     model, batch = vrnn(), whole(random_events(2, 2, 1))
-    monkeypatch.setattr("worldmodel.baselines.vrnn.ROWS", 7)  # 1,000 groups of 3 samples, the last one smaller
+    monkeypatch.setattr("worldmodel.baselines.vrnn.ROWS", 400)  # groups of 200 samples, the last one smaller
     found = model.importance_sampled(batch, 3_001, generator())
     torch.testing.assert_close(found, exact(model, batch.event), atol=0.15, rtol=0)
 
@@ -260,7 +259,7 @@ def test_learning_approaches_the_exact_likelihood_from_above():
     with worldmodel.seeded(0):
         model = VRNN(1, hidden=16, latent=2, width=16, depth=1)
     data = Sequences(lambda size, seed: autoregressive(size, 12, seed)[0].float())
-    fit(model, data, updates=300, batch=32, lr=1e-2, check_every=100, tensorboard=False)
+    fit(model, data, updates=150, batch=32, lr=2e-2, check_every=50, tensorboard=False)
     event, log_prob = autoregressive(1_000, 12, 3_000_000)
     excess = (log_prob.sum(dim=1) - model.bound(whole(event.float()), generator()).detach().double()) / 12
     error = float(excess.std()) / math.sqrt(len(excess))

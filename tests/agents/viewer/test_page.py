@@ -78,7 +78,6 @@ def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
         assert page.evaluate("dreamPage.facts().step") == 0
         assert session_of(sessions).paused
         assert page.locator("#start").is_visible()
-        assert "key" in page.inner_text("#status")
         assert page.inner_text("#notes") == "It is <b>measured</b>."
         assert "20" in page.inner_text("#speed-value")
         assert "action 0 +1" in page.inner_text("#help")
@@ -166,7 +165,6 @@ def test_sliders_pause_rewind_and_restart(page):
     page.locator("body").press("p")
     page.wait_for_function("dreamPage.facts().paused")
     assert page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "true"
-    assert page.inner_text("#status") == "Paused."
     step = session.facts["step"]
     page.get_by_role("button", name="One step").click()
     page.wait_for_function(f"dreamPage.facts().step === {step + 1}")
@@ -181,7 +179,7 @@ def test_the_controller_takes_over_and_reality_appears(page):
     assert page.locator("#reality-figure").is_hidden()
     page.get_by_role("button", name="Let the controller drive").click()
     page.wait_for_function("dreamPage.facts().driver === 'evolved'")
-    assert "The controller evolved drives." in page.inner_text("#status")
+    assert "evolved" in page.inner_text("#status")
     assert session_of(sessions).driver == "evolved"
     page.wait_for_function("dreamPage.facts().action.some((value) => value !== 0)")
     page.locator("body").press("b")

@@ -1,0 +1,11 @@
+"""Fixtures of runs."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def no_report():
+    """Runs without their page: its pictures take longer than a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.report.write_report", lambda run, settings, *rest: None)
+        yield
