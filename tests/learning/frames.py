@@ -32,7 +32,7 @@ def dots(count: int, seed: int, background: int = 0):
     return torch.from_numpy(np.stack([toys.dot_frame(x, background=background) for x in places])), places
 
 
-def dot_vae(seed: int = 0, background: int = 0, updates: int = 60, lr: float = 2e-3) -> VAE:
+def dot_vae(seed: int = 0, background: int = 0, updates: int = 50, lr: float = 3e-3) -> VAE:
     """A VAE of two latents, trained on `dots`."""
     with seeded(seed):
         vae = VAE(latent=2)

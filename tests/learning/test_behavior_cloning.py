@@ -54,5 +54,6 @@ def test_a_clone_does_what_the_known_policy_does(vae, tmp_path):
     agent, clone, fresh = cloned(vae, tmp_path, seed=1)
     wanted, done = actions(agent, fresh), actions(clone, fresh)
     assert wanted.std() > 0.3
-    # The clone can express the policy exactly: what is left is the decay of its weights and the end of L-BFGS.
-    assert np.square(done - wanted).mean() < 0.02 * wanted.var()
+    # The clone can express the policy exactly: what is left is the decay of its weights and L-BFGS's last steps
+    # (up to 3e-5 of the variance), and a policy that never saw a frame has an error of 1.
+    assert np.square(done - wanted).mean() < 0.01 * wanted.var()
