@@ -1,7 +1,8 @@
 """Toy worlds with known answers.
 
 Counter finds off-by-one errors, Beacon is solved by a linear controller, `linear_gaussian` has an exact likelihood, and
-`banana` is a noise that few diagonal Gaussians fit badly and a flow fits well.
+`banana` is a noise that few diagonal Gaussians fit badly and a flow fits well, and `bent` a process with that shape. A Dot is a
+world with pixels and dynamics: a square that a controller pushes along a line.
 """
 
 import gymnasium
@@ -73,6 +74,56 @@ class Remembered(Beacon):
     def load_state(self, snapshot):
         self.now, self.side, self.np_random.bit_generator.state = snapshot
         return self._frame(), {}
+
+
+class Dot(gymnasium.Env):
+    """A square on an even background at x in [-1, 1]. An action moves it by speed * action; a step earns reward(x, action)."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, reward, start=(-1.0, 1.0), speed: float = 0.25, length: int = 12) -> None:
+        self.reward, self.start, self.speed, self.length = reward, start, speed, length
+        self.observation_space, self.action_space = FRAMES, spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.now, self.x = 0, float(self.np_random.uniform(*self.start))
+        return dot_frame(self.x), {}
+
+    def step(self, action):
+        self.now += 1
+        self.x = float(np.clip(self.x + self.speed * float(action[0]), -1, 1))
+        return dot_frame(self.x), float(self.reward(self.x, float(action[0]))), False, self.now >= self.length, {}
+
+
+SIDE = 32
+
+
+def dot_frame(x: float, y: float = 0.0, background: int = 0, color=(40, 200, 120)) -> np.ndarray:
+    """A frame with a square of `SIDE` pixels; x and y from -1 to 1 are the left and right, upper and lower ends."""
+    frame = np.full((64, 64, 3), background, np.uint8)
+    left, top = (round((place + 1) / 2 * (64 - SIDE)) for place in (x, y))
+    frame[top : top + SIDE, left : left + SIDE] = color
+    return frame
+
+
+def nearness(x: float, action: float) -> float:
+    """The reward of a Dot with a target at 0.5: at most 1, there."""
+    return 1 - abs(x - 0.5)
+
+
+def cliff(x: float, action: float) -> float:
+    """The reward of a Dot before a cliff at 0.7: from 0 to 10, the more the action pushes to the right; -10 beyond the edge."""
+    return 5 * (1 + action) if x < 0.7 else -10.0
+
+
+def dot_to_target() -> Dot:
+    return Dot(nearness)
+
+
+def dot_before_cliff() -> Dot:
+    """Random actions hardly ever lead over the edge: three episodes in a thousand."""
+    return Dot(cliff, start=(-1.0, 0.0), speed=0.15, length=14)
 
 
 class Rewarding(gymnasium.Env):
@@ -162,6 +213,20 @@ def autoregressive(batch: int, time: int, seed: int, decay: float = 0.8, noise: 
     for t in range(time):
         y[:, t + 1] = decay * y[:, t] + noise * errors[:, t]
     return y[:, 1:, None], -0.5 * errors.square() - float(np.log(noise * np.sqrt(2 * np.pi)))
+
+
+def bent(batch: int, time: int, seed: int, decay: float = 0.5):
+    """Events y = (x_1, x_2 + x_1^2 / 2) of a linear-Gaussian process x with noise (1, 0.1): (B, T, 2), and the exact log p of
+    each in nats, (B, T). The bend preserves volumes: a flow can undo it exactly, diagonal Gaussians cannot follow it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    errors, noise = torch.randn(batch, time, 2, generator=generator), torch.tensor([1.0, 0.1])
+    x = torch.zeros(batch, time + 1, 2)
+    for t in range(time):
+        x[:, t + 1] = decay * x[:, t] + noise * errors[:, t]
+    first, second = x[:, 1:].unbind(dim=-1)
+    log_prob = -0.5 * errors.square().sum(dim=-1) - float(np.log(2 * np.pi * 0.1))
+    return torch.stack((first, second + first.square() / 2), dim=-1), log_prob
 
 
 class Sequences:
