@@ -37,7 +37,7 @@ from worldmodel.checkpoints import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
-    *("--preset", "quick", "--workers", "1", "--collect.episodes", "16", "--vae.updates", "6", "--vae.batch", "4"),
+    *("--preset", "quick", "--workers", "1", "--collect.episodes", "8", "--vae.updates", "6", "--vae.batch", "4"),
     *(
         "--vae.latent",
         "4",
@@ -52,8 +52,8 @@ SMALL = [
     ),
     *("--memory.mixtures", "2", "--dream.generations", "3", "--dream.population", "4", "--dream.dreams", "2"),
     *("--dream.horizon", "10", "--game.generations", "3", "--game.population", "4", "--game.episodes", "1"),
-    *("--game.max_steps", "20", "--game.check_every", "2", "--game.check_episodes", "2"),
-    *("--test.episodes", "3", "--test.max_steps", "40"),
+    *("--game.max_steps", "12", "--game.check_every", "2", "--game.check_episodes", "2"),
+    *("--collect.max_steps", "12", "--test.episodes", "3", "--test.max_steps", "12"),
 ]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -92,7 +92,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
     said = Run(finished).reports()["game"].command
-    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 40"
+    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 12"
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
     shown, returns = capsys.readouterr().out, Run(finished).store().returns
