@@ -36,7 +36,9 @@ def dot_vae(seed: int = 0, background: int = 0, updates: int = 50, lr: float = 3
     """A VAE of two latents, trained on `dots`."""
     with seeded(seed):
         vae = VAE(latent=2)
-    return fit(vae, Frames(dots(256, seed, background)[0]), updates=updates, batch=8, lr=lr, check_every=updates, seed=seed)
+    return fit(
+        vae, Frames(dots(256, seed, background)[0]), updates=updates, batch=8, lr=lr, check_every=updates, seed=seed
+    )
 
 
 def latents(vae: VAE, frames: torch.Tensor) -> np.ndarray:

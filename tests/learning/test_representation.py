@@ -2,8 +2,8 @@
 
 from tests.learning.frames import dot_vae, explained
 
-# An untrained VAE explains ...; training for longer ... . Half-way learning or latents that ignore the frame fail.
-BOUND = 0.9
+# Untrained VAEs explain 0.3 and 0.6 of the variance, trained ones 0.93 to 0.99.
+BOUND = 0.8
 
 
 def test_latents_hold_the_place_of_a_square(vae):
