@@ -68,6 +68,21 @@ def check_test_seed(seed: Any, episodes: int, name: str = "seed") -> None:
         )
 
 
+def above_zero(**numbers: Any) -> None:
+    """Refuse what is no finite number above zero.
+
+    Raises:
+        ValueError: names the argument, and what came.
+    """
+    for name, number in numbers.items():
+        try:
+            fits = number > 0 and math.isfinite(number) and not isinstance(number, bool)
+        except TypeError:  # a text, or None
+            fits = False
+        if not fits:
+            raise ValueError(f"{name} must be finite and above zero, got {number!r}")
+
+
 def check_temperature(temperature: Any) -> None:
     """Refuse temperatures, numbers or tensors of such, that are not finite and above zero.
 
@@ -78,12 +93,7 @@ def check_temperature(temperature: Any) -> None:
         if not bool(((temperature > 0) & temperature.isfinite()).all()):
             raise ValueError("temperature must be finite and above zero everywhere")
         return
-    try:
-        fits = temperature > 0 and math.isfinite(temperature)
-    except TypeError:  # a text, or None
-        fits = False
-    if not fits:
-        raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
+    above_zero(temperature=temperature)
 
 
 def check_options(**options: Any) -> None:

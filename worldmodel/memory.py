@@ -3,7 +3,6 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
-import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -11,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from worldmodel.arguments import at_least_one
+from worldmodel.arguments import above_zero, at_least_one
 from worldmodel.batches import Loss, SequenceBatch, single
 from worldmodel.density import FRMDN, RMDN, State
 
@@ -93,8 +92,7 @@ class Memory(nn.Module):
         self, density: RMDN | FRMDN, reward: bool = True, termination: bool = True, reward_weight: float = 1.0
     ) -> None:
         super().__init__()
-        if not 0 < reward_weight < math.inf:
-            raise ValueError(f"reward_weight must be above zero and finite, got {reward_weight}")
+        above_zero(reward_weight=reward_weight)
         if density.inputs <= density.outputs:
             raise ValueError(
                 f"density must take a latent and an action: inputs ({density.inputs}) must exceed outputs "

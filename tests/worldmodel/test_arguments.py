@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed, check_temperature
+from worldmodel.arguments import (
+    above_zero,
+    at_least_one,
+    at_least_one_if_given,
+    check_options,
+    check_seed,
+    check_temperature,
+)
 
 
 @pytest.mark.parametrize("value", [0, 1.0, math.nan, True, np.True_, "7", None])
@@ -49,3 +56,10 @@ def test_options_are_mappings_by_text(options, came):
     with pytest.raises(ValueError, match="^env_options ") as refused:
         check_options(env_options=options)
     assert str(refused.value).endswith(f"got {came}")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), "30", None, True])
+def test_numbers_above_zero(value):
+    above_zero(reward_weight=0.5, other=3)
+    with pytest.raises(ValueError, match="^reward_weight "):
+        above_zero(reward_weight=value)
