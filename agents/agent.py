@@ -13,7 +13,7 @@ import torch
 from agents.controller import Controller, check_fits, load_controller
 from rollouts.lockstep import Together
 from worldmodel import WorldModel
-from worldmodel.checkpoints import fingerprint
+from worldmodel.io import fingerprint
 from worldmodel.paths import folder_path
 
 
@@ -36,7 +36,7 @@ class Agent:
     Example:
         >>> from agents.controller import LinearController
         >>> from worldmodel import VAE, FRMDN, Memory
-        >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
+        >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> Agent(world, LinearController.sized(world)).controller.size
         867
     """

@@ -14,7 +14,7 @@ MAY_BE_ZERO |= {"elite", "least_sigma", "restarts", "piece", "average", "moments
 """Numbers that mean something at zero."""
 SEEDS = {"seed", "split_seed"}
 MOST = {"emphasis": 1_000}
-"""As the models have it, whose code is slow to load (`worldmodel.vae.MOST_EMPHASIS`)."""
+"""As the models have it, whose code is slow to load (`worldmodel.vae.MAX_HUD_LOSS_WEIGHT`)."""
 
 
 def check(settings: Any, prefix: str = "") -> None:
@@ -31,9 +31,9 @@ def check(settings: Any, prefix: str = "") -> None:
         if hasattr(value, "__dataclass_fields__"):
             check(value, f"{label}.")
         elif isinstance(value, dict):
-            from worldmodel.arguments import check_options  # torch is slow to load: only runs need it
+            from worldmodel.validation import validate_options  # torch is slow to load: only runs need it
 
-            check_options(**{label: value})
+            validate_options(**{label: value})
         elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("target", *SEEDS):
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
@@ -58,13 +58,13 @@ def check_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = False
     """
     seeds = {name: seed for name, seed in options.items() if name.split(".")[-1] in SEEDS and seed is not None}
     if seeds:
-        from worldmodel.arguments import check_seed, check_test_seed  # torch is slow to load
+        from worldmodel.validation import validate_seed, validate_test_seed  # torch is slow to load
 
         for name, seed in seeds.items():
             if test or name == "test.seed":
-                check_test_seed(seed, options[f"{name.removesuffix('seed')}episodes"], f"{prefix}{name}")
+                validate_test_seed(seed, options[f"{name.removesuffix('seed')}episodes"], f"{prefix}{name}")
             else:
-                check_seed(seed, f"{prefix}{name}")
+                validate_seed(seed, f"{prefix}{name}")
 
 
 def check_together(settings: RunSettings) -> None:

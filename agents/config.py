@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from agents.yaml_files import flat, read_yaml
-from worldmodel.checkpoints import atomic
+from worldmodel.io import atomic
 
 
 def remember(

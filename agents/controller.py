@@ -16,8 +16,8 @@ from torch import Tensor
 from rollouts.controllers import check_fits as check_fits
 from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
 from worldmodel import WorldModel
-from worldmodel.arguments import at_least_one
-from worldmodel.checkpoints import read_tensors, understood, write_tensors
+from worldmodel.io import error_context, read_tensors, write_tensors
+from worldmodel.validation import validate_positive_int
 
 Sees = Literal["both", "latent"]
 
@@ -42,7 +42,7 @@ class Controller(ABC):
     parameters: Float[Tensor, "size"] = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        at_least_one(inputs=self.inputs, actions=self.actions)
+        validate_positive_int(inputs=self.inputs, actions=self.actions)
         given = self.parameters
         parameters = torch.zeros(self.size) if given is None else torch.as_tensor(np.asarray(given)).float().clone()
         if parameters.shape != (self.size,):
@@ -91,7 +91,7 @@ class LinearController(Controller):
     @classmethod
     def sized(cls, world: WorldModel, sees: Sees = "both") -> Self:
         """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.actions)
+        return cls(seen(world, sees), world.action_dim)
 
     @property
     def size(self) -> int:
@@ -143,13 +143,13 @@ class HiddenController(Controller):
     hidden: int = 16
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden)
+        validate_positive_int(hidden=self.hidden)
         super().__post_init__()
 
     @classmethod
     def sized(cls, world: WorldModel, sees: Sees = "both", hidden: int = 16) -> Self:
         """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.actions, hidden=hidden)
+        return cls(seen(world, sees), world.action_dim, hidden=hidden)
 
     @property
     def size(self) -> int:
@@ -177,7 +177,7 @@ def seen(world: WorldModel, sees: Sees) -> int:
     """How many numbers a controller sees."""
     if sees not in ("both", "latent"):
         raise ValueError(f"sees must be 'both' or 'latent', got {sees!r}")
-    return world.features if sees == "both" else world.latent
+    return world.num_features if sees == "both" else world.latent_dim
 
 
 def load_controller(path: str | os.PathLike[str]) -> Controller:
@@ -187,7 +187,7 @@ def load_controller(path: str | os.PathLike[str]) -> Controller:
         ValueError: the file is missing, truncated, or not a controller.
     """
     tensors = read_tensors(path)
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         return _controller(path, tensors)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from agents.controller import Controller, HiddenController
 from worldmodel import WorldModel
-from worldmodel.checkpoints import read_tensors, write_tensors
-from worldmodel.starts import EncodedEpisodes
+from worldmodel.io import read_tensors, write_tensors
+from worldmodel.start_states import EncodedEpisodes
 
 FLOOR = 0.1
 """Directions with less than this share of the mean variance are not blown up to the full scale: they are mostly noise."""
@@ -130,7 +130,7 @@ def seen_in(world: WorldModel, episodes: EncodedEpisodes, most: int) -> Float[Te
     """What a controller sees in encoded episodes, step after step: in at most so many of them, spread over all."""
     step = max(1, -(-len(episodes) // most))
     found = [seen_along(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
-    return torch.cat(found or [torch.zeros(0, world.features)])
+    return torch.cat(found or [torch.zeros(0, world.num_features)])
 
 
 @torch.no_grad()
@@ -141,6 +141,6 @@ def seen_along(world: WorldModel, episode: Any) -> Float[Tensor, "steps features
     action = torch.from_numpy(np.array(episode.action, np.float32)).to(like)
     hidden = world.initial(1).hidden
     if len(action):
-        after, _ = world.memory.features(latent[None, :-1], action[None])
+        after, _ = world.memory.unroll(latent[None, :-1], action[None])
         hidden = torch.cat((hidden, after[0]))
     return torch.cat((latent, hidden), dim=1).cpu()

@@ -27,7 +27,7 @@ from rollouts.latents import EncodedEpisode
 from rollouts.opening import EnvSpec
 from rollouts.views import Frames, Sequences
 from worldmodel import VAE, Memory
-from worldmodel.checkpoints import fingerprint, read_json, record_of, understood, write_json
+from worldmodel.io import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.metrics import reconstruction_metrics
 from worldmodel.progress import Progress, silent
 
@@ -180,7 +180,7 @@ def diagnostics(run: Run) -> dict[str, Any]:
     content = _content(run)
     for name, mark in _marks(run).items():
         if mark in content.get(name, {}):
-            found[name] = record_of(KINDS[name], content[name][mark], _path(run))
+            found[name] = from_json(KINDS[name], content[name][mark], _path(run))
     return found
 
 
@@ -272,7 +272,7 @@ def _path(run: Run) -> Path:
 def _content(run: Run) -> dict[str, dict[str, Any]]:
     """What the file holds: for each kind, numbers by the fingerprint of what they are of."""
     path = _path(run)
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         content = read_json(path) if path.exists() else {}
         if not all(isinstance(part, dict) for part in (content, *content.values())):
             raise TypeError("must map kinds to measurements")
@@ -284,7 +284,7 @@ def _kept(run: Run, kind: type[Kind], mark: str, measure: Callable[[], Kind]) ->
     name = next(name for name, one in KINDS.items() if one is kind)
     content = _content(run)
     if mark in content.get(name, {}):
-        return record_of(kind, content[name][mark], _path(run))
+        return from_json(kind, content[name][mark], _path(run))
     found = measure()
     content.setdefault(name, {})[mark] = asdict(found)
     write_json(_path(run), content)

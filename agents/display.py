@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.shell import command
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback
 from worldmodel.progress import duration as duration
@@ -43,9 +43,9 @@ def say_verdict(verdict: "Verdict", to: Console | None = None) -> None:
 
 def one_voice() -> None:
     """Under torchrun, let the first process speak alone."""
-    from worldmodel.parallel import leader  # slow to import: only trainings need it
+    from worldmodel.distributed import is_main_process  # slow to import: only trainings need it
 
-    console.quiet = answers.quiet = not leader()
+    console.quiet = answers.quiet = not is_main_process()
 
 
 @contextmanager
@@ -190,11 +190,13 @@ def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     """A generation's figures as they are shown."""
-    cells: dict[str, str] = {name: figure(row[name]) for name in ("mean", "std", "max", "scouted") if name in row}
+    cells: dict[str, str] = {
+        name: format_number(row[name]) for name in ("mean", "std", "max", "scouted") if name in row
+    }
     cells |= {name: f"{row[name]}" for name in ("generation", "episodes", "noise") if name in row}
     cells |= {"sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
     if "check" in row:
-        cells["check"] = f"{figure(row['check'])} ± {figure(row['check_std'])} ({row['check_n']})"
+        cells["check"] = f"{format_number(row['check'])} ± {format_number(row['check_std'])} ({row['check_n']})"
     if steps := row.get("steps", 0) + row.get("check_steps", 0):
         cells |= {"steps": f"{steps:,}", "steps/s": f"{steps / max(row['seconds'], 1e-3):,.0f}"}
     return cells

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agents.display import duration, size
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
@@ -140,7 +140,7 @@ def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
 def _describe_run(path: Path) -> list[tuple[str, str]]:
     from agents.renewal import behind
     from agents.run import Run
-    from worldmodel.record import unfinished
+    from worldmodel.training_checkpoint import unfinished
 
     run = Run(path)
     rows = [("run", str(path))]
@@ -168,7 +168,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
     from rollouts import Store
 
     store = Store(path)
-    kind = f"{store.actions} choices" if store.discrete else f"{store.actions} numbers in [-1, 1]"
+    kind = f"{store.action_dim} choices" if store.discrete else f"{store.action_dim} numbers in [-1, 1]"
     options = store.metadata.get("env_options") or {}
     stored = sum(shard.path.stat().st_size for shard in store.shards)
     raw = (store.steps + len(store)) * 64 * 64 * 3
@@ -204,7 +204,7 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
 
 def _spread(values: np.ndarray) -> str:
     low, middle, high = np.quantile(values, [0, 0.5, 1])
-    return f"mean {figure(values.mean())}, least {figure(low)}, median {figure(middle)}, most {figure(high)}"
+    return f"mean {format_number(values.mean())}, least {format_number(low)}, median {format_number(middle)}, most {format_number(high)}"
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:
@@ -237,10 +237,10 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
     density = world.memory.density
     return [
         ("world model", f"{numbers:,} parameters"),
-        ("latent, hidden", f"{world.latent}, {world.hidden}"),
-        *([("emphasis", f"{world.vae.emphasis:g}")] if world.vae.emphasis != 1 else ()),
-        ("actions", f"{world.actions} {kind}"),
-        ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.settings.items())}"),
+        ("latent, hidden", f"{world.latent_dim}, {world.hidden_size}"),
+        *([("emphasis", f"{world.vae.hud_loss_weight:g}")] if world.vae.hud_loss_weight != 1 else ()),
+        ("actions", f"{world.action_dim} {kind}"),
+        ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.config.items())}"),
     ]
 
 

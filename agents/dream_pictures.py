@@ -18,8 +18,8 @@ from rollouts.episode import Episode
 from rollouts.latents import Latents
 from rollouts.store import Store
 from worldmodel import WorldModel
-from worldmodel.figures import figure
-from worldmodel.starts import Starts
+from worldmodel.formatting import format_number
+from worldmodel.start_states import StartStates
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)
 """Of the film that shows dreams of the same moment side by side."""
@@ -37,7 +37,7 @@ TURNED, TURNS, FURTHEST = 8, 9, 2.5
 def seen(world: WorldModel, episode: Episode) -> Tensor:
     """The episode's frames as the VAE's means, (T + 1, latent)."""
     frames = torch.from_numpy(episode.frames)
-    return torch.cat([world.see(part) for part in frames.split(256)])
+    return torch.cat([world.encode(part) for part in frames.split(256)])
 
 
 def film(
@@ -46,7 +46,7 @@ def film(
     """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
     start, latents = start_step(episode, start), seen(world, episode)
     dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
-    shown = (episode.frames[start:], world.show(latents[start:]), world.show(dreamed[0]))
+    shown = (episode.frames[start:], world.decode(latents[start:]), world.decode(dreamed[0]))
     return pictures.side_by_side(*(pictures.enlarge(part) for part in shown))
 
 
@@ -63,7 +63,7 @@ def temperature_film(
     films = [_titled(pictures.enlarge(episode.frames[start:], 3), "the game")]
     for temperature in temperatures:
         dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
-        films.append(_titled(pictures.enlarge(world.show(dreamed[0]), 3), f"temperature {temperature:g}"))
+        films.append(_titled(pictures.enlarge(world.decode(dreamed[0]), 3), f"temperature {temperature:g}"))
     return pictures.side_by_side(*films)
 
 
@@ -72,13 +72,13 @@ def driving_film(
 ) -> np.ndarray:
     """A controller's episode in the game, and the same controller in its own dream from the first frame on (T, H, W, 3)."""
     first, action = seen(world, episode.first(1)), world.action_inputs(episode.actions[:1])
-    start = Starts(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
+    start = StartStates(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
     dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
     assert dreams.frames is not None
     shown = (episode.frames, dreams.frames[0, 0, : int(dreams.lengths[0, 0]) + 1])
     returns = (float(episode.rewards.sum(dtype=np.float64)), float(dreams.returns[0, 0]))
     films = [
-        _titled(pictures.enlarge(frames), f"{name}: return {figure(total)}, {len(frames) - 1} steps")
+        _titled(pictures.enlarge(frames), f"{name}: return {format_number(total)}, {len(frames) - 1} steps")
         for name, frames, total in zip(("the game", "its dream"), shown, returns, strict=True)
     ]
     longest = max(map(len, films))
@@ -114,7 +114,7 @@ def _far_apart(points: np.ndarray, count: int) -> list[int]:
 def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     """Frames, what the VAE makes of them, and the absolute error of each pixel, as rows of one picture."""
     with torch.no_grad():
-        drawn = world.show(world.see(torch.from_numpy(frames)))
+        drawn = world.decode(world.encode(torch.from_numpy(frames)))
     return pictures.grid([frames, drawn, np.abs(frames.astype(np.int16) - drawn).astype(np.uint8)])
 
 
@@ -134,7 +134,7 @@ def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tupl
     rows = np.tile(latents[min(turned, len(latents) - 1)].astype(np.float32), (len(chosen), TURNS, 1))
     for row, latent in enumerate(chosen):
         rows[row, :, latent] = middle[latent] + np.linspace(-FURTHEST, FURTHEST, TURNS) * spread[latent]
-    shown = world.show(torch.from_numpy(rows).to(world.device))
+    shown = world.decode(torch.from_numpy(rows).to(world.device))
     return pictures.grid(list(shown)), [int(latent) for latent in chosen]
 
 

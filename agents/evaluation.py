@@ -20,10 +20,10 @@ from rollouts.opening import EnvSpec, portable
 from rollouts.policies import Policy
 from rollouts.tasks import Group, play_group
 from rollouts.workers import envs_closed_after, run_tasks
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_test_seed
-from worldmodel.checkpoints import read_json, record_of, write_json
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.io import from_json, read_json, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Report:
         """One line for people."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
         if self.n == 1:  # a single episode has no spread
-            return f"{self.env}, {self.policy}: {figure(self.mean)} (n = 1{flag})"
-        spread = f"{figure(self.mean)} +- {figure(self.std)} (n = {self.n}, se {figure(self.stderr)}{flag})"
+            return f"{self.env}, {self.policy}: {format_number(self.mean)} (n = 1{flag})"
+        spread = f"{format_number(self.mean)} +- {format_number(self.std)} (n = {self.n}, se {format_number(self.stderr)}{flag})"
         return f"{self.env}, {self.policy}: {spread}"
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class Report:
         Raises:
             ValueError: the file is missing or is not a report.
         """
-        report = record_of(cls, read_json(path), path)
+        report = from_json(cls, read_json(path), path)
         if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
             counts = (len(report.returns), len(report.lengths), len(report.seeds))
             raise ValueError(f"{path} must hold a return, a length and a seed for each episode, got {counts}")
@@ -142,9 +142,9 @@ def evaluate(
     """
     report = callback(progress)
     agent = agent if isinstance(agent, Agent) else policies.named(agent)
-    at_least_one(episodes=episodes)
-    at_least_one_if_given(max_steps=max_steps)
-    check_test_seed(seed, episodes)
+    validate_positive_int(episodes=episodes)
+    validate_optional_positive_int(max_steps=max_steps)
+    validate_test_seed(seed, episodes)
     began = time.monotonic()
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})

@@ -20,10 +20,10 @@ from agents.controller import Controller
 from agents.coordinates import Coordinates
 from agents.search import Ending, Search, compared
 from agents.settings import Covariance
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
 Family = TypeVar("Family", bound=Controller)
 
@@ -114,9 +114,9 @@ def evolve(
         Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
     report = callback(progress)
-    at_least_one(generations=generations, population=population, check_every=check_every)
-    at_least_one_if_given(stale=stale, most_episodes=most_episodes)
-    check_seed(seed)
+    validate_positive_int(generations=generations, population=population, check_every=check_every)
+    validate_optional_positive_int(stale=stale, most_episodes=most_episodes)
+    validate_seed(seed)
     episodes = _episodes_of(fitness, most_episodes)
     start = controller.parameters.double().numpy()
     settings = {
@@ -158,8 +158,10 @@ def evolve(
             search.restart()
         row = _generation(search, fitness, check, seed, generations, check_every, most_episodes)
         search.record(row, controller)
-        note = "" if search.best_check == -math.inf else f", best check {figure(search.best_check)}"
-        report(search.generation, generations, f"mean {figure(row['mean'])}, max {figure(row['max'])}{note}")
+        note = "" if search.best_check == -math.inf else f", best check {format_number(search.best_check)}"
+        report(
+            search.generation, generations, f"mean {format_number(row['mean'])}, max {format_number(row['max'])}{note}"
+        )
         if watch is not None:
             watch(row)
     best = controller.having(search.best)

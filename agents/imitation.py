@@ -49,7 +49,7 @@ def imitate(
     Raises:
         ValueError: the agent acts in another action space, or the store has no episode.
     """
-    kinds = [("discrete" if one.discrete else "box", one.actions) for one in (agent.world, world)]
+    kinds = [("discrete" if one.discrete else "box", one.action_dim) for one in (agent.world, world)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"agent must have {kinds[1][1]} {kinds[1][0]} actions, got {kinds[0][1]} {kinds[0][0]} ones")
     if not len(store):

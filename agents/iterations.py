@@ -28,9 +28,9 @@ from agents.sections import built, read_sections, write_sections
 from agents.settings import DreamEvolving, Iterating, RunSettings
 from agents.yaml_files import read_yaml
 from worldmodel import VAE, Memory, WorldModel
-from worldmodel.checkpoints import atomic, fingerprint, read_json, record_of, understood, write_json
-from worldmodel.figures import figure
-from worldmodel.starts import Starts
+from worldmodel.formatting import format_number
+from worldmodel.io import atomic, error_context, fingerprint, from_json, read_json, write_json
+from worldmodel.start_states import StartStates
 
 OWN: dict[str, type[Iterating] | type[DreamEvolving]] = {"iterate": Iterating, "dream": DreamEvolving}
 """Sections of settings that each iteration has of its own: a run may go on with others."""
@@ -83,7 +83,7 @@ def iterate(run: Run, env: str, settings: RunSettings, workers: int, backend: st
     world = WorldModel.load(chosen.world_folder)
     world.save(run.world_folder)
     latents = run.latents(world)  # as this eye sees them
-    Starts.cut(latents, seed=settings.seed).save(run.world_folder)
+    StartStates.from_episodes(latents, seed=settings.seed).save(run.world_folder)
     (run.folder / "evolve-dream").mkdir(exist_ok=True)
     chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
     write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
@@ -129,7 +129,7 @@ class _Turn:
     @property
     def episodes(self) -> int:
         """How many there were when it began, once it has dreamed: what it plays itself must not change that."""
-        with understood(path := self.here.folder / "episodes.json"):
+        with error_context(path := self.here.folder / "episodes.json"):
             return int(read_json(path)["episodes"])
 
 
@@ -142,7 +142,7 @@ def _begin(run: Run, settings: RunSettings, number: int) -> _Turn:
     if not path.exists():
         write_sections({name: getattr(settings, name) for name in OWN}, path)
         return turn
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         own = replace(settings, **read_sections(OWN, path))
         check_together(own)
     if own != settings:
@@ -157,7 +157,7 @@ def settle(run: Run) -> None:
     """Give an iteration that an older version began the settings of its own: the run's, before these may change."""
     for folder in (run.folder / "iterations").glob("[0-9]*"):
         if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
-            with understood(path := run.folder / "config.yaml", values=True):
+            with error_context(path := run.folder / "config.yaml", wrap_value_errors=True):
                 content = read_yaml(path)
                 write_sections(built({name: content.get(name, {}) for name in OWN}, OWN), folder / "settings.json")
 
@@ -186,7 +186,7 @@ def _tell(turn: _Turn, env: str, workers: int, backend: str) -> None:
 def told(one: Iteration) -> str:
     """One line for people."""
     dream, real, gap, mean, std = (
-        figure(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
+        format_number(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
     )
     return (
         f"iteration {one.number}: in dreams {dream}, in the game {real}, gap {gap}; "
@@ -368,8 +368,8 @@ def _came_to(run: Run, number: int) -> Iteration:
         ValueError: names the file, if it is missing, damaged, or another iteration's.
     """
     path = home(run, number).folder / "iteration.json"
-    with understood(path, values=True):
-        one = record_of(Iteration, read_json(path), path)
+    with error_context(path, wrap_value_errors=True):
+        one = from_json(Iteration, read_json(path), path)
         if one.number != number:
             raise ValueError(f"number must be {number}, got {one.number}")
     return one

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from worldmodel.checkpoints import read_rows, write_bytes
+from worldmodel.io import read_jsonl, write_bytes
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -68,7 +68,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; none, if it is not there."""
     if not path.exists():
         return []
-    return read_rows(path)
+    return read_jsonl(path)
 
 
 def losses(rows: list[dict[str, Any]], part: str) -> dict[str, tuple[list[float], list[float]]]:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_l
 
 from agents.display import console
 from agents.yaml_files import parse_yaml
-from worldmodel.spelling import nearest
+from worldmodel.suggestions import did_you_mean
 
 _SAID = (
     (r'Parser key "([^"]+)":', r"--\1:"),
@@ -83,14 +83,14 @@ class Parser(ArgumentParser):
             most = "2**24 - episodes" if seed[1] == "test.seed" or "evaluate" in prog else "2**63 - 1"
             words = words.replace("a whole number", f"a whole number from 0 to {most}", 1)
         elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
-            words += nearest(unknown[1], self._option_string_actions)
+            words += did_you_mean(unknown[1], self._option_string_actions)
         elif unknown := re.match(r"there is no setting (\S+)", words):
             options = {option[2:] for part in self.parts.values() for option in part._option_string_actions}
-            words += nearest(unknown[1], options)
+            words += did_you_mean(unknown[1], options)
         elif unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
-            words += nearest(unknown[1], re.findall(r"\w+", unknown[2]))
+            words += did_you_mean(unknown[1], re.findall(r"\w+", unknown[2]))
         elif unknown := re.search(r"expected one of (.*?)(?: or null)?, got (\S+)$", words):
-            words += nearest(unknown[2], re.findall(r"'(.*?)'", unknown[1]))
+            words += did_you_mean(unknown[2], re.findall(r"'(.*?)'", unknown[1]))
         words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
         console.print(f"{prog}: {words} (--help lists what there is)", style="red", markup=False)
         sys.exit(2)

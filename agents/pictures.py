@@ -9,7 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from worldmodel.checkpoints import atomic, write_bytes
+from worldmodel.io import atomic, write_bytes
 
 SCALE = 4
 """Frames of 64x64 are enlarged this many times."""

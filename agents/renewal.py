@@ -16,7 +16,7 @@ from agents.display import console
 from agents.run import Run
 from agents.shell import command
 from worldmodel.batches import Data
-from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel.io import fingerprint, read_json
 
 CAUSES = {"world": "the world model", "starts": "the set of episodes", "start": "the controller that it starts at"}
 

@@ -41,8 +41,8 @@ from agents.yaml_files import flat
 from rollouts.episode import Episode
 from rollouts.lockstep import play
 from worldmodel import WorldModel
-from worldmodel.figures import figure
-from worldmodel.starts import Starts
+from worldmodel.formatting import format_number
+from worldmodel.start_states import StartStates
 
 FILM_STEPS = 200
 """Steps of the films."""
@@ -59,7 +59,7 @@ def write_report(run: Run, settings: RunSettings, add_rest: Callable[[], None] =
         best = best_of(run)
         if best:
             Agent(world, run.controller(best)).save(run.folder / "agent")
-            Starts.cut(run.latents(world), seed=settings.seed).save(run.folder / "agent")
+            StartStates.from_episodes(run.latents(world), seed=settings.seed).save(run.folder / "agent")
             run.reports()[best].save(run.folder / "agent" / "report.json")
         progress(0, 3, "")
         films, episode = _driving(run, world, settings, best)
@@ -101,7 +101,7 @@ def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: 
     level, others = "good", list(known)
     if best:
         report, verdict = reports[best], against_random(run, reports[best])
-        words = f"The best controller, {PLAYERS[best]}, has a mean return of {figure(report.mean)} in {report.n} test episodes"
+        words = f"The best controller, {PLAYERS[best]}, has a mean return of {format_number(report.mean)} in {report.n} test episodes"
         level = verdict.level if verdict else "good"
         sentences.append(f"{words}, {verdict.text}." if verdict else f"{words}.")
         others = [one for one in known if one != verdict]  # the sentence above says that one
@@ -126,7 +126,7 @@ def _scores(run: Run) -> str:
         return ""
     rows = []
     for name, report in reports.items():
-        numbers = [figure(value) for value in (report.mean, report.std, report.stderr)]
+        numbers = [format_number(value) for value in (report.mean, report.std, report.stderr)]
         flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
         where = f"{report.env}, seeds {report.seeds[0]} to {report.seeds[-1]}"
         compared = against_random(run, report)
@@ -240,7 +240,7 @@ def _pictures(run: Run, world: WorldModel, episode: Episode) -> str:
         "<figure>",
         image((media / "reconstructions.png").read_bytes(), "reconstructions"),
         "<figcaption>Frames that differ much. Above: the game. Middle: the same after the VAE's "
-        f"{world.latent} numbers. Below: their difference; black is none.</figcaption></figure>",
+        f"{world.latent_dim} numbers. Below: their difference; black is none.</figcaption></figure>",
     ]
     turned, which = traversals(world, latents.some())
     pictures.write_png(media / "traversals.png", turned)

@@ -17,10 +17,11 @@ from agents.shell import command
 from envs.making import imports
 from rollouts.endings import TOLD
 from rollouts.latents import Latents
-from worldmodel import VAE, WorldModel, parallel
-from worldmodel.builders import build_vae
-from worldmodel.checkpoints import load_module, locked, read_json, read_rows, understood, write_json
+from worldmodel import VAE, WorldModel, distributed
+from worldmodel.io import error_context, load_module, locked, read_json, read_jsonl, write_json
+from worldmodel.migration import training_settings
 from worldmodel.paths import folder_path
+from worldmodel.registry import build_vae
 
 REST = "between stages"
 """Wall clock that belongs to no stage: reading, writing, starting workers."""
@@ -60,8 +61,8 @@ class Run:
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
             raise self._missing(1)
-        with understood(about := path.with_name("settings.json"), values=True), torch.device("meta"):
-            build_vae(settings := read_json(about)["model_settings"])
+        with error_context(about := path.with_name("settings.json"), wrap_value_errors=True), torch.device("meta"):
+            build_vae(settings := training_settings(read_json(about))["model_config"])
         return load_module(lambda: build_vae(settings), path).eval()
 
     def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> Latents:
@@ -144,15 +145,15 @@ class Run:
         paths += sorted(self.folder.glob(f"iterations/*/evolve-{where}/metrics.jsonl"))
         steps = 0
         for path in paths:
-            with understood(path):
-                for row in read_rows(path) if path.exists() else []:
+            with error_context(path):
+                for row in read_jsonl(path) if path.exists() else []:
                     steps += int(row.get("steps", 0)) + int(row.get("check_steps", 0))
         return steps
 
     def timings(self) -> dict[str, float]:
         """Seconds that each chapter took, over all sittings."""
         path = self.folder / "timings.json"
-        with understood(path, values=True):
+        with error_context(path, wrap_value_errors=True):
             timings = {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
             if not all(0 <= seconds < math.inf for seconds in timings.values()):
                 raise TypeError("seconds must be zero or more")
@@ -165,7 +166,7 @@ class Run:
         try:
             yield
         finally:
-            if parallel.leader():
+            if distributed.is_main_process():
                 timings = self.timings()
                 timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
                 write_json(self.folder / "timings.json", timings)
@@ -193,4 +194,4 @@ class Run:
         Raises:
             ValueError: another process works in it.
         """
-        return locked(self.folder) if parallel.leader() else contextlib.nullcontext()
+        return locked(self.folder) if distributed.is_main_process() else contextlib.nullcontext()

@@ -24,7 +24,7 @@ import numpy as np
 from agents.cma_state import restore, shapes, snapshot
 from agents.controller import Controller
 from agents.coordinates import Coordinates
-from worldmodel.checkpoints import atomic
+from worldmodel.io import atomic
 
 FULL_COVARIANCE = 2_000
 """Above this many parameters only the diagonal of the covariance is adapted, unless another choice is made."""

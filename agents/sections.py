@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from agents.checks import check
 from agents.parser import plain
-from worldmodel.checkpoints import read_json, understood, write_json
+from worldmodel.io import error_context, read_json, write_json
 
 
 def check_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
@@ -43,7 +43,7 @@ def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is damaged, or holds what is no such setting; the message names it.
     """
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         content = read_json(path)
         if missing := [name for name in kinds if name not in content]:
             raise ValueError(f"{missing[0]} is missing")

@@ -6,6 +6,8 @@ The command line turns these dataclasses into flags and YAML; a run folder keeps
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from worldmodel.migration import TRAINING_SETTINGS, renamed
+
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
 OFFICIAL = {"FastCarRacing": "CarRacing"}
@@ -337,4 +339,5 @@ class RunSettings:
 
 def training(settings: Any) -> dict[str, Any]:
     """The settings of a training, as `worldmodel.fit` takes them."""
-    return {name: getattr(settings, name) for name in ("updates", "batch", "lr", "patience", "precision")}
+    taken = {name: getattr(settings, name) for name in ("updates", "batch", "lr", "patience", "precision")}
+    return renamed(taken, TRAINING_SETTINGS)

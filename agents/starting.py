@@ -11,7 +11,7 @@ from agents.imitation import imitate
 from agents.run import Run
 from agents.settings import Controlling
 from worldmodel import WorldModel
-from worldmodel.checkpoints import fingerprint
+from worldmodel.io import fingerprint
 from worldmodel.paths import expand
 
 

@@ -39,12 +39,13 @@ from agents.verdicts import against_random, verdict_of_dream, verdict_of_memory,
 from rollouts import policies
 from rollouts.policies import Policy
 from rollouts.views import Sequences
-from worldmodel import VAE, Memory, WorldModel, fit, parallel, seeded
-from worldmodel.builders import build_memory, check_memory
-from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel import VAE, Memory, WorldModel, distributed, fit, seeded
+from worldmodel.io import fingerprint, read_json
+from worldmodel.migration import training_settings
 from worldmodel.paths import expand
-from worldmodel.spelling import nearest
-from worldmodel.starts import EncodedEpisodes, Starts
+from worldmodel.registry import build_memory, validate_fits_in_ram
+from worldmodel.start_states import EncodedEpisodes, StartStates
+from worldmodel.suggestions import did_you_mean
 
 EMPHASIS = 16.0
 """Of the lowest eighth of CarRacing's pictures, where they show the indicators (`VAE`)."""
@@ -112,7 +113,7 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
             parts.append(Agent(agent.world, agent.controller, exploration))
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
-            raise ValueError(f"policy must be one of {known}, got {word!r}{nearest(word, policies.NAMES)}")
+            raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")
     return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
 
 
@@ -141,11 +142,11 @@ def train_vae(
             seed=seed,
             split_seed=split_seed,
             out=out,
-            further=before is not None,
-            new_data=into is None,
+            warm_start=before is not None,
+            allow_new_data=into is None,
             progress=progress,
         )
-    if parallel.leader():
+    if distributed.is_main_process():
         with run.chapter("diagnose"), busy("reconstructing held-out frames"):
             found = measure_vae(run, vae, seed if split_seed is None else split_seed)
         say_verdict(verdict_of_vae(found))
@@ -155,7 +156,7 @@ def train_vae(
 def _standardizes(run: Run) -> bool:
     """Whether a run's VAE standardizes frames: a training of an older version goes on without."""
     path = run.folder / "vae" / "settings.json"
-    return not path.exists() or bool(read_json(path)["model_settings"].get("standardize"))
+    return not path.exists() or bool(training_settings(read_json(path))["model_config"].get("standardize"))
 
 
 def train_memory(
@@ -178,10 +179,10 @@ def train_memory(
     names = ["hidden", "mixtures", "rank", "layers", "cell", "shared", "full"]
     names += ["couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    density |= {"inputs": vae.latent + store.actions, "outputs": vae.latent}
+    density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
     density |= {"density": settings.model.upper(), "reward_weight": settings.reward_weight}
     with torch.device("meta"):  # first of all: settings that do not fit are told before anything is encoded
-        check_memory(build_memory(density))
+        validate_fits_in_ram(build_memory(density))
     with seeded(seed):
         memory = before or build_memory(density)
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
@@ -198,15 +199,15 @@ def train_memory(
             seed=seed,
             split_seed=split_seed,
             out=into.folder / "memory",
-            further=before is not None,
-            new_data=own,
+            warm_start=before is not None,
+            allow_new_data=own,
             progress=progress,
         )
         world = WorldModel(vae, memory, store)
-        if parallel.leader():
+        if distributed.is_main_process():
             world.save(into.world_folder)
-            Starts.cut(latents, seed=seed).save(into.world_folder)
-    if parallel.leader():
+            StartStates.from_episodes(latents, seed=seed).save(into.world_folder)
+    if distributed.is_main_process():
         with run.chapter("diagnose"), busy("predicting held-out episodes"):
             found = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
         say_verdict(verdict_of_memory(found))

@@ -14,7 +14,7 @@ import numpy as np
 from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from agents.evaluation import Report
 from agents.run import Run
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 
 LEAST_EXPLAINED, ENOUGH_EXPLAINED, ENOUGH_MOVING = 0.05, 0.5, 0.2
 """Explained variances below which a VAE draws the same picture always, loses much, and does not draw what moves."""
@@ -52,8 +52,8 @@ def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
         return Verdict(
             "VAE", f"all {found.num_frames:,} held-out frames are the same: there is nothing to learn", "bad"
         )
-    numbers = f"explained variance {figure(explained, 2)}"
-    numbers += "" if moving is None else f", of moving pixels {figure(moving, 2)}"
+    numbers = f"explained variance {format_number(explained, 2)}"
+    numbers += "" if moving is None else f", of moving pixels {format_number(moving, 2)}"
     numbers += f" on {found.num_frames:,} held-out frames"
     varies = found.reconstruction_std > 0.5 * found.frame_std
     if explained < LEAST_EXPLAINED:
@@ -72,17 +72,17 @@ def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
 def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
     """Whether the memory predicts better than baselines that know nothing."""
     baselines = {"persistence": found.persistence_nll, "marginal": found.marginal_nll}
-    parts = [f"{name} {figure(value)}" for name, value in baselines.items()]
-    parts += [] if found.posterior_entropy is None else [f"floor {figure(found.posterior_entropy)}"]
-    numbers = f"nll {figure(found.nll)} nats a frame ({', '.join(parts)})"
+    parts = [f"{name} {format_number(value)}" for name, value in baselines.items()]
+    parts += [] if found.posterior_entropy is None else [f"floor {format_number(found.posterior_entropy)}"]
+    numbers = f"nll {format_number(found.nll)} nats a frame ({', '.join(parts)})"
     faults = []
     if worse := [name for name, value in baselines.items() if found.nll >= value]:
         faults.append(f"no better than the {' and the '.join(worse)} baseline")
     if found.reward_r2 is not None:
-        numbers += f", R2 of rewards {figure(found.reward_r2, 2)}"
+        numbers += f", R2 of rewards {format_number(found.reward_r2, 2)}"
         faults += ["rewards are predicted no better than by their mean"] if found.reward_r2 <= 0 else []
     if found.predicted_terminations is not None and found.num_steps:
-        happened = f"{figure(found.predicted_terminations)} predicted, {found.terminations} happened"
+        happened = f"{format_number(found.predicted_terminations)} predicted, {found.terminations} happened"
         numbers += f", terminations: {happened} in {found.num_episodes} held-out episodes"
         excess = found.predicted_terminations - found.terminations
         counts = (found.predicted_terminations, found.terminations)
@@ -229,5 +229,5 @@ def weakest(known: Sequence[Verdict]) -> Verdict | None:
 def number(value: float) -> str:
     """A return in few digits."""
     if abs(value) >= 1e7:
-        return figure(value)
+        return format_number(value)
     return f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3g}"

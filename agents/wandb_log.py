@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from agents.run import Run
 from agents.yaml_files import read_yaml
-from worldmodel.checkpoints import read_json, understood, write_json
+from worldmodel.io import error_context, read_json, write_json
 from worldmodel.paths import folder_path
 
 STEPS = ("update", "generation", "iteration")
@@ -52,7 +52,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
     if not files and not reports:
         raise ValueError(f"{folder} holds neither metrics nor tests: nothing to send")
     memo = folder / "wandb.json"
-    with understood(memo):
+    with error_context(memo):
         before: dict[str, Any] = read_json(memo) if memo.exists() else {"id": secrets.token_hex(4), "rows": {}}
         identity, rows = str(before["id"]), {str(name): int(count) for name, count in before["rows"].items()}
     config = folder / "config.yaml"
@@ -93,7 +93,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file; one that is being written is left for the next time."""
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
-            with understood(path):
+            with error_context(path):
                 yield dict(json.loads(line))
 
 

@@ -17,7 +17,7 @@ from agents.run import Run
 from agents.settings import RunSettings
 from rollouts.returns import check_moments
 from rollouts.workers import check_backend
-from worldmodel.checkpoints import read_json, understood
+from worldmodel.io import error_context, read_json
 from worldmodel.paths import folder_path
 
 LONG = 1_800.0
@@ -120,7 +120,7 @@ def _check_complete(run: Run, settings: RunSettings) -> None:
     """
     store, known = run.store(), settings.collect.episodes
     for path in (run.folder / "iterations").glob("*/episodes.json"):
-        with understood(path):
+        with error_context(path):
             known = max(known, int(read_json(path)["episodes"]))
     there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
     if lost := sorted(set(range(known)) - there):

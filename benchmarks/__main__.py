@@ -26,8 +26,8 @@ from rollouts.collect import episode_seed
 from rollouts.shards import Reader, read_shard, shard_bytes
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
 from worldmodel.batches import SequenceBatch
-from worldmodel.builders import build
-from worldmodel.checkpoints import write_bytes
+from worldmodel.io import write_bytes
+from worldmodel.registry import build
 
 Row = tuple[str, float, str, str]
 """What, rate, unit, ratio to what."""
@@ -211,7 +211,7 @@ def speaking() -> list[Row]:
     rows: list[Row] = []
     for name in ("rmdn", "frmdn", "vrnn"):
         for batch in (1, 16):
-            model = build(name, event=200).eval()
+            model = build(name, event_dim=200).eval()
             ours = rate(lambda m=model, b=batch: m.sample(80, batch=b), batch, 1.0)  # 80 frames are a second
             rows.append((f"sampling speech, {name}, hidden 256, {batch} at once", ours, "x real time", ""))
     torch.set_num_threads(threads)

@@ -27,7 +27,7 @@ from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import RESULTS, write_page
 from rollouts.workers import run_tasks
 from worldmodel import TrainingDiverged
-from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.io import locked, read_json, write_json
 
 MODELS: dict[str, dict[str, Any]] = {
     "RNN-Gauss": {"model": "rnn-gauss", "mixtures": None},

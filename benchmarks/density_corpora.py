@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from worldmodel.checkpoints import atomic, write_bytes, write_json
 from worldmodel.corpora.audio_files import inspect
-from worldmodel.corpora.resampling import length, resampled
+from worldmodel.corpora.resampling import num_samples, resample
+from worldmodel.io import atomic, write_bytes, write_json
 
 RATE = 16_000
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
@@ -87,7 +87,7 @@ def _say(sentence: str, voice: str, pitch: int, pace: int) -> np.ndarray:
         command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(pace), "-w", str(path), sentence]
         subprocess.run(command, check=True, capture_output=True)
         sound = inspect(path)
-        return resampled(sound, RATE, 0, length(sound, RATE))
+        return resample(sound, RATE, 0, num_samples(sound, RATE))
 
 
 def _write_wav(path: Path, sound: np.ndarray) -> None:

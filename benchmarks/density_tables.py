@@ -18,8 +18,9 @@ from agents.comparison.intervals import Interval, interval
 from agents.density import sample_density
 from agents.density.samples import coloured
 from agents.display import duration
-from worldmodel.checkpoints import atomic, read_json, write_json
 from worldmodel.corpora import Corpus, open_corpus
+from worldmodel.io import atomic, read_json, write_json
+from worldmodel.migration import CORPUS_OPTIONS, renamed
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -75,7 +76,9 @@ def clusters(corpus: Corpus, made_of: dict[str, Any]) -> dict[str, Any]:
     """What the test sequences share, as far as it is known: ``labels``, in the order in which they are judged, ``of`` what."""
     if corpus.kind == "speech":
         recordings, piece = corpus.test.recordings, corpus.dimensions  # type: ignore[attr-defined]
-        labels = [one.group for one in recordings for _ in range(one.used // (piece or one.used))]
+        labels = [
+            one.group for one in recordings for _ in range(one.num_used_samples // (piece or one.num_used_samples))
+        ]
         of = "voices" if "voices" in made_of else "speakers" if corpus.name in ("timit", "accent") else "files"
     elif "t10k" in made_of:
         each = 10 * made_of["distortions of each digit"]["t10k"]  # of a font, one after the other
@@ -194,7 +197,8 @@ def _table(found: dict[str, Any], speech: bool) -> str:
 def _corpus(job: dict[str, Any]) -> Corpus:
     """The corpus of a training."""
     return open_corpus(
-        job["data"], **{key: job[key] for key in ("piece", "logit", "pixelwise") if job[key] is not None}
+        job["data"],
+        **renamed({key: job[key] for key in ("piece", "logit", "pixelwise") if job[key] is not None}, CORPUS_OPTIONS),
     )
 
 
@@ -226,7 +230,7 @@ def _drawn(folder: Path, corpus: Any) -> np.ndarray:
     from agents.density import load_density
 
     model, _ = load_density(folder)
-    length = corpus.dimensions // corpus.event
+    length = corpus.dimensions // corpus.event_dim
     return corpus.to_data(model.sample(length, 12, generator=torch.Generator().manual_seed(1))).numpy()
 
 

@@ -76,7 +76,7 @@ def measure(name: str) -> Fidelity:
             dreamed[way].append(_dream(agent, state, actions, moment))
             _replay(game, SEED + moment, lived, world.discrete)
             real[way].append(_live(agent, game, state, actions))
-        first = world.initial(1).seeing(_see(agent, _replay(game, SEED + moment, [], world.discrete)))
+        first = world.initial(1).with_latent(_see(agent, _replay(game, SEED + moment, [], world.discrete)))
         still = [torch.tensor(held()(given))] * STEPS
         dreamed[FIRST].append(_dream(agent, first, still, moment))
         real[FIRST].append(_live(agent, game, first, still))
@@ -92,12 +92,12 @@ def measure(name: str) -> Fidelity:
 def _lived(agent: Agent, game: Any, seed: int, steps: int) -> tuple[list[torch.Tensor], Any]:
     """The controller's first steps: its actions, and the state after them."""
     frame, _ = game.reset(seed=seed)
-    state, actions = agent.world.initial(1).seeing(_see(agent, frame)), []
+    state, actions = agent.world.initial(1).with_latent(_see(agent, frame)), []
     for _ in range(steps):
-        actions.append(agent.world.squash(agent.controller(state.features))[0])
+        actions.append(agent.world.squash(agent.controller(state.controller_inputs))[0])
         frame, _, terminated, truncated, _ = game.step(_taken(actions[-1], agent.world.discrete))
         assert not (terminated or truncated), "the moment lies behind the game's end"
-        state = agent.world.observe(state, state.latent, actions[-1][None]).seeing(_see(agent, frame))
+        state = agent.world.observe(state, state.latent, actions[-1][None]).with_latent(_see(agent, frame))
     return actions, state
 
 
@@ -113,13 +113,13 @@ def _live(agent: Agent, game: Any, state: Any, actions: list[torch.Tensor] | Non
     """The real return of the next steps; None: the controller acts on what it sees."""
     total = 0.0
     for step in range(STEPS):
-        action = agent.world.squash(agent.controller(state.features))[0] if actions is None else actions[step]
+        action = agent.world.squash(agent.controller(state.controller_inputs))[0] if actions is None else actions[step]
         frame, reward, terminated, truncated, _ = game.step(_taken(action, agent.world.discrete))
         total += float(reward)
         if terminated or truncated:
             break
         if actions is None:
-            state = agent.world.observe(state, state.latent, action[None]).seeing(_see(agent, frame))
+            state = agent.world.observe(state, state.latent, action[None]).with_latent(_see(agent, frame))
     return total
 
 
@@ -130,7 +130,11 @@ def _dream(agent: Agent, state: Any, actions: list[torch.Tensor] | None, seed: i
     state = state._replace(latent=many(state.latent), memory=type(state.memory)(*map(many, state.memory)))
     total, alive = torch.zeros(DREAMS), torch.ones(DREAMS)
     for step in range(STEPS):
-        action = world.squash(agent.controller(state.features)) if actions is None else actions[step].expand(DREAMS, -1)
+        action = (
+            world.squash(agent.controller(state.controller_inputs))
+            if actions is None
+            else actions[step].expand(DREAMS, -1)
+        )
         imagined, state = world.imagine(state, action.float(), generator=generator)
         total += imagined.reward * alive
         alive *= 1 - imagined.terminated.float()
@@ -138,7 +142,7 @@ def _dream(agent: Agent, state: Any, actions: list[torch.Tensor] | None, seed: i
 
 
 def _see(agent: Agent, frame: np.ndarray) -> torch.Tensor:
-    return agent.world.see(torch.from_numpy(np.ascontiguousarray(frame))[None])
+    return agent.world.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
 
 
 def _taken(action: torch.Tensor, discrete: bool) -> Any:

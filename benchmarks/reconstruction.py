@@ -23,7 +23,7 @@ from agents.settings import Collecting, Seeing
 from agents.story import collect, train_vae
 from benchmarks.results import put
 from rollouts.views import Frames
-from worldmodel.checkpoints import write_json
+from worldmodel.io import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "reconstruction.json"

@@ -31,8 +31,8 @@ from agents.pretrained import HOME, Shipped
 from agents.run import Run
 from agents.settings import OFFICIAL
 from benchmarks.results import CHECKED, ROOT, put
-from worldmodel.checkpoints import atomic, read_json, write_json
-from worldmodel.starts import Starts
+from worldmodel.io import atomic, read_json, write_json
+from worldmodel.start_states import StartStates
 
 RECORDS = ROOT / "docs" / "results" / "records"
 PAGES = {"README.md": False, "docs/records.md": True}
@@ -138,7 +138,7 @@ def compacted(agent: Agent) -> Agent:
 def ship(run: Run, agent: Agent, folder: Path) -> None:
     """Put an agent into the package."""
     agent.save(folder, compact=True)
-    Starts.cut(run.latents(agent.world)).save(folder)
+    StartStates.from_episodes(run.latents(agent.world)).save(folder)
 
 
 def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:
@@ -170,7 +170,7 @@ def about(evolutions: list[Run], runs: list[Run], where: str, agent: Agent) -> d
         "seconds_before": round(seconds - sum(run.timings().get("evolve in the game", 0) for run in evolutions)),
         "action_repeat": _repeat(evolutions[-1]),
         "controller": repr(agent.controller),
-        "memory": agent.world.memory.settings,
+        "memory": agent.world.memory.config,
         "runs": [str(one.folder) for one in runs],
     }
 

@@ -18,7 +18,7 @@ from agents.comparison.report import difference, episodes
 from agents.display import duration
 from agents.evaluation import Report
 from agents.run import Run
-from worldmodel.checkpoints import write_json
+from worldmodel.io import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"

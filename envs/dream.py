@@ -15,10 +15,10 @@ from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
 from envs.frames import FRAMES, Adapted
-from worldmodel.arguments import at_least_one, check_temperature
-from worldmodel.model import WorldModel, WorldState
 from worldmodel.paths import folder_path
-from worldmodel.starts import EncodedEpisodes, Starts, begin
+from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
+from worldmodel.validation import validate_positive_int, validate_temperature
+from worldmodel.world_model import WorldModel, WorldState
 
 OBSERVATIONS = ("pixels", "latent")
 
@@ -40,7 +40,7 @@ class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
 
     Example:
         >>> from worldmodel import FRMDN, VAE, Memory
-        >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
+        >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> env = DreamEnv(world, starts=torch.zeros(4, 32))
         >>> env.reset(seed=1)[0].shape
         (64, 64, 3)
@@ -151,7 +151,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         observation: str = "pixels",
         render_mode: str | None = None,
     ) -> None:
-        at_least_one(num_envs=num_envs)
+        validate_positive_int(num_envs=num_envs)
         self.num_envs, self.render_mode = num_envs, render_mode
         self._dream = _Dream(world, starts, num_envs, temperature, horizon, burn_in, observation)
         self.single_observation_space = self._dream.observation_space
@@ -199,7 +199,7 @@ def _loaded(
     folder = folder_path(world, "world")
     inner = [folder, folder / "world", folder / "agent"]
     folder = next((place for place in inner if (place / "config.json").exists()), folder)
-    return WorldModel.load(folder), Starts.load(folder) if starts is None else starts
+    return WorldModel.load(folder), StartStates.load(folder) if starts is None else starts
 
 
 class _Dream:
@@ -215,18 +215,18 @@ class _Dream:
         burn_in: int,
         observation: str,
     ) -> None:
-        check_temperature(temperature)
-        at_least_one(horizon=horizon)
+        validate_temperature(temperature)
+        validate_positive_int(horizon=horizon)
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
         world, starts = _loaded(world, starts)
         self.world, self.starts, self.count = world.eval(), starts, count
         self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
-        begin(world, starts, 1, np.random.default_rng(0), burn_in)  # starts that do not fit are told now
-        seen = spaces.Box(-np.inf, np.inf, (world.features,), np.float32)
+        sample_start_states(world, starts, 1, np.random.default_rng(0), burn_in)  # starts that do not fit are told now
+        seen = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
         self.observation_space: spaces.Box = FRAMES if observation == "pixels" else seen
         self.action_space: spaces.Discrete | spaces.Box = (
-            spaces.Discrete(world.actions) if world.discrete else spaces.Box(-1, 1, (world.actions,), np.float32)
+            spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
         )
         self.generator = Generator(world.device)
         self.ages = np.zeros(count, np.int64)
@@ -245,13 +245,13 @@ class _Dream:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin all dreams; all randomness follows from ``rng``."""
-        self._state = begin(self.world, self.starts, self.count, rng, self.burn_in)
+        self._state = sample_start_states(self.world, self.starts, self.count, rng, self.burn_in)
         self.generator.manual_seed(int(rng.integers(2**62)))
         self.ages[:] = 0
 
     def restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
         """Begin some of the dreams anew."""
-        fresh = begin(self.world, self.starts, int(which.sum()), rng, self.burn_in)
+        fresh = sample_start_states(self.world, self.starts, int(which.sum()), rng, self.burn_in)
         rows = torch.from_numpy(which)
         assert self.state.latent is not None and fresh.latent is not None
         latent = self.state.latent.clone()
@@ -275,10 +275,10 @@ class _Dream:
         """What is seen now."""
         if self.kind == "pixels":
             return self.pictures()
-        return self.state.features.float().cpu().numpy()
+        return self.state.controller_inputs.float().cpu().numpy()
 
     @torch.no_grad()
     def pictures(self) -> np.ndarray:
         """(count, 64, 64, 3) bytes."""
         assert self.state.latent is not None
-        return self.world.show(self.state.latent)
+        return self.world.decode(self.state.latent)

@@ -30,11 +30,11 @@ def main(size: float = 1.0, folder: str = "runs/example-car-racing") -> None:
     print(f"collected {store.steps} steps of {len(store)} episodes")
 
     # Encode: a frame becomes 32 numbers.
-    vae = fit(VAE(latent=32), store.frames(), updates=some(800), out=out / "vae")
+    vae = fit(VAE(latent_dim=32), store.frames(), num_updates=some(800), out=out / "vae")
 
     # Remember: the density of the next 32 numbers, the reward and the end, given all that was seen and done.
-    memory = Memory.for_store(store, FRMDN, hidden=64)
-    fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
+    memory = Memory.for_store(store, FRMDN, hidden_size=64)
+    fit(memory, store.sequences(vae), num_updates=some(1000), out=out / "memory")
     world = WorldModel(vae, memory)
     world.save(out / "world")
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from worldmodel import fit
-from worldmodel.builders import build
 from worldmodel.corpora import open_corpus
+from worldmodel.registry import build
 
 RATE, FRAME = 8_000, 100  # samples a second, and samples of an event
 
@@ -50,7 +50,7 @@ def main(size: float = 1.0, folder: str = "runs/example-density", recordings: st
             write_wav(out / "sounds" / f"{number:03d}.wav", pluck(rng))
 
     # A sequence is half a second of sound, an event of it 100 samples; 5 % of the files are for the test.
-    corpus = open_corpus(f"audio:{recordings or out / 'sounds'}", piece=RATE // 2, frame=FRAME)
+    corpus = open_corpus(f"audio:{recordings or out / 'sounds'}", segment_length=RATE // 2, frame=FRAME)
     batches = list(corpus.test.batches(16))
     frames = sum(int(batch.mask.sum()) for batch in batches)
 
@@ -58,8 +58,8 @@ def main(size: float = 1.0, folder: str = "runs/example-density", recordings: st
     models, scores = {}, {}
     for name in ("rmdn", "frmdn"):
         models[name] = fit(
-            build(name, event=FRAME, hidden=128, mixtures=5), corpus.parts, updates=max(2, round(600 * size)),
-            batch=16, out=out / name,
+            build(name, event_dim=FRAME, hidden_size=128, num_components=5), corpus.splits, num_updates=max(2, round(600 * size)),
+            batch_size=16, out=out / name,
         )  # fmt: skip
         with torch.no_grad():
             scores[name] = sum(float(models[name].log_prob(batch).sum()) for batch in batches) / frames

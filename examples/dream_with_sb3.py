@@ -29,7 +29,7 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     def __init__(self, env: gymnasium.Env[np.ndarray, Any], world: WorldModel) -> None:
         super().__init__(env)
         self.world = world.eval()
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (world.features,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
 
     def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin, and forget."""
@@ -49,8 +49,8 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
     @torch.no_grad()
     def see(self, frame: np.ndarray) -> np.ndarray:
         """The frame's latent beside the memory of what was before."""
-        self.state = self.state.seeing(self.world.see(torch.from_numpy(frame[None])))
-        return self.state.features[0].numpy()
+        self.state = self.state.with_latent(self.world.encode(torch.from_numpy(frame[None])))
+        return self.state.controller_inputs[0].numpy()
 
 
 def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:

@@ -26,12 +26,12 @@ def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:
         STAGE, rollouts.smooth_random, episodes=some(120), seed=1, workers=2,
         out=out / "rollouts", max_steps=some(100), env_options=GAME,
     )  # fmt: skip
-    print(f"collected {store.steps} steps; an action is one of {store.actions} choices")
+    print(f"collected {store.steps} steps; an action is one of {store.action_dim} choices")
 
     # A choice enters the memory as a one-hot vector, so the sizes are the same as for steering a car.
-    vae = fit(VAE(latent=32), store.frames(), updates=some(700), out=out / "vae")
-    memory = Memory.for_store(store, FRMDN, hidden=64)
-    fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
+    vae = fit(VAE(latent_dim=32), store.frames(), num_updates=some(700), out=out / "vae")
+    memory = Memory.for_store(store, FRMDN, hidden_size=64)
+    fit(memory, store.sequences(vae), num_updates=some(1000), out=out / "memory")
     world = WorldModel(vae, memory, store)
 
     # The controller's largest output is what Mario does. Hopeless lives are given up after 12 steps without progress.

@@ -25,9 +25,9 @@ def main(size: float = 1.0) -> None:
         return max(2, round(size * number))
 
     store = rollouts.collect(make, rollouts.smooth_random, some(40), seed=1, workers=2, max_steps=some(200))
-    vae = fit(VAE(latent=8), store.frames(), updates=some(300))
-    memory = Memory.for_store(store, FRMDN, latent_dim=8, hidden=64)
-    fit(memory, store.sequences(vae), updates=some(300))
+    vae = fit(VAE(latent_dim=8), store.frames(), num_updates=some(300))
+    memory = Memory.for_store(store, FRMDN, latent_dim=8, hidden_size=64)
+    fit(memory, store.sequences(vae), num_updates=some(300))
     world = WorldModel(vae, memory, store)
     fitness = rollouts.played(make, world, episodes=2, workers=2, max_steps=some(200))
     best = evolve(LinearController.sized(world), fitness, seed=1, generations=some(10), population=16)

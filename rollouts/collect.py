@@ -25,11 +25,11 @@ from rollouts.policies import Policy, name_of, named
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import Shared, check_backend, envs_closed_after, run_tasks, share
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
-from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
+from worldmodel.io import locked, read_json, write_bytes, write_json
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.validation import validate_optional_positive_int, validate_options, validate_positive_int, validate_seed
 
 logger = logging.getLogger(__name__)
 LARGEST_BLOCK = 10
@@ -113,15 +113,15 @@ def collect(
 
     Example:
         >>> store = collect("CartPole-v1", "uniform", episodes=3, seed=1)
-        >>> len(store), store.discrete, store.actions
+        >>> len(store), store.discrete, store.action_dim
         (3, True, 2)
     """
     report, policy = callback(progress), named(policy)
-    at_least_one(episodes=episodes)
-    at_least_one_if_given(max_steps=max_steps, block=block, patience=patience)
+    validate_positive_int(episodes=episodes)
+    validate_optional_positive_int(max_steps=max_steps, block=block, patience=patience)
     check_backend(backend, workers)
-    check_seed(seed)
-    check_options(env_options={} if env_options is None else env_options)
+    validate_seed(seed)
+    validate_options(env_options={} if env_options is None else env_options)
     options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
     folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
     opened = portable(env)
@@ -308,9 +308,9 @@ def estimate(
     Raises:
         ValueError: an argument is out of range, or the environment cannot be played.
     """
-    at_least_one(episodes=episodes, workers=workers)
-    at_least_one_if_given(max_steps=max_steps)
-    check_seed(seed)
+    validate_positive_int(episodes=episodes, workers=workers)
+    validate_optional_positive_int(max_steps=max_steps)
+    validate_seed(seed)
     policy, options = named(policy), dict(env_options or {})
     game = open_env(portable(env), options)
     repeat = int(options.get("action_repeat", 1) or 1)

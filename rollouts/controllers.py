@@ -40,10 +40,13 @@ def check_fits(controller: Any, world: WorldModel) -> None:
     Raises:
         ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
     """
-    inputs, actions = getattr(controller, "inputs", world.features), getattr(controller, "actions", world.actions)
-    if inputs not in (world.latent, world.features) or actions != world.actions:
+    inputs, actions = (
+        getattr(controller, "inputs", world.num_features),
+        getattr(controller, "actions", world.action_dim),
+    )
+    if inputs not in (world.latent_dim, world.num_features) or actions != world.action_dim:
         raise ValueError(
-            f"controller must have {world.features} inputs (or {world.latent}, the latent's) and {world.actions} actions, "
+            f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and {world.action_dim} actions, "
             f"got {inputs} and {actions}"
         )
 

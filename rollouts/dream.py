@@ -17,12 +17,12 @@ from torch import Generator, Tensor
 from rollouts.controllers import check_fits, population_of
 from rollouts.worlds import Alone, Worlds
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one, check_seed, check_temperature
-from worldmodel.figures import figure
-from worldmodel.model import Noise, Step
+from worldmodel.formatting import format_number
 from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.starts import EncodedEpisodes
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes
+from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
+from worldmodel.world_model import Noise, Step
 
 LUCK_STEPS = 32
 """Noise is drawn for this many steps at once."""
@@ -61,7 +61,7 @@ class Dreams(NamedTuple):
         controllers, dreams = self.returns.shape
         kept = [name for name in KEEPABLE if getattr(self, name) is not None]
         return (
-            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={figure(self.returns.mean())}, "
+            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={format_number(self.returns.mean())}, "
             f"mean length={self.lengths.mean():.0f}, keep={kept})"
         )
 
@@ -121,8 +121,8 @@ def dream(
     References:
         Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
-    at_least_one(horizon=horizon, dreams=dreams)
-    check_seed(seed)
+    validate_positive_int(horizon=horizon, dreams=dreams)
+    validate_seed(seed)
     if not (hazard_ratio > 0 and math.isfinite(hazard_ratio)):
         raise ValueError(f"hazard_ratio must be finite and above zero, got {hazard_ratio}")
     if (hazard_ratio != 1 or weigh_ends) and threshold is not None:
@@ -132,7 +132,7 @@ def dream(
     if unknown := [name for name in keep if name not in KEEPABLE]:
         raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
     world.eval()
-    family, parameters = population_of(controllers, world.features, world.actions)
+    family, parameters = population_of(controllers, world.num_features, world.action_dim)
     check_fits(family, world)
     parameters, population = parameters.to(world.device), len(parameters)
     shape = (population, dreams)
@@ -142,7 +142,7 @@ def dream(
     place = Alone(world, dreams, population) if worlds is None else Worlds(world, worlds, dreams, population)
 
     def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        features = state.features.view(*shape, -1)
+        features = state.controller_inputs.view(*shape, -1)
         action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
         return action, *place.imagine(state, action, noise, mixing, spread)
 
@@ -217,7 +217,7 @@ class _Diary:
         }
         kept = {name: found[name].cpu().numpy() for name in self.keep if name in found}
         if "frames" in self.keep:
-            kept["frames"] = world.show(found["latents"])
+            kept["frames"] = world.decode(found["latents"])
         returns, lengths, ended = (
             part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.alive)
         )
@@ -259,9 +259,9 @@ def _temperature(
         each = torch.as_tensor(value, dtype=torch.float32, device=device)
         if each.shape != shape[1:]:
             raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(each.shape)}")
-        check_temperature(each)
+        validate_temperature(each)
         return each.repeat(shape[0])
-    check_temperature(value)
+    validate_temperature(value)
     return float(value)
 
 
@@ -291,8 +291,8 @@ def dream_along(
     Returns:
         Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
     """
-    check_temperature(temperature)
-    check_seed(seed)
+    validate_temperature(temperature)
+    validate_seed(seed)
     if not 0 <= start < len(actions):
         raise ValueError(f"start must be from 0 to {len(actions) - 1}, got {start}")
     world.eval()
@@ -300,8 +300,8 @@ def dream_along(
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     generator = Generator(weight.device).manual_seed(seed)
     before = slice(max(0, start - burn_in), start)
-    state = world.relive(latents[before].expand(dreams, -1, -1), actions[before].expand(dreams, -1, -1))
-    state = state.seeing(latents[start].expand(dreams, -1).contiguous())
+    state = world.replay(latents[before].expand(dreams, -1, -1), actions[before].expand(dreams, -1, -1))
+    state = state.with_latent(latents[start].expand(dreams, -1).contiguous())
     dreamed, rewards = [state.latent], []
     for action in actions[start:]:
         step, state = world.imagine(state, action.expand(dreams, -1), temperature, generator)

@@ -10,7 +10,7 @@ from rollouts.episode import Episode
 from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store
 from worldmodel import WorldModel
-from worldmodel.checkpoints import fingerprint, locked, write_bytes, write_json
+from worldmodel.io import fingerprint, locked, write_bytes, write_json
 from worldmodel.paths import folder_path
 
 DREAMS = "envs:Dream-v0"
@@ -41,7 +41,7 @@ def keep_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) 
         "env": DREAMS,
         "env_options": {"world": fingerprint(world)},
         "discrete": world.discrete,
-        "actions": world.actions,
+        "actions": world.action_dim,
         "policy": f"{shape[0]} controllers, {shape[1]} dreams each",
         "seed": 0,
         "max_steps": dreams.actions.shape[2],
@@ -67,7 +67,7 @@ def _episode(dreams: Dreams, world: WorldModel, controller: int, number: int) ->
     terminated = bool(dreams.terminated[controller, number])
     latents = torch.from_numpy(dreams.latents[controller, number, : steps + 1]).to(world.device)
     return Episode(
-        frames=world.show(latents),
+        frames=world.decode(latents),
         actions=actions.argmax(axis=-1).astype(np.int64) if world.discrete else actions.astype(np.float32),
         rewards=dreams.rewards[controller, number, :steps].astype(np.float32),
         terminated=terminated,

@@ -5,8 +5,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from worldmodel.arguments import TEST_SEEDS as TEST_SEEDS
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.validation import TEST_SEEDS as TEST_SEEDS
 
 FRAME = (64, 64, 3)
 """A frame's shape."""
@@ -55,9 +55,7 @@ class Episode:
     def __repr__(self) -> str:
         """Index, length, return and how it ended."""
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
-        return (
-            f"Episode({self.index}, steps={len(self)}, return={figure(self.rewards.sum(dtype=np.float64))}, {ending})"
-        )
+        return f"Episode({self.index}, steps={len(self)}, return={format_number(self.rewards.sum(dtype=np.float64))}, {ending})"
 
     def at(self, index: int) -> Self:
         """The same episode with another place in a store."""

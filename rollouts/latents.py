@@ -15,7 +15,7 @@ from numpy.lib.format import open_memmap
 from rollouts.shards import Shard, Stored
 from worldmodel import VAE
 from worldmodel.batches import action_inputs, frames_to_float
-from worldmodel.checkpoints import atomic, fingerprint, read_json, understood, write_json
+from worldmodel.io import atomic, error_context, fingerprint, read_json, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
 
 ENCODE_BATCH = 16
@@ -118,7 +118,7 @@ def encode(store: Stored, vae: VAE, progress: Progress | bool = silent) -> Laten
     for shard in store.shards:
         size = sum(shard.lengths) + len(shard.lengths)
         paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
-        shapes = {"latents": (size, 2, vae.latent), "actions": (size, store.actions), "outcomes": (size, 2)}
+        shapes = {"latents": (size, 2, vae.latent_dim), "actions": (size, store.action_dim), "outcomes": (size, 2)}
         if not _whole(folder / f"{shard.path.stem}.json", paths, shapes, shard):
             _encode_shard(store, shard, vae, paths)
             write_json(folder / f"{shard.path.stem}.json", {kind: _checksum(path) for kind, path in paths.items()})
@@ -164,9 +164,9 @@ def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path])
             posterior = vae.encode(frames_to_float(part.to(device)))
             latents.append(torch.stack((posterior.loc, 2 * posterior.scale.log()), dim=1).half().cpu().numpy())
         steps = len(episode)
-        inputs = np.zeros((steps + 1, store.actions), np.float32)
-        with understood(shard.path, values=True):
-            inputs[:steps] = action_inputs(episode.actions, store.actions, episode.actions.ndim == 1)
+        inputs = np.zeros((steps + 1, store.action_dim), np.float32)
+        with error_context(shard.path, wrap_value_errors=True):
+            inputs[:steps] = action_inputs(episode.actions, store.action_dim, episode.actions.ndim == 1)
         outcome = np.zeros((steps + 1, 2), np.float32)
         outcome[:steps, 0] = episode.rewards
         outcome[steps - 1, 1] = float(episode.terminated)

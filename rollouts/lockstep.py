@@ -20,9 +20,9 @@ from rollouts.episode import Episode, checked_action, checked_frame
 from rollouts.policies import Act, Policy, named
 from rollouts.ways import Moment, go_to
 from worldmodel import WorldModel
-from worldmodel.batches import each
-from worldmodel.density import State
-from worldmodel.streams import Stream
+from worldmodel.batches import tree_map
+from worldmodel.mdn_rnn import State
+from worldmodel.rng import Stream
 
 
 class Life(NamedTuple):
@@ -246,7 +246,7 @@ def mind_of(
 
     Rows and lanes are for policies that think in batches (`Together`).
     """
-    rngs = [np.random.default_rng([seed, Stream.ACT]) for seed in seeds]
+    rngs = [np.random.default_rng([seed, Stream.POLICY]) for seed in seeds]
     if isinstance(policy, CrowdPolicy):
         return policy.crowd(space, rngs, rows, lanes)
     return OneByOne(policy, space, rngs)
@@ -331,9 +331,9 @@ class Together:
             frames, computed = self.frames, list(range(len(self.frames)))
         place = {row: number for number, row in enumerate(computed)}
         parameters = self.parameters[[self.lives[row] for row in computed]].to(self.device)
-        latent = world.see(torch.from_numpy(frames))
-        state = world.initial(len(computed))._replace(memory=each(self.memory, lambda part: part[computed]))
-        features = state.seeing(latent).features[:, None]
+        latent = world.encode(torch.from_numpy(frames))
+        state = world.initial(len(computed))._replace(memory=tree_map(self.memory, lambda part: part[computed]))
+        features = state.with_latent(latent).controller_inputs[:, None]
         action = world.squash(self.family.outputs(parameters, features)[:, 0])
         if self.exploration:
             for row in rows:
@@ -355,8 +355,8 @@ class Together:
 def check_actions(world: WorldModel, space: gymnasium.Space[Any]) -> None:
     """Refuse an action space that the world model was not made for."""
     kind, size = envs.action_kind(space)
-    if (kind == "discrete", size) != (world.discrete, world.actions):
+    if (kind == "discrete", size) != (world.discrete, world.action_dim):
         made = "discrete" if world.discrete else "box"
         raise ValueError(
-            f"the world model was made for {world.actions} {made} actions, the environment has {size} {kind} actions"
+            f"the world model was made for {world.action_dim} {made} actions, the environment has {size} {kind} actions"
         )

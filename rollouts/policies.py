@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 import envs
-from worldmodel.spelling import nearest
+from worldmodel.suggestions import did_you_mean
 
 Act = Callable[[np.ndarray], Any]
 """From a frame (64, 64, 3) of bytes to an action."""
@@ -76,7 +76,7 @@ def named(policy: Policy | str) -> Policy:
     """
     if isinstance(policy, str):
         if policy not in NAMES:
-            raise ValueError(f"policy must be one of {', '.join(NAMES)}, got {policy!r}{nearest(policy, NAMES)}")
+            raise ValueError(f"policy must be one of {', '.join(NAMES)}, got {policy!r}{did_you_mean(policy, NAMES)}")
         return NAMES[policy]
     if not callable(policy):
         raise ValueError(f"policy must be a name or policy(action_space, rng), got {type(policy).__name__}")

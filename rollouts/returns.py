@@ -27,11 +27,11 @@ from rollouts.ways import Way, check_remembers
 from rollouts.workers import Shared, check_backend, run_tasks, share
 from rollouts.worlds import Worlds
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one, at_least_one_if_given, zero_or_more
-from worldmodel.checkpoints import fingerprint
+from worldmodel.io import fingerprint
 from worldmodel.progress import Progress, silent
-from worldmodel.starts import EncodedEpisodes, check_starts
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes, validate_start_states
+from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
 
 TASKS, LARGEST_TASK = 8, 64
 """A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
@@ -71,8 +71,8 @@ class dreamed:
     ) -> None:
         if not caution >= 0 or (caution and len(worlds or ()) < 2):
             raise ValueError(f"caution must be zero, or above it with at least two worlds, got {caution}")
-        at_least_one(horizon=horizon, dreams=dreams)
-        check_starts(world, starts)
+        validate_positive_int(horizon=horizon, dreams=dreams)
+        validate_start_states(world, starts)
         if controller is not None:
             check_fits(controller, world)
         if worlds is not None:
@@ -184,8 +184,8 @@ class played:
         scouted: int = 0,
     ) -> None:
         check_backend(backend, workers)
-        at_least_one(episodes=episodes, lanes=lanes, stretch=stretch)
-        at_least_one_if_given(patience=patience, max_steps=max_steps)
+        validate_positive_int(episodes=episodes, lanes=lanes, stretch=stretch)
+        validate_optional_positive_int(patience=patience, max_steps=max_steps)
         check_scouted(scouted, episodes)
         self._opened = portable(env)
         check_moments(env, dict(env_options or {}), moments)
@@ -219,7 +219,7 @@ class played:
         """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
         check_scouted(self.scouted, episodes)
-        seeds, members = training_seeds(seed, Stream.PLAY, count=max(episodes, self.scouted)), len(population)
+        seeds, members = training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.scouted)), len(population)
         if self.scouted:
             lives = self.live(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
             self.scouts = np.array([life.total for life in lives])
@@ -231,7 +231,7 @@ class played:
         for episode, count in enumerate(shares(self.moments, episodes)):
             if count:  # so many moments of the way of the best life that began as this episode does
                 best = lives[episode * members + int(returns[:, episode].argmax())]
-                rng = np.random.default_rng([seed, Stream.ALONG, episode])
+                rng = np.random.default_rng([seed, Stream.STATE_RESETS, episode])
                 ways.append(Way.of(seeds[episode], best.actions, count, self.stretch, rng))
         along = self._live([group for way in ways for group in self._along(population, way)])
         columns, begin = [returns], 0
@@ -255,8 +255,8 @@ class played:
         begins = way.at * (len(seeds) // len(way.at)) if way else ()
         family, checked = population_of(
             parameters if self.controller is None else Population(self.controller, parameters),
-            self.world.features,
-            self.world.actions,
+            self.world.num_features,
+            self.world.action_dim,
         )
         parameters = checked.numpy()
         half = -(-len(seeds) // 2)
@@ -326,7 +326,7 @@ def check_scouted(scouted: int, episodes: int) -> None:
     Raises:
         ValueError: names the argument.
     """
-    zero_or_more(scouted=scouted)
+    validate_non_negative_int(scouted=scouted)
     if scouted and scouted <= episodes:
         raise ValueError(f"scouted must be zero or above episodes = {episodes}, got {scouted}")
 
@@ -337,7 +337,7 @@ def check_moments(env: EnvSpec, options: dict[str, Any], moments: int) -> None:
     Raises:
         ValueError: names the argument.
     """
-    zero_or_more(moments=moments)
+    validate_non_negative_int(moments=moments)
     if moments:
         with contextlib.closing(open_env(env, options)) as game:
             check_remembers(game)

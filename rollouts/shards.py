@@ -284,7 +284,7 @@ class Stored(Protocol):
         ...
 
     @property
-    def actions(self) -> int:
+    def action_dim(self) -> int:
         """Numbers of a Box action, or choices."""
         ...
 

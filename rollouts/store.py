@@ -29,7 +29,7 @@ from rollouts.latents import Latents, encode
 from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
 from rollouts.views import Frames, Sequences, Windows
 from worldmodel import VAE
-from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.io import atomic, read_json, write_json
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
@@ -86,7 +86,7 @@ class Store:
         return bool(self.metadata["discrete"])
 
     @property
-    def actions(self) -> int:
+    def action_dim(self) -> int:
         """Numbers of a Box action, or choices."""
         return int(self.metadata["actions"])
 

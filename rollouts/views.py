@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rollouts.latents import Latents, draw
 from rollouts.shards import CHUNK, FRAME, FRAME_BYTES, Stored
-from worldmodel.arguments import at_least_one
 from worldmodel.batches import SequenceBatch, action_inputs
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.validation import validate_positive_int
 
 CACHE_BYTES = 768 * 2**20
 """Decompressed chunks of frames are kept up to this size."""
@@ -127,7 +127,7 @@ class Windows:
     """
 
     def __init__(self, store: Stored, length: int = 32, episodes: Sequence[int] | np.ndarray | None = None) -> None:
-        at_least_one(length=length)
+        validate_positive_int(length=length)
         self.store, self.length = store, length
         everything = [index for index, steps in enumerate(store.lengths) if steps]
         self.chosen = np.asarray(everything if episodes is None else episodes)
@@ -155,7 +155,7 @@ class Windows:
     def _windows(self, windows: list[_Window]) -> WindowBatch:
         count, length, reader = len(windows), self.length, self.store.reader
         frames = np.empty((count, length + 1, *FRAME), np.uint8)
-        action = np.zeros((count, length, self.store.actions), np.float32)
+        action = np.zeros((count, length, self.store.action_dim), np.float32)
         reward, terminated, mask = (np.zeros((count, length), np.float32) for _ in range(3))
         for row, (index, start, steps) in enumerate(windows):
             shard, number = self.store.place(index)
@@ -166,7 +166,7 @@ class Windows:
                 place += len(piece)
             frames[row, place:] = 0
             taken = course.actions[start : start + steps]
-            action[row, :steps] = action_inputs(taken, self.store.actions, taken.ndim == 1)
+            action[row, :steps] = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
             reward[row, :steps] = course.rewards[start : start + steps]
             terminated[row, steps - 1] = float(course.terminated and start + steps == len(course.actions))
             mask[row, :steps] = 1.0
@@ -202,7 +202,7 @@ class Sequences:
         weights: np.ndarray | None = None,
         overhang: bool = False,
     ) -> None:
-        at_least_one(length=length)
+        validate_positive_int(length=length)
         if targets not in ("sample", "mean"):
             raise ValueError(f"targets must be 'sample' or 'mean', got {targets!r}")
         self.latents, self.length, self.targets, self.overhang = latents, length, targets, overhang

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from worldmodel import WorldModel
-from worldmodel.density import State
+from worldmodel.mdn_rnn import State
 
 
 class Way(NamedTuple):
@@ -100,7 +100,7 @@ def retrace(game: gymnasium.Env[Any, Any], world: WorldModel, way: Way) -> dict[
         if step in way.at:
             moments[step] = Moment(remembers.save_state(), frame, state.memory)
         if step < last:
-            latent = world.see(torch.from_numpy(frame)[None])
+            latent = world.encode(torch.from_numpy(frame)[None])
             state = world.observe(state, latent, world.action_inputs(np.asarray(action)[None]))
             frame, *_ = game.step(action)
     return moments

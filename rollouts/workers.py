@@ -29,8 +29,8 @@ from loky.process_executor import BrokenProcessPool
 from rollouts import attempts
 from rollouts.attempts import DEATHS, THREADS, Interrupted, WorkerDied, attempt
 from rollouts.opening import close_envs
-from worldmodel.arguments import at_least_one
-from worldmodel.checkpoints import write_bytes
+from worldmodel.io import write_bytes
+from worldmodel.validation import validate_positive_int
 
 MOST_WORKERS = 4096
 """More processes than any machine or cluster of ours has cores: such a number is a slip."""
@@ -84,7 +84,7 @@ def check_backend(backend: str, workers: int) -> None:
     Raises:
         ValueError: names the argument; or Ray is not installed.
     """
-    at_least_one(workers=workers)
+    validate_positive_int(workers=workers)
     if workers > MOST_WORKERS:
         raise ValueError(f"workers must be at most {MOST_WORKERS}, got {workers}")
     if backend not in ("loky", "ray") and not backend.startswith("ray://"):

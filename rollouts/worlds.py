@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.batches import each
-from worldmodel.model import Noise, Step, WorldState
-from worldmodel.starts import EncodedEpisodes, begin
-from worldmodel.streams import Stream
+from worldmodel.batches import tree_map
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes, sample_start_states
+from worldmodel.world_model import Noise, Step, WorldState
 
 
 class Places(NamedTuple):
@@ -37,7 +37,7 @@ class Places(NamedTuple):
     @property
     def features(self) -> Float[Tensor, "batch features"]:
         """What a controller sees."""
-        return self.mind.seeing(self.latent).features
+        return self.mind.with_latent(self.latent).controller_inputs
 
 
 class Alone:
@@ -71,9 +71,9 @@ class Worlds:
         self.worlds = [WorldModel(world.vae, memory, discrete=world.discrete).eval() for memory in memories]
         if not 1 <= len(memories) <= dreams:
             raise ValueError(f"worlds must be from 1 to as many as dreams ({dreams}), got {len(memories)}")
-        wanted = (world.latent, world.actions, world.memory.density.noise_shapes)
+        wanted = (world.latent_dim, world.action_dim, world.memory.density.noise_shapes)
         for number, memory in enumerate(memories):
-            if (found := (memory.latent, memory.actions, memory.density.noise_shapes)) != wanted:
+            if (found := (memory.latent_dim, memory.action_dim, memory.density.noise_shapes)) != wanted:
                 raise ValueError(
                     f"worlds must have the latents, actions and noise of the agent's memory, {wanted}, got {found} "
                     f"for worlds[{number}]"
@@ -109,18 +109,20 @@ class Worlds:
             steps.append(step)
             after.append(state)
         together = Step(*(torch.cat(parts)[self.back] for parts in zip(*steps, strict=True)))
-        mind = self.mind.observe(at.mind, at.latent, action).seeing(together.latent)
+        mind = self.mind.observe(at.mind, at.latent, action).with_latent(together.latent)
         return together, Places(together.latent, mind, tuple(after))
 
 
 def _awake(place: Alone | Worlds, world: WorldModel, starts: Any, seed: int, burn_in: int) -> WorldState:
     """All controllers' dreams at their real moments, (population * dreams, ...), groups of them at the same one."""
     groups = -(-place.dreams // place.together)
-    state = begin(world, starts, groups, np.random.default_rng([seed, Stream.BEGIN]), burn_in)
+    state = sample_start_states(world, starts, groups, np.random.default_rng([seed, Stream.START_STATES]), burn_in)
     group = torch.arange(place.dreams, device=world.device) // place.together
     return _rows(state, group.repeat(place.population))
 
 
 def _rows(state: WorldState, rows: Tensor) -> WorldState:
     """Some lives of many, in that order."""
-    return WorldState(None if state.latent is None else state.latent[rows], each(state.memory, lambda part: part[rows]))
+    return WorldState(
+        None if state.latent is None else state.latent[rows], tree_map(state.memory, lambda part: part[rows])
+    )

@@ -22,7 +22,7 @@ from agents.parser import Parser
 from agents.run import Run
 from tests.worldmodel.corpora import formats
 from worldmodel import FRMDN, VAE, Memory, WorldModel
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -56,9 +56,9 @@ def tiny(tmp_path_factory):
     store = rollouts.collect(
         "FastCarRacing", rollouts.smooth_random, episodes=3, seed=1, max_steps=6, out=run.rollouts_folder
     )
-    world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32, hidden=8)))
+    world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8)))
     world.save(run.world_folder)
-    Starts.cut(store.latents(world.vae), count=4).save(run.world_folder)
+    StartStates.from_episodes(store.latents(world.vae), num=4).save(run.world_folder)
     return run
 
 
@@ -76,7 +76,9 @@ def smaller(monkeypatch, page):
     limit(rollouts, "dreamed", horizon=5)
     limit(rollouts, "played", episodes=1, workers=1, max_steps=4)
     limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
-    if "hidden=256" not in PAGES[page] and page != "docs/dreams.md":  # there 867 parameters are a number of the text
+    if (
+        "hidden_size=256" not in PAGES[page] and page != "docs/dreams.md"
+    ):  # there 867 parameters are a number of the text
         monkeypatch.setattr(worldmodel, "FRMDN", _narrow(worldmodel.FRMDN))
 
 
@@ -84,7 +86,7 @@ def _narrow(kind):
     """The same class with few hidden units."""
 
     def build(self, *given, **sizes):
-        kind.__init__(self, *given, **sizes | {"hidden": min(sizes.get("hidden", 8), 16)})
+        kind.__init__(self, *given, **sizes | {"hidden_size": min(sizes.get("hidden_size", 8), 16)})
 
     return type(kind.__name__, (kind,), {"__init__": build})
 

@@ -13,7 +13,7 @@ import worldmodel
 from agents import Agent, LinearController
 from agents.evaluation import Report
 from tests import toys
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
 from worldmodel.training import seeded
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -80,14 +80,16 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
     """Stable-Baselines3's PPO, in a dream of the beacon, whose reward is how far one leans towards the light."""
     store = rollouts.collect(toys.beacon, rollouts.uniform, 120, seed=3, out=tmp_path / "rollouts")
     with seeded(1):
-        vae = worldmodel.VAE(latent=2)
-        memory = worldmodel.Memory(worldmodel.FRMDN(inputs=3, outputs=2, hidden=64))
-    worldmodel.fit(vae, store.frames(), updates=60, batch=16)
+        vae = worldmodel.VAE(latent_dim=2)
+        memory = worldmodel.Memory(worldmodel.FRMDN(input_size=3, output_size=2, hidden_size=64))
+    worldmodel.fit(vae, store.frames(), num_updates=60, batch_size=16)
     sequences = store.sequences(vae, length=5)
-    world = worldmodel.WorldModel(vae, worldmodel.fit(memory, sequences, updates=1200, batch=64, lr=1e-2))
+    world = worldmodel.WorldModel(
+        vae, worldmodel.fit(memory, sequences, num_updates=1200, batch_size=64, learning_rate=1e-2)
+    )
     folder = tmp_path / "agent"
     Agent(world, LinearController.sized(world)).save(folder)
-    Starts.cut(store.latents(vae)).save(folder)
+    StartStates.from_episodes(store.latents(vae)).save(folder)
     Report("beacon", [0.0], [1], [0]).save(folder / "report.json")
     monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())
     main = example("dream_with_sb3")["main"]

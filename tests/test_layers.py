@@ -14,7 +14,7 @@ ONLY_IN = {
     "cma": ("agents/search.py", "agents/cma_state.py"),
     "matplotlib": ("agents/pictures.py",),
     "av": ("agents/pictures.py",),
-    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/pickled.py")),
+    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
 }
 """Modules of others, and the only packages or files that may import them."""
 LIGHT = [

@@ -16,10 +16,10 @@ from rollouts import Store
 from tests import toys
 from tests.command_line import exit_code, refused
 from worldmodel import WorldModel
-from worldmodel.checkpoints import locked, read_json, write_json
 from worldmodel.corpora import open_corpus
+from worldmodel.io import locked, read_json, write_json
 from worldmodel.paths import expand, folder_path
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_python_writes_and_reads_below_home(home):
         Agent.load,
         Store,
         Run,
-        Starts.load,
+        StartStates.load,
         evaluate_density,
         sample_density,
         lambda path: locked(path).__enter__(),

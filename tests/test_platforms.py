@@ -22,7 +22,7 @@ for package in (agents, envs, rollouts, worldmodel):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if "__main__" not in module.name and module.name != "rollouts.ray_tasks":  # Ray for Linux needs them itself
             importlib.import_module(module.name)
-from worldmodel.checkpoints import locked
+from worldmodel.io import locked
 warnings.simplefilter("ignore")  # without flock the lock is a file
 folder = pathlib.Path(sys.argv[1])
 with locked(folder / "lock"):

@@ -18,7 +18,7 @@ def test_the_story_in_python_runs(monkeypatch, capsys):
     """The very block, with smaller defaults put in."""
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     collect, evaluate = rollouts.collect, agents.evaluate
-    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, updates=3, batch=4))
+    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, num_updates=3, batch_size=4))
     monkeypatch.setattr(agents, "evolve", functools.partial(agents.evolve, generations=2, population=4))
     monkeypatch.setattr(rollouts, "collect", lambda *a, episodes, **k: collect(*a, episodes=3, max_steps=6, **k))
     monkeypatch.setattr(agents, "evaluate", lambda *a, episodes, **k: evaluate(*a, episodes=2, max_steps=5, **k))

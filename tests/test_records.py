@@ -12,7 +12,7 @@ from agents.cli import main
 from agents.run import Run
 from benchmarks import records
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import read_json, write_json
+from worldmodel.io import read_json, write_json
 
 ROWS = [
     {"generation": 1, "steps": 100, "seconds": 2.0},
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     options = {"action_repeat": 2}
     rollouts.collect("CartPole-v1", rollouts.uniform, 3, seed=1, out=run.rollouts_folder, env_options=options)
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(FRMDN(3 + 2, 3, hidden=5)), discrete=True)
+        world = WorldModel(VAE(latent_dim=3), Memory(FRMDN(3 + 2, 3, hidden_size=5)), discrete=True)
     world.save(run.world_folder)
     write_rows(run.folder / "evolve-game" / "metrics.jsonl")
     LinearController.sized(world).save(run.folder / "evolve-game" / "controller.safetensors")

@@ -1,6 +1,6 @@
 """Compress what is seen, remember what happens, imagine what follows.
 
-Start reading at `worldmodel.model`, which puts the eye (`worldmodel.vae`) and the memory (`worldmodel.memory`) together.
+Start reading at `worldmodel.world_model`, which puts the eye (`worldmodel.vae`) and the memory (`worldmodel.memory`) together.
 
 Names are imported when they are first used, so that ``worldmodel --help`` does not import torch.
 """
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from worldmodel.density import FRMDN, RMDN
+    from worldmodel.mdn_rnn import FRMDN, RMDN
     from worldmodel.memory import Memory
-    from worldmodel.model import WorldModel
     from worldmodel.sequences import SequenceDensity
     from worldmodel.training import TrainingDiverged, fit, seeded
     from worldmodel.vae import VAE
+    from worldmodel.world_model import WorldModel
 
 _HOMES = {
-    "FRMDN": "worldmodel.density",
-    "RMDN": "worldmodel.density",
+    "FRMDN": "worldmodel.mdn_rnn",
+    "RMDN": "worldmodel.mdn_rnn",
     "VAE": "worldmodel.vae",
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
     "TrainingDiverged": "worldmodel.training",
-    "WorldModel": "worldmodel.model",
+    "WorldModel": "worldmodel.world_model",
     "fit": "worldmodel.training",
     "seeded": "worldmodel.training",
 }

@@ -79,7 +79,7 @@ def frames_to_uint8(
     return frames.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)
 
 
-def single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def to_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """What a layer computed in bfloat16 or half under autocast, in single precision: densities and sums need it."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) and _autocast(values) else values
 
@@ -88,7 +88,7 @@ def _autocast(values: Tensor) -> bool:
     return torch.is_autocast_enabled(values.device.type)
 
 
-def counted(batch: Any) -> int:
+def num_valid(batch: Any) -> int:
     """How many things a batch's loss is the mean over: what its mask says is real, or its examples."""
     mask = getattr(batch, "mask", None)
     if mask is not None:
@@ -98,12 +98,12 @@ def counted(batch: Any) -> int:
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
-    return each(batch, lambda part: part.to(device, non_blocking=True))
+    return tree_map(batch, lambda part: part.to(device, non_blocking=True))
 
 
-def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def tree_map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Change a tensor, or every tensor of a NamedTuple."""
-    return change(value) if isinstance(value, Tensor) else type(value)(*map(change, value))
+    return function(value) if isinstance(value, Tensor) else type(value)(*map(function, value))
 
 
 def action_inputs(actions: np.ndarray, size: int, discrete: bool) -> Float[np.ndarray, "*batch size"]:

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
 
-from worldmodel.arguments import check_temperature
-from worldmodel.low_rank import LOG_TWO_PI, LogNormal, capacitance, noise
+from worldmodel.low_rank import LOG_TWO_PI, GaussianLogProb, capacitance, noise
+from worldmodel.validation import validate_temperature
 
 
 @runtime_checkable
-class Bijection(Protocol):
-    """What `Flowed` needs of a flow."""
+class Transform(Protocol):
+    """What `TransformedMixture` needs of a flow."""
 
     def __call__(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map y to u; return u and log|det du/dy|."""
@@ -57,7 +57,7 @@ class _Mixture:
         return self.loc.shape[-1:]
 
     @property
-    def mixtures(self) -> int:
+    def num_components(self) -> int:
         """K."""
         return self.logits.shape[-1]
 
@@ -69,7 +69,7 @@ class _Mixture:
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
@@ -80,7 +80,7 @@ class _Mixture:
         the density, towards 0 its mode.
 
         Args:
-            shape: how many, for each element of the batch.
+            sample_shape: how many, for each element of the batch.
             temperature: finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
             generator: the source of all randomness; None: torch's own.
             noise_temperature: another temperature for the noise; None: the same.
@@ -88,15 +88,15 @@ class _Mixture:
         Raises:
             ValueError: a temperature is not finite and above zero.
         """
-        check_temperature(temperature)
+        validate_temperature(temperature)
         if noise_temperature is not None:
-            check_temperature(noise_temperature)
-        full = (*shape, *self.batch_shape)
-        gumbel = standard_gumbel(self.logits, (*full, self.mixtures), generator)
-        normal = self.loc.new_empty(*full, self.normals).normal_(generator=generator)
-        return self.from_noise(gumbel, normal, temperature, noise_temperature)
+            validate_temperature(noise_temperature)
+        full = (*sample_shape, *self.batch_shape)
+        gumbel = standard_gumbel(self.logits, (*full, self.num_components), generator)
+        normal = self.loc.new_empty(*full, self.noise_dim).normal_(generator=generator)
+        return self.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
 
-    def from_noise(
+    def rsample_from_noise(
         self,
         gumbel: Float[Tensor, "*shape_batch mixtures"],
         normal: Float[Tensor, "*shape_batch normals"],
@@ -112,7 +112,7 @@ class _Mixture:
         # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
         chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
         root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
-        return self._pick(self.loc, chosen) + root * self._noise(chosen, normal)
+        return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property
     def weights(self) -> Float[Tensor, "*batch mixtures"]:
@@ -120,7 +120,7 @@ class _Mixture:
         return self.logits.softmax(dim=-1)
 
     @property
-    def normals(self) -> int:
+    def noise_dim(self) -> int:
         """How many standard Normal numbers a sample takes."""
         return self.loc.shape[-1]
 
@@ -132,21 +132,23 @@ class _Mixture:
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
         """The mean of the heaviest component: where samples go as the temperature goes to zero."""
-        return self._pick(self.loc, self.logits.argmax(dim=-1))
+        return self._gather_component(self.loc, self.logits.argmax(dim=-1))
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
         """Log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
         raise NotImplementedError
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
         """Draws from N(0, P^-1) of the chosen components, made of standard normals (*full, normals)."""
         raise NotImplementedError
 
-    def _pick(self, values: Tensor, chosen: Tensor) -> Tensor:
+    def _gather_component(self, values: Tensor, chosen: Tensor) -> Tensor:
         """The chosen component's part of (*batch, K, ...) values; ``chosen`` has shape (*shape, *batch)."""
         trailing = values.shape[len(self.batch_shape) + 1 :]
         index = chosen.reshape(*chosen.shape, 1, *(1 for _ in trailing)).expand(*chosen.shape, 1, *trailing)
-        return values.expand(*chosen.shape, self.mixtures, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+        return (
+            values.expand(*chosen.shape, self.num_components, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+        )
 
 
 class GaussianMixture(_Mixture):
@@ -197,12 +199,12 @@ class GaussianMixture(_Mixture):
         """Shapes."""
         rank = 0 if self.precision_factor is None else self.precision_factor.shape[-1]
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
-        return f"GaussianMixture({shapes}, mixtures={self.mixtures}, rank={rank})"
+        return f"GaussianMixture({shapes}, num_components={self.num_components}, rank={rank})"
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.unsqueeze(-2).shape, self.loc.shape)
         factor = self.precision_factor
-        return LogNormal.apply(
+        return GaussianLogProb.apply(
             value.unsqueeze(-2).expand(shape),
             self.loc.expand(shape),
             self.log_precision.expand(shape),
@@ -210,15 +212,15 @@ class GaussianMixture(_Mixture):
         )
 
     @property
-    def normals(self) -> int:
+    def noise_dim(self) -> int:
         """How many standard Normal numbers a sample takes: D + R."""
         return self.loc.shape[-1] + (0 if self.precision_factor is None else self.precision_factor.shape[-1])
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        log_precision = self._pick(self.log_precision, chosen)
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        log_precision = self._gather_component(self.log_precision, chosen)
         if self.precision_factor is None:
             return normal * torch.exp(-0.5 * log_precision)
-        factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
+        factor = self._gather_component(self.precision_factor, chosen)  # (*full, D, R)
         own, common = normal.split((log_precision.shape[-1], factor.shape[-1]), dim=-1)
         return noise(log_precision, factor, own, common)
 
@@ -252,7 +254,7 @@ class FullGaussianMixture(_Mixture):
         logits: (*batch, K), unnormalised log-weights.
         loc: (*batch, K, D), the means.
         log_diagonal: (*batch, K, D), the logarithms of L's diagonal.
-        below: (*batch, K, D (D - 1) / 2), L's entries below it, row by row.
+        tril: (*batch, K, D (D - 1) / 2), L's entries below it, row by row.
 
     Raises:
         ValueError: shapes do not fit together.
@@ -263,25 +265,25 @@ class FullGaussianMixture(_Mixture):
         logits: Float[Tensor, "*batch mixtures"],
         loc: Float[Tensor, "*batch mixtures event"],
         log_diagonal: Float[Tensor, "*batch mixtures event"],
-        below: Float[Tensor, "*batch mixtures entries"],
+        tril: Float[Tensor, "*batch mixtures entries"],
     ) -> None:
         super().__init__(logits, loc)
         size = loc.shape[-1]
-        if log_diagonal.shape != loc.shape or below.shape != (*loc.shape[:-1], size * (size - 1) // 2):
+        if log_diagonal.shape != loc.shape or tril.shape != (*loc.shape[:-1], size * (size - 1) // 2):
             raise ValueError(
-                f"log_diagonal must have loc's shape {tuple(loc.shape)} and below end in {size * (size - 1) // 2}, "
-                f"got {tuple(log_diagonal.shape)} and {tuple(below.shape)}"
+                f"log_diagonal must have loc's shape {tuple(loc.shape)} and tril end in {size * (size - 1) // 2}, "
+                f"got {tuple(log_diagonal.shape)} and {tuple(tril.shape)}"
             )
         self.log_diagonal = log_diagonal
         lower = torch.diag_embed(log_diagonal.exp())
         rows, columns = torch.tril_indices(size, size, -1, device=loc.device)
-        lower[..., rows, columns] = below
+        lower[..., rows, columns] = tril
         self.lower = lower
 
     def __repr__(self) -> str:
         """Shapes."""
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
-        return f"FullGaussianMixture({shapes}, mixtures={self.mixtures})"
+        return f"FullGaussianMixture({shapes}, num_components={self.num_components})"
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
         """With ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
@@ -289,8 +291,8 @@ class FullGaussianMixture(_Mixture):
         quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
         return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        lower = self._pick(self.lower, chosen)
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        lower = self._gather_component(self.lower, chosen)
         return torch.linalg.solve_triangular(lower.mT, normal.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
 
     @property
@@ -304,54 +306,54 @@ class FullGaussianMixture(_Mixture):
         return torch.cholesky_inverse(self.lower)
 
 
-class Flowed:
+class TransformedMixture:
     """The density of y when a flow maps it to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
 
     Args:
-        base: a `GaussianMixture` or `FullGaussianMixture` over u = f(y).
+        base_dist: a `GaussianMixture` or `FullGaussianMixture` over u = f(y).
         flow: the bijection f.
         context: what a conditional flow sees, (*batch, C).
     """
 
     def __init__(
         self,
-        base: GaussianMixture | FullGaussianMixture,
-        flow: Bijection,
+        base_dist: GaussianMixture | FullGaussianMixture,
+        flow: Transform,
         context: Float[Tensor, "*batch context"] | None = None,
     ) -> None:
-        self.base, self.flow, self.context = base, flow, context
+        self.base_dist, self.flow, self.context = base_dist, flow, context
 
     def __repr__(self) -> str:
         """The base, and whether the flow sees a context."""
-        return f"Flowed({self.base!r}, conditional={self.context is not None})"
+        return f"TransformedMixture({self.base_dist!r}, conditional={self.context is not None})"
 
     @property
     def batch_shape(self) -> Size:
         """Shape of the batch."""
-        return self.base.batch_shape
+        return self.base_dist.batch_shape
 
     @property
     def event_shape(self) -> Size:
         """(D,)."""
-        return self.base.event_shape
+        return self.base_dist.event_shape
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
         """Log p(value) in nats, the log-determinant included."""
         base_value, log_det = self.flow(value, self._context(value))
-        return self.base.log_prob(base_value) + log_det
+        return self.base_dist.log_prob(base_value) + log_det
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw from the base at a temperature (see `GaussianMixture.sample`), and map back through the flow."""
-        drawn = self.base.sample(shape, temperature, generator, noise_temperature)
+        drawn = self.base_dist.sample(sample_shape, temperature, generator, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
-    def from_noise(
+    def rsample_from_noise(
         self,
         gumbel: Float[Tensor, "*shape_batch mixtures"],
         normal: Float[Tensor, "*shape_batch normals"],
@@ -359,18 +361,18 @@ class Flowed:
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """The samples that standard Gumbel and standard Normal numbers stand for."""
-        drawn = self.base.from_noise(gumbel, normal, temperature, noise_temperature)
+        drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property
     def weights(self) -> Float[Tensor, "*batch mixtures"]:
         """The probabilities of the base's components."""
-        return self.base.weights
+        return self.base_dist.weights
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
         """The base's mode mapped back: where samples go as the temperature goes to zero."""
-        return self.flow.inverse(self.base.mode, self.context)
+        return self.flow.inverse(self.base_dist.mode, self.context)
 
     def _context(self, value: Tensor) -> Tensor | None:
         return None if self.context is None else self.context.expand(*value.shape[:-1], self.context.shape[-1])

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu_, linear, softplus
 
-from worldmodel.arguments import at_least_one
-from worldmodel.batches import single
+from worldmodel.batches import to_float32
+from worldmodel.validation import validate_positive_int
 
 LOG_SCALE_BOUND = 3.0
 """The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
-LEAST_SHARE, LEAST_SLOPE = 1e-3, 1e-3
+MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
 """No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second
 (inside a piece it may be)."""
 INPUT_BOUND = 10.0
@@ -37,17 +37,17 @@ class Coupling(nn.Module):
         features: D.
         hidden: widths of the hidden layers (three hidden layers make the paper's four linear ones).
         context: how many numbers of context the network sees too; 0: none.
-        numbers: parameters of the function of one dimension.
+        num_params: parameters of the function of one dimension.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int], context: int, numbers: int) -> None:
+    def __init__(self, features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
         super().__init__()
-        at_least_one(features=features)
+        validate_positive_int(features=features)
         if context < 0:
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context, self.numbers = features, context, numbers
+        self.features, self.context, self.num_params = features, context, num_params
         kept = features // 2
         changed = features - kept
         self.sizes = (kept, changed)
@@ -55,7 +55,7 @@ class Coupling(nn.Module):
         widths = (kept + context, *hidden)
         for size_in, size_out in itertools.pairwise(widths):
             layers += [_linear(size_in, size_out), nn.LeakyReLU()]
-        last = _linear(widths[-1], numbers * changed)
+        last = _linear(widths[-1], num_params * changed)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(*layers, last)
@@ -69,7 +69,7 @@ class Coupling(nn.Module):
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        changed, log_slope = self._change(changed, self._read(kept, context))
+        changed, log_slope = self._forward(changed, self._params(kept, context))
         return torch.cat((kept, changed), dim=-1), log_slope.sum(dim=-1)
 
     def inverse(
@@ -77,13 +77,13 @@ class Coupling(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         kept, changed = self._split(value)
-        return torch.cat((kept, self._change_back(changed, self._read(kept, context))), dim=-1)
+        return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """The function of each dimension, and the logarithm of its slope; parameters are (*batch, numbers, changed)."""
         raise NotImplementedError
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,14 +92,14 @@ class Coupling(nn.Module):
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _read(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
+    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
         x = seen if context is None else torch.cat((seen, context), dim=-1)
         for layer in self.network:  # by hand: calling modules would take as long as their arithmetic in a single dream
             x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
-        return single(x).unflatten(-1, (self.numbers, self.sizes[1]))
+        return to_float32(x).unflatten(-1, (self.num_params, self.sizes[1]))
 
 
 class AffineCoupling(Coupling):
@@ -116,13 +116,13 @@ class AffineCoupling(Coupling):
     """
 
     def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
-        super().__init__(features, hidden, context, numbers=2)
+        super().__init__(features, hidden, context, num_params=2)
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._scale_and_shift(parameters)
         return value * log_scale.exp() + shift, log_scale
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         log_scale, shift = self._scale_and_shift(parameters)
         return (value - shift) * (-log_scale).exp()
 
@@ -156,16 +156,16 @@ class SplineCoupling(Coupling):
         bins: int = 8,
         bound: float = 5.0,
     ) -> None:
-        at_least_one(bins=bins)
+        validate_positive_int(bins=bins)
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
-        super().__init__(features, hidden, context, numbers=3 * bins - 1)
+        super().__init__(features, hidden, context, num_params=3 * bins - 1)
         self.bins, self.bound = bins, bound
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return rational_quadratic(value, *self._knots(parameters))
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         return rational_quadratic_inverse(value, *self._knots(parameters))
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,28 +173,28 @@ class SplineCoupling(Coupling):
         widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
         def places(raw: Tensor) -> Tensor:
-            shares = LEAST_SHARE + (1 - LEAST_SHARE * self.bins) * raw.softmax(dim=-1)
+            shares = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
             ends = 2 * self.bound * shares.cumsum(dim=-1)[..., :-1] - self.bound
             edge = torch.full_like(raw[..., :1], self.bound)
             return torch.cat((-edge, ends, edge), dim=-1)
 
-        inner = LEAST_SLOPE + softplus(slopes + math.log(math.expm1(1 - LEAST_SLOPE)))  # 1 at initialisation
+        inner = MIN_DERIVATIVE + softplus(slopes + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
         one = torch.ones_like(parameters.mT[..., :1])  # the identity's slope, where the spline meets it
         return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
 
 
 def rational_quadratic(
     value: Float[Tensor, "*batch"],
-    places: Float[Tensor, "*batch knots"],
-    values: Float[Tensor, "*batch knots"],
-    slopes: Float[Tensor, "*batch knots"],
+    knots_x: Float[Tensor, "*batch knots"],
+    knots_y: Float[Tensor, "*batch knots"],
+    derivatives: Float[Tensor, "*batch knots"],
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """A monotonic rational-quadratic spline through knots, and the logarithm of its slope; the identity outside.
 
     References:
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
     """
-    inside, (x0, width, y0, height, low, high) = _piece(value, places, places, values, slopes)
+    inside, (x0, width, y0, height, low, high) = _bin(value, knots_x, knots_x, knots_y, derivatives)
     steep = height / width
     share = ((value - x0) / width).clamp(0, 1)
     between = share * (1 - share)
@@ -206,12 +206,12 @@ def rational_quadratic(
 
 def rational_quadratic_inverse(
     value: Float[Tensor, "*batch"],
-    places: Float[Tensor, "*batch knots"],
-    values: Float[Tensor, "*batch knots"],
-    slopes: Float[Tensor, "*batch knots"],
+    knots_x: Float[Tensor, "*batch knots"],
+    knots_y: Float[Tensor, "*batch knots"],
+    derivatives: Float[Tensor, "*batch knots"],
 ) -> Float[Tensor, "*batch"]:
     """The way back through `rational_quadratic`: the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
-    inside, (x0, width, y0, height, low, high) = _piece(value, values, places, values, slopes)
+    inside, (x0, width, y0, height, low, high) = _bin(value, knots_y, knots_x, knots_y, derivatives)
     steep = height / width
     over = (value - y0).clamp(min=0)
     bend = over * (low + high - 2 * steep)
@@ -220,8 +220,8 @@ def rational_quadratic_inverse(
     return torch.where(inside, x0 + width * root, value)
 
 
-def _piece(
-    value: Tensor, axis: Tensor, places: Tensor, values: Tensor, slopes: Tensor
+def _bin(
+    value: Tensor, axis: Tensor, knots_x: Tensor, knots_y: Tensor, derivatives: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Which values lie within the knots on ``axis``, and of their pieces: begin and size on both axes, slopes at the ends."""
     inside = (value > axis[..., 0]) & (value < axis[..., -1])
@@ -230,8 +230,8 @@ def _piece(
     def at(knots: Tensor, step: int) -> Tensor:
         return knots.gather(-1, number + step).squeeze(-1)
 
-    x0, y0 = at(places, 0), at(values, 0)
-    return inside, (x0, at(places, 1) - x0, y0, at(values, 1) - y0, at(slopes, 0), at(slopes, 1))
+    x0, y0 = at(knots_x, 0), at(knots_y, 0)
+    return inside, (x0, at(knots_x, 1) - x0, y0, at(knots_y, 1) - y0, at(derivatives, 0), at(derivatives, 1))
 
 
 class Flow(nn.Module):
@@ -261,8 +261,8 @@ class Flow(nn.Module):
         """Map y to u, with log|det du/dy|."""
         log_det = value.new_zeros(value.shape[:-1])
         for number, coupling in enumerate(self.couplings):
-            value, part = coupling(_turn(value, number), context)
-            value, log_det = _turn(value, number), log_det + part
+            value, part = coupling(_flip(value, number), context)
+            value, log_det = _flip(value, number), log_det + part
         return value, log_det
 
     def inverse(
@@ -270,19 +270,19 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = _turn(cast(Coupling, coupling).inverse(_turn(value, number), context), number)
+            value = _flip(cast(Coupling, coupling).inverse(_flip(value, number), context), number)
         return value
 
 
-def _turn(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
+def _flip(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
     """Reverse the dimensions for every second coupling, so that each half is transformed; its own inverse."""
     return value.flip(-1) if number % 2 else value
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
+def _linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer; one without inputs is its bias alone."""
-    if inputs:
-        return nn.Linear(inputs, outputs)
+    if in_features:
+        return nn.Linear(in_features, out_features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op" is what is wanted
-        return nn.Linear(inputs, outputs)
+        return nn.Linear(in_features, out_features)

@@ -1,6 +1,6 @@
 """The algebra of precisions ``P = diag(d) + U U^T``: densities, gradients and samples without a D x D matrix.
 
-Start reading at `LogNormal`; `worldmodel.distributions` is who needs it.
+Start reading at `GaussianLogProb`; `worldmodel.distributions` is who needs it.
 """
 
 import math
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOG_TWO_PI = math.log(2 * math.pi)
-UNROLLED = 4
+MAX_UNROLLED_RANK = 4
 """Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
 
 
-class LogNormal(torch.autograd.Function):
+class GaussianLogProb(torch.autograd.Function):
     """log N(value; loc, P^-1) with ``P = diag(d) + U U^T``, and its gradient in closed form.
 
     With e = value - loc, w = U^T e, C = I_R + U^T D^-1 U and G = P^-1 U = D^-1 U C^-1:
@@ -72,7 +72,7 @@ def _identity_plus(
 ) -> Float[Tensor, "*batch rank rank"]:
     """I_R + A^T B, for a symmetric A^T B."""
     rank = factor.shape[-1]
-    if rank > UNROLLED:
+    if rank > MAX_UNROLLED_RANK:
         inner = factor.mT @ scaled
     else:  # a few long sums beat many tiny matrix products
         columns, others = factor.unbind(dim=-1), scaled.unbind(dim=-1)
@@ -106,17 +106,17 @@ def noise(
     return scale * (whole - (tall @ solved.unsqueeze(-1)).squeeze(-1)).to(scale.dtype)
 
 
-Triangle = list[list[Tensor]] | Tensor
+CholeskyFactor = list[list[Tensor]] | Tensor
 """A lower Cholesky factor: rows of scalars (*batch,) when written out, one (*batch, R, R) tensor otherwise."""
 
 
-def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
+def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> CholeskyFactor:
     rank = matrix.shape[-1]
-    if rank > UNROLLED:
+    if rank > MAX_UNROLLED_RANK:
         wide = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()  # LAPACK knows no others
         triangle, failed = torch.linalg.cholesky_ex(wide)
         # the true matrix is I plus a Gram matrix: where it is not positive, rounding alone made it so
-        return torch.linalg.cholesky(_lifted(wide)).to(wide.dtype) if failed.any() else triangle
+        return torch.linalg.cholesky(_nearest_valid(wide)).to(wide.dtype) if failed.any() else triangle
     lower: list[list[Tensor]] = []
     for i in range(rank):
         row: list[Tensor] = []
@@ -130,20 +130,20 @@ def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
     return lower
 
 
-def _lifted(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
+def _nearest_valid(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
     """The nearest matrix whose eigenvalues are at least 1, as those of I plus a Gram matrix are; in double precision."""
     values, vectors = torch.linalg.eigh(matrix.double())
     return (vectors * values.clamp(min=1.0).unsqueeze(-2)) @ vectors.mT
 
 
-def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
+def _log_diagonal(lower: CholeskyFactor) -> Float[Tensor, "*batch"]:
     """The sum of the logarithms of a Cholesky factor's diagonal."""
     if isinstance(lower, Tensor):
         return lower.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
     return torch.stack([row[-1] for row in lower]).log().sum(dim=0)
 
 
-def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+def _solve(lower: CholeskyFactor, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
     """Solve L L^T x = b."""
     if isinstance(lower, Tensor):
         return torch.cholesky_solve(right.unsqueeze(-1).to(lower.dtype), lower).squeeze(-1).to(right.dtype)
@@ -163,7 +163,7 @@ def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor
     return torch.stack(backward[::-1], dim=-1)
 
 
-def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
+def _solve_rows(lower: CholeskyFactor, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
     """Every row of ``right`` times (L L^T)^-1."""
     if isinstance(lower, Tensor):
         return torch.cholesky_solve(right.mT.to(lower.dtype), lower).mT.to(right.dtype)

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from worldmodel.arguments import at_least_one
-from worldmodel.batches import Loss, SequenceBatch, single
-from worldmodel.density import FRMDN, RMDN, State
+from worldmodel.batches import Loss, SequenceBatch, to_float32
+from worldmodel.mdn_rnn import FRMDN, RMDN, State
+from worldmodel.validation import validate_positive_int
 
 REWARD_BINS, REWARD_RANGE = 63, 8.0
 """Rewards are predicted as a categorical over symexp(linspace(-8, 8)): from -2980 to 2980, finest around zero.
@@ -28,7 +28,7 @@ class ActionSource(Protocol):
     """What knows the kind of actions: `rollouts.Store`."""
 
     @property
-    def actions(self) -> int:
+    def action_dim(self) -> int:
         """Numbers of a Box action, or choices of a discrete one."""
         ...
 
@@ -55,7 +55,7 @@ def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
     return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
 
 
-def _bins(
+def _two_hot(
     reward: Float[Tensor, "*batch"], support: Float[Tensor, "bins"]
 ) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """The bin above each reward, and that bin's share of the weight; the bin below has the rest (two-hot).
@@ -83,7 +83,7 @@ class Memory(nn.Module):
         ValueError: ``density`` takes no action, or ``reward_weight`` is not positive.
 
     Example:
-        >>> memory = Memory(FRMDN(inputs=35, outputs=32))
+        >>> memory = Memory(FRMDN(input_size=35, output_size=32))
         >>> prediction, state = memory(torch.zeros(2, 7, 32), torch.zeros(2, 7, 3))
         >>> prediction.latent.log_prob(torch.zeros(2, 7, 32)).shape
         torch.Size([2, 7])
@@ -95,17 +95,17 @@ class Memory(nn.Module):
         super().__init__()
         if not 0 < reward_weight < math.inf:
             raise ValueError(f"reward_weight must be above zero and finite, got {reward_weight}")
-        if density.inputs <= density.outputs:
+        if density.input_size <= density.output_size:
             raise ValueError(
-                f"density must take a latent and an action: inputs ({density.inputs}) must exceed outputs "
-                f"({density.outputs}) by the number of actions"
+                f"density must take a latent and an action: input_size ({density.input_size}) must exceed output_size "
+                f"({density.output_size}) by the number of actions"
             )
         self.density = density
         self.reward_weight = float(reward_weight)
         self.support: Tensor
         self.register_buffer("support", reward_support(density.initial(1).hidden), persistent=False)
-        self.reward_head = _zero(nn.Linear(density.hidden, REWARD_BINS)) if reward else None
-        self.termination_head = _zero(nn.Linear(density.hidden, 1)) if termination else None
+        self.reward_head = zero_init(nn.Linear(density.hidden_size, REWARD_BINS)) if reward else None
+        self.termination_head = zero_init(nn.Linear(density.hidden_size, 1)) if termination else None
 
     @classmethod
     def for_store(
@@ -128,12 +128,12 @@ class Memory(nn.Module):
             reward: whether to predict rewards.
             termination: whether to predict terminations.
             reward_weight: Weight of the reward's loss.
-            sizes: more arguments of the density, such as ``hidden`` and ``mixtures``.
+            sizes: more arguments of the density, such as ``hidden_size`` and ``num_components``.
         """
-        at_least_one(latent_dim=latent_dim)
-        if taken := [name for name in ("inputs", "outputs") if name in sizes]:
+        validate_positive_int(latent_dim=latent_dim)
+        if taken := [name for name in ("input_size", "output_size") if name in sizes]:
             raise ValueError(f"{taken[0]} follows from store and latent_dim, got {sizes[taken[0]]}")
-        return cls(density(latent_dim + store.actions, latent_dim, **sizes), reward, termination, reward_weight)
+        return cls(density(latent_dim + store.action_dim, latent_dim, **sizes), reward, termination, reward_weight)
 
     def __repr__(self) -> str:
         """The call that builds it."""
@@ -146,26 +146,26 @@ class Memory(nn.Module):
         return f"Memory({', '.join([repr(self.density), *(f'{name}=False' for name in absent), *weighted])})"
 
     @property
-    def latent(self) -> int:
+    def latent_dim(self) -> int:
         """Latent dimensions."""
-        return self.density.outputs
+        return self.density.output_size
 
     @property
-    def actions(self) -> int:
+    def action_dim(self) -> int:
         """Action numbers (a discrete action counts one per choice)."""
-        return self.density.inputs - self.density.outputs
+        return self.density.input_size - self.density.output_size
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """Size of the hidden state that controllers see."""
-        return self.density.hidden
+        return self.density.hidden_size
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The arguments that build this module again."""
         return {
             "density": type(self.density).__name__,
-            **self.density.settings,
+            **self.density.config,
             "reward": self.reward_head is not None,
             "termination": self.termination_head is not None,
             **({} if self.reward_weight == 1 else {"reward_weight": self.reward_weight}),
@@ -175,7 +175,7 @@ class Memory(nn.Module):
         """The recurrent state before anything happened."""
         return self.density.initial(batch)
 
-    def features(
+    def unroll(
         self,
         latent: Float[Tensor, "batch time latent"],
         action: Float[Tensor, "batch time actions"],
@@ -186,19 +186,19 @@ class Memory(nn.Module):
         Raises:
             ValueError: the memory was made for other sizes.
         """
-        if (latent.shape[-1], action.shape[-1]) != (self.latent, self.actions):
+        if (latent.shape[-1], action.shape[-1]) != (self.latent_dim, self.action_dim):
             raise ValueError(
-                f"the memory takes {self.latent} latents and {self.actions} actions, "
+                f"the memory takes {self.latent_dim} latents and {self.action_dim} actions, "
                 f"got {latent.shape[-1]} and {action.shape[-1]}"
             )
-        return self.density.features(torch.cat((latent, action), dim=-1), state)
+        return self.density.unroll(torch.cat((latent, action), dim=-1), state)
 
     def predict(self, hidden: Float[Tensor, "*batch hidden"]) -> Prediction:
         """What is expected after ``hidden``."""
         return Prediction(
             self.density.distribution(hidden),
-            None if self.reward_head is None else single(self.reward_head(hidden)),
-            None if self.termination_head is None else single(self.termination_head(hidden))[..., 0],
+            None if self.reward_head is None else to_float32(self.reward_head(hidden)),
+            None if self.termination_head is None else to_float32(self.termination_head(hidden))[..., 0],
         )
 
     def forward(
@@ -208,7 +208,7 @@ class Memory(nn.Module):
         state: State | None = None,
     ) -> tuple[Prediction, State]:
         """Predict, at each time, what follows (latent, action) there."""
-        hidden, state = self.features(latent, action, state)
+        hidden, state = self.unroll(latent, action, state)
         return self.predict(hidden), state
 
     def loss(self, batch: SequenceBatch, generator: Generator | None = None) -> Loss:
@@ -224,7 +224,7 @@ class Memory(nn.Module):
         target = torch.where(seen[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:
-            upper, share = _bins(torch.where(seen, batch.reward, 0), self.support)
+            upper, share = _two_hot(torch.where(seen, batch.reward, 0), self.support)
             logs = log_softmax(prediction.reward_logits, dim=-1)
             below, above = (logs.gather(-1, (upper + step)[..., None])[..., 0] for step in (-1, 0))
             parts["reward"] = mean(-(below + share * (above - below)))
@@ -237,7 +237,7 @@ class Memory(nn.Module):
         return Loss(torch.stack(weighted).sum(), {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
-    def start_from_batch(self, batch: SequenceBatch) -> None:
+    def init_from_data(self, batch: SequenceBatch) -> None:
         """Begin at the data's marginals: `worldmodel.fit` calls it with the first batch of a new training.
 
         The density begins at the latents' mean and standard deviation, the reward head at the distribution of rewards (with
@@ -248,9 +248,9 @@ class Memory(nn.Module):
         seen = batch.next_latent[happened]
         if len(seen) < 2:
             return
-        self.density.start_from(seen.mean(dim=0), seen.std(dim=0))
+        self.density.init_from_statistics(seen.mean(dim=0), seen.std(dim=0))
         if self.reward_head is not None:
-            upper, share = _bins(batch.reward[happened], self.support)
+            upper, share = _two_hot(batch.reward[happened], self.support)
             weight = self.support.new_full((REWARD_BINS,), 1 / REWARD_BINS)
             weight.index_add_(0, upper, share).index_add_(0, upper - 1, 1 - share)
             self.reward_head.bias.copy_((weight / weight.sum()).log())
@@ -263,7 +263,7 @@ class Memory(nn.Module):
         return logits.softmax(dim=-1) @ self.support
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
+def zero_init(layer: nn.Linear) -> nn.Linear:
     """Start a head at the uniform prediction, whatever the hidden state."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -18,9 +18,9 @@ LINE_SECONDS = 5.0
 """Without a terminal a line is printed at most this often."""
 REFRESH_SECONDS = 0.1
 """A bar in a terminal is drawn at most this often."""
-BAR, LEAST_BAR, LEAST_NOTE, LEAST_TITLE = 24, 8, 10, 8
+BAR_WIDTH, MIN_BAR_WIDTH, MIN_NOTE_WIDTH, MIN_TITLE_WIDTH = 24, 8, 10, 8
 """Characters of a bar where there is room, and the least that a bar, a note and a title have."""
-SLOW = 0.5
+SLOW_RATE = 0.5
 """Below this rate a second, the seconds of one unit are shown."""
 
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ class Clock:
     """Rate and time left, measured from the first tick: what a resumed job finds done does not count."""
 
     def __init__(self) -> None:
-        self.began = self.latest = time.monotonic()
+        self.started = self.latest = time.monotonic()
         self.first: int | None = None
         self.done = 0
 
@@ -53,21 +53,21 @@ class Clock:
         """Note how much is done by now."""
         now = time.monotonic()
         if self.first is None:
-            self.first, self.began = done, now
+            self.first, self.started = done, now
         if done != self.done:
             self.done, self.latest = done, now
 
     @property
     def rate(self) -> float:
         """Units a second, up to the latest one."""
-        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.began, 1e-9)
+        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.started, 1e-9)
 
     def speed(self, unit: str) -> str:
         """The rate in words; of slow work, the seconds of one unit."""
         if not self.rate:
             return ""
         rate, seconds = self.rate, 1 / self.rate
-        if rate >= SLOW:
+        if rate >= SLOW_RATE:
             return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
         return (
             f"{seconds:,.0f} s/{unit.removesuffix('s')}"
@@ -75,7 +75,7 @@ class Clock:
             else f"{seconds:.3g} s/{unit.removesuffix('s')}"
         )
 
-    def left(self, total: int) -> float | None:
+    def seconds_left(self, total: int) -> float | None:
         """Seconds until all is done; None before the first unit."""
         since = time.monotonic() - self.latest
         return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
@@ -102,7 +102,7 @@ class Task:
 
     def __init__(self, title: str, unit: str = "") -> None:
         self.title, self.unit, self.clock = title, unit, Clock()
-        self.began = time.monotonic()
+        self.started = time.monotonic()
         self.done, self.total, self.note = 0, 0, ""
 
     def update(self, done: int, total: int, note: str) -> str | None:
@@ -121,14 +121,14 @@ class Task:
         return 0 < self.total <= self.done
 
     @property
-    def left(self) -> str:
+    def time_left(self) -> str:
         """The time left, in words."""
-        seconds = None if self.finished else self.clock.left(self.total)
+        seconds = None if self.finished else self.clock.seconds_left(self.total)
         return "" if seconds is None else f"{duration(seconds)} left"
 
     def line(self) -> str:
         """A line for a log."""
-        parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.left, self.note]
+        parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.time_left, self.note]
         return f"{self.title}: {', '.join(filter(None, parts))}"
 
     def row(self, width: int, filled: str = "━", empty: str = "─") -> Row:
@@ -138,36 +138,38 @@ class Task:
         title, the bar, the rate, the count. The time left is the last to go.
         """
         count, speed = f"{self.done}/{self.total}" if self.total else "", self.clock.speed(self.unit)
-        passed = duration(time.monotonic() - self.began)
-        left, least = self.left or passed, min(len(self.title), LEAST_TITLE)
-        times = ", ".join(filter(None, (passed, self.left)))
+        passed = duration(time.monotonic() - self.started)
+        left, least = self.time_left or passed, min(len(self.title), MIN_TITLE_WIDTH)
+        times = ", ".join(filter(None, (passed, self.time_left)))
         wanted = [
             " ".join(filter(None, parts)) for parts in ((count, speed, times), (count, speed, left), (count, left))
         ]
-        note = min(len(self.note), LEAST_NOTE) + 1 if self.note else 0
-        beside = len(self.title) + 1 + (LEAST_BAR + 1 if self.total else 0) + note
+        note = min(len(self.note), MIN_NOTE_WIDTH) + 1 if self.note else 0
+        beside = len(self.title) + 1 + (MIN_BAR_WIDTH + 1 if self.total else 0) + note
         numbers = wanted[0]
         if beside + len(numbers) > width:
             numbers = next((text for text in wanted[1:] if least + 1 + len(text) <= width), left)
         room = width - len(numbers) - 1  # of title, bar and note
-        title = cut(self.title, max(room, 0) if room < least + LEAST_BAR + 1 else max(room - LEAST_BAR - 1, least))
+        title = shorten(
+            self.title, max(room, 0) if room < least + MIN_BAR_WIDTH + 1 else max(room - MIN_BAR_WIDTH - 1, least)
+        )
         room -= len(title)
         bar = 0
-        if self.total and room > LEAST_BAR:
-            bar = max(min(BAR, room - 1 - (len(self.note) + 1 if self.note else 0)), LEAST_BAR)
+        if self.total and room > MIN_BAR_WIDTH:
+            bar = max(min(BAR_WIDTH, room - 1 - (len(self.note) + 1 if self.note else 0)), MIN_BAR_WIDTH)
             room -= bar + 1
-        note = room - 1 if room > LEAST_NOTE or room > len(self.note) else 0
+        note = room - 1 if room > MIN_NOTE_WIDTH or room > len(self.note) else 0
         whole = round(bar * min(self.done / self.total, 1)) if bar else 0
         return Row(
             title,
             f" {filled * whole}" if bar else "",
             empty * (bar - whole),
-            cut(f" {numbers}" if title else numbers, width),
-            f" {cut(self.note, note)}" if note and self.note else "",
+            shorten(f" {numbers}" if title else numbers, width),
+            f" {shorten(self.note, note)}" if note and self.note else "",
         )
 
 
-def cut(text: str, width: int) -> str:
+def shorten(text: str, width: int) -> str:
     """A text of at most ``width`` characters; a longer one ends with dots."""
     return text if len(text) <= width else f"{text[: max(width - 2, 0)]}.."[: max(width, 0)]
 

@@ -102,9 +102,9 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
         ValueError: names what is wrong.
     """
     import envs
-    from worldmodel.arguments import check_options
+    from worldmodel.validation import validate_options
 
-    check_options(env_options=env_options)
+    validate_options(env_options=env_options)
     if "id" in env_options:
         raise ValueError(f"env_options cannot have an id: the environment is {env}")
     try:

@@ -57,11 +57,11 @@ def dream(options: Namespace) -> None:
     from agents import dream_pictures as show
     from agents import pictures
     from agents.pretrained import found
-    from worldmodel.arguments import at_least_one, check_seed, check_temperature
+    from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
-    at_least_one(steps=options.steps, dreams=options.dreams)
-    check_temperature(options.temperature)
-    check_seed(options.seed)
+    validate_positive_int(steps=options.steps, dreams=options.dreams)
+    validate_temperature(options.temperature)
+    validate_seed(options.seed)
     place = found(options.run, options.pretrained)
     if options.store is not None:
         _dream_into(place, folder_path(options.store, "store"), options)

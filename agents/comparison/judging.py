@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rollouts.latents import EncodedEpisode, Latents, draw
 from worldmodel import Memory, WorldModel
-from worldmodel.batches import SequenceBatch, each
+from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
-from worldmodel.model import WorldState
+from worldmodel.world_model import WorldState
 
 HORIZONS = (1, 5, 20, 50, 100)
 TEMPERATURES = (0.5, 1.0, 1.3)
@@ -33,7 +33,7 @@ def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
 def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
     """What a memory expects at each step of an episode: (1, T), or (T, 1) if every step stands alone."""
     if memoryless:
-        batch = each(batch, lambda part: part.transpose(0, 1))
+        batch = tree_map(batch, lambda part: part.transpose(0, 1))
     return memory(batch.latent, batch.action)[0], batch
 
 
@@ -114,7 +114,7 @@ def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
         dreaming = WorldState(
-            begun.repeat_interleave(DREAMS, 0), each(state, lambda part: part.repeat_interleave(DREAMS, 0))
+            begun.repeat_interleave(DREAMS, 0), tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
         )
         found[str(temperature)] = {}
         for time_ in range(furthest):
@@ -132,11 +132,14 @@ def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[
 
 def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]], furthest: int) -> tuple[Any, ...]:
     """Of each moment: the memory of what was before, its latent; then latents, actions, how many steps, and frames."""
-    begun, count = torch.zeros(len(moments), world.latent), torch.zeros(len(moments), dtype=torch.int64)
-    past, done = torch.zeros(len(moments), BURN_IN, world.latent), torch.zeros(len(moments), BURN_IN, world.actions)
+    begun, count = torch.zeros(len(moments), world.latent_dim), torch.zeros(len(moments), dtype=torch.int64)
+    past, done = (
+        torch.zeros(len(moments), BURN_IN, world.latent_dim),
+        torch.zeros(len(moments), BURN_IN, world.action_dim),
+    )
     known = torch.zeros(len(moments), BURN_IN, dtype=torch.bool)
-    real = torch.zeros(len(moments), furthest, world.latent)
-    actions, frames = torch.zeros(len(moments), furthest, world.actions), []
+    real = torch.zeros(len(moments), furthest, world.latent_dim)
+    actions, frames = torch.zeros(len(moments), furthest, world.action_dim), []
     for row, (index, start) in enumerate(moments):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
@@ -149,13 +152,13 @@ def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]]
         shard, number = latents.store.place(int(index))
         pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
         frames.append(torch.from_numpy(np.concatenate(pieces)))
-    return world.relive(past, done, known).memory, begun, real, actions, count, frames
+    return world.replay(past, done, known).memory, begun, real, actions, count, frames
 
 
 def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, frames: Tensor) -> dict[str, float]:
     """Errors of dreams (starts, dreams, latent) at one horizon, per latent dimension and per pixel."""
     errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
-    shown = torch.from_numpy(world.show(dreamed[:, 0])).float()
+    shown = torch.from_numpy(world.decode(dreamed[:, 0])).float()
     return {
         "n": len(real),
         "mean": float(errors.mean()),

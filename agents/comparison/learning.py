@@ -18,10 +18,10 @@ from rollouts.latents import Latents
 from rollouts.views import Sequences, split_episodes
 from rollouts.workers import Shared, run_tasks, share
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
-from worldmodel.arguments import at_least_one
-from worldmodel.builders import build_memory
-from worldmodel.checkpoints import locked, read_json, understood, write_json
+from worldmodel.io import error_context, locked, read_json, write_json
 from worldmodel.progress import Progress, silent
+from worldmodel.registry import build_memory
+from worldmodel.validation import validate_positive_int
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "RMDN": {"model": "rmdn"},
@@ -118,7 +118,7 @@ def compare(
         ValueError: an argument is out of range, the run has no rollouts or no VAE, ``out`` holds something else, or
             ``compare`` results of other settings, episodes or of another VAE.
     """
-    at_least_one(seeds=seeds, updates=updates, batch=batch, length=length, workers=workers)
+    validate_positive_int(seeds=seeds, updates=updates, batch=batch, length=length, workers=workers)
     if seeds > MOST_SEEDS:
         raise ValueError(f"seeds must be at most {MOST_SEEDS}, got {seeds}")
     if not variants or not targets:
@@ -165,7 +165,7 @@ def _check_out(out: Path, own: Path) -> None:
 def _is_comparison(path: Path) -> bool:
     """Whether a file holds results of `compare`."""
     try:
-        with understood(path):
+        with error_context(path):
             rows = read_json(path)
             return bool(rows) and all(row["job"]["targets"] in TARGETS for row in rows)
     except ValueError:
@@ -181,7 +181,7 @@ def _found(job: Job) -> dict[str, Any] | None:
     path = job.folder / "result.json"
     if not path.exists():
         return None
-    with understood(path):
+    with error_context(path):
         result: dict[str, Any] = read_json(path)
         before = result["job"]
         for name, value in job.kept.items():
@@ -208,23 +208,31 @@ def learn(job: Job, seen: Shared) -> dict[str, Any]:
     vae, latents = seen.get()
     training, test = _split(latents)
     memoryless, untrained = (bool(job.settings.get(word)) for word in ("memoryless", "untrained"))
-    memory = build(job.settings, vae.latent, latents.store.actions, job.seed)
+    memory = build(job.settings, vae.latent_dim, latents.store.action_dim, job.seed)
     sequences = Sequences(latents, 1 if memoryless else job.length, job.targets, training)
     began, status = time.monotonic(), "trained"
     if untrained:
         status = "untrained"
-        memory.start_from_batch(sequences.batch(64, np.random.default_rng(job.seed)))
+        memory.init_from_data(sequences.batch(64, np.random.default_rng(job.seed)))
     else:
         batch = job.batch * job.length if memoryless else job.batch
         try:
-            fit(memory, sequences, updates=job.updates, batch=batch, seed=job.seed, out=job.folder, tensorboard=False)
+            fit(
+                memory,
+                sequences,
+                num_updates=job.updates,
+                batch_size=batch,
+                seed=job.seed,
+                out=job.folder,
+                tensorboard=False,
+            )
         except TrainingDiverged as error:
             status = str(error)
     result = {
         "job": job.kept,
         "status": status,
         "seconds": round(time.monotonic() - began, 1),
-        "latent": vae.latent,
+        "latent": vae.latent_dim,
         "parameters": sum(parameter.numel() for parameter in memory.parameters()),
         **judge(memory.eval(), latents, test, job.targets, memoryless),
     }
@@ -239,6 +247,10 @@ def learn(job: Job, seen: Shared) -> dict[str, Any]:
 def build(settings: dict[str, Any], latent: int, actions: int, seed: int) -> Memory:
     """The memory that a variant's settings describe."""
     density = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
-    density |= {"density": MODELS[settings.get("model", "frmdn")], "inputs": latent + actions, "outputs": latent}
+    density |= {
+        "density": MODELS[settings.get("model", "frmdn")],
+        "input_size": latent + actions,
+        "output_size": latent,
+    }
     with seeded(seed):
         return build_memory(density)

@@ -15,8 +15,8 @@ from agents.comparison.judging import HORIZONS, TEMPERATURES
 from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
 from agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
-from worldmodel.checkpoints import atomic, read_json, understood, write_json
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.io import atomic, error_context, read_json, write_json
 
 Results = list[dict[str, Any]]
 WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
@@ -25,7 +25,7 @@ WORDS = {"mean": "posterior means", "sample": "draws from the posterior"}
 def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
     """Keep the facts of a comparison, and write ``README.md`` and its plots into its folder; returns the page's path."""
     about = out / "about.json"
-    with understood(about):
+    with error_context(about):
         before = float(read_json(about)["seconds"]) if about.exists() else 0.0
     facts: dict[str, Any] = {
         "env": env,
@@ -65,7 +65,7 @@ def write_page(out: Path) -> Path:
         parts += [f"## Likelihood of {WORDS[kind]}\n"]
         if kind == "sample":
             parts += [
-                f"The floor, the posterior's mean entropy, is {figure(floor, 2)} nats a frame: no model's expected NLL is "
+                f"The floor, the posterior's mean entropy, is {format_number(floor, 2)} nats a frame: no model's expected NLL is "
                 "below it, and how near to it one can come is not known.\n"
             ]
         parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]
@@ -148,11 +148,11 @@ def _table(rows: Results, names: list[str]) -> str:
         cells = [
             name + (f" ({len(wrong)} diverged)" if wrong else ""),
             f"{mine[0]['parameters']:,}",
-            figure(float(np.mean(means)), 2),
-            figure(float(np.mean(means)) / mine[0]["latent"], 3),
-            figure(float(np.std(means, ddof=1)) if len(means) > 1 else 0, 2),
+            format_number(float(np.mean(means)), 2),
+            format_number(float(np.mean(means)) / mine[0]["latent"], 3),
+            format_number(float(np.std(means, ddof=1)) if len(means) > 1 else 0, 2),
             change,
-            figure(float(np.mean([row["reward_rmse"] for row in mine])), 3),
+            format_number(float(np.mean([row["reward_rmse"] for row in mine])), 3),
             f"{np.mean([row['termination_brier'] for row in mine]):.5f}",
             f"{np.mean([row['seconds'] for row in mine]):.0f}",
         ]

@@ -14,11 +14,11 @@ import torch
 
 from agents.density.gaussian import Gaussian
 from agents.evaluation import hardware
-from worldmodel import SequenceDensity, parallel
+from worldmodel import SequenceDensity, distributed
 from worldmodel.baselines import VRNN
 from worldmodel.batches import to_device
-from worldmodel.checkpoints import write_json
 from worldmodel.corpora import Corpus
+from worldmodel.io import write_json
 from worldmodel.progress import Progress, silent
 
 BATCH = 32
@@ -170,8 +170,8 @@ def judge(
     """
     data, speech = getattr(corpus, part), corpus.kind == "speech"
     gaussian, simple = Gaussian(corpus.train), list[np.ndarray]()
-    scale = corpus.scale.describe()  # first of all: recordings may be others than those that it was kept for
-    device = parallel.device()
+    scale = corpus.normalizer.describe()  # first of all: recordings may be others than those that it was kept for
+    device = distributed.device()
     model.to(device)
     found: dict[str, list[np.ndarray]] = {}
     frames: list[np.ndarray] = []
@@ -191,16 +191,16 @@ def judge(
             progress(sum(map(len, frames)), len(data), "")
     finally:
         model.cpu()
-    lengths, files = np.concatenate(frames), data.files
+    lengths, files = np.concatenate(frames), data.file_indices
     measured = {what: np.concatenate(parts) for what, parts in found.items()}
     gain = (list(measured.values())[-1] - np.concatenate(simple)) * (1 if speech else -1)
-    ceiling = model.ceiling * corpus.event
+    ceiling = model.ceiling * corpus.event_dim
     return Evaluation(
         part,
         tuple(_measure(what, values, files, lengths if speech else None) for what, values in measured.items()),
         corpus.unit,
         ceiling if speech and math.isfinite(ceiling) else None,
-        scale["ceiling"] * corpus.event if speech else None,
+        scale["ceiling"] * corpus.event_dim if speech else None,
         name,
         sum(parameter.numel() for parameter in model.parameters()),
         corpus.describe(),
@@ -224,10 +224,10 @@ def _log_likelihoods(
         yield EXACT, model.log_prob(batch)
     else:
         generator = torch.Generator(batch.event.device).manual_seed(number)
-        yield BOUND, model.bound(batch, generator)
+        yield BOUND, model.elbo(batch, generator)
         yield (
             f"{IMPORTANCE} ({samples} samples of z; a lower bound, too)",
-            model.importance_sampled(batch, samples, generator),
+            model.iwae_bound(batch, samples, generator),
         )
 
 

@@ -12,13 +12,13 @@ from agents.density.runs import load_density, open_data, open_moved, own_part
 from agents.density.settings import Density, check_density
 from agents.run import Run
 from agents.settings import training
-from worldmodel import fit, parallel, seeded
-from worldmodel.arguments import at_least_one
-from worldmodel.builders import build, check_memory
-from worldmodel.checkpoints import write_json
+from worldmodel import distributed, fit, seeded
 from worldmodel.corpora import open_corpus
+from worldmodel.io import write_json
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, silent
+from worldmodel.registry import build, validate_fits_in_ram
+from worldmodel.validation import validate_positive_int
 
 SAMPLES = 16
 """Of a VRNN's latents, for its importance estimate."""
@@ -47,31 +47,31 @@ def fit_density(
     check_density(settings)
     run = Run(folder_path(out, "out"))
     opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
-    sizes = (settings.model, opened.event, settings.hidden, settings.truncate)
+    sizes = (settings.model, opened.event_dim, settings.hidden, settings.truncate)
     with torch.device("meta"):
-        check_memory(build(*sizes, **settings.model_options))
+        validate_fits_in_ram(build(*sizes, **settings.model_options))
     with seeded(settings.seed):
         model = build(*sizes, **settings.model_options)
     with run.locked():
-        if parallel.leader():
+        if distributed.is_main_process():
             remember(settings, run.folder / "config.yaml", may_grow=("updates",))
         corpus = open_data(settings, run.folder)
         with run.chapter("learn"):
             fit(
                 model,
-                corpus.parts,
+                corpus.splits,
                 **training(settings),
                 seed=settings.seed,
-                check_every=settings.check_every,
+                eval_every=settings.check_every,
                 out=run.folder,
                 progress=progress,
             )
-        if parallel.leader():  # not before: `fit` refuses a folder whose weights belong to another corpus
+        if distributed.is_main_process():  # not before: `fit` refuses a folder whose weights belong to another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
         with run.chapter("judge"):
             evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
             evaluation = replace(evaluation, learned=_learned(run.folder, settings))
-        if parallel.leader():
+        if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
                 from agents.density.report import write_density_report  # films and plots: slow to import
@@ -110,7 +110,7 @@ def evaluate_density(
     """
     if part not in ("test", "held_out", "train"):
         raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
-    at_least_one(samples=samples)
+    validate_positive_int(samples=samples)
     if samples > MOST_SAMPLES:
         raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {samples}")
     model, settings = load_density(folder)

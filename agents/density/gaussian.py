@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.corpora.corpus import Part
+from worldmodel.corpora.dataset import Split
 
 BATCHES, BATCH = 16, 32
 """Number and size of the random batches of the training part that it is fitted to."""
@@ -21,7 +21,7 @@ class Gaussian:
         training: the training part.
     """
 
-    def __init__(self, training: Part) -> None:
+    def __init__(self, training: Split) -> None:
         rng = np.random.default_rng(0)
         drawn = [training.batch(BATCH, rng) for _ in range(BATCHES)]
         events = torch.cat([batch.event[batch.mask > 0] for batch in drawn]).double()

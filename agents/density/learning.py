@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.page import rows_of
-from worldmodel.checkpoints import understood
+from worldmodel.io import error_context
 
 RISE = 0.01
 """Overfitting: the held-out loss rises by more than this share of all that it fell before."""
@@ -41,7 +41,7 @@ class Learning:
             ValueError: the file is damaged.
         """
         path = Path(folder) / "metrics.jsonl"
-        with understood(path, values=True):
+        with error_context(path, wrap_value_errors=True):
             rows = [
                 (int(row["update"]), float(row["held_out"]["loss"]), float(row["train"]["loss"]))
                 for row in rows_of(path)

@@ -77,7 +77,7 @@ def _samples(run: Run, settings: Density, corpus: Corpus) -> str:
 
 
 def _sounds(run: Run, corpus: Corpus) -> str:
-    media, rate = run.folder / "media", corpus.scale.describe()["rate"]
+    media, rate = run.folder / "media", corpus.normalizer.describe()["rate"]
     groups, shown = list[tuple[str, list[Path]]](), dict[str, np.ndarray]()
     real = corpus.test.sounds(SOUNDS, SECONDS)  # type: ignore[attr-defined]  # of `Recordings`
     groups.append(("test part", [_keep(media / f"real-{index}.wav", sound, rate) for index, sound in enumerate(real)]))

@@ -14,13 +14,14 @@ from agents.shell import command
 from agents.yaml_files import read_yaml
 from worldmodel import SequenceDensity
 from worldmodel.baselines import VRNN
-from worldmodel.builders import build_density
-from worldmodel.checkpoints import load_module, read_json, record_of, understood
 from worldmodel.corpora import Corpus, open_corpus
-from worldmodel.corpora.audio_files import LOUDEST, RATES
+from worldmodel.corpora.audio_files import MAX_AMPLITUDE, SAMPLE_RATE_RANGE
 from worldmodel.corpora.images import Dequantisation
-from worldmodel.corpora.opening import KINDS
+from worldmodel.corpora.registry import CORPORA
+from worldmodel.io import error_context, from_json, load_module, read_json
+from worldmodel.migration import training_settings
 from worldmodel.paths import expand, folder_path
+from worldmodel.registry import build_density
 
 LARGEST = 2**24
 """No image has more numbers."""
@@ -50,11 +51,11 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
         words = command("worldmodel", "density", "fit", "--data", "KIND:FOLDER", "--out", run)
         raise ValueError(f"{run} has no learned density yet: {words}")
     path = run / "config.yaml"
-    settings = record_of(Density, read_yaml(path), path)
-    with understood(path, values=True):
+    settings = from_json(Density, read_yaml(path), path)
+    with error_context(path, wrap_value_errors=True):
         check_density(settings)
-    with understood(run / "settings.json", values=True):
-        described = read_json(run / "settings.json")["model_settings"]
+    with error_context(run / "settings.json", wrap_value_errors=True):
+        described = training_settings(read_json(run / "settings.json"))["model_config"]
         with torch.device("meta"):
             build_density(described)
     return load_module(lambda: build_density(described), run / "weights.safetensors").eval(), settings
@@ -69,30 +70,30 @@ def load_scale(
         ValueError: what the run wrote down of its corpus is missing, out of range, or does not fit the model.
     """
     path = folder_path(folder, "run") / "corpus.json"
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         about = read_json(path)
         if about["kind"] != kind:
             raise ValueError(f"kind must be {kind!r}, as in config.yaml, got {about['kind']!r}")
         found = _speech_scale(about, path) if kind == "speech" else _image_scale(about, path)
-        event = found.frame if isinstance(found, SpeechScale) else found.event
-        if event != model.event:
-            raise ValueError(f"an event must have {model.event} numbers, as the model's, got {event}")
+        event = found.frame if isinstance(found, SpeechScale) else found.event_dim
+        if event != model.event_dim:
+            raise ValueError(f"an event must have {model.event_dim} numbers, as the model's, got {event}")
     return found
 
 
 def _speech_scale(about: dict[str, Any], path: Path) -> SpeechScale:
-    scale = record_of(SpeechScale, about["scale"], path)
-    if not RATES[0] <= scale.rate <= RATES[1]:
-        raise ValueError(f"rate must be from {RATES[0]} to {RATES[1]}, got {scale.rate}")
-    if not abs(scale.mean) <= LOUDEST:
-        raise ValueError(f"mean must be from -{LOUDEST:g} to {LOUDEST:g}, got {scale.mean}")
-    if not 0 < scale.std <= LOUDEST:
-        raise ValueError(f"std must be above zero and at most {LOUDEST:g}, got {scale.std}")
+    scale = from_json(SpeechScale, about["scale"], path)
+    if not SAMPLE_RATE_RANGE[0] <= scale.rate <= SAMPLE_RATE_RANGE[1]:
+        raise ValueError(f"rate must be from {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]}, got {scale.rate}")
+    if not abs(scale.mean) <= MAX_AMPLITUDE:
+        raise ValueError(f"mean must be from -{MAX_AMPLITUDE:g} to {MAX_AMPLITUDE:g}, got {scale.mean}")
+    if not 0 < scale.std <= MAX_AMPLITUDE:
+        raise ValueError(f"std must be above zero and at most {MAX_AMPLITUDE:g}, got {scale.std}")
     return scale
 
 
 def _image_scale(about: dict[str, Any], path: Path) -> Dequantisation:
-    scale = record_of(Dequantisation, {name: about["scale"][name] for name in Dequantisation._fields}, path)
+    scale = from_json(Dequantisation, {name: about["scale"][name] for name in Dequantisation._fields}, path)
     sizes = (scale.height, scale.width, scale.channels)
     if min(sizes) < 1 or scale.channels not in (1, 3) or math.prod(sizes) > LARGEST:
         raise ValueError(f"height, width and channels (1 or 3) must be those of an image, got {sizes}")
@@ -121,14 +122,14 @@ def open_moved(
         ValueError: the corpus is missing, is of another kind, or has events of another size.
     """
     if data is not None:
-        if data.partition(":")[0] in KINDS and (kind := kind_of(data)) != settings.kind:
+        if data.partition(":")[0] in CORPORA and (kind := kind_of(data)) != settings.kind:
             words = {"speech": "speech", "image": "images"}
             raise ValueError(f"{folder} is a density of {words[settings.kind]}, got {words[kind]}: {data}")
         settings = replace(settings, data=data)
     corpus = open_data(settings, expand(folder))
-    if corpus.event != model.event:
+    if corpus.event_dim != model.event_dim:
         raise ValueError(
-            f"{folder} is a density of events of {model.event} numbers, those of {settings.data} have {corpus.event}"
+            f"{folder} is a density of events of {model.event_dim} numbers, those of {settings.data} have {corpus.event_dim}"
         )
     return corpus
 
@@ -140,7 +141,7 @@ def own_part(folder: str | os.PathLike[str], part: str, identity: str) -> str | 
         ValueError: the run's ``corpus.json`` is missing or damaged.
     """
     path = expand(folder) / "corpus.json"
-    with understood(path):
+    with error_context(path):
         own = str(read_json(path)["parts"][part]["identity"])
     known = identity if ", contents " in own else re.sub(r", contents \w+", "", identity)  # older runs know no contents
     return None if own == known else own

@@ -17,12 +17,12 @@ import torch
 from agents import pictures
 from agents.density.runs import SpeechScale, load_density, load_scale, open_moved
 from agents.density.settings import Density
-from worldmodel import parallel
-from worldmodel.arguments import at_least_one, check_seed, check_temperature
-from worldmodel.checkpoints import atomic, read_json, understood
+from worldmodel import distributed
 from worldmodel.corpora.images import Dequantisation
+from worldmodel.io import atomic, error_context, read_json
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
+from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
 SECONDS = 5.0
 """Of speech, unless it is said."""
@@ -74,7 +74,7 @@ def sample_density(
         raise ValueError(f"length must be above zero, got {length}")
     model, _, scale = _learned(folder, count)
     place, name = folder_path(out or expand(folder) / "samples", "out"), f"t{temperature:g}-s{seed}"
-    generator = torch.Generator(parallel.device()).manual_seed(seed)
+    generator = torch.Generator(distributed.device()).manual_seed(seed)
     if isinstance(scale, SpeechScale):
         if length is not None and length * scale.rate > LONGEST:
             most = LONGEST / scale.rate
@@ -85,7 +85,7 @@ def sample_density(
         if length != int(length) or length > scale.height:
             raise ValueError(f"length must be whole rows, at most {scale.height}, got {length:g}")
         scale = scale._replace(height=int(length))
-    events = model.sample(scale.dimensions // scale.event, count, temperature, generator)
+    events = model.sample(scale.dimensions // scale.event_dim, count, temperature, generator)
     path = place / f"{name}.png"
     pictures.write_png(path, pictures.grid(rows(coloured(scale.to_data(events.cpu()).numpy()))))
     return Drawn([path], None, 0.0)
@@ -120,16 +120,16 @@ def complete_images(
     if scale.height < 2:
         raise ValueError(f"only images with a lower half can be completed, those of {folder} have a single row")
     corpus = open_moved(settings, folder, model, data)
-    if corpus.scale != scale:
-        raise ValueError(f"images must be as {folder} learned them, {scale}, got {corpus.scale}")
+    if corpus.normalizer != scale:
+        raise ValueError(f"images must be as {folder} learned them, {scale}, got {corpus.normalizer}")
     event = next(iter(corpus.test.batches(count))).event
-    generator = torch.Generator(parallel.device()).manual_seed(seed)
-    half = scale.height // 2 * (scale.dimensions // scale.event // scale.height)
+    generator = torch.Generator(distributed.device()).manual_seed(seed)
+    half = scale.height // 2 * (scale.dimensions // scale.event_dim // scale.height)
     rest = model.sample(
         event.shape[1] - half,
         temperature=temperature,
         generator=generator,
-        prefix=event[:, :half].to(parallel.device()),
+        prefix=event[:, :half].to(distributed.device()),
     )
     true = coloured(corpus.to_data(event).numpy())
     completed = coloured(corpus.to_data(torch.cat((event[:, :half], rest.cpu()), dim=1)).numpy())
@@ -145,14 +145,14 @@ def complete_images(
 def can_be_completed(folder: str | os.PathLike[str]) -> bool:
     """Whether a density's images have a lower half."""
     path = expand(folder) / "corpus.json"
-    with understood(path):
+    with error_context(path):
         return bool(read_json(path)["scale"]["height"] > 1)
 
 
 def _check(count: int, temperature: float, seed: int) -> None:
-    at_least_one(count=count)
-    check_temperature(temperature)
-    check_seed(seed)
+    validate_positive_int(count=count)
+    validate_temperature(temperature)
+    validate_seed(seed)
 
 
 def _learned(folder: str | os.PathLike[str], count: int) -> tuple[Any, Density, SpeechScale | Dequantisation]:
@@ -168,7 +168,7 @@ def _learned(folder: str | os.PathLike[str], count: int) -> tuple[Any, Density, 
         most = min(most, NUMBERS // scale.dimensions)
     if count > most:
         raise ValueError(f"count must be at most {most}, got {count}")
-    return model.to(parallel.device()), settings, scale
+    return model.to(distributed.device()), settings, scale
 
 
 def _speak(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.checks import check
+from worldmodel.migration import CORPUS_OPTIONS, SEQUENCE_DENSITY_SETTINGS, renamed
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"
 IMAGES = ("mnist", "cifar10")
@@ -81,11 +82,11 @@ class Density:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Arguments of `worldmodel.builders.build` that this model takes."""
+        """Arguments of `worldmodel.registry.build` that this model takes."""
         names = ["latent", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "layers"]
         names += ["couplings", "conditional", "spline"] if self.model == "frmdn" else []
         names += ["mixtures"] if self.mixtures is not None else []
-        return {name: getattr(self, name) for name in names}
+        return renamed({name: getattr(self, name) for name in names}, SEQUENCE_DENSITY_SETTINGS)
 
     @property
     def corpus_options(self) -> dict[str, Any]:
@@ -94,7 +95,8 @@ class Density:
         given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.piece is not None:
             given["piece"] = self.piece or None
-        return given | ({"seed": self.split_seed} if self.split_seed is not None else {})
+        given |= {"seed": self.split_seed} if self.split_seed is not None else {}
+        return renamed(given, CORPUS_OPTIONS)
 
 
 def kind_of(data: str) -> str:

@@ -14,8 +14,8 @@ from agents.agent import Agent
 from agents.evaluation import Report
 from agents.run import Run
 from worldmodel.paths import folder_path
-from worldmodel.spelling import nearest
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
+from worldmodel.suggestions import did_you_mean
 
 HOME = Path(__file__).parent
 
@@ -36,9 +36,9 @@ class Shipped:
         """
         return Agent.load(self.folder)
 
-    def starts(self) -> Starts:
+    def starts(self) -> StartStates:
         """Real moments to dream from."""
-        return Starts.load(self.folder)
+        return StartStates.load(self.folder)
 
     def report(self) -> Report:
         """How good it is, and in which environment."""
@@ -90,7 +90,7 @@ def shipped(name: str) -> Shipped:
     """
     if name not in names():
         known = ", ".join(names()) or "none"
-        raise ValueError(f"there is no pretrained agent {name!r}, only {known}{nearest(name, names())}")
+        raise ValueError(f"there is no pretrained agent {name!r}, only {known}{did_you_mean(name, names())}")
     return Shipped(HOME / name, Path("runs") / f"{name}-pretrained")
 
 

@@ -24,9 +24,9 @@ from agents.viewer.game import game_of
 from agents.viewer.session import SPEEDS, Stage
 from envs.making import imports
 from worldmodel import WorldModel
-from worldmodel.arguments import at_least_one
 from worldmodel.paths import expand
-from worldmodel.starts import EncodedEpisodes
+from worldmodel.start_states import EncodedEpisodes
+from worldmodel.validation import validate_positive_int
 
 if TYPE_CHECKING:
     from agents.viewer.server import Page
@@ -66,7 +66,7 @@ def serve(
         ValueError: there is nothing to dream, an argument is out of range, or a package is missing.
         OSError: the port is taken.
     """
-    at_least_one(visitors=visitors)
+    validate_positive_int(visitors=visitors)
     if not 0 <= port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
     if starts is not None and not isinstance(place, Agent):

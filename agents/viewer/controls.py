@@ -28,7 +28,7 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
         meanings: names of discrete actions, as the game's ``get_action_meanings`` gives them.
     """
     if not world.discrete:
-        axes = _axes(env, world.actions)
+        axes = _axes(env, world.action_dim)
         found: dict[str, list[str]] = {}
         for axis in axes:
             for key, does in zip((axis["negative"], axis["positive"]), _ways(axis), strict=True):
@@ -36,16 +36,16 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
         return {"kind": "box", "axes": axes, "help": [[[key], ", ".join(does)] for key, does in found.items() if key]}
     if env.startswith("SuperMarioBros"):
         choices = _buttons(env_options.get("buttons", "simple"))
-    elif len(meanings) == world.actions:
+    elif len(meanings) == world.action_dim:
         choices = [{"name": name, "keys": _keys(name, number)} for number, name in enumerate(meanings)]
     else:
-        arrows = CHOICES.get(world.actions)
+        arrows = CHOICES.get(world.action_dim)
         choices = [
             {
                 "name": f"action {number}",
                 "keys": [key for key in ([arrows[number]] if arrows else [str(number)]) if key],
             }
-            for number in range(world.actions)
+            for number in range(world.action_dim)
         ]
     always = set.intersection(*(set(choice["keys"]) for choice in choices))
     keys = [[key for key in choice["keys"] if key not in always] for choice in choices]

@@ -24,11 +24,11 @@ from agents.controller import Controller, LinearController
 from agents.viewer.session import PAGE, Stage
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
-from worldmodel.checkpoints import write_bytes, write_json
-from worldmodel.density import State
-from worldmodel.model import Noise, WorldState
+from worldmodel.io import write_bytes, write_json
+from worldmodel.mdn_rnn import State
 from worldmodel.paths import folder_path
-from worldmodel.starts import begin
+from worldmodel.start_states import sample_start_states
+from worldmodel.world_model import Noise, WorldState
 
 RUNTIME = "onnxruntime-web@1.30.0"
 """The runtime, as npm knows it."""
@@ -97,14 +97,14 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
         raise ValueError("a memory with full precisions cannot be exported: ONNX solves no triangular systems")
     files = runtime_files(runtime)
     world = stage.world
-    state = begin(world, stage.starts, MOMENTS, np.random.default_rng(0))
+    state = sample_start_states(world, stage.starts, MOMENTS, np.random.default_rng(0))
     assert state.latent is not None
-    parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
+    parts = {"latent": state.latent, "hidden": state.memory.hidden_size, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes
     facts = {
         "title": stage.title,
         "controls": stage.controls,
-        "drivers": {name: _driver(controller, stage.world.features) for name, controller in stage.drivers.items()},
+        "drivers": {name: _driver(controller, stage.world.num_features) for name, controller in stage.drivers.items()},
         "discrete": world.discrete,
         "speed": stage.speed,
         "notes": list(stage.notes),
@@ -116,7 +116,9 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
     write_json(folder / "stage.json", facts)  # first of all: it says what the folder is
     write_bytes(folder / "moments.bin", b"".join(part.float().cpu().numpy().tobytes() for part in parts.values()))
     to_onnx(StepGraph(world), step_example(world), INPUTS, OUTPUTS, folder / "step.onnx")
-    to_onnx(PictureGraph(world), (torch.zeros(1, world.latent),), ("latent",), ("picture",), folder / "picture.onnx")
+    to_onnx(
+        PictureGraph(world), (torch.zeros(1, world.latent_dim),), ("latent",), ("picture",), folder / "picture.onnx"
+    )
     for path in files:
         write_bytes(folder / "runtime" / path.name, path.read_bytes())
     for name in ("style.css", "play.js", "engine.js"):
@@ -132,8 +134,8 @@ def step_example(world: WorldModel) -> tuple[Tensor, ...]:
     gumbel, normal = world.memory.density.noise_shapes
     memory = world.initial(1).memory
     return (
-        torch.zeros(1, world.latent),
-        torch.zeros(1, world.actions),
+        torch.zeros(1, world.latent_dim),
+        torch.zeros(1, world.action_dim),
         *memory,
         torch.zeros(1, *gumbel),
         torch.zeros(1, *normal),

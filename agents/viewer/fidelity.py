@@ -17,8 +17,8 @@ from torch.nn.functional import pad, unfold
 import rollouts
 from worldmodel import VAE, WorldModel
 from worldmodel.batches import frames_to_float
-from worldmodel.checkpoints import read_json, record_of, understood, write_json
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.io import error_context, from_json, read_json, write_json
 from worldmodel.metrics import MOTION_THRESHOLD
 
 FILE = "fidelity.json"
@@ -67,8 +67,8 @@ class Fidelity:
         """
         if not (path := folder / FILE).exists():
             return None
-        with understood(path, values=True):
-            return record_of(cls, read_json(path), path)
+        with error_context(path, wrap_value_errors=True):
+            return from_json(cls, read_json(path), path)
 
     def save(self, folder: Path) -> None:
         """Write ``fidelity.json``."""
@@ -79,7 +79,9 @@ class Fidelity:
         found = []
         rows = list(zip(self.ways, self.dreamed, self.real, strict=True))
         if rows:
-            each = "; ".join(f"{way} {figure(dreamed, 0)} ({figure(real, 0)})" for way, dreamed, real in rows)
+            each = "; ".join(
+                f"{way} {format_number(dreamed, 0)} ({format_number(real, 0)})" for way, dreamed, real in rows
+            )
             found.append(
                 f"Dreamed return, and in brackets the real one, of {self.steps} steps ({self.steps / speed:.1f} s) "
                 f"from {self.moments} real moments: {each}."

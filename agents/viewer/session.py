@@ -20,9 +20,9 @@ from agents import pictures
 from agents.controller import Controller
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
-from worldmodel.model import WorldState
-from worldmodel.starts import EncodedEpisodes, begin
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes, sample_start_states
+from worldmodel.world_model import WorldState
 
 PAGE = Path(__file__).parent / "page"
 """The files of the page."""
@@ -165,7 +165,7 @@ class Session:
         if expected is bool and not isinstance(value, bool):
             raise ValueError(f"{kind} must be true or false, got {value!r}")
         if kind == "action":
-            size = self.stage.world.actions
+            size = self.stage.world.action_dim
             numbers = value if isinstance(value, list) else []
             if len(numbers) != size or not all(map(_is_number, numbers)):
                 raise ValueError(f"action must be {size} finite numbers, got {value!r}")
@@ -217,7 +217,7 @@ class Session:
             self.state = self._live()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
-            self.state = begin(self.stage.world, self.stage.starts, 1, self.rng, BURN_IN)
+            self.state = sample_start_states(self.stage.world, self.stage.starts, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
         self.facts |= {"weights": [], "action": self._still()[0].tolist(), "real": real}
         self._draw()
@@ -228,13 +228,13 @@ class Session:
         if self._env is None:
             assert self.stage.make_env is not None
             self._env = self.stage.make_env()
-        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.PLAY)[0])
-        state, action = world.initial(1).seeing(self._encode(frame)), self._still()
+        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
+        state, action = world.initial(1).with_latent(self._encode(frame)), self._still()
         driver = next(iter(self.stage.drivers.values()), None)
         for number in range(WARM_UP):
             assert state.latent is not None
             if driver is not None:
-                action = world.squash(driver(state.features))
+                action = world.squash(driver(state.controller_inputs))
             elif number % 4 == 0:
                 action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
             before = world.observe(state, state.latent, action)
@@ -242,7 +242,7 @@ class Session:
             if terminated or truncated:
                 frame, _ = self._env.reset()
                 before = world.initial(1)
-            state = before.seeing(self._encode(frame))
+            state = before.with_latent(self._encode(frame))
         self.reality = frame
         return state
 
@@ -252,7 +252,7 @@ class Session:
         assert self.state.latent is not None
         driver = self.stage.drivers.get(self.driver)
         if driver is not None:
-            self.action = world.squash(driver(self.state.features))
+            self.action = world.squash(driver(self.state.controller_inputs))
         step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
         reward = float(step.reward)
         weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
@@ -280,7 +280,7 @@ class Session:
 
     def _draw(self) -> None:
         assert self.state.latent is not None
-        self.dream = self.stage.world.show(self.state.latent)[0]
+        self.dream = self.stage.world.decode(self.state.latent)[0]
         self._shoot()
 
     def _shoot(self) -> None:
@@ -290,7 +290,7 @@ class Session:
             self.film.append(np.concatenate(both, axis=1))
 
     def _encode(self, frame: np.ndarray) -> Tensor:
-        return self.stage.world.see(torch.from_numpy(np.asarray(frame))[None])
+        return self.stage.world.encode(torch.from_numpy(np.asarray(frame))[None])
 
     def _still(self) -> Tensor:
         """The action of untouched controls."""

@@ -4,8 +4,8 @@
 
 worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repeat": 3, "indicators": true}' --iterations 3 \
     --collect.episodes 240 --collect.policy smooth,uniform --collect.exploration 0.2 --collect.patience 40 \
-    --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 --vae.emphasis 16 \
-    --memory.hidden 128 --memory.updates 3000 --memory.batch 32 --memory.conditional true --memory.stalls_end true --memory.overhang true \
+    --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 --vae.hud_loss_weight 16 \
+    --memory.hidden_size 128 --memory.updates 3000 --memory.batch 32 --memory.conditional true --memory.stalls_end true --memory.overhang true \
     --iterate.episodes 40 --iterate.exploration 0.05 --iterate.spread 0.05 --iterate.memory_updates 1000 --iterate.start last \
     --iterate.newest 240 --iterate.newest_share 0.5 --iterate.beginnings 0.15 --iterate.worlds 4 --iterate.caution 0 \
     --dream.generations 20 --dream.population 48 --dream.dreams 24 --dream.horizon 120 --dream.temperature 1.15 \

@@ -7,7 +7,7 @@ worldmodel run car-racing --preset quick --out runs/car-first --seed 21 --dream.
 worldmodel run car-racing --out runs/car-fast --seed 22 --env_options '{"action_repeat": 2}' \
     --collect.episodes 160 --collect.policy smooth,runs/car-first/agent --collect.exploration 0.2 \
     --vae.updates 1500 --vae.batch 64 --vae.precision bfloat16 \
-    --memory.hidden 256 --memory.updates 1500 --memory.batch 16 --memory.conditional true --dream.generations 0 \
+    --memory.hidden_size 256 --memory.updates 1500 --memory.batch 16 --memory.conditional true --dream.generations 0 \
     --game.generations 60 --game.population 32 --game.episodes 3 --game.sigma 0.09 --game.decay 0.982 --game.average 8 --game.patience 50 \
     --game.check_every 5 --game.check_episodes 32 --game.lanes 16 --test.episodes 100
 python -m benchmarks.records keep runs/car-fast car-racing-fast --also runs/car-first \

@@ -4,11 +4,11 @@
 # From the commit 1a7f6f0 on, agents/pretrained/car-racing is what the first search gives.
 
 worldmodel run car-racing --preset quick --out runs/ind-first --seed 41 --env_options '{"action_repeat": 4, "indicators": true}' \
-    --vae.emphasis 1 --dream.generations 0 --test.episodes 2 --game.generations 24       # a first driver, to see more than random driving; its eye had no emphasis yet
+    --vae.hud_loss_weight 1 --dream.generations 0 --test.episodes 2 --game.generations 24       # a first driver, to see more than random driving; its eye had no emphasis yet
 worldmodel run car-racing --out runs/ind-eye --seed 43 --env_options '{"action_repeat": 2, "indicators": true}' \
     --collect.episodes 160 --collect.policy smooth,runs/ind-first/agent --collect.exploration 0.2 \
-    --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 --vae.emphasis 16 \
-    --memory.hidden 256 --memory.updates 2500 --memory.batch 16 --memory.conditional true --dream.generations 0 \
+    --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 --vae.hud_loss_weight 16 \
+    --memory.hidden_size 256 --memory.updates 2500 --memory.batch 16 --memory.conditional true --dream.generations 0 \
     --game.generations 60 --game.population 32 --game.episodes 3 --game.sigma 0.09 --game.decay 0.982 --game.average 8 --game.patience 50 \
     --game.check_every 5 --game.check_episodes 32 --game.lanes 16 --test.episodes 100     # its test was left out
 python -m benchmarks.records keep runs/ind-eye car-racing --also runs/ind-first --ship --title "CarRacing"

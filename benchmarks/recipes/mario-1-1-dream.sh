@@ -4,7 +4,7 @@
 
 worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iterations 14 --collect.episodes 240 \
     --collect.policy uniform,smooth --collect.patience 12 --collect.max_steps 300 --vae.updates 1000 \
-    --memory.hidden 128 --memory.updates 1500 --memory.batch 32 --memory.conditional true \
+    --memory.hidden_size 128 --memory.updates 1500 --memory.batch 32 --memory.conditional true \
     --iterate.episodes 30 --iterate.exploration 0.05 --iterate.spread 0.1 --iterate.memory_updates 500 --iterate.start last \
     --iterate.newest 180 --iterate.newest_share 0.5 --iterate.beginnings 0.3 --iterate.worlds 3 --iterate.caution 0 \
     --dream.generations 20 --dream.population 48 --dream.dreams 24 --dream.horizon 50 --dream.temperature 1.15 \

@@ -2,7 +2,7 @@
 # Runs of which docs/records.md (tried, and not kept) and docs/evolution.md give findings. To be run one by one, from the root of a checkout
 # with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C).
 
-# runs/ind-fast: as runs/ind-eye in car-racing.sh, with --seed 42 --vae.emphasis 1 --vae.updates 1500 --memory.updates 1500
+# runs/ind-fast: as runs/ind-eye in car-racing.sh, with --seed 42 --vae.hud_loss_weight 1 --vae.updates 1500 --memory.updates 1500
 # runs/ind-dream: as runs/ends in car-racing-dream-alone.sh, without --memory.stalls_end and --memory.overhang, with --iterate.memory_updates 800
 # The ablation: of three runs, one has `worldmodel train memory RUN --updates 1 --lr 1e-9 --batch 32 --hidden 64 --conditional true --seed 7` before,
 # another one --controller.sees latent.
@@ -11,14 +11,14 @@ worldmodel run car-racing --out runs/strong --seed 61 --env_options '{"action_re
     --collect.episodes 240 --collect.exploration 0.15 \
     --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing \
     --vae.updates 4000 --vae.batch 64 --vae.precision bfloat16 \
-    --memory.hidden 256 --memory.updates 5000 --memory.batch 32 --memory.conditional true \
+    --memory.hidden_size 256 --memory.updates 5000 --memory.batch 32 --memory.conditional true \
     --iterate.episodes 10 --iterate.exploration 0.2 --iterate.memory_updates 600 --iterate.start last --iterate.newest 240 \
     --iterate.beginnings 0.3 --iterate.worlds 2 --iterate.caution 0.5 --dream.generations 20 --dream.population 48 --dream.dreams 16 \
     --dream.horizon 120 --dream.temperature 1.0 --game.generations 0 --test.episodes 4
 worldmodel run car-racing --out runs/sure --seed 9 --env_options '{"action_repeat": 3}' --iterations 7 \
     --collect.episodes 240 --collect.policy smooth,uniform,runs/first/agent --collect.exploration 0.2 --collect.patience 40 \
     --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 \
-    --memory.hidden 128 --memory.updates 3000 --memory.batch 32 --memory.conditional true \
+    --memory.hidden_size 128 --memory.updates 3000 --memory.batch 32 --memory.conditional true \
     --iterate.episodes 12 --iterate.exploration 0.05 --iterate.spread 0.05 --iterate.memory_updates 600 --iterate.start last \
     --iterate.newest 96 --iterate.newest_share 0.5 --iterate.beginnings 0.3 --iterate.worlds 2 --iterate.caution 0.5 \
     --dream.generations 25 --dream.population 48 --dream.dreams 16 --dream.horizon 80 --dream.temperature 0.7 \

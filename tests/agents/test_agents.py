@@ -19,7 +19,7 @@ from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 
 def world(discrete=False, actions=1):
     with seeded(0):
-        return WorldModel(VAE(latent=3), Memory(RMDN(3 + actions, 3, hidden=5)), discrete=discrete).eval()
+        return WorldModel(VAE(latent_dim=3), Memory(RMDN(3 + actions, 3, hidden_size=5)), discrete=discrete).eval()
 
 
 def agent(built=None, **options):
@@ -29,7 +29,7 @@ def agent(built=None, **options):
 
 
 def test_published_size_and_action_map():
-    big = WorldModel(VAE(latent=32), Memory(FRMDN(inputs=35, outputs=32, hidden=256)))
+    big = WorldModel(VAE(latent_dim=32), Memory(FRMDN(input_size=35, output_size=32, hidden_size=256)))
     assert LinearController.sized(big).size == 867
     raw = torch.tensor([[0.3, -0.7, -2.0]])
     steer, gas, brake = big.squash(raw)[0].tolist()
@@ -88,7 +88,7 @@ def test_evaluate_reports_every_return(tmp_path):
     assert report.std == pytest.approx(np.std(report.returns, ddof=1))
     assert report.stderr == pytest.approx(report.std / 7**0.5)
     single = [evaluate(agent(), toys.beacon, episodes=1, seed=seed).returns[0] for seed in report.seeds]
-    assert_same_sums(single, report.returns, count=5 * (agent().world.features + 1), terms=1.0)
+    assert_same_sums(single, report.returns, count=5 * (agent().world.num_features + 1), terms=1.0)
     report.save(tmp_path / "r.json")
     assert Report.load(tmp_path / "r.json") == report
 
@@ -148,7 +148,7 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
         for step, frame in enumerate(frames):
             action = alone(frame)
             for other in (like(frame), together[step, seed]):
-                assert_same_sums(action, other, count=len(frames) * (built.features + 1), terms=1.0)
+                assert_same_sums(action, other, count=len(frames) * (built.num_features + 1), terms=1.0)
     assert spread.name == f"{centre.name}-spread-0.5"
     with pytest.raises(ValueError, match="exploration"):
         evaluate(spread, toys.beacon, episodes=1)

@@ -20,7 +20,7 @@ from tests import toys
 from tests.command_line import refused
 from tests.tolerance import assert_same_sums
 from worldmodel import VAE, seeded
-from worldmodel.checkpoints import write_json, write_tensors
+from worldmodel.io import write_json, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +29,18 @@ def run(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("comparison") / "run")
     rollouts.collect(toys.counter, rollouts.uniform, 10, seed=3, out=run.rollouts_folder)
     with seeded(0):
-        vae = VAE(latent=3)
+        vae = VAE(latent_dim=3)
     vae.posterior.bias.data[3:] -= torch.tensor([1.0, 0.5, 1.5])
     write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
-    write_json(run.folder / "vae" / "settings.json", {"model_settings": vae.settings})
+    write_json(run.folder / "vae" / "settings.json", {"model_config": vae.config})
     return run
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *ABLATIONS])
 def test_every_variant_can_be_built(name):
     memory = build((VARIANTS | ABLATIONS)[name], 3, 2, seed=0)
-    assert memory.latent == 3
-    assert memory.actions == 2
+    assert memory.latent_dim == 3
+    assert memory.action_dim == 2
 
 
 def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):

@@ -11,13 +11,13 @@ from rollouts.controllers import Population
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import write_tensors
+from worldmodel.io import write_tensors
 
 
 @pytest.fixture(scope="module")
 def world():
     with seeded(0):
-        return WorldModel(VAE(4), Memory(RMDN(inputs=6, outputs=4, hidden=8)))
+        return WorldModel(VAE(4), Memory(RMDN(input_size=6, output_size=4, hidden_size=8)))
 
 
 def random_parameters(size, seed=0):
@@ -38,9 +38,9 @@ def test_a_hidden_layer_is_two_linear_maps_with_tanh_between():
 def test_the_latent_alone_is_all_that_is_seen(kind, world):
     zeros = kind.sized(world, sees="latent")
     controller = zeros.having(random_parameters(zeros.size))
-    features = random_parameters(3 * world.features, 1).view(3, -1)
+    features = random_parameters(3 * world.num_features, 1).view(3, -1)
     other = features.clone()
-    other[:, world.latent :] += 5
+    other[:, world.latent_dim :] += 5
     assert controller(features).equal(controller(other))
     other[:, 0] += 5
     assert not controller(features).equal(controller(other))
@@ -53,7 +53,7 @@ def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
     full = LinearController(12, 2, torch.cat((weight.flatten(), blind.bias)))
     starts = random_parameters(20, 1).view(5, 4)
     one, two = (rollouts.dream(world, one, starts, horizon=6, dreams=3, keep=("actions",)) for one in (blind, full))
-    assert_same_sums(one.actions, two.actions, count=6 * (world.features + 1), terms=1.0)
+    assert_same_sums(one.actions, two.actions, count=6 * (world.num_features + 1), terms=1.0)
 
 
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
@@ -66,8 +66,8 @@ def test_a_population_dreams_as_its_members_do(kind, sees, world):
     together = rollouts.dream(world, Population(zeros, population), starts, **settings)
     for number, member in enumerate(population):
         alone = rollouts.dream(world, zeros.having(member), starts, **settings)
-        assert_same_sums(together.actions[number], alone.actions[0], count=5 * (world.features + 1), terms=1.0)
-        assert_same_sums(together.latents[number], alone.latents[0], count=5 * (world.features + 1))
+        assert_same_sums(together.actions[number], alone.actions[0], count=5 * (world.num_features + 1), terms=1.0)
+        assert_same_sums(together.latents[number], alone.latents[0], count=5 * (world.num_features + 1))
     assert np.abs(together.actions[0] - together.actions[1]).max() > 0.01
 
 

@@ -9,7 +9,7 @@ from agents import HiddenController, LinearController, evolve
 from agents.coordinates import FLOOR, Coordinates
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import write_tensors
+from worldmodel.io import write_tensors
 
 KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden=4)]
 
@@ -101,7 +101,7 @@ def evolve_sigma(decay):
 def test_of_a_world_model(tmp_path):
     store = rollouts.collect(toys.counter, rollouts.uniform, 3, seed=3, out=tmp_path / "store")
     with seeded(0):
-        world = WorldModel(VAE(3), Memory(RMDN(5, 3, hidden=4, mixtures=1))).eval()
+        world = WorldModel(VAE(3), Memory(RMDN(5, 3, hidden_size=4, num_components=1))).eval()
     latents = store.latents(world.vae)
     kind = LinearController.sized(world)
     there = Coordinates.of(world, latents, kind)

@@ -20,9 +20,9 @@ from agents.density.learning import Learning
 from agents.density.settings import PRESETS
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
-from worldmodel.builders import NAMES
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
+from worldmodel.registry import MODEL_NAMES
 
 SMALL = {"hidden": 8, "latent": 3, "width": 6, "updates": 6, "check_every": 2, "batch": 4}
 FEW = {"rmdn": 3, "frmdn": 3, "vrnn-gmm": 2}
@@ -81,7 +81,7 @@ def words_of(data, model, out):
 FAST = (("timit", "frmdn"), ("mnist", "vrnn-gmm"))
 
 
-@pytest.mark.parametrize("model", NAMES)
+@pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_model_is_learned_and_judged(corpora, tmp_path, model):
     mixtures = {"mixtures": FEW[model]} if model in FEW else {}
     found = fit_density(Density(corpora["mnist"], model, **SMALL, **mixtures), tmp_path / "run", report=False)
@@ -93,7 +93,7 @@ def test_every_model_is_learned_and_judged(corpora, tmp_path, model):
     [
         pytest.param(kind, model, marks=[pytest.mark.slow] * ((kind, model) not in FAST))
         for kind in ("timit", "mnist")
-        for model in NAMES
+        for model in MODEL_NAMES
     ],
 )
 def test_fit_evaluate_sample(corpora, tmp_path, capsys, kind, model):
@@ -176,10 +176,10 @@ def test_n_counts_files_and_not_their_pieces(tmp_path):
     settings = Density(f"audio:{tmp_path / 'audio'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
     found = fit_density(settings, tmp_path / "run", report=False)
     (measure,) = found.measures
-    part = open_corpus(settings.data, piece=400).test
+    part = open_corpus(settings.data, segment_length=400).test
     assert measure.n == len(part.recordings) == 2
     assert measure.sequences == len(part) == len(measure.values) > 2
-    totals, sizes = (np.bincount(part.files, weights) for weights in (measure.values, None))
+    totals, sizes = (np.bincount(part.file_indices, weights) for weights in (measure.values, None))
     rest = totals - sizes * measure.mean
     assert measure.stderr == pytest.approx(rest.std(ddof=1) / math.sqrt(2) / sizes.mean())
 
@@ -189,7 +189,7 @@ def test_a_density_is_compared_with_a_gaussian(corpora, learned):
         corpus = open_corpus(corpora[kind])
         found = evaluate_density(learned[kind])
         events = torch.cat(
-            [batch.event.reshape(-1, corpus.event)[batch.mask.flatten() > 0] for batch in corpus.train.batches(8)]
+            [batch.event.reshape(-1, corpus.event_dim)[batch.mask.flatten() > 0] for batch in corpus.train.batches(8)]
         )
         normal = torch.distributions.Normal(events.mean(0), events.std(0))
         values = torch.cat([
@@ -220,7 +220,7 @@ def direct(folder, data):
     for number, batch in enumerate(corpus.test.batches(32)):
         with torch.no_grad():
             if hasattr(model, "bound"):
-                found = model.bound(batch, torch.Generator().manual_seed(number))
+                found = model.elbo(batch, torch.Generator().manual_seed(number))
             else:
                 found = model.log_prob(batch)
         values.append(found if corpus.kind == "speech" else corpus.bits(found))
@@ -351,7 +351,7 @@ def test_sounds_are_read_by_our_own_reader(learned, tmp_path):
     assert [path.name for path in drawn.paths] == [f"t0.9-s2-{number}.wav" for number in range(3)]
     for path in drawn.paths:
         sound = inspect(path)
-        assert (sound.rate, sound.channels, sound.samples, sound.encoding) == (16_000, 1, 1_760, "<i2")
+        assert (sound.sample_rate, sound.num_channels, sound.num_samples, sound.encoding) == (16_000, 1, 1_760, "<i2")
     model, _ = load_density(learned["timit"])
     corpus = open_corpus(json_config(learned["timit"])["data"])
     events = model.sample(9, 3, 0.9, torch.Generator().manual_seed(2))

@@ -16,7 +16,7 @@ from rollouts.latents import EncodedEpisode
 from rollouts.views import Sequences
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import write_json, write_tensors
+from worldmodel.io import write_json, write_tensors
 
 
 def episodes(count: int, steps: int, seed: int, terminates: bool = True) -> list[EncodedEpisode]:
@@ -34,7 +34,7 @@ def episodes(count: int, steps: int, seed: int, terminates: bool = True) -> list
 
 def memory(**heads: bool) -> Memory:
     with seeded(0):
-        return Memory(RMDN(inputs=3, outputs=2, hidden=4, mixtures=1), **heads)
+        return Memory(RMDN(input_size=3, output_size=2, hidden_size=4, num_components=1), **heads)
 
 
 def test_baselines_are_those_of_the_data():
@@ -68,9 +68,11 @@ def run(tmp_path) -> Run:
     run = Run(tmp_path / "run")
     rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=run.rollouts_folder)
     with seeded(1):
-        world = WorldModel(VAE(latent=2), Memory(RMDN(inputs=4, outputs=2, hidden=3, mixtures=1)))
+        world = WorldModel(
+            VAE(latent_dim=2), Memory(RMDN(input_size=4, output_size=2, hidden_size=3, num_components=1))
+        )
     write_tensors(run.folder / "vae" / "weights.safetensors", world.vae.state_dict())
-    write_json(run.folder / "vae" / "settings.json", {"model_settings": world.vae.settings})
+    write_json(run.folder / "vae" / "settings.json", {"model_config": world.vae.config})
     world.save(run.world_folder)
     LinearController.sized(world).save(run.folder / "evolve-dream" / "controller.safetensors")
     return run

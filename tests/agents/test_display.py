@@ -47,16 +47,16 @@ def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatc
     clock = progress.Clock()
     now[0] = 200.0  # what came before the first tick is no work
     clock.tick(4)
-    assert (clock.speed("episodes"), clock.left(8)) == ("", None)
+    assert (clock.speed("episodes"), clock.seconds_left(8)) == ("", None)
     now[0] = 210.0
     clock.tick(8)
     now[0] = 213.0
     clock.tick(8)
     assert clock.speed("episodes") == "2.5 s/episode"
-    assert clock.left(12) == 7.0
+    assert clock.seconds_left(12) == 7.0
     now[0] = 300.0
-    assert clock.left(12) == 0.0
-    assert display.duration(clock.left(40)) == "0 s"
+    assert clock.seconds_left(12) == 0.0
+    assert display.duration(clock.seconds_left(40)) == "0 s"
     clock.tick(1_004)
     assert clock.speed("generations") == "10 generations/s"
 

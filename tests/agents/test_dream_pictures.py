@@ -14,7 +14,7 @@ from worldmodel.memory import REWARD_BINS
 
 def world():
     with seeded(0):
-        built = WorldModel(VAE(latent=3), Memory(FRMDN(5, 3, hidden=5))).eval()
+        built = WorldModel(VAE(latent_dim=3), Memory(FRMDN(5, 3, hidden_size=5))).eval()
         for parameter in built.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
         built.vae.prepare.weight.data *= 20
@@ -33,7 +33,7 @@ def test_the_film_shows_the_game_and_each_temperature():
     latents = show.seen(built, lived)
     for place, temperature in ((200, 0.2), (400, 1.0)):
         dreamed, _ = dream_along(built, latents, built.action_inputs(lived.actions), 5, 1, temperature, 4)
-        np.testing.assert_array_equal(film[:, 16::3, place : place + 192 : 3], built.show(dreamed[0]))
+        np.testing.assert_array_equal(film[:, 16::3, place : place + 192 : 3], built.decode(dreamed[0]))
     assert (film[:, :16] < 128).any()  # words
 
 
@@ -44,7 +44,7 @@ def test_traversals_turn_one_latent_at_a_time():
     assert which == [1, 2, 0]
     turned = latents[7:8].copy()
     turned[0, 2] = latents[:, 2].mean() + 2.5 * latents[:, 2].std()
-    wanted = built.show(torch.from_numpy(turned.astype(np.float32)))[0]
+    wanted = built.decode(torch.from_numpy(turned.astype(np.float32)))[0]
     shown = picture[2 * 66 : 2 * 130 : 2, 2 * 8 * 66 : 2 * (8 * 66 + 64) : 2]  # row 1, the last picture
     assert np.abs(shown.astype(int) - wanted).max() <= 1
 

@@ -143,8 +143,8 @@ def test_solves_the_beacon_by_playing(tmp_path):
     """See a light, lean towards it: the VAE, the world model, evolution and playing together."""
     store = rollouts.collect(toys.beacon, rollouts.uniform, 10, seed=1, out=tmp_path / "s")
     with seeded(0):
-        vae, memory = VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))
-    fit(vae, store.frames(), updates=40, batch=8, lr=2e-3, seed=1)
+        vae, memory = VAE(latent_dim=2), Memory(RMDN(3, 2, hidden_size=4, num_components=1))
+    fit(vae, store.frames(), num_updates=40, batch_size=8, learning_rate=2e-3, seed=1)
     world = WorldModel(vae, memory)
     best = evolve(
         LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=2),

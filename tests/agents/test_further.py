@@ -8,7 +8,7 @@ import pytest
 
 from agents.cli import main
 from agents.run import Run
-from worldmodel.checkpoints import fingerprint, read_json, read_rows
+from worldmodel.io import fingerprint, read_json, read_jsonl
 
 FEW = {
     "collect.episodes": 4,
@@ -53,11 +53,11 @@ def run(small, tmp_path):
 
 
 def updates(run, part):
-    return read_rows(run.folder / part / "metrics.jsonl")[-1]["update"]
+    return read_jsonl(run.folder / part / "metrics.jsonl")[-1]["update"]
 
 
 def generations(run, where):
-    return len(read_rows(run.folder / f"evolve-{where}" / "metrics.jsonl"))
+    return len(read_jsonl(run.folder / f"evolve-{where}" / "metrics.jsonl"))
 
 
 def fitness_of(run, where):
@@ -97,10 +97,10 @@ def test_more_of_everything_goes_further_and_sets_what_was_aside(run, tmp_path, 
 
 
 def test_more_generations_alone_go_on(run):
-    first = read_rows(run.folder / "evolve-dream" / "metrics.jsonl")[0]
+    first = read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0]
     assert told(run.folder, dream_generations=3, game_generations=2) == 0
     assert generations(run, "dream") == 3 and generations(run, "game") == 2
-    assert read_rows(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
+    assert read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
     assert not (run.folder / "earlier").exists()
 
 

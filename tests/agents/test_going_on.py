@@ -11,8 +11,8 @@ import agents.iterations
 from agents.cli import main
 from agents.run import Run
 from tests.agents.test_iterations import ITERATED, rows, told
-from worldmodel.checkpoints import fingerprint, read_json, write_json
-from worldmodel.starts import Starts
+from worldmodel.io import fingerprint, read_json, write_json
+from worldmodel.start_states import StartStates
 
 FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
@@ -64,7 +64,7 @@ def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
     run = Run(further)
     latents = run.store().latents(run.world().vae)
     seen = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
-    for start in Starts.load(run.world_folder).mean[:8, 0].float().numpy():
+    for start in StartStates.load(run.world_folder).mean[:8, 0].float().numpy():
         assert np.abs(seen - start).max(axis=1).min() < 1e-6
 
 

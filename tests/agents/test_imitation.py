@@ -15,7 +15,7 @@ def two_pairs_of_eyes(store, **kind):
     """A world whose latents of a store's frames have mean 0 and deviation 1, and one that sees an affine map of these."""
     one, other = world(**kind), world(**kind)
     frames = torch.from_numpy(np.concatenate([store.episode(index).frames for index in range(len(store))]))
-    spread, mean = torch.std_mean(one.see(frames), dim=0)
+    spread, mean = torch.std_mean(one.encode(frames), dim=0)
     mix = torch.tensor([[1.0, 0.5, 0.0], [0.0, -2.0, 0.3], [0.2, 0.0, 0.7]])
     for built, by in ((one, torch.eye(3)), (other, mix)):
         layer = built.vae.posterior

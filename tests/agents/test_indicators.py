@@ -16,8 +16,8 @@ def test_the_eye_looks_where_the_indicators_are(tmp_path, env_options, asked, wa
     run = Run(tmp_path)
     story.collect(run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
     vae = story.train_vae(run, Seeing(latent=2, emphasis=asked, updates=1, batch=2), 1)
-    assert vae.emphasis == wanted
-    assert run.vae().emphasis == wanted
+    assert vae.hud_loss_weight == wanted
+    assert run.vae().hud_loss_weight == wanted
 
 
 def test_an_agent_of_another_picture_is_not_imitated(tmp_path):

@@ -21,7 +21,7 @@ from rollouts.latents import EncodedEpisode
 from rollouts.policies import name_of
 from tests.agents.test_story import SMALL
 from tests.command_line import refused
-from worldmodel.checkpoints import fingerprint, read_json, write_json
+from worldmodel.io import fingerprint, read_json, write_json
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 

@@ -12,8 +12,8 @@ from agents.comparison.judging import HORIZONS, STARTS, TEMPERATURES, judge_drea
 from tests import toys
 from tests.tolerance import sum_tolerance
 from worldmodel import RMDN, VAE, Memory, WorldModel
-from worldmodel.density import State
 from worldmodel.distributions import GaussianMixture
+from worldmodel.mdn_rnn import State
 
 SPEED = 0.2
 RADIUS = SPEED / (2 * np.tan(0.5))
@@ -86,7 +86,10 @@ class OrbitDensity(nn.Module):
 
 def exact_world():
     """An eye that reads places off frames and draws them, and a memory that knows the orbit's law."""
-    vae, memory = VAE(latent=2, standardize=False), Memory(RMDN(4, 2, hidden=6), reward=False, termination=False)
+    vae, memory = (
+        VAE(latent_dim=2, standardize=False),
+        Memory(RMDN(4, 2, hidden_size=6), reward=False, termination=False),
+    )
     vae.encoder, vae.posterior = nn.Sequential(nn.AvgPool2d(64), nn.Flatten()), nn.Linear(3, 4)
     vae.posterior.weight.data = torch.eye(4, 3) * torch.tensor([1, 1, 0])
     vae.posterior.bias.data = torch.zeros(4)

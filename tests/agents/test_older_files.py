@@ -34,7 +34,7 @@ def test_every_part_of_an_older_run_loads(older):
     run, store = Run(older), Store(older / "rollouts")
     assert (len(store), sum(store.lengths)) == (3, 15)
     world = WorldModel.load(older / "world")
-    assert (world.memory.latent, world.memory.hidden, world.memory.actions) == (32, 4, 3)
+    assert (world.memory.latent_dim, world.memory.hidden_size, world.memory.action_dim) == (32, 4, 3)
     assert run.controller("dream").size == run.controller("game").size == 3 * (32 + 4 + 1)
     agent = Agent.load(older / "agent")
     act = agent(gymnasium.spaces.Box(-1, 1, (3,)), np.random.default_rng(0))

@@ -17,13 +17,13 @@ from agents.viewer import stage_of
 from tests import toys
 from tests.command_line import refused
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
 from worldmodel.vae import merge_decoder, split_decoder
 
 
 def agent(latent=3):
     with seeded(0):
-        world = WorldModel(VAE(latent), Memory(FRMDN(latent + 2, latent, hidden=5))).eval()
+        world = WorldModel(VAE(latent), Memory(FRMDN(latent + 2, latent, hidden_size=5))).eval()
         for parameter in world.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         blank = LinearController.sized(world)
@@ -36,7 +36,7 @@ def folder(tmp_path):
     made = agent()
     store = rollouts.collect(toys.counter, rollouts.uniform, 3, seed=3, out=tmp_path / "store")
     made.save(tmp_path / "agent", compact=True)
-    Starts.cut(store.latents(made.world.vae), count=4).save(tmp_path / "agent")
+    StartStates.from_episodes(store.latents(made.world.vae), num=4).save(tmp_path / "agent")
     Report("CartPole-v1", [1.0], [1], [10_000], env_options={"action_repeat": 2}).save(
         tmp_path / "agent" / "report.json"
     )
@@ -126,7 +126,7 @@ def test_what_comes_with_the_package_is_whole_and_small(name):
     place = shipped(name)
     with torch.no_grad():
         agent = place.agent()
-        assert torch.isfinite(agent.world.vae.decode(torch.zeros(1, agent.world.latent))).all()
+        assert torch.isfinite(agent.world.vae.decode(torch.zeros(1, agent.world.latent_dim))).all()
     report = place.report()
     assert report.n >= 100
     assert max(report.seeds) < 2**24

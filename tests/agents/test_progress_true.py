@@ -25,7 +25,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(store):
-    return WorldModel(VAE(4), Memory.for_store(store, RMDN, latent_dim=4, hidden=5), store)
+    return WorldModel(VAE(4), Memory.for_store(store, RMDN, latent_dim=4, hidden_size=5), store)
 
 
 WORK = {
@@ -33,7 +33,7 @@ WORK = {
         "CartPole-v1", "smooth", 2, max_steps=3, out=store.path.with_name(f"more-{len(more)}"), **more
     ),
     "fit": lambda store, world, **more: fit(
-        Memory.for_store(store, RMDN, latent_dim=4, hidden=5), store.sequences(world.vae, 4), updates=2, **more
+        Memory.for_store(store, RMDN, latent_dim=4, hidden_size=5), store.sequences(world.vae, 4), num_updates=2, **more
     ),
     "latents": lambda store, world, **more: store.latents(world.vae, **more),
     "evolve": lambda store, world, **more: evolve(

@@ -38,7 +38,7 @@ def test_a_controller_drives_in_the_game_and_in_its_own_dream():
     assert film.shape[2] == 2 * 256 + 8
     assert len(film) >= len(lived) + 1  # the shorter one stands still at its end
     np.testing.assert_array_equal(film[3, 16::4, :256:4], lived.frames[3])
-    first = built.show(show.seen(built, lived)[:1])[0]
+    first = built.decode(show.seen(built, lived)[:1])[0]
     np.testing.assert_allclose(film[0, 16::4, 264::4].astype(int), first, atol=1)
 
 
@@ -53,7 +53,7 @@ def test_reconstructions_are_of_frames_that_differ(tmp_path):
 
 
 def test_pictures_that_never_change_are_shown_too(tmp_path):
-    built = WorldModel(VAE(latent=3), Memory(FRMDN(4, 3, hidden=5))).eval()
+    built = WorldModel(VAE(latent_dim=3), Memory(FRMDN(4, 3, hidden_size=5))).eval()
     still = toys.Rewarding(lambda seed, now: 0)
     lived = rollouts.play(still, rollouts.uniform, 1)
     assert len(show.driving_film(built, LinearController.sized(built), lived, 60)) >= len(lived) + 1

@@ -6,7 +6,7 @@ from agents.checks import check
 from agents.evaluation import evaluate
 from agents.settings import RunSettings, Testing
 from tests.command_line import refused
-from worldmodel.arguments import TEST_SEEDS
+from worldmodel.validation import TEST_SEEDS
 
 COMMANDS = {
     "run": ["run", "CartPole-v1", "--preset", "quick", "--out", "new"],

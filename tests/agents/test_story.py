@@ -33,7 +33,7 @@ from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSetting
 from tests import toys
 from tests.command_line import refused
 from worldmodel import VAE
-from worldmodel.checkpoints import read_tensors, write_json, write_tensors
+from worldmodel.io import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -399,9 +399,9 @@ def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_p
 def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, capsys):
     run = Run(tmp_path)
     rollouts.collect(toys.counter, rollouts.uniform, 2, seed=3, out=run.rollouts_folder)
-    vae = VAE(latent=3)
+    vae = VAE(latent_dim=3)
     write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
-    write_json(run.folder / "vae" / "settings.json", {"model_settings": vae.settings})
+    write_json(run.folder / "vae" / "settings.json", {"model_config": vae.config})
     assert main(["train", "memory", str(tmp_path), "--full", "true", "--rank", "2"]) == 2
     assert "rank" in capsys.readouterr().err
     assert not (run.rollouts_folder / "latents").exists()

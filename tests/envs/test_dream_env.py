@@ -13,7 +13,7 @@ import rollouts
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, world
 from tests.tolerance import assert_same_sums
-from worldmodel.starts import Starts, begin
+from worldmodel.start_states import StartStates, sample_start_states
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def test_the_dream_environment_dreams_what_the_model_imagines():
     env = envs.DreamEnv(built, STARTS, observation="latent", horizon=30)
     seen, _ = env.reset(seed=4)
     rng = np.random.default_rng(np.random.SeedSequence(4))
-    state = begin(built, STARTS, 1, rng, 32)
+    state = sample_start_states(built, STARTS, 1, rng, 32)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for t in range(10):
-        assert_same_sums(seen[:3], state.latent[0], count=10 * (built.features + 1))
+        assert_same_sums(seen[:3], state.latent[0], count=10 * (built.num_features + 1))
         action = np.array([np.sin(t), 0.3], np.float32)
         seen, reward, terminated, _, _ = env.step(action)
         with torch.no_grad():
@@ -54,7 +54,7 @@ def folder(tmp_path_factory, store):
     folder = tmp_path_factory.mktemp("folder") / "run" / "world"
     built = world()
     built.save(folder)
-    Starts.cut(store.latents(built.vae), count=8, length=6).save(folder)
+    StartStates.from_episodes(store.latents(built.vae), num=8, max_steps=6).save(folder)
     return folder
 
 
@@ -141,7 +141,7 @@ def test_the_dream_environment_takes_the_action_that_is_meant(discrete, action, 
     before = env._dream.state
     seen = env.step(action)[0]
     hidden = built.observe(before, before.latent, torch.tensor([means])).hidden
-    assert_same_sums(seen[3:], hidden[0], count=built.features + 1, terms=1.0)
+    assert_same_sums(seen[3:], hidden[0], count=built.num_features + 1, terms=1.0)
 
 
 def test_a_vector_environment_takes_one_seed():

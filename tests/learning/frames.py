@@ -35,8 +35,16 @@ def dots(count: int, seed: int, background: int = 0):
 def dot_vae(seed: int = 0, background: int = 0, updates: int = 50, lr: float = 3e-3) -> VAE:
     """A VAE of two latents, trained on `dots`."""
     with seeded(seed):
-        vae = VAE(latent=2)
-    return fit(vae, Frames(dots(256, seed, background)[0]), updates=updates, batch=8, lr=lr, check_every=updates, seed=seed)
+        vae = VAE(latent_dim=2)
+    return fit(
+        vae,
+        Frames(dots(256, seed, background)[0]),
+        num_updates=updates,
+        batch_size=8,
+        learning_rate=lr,
+        eval_every=updates,
+        seed=seed,
+    )
 
 
 def latents(vae: VAE, frames: torch.Tensor) -> np.ndarray:

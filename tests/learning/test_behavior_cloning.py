@@ -16,20 +16,20 @@ def teacher(vae) -> Agent:
     """Steers towards the target: tanh(4 (0.5 - x)), with x as the latents show it."""
     *weights, bias = read_out(vae, *dots(128, 1001))
     with seeded(0):
-        world = WorldModel(vae, Memory(FRMDN(vae.latent + 1, vae.latent, hidden=4)))
-    return Agent(world, LinearController(vae.latent, 1, np.array([*(-4 * w for w in weights), 4 * (0.5 - bias)])))
+        world = WorldModel(vae, Memory(FRMDN(vae.latent_dim + 1, vae.latent_dim, hidden_size=4)))
+    return Agent(world, LinearController(vae.latent_dim, 1, np.array([*(-4 * w for w in weights), 4 * (0.5 - bias)])))
 
 
 def student_world(vae) -> WorldModel:
     """A world model with other latents, an affine map of the teacher's, and another memory."""
-    mixed = VAE(vae.latent)
+    mixed = VAE(vae.latent_dim)
     mixed.load_state_dict(vae.state_dict())
     mix = torch.tensor([[1.0, 2.0], [-0.5, 0.3]])
     layer = mixed.posterior
     layer.weight.data[:2] = mix @ layer.weight.data[:2]
     layer.bias.data[:2] = mix @ layer.bias.data[:2] + torch.tensor([0.3, -1.0])
     with seeded(1):
-        return WorldModel(mixed, Memory(FRMDN(vae.latent + 1, vae.latent, hidden=4)))
+        return WorldModel(mixed, Memory(FRMDN(vae.latent_dim + 1, vae.latent_dim, hidden_size=4)))
 
 
 def actions(agent: Agent, store) -> np.ndarray:

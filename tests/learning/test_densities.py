@@ -32,8 +32,8 @@ class Pushed(toys.Sequences):
 
 def trained_memory(seed: int) -> Memory:
     with worldmodel.seeded(seed):
-        memory = Memory(FRMDN(4, 2, hidden=16, mixtures=1), reward=False, termination=False)
-    return fit(memory, Pushed(None), updates=300, batch=32, lr=1e-2, check_every=100, seed=seed)
+        memory = Memory(FRMDN(4, 2, hidden_size=16, num_components=1), reward=False, termination=False)
+    return fit(memory, Pushed(None), num_updates=300, batch_size=32, learning_rate=1e-2, eval_every=100, seed=seed)
 
 
 def excess_of_memory(memory: Memory) -> tuple[float, float]:
@@ -56,7 +56,7 @@ def trained_density(kind, seed: int) -> SequenceDensity:
     with worldmodel.seeded(seed):
         model = SequenceDensity(kind(2, 2, hidden=16, mixtures=1))
     data = toys.Sequences(lambda size, number: toys.bent(size, 8, number)[0])
-    return fit(model, data, updates=400, batch=32, lr=5e-3, check_every=100, seed=seed)
+    return fit(model, data, num_updates=400, batch_size=32, learning_rate=5e-3, eval_every=100, seed=seed)
 
 
 def excess_of_density(model: SequenceDensity) -> tuple[float, float]:

@@ -10,8 +10,18 @@ def dreamed_controller(vae, folder, seed: int):
     """A controller that was evolved in the dreams of a memory of random episodes, and the world model."""
     store = rollouts.collect(toys.dot_to_target, rollouts.uniform, 30, seed=seed, out=folder)
     with seeded(seed):
-        memory = Memory.for_store(store, FRMDN, latent_dim=vae.latent, hidden=16, mixtures=2, couplings=1)
-    fit(memory, store.sequences(vae, length=12), updates=250, batch=16, lr=1e-2, check_every=50, seed=seed)
+        memory = Memory.for_store(
+            store, FRMDN, latent_dim=vae.latent_dim, hidden_size=16, num_components=2, num_couplings=1
+        )
+    fit(
+        memory,
+        store.sequences(vae, length=12),
+        num_updates=250,
+        batch_size=16,
+        learning_rate=1e-2,
+        eval_every=50,
+        seed=seed,
+    )
     world = WorldModel(vae, memory, store)
     fitness = rollouts.dreamed(world, store.latents(vae), horizon=10, dreams=8)
     controller = evolve(

@@ -8,7 +8,7 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
 def world(discrete=False, actions=2, **heads):
     with seeded(0):
-        built = WorldModel(VAE(latent=3), Memory(FRMDN(3 + actions, 3, hidden=5), **heads), discrete=discrete)
+        built = WorldModel(VAE(latent_dim=3), Memory(FRMDN(3 + actions, 3, hidden_size=5), **heads), discrete=discrete)
         for parameter in built.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     return built.eval()
@@ -38,4 +38,4 @@ def assert_same_rewards(found, wanted, memory, steps):
 
 def assert_same_lives(found, wanted, steps):
     """Returns in a Beacon: every step earns an action, at most one, which is a sum over the features of all steps before."""
-    assert_same_sums(found, wanted, steps * (beacon_world().features + 1), terms=1.0)
+    assert_same_sums(found, wanted, steps * (beacon_world().num_features + 1), terms=1.0)

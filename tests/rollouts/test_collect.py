@@ -23,7 +23,7 @@ from rollouts.store import Store
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import locked
+from worldmodel.io import locked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -58,7 +58,7 @@ def test_action_t_leads_from_frame_t_to_frame_t_plus_one(counted):
 
 def test_alignment_holds_through_latents_and_memory_inputs(counted):
     with seeded(0):
-        vae = VAE(latent=3)
+        vae = VAE(latent_dim=3)
     latents, frames = counted.latents(vae), np.arange(21)
     brightness = {t: latents.episode(0).mean[t].tolist() for t in frames}
     batch = counted.sequences(vae, length=8, targets="mean").batch(40, np.random.default_rng(0))
@@ -215,7 +215,7 @@ def test_bad_arguments_are_refused(tmp_path):
 def test_one_step_episodes(tmp_path):
     store = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
     with seeded(0):
-        vae = VAE(latent=3)
+        vae = VAE(latent_dim=3)
     batch = store.sequences(vae, length=4).batch(5, np.random.default_rng(0))
     assert batch.mask.sum(1).tolist() == [1.0] * 5
     assert bool(batch.terminated[:, 0].all())
@@ -246,7 +246,7 @@ def test_two_collections_on_one_folder_are_refused(tmp_path):
 
 def agent():
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
+        world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
     controller = LinearController.sized(world)
     return Agent(world, controller.having(np.linspace(-3, 3, controller.size)), exploration=0.1)
 
@@ -261,7 +261,7 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
     grown = collect(10, out=tmp_path / "b")
     assert all(equal(a, b) for a, b in zip(one.episodes(), grown.episodes(), strict=True))
     alone = rollouts.play(toys.beacon(), agent(), one.episode(6).seed)
-    assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.features + 1), terms=1.0)
+    assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.num_features + 1), terms=1.0)
     with pytest.raises(ValueError, match="block = 4"):
         rollouts.collect(toys.beacon, agent(), 10, seed=5, block=5, out=tmp_path / "b")
 

@@ -14,7 +14,7 @@ from rollouts.dream import LUCK_STEPS, dream_along, luck
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
-from worldmodel.starts import begin
+from worldmodel.start_states import sample_start_states
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,7 +31,7 @@ def test_batched_dreams_equal_imagining_step_by_step():
         built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards")
     )
     noise = luck(built, 5, 4, 1)
-    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    state = sample_start_states(built, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
     total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
     sums = 12 * 8  # terms of the controller and of the memory, at every step
@@ -92,10 +92,10 @@ def test_the_noise_may_have_a_temperature_of_its_own():
         same.latents, rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
     )
     quiet = rollouts.dream(built, parameters, STARTS, 1, 4, noise_temperature=1e-12, **options).latents[0, :, 1]
-    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    state = sample_start_states(built, STARTS, 4, np.random.default_rng([5, 1]))
     action = LinearController(8, 2, parameters[0])(torch.cat((state.latent, state.hidden), 1)).tanh()
-    hidden, _ = built.memory.features(state.latent[:, None], action[:, None], state.memory)
-    base = built.memory.density.base.distribution(hidden[:, -1])
+    hidden, _ = built.memory.unroll(state.latent[:, None], action[:, None], state.memory)
+    base = built.memory.density.base_dist.distribution(hidden[:, -1])
     means = built.memory.density.flow.inverse(
         base.loc
     ).detach()  # (4, K, latent): a component's mean, whichever is drawn
@@ -125,7 +125,7 @@ def test_dreams_become_rollouts(discrete, tmp_path):
     built, keep = world(discrete), ("latents", "actions", "rewards", "frames")
     dreams = rollouts.dream(built, controllers(3), STARTS, 9, 4, seed=5, keep=keep)
     store = rollouts.keep_dreams(dreams, built, tmp_path / "store")
-    assert (len(store), store.discrete, store.actions) == (12, discrete, 2)
+    assert (len(store), store.discrete, store.action_dim) == (12, discrete, 2)
     assert len(store.shards) == 2
     for number, life in enumerate(np.ndindex(3, 4)):
         episode, steps = store.episode(number), dreams.lengths[life]
@@ -179,7 +179,7 @@ def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_a
                 torch.where(mask, torch.nan, part)
                 for mask, part in ((first, step.reward), (first[:, None], step.latent))
             )
-            step, state = step._replace(reward=reward, latent=latent), state.seeing(latent)
+            step, state = step._replace(reward=reward, latent=latent), state.with_latent(latent)
         ended = first & (len(steps) == ends)
         return step._replace(terminated=ended, termination=ended.float()), state
 
@@ -213,7 +213,7 @@ def test_burn_in_relives_the_real_episode(store, burn_in):
     built = world()
     latents = store.latents(built.vae)
     rng = np.random.default_rng([0, 1])
-    state = begin(built, latents, 1, np.random.default_rng([0, 1]), burn_in)
+    state = sample_start_states(built, latents, 1, np.random.default_rng([0, 1]), burn_in)
     episode = latents.episode(int(rng.integers(4)))
     moment = int(rng.integers(len(episode.action)))
     mean = torch.from_numpy(episode.mean.astype(np.float32))
@@ -243,7 +243,7 @@ def test_dreaming_along_wakes_up_with_what_was_before(store):
     state = built.initial(1)
     for t in range(3, 9):
         state = built.observe(state, mean[t : t + 1], action[t : t + 1])
-    step, _ = built.imagine(state.seeing(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
+    step, _ = built.imagine(state.with_latent(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
     latents, rewards = dream_along(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
     assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
     assert_same_rewards(rewards[0, 0], step.reward[0], built.memory, steps=7)

@@ -32,7 +32,7 @@ class Mortal(toys.Counter):
 @pytest.fixture(scope="module")
 def vae():
     with seeded(0):
-        return VAE(latent=2)
+        return VAE(latent_dim=2)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,9 @@ def test_without_patience_nothing_stalls(tmp_path, vae):
 def test_a_memory_foretells_ends_as_often_as_they_come(store, vae):
     """Lives are much longer than windows (17 steps on average, 4): of windows that fit, few would show an end."""
     with seeded(1):
-        memory = Memory(RMDN(2 + 2, 2, hidden=4, mixtures=1))
+        memory = Memory(RMDN(2 + 2, 2, hidden_size=4, num_components=1))
     sequences = store.sequences(vae, length=4, stalls_end=True, overhang=True)
-    fit(memory, sequences, updates=150, batch=32, lr=2e-2)
+    fit(memory, sequences, num_updates=150, batch_size=32, learning_rate=2e-2)
     foretold = happened = 0.0
     with torch.no_grad():
         for batch in sequences.batches(256):

@@ -9,8 +9,8 @@ from torch import nn
 import rollouts
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel
-from worldmodel.density import State
 from worldmodel.distributions import GaussianMixture
+from worldmodel.mdn_rnn import State
 from worldmodel.memory import reward_support
 
 LIMIT, REWARDS = 1.5, (20, 44)
@@ -79,9 +79,9 @@ class Earns(nn.Module):
 
 def test_a_dream_with_the_exact_model_is_life():
     density = SlopeDensity()
-    memory = Memory(RMDN(3, 2, hidden=3))
+    memory = Memory(RMDN(3, 2, hidden_size=3))
     memory.density, memory.reward_head, memory.termination_head = density, Earns(density.law), Ends(density.law)
-    world = WorldModel(VAE(latent=2), memory).eval()
+    world = WorldModel(VAE(latent_dim=2), memory).eval()
     rng = np.random.default_rng(0)
     starts = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
     controllers = rng.normal(size=(7, 6)).astype(np.float32)

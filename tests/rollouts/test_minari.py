@@ -11,7 +11,7 @@ import pytest
 import rollouts
 from rollouts import Store
 from tests import toys
-from worldmodel.checkpoints import read_json
+from worldmodel.io import read_json
 
 minari = pytest.importorskip("minari")
 

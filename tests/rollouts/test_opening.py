@@ -49,7 +49,7 @@ def test_a_registration_travels_to_workers(lights, tmp_path):
     report = evaluate(rollouts.uniform, "Lights-v0", 3, workers=2)
     assert (report.env, report.returns) == ("Lights-v0", [18] * 3)
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
+        world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
     fitness = rollouts.played("Lights-v0", world, workers=2, episodes=2)
     assert (fitness(np.zeros((2, LinearController.sized(world).size), np.float32), 1) == 18).all()
     assert fitness.identity["env"] == "Lights-v0"

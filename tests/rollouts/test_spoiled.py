@@ -37,7 +37,7 @@ class Spoiling(toys.Beacon):
 
 def agent():
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
+        world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
     return Agent(world, LinearController.sized(world))
 
 

@@ -27,7 +27,7 @@ def store(tmp_path_factory):
 def vae():
     """Never trained, but sure of what it sees: scales near exp(-1), exp(-0.5) and exp(-1.5), far from one."""
     with seeded(0):
-        vae = VAE(latent=3)
+        vae = VAE(latent_dim=3)
     vae.posterior.bias.data[3:] -= torch.tensor([1.0, 0.5, 1.5])
     return vae
 

@@ -80,7 +80,7 @@ def test_two_thirds_come_from_all_over_the_way_and_one_from_where_it_ended():
 def test_members_practise_on_the_tracks_of_car_racing():
     """The moments of each episode are of its own track, and two episodes have theirs at steps of their own."""
     with seeded(0):
-        world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32, hidden=8))).eval()
+        world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8))).eval()
     population = 0.1 * np.random.default_rng(0).normal(size=(3, LinearController.sized(world).size))
     options = {"episodes": 2, "max_steps": 12, "env_options": {"action_repeat": 2}, "moments": 4, "stretch": 5}
     fitness = rollouts.played("FastCarRacing", world, **options)
@@ -119,7 +119,7 @@ def test_moments_are_shared_among_the_episodes():
 def test_games_go_on_from_a_moment_as_they_did(name):
     mario = name != "FastCarRacing"
     with seeded(0):
-        memory = Memory(FRMDN(inputs=32 + (2 if mario else 3), outputs=32, hidden=8))
+        memory = Memory(FRMDN(input_size=32 + (2 if mario else 3), output_size=32, hidden_size=8))
         world = WorldModel(VAE(), memory, discrete=mario).eval()
     options = {"buttons": "run", "action_repeat": 8} if mario else {"action_repeat": 2}
     first, second = (envs.make(name, **options) for _ in range(2))
@@ -144,8 +144,8 @@ def test_games_go_on_from_a_moment_as_they_did(name):
             else:  # Box2D keeps the last forces in joints to itself: see envs.car_state
                 assert np.abs(frame.astype(int) - seen).mean() < 0.2
                 assert told[0] == pytest.approx(said[0], abs=1e-6)
-    assert moments[0].memory.hidden.abs().sum() == 0
-    assert moments[9].memory.hidden.abs().sum() > 0
+    assert moments[0].memory.hidden_size.abs().sum() == 0
+    assert moments[9].memory.hidden_size.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("moments", "named"), [(-1, "moments"), (2, "save_state")])

@@ -8,24 +8,24 @@ import rollouts
 from tests.rollouts.dreams import assert_same_rewards
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.starts import Excerpt
+from worldmodel.start_states import EncodedClip
 
 
 def memory(seed: int, hidden: int = 6, density=RMDN, **options) -> Memory:
     with seeded(seed):
-        made = Memory(density(inputs=6, outputs=4, hidden=hidden, mixtures=2, **options))
+        made = Memory(density(input_size=6, output_size=4, hidden_size=hidden, num_components=2, **options))
         torch.nn.init.normal_(made.reward_head.weight, std=0.5)
     return made
 
 
 @pytest.fixture(scope="module")
 def world():
-    return WorldModel(VAE(latent=4), memory(0))
+    return WorldModel(VAE(latent_dim=4), memory(0))
 
 
 @pytest.fixture(scope="module")
 def controllers(world):
-    return np.random.default_rng(0).normal(size=(3, (world.features + 1) * 2))
+    return np.random.default_rng(0).normal(size=(3, (world.num_features + 1) * 2))
 
 
 STARTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
@@ -53,7 +53,7 @@ def test_each_dream_happens_in_its_own_world(world, controllers):
 
 def test_the_mind_looks_on_as_in_the_game(world):
     """The controller's actions in a foreign world are those of an agent that sees the same latents in the game."""
-    parameters = np.random.default_rng(1).normal(size=(1, (world.features + 1) * 2))
+    parameters = np.random.default_rng(1).normal(size=(1, (world.num_features + 1) * 2))
     dreams = rollouts.dream(
         world, parameters, STARTS, 20, 1, seed=3, keep=("latents", "actions"), worlds=[memory(1)], threshold=2.0
     )
@@ -63,7 +63,7 @@ def test_the_mind_looks_on_as_in_the_game(world):
     for latent, action in zip(dreams.latents[0, 0], dreams.actions[0, 0], strict=False):
         seen = torch.from_numpy(latent)[None]
         wanted = torch.tanh(torch.cat((seen, state.hidden), dim=1) @ weight.T + bias)
-        assert_same_sums(action[None], wanted, count=20 * (world.features + 1))  # its memory sums at every step
+        assert_same_sums(action[None], wanted, count=20 * (world.num_features + 1))  # its memory sums at every step
         state = world.observe(state, seen, torch.from_numpy(action)[None])
 
 
@@ -110,7 +110,7 @@ class Episodes:
     def episode(self, index):
         rng = np.random.default_rng(index)
         actions = rng.uniform(-1, 1, (40, 2)).astype(np.float32)
-        return Excerpt(rng.normal(size=(41, 4)).astype(np.float32), actions)
+        return EncodedClip(rng.normal(size=(41, 4)).astype(np.float32), actions)
 
 
 def test_worlds_relive_and_take_a_noise_temperature_as_one_alone_does(world, controllers):

@@ -16,14 +16,14 @@ with atheris.instrument_imports(include=["agents", "worldmodel"]):
     from agents.evaluation import Report
     from agents.yaml_files import read_yaml
     from tests.trust.properties import one_line
-    from worldmodel.checkpoints import read_json, read_rows, read_tensors
     from worldmodel.corpora import audio_files
     from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
+    from worldmodel.io import read_json, read_jsonl, read_tensors
 
 
 def read_audio(path: Path) -> Any:
     sound = audio_files.inspect(path)
-    return audio_files.read(sound, 0, min(sound.samples, 1_000))
+    return audio_files.read(sound, 0, min(sound.num_samples, 1_000))
 
 
 @atheris.instrument_func
@@ -43,7 +43,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "json": (read_json, "some.json"),
     "planted": (read_planted, "planted"),
     "report": (Report.load, "report.json"),
-    "rows": (read_rows, "metrics.jsonl"),
+    "rows": (read_jsonl, "metrics.jsonl"),
     "sphere": (read_audio, "some.sph"),
     "tensors": (read_tensors, "weights.safetensors"),
     "yaml": (read_yaml, "config.yaml"),

@@ -32,7 +32,7 @@ SETTINGS = {
     "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "check_every": 1, "check_episodes": 1},
     "test": {"episodes": 2, "max_steps": 10},
 }
-FIT = {"check_every": 2, "tensorboard": False}
+FIT = {"eval_every": 2, "tensorboard": False}
 PRELOADED = ["agents.whole", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
 CHANGES = ("os.rename", "os.remove", "os.mkdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -123,7 +123,7 @@ def dream_long(horizon, path):
     give_back()
     torch.set_num_threads(1)
     with seeded(1):
-        world = WorldModel(VAE(2), Memory(RMDN(3, 2, hidden=4, mixtures=2), termination=False))
+        world = WorldModel(VAE(2), Memory(RMDN(3, 2, hidden_size=4, num_components=2), termination=False))
     used, over = [], threading.Event()
 
     def watch():

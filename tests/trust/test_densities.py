@@ -5,7 +5,6 @@ import pytest
 
 from agents.density import Density, complete_images, fit_density, sample_density
 from tests.worldmodel.corpora.formats import write_mnist
-from worldmodel import builders
 
 
 def images(folder, *shape):

@@ -27,11 +27,11 @@ from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
-from worldmodel.builders import build, build_density, check_memory
-from worldmodel.checkpoints import read_json, read_rows, read_tensors, record_of, write_json, write_tensors
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
-from worldmodel.model import build_memory
-from worldmodel.starts import Starts
+from worldmodel.io import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
+from worldmodel.registry import build, build_density, validate_fits_in_ram
+from worldmodel.start_states import StartStates
+from worldmodel.world_model import build_memory
 
 # tensors --------------------------------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ def test_weights_of_other_kinds_of_numbers_are_refused(tmp_path, kind):
     one_line(path, load_controller)
     (tmp_path / "starts.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="starts.safetensors"):
-        Starts.load(tmp_path)
+        StartStates.load(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -100,18 +100,18 @@ def test_controllers_come_back_bit_for_bit(tmp_path):
 @pytest.fixture
 def world(tmp_path):
     """A tiny world model's folder."""
-    WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden=4, mixtures=2))).save(tmp_path / "world")
+    WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden_size=4, num_components=2))).save(tmp_path / "world")
     return tmp_path / "world"
 
 
 HUGE = [
-    ("vae", "latent", 65_536),
-    ("memory", "hidden", 65_536),
-    ("memory", "layers", 65_536),
-    ("memory", "couplings", 10**6),
+    ("vae", "latent_dim", 65_536),
+    ("memory", "hidden_size", 65_536),
+    ("memory", "num_layers", 65_536),
+    ("memory", "num_couplings", 10**6),
     ("memory", "rank", 60_000),
-    ("memory", "outputs", 65_535),
-    ("memory", "hidden", 2.5),
+    ("memory", "output_size", 65_535),
+    ("memory", "hidden_size", 2.5),
     ("memory", "cell", "abacus"),
     ("memory", "density", "os.system"),
     ("memory", "density", ["RMDN"]),
@@ -141,30 +141,40 @@ def test_a_run_s_vae_is_not_larger_than_its_weights(tmp_path):
     vae = VAE(2)
     write_tensors(tmp_path / "vae" / "weights.safetensors", vae.state_dict())
     for latent in (60_000, 10**9, "many", None):
-        write_json(tmp_path / "vae" / "settings.json", {"model_settings": {"latent": latent}})
+        write_json(tmp_path / "vae" / "settings.json", {"model_config": {"latent_dim": latent}})
         with pytest.raises(ValueError, match=r"settings\.json|weights\.safetensors"):
             Run(tmp_path).vae()
-    write_json(tmp_path / "vae" / "settings.json", {"model_settings": vae.settings})
+    write_json(tmp_path / "vae" / "settings.json", {"model_config": vae.config})
     assert torch.equal(Run(tmp_path).vae().posterior.weight, vae.posterior.weight)
 
 
-@pytest.mark.parametrize("name", ["event", "hidden", "mixtures", "layers", "latent", "width", "depth"])
+@pytest.mark.parametrize(
+    "name", ["event_dim", "hidden_size", "num_components", "num_layers", "latent_dim", "width", "depth"]
+)
 def test_every_builder_refuses_absurd_sizes(name):
-    kind = "vrnn-gmm" if name in ("latent", "width", "depth") else "frmdn"
+    kind = "vrnn-gmm" if name in ("latent_dim", "width", "depth") else "frmdn"
     with pytest.raises(ValueError, match=rf"\b{name}\b"):
-        build(**{"name": kind, "event": 2, name: 10**6})
-    described = build(kind, 2, hidden=2, mixtures=2).settings
-    described |= {name: 10**6} if name in described else {"hidden": 10**6}
+        build(**{"name": kind, "event_dim": 2, name: 10**6})
+    described = build(kind, 2, hidden_size=2, num_components=2).config
+    described |= {name: 10**6} if name in described else {"hidden_size": 10**6}
     with pytest.raises(ValueError, match=r"\b1000000\b|" + rf"\b({name}|hidden)\b"):
         build_density(described)
 
 
 def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_built():
     with torch.device("meta"):
-        check_memory(build_memory({"density": "RMDN", "inputs": 3, "outputs": 2}))
-        huge = build_memory({"density": "RMDN", "inputs": 60_001, "outputs": 60_000, "hidden": 60_000, "mixtures": 900})
+        validate_fits_in_ram(build_memory({"density": "RMDN", "input_size": 3, "output_size": 2}))
+        huge = build_memory(
+            {
+                "density": "RMDN",
+                "input_size": 60_001,
+                "output_size": 60_000,
+                "hidden_size": 60_000,
+                "num_components": 900,
+            }
+        )
     with pytest.raises(ValueError, match="parameters"):
-        check_memory(huge)
+        validate_fits_in_ram(huge)
 
 
 # states ---------------------------------------------------------------------------------------------------------------
@@ -210,8 +220,8 @@ def training(tmp_path_factory):
 def trained(folder):
     data = toys.Sequences(lambda size, seed: toys.autoregressive(size, 4, seed)[0].float())
     with seeded(1):
-        model = build("rmdn", 1, hidden=2, mixtures=1)
-    return fit(model, data, updates=4, batch=2, check_every=2, out=folder, tensorboard=False)
+        model = build("rmdn", 1, hidden_size=2, num_components=1)
+    return fit(model, data, num_updates=4, batch_size=2, eval_every=2, out=folder, tensorboard=False)
 
 
 @QUICK
@@ -262,7 +272,7 @@ def test_a_training_that_would_execute_something_does_not(tmp_path):
 def test_any_json_is_a_record_or_named(tmp_path, kind, content):
     path = tmp_path / "some.json"
     path.write_text(json.dumps(content))
-    one_line(path, lambda path: record_of(kind, read_json(path), path))
+    one_line(path, lambda path: from_json(kind, read_json(path), path))
     one_line(path, Report.load)
 
 
@@ -296,7 +306,7 @@ def test_hostile_json_is_one_line(tmp_path, text):
     path = tmp_path / "some.json"
     path.write_text(text, encoding="latin-1")
     assert one_line(path, read_json) is None
-    assert text == "" or one_line(path, read_rows) is None
+    assert text == "" or one_line(path, read_jsonl) is None
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e400, "long", None, [1]])

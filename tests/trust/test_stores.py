@@ -136,7 +136,7 @@ def test_any_metadata_are_a_store_s_or_named(collected, content):
         path.write_text(json.dumps(json.loads(whole) | content))
         store = one_line(path, lambda path: Store(path.parent))
         if store is not None:
-            assert 1 <= store.actions <= 65_536
+            assert 1 <= store.action_dim <= 65_536
             assert store.patience is None or store.patience >= 1
             assert isinstance(repr(store) + store.identity, str)
     finally:

@@ -60,7 +60,7 @@ def test_killed_collectors_change_nothing(deaths, tmp_path):
 
 def test_killed_players_change_no_evolution(deaths):
     with seeded(1):
-        world = WorldModel(VAE(2), Memory(FRMDN(4, 2, hidden=4, mixtures=2)))
+        world = WorldModel(VAE(2), Memory(FRMDN(4, 2, hidden_size=4, num_components=2)))
     found = []
     for workers in (1, 2):
         for number in range(workers - 1):

@@ -6,22 +6,22 @@ import worldmodel
 from worldmodel import FRMDN, RMDN, SequenceDensity
 from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.batches import EventBatch
-from worldmodel.builders import build
+from worldmodel.registry import build
 
 MODELS = {
-    "rmdn": lambda: SequenceDensity(RMDN(2, 2, hidden=8, mixtures=3)),
-    "rmdn rank": lambda: SequenceDensity(RMDN(2, 2, hidden=8, mixtures=2, rank=1)),
-    "rmdn full": lambda: SequenceDensity(RMDN(2, 2, hidden=8, mixtures=2, full=True)),
-    "rmdn layers": lambda: SequenceDensity(RMDN(2, 2, hidden=8, layers=2)),
-    "rmdn gru": lambda: SequenceDensity(RMDN(2, 2, hidden=8, cell="gru")),
-    "frmdn": lambda: SequenceDensity(FRMDN(2, 2, hidden=8, mixtures=2)),
-    "frmdn conditional": lambda: SequenceDensity(FRMDN(2, 2, hidden=8, conditional=True, spline=True)),
-    "per dimension": lambda: SequenceDensity(PerDimensionRMDN(2, 2, hidden=8)),
+    "rmdn": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_components=3)),
+    "rmdn rank": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_components=2, rank=1)),
+    "rmdn full": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_components=2, full=True)),
+    "rmdn layers": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_layers=2)),
+    "rmdn gru": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, cell="gru")),
+    "frmdn": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, num_components=2)),
+    "frmdn conditional": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, conditional=True, spline=True)),
+    "per dimension": lambda: SequenceDensity(PerDimensionRMDN(2, 2, hidden_size=8)),
 }
 EVERY = MODELS | {
-    "rnn-gauss": lambda: build("rnn-gauss", 2, hidden=8),
-    "vrnn": lambda: build("vrnn", 2, hidden=8, latent=2, width=8),
-    "vrnn-gmm": lambda: build("vrnn-gmm", 2, hidden=8, latent=2, width=8, mixtures=3),
+    "rnn-gauss": lambda: build("rnn-gauss", 2, hidden_size=8),
+    "vrnn": lambda: build("vrnn", 2, hidden_size=8, latent_dim=2, width=8),
+    "vrnn-gmm": lambda: build("vrnn-gmm", 2, hidden_size=8, latent_dim=2, width=8, num_components=3),
 }
 
 

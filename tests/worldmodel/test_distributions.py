@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from worldmodel.baselines.per_dimension import PerDimensionMixture
-from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
+from worldmodel.distributions import FullGaussianMixture, GaussianMixture, TransformedMixture
 from worldmodel.flows import AffineCoupling, Flow
 
 SHAPES = [(1, 1, 0), (1, 1, 1), (3, 1, 2), (1, 4, 0), (5, 4, 1), (3, 4, 3), (2, 3, 5), (2, 2, 7)]
@@ -197,7 +197,9 @@ def flowed(context=0):
     flow = Flow([AffineCoupling(2, hidden=(8,), context=context) for _ in range(3)]).double()
     for parameter in flow.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    return Flowed(mixture(2, 2, 1, seed=3), flow, torch.ones(context, dtype=torch.float64) if context else None)
+    return TransformedMixture(
+        mixture(2, 2, 1, seed=3), flow, torch.ones(context, dtype=torch.float64) if context else None
+    )
 
 
 @pytest.mark.parametrize("context", [pytest.param(0, marks=pytest.mark.slow), 3])
@@ -213,7 +215,7 @@ def test_flowed_log_prob_has_the_jacobian_in_it():
     density = flowed()
     y = torch.randn(2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     jacobian = torch.autograd.functional.jacobian(lambda v: density.flow(v)[0], y)
-    expected = density.base.log_prob(density.flow(y)[0]) + torch.linalg.slogdet(jacobian).logabsdet
+    expected = density.base_dist.log_prob(density.flow(y)[0]) + torch.linalg.slogdet(jacobian).logabsdet
     torch.testing.assert_close(density.log_prob(y), expected)
 
 
@@ -221,7 +223,7 @@ def test_flowed_samples_go_back_to_the_base():
     density = flowed()
     drawn = density.sample((20_000,), generator=torch.Generator().manual_seed(0))
     base = density.flow(drawn)[0]
-    assert float((base.detach().mean(0) - density.base.mean).abs().max()) < 0.05
+    assert float((base.detach().mean(0) - density.base_dist.mean).abs().max()) < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

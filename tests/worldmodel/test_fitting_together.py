@@ -15,16 +15,20 @@ BOX, CHOICES = SimpleNamespace(actions=3, discrete=False), SimpleNamespace(actio
 
 
 def small(actions: int = 3, latent: int = 4, **more) -> WorldModel:
-    return WorldModel(VAE(latent), Memory(RMDN(latent + actions, latent, hidden=6)), **more)
+    return WorldModel(VAE(latent), Memory(RMDN(latent + actions, latent, hidden_size=6)), **more)
 
 
 def test_a_memory_is_made_for_a_store():
-    memory = Memory.for_store(CHOICES, RMDN, latent_dim=5, hidden=7, reward=False)
-    assert (memory.latent, memory.actions, memory.hidden) == (5, 4, 7)
+    memory = Memory.for_store(CHOICES, RMDN, latent_dim=5, hidden_size=7, reward=False)
+    assert (memory.latent_dim, memory.action_dim, memory.hidden_size) == (5, 4, 7)
     assert (type(memory.density), memory.reward_head) == (RMDN, None)
     default = Memory.for_store(BOX)
-    assert (default.latent, default.actions, type(default.density)) == (32, 3, FRMDN)
-    for wrong, named in (({"latent_dim": 0}, "latent_dim"), ({"inputs": 9}, "inputs"), ({"outputs": 9}, "outputs")):
+    assert (default.latent_dim, default.action_dim, type(default.density)) == (32, 3, FRMDN)
+    for wrong, named in (
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"input_size": 9}, "input_size"),
+        ({"output_size": 9}, "outputs"),
+    ):
         with pytest.raises(ValueError, match=named):
             Memory.for_store(BOX, FRMDN, **wrong)
 
@@ -70,14 +74,14 @@ def test_starts_must_be_starts():
     "built",
     [
         lambda: VAE(),
-        lambda: VAE(latent=8, free_bits=0.1),
-        lambda: RMDN(7, 4, hidden=6, rank=2),
+        lambda: VAE(latent_dim=8, free_bits=0.1),
+        lambda: RMDN(7, 4, hidden_size=6, rank=2),
         lambda: FRMDN(7, 4, conditional=True),
         lambda: PerDimensionRMDN(7, 4),
         lambda: Memory(FRMDN(7, 4), reward=False),
         lambda: small(discrete=True),
-        lambda: SequenceDensity(RMDN(4, 4), truncate=9),
-        lambda: VRNN(4, hidden=8),
+        lambda: SequenceDensity(RMDN(4, 4), bptt_length=9),
+        lambda: VRNN(4, hidden_size=8),
     ],
 )
 def test_a_repr_is_the_call_that_builds_it(built):
@@ -87,4 +91,4 @@ def test_a_repr_is_the_call_that_builds_it(built):
     assert len(said) < 200
     again = eval(said)
     assert repr(again) == said
-    assert getattr(again, "settings", None) == getattr(one, "settings", None)
+    assert getattr(again, "config", None) == getattr(one, "config", None)

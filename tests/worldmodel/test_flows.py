@@ -89,7 +89,7 @@ def test_agrees_with_zuko_s_affine_transform():
     flow, _ = random_flow(4, 0, 1)
     coupling = flow.couplings[0]
     y = torch.randn(4, dtype=torch.float64)
-    log_scale, shift = coupling._scale_and_shift(coupling._read(y[:2], None))
+    log_scale, shift = coupling._scale_and_shift(coupling._params(y[:2], None))
     bound = math.log(1e3)  # zuko bounds its log-scale s as s / (1 + |s| / bound)
     theirs = zuko.transforms.MonotonicAffineTransform(shift, log_scale / (1 - log_scale.abs() / bound), slope=1e-3)
     u, log_det = flow(y)

@@ -3,13 +3,13 @@ import torch
 
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
-from worldmodel.checkpoints import write_json
-from worldmodel.memory import REWARD_BINS, _bins, reward_support
+from worldmodel.io import write_json
+from worldmodel.memory import REWARD_BINS, _two_hot, reward_support
 
 
 def memory(kind=FRMDN, **heads):
     with seeded(0):
-        built = Memory(kind(inputs=6, outputs=4, hidden=8, mixtures=2), **heads)
+        built = Memory(kind(input_size=6, output_size=4, hidden_size=8, num_components=2), **heads)
         for parameter in built.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     return built
@@ -17,7 +17,7 @@ def memory(kind=FRMDN, **heads):
 
 def world(discrete=False):
     with seeded(0):
-        return WorldModel(VAE(latent=4), memory(), discrete=discrete).eval()
+        return WorldModel(VAE(latent_dim=4), memory(), discrete=discrete).eval()
 
 
 def batch(steps=7, size=3):
@@ -30,7 +30,7 @@ def batch(steps=7, size=3):
 
 def two_hot(reward):
     """The weights of all bins."""
-    upper, share = _bins(reward, reward_support(reward))
+    upper, share = _two_hot(reward, reward_support(reward))
     weights = reward.new_zeros(*reward.shape, REWARD_BINS)
     weights.scatter_(-1, upper[..., None] - 1, 1 - share[..., None])
     return weights.scatter_(-1, upper[..., None], share[..., None])
@@ -75,25 +75,25 @@ def test_heads_are_cross_entropies_by_hand():
 
 
 def test_a_latent_that_was_not_seen_is_drawn_with_the_noise_s_own_temperature():
-    built = WorldModel(VAE(latent=2), Memory(RMDN(4, 2, mixtures=1))).eval()
+    built = WorldModel(VAE(latent_dim=2), Memory(RMDN(4, 2, num_components=1))).eval()
     state = built.observe(built.initial(3), torch.randn(3, 2), torch.randn(3, 2))
     generator = torch.Generator().manual_seed(0)
     step, _ = built.imagine(state, torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
     mean = built.memory.density.distribution(state.hidden).mean
-    wanted, _ = built.imagine(state.seeing(mean), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    wanted, _ = built.imagine(state.with_latent(mean), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
     torch.testing.assert_close(step.latent, wanted.latent, atol=1e-4, rtol=1e-4)
 
 
 def test_expected_reward_is_the_mean_of_the_bins():
     reward = torch.tensor([-100.0, -0.1, 0.0, 6.7], dtype=torch.float64)
-    memory = Memory(FRMDN(inputs=3, outputs=2)).double()
+    memory = Memory(FRMDN(input_size=3, output_size=2)).double()
     torch.testing.assert_close(memory.expected_reward(two_hot(reward).log()), reward, rtol=1e-6, atol=1e-6)
 
 
 def test_heads_learn_what_is_true():
     """The reward is twice the first action, and every action above 0.8 ends the episode."""
     with seeded(1):
-        model = Memory(RMDN(inputs=6, outputs=4, hidden=16, mixtures=1))
+        model = Memory(RMDN(input_size=6, output_size=4, hidden_size=16, num_components=1))
         optimizer = torch.optim.Adam(model.parameters(), lr=0.04)
         for _ in range(150):
             action, z = torch.rand(32, 4, 2), torch.randn(32, 5, 4)
@@ -135,8 +135,8 @@ def test_observe_steps_equal_one_pass():
     state = built.initial(3)
     for t in range(data.latent.shape[1]):
         state = built.observe(state, data.latent[:, t], data.action[:, t])
-    _, last = built.memory.features(data.latent, data.action)
-    torch.testing.assert_close(state.memory.hidden, last.hidden)
+    _, last = built.memory.unroll(data.latent, data.action)
+    torch.testing.assert_close(state.memory.hidden_size, last.hidden)
     torch.testing.assert_close(state.hidden, last.hidden[:, -1])
 
 
@@ -145,7 +145,7 @@ def test_imagine_repeats_with_the_same_generator():
     runs = []
     for _ in range(2):
         g = torch.Generator().manual_seed(4)
-        state = built.initial(3).seeing(torch.zeros(3, 4))
+        state = built.initial(3).with_latent(torch.zeros(3, 4))
         for _ in range(5):
             step, state = built.imagine(state, torch.zeros(3, 2), 0.8, g)
         runs.append(step)
@@ -161,7 +161,7 @@ def test_imagine_draws_the_latent_that_was_not_seen():
     assert after.latent.equal(step.latent)
     generator = torch.Generator().manual_seed(0)
     drawn = built.memory.density.distribution(state.hidden).sample((), 0.7, generator)
-    same, _ = built.imagine(state.seeing(drawn), torch.zeros(2, 2), 0.7, generator)
+    same, _ = built.imagine(state.with_latent(drawn), torch.zeros(2, 2), 0.7, generator)
     assert same.latent.equal(step.latent)
 
 
@@ -210,7 +210,7 @@ def damage_absurd(folder):
     import json
 
     config = json.loads((folder / "config.json").read_text())
-    config["memory"]["hidden"] = 10**12
+    config["memory"]["hidden_size"] = 10**12
     write_json(folder / "config.json", config)
     return "hidden"
 
@@ -219,13 +219,13 @@ def damage_size(folder):
     import json
 
     config = json.loads((folder / "config.json").read_text())
-    config["memory"]["hidden"] = 16
+    config["memory"]["hidden_size"] = 16
     write_json(folder / "config.json", config)
     return "memory.safetensors"
 
 
 def damage_nan(folder):
-    from worldmodel.checkpoints import read_tensors, write_tensors
+    from worldmodel.io import read_tensors, write_tensors
 
     tensors = read_tensors(folder / "vae.safetensors")
     tensors["posterior.bias"][0] = float("nan")
@@ -251,9 +251,9 @@ def test_shapes_are_checked(as_users_do):
     with pytest.raises(ValueError, match=r"action"):
         built.imagine(built.initial(2), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="memory"):
-        WorldModel(VAE(latent=5), memory())
-    with pytest.raises(ValueError, match="inputs"):
-        Memory(RMDN(inputs=4, outputs=4))
+        WorldModel(VAE(latent_dim=5), memory())
+    with pytest.raises(ValueError, match="input_size"):
+        Memory(RMDN(input_size=4, output_size=4))
 
 
 def test_a_training_begins_near_the_data_s_statistics():
@@ -261,7 +261,7 @@ def test_a_training_begins_near_the_data_s_statistics():
     data = data._replace(next_latent=5 + 0.1 * data.next_latent)
     model = memory(RMDN)
     before = float(model.loss(data).parts["nll"])
-    model.start_from_batch(data)
+    model.init_from_data(data)
     prediction, _ = model(data.latent, data.action)
     assert float(model.loss(data).parts["nll"]) < before - 20
     torch.testing.assert_close(prediction.latent.mean.mean(dim=(0, 1)), torch.full((4,), 5.0), rtol=0, atol=0.3)
@@ -271,8 +271,8 @@ def test_the_heads_begin_at_the_data_s_marginals():
     data = batch(steps=40, size=8)
     reward = (torch.arange(320).reshape(8, 40) % 10 == 0).float()
     terminated = (torch.arange(320).reshape(8, 40) % 80 == 0).float()
-    model = Memory(FRMDN(inputs=6, outputs=4, hidden=8, mixtures=2))
-    model.start_from_batch(data._replace(reward=reward, terminated=terminated))
+    model = Memory(FRMDN(input_size=6, output_size=4, hidden_size=8, num_components=2))
+    model.init_from_data(data._replace(reward=reward, terminated=terminated))
     prediction = model.predict(torch.randn(5, 8))
     expected = model.expected_reward(prediction.reward_logits - prediction.reward_logits.logsumexp(-1, keepdim=True))
     # The one step of weight that is spread over all bins moves nothing: the bins are symmetric around zero.
@@ -291,8 +291,8 @@ def test_padding_does_not_move_where_the_heads_begin():
         *(torch.cat((part, torch.full_like(part, 7.0))) for part in data[:-1]), torch.cat((data.mask, 0 * data.mask))
     )
     first, second = memory(), memory()
-    first.start_from_batch(data)
-    second.start_from_batch(padded)
+    first.init_from_data(data)
+    second.init_from_data(padded)
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -311,5 +311,5 @@ def test_a_reward_weight_that_is_none_is_refused(reward_weight):
 
 
 def test_the_reward_weight_is_saved(tmp_path):
-    WorldModel(VAE(latent=4), memory(reward_weight=30.0)).save(tmp_path)
+    WorldModel(VAE(latent_dim=4), memory(reward_weight=30.0)).save(tmp_path)
     assert WorldModel.load(tmp_path).memory.reward_weight == 30.0

@@ -12,7 +12,7 @@ class Fake(VAE):
     """A VAE that draws what ``draw`` makes of its frames."""
 
     def __init__(self, draw) -> None:
-        super().__init__(latent=2)
+        super().__init__(latent_dim=2)
         self.draw = draw
 
     def encode(self, frames):
@@ -62,13 +62,13 @@ def test_moving_pixels_alone_tell_whether_a_small_ball_is_drawn():
 
 
 def test_data_that_never_change_have_no_variance_to_explain():
-    found = reconstruction_metrics(VAE(latent=2), torch.full((5, 64, 64, 3), 37, dtype=torch.uint8))
+    found = reconstruction_metrics(VAE(latent_dim=2), torch.full((5, 64, 64, 3), 37, dtype=torch.uint8))
     assert math.isnan(found.explained_variance)
     assert math.isnan(found.moving_explained_variance)
     assert math.isfinite(found.reconstruction_std)
     one = torch.full((5, 64, 64, 3), 37, dtype=torch.uint8)
     one[0, 0, 0, 0] = 38
-    assert math.isfinite(explained_variance(VAE(latent=2), one))
+    assert math.isfinite(explained_variance(VAE(latent_dim=2), one))
 
 
 def test_the_number_of_frames_at_a_time_changes_nothing_and_the_mode_comes_back():
@@ -91,4 +91,4 @@ def test_the_number_of_frames_at_a_time_changes_nothing_and_the_mode_comes_back(
 @pytest.mark.parametrize("shape", [(0, 64, 64, 3), (64, 64, 3), (2, 32, 32, 3)])
 def test_frames_of_another_shape_are_refused(shape):
     with pytest.raises((ValueError, TypeError), match="frames"):
-        reconstruction_metrics(VAE(latent=2), torch.zeros(shape, dtype=torch.uint8))
+        reconstruction_metrics(VAE(latent_dim=2), torch.zeros(shape, dtype=torch.uint8))

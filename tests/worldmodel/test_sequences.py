@@ -12,8 +12,8 @@ from tests.toys import whole
 from tests.worldmodel.sequence_models import EVERY, MODELS, events, generator, gradients, made, padded
 from worldmodel import SequenceDensity, baselines
 from worldmodel.baselines import VRNN, PerDimensionRMDN
-from worldmodel.builders import DENSITIES, build
-from worldmodel.density import LOG_PRECISION_RANGE, State
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, State
+from worldmodel.registry import DENSITIES, build
 from worldmodel.sequences import SequenceState, precision_ceiling
 
 
@@ -52,7 +52,7 @@ def test_what_is_read_is_the_event_before_and_zero_at_first():
     """A density that repeats what it reads finds every event but the first where the one before was."""
 
     class Echo(nn.Module):
-        inputs = outputs = 1
+        input_size = output_size = 1
 
         def initial(self, batch):
             return State(torch.zeros(batch, 1, 1), torch.zeros(batch, 1, 1))
@@ -66,7 +66,7 @@ def test_what_is_read_is_the_event_before_and_zero_at_first():
     event = torch.tensor([[[3.0], [5.0], [5.0]]])
     model = SequenceDensity.__new__(SequenceDensity)
     nn.Module.__init__(model)
-    model.density, model.truncate = Echo(), None
+    model.density, model.bptt_length = Echo(), None
     values, _ = model.log_probs(whole(event))
     wanted = torch.distributions.Normal(0, 1).log_prob(torch.tensor([[3.0, 2.0, 0.0]]))
     torch.testing.assert_close(values, wanted)
@@ -75,7 +75,7 @@ def test_what_is_read_is_the_event_before_and_zero_at_first():
 @pytest.mark.parametrize("length", [1, 3, 7])
 def test_pieces_equal_one_pass(model, length):
     whole_pass = model.log_prob(whole(events()))
-    model.truncate = length
+    model.bptt_length = length
     torch.testing.assert_close(model.log_prob(whole(events())), whole_pass)
     with torch.no_grad():
         torch.testing.assert_close(model.log_prob(whole(events())), whole_pass.detach())
@@ -91,7 +91,7 @@ def test_without_gradients_long_sequences_pass_in_pieces(model, monkeypatch):
 def test_a_cut_behind_the_end_changes_no_gradient(any_model):
     found = {}
     for truncate in (None, 7, 100):
-        any_model.truncate = truncate
+        any_model.bptt_length = truncate
         found[truncate] = gradients(any_model, any_model.loss(whole(events()), generator()).value)
     torch.testing.assert_close(found[7], found[None], rtol=0, atol=0)
     torch.testing.assert_close(found[100], found[None], rtol=0, atol=0)
@@ -99,9 +99,9 @@ def test_a_cut_behind_the_end_changes_no_gradient(any_model):
 
 def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut(model):
     event = events()
-    model.truncate = 3
+    model.bptt_length = 3
     found = gradients(model, model.log_prob(whole(event)).sum())
-    model.truncate, state, total = None, model.initial(4), 0.0
+    model.bptt_length, state, total = None, model.initial(4), 0.0
     for piece in event.split(3, dim=1):
         values, state = model.log_probs(whole(piece), state)
         state = SequenceState(state.event, State(*(part.detach() for part in state.memory)))
@@ -132,7 +132,7 @@ def test_the_future_leaves_the_past_bit_equal(model):
 @pytest.mark.parametrize(("truncate", "value"), [(None, math.nan), (2, 1e6), (2, math.inf)])
 def test_padding_changes_neither_value_nor_gradient(model, value, truncate):
     real, batch = (7, 4, 1, 6), whole(events(), 0.5)
-    model.truncate = truncate
+    model.bptt_length = truncate
     alone = [model.log_prob(whole(batch.event[[n], :length], 0.5))[0] for n, length in enumerate(real)]
     found = model.log_prob(padded(batch, real, value))
     torch.testing.assert_close(found, torch.stack(alone))
@@ -146,7 +146,7 @@ def test_padding_changes_neither_value_nor_gradient(model, value, truncate):
 
 def test_the_jacobian_is_added_and_is_no_part_of_the_loss(any_model):
     def value(batch):
-        return any_model.bound(batch, generator()) if isinstance(any_model, VRNN) else any_model.log_prob(batch)
+        return any_model.elbo(batch, generator()) if isinstance(any_model, VRNN) else any_model.log_prob(batch)
 
     plain, shifted = whole(events()), whole(events(), -3.5)
     torch.testing.assert_close(value(shifted), value(plain) - 3.5)
@@ -169,13 +169,13 @@ def test_ceilings():
         == build("rmdn", 3, full=True).ceiling
         == pytest.approx(top)
     )
-    assert build("frmdn", 3, couplings=2).ceiling == pytest.approx(top + 3 * 2 * 2 / 3)
-    assert build("frmdn", 3, couplings=0).ceiling == pytest.approx(top)
+    assert build("frmdn", 3, num_couplings=2).ceiling == pytest.approx(top + 3 * 2 * 2 / 3)
+    assert build("frmdn", 3, num_couplings=0).ceiling == pytest.approx(top)
     assert build("rmdn", 3, rank=1).ceiling == build("frmdn", 3, spline=True).ceiling == math.inf
 
 
 def test_no_affine_flow_exceeds_its_ceiling():
-    model = build("frmdn", 3, hidden=4, mixtures=1)
+    model = build("frmdn", 3, hidden_size=4, num_components=1)
     for coupling in model.density.flow.couplings:
         coupling.network[-1].bias.data.fill_(100.0)
     model.density.base.head.bias.data.fill_(0.0)
@@ -206,7 +206,7 @@ def test_truncation_bounds_what_is_kept_for_gradients():
     """Numbers kept for the backward pass: twice the time, hardly more of them, when pieces are recomputed."""
 
     def kept(time, truncate):
-        model, total = build("rmdn", 8, hidden=8, truncate=truncate), 0
+        model, total = build("rmdn", 8, hidden_size=8, bptt_length=truncate), 0
         parameters = {p.data_ptr() for p in model.parameters()}
 
         def count(tensor):

@@ -11,13 +11,13 @@ from torch import nn
 
 from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
-from worldmodel.training import _Loop
+from worldmodel.training import _Trainer
 
 
 class Line(nn.Module):
     """y = w x + b, with noise in the loss, so that randomness is tested too."""
 
-    settings = {"kind": "line"}
+    config = {"kind": "line"}
 
     def __init__(self, poison=None, spike=None, broken=()):
         super().__init__()
@@ -66,11 +66,18 @@ def line(**arguments):
         return Line(**arguments)
 
 
-SETTINGS = {"updates": 200, "batch": 16, "lr": 0.05, "check_every": 20, "seed": 3, "tensorboard": False}
+SETTINGS = {
+    "num_updates": 200,
+    "batch_size": 16,
+    "learning_rate": 0.05,
+    "eval_every": 20,
+    "seed": 3,
+    "tensorboard": False,
+}
 
 
 def test_learns(tmp_path):
-    model = fit(line(), Numbers(), **SETTINGS | {"updates": 400}, out=tmp_path)
+    model = fit(line(), Numbers(), **SETTINGS | {"num_updates": 400}, out=tmp_path)
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.05)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(20, 401, 20))
@@ -116,7 +123,7 @@ def test_ctrl_c_saves_the_update_that_it_came_in(ctrl_c, tmp_path, at):
 
 
 def test_ctrl_c_during_a_check_saves_too(ctrl_c, tmp_path, monkeypatch):
-    whole, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Loop.evaluate, []
+    whole, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Trainer.evaluate, []
 
     def press(loop):
         calls.append(loop)
@@ -124,14 +131,14 @@ def test_ctrl_c_during_a_check_saves_too(ctrl_c, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return evaluate(loop)
 
-    monkeypatch.setattr(_Loop, "evaluate", press)
+    monkeypatch.setattr(_Trainer, "evaluate", press)
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts")
     seen = []
     parts = fit(
         line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=lambda update, *rest: seen.append(update)
     )
-    assert seen[0] == 3 * SETTINGS["check_every"] + 1
+    assert seen[0] == 3 * SETTINGS["eval_every"] + 1
     assert parts.layer.weight.equal(whole.layer.weight)
 
 
@@ -163,7 +170,7 @@ class Drifting(Line):
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path):
     with seeded(0):
-        model = fit(Drifting(), Numbers(), **SETTINGS | {"check_every": 5}, out=tmp_path)
+        model = fit(Drifting(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path)
     rows = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(rows) < 0.1 < rows[-1]
     assert float((model.layer.weight.detach() - 1).square()) == pytest.approx(min(rows), rel=1e-4)
@@ -188,20 +195,20 @@ class Constant(Line):
 
 @pytest.mark.parametrize("batch", [1, 4, 10])
 def test_a_smaller_last_batch_counts_less_in_the_held_out_loss(tmp_path, batch):
-    fit(Constant(), Uneven(), **SETTINGS | {"updates": 1, "batch": batch}, out=tmp_path)
+    fit(Constant(), Uneven(), **SETTINGS | {"num_updates": 1, "batch_size": batch}, out=tmp_path)
     found = json.loads((tmp_path / "metrics.jsonl").read_text())["held_out"]
     assert found == pytest.approx({"loss": 28.5, "error": 28.5})
 
 
 def test_one_spike_does_not_spoil_a_training():
-    model = fit(line(spike=60), Numbers(), **SETTINGS | {"updates": 400})
+    model = fit(line(spike=60), Numbers(), **SETTINGS | {"num_updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
 
 
 @pytest.mark.parametrize(("limit", "wanted"), [(0.25, 0.25), (1e9, None), (None, None)])
 def test_long_gradients_are_scaled_to_the_limit(limit, wanted):
     def gradients(**more):
-        model = fit(line(), Numbers(), **(SETTINGS | {"updates": 1} | more))
+        model = fit(line(), Numbers(), **(SETTINGS | {"num_updates": 1} | more))
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
     free, limited = gradients(), gradients(max_grad_norm=limit)
@@ -212,14 +219,14 @@ def test_long_gradients_are_scaled_to_the_limit(limit, wanted):
 def test_a_model_may_name_its_own_limit():
     model = line()
     model.max_grad_norm = 0.25
-    fit(model, Numbers(), **(SETTINGS | {"updates": 1}))
+    fit(model, Numbers(), **(SETTINGS | {"num_updates": 1}))
     assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.25)
-    fit(model, Numbers(), **(SETTINGS | {"updates": 1, "max_grad_norm": 0.5}))
+    fit(model, Numbers(), **(SETTINGS | {"num_updates": 1, "max_grad_norm": 0.5}))
     assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.5)
 
 
 def test_steps_whose_gradient_is_not_a_number_are_left_out():
-    model = fit(line(broken=(5, 6, 90)), Numbers(), **SETTINGS | {"updates": 400})
+    model = fit(line(broken=(5, 6, 90)), Numbers(), **SETTINGS | {"num_updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
     with pytest.raises(TrainingDiverged, match=r"\bLine\b.*\b20\b"):
         fit(line(broken=range(50, 10_000)), Numbers(), **SETTINGS)
@@ -265,16 +272,16 @@ def test_bfloat16_learns_the_same_within_noise(tmp_path, kind):
     losses = {}
     for precision in ("float32", "bfloat16"):
         with seeded(0):
-            model = VAE(latent=2) if kind == "vae" else Memory(FRMDN(6, 4, hidden=8, rank=1))
+            model = VAE(latent_dim=2) if kind == "vae" else Memory(FRMDN(6, 4, hidden_size=8, rank=1))
         data, updates = (Pictures(), 6) if kind == "vae" else (Sequences(), 40)
         fit(
             model,
             data,
-            updates=updates,
-            batch=4,
-            lr=2e-3,
+            num_updates=updates,
+            batch_size=4,
+            learning_rate=2e-3,
             seed=1,
-            precision=precision,
+            dtype=precision,
             tensorboard=False,
             out=tmp_path / precision,
         )
@@ -282,14 +289,14 @@ def test_bfloat16_learns_the_same_within_noise(tmp_path, kind):
         losses[precision] = rows[-1]["held_out"]["loss" if kind == "vae" else "nll"]
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.25 if kind == "vae" else 0.05)
-    with pytest.raises(ValueError, match="precision"):
-        fit(line(), Numbers(), precision="half")
+    with pytest.raises(ValueError, match="dtype"):
+        fit(line(), Numbers(), dtype="half")
 
 
 def test_patience_stops_early(tmp_path):
     model = line()
     rows = []
-    fit(model, Numbers(), **SETTINGS | {"updates": 5_000, "patience": 3, "lr": 0.3}, out=tmp_path,
+    fit(model, Numbers(), **SETTINGS | {"num_updates": 5_000, "patience": 3, "learning_rate": 0.3}, out=tmp_path,
         progress=lambda done, total, note: rows.append(done))  # fmt: skip
     assert rows[-1] < 5_000
 
@@ -297,7 +304,7 @@ def test_patience_stops_early(tmp_path):
 def test_other_settings_are_refused(tmp_path):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     with pytest.raises(ValueError, match=r"\blr = 0\.05\b.*\b0\.1\b"):
-        fit(line(), Numbers(), **SETTINGS | {"lr": 0.1}, out=tmp_path)
+        fit(line(), Numbers(), **SETTINGS | {"learning_rate": 0.1}, out=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04rubbish", b"PK\x03\x04 half a zip"])
@@ -329,11 +336,11 @@ def test_global_randomness_is_left_alone():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("updates", 0),
-        ("batch", 0),
-        ("lr", 0.0),
-        ("lr", float("nan")),
-        ("held_out", 1.0),
+        ("num_updates", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("val_fraction", 1.0),
         ("seed", -1),
         ("max_grad_norm", 0.0),
         ("split_seed", -1),
@@ -345,7 +352,7 @@ def test_bad_arguments_are_refused(name, value):
 
 
 def test_tensorboard_files_are_written(tmp_path):
-    fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "updates": 20}, out=tmp_path)
+    fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "num_updates": 20}, out=tmp_path)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -364,7 +371,7 @@ def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("worldmodel.record.write_bytes", full)
+    monkeypatch.setattr("worldmodel.training_checkpoint.write_bytes", full)
     with pytest.raises(OSError):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
@@ -394,7 +401,7 @@ def test_more_updates_go_further_and_a_kill_on_the_way_changes_nothing(tmp_path,
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == [*range(20, 261, 20), 270]
-    assert json.loads((tmp_path / "a" / "settings.json").read_text())["updates"] == 270
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["num_updates"] == 270
 
 
 def test_an_unfinished_training_ends_as_it_began_before_it_goes_further(tmp_path, monkeypatch):
@@ -402,7 +409,7 @@ def test_an_unfinished_training_ends_as_it_began_before_it_goes_further(tmp_path
     ended(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: stop_at(done, 90))
-    more = {"updates": 240}
+    more = {"num_updates": 240}
     assert torch.equal(ended(tmp_path / "a", **more), ended(tmp_path / "b", (150, 215), **more))
 
 
@@ -414,12 +421,12 @@ def stop_at(done, at):
 def test_a_second_schedule_never_ends_worse_and_warms_up_again(tmp_path, monkeypatch):
     rates = []
     monkeypatch.setattr(
-        _Loop, "loss", lambda self, *given, _loss=_Loop.loss: note_rate(self, rates) or _loss(self, *given)
+        _Trainer, "loss", lambda self, *given, _loss=_Trainer.loss: note_rate(self, rates) or _loss(self, *given)
     )
     ended(tmp_path)
     first = min(json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines())
     rates.clear()
-    model = fit(line(), Numbers(), **SETTINGS | {"updates": 300}, out=tmp_path)
+    model = fit(line(), Numbers(), **SETTINGS | {"num_updates": 300}, out=tmp_path)
     assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.0026
     x = torch.linspace(-1, 1, 16)[:, None]
     assert float((model.layer(x) - 3 * x - 1).square().mean().detach()) <= first + 1e-3
@@ -456,7 +463,7 @@ def test_other_data_are_another_schedule_where_that_is_asked_for(tmp_path, monke
     ended(tmp_path / "a"), ended(tmp_path / "b")
     with pytest.raises(ValueError, match="data"):
         ended(tmp_path / "a", data=grown)
-    allowed = {"data": grown, "new_data": True}
+    allowed = {"data": grown, "allow_new_data": True}
     whole = ended(tmp_path / "a", **allowed)
     assert torch.equal(whole, ended(tmp_path / "b", (290,), **allowed))
     rows = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()

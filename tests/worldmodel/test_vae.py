@@ -7,17 +7,17 @@ from torch.distributions import Normal, kl_divergence
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.batches import frames_to_float, frames_to_uint8
-from worldmodel.builders import build_vae
 from worldmodel.metrics import explained_variance
-from worldmodel.vae import LARGEST_WEIGHT, LEAST_SCALE, LEAST_VARIATION
+from worldmodel.registry import build_vae
+from worldmodel.vae import MAX_ERROR_WEIGHT, MIN_PIXEL_SCALE, MIN_VARIATION
 
 
 def test_published_size():
-    assert sum(parameter.numel() for parameter in VAE(latent=32).parameters()) == 4_348_547
+    assert sum(parameter.numel() for parameter in VAE(latent_dim=32).parameters()) == 4_348_547
 
 
 def test_shapes_and_range():
-    vae = VAE(latent=5)
+    vae = VAE(latent_dim=5)
     posterior = vae.encode(torch.rand(2, 3, 64, 64))
     assert posterior.loc.shape == posterior.scale.shape == (2, 5)
     picture = vae.decode(posterior.loc).detach()
@@ -43,7 +43,7 @@ def test_loss_is_squared_error_plus_kl_beyond_free_bits(free_bits, emphasis):
 
 def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
     """A posterior N(c x, 1) of a pixel x that is 0 or 1: KL 0 and c^2 / 2, which lie on both sides of the free bits."""
-    vae = VAE(latent=3, free_bits=0.5)
+    vae = VAE(latent_dim=3, free_bits=0.5)
     vae.encoder, vae.posterior = torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 6)
     vae.pixel_mean.zero_()
     vae.pixel_scale.fill_(1.0)
@@ -60,23 +60,23 @@ def test_free_bits_are_those_of_a_dimension_over_the_whole_batch():
 
 @pytest.mark.parametrize("emphasis", [0.0, -1.0, 1000.1, float("inf"), float("nan")])
 def test_emphasis_out_of_range_is_refused(emphasis):
-    with pytest.raises(ValueError, match="emphasis"):
-        VAE(emphasis=emphasis)
+    with pytest.raises(ValueError, match="hud_loss_weight"):
+        VAE(hud_loss_weight=emphasis)
 
 
 def test_emphasis_that_is_no_number_is_refused_where_it_is_read():
     for emphasis in ("16", None, [16], True):
-        with pytest.raises((ValueError, TypeCheckError), match=r"emphasis"):
+        with pytest.raises((ValueError, TypeCheckError), match=r"hud_loss_weight"):
             build_vae({"latent": 2, "free_bits": 0.5, "emphasis": emphasis})
     most = build_vae({"latent": 2, "free_bits": 0.5, "emphasis": 1000.0})
-    assert build_vae(most.settings).emphasis == 1000
+    assert build_vae(most.config).hud_loss_weight == 1000
 
 
 def test_settings_build_the_same_again_and_are_those_of_older_files():
-    assert VAE(5, 0.25, standardize=False).settings == {"latent": 5, "free_bits": 0.25}
+    assert VAE(5, 0.25, standardize=False).config == {"latent_dim": 5, "free_bits": 0.25}
     assert not build_vae({"latent": 5, "free_bits": 0.25}).standardize
-    assert build_vae(VAE(5).settings).standardize
-    assert VAE(**VAE(5, 0.25, 16.0).settings).emphasis == 16
+    assert build_vae(VAE(5).config).standardize
+    assert VAE(**VAE(5, 0.25, 16.0).config).hud_loss_weight == 16
 
 
 def test_without_standardization_the_decoder_is_the_papers():
@@ -87,7 +87,7 @@ def test_without_standardization_the_decoder_is_the_papers():
     frames = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(vae.encode(frames).loc, vae.posterior(vae.encoder(frames))[:, :4])
     before = {name: part.clone() for name, part in vae.state_dict().items()}
-    vae.start_from_batch(torch.zeros(8, 64, 64, 3, dtype=torch.uint8))
+    vae.init_from_data(torch.zeros(8, 64, 64, 3, dtype=torch.uint8))
     assert all(part.equal(before[name]) for name, part in vae.state_dict().items())
 
 
@@ -105,7 +105,7 @@ def test_begins_at_the_mean_picture_with_a_gradient_in_every_weight(background):
     with seeded(0):
         vae = VAE(4)
     frames = squares(background)
-    vae.start_from_batch(frames)
+    vae.init_from_data(frames)
     mean = frames_to_float(frames).mean(0)
     with torch.no_grad():
         drawn = vae.decode(vae.encode(frames_to_float(frames)).loc)
@@ -120,25 +120,25 @@ def test_a_picture_with_little_in_it_counts_as_much_as_one_with_much():
     def first_error(frames: torch.Tensor) -> float:
         with seeded(0):
             vae = VAE(4)
-        vae.start_from_batch(frames)
+        vae.init_from_data(frames)
         loss = vae.loss(frames, torch.Generator().manual_seed(0))
         return float(vae.error_weight * loss.parts["reconstruction"])
 
     small, smaller = (first_error(squares(255, side=side)) for side in (8, 2))
-    assert small == pytest.approx(LEAST_VARIATION, rel=0.3)
-    assert smaller == pytest.approx(LEAST_VARIATION, rel=0.3)
+    assert small == pytest.approx(MIN_VARIATION, rel=0.3)
+    assert smaller == pytest.approx(MIN_VARIATION, rel=0.3)
     rich = torch.randint(0, 256, (64, 64, 64, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     vae = VAE(4)
-    vae.start_from_batch(rich)
+    vae.init_from_data(rich)
     assert float(vae.error_weight) == 1.0
 
 
 def test_frames_that_never_change_are_no_reason_to_fail():
     vae = VAE(4)
     frames = torch.full((64, 64, 64, 3), 255, dtype=torch.uint8)
-    vae.start_from_batch(frames)
-    assert float(vae.pixel_scale) == pytest.approx(LEAST_SCALE)
-    assert float(vae.error_weight) == LARGEST_WEIGHT
+    vae.init_from_data(frames)
+    assert float(vae.pixel_scale) == pytest.approx(MIN_PIXEL_SCALE)
+    assert float(vae.error_weight) == MAX_ERROR_WEIGHT
     loss = vae.loss(frames, torch.Generator().manual_seed(0))
     loss.value.backward()
     assert torch.isfinite(loss.value)
@@ -152,7 +152,7 @@ def test_learns_where_a_small_square_is_on_an_even_background(background):
     frames = squares(background, count=512)
     with seeded(0):
         vae = VAE(4)
-    fit(vae, Fixed(frames), updates=400, batch=32, check_every=400)
+    fit(vae, Fixed(frames), num_updates=400, batch_size=32, eval_every=400)
     assert explained_variance(vae, frames) > 0.5
 
 
@@ -176,8 +176,8 @@ class Fixed:
 
 def test_statistics_of_the_data_are_saved_with_the_weights(tmp_path):
     frames = squares(255)
-    vae = fit(VAE(4), Fixed(frames), updates=1, batch=8, out=tmp_path / "vae")
-    world = WorldModel(vae, Memory(FRMDN(inputs=5, outputs=4, hidden=8)))
+    vae = fit(VAE(4), Fixed(frames), num_updates=1, batch_size=8, out=tmp_path / "vae")
+    world = WorldModel(vae, Memory(FRMDN(input_size=5, output_size=4, hidden_size=8)))
     for compact in (False, True):
         world.save(tmp_path / "world", compact=compact)
         kept = WorldModel.load(tmp_path / "world").vae
@@ -193,7 +193,7 @@ def test_bytes_and_floats_convert_without_loss():
 
 def test_constant_frames_train_without_infinities():
     with seeded(0):
-        vae = VAE(latent=3)
+        vae = VAE(latent_dim=3)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3)
     for update in range(8):
         loss = vae.loss(torch.zeros(4, 64, 64, 3, dtype=torch.uint8), torch.Generator().manual_seed(update)).value

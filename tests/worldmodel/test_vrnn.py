@@ -11,7 +11,7 @@ from tests.toys import Sequences, autoregressive, whole
 from tests.worldmodel.sequence_models import gradients
 from worldmodel import fit
 from worldmodel.baselines import VRNN
-from worldmodel.baselines.normal import Normal, kl
+from worldmodel.baselines.diagonal_gaussian import DiagonalGaussian, kl_divergence
 from worldmodel.baselines.vrnn import VRNNState
 from worldmodel.batches import EventBatch
 
@@ -23,7 +23,9 @@ def generator(seed=0):
 def vrnn(event=1, latent=1, mixtures=1, spread=0.6, **more):
     """A small VRNN in float64, away from where it begins, so that its latent matters."""
     with worldmodel.seeded(4):
-        model = VRNN(event, hidden=4, latent=latent, mixtures=mixtures, width=6, depth=1, **more).double()
+        model = VRNN(
+            event, hidden_size=4, latent_dim=latent, num_components=mixtures, width=6, depth=1, **more
+        ).double()
         for parameter in model.parameters():
             parameter.data += spread * torch.randn_like(parameter)
     return model
@@ -44,7 +46,7 @@ def exact(model, event, state=None, points=121):
     def each(x):
         return x.repeat_interleave(points, dim=0)
 
-    seen = model.phi_z(Normal(*map(each, p)).at(noise.repeat(batch)[:, None]))
+    seen = model.phi_z(DiagonalGaussian(*map(each, p)).rsample_from_noise(noise.repeat(batch)[:, None]))
     value = model._decode(seen, each(state.hidden)).log_prob(each(event[:, 0]))
     if event.shape[1] > 1:
         after = model._advance(VRNNState(*map(each, state)), model.phi_x(each(event[:, 0])), seen)
@@ -54,21 +56,21 @@ def exact(model, event, state=None, points=121):
 
 
 def test_kl_is_torchs_and_what_samples_say():
-    q = Normal(random_events(5, 3), random_events(5, 3, seed=2))
-    p = Normal(random_events(5, 3, seed=3), random_events(5, 3, seed=4))
+    q = DiagonalGaussian(random_events(5, 3), random_events(5, 3, seed=2))
+    p = DiagonalGaussian(random_events(5, 3, seed=3), random_events(5, 3, seed=4))
     as_torch = [torch.distributions.Normal(n.loc, torch.exp(-0.5 * n.log_precision)) for n in (q, p)]
-    torch.testing.assert_close(kl(q, p), torch.distributions.kl_divergence(*as_torch).sum(dim=-1))
-    z = q.at(random_events(40_000, 5, 3, seed=5))
+    torch.testing.assert_close(kl_divergence(q, p), torch.distributions.kl_divergence(*as_torch).sum(dim=-1))
+    z = q.rsample_from_noise(random_events(40_000, 5, 3, seed=5))
     torch.testing.assert_close(q.log_prob(z), as_torch[0].log_prob(z).sum(dim=-1))
     ratio = q.log_prob(z) - p.log_prob(z)
-    assert ((ratio.mean(dim=0) - kl(q, p)).abs() < 4.5 * ratio.std(dim=0) / 200).all()
-    torch.testing.assert_close(kl(q, q), torch.zeros(5, dtype=torch.float64))
+    assert ((ratio.mean(dim=0) - kl_divergence(q, p)).abs() < 4.5 * ratio.std(dim=0) / 200).all()
+    torch.testing.assert_close(kl_divergence(q, q), torch.zeros(5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("time", "mixtures"), [(1, 1), pytest.param(1, 3, marks=pytest.mark.slow), (2, 3)])
 def test_importance_samples_find_the_exact_marginal(time, mixtures):
     model, event = vrnn(mixtures=mixtures), random_events(3, time, 1)
-    found = model.importance_sampled(whole(event), 40_000, generator())
+    found = model.iwae_bound(whole(event), 40_000, generator())
     torch.testing.assert_close(found, exact(model, event), atol=0.03, rtol=0)
 
 
@@ -85,8 +87,8 @@ def test_bounds_stand_in_order_below_the_exact_marginal(time):
     """E[ELBO] <= E[log of S importance samples], rising with S, <= log p (Burda et al., theorem 1)."""
     model, event = vrnn(spread=0.8), random_events(1, time, 1)
     repeated, source = whole(event.expand(4_000, -1, -1)), generator()
-    draws = [model.bound(repeated, source).detach()]
-    draws += [model.importance_sampled(repeated, samples, source) for samples in (1, 4, 16)]
+    draws = [model.elbo(repeated, source).detach()]
+    draws += [model.iwae_bound(repeated, samples, source) for samples in (1, 4, 16)]
     means, errors = [float(d.mean()) for d in draws], [float(d.std()) / math.sqrt(4_000) for d in draws]
     assert means[0] == pytest.approx(
         means[1], abs=4 * (errors[0] + errors[1])
@@ -103,8 +105,8 @@ def test_with_the_posterior_itself_every_bound_is_exact():
     for network in (model.prior, model.encoder):
         network.last.weight.data.zero_()
     model.encoder.last.bias.data.copy_(model.prior.last.bias.data)
-    values = [model.bound(whole(event), generator(seed)).detach() for seed in (0, 1)]
-    values += [model.importance_sampled(whole(event), samples, generator()) for samples in (1, 3)]
+    values = [model.elbo(whole(event), generator(seed)).detach() for seed in (0, 1)]
+    values += [model.iwae_bound(whole(event), samples, generator()) for samples in (1, 3)]
     for value in values[1:]:
         torch.testing.assert_close(value, values[0])
     assert float(model.loss(whole(event)).parts["kl"]) == pytest.approx(0)
@@ -133,10 +135,10 @@ def test_temperature_scales_the_variance_of_the_latent_and_of_the_event():
 
 def test_temperature_multiplies_the_variance_of_the_latent_s_noise(monkeypatch):
     """The noise itself, as z is made of it: 60,000 numbers of variance 0.25, within 4.5 standard errors."""
-    noises, at = [], Normal.at
-    monkeypatch.setattr(Normal, "at", lambda normal, noise: noises.append(noise) or at(normal, noise))
+    noises, at = [], DiagonalGaussian.rsample_from_noise
+    monkeypatch.setattr(DiagonalGaussian, "at", lambda normal, noise: noises.append(noise) or at(normal, noise))
     with worldmodel.seeded(0):
-        model = VRNN(event=2, hidden=4, latent=3, width=4)
+        model = VRNN(event_dim=2, hidden_size=4, latent_dim=3, width=4)
     model.sample(1, batch=20_000, temperature=0.25, generator=generator())
     (noise,) = noises
     assert noise.shape == (20_000, 3)
@@ -174,7 +176,7 @@ def test_padding_changes_neither_value_nor_gradient(value, truncate):
     with torch.no_grad():
         log_event, divergence, _ = model._terms(event, generator())
     wanted = torch.stack([(log_event - divergence)[n, :length].sum() for n, length in enumerate(lengths)])
-    found = model.bound(padded(event, lengths, value, 2), generator())
+    found = model.elbo(padded(event, lengths, value, 2), generator())
     torch.testing.assert_close(found.detach(), wanted)
     gradients = []
     for batch in (padded(event, lengths, 0.0, 0), padded(event, lengths, value, 2)):
@@ -189,8 +191,8 @@ def test_padding_changes_neither_value_nor_gradient(value, truncate):
 
 def test_padding_changes_no_importance_sample():
     model, event = vrnn(event=2), random_events(3, 4, 2)
-    found = model.importance_sampled(padded(event, (4, 4, 4), math.nan, 3), 5, generator())
-    torch.testing.assert_close(found, model.importance_sampled(whole(event), 5, generator()))
+    found = model.iwae_bound(padded(event, (4, 4, 4), math.nan, 3), 5, generator())
+    torch.testing.assert_close(found, model.iwae_bound(whole(event), 5, generator()))
 
 
 def test_the_future_leaves_the_past_bit_equal():
@@ -205,33 +207,33 @@ def test_the_future_leaves_the_past_bit_equal():
 @pytest.mark.parametrize("length", [1, 2, 6])
 def test_pieces_equal_one_pass(length):
     model, event = vrnn(event=2), random_events(3, 6, 2)
-    one_pass = model.bound(whole(event), generator()).detach()
-    model.truncate = length
-    torch.testing.assert_close(model.bound(whole(event), generator()).detach(), one_pass)
+    one_pass = model.elbo(whole(event), generator()).detach()
+    model.bptt_length = length
+    torch.testing.assert_close(model.elbo(whole(event), generator()).detach(), one_pass)
     with torch.no_grad():
-        torch.testing.assert_close(model.bound(whole(event), generator()), one_pass)
+        torch.testing.assert_close(model.elbo(whole(event), generator()), one_pass)
 
 
 def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut():
     model, event = vrnn(event=2, mixtures=2), random_events(3, 7, 2)
-    model.truncate = 3
-    found = gradients(model, model.bound(whole(event), generator()).sum())
+    model.bptt_length = 3
+    found = gradients(model, model.elbo(whole(event), generator()).sum())
     state, total = model.initial(3), 0.0
     noise = model._noise(event, generator())
     for piece, luck in zip(event.split(3, dim=1), noise.split(3, dim=1), strict=True):
-        (log_event, divergence, _), state = model._piece(state, piece, luck)
+        (log_event, divergence, _), state = model._chunk(state, piece, luck)
         state = VRNNState(*(part.detach() for part in state))
         total = total + (log_event - divergence).sum()
     torch.testing.assert_close(found, gradients(model, total))
-    model.truncate = None
-    uncut = gradients(model, model.bound(whole(event), generator()).sum())
+    model.bptt_length = None
+    uncut = gradients(model, model.elbo(whole(event), generator()).sum())
     assert any(not torch.allclose(a, b) for a, b in zip(found, uncut, strict=True))
 
 
 def test_groups_of_samples_change_nothing_but_the_draws(monkeypatch):
     model, batch = vrnn(), whole(random_events(2, 2, 1))
     monkeypatch.setattr("worldmodel.baselines.vrnn.ROWS", 400)  # groups of 200 samples, the last one smaller
-    found = model.importance_sampled(batch, 3_001, generator())
+    found = model.iwae_bound(batch, 3_001, generator())
     torch.testing.assert_close(found, exact(model, batch.event), atol=0.15, rtol=0)
 
 
@@ -239,9 +241,9 @@ def test_randomness_comes_from_the_generator_alone():
     model, batch = vrnn(event=2), whole(random_events(3, 4, 2))
     before = torch.get_rng_state()
     calls = [
-        lambda g: model.bound(batch, g),
+        lambda g: model.elbo(batch, g),
         lambda g: model.loss(batch, g).value,
-        lambda g: model.importance_sampled(batch, 3, g),
+        lambda g: model.iwae_bound(batch, 3, g),
         lambda g: model.sample(3, 2, generator=g),
         lambda g: model.sample(3, prefix=batch.event, generator=g),
     ]
@@ -252,16 +254,16 @@ def test_randomness_comes_from_the_generator_alone():
 
 
 def test_importance_samples_keep_no_gradient():
-    assert not vrnn().importance_sampled(whole(random_events(2, 2, 1)), 2, generator()).requires_grad
+    assert not vrnn().iwae_bound(whole(random_events(2, 2, 1)), 2, generator()).requires_grad
 
 
 def test_learning_approaches_the_exact_likelihood_from_above():
     with worldmodel.seeded(0):
-        model = VRNN(1, hidden=16, latent=2, width=16, depth=1)
+        model = VRNN(1, hidden_size=16, latent_dim=2, width=16, depth=1)
     data = Sequences(lambda size, seed: autoregressive(size, 12, seed)[0].float())
-    fit(model, data, updates=150, batch=32, lr=2e-2, check_every=50, tensorboard=False)
+    fit(model, data, num_updates=150, batch_size=32, learning_rate=2e-2, eval_every=50, tensorboard=False)
     event, log_prob = autoregressive(1_000, 12, 3_000_000)
-    excess = (log_prob.sum(dim=1) - model.bound(whole(event.float()), generator()).detach().double()) / 12
+    excess = (log_prob.sum(dim=1) - model.elbo(whole(event.float()), generator()).detach().double()) / 12
     error = float(excess.std()) / math.sqrt(len(excess))
     assert -4 * error < float(excess.mean()) < 0.08
 
@@ -276,18 +278,18 @@ def test_the_latent_makes_two_modes_of_one_gaussian():
         return sign + 0.13 * torch.randn(size, 8, 1, generator=source)
 
     with worldmodel.seeded(0):
-        model = VRNN(1, hidden=8, latent=1, width=32, depth=1)
-    fit(model, Sequences(draw), updates=1_500, batch=64, lr=5e-3, check_every=100, tensorboard=False)
+        model = VRNN(1, hidden_size=8, latent_dim=1, width=32, depth=1)
+    fit(model, Sequences(draw), num_updates=1_500, batch_size=64, learning_rate=5e-3, eval_every=100, tensorboard=False)
     batch = whole(draw(200, 3_000_000))
     entropy = 0.5 * math.log(2 * math.pi * math.e * 0.13**2) + math.log(2)
-    values = -model.importance_sampled(batch, 100, generator()) / 8
+    values = -model.iwae_bound(batch, 100, generator()) / 8
     assert entropy - 4 * float(values.std()) / math.sqrt(200) < float(values.mean()) < 0.8
 
 
 def test_bad_arguments_are_refused(as_users_do):
     with pytest.raises(ValueError, match="latent"):
-        VRNN(2, latent=0)
-    with pytest.raises(ValueError, match="truncate"):
-        VRNN(2, truncate=0)
+        VRNN(2, latent_dim=0)
+    with pytest.raises(ValueError, match="bptt_length"):
+        VRNN(2, bptt_length=0)
     with pytest.raises(ValueError, match="samples"):
-        vrnn().importance_sampled(whole(random_events(2, 2, 1)), 0)
+        vrnn().iwae_bound(whole(random_events(2, 2, 1)), 0)

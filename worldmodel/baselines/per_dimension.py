@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
-from worldmodel.batches import single
-from worldmodel.density import LOG_PRECISION_RANGE, RMDN, State
+from worldmodel.batches import to_float32
 from worldmodel.distributions import GaussianMixture
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, RMDN, State
 
 
 class PerDimensionMixture:
@@ -38,16 +38,16 @@ class PerDimensionMixture:
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw each dimension by itself (see `GaussianMixture.sample`)."""
-        each, noise = map(_for_each, (temperature, noise_temperature))
-        return self.scalar.sample(shape, each, generator, noise).squeeze(-1)
+        each, noise = map(_per_dimension, (temperature, noise_temperature))
+        return self.scalar.sample(sample_shape, each, generator, noise).squeeze(-1)
 
-    def from_noise(
+    def rsample_from_noise(
         self,
         gumbel: Float[Tensor, "*shape_batch event mixtures"],
         normal: Float[Tensor, "*shape_batch event"],
@@ -55,8 +55,8 @@ class PerDimensionMixture:
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """The samples that standard Gumbel and standard Normal numbers stand for."""
-        each, noise = map(_for_each, (temperature, noise_temperature))
-        return self.scalar.from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
+        each, noise = map(_per_dimension, (temperature, noise_temperature))
+        return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
     def weights(self) -> Float[Tensor, "*batch mixtures"]:
@@ -69,7 +69,7 @@ class PerDimensionMixture:
         return self.scalar.mean.squeeze(-1)
 
 
-def _for_each(temperature: Any) -> Any:
+def _per_dimension(temperature: Any) -> Any:
     """A temperature for all dimensions of an event."""
     return temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
 
@@ -81,38 +81,38 @@ class PerDimensionRMDN(RMDN):
     together. Its likelihoods compare with those of other densities over the same event, but "K = 5" means two things.
 
     Args:
-        inputs: size of what is read at each time.
-        outputs: D, size of the event.
-        hidden: width of the LSTM.
-        mixtures: K, for each dimension.
+        input_size: size of what is read at each time.
+        output_size: D, size of the event.
+        hidden_size: width of the LSTM.
+        num_components: K, for each dimension.
 
     References:
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122, and its code.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int = 256, mixtures: int = 5) -> None:
-        super().__init__(inputs, outputs, hidden, mixtures)
-        self.head = nn.Linear(hidden, 3 * mixtures * outputs)
+    def __init__(self, input_size: int, output_size: int, hidden_size: int = 256, num_components: int = 5) -> None:
+        super().__init__(input_size, output_size, hidden_size, num_components)
+        self.head = nn.Linear(hidden_size, 3 * num_components * output_size)
         with torch.no_grad():
-            logits, loc, log_precision = self.head.bias.split(mixtures * outputs)
+            logits, loc, log_precision = self.head.bias.split(num_components * output_size)
             logits.zero_()
             log_precision.zero_()
             loc.normal_(0.0, 0.5)
-            self.head.weight[2 * mixtures * outputs :].mul_(0.1)
+            self.head.weight[2 * num_components * output_size :].mul_(0.1)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def config(self) -> dict[str, int]:
         """The arguments that build this module again."""
-        return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures")}
+        return {name: getattr(self, name) for name in ("input_size", "output_size", "hidden_size", "num_components")}
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Standard Gumbel and standard Normal numbers that a sample is made of."""
-        return (self.outputs, self.mixtures), (self.outputs,)
+        return (self.output_size, self.num_components), (self.output_size,)
 
-    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+    def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation (once, on fresh weights)."""
-        k, d = self.mixtures, self.outputs
+        k, d = self.num_components, self.output_size
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
         with torch.no_grad():
             _, weight, _ = self.head.weight.split(k * d)
@@ -123,8 +123,10 @@ class PerDimensionRMDN(RMDN):
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:  # type: ignore[override]
         """The D mixtures that a hidden state stands for."""
-        k, d = self.mixtures, self.outputs
-        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in single(self.head(h)).split(k * d, dim=-1))
+        k, d = self.num_components, self.output_size
+        logits, loc, log_precision = (
+            part.unflatten(-1, (d, k)) for part in to_float32(self.head(h)).split(k * d, dim=-1)
+        )
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
         return PerDimensionMixture(GaussianMixture(logits, loc.unsqueeze(-1), log_precision))
 
@@ -132,5 +134,5 @@ class PerDimensionRMDN(RMDN):
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[PerDimensionMixture, State]:
         """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
-        h, state = self.features(x, state)
+        h, state = self.unroll(x, state)
         return self.distribution(h), state

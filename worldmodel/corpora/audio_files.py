@@ -18,17 +18,17 @@ import numpy as np
 
 SUFFIXES = frozenset((".wav", ".sph", ".nist", ".mp3", ".flac", ".ogg", ".aif", ".aiff"))
 """Names that end so, in any letter case, are taken for audio files."""
-RATES = (1_000, 192_000)
+SAMPLE_RATE_RANGE = (1_000, 192_000)
 """Samples a second: the least and the most that a file may have."""
-CHANNELS = 32
+MAX_CHANNELS = 32
 """The most channels."""
-LOUDEST = 1e4
+MAX_AMPLITUDE = 1e4
 """Samples of float files further from 0, full scale being 1, are no sound: squares and likelihoods of them overflow."""
-CHUNKS = 1_000
+MAX_CHUNKS = 1_000
 """So many chunks of a WAV file are looked at."""
-HEADER = 2**20
+MAX_HEADER_BYTES = 2**20
 """A SPHERE header is at most so long, in bytes."""
-PER_BYTE = 8_192
+MAX_SAMPLES_PER_BYTE = 8_192
 """No codec packs more samples into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
 PREROLL = 16 * 1_152
 """So many samples before those that are asked for are decoded too: an MP3 frame borrows bits from frames before it."""
@@ -45,14 +45,14 @@ ENCODINGS = {
 }
 
 
-class Sound(NamedTuple):
+class AudioInfo(NamedTuple):
     """An audio file, as its header describes it."""
 
     path: Path
-    rate: int
+    sample_rate: int
     """Samples a second."""
-    channels: int
-    samples: int
+    num_channels: int
+    num_samples: int
     """Of each channel."""
     encoding: str
     """A numpy dtype, "i3" for 24 bit, or "soundfile"."""
@@ -60,7 +60,7 @@ class Sound(NamedTuple):
     """Where the samples begin, in bytes."""
 
 
-def inspect(path: str | os.PathLike[str]) -> Sound:
+def inspect(path: str | os.PathLike[str]) -> AudioInfo:
     """Read a file's header.
 
     Raises:
@@ -80,37 +80,37 @@ def inspect(path: str | os.PathLike[str]) -> Sound:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     sound = sound or _other(path, size)
-    if not RATES[0] <= sound.rate <= RATES[1]:
+    if not SAMPLE_RATE_RANGE[0] <= sound.sample_rate <= SAMPLE_RATE_RANGE[1]:
         raise ValueError(
-            f"{path} must have from {RATES[0]} to {RATES[1]} samples a second, its header says {sound.rate}"
+            f"{path} must have from {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} samples a second, its header says {sound.sample_rate}"
         )
-    if not 1 <= sound.channels <= CHANNELS:
-        raise ValueError(f"{path} must have from 1 to {CHANNELS} channels, its header says {sound.channels}")
+    if not 1 <= sound.num_channels <= MAX_CHANNELS:
+        raise ValueError(f"{path} must have from 1 to {MAX_CHANNELS} channels, its header says {sound.num_channels}")
     return sound
 
 
-def read(sound: Sound, start: int, stop: int) -> np.ndarray:
+def read(sound: AudioInfo, start: int, stop: int) -> np.ndarray:
     """Samples ``start`` to ``stop``, (stop - start,) in single precision, channels averaged, full scale from -1 to 1.
 
     Raises:
-        ValueError: the file changed since it was inspected, or holds NaN, infinity or more than `LOUDEST`.
+        ValueError: the file changed since it was inspected, or holds NaN, infinity or more than `MAX_AMPLITUDE`.
     """
-    assert 0 <= start <= stop <= sound.samples
+    assert 0 <= start <= stop <= sound.num_samples
     decode = _decode if sound.encoding == "soundfile" else _unpack
     frames = decode(sound, start, stop)
-    mono = frames.mean(axis=1, dtype=np.float32) if sound.channels > 1 else frames[:, 0]
+    mono = frames.mean(axis=1, dtype=np.float32) if sound.num_channels > 1 else frames[:, 0]
     if not np.isfinite(mono).all():
         raise ValueError(f"{sound.path} holds samples that are NaN or infinite")
-    if len(mono) and max(-float(mono.min()), float(mono.max())) > LOUDEST:
-        raise ValueError(f"{sound.path} holds samples beyond {LOUDEST:g} times full scale")
+    if len(mono) and max(-float(mono.min()), float(mono.max())) > MAX_AMPLITUDE:
+        raise ValueError(f"{sound.path} holds samples beyond {MAX_AMPLITUDE:g} times full scale")
     return mono
 
 
-def _wav(path: Path, file: BinaryIO, size: int) -> Sound | None:
+def _wav(path: Path, file: BinaryIO, size: int) -> AudioInfo | None:
     """RIFF WAV: chunks of (name, length, content). None: a codec for soundfile to decode."""
     form: tuple[int, int, int, int] | None = None
     place = 12
-    for _ in range(CHUNKS):
+    for _ in range(MAX_CHUNKS):
         file.seek(place)
         head = file.read(8)
         if len(head) < 8:
@@ -122,7 +122,7 @@ def _wav(path: Path, file: BinaryIO, size: int) -> Sound | None:
         elif name == b"data":
             return _wav_data(path, form, place, length, size)
         place += length + length % 2
-    raise ValueError(f"{path} is damaged: no samples in the first {CHUNKS} chunks of a WAV file")
+    raise ValueError(f"{path} is damaged: no samples in the first {MAX_CHUNKS} chunks of a WAV file")
 
 
 def _wav_format(path: Path, content: bytes) -> tuple[int, int, int, int]:
@@ -139,7 +139,9 @@ def _wav_format(path: Path, content: bytes) -> tuple[int, int, int, int]:
     return codec, channels, rate, bits
 
 
-def _wav_data(path: Path, form: tuple[int, int, int, int] | None, place: int, length: int, size: int) -> Sound | None:
+def _wav_data(
+    path: Path, form: tuple[int, int, int, int] | None, place: int, length: int, size: int
+) -> AudioInfo | None:
     if form is None:
         raise ValueError(f"{path} is damaged: samples before the chunk 'fmt ' that describes them")
     codec, channels, rate, bits = form
@@ -149,15 +151,15 @@ def _wav_data(path: Path, form: tuple[int, int, int, int] | None, place: int, le
         length = size - place
     if place + length > size:
         raise ValueError(f"{path} is cut off: its header says {length} bytes of samples, {size - place} are there")
-    return Sound(path, rate, channels, length // max(channels * bits // 8, 1), ENCODINGS[codec, bits], place)
+    return AudioInfo(path, rate, channels, length // max(channels * bits // 8, 1), ENCODINGS[codec, bits], place)
 
 
-def _sphere(path: Path, file: BinaryIO, size: int) -> Sound:
+def _sphere(path: Path, file: BinaryIO, size: int) -> AudioInfo:
     """NIST SPHERE: a header of lines "name -type value", as long as its second line says."""
     file.seek(0)
     second = file.read(16).split(b"\n")[1:2]
     length = _whole(path, "header size", b"".join(second).decode("latin-1"))
-    if not 16 <= length <= min(HEADER, size):
+    if not 16 <= length <= min(MAX_HEADER_BYTES, size):
         raise ValueError(f"{path} is damaged: a SPHERE header of {length} bytes in a file of {size}")
     file.seek(0)
     fields = _sphere_fields(file.read(length))
@@ -177,7 +179,7 @@ def _sphere(path: Path, file: BinaryIO, size: int) -> Sound:
     count = _whole(path, "sample_count", fields.get("sample_count", str(there)))
     if count > there:
         raise ValueError(f"{path} is cut off: its header says {count} samples, {there} are there")
-    return Sound(path, rate, channels, count, "<i2" if order == "01" else ">i2", length)
+    return AudioInfo(path, rate, channels, count, "<i2" if order == "01" else ">i2", length)
 
 
 def _sphere_fields(header: bytes) -> dict[str, str]:
@@ -198,12 +200,14 @@ def _whole(path: Path, name: str, text: str) -> int:
     return int(text)
 
 
-def _unpack(sound: Sound, start: int, stop: int) -> np.ndarray:
+def _unpack(sound: AudioInfo, start: int, stop: int) -> np.ndarray:
     """(stop - start, channels) out of PCM or float samples."""
     width = 3 if sound.encoding == "i3" else np.dtype(sound.encoding).itemsize
-    wanted = (stop - start) * sound.channels
+    wanted = (stop - start) * sound.num_channels
     try:
-        raw = np.fromfile(sound.path, np.uint8, wanted * width, offset=sound.offset + start * sound.channels * width)
+        raw = np.fromfile(
+            sound.path, np.uint8, wanted * width, offset=sound.offset + start * sound.num_channels * width
+        )
     except OSError as error:
         raise ValueError(f"{sound.path} cannot be read: {error.strerror or error}") from None
     if len(raw) != wanted * width:
@@ -216,7 +220,7 @@ def _unpack(sound: Sound, start: int, stop: int) -> np.ndarray:
         values = wide.reshape(-1).view("<i4")
     else:
         values = raw.view(sound.encoding)
-    return _full_scale(values).reshape(stop - start, sound.channels)
+    return _full_scale(values).reshape(stop - start, sound.num_channels)
 
 
 def _full_scale(values: np.ndarray) -> np.ndarray:
@@ -237,19 +241,19 @@ def _soundfile(path: Path) -> Any:
     return soundfile
 
 
-def _other(path: Path, size: int) -> Sound:
+def _other(path: Path, size: int) -> AudioInfo:
     """What soundfile makes of a file."""
     soundfile = _soundfile(path)
     try:
         found = soundfile.info(str(path))
     except Exception as error:  # the library's own kinds, and TypeError for headerless audio
         raise ValueError(f"{path} is not an audio file that can be read: {error}") from None
-    if not 0 <= found.frames <= PER_BYTE * size:
+    if not 0 <= found.frames <= MAX_SAMPLES_PER_BYTE * size:
         raise ValueError(f"{path} is damaged: its {size} bytes cannot hold {found.frames} samples")
-    return Sound(path, int(found.samplerate), int(found.channels), int(found.frames), "soundfile", 0)
+    return AudioInfo(path, int(found.samplerate), int(found.channels), int(found.frames), "soundfile", 0)
 
 
-def _decode(sound: Sound, start: int, stop: int) -> np.ndarray:
+def _decode(sound: AudioInfo, start: int, stop: int) -> np.ndarray:
     """(stop - start, channels) through soundfile."""
     soundfile = _soundfile(sound.path)
     early = max(start - PREROLL, 0)
@@ -259,6 +263,6 @@ def _decode(sound: Sound, start: int, stop: int) -> np.ndarray:
             frames = np.asarray(file.read(stop - early, dtype="float32", always_2d=True))[start - early :]
     except Exception as error:
         raise ValueError(f"{sound.path} is damaged: {error}") from None
-    if frames.shape != (stop - start, sound.channels):
+    if frames.shape != (stop - start, sound.num_channels):
         raise ValueError(f"{sound.path} is cut off: {stop - start} samples asked at {start}, {len(frames)} came")
     return frames

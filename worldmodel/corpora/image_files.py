@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel.corpora.pickled import read_batch
+from worldmodel.corpora.safe_pickle import read_batch
 
 IDX_BYTES = 2_051
 """The number that an IDX file of bytes in three dimensions begins with."""
-LARGEST = 2**30
+MAX_PIXELS = 2**30
 """No file holds more pixels, in bytes."""
-RATIO = 1_032
+MAX_DEFLATE_RATIO = 1_032
 """Deflate makes at most so many bytes of one."""
 SIDE = 32
-RECORD = 1 + 3 * SIDE * SIDE
+RECORD_BYTES = 1 + 3 * SIDE * SIDE
 """An image of CIFAR-10's binary edition: its label, then red, green and blue."""
 IDX_PLACES = (".", "raw", "MNIST/raw", "FashionMNIST/raw")
 CIFAR_PLACES = (".", "cifar-10-batches-bin", "cifar-10-batches-py")
@@ -89,9 +89,9 @@ def read_cifar(path: Path) -> np.ndarray:
         ValueError: the file cannot be read, or does not consist of records.
     """
     content = _content(path)
-    if not content or len(content) % RECORD:
-        raise ValueError(f"{path} must consist of images of {RECORD} bytes, got {len(content)} bytes")
-    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+    if not content or len(content) % RECORD_BYTES:
+        raise ValueError(f"{path} must consist of images of {RECORD_BYTES} bytes, got {len(content)} bytes")
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
     if records[:, 0].max() > 9:
         raise ValueError(f"{path} must have labels from 0 to 9, got {records[:, 0].max()}: it is not CIFAR-10")
     return _planes_last(records[:, 1:])
@@ -103,7 +103,7 @@ def read_cifar_pickle(path: Path) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, or holds anything but a batch of images.
     """
-    return _planes_last(read_batch(path, _content(path), RECORD - 1))
+    return _planes_last(read_batch(path, _content(path), RECORD_BYTES - 1))
 
 
 def _planes_last(rows: np.ndarray) -> np.ndarray:
@@ -121,8 +121,8 @@ def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size > LARGEST + 16:
-                raise ValueError(f"{path} must have at most {LARGEST + 16} bytes, got {size}")
+            if size > MAX_PIXELS + 16:
+                raise ValueError(f"{path} must have at most {MAX_PIXELS + 16} bytes, got {size}")
             return file.read(size)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -136,7 +136,7 @@ def _gunzip(path: Path, packed: bytes) -> bytes:
         if len(head) < 16:
             return head
         wanted = _pixels(path, struct.unpack(">III", head[4:16]))
-        if wanted > RATIO * len(packed):
+        if wanted > MAX_DEFLATE_RATIO * len(packed):
             raise ValueError(f"{path} is damaged: {len(packed)} bytes cannot hold {wanted} pixels")
         content = head + unpacker.decompress(unpacker.unconsumed_tail, wanted + 1)
         if len(content) == 16 + wanted and not unpacker.eof:
@@ -155,8 +155,8 @@ def _pixels(path: Path, shape: tuple[int, ...]) -> int:
         ValueError: there are none, or too many.
     """
     count = int(np.prod(shape, dtype=object))
-    if not 0 < count <= LARGEST:
-        raise ValueError(f"{path} must hold from 1 to {LARGEST} pixels, its header says {_named(shape)}")
+    if not 0 < count <= MAX_PIXELS:
+        raise ValueError(f"{path} must hold from 1 to {MAX_PIXELS} pixels, its header says {_named(shape)}")
     return count
 
 

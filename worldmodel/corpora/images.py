@@ -25,15 +25,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.corpora.corpus import Corpus, digest, shares
+from worldmodel.corpora.dataset import Corpus, digest, random_split
 from worldmodel.corpora.image_files import cifar10_images, mnist_images
 
 LEVELS = 256
-NOISE = 2**15
+NOISE_LEVELS = 2**15
 """u is one of so many midpoints, (k + 1/2) / 2^15: what single precision holds exactly beside a pixel up to 255."""
 ALPHA = 0.05
 """Keeps the logit finite: alpha of RealNVP, arXiv 1605.08803, here at both ends as in MAF, arXiv 1705.07057."""
-HELD_OUT = 0.1
+VAL_FRACTION = 0.1
 """The last images of the training files, in the files' order: 6,000 of MNIST, 5,000 of CIFAR-10."""
 UNIT = "bits a dimension, 256 levels, uniform dequantisation"
 
@@ -57,7 +57,7 @@ class Dequantisation(NamedTuple):
     pixelwise: bool = False
 
     @property
-    def event(self) -> int:
+    def event_dim(self) -> int:
         """D: numbers in a row, or in a pixel."""
         return self.channels if self.pixelwise else self.width * self.channels
 
@@ -67,22 +67,22 @@ class Dequantisation(NamedTuple):
         return self.height * self.width * self.channels
 
     def events(self, pixels: np.ndarray, noise: np.ndarray) -> EventBatch:
-        """Bytes (B, H, W, C), with noise (B, H, W, C) of whole numbers below `NOISE`, as sequences."""
-        x = (pixels + (noise + 0.5) / NOISE) / LEVELS
+        """Bytes (B, H, W, C), with noise (B, H, W, C) of whole numbers below `NOISE_LEVELS`, as sequences."""
+        x = (pixels + (noise + 0.5) / NOISE_LEVELS) / LEVELS
         log_jacobian = np.full(len(x), -self.dimensions * math.log(LEVELS))
         if self.logit:
             inside = ALPHA + (1 - 2 * ALPHA) * x
             x = np.log(inside) - np.log1p(-inside)
             slope = math.log(1 - 2 * ALPHA) - np.log(inside) - np.log1p(-inside)  # log dy / d(x / 256)
             log_jacobian += slope.reshape(len(x), -1).sum(axis=1)
-        event = torch.from_numpy(x.astype(np.float32).reshape(len(x), -1, self.event))
+        event = torch.from_numpy(x.astype(np.float32).reshape(len(x), -1, self.event_dim))
         jacobian = torch.from_numpy(log_jacobian.astype(np.float32))
         return EventBatch(event, torch.ones(event.shape[:2]), jacobian)
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> UInt8[Tensor, "batch *picture"]:
         """Events as bytes: the level that they lie in, or the nearest one."""
         if events.shape[1] * events.shape[2] != self.dimensions:
-            wanted = (self.dimensions // self.event, self.event)
+            wanted = (self.dimensions // self.event_dim, self.event_dim)
             raise ValueError(f"events must have shape (batch, {wanted[0]}, {wanted[1]}), got {tuple(events.shape)}")
         x = events.detach().double()
         if self.logit:
@@ -103,12 +103,14 @@ class Images:
     Args:
         label: which corpus and part, in a few words.
         pixels: bytes (N, H, W, C).
-        scale: how they become events.
+        normalizer: how they become events.
         chosen: which of them, in rising order; None: all.
     """
 
-    def __init__(self, label: str, pixels: np.ndarray, scale: Dequantisation, chosen: np.ndarray | None = None) -> None:
-        self.label, self.pixels, self.scale = label, pixels, scale
+    def __init__(
+        self, label: str, pixels: np.ndarray, normalizer: Dequantisation, chosen: np.ndarray | None = None
+    ) -> None:
+        self.label, self.pixels, self.normalizer = label, pixels, normalizer
         self.chosen = np.arange(len(pixels)) if chosen is None else chosen
         self._identity = ""
 
@@ -121,22 +123,22 @@ class Images:
         """Which images, and how they become events."""
         if not self._identity:
             blocks = (self.pixels[self.chosen[first : first + 1_000]].tobytes() for first in range(0, len(self), 1_000))
-            how = f"{'pixels' if self.scale.pixelwise else 'rows'}, {'logit' if self.scale.logit else 'no logit'}"
+            how = f"{'pixels' if self.normalizer.pixelwise else 'rows'}, {'logit' if self.normalizer.logit else 'no logit'}"
             self._identity = f"{self.label}: {len(self)} images ({digest(blocks)}), {how}"
         return self._identity
 
     def split(self, fraction: float, seed: int) -> tuple["Images", "Images"]:
         """Training and held-out images."""
-        held_out, training = shares((f"{index:012d}" for index in self.chosen), [fraction], seed)
+        held_out, training = random_split((f"{index:012d}" for index in self.chosen), [fraction], seed)
         return self._of("training", training), self._of("held out", held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
         """Random images with random noise."""
         pixels = self.pixels[self.chosen[rng.integers(len(self), size=size)]]
-        return self.scale.events(pixels, rng.integers(NOISE, size=pixels.shape))
+        return self.normalizer.events(pixels, rng.integers(NOISE_LEVELS, size=pixels.shape))
 
     @property
-    def files(self) -> np.ndarray:
+    def file_indices(self) -> np.ndarray:
         """Every image is a sequence of its own."""
         return np.arange(len(self))
 
@@ -146,14 +148,14 @@ class Images:
         for number in range(0, len(order), size):
             picked = order[number : number + size]
             noise = [_noise(int(index), self.pixels.shape[1:]) for index in picked]
-            yield self.scale.events(self.pixels[picked], np.stack(noise))
+            yield self.normalizer.events(self.pixels[picked], np.stack(noise))
 
     def describe(self) -> dict[str, Any]:
         """Counts, for a report."""
         return {"sequences": len(self), "images": len(self)}
 
     def _of(self, label: str, names: set[str]) -> "Images":
-        return Images(f"{self.label}, {label}", self.pixels, self.scale, np.array(sorted(map(int, names))))
+        return Images(f"{self.label}, {label}", self.pixels, self.normalizer, np.array(sorted(map(int, names))))
 
 
 def mnist(folder: Path, *, logit: bool = False, pixelwise: bool = False) -> Corpus | None:
@@ -198,7 +200,7 @@ def _corpus(name: str, images: tuple[np.ndarray, np.ndarray] | None, logit: bool
         raise ValueError(f"{name} must hold at least 2 training images, one of them held out, got {len(pixels)}")
     height, width, channels = map(int, pixels.shape[1:])
     scale = Dequantisation(height, width, channels, logit, pixelwise)
-    kept = len(pixels) - max(round(HELD_OUT * len(pixels)), 1)
+    kept = len(pixels) - max(round(VAL_FRACTION * len(pixels)), 1)
     order = "pixel by pixel" if pixelwise else "row by row"
     events = f"logits (alpha {ALPHA}) of x / 256" if logit else "x / 256"
     protocol = (
@@ -210,8 +212,8 @@ def _corpus(name: str, images: tuple[np.ndarray, np.ndarray] | None, logit: bool
         Images(f"{name}, held out", pixels, scale, np.arange(kept, len(pixels))),
         Images(f"{name}, test", test, scale),
     )
-    return Corpus(name, "image", scale.event, scale.dimensions, UNIT, protocol, *parts, scale)
+    return Corpus(name, "image", scale.event_dim, scale.dimensions, UNIT, protocol, *parts, scale)
 
 
 def _noise(index: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng([1, index]).integers(NOISE, size=shape)
+    return np.random.default_rng([1, index]).integers(NOISE_LEVELS, size=shape)

@@ -17,19 +17,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.checkpoints import read_json, write_json
-from worldmodel.corpora.audio_files import SUFFIXES, Sound, read
-from worldmodel.corpora.corpus import digest, shares
-from worldmodel.corpora.resampling import METHOD, length, resampled
+from worldmodel.corpora.audio_files import SUFFIXES, AudioInfo, read
+from worldmodel.corpora.dataset import digest, random_split
+from worldmodel.corpora.resampling import METHOD, num_samples, resample
+from worldmodel.io import read_json, write_json
 from worldmodel.paths import expand
 
-RATE = 16_000
+SAMPLE_RATE = 16_000
 """Samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
-LONGEST = 30 * 60 * RATE
+MAX_SAMPLES = 30 * 60 * SAMPLE_RATE
 """No sequence is longer, in samples: half an hour."""
 BLOCK = 2**18
 """So many samples are read at once for mean and standard deviation."""
-STRETCHES, STRETCH = 8, 1_024
+NUM_EXCERPTS, EXCERPT_SAMPLES = 8, 1_024
 """Of each file, an identity covers so many stretches of so many samples, spread evenly from its first to its last."""
 
 
@@ -40,33 +40,35 @@ class Recording(NamedTuple):
     """Its path inside the corpus."""
     group: str
     """Speaker or file: never in two parts."""
-    sound: Sound
-    used: int
-    """So many samples, at `RATE`, are cut into sequences: from the beginning, in whole frames or pieces."""
+    audio: AudioInfo
+    num_used_samples: int
+    """So many samples, at `SAMPLE_RATE`, are cut into sequences: from the beginning, in whole frames or pieces."""
 
     @property
     def resampled(self) -> bool:
         """Whether it has another rate on disk."""
-        return self.sound.rate != RATE
+        return self.audio.sample_rate != SAMPLE_RATE
 
 
-class Cut(NamedTuple):
+class Segmentation(NamedTuple):
     """How recordings are cut into sequences."""
 
     frame: int
     """Samples of an event."""
-    piece: int | None
+    segment_length: int | None
     """Samples of a sequence; None: a recording is a sequence."""
 
-    def used(self, sound: Sound) -> int:
+    def num_used_samples(self, audio: AudioInfo) -> int:
         """Samples of whole frames, or of whole pieces; what is left behind them is dropped.
 
         Raises:
             ValueError: a recording that is to stay whole is too long.
         """
-        step, samples = self.piece or self.frame, length(sound, RATE)
-        if self.piece is None and samples > LONGEST:
-            raise ValueError(f"{sound.path} lasts longer than {LONGEST // RATE} seconds: cut it with piece=8000")
+        step, samples = self.segment_length or self.frame, num_samples(audio, SAMPLE_RATE)
+        if self.segment_length is None and samples > MAX_SAMPLES:
+            raise ValueError(
+                f"{audio.path} lasts longer than {MAX_SAMPLES // SAMPLE_RATE} seconds: cut it with segment_length=8000"
+            )
         return samples // step * step
 
 
@@ -89,19 +91,25 @@ def audio_paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-class Standardisation:
+class Standardization:
     """One mean and one standard deviation, of all samples of the training part.
 
     They are computed when first asked for, in one pass over the files that never holds more than a block.
 
     Args:
         recordings: of the training part.
-        cut: its frames.
+        segmentation: its frames.
         cache: a JSON file that keeps the two numbers; None: they are kept in memory alone.
     """
 
-    def __init__(self, recordings: Sequence[Recording], cut: Cut, cache: str | os.PathLike[str] | None = None) -> None:
-        self.recordings, self.cut, self.cache = tuple(recordings), cut, None if cache is None else expand(cache)
+    def __init__(
+        self, recordings: Sequence[Recording], segmentation: Segmentation, cache: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.recordings, self.segmentation, self.cache = (
+            tuple(recordings),
+            segmentation,
+            None if cache is None else expand(cache),
+        )
 
     @property
     def mean(self) -> float:
@@ -116,7 +124,7 @@ class Standardisation:
     def events(self, samples: np.ndarray) -> np.ndarray:
         """Samples (T x D,) as standardised frames (T, D)."""
         standard = (samples.astype(np.float64) - self.mean) / self.std
-        return standard.astype(np.float32).reshape(-1, self.cut.frame)
+        return standard.astype(np.float32).reshape(-1, self.segmentation.frame)
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Float[Tensor, "batch samples"]:
         """Frames as samples, full scale from -1 to 1."""
@@ -129,7 +137,11 @@ class Standardisation:
         has from telling the levels apart, not from knowing speech.
         """
         numbers = {"mean": self.mean, "std": self.std, "ceiling": math.log(self.std * 2**15)}
-        return numbers | {"rate": RATE, "frame": self.cut.frame, "piece": self.cut.piece}
+        return numbers | {
+            "rate": SAMPLE_RATE,
+            "frame": self.segmentation.frame,
+            "piece": self.segmentation.segment_length,
+        }
 
     @functools.cached_property
     def identity(self) -> str:
@@ -162,8 +174,10 @@ class Standardisation:
     def _measured(self) -> tuple[float, float]:
         count, mean, square = 0, 0.0, 0.0  # square: the sum of (x - mean)^2
         for recording in self.recordings:
-            for first in range(0, recording.used, BLOCK):
-                block = resampled(recording.sound, RATE, first, min(first + BLOCK, recording.used)).astype(np.float64)
+            for first in range(0, recording.num_used_samples, BLOCK):
+                block = resample(
+                    recording.audio, SAMPLE_RATE, first, min(first + BLOCK, recording.num_used_samples)
+                ).astype(np.float64)
                 # Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979
                 shift, total = block.mean() - mean, count + len(block)
                 square += ((block - block.mean()) ** 2).sum() + shift**2 * count * len(block) / total
@@ -180,16 +194,16 @@ class Recordings:
     Args:
         label: which corpus and part, in a few words.
         recordings: the files.
-        scale: how samples become events; the training part's, whatever the part.
+        normalizer: how samples become events; the training part's, whatever the part.
     """
 
-    def __init__(self, label: str, recordings: Iterable[Recording], scale: Standardisation) -> None:
-        self.label, self.scale = label, scale
-        self.recordings = tuple(recording for recording in recordings if recording.used)
-        step = [scale.cut.piece or recording.used for recording in self.recordings]
-        counts = [recording.used // size for recording, size in zip(self.recordings, step, strict=True)]
+    def __init__(self, label: str, recordings: Iterable[Recording], normalizer: Standardization) -> None:
+        self.label, self.normalizer = label, normalizer
+        self.recordings = tuple(recording for recording in recordings if recording.num_used_samples)
+        step = [normalizer.segmentation.segment_length or recording.num_used_samples for recording in self.recordings]
+        counts = [recording.num_used_samples // size for recording, size in zip(self.recordings, step, strict=True)]
         if not counts:
-            raise ValueError(f"{label}: no recording is long enough for a sequence ({scale.cut})")
+            raise ValueError(f"{label}: no recording is long enough for a sequence ({normalizer.segmentation})")
         self._file = np.repeat(np.arange(len(counts)), counts)  # of each sequence, and its first sample and length
         number = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._length = np.repeat(step, counts)
@@ -202,15 +216,19 @@ class Recordings:
     @functools.cached_property
     def identity(self) -> str:
         """Which files, with what in them, and how they are cut; it is found out once."""
-        whole = "whole" if self.scale.cut.piece is None else f"in pieces of {self.scale.cut.piece} samples"
+        whole = (
+            "whole"
+            if self.normalizer.segmentation.segment_length is None
+            else f"in pieces of {self.normalizer.segmentation.segment_length} samples"
+        )
         return (
-            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.scale.cut.frame} samples, "
-            f"standardised by {self.scale.identity}"
+            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.normalizer.segmentation.frame} samples, "
+            f"standardised by {self.normalizer.identity}"
         )
 
     def split(self, fraction: float, seed: int) -> tuple["Recordings", "Recordings"]:
         """Training and held-out sequences, by whole groups (speakers or files), on the scale that they have."""
-        held_out, training = shares((recording.group for recording in self.recordings), [fraction], seed)
+        held_out, training = random_split((recording.group for recording in self.recordings), [fraction], seed)
         return self._of("training", training), self._of("held out", held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
@@ -218,7 +236,7 @@ class Recordings:
         return self._sequences(rng.integers(len(self), size=size))
 
     @property
-    def files(self) -> np.ndarray:
+    def file_indices(self) -> np.ndarray:
         """Of each sequence, in the order of `batches`, the number of its recording."""
         return self._file[self._order]
 
@@ -228,8 +246,10 @@ class Recordings:
 
     def sounds(self, count: int, seconds: float) -> list[np.ndarray]:
         """The beginnings of the first ``count`` recordings: samples, full scale from -1 to 1."""
-        most = round(seconds * RATE)
-        return [resampled(item.sound, RATE, 0, min(item.used, most)) for item in self.recordings[:count]]
+        most = round(seconds * SAMPLE_RATE)
+        return [
+            resample(item.audio, SAMPLE_RATE, 0, min(item.num_used_samples, most)) for item in self.recordings[:count]
+        ]
 
     def batches(self, size: int) -> Iterator[EventBatch]:
         """All sequences once, in a fixed random order."""
@@ -239,66 +259,68 @@ class Recordings:
 
     def describe(self) -> dict[str, Any]:
         """Counts, for a report."""
-        samples = sum(recording.used for recording in self.recordings)
+        samples = sum(recording.num_used_samples for recording in self.recordings)
         return {
             "sequences": len(self),
             "files": len(self.recordings),
             "resampled_files": sum(recording.resampled for recording in self.recordings),
             "groups": len(Counter(recording.group for recording in self.recordings)),
-            "frames": samples // self.scale.cut.frame,
-            "hours": samples / RATE / 3600,
-            "dropped_samples": sum(length(recording.sound, RATE) - recording.used for recording in self.recordings),
+            "frames": samples // self.normalizer.segmentation.frame,
+            "hours": samples / SAMPLE_RATE / 3600,
+            "dropped_samples": sum(
+                num_samples(recording.audio, SAMPLE_RATE) - recording.num_used_samples for recording in self.recordings
+            ),
         }
 
     def _of(self, label: str, groups: set[str]) -> "Recordings":
         chosen = (recording for recording in self.recordings if recording.group in groups)
-        return Recordings(f"{self.label}, {label}", chosen, self.scale)
+        return Recordings(f"{self.label}, {label}", chosen, self.normalizer)
 
     def _sequences(self, chosen: np.ndarray) -> EventBatch:
-        frames = self._length[chosen] // self.scale.cut.frame
-        event = np.zeros((len(chosen), int(frames.max()), self.scale.cut.frame), np.float32)
+        frames = self._length[chosen] // self.normalizer.segmentation.frame
+        event = np.zeros((len(chosen), int(frames.max()), self.normalizer.segmentation.frame), np.float32)
         mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
         for row, place in enumerate(chosen):
             start, stop = int(self._start[place]), int(self._start[place] + self._length[place])
-            samples = resampled(self.recordings[self._file[place]].sound, RATE, start, stop)
-            event[row, : frames[row]] = self.scale.events(samples)
+            samples = resample(self.recordings[self._file[place]].sound, SAMPLE_RATE, start, stop)
+            event[row, : frames[row]] = self.normalizer.events(samples)
         return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(chosen)))
 
 
 def identity(recordings: Sequence[Recording]) -> str:
     """How many files, with a digest of their names and lengths, and another of what is in them.
 
-    The latter covers `STRETCHES` of `STRETCH` samples of each file, so that a corpus of any size is known in seconds: other
+    The latter covers `NUM_EXCERPTS` of `EXCERPT_SAMPLES` samples of each file, so that a corpus of any size is known in seconds: other
     sounds, another loudness or another order are noticed, a change between two stretches of a file is not. Of what only
     soundfile decodes it covers bytes, which no decoder's version changes.
 
     Raises:
         ValueError: a file cannot be read any more.
     """
-    return f"{listed(recordings)}, contents {digest(part for item in recordings for part in _stretches(item.sound))}"
+    return f"{listed(recordings)}, contents {digest(part for item in recordings for part in _excerpts(item.audio))}"
 
 
 def listed(recordings: Sequence[Recording]) -> str:
     """How many files, with a digest of their names and lengths, and of how they were resampled."""
     lines = [
-        f"{recording.name} {recording.sound.rate} {recording.sound.samples}{f' {METHOD}' if recording.resampled else ''}"
+        f"{recording.name} {recording.audio.sample_rate} {recording.audio.num_samples}{f' {METHOD}' if recording.resampled else ''}"
         for recording in recordings
     ]
     return f"{len(recordings)} files ({digest(lines)})"
 
 
-def _stretches(sound: Sound) -> Iterator[bytes]:
+def _excerpts(sound: AudioInfo) -> Iterator[bytes]:
     """Parts of a file's samples, the same in every format; or of its bytes, where these are a codec's."""
     coded = sound.encoding == "soundfile"
     try:
-        size = sound.path.stat().st_size if coded else sound.samples
-        starts = np.unique(np.linspace(0, max(size - STRETCH, 0), STRETCHES).astype(int)).tolist()
+        size = sound.path.stat().st_size if coded else sound.num_samples
+        starts = np.unique(np.linspace(0, max(size - EXCERPT_SAMPLES, 0), NUM_EXCERPTS).astype(int)).tolist()
         if not coded:
-            yield from (read(sound, start, min(start + STRETCH, size)).tobytes() for start in starts)
+            yield from (read(sound, start, min(start + EXCERPT_SAMPLES, size)).tobytes() for start in starts)
             return
         with sound.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
-                yield file.read(STRETCH)
+                yield file.read(EXCERPT_SAMPLES)
     except OSError as error:
         raise ValueError(f"{sound.path} cannot be read: {error.strerror or error}") from None

@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from worldmodel.corpora.audio_files import Sound, read
+from worldmodel.corpora.audio_files import AudioInfo, read
 
 ZEROS = 64
 """Zero crossings of the sinc on each side."""
@@ -33,28 +33,28 @@ BLOCK = 2**12
 """So many samples are computed at once."""
 
 
-def length(sound: Sound, rate: int) -> int:
+def num_samples(sound: AudioInfo, rate: int) -> int:
     """How many samples a file has at ``rate``."""
-    up, down = _ratio(sound.rate, rate)
-    return sound.samples * up // down
+    up, down = _ratio(sound.sample_rate, rate)
+    return sound.num_samples * up // down
 
 
-def resampled(sound: Sound, rate: int, start: int, stop: int) -> np.ndarray:
+def resample(sound: AudioInfo, rate: int, start: int, stop: int) -> np.ndarray:
     """Samples ``start`` to ``stop`` of a file at ``rate`` samples a second, (stop - start,), mono, single precision.
 
     Raises:
         ValueError: the file cannot be read (`worldmodel.corpora.audio_files.read`).
     """
-    if sound.rate == rate:
+    if sound.sample_rate == rate:
         return read(sound, start, stop)
     if start == stop:
         return np.zeros(0, np.float32)
-    up, down = _ratio(sound.rate, rate)
+    up, down = _ratio(sound.sample_rate, rate)
     filters = _filters(up, down)
     taps = filters.shape[1]
     first, last = start * down // up - taps // 2, (stop - 1) * down // up + taps // 2 + 1
-    samples = read(sound, max(first, 0), min(last, sound.samples))
-    samples = np.pad(samples, (max(-first, 0), max(last - sound.samples, 0)))  # silence before and after the file
+    samples = read(sound, max(first, 0), min(last, sound.num_samples))
+    samples = np.pad(samples, (max(-first, 0), max(last - sound.num_samples, 0)))  # silence before and after the file
     windows = np.lib.stride_tricks.sliding_window_view(samples, taps)
     result = np.empty(stop - start, np.float32)
     for block in range(start, stop, BLOCK):

@@ -20,19 +20,19 @@ import os
 import re
 from pathlib import Path
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given
 from worldmodel.corpora.audio_files import inspect
-from worldmodel.corpora.corpus import Corpus, shares
-from worldmodel.corpora.recordings import RATE, Cut, Recording, Recordings, Standardisation, audio_paths
+from worldmodel.corpora.dataset import Corpus, random_split
+from worldmodel.corpora.recordings import SAMPLE_RATE, Recording, Recordings, Segmentation, Standardization, audio_paths
 from worldmodel.corpora.resampling import METHOD
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int
 
 FRAME = 200
 """Samples of an event (VRNN)."""
-PIECE = 8_000
+SEGMENT_LENGTH = 8_000
 """Samples of a sequence of Blizzard: half a second, 40 frames (VRNN)."""
-SHARES = (0.05, 0.05)
+SPLIT_FRACTIONS = (0.05, 0.05)
 """Held out and test, of corpora that come without a split; 0.9 is left for training (VRNN)."""
-TIMIT_HELD_OUT = 0.05
+TIMIT_VAL_FRACTION = 0.05
 """Of TIMIT's training speakers (VRNN, which does not say by what: here, whole speakers)."""
 TIMIT_SENTENCES = (4_620, 1_680)
 """Of the whole corpus: training and test, SA sentences among them."""
@@ -46,39 +46,41 @@ _TIMIT_PATH = re.compile(
 def timit(
     folder: Path,
     *,
-    piece: int | None = None,
+    segment_length: int | None = None,
     frame: int = FRAME,
     seed: int = 0,
-    sa: bool = True,
+    include_sa: bool = True,
     cache: str | os.PathLike[str] | None = None,
 ) -> Corpus:
     """TIMIT: its own training and test speakers, a twentieth of the former held out; whole sentences.
 
     Args:
         folder: holds TRAIN/DR1/FCJF0/SA1.WAV and so on, at any depth and in any letter case.
-        piece: samples of a sequence; None: whole sentences.
+        segment_length: samples of a sequence; None: whole sentences.
         frame: samples of an event.
         seed: of the choice of held-out speakers.
-        sa: whether to keep the two sentences (SA1, SA2) that every speaker reads, in training as in test.
+        include_sa: whether to keep the two sentences (SA1, SA2) that every speaker reads, in training as in test.
         cache: a JSON file that keeps mean and standard deviation.
 
     Raises:
         ValueError: files are missing or damaged.
     """
-    cut = _cut(piece, frame)
-    parts = _timit_parts(folder, cut, sa)
+    cut = _segmentation(segment_length, frame)
+    parts = _timit_parts(folder, cut, include_sa)
     speakers = {item.group for item in parts["train"]}
     if both := sorted(speakers & {item.group for item in parts["test"]}):
         raise ValueError(f"{folder} has speaker {both[0]} in TRAIN and in TEST")
-    held_out, _ = shares(speakers, [TIMIT_HELD_OUT], seed)
+    held_out, _ = random_split(speakers, [TIMIT_VAL_FRACTION], seed)
     everything = parts["train"] + parts["test"]
     counts = (len(parts["train"]), len(parts["test"]))
     found = (
-        "complete" if not sa or counts == TIMIT_SENTENCES else f"not complete: {counts[0]} and {counts[1]} sentences"
+        "complete"
+        if not include_sa or counts == TIMIT_SENTENCES
+        else f"not complete: {counts[0]} and {counts[1]} sentences"
     )
     protocol = (
         f"the corpus's own training and test speakers, {found}; {len(held_out)} of the training speakers (5 %) held out, "
-        f"seed {seed}; SA sentences {'kept' if sa else 'left out'}; {_how(cut, everything)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; SA sentences {'kept' if include_sa else 'left out'}; {_how(cut, everything)} (arXiv 1506.02216, 2008.02144)"
     )
     training = [item for item in parts["train"] if item.group not in held_out]
     validation = [item for item in parts["train"] if item.group in held_out]
@@ -88,7 +90,7 @@ def timit(
 def blizzard(
     folder: Path,
     *,
-    piece: int | None = PIECE,
+    segment_length: int | None = SEGMENT_LENGTH,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -98,7 +100,7 @@ def blizzard(
 
     Args:
         folder: holds audio files, at any depth.
-        piece: samples of a sequence; None: whole files.
+        segment_length: samples of a sequence; None: whole files.
         frame: samples of an event.
         seed: of the split.
         cache: a JSON file that keeps mean and standard deviation.
@@ -107,7 +109,7 @@ def blizzard(
     Raises:
         ValueError: files are missing or damaged.
     """
-    cut = _cut(piece, frame)
+    cut = _segmentation(segment_length, frame)
     paths = ((path.relative_to(folder).as_posix(), path) for path in audio_paths(folder))
     return _split(name, "files", [_recording(place, place, path, cut) for place, path in paths], cut, seed, cache)
 
@@ -115,19 +117,19 @@ def blizzard(
 def audio(
     folder: Path,
     *,
-    piece: int | None = PIECE,
+    segment_length: int | None = SEGMENT_LENGTH,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
 ) -> Corpus:
     """Any folder of recordings, as `blizzard`."""
-    return blizzard(folder, piece=piece, frame=frame, seed=seed, cache=cache, name="audio")
+    return blizzard(folder, segment_length=segment_length, frame=frame, seed=seed, cache=cache, name="audio")
 
 
 def accent(
     folder: Path,
     *,
-    piece: int | None = None,
+    segment_length: int | None = None,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -136,7 +138,7 @@ def accent(
 
     Args:
         folder: holds one recording of each speaker, whose name is the file's (english12.mp3), at any depth.
-        piece: samples of a sequence; None: whole recordings.
+        segment_length: samples of a sequence; None: whole recordings.
         frame: samples of an event.
         seed: of the split.
         cache: a JSON file that keeps mean and standard deviation.
@@ -144,18 +146,18 @@ def accent(
     Raises:
         ValueError: files are missing or damaged.
     """
-    cut = _cut(piece, frame)
+    cut = _segmentation(segment_length, frame)
     paths = audio_paths(folder)
     recordings = [_recording(path.relative_to(folder).as_posix(), path.stem.lower(), path, cut) for path in paths]
     return _split("accent", "speakers", recordings, cut, seed, cache)
 
 
-def _timit_parts(folder: Path, cut: Cut, sa: bool) -> dict[str, list[Recording]]:
+def _timit_parts(folder: Path, segmentation: Segmentation, include_sa: bool) -> dict[str, list[Recording]]:
     """Training and test recordings."""
     parts: dict[str, list[Recording]] = {"train": [], "test": []}
     for (part, speaker, sentence), path in _timit_paths(folder).items():
-        if sa or not sentence.startswith("SA"):
-            parts[part].append(_recording(f"{part}/{speaker}/{sentence}", speaker, path, cut))
+        if include_sa or not sentence.startswith("SA"):
+            parts[part].append(_recording(f"{part}/{speaker}/{sentence}", speaker, path, segmentation))
     for part, recordings in parts.items():
         if not recordings:
             raise ValueError(f"{folder} must hold {part.upper()}/DR1/SPEAKER/SENTENCE.WAV and so on, got no such file")
@@ -174,58 +176,68 @@ def _timit_paths(folder: Path) -> dict[tuple[str, str, str], Path]:
     return dict(sorted(found.items()))
 
 
-def _recording(name: str, group: str, path: Path, cut: Cut) -> Recording:
+def _recording(name: str, group: str, path: Path, segmentation: Segmentation) -> Recording:
     sound = inspect(path)
-    return Recording(name, group, sound, cut.used(sound))
+    return Recording(name, group, sound, segmentation.num_used_samples(sound))
 
 
 def _split(
     name: str,
     groups: str,
     recordings: list[Recording],
-    cut: Cut,
+    segmentation: Segmentation,
     seed: int,
     cache: str | os.PathLike[str] | None,
 ) -> Corpus:
     """A corpus that comes without a split; recordings that are too short for a sequence take no part in it."""
-    found = {recording.group for recording in recordings if recording.used}
-    if len(found) <= len(SHARES):
+    found = {recording.group for recording in recordings if recording.num_used_samples}
+    if len(found) <= len(SPLIT_FRACTIONS):
         raise ValueError(
-            f"{name} must hold at least {len(SHARES) + 1} {groups} with a whole sequence, got {len(found)}"
+            f"{name} must hold at least {len(SPLIT_FRACTIONS) + 1} {groups} with a whole sequence, got {len(found)}"
         )
-    held_out, test, training = shares(found, SHARES, seed)
+    held_out, test, training = random_split(found, SPLIT_FRACTIONS, seed)
     protocol = (
         f"{len(training)}, {len(held_out)} and {len(test)} {groups} (0.9, 0.05, 0.05) for training, held out and test, "
-        f"seed {seed}; {_how(cut, recordings)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; {_how(segmentation, recordings)} (arXiv 1506.02216, 2008.02144)"
     )
     parts = [[item for item in recordings if item.group in part] for part in (training, held_out, test)]
-    return _corpus(name, protocol, parts, cut, cache)
+    return _corpus(name, protocol, parts, segmentation, cache)
 
 
 def _corpus(
-    name: str, protocol: str, parts: list[list[Recording]], cut: Cut, cache: str | os.PathLike[str] | None
+    name: str,
+    protocol: str,
+    parts: list[list[Recording]],
+    segmentation: Segmentation,
+    cache: str | os.PathLike[str] | None,
 ) -> Corpus:
     """A corpus of training, held-out and test recordings."""
-    scale = Standardisation([recording for recording in parts[0] if recording.used], cut, cache)
+    scale = Standardization([recording for recording in parts[0] if recording.num_used_samples], segmentation, cache)
     training, held_out, test = (
         Recordings(f"{name}, {label}", part, scale)
         for label, part in zip(("training", "held out", "test"), parts, strict=True)
     )
-    return Corpus(name, "speech", cut.frame, cut.piece, UNIT, protocol, training, held_out, test, scale)
+    return Corpus(
+        name, "speech", segmentation.frame, segmentation.segment_length, UNIT, protocol, training, held_out, test, scale
+    )
 
 
-def _cut(piece: int | None, frame: int) -> Cut:
-    at_least_one(frame=frame)
-    at_least_one_if_given(piece=piece)
-    if piece is not None and piece % frame:
-        raise ValueError(f"piece must be whole frames of {frame} samples, got {piece}")
-    return Cut(frame, piece)
+def _segmentation(segment_length: int | None, frame: int) -> Segmentation:
+    validate_positive_int(frame=frame)
+    validate_optional_positive_int(segment_length=segment_length)
+    if segment_length is not None and segment_length % frame:
+        raise ValueError(f"segment_length must be whole frames of {frame} samples, got {segment_length}")
+    return Segmentation(frame, segment_length)
 
 
-def _how(cut: Cut, recordings: list[Recording]) -> str:
-    whole = "whole recordings" if cut.piece is None else f"pieces of {cut.piece} samples, the rest of a file dropped"
-    short = sum(not recording.used for recording in recordings)
+def _how(segmentation: Segmentation, recordings: list[Recording]) -> str:
+    whole = (
+        "whole recordings"
+        if segmentation.segment_length is None
+        else f"pieces of {segmentation.segment_length} samples, the rest of a file dropped"
+    )
+    short = sum(not recording.num_used_samples for recording in recordings)
     left_out = f", {short} files shorter than a sequence left out" if short else ""
-    changed = sum(recording.resampled for recording in recordings if recording.used)
-    rates = f", {changed} files resampled to {RATE} samples a second ({METHOD})" if changed else ""
-    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped{left_out}{rates}"
+    changed = sum(recording.resampled for recording in recordings if recording.num_used_samples)
+    rates = f", {changed} files resampled to {SAMPLE_RATE} samples a second ({METHOD})" if changed else ""
+    return f"{whole}, frames of {segmentation.frame} samples without overlap, an incomplete last frame dropped{left_out}{rates}"

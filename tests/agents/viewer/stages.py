@@ -11,7 +11,7 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
 def world(latent=3, actions=2, hidden=5, discrete=False):
     with seeded(0):
-        built = WorldModel(VAE(latent), Memory(FRMDN(latent + actions, latent, hidden=hidden)), discrete=discrete)
+        built = WorldModel(VAE(latent), Memory(FRMDN(latent + actions, latent, hidden_size=hidden)), discrete=discrete)
         for parameter in built.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
         built.memory.termination_head.weight.data.zero_()
@@ -24,6 +24,6 @@ def stage(real=True, **options):
     built = world(**options)
     with seeded(1):
         driver = LinearController.sized(built).having(torch.randn(LinearController.sized(built).size))
-    starts = torch.randn(9, built.latent, generator=torch.Generator().manual_seed(0))
+    starts = torch.randn(9, built.latent_dim, generator=torch.Generator().manual_seed(0))
     given = controls("Counter", {}, built)
     return Stage("Counter", built, starts, given, {"evolved": driver}, toys.counter if real else None)

@@ -17,7 +17,7 @@ from tests.agents.viewer.stages import stage, world
 from tests.agents.viewer.test_page import browser, opened, pixels  # noqa: F401
 from tests.command_line import refused
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.model import Noise
+from worldmodel.world_model import Noise
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCRIPT = """
@@ -30,8 +30,8 @@ from agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_
 from tests.agents.viewer.stages import world
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.baselines import PerDimensionRMDN
-from worldmodel.model import WorldState
-from worldmodel.density import State
+from worldmodel.world_model import WorldState
+from worldmodel.mdn_rnn import State
 
 KINDS = {"plain": {}, "rank": {"rank": 2}, "conditional": {"conditional": True}, "spline": {"spline": True},
          "gru": {"cell": "gru"}, "layers": {"layers": 2}}
@@ -95,7 +95,7 @@ def test_the_graphs_compute_what_torch_computes(tmp_path, kinds):
 
 def test_a_step_of_the_graph_is_one_of_the_world():
     built = world()
-    state = built.observe(built.initial(1), torch.zeros(1, 3), torch.ones(1, 2)).seeing(torch.ones(1, 3))
+    state = built.observe(built.initial(1), torch.zeros(1, 3), torch.ones(1, 2)).with_latent(torch.ones(1, 3))
     with seeded(1):
         noise = Noise(*(torch.randn(part.shape) for part in step_example(built)[4:6]), torch.zeros(1))
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_step_of_the_graph_is_one_of_the_world():
     assert found[0].equal(wanted.latent) and found[1].equal(wanted.reward)
     assert all(one.equal(other) for one, other in zip(found[3:5], after.memory, strict=True))
     assert float(found[5].sum()) == pytest.approx(1)
-    assert (picture.numpy() == built.show(wanted.latent)[0]).all()
+    assert (picture.numpy() == built.decode(wanted.latent)[0]).all()
 
 
 EXPORT = """

@@ -56,7 +56,7 @@ def test_names_and_agents_are_served(tmp_path):
         assert title_of(page) == "FastCarRacing"
     there = stage()
     agent = Agent(there.world, there.drivers["evolved"])
-    with viewer.serve(agent, starts=torch.randn(4, there.world.latent)) as page:
+    with viewer.serve(agent, starts=torch.randn(4, there.world.latent_dim)) as page:
         assert title_of(page)
     for what, named in (
         (lambda: viewer.serve(agent), "starts"),

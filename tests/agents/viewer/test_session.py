@@ -63,7 +63,7 @@ def test_the_dream_follows_the_model_and_the_hand():
         with torch.inference_mode():
             expected = session.stage.world.memory.density.distribution(state.hidden)
         assert_same_sums(shot.facts["weights"], expected.weights[0], count=state.hidden.shape[1] + 1, terms=1.0)
-        np.testing.assert_array_equal(shot.dream, session.stage.world.show(step.latent)[0])
+        np.testing.assert_array_equal(shot.dream, session.stage.world.decode(step.latent)[0])
     assert shot.facts["step"] == 2
     assert shot.reality is None
 

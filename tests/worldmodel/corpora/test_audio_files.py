@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora.audio_files import inspect, read
-from worldmodel.corpora.resampling import length, resampled
+from worldmodel.corpora.resampling import num_samples, resample
 
 STEPS = {"u1": 1 / 128, "i2": 2**-15, "i3": 2**-23, "i4": 2**-24, "f4": 2**-24, "f8": 2**-24}
 
@@ -34,7 +34,7 @@ def test_wav(tmp_path, kind, channels, extensible):
     samples = signal(channels=channels)
     odd = formats.chunk(b"LIST", b"odd")  # padded to an even length
     sound = inspect(put(tmp_path, formats.wav_bytes(samples, 22_050, kind, extensible, before=odd)))
-    assert (sound.rate, sound.channels, sound.samples) == (22_050, channels or 1, 1_001)
+    assert (sound.sample_rate, sound.num_channels, sound.num_samples) == (22_050, channels or 1, 1_001)
     mono = samples if channels is None else samples.mean(axis=1)
     assert read(sound, 0, 1_001) == pytest.approx(mono, abs=STEPS[kind])
     assert np.array_equal(read(sound, 13, 700), read(sound, 0, 1_001)[13:700])
@@ -46,12 +46,12 @@ def test_wav(tmp_path, kind, channels, extensible):
 def test_sphere_under_the_name_of_a_wav_file(tmp_path, order, header):
     samples = signal()
     sound = inspect(put(tmp_path, formats.sphere_bytes(samples, order=order, header=header), "SA1.WAV"))
-    assert (sound.rate, sound.samples, sound.offset) == (16_000, 1_001, header)
+    assert (sound.sample_rate, sound.num_samples, sound.offset) == (16_000, 1_001, header)
     assert read(sound, 3, 900) == pytest.approx(samples[3:900], abs=2**-15)
 
 
 def test_sphere_without_a_count_is_as_long_as_the_file(tmp_path):
-    assert inspect(put(tmp_path, formats.sphere_bytes(signal(), sample_count__i=None))).samples in (1_001,)
+    assert inspect(put(tmp_path, formats.sphere_bytes(signal(), sample_count__i=None))).num_samples in (1_001,)
 
 
 @pytest.mark.parametrize(("form", "near", "channels"), [("FLAC", 2**-15, 1), ("MP3", 0.05, 2), ("OGG", 0.03, 1)])
@@ -79,7 +79,7 @@ def test_a_flac_file_that_claims_too_much_is_refused(tmp_path):
     content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0x40, 0])  # 16,384: possible, but not there
     sound = inspect(put(tmp_path, bytes(content), "x.flac"))
     with pytest.raises(ValueError, match=r"x\.flac"):
-        read(sound, 0, sound.samples)
+        read(sound, 0, sound.num_samples)
 
 
 def test_without_soundfile_the_message_says_how_to_get_it(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_without_soundfile_the_message_says_how_to_get_it(tmp_path, monkeypatch)
         return really(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    assert inspect(put(tmp_path, formats.wav_bytes(signal()))).samples == 1_001
+    assert inspect(put(tmp_path, formats.wav_bytes(signal()))).num_samples == 1_001
     with pytest.raises(ValueError, match=r"x\.mp3.*pip install 'worldmodel\[audio\]'"):
         inspect(put(tmp_path, b"ID3" + bytes(100), "x.mp3"))
 
@@ -99,7 +99,7 @@ def test_without_soundfile_the_message_says_how_to_get_it(tmp_path, monkeypatch)
 def test_a_length_that_was_not_known_when_streamed(tmp_path):
     content = formats.wav_bytes(signal())
     place = content.index(b"data") + 4
-    assert inspect(put(tmp_path, content[:place] + b"\xff" * 4 + content[place + 4 :])).samples == 1_001
+    assert inspect(put(tmp_path, content[:place] + b"\xff" * 4 + content[place + 4 :])).num_samples == 1_001
 
 
 WAV = formats.wav_bytes(signal(100))
@@ -171,7 +171,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, head, rest, place, patc
     path = put(tmp_path_factory.mktemp("any"), content)
     try:
         sound = inspect(path)
-        samples = read(sound, 0, min(sound.samples, 1_000))
+        samples = read(sound, 0, min(sound.num_samples, 1_000))
     except ValueError as error:
         assert "x.wav" in str(error)
     else:
@@ -187,10 +187,10 @@ def test_resampling_keeps_what_both_rates_can_hold(tmp_path, rate):
         return 0.1 + 0.5 * np.sin(2 * np.pi * tone * time + 0.3)
 
     sound = inspect(put(tmp_path, formats.wav_bytes(wave(rate), rate, "f4")))
-    count = length(sound, 16_000)
+    count = num_samples(sound, 16_000)
     assert abs(count - 8_000) <= 1
     inner = slice(200, count - 200)  # at its ends the file meets silence
-    assert resampled(sound, 16_000, 0, count)[inner] == pytest.approx(wave(16_000)[:count][inner], abs=2e-4)
+    assert resample(sound, 16_000, 0, count)[inner] == pytest.approx(wave(16_000)[:count][inner], abs=2e-4)
 
 
 @pytest.mark.parametrize("tone", [4_000, 7_000, 7_500])
@@ -199,7 +199,7 @@ def test_resampling_keeps_tones_near_the_cut_off(tmp_path, tone):
         return np.sin(2 * np.pi * tone * np.arange(at // 2) / at + 0.3)
 
     sound = inspect(put(tmp_path, formats.wav_bytes(wave(44_100), 44_100, "f4")))
-    error = resampled(sound, 16_000, 200, 7_800) - wave(16_000)[200:7_800]
+    error = resample(sound, 16_000, 200, 7_800) - wave(16_000)[200:7_800]
     assert np.abs(error).max() < 10 ** (-85 / 20)
 
 
@@ -208,22 +208,22 @@ def test_resampling_lets_nothing_back_from_above_the_cut_off(tmp_path, tone):
     sound = inspect(
         put(tmp_path, formats.wav_bytes(np.sin(2 * np.pi * tone * np.arange(22_050) / 44_100), 44_100, "f4"))
     )
-    assert np.abs(resampled(sound, 16_000, 200, 7_800)).max() < 10 ** (-85 / 20)
+    assert np.abs(resample(sound, 16_000, 200, 7_800)).max() < 10 ** (-85 / 20)
 
 
 def test_resampling_removes_what_the_lower_rate_cannot_hold(tmp_path):
     time = np.arange(24_000) / 48_000
     sound = inspect(put(tmp_path, formats.wav_bytes(0.5 * np.sin(2 * np.pi * 11_000 * time), 48_000, "f4")))
-    assert np.abs(resampled(sound, 16_000, 100, 7_900)).max() < 1e-3  # it would come back as a tone of 5,000 Hz
+    assert np.abs(resample(sound, 16_000, 100, 7_900)).max() < 1e-3  # it would come back as a tone of 5,000 Hz
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
 def test_a_stretch_read_alone_is_what_it_is_in_the_whole(tmp_path, rate):
     sound = inspect(put(tmp_path, formats.wav_bytes(signal(40_000), rate)))
-    count = length(sound, 16_000)
-    whole = resampled(sound, 16_000, 0, count)
+    count = num_samples(sound, 16_000)
+    whole = resample(sound, 16_000, 0, count)
     cuts = [0, 1, 200, 8_000, count - 3, count]
-    stretches = [resampled(sound, 16_000, *pair) for pair in itertools.pairwise(cuts)]
+    stretches = [resample(sound, 16_000, *pair) for pair in itertools.pairwise(cuts)]
     assert whole.shape == (count,)
     assert np.concatenate(stretches) == pytest.approx(whole, abs=1e-6)
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
-from worldmodel.corpora.images import ALPHA, NOISE, Dequantisation
+from worldmodel.corpora.images import ALPHA, NOISE_LEVELS, Dequantisation
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -42,7 +42,7 @@ def test_rows_and_pixels(kind):
         corpus = open_corpus(kind, pixelwise=pixelwise)
         batch = corpus.train.batch(4, np.random.default_rng(0))
         assert batch.event.shape == (4, *expected)
-        assert corpus.event == expected[1]
+        assert corpus.event_dim == expected[1]
         assert corpus.dimensions == height * width * channels
         assert (batch.mask == 1).all()
 
@@ -67,7 +67,7 @@ def test_events_come_back_as_the_pixels_that_they_were(corpus):
 def test_the_ends_of_every_level_come_back(logit):
     scale = Dequantisation(16, 16, 1, logit)
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    for noise in (0, 1, NOISE // 2, NOISE - 1):
+    for noise in (0, 1, NOISE_LEVELS // 2, NOISE_LEVELS - 1):
         batch = scale.events(pixels, np.full(pixels.shape, noise))
         assert np.array_equal(scale.to_data(batch.event).numpy(), pixels[..., 0])
         assert torch.isfinite(batch.event).all()
@@ -82,7 +82,7 @@ def test_what_a_model_samples_is_clipped():
 
 
 def test_the_jacobian_is_that_of_autograd(corpus):
-    logit = corpus.scale.logit
+    logit = corpus.normalizer.logit
     batch = corpus.train.batch(3, np.random.default_rng(4))
     x = batch.event.double()
     x = 256 * ((x.sigmoid() - ALPHA) / (1 - 2 * ALPHA) if logit else x)
@@ -184,4 +184,4 @@ def test_events_of_another_shape_are_refused(kind):
     with pytest.raises(ValueError, match=r"events"):
         corpus.to_data(torch.zeros(1, 2, 3))
     with pytest.raises(ValueError, match=r"events"):
-        corpus.to_data(torch.zeros(1, 2, corpus.event))
+        corpus.to_data(torch.zeros(1, 2, corpus.event_dim))

@@ -12,7 +12,7 @@ from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
 from worldmodel.corpora.recordings import METHOD, audio_paths, identity, listed
-from worldmodel.corpora.resampling import resampled
+from worldmodel.corpora.resampling import resample
 
 
 def write_folder(folder, names, seed=0, rate=16_000, samples=(1_000, 9_000)):
@@ -47,7 +47,7 @@ def timit(tmp_path):
 @pytest.fixture
 def blizzard(tmp_path):
     folder = write_folder(tmp_path, [f"{n // 5}/{n:02d}.wav" for n in range(20)], samples=(900, 5_000))
-    return open_corpus(f"blizzard:{folder}", piece=800)
+    return open_corpus(f"blizzard:{folder}", segment_length=800)
 
 
 @pytest.fixture(params=["timit", "blizzard"])
@@ -80,7 +80,7 @@ def test_copies_of_sentences_count_once(tmp_path, timit):
 
 
 def test_timit_without_the_sentences_that_all_speakers_read(tmp_path):
-    corpus = open_corpus(f"timit:{formats.write_timit(tmp_path)}", sa=False)
+    corpus = open_corpus(f"timit:{formats.write_timit(tmp_path)}", include_sa=False)
     assert {name.split("/")[2] for part in parts(corpus) for name in names(part)} == {"SX7", "SI1001"}
 
 
@@ -100,7 +100,7 @@ def test_accent_is_split_by_speakers_at_whatever_place(tmp_path):
     speakers = [{name.split("/")[-1].lower() for name in names(part)} for part in parts(corpus)]
     assert [len(part) for part in speakers] == [36, 2, 2]
     assert len(set.union(*speakers)) == 40
-    assert corpus.train.scale.cut.piece is None
+    assert corpus.train.scale.segmentation.segment_length is None
 
 
 def test_files_never_are_in_two_parts_and_none_is_lost(blizzard):
@@ -111,7 +111,7 @@ def test_files_never_are_in_two_parts_and_none_is_lost(blizzard):
 
 def test_the_split_belongs_to_the_seed(tmp_path):
     folder = write_folder(tmp_path, [f"{n}.wav" for n in range(20)])
-    first, again, other = (open_corpus(f"audio:{folder}", piece=800, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (open_corpus(f"audio:{folder}", segment_length=800, seed=seed) for seed in (0, 0, 1))
     assert [names(part) for part in parts(first)] == [names(part) for part in parts(again)]
     assert [names(part) for part in parts(first)] != [names(part) for part in parts(other)]
 
@@ -119,17 +119,17 @@ def test_the_split_belongs_to_the_seed(tmp_path):
 def test_sequences_cover_the_files_exactly_once(corpus):
     for part in parts(corpus):
         samples = corpus.to_data(torch.cat(everything(part))[None])[0].numpy()
-        files = [resampled(item.sound, 16_000, 0, item.used) for item in part.recordings]
+        files = [resample(item.audio, 16_000, 0, item.num_used_samples) for item in part.recordings]
         assert len(samples) == sum(map(len, files))
         assert np.sort(samples) == pytest.approx(np.sort(np.concatenate(files)), abs=1e-6)
         step = corpus.dimensions or 200
-        left = [item.sound.samples - item.used for item in part.recordings]
+        left = [item.audio.num_samples - item.num_used_samples for item in part.recordings]
         assert all(0 <= rest < step for rest in left)
         assert part.describe()["dropped_samples"] == sum(left)
 
 
 def test_a_sentence_is_a_sequence(timit):
-    files = {item.name: resampled(item.sound, 16_000, 0, item.used) for item in timit.test.recordings}
+    files = {item.name: resample(item.audio, 16_000, 0, item.num_used_samples) for item in timit.test.recordings}
     found = [timit.to_data(frames[None])[0].numpy() for frames in everything(timit.test)]
     for samples in files.values():
         assert any(len(one) == len(samples) and one == pytest.approx(samples, abs=1e-6) for one in found)
@@ -139,19 +139,19 @@ def test_the_training_part_has_mean_zero_and_deviation_one(corpus):
     values = torch.cat(everything(corpus.train)).double()
     assert float(values.mean()) == pytest.approx(0, abs=1e-6)
     assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-6)
-    assert all(part.scale is corpus.train.scale for part in parts(corpus))
+    assert all(part.normalizer is corpus.train.normalizer for part in parts(corpus))
     assert abs(float(torch.cat(everything(corpus.test)).double().std() - 1)) > 1e-6
 
 
 def test_mean_and_deviation_do_not_depend_on_the_blocks(corpus, monkeypatch):
-    expected = corpus.train.scale.mean, corpus.train.scale.std
+    expected = corpus.train.normalizer.mean, corpus.train.normalizer.std
     monkeypatch.setattr("worldmodel.corpora.recordings.BLOCK", 333)
-    assert corpus.train.scale._measured() == pytest.approx(expected, rel=1e-12)
+    assert corpus.train.normalizer._measured() == pytest.approx(expected, rel=1e-12)
 
 
 def test_padding_is_masked_and_zero(timit):
     batch = timit.train.batch(16, np.random.default_rng(0))
-    assert batch.event.shape[2] == timit.event == 200
+    assert batch.event.shape[2] == timit.event_dim == 200
     assert batch.event.shape[1] == int(batch.mask.sum(1).max())
     assert (batch.mask.sum(1) < batch.event.shape[1]).any()
     assert (batch.event[batch.mask == 0] == 0).all()
@@ -178,7 +178,7 @@ def test_a_split_is_by_whole_speakers(timit):
     groups = [{item.group for item in part.recordings} for part in (training, held_out)]
     assert [len(part) for part in groups] == [2, 1]
     assert not groups[0] & groups[1]
-    assert training.scale is timit.train.scale
+    assert training.normalizer is timit.train.normalizer
     assert training.identity != held_out.identity
     assert timit.train.split(0.34, seed=5)[0].identity == training.identity
     with pytest.raises(ValueError, match="held_out"):
@@ -192,18 +192,18 @@ def test_another_rate_and_several_channels(tmp_path):
     for number in range(5):
         samples = np.stack([formats.speech(rng, 44_100)] * 2, axis=1)
         (tmp_path / f"{number}.wav").write_bytes(formats.wav_bytes(samples, 44_100, "i3"))
-    corpus = open_corpus(f"audio:{tmp_path}", piece=4_000)
+    corpus = open_corpus(f"audio:{tmp_path}", segment_length=4_000)
     assert [len(part) for part in parts(corpus)] == [12, 4, 4]
     assert corpus.train.describe()["hours"] == pytest.approx(3 / 3600)
 
 
 def test_the_report_says_what_was_resampled_and_how(tmp_path, monkeypatch):
     folder = write_folder(tmp_path, [f"{n}.wav" for n in range(5)])
-    at_16k = open_corpus(f"audio:{folder}", piece=800)
+    at_16k = open_corpus(f"audio:{folder}", segment_length=800)
     assert METHOD not in at_16k.protocol
     write_folder(folder, ["5.wav", "6.wav"], rate=44_100, samples=(9_000, 9_001))
     write_folder(folder, ["7.wav"], rate=44_100, samples=(100, 101))  # shorter than a sequence
-    corpus = open_corpus(f"audio:{folder}", piece=800)
+    corpus = open_corpus(f"audio:{folder}", segment_length=800)
     assert METHOD in corpus.describe()["protocol"]
     assert sum(part["resampled_files"] for part in corpus.describe()["parts"].values()) == 2
     before = [
@@ -250,34 +250,34 @@ def test_the_reader_never_holds_the_corpus(tmp_path):
 
 def test_mean_and_deviation_are_kept_where_asked(tmp_path):
     folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "kept" / "scale.json"
-    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    first = open_corpus(f"audio:{folder}", segment_length=800, cache=cache)
     numbers = first.describe()["scale"]
     assert json.loads(cache.read_text())["mean"] == numbers["mean"]
-    again = open_corpus(f"audio:{folder}", piece=800, cache=cache)
-    again.scale._measured = None  # not measured again
+    again = open_corpus(f"audio:{folder}", segment_length=800, cache=cache)
+    again.normalizer._measured = None  # not measured again
     assert again.describe() == first.describe()
     with pytest.raises(ValueError, match=r"scale\.json"):
-        open_corpus(f"audio:{folder}", piece=800, seed=3, cache=cache).describe()
+        open_corpus(f"audio:{folder}", segment_length=800, seed=3, cache=cache).describe()
     cache.write_text(json.dumps(json.loads(cache.read_text()) | {"std": 0.0}))
     with pytest.raises(ValueError, match=r"scale\.json.*\b0\.0\b"):
-        open_corpus(f"audio:{folder}", piece=800, cache=cache).describe()
+        open_corpus(f"audio:{folder}", segment_length=800, cache=cache).describe()
 
 
 def overwritten(folder, change):
     """All files of ``folder``, with samples as ``change`` makes them of what they were: names and lengths stay."""
     for path in audio_paths(folder):
         sound = inspect(path)
-        path.write_bytes(formats.wav_bytes(change(read(sound, 0, sound.samples)), sound.rate))
+        path.write_bytes(formats.wav_bytes(change(read(sound, 0, sound.num_samples)), sound.sample_rate))
     return folder
 
 
 @pytest.mark.parametrize("change", [lambda x: x / 2, lambda x: x[::-1], lambda x: np.r_[x[:500], -x[500:]]])
 def test_other_sounds_in_files_of_the_same_names_and_lengths_are_another_corpus(tmp_path, change):
     folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "scale.json"
-    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    first = open_corpus(f"audio:{folder}", segment_length=800, cache=cache)
     before = [part.identity for part in parts(first)]
     assert first.describe()
-    again = open_corpus(f"audio:{overwritten(folder, change)}", piece=800, cache=cache)
+    again = open_corpus(f"audio:{overwritten(folder, change)}", segment_length=800, cache=cache)
     assert all(now != then for now, then in zip([part.identity for part in parts(again)], before, strict=True))
     with pytest.raises(ValueError, match=r"scale\.json"):
         again.describe()
@@ -285,14 +285,14 @@ def test_other_sounds_in_files_of_the_same_names_and_lengths_are_another_corpus(
 
 def test_a_scale_that_was_kept_by_names_and_lengths_alone_is_measured_again(tmp_path):
     folder, cache = write_folder(tmp_path / "a", [f"{n}.wav" for n in range(5)]), tmp_path / "scale.json"
-    first = open_corpus(f"audio:{folder}", piece=800, cache=cache)
+    first = open_corpus(f"audio:{folder}", segment_length=800, cache=cache)
     scale = first.describe()["scale"]
     older = json.loads(cache.read_text()) | {"recordings": listed(first.train.recordings)}
     cache.write_text(json.dumps(older))
-    assert open_corpus(f"audio:{folder}", piece=800, cache=cache).describe()["scale"] == scale
-    assert json.loads(cache.read_text())["recordings"] == first.scale.identity
+    assert open_corpus(f"audio:{folder}", segment_length=800, cache=cache).describe()["scale"] == scale
+    assert json.loads(cache.read_text())["recordings"] == first.normalizer.identity
     cache.write_text(json.dumps(older))
-    other = open_corpus(f"audio:{overwritten(folder, lambda x: x / 2)}", piece=800, cache=cache)
+    other = open_corpus(f"audio:{overwritten(folder, lambda x: x / 2)}", segment_length=800, cache=cache)
     with pytest.raises(ValueError, match=r"scale\.json"):
         other.describe()
 
@@ -300,7 +300,7 @@ def test_a_scale_that_was_kept_by_names_and_lengths_alone_is_measured_again(tmp_
 def test_silence_has_no_scale(tmp_path):
     for number in range(4):
         (tmp_path / f"{number}.wav").write_bytes(formats.wav_bytes(np.zeros(1_000)))
-    corpus = open_corpus(f"audio:{tmp_path}", piece=800)
+    corpus = open_corpus(f"audio:{tmp_path}", segment_length=800)
     with pytest.raises(ValueError, match=r"\b1600\b"):
         corpus.train.batch(1, np.random.default_rng(0))
 
@@ -309,17 +309,17 @@ def test_a_damaged_file_is_named(tmp_path):
     folder = write_folder(tmp_path, [f"{n}.wav" for n in range(4)])
     (folder / "2.wav").write_bytes((folder / "2.wav").read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"2\.wav"):
-        open_corpus(f"audio:{folder}", piece=800)
+        open_corpus(f"audio:{folder}", segment_length=800)
 
 
 def test_recordings_that_are_too_short_take_no_part(tmp_path):
     folder = write_folder(tmp_path, [f"{n}.wav" for n in range(4)])
     write_folder(tmp_path, ["short.wav", "empty.wav"], samples=(0, 100))
-    corpus = open_corpus(f"audio:{folder}", piece=800)
+    corpus = open_corpus(f"audio:{folder}", segment_length=800)
     assert [len(part.recordings) for part in parts(corpus)] == [2, 1, 1]
     assert re.search(r"\b2\b", corpus.protocol)
     with pytest.raises(ValueError, match="audio"):
-        open_corpus(f"audio:{folder}", piece=80_000)
+        open_corpus(f"audio:{folder}", segment_length=80_000)
 
 
 def test_a_whole_recording_of_hours_is_refused(tmp_path):
@@ -332,7 +332,7 @@ def test_a_whole_recording_of_hours_is_refused(tmp_path):
         open_corpus(f"accent:{tmp_path}")
 
 
-@pytest.mark.parametrize("options", [{"piece": 801}, {"piece": 0}, {"frame": 0}], ids=str)
+@pytest.mark.parametrize("options", [{"segment_length": 801}, {"segment_length": 0}, {"frame": 0}], ids=str)
 def test_bad_options_are_refused(tmp_path, options):
     with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         open_corpus(f"audio:{write_folder(tmp_path, ['1.wav', '2.wav', '3.wav'])}", **options)
@@ -343,7 +343,7 @@ def test_events_come_back_as_samples(corpus):
     samples = corpus.to_data(batch.event)
     assert samples.shape == (3, batch.event.shape[1] * 200)
     assert samples.dtype == torch.float32
-    again = torch.from_numpy(corpus.scale.events(samples.flatten().numpy())).reshape(batch.event.shape)
+    again = torch.from_numpy(corpus.normalizer.events(samples.flatten().numpy())).reshape(batch.event.shape)
     assert again.numpy() == pytest.approx(batch.event.numpy(), abs=1e-5)
 
 
@@ -351,7 +351,7 @@ def test_the_report_says_what_a_number_needs(corpus):
     told = json.loads(json.dumps(corpus.describe(), allow_nan=False))
     assert told["unit"].startswith("nats")
     assert told["scale"]["rate"] == 16_000
-    levels = corpus.scale.events(np.arange(200) * 2**-15)[0]
+    levels = corpus.normalizer.events(np.arange(200) * 2**-15)[0]
     assert told["scale"]["ceiling"] == pytest.approx(-np.log(np.diff(levels).mean()), abs=1e-3)
     assert told["parts"]["train"]["sequences"] == len(corpus.train)
     assert "seed 0" in told["protocol"]

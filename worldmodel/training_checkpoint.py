@@ -1,6 +1,6 @@
 """The folder of a training: how far it is, the best weights, and what the log says.
 
-Start reading at `Record`; `worldmodel.fit` is who needs it.
+Start reading at `TrainingCheckpoint`; `worldmodel.fit` is who needs it.
 """
 
 import copy
@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldmodel import parallel
-from worldmodel.checkpoints import atomic, write_bytes, write_json, write_tensors
+from worldmodel import distributed
+from worldmodel.io import atomic, write_bytes, write_json, write_tensors
+from worldmodel.migration import training_settings
 
 
 @dataclass
@@ -52,12 +53,12 @@ class TrainingState:
             raise ValueError("best or finished of another kind")
 
 
-class Record:
+class TrainingCheckpoint:
     """A training's folder; or nothing, where there is none."""
 
     def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
         self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
-        self.saved, self.tensorboard, self.leads = time.monotonic(), tensorboard, parallel.leader()
+        self.saved, self.tensorboard, self.is_main = time.monotonic(), tensorboard, distributed.is_main_process()
         self.writer: Any = None
 
     def load(self, device: torch.device, form: str | None = None) -> dict[str, Any] | None:
@@ -68,7 +69,7 @@ class Record:
         if self.folder is None:
             return None
         if not (path := self.folder / "resume.pt").exists():
-            if self.leads:
+            if self.is_main:
                 write_json(self.folder / "settings.json", self.settings)
                 # of a training that was stopped before it was saved
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -79,7 +80,7 @@ class Record:
             was, asked = settings.get(name), self.settings.get(name)
             if was == asked or (name == "data" and form is not None and str(was).endswith(form)):
                 continue
-            more = name == "updates" and isinstance(was, int) and was >= 1
+            more = name == "num_updates" and isinstance(was, int) and was >= 1
             if not more or asked < was:
                 raise ValueError(
                     f"{self.folder} holds a training with {name} = {was!r}, asked for {asked!r}: use another folder, or "
@@ -87,36 +88,36 @@ class Record:
                 )
         return saved
 
-    def resume(
+    def restore(
         self, saved: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[TrainingState, dict[str, Tensor]]:
         """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
         if saved is None or self.folder is None:
-            return TrainingState(until=self.settings["updates"]), copy.deepcopy(model.state_dict())
+            return TrainingState(until=self.settings["num_updates"]), copy.deepcopy(model.state_dict())
         try:
             model.load_state_dict(saved["best"])  # both fit, or neither is believed
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             state = TrainingState(**saved["progress"])
-            state.until = state.until or int(saved["settings"]["updates"])
+            state.until = state.until or int(saved["settings"]["num_updates"])
             rows = "".join(json.dumps(row) + "\n" for row in state.history)
             for row in state.history:
                 float(row["held_out"]["loss"])
         except Exception as error:  # whole, but of other contents
             raise _not_whole(self.folder / "resume.pt", error) from None
-        if not self.leads:
+        if not self.is_main:
             return state, saved["best"]
         with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
             aside.write_text(rows, encoding="utf-8")
         return state, saved["best"]
 
-    def rename(self, updates: int) -> None:
-        """Write down that the training goes on up to ``updates`` updates."""
-        self.settings["updates"] = updates
-        if self.folder is not None and self.leads:
+    def set_num_updates(self, num_updates: int) -> None:
+        """Write down that the training goes on up to ``num_updates`` updates."""
+        self.settings["num_updates"] = num_updates
+        if self.folder is not None and self.is_main:
             write_json(self.folder / "settings.json", self.settings)
 
-    def due(self, seconds: float) -> bool:
+    def is_due(self, seconds: float) -> bool:
         """Whether the last save is ``seconds`` ago."""
         return self.folder is not None and time.monotonic() - self.saved >= seconds
 
@@ -124,7 +125,7 @@ class Record:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, best: dict[str, Tensor]
     ) -> None:
         """Write the state to resume from."""
-        if self.folder is None or not self.leads:
+        if self.folder is None or not self.is_main:
             return
         content = {
             "settings": self.settings,
@@ -140,15 +141,15 @@ class Record:
         write_bytes(self.folder / "resume.pt", whole.getbuffer())
         self.saved = time.monotonic()
 
-    def keep(self, best: dict[str, Tensor]) -> None:
+    def save_best(self, best: dict[str, Tensor]) -> None:
         """Write the best weights."""
-        if self.folder is not None and self.leads:
+        if self.folder is not None and self.is_main:
             write_tensors(self.folder / "weights.safetensors", best)
 
-    def write(self, row: dict[str, Any]) -> None:
+    def log(self, row: dict[str, Any]) -> None:
         """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
         self.note = f"held-out {row['held_out']['loss']:.4g}"
-        if self.folder is None or not self.leads:
+        if self.folder is None or not self.is_main:
             return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -179,7 +180,7 @@ def unfinished(folder: Path) -> tuple[int, int] | None:
     saved = _read(path, "cpu")
     try:
         state = TrainingState(**saved["progress"])
-        until = state.until or int(saved["settings"]["updates"])
+        until = state.until or int(saved["settings"]["num_updates"])
     except Exception as error:  # whole, but of other contents
         raise _not_whole(path, error) from None
     return None if state.finished else (state.update, until)
@@ -198,7 +199,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location=device, weights_only=True)
-        return {**saved, "settings": dict(saved["settings"])}
+        return {**saved, "settings": training_settings(saved["settings"])}
     except Exception as error:  # whatever torch makes of a damaged file
         raise _not_whole(path, error) from None
 

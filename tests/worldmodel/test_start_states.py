@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.starts import Moment, Starts, awake
+from worldmodel.start_states import StartState, StartStates, burn_in_states
 
 
 class Encoded(NamedTuple):
@@ -27,8 +27,8 @@ class Episodes:
 
 
 def test_excerpts_are_runs_of_real_steps(tmp_path):
-    Starts.cut(Episodes(), count=40, length=3).save(tmp_path)
-    starts = Starts.load(tmp_path)
+    StartStates.from_episodes(Episodes(), num=40, max_steps=3).save(tmp_path)
+    starts = StartStates.load(tmp_path)
     assert len(starts) == 40
     lengths = set()
     for index in range(40):
@@ -52,31 +52,31 @@ def test_excerpts_are_runs_of_real_steps(tmp_path):
 )
 def test_starts_that_do_not_fit_are_refused(change, named):
     good = {"mean": torch.zeros(1, 3, 2), "action": torch.zeros(1, 2, 1), "steps": torch.tensor([2])}
-    Starts(**good)
+    StartStates(**good)
     with pytest.raises(ValueError, match=named):
-        Starts(**(good | change))
+        StartStates(**(good | change))
 
 
 def test_damaged_files_are_told(tmp_path):
     with pytest.raises(ValueError, match=r"starts\.safetensors"):
-        Starts.load(tmp_path)
+        StartStates.load(tmp_path)
     (tmp_path / "starts.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"starts\.safetensors"):
-        Starts.load(tmp_path)
+        StartStates.load(tmp_path)
 
 
 def test_to_be_awake_is_to_have_lived_through_the_steps_before():
     """Step by step, from as many steps back as there are, or as are lived through again; whoever else is in the batch."""
     with seeded(3):
-        world = WorldModel(VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))).eval()
+        world = WorldModel(VAE(latent_dim=2), Memory(RMDN(3, 2, hidden_size=4, num_components=1))).eval()
     rng = np.random.default_rng(0)
     episode = Encoded(rng.standard_normal((10, 2)).astype(np.float16), rng.standard_normal((9, 1)).astype(np.float32))
     mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(episode.action)
     steps = (0, 1, 3, 8)
-    together = awake(world, [Moment(episode, step) for step in steps], burn_in=3)
+    together = burn_in_states(world, [StartState(episode, step) for step in steps], burn_in=3)
     for row, step in enumerate(steps):
         state = world.initial(1)
         for past in range(max(step - 3, 0), step):
             state = world.observe(state, mean[past : past + 1], action[past : past + 1])
-        alone = state.seeing(mean[step : step + 1])
-        torch.testing.assert_close(together.features[row], alone.features[0])
+        alone = state.with_latent(mean[step : step + 1])
+        torch.testing.assert_close(together.controller_inputs[row], alone.controller_inputs[0])

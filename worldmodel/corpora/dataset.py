@@ -1,6 +1,6 @@
 """What a corpus is: three parts that training can draw from, the unit of its likelihood, and the way back to data.
 
-Start reading at `Corpus`; `worldmodel.corpora.opening` makes one from a folder.
+Start reading at `Corpus`; `worldmodel.corpora.registry` makes one from a folder.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from worldmodel.batches import Data, EventBatch
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
 
 
 @runtime_checkable
-class Part(Data, Protocol):
+class Split(Data, Protocol):
     """Training, held-out or test data of a corpus: `worldmodel.batches.Data` of `EventBatch`, with a size."""
 
     def __len__(self) -> int:
@@ -26,7 +26,7 @@ class Part(Data, Protocol):
         ...
 
     @property
-    def files(self) -> np.ndarray:
+    def file_indices(self) -> np.ndarray:
         """Of each sequence, in the order of `batches`, the number of its recording or image."""
         ...
 
@@ -36,7 +36,7 @@ class Part(Data, Protocol):
 
 
 @runtime_checkable
-class Scale(Protocol):
+class Normalizer(Protocol):
     """How data become events, and events data."""
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Shaped[Tensor, "batch *data"]:
@@ -49,7 +49,7 @@ class Scale(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """Training and validation data that were split before: `worldmodel.fit` gets these two, whatever share it asks for.
 
     Args:
@@ -97,19 +97,19 @@ class Corpus:
 
     name: str
     kind: str
-    event: int
+    event_dim: int
     dimensions: int | None
     unit: str
     protocol: str
-    train: Part
-    held_out: Part
-    test: Part
-    scale: Scale
+    train: Split
+    held_out: Split
+    test: Split
+    normalizer: Normalizer
 
     @property
-    def parts(self) -> Parts:
+    def splits(self) -> Splits:
         """Training data for `worldmodel.fit`, with the corpus's own held-out part."""
-        return Parts(self.train, self.held_out)
+        return Splits(self.train, self.held_out)
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Shaped[Tensor, "batch *data"]:
         """Events, read or sampled from a model, as data.
@@ -124,9 +124,9 @@ class Corpus:
         Raises:
             ValueError: the events are not of this corpus's shape.
         """
-        if events.ndim != 3 or events.shape[2] != self.event:
-            raise ValueError(f"events must have shape (batch, time, {self.event}), got {tuple(events.shape)}")
-        return self.scale.to_data(events)
+        if events.ndim != 3 or events.shape[2] != self.event_dim:
+            raise ValueError(f"events must have shape (batch, time, {self.event_dim}), got {tuple(events.shape)}")
+        return self.normalizer.to_data(events)
 
     def bits(self, log_likelihood: Float[Tensor, "*batch"], dimensions: int | None = None) -> Float[Tensor, "*batch"]:
         """Nats of whole sequences as bits a dimension: -log p / (dimensions ln 2); less is better.
@@ -149,16 +149,16 @@ class Corpus:
         return {
             "corpus": self.name,
             "kind": self.kind,
-            "event": self.event,
+            "event": self.event_dim,
             "dimensions": self.dimensions,
             "unit": self.unit,
             "protocol": self.protocol,
-            "scale": self.scale.describe(),
+            "scale": self.normalizer.describe(),
             "parts": {name: part.describe() | {"identity": part.identity} for name, part in parts.items()},
         }
 
 
-def shares(names: Iterable[str], fractions: Sequence[float], seed: int) -> list[set[str]]:
+def random_split(names: Iterable[str], fractions: Sequence[float], seed: int) -> list[set[str]]:
     """Cut names into random disjoint sets, those of ``fractions`` first and what is left last: at least one in each.
 
     The order of ``names`` does not matter.

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
-from worldmodel.arguments import at_least_one, check_temperature
 from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
-from worldmodel.builders import build_memory, build_vae
-from worldmodel.checkpoints import load_module, read_json, write_json, write_tensors
-from worldmodel.density import State
 from worldmodel.distributions import standard_gumbel
+from worldmodel.io import load_module, read_json, write_json, write_tensors
+from worldmodel.mdn_rnn import State
 from worldmodel.memory import ActionSource, Memory
 from worldmodel.paths import folder_path
-from worldmodel.vae import MERGED, VAE, merge_decoder, split_decoder
+from worldmodel.registry import build_memory, build_vae
+from worldmodel.vae import MERGED_KEY, VAE, merge_decoder, split_decoder
+from worldmodel.validation import validate_positive_int, validate_temperature
 
 FORMAT = 1
 
@@ -34,12 +34,12 @@ class WorldState(NamedTuple):
         return self.memory.hidden[:, -1]
 
     @property
-    def features(self) -> Float[Tensor, "batch features"]:
+    def controller_inputs(self) -> Float[Tensor, "batch features"]:
         """What a controller sees: the latent in view, then the hidden state."""
         assert self.latent is not None, "nothing is in view yet"
         return torch.cat((self.latent, self.hidden), dim=-1)
 
-    def seeing(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
+    def with_latent(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
         """The same memory, with ``latent`` in view."""
         return self._replace(latent=latent)
 
@@ -82,7 +82,7 @@ class WorldModel(nn.Module):
 
     Example:
         >>> from worldmodel import FRMDN
-        >>> world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32)))
+        >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> state = world.initial(4)
         >>> state = world.observe(state, torch.zeros(4, 32), torch.zeros(4, 3))
         >>> step, state = world.imagine(state, torch.zeros(4, 3), temperature=1.0)
@@ -96,13 +96,13 @@ class WorldModel(nn.Module):
         super().__init__()
         if isinstance(store, bool):
             raise TypeError(f"store must be rollouts, got {store}: discrete={store} says the kind of actions")
-        if vae.latent != memory.latent:
+        if vae.latent_dim != memory.latent_dim:
             raise ValueError(
-                f"memory must predict the VAE's {vae.latent} latents, got one that predicts {memory.latent}"
+                f"memory must predict the VAE's {vae.latent_dim} latents, got one that predicts {memory.latent_dim}"
             )
-        if store is not None and store.actions != memory.actions:
+        if store is not None and store.action_dim != memory.action_dim:
             raise ValueError(
-                f"memory must take the store's {store.actions} actions, got one that takes {memory.actions}"
+                f"memory must take the store's {store.action_dim} actions, got one that takes {memory.action_dim}"
             )
         if store is not None and discrete not in (None, store.discrete):
             raise ValueError(f"discrete must be {store.discrete} as in the store, got {discrete}")
@@ -110,19 +110,19 @@ class WorldModel(nn.Module):
         self.discrete = bool(discrete if store is None else store.discrete)
 
     @property
-    def latent(self) -> int:
+    def latent_dim(self) -> int:
         """Latent dimensions."""
-        return self.vae.latent
+        return self.vae.latent_dim
 
     @property
-    def actions(self) -> int:
+    def action_dim(self) -> int:
         """Action numbers: the size of a Box action, or the number of discrete choices."""
-        return self.memory.actions
+        return self.memory.action_dim
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """Size of the memory's hidden state."""
-        return self.memory.hidden
+        return self.memory.hidden_size
 
     @property
     def device(self) -> torch.device:
@@ -130,9 +130,9 @@ class WorldModel(nn.Module):
         return next(self.parameters()).device
 
     @property
-    def features(self) -> int:
+    def num_features(self) -> int:
         """How many numbers a controller sees: latent and hidden."""
-        return self.latent + self.hidden
+        return self.latent_dim + self.hidden_size
 
     def __repr__(self) -> str:
         """The call that builds it."""
@@ -140,16 +140,16 @@ class WorldModel(nn.Module):
 
     def initial(self, batch: int) -> WorldState:
         """The state before anything was seen, for ``batch`` lives."""
-        at_least_one(batch=batch)
+        validate_positive_int(batch=batch)
         return WorldState(None, self.memory.initial(batch))
 
-    def see(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
+    def encode(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
         """What a controller sees of frames of bytes: the mean of q(z|x), on this model's device."""
         return self.vae.encode(frames_to_float(frames.to(self.device))).loc
 
     @torch.no_grad()
-    def show(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
-        """The inverse of `see`: latents as frames of bytes, decoded ``chunk`` at a time."""
+    def decode(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
+        """The inverse of `encode`: latents as frames of bytes, decoded ``chunk`` at a time."""
         flat = latents.reshape(-1, latents.shape[-1])
         frames = [frames_to_uint8(self.vae.decode(part)).cpu() for part in flat.split(chunk)]
         return torch.cat(frames).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
@@ -162,7 +162,7 @@ class WorldModel(nn.Module):
 
     def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
         """Actions of an environment as the memory's inputs: clipped to [-1, 1], or one-hot; on this model's device."""
-        inputs = action_inputs(np.asarray(actions), self.actions, self.discrete)
+        inputs = action_inputs(np.asarray(actions), self.action_dim, self.discrete)
         return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
 
     def observe(
@@ -171,31 +171,31 @@ class WorldModel(nn.Module):
         """Step with what really happened: ``latent`` was in view and ``action`` was taken.
 
         The returned state has no latent in view; give it the next one with the next `observe`, with
-        `WorldState.seeing`, or let `imagine` draw it.
+        `WorldState.with_latent`, or let `imagine` draw it.
         """
-        self._check(latent, self.latent, "latent", state)
-        self._check(action, self.actions, "action", state)
-        _, memory = self.memory.features(latent[:, None], action[:, None], state.memory)
+        self._check(latent, self.latent_dim, "latent", state)
+        self._check(action, self.action_dim, "action", state)
+        _, memory = self.memory.unroll(latent[:, None], action[:, None], state.memory)
         return WorldState(None, memory)
 
-    def relive(
+    def replay(
         self,
         latent: Float[Tensor, "batch time latent"],
         action: Float[Tensor, "batch time actions"],
-        known: Bool[Tensor, "batch time"] | None = None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> WorldState:
         """The state after steps that really happened, from the beginning of a life: `observe`, step by step.
 
         Args:
             latent: what was in view.
             action: what was done.
-            known: which steps there were; None: all. Before its first one a life has not begun.
+            mask: which steps there were; None: all. Before its first one a life has not begun.
         """
         state = self.initial(len(latent))
         for time in range(latent.shape[1]):
             after = self.observe(state, latent[:, time], action[:, time]).memory
-            if known is not None:
-                mask = known[:, time, None, None]
+            if mask is not None:
+                mask = mask[:, time, None, None]
                 after = type(after)(
                     *(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True))
                 )
@@ -219,12 +219,12 @@ class WorldModel(nn.Module):
             generator: the source of all randomness.
             noise_temperature: another temperature for the Gaussian noise; None: the same.
         """
-        check_temperature(temperature)
+        validate_temperature(temperature)
         if noise_temperature is not None:
-            check_temperature(noise_temperature)
+            validate_temperature(noise_temperature)
         if state.latent is None:
             unseen = self.memory.density.distribution(state.hidden)
-            state = state.seeing(unseen.sample((), temperature, generator, noise_temperature))
+            state = state.with_latent(unseen.sample((), temperature, generator, noise_temperature))
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
         )
@@ -248,12 +248,12 @@ class WorldModel(nn.Module):
         noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
         """The step that ``noise`` stands for: `imagine` without its randomness. A latent must be in view."""
-        self._check(action, self.actions, "action", state)
+        self._check(action, self.action_dim, "action", state)
         if state.latent is None:
-            raise ValueError("state must have a latent in view, got one without: see WorldState.seeing")
-        hidden, memory = self.memory.features(state.latent[:, None], action[:, None], state.memory)
+            raise ValueError("state must have a latent in view, got one without: see WorldState.with_latent")
+        hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
-        following = prediction.latent.from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
+        following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
         reward = following.new_zeros(len(following))
         if prediction.reward_logits is not None:
             reward = self.memory.expected_reward(prediction.reward_logits)
@@ -280,7 +280,7 @@ class WorldModel(nn.Module):
             )
         write_tensors(folder / "vae.safetensors", vae)
         write_tensors(folder / "memory.safetensors", memory)
-        config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.settings, "memory": self.memory.settings}
+        config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.config, "memory": self.memory.config}
         write_json(folder / "config.json", config)
 
     @classmethod
@@ -303,7 +303,7 @@ class WorldModel(nn.Module):
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} does not describe a world model: {words}") from None
-        vae = load_module(lambda: build_vae(config["vae"]), folder / "vae.safetensors", _whole_decoder)
+        vae = load_module(lambda: build_vae(config["vae"]), folder / "vae.safetensors", _split_if_merged)
         memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
         return cls(vae, memory, discrete=bool(config["discrete"]))
 
@@ -313,5 +313,5 @@ class WorldModel(nn.Module):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
 
 
-def _whole_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return split_decoder(state) if MERGED in state else state
+def _split_if_merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return split_decoder(state) if MERGED_KEY in state else state

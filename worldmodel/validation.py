@@ -13,62 +13,62 @@ TEST_SEEDS = 2**24
 """Environment seeds below this are for tests: no training draws them."""
 
 
-def at_least_one(**numbers: Any) -> None:
+def validate_positive_int(**numbers: Any) -> None:
     """Refuse what is no whole number of at least one.
 
     Raises:
         ValueError: names the argument.
     """
     for name, value in numbers.items():
-        if not (_is_whole(value) and value >= 1):
+        if not (_is_int(value) and value >= 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def zero_or_more(**numbers: Any) -> None:
+def validate_non_negative_int(**numbers: Any) -> None:
     """Refuse what is no whole number of zero or more.
 
     Raises:
         ValueError: names the argument.
     """
     for name, value in numbers.items():
-        if not (_is_whole(value) and value >= 0):
+        if not (_is_int(value) and value >= 0):
             raise ValueError(f"{name} must be a whole number of zero or more, got {value!r}")
 
 
-def at_least_one_if_given(**numbers: Any) -> None:
+def validate_optional_positive_int(**numbers: Any) -> None:
     """The same for arguments of which None means "not given".
 
     Raises:
         ValueError: names the argument.
     """
-    at_least_one(**{name: value for name, value in numbers.items() if value is not None})
+    validate_positive_int(**{name: value for name, value in numbers.items() if value is not None})
 
 
-def check_seed(seed: Any, name: str = "seed") -> None:
+def validate_seed(seed: Any, name: str = "seed") -> None:
     """Refuse what is no whole number of zero or more, or one that torch cannot take.
 
     Raises:
         ValueError: names the argument and what came.
     """
-    if not (_is_whole(seed) and 0 <= seed < 2**63):
+    if not (_is_int(seed) and 0 <= seed < 2**63):
         raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}")
 
 
-def check_test_seed(seed: Any, episodes: int, name: str = "seed") -> None:
+def validate_test_seed(seed: Any, num_episodes: int, name: str = "seed") -> None:
     """Refuse the first seed of a test where an episode would have a seed that training may draw.
 
     Raises:
         ValueError: names the argument and what came.
     """
-    if episodes > TEST_SEEDS:
-        raise ValueError(f"episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {episodes}")
-    if not (_is_whole(seed) and 0 <= seed <= TEST_SEEDS - episodes):
+    if num_episodes > TEST_SEEDS:
+        raise ValueError(f"num_episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {num_episodes}")
+    if not (_is_int(seed) and 0 <= seed <= TEST_SEEDS - num_episodes):
         raise ValueError(
-            f"{name} must be a whole number from 0 to 2**24 - episodes = {TEST_SEEDS - episodes}, got {seed!r}"
+            f"{name} must be a whole number from 0 to 2**24 - episodes = {TEST_SEEDS - num_episodes}, got {seed!r}"
         )
 
 
-def check_temperature(temperature: Any) -> None:
+def validate_temperature(temperature: Any) -> None:
     """Refuse temperatures, numbers or tensors of such, that are not finite and above zero.
 
     Raises:
@@ -86,7 +86,7 @@ def check_temperature(temperature: Any) -> None:
         raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
 
 
-def check_options(**options: Any) -> None:
+def validate_options(**options: Any) -> None:
     """Refuse what is no mapping of texts to what JSON holds: it would not come back from a file as it was.
 
     Raises:
@@ -99,7 +99,7 @@ def check_options(**options: Any) -> None:
             raise ValueError(f"{name} must map texts to {expected}, got {strange[0]!r}")
 
 
-def call_of(thing: Any, **settings: Any) -> str:
+def constructor_repr(thing: Any, **settings: Any) -> str:
     """The call that builds a module, in one line: settings at their defaults are left out."""
     defaults = {name: one.default for name, one in inspect.signature(type(thing)).parameters.items()}
     said = [f"{name}={value!r}" for name, value in settings.items() if defaults.get(name, defaults) != value]
@@ -117,7 +117,7 @@ def _not_plain(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _is_whole(value: Any) -> bool:
+def _is_int(value: Any) -> bool:
     """Whether a value is an integer, Python's or numpy's; True and False are none."""
     try:
         operator.index(value)

@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-from worldmodel.stopping import Stopping
+from worldmodel.signals import GracefulInterrupt
 
 
 def test_the_first_ctrl_c_is_kept_and_the_second_interrupts(ctrl_c):
-    with pytest.raises(KeyboardInterrupt), Stopping() as stop:
+    with pytest.raises(KeyboardInterrupt), GracefulInterrupt() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -20,9 +20,9 @@ def test_the_first_ctrl_c_is_kept_and_the_second_interrupts(ctrl_c):
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Stopping() as stop:
+        with GracefulInterrupt() as stop:
             os.kill(os.getpid(), signal.SIGINT)
-        assert not stop.asked
+        assert not stop.requested
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -32,7 +32,7 @@ def test_other_threads_leave_signals_alone(ctrl_c):
     found = []
 
     def live():
-        with Stopping():
+        with GracefulInterrupt():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=live)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel.checkpoints import atomic, understood, write_bytes
+from worldmodel.io import atomic, error_context, write_bytes
 
 
 @pytest.mark.parametrize("stumble", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
 def test_what_goes_wrong_with_content_names_the_file(stumble):
-    with pytest.raises(ValueError, match="some.json"), understood("some.json"):
+    with pytest.raises(ValueError, match="some.json"), error_context("some.json"):
         stumble()
 
 
 def test_a_good_message_stays():
-    with pytest.raises(ValueError, match="^exactly this$"), understood("some.json"):
+    with pytest.raises(ValueError, match="^exactly this$"), error_context("some.json"):
         raise ValueError("exactly this")
 
 

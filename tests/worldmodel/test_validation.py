@@ -5,47 +5,53 @@ import math
 import numpy as np
 import pytest
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed, check_temperature
+from worldmodel.validation import (
+    validate_optional_positive_int,
+    validate_options,
+    validate_positive_int,
+    validate_seed,
+    validate_temperature,
+)
 
 
 @pytest.mark.parametrize("value", [0, 1.0, math.nan, True, np.True_, "7", None])
 def test_counts_are_whole_numbers(value):
     with pytest.raises(ValueError, match="^updates ") as refused:
-        at_least_one(updates=value)
+        validate_positive_int(updates=value)
     assert repr(value) in str(refused.value)
 
 
 def test_counts_may_be_numpy_s_and_none_only_where_it_means_not_given():
-    at_least_one(updates=1, batch=np.int64(3))
-    at_least_one_if_given(patience=None, stale=2)
+    validate_positive_int(updates=1, batch=np.int64(3))
+    validate_optional_positive_int(patience=None, stale=2)
     with pytest.raises(ValueError, match="patience"):
-        at_least_one_if_given(patience=math.nan)
+        validate_optional_positive_int(patience=math.nan)
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 0.5, math.nan, False, "1", None])
 def test_seeds_are_whole_numbers(value):
     with pytest.raises(ValueError, match="^seed "):
-        check_seed(value)
-    check_seed(np.uint32(0))
+        validate_seed(value)
+    validate_seed(np.uint32(0))
 
 
 @pytest.mark.parametrize("value", ["hot", None, math.nan, 0, -1.0, math.inf])
 def test_temperatures_are_numbers(value):
     with pytest.raises(ValueError, match="^temperature "):
-        check_temperature(value)
+        validate_temperature(value)
 
 
 @pytest.mark.parametrize("strange", [math.nan, -math.inf, b"hello", {1, 2}, np.int64(3), object])
 def test_options_are_what_json_holds(strange):
-    check_options(env_options={"a": 1, "b": [True, None, "x", {"c": 0.5}], "d": (1, 2)})
+    validate_options(env_options={"a": 1, "b": [True, None, "x", {"c": 0.5}], "d": (1, 2)})
     for options in ({"a": strange}, {"a": [1, {"b": strange}]}):
         with pytest.raises(ValueError, match="^env_options ") as refused:
-            check_options(env_options=options)
+            validate_options(env_options=options)
         assert str(refused.value).endswith(f"got {strange!r}")
 
 
 @pytest.mark.parametrize(("options", "came"), [({1: 2}, "1"), ({"a": {None: 2}}, "None"), ([1], "[1]"), (None, "None")])
 def test_options_are_mappings_by_text(options, came):
     with pytest.raises(ValueError, match="^env_options ") as refused:
-        check_options(env_options=options)
+        validate_options(env_options=options)
     assert str(refused.value).endswith(f"got {came}")

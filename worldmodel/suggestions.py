@@ -3,11 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
-MOST = 3
+MAX_SUGGESTIONS = 3
 """Words that are suggested at once."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest known ones, if there are any.
 
     Args:
@@ -28,4 +28,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
             lasts.setdefault(name.lstrip("-").rpartition(".")[2], []).append(name)
         [last] = difflib.get_close_matches(word.lstrip("-").rpartition(".")[2], lasts, n=1) or [""]
         close = lasts.get(last, []) or [name for name in known if len(word) > 1 and name.startswith(word)]
-    return f", did you mean {' or '.join(close[:MOST])}?" if close else ""
+    return f", did you mean {' or '.join(close[:MAX_SUGGESTIONS])}?" if close else ""

@@ -9,13 +9,13 @@ from torch import Tensor
 from worldmodel.low_rank import LOG_TWO_PI
 
 
-class Normal(NamedTuple):
+class DiagonalGaussian(NamedTuple):
     """Independent Gaussians by their precision."""
 
     loc: Float[Tensor, "*batch latent"]
     log_precision: Float[Tensor, "*batch latent"]
 
-    def at(self, noise: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
+    def rsample_from_noise(self, noise: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
         """The sample that standard Normal numbers stand for."""
         return self.loc + noise * torch.exp(-0.5 * self.log_precision)
 
@@ -25,7 +25,7 @@ class Normal(NamedTuple):
         return 0.5 * (self.log_precision - LOG_TWO_PI - quadratic).sum(dim=-1)
 
 
-def kl(q: Normal, p: Normal) -> Float[Tensor, "*batch"]:
+def kl_divergence(q: DiagonalGaussian, p: DiagonalGaussian) -> Float[Tensor, "*batch"]:
     """KL(q || p) in nats: with log-precisions a, ``1/2 sum a_q - a_p - 1 + exp(a_p - a_q) + exp(a_p) (mu_q - mu_p)^2``."""
     difference = q.log_precision - p.log_precision
     distance = p.log_precision.exp() * (q.loc - p.loc).square()

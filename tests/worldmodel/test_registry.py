@@ -6,16 +6,16 @@ import torch
 from tests.toys import whole
 from tests.worldmodel.sequence_models import events, generator, gradients
 from worldmodel import RMDN, SequenceDensity
-from worldmodel.builders import NAMES, build, build_density, build_recurrent
+from worldmodel.registry import MODEL_NAMES, build, build_density, build_mdn_rnn
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODEL_NAMES)
 def test_settings_build_the_same_model(name):
-    more = {"latent": 3, "width": 8} if name.startswith("vrnn") else {}
-    model = build(name, 2, hidden=8, truncate=5, **more)
-    again = build_density(model.settings)
+    more = {"latent_dim": 3, "width": 8} if name.startswith("vrnn") else {}
+    model = build(name, 2, hidden_size=8, bptt_length=5, **more)
+    again = build_density(model.config)
     again.load_state_dict(model.state_dict())
-    assert type(again) is type(model) and again.settings == model.settings and again.truncate == 5
+    assert type(again) is type(model) and again.config == model.config and again.bptt_length == 5
     batch = whole(events().float())
     assert again.loss(batch, generator()).value.equal(model.loss(batch, generator()).value)
 
@@ -23,21 +23,21 @@ def test_settings_build_the_same_model(name):
 @pytest.mark.parametrize("truncate", [100_000, 10**30])
 @pytest.mark.parametrize("name", ["rmdn", "vrnn"])
 def test_pieces_may_be_longer_than_any_size(name, truncate):
-    again = build_density(build(name, 2, hidden=4, truncate=truncate).settings)
-    assert again.truncate == truncate
+    again = build_density(build(name, 2, hidden_size=4, bptt_length=truncate).config)
+    assert again.bptt_length == truncate
     assert again.loss(whole(events().float()), generator()).value.isfinite()
 
 
 def test_names_mean_what_the_papers_say():
-    assert build("rnn-gauss", 2).density.mixtures == 1 and type(build("rnn-gauss", 2).density) is RMDN
-    assert build("rmdn", 2).density.mixtures == build("frmdn", 2).density.base.mixtures == 20
-    assert build("vrnn", 2).mixtures == 1 and build("vrnn-gmm", 2).mixtures == 20
+    assert build("rnn-gauss", 2).density.num_components == 1 and type(build("rnn-gauss", 2).density) is RMDN
+    assert build("rmdn", 2).density.num_components == build("frmdn", 2).density.base.num_components == 20
+    assert build("vrnn", 2).num_components == 1 and build("vrnn-gmm", 2).num_components == 20
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_smallest_sizes(size):
-    for name in NAMES:
-        model = build(name, size, hidden=2)
+    for name in MODEL_NAMES:
+        model = build(name, size, hidden_size=2)
         batch = whole(torch.randn(1, 1, size, generator=generator()))
         assert all(torch.isfinite(g).all() for g in gradients(model, model.loss(batch, generator()).value))
         assert model.sample(1, generator=generator()).shape == (1, 1, size)
@@ -45,13 +45,13 @@ def test_the_smallest_sizes(size):
 
 REFUSED = [
     ("density", lambda: SequenceDensity(RMDN(3, 2))),
-    ("truncate", lambda: SequenceDensity(RMDN(2, 2), truncate=0)),
+    ("truncate", lambda: SequenceDensity(RMDN(2, 2), bptt_length=0)),
     ("name", lambda: build("rnn", 2)),
-    ("mixtures", lambda: build("rnn-gauss", 2, mixtures=3)),
+    ("mixtures", lambda: build("rnn-gauss", 2, num_components=3)),
     ("density", lambda: build_density({"density": "X"})),
-    ("inputs", lambda: build_density({"density": "RMDN", "inputs": 10**9, "outputs": 1})),
-    ("color", lambda: build_density({"density": "VRNN", "event": 2, "color": 1})),
-    ("density", lambda: build_recurrent({})),
+    ("inputs", lambda: build_density({"density": "RMDN", "input_size": 10**9, "output_size": 1})),
+    ("color", lambda: build_density({"density": "VRNN", "event_dim": 2, "color": 1})),
+    ("density", lambda: build_mdn_rnn({})),
 ]
 
 

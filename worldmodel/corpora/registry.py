@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from worldmodel.corpora import images, speech
-from worldmodel.corpora.corpus import Corpus
+from worldmodel.corpora.dataset import Corpus
 from worldmodel.corpora.recordings import audio_paths
 from worldmodel.paths import folder_path
 
@@ -19,7 +19,7 @@ class _Kind(NamedTuple):
 
 
 AUDIO_LAYOUT = "audio files (WAV, SPHERE, FLAC, MP3), at any depth"
-KINDS = {
+CORPORA = {
     "timit": _Kind(
         speech.timit,
         "TRAIN/DR1/FCJF0/SA1.WAV and so on, and TEST likewise, as on the original disc, in any letter case",
@@ -54,8 +54,8 @@ def open_corpus(name: str, **options: Any) -> Corpus:
 
     Args:
         name: kind and folder, "timit:/data/TIMIT"; the kinds are timit, blizzard, accent, audio, mnist and cifar10.
-        options: speech takes ``piece`` (samples of a sequence; None: whole recordings), ``frame`` (samples of an event),
-            ``seed`` (of the split) and ``cache`` (a JSON file that keeps mean and standard deviation), TIMIT ``sa``
+        options: speech takes ``segment_length`` (samples of a sequence; None: whole recordings), ``frame`` (samples of an event),
+            ``seed`` (of the split) and ``cache`` (a JSON file that keeps mean and standard deviation), TIMIT ``include_sa``
             (False: without the sentences that all speakers read); images take ``logit`` and ``pixelwise``.
             See `worldmodel.corpora.speech` and `worldmodel.corpora.images`.
 
@@ -66,9 +66,9 @@ def open_corpus(name: str, **options: Any) -> Corpus:
         ValueError: there is no such kind or option, or files are missing or damaged.
     """
     word, colon, place = name.partition(":")
-    if not colon or word not in KINDS or not place:
-        raise ValueError(f"a corpus must be KIND:FOLDER with one of {', '.join(KINDS)}, got {name!r}")
-    kind, folder = KINDS[word], folder_path(place, "the folder of KIND:FOLDER")
+    if not colon or word not in CORPORA or not place:
+        raise ValueError(f"a corpus must be KIND:FOLDER with one of {', '.join(CORPORA)}, got {name!r}")
+    kind, folder = CORPORA[word], folder_path(place, "the folder of KIND:FOLDER")
     takes = [option for option in inspect.signature(kind.reader).parameters if option not in ("folder", "name")]
     if foreign := sorted(options.keys() - set(takes)):
         raise ValueError(f"{word} takes the options {', '.join(takes)}, got {foreign[0]}")

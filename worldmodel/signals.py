@@ -6,7 +6,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Stopping:
+class GracefulInterrupt:
     """Within it Ctrl-C, and SIGTERM where the program handles it, only sets ``asked``; a second one interrupts.
 
     Only in the main thread, where signals arrive; elsewhere, and where they are ignored, nothing changes.
@@ -18,15 +18,15 @@ class Stopping:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> "GracefulInterrupt":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if callable(before := signal.getsignal(number)):
                     self._before[number] = before
-                    signal.signal(number, self._ask)
+                    signal.signal(number, self._request)
         return self
 
     def __exit__(
@@ -35,7 +35,7 @@ class Stopping:
         for number, before in self._before.items():
             signal.signal(number, before)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             self._before[number](number, frame)
-        self.asked = True
+        self.requested = True

@@ -3,13 +3,13 @@
 import pytest
 
 from agents.evaluation import Report
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 123456789.0, 1e-30, 0.0, -1e-9])
 def test_a_figure_is_short_and_has_no_minus_before_zero(value):
-    assert len(figure(value)) <= 9 and figure(value) != "-0.0"
-    assert float(figure(value)) == pytest.approx(value, rel=5e-3, abs=0.05)
+    assert len(format_number(value)) <= 9 and format_number(value) != "-0.0"
+    assert float(format_number(value)) == pytest.approx(value, rel=5e-3, abs=0.05)
 
 
 def test_a_report_of_huge_returns_is_one_short_line():

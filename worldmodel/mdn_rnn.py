@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.arguments import at_least_one, call_of
-from worldmodel.batches import single
-from worldmodel.distributions import Flowed, FullGaussianMixture, GaussianMixture
+from worldmodel.batches import to_float32
+from worldmodel.distributions import FullGaussianMixture, GaussianMixture, TransformedMixture
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
+from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
 """Bounds of a component's log-precision: standard deviations from 0.0009 to 148. The upper one is the ceiling of the
@@ -24,10 +24,10 @@ FACTOR_SCALE = 0.1
 """Scale of the precision factors U at initialisation, relative to the layer's other outputs."""
 
 
-CELLS = ("lstm", "gru")
+CELL_TYPES = ("lstm", "gru")
 
 
-def _precision(x: Tensor) -> AbstractContextManager[Any]:
+def _autocast_if_supported(x: Tensor) -> AbstractContextManager[Any]:
     """Autocast as it is, but off where torch's LSTM has no bfloat16: on processors without its instructions it raises."""
     if x.is_cpu and torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available():
         return torch.autocast("cpu", enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -48,18 +48,18 @@ class RMDN(nn.Module):
     ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``, all of them linear functions of the recurrent state.
 
     Args:
-        inputs: size of what is read at each time.
-        outputs: D, size of the event.
-        hidden: width of the recurrent network.
-        mixtures: K.
+        input_size: size of what is read at each time.
+        output_size: D, size of the event.
+        hidden_size: width of the recurrent network.
+        num_components: K.
         rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        layers: recurrent layers.
+        num_layers: recurrent layers.
         cell: "lstm" or "gru".
         shared: whether U is one for each component, instead of one for each component and time.
         full: whether precisions are full, ``P = L L^T``, at a cost of O(K D^2); the rank is 0 then.
 
     Example:
-        >>> m = RMDN(inputs=35, outputs=32)
+        >>> m = RMDN(input_size=35, output_size=32)
         >>> dist, state = m(torch.zeros(2, 7, 35))
         >>> dist.log_prob(torch.zeros(2, 7, 32)).shape
         torch.Size([2, 7])
@@ -73,40 +73,46 @@ class RMDN(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
-        hidden: int = 256,
-        mixtures: int = 5,
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 256,
+        num_components: int = 5,
         rank: int = 0,
-        layers: int = 1,
+        num_layers: int = 1,
         cell: str = "lstm",
         shared: bool = False,
         full: bool = False,
     ) -> None:
         super().__init__()
-        at_least_one(inputs=inputs, outputs=outputs, hidden=hidden, mixtures=mixtures, layers=layers)
+        validate_positive_int(
+            input_size=input_size,
+            output_size=output_size,
+            hidden_size=hidden_size,
+            num_components=num_components,
+            num_layers=num_layers,
+        )
         if rank < 0:
             raise ValueError(f"rank must be zero or more, got {rank}")
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        if cell not in CELL_TYPES:
+            raise ValueError(f"cell must be one of {', '.join(CELL_TYPES)}, got {cell!r}")
         if (full and rank) or (shared and not rank):
             raise ValueError(f"full needs rank 0, and shared a rank of at least 1, got rank {rank}")
-        self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
-        self.mixtures, self.rank, self.layers = mixtures, rank, layers
+        self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
+        self.num_components, self.rank, self.num_layers = num_components, rank, num_layers
         self.cell, self.shared, self.full = cell, shared, full
         kind = nn.LSTM if cell == "lstm" else nn.GRU
-        self.lstm = kind(inputs, hidden, layers, batch_first=True)
-        self.head = nn.Linear(hidden, sum(self._sizes()))
-        self.factor = nn.Parameter(FACTOR_SCALE * torch.randn(mixtures, outputs, rank)) if shared else None
-        self._start()
+        self.lstm = kind(input_size, hidden_size, num_layers, batch_first=True)
+        self.head = nn.Linear(hidden_size, sum(self._sizes()))
+        self.factor = nn.Parameter(FACTOR_SCALE * torch.randn(num_components, output_size, rank)) if shared else None
+        self.reset_parameters()
 
     def _sizes(self) -> tuple[int, int, int, int]:
         """Outputs of the head: logits, means, log-precisions, and what precisions have beside their diagonal."""
-        k, d = self.mixtures, self.outputs
+        k, d = self.num_components, self.output_size
         beside = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
         return k, k * d, k * d, k * beside
 
-    def _start(self) -> None:
+    def reset_parameters(self) -> None:
         """Begin near N(0, 1): equal weights, means a little apart, unit precision; and a memory that lasts."""
         if self.head.weight.is_meta:  # nothing to fill, and drawing there imports torch's compiler, too
             return
@@ -126,10 +132,10 @@ class RMDN(nn.Module):
             if self.cell == "lstm":
                 for name, parameter in self.lstm.named_parameters():
                     if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
-                        parameter[self.hidden : 2 * self.hidden].fill_(1.0)
+                        parameter[self.hidden_size : 2 * self.hidden_size].fill_(1.0)
 
     @torch.no_grad()
-    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+    def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation, instead of N(0, 1).
 
         Means spread as the data do, what the hidden state adds to them included: call it once, on fresh weights.
@@ -137,32 +143,42 @@ class RMDN(nn.Module):
         _, weight, _, _ = self.head.weight.split(self._sizes())
         _, loc, log_precision, _ = self.head.bias.split(self._sizes())
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
-        weight.mul_(std.repeat(self.mixtures)[:, None])
-        loc.copy_((loc.view(self.mixtures, -1) * std + mean).flatten())
+        weight.mul_(std.repeat(self.num_components)[:, None])
+        loc.copy_((loc.view(self.num_components, -1) * std + mean).flatten())
         # L's diagonal is the square root of a precision
-        log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.mixtures))
+        log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.num_components))
 
     def __repr__(self) -> str:
         """The call that builds it."""
-        return call_of(self, **self.settings)
+        return constructor_repr(self, **self.config)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The arguments that build this module again."""
-        names = ("inputs", "outputs", "hidden", "mixtures", "rank", "layers", "cell", "shared", "full")
+        names = (
+            "input_size",
+            "output_size",
+            "hidden_size",
+            "num_components",
+            "rank",
+            "num_layers",
+            "cell",
+            "shared",
+            "full",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Standard Gumbel and standard Normal numbers that a sample is made of: (K,) and (D + R,)."""
-        return (self.mixtures,), (self.outputs + self.rank,)
+        return (self.num_components,), (self.output_size + self.rank,)
 
     def initial(self, batch: int) -> State:
         """The state before anything was read."""
-        zeros = self.head.weight.new_zeros(batch, self.layers, self.hidden)
+        zeros = self.head.weight.new_zeros(batch, self.num_layers, self.hidden_size)
         return State(zeros, zeros.clone() if self.cell == "lstm" else zeros[..., :0])
 
-    def features(
+    def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
         """Read a sequence: the hidden state after each time, and the state to go on from.
@@ -170,11 +186,11 @@ class RMDN(nn.Module):
         Raises:
             ValueError: ``x`` or ``state`` has another shape than the module was made for.
         """
-        if x.ndim != 3 or x.shape[-1] != self.inputs or x.shape[1] == 0:
-            raise ValueError(f"x must have shape (batch, time > 0, {self.inputs}), got {tuple(x.shape)}")
+        if x.ndim != 3 or x.shape[-1] != self.input_size or x.shape[1] == 0:
+            raise ValueError(f"x must have shape (batch, time > 0, {self.input_size}), got {tuple(x.shape)}")
         state = self.initial(len(x)) if state is None else state
-        if state.hidden.shape != (len(x), self.layers, self.hidden):
-            wanted, came = (len(x), self.layers, self.hidden), tuple(state.hidden.shape)
+        if state.hidden.shape != (len(x), self.num_layers, self.hidden_size):
+            wanted, came = (len(x), self.num_layers, self.hidden_size), tuple(state.hidden.shape)
             raise ValueError(f"state must have shape {wanted}, got {came}")
         if x.shape[1] == 1:
             return self._step(x[:, 0], state)
@@ -183,14 +199,14 @@ class RMDN(nn.Module):
         if self.cell == "gru":
             h, last = self.lstm(x, before[0])
             return h, State(last.transpose(0, 1), state.cell)
-        with _precision(x):
+        with _autocast_if_supported(x):
             h, after = self.lstm(x, before)
         return h, State(*(part.transpose(0, 1) for part in after))
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One time step, cell by cell: torch's layers prepare themselves anew with every call, which is most of a step."""
         hidden, cells = [], []
-        for layer in range(self.layers):
+        for layer in range(self.num_layers):
             names = (f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
             weights = [getattr(self.lstm, name) for name in names]
             if self.cell == "lstm":
@@ -203,8 +219,8 @@ class RMDN(nn.Module):
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """The mixture that a hidden state stands for."""
-        k, d = self.mixtures, self.outputs
-        logits, loc, log_precision, beside = single(self.head(h)).split(self._sizes(), dim=-1)
+        k, d = self.num_components, self.output_size
+        logits, loc, log_precision, beside = to_float32(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
         if self.full:
             low, high = LOG_PRECISION_RANGE
@@ -219,7 +235,7 @@ class RMDN(nn.Module):
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[GaussianMixture | FullGaussianMixture, State]:
         """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
-        h, state = self.features(x, state)
+        h, state = self.unroll(x, state)
         return self.distribution(h), state
 
 
@@ -232,21 +248,21 @@ class FRMDN(nn.Module):
     """A flow-based RMDN: ``log p(y) = log p_mixture(f(y)) + log|det df/dy|``.
 
     Args:
-        inputs: size of what is read at each time.
-        outputs: D, size of the event.
-        hidden: width of the recurrent network.
-        mixtures: K.
+        input_size: size of what is read at each time.
+        output_size: D, size of the event.
+        hidden_size: width of the recurrent network.
+        num_components: K.
         rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        couplings: couplings of the flow; 0 leaves the RMDN.
+        num_couplings: couplings of the flow; 0 leaves the RMDN.
         conditional: whether the couplings see the hidden state too (beyond the paper).
-        layers: recurrent layers.
+        num_layers: recurrent layers.
         cell: "lstm" or "gru".
         shared: whether U is one for each component, instead of one for each component and time.
         full: whether precisions are full.
         spline: whether the couplings are rational-quadratic splines instead of affine (beyond the paper).
 
     Example:
-        >>> m = FRMDN(inputs=35, outputs=32, rank=2)
+        >>> m = FRMDN(input_size=35, output_size=32, rank=2)
         >>> dist, state = m(torch.zeros(2, 7, 35))
         >>> dist.sample(temperature=0.5).shape
         torch.Size([2, 7, 32])
@@ -258,41 +274,41 @@ class FRMDN(nn.Module):
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
-        hidden: int = 256,
-        mixtures: int = 5,
+        input_size: int,
+        output_size: int,
+        hidden_size: int = 256,
+        num_components: int = 5,
         rank: int = 0,
-        couplings: int = 2,
+        num_couplings: int = 2,
         conditional: bool = False,
-        layers: int = 1,
+        num_layers: int = 1,
         cell: str = "lstm",
         shared: bool = False,
         full: bool = False,
         spline: bool = False,
     ) -> None:
         super().__init__()
-        if couplings < 0:
-            raise ValueError(f"couplings must be zero or more, got {couplings}")
-        self.base = RMDN(inputs, outputs, hidden, mixtures, rank, layers, cell, shared, full)
+        if num_couplings < 0:
+            raise ValueError(f"num_couplings must be zero or more, got {num_couplings}")
+        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, cell, shared, full)
         self.conditional, self.spline = conditional, spline
         kind = SplineCoupling if spline else AffineCoupling
-        self.flow = Flow([kind(outputs, context=hidden if conditional else 0) for _ in range(couplings)])
-        self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
+        self.flow = Flow([kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)])
+        self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
 
     def __repr__(self) -> str:
         """The call that builds it."""
-        return call_of(self, **self.settings)
+        return constructor_repr(self, **self.config)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The arguments that build this module again."""
-        own = {"couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
-        return self.base.settings | own
+        own = {"num_couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
+        return self.base.config | own
 
-    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+    def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Begin near a Normal with the data's own mean and standard deviation (the flow begins as the identity)."""
-        self.base.start_from(mean, std)
+        self.base.init_from_statistics(mean, std)
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -303,17 +319,19 @@ class FRMDN(nn.Module):
         """The state before anything was read."""
         return self.base.initial(batch)
 
-    def features(
+    def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
         """Read a sequence: the hidden state after each time, and the state to go on from."""
-        return self.base.features(x, state)
+        return self.base.unroll(x, state)
 
-    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> Flowed:
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> TransformedMixture:
         """The flowed mixture that a hidden state stands for."""
-        return Flowed(self.base.distribution(h), self.flow, h if self.conditional else None)
+        return TransformedMixture(self.base.distribution(h), self.flow, h if self.conditional else None)
 
-    def forward(self, x: Float[Tensor, "batch time inputs"], state: State | None = None) -> tuple[Flowed, State]:
+    def forward(
+        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
+    ) -> tuple[TransformedMixture, State]:
         """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
-        h, state = self.features(x, state)
+        h, state = self.unroll(x, state)
         return self.distribution(h), state

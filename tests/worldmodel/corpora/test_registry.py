@@ -10,7 +10,7 @@ from torch import nn
 from tests.worldmodel.corpora import formats
 from worldmodel import corpora, fit, seeded
 from worldmodel.batches import Data, EventBatch, Loss
-from worldmodel.corpora.opening import KINDS
+from worldmodel.corpora.registry import CORPORA
 
 ROOT = Path(__file__).parents[3]
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8)
@@ -19,7 +19,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8)
 class Normal(nn.Module):
     """One mean and one scale for all events."""
 
-    settings = {"kind": "normal"}
+    config = {"kind": "normal"}
 
     def __init__(self):
         super().__init__()
@@ -54,31 +54,38 @@ def test_a_corpus_is_kind_and_folder(name):
         corpora.open_corpus(name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CORPORA)
 def test_missing_files_come_with_their_source(tmp_path, kind):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=str(folder)) as caught:
             corpora.open_corpus(f"{kind}:{folder}")
-        assert KINDS[kind].source in str(caught.value)
+        assert CORPORA[kind].source in str(caught.value)
 
 
 def test_an_option_of_the_other_kind_is_told(mnist, audio):
     with pytest.raises(ValueError, match=r"\bpiece\b"):
-        corpora.open_corpus(mnist, piece=8_000)
+        corpora.open_corpus(mnist, segment_length=8_000)
     with pytest.raises(ValueError, match=r"\blogit\b"):
         corpora.open_corpus(audio, logit=True)
 
 
 @pytest.mark.parametrize("name", ["mnist", "audio"])
 def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_path):
-    options = {"piece": 800} if name == "audio" else {}
+    options = {"segment_length": 800} if name == "audio" else {}
     corpus = corpora.open_corpus(request.getfixturevalue(name), **options)
-    assert all(isinstance(part, Data) for part in (corpus.train, corpus.held_out, corpus.test, corpus.parts))
-    assert corpus.parts.split(0.5, seed=9) == (corpus.train, corpus.held_out)
-    assert corpus.train.identity in corpus.parts.identity and corpus.held_out.identity in corpus.parts.identity
+    assert all(isinstance(part, Data) for part in (corpus.train, corpus.held_out, corpus.test, corpus.splits))
+    assert corpus.splits.split(0.5, seed=9) == (corpus.train, corpus.held_out)
+    assert corpus.train.identity in corpus.splits.identity and corpus.held_out.identity in corpus.splits.identity
     with seeded(0):
         model = fit(
-            Normal(), corpus.parts, updates=150, lr=0.1, batch=16, check_every=150, tensorboard=False, out=tmp_path
+            Normal(),
+            corpus.splits,
+            num_updates=150,
+            learning_rate=0.1,
+            batch_size=16,
+            eval_every=150,
+            tensorboard=False,
+            out=tmp_path,
         )
     assert sum(model.seen) == len(corpus.held_out)
     values = torch.cat([batch.event.flatten() for batch in corpus.train.batches(100)])
@@ -87,14 +94,14 @@ def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_p
 
 
 def test_training_can_split_a_part_anew(mnist):
-    fit(Normal(), corpora.open_corpus(mnist).train, updates=3, batch=4, tensorboard=False)
-    parts = corpora.open_corpus(mnist).parts
+    fit(Normal(), corpora.open_corpus(mnist).train, num_updates=3, batch_size=4, tensorboard=False)
+    parts = corpora.open_corpus(mnist).splits
     assert len(next(parts.batches(4)).event) == 4
     assert len(parts.batch(3, np.random.default_rng(0)).event) == 3
 
 
 def test_bits_need_to_know_the_dimensions(audio):
-    corpus = corpora.open_corpus(audio, piece=None)
+    corpus = corpora.open_corpus(audio, segment_length=None)
     assert corpus.dimensions is None
     with pytest.raises(ValueError, match="dimensions"):
         corpus.bits(torch.zeros(2))

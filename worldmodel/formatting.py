@@ -1,7 +1,7 @@
 """Numbers as people read them."""
 
 
-def figure(value: float | int, decimals: int = 1) -> str:
+def format_number(value: float | int, decimals: int = 1) -> str:
     """A return, or another number of any size, in few digits.
 
     Example:

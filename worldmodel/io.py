@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from worldmodel.paths import file_path, folder_path
 
 Module = TypeVar("Module", bound=nn.Module)
-Record = TypeVar("Record")
+RecordT = TypeVar("Record")
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} cannot be read as JSON: {_first_line(error)}") from None
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read JSON lines, an object each.
 
     Raises:
@@ -121,13 +121,13 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def record_of(kind: type[Record], content: Any, path: str | os.PathLike[str]) -> Record:
+def from_json(kind: type[RecordT], content: Any, path: str | os.PathLike[str]) -> RecordT:
     """Build a dataclass of plain values out of what a file holds; names that it does not have are left out.
 
     Raises:
         ValueError: a value is missing, or of another type than its annotation says; the message names file and value.
     """
-    with understood(path):
+    with error_context(path):
         known = {name: value for name, value in content.items() if name in (hints := get_type_hints(kind))}
         for name, value in known.items():
             if not _is_a(value, hints[name]):
@@ -158,12 +158,12 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> N
 
 
 @contextlib.contextmanager
-def understood(path: str | os.PathLike[str], values: bool = False) -> Iterator[None]:
+def error_context(path: str | os.PathLike[str], wrap_value_errors: bool = False) -> Iterator[None]:
     """Make what goes wrong with a file's content, whole but not what it should be, one line that names the file.
 
     Args:
         path: the file.
-        values: whether a ValueError of the block is about this file, too; else it stays as it is.
+        wrap_value_errors: whether a ValueError of the block is about this file, too; else it stays as it is.
 
     Raises:
         ValueError: the block raised one, or stumbled over a missing name, a wrong type or a wrong size.
@@ -171,7 +171,7 @@ def understood(path: str | os.PathLike[str], values: bool = False) -> Iterator[N
     try:
         yield
     except ValueError as error:
-        if not values or str(path) in str(error):
+        if not wrap_value_errors or str(path) in str(error):
             raise
         raise ValueError(f"{path} does not hold what it should: {_first_line(error)}") from None
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
@@ -218,7 +218,7 @@ def load_module(
     Raises:
         ValueError: names or shapes do not match, or a weight is not finite; the message names file and weight.
     """
-    with understood(path):
+    with error_context(path):
         tensors = prepare(read_tensors(path))
     with torch.device("meta"):
         check_weights(build(), tensors, path)

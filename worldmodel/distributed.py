@@ -14,24 +14,24 @@ import torch
 import torch.distributed as group
 from torch import Tensor, nn
 
-from worldmodel.batches import each
+from worldmodel.batches import tree_map
 
 
-def join() -> tuple[int, int]:
+def init() -> tuple[int, int]:
     """This process's rank, and how many there are; joins torchrun's group if that was not done."""
-    if _started() and not group.is_initialized():
+    if _launched_by_torchrun() and not group.is_initialized():
         group.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
 
 
-def leader() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes files and speaks; true where there is only one."""
     if group.is_initialized():
         return group.get_rank() == 0
-    return not _started() or int(os.environ["RANK"]) == 0
+    return not _launched_by_torchrun() or int(os.environ["RANK"]) == 0
 
 
-def _started() -> bool:
+def _launched_by_torchrun() -> bool:
     """Whether torchrun started this process as one of several."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
@@ -43,41 +43,41 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def part(batch: Any, rank: int, size: int) -> Any:
-    """This process's share of a batch: every ``size``-th example."""
-    return batch if size == 1 else each(batch, lambda part: part[rank::size])
+def shard(batch: Any, rank: int, world_size: int) -> Any:
+    """This process's share of a batch: every ``world_size``-th example."""
+    return batch if world_size == 1 else tree_map(batch, lambda part: part[rank::world_size])
 
 
-def weight(batch: Any, size: int) -> Tensor | float:
+def batch_weight(batch: Any, world_size: int) -> Tensor | float:
     """What this process's mean counts among all: its steps (or examples), over the average."""
-    if size == 1:
+    if world_size == 1:
         return 1.0
     mask = getattr(batch, "mask", None)
     mine = torch.tensor(float(len(batch)), device=batch.device) if mask is None else mask.sum()
     total = mine.clone()
     group.all_reduce(total)
-    return mine * size / total.clamp(min=1)
+    return mine * world_size / total.clamp(min=1)
 
 
-def average(tensors: list[Tensor], size: int) -> None:
+def all_reduce_mean(tensors: list[Tensor], world_size: int) -> None:
     """Replace tensors by their mean over all processes, in place."""
-    if size == 1:
+    if world_size == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     group.all_reduce(flat)
-    flat /= size
+    flat /= world_size
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(mean.view_as(tensor))
 
 
-def agree(module: nn.Module, size: int) -> None:
+def broadcast(module: nn.Module, world_size: int) -> None:
     """Give every process the first one's weights."""
-    if size > 1:
+    if world_size > 1:
         for tensor in module.state_dict().values():
             group.broadcast(tensor, 0)
 
 
-def wait(size: int) -> None:
+def barrier(world_size: int) -> None:
     """Wait until every process is here."""
-    if size > 1:
+    if world_size > 1:
         group.barrier()

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-_HARMLESS = """
+_SAFE_OPCODES = """
 PROTO FRAME STOP MARK POP POP_MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE DICT LIST TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS
 APPEND APPENDS NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES
 SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
 LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
 """
-OPCODES = frozenset(_HARMLESS.split())
+SAFE_OPCODES = frozenset(_SAFE_OPCODES.split())
 """What a pickle of numbers, strings, lists, dicts and arrays needs; objects come about through REDUCE and BUILD alone."""
-TUPLES, AGAIN = 16, 32
+MAX_TUPLES, MAX_MEMO_READS = 16, 32
 """A batch has at most so many tuples, and mentions so often what was there before: tuples of the same tuples, and so on, would
 be hashed without end."""
 
@@ -131,7 +131,7 @@ def read_batch(path: Path, content: bytes, width: int) -> np.ndarray:
         ValueError: the pickle holds anything but numbers, strings, lists, dicts and arrays, or no such array.
     """
     try:
-        _look(content)
+        _check_opcodes(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         data = found.get(b"data", found.get("data")) if isinstance(found, dict) else None
         if not isinstance(data, _Array):
@@ -147,17 +147,17 @@ def _short(value: Any) -> str:
     return repr(value)[:40] if isinstance(value, str | bytes | int) else type(value).__name__
 
 
-def _look(content: bytes) -> None:
+def _check_opcodes(content: bytes) -> None:
     """Refuse opcodes that images do not need, too many tuples, and memo numbers for which much memory would be reserved."""
     tuples = again = 0
     for number, (opcode, argument, place) in enumerate(pickletools.genops(content)):
-        if opcode.name not in OPCODES:
+        if opcode.name not in SAFE_OPCODES:
             raise ValueError(f"opcode {opcode.name} at byte {place}")
         tuples += opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
-        if tuples > TUPLES:
-            raise ValueError(f"more than {TUPLES} tuples")
+        if tuples > MAX_TUPLES:
+            raise ValueError(f"more than {MAX_TUPLES} tuples")
         again += "GET" in opcode.name
-        if again > AGAIN:
-            raise ValueError(f"more than {AGAIN} mentions of what was there before")
+        if again > MAX_MEMO_READS:
+            raise ValueError(f"more than {MAX_MEMO_READS} mentions of what was there before")
         if isinstance(argument, int) and "PUT" in opcode.name and argument > number:
             raise ValueError(f"entry {argument} of the memo at byte {place}")

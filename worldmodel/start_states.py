@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.checkpoints import read_tensors, understood, write_tensors
-from worldmodel.model import WorldModel, WorldState
+from worldmodel.io import error_context, read_tensors, write_tensors
 from worldmodel.paths import folder_path
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.world_model import WorldModel, WorldState
 
-STARTS = "starts.safetensors"
+FILE_NAME = "starts.safetensors"
 
 
 @runtime_checkable
@@ -32,14 +32,14 @@ class EncodedEpisodes(Protocol):
 
 
 @torch.no_grad()
-def begin(
+def sample_start_states(
     world: WorldModel,
-    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
-    count: int,
+    start_states: EncodedEpisodes | Float[Tensor, "starts latent"],
+    num: int,
     rng: np.random.Generator,
     burn_in: int = 32,
 ) -> WorldState:
-    """Draw ``count`` real moments and bring a state there: the latent in view, the memory of the steps before.
+    """Draw ``num`` real moments and bring a state there: the latent in view, the memory of the steps before.
 
     Raises:
         ValueError: there is no start, or its latents do not fit the world model.
@@ -47,41 +47,43 @@ def begin(
     if burn_in < 0:
         raise ValueError(f"burn_in must be zero or more, got {burn_in}")
     weight = next(world.memory.parameters())
-    check_starts(world, starts)
-    if isinstance(starts, Tensor | np.ndarray):
-        choices = torch.as_tensor(starts)
-        latent = choices[torch.from_numpy(rng.integers(len(choices), size=count))].to(weight)
-        return world.initial(count).seeing(latent)
-    return awake(world, [_moment(world, starts, rng) for _ in range(count)], burn_in)
+    validate_start_states(world, start_states)
+    if isinstance(start_states, Tensor | np.ndarray):
+        choices = torch.as_tensor(start_states)
+        latent = choices[torch.from_numpy(rng.integers(len(choices), size=num))].to(weight)
+        return world.initial(num).with_latent(latent)
+    return burn_in_states(world, [_random_start_state(world, start_states, rng) for _ in range(num)], burn_in)
 
 
-def check_starts(world: WorldModel, starts: Any) -> None:
+def validate_start_states(world: WorldModel, start_states: Any) -> None:
     """Refuse starts that a world model was not made for.
 
     Raises:
         ValueError: there is no start, or its latents or actions do not fit the world model.
     """
-    if isinstance(starts, Tensor | np.ndarray):
-        if starts.ndim != 2 or len(starts) == 0 or starts.shape[1] != world.latent:
-            raise ValueError(f"starts must have shape (S, {world.latent}) with S > 0, got {tuple(starts.shape)}")
+    if isinstance(start_states, Tensor | np.ndarray):
+        if start_states.ndim != 2 or len(start_states) == 0 or start_states.shape[1] != world.latent_dim:
+            raise ValueError(
+                f"start_states must have shape (S, {world.latent_dim}) with S > 0, got {tuple(start_states.shape)}"
+            )
         return
-    if not isinstance(starts, EncodedEpisodes):
+    if not isinstance(start_states, EncodedEpisodes):
         raise ValueError(
-            f"starts must be store.latents(vae) or a tensor (S, {world.latent}), got {type(starts).__name__}"
+            f"start_states must be store.latents(vae) or a tensor (S, {world.latent_dim}), got {type(start_states).__name__}"
         )
-    if len(starts) == 0:
-        raise ValueError("starts must hold at least one episode, got none")
-    _check_episode(world, starts.episode(0))
+    if len(start_states) == 0:
+        raise ValueError("start_states must hold at least one episode, got none")
+    _check_episode(world, start_states.episode(0))
 
 
 def _check_episode(world: WorldModel, episode: Any) -> None:
-    if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent, world.actions):
+    if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent_dim, world.action_dim):
         raise ValueError(
-            f"starts must hold {world.latent} latents and {world.actions} actions, got {came[0]} and {came[1]}"
+            f"starts must hold {world.latent_dim} latents and {world.action_dim} actions, got {came[0]} and {came[1]}"
         )
 
 
-class Moment(NamedTuple):
+class StartState(NamedTuple):
     """A step of an encoded real episode."""
 
     episode: Any
@@ -90,32 +92,32 @@ class Moment(NamedTuple):
 
 
 @torch.no_grad()
-def awake(world: WorldModel, moments: Sequence[Moment], burn_in: int = 32) -> WorldState:
+def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_in: int = 32) -> WorldState:
     """The state at real moments, after the memory lived through the ``burn_in`` steps before, or as many as there are."""
-    weight, count = next(world.memory.parameters()), len(moments)
-    seen, done = torch.zeros(count, burn_in + 1, world.latent), torch.zeros(count, burn_in, world.actions)
+    weight, count = next(world.memory.parameters()), len(start_states)
+    seen, done = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
     known = torch.zeros(count, burn_in, dtype=torch.bool)
-    for row, (episode, step) in enumerate(moments):
+    for row, (episode, step) in enumerate(start_states):
         first = max(step - burn_in, 0)
         past = slice(burn_in - (step - first), None)
         seen[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
         done[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
         known[row, past] = True
     seen, done = seen.to(weight), done.to(weight)
-    return world.relive(seen[:, :-1], done, known.to(weight.device)).seeing(seen[:, -1].contiguous())
+    return world.replay(seen[:, :-1], done, known.to(weight.device)).with_latent(seen[:, -1].contiguous())
 
 
-def _moment(world: WorldModel, starts: EncodedEpisodes, rng: np.random.Generator) -> Moment:
+def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:
     """A real moment, any step of any episode."""
-    episode = starts.episode(int(rng.integers(len(starts))))
+    episode = start_states.episode(int(rng.integers(len(start_states))))
     _check_episode(world, episode)
     action = episode.action
     if not len(action):
-        raise ValueError("starts must hold episodes with at least one step, got one without")
-    return Moment(episode, int(rng.integers(len(action))))  # never the last frame: the episode has ended there
+        raise ValueError("start_states must hold episodes with at least one step, got one without")
+    return StartState(episode, int(rng.integers(len(action))))  # never the last frame: the episode has ended there
 
 
-class Excerpt(NamedTuple):
+class EncodedClip(NamedTuple):
     """A few real steps."""
 
     mean: np.ndarray
@@ -124,7 +126,7 @@ class Excerpt(NamedTuple):
     """(T, actions)."""
 
 
-class Starts:
+class StartStates:
     """Real moments that travel with a world model: short excerpts of encoded episodes, to begin dreams at.
 
     Args:
@@ -152,30 +154,32 @@ class Starts:
         """Excerpts."""
         return len(self.steps)
 
-    def episode(self, index: int) -> Excerpt:
+    def episode(self, index: int) -> EncodedClip:
         """One excerpt."""
         steps = int(self.steps[index])
-        return Excerpt(self.mean[index, : steps + 1].float().numpy(), self.action[index, :steps].float().numpy())
+        return EncodedClip(self.mean[index, : steps + 1].float().numpy(), self.action[index, :steps].float().numpy())
 
     @classmethod
-    def cut(cls, episodes: EncodedEpisodes, count: int = 64, length: int = 48, seed: int = 0) -> "Starts":
-        """Cut excerpts of up to ``length`` steps out of random places of encoded episodes.
+    def from_episodes(
+        cls, episodes: EncodedEpisodes, num: int = 64, max_steps: int = 48, seed: int = 0
+    ) -> "StartStates":
+        """Cut excerpts of up to ``max_steps`` steps out of random places of encoded episodes.
 
         Raises:
             ValueError: no episode has a step.
         """
-        rng = np.random.default_rng([seed, Stream.KEEP])
-        found = [episodes.episode(int(index)) for index in rng.permutation(len(episodes))[: 4 * count]]
+        rng = np.random.default_rng([seed, Stream.KEPT_START_STATES])
+        found = [episodes.episode(int(index)) for index in rng.permutation(len(episodes))[: 4 * num]]
         found = [episode for episode in found if len(episode.action)]
         if not found:
             raise ValueError("episodes must hold at least one with a step, got none")
         latent, actions = found[0].mean.shape[1], found[0].action.shape[1]
-        mean, action = torch.zeros(count, length + 1, latent), torch.zeros(count, length, actions)
-        steps = torch.zeros(count, dtype=torch.int32)
-        for row in range(count):
+        mean, action = torch.zeros(num, max_steps + 1, latent), torch.zeros(num, max_steps, actions)
+        steps = torch.zeros(num, dtype=torch.int32)
+        for row in range(num):
             episode = found[row % len(found)]
-            first = int(rng.integers(max(len(episode.action) - length, 0) + 1))
-            taken = min(length, len(episode.action) - first)
+            first = int(rng.integers(max(len(episode.action) - max_steps, 0) + 1))
+            taken = min(max_steps, len(episode.action) - first)
             mean[row, : taken + 1] = torch.from_numpy(np.array(episode.mean[first : first + taken + 1], np.float32))
             action[row, :taken] = torch.from_numpy(np.array(episode.action[first : first + taken], np.float32))
             steps[row] = taken
@@ -184,17 +188,17 @@ class Starts:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``starts.safetensors`` into a world model's folder."""
         write_tensors(
-            folder_path(folder, "folder") / STARTS, {"mean": self.mean, "action": self.action, "steps": self.steps}
+            folder_path(folder, "folder") / FILE_NAME, {"mean": self.mean, "action": self.action, "steps": self.steps}
         )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Starts":
+    def load(cls, folder: str | os.PathLike[str]) -> "StartStates":
         """Read what `save` wrote.
 
         Raises:
             ValueError: the file is missing, damaged, or of another kind.
         """
-        path = folder_path(folder, "folder") / STARTS
+        path = folder_path(folder, "folder") / FILE_NAME
         tensors = read_tensors(path)
-        with understood(path, values=True):
+        with error_context(path, wrap_value_errors=True):
             return cls(tensors["mean"], tensors["action"], tensors["steps"])

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 import worldmodel
-import worldmodel.builders
+import worldmodel.registry
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN
 from worldmodel.baselines import PerDimensionRMDN
-from worldmodel.density import State
+from worldmodel.mdn_rnn import State
 
 DENSITIES = {
-    "rmdn": lambda **k: RMDN(3, 2, **{"hidden": 8, "mixtures": 3} | k),
-    "rmdn rank": lambda **k: RMDN(3, 2, **{"hidden": 8, "mixtures": 2, "rank": 2} | k),
-    "rmdn layers": lambda **k: RMDN(3, 2, **{"hidden": 8, "layers": 2} | k),
-    "frmdn": lambda **k: FRMDN(3, 2, **{"hidden": 8, "rank": 1} | k),
-    "rmdn full": lambda **k: RMDN(3, 2, **{"hidden": 8, "mixtures": 2, "full": True} | k),
-    "rmdn shared": lambda **k: RMDN(3, 2, **{"hidden": 8, "rank": 1, "shared": True} | k),
-    "rmdn gru": lambda **k: RMDN(3, 2, **{"hidden": 8, "cell": "gru"} | k),
-    "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden": 8} | k),
-    "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden": 8, "spline": True} | k),
-    "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden": 8, "conditional": True} | k),
+    "rmdn": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 3} | k),
+    "rmdn rank": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 2, "rank": 2} | k),
+    "rmdn layers": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_layers": 2} | k),
+    "frmdn": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "rank": 1} | k),
+    "rmdn full": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 2, "full": True} | k),
+    "rmdn shared": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "rank": 1, "shared": True} | k),
+    "rmdn gru": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "cell": "gru"} | k),
+    "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden_size": 8} | k),
+    "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "spline": True} | k),
+    "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "conditional": True} | k),
 }
 
 
@@ -36,7 +36,7 @@ def density(request):
 
 
 def test_every_density_is_in_the_battery():
-    assert {type(build()) for build in DENSITIES.values()} == set(worldmodel.builders.DENSITIES.values())
+    assert {type(build()) for build in DENSITIES.values()} == set(worldmodel.registry.DENSITIES.values())
 
 
 def batch(time=6):
@@ -72,7 +72,7 @@ def test_every_parameter_learns(density):
 
 
 def test_settings_build_the_same_shapes(density):
-    again = type(density)(**density.settings).double()
+    again = type(density)(**density.config).double()
     again.load_state_dict(density.state_dict())
     x, y = batch()
     assert again(x)[0].log_prob(y).equal(density(x)[0].log_prob(y))
@@ -132,7 +132,7 @@ def test_nll_approaches_the_true_entropy_and_never_beats_it():
 
     entropy = linear_gaussian(1, 1, 0)[2]
     with worldmodel.seeded(0):
-        density = RMDN(2, 1, hidden=16, mixtures=2)
+        density = RMDN(2, 1, hidden_size=16, num_components=2)
     nll, error = learn(density, draw, 250, lr=2e-2)
     assert nll > entropy - 4 * error
     assert nll < entropy + 0.08
@@ -145,13 +145,13 @@ def test_frmdn_beats_rmdn_on_the_banana():
     results = {}
     for name, kind in {"rmdn": RMDN, "frmdn": FRMDN}.items():
         with worldmodel.seeded(0):
-            results[name] = learn(kind(1, 2, hidden=8, mixtures=2), draw, 200, lr=1e-2)
+            results[name] = learn(kind(1, 2, hidden_size=8, num_components=2), draw, 200, lr=1e-2)
     assert results["frmdn"][0] < results["rmdn"][0] - 0.2
     assert results["frmdn"][0] > BANANA_ENTROPY - 4 * results["frmdn"][1]
 
 
 def test_state_is_explicit_and_checked():
-    density = RMDN(3, 2, hidden=8)
+    density = RMDN(3, 2, hidden_size=8)
     state = density.initial(2)
     assert isinstance(state, State)
     with pytest.raises(ValueError, match=r"state"):
@@ -160,10 +160,12 @@ def test_state_is_explicit_and_checked():
         density(torch.zeros(4, 0, 3))
 
 
-@pytest.mark.parametrize(("name", "value"), [("inputs", 0), ("mixtures", 0), ("rank", -1), ("hidden", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("input_size", 0), ("num_components", 0), ("rank", -1), ("hidden_size", 0)]
+)
 def test_bad_sizes_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} "):
-        RMDN(**{"inputs": 3, "outputs": 2, name: value})
+        RMDN(**{"input_size": 3, "output_size": 2, name: value})
 
 
 def test_published_size():

@@ -1,7 +1,7 @@
 """Random streams: the numbers that files were made with."""
 
 from rollouts.collect import episode_seed
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
 
 
 def test_numbers_stay_what_they_are():

@@ -11,9 +11,9 @@ class Stream(IntEnum):
     zero at the end is no word: ``[seed, 2, 0]`` is ``[seed, 2]``.
     """
 
-    BEGIN = 1
+    START_STATES = 1
     """Where dreams begin."""
-    ACT = 2
+    POLICY = 2
     """A policy's exploration, with the seed of its episode."""
     DREAM = 2
     """The dreams themselves. The same number as `ACT`: the seed of a population's dreams is no episode's."""
@@ -21,9 +21,9 @@ class Stream(IntEnum):
     """What is for training and what for tests."""
     COLLECT = 5
     """Environment seeds of collected episodes."""
-    KEEP = 6
+    KEPT_START_STATES = 6
     """The real moments that are kept beside a world model."""
-    PLAY = 7
+    ENV_SEEDS = 7
     """Environment seeds of the episodes that members of a generation live through, and of the page's."""
-    ALONG = 8
+    STATE_RESETS = 8
     """The moments along the best lives' ways."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodel import parallel
-from worldmodel.checkpoints import read_tensors
+from worldmodel import distributed
+from worldmodel.io import read_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = """
@@ -52,10 +52,10 @@ class Pictures(Walks):
 
 
 with seeded(0):
-    memory, vae = Memory(RMDN(6, 4, hidden=8)), VAE(latent=2)
-common = dict(batch=12, seed=3, check_every=5, tensorboard=False)
-fit(memory, Walks(), updates=30, out=Path(sys.argv[1]) / "memory", **common)
-fit(vae, Pictures(), updates=60, out=Path(sys.argv[1]) / "vae", **common)
+    memory, vae = Memory(RMDN(6, 4, hidden_size=8)), VAE(latent_dim=2)
+common = dict(batch_size=12, seed=3, eval_every=5, tensorboard=False)
+fit(memory, Walks(), num_updates=30, out=Path(sys.argv[1]) / "memory", **common)
+fit(vae, Pictures(), num_updates=60, out=Path(sys.argv[1]) / "vae", **common)
 """
 
 
@@ -92,7 +92,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 
 def test_a_lone_rank_in_the_environment_does_not_silence_a_training(monkeypatch):
     monkeypatch.setenv("RANK", "3")  # left by some scheduler; nobody else is here
-    assert parallel.leader()
-    assert parallel.join() == (0, 1)
+    assert distributed.is_main_process()
+    assert distributed.init() == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert not parallel.leader()
+    assert not distributed.is_main_process()

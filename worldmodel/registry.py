@@ -1,0 +1,146 @@
+"""From names and settings to models: what a file or a command line says, and the module that it stands for.
+
+Start reading at `build`, which knows the models of the papers by name; `build_density` and `build_memory` make a model of its
+``settings``.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from worldmodel.baselines import VRNN, PerDimensionRMDN
+from worldmodel.mdn_rnn import FRMDN, RMDN
+from worldmodel.memory import Memory
+from worldmodel.migration import MEMORY_SETTINGS, SEQUENCE_DENSITY_SETTINGS, VAE_SETTINGS, renamed
+from worldmodel.sequences import SequenceDensity
+from worldmodel.vae import VAE
+
+DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
+MODEL_NAMES = ("rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm")
+DEFAULT_NUM_COMPONENTS = 20
+"""Components of the mixtures in the speech experiments of both papers."""
+BYTES_PER_PARAMETER = 36
+"""Of memory, for each parameter that is learned."""
+MAX_SIZE, MAX_LAYERS = 65_536, 256
+"""No model has more of anything, nor more layers of anything."""
+
+
+def build(
+    name: str, event_dim: int, hidden_size: int = 256, bptt_length: int | None = None, **kwargs: Any
+) -> SequenceDensity | VRNN:
+    """Build a density of sequences, with fresh weights, by the name it has in the papers' tables.
+
+    Args:
+        name: "rmdn", "frmdn"; "rnn-gauss": an RMDN with one Gaussian; "vrnn" with Gaussian outputs, or "vrnn-gmm".
+        event_dim: D, the size of an event.
+        hidden_size: width of the recurrent network.
+        bptt_length: events a gradient goes back through; None: all.
+        kwargs: any other argument of `RMDN`, `FRMDN` or `VRNN`; ``num_components`` is 20 unless it is said, or the name says one.
+
+    Raises:
+        ValueError: there is no such name, ``num_components`` contradicts it, or a size is beyond `validated_sizes`.
+
+    Example:
+        >>> build("rnn-gauss", event_dim=28, hidden_size=64).density
+        RMDN(input_size=28, output_size=28, hidden_size=64, num_components=1)
+
+    References:
+        Chung et al., A Recurrent Latent Variable Model for Sequential Data, 2015, https://arxiv.org/abs/1506.02216 (table 1).
+        Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
+    """
+    if name not in MODEL_NAMES:
+        raise ValueError(f"name must be one of {', '.join(MODEL_NAMES)}, got {name!r}")
+    gaussian = name in ("rnn-gauss", "vrnn")
+    num_components = kwargs.pop("num_components", 1 if gaussian else DEFAULT_NUM_COMPONENTS)
+    if gaussian and num_components != 1:
+        raise ValueError(f"num_components must be 1 for {name}, got {num_components}")
+    validated_sizes({"event_dim": event_dim, "hidden_size": hidden_size, "num_components": num_components, **kwargs})
+    if name.startswith("vrnn"):
+        return VRNN(
+            event_dim, hidden_size=hidden_size, num_components=num_components, bptt_length=bptt_length, **kwargs
+        )
+    kind = FRMDN if name == "frmdn" else RMDN
+    return SequenceDensity(
+        kind(event_dim, event_dim, hidden_size=hidden_size, num_components=num_components, **kwargs), bptt_length
+    )
+
+
+def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
+    """Build a density of sequences, with fresh weights, from its ``config``.
+
+    Raises:
+        ValueError: no density has these settings.
+    """
+    config = renamed(config, SEQUENCE_DENSITY_SETTINGS)
+    bptt_length = config.pop("bptt_length", None)  # no size of anything: pieces may be as long as a sequence
+    config = validated_sizes(config)
+    try:
+        if config.get("density") == "VRNN":
+            return VRNN(**{name: value for name, value in config.items() if name != "density"}, bptt_length=bptt_length)
+        return SequenceDensity(build_mdn_rnn(config), bptt_length)
+    except TypeError as error:
+        raise ValueError(f"settings do not describe a density of sequences: {error}") from None
+
+
+def build_vae(config: dict[str, Any]) -> VAE:
+    """Build a VAE, with fresh weights, from its ``config``; those of older files do not name ``standardize``."""
+    return VAE(**{"standardize": False} | renamed(validated_sizes(config), VAE_SETTINGS))
+
+
+def build_memory(config: dict[str, Any]) -> Memory:
+    """Build a memory, with fresh weights, from its ``config``."""
+    config = validated_sizes(config)
+    heads = {name: config.pop(name) for name in ("reward", "termination", "reward_weight") if name in config}
+    return Memory(build_mdn_rnn(config), **heads)
+
+
+def build_mdn_rnn(config: dict[str, Any]) -> RMDN | FRMDN:
+    """Build an `RMDN`, `FRMDN` or `PerDimensionRMDN`, with fresh weights, from its name, "density", and its settings."""
+    config = renamed(config, MEMORY_SETTINGS)
+    kind = config.pop("density", None)
+    if kind not in DENSITIES:
+        raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {kind!r}")
+    return DENSITIES[kind](**config)
+
+
+def validate_fits_in_ram(model: nn.Module) -> None:
+    """Refuse a model that this machine cannot learn; it may be one without memory, on torch's device "meta".
+
+    Raises:
+        ValueError: says what learning takes: weights, gradients, Adam's two averages, the best weights, and all but the
+            gradients once more when they are saved; in single precision.
+    """
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    free = _available_memory()
+    if BYTES_PER_PARAMETER * numbers > free:
+        raise ValueError(
+            f"a model of {numbers:,} parameters takes {BYTES_PER_PARAMETER * numbers / 1e9:,.1f} GB to learn, "
+            f"{free / 1e9:,.1f} GB are free: smaller sizes, or smaller events"
+        )
+
+
+def _available_memory() -> int:
+    """Bytes of memory that a process can have without others losing theirs."""
+    told = Path("/proc/meminfo")
+    lines = told.read_text(encoding="ascii").splitlines() if told.exists() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def validated_sizes(config: Any) -> dict[str, Any]:
+    """Refuse sizes that no model has, whether a damaged or hostile file asks for them or data of an odd shape.
+
+    What is left is bounded by the weights that are there (`worldmodel.io.load_module`).
+
+    Raises:
+        ValueError: names the setting.
+    """
+    config = dict(config)
+    for name, value in config.items():
+        most = MAX_LAYERS if name in ("num_layers", "num_couplings", "layers", "couplings", "depth") else MAX_SIZE
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if len(numbers) > MAX_LAYERS or any(isinstance(n, int | float) and not abs(n) <= most for n in numbers):
+            raise ValueError(f"{name} is beyond any sensible size, {most}: {str(value)[:40]}")
+    return config
