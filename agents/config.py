@@ -15,6 +15,7 @@ import yaml
 
 from agents.yaml_files import flat, read_yaml
 from worldmodel.io import atomic
+from worldmodel.migration import renamed_run_options
 
 
 def remember(
@@ -42,6 +43,7 @@ def remember(
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
         # settings that an older version did not know had their defaults
         before = flat(asdict(defaults)) | flat(read_yaml(path))
+        before = renamed_run_options(before)
         for name, value in flat(plain).items():
             was, why = before.get(name), held.get(name)
             grows = name in may_grow and isinstance(was, int) and value >= was

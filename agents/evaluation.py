@@ -7,7 +7,7 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from rollouts.tasks import Group, play_group
 from rollouts.workers import envs_closed_after, run_tasks
 from worldmodel.formatting import format_number
 from worldmodel.io import from_json, read_json, write_json
+from worldmodel.migration import renamed_env_options
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
@@ -100,6 +101,7 @@ class Report:
             ValueError: the file is missing or is not a report.
         """
         report = from_json(cls, read_json(path), path)
+        report = replace(report, env_options=renamed_env_options(report.env, report.env_options))
         if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
             counts = (len(report.returns), len(report.lengths), len(report.seeds))
             raise ValueError(f"{path} must hold a return, a length and a seed for each episode, got {counts}")

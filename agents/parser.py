@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_l
 
 from agents.display import console
 from agents.yaml_files import parse_yaml
+from worldmodel.migration import renamed_run_options
 from worldmodel.suggestions import did_you_mean
 
 _SAID = (
@@ -33,7 +34,12 @@ _SAID = (
 """What the library says, and what people understand."""
 
 
-_load = get_loader("yaml")
+_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """Read YAML; options of environments in a whole config have the names of this version."""
+    return renamed_run_options(_yaml(text))
 
 
 def _careful(text: str) -> Any:

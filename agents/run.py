@@ -14,7 +14,7 @@ import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
 from agents.shell import command
-from envs.making import imports
+from envs.registration import imported_module
 from rollouts.endings import TOLD
 from rollouts.latents import Latents
 from worldmodel import VAE, WorldModel, distributed
@@ -131,7 +131,7 @@ class Run:
         while stage and not made[stage - 1][1].exists():
             stage -= 1
         name, _, words = made[stage]
-        if stage == 3 and self.rollouts_folder.is_dir() and imports(env := self.store().env):
+        if stage == 3 and self.rollouts_folder.is_dir() and imported_module(env := self.store().env):
             words += ("--env", env)
         return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")
 

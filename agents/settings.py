@@ -48,7 +48,7 @@ class Seeing:
         latent: latent dimensions.
         free_bits: nats of KL divergence per dimension that cost nothing.
         emphasis: how much more an error costs in the lowest eighth of the picture, where small instruments may be; None: 16
-            where CarRacing shows its indicators, else 1.
+            where CarRacing shows its HUD, else 1.
         updates: gradient steps.
         batch: frames a step.
         lr: peak learning rate.

@@ -16,13 +16,13 @@ from worldmodel.paths import expand
 
 
 def check_picture(folder: str, env_options: dict[str, Any]) -> None:
-    """Refuse an agent's folder where CarRacing's indicators are shown and it never saw them, or the other way round."""
+    """Refuse an agent's folder where CarRacing's HUD is shown and it never saw them, or the other way round."""
     report = expand(folder) / "report.json"
-    used = bool(Report.load(report).env_options.get("indicators")) if report.exists() else None
-    shown = bool(env_options.get("indicators"))
+    used = bool(Report.load(report).env_options.get("show_hud")) if report.exists() else None
+    shown = bool(env_options.get("show_hud"))
     if used not in (None, shown):
         raise ValueError(
-            f"{folder} is used to pictures with indicators {str(used).lower()}, asked for {str(shown).lower()}: "
+            f"{folder} is used to pictures with show_hud {str(used).lower()}, asked for {str(shown).lower()}: "
             f"say so in env_options, or take another agent"
         )
 

@@ -48,7 +48,7 @@ from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.suggestions import did_you_mean
 
 EMPHASIS = 16.0
-"""Of the lowest eighth of CarRacing's pictures, where they show the indicators (`VAE`)."""
+"""Of the lowest eighth of CarRacing's pictures, where they show the HUD (`VAE`)."""
 
 
 def collect(
@@ -127,7 +127,7 @@ def train_vae(
 ) -> VAE:
     """Train the VAE. ``into``: another folder; ``before``: a VAE whose training goes on; ``split_seed``: see `fit`."""
     store = run.store()
-    usual = EMPHASIS if store.metadata["env_options"].get("indicators") else 1.0
+    usual = EMPHASIS if store.metadata["env_options"].get("show_hud") else 1.0
     with seeded(seed):
         emphasis = settings.emphasis or usual
         vae = before or VAE(settings.latent, settings.free_bits, emphasis, standardize=_standardizes(into or run))

@@ -21,7 +21,7 @@ import torch
 import envs
 import rollouts
 from agents.evaluation import hardware
-from envs.nes import start_machine
+from envs.nes_py_backend import make_backend
 from rollouts.collect import episode_seed
 from rollouts.shards import Reader, read_shard, shard_bytes
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
@@ -79,27 +79,27 @@ def games() -> list[Row]:
     physics: Any = envs.make("FastCarRacing", action_repeat=50)
     ours = rate(playing(physics, 4), 200)
     rows.append(("its physics alone (one picture in 50 frames)", ours, "frames/s", f"{ours / official:.1f}"))
-    theirs_machine, machine = start_machine("nes-py"), start_machine()
-    limit = rate(lambda: [theirs_machine.frame(0) for _ in range(100)], 100)
+    nes_py, backend = make_backend("nes-py"), make_backend()
+    limit = rate(lambda: [nes_py.frame_advance(0) for _ in range(100)], 100)
     rows.append(("nes-py's emulator alone", limit, "frames/s", "1"))
     for words, draw in (("every frame drawn", True), ("none drawn", False)):
-        ours = rate(lambda draw=draw: [machine.frame(0, draw) for _ in range(500)], 500)
+        ours = rate(lambda draw=draw: [backend.frame_advance(0, draw) for _ in range(500)], 500)
         rows.append((f"our machine alone, {words}", ours, "frames/s", f"{ours / limit:.1f}"))
-    for kind, repeat in (("nes-py", 4), ("fast", 4), ("fast", 8)):
-        mario = envs.make("SuperMarioBros-1-1", machine=kind, action_repeat=repeat)
+    for kind, repeat in (("nes-py", 4), ("numba", 4), ("numba", 8)):
+        mario = envs.make("SuperMarioBros-1-1", backend=kind, action_repeat=repeat)
         ours = rate(playing(mario), 50 * repeat)
         words = f"envs.make('SuperMarioBros-1-1', machine='{kind}', action_repeat={repeat})"
         rows.append((words, ours, "frames/s", f"{ours / limit:.2f}"))
-    state = machine.save()
+    state = backend.save()
     return [
         *rows,
         (
             "snapshots of Super Mario saved",
-            rate(lambda: [machine.save() for _ in range(100)], 100, 1),
+            rate(lambda: [backend.save() for _ in range(100)], 100, 1),
             "snapshots/s",
             "",
         ),
-        ("and loaded", rate(lambda: [machine.load(state) for _ in range(100)], 100, 1), "snapshots/s", ""),
+        ("and loaded", rate(lambda: [backend.load(state) for _ in range(100)], 100, 1), "snapshots/s", ""),
     ]
 
 

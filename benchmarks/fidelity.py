@@ -17,7 +17,7 @@ from agents.pretrained import shipped
 from agents.settings import FAST
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, agree, small_moving
-from envs.frames import FRAMES
+from envs.wrappers import FRAME_SPACE
 from rollouts.policies import smooth_random
 
 MOMENTS, DREAMS, STEPS = 8, 3, 120
@@ -70,7 +70,7 @@ def measure(name: str) -> Fidelity:
         rng = np.random.default_rng(moment)
         lived, state = _lived(agent, game, SEED + moment, int(rng.integers(EARLIEST, LATEST)))
         drawn = smooth_random(game.action_space, rng)
-        walk = [world.action_inputs(np.asarray(drawn(FRAMES.low))) for _ in range(STEPS)]
+        walk = [world.action_inputs(np.asarray(drawn(FRAME_SPACE.low))) for _ in range(STEPS)]
         for way, hold in ways.items():
             actions = walk if way == "random" else hold and [torch.tensor(hold(given))] * STEPS
             dreamed[way].append(_dream(agent, state, actions, moment))

@@ -2,14 +2,14 @@
 
 python -m benchmarks.records keep RUN NAME --title "CarRacing, evolved in the game" --also RUN... --ship
 python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evolved only in dreams"
-python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
+python -m benchmarks.records keep RUN NAME --test 'deterministic={"noop_max": 0}'
 python -m benchmarks.records write                         # the tables of README and docs/records.md, from docs/results/records
 
 --ship: the agent replaces the package's of that name, once it was tested.
 --also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
 --on: the record NAME, as it is, is where RUN's evolution began: all that it took counts.
 A record is docs/results/records/NAME.about.json with a report for each test; the plain test, whose label is empty, is always
-among them (--test '={"noops": 0}' gives it options).
+among them (--test '={"noop_max": 0}' gives it options).
 """
 
 import argparse
@@ -259,7 +259,8 @@ def curve(name: str) -> bytes:
 def score(report: Report) -> str:
     """A report in a table's cell."""
     flag = "" if report.flag_rate is None else f", flag in {report.flag_rate:.0%}"
-    if report.env_options.get("noops") == 0 and not report.env_options.get("sticky"):  # seeds change nothing
+    # seeds change nothing
+    if report.env_options.get("noop_max") == 0 and not report.env_options.get("sticky_action_prob"):
         return f"{report.mean:.0f}, always the same game{flag}"
     return f"{report.mean:.0f} ± {report.std:.0f} ({report.stderr:.1f}, {report.n}){flag}"
 

@@ -16,7 +16,7 @@ from agents.pictures import enlarge, write_mp4
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
 STAGE = "SuperMarioBros-1-1"
-GAME = {"buttons": "run", "action_repeat": 8}  # Mario always runs; every eighth frame he may begin or end a jump
+GAME = {"action_set": "run", "action_repeat": 8}  # Mario always runs; every eighth frame he may begin or end a jump
 
 
 def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:

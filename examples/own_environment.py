@@ -9,13 +9,13 @@ import gymnasium
 
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
-from envs.pixels import as_pixels
+from envs.pixels import to_pixels
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
 
 def make():
     """Your environment; a function at the top of a module, so that worker processes find it."""
-    return as_pixels(gymnasium.make("MountainCarContinuous-v0", render_mode="rgb_array"))
+    return to_pixels(gymnasium.make("MountainCarContinuous-v0", render_mode="rgb_array"))
 
 
 def main(size: float = 1.0) -> None:

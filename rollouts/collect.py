@@ -26,6 +26,7 @@ from rollouts.shards import FORMAT, shard_bytes
 from rollouts.store import Store, check_metadata, write_minari_index
 from rollouts.workers import Shared, check_backend, envs_closed_after, run_tasks, share
 from worldmodel.io import locked, read_json, write_bytes, write_json
+from worldmodel.migration import renamed_env_options
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.rng import Stream
@@ -222,6 +223,8 @@ def _remember(
         wanted.setdefault("patience", None)
         for name, value in wanted.items():
             was = last["policy"] if name == "policy" else before.get(name)
+            if name == "env_options":
+                was = renamed_env_options(before["env"], was)
             if was != value:
                 raise ValueError(
                     f"{folder} holds rollouts with {name} = {was!r}, asked for {value!r}: use another folder"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import envs
-from envs.conformance import check_flag, checked_reward, failure
-from envs.pixels import as_pixels
+from envs.env_checker import describe_error, validate_flag, validate_reward
+from envs.pixels import to_pixels
 from rollouts.controllers import Controller
 from rollouts.episode import Episode, checked_action, checked_frame
 from rollouts.policies import Act, Policy, named
@@ -174,9 +174,9 @@ class _Lane:
         try:
             action = checked_action(action, self.discrete, self.size)
             frame, earned, terminated, truncated, self.info = self.game.step(action)
-            self.frame, reward = checked_frame(frame), checked_reward(earned)
-            check_flag("terminated", terminated)
-            check_flag("truncated", truncated)
+            self.frame, reward = checked_frame(frame), validate_reward(earned)
+            validate_flag("terminated", terminated)
+            validate_flag("truncated", truncated)
         except MemoryError:
             raise
         except FAILURES as error:
@@ -195,7 +195,7 @@ class _Lane:
 
     def spoiled(self, when: str, error: BaseException) -> SpoiledLife:
         """What to raise where the environment or the policy fails."""
-        return SpoiledLife(f"{self.name}, {when}: {failure(error)}")
+        return SpoiledLife(f"{self.name}, {when}: {describe_error(error)}")
 
     def ended(self) -> Life:
         plain = {key: value for key, value in self.info.items() if isinstance(value, bool | int | float | str)}
@@ -216,7 +216,7 @@ def play(
     """Play one episode; the same environment, policy and seed give the same episode.
 
     Args:
-        env: an environment (`envs.make`); one of your own is brought to our frames and actions (`envs.pixels.as_pixels`).
+        env: an environment (`envs.make`); one of your own is brought to our frames and actions (`envs.pixels.to_pixels`).
         policy: see `rollouts.policies`.
         seed: of the environment and, in a stream of its own, of the policy.
         index: the episode's place in a store.
@@ -225,7 +225,7 @@ def play(
     Raises:
         ValueError: the environment shows no pixels, or does what cannot be recorded.
     """
-    env = as_pixels(env)
+    env = to_pixels(env)
     mind = mind_of(named(policy), env.action_space, [seed])
     episode = live([env], mind, [seed], max_steps=max_steps, record=True)[0].episode
     assert episode is not None

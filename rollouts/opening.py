@@ -16,8 +16,8 @@ from gymnasium.envs import registration
 from loky.backend.reduction import dumps
 
 import envs
-from envs.conformance import failure
-from envs.pixels import as_pixels
+from envs.env_checker import describe_error
+from envs.pixels import to_pixels
 
 KEPT_KINDS = 2
 """A process keeps the environments of this many (id, options)."""
@@ -89,9 +89,9 @@ def open_env(env: Opened, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{_name(env)} makes no environment: {failure(error)}") from error
+        raise ValueError(f"{_name(env)} makes no environment: {describe_error(error)}") from error
     try:
-        return as_pixels(game)
+        return to_pixels(game)
     except ValueError as error:
         if _is_env(game):
             _close([game])
@@ -114,7 +114,7 @@ def look(env: Opened, options: dict[str, Any]) -> gymnasium.Space[Any]:
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{_name(env)} fails in its first steps: {failure(error)}") from error
+        raise ValueError(f"{_name(env)} fails in its first steps: {describe_error(error)}") from error
     finally:
         _close([game])
 

@@ -28,6 +28,7 @@ from rollouts.workers import Shared, check_backend, run_tasks, share
 from rollouts.worlds import Worlds
 from worldmodel import Memory, WorldModel
 from worldmodel.io import fingerprint
+from worldmodel.migration import stored_env_options
 from worldmodel.progress import Progress, silent
 from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedEpisodes, validate_start_states
@@ -207,7 +208,7 @@ class played:
         more |= {"scouted": self.scouted} if self.scouted else {}
         return {
             "env": self.env if isinstance(self.env, str) else name_of(self.env),
-            "env_options": self.env_options,
+            "env_options": stored_env_options(self.env, self.env_options),
             "episodes": self.episodes,
             "patience": self.patience,
             "max_steps": self.max_steps,

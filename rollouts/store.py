@@ -30,6 +30,7 @@ from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
 from rollouts.views import Frames, Sequences, Windows
 from worldmodel import VAE
 from worldmodel.io import atomic, read_json, write_json
+from worldmodel.migration import renamed_env_options, renamed_env_spec, stored_env_options
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
@@ -60,6 +61,8 @@ class Store:
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
         self.metadata = read_json(self.path / "metadata.json")
         check_metadata(self.metadata, self.path / "metadata.json")
+        if "env_options" in self.metadata:
+            self.metadata["env_options"] = renamed_env_options(self.env, self.metadata["env_options"])
         self.damaged: dict[str, str] = {}
         """Shards that cannot be read, with the reason."""
         self.shards: list[Shard] = []
@@ -109,6 +112,8 @@ class Store:
     def identity(self) -> str:
         """What the episodes are, in a few words: two stores with the same words hold the same episodes."""
         about = {name: value for name, value in self.metadata.items() if name not in ("format", "block")}
+        if "env_options" in about:  # a store of an older version keeps its identity
+            about["env_options"] = stored_env_options(self.env, about["env_options"])
         about["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._places]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
@@ -190,8 +195,12 @@ class Store:
             if (older := self.path / "data" / "metadata.json").exists():
                 return MinariDataset(older.parent)
             raise ValueError(f"{self.path} has no index for Minari yet: let its collection come to an end")
-        if (about := read_json(index))["dataset_id"] != (name := minari_id(self.path)):  # the folder was moved
-            write_json(index, about | {"dataset_id": name})
+        about = read_json(index)
+        current = about | {"dataset_id": minari_id(self.path)}  # the folder may have been moved
+        if "env_spec" in about:
+            current["env_spec"] = renamed_env_spec(about["env_spec"])
+        if current != about:
+            write_json(index, current)
         return MinariDataset(index.parent)
 
 
@@ -280,7 +289,11 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
     if can_be_made:
         options = {"id": store.env, **(store.metadata.get("env_options") or {})}
         spec = EnvSpec(
-            "worldmodel/Frames-v0", "envs.making:make", order_enforce=False, disable_env_checker=True, kwargs=options
+            "worldmodel/Frames-v0",
+            "envs.registration:make",
+            order_enforce=False,
+            disable_env_checker=True,
+            kwargs=options,
         )
         about["env_spec"] = spec.to_json()
     write_json(folder / "metadata.json", about)

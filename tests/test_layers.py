@@ -47,7 +47,7 @@ def test_layers(tmp_path):
     for path, found in files.items():
         packages = {name.partition(".")[0] for name in found}
         above = LAYERS[LAYERS.index(path.parts[0]) + 1 :]
-        if path.parts[0] == "envs" and path.name != "dream.py":
+        if path.parts[0] == "envs" and path.name != "dream_env.py":
             above = [*above, "worldmodel"]
         if "commands" not in path.parts and path.name != "cli.py":
             above = [*above, "agents.cli", "agents.commands"]

@@ -29,8 +29,8 @@ MODULES = {
 """Distributions whose module has another name."""
 THROUGH = {
     "tensorboard": "torch.utils.tensorboard",
-    "gym-super-mario-bros": 'folder_of("gym_super_mario_bros")',
-    "nes-py": 'folder_of("nes_py")',
+    "gym-super-mario-bros": 'package_dir("gym_super_mario_bros")',
+    "nes-py": 'package_dir("nes_py")',
     "websockets": "websockets",
 }
 """Distributions that are used without an import of theirs: by words of the code."""

@@ -44,7 +44,7 @@ class VAE(nn.Module):
         latent_dim: number of latent dimensions.
         free_bits: nats of KL divergence per dimension that cost nothing (0.5 as published).
         hud_loss_weight: how much more a squared error costs in the lowest eighth of the picture, where some games show small
-            instruments (CarRacing with ``indicators``): at 1 an eye that learns shortly overlooks the speed.
+            instruments (CarRacing with ``show_hud``): at 1 an eye that learns shortly overlooks the speed.
         standardize: whether frames are standardized with statistics of the data (`init_from_data`): encoder and decoder
             work on ``(x - pixel_mean) / pixel_scale``, and the decoder is linear. False: a sigmoid on raw pixels, as in the
             paper; it saturates on a black or a white background, and then draws the same picture for every frame.

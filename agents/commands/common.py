@@ -131,11 +131,11 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
     Raises:
         ValueError: making that one would import a module: files of somebody else's must not choose what is run.
     """
-    from envs.making import imports
+    from envs.registration import imported_module
 
     if env:
         return WORLDS.get(env, env)
-    if module := imports(kept):
+    if module := imported_module(kept):
         raise ValueError(
             f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
         )
@@ -144,10 +144,10 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
 
 def env_words(run: Any) -> list[str]:
     """What a printed command about a run's game needs behind it: its environment, where that imports a module."""
-    from envs.making import imports
+    from envs.registration import imported_module
 
     env = run.store().env
-    return ["--env", env] if imports(env) else []
+    return ["--env", env] if imported_module(env) else []
 
 
 def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:

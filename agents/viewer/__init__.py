@@ -22,7 +22,7 @@ from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, of_run
 from agents.viewer.game import game_of
 from agents.viewer.session import SPEEDS, Stage
-from envs.making import imports
+from envs.registration import imported_module
 from worldmodel import WorldModel
 from worldmodel.paths import expand
 from worldmodel.start_states import EncodedEpisodes
@@ -147,4 +147,4 @@ def _maker(env: str | None, kept: str, options: dict[str, Any]) -> Callable[[], 
     """What makes the environment asked for, or the one that a file names; None: that would import a module."""
     if not (env or kept):
         return None
-    return partial(envs.make, env or kept, **options) if env or not imports(kept) else None
+    return partial(envs.make, env or kept, **options) if env or not imported_module(kept) else None

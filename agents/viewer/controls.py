@@ -35,7 +35,7 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
                 found.setdefault(key, []).append(does)
         return {"kind": "box", "axes": axes, "help": [[[key], ", ".join(does)] for key, does in found.items() if key]}
     if env.startswith("SuperMarioBros"):
-        choices = _buttons(env_options.get("buttons", "simple"))
+        choices = _buttons(env_options.get("action_set", "simple"))
     elif len(meanings) == world.action_dim:
         choices = [{"name": name, "keys": _keys(name, number)} for number, name in enumerate(meanings)]
     else:
@@ -57,9 +57,9 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
 
 
 def _buttons(which: str) -> list[dict[str, Any]]:
-    from envs.mario import BUTTONS
+    from envs.mario import ACTION_SETS
 
-    pressed = [[key for bit, key in KEYS.items() if choice & bit] for choice in BUTTONS[which]]
+    pressed = [[key for bit, key in KEYS.items() if choice & bit] for choice in ACTION_SETS[which]]
     names = {"a": "jump", "b": "run"}
     return [{"name": " + ".join(names.get(key, key) for key in keys) or "stand", "keys": keys} for keys in pressed]
 

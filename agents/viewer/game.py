@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from envs.making import STAGE, repeats
+from envs.registration import MARIO_ID, frames_per_step
 
 FPS = 30.0
 """Frames a second of a game that does not say."""
@@ -27,8 +27,8 @@ def game_of(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[A
     Raises:
         ValueError: the game cannot be made.
     """
-    times = repeats(id, options.get("action_repeat"))
-    if STAGE.fullmatch(id):
+    times = frames_per_step(id, options.get("action_repeat"))
+    if MARIO_ID.fullmatch(id):
         return Game(MARIO_FPS / times)
     if make is None:
         return Game(FPS / times)

@@ -2,7 +2,7 @@
 # CarRacing, evolved only in dreams, from random driving: all commands of the record, to be run one by one, from the root of a
 # checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
 
-worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repeat": 3, "indicators": true}' --iterations 3 \
+worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repeat": 3, "show_hud": true}' --iterations 3 \
     --collect.episodes 240 --collect.policy smooth,uniform --collect.exploration 0.2 --collect.patience 40 \
     --vae.updates 2000 --vae.batch 64 --vae.precision bfloat16 --vae.hud_loss_weight 16 \
     --memory.hidden_size 128 --memory.updates 3000 --memory.batch 32 --memory.conditional true --memory.stalls_end true --memory.overhang true \

@@ -11,5 +11,5 @@ worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iteratio
     --dream.sigma 0.1 --dream.decay 0.97 --game.generations 0 --game.moments 0 --test.episodes 4
 # the same with --iterations 16 --iterate.spread 0.15 --iterate.newest 240 --dream.temperature 1.0, and then with --iterations 20
 # --iterate.episodes 40 --iterate.exploration 0.08 --iterate.vae_updates 300 --iterate.beginnings 0.2, too
-python -m benchmarks.records keep runs/mario-dreamer mario-1-1-dream --where dream --test 'deterministic={"noops": 0}' \
-    --test 'sticky actions={"sticky": 0.25}' --title "Super Mario Bros 1-1, dreams only"
+python -m benchmarks.records keep runs/mario-dreamer mario-1-1-dream --where dream --test 'deterministic={"noop_max": 0}' \
+    --test 'sticky actions={"sticky_action_prob": 0.25}' --title "Super Mario Bros 1-1, dreams only"

@@ -46,13 +46,13 @@ worldmodel evolve runs/car-fast-on --where game --seed 24 --game.start runs/car-
 worldmodel evaluate runs/car-fast-on --episodes 100 --seed 30000
 
 worldmodel collect mario --out runs/sticky --episodes 100 --policy agents/pretrained/mario-1-1,agents/pretrained/mario-1-1,uniform \
-    --exploration 0.1 --max_steps 300 --env_options '{"action_repeat": 8, "buttons": "run", "sticky": 0.25}' --seed 41
+    --exploration 0.1 --max_steps 300 --env_options '{"action_repeat": 8, "action_set": "run", "sticky_action_prob": 0.25}' --seed 41
 mkdir runs/sticky/world && cp agents/pretrained/mario-1-1/{config.json,vae.safetensors,memory.safetensors} runs/sticky/world/
 worldmodel evolve runs/sticky --where game --seed 81 --game.start agents/pretrained/mario-1-1/controller.safetensors \
     --game.population 48 --game.episodes 6 --game.moments 12 --game.stretch 40 --game.balanced true --game.patience 12 --game.max_steps 300 \
     --game.check_every 3 --game.check_episodes 16 --game.elite 3 --game.average 5 --game.sigma 0.06 --game.lanes 16 \
     --game.generations 1000     # stopped in generation 26
-worldmodel evaluate runs/sticky --episodes 40 --seed 30000      # and with --env_options '{"sticky": 0.0}'
+worldmodel evaluate runs/sticky --episodes 40 --seed 30000      # and with --env_options '{"sticky_action_prob": 0.0}'
 
 worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iterations 30 --workers 1 --collect.episodes 240 \
     --collect.policy uniform,agents/pretrained/mario-1-1 --collect.exploration 0.15 --collect.max_steps 200 \

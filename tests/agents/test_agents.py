@@ -96,8 +96,10 @@ def test_evaluate_reports_every_return(tmp_path):
 def test_the_command_that_repeats_a_test_names_the_options_that_are_not_stored():
     report = Report("CartPole-v1", [1.0, 2.0], [1, 2], [50, 51])
     assert repeating(["runs/a"], report, {}) == "worldmodel evaluate runs/a --episodes 2 --seed 50"
-    words = "worldmodel evaluate runs/a --episodes 2 --seed 50 --max_steps 9 --env_options '{\"sticky\": 0.25}'"
-    assert repeating(["runs/a"], report, {"sticky": 0.25}, 9) == words
+    words = (
+        "worldmodel evaluate runs/a --episodes 2 --seed 50 --max_steps 9 --env_options '{\"sticky_action_prob\": 0.25}'"
+    )
+    assert repeating(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == words
 
 
 def test_a_plain_policy_plays_the_seeds_that_the_report_names():

@@ -90,12 +90,12 @@ def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2.json").read_text())
     assert report["seeds"] == [77, 78]
     assert report["command"] == f"worldmodel evaluate {folder} --episodes 2 --seed 77"
-    assert main([*words, "--max_steps", "2", "--env_options", '{"noops": 0, "action_repeat": 1}']) == 0
-    report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noops-0-action_repeat-1-max-2.json").read_text())
-    assert report["env_options"] == {"action_repeat": 1, "noops": 0}
+    assert main([*words, "--max_steps", "2", "--env_options", '{"noop_max": 0, "action_repeat": 1}']) == 0
+    report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noop_max-0-action_repeat-1-max-2.json").read_text())
+    assert report["env_options"] == {"action_repeat": 1, "noop_max": 0}
     assert report["lengths"] == [2, 2]
     assert main([*shlex.split(report["command"])[1:], "--workers", "1"]) == 0  # the command repeats it
-    again = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noops-0-action_repeat-1-max-2.json").read_text())
+    again = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noop_max-0-action_repeat-1-max-2.json").read_text())
     assert {**again, "wall_clock_s": 0} == {**report, "wall_clock_s": 0}
     assert "'chess'" in refused(capsys, "evaluate", "chess", "--pretrained")
 

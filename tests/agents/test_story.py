@@ -286,8 +286,8 @@ REFUSED = {
     "collect CartPole-v1 --policy clever": "clever",
     "collect CartPole-v1 --policy ''": "policy",
     "run CartPole-v1 --collect.policy , --out nowhere": "policy",
-    f"collect CarRacing --policy {HOME / 'car-racing'}": "indicators",
-    f"run car-racing --collect.policy smooth,{HOME / 'car-racing-dream'}": "indicators",
+    f"collect CarRacing --policy {HOME / 'car-racing'}": "show_hud",
+    f"run car-racing --collect.policy smooth,{HOME / 'car-racing-dream'}": "show_hud",
     # folders that are not there
     **dict.fromkeys(
         ("train vae nowhere", "train memory nowhere", "evolve nowhere", "evaluate nowhere", "dream nowhere"), "nowhere"

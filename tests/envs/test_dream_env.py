@@ -91,7 +91,7 @@ def test_a_window_shows_the_dream(folder, monkeypatch):
     env.reset(seed=1)
     env.step(env.action_space.sample())
     shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
-    np.testing.assert_array_equal(shown[::8, ::8], env._dream.pictures()[0])
+    np.testing.assert_array_equal(shown[::8, ::8], env._dream.render_frames()[0])
     env.close()
     assert pygame.display.get_surface() is None
 

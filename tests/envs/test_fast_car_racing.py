@@ -112,7 +112,7 @@ def test_rgb_array_is_the_official_picture():
     assert np.array_equal(official.render(), fast.render())
 
 
-@pytest.mark.parametrize("options", [{}, {"indicators": True}])
+@pytest.mark.parametrize("options", [{}, {"show_hud": True}])
 def test_small_frames_are_those_of_the_official_pipeline(options):
     official, fast = envs.make("CarRacing", **options), envs.make("FastCarRacing", **options)
     differences = [difference(official.reset(seed=4)[0], fast.reset(seed=4)[0])]
@@ -124,22 +124,22 @@ def test_small_frames_are_those_of_the_official_pipeline(options):
     assert max(differences) < 1.5
 
 
-def test_indicators_are_drawn_after_another_game_quit_pygame():
-    game = envs.make("FastCarRacing", indicators=True)
+def test_hud_is_drawn_after_another_game_quit_pygame():
+    game = envs.make("FastCarRacing", show_hud=True)
     first, _ = game.reset(seed=4)
     shown = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     shown.reset(seed=1)
     shown.render()
     shown.close()
     pygame.quit()
-    fast_car_racing._score.cache_clear()
+    fast_car_racing._score_image.cache_clear()
     again, _ = game.reset(seed=4)
     assert np.array_equal(first, again)
 
 
-def test_indicators_show_how_fast_the_car_is():
+def test_hud_shows_how_fast_the_car_is():
     """The official picture and ours say the same of the speed, and it is true."""
-    official, fast = (envs.make(id, indicators=True) for id in ("CarRacing", "FastCarRacing"))
+    official, fast = (envs.make(id, show_hud=True) for id in ("CarRacing", "FastCarRacing"))
     official.reset(seed=4)
     fast.reset(seed=4)
     speeds, seen = [], []

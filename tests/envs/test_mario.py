@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.mario import BUSY, BUTTONS, SuperMarioBros
+from envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
 
 RIGHT = 1
 JUMP = 2
@@ -13,7 +13,7 @@ JUMP = 2
 
 @pytest.fixture
 def game():
-    env = SuperMarioBros(buttons="right", noops=0)
+    env = SuperMarioBros(action_set="right", noop_max=0)
     yield env
     env.close()
 
@@ -27,7 +27,7 @@ def game():
     ],
 )
 def test_every_stage_starts_and_moves(world, stage):
-    env = SuperMarioBros(world, stage, noops=0)
+    env = SuperMarioBros(world, stage, noop_max=0)
     _, info = env.reset(seed=0)
     assert (info["world"], info["stage"], info["life"]) == (world, stage, 2)
     assert info["time"] in (300, 400)
@@ -73,9 +73,9 @@ def test_the_flag_ends_the_stage_well(game):
     ram = game._ram
     reached = False
     for t in range(2_000):  # fly over everything, held high up; then jump at the pole
-        if game.x < 3100:
+        if game.x_pos < 3100:
             ram[0xCE], ram[0xB5], ram[0x9F] = 40, 1, 0
-        _, _, terminated, truncated, info = game.step(JUMP if game.x >= 3100 and t % 10 < 7 else RIGHT)
+        _, _, terminated, truncated, info = game.step(JUMP if game.x_pos >= 3100 and t % 10 < 7 else RIGHT)
         if terminated or truncated:
             reached = info["flag_get"]
             break
@@ -92,7 +92,7 @@ def test_rewards_are_bounded_and_progress_pays(game):
 
 
 def test_seeds_differ_in_idle_frames_only():
-    env = SuperMarioBros(noops=30)
+    env = SuperMarioBros(noop_max=30)
     times = {seed: env.reset(seed=seed)[0].tobytes() for seed in range(6)}
     assert len(set(times.values())) > 1
     assert env.reset(seed=3)[0].tobytes() == times[3]
@@ -111,7 +111,7 @@ def played(env, count=60, seed=5):
 
 
 def test_a_snapshot_is_the_whole_machine():
-    env = SuperMarioBros(buttons="complex", noops=0, sticky=0.25)
+    env = SuperMarioBros(action_set="complex", noop_max=0, sticky_action_prob=0.25)
     env.reset(seed=1)
     played(env, 20, seed=0)
     first = env.save_state()
@@ -130,9 +130,9 @@ def test_a_snapshot_is_the_whole_machine():
     env.close()
 
 
-@pytest.mark.parametrize("machine", ["fast", "nes-py"])
+@pytest.mark.parametrize("machine", ["numba", "nes-py"])
 def test_what_is_closed_refuses(machine):
-    env = SuperMarioBros(noops=0, machine=machine)
+    env = SuperMarioBros(noop_max=0, backend=machine)
     env.reset(seed=1)
     env.step(0)
     moment = env.save_state()
@@ -144,7 +144,7 @@ def test_what_is_closed_refuses(machine):
 
 
 def test_a_snapshot_outlives_its_environment_and_fits_into_another():
-    env = SuperMarioBros(noops=0)
+    env = SuperMarioBros(noop_max=0)
     env.reset(seed=1)
     played(env, 10, seed=0)
     moment = env.save_state()
@@ -152,21 +152,21 @@ def test_a_snapshot_outlives_its_environment_and_fits_into_another():
     env.close()
     with pytest.raises(ValueError, match="closed"):
         env.load_state(moment)
-    other = SuperMarioBros(4, 2, noops=0)
+    other = SuperMarioBros(4, 2, noop_max=0)
     other.reset(seed=3)
     played(other, 10, seed=2)
     other.load_state(moment)
     assert other.info()["world"] == 1
     assert played(other) == lived
     with pytest.raises(ValueError, match="snapshot"):
-        other.load_state(moment._replace(machine=b"short"))
+        other.load_state(moment._replace(backend=b"short"))
     other.close()
 
 
 def test_a_finished_episode_stays_finished_in_its_snapshot(game):
     game.reset(seed=0)
     begun = game.save_state()
-    while not game._over:
+    while not game._is_over:
         game.step(RIGHT)
     ended = game.save_state()
     game.load_state(begun)
@@ -179,7 +179,7 @@ def test_a_finished_episode_stays_finished_in_its_snapshot(game):
 def fly(env, x):
     """To a place of the stage, high up; and stand still in the air there."""
     ram = env._ram
-    while env.x < x:
+    while env.x_pos < x:
         ram[0xCE], ram[0xB5], ram[0x9F] = 40, 1, 0
         env.step(RIGHT)
     ram[0x57] = 0
@@ -201,22 +201,22 @@ def test_falling_into_a_pit_is_a_death(game):
 
 def test_a_pipe_leads_on_without_a_step_of_its_own():
     """Down the fourth pipe of 1-1: the walk into it is skipped, and the room below is the same episode."""
-    env = SuperMarioBros(buttons="complex", noops=0)
+    env = SuperMarioBros(action_set="complex", noop_max=0)
     env.reset(seed=0)
     ram, down = env._ram, 10
     fly(env, 918)
     for _ in range(60):
         ram[0x57] = 0
-        clock = env.clock
+        clock = env.time_left
         _, reward, terminated, truncated, _ = env.step(down if ram[0x1D] == 0 else 0)
         assert not terminated
         assert not truncated
         if ram[0x74E] == 2:  # below the ground
             break
     assert ram[0x74E] == 2
-    assert ram[0x0E] not in BUSY
-    assert env.x < 100 < 918
-    assert reward == env.clock - clock  # the jump back is no way that was gone
+    assert ram[0x0E] not in BUSY_STATES
+    assert env.x_pos < 100 < 918
+    assert reward == env.time_left - clock  # the jump back is no way that was gone
     assert env.step(RIGHT)[4]["x_pos"] >= 24
     env.close()
 
@@ -226,7 +226,7 @@ CASTLE = "82 62 82 82 82 82 82 82 82 82 82 82 62 82 82 82 82 82 82 55 55 82 55 4
 
 
 def test_the_axe_of_a_castle_is_a_win():
-    env = SuperMarioBros(1, 4, buttons="right", noops=0)
+    env = SuperMarioBros(1, 4, action_set="right", noop_max=0)
     env.reset(seed=0)
     for action in "".join("4" * int(jump) + "3" * int(run) for jump, run in CASTLE.split()):
         env._ram[0x79E] = 8  # untouched by fire
@@ -239,18 +239,18 @@ def test_the_axe_of_a_castle_is_a_win():
 
 
 def test_sticky_actions_hold_the_last_buttons():
-    """Frame by frame as drawn: with the probability ``sticky`` what was pressed before is pressed on."""
-    env = SuperMarioBros(buttons="right", noops=0, sticky=0.6)
+    """Frame by frame as drawn: with the probability ``sticky_action_prob`` what was pressed before is pressed on."""
+    env = SuperMarioBros(action_set="right", noop_max=0, sticky_action_prob=0.6)
     env.reset(seed=1)
-    pressed, frame = [], env._machine.frame
-    env._machine.frame = lambda buttons, draw=True: (pressed.append(buttons), frame(buttons, draw))[1]
+    pressed, frame = [], env._backend.frame_advance
+    env._backend.frame_advance = lambda buttons, draw=True: (pressed.append(buttons), frame(buttons, draw))[1]
     draws, held, expected = np.random.default_rng(1), 0, []
-    draws.integers(env.noops + 1)
+    draws.integers(env.noop_max + 1)
     choices = [1, 3, 2, 4, 0] * 3
     for action in choices:
         env.step(action)
         for _ in range(env.frame_skip):
-            held = held if draws.random() < env.sticky else env.buttons[action]
+            held = held if draws.random() < env.sticky_action_prob else env.button_sets[action]
             expected.append(held)
     assert pressed == expected
     assert len(set(pressed)) > 3
@@ -263,7 +263,7 @@ def test_the_registered_id_conforms():
 
 
 def test_button_sets_have_the_sizes_of_gym_super_mario_bros():
-    assert {name: len(choices) for name, choices in BUTTONS.items()} == {
+    assert {name: len(choices) for name, choices in ACTION_SETS.items()} == {
         "run": 2,
         "right": 5,
         "simple": 7,

@@ -121,7 +121,7 @@ def test_games_go_on_from_a_moment_as_they_did(name):
     with seeded(0):
         memory = Memory(FRMDN(input_size=32 + (2 if mario else 3), output_size=32, hidden_size=8))
         world = WorldModel(VAE(), memory, discrete=mario).eval()
-    options = {"buttons": "run", "action_repeat": 8} if mario else {"action_repeat": 2}
+    options = {"action_set": "run", "action_repeat": 8} if mario else {"action_repeat": 2}
     first, second = (envs.make(name, **options) for _ in range(2))
     check_remembers(first)
     if mario:
@@ -141,7 +141,7 @@ def test_games_go_on_from_a_moment_as_they_did(name):
             if mario:
                 assert np.array_equal(frame, seen)
                 assert told == said
-            else:  # Box2D keeps the last forces in joints to itself: see envs.car_state
+            else:  # Box2D keeps the last forces in joints to itself: see envs.car_racing_state
                 assert np.abs(frame.astype(int) - seen).mean() < 0.2
                 assert told[0] == pytest.approx(said[0], abs=1e-6)
     assert moments[0].memory.hidden_size.abs().sum() == 0

@@ -208,7 +208,7 @@ def test_values_are_kept_in_bounds():
 
 
 def test_controls_of_known_games():
-    mario = controls("SuperMarioBros-1-1", {"buttons": "run"}, world(actions=2, discrete=True))
+    mario = controls("SuperMarioBros-1-1", {"action_set": "run"}, world(actions=2, discrete=True))
     assert mario["choices"] == [
         {"name": "right + run", "keys": ["right", "b"]},
         {"name": "right + run + jump", "keys": ["right", "b", "a"]},

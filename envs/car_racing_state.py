@@ -8,28 +8,28 @@ from typing import Any, NamedTuple
 
 from gymnasium.envs.box2d.car_dynamics import Car
 
-CONTROLS = ("gas", "brake", "steer", "phase", "omega")
+WHEEL_STATE = ("gas", "brake", "steer", "phase", "omega")
 """What a wheel knows beside its motion."""
 
 
-class Snapshot(NamedTuple):
+class CarRacingSnapshot(NamedTuple):
     """A moment of an episode of CarRacing."""
 
     track: tuple[tuple[float, ...], ...]
     """Where the road lies: the moment belongs to it."""
     bodies: tuple[tuple[Any, ...], ...]
     """Position, angle, velocity and angular velocity of the wheels and of the hull."""
-    controls: tuple[tuple[float, ...], ...]
-    """`CONTROLS` of each wheel."""
+    wheels: tuple[tuple[float, ...], ...]
+    """`WHEEL_STATE` of each wheel."""
     visited: tuple[bool, ...]
     """Which tiles of the road were."""
     reward: float
-    rewarded: float
+    prev_reward: float
     """What of the reward was given out."""
-    time: float
+    t: float
 
 
-def save(game: Any) -> Snapshot:
+def save(game: Any) -> CarRacingSnapshot:
     """What a ``CarRacing`` is like now.
 
     Raises:
@@ -37,10 +37,10 @@ def save(game: Any) -> Snapshot:
     """
     if game.car is None:
         raise ValueError("CarRacing has no state to save before its first reset")
-    return Snapshot(
+    return CarRacingSnapshot(
         tuple(game.track),
         tuple((tuple(b.position), b.angle, tuple(b.linearVelocity), b.angularVelocity) for b in game.car.drawlist),
-        tuple(tuple(float(getattr(wheel, name)) for name in CONTROLS) for wheel in game.car.wheels),
+        tuple(tuple(float(getattr(wheel, name)) for name in WHEEL_STATE) for wheel in game.car.wheels),
         tuple(tile.road_visited for tile in game.road),
         game.reward,
         game.prev_reward,
@@ -48,7 +48,7 @@ def save(game: Any) -> Snapshot:
     )
 
 
-def load(game: Any, snapshot: Snapshot) -> None:
+def load(game: Any, snapshot: CarRacingSnapshot) -> None:
     """Go on from a moment of an episode on the same track.
 
     Raises:
@@ -61,12 +61,12 @@ def load(game: Any, snapshot: Snapshot) -> None:
     for body, (position, angle, velocity, turning) in zip(game.car.drawlist, snapshot.bodies, strict=True):
         body.transform = (position, angle)
         body.linearVelocity, body.angularVelocity = velocity, turning
-    for wheel, values in zip(game.car.wheels, snapshot.controls, strict=True):
-        for name, value in zip(CONTROLS, values, strict=True):
+    for wheel, values in zip(game.car.wheels, snapshot.wheels, strict=True):
+        for name, value in zip(WHEEL_STATE, values, strict=True):
             setattr(wheel, name, value)
     for tile, visited in zip(game.road, snapshot.visited, strict=True):
         tile.road_visited = visited
     game.tile_visited_count = sum(snapshot.visited)
-    game.reward, game.prev_reward = snapshot.reward, snapshot.rewarded
-    game.t, game.new_lap = snapshot.time, False  # a new lap ends the episode in its own step
+    game.reward, game.prev_reward = snapshot.reward, snapshot.prev_reward
+    game.t, game.new_lap = snapshot.t, False  # a new lap ends the episode in its own step
     game.world.Step(0.0, 1, 1)  # no time passes, but wheels learn which tiles they are on

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 
-from envs.frames import FRAMES, Adapted
+from envs.wrappers import FRAME_SPACE, PixelEnv
 from worldmodel.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature
@@ -23,15 +23,15 @@ from worldmodel.world_model import WorldModel, WorldState
 OBSERVATIONS = ("pixels", "latent")
 
 
-class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
+class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
     """One dream at a time.
 
     Args:
         world: the world model, or a folder that holds one (a run's, its ``world`` or its ``agent``).
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
+        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
         temperature: above zero; 1 is the model's own uncertainty.
         horizon: steps after which a dream is truncated.
-        burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
+        burn_in: real steps that the memory re-lives before a dream begins (where ``start_states`` has them).
         observation: "pixels": 64x64x3 frames that the VAE draws; "latent": latent and hidden state, what controllers see.
         render_mode: "rgb_array", "human" (a window) or None.
 
@@ -41,7 +41,7 @@ class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
     Example:
         >>> from worldmodel import FRMDN, VAE, Memory
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
-        >>> env = DreamEnv(world, starts=torch.zeros(4, 32))
+        >>> env = DreamEnv(world, start_states=torch.zeros(4, 32))
         >>> env.reset(seed=1)[0].shape
         (64, 64, 3)
     """
@@ -51,7 +51,7 @@ class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
     def __init__(
         self,
         world: WorldModel | str | os.PathLike[str],
-        starts: EncodedEpisodes | Tensor | None = None,
+        start_states: EncodedEpisodes | Tensor | None = None,
         temperature: float = 1.0,
         horizon: int = 1000,
         burn_in: int = 32,
@@ -62,7 +62,7 @@ class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
             raise ValueError(f"render_mode must be 'rgb_array', 'human' or None, got {render_mode!r}")
         self.render_mode = render_mode
         self._window: _Window | None = None
-        self._dream = _Dream(world, starts, 1, temperature, horizon, burn_in, observation)
+        self._dream = _DreamBatch(world, start_states, 1, temperature, horizon, burn_in, observation)
         self.observation_space, self.action_space = self._dream.observation_space, self._dream.action_space
 
     def reset(
@@ -71,28 +71,28 @@ class DreamEnv(Adapted, gymnasium.Env[np.ndarray, Any]):
         """Wake up at another real moment."""
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
-        self._show()
+        self._render_human()
         return self._dream.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dream on."""
-        if not self._dream.begun:
+        if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
         rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
-        self._show()
+        self._render_human()
         return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray | None:
         """What is dreamed, (64, 64, 3); a window shows it by itself."""
         if self.render_mode == "rgb_array":
-            return self._dream.pictures()[0]
-        self._show()
+            return self._dream.render_frames()[0]
+        self._render_human()
         return None
 
-    def _show(self) -> None:
+    def _render_human(self) -> None:
         if self.render_mode == "human":
             self._window = self._window or _Window(self.metadata["render_fps"])
-            self._window.show(self._dream.pictures()[0])
+            self._window.show(self._dream.render_frames()[0])
 
     def close(self) -> None:
         """Close the window."""
@@ -114,8 +114,8 @@ class _Window:
         self.clock = pygame.time.Clock()
 
     def show(self, frame: np.ndarray) -> None:
-        picture = self.pygame.surfarray.make_surface(frame.swapaxes(0, 1))
-        self.surface.blit(self.pygame.transform.scale(picture, self.size), (0, 0))
+        surface = self.pygame.surfarray.make_surface(frame.swapaxes(0, 1))
+        self.surface.blit(self.pygame.transform.scale(surface, self.size), (0, 0))
         self.pygame.event.pump()
         self.pygame.display.flip()
         self.clock.tick(self.fps)
@@ -129,7 +129,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     Args:
         world: the world model, or a folder that holds one; its device is where the dreams are computed.
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
+        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
         num_envs: how many.
         temperature: above zero.
         horizon: steps after which a dream is truncated.
@@ -143,7 +143,7 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def __init__(
         self,
         world: WorldModel | str | os.PathLike[str],
-        starts: EncodedEpisodes | Tensor | None = None,
+        start_states: EncodedEpisodes | Tensor | None = None,
         num_envs: int = 16,
         temperature: float = 1.0,
         horizon: int = 1000,
@@ -153,12 +153,12 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     ) -> None:
         validate_positive_int(num_envs=num_envs)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self._dream = _Dream(world, starts, num_envs, temperature, horizon, burn_in, observation)
+        self._dream = _DreamBatch(world, start_states, num_envs, temperature, horizon, burn_in, observation)
         self.single_observation_space = self._dream.observation_space
         self.single_action_space = self._dream.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = np.zeros(num_envs, bool)
+        self._autoreset = np.zeros(num_envs, bool)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -168,48 +168,48 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             raise ValueError(f"seed must be one number: the dreams draw from one source, got a list of {len(seed)}")
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
-        self._ended[:] = False
+        self._autoreset[:] = False
         return self._dream.observe(), {}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Dream on; where a dream ended with the last step, begin another one instead."""
-        if not self._dream.begun:
+        if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
-        again = self._ended
+        autoreset = self._autoreset
         rewards, terminated, truncated = self._dream.step(np.asarray(actions))
-        if again.any():
-            self._dream.restart(again, self.np_random)
-            rewards[again], terminated[again], truncated[again] = 0.0, False, False
-        self._ended = terminated | truncated
+        if autoreset.any():
+            self._dream.restart(autoreset, self.np_random)
+            rewards[autoreset], terminated[autoreset], truncated[autoreset] = 0.0, False, False
+        self._autoreset = terminated | truncated
         return self._dream.observe(), rewards, terminated, truncated, {}
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """What is dreamed: ``num_envs`` pictures (64, 64, 3)."""
-        return tuple(self._dream.pictures()) if self.render_mode == "rgb_array" else None
+        return tuple(self._dream.render_frames()) if self.render_mode == "rgb_array" else None
 
 
-def _loaded(
-    world: WorldModel | str | os.PathLike[str], starts: EncodedEpisodes | Tensor | None
+def _load_world(
+    world: WorldModel | str | os.PathLike[str], start_states: EncodedEpisodes | Tensor | None
 ) -> tuple[WorldModel, EncodedEpisodes | Tensor]:
     """The world model of a folder, and the real moments that lie there if no others are given."""
     if isinstance(world, WorldModel):
-        if starts is None:
-            raise ValueError("starts must be given with a world model; only a folder brings its own")
-        return world, starts
+        if start_states is None:
+            raise ValueError("start_states must be given with a world model; only a folder brings its own")
+        return world, start_states
     folder = folder_path(world, "world")
     inner = [folder, folder / "world", folder / "agent"]
     folder = next((place for place in inner if (place / "config.json").exists()), folder)
-    return WorldModel.load(folder), StartStates.load(folder) if starts is None else starts
+    return WorldModel.load(folder), StartStates.load(folder) if start_states is None else start_states
 
 
-class _Dream:
-    """``count`` dreams that go on side by side."""
+class _DreamBatch:
+    """``num_dreams`` dreams that go on side by side."""
 
     def __init__(
         self,
         world: WorldModel | str | os.PathLike[str],
-        starts: EncodedEpisodes | Tensor | None,
-        count: int,
+        start_states: EncodedEpisodes | Tensor | None,
+        num_dreams: int,
         temperature: float,
         horizon: int,
         burn_in: int,
@@ -219,21 +219,23 @@ class _Dream:
         validate_positive_int(horizon=horizon)
         if observation not in OBSERVATIONS:
             raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
-        world, starts = _loaded(world, starts)
-        self.world, self.starts, self.count = world.eval(), starts, count
+        world, start_states = _load_world(world, start_states)
+        self.world, self.start_states, self.num_dreams = world.eval(), start_states, num_dreams
         self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
-        sample_start_states(world, starts, 1, np.random.default_rng(0), burn_in)  # starts that do not fit are told now
-        seen = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
-        self.observation_space: spaces.Box = FRAMES if observation == "pixels" else seen
+        sample_start_states(
+            world, start_states, 1, np.random.default_rng(0), burn_in
+        )  # starts that do not fit are told now
+        vector_space = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
+        self.observation_space: spaces.Box = FRAME_SPACE if observation == "pixels" else vector_space
         self.action_space: spaces.Discrete | spaces.Box = (
             spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
         )
         self.generator = Generator(world.device)
-        self.ages = np.zeros(count, np.int64)
+        self.elapsed_steps = np.zeros(num_dreams, np.int64)
         self._state: WorldState | None = None
 
     @property
-    def begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether there is something to go on from."""
         return self._state is not None
 
@@ -245,14 +247,14 @@ class _Dream:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin all dreams; all randomness follows from ``rng``."""
-        self._state = sample_start_states(self.world, self.starts, self.count, rng, self.burn_in)
+        self._state = sample_start_states(self.world, self.start_states, self.num_dreams, rng, self.burn_in)
         self.generator.manual_seed(int(rng.integers(2**62)))
-        self.ages[:] = 0
+        self.elapsed_steps[:] = 0
 
-    def restart(self, which: np.ndarray, rng: np.random.Generator) -> None:
+    def restart(self, mask: np.ndarray, rng: np.random.Generator) -> None:
         """Begin some of the dreams anew."""
-        fresh = sample_start_states(self.world, self.starts, int(which.sum()), rng, self.burn_in)
-        rows = torch.from_numpy(which)
+        fresh = sample_start_states(self.world, self.start_states, int(mask.sum()), rng, self.burn_in)
+        rows = torch.from_numpy(mask)
         assert self.state.latent is not None and fresh.latent is not None
         latent = self.state.latent.clone()
         latent[rows] = fresh.latent
@@ -260,25 +262,25 @@ class _Dream:
         for part, new in zip(parts, fresh.memory, strict=True):
             part[rows] = new
         self._state = WorldState(latent, type(fresh.memory)(*parts))
-        self.ages[which] = 0
+        self.elapsed_steps[mask] = 0
 
     @torch.no_grad()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Take a step in every dream: rewards, terminated, truncated."""
         inputs = self.world.action_inputs(actions)
         step, self._state = self.world.imagine(self.state, inputs, self.temperature, self.generator)
-        self.ages += 1
+        self.elapsed_steps += 1
         terminated = step.terminated.cpu().numpy()
-        return step.reward.double().cpu().numpy(), terminated, (self.ages >= self.horizon) & ~terminated
+        return step.reward.double().cpu().numpy(), terminated, (self.elapsed_steps >= self.horizon) & ~terminated
 
     def observe(self) -> np.ndarray:
         """What is seen now."""
         if self.kind == "pixels":
-            return self.pictures()
+            return self.render_frames()
         return self.state.controller_inputs.float().cpu().numpy()
 
     @torch.no_grad()
-    def pictures(self) -> np.ndarray:
+    def render_frames(self) -> np.ndarray:
         """(count, 64, 64, 3) bytes."""
         assert self.state.latent is not None
         return self.world.decode(self.state.latent)

@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from envs.conformance import checked_reward
-from envs.pixels import as_pixels
+from envs.env_checker import validate_reward
+from envs.pixels import to_pixels
 
 PICTURES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
 NUMBERS = spaces.Box(-1, 1, (4,), np.float32)
@@ -73,7 +73,7 @@ STEPS = {
 @pytest.mark.parametrize("slip", RESETS)
 def test_slips_of_reset_are_named(slip):
     first, named = RESETS[slip]
-    env = as_pixels(limited(Own(first=first)))
+    env = to_pixels(limited(Own(first=first)))
     with pytest.raises(ValueError, match=named):
         env.reset(seed=1)
 
@@ -81,7 +81,7 @@ def test_slips_of_reset_are_named(slip):
 @pytest.mark.parametrize("slip", STEPS)
 def test_slips_of_step_are_named(slip):
     second, named = STEPS[slip]
-    env = as_pixels(limited(Own(second=second)))
+    env = to_pixels(limited(Own(second=second)))
     env.reset(seed=1)
     with pytest.raises(ValueError, match=named):
         env.step(np.zeros(1, np.float32))
@@ -91,7 +91,7 @@ def test_slips_of_step_are_named(slip):
     "reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38, np.longdouble(6)]
 )
 def test_rewards_are_numbers_of_any_kind(reward):
-    env = as_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
+    env = to_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
     env.reset(seed=1)
     _, earned, terminated, *_ = env.step(np.zeros(1, np.float32))
     assert type(earned) is float
@@ -114,7 +114,7 @@ def test_rewards_are_numbers_of_any_kind(reward):
     ],
 )
 def test_slips_of_render_are_named(rendered, named):
-    env = as_pixels(Own("rgb_array", NUMBERS, rendered=rendered))
+    env = to_pixels(Own("rgb_array", NUMBERS, rendered=rendered))
     with pytest.raises(ValueError, match=named):
         env.reset(seed=1)
 
@@ -134,9 +134,9 @@ def test_slips_of_render_are_named(rendered, named):
 def test_what_looks_like_a_picture_is_rendered_or_refused(space, named):
     """It never becomes a black or a garbled frame."""
     with pytest.raises(ValueError, match=named):
-        as_pixels(Own(None, space))
+        to_pixels(Own(None, space))
     seen = space.sample()
-    frame, _ = as_pixels(Own("rgb_array", space, first=lambda env: (seen, {}))).reset(seed=1)
+    frame, _ = to_pixels(Own("rgb_array", space, first=lambda env: (seen, {}))).reset(seed=1)
     assert (frame == 9).all()
 
 
@@ -144,10 +144,10 @@ def test_a_stack_of_grey_frames_is_not_taken_for_rgba():
     space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
     stack = np.broadcast_to(np.array([10, 20, 30, 40], np.uint8), space.shape)
     with pytest.raises(ValueError, match="stack"):
-        as_pixels(Own(space=space, first=lambda env: (stack, {}))).reset(seed=1)
+        to_pixels(Own(space=space, first=lambda env: (stack, {}))).reset(seed=1)
     opaque = stack.copy()
     opaque[..., 3] = 255
-    env = as_pixels(Own(space=space, first=lambda env: (opaque, {}), second=lambda env: (stack, 0.0, False, False, {})))
+    env = to_pixels(Own(space=space, first=lambda env: (opaque, {}), second=lambda env: (stack, 0.0, False, False, {})))
     frame, _ = env.reset(seed=1)
     assert frame[0, 0].tolist() == [10, 20, 30]
     with pytest.raises(ValueError, match="stack"):
@@ -162,22 +162,22 @@ def test_frames_are_copied():
         buffer[:] += 1
         return buffer, 0.0, False, False, {}
 
-    env = as_pixels(Own(space=space, first=lambda env: (buffer, {}), second=redrawn))
+    env = to_pixels(Own(space=space, first=lambda env: (buffer, {}), second=redrawn))
     seen = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
     assert [frame[0, 0, 0] for frame in seen] == [0, 1, 2, 3]
 
 
 def test_actions_are_mapped_once():
     own = Own()
-    env = as_pixels(as_pixels(own))
+    env = to_pixels(to_pixels(own))
     env.reset(seed=1)
     env.step(np.array([0.5], np.float32))
     assert own.taken[0].tolist() == [1.0]
-    assert as_pixels(env) is env
+    assert to_pixels(env) is env
     wrapped = gymnasium.wrappers.RecordEpisodeStatistics(env)
-    assert as_pixels(wrapped) is wrapped
-    assert as_pixels(envs.make("CartPole-v1")).unwrapped.spec.id == "CartPole-v1"
-    rescaled = as_pixels(gymnasium.wrappers.RescaleAction(env, np.float32(-4), np.float32(4)))
+    assert to_pixels(wrapped) is wrapped
+    assert to_pixels(envs.make("CartPole-v1")).unwrapped.spec.id == "CartPole-v1"
+    rescaled = to_pixels(gymnasium.wrappers.RescaleAction(env, np.float32(-4), np.float32(4)))
     rescaled.reset(seed=1)
     rescaled.step(np.array([0.5], np.float32))
     assert own.taken[-1].tolist() == [1.0]
@@ -209,13 +209,13 @@ class Bare:
 )
 def test_what_is_missing_is_named(env, named):
     with pytest.raises(ValueError, match=named):
-        as_pixels(env)
+        to_pixels(env)
 
 
 @pytest.mark.parametrize("reward", [np.float32("nan"), np.array([np.nan]), np.float16("nan"), np.longdouble("nan")])
 def test_a_reward_is_shown_whatever_holds_it(reward):
     with pytest.raises(ValueError, match=r"reward\b.*\bnan\b"):
-        checked_reward(reward)
+        validate_reward(reward)
 
 
 def test_spaces_of_many_bounds_are_named_in_a_line():
@@ -225,7 +225,7 @@ def test_spaces_of_many_bounds_are_named_in_a_line():
         env = Own()
         env.action_space = space
         with pytest.raises(ValueError, match="action") as refused:
-            as_pixels(env)
+            to_pixels(env)
         assert len(str(refused.value).splitlines()) == 1
         assert len(str(refused.value)) < 300
 
@@ -237,14 +237,14 @@ def test_spaces_of_many_bounds_are_named_in_a_line():
 )
 def test_an_observation_outside_of_its_space_is_refused(first):
     with pytest.raises(ValueError, match="observation"):
-        as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (first, {}))).reset(seed=1)
-    as_pixels(Own("rgb_array", NUMBERS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is no slip of ours
+        to_pixels(Own("rgb_array", NUMBERS, first=lambda env: (first, {}))).reset(seed=1)
+    to_pixels(Own("rgb_array", NUMBERS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is no slip of ours
 
 
 def test_a_rounding_of_the_spaces_own_bound_is_inside():
     space = spaces.Box(np.float32(-0.1), np.float32(0.1), (4,), np.float32)
     beyond = np.full(4, np.nextafter(float(space.high[0]), 1))  # in double precision; equal in single
-    as_pixels(Own("rgb_array", space, first=lambda env: (beyond, {}))).reset(seed=1)
+    to_pixels(Own("rgb_array", space, first=lambda env: (beyond, {}))).reset(seed=1)
 
 
 @pytest.mark.parametrize(
@@ -258,20 +258,20 @@ def test_a_rounding_of_the_spaces_own_bound_is_inside():
 )
 def test_parts_of_an_observation_lie_in_their_spaces(space, first):
     with pytest.raises(ValueError, match="observation"):
-        as_pixels(Own("rgb_array", space, first=lambda env: (first, {}))).reset(seed=1)
+        to_pixels(Own("rgb_array", space, first=lambda env: (first, {}))).reset(seed=1)
 
 
 @pytest.mark.parametrize("shape", [(8, 96, 3), (96, 8, 3), (15, 15)])
 def test_a_small_array_of_bytes_is_no_picture(shape):
     space = spaces.Box(0, 255, shape, np.uint8)
     with pytest.raises(ValueError, match="render_mode"):
-        as_pixels(Own(None, space))
-    assert (as_pixels(Own("rgb_array", space)).reset(seed=1)[0] == 9).all()
+        to_pixels(Own(None, space))
+    assert (to_pixels(Own("rgb_array", space)).reset(seed=1)[0] == 9).all()
 
 
 def test_a_step_before_the_first_reset_is_refused():
     with pytest.raises(ValueError, match="reset"):
-        as_pixels(Own()).step(np.zeros(1))
+        to_pixels(Own()).step(np.zeros(1))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""CarRacing's two pictures: the eye looks where the indicators are, and no agent is put before the other picture."""
+"""CarRacing's two pictures: the eye looks where the HUD is, and no agent is put before the other picture."""
 
 import pytest
 
@@ -10,9 +10,9 @@ from agents.settings import Collecting, Controlling, Seeing
 
 @pytest.mark.parametrize(
     ("env_options", "asked", "wanted"),
-    [({}, None, 1.0), ({"indicators": True}, None, 16.0), ({"indicators": True}, 2.0, 2.0)],
+    [({}, None, 1.0), ({"show_hud": True}, None, 16.0), ({"show_hud": True}, 2.0, 2.0)],
 )
-def test_the_eye_looks_where_the_indicators_are(tmp_path, env_options, asked, wanted):
+def test_the_eye_looks_where_the_hud_are(tmp_path, env_options, asked, wanted):
     run = Run(tmp_path)
     story.collect(run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
     vae = story.train_vae(run, Seeing(latent=2, emphasis=asked, updates=1, batch=2), 1)
@@ -26,5 +26,5 @@ def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
         run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
     )
     agent = shipped("car-racing").agent()
-    with pytest.raises(ValueError, match="indicators"):
+    with pytest.raises(ValueError, match="show_hud"):
         story.beginning(run, agent.world, Controlling(), str(HOME / "car-racing"))

@@ -1,4 +1,4 @@
-"""What the machines of `envs.nes` and `envs.fast_nes` share: where the game is, and what to say of a machine that is closed."""
+"""Find the ROM of Super Mario Bros; used by `envs.nes_py_backend` and `envs.nes_emulator`."""
 
 import importlib.util
 from functools import cache
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 @cache
-def game_file() -> Path:
+def rom_path() -> Path:
     """Super Mario Bros as gym-super-mario-bros brings it, an iNES file.
 
     Raises:
         ValueError: it is not installed.
     """
-    path = folder_of("gym_super_mario_bros") / "_roms" / "super-mario-bros.nes"
+    path = package_dir("gym_super_mario_bros") / "_roms" / "super-mario-bros.nes"
     if not path.exists():
         raise ValueError(f"{path} is missing: pip install --force-reinstall gym-super-mario-bros")
     return path
 
 
-def folder_of(package: str) -> Path:
+def package_dir(package: str) -> Path:
     """Where a package is installed, without importing it.
 
     Raises:
@@ -30,7 +30,7 @@ def folder_of(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def check_open(emulator: object) -> None:
+def validate_open(emulator: object) -> None:
     """Refuse a machine whose memory was given back.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The machine that runs Super Mario Bros, frame by frame, with snapshots: ours (`envs.fast_nes`) or nes-py's emulator.
+"""The machine that runs Super Mario Bros, frame by frame, with snapshots: ours (`envs.nes_emulator`) or nes-py's emulator.
 
-Start reading at `start_machine`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python classes need
+Start reading at `make_backend`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python classes need
 the old gym and break under NumPy 2, so this module talks to the emulator's library by itself. Reading the machine's memory
 through a memoryview gives Python ints, which do not overflow as NumPy's bytes do.
 """
@@ -13,58 +13,58 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 
-from envs.cartridge import check_open, folder_of, game_file
+from envs.rom import package_dir, rom_path, validate_open
 
 if TYPE_CHECKING:
-    from envs.fast_nes import FastMachine
+    from envs.nes_emulator import NumbaBackend
 
 
-class Machine:
+class NesPyBackend:
     """The emulator with the game in it, of nes-py below Python 3.13."""
 
     def __init__(self) -> None:
-        library = _library()
-        self._library, self._handle = library, library.Initialize(str(game_file()))
+        library = _load_library()
+        self._library, self._handle = library, library.Initialize(str(rom_path()))
         self.ram = memoryview((ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))).cast("B")
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
         screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(library.Screen(self._handle)))
         # 32-bit pixels, little endian: blue, green, red, nothing
         self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)
         library.Reset(self._handle)
-        self._parts, self._sprites = _state_of(library, self._handle)
+        self._parts, self._line_sprites = _state_views(library, self._handle)
 
-    def frame(self, pressed: int, draw: bool = True) -> None:
+    def frame_advance(self, buttons: int, draw: bool = True) -> None:
         """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
-        check_open(self._handle)
-        self._controller[0] = pressed
+        validate_open(self._handle)
+        self._controller[0] = buttons
         self._library.Step(self._handle)
 
-    def picture(self) -> np.ndarray:
+    def screen(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
-        check_open(self._handle)
-        picture: np.ndarray = cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB)
-        return picture
+        validate_open(self._handle)
+        screen: np.ndarray = cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB)
+        return screen
 
     def save(self) -> bytes:
         """The whole machine between two frames."""
-        check_open(self._handle)
-        count = (self._sprites[1] - self._sprites[0]) & 0xFF
+        validate_open(self._handle)
+        count = (self._line_sprites[1] - self._line_sprites[0]) & 0xFF
         return b"".join((bytes((count,)), *self._parts))
 
-    def load(self, content: bytes) -> None:
+    def load(self, state: bytes) -> None:
         """Go back to what `save` gave.
 
         Raises:
             ValueError: it is of another emulator.
         """
-        check_open(self._handle)
-        if not isinstance(content, bytes) or len(content) != 1 + sum(part.nbytes for part in self._parts):
+        validate_open(self._handle)
+        if not isinstance(state, bytes) or len(state) != 1 + sum(part.nbytes for part in self._parts):
             raise ValueError("snapshot must be of the same emulator (nes-py 8), got another one")
-        place = 1
+        offset = 1
         for part in self._parts:
-            part[:] = content[place : place + part.nbytes]
-            place += part.nbytes
-        self._sprites[1] = self._sprites[0] + content[0]
+            part[:] = state[offset : offset + part.nbytes]
+            offset += part.nbytes
+        self._line_sprites[1] = self._line_sprites[0] + state[0]
 
     def close(self) -> None:
         """Give the machine's memory back; once."""
@@ -79,39 +79,39 @@ class Machine:
             self.close()
 
 
-class NativeMachine:
+class NesPyNativeBackend:
     """The same, of nes-py 9 and newer (Python 3.13), which is a Python extension and knows Gymnasium."""
 
     def __init__(self) -> None:
-        self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(game_file()))
+        self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(rom_path()))
         self._emulator.reset()
         self.ram = memoryview(self._emulator.ram_buffer())
         self._screen = self._emulator.screen_buffer()
 
-    def frame(self, pressed: int, draw: bool = True) -> None:
+    def frame_advance(self, buttons: int, draw: bool = True) -> None:
         """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
-        check_open(self._emulator)
-        self._emulator.frame_advance(pressed)
+        validate_open(self._emulator)
+        self._emulator.frame_advance(buttons)
 
-    def picture(self) -> np.ndarray:
+    def screen(self) -> np.ndarray:
         """A copy of the screen, (240, 256, 3)."""
-        check_open(self._emulator)
+        validate_open(self._emulator)
         return np.array(self._screen, np.uint8)
 
     def save(self) -> Any:
         """The whole machine between two frames."""
-        check_open(self._emulator)
+        validate_open(self._emulator)
         return self._emulator.dump_state()
 
-    def load(self, content: Any) -> None:
+    def load(self, state: Any) -> None:
         """Go back to what `save` gave.
 
         Raises:
             ValueError: it is of another emulator.
         """
-        check_open(self._emulator)
+        validate_open(self._emulator)
         try:
-            self._emulator.load_state(content)
+            self._emulator.load_state(state)
         except TypeError:
             raise ValueError("snapshot must be of the same emulator (nes-py 9), got another one") from None
 
@@ -123,13 +123,13 @@ class NativeMachine:
             self._emulator = None
 
 
-def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine":
-    """A machine of a kind: "fast" is ours, "nes-py" the emulator that is installed."""
-    if kind == "fast":
-        from envs.fast_nes import FastMachine  # Numba is slow to import
+def make_backend(name: str = "numba") -> "NumbaBackend | NesPyBackend | NesPyNativeBackend":
+    """Make an emulator by name: "numba" is ours, "nes-py" the emulator that is installed."""
+    if name == "numba":
+        from envs.nes_emulator import NumbaBackend  # Numba is slow to import
 
-        return FastMachine(game_file())
-    return NativeMachine() if any(folder_of("nes_py").glob("_native*")) else Machine()
+        return NumbaBackend(rom_path())
+    return NesPyNativeBackend() if any(package_dir("nes_py").glob("_native*")) else NesPyBackend()
 
 
 # Snapshots of nes-py 8 ------------------------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ def start_machine(kind: str = "fast") -> "FastMachine | Machine | NativeMachine"
 # here; a library that is laid out in another way is refused.
 
 _WORD = ctypes.sizeof(ctypes.c_void_p)
-_RAM, _PALETTE, _SPRITES, _CPU, _SCREEN = 0x800, 0x20, 0x100, 16, 240 * 256 * 4
+_RAM, _PALETTE, _OAM, _CPU, _SCREEN = 0x800, 0x20, 0x100, 16, 240 * 256 * 4
 
 
-def _state_of(library: ctypes.CDLL, handle: int) -> tuple[list[memoryview], Any]:
+def _state_views(library: ctypes.CDLL, handle: int) -> tuple[list[memoryview], Any]:
     """The parts of the emulator that change from frame to frame, and the three pointers of the line's sprites.
 
     Raises:
@@ -167,33 +167,37 @@ def _state_of(library: ctypes.CDLL, handle: int) -> tuple[list[memoryview], Any]
     main = vector(_RAM, 0)
     pictures = vector(_RAM, main + 3)
     palette = vector(_PALETTE, pictures + 3)
-    sprites = vector(_SPRITES, palette + 3)
-    line = sprites + 3  # the sprites of the line: room for eight, some of it used
+    oam = vector(_OAM, palette + 3)
+    secondary_oam = oam + 3  # the sprites of the line: room for eight, some of it used
     cpu = palette + 3 + 1
-    if words[main] != ram or words[line + 2] - words[line] != 8 or not _CPU < (sprites - cpu) * _WORD <= _CPU + 64:
+    if (
+        words[main] != ram
+        or words[secondary_oam + 2] - words[secondary_oam] != 8
+        or not _CPU < (oam - cpu) * _WORD <= _CPU + 64
+    ):
         raise ValueError("this nes-py is laid out in another way than 8.2.1: pip install nes-py==8.2.1")
-    plain = handle + (line + 3) * _WORD
+    plain = handle + (secondary_oam + 3) * _WORD
     places = [
         (library.Controller(handle, 0) - 1, 6),
         (words[main], _RAM),
         (words[pictures], _RAM),
         (words[palette], _PALETTE),
         (handle + cpu * _WORD, _CPU),
-        (words[sprites], _SPRITES),
-        (words[line], 8),
+        (words[oam], _OAM),
+        (words[secondary_oam], 8),
         (plain, screen + _SCREEN - plain),
     ]
-    parts = [memoryview((ctypes.c_uint8 * size).from_address(place)).cast("B") for place, size in places]
-    return parts, (ctypes.c_uint64 * 3).from_address(handle + line * _WORD)
+    parts = [memoryview((ctypes.c_uint8 * size).from_address(offset)).cast("B") for offset, size in places]
+    return parts, (ctypes.c_uint64 * 3).from_address(handle + secondary_oam * _WORD)
 
 
 class _Signature(NamedTuple):
-    result: Any
-    arguments: list[Any]
+    restype: Any
+    argtypes: list[Any]
 
 
 _POINTER = ctypes.c_void_p
-_FUNCTIONS = {
+_SIGNATURES = {
     "Initialize": _Signature(_POINTER, [ctypes.c_wchar_p]),
     "Controller": _Signature(_POINTER, [_POINTER, ctypes.c_uint]),
     "Screen": _Signature(_POINTER, [_POINTER]),
@@ -203,15 +207,15 @@ _FUNCTIONS = {
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def _load_library() -> ctypes.CDLL:
     """nes-py's emulator, without importing nes-py (which imports gym)."""
-    found = sorted(folder_of("nes_py").glob("lib_nes_env*"))
+    found = sorted(package_dir("nes_py").glob("lib_nes_env*"))
     if not found:
         raise ValueError(
             "nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)"
         )
     library = ctypes.CDLL(str(found[0]))
-    for name, (result, arguments) in _FUNCTIONS.items():
+    for name, (restype, argtypes) in _SIGNATURES.items():
         function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+        function.restype, function.argtypes = restype, argtypes
     return library

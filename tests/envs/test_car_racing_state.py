@@ -73,7 +73,7 @@ def test_goes_on_from_a_moment_nearly_as_it_did_and_exactly_alike_each_time(step
         env.reset(seed=7)
         lived(env, actions[:before])
         env.unwrapped.load_state(moment)
-        assert tuple(wheel.phase for wheel in env.unwrapped.car.wheels) == tuple(one[3] for one in moment.controls)
+        assert tuple(wheel.phase for wheel in env.unwrapped.car.wheels) == tuple(one[3] for one in moment.wheels)
         tellings.append(lived(env, actions[step:]))
     assert tellings[0] == tellings[1]
     places = [np.array([told[-2] for told in telling]) for telling in (went_on, tellings[0])]

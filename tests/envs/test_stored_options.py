@@ -1,0 +1,47 @@
+"""Options of environments in files of older versions."""
+
+import json
+
+import pytest
+
+import rollouts
+from agents.evaluation import Report
+from worldmodel.migration import renamed_env_options, renamed_run_options, stored_env_options
+
+OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
+NEW = {"action_set": "run", "noop_max": 3, "sticky_action_prob": 0.25, "backend": "numba"}
+
+
+def test_options_have_new_names_in_our_games_only():
+    assert renamed_env_options("SuperMarioBros-1-1", OLD) == NEW
+    assert renamed_env_options("SuperMarioBros-1-1", NEW) == NEW
+    assert stored_env_options("SuperMarioBros-1-1", NEW) == OLD
+    assert renamed_env_options("CarRacing", {"indicators": True}) == {"show_hud": True}
+    assert renamed_env_options("my_package:MyGame-v0", OLD) == OLD
+    assert renamed_env_options(3, []) == []
+
+
+def test_a_config_has_new_names():
+    config = {"env": "SuperMarioBros-1-1", "env_options": OLD, "test_options": {"sticky": 0.5}, "seed": 1}
+    assert renamed_run_options(config) == config | {"env_options": NEW, "test_options": {"sticky_action_prob": 0.5}}
+
+
+def test_a_store_of_an_older_version_loads_keeps_its_identity_and_grows(tmp_path):
+    options = {"action_repeat": 2, "show_hud": True}
+    store = rollouts.collect("FastCarRacing", "uniform", 1, seed=1, out=tmp_path, max_steps=3, env_options=options)
+    path = tmp_path / "metadata.json"
+    content = json.loads(path.read_text())
+    content["env_options"] = {"action_repeat": 2, "indicators": True}
+    path.write_text(json.dumps(content))
+    older = rollouts.Store(tmp_path)
+    assert older.metadata["env_options"] == options
+    assert older.identity == store.identity
+    grown = rollouts.collect("FastCarRacing", "uniform", 2, seed=1, out=tmp_path, max_steps=3, env_options=options)
+    assert len(grown) == 2
+    with pytest.raises(ValueError, match="env_options"):
+        rollouts.collect("FastCarRacing", "uniform", 2, seed=1, out=tmp_path, max_steps=3)
+
+
+def test_a_report_of_an_older_version_loads(tmp_path):
+    Report("SuperMarioBros-1-1", [1.0], [1], [10_000], env_options=OLD).save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json").env_options == NEW
