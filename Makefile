@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(filter forbid,$(SK
 ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
 	LC_ALL=C TZ=Asia/Kolkata
 NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
-	$(patsubst %,tests/rollouts/test_%.py,dream endings exact_dream returns views ways worlds) \
+	$(patsubst %,tests/rollouts/test_%.py,dream stall_termination exact_dream fitness datasets state_resets ensemble) \
 	$(patsubst %,tests/agents/test_%.py,agents comparison controller coordinates density dream_pictures evolution imitation judging search)
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest

@@ -10,8 +10,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from agents.controller import Controller, check_fits, load_controller
-from rollouts.lockstep import Together
+from agents.controller import Controller, load_controller, validate_controller
+from rollouts.actors import WorldModelActor
 from worldmodel import WorldModel
 from worldmodel.io import fingerprint
 from worldmodel.paths import folder_path
@@ -47,7 +47,7 @@ class Agent:
     spread: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fits(self.controller, self.world)
+        validate_controller(self.controller, self.world)
         for name, value in (("exploration", self.exploration), ("spread", self.spread)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be zero or more and finite, got {value}")
@@ -64,23 +64,23 @@ class Agent:
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
         """Begin an episode: the function from a frame (64, 64, 3) to an action."""
-        mind = self.crowd(space, [rng])
-        mind.begin(0, 0)
-        return lambda frame: mind.act(frame[None], [0])[0]
+        actor = self.batched_actor(space, [rng])
+        actor.reset(0, 0)
+        return lambda frame: actor.act(frame[None], [0])[0]
 
-    def crowd(
+    def batched_actor(
         self,
         space: gymnasium.Space[Any],
         rngs: Sequence[np.random.Generator],
         rows: Sequence[int] | None = None,
-        lanes: int = 1,
-    ) -> Together:
-        """Begin many episodes: `rollouts.lockstep` acts in them as one batch."""
+        num_envs: int = 1,
+    ) -> WorldModelActor:
+        """Begin many episodes: `rollouts.runner` acts in them as one batch."""
         parameters = self.controller.parameters.expand(len(rngs), -1)
         if self.spread:
             noise = np.stack([rng.normal(0, self.spread, self.controller.size) for rng in rngs])
             parameters = parameters + torch.from_numpy(noise).to(parameters)
-        return Together(self.world, self.controller, parameters, space, lanes, self.exploration, rngs, rows)
+        return WorldModelActor(self.world, self.controller, parameters, space, num_envs, self.exploration, rngs, rows)
 
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
         """Write a world model folder with ``controller.safetensors`` beside it; ``compact``: see `WorldModel.save`."""

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rollouts.controllers import check_fits as check_fits
-from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
+from rollouts.controllers import linear_outputs, linear_size, mlp_outputs, mlp_size
+from rollouts.controllers import validate_controller as validate_controller
 from worldmodel import WorldModel
 from worldmodel.io import error_context, read_tensors, write_tensors
 from worldmodel.validation import validate_positive_int
@@ -154,11 +154,11 @@ class HiddenController(Controller):
     @property
     def size(self) -> int:
         """How many parameters there are."""
-        return hidden_size(self.inputs, self.hidden, self.actions)
+        return mlp_size(self.inputs, self.hidden, self.actions)
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
         """W2 tanh(W1 x + b1) + b2 for a whole population."""
-        return hidden_outputs(parameters, features[..., : self.inputs], self.hidden)
+        return mlp_outputs(parameters, features[..., : self.inputs], self.hidden)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: of the hidden layer, and ``weight`` and ``bias`` of the outputs."""

@@ -23,9 +23,9 @@ from agents.comparison.judging import inputs, predictions
 from agents.controller import Controller
 from agents.excerpts import common_horizon, own_returns
 from agents.run import Run
-from rollouts.latents import EncodedEpisode
-from rollouts.opening import EnvSpec
-from rollouts.views import Frames, Sequences
+from rollouts.datasets import Frames, Sequences
+from rollouts.encoded_dataset import EncodedEpisode
+from rollouts.env_cache import EnvSpec
 from worldmodel import VAE, Memory
 from worldmodel.io import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.metrics import reconstruction_metrics
@@ -112,7 +112,7 @@ def measure_memory(run: Run, memory: Memory, sequences: Sequences, seed: int) ->
 
     def measure() -> MemoryDiagnostics:
         training, held_out = sequences.split(HELD_OUT, seed)
-        return memory_diagnostics(memory, _episodes(training), _episodes(held_out), sequences.targets)
+        return memory_diagnostics(memory, _episodes(training), _episodes(held_out), sequences.latent_targets)
 
     return _kept(run, MemoryDiagnostics, fingerprint(memory), measure)
 
@@ -144,7 +144,7 @@ def measure_dream(
                 workers=workers,
                 out=folder,
                 max_steps=2 * horizon,
-                patience=run.store().patience,
+                max_idle_steps=run.store().max_idle_steps,
                 env_options=env_options,
                 backend=backend,
                 progress=progress,
@@ -153,9 +153,9 @@ def measure_dream(
                 latents = run.latents(world, store)
             except ValueError:  # every episode stalled at once: they end where they were cut
                 latents = store.latents(world.vae)
-            common = common_horizon(latents, range(len(store)), horizon, store.patience)
+            common = common_horizon(latents, range(len(store)), horizon, store.max_idle_steps)
             dreamed, real = own_returns(
-                world, controller, latents, range(len(store)), common, temperature, seed, store.patience
+                world, controller, latents, range(len(store)), common, temperature, seed, store.max_idle_steps
             )
         return dream_diagnostics(dreamed, real, common)
 
@@ -240,11 +240,11 @@ def memory_diagnostics(
 
 def _episodes(sequences: Sequences) -> list[EncodedEpisode]:
     """Episodes of a part of the data, evenly spread, of `MAX_STEPS` steps in all, or the first of them alone."""
-    lengths = np.array([sequences.latents.lengths[index] for index in sequences.chosen])
+    lengths = np.array([sequences.latents.lengths[index] for index in sequences.episodes])
     share = min(1.0, MAX_STEPS / max(int(lengths.sum()), 1))
     count = max(1, math.floor(share * len(lengths)))
     places = np.unique(np.linspace(0, len(lengths) - 1, count).astype(int))
-    return [sequences.latents.episode(int(sequences.chosen[place])) for place in places]
+    return [sequences.latents.episode(int(sequences.episodes[place])) for place in places]
 
 
 def _gaussian_nll(value: Tensor, loc: Tensor, variance: Tensor) -> Tensor:

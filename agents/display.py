@@ -129,7 +129,7 @@ class Evolving:
         self._shown(self._rows)
 
     def lives(self, done: int, total: int, note: str) -> None:
-        """For `rollouts.played`: so many of a generation's lives are over."""
+        """For `rollouts.EnvFitness`: so many of a generation's lives are over."""
         generation, generations, before = self._latest
         self._bar(generation, generations, f"{done}/{total} episodes; {before}".removesuffix("; "))
 

@@ -185,7 +185,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
         returns, lengths = np.array(store.returns), np.array(store.lengths)
         rows.append(("steps of an episode", _spread(lengths)))
         rows.append(("return of an episode", _spread(returns)))
-        ended = sum(store.course(index).terminated for index in range(len(store)))
+        ended = sum(store.episode_metadata(index).terminated for index in range(len(store)))
         rows.append(("ended by the game", f"{ended} of {len(store)}"))
     return rows + [(f"damaged: {name}", reason) for name, reason in store.damaged.items()]
 
@@ -221,7 +221,7 @@ def contact_sheet(path: Path, picture: Path) -> bool:
         return False
     rows = []
     for index in np.unique(np.linspace(0, len(store) - 1, SHEET_ROWS).astype(int)):
-        shard, number = store.place(int(index))
+        shard, number = store.locate(int(index))
         times = np.linspace(0, shard.lengths[number], SHEET_COLUMNS).astype(int)
         rows.append(np.concatenate([store.reader.frames(shard, number, t, t + 1)[0] for t in times]))
     pictures.write_png(picture, pictures.grid(rows, scale=1))

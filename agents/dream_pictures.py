@@ -13,9 +13,9 @@ from torch import Tensor
 
 from agents import pictures
 from agents.controller import Controller
-from rollouts.dream import dream, dream_along
+from rollouts.dream import dream, open_loop_rollout
+from rollouts.encoded_dataset import EncodedDataset
 from rollouts.episode import Episode
-from rollouts.latents import Latents
 from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.formatting import format_number
@@ -45,7 +45,7 @@ def film(
 ) -> np.ndarray:
     """Reality, the VAE's reconstruction of it, and the dream under the same actions, side by side (T, H, W, 3)."""
     start, latents = start_step(episode, start), seen(world, episode)
-    dreamed, _ = dream_along(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
+    dreamed, _ = open_loop_rollout(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = (episode.frames[start:], world.decode(latents[start:]), world.decode(dreamed[0]))
     return pictures.side_by_side(*(pictures.enlarge(part) for part in shown))
 
@@ -62,7 +62,7 @@ def temperature_film(
     actions = world.action_inputs(episode.actions)
     films = [_titled(pictures.enlarge(episode.frames[start:], 3), "the game")]
     for temperature in temperatures:
-        dreamed, _ = dream_along(world, latents, actions, start, 1, temperature, seed)
+        dreamed, _ = open_loop_rollout(world, latents, actions, start, 1, temperature, seed)
         films.append(_titled(pictures.enlarge(world.decode(dreamed[0]), 3), f"temperature {temperature:g}"))
     return pictures.side_by_side(*films)
 
@@ -85,7 +85,7 @@ def driving_film(
     return pictures.side_by_side(*(film[np.arange(longest).clip(max=len(film) - 1)] for film in films))
 
 
-def varied_frames(store: Store, latents: Latents, count: int = 10) -> np.ndarray:
+def varied_frames(store: Store, latents: EncodedDataset, count: int = 10) -> np.ndarray:
     """Frames that differ much in their latents, of episodes from all over a store (count, 64, 64, 3)."""
     places = []
     for index in np.unique(np.linspace(0, len(store) - 1, EPISODES).astype(int)):
@@ -95,7 +95,7 @@ def varied_frames(store: Store, latents: Latents, count: int = 10) -> np.ndarray
     chosen = _far_apart((seen - seen.mean(axis=0)) / np.maximum(seen.std(axis=0), 1e-6), min(count, len(places)))
     frames = []
     for index, time in (places[place] for place in sorted(chosen)):
-        shard, number = store.place(index)
+        shard, number = store.locate(index)
         frames.append(store.reader.frames(shard, number, time, time + 1)[0][0])
     return np.stack(frames)
 

@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 
 from agents.agent import Agent
-from rollouts import played, policies
-from rollouts.lockstep import Life
-from rollouts.opening import EnvSpec, portable
+from rollouts import EnvFitness, policies
+from rollouts.env_cache import EnvSpec, make_portable
 from rollouts.policies import Policy
-from rollouts.tasks import Group, play_group
+from rollouts.rollout_tasks import RolloutTask, run_rollout_task
+from rollouts.runner import EpisodeResult
 from rollouts.workers import envs_closed_after, run_tasks
 from worldmodel.formatting import format_number
 from worldmodel.io import from_json, read_json, write_json
@@ -38,7 +38,7 @@ class Report:
     policy: str = "agent"
     """What tables call it."""
     agent: str = ""
-    """Tells its weights apart (`rollouts.policies.name_of`)."""
+    """Tells its weights apart (`rollouts.policies.policy_name`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
     """Where episodes were cut; None: nowhere."""
@@ -143,7 +143,7 @@ def evaluate(
         progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
     """
     report = callback(progress)
-    agent = agent if isinstance(agent, Agent) else policies.named(agent)
+    agent = agent if isinstance(agent, Agent) else policies.resolve_policy(agent)
     validate_positive_int(episodes=episodes)
     validate_optional_positive_int(max_steps=max_steps)
     validate_test_seed(seed, episodes)
@@ -154,29 +154,29 @@ def evaluate(
         if agent.exploration or agent.spread:
             noise = f"exploration = {agent.exploration}, spread = {agent.spread}"
             raise ValueError(f"an agent is evaluated without exploration or spread, got {noise}")
-        fitness = played(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
+        fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
-        lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
+        results = fitness.run_episodes(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
     else:
-        opened = portable(env)
+        opened = make_portable(env)
         tasks = [
-            Group(opened, options, agent, [number], 1, None, max_steps, first=index)
+            RolloutTask(opened, options, agent, [number], 1, None, max_steps, first_index=index)
             for index, number in enumerate(seeds)
         ]
-        done: dict[int, Life] = {}
+        done: dict[int, EpisodeResult] = {}
         report(0, episodes, "")
-        for index, came in run_tasks(play_group, tasks, workers, backend):
-            done[index] = came.lives[0]
+        for index, result in run_tasks(run_rollout_task, tasks, workers, backend):
+            done[index] = result.episodes[0]
             report(len(done), episodes, "")
-        lives = [done[index] for index in range(episodes)]
-    flags = [life.info.get("flag_get") for life in lives]
+        results = [done[index] for index in range(episodes)]
+    flags = [result.info.get("flag_get") for result in results]
     return Report(
         env=env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
-        returns=[life.total for life in lives],
-        lengths=[life.length for life in lives],
+        returns=[result.episode_return for result in results],
+        lengths=[result.length for result in results],
         seeds=seeds,
-        policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.name_of(agent)),
-        agent=policies.name_of(agent),
+        policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.policy_name(agent)),
+        agent=policies.policy_name(agent),
         env_options=options,
         max_steps=max_steps,
         flags=None if None in flags else [bool(flag) for flag in flags],

@@ -1,7 +1,7 @@
 """Evolution of controllers by CMA-ES: from a population to returns, again and again.
 
 Start reading at `evolve`. Evolution knows nothing of games or dreams; it sees a function from a population to returns
-(`rollouts.played`, `rollouts.dreamed`, or one of your own).
+(`rollouts.EnvFitness`, `rollouts.DreamFitness`, or one of your own).
 """
 
 import hashlib
@@ -66,7 +66,8 @@ def evolve(
         fitness: ``fitness(population (P, size), seed) -> returns``, of shape (P,) or (P, n); a function of the population
             alone is called without a seed. More is better. Its ``steps``, where it has them, are logged; its ``identity``
             tells evolutions in a folder apart; with ``episodes``, so many first columns are whole ones, which the log's scores
-            are of; with ``scouts``, the mean of these returns is logged, too (`rollouts.played` with ``scouted``).
+            are of; with ``candidate_returns``, the mean of these returns is logged, too (`rollouts.EnvFitness` with
+            ``hard_episode_candidates``).
         seed: of the search and of all episodes.
         generations: how many.
         population: members of a generation, at least 3.
@@ -142,7 +143,9 @@ def evolve(
         "checked by": getattr(check, "identity", None),
     }
     ending = Ending(target, stale, least_sigma, restarts)
-    _check(settings, ending, coordinates, episodes, getattr(fitness, "scouted", 0) if most_episodes else 0)
+    _check(
+        settings, ending, coordinates, episodes, getattr(fitness, "hard_episode_candidates", 0) if most_episodes else 0
+    )
     folder = None if out is None else folder_path(out, "out")
     signature = inspect.signature(evolve).parameters
     defaults = {
@@ -213,7 +216,7 @@ def _generation(
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
     row |= {"along": float(along.mean())} if along.size else {}
-    scouts = getattr(fitness, "scouts", None)
+    scouts = getattr(fitness, "candidate_returns", None)
     row |= {} if scouts is None else {"scouted": float(np.mean(scouts))}
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
@@ -243,7 +246,7 @@ def _episodes_of(fitness: Callable[..., np.ndarray], most: int | None) -> int | 
         return None
     episodes = getattr(fitness, "episodes", None)
     if episodes is None or "episodes" not in inspect.signature(fitness).parameters:
-        raise ValueError(f"most_episodes needs a fitness with episodes, such as rollouts.played, got {fitness!r}")
+        raise ValueError(f"most_episodes needs a fitness with episodes, such as rollouts.EnvFitness, got {fitness!r}")
     return int(episodes)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import rollouts
 from agents.controller import Controller
 from agents.settings import DREAMS
-from rollouts.endings import over
+from rollouts.stall_termination import is_complete
 from worldmodel import Memory, WorldModel
 
 
@@ -19,7 +19,9 @@ class Beginnings:
     what a controller never practised it cannot do.
     """
 
-    def __init__(self, latents: rollouts.latents.Latents, count: int, newest: int, beginnings: float = 0.0) -> None:
+    def __init__(
+        self, latents: rollouts.encoded_dataset.EncodedDataset, count: int, newest: int, beginnings: float = 0.0
+    ) -> None:
         self.latents, self.count, self.newest = latents, count, newest
         self.first = round(newest * beginnings / (1 - beginnings))
 
@@ -33,7 +35,7 @@ class Beginnings:
         """Episodes."""
         return self.newest + self.first
 
-    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+    def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
         """One episode."""
         episode = self.latents.episode(self.count - self.newest + index % self.newest)
         earned = np.flatnonzero(np.asarray(episode.reward) > 0)
@@ -46,11 +48,15 @@ class Comparable:
     """Encoded real episodes, each up to the last step that `lived` counts from: dreams that begin there have their like.
 
     A dream draws an episode, then a step of it, all equally likely.
-    ``patience``: that with which they were cut (`rollouts.endings.over`).
+    ``patience``: that with which they were cut (`rollouts.stall_termination.is_complete`).
     """
 
     def __init__(
-        self, latents: rollouts.latents.Latents, episodes: range, horizon: int, patience: int | None = None
+        self,
+        latents: rollouts.encoded_dataset.EncodedDataset,
+        episodes: range,
+        horizon: int,
+        patience: int | None = None,
     ) -> None:
         self.latents, self.episodes, self.horizon, self.patience = latents, episodes, horizon, patience
 
@@ -58,11 +64,11 @@ class Comparable:
         """Episodes."""
         return len(self.episodes)
 
-    def episode(self, index: int) -> rollouts.latents.EncodedEpisode:
+    def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
         """One episode."""
         episode = self.latents.episode(self.episodes[index])
         mean, logvar, *course = episode
-        ended = over(self.latents.store.course(self.episodes[index]), self.patience)
+        ended = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.patience)
         steps = comparable(len(episode.action), ended, self.horizon)
         return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
 
@@ -70,7 +76,7 @@ class Comparable:
 def own_returns(
     world: WorldModel,
     controller: Controller,
-    latents: rollouts.latents.Latents,
+    latents: rollouts.encoded_dataset.EncodedDataset,
     episodes: range,
     horizon: int,
     temperature: float,
@@ -95,19 +101,19 @@ def own_returns(
         The return of each of `DREAMS` dreams, and each real episode's mean return.
     """
     starts = Comparable(latents, episodes, horizon, patience)
-    dreams = rollouts.dream(world, controller, starts, horizon, DREAMS, temperature, seed=seed, worlds=worlds)
-    ends = [over(latents.store.course(index), patience) for index in episodes]
+    dreams = rollouts.dream(world, controller, starts, horizon, DREAMS, temperature, seed=seed, ensemble=worlds)
+    ends = [is_complete(latents.store.episode_metadata(index), patience) for index in episodes]
     rewards = [np.asarray(latents.episode(index).reward) for index in episodes]
     real = [np.mean(lived(one, ended, horizon)) for one, ended in zip(rewards, ends, strict=True)]
     return dreams.returns, np.array(real)
 
 
 def common_horizon(
-    latents: rollouts.latents.Latents, episodes: range, horizon: int, patience: int | None = None
+    latents: rollouts.encoded_dataset.EncodedDataset, episodes: range, horizon: int, patience: int | None = None
 ) -> int:
     """The horizon, or the length of the shortest episode that a limit cut before it: a dream does not know the limit."""
     store = latents.store
-    cut = [store.lengths[index] for index in episodes if not over(store.course(index), patience)]
+    cut = [store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), patience)]
     return max(1, min([horizon, *cut]))
 
 

@@ -35,7 +35,9 @@ def forecast(settings: RunSettings) -> float:
 
 def _speed(settings: RunSettings, env: str) -> tuple[float, int]:
     """Seconds of a step, shared by the workers, and steps of the longest episode."""
-    found = rollouts.estimate(env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options)
+    found = rollouts.estimate_collection(
+        env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options
+    )
     return found.seconds / found.steps, found.steps // PROBE
 
 

@@ -277,8 +277,8 @@ def _dream(turn: _Turn, world: WorldModel, worlds: list[Memory] | None) -> Contr
         world,
         starts,
         before.controller("dream") if before is not None else None,
-        worlds=worlds,
-        caution=settings.iterate.caution if worlds else 0.0,
+        ensemble=worlds,
+        disagreement_penalty=settings.iterate.caution if worlds else 0.0,
     )
 
 
@@ -313,10 +313,10 @@ def _play(turn: _Turn, env: str, agent: Agent, workers: int, backend: str) -> No
                 workers=workers,
                 out=run.rollouts_folder,
                 max_steps=settings.collect.max_steps,
-                patience=settings.collect.patience,
+                max_idle_steps=settings.collect.patience,
                 env_options=settings.env_options,
                 backend=backend,
-                further=True,
+                allow_new_policy=True,
                 progress=progress,
             )
 
@@ -327,7 +327,7 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
     horizon, store = settings.dream.horizon, turn.run.store()
     played = range(first, first + settings.iterate.episodes)
     patience = settings.collect.patience
-    latents = store.latents(world.vae, stalls_end=settings.memory.stalls_end)
+    latents = store.latents(world.vae, terminate_on_stall=settings.memory.stalls_end)
     dreamed, stretches = own_returns(
         world,
         controller,
@@ -339,7 +339,7 @@ def _record(turn: _Turn, world: WorldModel, worlds: list[Memory] | None, control
         patience,
         worlds,
     )
-    returns = np.array([store.course(index).rewards.sum(dtype=np.float64) for index in played])
+    returns = np.array([store.episode_metadata(index).rewards.sum(dtype=np.float64) for index in played])
     dream, real = float(dreamed.mean()), float(stretches.mean())
     one = Iteration(
         turn.number,

@@ -37,7 +37,7 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     Args:
         run: the run.
         name: the evolution's folder.
-        identity: what its returns depend on now (`rollouts.dreamed`, `rollouts.played`); only CAUSES of it count.
+        identity: what its returns depend on now (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only CAUSES of it count.
         start: the controller that it starts at; None: that is a setting, which must be what it was.
     """
     folder = run.folder / name

@@ -39,7 +39,7 @@ from agents.shell import command
 from agents.verdicts import Verdict, against_random, verdicts, weakest
 from agents.yaml_files import flat
 from rollouts.episode import Episode
-from rollouts.lockstep import play
+from rollouts.runner import play
 from worldmodel import WorldModel
 from worldmodel.formatting import format_number
 from worldmodel.start_states import StartStates
@@ -242,7 +242,7 @@ def _pictures(run: Run, world: WorldModel, episode: Episode) -> str:
         "<figcaption>Frames that differ much. Above: the game. Middle: the same after the VAE's "
         f"{world.latent_dim} numbers. Below: their difference; black is none.</figcaption></figure>",
     ]
-    turned, which = traversals(world, latents.some())
+    turned, which = traversals(world, latents.posterior_means())
     pictures.write_png(media / "traversals.png", turned)
     parts += [
         "<figure>",

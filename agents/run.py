@@ -15,8 +15,8 @@ from agents.controller import Controller, load_controller
 from agents.evaluation import Report
 from agents.shell import command
 from envs.registration import imported_module
-from rollouts.endings import TOLD
-from rollouts.latents import Latents
+from rollouts.encoded_dataset import EncodedDataset
+from rollouts.stall_termination import STALL_TERMINATED
 from worldmodel import VAE, WorldModel, distributed
 from worldmodel.io import error_context, load_module, locked, read_json, read_jsonl, write_json
 from worldmodel.migration import training_settings
@@ -65,11 +65,11 @@ class Run:
             build_vae(settings := training_settings(read_json(about))["model_config"])
         return load_module(lambda: build_vae(settings), path).eval()
 
-    def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> Latents:
+    def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> EncodedDataset:
         """Episodes (the run's, or another ``store``) as a world model's eye sees them, ended where its memory was told so."""
         path = self.folder / "memory" / "settings.json"
-        told = path.exists() and TOLD in str(read_json(path).get("data"))
-        return (store or self.store()).latents(world.vae, stalls_end=told)
+        told = path.exists() and STALL_TERMINATED in str(read_json(path).get("data"))
+        return (store or self.store()).latents(world.vae, terminate_on_stall=told)
 
     def world(self) -> WorldModel:
         """The trained world model."""

@@ -37,8 +37,8 @@ from agents.settings import (
 from agents.starting import beginning, check_picture, zeros
 from agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
 from rollouts import policies
+from rollouts.datasets import Sequences
 from rollouts.policies import Policy
-from rollouts.views import Sequences
 from worldmodel import VAE, Memory, WorldModel, distributed, fit, seeded
 from worldmodel.io import fingerprint, read_json
 from worldmodel.migration import training_settings
@@ -63,7 +63,7 @@ def collect(
     """Chapter 1: real episodes."""
     policy = named_policy(settings.policy, settings.exploration, env_options)
     if not (run.rollouts_folder / "metadata.json").exists():
-        plan = rollouts.estimate(
+        plan = rollouts.estimate_collection(
             env,
             policy,
             settings.episodes,
@@ -85,7 +85,7 @@ def collect(
                 workers=workers,
                 out=run.rollouts_folder,
                 max_steps=settings.max_steps,
-                patience=settings.patience,
+                max_idle_steps=settings.patience,
                 env_options=env_options,
                 backend=backend,
                 progress=progress,
@@ -106,7 +106,7 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
         if not word.strip():
             raise ValueError(f"policy must be names with commas between, got an empty one in {name!r}")
         if word in policies.NAMES:
-            parts.append(policies.named(word))
+            parts.append(policies.resolve_policy(word))
         elif expand(word).is_dir():
             agent = Agent.load(word)
             check_picture(word, env_options)
@@ -114,7 +114,7 @@ def named_policy(name: str, exploration: float, env_options: dict[str, Any]) -> 
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
             raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")
-    return parts[0] if len(parts) == 1 else rollouts.Mixed(*parts)
+    return parts[0] if len(parts) == 1 else rollouts.MixturePolicy(*parts)
 
 
 def train_vae(
@@ -188,7 +188,9 @@ def train_memory(
     with run.chapter("encode"), bar("encode frames", "frames") as progress:
         latents = store.latents(vae, progress, settings.stalls_end)
     weighted = None if weights is None else weights(latents.lengths)
-    sequences = Sequences(latents, settings.length, settings.targets, weights=weighted, overhang=settings.overhang)
+    sequences = Sequences(
+        latents, settings.length, settings.targets, weights=weighted, pad_episode_ends=settings.overhang
+    )
     if own:
         say_new_data(into.folder / "memory", sequences, settings.updates)
     with run.chapter("train memory"), bar("train memory", "updates") as progress:
@@ -228,7 +230,7 @@ def evolve_dream(
     """Chapter 4: evolution in dreams.
 
     Of another world, from other starts, into another folder, beginning at another controller than zeros, where these are
-    given; ``options`` are more of `rollouts.dreamed`.
+    given; ``options`` are more of `rollouts.DreamFitness`.
     """
     world, into = world or run.world(), into or run
     if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
@@ -238,11 +240,15 @@ def evolve_dream(
         )
     starts = run.latents(world) if starts is None else starts
     begin = begin or zeros(world, controller)
-    ends = {"hazard_ratio": settings.hazard_ratio, "weigh_ends": settings.weigh_ends}
-    options |= {
-        name: value for name, value in ends.items() if value != getattr(DreamEvolving, name)
-    }  # as searches before had it
-    fitness = rollouts.dreamed(world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options)
+    ends = {"termination_hazard_ratio": settings.hazard_ratio, "use_expected_continuation": settings.weigh_ends}
+    usual = {
+        "termination_hazard_ratio": DreamEvolving.hazard_ratio,
+        "use_expected_continuation": DreamEvolving.weigh_ends,
+    }
+    options |= {name: value for name, value in ends.items() if value != usual[name]}  # as searches before had it
+    fitness = rollouts.DreamFitness(
+        world, starts, settings.horizon, settings.dreams, settings.temperature, begin, **options
+    )
     if into is run:
         say_behind(run)
         set_aside(run, "evolve-dream", fitness.identity)
@@ -303,13 +309,17 @@ def evolve_game(
     if settings.whiten:
         coordinates = _coordinates(folder, world, run.store().latents(world.vae), begin)
     with run.chapter("evolve in the game"), generations("evolve in the game") as told:
-        common: dict[str, Any] = {"workers": workers, "lanes": settings.lanes, "env_options": env_options}
+        common: dict[str, Any] = {"workers": workers, "envs_per_worker": settings.lanes, "env_options": env_options}
         common |= {"max_steps": settings.max_steps, "backend": backend, "progress": told.lives, "controller": begin}
-        more: dict[str, Any] = {"moments": settings.moments, "stretch": settings.stretch, "scouted": settings.scouted}
+        more: dict[str, Any] = {
+            "num_state_resets": settings.moments,
+            "reset_horizon": settings.stretch,
+            "hard_episode_candidates": settings.scouted,
+        }
         return evolve(
             begin,
-            rollouts.played(env, world, settings.episodes, patience=settings.patience, **more, **common),
-            check=rollouts.played(env, world, settings.check_episodes, **common),
+            rollouts.EnvFitness(env, world, settings.episodes, max_idle_steps=settings.patience, **more, **common),
+            check=rollouts.EnvFitness(env, world, settings.check_episodes, **common),
             seed=seed,
             **searching(settings),
             coordinates=coordinates,
@@ -373,7 +383,7 @@ def test(run: Run, settings: RunSettings) -> dict[str, Report]:
 
 def _is_of(report: Report, player: Agent | Policy, settings: RunSettings) -> bool:
     """Whether a test was of this player, on these episodes."""
-    wanted = (policies.name_of(player), settings.test.episodes, settings.test.seed)
+    wanted = (policies.policy_name(player), settings.test.episodes, settings.test.seed)
     return (report.agent, report.n, report.seeds[0]) == wanted
 
 

@@ -15,8 +15,8 @@ from agents.forecast import about, forecast
 from agents.iterations import OWN, begun, home, iterate, refuse_search, settle
 from agents.run import Run
 from agents.settings import RunSettings
-from rollouts.returns import check_moments
-from rollouts.workers import check_backend
+from rollouts.fitness import validate_state_resets
+from rollouts.workers import validate_backend
 from worldmodel.io import error_context, read_json
 from worldmodel.paths import folder_path
 
@@ -38,9 +38,9 @@ def tell(settings: RunSettings, folder: str | os.PathLike[str]) -> dict[str, Rep
     """
     check(settings)
     check_together(settings)
-    check_backend(settings.backend, settings.workers)
+    validate_backend(settings.backend, settings.workers)
     if settings.game.generations:
-        check_moments(settings.plays_in, settings.env_options, settings.game.moments)
+        validate_state_resets(settings.plays_in, settings.env_options, settings.game.moments)
     run = Run(folder_path(folder, "out"))
     run.check_own()
     if not begun(run.folder):  # a wrong policy is told before there is a folder

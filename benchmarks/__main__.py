@@ -118,7 +118,9 @@ def collecting() -> list[Row]:
             out = Path(folder) / str(workers)
 
             def collect(episodes: int, out: Path = out, workers: int = workers) -> None:
-                rollouts.collect("FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=500, block=4)
+                rollouts.collect(
+                    "FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=500, episodes_per_shard=4
+                )
 
             collect(4 * workers)  # workers start, and load what they need
             began = time.perf_counter()
@@ -128,7 +130,7 @@ def collecting() -> list[Row]:
         world = WorldModel(VAE(), Memory(FRMDN(35, 32))).eval()
         population = np.random.default_rng(0).normal(0, 0.1, (32, 867))
         for repeat, lanes in ((1, 1), (1, 4), (1, 8), (1, 16), (2, 8), (4, 8)):
-            fitness = rollouts.played(
+            fitness = rollouts.EnvFitness(
                 "FastCarRacing",
                 world,
                 2,
@@ -141,7 +143,7 @@ def collecting() -> list[Row]:
             taken, began = fitness.steps, time.perf_counter()
             fitness(population, 1)
             ours = (fitness.steps - taken) * repeat / (time.perf_counter() - began)
-            what = f"rollouts.played with VAE and memory, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
+            what = f"rollouts.EnvFitness with VAE and memory, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
             rows.append((what, ours, "frames/s", f"{ours / bare:.2f}"))
     return rows
 
@@ -159,7 +161,8 @@ def dreams() -> list[Row]:
         controllers = np.zeros((batch if batch < 64 else 64, 867))
         each = max(1, batch // 64)
         ours = rate(
-            lambda c=controllers, n=each: rollouts.dream(world, c, starts, 50, n, threshold=2.0, burn_in=0), 50 * batch
+            lambda c=controllers, n=each: rollouts.dream(world, c, starts, 50, n, termination_threshold=2.0, burn_in=0),
+            50 * batch,
         )
         rows.append((f"LSTM-256 alone, batch {batch}", limit, "steps/s", "1"))
         rows.append((f"rollouts.dream, batch {batch}", ours, "steps/s", f"{ours / limit:.2f}"))

@@ -23,7 +23,7 @@ import torch
 
 from agents.evaluation import hardware
 from rollouts import Store
-from rollouts.latents import encode
+from rollouts.encoded_dataset import encode
 from worldmodel import VAE
 
 ROOT = Path(__file__).parent.parent
@@ -62,9 +62,9 @@ def main() -> None:
         print(f"{len(after)} shards whole, peak memory so far {max(peaks):.0f} MB", flush=True)
     assert process.returncode == 0
     store = Store(options.folder / "rollouts")
-    courses = [store.course(index) for index in range(len(store))]
-    distinct = len({hashlib.sha256(course.actions.tobytes()).digest() for course in courses})
-    assert [course.number for course in courses] == list(range(options.episodes)) and distinct == options.episodes
+    episodes = [store.episode_metadata(index) for index in range(len(store))]
+    distinct = len({hashlib.sha256(meta.actions.tobytes()).digest() for meta in episodes})
+    assert [meta.episode_index for meta in episodes] == list(range(options.episodes)) and distinct == options.episodes
     quarter = len(peaks) // 4
     stored = sum(shard.path.stat().st_size for shard in store.shards)
     found: dict[str, Any] = {

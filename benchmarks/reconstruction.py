@@ -22,7 +22,7 @@ from agents.run import Run
 from agents.settings import Collecting, Seeing
 from agents.story import collect, train_vae
 from benchmarks.results import put
-from rollouts.views import Frames
+from rollouts.datasets import Frames
 from worldmodel.io import write_json
 
 ROOT = Path(__file__).parent.parent

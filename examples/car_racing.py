@@ -44,8 +44,8 @@ def main(size: float = 1.0, folder: str = "runs/example-car-racing") -> None:
 
     # Evolve a linear controller twice: in dreams, without a single frame of the game, and in the game itself.
     places = {
-        "dream": rollouts.dreamed(world, store.latents(vae), horizon=some(100), dreams=16),
-        "game": rollouts.played("FastCarRacing", world, episodes=2, workers=2, patience=20, env_options=GAME),
+        "dream": rollouts.DreamFitness(world, store.latents(vae), horizon=some(100), num_rollouts=16),
+        "game": rollouts.EnvFitness("FastCarRacing", world, episodes=2, workers=2, max_idle_steps=20, env_options=GAME),
     }
     for place, fitness in places.items():
         best = evolve(

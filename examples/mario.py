@@ -35,7 +35,9 @@ def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:
     world = WorldModel(vae, memory, store)
 
     # The controller's largest output is what Mario does. Hopeless lives are given up after 12 steps without progress.
-    fitness = rollouts.played(STAGE, world, episodes=2, workers=2, patience=12, max_steps=some(300), env_options=GAME)
+    fitness = rollouts.EnvFitness(
+        STAGE, world, episodes=2, workers=2, max_idle_steps=12, max_steps=some(300), env_options=GAME
+    )
     best = evolve(
         LinearController.sized(world), fitness, seed=1, generations=some(25), population=16, out=out / "evolve"
     )

@@ -28,13 +28,13 @@ class Controller(Protocol):
         ...
 
     def outputs(
-        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives inputs"]
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population lives inputs"]
     ) -> Float[Tensor, "population lives actions"]:
         """Each member's raw outputs (before tanh or argmax) in each of its lives."""
         ...
 
 
-def check_fits(controller: Any, world: WorldModel) -> None:
+def validate_controller(controller: Any, world: WorldModel) -> None:
     """Refuse a controller that was not made for a world model; one that does not say its sizes is not looked at.
 
     Raises:
@@ -51,41 +51,41 @@ def check_fits(controller: Any, world: WorldModel) -> None:
         )
 
 
-def linear_size(inputs: int, actions: int) -> int:
+def linear_size(num_inputs: int, action_dim: int) -> int:
     """Parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
-    return (inputs + 1) * actions
+    return (num_inputs + 1) * action_dim
 
 
 def linear_outputs(
     parameters: Float[Tensor, "population size"],
-    features: Float[Tensor, "population lives inputs"],
+    inputs: Float[Tensor, "population lives inputs"],
 ) -> Float[Tensor, "population lives actions"]:
     """W x + b for a whole population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
-    population, _, inputs = features.shape
-    actions, rest = divmod(parameters.shape[-1], inputs + 1)
-    if rest or not actions:
+    population, _, num_inputs = inputs.shape
+    action_dim, rest = divmod(parameters.shape[-1], num_inputs + 1)
+    if rest or not action_dim:
         raise ValueError(
-            f"parameters of a linear controller for {inputs} inputs must be a multiple of {inputs + 1} long, "
+            f"parameters of a linear controller for {num_inputs} inputs must be a multiple of {num_inputs + 1} long, "
             f"got {parameters.shape[-1]}"
         )
-    weight = parameters[:, : actions * inputs].view(population, actions, inputs)
-    bias = parameters[:, actions * inputs :].view(population, 1, actions)
-    return torch.baddbmm(bias, features, weight.transpose(1, 2))
+    weight = parameters[:, : action_dim * num_inputs].view(population, action_dim, num_inputs)
+    bias = parameters[:, action_dim * num_inputs :].view(population, 1, action_dim)
+    return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
 
 
-def hidden_size(inputs: int, hidden: int, actions: int) -> int:
+def mlp_size(num_inputs: int, hidden_units: int, action_dim: int) -> int:
     """Parameters of a controller with a hidden layer, biases included."""
-    return linear_size(inputs, hidden) + linear_size(hidden, actions)
+    return linear_size(num_inputs, hidden_units) + linear_size(hidden_units, action_dim)
 
 
-def hidden_outputs(
+def mlp_outputs(
     parameters: Float[Tensor, "population size"],
-    features: Float[Tensor, "population lives inputs"],
-    hidden: int,
+    inputs: Float[Tensor, "population lives inputs"],
+    hidden_units: int,
 ) -> Float[Tensor, "population lives actions"]:
     """W2 tanh(W1 x + b1) + b2 for a whole population; a flat vector holds the first layer, then the second."""
-    below = linear_size(features.shape[-1], hidden)
-    return linear_outputs(parameters[:, below:], linear_outputs(parameters[:, :below], features).tanh())
+    first_layer = linear_size(inputs.shape[-1], hidden_units)
+    return linear_outputs(parameters[:, first_layer:], linear_outputs(parameters[:, :first_layer], inputs).tanh())
 
 
 class Linear:
@@ -119,13 +119,13 @@ class Population:
         """How many numbers describe one controller."""
         return self.controller.size
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
         """Each member's raw outputs, as its family computes them."""
-        return self.controller.outputs(parameters, features)
+        return self.controller.outputs(parameters, inputs)
 
 
-def population_of(
-    controllers: object, inputs: int, actions: int
+def as_population(
+    controllers: object, num_inputs: int, action_dim: int
 ) -> tuple[Controller, Float[Tensor, "population size"]]:
     """One controller, or an array of flat linear ones, as its family and a (P, size) tensor.
 
@@ -133,18 +133,18 @@ def population_of(
         ValueError: sizes do not match a linear controller of this world, or a parameter is not finite.
     """
     if isinstance(controllers, Controller):
-        family = controllers.controller if isinstance(controllers, Population) else controllers
+        controller = controllers.controller if isinstance(controllers, Population) else controllers
         parameters = torch.as_tensor(controllers.parameters)
         parameters = parameters if parameters.ndim == 2 else parameters[None]
-        if parameters.shape[1] != family.size:
-            raise ValueError(f"parameters must have shape (P, {family.size}), got {tuple(parameters.shape)}")
+        if parameters.shape[1] != controller.size:
+            raise ValueError(f"parameters must have shape (P, {controller.size}), got {tuple(parameters.shape)}")
     else:
         parameters = torch.as_tensor(np.asarray(controllers))
         if parameters.ndim == 1:
             parameters = parameters[None]
-        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(inputs, actions)):
+        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(num_inputs, action_dim)):
             raise ValueError(f"controllers must have shape (P, {size}), got {tuple(parameters.shape)}")
-        family = Linear(parameters[:1])
+        controller = Linear(parameters[:1])
     if not torch.isfinite(parameters).all():
         raise ValueError("controllers must hold finite numbers, got NaN or infinity")
-    return family, parameters.float()
+    return controller, parameters.float()

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rollouts.controllers import check_fits, population_of
-from rollouts.worlds import Alone, Worlds
+from rollouts.controllers import as_population, validate_controller
+from rollouts.ensemble import ModelEnsemble, SingleModel
 from worldmodel import Memory, WorldModel
 from worldmodel.formatting import format_number
 from worldmodel.progress import Progress, callback, shows_progress, silent
@@ -24,15 +24,15 @@ from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 from worldmodel.world_model import Noise, Step
 
-LUCK_STEPS = 32
+NOISE_BLOCK = 32
 """Noise is drawn for this many steps at once."""
-LOOK = 16
+SYNC_EVERY = 16
 """Steps between two looks at whether a dream is still going on."""
-LEAST = 1e-20
+MIN_EXPONENTIAL = 1e-20
 """An exponential number of zero would make its logarithm infinite."""
-LEAST_WEIGHT = 1e-6
+MIN_CONTINUATION = 1e-6
 """A dream whose ends are weighed is over when its rewards count no more than this."""
-KEEPABLE = ("latents", "actions", "rewards", "frames")
+HISTORIES = ("latents", "actions", "rewards", "frames")
 
 
 class Dreams(NamedTuple):
@@ -58,10 +58,10 @@ class Dreams(NamedTuple):
 
     def __repr__(self) -> str:
         """Sizes, mean return and mean length."""
-        controllers, dreams = self.returns.shape
-        kept = [name for name in KEEPABLE if getattr(self, name) is not None]
+        controllers, num_rollouts = self.returns.shape
+        kept = [name for name in HISTORIES if getattr(self, name) is not None]
         return (
-            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={format_number(self.returns.mean())}, "
+            f"Dreams(controllers={controllers}, num_rollouts={num_rollouts}, mean return={format_number(self.returns.mean())}, "
             f"mean length={self.lengths.mean():.0f}, keep={kept})"
         )
 
@@ -71,20 +71,20 @@ class Dreams(NamedTuple):
 def dream(
     world: WorldModel,
     controllers: Any,
-    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
+    start_states: EncodedEpisodes | Float[Tensor, "starts latent"],
     horizon: int = 1000,
-    dreams: int = 16,
+    num_rollouts: int = 16,
     temperature: float | np.ndarray | Tensor = 1.0,
     seed: int = 0,
     *,
     noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
-    threshold: float | None = None,
-    hazard_ratio: float = 1.0,
-    weigh_ends: bool = False,
+    termination_threshold: float | None = None,
+    termination_hazard_ratio: float = 1.0,
+    use_expected_continuation: bool = False,
     keep: tuple[str, ...] = (),
     compile: bool = False,
-    worlds: Sequence[Memory] | None = None,
+    ensemble: Sequence[Memory] | None = None,
     progress: Progress | bool = silent,
 ) -> Dreams:
     """Dream P x N lives as one batch.
@@ -96,23 +96,25 @@ def dream(
     Args:
         world: the world model; its device is where the dream is computed.
         controllers: a (P, size) array of flat linear parameters, or one controller (`agents.LinearController`).
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
+        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
         horizon: steps after which a dream is cut.
-        dreams: N, dreams for each controller.
+        num_rollouts: N, dreams for each controller.
         temperature: above zero; 1 is the model's own uncertainty. One number, or one for each of the N dreams.
         seed: of starts and of all that is drawn.
         noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
-        burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
-        threshold: end a dream when its termination probability exceeds this; None: draw with that probability (or weigh).
-        hazard_ratio: above 1, dreams end more often than the memory expects (and below, less often): a step that is survived
-            with probability q is survived with q ** hazard_ratio, as if it were taken so many times. What evolves there
-            keeps further from where lives end.
-        weigh_ends: draw no ends, but weigh each reward with the chance that the dream has not ended before: returns of the same
-            mean, with less chance in them. Dreams then last until hardly any would still go on; their rewards are weighed.
+        burn_in: real steps that the memory re-lives before a dream begins (where ``start_states`` has them).
+        termination_threshold: end a dream when its termination probability exceeds this; None: draw with that
+            probability (or weigh).
+        termination_hazard_ratio: above 1, dreams end more often than the memory expects (and below, less often): a
+            step that is survived with probability q is survived with q ** termination_hazard_ratio, as if it were
+            taken so many times. What evolves there keeps further from where lives end.
+        use_expected_continuation: draw no ends, but weigh each reward with the chance that the dream has not ended
+            before: returns of the same mean, with less chance in them. Dreams then last until hardly any would still
+            go on; their rewards are weighed.
         keep: which histories to return, of "latents", "actions", "rewards", "frames".
         compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
-        worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
-            world model's memory looks on for the controller, as it does in the game (`rollouts.worlds`).
+        ensemble: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
+            world model's memory looks on for the controller, as it does in the game (`rollouts.ensemble`).
         progress: called as ``progress(steps, horizon, note)`` now and then; True: a bar.
 
     Raises:
@@ -121,55 +123,64 @@ def dream(
     References:
         Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
-    validate_positive_int(horizon=horizon, dreams=dreams)
+    validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
     validate_seed(seed)
-    if not (hazard_ratio > 0 and math.isfinite(hazard_ratio)):
-        raise ValueError(f"hazard_ratio must be finite and above zero, got {hazard_ratio}")
-    if (hazard_ratio != 1 or weigh_ends) and threshold is not None:
+    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
+        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
+    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
         raise ValueError(
-            f"threshold must be None beside hazard_ratio or weigh_ends: nothing is drawn with it, got {threshold}"
+            f"termination_threshold must be None beside termination_hazard_ratio "
+            f"or use_expected_continuation: nothing is drawn with it, got {termination_threshold}"
         )
-    if unknown := [name for name in keep if name not in KEEPABLE]:
-        raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
+    if unknown := [name for name in keep if name not in HISTORIES]:
+        raise ValueError(f"keep takes names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
-    family, parameters = population_of(controllers, world.num_features, world.action_dim)
-    check_fits(family, world)
+    controller, parameters = as_population(controllers, world.num_features, world.action_dim)
+    validate_controller(controller, world)
     parameters, population = parameters.to(world.device), len(parameters)
-    shape = (population, dreams)
-    mixing, spread = _temperature("temperature", temperature, shape, world.device), None
+    shape = (population, num_rollouts)
+    mixture_temperature, gaussian_temperature = _temperature("temperature", temperature, shape, world.device), None
     if noise_temperature is not None:
-        spread = _temperature("noise_temperature", noise_temperature, shape, world.device)
-    place = Alone(world, dreams, population) if worlds is None else Worlds(world, worlds, dreams, population)
+        gaussian_temperature = _temperature("noise_temperature", noise_temperature, shape, world.device)
+    model = (
+        SingleModel(world, num_rollouts, population)
+        if ensemble is None
+        else ModelEnsemble(world, ensemble, num_rollouts, population)
+    )
 
-    def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
+    def imagine_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
         features = state.controller_inputs.view(*shape, -1)
-        action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
-        return action, *place.imagine(state, action, noise, mixing, spread)
+        action = world.squash(controller.outputs(parameters, features)).flatten(0, 1)
+        return action, *model.imagine(state, action, noise, mixture_temperature, gaussian_temperature)
 
-    step_once = torch.compile(live, dynamic=False) if compile else live
-    state: Any = place.begin(starts, seed, burn_in)
-    diary = _Diary(state.latent, shape, keep)
+    step_once = torch.compile(imagine_step, dynamic=False) if compile else imagine_step
+    state: Any = model.sample_start_states(start_states, seed, burn_in)
+    buffer = _TrajectoryBuffer(state.latent, shape, keep)
     report = callback(progress)
     report(0, horizon, "")
-    fortune = luck(world, seed, dreams, population, place.together)
-    for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
+    noise_steps = common_random_numbers(world, seed, num_rollouts, population, model.group_size)
+    for number, noise in enumerate(itertools.islice(noise_steps, horizon), 1):
         action, step, state = step_once(state, noise)
-        if hazard_ratio != 1:
-            chance = 1 - (1 - step.termination) ** hazard_ratio
+        if termination_hazard_ratio != 1:
+            chance = 1 - (1 - step.termination) ** termination_hazard_ratio
             step = step._replace(termination=chance, terminated=noise.uniform < chance)
-        if weigh_ends:
-            diary.write_weighed(action, step)
+        if use_expected_continuation:
+            buffer.add_weighted(action, step)
         else:
-            diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
-        if number % LOOK == 0:
+            buffer.add(
+                action,
+                step,
+                step.terminated if termination_threshold is None else step.termination > termination_threshold,
+            )
+        if number % SYNC_EVERY == 0:
             report(number, horizon, "")
-            if not diary.alive.any():  # not at every step: a look waits for the device
+            if not buffer.active.any():  # not at every step: a look waits for the device
                 break
     report(horizon, horizon, "")
-    return diary.read(world)
+    return buffer.to_dreams(world)
 
 
-class _Diary:
+class _TrajectoryBuffer:
     """What happened in P x N dreams so far, step by step.
 
     Args:
@@ -182,8 +193,8 @@ class _Diary:
         self.shape, self.keep = shape, keep
         self.returns = latent.new_zeros(len(latent), dtype=torch.float64)
         self.lengths = latent.new_zeros(len(latent), dtype=torch.int64)
-        self.alive = latent.new_ones(len(latent), dtype=torch.bool)
-        self.weight: Tensor | float = 1.0
+        self.active = latent.new_ones(len(latent), dtype=torch.bool)
+        self.continuation: Tensor | float = 1.0
         """Of the rewards to come."""
         self.history: dict[str, list[Tensor]] = {
             name: [latent] if name == "latents" else []
@@ -191,24 +202,24 @@ class _Diary:
             if name in keep or (name == "latents" and "frames" in keep)
         }
 
-    def write(self, action: Tensor, step: Step, ended: Tensor) -> None:
+    def add(self, action: Tensor, step: Step, ended: Tensor) -> None:
         """A step of every dream; one that is over may drift anywhere, even to NaN: it counts no more."""
-        reward = torch.where(self.alive, step.reward, 0) * self.weight
+        reward = torch.where(self.active, step.reward, 0) * self.continuation
         self.returns += reward
-        self.lengths += self.alive
+        self.lengths += self.active
         values = {"latents": step.latent, "actions": action, "rewards": reward}
         for name, parts in self.history.items():
             value = values[name]
-            parts.append(torch.where(self.alive if value.ndim == 1 else self.alive[:, None], value, 0))
-        self.alive = self.alive & ~ended
+            parts.append(torch.where(self.active if value.ndim == 1 else self.active[:, None], value, 0))
+        self.active = self.active & ~ended
 
-    def write_weighed(self, action: Tensor, step: Step) -> None:
+    def add_weighted(self, action: Tensor, step: Step) -> None:
         """A step that may be the last one: rewards to come count as much less."""
-        weight = self.weight * (1 - step.termination)
-        self.write(action, step, weight < LEAST_WEIGHT)
-        self.weight = weight
+        continuation = self.continuation * (1 - step.termination)
+        self.add(action, step, continuation < MIN_CONTINUATION)
+        self.continuation = continuation
 
-    def read(self, world: WorldModel) -> Dreams:
+    def to_dreams(self, world: WorldModel) -> Dreams:
         """All of it, up to the end of the longest dream; ``world`` decodes the frames."""
         last = int(self.lengths.max())
         found = {
@@ -219,33 +230,35 @@ class _Diary:
         if "frames" in self.keep:
             kept["frames"] = world.decode(found["latents"])
         returns, lengths, ended = (
-            part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.alive)
+            part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.active)
         )
         return Dreams(returns, lengths, ended, **kept)
 
 
-def luck(world: WorldModel, seed: int, dreams: int, population: int, together: int = 1) -> Iterator[Noise]:
+def common_random_numbers(
+    world: WorldModel, seed: int, num_rollouts: int, population: int, group_size: int = 1
+) -> Iterator[Noise]:
     """The noise of one step after the other, (population * dreams, ...): that of dream n follows from (seed, n) alone.
 
-    It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream, or for so many dreams ``together``.
+    It is drawn for `NOISE_BLOCK` steps at once, from one generator for each dream, or for so many dreams ``group_size``.
     """
-    sources = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-dreams // together))]
-    whose = np.arange(dreams) // together
+    rngs = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-num_rollouts // group_size))]
+    group = np.arange(num_rollouts) // group_size
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())
 
     def to_tensor(blocks: list[np.ndarray]) -> Tensor:
-        each = torch.from_numpy(np.stack(blocks, axis=1)[:, whose]).to(like)  # (time, dreams, ...)
+        each = torch.from_numpy(np.stack(blocks, axis=1)[:, group]).to(like)  # (time, dreams, ...)
         return each.repeat(1, population, *(1 for _ in each.shape[2:]))
 
     while True:
         block = [
             (
-                -np.log(np.maximum(source.standard_exponential((LUCK_STEPS, *gumbel), np.float32), LEAST)),
-                source.standard_normal((LUCK_STEPS, *normal), np.float32),
-                source.random(LUCK_STEPS, np.float32),
+                -np.log(np.maximum(rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32), MIN_EXPONENTIAL)),
+                rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
+                rng.random(NOISE_BLOCK, np.float32),
             )
-            for source in sources
+            for rng in rngs
         ]
         parts = (to_tensor(list(part)).unbind(0) for part in zip(*block, strict=True))
         yield from itertools.starmap(Noise, zip(*parts, strict=True))
@@ -266,45 +279,45 @@ def _temperature(
 
 
 @torch.no_grad()
-def dream_along(
+def open_loop_rollout(
     world: WorldModel,
     latents: Float[Tensor, "frames latent"],
     actions: Float[Tensor, "steps actions"],
-    start: int,
-    dreams: int = 1,
+    start_step: int,
+    num_rollouts: int = 1,
     temperature: float = 1.0,
     seed: int = 0,
     burn_in: int = 32,
 ) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
-    """Dream a real episode on from ``start`` under its own actions: what the model thinks would have been seen.
+    """Dream a real episode on from ``start_step`` under its own actions: what the model thinks would have been seen.
 
     Args:
         world: the world model.
         latents: (T + 1, latent): the real episode's.
         actions: (T, actions): the real episode's action inputs.
-        start: the last frame that the dream sees.
-        dreams: how many times to dream.
+        start_step: the last frame that the dream sees.
+        num_rollouts: how many times to dream.
         temperature: above zero.
         seed: of all that is drawn.
-        burn_in: real steps before ``start`` that the memory re-lives.
+        burn_in: real steps before ``start_step`` that the memory re-lives.
 
     Returns:
-        Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
+        Latents (dreams, steps + 1, latent), beginning with the real one at ``start_step``, and rewards (dreams, steps).
     """
     validate_temperature(temperature)
     validate_seed(seed)
-    if not 0 <= start < len(actions):
-        raise ValueError(f"start must be from 0 to {len(actions) - 1}, got {start}")
+    if not 0 <= start_step < len(actions):
+        raise ValueError(f"start_step must be from 0 to {len(actions) - 1}, got {start_step}")
     world.eval()
     weight = next(world.memory.parameters())
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     generator = Generator(weight.device).manual_seed(seed)
-    before = slice(max(0, start - burn_in), start)
-    state = world.replay(latents[before].expand(dreams, -1, -1), actions[before].expand(dreams, -1, -1))
-    state = state.with_latent(latents[start].expand(dreams, -1).contiguous())
-    dreamed, rewards = [state.latent], []
-    for action in actions[start:]:
-        step, state = world.imagine(state, action.expand(dreams, -1), temperature, generator)
-        dreamed.append(step.latent)
+    before = slice(max(0, start_step - burn_in), start_step)
+    state = world.replay(latents[before].expand(num_rollouts, -1, -1), actions[before].expand(num_rollouts, -1, -1))
+    state = state.with_latent(latents[start_step].expand(num_rollouts, -1).contiguous())
+    imagined, rewards = [state.latent], []
+    for action in actions[start_step:]:
+        step, state = world.imagine(state, action.expand(num_rollouts, -1), temperature, generator)
+        imagined.append(step.latent)
         rewards.append(step.reward)
-    return torch.stack([latent for latent in dreamed if latent is not None], dim=1), torch.stack(rewards, dim=1)
+    return torch.stack([latent for latent in imagined if latent is not None], dim=1), torch.stack(rewards, dim=1)

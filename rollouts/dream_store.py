@@ -13,13 +13,13 @@ from worldmodel import WorldModel
 from worldmodel.io import fingerprint, locked, write_bytes, write_json
 from worldmodel.paths import folder_path
 
-DREAMS = "envs:Dream-v0"
+DREAM_ENV_ID = "envs:Dream-v0"
 """What such a store says that it is of."""
-BLOCK = 10
+EPISODES_PER_SHARD = 10
 """Dreams of a shard; no more are decoded at once."""
 
 
-def keep_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) -> Store:
+def write_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) -> Store:
     """Write dreams into a new store, with frames as the VAE draws them.
 
     Args:
@@ -38,21 +38,21 @@ def keep_dreams(dreams: Dreams, world: WorldModel, out: str | os.PathLike[str]) 
     shape = dreams.lengths.shape
     settings = {
         "format": FORMAT,
-        "env": DREAMS,
+        "env": DREAM_ENV_ID,
         "env_options": {"world": fingerprint(world)},
         "discrete": world.discrete,
-        "actions": world.action_dim,
+        "action_dim": world.action_dim,
         "policy": f"{shape[0]} controllers, {shape[1]} dreams each",
         "seed": 0,
         "max_steps": dreams.actions.shape[2],
-        "block": BLOCK,
+        "episodes_per_shard": EPISODES_PER_SHARD,
     }
-    lives = list(np.ndindex(*shape))
+    indices = list(np.ndindex(*shape))
     with locked(folder):
-        for first in range(0, len(lives), BLOCK):
+        for first in range(0, len(indices), EPISODES_PER_SHARD):
             episodes = [
-                _episode(dreams, world, *life).at(first + number)
-                for number, life in enumerate(lives[first : first + BLOCK])
+                _episode(dreams, world, *index).at(first + number)
+                for number, index in enumerate(indices[first : first + EPISODES_PER_SHARD])
             ]
             write_bytes(folder / "shards" / f"{first:06d}.h5", shard_bytes(episodes))
         write_json(folder / "metadata.json", settings)  # last: a folder with metadata is whole

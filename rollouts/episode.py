@@ -75,7 +75,7 @@ class Episode:
         )
 
 
-def checked_frame(frame: Any) -> np.ndarray:
+def validate_frame(frame: Any) -> np.ndarray:
     """A copy of a frame: an environment may draw the next one into the same array.
 
     Raises:
@@ -87,7 +87,7 @@ def checked_frame(frame: Any) -> np.ndarray:
     return frame.copy()
 
 
-def checked_action(action: Any, discrete: bool, size: int) -> Any:
+def validate_action(action: Any, discrete: bool, size: int) -> Any:
     """What a policy wants done: a whole number below ``size``, or as many finite numbers.
 
     Raises:

@@ -68,7 +68,7 @@ NAMES: dict[str, Policy] = {"smooth": smooth_random, "uniform": uniform, "random
 """Policies that have a name; "random" is another one of "uniform"."""
 
 
-def named(policy: Policy | str) -> Policy:
+def resolve_policy(policy: Policy | str) -> Policy:
     """The policy itself, or the one of a name.
 
     Raises:
@@ -83,7 +83,7 @@ def named(policy: Policy | str) -> Policy:
     return policy
 
 
-class Mixed:
+class MixturePolicy:
     """Each episode is played by one of several policies, drawn evenly: for rollouts that show more than one way to live.
 
     Args:
@@ -96,18 +96,18 @@ class Mixed:
     def __init__(self, *policies: Policy | str) -> None:
         if not policies:
             raise ValueError("policies must hold at least one policy, got none")
-        self.policies = tuple(map(named, policies))
+        self.policies = tuple(map(resolve_policy, policies))
 
     @property
     def name(self) -> str:
         """The names of all of them."""
-        return f"mixed({', '.join(map(name_of, self.policies))})"
+        return f"mixed({', '.join(map(policy_name, self.policies))})"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
         """Draw who plays, and begin."""
         return self.policies[int(rng.integers(len(self.policies)))](space, rng)
 
 
-def name_of(policy: Any) -> str:
+def policy_name(policy: Any) -> str:
     """What to call a policy in files and tables."""
     return str(getattr(policy, "name", "") or getattr(policy, "__name__", "") or type(policy).__name__)

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
+from rollouts.retry import MAX_FAILURES, THREADS, WorkerDied, run_attempt
 
 
 def connect(backend: str, workers: int | None = None) -> Any:
@@ -113,7 +113,7 @@ def run_on_ray(
 ) -> Iterator[tuple[int, Any]]:
     """`rollouts.workers.run_tasks` on a Ray cluster, at most ``workers`` tasks at a time."""
     connect(backend, workers)
-    remote = ray.remote(num_cpus=1, max_retries=DEATHS - 1, runtime_env={"env_vars": THREADS})(_remote_attempt)
+    remote = ray.remote(num_cpus=1, max_retries=MAX_FAILURES - 1, runtime_env={"env_vars": THREADS})(_remote_attempt)
     waiting = list(range(len(tasks)))[::-1]
     failures = [0] * len(tasks)
     running: dict[Any, int] = {}
@@ -129,13 +129,13 @@ def run_on_ray(
             except RayTaskError as error:
                 raise error.cause from None  # bad input, or a full disk
             except RayError as error:  # a dead worker or machine, no memory left: Ray has tried again
-                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{error}") from None
+                raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{error}") from None
             if not failure:
                 yield index, result
                 continue
             failures[index] += 1
-            if failures[index] >= DEATHS:
-                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{failure}")
+            if failures[index] >= MAX_FAILURES:
+                raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{failure}")
             waiting.append(index)
     finally:
         for left in running:
@@ -146,4 +146,4 @@ def _remote_attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str
     import torch
 
     torch.set_num_threads(1)
-    return attempt(function, task)
+    return run_attempt(function, task)

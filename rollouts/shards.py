@@ -18,14 +18,14 @@ from rollouts.episode import FRAME, Episode
 FORMAT = 1
 CHUNK = 16
 """Frames in a compressed chunk."""
-LARGEST_CHUNK = 256
+MAX_CHUNK = 256
 """Frames in a chunk of a file that somebody else may have made."""
 FRAME_BYTES = 64 * 64 * 3
-LEVEL = 2
+COMPRESSION_LEVEL = 2
 """ISA-L's level: as small as zlib's first, several times as fast."""
-RATIO = 1_032
+MAX_COMPRESSION_RATIO = 1_032
 """No filter of HDF5 that we know makes more bytes of one."""
-KNOWN = 8_192
+MAX_CACHED_EPISODES = 8_192
 """A reader remembers where the chunks of this many episodes are, and their actions and rewards."""
 
 
@@ -49,7 +49,7 @@ def shard_bytes(episodes: Sequence[Episode]) -> bytes:
     if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] < 0:
         raise ValueError(f"a shard holds episodes of consecutive numbers from 0 on, got {numbers}")
     for episode in episodes:
-        check_episode(episode)
+        validate_episode(episode)
     # In memory: HDF5 itself takes a full disk badly, and a block of episodes is small.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="latest", track_order=True) as file:
         file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
@@ -60,7 +60,7 @@ def shard_bytes(episodes: Sequence[Episode]) -> bytes:
         return file.id.get_file_image()
 
 
-def check_episode(episode: Episode) -> None:
+def validate_episode(episode: Episode) -> None:
     """Refuse what a reader would refuse, or not give back as it was.
 
     Raises:
@@ -102,11 +102,13 @@ def _write_episode(group: h5py.Group, episode: Episode) -> None:
         chunk = frames[start : start + size]
         if len(chunk) < size:  # HDF5 knows whole chunks only
             chunk = np.concatenate((chunk, np.zeros((size - len(chunk), *FRAME), np.uint8)))
-        pictures.id.write_direct_chunk((start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), LEVEL))
+        pictures.id.write_direct_chunk(
+            (start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), COMPRESSION_LEVEL)
+        )
     last = np.arange(len(episode)) == len(episode) - 1
-    course = {"actions": episode.actions, "rewards": episode.rewards}
-    course |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
-    for name, values in course.items():  # with checksums; frames have zlib's
+    arrays = {"actions": episode.actions, "rewards": episode.rewards}
+    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    for name, values in arrays.items():  # with checksums; frames have zlib's
         group.create_dataset(name, data=values, fletcher32=bool(values.size))
     group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
 
@@ -135,7 +137,7 @@ def read_shard(path: Path) -> Shard:
     return Shard(path, first, lengths)
 
 
-class Course(NamedTuple):
+class EpisodeMeta(NamedTuple):
     """An episode without its frames, and where these are."""
 
     actions: np.ndarray
@@ -143,12 +145,12 @@ class Course(NamedTuple):
     terminated: bool
     truncated: bool
     seed: int
-    number: int
-    frames: int
+    episode_index: int
+    num_frames: int
     """T + 1."""
-    size: int
+    chunk_size: int
     """Frames of a chunk."""
-    places: np.ndarray
+    chunk_locations: np.ndarray
     """(chunks, 2): offset and length in the file, in bytes."""
 
 
@@ -156,25 +158,25 @@ class Reader:
     """Reads episodes, or any frames of them; remembers where they lie, and opens a file only while it reads."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Path, int], Course] = OrderedDict()
+        self._cache: OrderedDict[tuple[Path, int], EpisodeMeta] = OrderedDict()
 
-    def course(self, shard: Shard, number: int) -> Course:
+    def metadata(self, shard: Shard, number: int) -> EpisodeMeta:
         """All of the shard's episode ``number`` but its frames.
 
         Raises:
             ValueError: the shard is damaged.
         """
         key = (shard.path, number)
-        if key not in self._known:
+        if key not in self._cache:
             try:
                 with h5py.File(shard.path, "r") as file:
-                    self._known[key] = _course(file[f"episode_{shard.first + number}"])
+                    self._cache[key] = _read_meta(file[f"episode_{shard.first + number}"])
             except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{shard.path} cannot be read: {error}") from None
-            if len(self._known) > KNOWN:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+            if len(self._cache) > MAX_CACHED_EPISODES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
     def frames(self, shard: Shard, number: int, start: int, stop: int) -> list[np.ndarray]:
         """Frames ``start`` to ``stop`` of the shard's episode ``number``, in a few read-only pieces.
@@ -182,12 +184,12 @@ class Reader:
         Raises:
             ValueError: the shard is damaged.
         """
-        course = self.course(shard, number)
-        stop, size, pieces = min(stop, course.frames), course.size, []
+        meta = self.metadata(shard, number)
+        stop, size, pieces = min(stop, meta.num_frames), meta.chunk_size, []
         try:
             with shard.path.open("rb", buffering=0) as file:
                 for chunk in range(start // size, -(-stop // size)):
-                    offset, length = map(int, course.places[chunk])
+                    offset, length = map(int, meta.chunk_locations[chunk])
                     file.seek(offset)
                     frames = _unpacked(file.read(length), size)
                     pieces.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
@@ -201,10 +203,10 @@ class Reader:
         Raises:
             ValueError: the shard is damaged.
         """
-        course = self.course(shard, number)
-        frames = np.concatenate(self.frames(shard, number, 0, course.frames))
+        meta = self.metadata(shard, number)
+        frames = np.concatenate(self.frames(shard, number, 0, meta.num_frames))
         return Episode(
-            frames, course.actions, course.rewards, course.terminated, course.truncated, course.seed, course.number
+            frames, meta.actions, meta.rewards, meta.terminated, meta.truncated, meta.seed, meta.episode_index
         )
 
 
@@ -226,7 +228,7 @@ def _numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
     dataset = group[name]
     if len(dataset) != steps or dataset.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be {steps} numbers, got {dataset.shape} {dataset.dtype}")
-    if dataset.nbytes > RATIO * dataset.id.get_storage_size():
+    if dataset.nbytes > MAX_COMPRESSION_RATIO * dataset.id.get_storage_size():
         raise ValueError(f"{name} of shape {dataset.shape} is not there")
     numbers = dataset[:]
     if not np.isfinite(numbers).all():
@@ -234,27 +236,27 @@ def _numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
     return numbers
 
 
-def _course(group: h5py.Group) -> Course:
+def _read_meta(group: h5py.Group) -> EpisodeMeta:
     pictures = group["observations"]
-    if pictures.chunks is None or pictures.chunks[1:] != FRAME or pictures.chunks[0] > LARGEST_CHUNK:
-        raise ValueError(f"frames must lie in chunks of up to {LARGEST_CHUNK}, got {pictures.chunks}")
+    if pictures.chunks is None or pictures.chunks[1:] != FRAME or pictures.chunks[0] > MAX_CHUNK:
+        raise ValueError(f"frames must lie in chunks of up to {MAX_CHUNK}, got {pictures.chunks}")
     size, count, end = pictures.chunks[0], len(pictures), Path(group.file.filename).stat().st_size
     if count > end * size:
         raise ValueError(f"{end} bytes cannot hold {count} frames")
-    places = np.zeros((-(-count // size), 2), np.int64)
+    chunk_locations = np.zeros((-(-count // size), 2), np.int64)
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:
-        places[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
+        chunk_locations[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
 
     pictures.id.chunk_iter(note)
-    if (places < 0).any() or (places[:, 1] == 0).any() or (places.sum(axis=1) > end).any():
+    if (chunk_locations < 0).any() or (chunk_locations[:, 1] == 0).any() or (chunk_locations.sum(axis=1) > end).any():
         raise ValueError("a chunk of frames is missing, or lies outside of the file")
     actions, rewards, terminations, truncations = (
         _numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
     )
     if actions.ndim > 2 or rewards.ndim > 1 or (actions.ndim == 1) != (actions.dtype.kind in "iu"):
         raise ValueError(f"actions and rewards have shapes {actions.shape} and {rewards.shape}")
-    return Course(
+    return EpisodeMeta(
         actions,
         rewards,
         bool(terminations.any()),
@@ -263,11 +265,11 @@ def _course(group: h5py.Group) -> Course:
         int(group.attrs["id"]),
         count,
         size,
-        places,
+        chunk_locations,
     )
 
 
-class Stored(Protocol):
+class EpisodeStore(Protocol):
     """What encodings and views need of a store."""
 
     path: Path
@@ -298,7 +300,7 @@ class Stored(Protocol):
         """What the episodes are, in a few words."""
         ...
 
-    def place(self, index: int) -> tuple[Shard, int]:
+    def locate(self, index: int) -> tuple[Shard, int]:
         """Where an episode lies: its shard, and its place in it."""
         ...
 
@@ -306,6 +308,6 @@ class Stored(Protocol):
         """Read one episode."""
         ...
 
-    def course(self, index: int) -> Course:
+    def episode_metadata(self, index: int) -> EpisodeMeta:
         """One episode without its frames."""
         ...

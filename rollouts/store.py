@@ -23,14 +23,21 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from rollouts.endings import Ended
+from rollouts.datasets import Frames, Sequences, Windows
+from rollouts.encoded_dataset import EncodedDataset, encode
 from rollouts.episode import Episode
-from rollouts.latents import Latents, encode
-from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
-from rollouts.views import Frames, Sequences, Windows
+from rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
+from rollouts.stall_termination import StallTerminated
 from worldmodel import VAE
 from worldmodel.io import atomic, read_json, write_json
-from worldmodel.migration import renamed_env_options, renamed_env_spec, stored_env_options
+from worldmodel.migration import (
+    STORE_METADATA,
+    original,
+    renamed_env_options,
+    renamed_env_spec,
+    renamed_metadata,
+    stored_env_options,
+)
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
@@ -59,8 +66,8 @@ class Store:
         self.path = folder_path(path, "path")
         if not (self.path / "metadata.json").exists():
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
-        self.metadata = read_json(self.path / "metadata.json")
-        check_metadata(self.metadata, self.path / "metadata.json")
+        self.metadata = renamed_metadata(read_json(self.path / "metadata.json"))
+        validate_metadata(self.metadata, self.path / "metadata.json")
         if "env_options" in self.metadata:
             self.metadata["env_options"] = renamed_env_options(self.env, self.metadata["env_options"])
         self.damaged: dict[str, str] = {}
@@ -72,7 +79,7 @@ class Store:
             except ValueError as error:
                 self.damaged[file.name] = str(error)
         self.reader = Reader()
-        self._places = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
+        self._locations = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
 
     def __repr__(self) -> str:
         """Path, environment and size."""
@@ -91,12 +98,12 @@ class Store:
     @property
     def action_dim(self) -> int:
         """Numbers of a Box action, or choices."""
-        return int(self.metadata["actions"])
+        return int(self.metadata["action_dim"])
 
     @property
-    def patience(self) -> int | None:
+    def max_idle_steps(self) -> int | None:
         """After how many steps without a reward above zero episodes were cut; None: never."""
-        return self.metadata.get("patience")
+        return self.metadata.get("max_idle_steps")
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -111,35 +118,39 @@ class Store:
     @property
     def identity(self) -> str:
         """What the episodes are, in a few words: two stores with the same words hold the same episodes."""
-        about = {name: value for name, value in self.metadata.items() if name not in ("format", "block")}
+        about = {
+            name: value
+            for name, value in original(self.metadata, STORE_METADATA).items()
+            if name not in ("format", "block")
+        }
         if "env_options" in about:  # a store of an older version keeps its identity
             about["env_options"] = stored_env_options(self.env, about["env_options"])
-        about["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._places]
+        about["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._locations]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
 
     def __len__(self) -> int:
         """Episodes that can be read."""
-        return len(self._places)
+        return len(self._locations)
 
-    def place(self, index: int) -> tuple[Shard, int]:
+    def locate(self, index: int) -> tuple[Shard, int]:
         """Where episode ``index`` lies: its shard, and its place in it."""
         if not 0 <= index < len(self):
             raise ValueError(f"index must be from 0 to {len(self) - 1}, got {index}")
-        return self._places[index]
+        return self._locations[index]
 
     def episode(self, index: int) -> Episode:
         """Read one episode."""
-        return self.reader.episode(*self.place(index))
+        return self.reader.episode(*self.locate(index))
 
-    def course(self, index: int) -> Course:
+    def episode_metadata(self, index: int) -> EpisodeMeta:
         """One episode without its frames: actions, rewards, how it ended."""
-        return self.reader.course(*self.place(index))
+        return self.reader.metadata(*self.locate(index))
 
     @property
     def returns(self) -> list[float]:
         """The sum of each episode's rewards."""
-        return [float(self.course(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
+        return [float(self.episode_metadata(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
 
     def episodes(self) -> Iterator[Episode]:
         """Read all episodes, one after the other."""
@@ -149,37 +160,39 @@ class Store:
         """Single frames, for training a VAE."""
         return Frames(self)
 
-    def windows(self, length: int = 32) -> Windows:
+    def windows(self, seq_len: int = 32) -> Windows:
         """Windows of frames, actions and rewards, for training end to end."""
-        return Windows(self, length)
+        return Windows(self, seq_len)
 
-    def latents(self, vae: VAE, progress: Progress | bool = silent, stalls_end: bool = False) -> Latents:
+    def latents(self, vae: VAE, progress: Progress | bool = silent, terminate_on_stall: bool = False) -> EncodedDataset:
         """The frames as ``vae`` sees them, encoded once and kept beside the shards.
 
-        ``stalls_end``: whether episodes that were cut for want of patience end with their last rewards
-        (`rollouts.endings.Ended`).
+        ``terminate_on_stall``: whether episodes that were cut for want of patience end with their last rewards
+        (`rollouts.stall_termination.StallTerminated`).
 
         Raises:
-            ValueError: ``stalls_end``, and the episodes were collected without patience.
+            ValueError: ``terminate_on_stall``, and the episodes were collected without patience.
         """
-        if not stalls_end:
+        if not terminate_on_stall:
             return encode(self, vae, progress)
-        if self.patience is None:
-            raise ValueError(f"stalls_end needs rollouts that were collected with patience, got {self.path} without")
-        return Ended(encode(self, vae, progress), self.patience)
+        if self.max_idle_steps is None:
+            raise ValueError(
+                f"terminate_on_stall needs rollouts that were collected with patience, got {self.path} without"
+            )
+        return StallTerminated(encode(self, vae, progress), self.max_idle_steps)
 
     def sequences(
         self,
         vae: VAE,
-        length: int = 32,
-        targets: str = "sample",
+        seq_len: int = 32,
+        latent_targets: str = "sample",
         weights: np.ndarray | None = None,
-        stalls_end: bool = False,
-        overhang: bool = False,
+        terminate_on_stall: bool = False,
+        pad_episode_ends: bool = False,
     ) -> Sequences:
-        """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`, and `latents`."""
-        latents = self.latents(vae, stalls_end=stalls_end)
-        return Sequences(latents, length, targets, weights=weights, overhang=overhang)
+        """Windows of encoded steps, for training a memory; see `rollouts.datasets.Sequences`, and `latents`."""
+        latents = self.latents(vae, terminate_on_stall=terminate_on_stall)
+        return Sequences(latents, seq_len, latent_targets, weights=weights, pad_episode_ends=pad_episode_ends)
 
     def minari(self) -> Any:
         """The episodes as a ``minari.MinariDataset``, which reads them where they lie.
@@ -204,13 +217,13 @@ class Store:
         return MinariDataset(index.parent)
 
 
-def check_metadata(metadata: Any, path: Path) -> None:
+def validate_metadata(metadata: Any, path: Path) -> None:
     """Refuse metadata that are not a store's.
 
     Raises:
         ValueError: names the file, and what is wrong.
     """
-    missing = {"format", "env", "discrete", "actions"} - set(metadata if isinstance(metadata, dict) else ())
+    missing = {"format", "env", "discrete", "action_dim"} - set(metadata if isinstance(metadata, dict) else ())
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: it is of another kind")
     if metadata["format"] != FORMAT:
@@ -218,20 +231,20 @@ def check_metadata(metadata: Any, path: Path) -> None:
     kinds: dict[str, type] = {
         "env": str,
         "discrete": bool,
-        "actions": int,
+        "action_dim": int,
         "env_options": dict,
-        "block": int,
-        "further": list,
+        "episodes_per_shard": int,
+        "policy_changes": list,
     }
     for name, kind in kinds.items():
         value = metadata.get(name)
         strange = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MOST)
-        if strange and (value is not None or name in ("env", "discrete", "actions")):
+        if strange and (value is not None or name in ("env", "discrete", "action_dim")):
             raise ValueError(f"{path} must hold a sensible {name}, got {str(value)[:40]!r}")
-    patience = metadata.get("patience")
-    if patience is not None and not (type(patience) is int and patience > 0):
-        raise ValueError(f"{path} must hold a sensible patience, got {str(patience)[:40]!r}")
-    for last in metadata.get("further") or []:
+    max_idle_steps = metadata.get("max_idle_steps")
+    if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
+        raise ValueError(f"{path} must hold a sensible max_idle_steps, got {str(max_idle_steps)[:40]!r}")
+    for last in metadata.get("policy_changes") or []:
         if not (isinstance(last, dict) and isinstance(last.get("first"), int) and isinstance(last.get("policy"), str)):
             raise ValueError(f"{path} must hold first and policy for each further policy, got {str(last)[:40]!r}")
 
@@ -270,7 +283,7 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
         h5py.File(aside, "w", libver="latest", track_order=True) as index,
     ):
         for number in range(len(store)):
-            shard, place = store.place(number)
+            shard, place = store.locate(number)
             link = h5py.ExternalLink(f"../../shards/{shard.path.name}", f"/episode_{shard.first + place}")
             index[f"episode_{number}"] = link
     about = {

@@ -1,7 +1,7 @@
 """Work on several cores that does not hang: what a dead worker lost is done again.
 
 Start reading at `run_tasks`. Workers live on between calls, each with one torch thread, and keep their environments
-(`rollouts.opening`) until `close_all_envs`. loky's workers are processes of this machine, Ray's may be anywhere.
+(`rollouts.env_cache`) until `close_all_envs`. loky's workers are processes of this machine, Ray's may be anywhere.
 """
 
 import atexit
@@ -26,21 +26,21 @@ from loky import get_reusable_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
-from rollouts import attempts
-from rollouts.attempts import DEATHS, THREADS, Interrupted, WorkerDied, attempt
-from rollouts.opening import close_envs
+from rollouts import retry
+from rollouts.env_cache import close_envs
+from rollouts.retry import MAX_FAILURES, THREADS, Interrupted, WorkerDied, run_attempt
 from worldmodel.io import write_bytes
 from worldmodel.validation import validate_positive_int
 
-MOST_WORKERS = 4096
+MAX_WORKERS = 4096
 """More processes than any machine or cluster of ours has cores: such a number is a slip."""
 CLOSE = getattr(signal, "SIGUSR1", None)
 """Asks a worker to close its environments. None: Windows has no such signal; workers end there, which closes them."""
 POLL_S = 0.5
 """Seconds between two looks at how far workers are."""
-CLOSING_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 """How long this may take."""
-UNSENT = "what more than one of workers shall do cannot be sent to other processes: "
+NOT_PICKLABLE = "what more than one of workers shall do cannot be sent to other processes: "
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ def run_tasks(
         ValueError: an argument is out of range; or the function raised one (bad input is not tried again), or an OSError.
         WorkerDied: the same work failed three times; with the last traceback, or the signal that killed the worker.
     """
-    check_backend(backend, workers)
+    validate_backend(backend, workers)
     if backend != "loky":
         from rollouts.ray_tasks import run_on_ray
 
@@ -78,15 +78,15 @@ def run_tasks(
         yield from _run_on_loky(function, tasks, workers, poll)
 
 
-def check_backend(backend: str, workers: int) -> None:
+def validate_backend(backend: str, workers: int) -> None:
     """Refuse a backend or a number of workers that cannot be.
 
     Raises:
         ValueError: names the argument; or Ray is not installed.
     """
     validate_positive_int(workers=workers)
-    if workers > MOST_WORKERS:
-        raise ValueError(f"workers must be at most {MOST_WORKERS}, got {workers}")
+    if workers > MAX_WORKERS:
+        raise ValueError(f"workers must be at most {MAX_WORKERS}, got {workers}")
     if backend not in ("loky", "ray") and not backend.startswith("ray://"):
         raise ValueError(f"backend must be 'loky', 'ray' or 'ray://HOST:PORT', got {backend!r}")
     if backend != "loky" and importlib.util.find_spec("ray") is None:
@@ -97,7 +97,7 @@ def _run_on_loky(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, poll: Callable[[], None] | None
 ) -> Iterator[tuple[int, Result]]:
     waiting = list(range(len(tasks)))[::-1]
-    deaths = [0] * len(tasks)
+    failures = [0] * len(tasks)
     here = str(Path.cwd())
     running: dict[Future[Any], int] = {}
     try:
@@ -106,7 +106,7 @@ def _run_on_loky(
             try:
                 while waiting and len(running) < workers:
                     index = waiting[-1]
-                    running[_pool(workers).submit(attempt, function, tasks[index], here)] = index
+                    running[_pool(workers).submit(run_attempt, function, tasks[index], here)] = index
                     waiting.pop()
             except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
                 lost.append((waiting.pop(), str(error)))
@@ -121,15 +121,15 @@ def _run_on_loky(
                     lost.append((index, f"a worker process was killed: {_first_line(error)}"))
                     continue
                 except pickle.PicklingError as error:
-                    raise ValueError(UNSENT + _first_line(error.__cause__ or error)) from error
+                    raise ValueError(NOT_PICKLABLE + _first_line(error.__cause__ or error)) from error
                 if failure:
                     lost.append((index, failure))
                     continue
                 yield index, result
             for index, reason in lost:
-                deaths[index] += 1
-                if deaths[index] >= DEATHS:
-                    raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{reason}")
+                failures[index] += 1
+                if failures[index] >= MAX_FAILURES:
+                    raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{reason}")
                 waiting.append(index)
     finally:
         if running:
@@ -152,8 +152,8 @@ def _pool(workers: int) -> Any:
                 workers,
                 timeout=300,
                 kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
-                initializer=_begin,
-                initargs=(os.getpid(), _marks()),
+                initializer=_init_worker,
+                initargs=(os.getpid(), _signal_folder()),
                 env=THREADS,
             )
         ]
@@ -161,7 +161,7 @@ def _pool(workers: int) -> Any:
 
 
 @cache
-def _marks() -> Path:
+def _signal_folder() -> Path:
     """A folder with a file for each worker that answers signals, and another while it shall close its environments."""
     folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
     atexit.register(folder.cleanup)
@@ -176,19 +176,21 @@ def close_all_envs() -> None:
             executor.shutdown(wait=True)
         return
     workers = [
-        worker for worker in (_executors[0]._processes if _executors else ()) if (_marks() / f"{worker}").exists()
+        worker
+        for worker in (_executors[0]._processes if _executors else ())
+        if (_signal_folder() / f"{worker}").exists()
     ]
     for worker in workers:
-        (_marks() / f"{worker}.close").touch()
+        (_signal_folder() / f"{worker}.close").touch()
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, CLOSE)
-    until = time.monotonic() + CLOSING_S
+    until = time.monotonic() + CLOSE_TIMEOUT_S
     for worker in workers:
-        while (_marks() / f"{worker}.close").exists() and _lives(worker) and time.monotonic() < until:
+        while (_signal_folder() / f"{worker}.close").exists() and _is_alive(worker) and time.monotonic() < until:
             time.sleep(0.005)
 
 
-def end_workers() -> None:
+def shutdown_workers() -> None:
     """Close all environments and end the workers at once: an orderly end of theirs takes seconds."""
     close_all_envs()
     for executor in _executors:
@@ -196,7 +198,7 @@ def end_workers() -> None:
     _executors.clear()
 
 
-def _lives(process: int) -> bool:
+def _is_alive(process: int) -> bool:
     """Whether a child of ours has not ended."""
     try:
         os.kill(process, 0)
@@ -214,17 +216,17 @@ def envs_closed_after() -> Iterator[None]:
         close_all_envs()
 
 
-def _begin(parent: int, marks: Path) -> None:
+def _init_worker(parent: int, signal_folder: Path) -> None:
     """Prepare a worker: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is."""
 
     def close(number: int) -> None:
         close_envs()
-        (marks / f"{os.getpid()}.close").unlink(missing_ok=True)
+        (signal_folder / f"{os.getpid()}.close").unlink(missing_ok=True)
         if number == signal.SIGTERM:
             os._exit(128 + number)
 
     def answer(number: int, frame: Any) -> None:
-        if attempts.working:
+        if retry.working:
             raise Interrupted(number)
         close(number)
 
@@ -232,15 +234,15 @@ def _begin(parent: int, marks: Path) -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(CLOSING_S)
+        time.sleep(CLOSE_TIMEOUT_S)
         os._exit(1)
 
-    attempts.when_interrupted = close
+    retry.when_interrupted = close
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, answer)
     if CLOSE is not None:
         signal.signal(CLOSE, answer)
-    (marks / f"{os.getpid()}").touch()
+    (signal_folder / f"{os.getpid()}").touch()
     torch.set_num_threads(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -260,7 +262,7 @@ def _one_thread() -> Iterator[None]:
 class Shared:
     """An object that workers need for many tasks: sent once, not with every task."""
 
-    mark: str
+    key: str
     """Says what it is: the same mark, the same object."""
     value: Any = field(default=None, compare=False)
     """The object itself, where the work is done in this process."""
@@ -270,11 +272,11 @@ class Shared:
 
     def get(self) -> Any:
         """The object; a worker keeps the last ones."""
-        return _received(self) if self.value is None else self.value
+        return _load_shared(self) if self.value is None else self.value
 
 
 @lru_cache(maxsize=2)
-def _received(shared: Shared) -> Any:
+def _load_shared(shared: Shared) -> Any:
     if shared.path is not None:
         return pickle.loads(shared.path.read_bytes())  # written by `share` of this very program
     import ray
@@ -282,21 +284,21 @@ def _received(shared: Shared) -> Any:
     return ray.get(shared.reference)
 
 
-def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Shared:
+def share(value: Any, key: str, folder: Path, workers: int, backend: str) -> Shared:
     """Let the workers of a backend have an object; ``folder`` must stay until they are done."""
     if backend == "loky" and workers == 1:
-        return Shared(mark, value)
+        return Shared(key, value)
     if backend == "loky":
-        path = folder / f"{mark}.pickle"
+        path = folder / f"{key}.pickle"
         try:
             content = bytes(dumps(value))
         except Exception as error:
-            raise ValueError(UNSENT + _first_line(error)) from error
+            raise ValueError(NOT_PICKLABLE + _first_line(error)) from error
         write_bytes(path, content)
-        return Shared(mark, path=path)
+        return Shared(key, path=path)
     from rollouts.ray_tasks import connect
 
-    return Shared(mark, reference=connect(backend).put(value))
+    return Shared(key, reference=connect(backend).put(value))
 
 
 def _first_line(error: BaseException) -> str:

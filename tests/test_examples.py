@@ -83,7 +83,7 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
         vae = worldmodel.VAE(latent_dim=2)
         memory = worldmodel.Memory(worldmodel.FRMDN(input_size=3, output_size=2, hidden_size=64))
     worldmodel.fit(vae, store.frames(), num_updates=60, batch_size=16)
-    sequences = store.sequences(vae, length=5)
+    sequences = store.sequences(vae, seq_len=5)
     world = worldmodel.WorldModel(
         vae, worldmodel.fit(memory, sequences, num_updates=1200, batch_size=64, learning_rate=1e-2)
     )

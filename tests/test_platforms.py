@@ -40,7 +40,7 @@ with torch.random.fork_rng():
 world = worldmodel.WorldModel(worldmodel.VAE(4), memory, discrete=True)
 world.save(folder / "world")
 worldmodel.WorldModel.load(folder / "world")
-print(rollouts.estimate("FrozenLake-v1", rollouts.uniform, 1, out=folder))
+print(rollouts.estimate_collection("FrozenLake-v1", rollouts.uniform, 1, out=folder))
 """
 
 

@@ -22,7 +22,7 @@ def test_the_story_in_python_runs(monkeypatch, capsys):
     monkeypatch.setattr(agents, "evolve", functools.partial(agents.evolve, generations=2, population=4))
     monkeypatch.setattr(rollouts, "collect", lambda *a, episodes, **k: collect(*a, episodes=3, max_steps=6, **k))
     monkeypatch.setattr(agents, "evaluate", lambda *a, episodes, **k: evaluate(*a, episodes=2, max_steps=5, **k))
-    monkeypatch.setattr(rollouts, "dreamed", functools.partial(rollouts.dreamed, horizon=5, dreams=2))
+    monkeypatch.setattr(rollouts, "DreamFitness", functools.partial(rollouts.DreamFitness, horizon=5, num_rollouts=2))
     exec(compile(block, "README.md", "exec"), {})
     assert "CarRacing" in capsys.readouterr().out
 

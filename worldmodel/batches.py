@@ -1,6 +1,6 @@
 """What training consumes: frames, sequences, and the protocol of whoever provides them.
 
-The types live here, with their consumer; `rollouts.views` and the corpora produce them.
+The types live here, with their consumer; `rollouts.datasets` and the corpora produce them.
 """
 
 from collections.abc import Callable, Iterator

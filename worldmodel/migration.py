@@ -110,3 +110,39 @@ def renamed_env_spec(text: Any) -> Any:
     if isinstance(kwargs, dict):
         spec["kwargs"] = renamed_env_options(kwargs.get("id"), kwargs)
     return json.dumps(spec | {"entry_point": "envs.registration:make"})
+
+
+STORE_METADATA = {
+    "actions": "action_dim",
+    "block": "episodes_per_shard",
+    "further": "policy_changes",
+    "patience": "max_idle_steps",
+}
+"""Keys of a rollout store's ``metadata.json``."""
+
+
+def renamed_metadata(content: Any) -> Any:
+    """A store's metadata under the names of today; what is no dictionary is returned as it is."""
+    return renamed(content, STORE_METADATA) if isinstance(content, dict) else content
+
+
+FITNESS_IDENTITY = {
+    "caution": "disagreement_penalty",
+    "dreams": "num_rollouts",
+    "hazard_ratio": "termination_hazard_ratio",
+    "lanes": "envs_per_worker",
+    "moments": "num_state_resets",
+    "patience": "max_idle_steps",
+    "scouted": "hard_episode_candidates",
+    "starts": "start_states",
+    "stretch": "reset_horizon",
+    "threshold": "termination_threshold",
+    "weigh_ends": "use_expected_continuation",
+    "worlds": "ensemble",
+}
+"""Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
+
+
+def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The same content under the names of older versions, for identities that are compared with those in their files."""
+    return renamed(new, {now: before for before, now in names.items()})

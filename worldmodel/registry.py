@@ -37,7 +37,8 @@ def build(
         event_dim: D, the size of an event.
         hidden_size: width of the recurrent network.
         bptt_length: events a gradient goes back through; None: all.
-        kwargs: any other argument of `RMDN`, `FRMDN` or `VRNN`; ``num_components`` is 20 unless it is said, or the name says one.
+        kwargs: any other argument of `RMDN`, `FRMDN` or `VRNN`; ``num_components`` is 20 unless it is said, or the
+            name says one.
 
     Raises:
         ValueError: there is no such name, ``num_components`` contradicts it, or a size is beyond `validated_sizes`.

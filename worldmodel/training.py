@@ -1,7 +1,7 @@
 """One `fit` for every model: anything with a ``loss(batch, generator)`` learns from anything that follows `batches.Data`.
 
-Start reading at `fit`; `worldmodel.training_checkpoint` keeps its folder. Randomness is a function of (seed, update) alone, so a training
-that was stopped anywhere and continued takes the same steps, on one device, as one that was not.
+Start reading at `fit`; `worldmodel.training_checkpoint` keeps its folder. Randomness is a function of (seed, update)
+alone, so a training that was stopped anywhere and continued takes the same steps, on one device, as one that was not.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ def fit(
         warm_start: whether ``model`` comes from an earlier training and goes on from its weights as they are.
         allow_new_data: whether a training in ``out`` may go on with other data, such as a store that has grown or was encoded
             anew: with another schedule of ``num_updates`` from its best weights. What it draws of them must be the same
-            (`rollouts.views.Sequences.form`).
+            (`rollouts.datasets.Sequences.form`).
         progress: called as ``progress(update, updates, note)``, and first with where it goes on; True: a bar.
 
     Returns:

@@ -182,8 +182,8 @@ class VAE(nn.Module):
         """Squared error summed over the picture, plus the KL divergence to N(0, 1) beyond the free bits, in nats.
 
         The squared error is the negative log-likelihood of a Gaussian with variance ``1 / (2 error_weight)``, without its
-        constant; ``hud_loss_weight`` times less in the lowest eighth of the picture. The constant depends on both: losses do not
-        compare where they differ. The part ``reconstruction`` of the log has no ``error_weight``.
+        constant; ``hud_loss_weight`` times less in the lowest eighth of the picture. The constant depends on both:
+        losses do not compare where they differ. The part ``reconstruction`` of the log has no ``error_weight``.
         """
         pixels = frames_to_float(frames) if frames.dtype == torch.uint8 else frames
         posterior = self.encode(pixels)

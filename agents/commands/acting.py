@@ -45,11 +45,11 @@ def evolve(options: Namespace) -> None:
     """Evolve."""
     from agents import story
     from agents.run import Run
-    from rollouts.returns import check_moments
-    from rollouts.workers import check_backend
+    from rollouts.fitness import validate_state_resets
+    from rollouts.workers import validate_backend
 
     run = Run(Path(options.run))
-    check_backend(options.backend, options.workers)
+    validate_backend(options.backend, options.workers)
     kinds: dict[str, type] = {"game": GameEvolving, "dream": DreamEvolving}
     where = options.where or run.evolved
     settings: Any = settings_of(kinds[where], options[where])
@@ -70,7 +70,7 @@ def evolve(options: Namespace) -> None:
         else:
             env, env_options = game_of(run, options.env)
             env = FAST.get(env, env)
-            check_moments(env, env_options, settings.moments)
+            validate_state_resets(env, env_options, settings.moments)
             common = (options.seed, options.workers, env_options, options.backend)
             story.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)
@@ -100,9 +100,9 @@ def evaluate(options: Namespace) -> None:
     from agents.pretrained import found
     from agents.run import Run
     from agents.verdicts import against_random
-    from rollouts.workers import check_backend
+    from rollouts.workers import validate_backend
 
-    check_backend(options.backend, options.workers)
+    validate_backend(options.backend, options.workers)
     place = found(options.run, options.pretrained)
     settings = settings_of(Testing, options)
     words = [options.run, *["--pretrained"] * options.pretrained]

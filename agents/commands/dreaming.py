@@ -102,7 +102,7 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pat
         number = long_episode(store.lengths, options.start) if options.episode is None else options.episode
         if not 0 <= number < len(store):
             raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {number}")
-        return world, number, store.episode(number), store.latents(world.vae).some(), media
+        return world, number, store.episode(number), store.latents(world.vae).posterior_means(), media
     agent = place.agent()
     world, media = agent.world, place.out / "media"
     env = game_asked(options.env, place.env, place.folder)
@@ -127,7 +127,7 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
     sizes, keep = (options.steps, options.dreams), ("latents", "actions", "rewards")
     with busy(f"{options.dreams} dreams"):
         dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
-        store = rollouts.keep_dreams(dreams, world, folder)
+        store = rollouts.write_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)
 
 

@@ -53,13 +53,13 @@ def collect(options: Namespace) -> None:
     """Collect."""
     from agents import story
     from agents.run import Run
-    from rollouts.workers import check_backend
+    from rollouts.workers import validate_backend
 
     settings = settings_of(Collecting, options)
     env = WORLDS.get(options.env, options.env)
     run = Run(folder_path(options.out or f"runs/{slug(env)}", "out"))
     env = env if options.official else FAST.get(env, env)
-    check_backend(options.backend, options.workers)
+    validate_backend(options.backend, options.workers)
     check_env(env, options.env_options)
     run.check_own()
     # a wrong one is told before a folder is made

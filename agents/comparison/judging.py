@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollouts.latents import EncodedEpisode, Latents, draw
+from rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
@@ -25,7 +25,7 @@ def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
     """A whole episode as one sequence; the draws of "sample" targets are the same for every model."""
     z = np.asarray(episode.mean, np.float32)
     if targets == "sample":
-        z = draw(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
+        z = sample_posterior(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
     parts = (z[:-1], episode.action, z[1:], episode.reward, episode.terminated, np.ones(len(episode.reward)))
     return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
 
@@ -38,7 +38,7 @@ def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple
 
 
 @torch.no_grad()
-def judge(memory: Memory, latents: Latents, test: np.ndarray, targets: str, memoryless: bool) -> dict[str, Any]:
+def judge(memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool) -> dict[str, Any]:
     """Negative log-likelihood of each held-out episode (nats a frame), its floor, and the errors of both heads."""
     nll, floors, errors, rewards, chances, ends = [], [], [], [], [], []
     for index in test:
@@ -76,7 +76,7 @@ def reliability(chance: Tensor, happened: Tensor) -> list[tuple[float, float, in
 
 @torch.no_grad()
 def judge_calibration(
-    memory: Memory, latents: Latents, test: np.ndarray, targets: str, memoryless: bool
+    memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
 ) -> dict[str, Any]:
     """One-step predictions at random held-out steps: margins, random directions, and the energy score."""
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
@@ -102,7 +102,7 @@ def judge_calibration(
 
 
 @torch.no_grad()
-def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[str, Any]:
+def judge_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray) -> dict[str, Any]:
     """Dreams from held-out moments under the real actions, beside what really followed; all moments as one batch."""
     rng, furthest = np.random.default_rng(4), max(HORIZONS)
     long = [int(index) for index in test if latents.lengths[int(index)] > 40]
@@ -130,7 +130,9 @@ def judge_dreams(world: WorldModel, latents: Latents, test: np.ndarray) -> dict[
     return found
 
 
-def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]], furthest: int) -> tuple[Any, ...]:
+def _moments(
+    world: WorldModel, latents: EncodedDataset, moments: list[tuple[int, int]], furthest: int
+) -> tuple[Any, ...]:
     """Of each moment: the memory of what was before, its latent; then latents, actions, how many steps, and frames."""
     begun, count = torch.zeros(len(moments), world.latent_dim), torch.zeros(len(moments), dtype=torch.int64)
     past, done = (
@@ -149,7 +151,7 @@ def _moments(world: WorldModel, latents: Latents, moments: list[tuple[int, int]]
         steps = min(furthest, len(action) - start)
         begun[row], count[row] = mean[start], steps
         real[row, :steps], actions[row, :steps] = mean[start + 1 : start + 1 + steps], action[start : start + steps]
-        shard, number = latents.store.place(int(index))
+        shard, number = latents.store.locate(int(index))
         pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
         frames.append(torch.from_numpy(np.concatenate(pieces)))
     return world.replay(past, done, known).memory, begun, real, actions, count, frames

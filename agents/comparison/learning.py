@@ -14,8 +14,8 @@ import numpy as np
 
 from agents.comparison.judging import judge, judge_calibration, judge_dreams
 from agents.run import Run
-from rollouts.latents import Latents
-from rollouts.views import Sequences, split_episodes
+from rollouts.datasets import Sequences, split_episodes
+from rollouts.encoded_dataset import EncodedDataset
 from rollouts.workers import Shared, run_tasks, share
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
 from worldmodel.io import error_context, locked, read_json, write_json
@@ -73,7 +73,7 @@ class Job(NamedTuple):
     batch: int
     length: int
     data: str
-    """Which episodes, encoded by which VAE (`rollouts.latents.Latents.identity`)."""
+    """Which episodes, encoded by which VAE (`rollouts.encoded_dataset.EncodedDataset.identity`)."""
 
     @property
     def folder(self) -> Path:
@@ -193,7 +193,7 @@ def _found(job: Job) -> dict[str, Any] | None:
     return result
 
 
-def _split(latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+def _split(latents: EncodedDataset) -> tuple[np.ndarray, np.ndarray]:
     """Episodes to train on, and to judge on."""
     return split_episodes(np.array([index for index, steps in enumerate(latents.lengths) if steps]), HELD_OUT, 0)
 

@@ -138,10 +138,10 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
     spread = replace(centre, spread=0.5)
     frames = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.uint8)
     drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, centre.controller.size) for seed in range(6)])
-    mind = spread.crowd(space, [np.random.default_rng(seed) for seed in range(6)], lanes=6)
-    for lane in range(6):
-        mind.begin(lane, lane)
-    together = np.array([mind.act(np.stack([frame] * 6), range(6)) for frame in frames])
+    actor = spread.batched_actor(space, [np.random.default_rng(seed) for seed in range(6)], num_envs=6)
+    for slot in range(6):
+        actor.reset(slot, slot)
+    together = np.array([actor.act(np.stack([frame] * 6), range(6)) for frame in frames])
     assert together.std(axis=1).min() > 1e-3  # they differ
     for seed, noise in enumerate(drawn):
         alone = spread(space, np.random.default_rng(seed))
@@ -184,14 +184,14 @@ def minus_ones(space, rng):
 
 
 def test_mixed_policies_take_turns_by_episode(tmp_path):
-    mixed = rollouts.Mixed(ones, minus_ones)
+    mixed = rollouts.MixturePolicy(ones, minus_ones)
     store = rollouts.collect(toys.beacon, mixed, 40, out=tmp_path / "s")
     assert store.metadata["policy"] == "mixed(ones, minus_ones)"
     played = [set(episode.actions.flatten()) for episode in store.episodes()]
     assert all(len(actions) == 1 for actions in played)  # one policy for a whole episode
     assert 10 <= sum(actions == {1.0} for actions in played) <= 30
     with pytest.raises(ValueError, match="polic"):
-        rollouts.Mixed()
+        rollouts.MixturePolicy()
 
 
 def test_policies_by_name(tmp_path):

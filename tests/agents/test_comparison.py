@@ -149,7 +149,7 @@ def test_bad_sizes_are_one_line(run, capsys, words):
 
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(learning, "fit", lambda memory, data, **settings: seen.extend(data.chosen))
+    monkeypatch.setattr(learning, "fit", lambda memory, data, **settings: seen.extend(data.episodes))
     latents = run.store().latents(run.vae())
     job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8, latents.identity)
     result = learning.learn(job, Shared("seen", (run.vae(), latents)))

@@ -52,7 +52,9 @@ def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
     weight = torch.cat((blind.weight, torch.zeros(2, 8)), dim=1)
     full = LinearController(12, 2, torch.cat((weight.flatten(), blind.bias)))
     starts = random_parameters(20, 1).view(5, 4)
-    one, two = (rollouts.dream(world, one, starts, horizon=6, dreams=3, keep=("actions",)) for one in (blind, full))
+    one, two = (
+        rollouts.dream(world, one, starts, horizon=6, num_rollouts=3, keep=("actions",)) for one in (blind, full)
+    )
     assert_same_sums(one.actions, two.actions, count=6 * (world.num_features + 1), terms=1.0)
 
 

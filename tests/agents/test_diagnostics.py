@@ -12,8 +12,8 @@ import rollouts
 from agents.controller import LinearController
 from agents.diagnostics import diagnostics, measure_dream, measure_memory, measure_vae, memory_diagnostics
 from agents.run import Run
-from rollouts.latents import EncodedEpisode
-from rollouts.views import Sequences
+from rollouts.datasets import Sequences
+from rollouts.encoded_dataset import EncodedEpisode
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.io import write_json, write_tensors

@@ -5,7 +5,7 @@ import torch
 
 import rollouts
 from agents import dream_pictures as show
-from rollouts.dream import dream_along
+from rollouts.dream import open_loop_rollout
 from tests import toys
 from tests.rollouts.dreams import assert_same_rewards
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
@@ -32,7 +32,7 @@ def test_the_film_shows_the_game_and_each_temperature():
     np.testing.assert_array_equal(film[:, 16::3, :192:3], lived.frames[5:])
     latents = show.seen(built, lived)
     for place, temperature in ((200, 0.2), (400, 1.0)):
-        dreamed, _ = dream_along(built, latents, built.action_inputs(lived.actions), 5, 1, temperature, 4)
+        dreamed, _ = open_loop_rollout(built, latents, built.action_inputs(lived.actions), 5, 1, temperature, 4)
         np.testing.assert_array_equal(film[:, 16::3, place : place + 192 : 3], built.decode(dreamed[0]))
     assert (film[:, :16] < 128).any()  # words
 

@@ -147,10 +147,10 @@ def test_solves_the_beacon_by_playing(tmp_path):
     fit(vae, store.frames(), num_updates=40, batch_size=8, learning_rate=2e-3, seed=1)
     world = WorldModel(vae, memory)
     best = evolve(
-        LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=2),
+        LinearController.sized(world), rollouts.EnvFitness(toys.beacon, world, episodes=2),
         seed=2, generations=12, population=10, sigma=0.5,
     )  # fmt: skip
-    returns = rollouts.played(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
+    returns = rollouts.EnvFitness(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
     assert returns.mean() > 4.5  # of 5
 
 
@@ -190,12 +190,17 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
 def test_what_was_scouted_is_logged(tmp_path):
     class Scouting:
         def __call__(self, population, seed):
-            self.scouts = np.array([1.0, float(seed % 7)])
+            self.candidate_returns = np.array([1.0, float(seed % 7)])
             return sphere(population, seed)
 
     seen, fitness = [], Scouting()
     evolve(
-        controller(), fitness, generations=3, population=4, watch=lambda row: seen.append(fitness.scouts), out=tmp_path
+        controller(),
+        fitness,
+        generations=3,
+        population=4,
+        watch=lambda row: seen.append(fitness.candidate_returns),
+        out=tmp_path,
     )
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["scouted"] for row in rows] == [scouts.mean() for scouts in seen]

@@ -8,11 +8,13 @@ from rich.console import Console
 import rollouts
 from agents import display, forecast, whole
 from agents.settings import DreamEvolving, GameEvolving, RunSettings
-from rollouts.collect import Estimate
+from rollouts.collect import CollectionEstimate
 
 
 def test_a_forecast_grows_with_the_work(monkeypatch):
-    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))  # 1 ms a step
+    monkeypatch.setattr(
+        rollouts, "estimate_collection", lambda *args, **more: CollectionEstimate(4.0, 0.0, 4_000, 0)
+    )  # 1 ms a step
     small = RunSettings("CartPole-v1", dream=DreamEvolving(generations=0), game=GameEvolving(generations=0))
     base = forecast.forecast(small)
     for more in (
@@ -26,12 +28,14 @@ def test_a_forecast_grows_with_the_work(monkeypatch):
     game = replace(small, game=GameEvolving(generations=5))
     assert forecast.forecast(replace(game, game=replace(game.game, check_every=1))) > forecast.forecast(game)
     for probed, limit in ((4_000, 100), (80, 100)):  # an episode is no longer than its limit, nor than the game's own
-        monkeypatch.setattr(rollouts, "estimate", lambda *args, p=probed, **more: Estimate(p / 1e3, 0.0, p, 0))
+        monkeypatch.setattr(
+            rollouts, "estimate_collection", lambda *args, p=probed, **more: CollectionEstimate(p / 1e3, 0.0, p, 0)
+        )
         cut = replace(small, collect=replace(small.collect, max_steps=limit), test=replace(small.test, episodes=1))
         twice = replace(cut, collect=replace(cut.collect, episodes=2 * cut.collect.episodes))
         added = forecast.forecast(twice) - forecast.forecast(cut)
         assert abs(added - cut.collect.episodes * min(limit, probed // 4) / 1e3) < 1e-6
-    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))
+    monkeypatch.setattr(rollouts, "estimate_collection", lambda *args, **more: CollectionEstimate(4.0, 0.0, 4_000, 0))
     played = forecast.forecast(replace(small, collect=replace(small.collect, episodes=400))) - base
     assert abs(played - 200.0) < 1e-6  # of 1,000 steps of 1 ms
 

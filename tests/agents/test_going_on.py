@@ -53,9 +53,9 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
 
 def test_what_goes_on_learns_most_from_the_newest_and_explores_around_its_controller(further):
     store = Run(further).store()
-    policies = [part["policy"] for part in store.metadata["further"]]
+    policies = [part["policy"] for part in store.metadata["policy_changes"]]
     assert [name.endswith("-exploration-0.2-spread-0.1") for name in policies] == [False, True, False, True]
-    assert store.metadata["patience"] == 30
+    assert store.metadata["max_idle_steps"] == 30
     homes = [further / "iterations" / name / "world-1" / "memory" / "settings.json" for name in ("01", "02")]
     assert ["weighted" in read_json(path)["data"] for path in homes] == [False, True]
 

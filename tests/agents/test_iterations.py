@@ -16,9 +16,9 @@ from agents.iterations import OWN, Iteration, best_of, weights_of_newest
 from agents.run import Run
 from agents.sections import read_sections
 from agents.yaml_files import read_yaml
-from rollouts.endings import over
-from rollouts.latents import EncodedEpisode
-from rollouts.policies import name_of
+from rollouts.encoded_dataset import EncodedEpisode
+from rollouts.policies import policy_name
+from rollouts.stall_termination import is_complete
 from tests.agents.test_story import SMALL
 from tests.command_line import refused
 from worldmodel.io import fingerprint, read_json, write_json
@@ -50,7 +50,7 @@ def test_each_iteration_adds_its_episodes_and_says_what_it_came_to(finished):
     store, said = run.store(), rows(finished)
     assert len(store) == 16 + 2 * 4
     assert [one["number"] for one in said] == [1, 2]
-    assert [part["first"] for part in store.metadata["further"]] == [16, 18, 20, 22]
+    assert [part["first"] for part in store.metadata["policy_changes"]] == [16, 18, 20, 22]
     for number, one in enumerate(said):
         played = store.returns[16 + 4 * number :][:2]
         assert one["episode_mean"] == pytest.approx(np.mean(played))
@@ -66,10 +66,10 @@ def test_each_iteration_adds_its_episodes_and_says_what_it_came_to(finished):
 
 
 def test_the_controller_plays_as_it_is_before_it_explores(finished):
-    policies = [part["policy"] for part in Run(finished).store().metadata["further"]]
+    policies = [part["policy"] for part in Run(finished).store().metadata["policy_changes"]]
     for place, name in ((0, "01"), (2, "02")):
         home = Run(finished / "iterations" / name)
-        assert policies[place] == name_of(Agent(home.world(), home.controller("dream")))
+        assert policies[place] == policy_name(Agent(home.world(), home.controller("dream")))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class Played(Encoded):
     def store(self):
         return self
 
-    def course(self, index):
+    def episode_metadata(self, index):
         return SimpleNamespace(terminated=index != 2, rewards=np.arange(index + 4.0))
 
 
@@ -107,7 +107,7 @@ class Cut(Played):
     def episode(self, index):
         return super().episode(1)
 
-    def course(self, index):
+    def episode_metadata(self, index):
         return SimpleNamespace(terminated=False, rewards=np.array([1.0, 2.0, -0.1, 0.0, -0.1]))
 
 
@@ -116,9 +116,9 @@ def test_the_gap_compares_what_begins_at_the_same_moments():
     places, horizon = Comparable(Played(), range(1, 4), 4), 4
     assert len(places) == 3
     for index, episode in enumerate(places.episode(index) for index in range(3)):
-        course = Played().course(index + 1)
-        perfect = [course.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
-        assert perfect == lived(course.rewards, course.terminated, horizon)
+        meta = Played().episode_metadata(index + 1)
+        perfect = [meta.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
+        assert perfect == lived(meta.rewards, meta.terminated, horizon)
         assert len(episode.mean) == len(episode.action) + 1
 
 
@@ -131,8 +131,8 @@ def test_an_episode_that_was_cut_for_want_of_patience_is_over():
         (False, None, False),
         (True, None, True),
     ):
-        assert over(SimpleNamespace(terminated=terminated, rewards=rewards), patience) is expected
-    assert not over(SimpleNamespace(terminated=False, rewards=rewards[2:]), 4)
+        assert is_complete(SimpleNamespace(terminated=terminated, rewards=rewards), patience) is expected
+    assert not is_complete(SimpleNamespace(terminated=False, rewards=rewards[2:]), 4)
     late = Comparable(Cut(), range(1), 4, patience=3).episode(0)
     assert len(late.action) == 5
     assert len(Comparable(Cut(), range(1), 4).episode(0).action) == 2

@@ -80,7 +80,7 @@ def test_an_agent_s_folder_is_found(folder, tmp_path):
 
 def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
-    monkeypatch.setattr("rollouts.opening._kept", {})  # other tests play the real one
+    monkeypatch.setattr("rollouts.env_cache._cached", {})  # other tests play the real one
     assert main(["dream", str(folder), "--start", "4", "--steps", "8"]) == 0
     assert (folder / "media" / "dream-0-4-t1-s1.mp4").stat().st_size > 500
     assert main(["dream", str(folder), "--store", str(tmp_path / "dreams"), "--steps", "5", "--dreams", "3"]) == 0

@@ -41,7 +41,7 @@ WORK = {
     ),
     "evaluate": lambda store, world, **more: evaluate("random", "CartPole-v1", 2, max_steps=3, **more),
     "dream": lambda store, world, **more: rollouts.dream(
-        world, LinearController.sized(world), torch.zeros(2, 4), horizon=3, dreams=2, **more
+        world, LinearController.sized(world), torch.zeros(2, 4), horizon=3, num_rollouts=2, **more
     ),
     "imitate": lambda store, world, **more: imitate(
         Agent(world, LinearController.sized(world)), world, store, LinearController.sized(world), **more
@@ -95,7 +95,7 @@ def test_names_stand_for_policies(store):
     env = toys.Counter() if hasattr(toys, "Counter") else toys.counter()
     for name in ("smooth", "uniform", "random"):
         assert len(rollouts.play(env, name, seed=1, max_steps=3)) > 0
-    assert len(rollouts.Mixed("smooth", rollouts.uniform).policies) == 2
+    assert len(rollouts.MixturePolicy("smooth", rollouts.uniform).policies) == 2
     for wrong in ("smoth", 3):
         with pytest.raises(ValueError, match="policy"):
             rollouts.collect("CartPole-v1", wrong, 1)
@@ -131,13 +131,13 @@ def test_shipped_agents_load_by_name():
 
 def test_reprs_are_one_short_line(store, world):
     controller = LinearController.sized(world)
-    dreams = rollouts.dream(world, controller, torch.zeros(2, 4), horizon=3, dreams=2, keep=("latents",))
+    dreams = rollouts.dream(world, controller, torch.zeros(2, 4), horizon=3, num_rollouts=2, keep=("latents",))
     report = evaluate("random", "CartPole-v1", 2, max_steps=3)
     for thing in (store, world, controller, Agent(world, controller), dreams, report, store.latents(world.vae)):
         assert "\n" not in repr(thing)
         assert len(repr(thing)) < 300
     assert "n = 2" in repr(report)
-    assert "dreams=2" in repr(dreams)
+    assert "num_rollouts=2" in repr(dreams)
 
 
 def test_a_log_has_no_line_twice(monkeypatch):

@@ -171,7 +171,12 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
     settings = GameEvolving(**wanted, check_episodes=4, elite=1, average=6)
     story.evolve_game(Run(finished), "CartPole-v1", settings, Controlling(), 1, 1, {"action_repeat": 2})
     assert {name: getattr(asked["f"], name) for name in wanted} == wanted
-    assert (asked["c"].episodes, asked["c"].patience, asked["c"].max_steps, asked["c"].scouted) == (4, None, 9, 0)
+    assert (
+        asked["c"].episodes,
+        asked["c"].max_idle_steps,
+        asked["c"].max_steps,
+        asked["c"].hard_episode_candidates,
+    ) == (4, None, 9, 0)
     assert (asked["elite"], asked["average"], asked["f"].env_options) == (1, 6, {"action_repeat": 2})
 
 

@@ -15,7 +15,7 @@ def dreamed_controller(vae, folder, seed: int):
         )
     fit(
         memory,
-        store.sequences(vae, length=12),
+        store.sequences(vae, seq_len=12),
         num_updates=250,
         batch_size=16,
         learning_rate=1e-2,
@@ -23,7 +23,7 @@ def dreamed_controller(vae, folder, seed: int):
         seed=seed,
     )
     world = WorldModel(vae, memory, store)
-    fitness = rollouts.dreamed(world, store.latents(vae), horizon=10, dreams=8)
+    fitness = rollouts.DreamFitness(world, store.latents(vae), horizon=10, num_rollouts=8)
     controller = evolve(
         LinearController.sized(world), fitness, seed=seed, generations=25, population=16, sigma=0.5, average=5
     )

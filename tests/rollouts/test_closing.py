@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=f"{IMPOSSIBLE}it
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_collects_or_evaluates_leaves_no_process_behind(children, tmp_path, workers):
     make = partial(Emulated, children)
-    rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", block=1)
+    rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", episodes_per_shard=1)
     assert len(list(children.iterdir())) > 1
     assert alive(children) == []
     evaluate(rollouts.uniform, make, 4, workers=workers)

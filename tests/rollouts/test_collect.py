@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent.parent
 def counted(tmp_path_factory):
     """Nine episodes of the counter, by a policy whose actions say when they were taken."""
     out = tmp_path_factory.mktemp("counted") / "store"
-    return rollouts.collect(toys.counter, toys.marking, episodes=9, seed=3, out=out, block=4)
+    return rollouts.collect(toys.counter, toys.marking, episodes=9, seed=3, out=out, episodes_per_shard=4)
 
 
 def equal(one, other):
@@ -61,7 +61,7 @@ def test_alignment_holds_through_latents_and_memory_inputs(counted):
         vae = VAE(latent_dim=3)
     latents, frames = counted.latents(vae), np.arange(21)
     brightness = {t: latents.episode(0).mean[t].tolist() for t in frames}
-    batch = counted.sequences(vae, length=8, targets="mean").batch(40, np.random.default_rng(0))
+    batch = counted.sequences(vae, seq_len=8, latent_targets="mean").batch(40, np.random.default_rng(0))
     for row in range(40):
         first = round(float(batch.action[row, 0, 0]) * 100)
         for step in range(8):
@@ -98,37 +98,41 @@ class Late(toys.Counter):
 
 
 def test_patience_cuts_an_episode_without_rewards(tmp_path):
-    store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", patience=4)
+    store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", max_idle_steps=4)
     assert store.lengths == [7, 7]
     assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
-    with pytest.raises(ValueError, match="patience = 4"):
+    with pytest.raises(ValueError, match="max_idle_steps = 4"):
         rollouts.collect(Late, toys.marking, episodes=3, out=tmp_path / "s")
     plain = rollouts.collect(Late, toys.marking, episodes=1, out=tmp_path / "t")
     assert plain.lengths == [20]
-    assert "patience" not in plain.metadata  # stores of before are what they were
+    assert "max_idle_steps" not in plain.metadata  # stores of before are what they were
 
 
 def test_neither_workers_nor_blocks_change_an_episode(tmp_path):
-    one = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, block=6)
-    two = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, block=1)
+    one = rollouts.collect(
+        "CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, episodes_per_shard=6
+    )
+    two = rollouts.collect(
+        "CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, episodes_per_shard=1
+    )
     assert all(equal(a, b) for a, b in zip(one.episodes(), two.episodes(), strict=True))
     other = rollouts.collect("CartPole-v1", rollouts.smooth_random, 1, seed=6, out=tmp_path / "c")
     assert not equal(one.episode(0), other.episode(0))
 
 
 def test_more_episodes_grow_a_store_and_a_lost_shard_comes_back(tmp_path):
-    whole = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "whole", block=2)
-    store = rollouts.collect(toys.counter, toys.marking, 3, seed=1, out=tmp_path / "s", block=2)
+    whole = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "whole", episodes_per_shard=2)
+    store = rollouts.collect(toys.counter, toys.marking, 3, seed=1, out=tmp_path / "s", episodes_per_shard=2)
     assert len(store) == 3
     (store.shards[0].path).unlink()
-    store = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "s", block=2)
+    store = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "s", episodes_per_shard=2)
     assert all(equal(a, b) for a, b in zip(whole.episodes(), store.episodes(), strict=True))
 
 
 COLLECT = """
 import rollouts, sys
 if __name__ == "__main__":
-    rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], block=1)
+    rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], episodes_per_shard=1)
 """
 
 
@@ -151,7 +155,7 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
         finished = {path.name: path.read_bytes() for path in out.glob("shards/*.h5")}
         assert len(finished) >= before + 5
         assert Store(out).damaged == {}
-    store = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=out, block=1)
+    store = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=out, episodes_per_shard=1)
     assert all((out / "shards" / name).read_bytes() == content for name, content in finished.items())
     whole = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, out=tmp_path / "whole")
     assert len(store) == 40
@@ -162,7 +166,7 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
 @pytest.mark.parametrize("how", ["truncated", "foreign", "zeroed", "swapped"])
 def test_a_damaged_shard_is_named_and_the_others_read(tmp_path, how):
     out = tmp_path / "s"
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=2)
     path = store.shards[0].path
     content = path.read_bytes()
     if how == "swapped":
@@ -174,7 +178,7 @@ def test_a_damaged_shard_is_named_and_the_others_read(tmp_path, how):
     assert list(store.damaged) == ["000000.h5"]
     assert "000000.h5" in store.damaged["000000.h5"]
     assert [e.index for e in store.episodes()] == [2, 3]
-    again = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    again = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=2)
     assert [e.index for e in again.episodes()] == [0, 1, 2, 3]
     assert len(list(out.glob("shards/*.damaged-*"))) == 1
 
@@ -195,7 +199,13 @@ def test_numpy_s_integers_are_counts(tmp_path):
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0, "patience": 0}.items():
+    for name, value in {
+        "episodes": 0,
+        "workers": 0,
+        "max_steps": 0,
+        "episodes_per_shard": 0,
+        "max_idle_steps": 0,
+    }.items():
         with pytest.raises(ValueError, match=f"^{name} .*0"):
             rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
     for episodes in (float("nan"), 1.5, True, "2", None):
@@ -216,14 +226,14 @@ def test_one_step_episodes(tmp_path):
     store = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
     with seeded(0):
         vae = VAE(latent_dim=3)
-    batch = store.sequences(vae, length=4).batch(5, np.random.default_rng(0))
+    batch = store.sequences(vae, seq_len=4).batch(5, np.random.default_rng(0))
     assert batch.mask.sum(1).tolist() == [1.0] * 5
     assert bool(batch.terminated[:, 0].all())
 
 
 def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
     out = tmp_path / "s"
-    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, block=1)
+    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, episodes_per_shard=1)
 
     def full(self, content):
         self.touch()
@@ -231,7 +241,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"000002\.h5"):
-        rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=1)
+        rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=1)
     monkeypatch.undo()
     assert len(Store(out)) == 2
     assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
@@ -253,7 +263,7 @@ def agent():
 
 def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path):
     """To the last bit, though an agent thinks in batches."""
-    collect = partial(rollouts.collect, toys.beacon, agent(), seed=5, block=4)
+    collect = partial(rollouts.collect, toys.beacon, agent(), seed=5, episodes_per_shard=4)
     one = collect(10, out=tmp_path / "a", workers=1)
     collect(3, out=tmp_path / "b")
     grown = collect(10, out=tmp_path / "b", workers=2)
@@ -263,7 +273,7 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
     alone = rollouts.play(toys.beacon(), agent(), one.episode(6).seed)
     assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.num_features + 1), terms=1.0)
     with pytest.raises(ValueError, match="block = 4"):
-        rollouts.collect(toys.beacon, agent(), 10, seed=5, block=5, out=tmp_path / "b")
+        rollouts.collect(toys.beacon, agent(), 10, seed=5, episodes_per_shard=5, out=tmp_path / "b")
 
 
 def test_options_are_compared_as_they_are_stored(tmp_path):
@@ -289,8 +299,8 @@ def test_other_readers_see_the_same_shard(counted):
 @pytest.mark.parametrize("where", ["middle", "checksum"])
 def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path, where):
     store = rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
-    shard, number = store.place(0)
-    offset, length = map(int, store.reader.course(shard, number).places[0])
+    shard, number = store.locate(0)
+    offset, length = map(int, store.reader.metadata(shard, number).chunk_locations[0])
     content = bytearray(shard.path.read_bytes())
     content[offset + (length // 2 if where == "middle" else length - 1)] ^= 1
     shard.path.write_bytes(content)
@@ -332,33 +342,33 @@ def test_what_a_killed_worker_left_goes(tmp_path):
 
 
 def test_estimate_says_time_and_disk(tmp_path):
-    found = rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there")
+    found = rollouts.estimate_collection("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there")
     assert "50,000" in str(found) and "MB" in str(found)
 
 
 def test_further_episodes_are_of_another_policy_and_the_first_stay(tmp_path):
-    settings = {"seed": 1, "out": tmp_path / "s", "block": 2}
+    settings = {"seed": 1, "out": tmp_path / "s", "episodes_per_shard": 2}
     first = rollouts.collect(toys.counter, toys.marking, 3, **settings)
     before = {shard.path.name: shard.path.read_bytes() for shard in first.shards}
     with pytest.raises(ValueError, match="policy"):
         rollouts.collect(toys.counter, rollouts.uniform, 5, **settings)
-    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
-    store = rollouts.collect(toys.counter, rollouts.uniform, 6, **settings, further=True)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
+    store = rollouts.collect(toys.counter, rollouts.uniform, 6, **settings, allow_new_policy=True)
     assert len(store) == 6
     assert all((store.path / "shards" / name).read_bytes() == content for name, content in before.items())
-    assert store.metadata["further"] == [{"first": 3, "policy": "uniform"}]
-    alone = rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=tmp_path / "alone", block=2)
+    assert store.metadata["policy_changes"] == [{"first": 3, "policy": "uniform"}]
+    alone = rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=tmp_path / "alone", episodes_per_shard=2)
     assert all(equal(alone.episode(index), store.episode(index)) for index in range(3, 6))
     with pytest.raises(ValueError, match="policy"):  # the first policy's turn is over
         rollouts.collect(toys.counter, toys.marking, 8, **settings)
 
 
 def test_a_lost_shard_of_an_earlier_policy_is_not_played_by_a_later_one(tmp_path):
-    settings = {"seed": 1, "out": tmp_path / "s", "block": 1}
+    settings = {"seed": 1, "out": tmp_path / "s", "episodes_per_shard": 1}
     store = rollouts.collect(toys.counter, toys.marking, 3, **settings)
-    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
     store.shards[1].path.unlink()
-    again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
     assert [shard.first for shard in again.shards] == [0, 2, 3, 4]
 
 

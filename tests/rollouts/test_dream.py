@@ -10,7 +10,7 @@ import torch
 
 import rollouts
 from agents import LinearController
-from rollouts.dream import LUCK_STEPS, dream_along, luck
+from rollouts.dream import NOISE_BLOCK, common_random_numbers, open_loop_rollout
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
@@ -28,9 +28,9 @@ def store(tmp_path_factory):
 def test_batched_dreams_equal_imagining_step_by_step():
     built, parameters = world(), controllers(1)
     dreams = rollouts.dream(
-        built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards")
+        built, parameters, STARTS, horizon=12, num_rollouts=4, seed=5, keep=("latents", "actions", "rewards")
     )
-    noise = luck(built, 5, 4, 1)
+    noise = common_random_numbers(built, 5, 4, 1)
     state = sample_start_states(built, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
     total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
@@ -48,18 +48,20 @@ def test_batched_dreams_equal_imagining_step_by_step():
 
 def test_a_dream_does_not_depend_on_how_the_batch_is_cut():
     built, parameters, keep = world(), controllers(3), ("latents", "rewards")
-    horizon = LUCK_STEPS + 5
-    together = rollouts.dream(built, parameters, STARTS, horizon, 6, seed=5, keep=keep, threshold=2.0)
+    horizon = NOISE_BLOCK + 5
+    together = rollouts.dream(built, parameters, STARTS, horizon, 6, seed=5, keep=keep, termination_threshold=2.0)
     for p in range(3):
         for n in (1, 4):
-            alone = rollouts.dream(built, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, threshold=2.0)
+            alone = rollouts.dream(
+                built, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, termination_threshold=2.0
+            )
             latents = together.latents[p, :n, : horizon - 2]
             assert_same_sums(alone.latents[0], latents, count=8 * horizon)
             assert_same_rewards(alone.rewards[0], together.rewards[p, :n, : horizon - 3], built.memory, horizon)
 
 
 def test_the_luck_of_dreams_is_standard_and_independent():
-    noise = [next_ for next_, _ in zip(luck(world(), 3, 40, 2), range(100), strict=False)]
+    noise = [next_ for next_, _ in zip(common_random_numbers(world(), 3, 40, 2), range(100), strict=False)]
     gumbel, normal, uniform = (torch.stack(part).double() for part in zip(*noise, strict=True))
     assert gumbel[:, :40].equal(gumbel[:, 40:])  # the second controller's luck is the first one's
     for values, cdf in (
@@ -77,7 +79,11 @@ def test_the_luck_of_dreams_is_standard_and_independent():
 
 
 def test_every_dream_may_have_a_temperature_of_its_own():
-    built, parameters, options = world(), controllers(2), {"seed": 5, "keep": ("latents",), "threshold": 2.0}
+    built, parameters, options = (
+        world(),
+        controllers(2),
+        {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0},
+    )
     mixed = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
     for n, temperature in enumerate((0.3, 1.0, 2.0)):
         plain = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=temperature, **options)
@@ -86,7 +92,7 @@ def test_every_dream_may_have_a_temperature_of_its_own():
 
 def test_the_noise_may_have_a_temperature_of_its_own():
     built, parameters = world(), controllers(1)
-    options = {"seed": 5, "keep": ("latents",), "threshold": 2.0}
+    options = {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0}
     same = rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
     np.testing.assert_array_equal(
         same.latents, rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
@@ -108,7 +114,7 @@ import rollouts
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
 
-options = {"horizon": 9, "dreams": 3, "seed": 5, "keep": ("latents", "rewards")}
+options = {"horizon": 9, "num_rollouts": 3, "seed": 5, "keep": ("latents", "rewards")}
 plain, fast = (rollouts.dream(world(), controllers(2), STARTS, compile=c, **options) for c in (False, True))
 assert_same_sums(fast.latents, plain.latents, count=8 * 9)
 assert_same_rewards(fast.returns, plain.returns, world().memory, steps=9)
@@ -124,7 +130,7 @@ def test_a_compiled_dream_is_the_same_dream():
 def test_dreams_become_rollouts(discrete, tmp_path):
     built, keep = world(discrete), ("latents", "actions", "rewards", "frames")
     dreams = rollouts.dream(built, controllers(3), STARTS, 9, 4, seed=5, keep=keep)
-    store = rollouts.keep_dreams(dreams, built, tmp_path / "store")
+    store = rollouts.write_dreams(dreams, built, tmp_path / "store")
     assert (len(store), store.discrete, store.action_dim) == (12, discrete, 2)
     assert len(store.shards) == 2
     for number, life in enumerate(np.ndindex(3, 4)):
@@ -135,11 +141,11 @@ def test_dreams_become_rollouts(discrete, tmp_path):
         assert_same_sums(episode.rewards.sum(), dreams.returns[life], len(episode), terms=episode.rewards)
         actions = dreams.actions[life][:steps]
         np.testing.assert_array_equal(episode.actions, actions.argmax(-1) if discrete else actions)
-    assert store.sequences(built.vae, length=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
+    assert store.sequences(built.vae, seq_len=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
     with pytest.raises(ValueError, match="store"):
-        rollouts.keep_dreams(dreams, built, tmp_path / "store")
+        rollouts.write_dreams(dreams, built, tmp_path / "store")
     with pytest.raises(ValueError, match="keep"):
-        rollouts.keep_dreams(dreams._replace(actions=None), built, tmp_path / "other")
+        rollouts.write_dreams(dreams._replace(actions=None), built, tmp_path / "other")
 
 
 def test_same_seed_same_dreams_and_all_controllers_start_alike():
@@ -155,11 +161,11 @@ def test_an_ended_dream_earns_nothing_more():
     built = world()
     with torch.no_grad():
         built.memory.termination_head.bias.fill_(100.0)
-    dreams = rollouts.dream(built, controllers(), STARTS, horizon=50, dreams=4, keep=("rewards",))
+    dreams = rollouts.dream(built, controllers(), STARTS, horizon=50, num_rollouts=4, keep=("rewards",))
     assert (dreams.lengths == 1).all()
     assert dreams.terminated.all()
     assert dreams.rewards.shape == (3, 4, 1)
-    without = rollouts.dream(world(termination=False), controllers(), STARTS, horizon=50, dreams=4)
+    without = rollouts.dream(world(termination=False), controllers(), STARTS, horizon=50, num_rollouts=4)
     assert (without.lengths == 50).all()
     assert not without.terminated.any()
 
@@ -186,7 +192,14 @@ def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_a
     monkeypatch.setattr(built, "imagine_from", drifting)
     keep = ("latents", "actions", "rewards")
     dreams = rollouts.dream(
-        built, controllers(1), STARTS, horizon=8, dreams=2, seed=5, keep=keep, weigh_ends=weigh_ends
+        built,
+        controllers(1),
+        STARTS,
+        horizon=8,
+        num_rollouts=2,
+        seed=5,
+        keep=keep,
+        use_expected_continuation=weigh_ends,
     )
     assert dreams.lengths.tolist() == [[ends, 8]]
     lived = sum(step.reward[0].double() for step in steps[:ends])
@@ -200,7 +213,7 @@ def test_dreams_end_one_by_one():
     built = world()
     with torch.no_grad():
         built.memory.termination_head.bias.fill_(-1.5)
-    dreams = rollouts.dream(built, controllers(), STARTS, horizon=20, dreams=8, keep=("rewards",))
+    dreams = rollouts.dream(built, controllers(), STARTS, horizon=20, num_rollouts=8, keep=("rewards",))
     assert len(np.unique(dreams.lengths)) > 3
     assert_same_sums(dreams.returns, dreams.rewards.sum(axis=2), dreams.rewards.shape[2], terms=dreams.rewards)
     for length, rewards in zip(dreams.lengths.flat, dreams.rewards.reshape(24, -1), strict=True):
@@ -230,7 +243,7 @@ def test_dreaming_along_starts_at_the_real_frame(store):
     built = world()
     episode = store.latents(built.vae).episode(0)
     mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
-    latents, rewards = dream_along(built, mean, action, start=5, dreams=2)
+    latents, rewards = open_loop_rollout(built, mean, action, start_step=5, num_rollouts=2)
     assert latents.shape == (2, 16, 3)
     assert rewards.shape == (2, 15)
     assert latents[:, 0].equal(mean[5].expand(2, 3))
@@ -244,7 +257,7 @@ def test_dreaming_along_wakes_up_with_what_was_before(store):
     for t in range(3, 9):
         state = built.observe(state, mean[t : t + 1], action[t : t + 1])
     step, _ = built.imagine(state.with_latent(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
-    latents, rewards = dream_along(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
+    latents, rewards = open_loop_rollout(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
     assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
     assert_same_rewards(rewards[0, 0], step.reward[0], built.memory, steps=7)
 
@@ -254,7 +267,9 @@ def test_a_threshold_ends_dreams_without_chance():
     with torch.no_grad():
         built.memory.termination_head.weight.zero_()
         built.memory.termination_head.bias.fill_(0.0)  # a chance of one half at every step
-    never, at_once = (rollouts.dream(built, controllers(), STARTS, 9, 4, threshold=value) for value in (0.6, 0.4))
+    never, at_once = (
+        rollouts.dream(built, controllers(), STARTS, 9, 4, termination_threshold=value) for value in (0.6, 0.4)
+    )
     assert (never.lengths == 9).all()
     assert not never.terminated.any()
     assert (at_once.lengths == 1).all()
@@ -268,7 +283,7 @@ def test_hazard_is_a_power_of_the_chance_to_survive(hazard):
     with torch.no_grad():
         built.memory.termination_head.weight.zero_()
         built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(0.1))))
-    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, hazard_ratio=hazard)
+    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, termination_hazard_ratio=hazard)
     ends = 1 - 0.9**hazard
     assert dreams.terminated.mean() > 0.99
     assert abs(dreams.lengths.mean() - 1 / ends) < 4 * np.sqrt(1 - ends) / ends / np.sqrt(count)
@@ -287,7 +302,15 @@ def test_weighed_ends_weigh_each_reward_with_the_chance_to_have_come_there(hazar
         built.memory.reward_head.bias.copy_(torch.randn(63, generator=torch.Generator().manual_seed(1)))
         reward = float(built.memory.expected_reward(built.memory.reward_head.bias))
     dreams = rollouts.dream(
-        built, controllers(1), STARTS, 100, 3, seed=1, hazard_ratio=hazard, weigh_ends=True, keep=("rewards",)
+        built,
+        controllers(1),
+        STARTS,
+        100,
+        3,
+        seed=1,
+        termination_hazard_ratio=hazard,
+        use_expected_continuation=True,
+        keep=("rewards",),
     )
     survival = (1 - chance) ** hazard
     steps = int(np.ceil(np.log(1e-6) / np.log(survival)))
@@ -306,7 +329,14 @@ def test_weighed_ends_have_the_mean_of_drawn_ones_and_less_noise(hazard):
         built.memory.reward_head.weight.normal_(generator=torch.Generator().manual_seed(2))
     drawn, weighed = (
         rollouts.dream(
-            built, controllers(1), STARTS, 12, count, seed=seed, hazard_ratio=hazard, weigh_ends=how
+            built,
+            controllers(1),
+            STARTS,
+            12,
+            count,
+            seed=seed,
+            termination_hazard_ratio=hazard,
+            use_expected_continuation=how,
         ).returns[0]
         for seed, how in ((1, False), (2, True))
     )
@@ -336,20 +366,20 @@ def test_frames_are_decoded_on_request():
     ("change", "named"),
     [
         ({"horizon": 0}, "horizon"),
-        ({"dreams": 0}, "dreams"),
+        ({"num_rollouts": 0}, "dreams"),
         ({"temperature": 0.0}, "temperature"),
         ({"controllers": np.zeros((2, 17))}, "controllers"),
         ({"controllers": np.full((2, 18), np.nan)}, "controllers"),
-        ({"starts": torch.zeros(2, 4)}, "starts"),
+        ({"start_states": torch.zeros(2, 4)}, "starts"),
         ({"keep": ("thoughts",)}, "keep"),
         ({"burn_in": -1}, "burn_in"),
-        ({"hazard_ratio": 0.0}, "hazard_ratio"),
-        ({"hazard_ratio": float("inf")}, "hazard_ratio"),
-        ({"hazard_ratio": 2.0, "threshold": 0.5}, "threshold"),
+        ({"termination_hazard_ratio": 0.0}, "hazard_ratio"),
+        ({"termination_hazard_ratio": float("inf")}, "hazard_ratio"),
+        ({"termination_hazard_ratio": 2.0, "termination_threshold": 0.5}, "threshold"),
         ({"seed": -1}, "seed"),
     ],
 )
 def test_bad_arguments_are_refused(change, named, as_users_do):
-    settings = {"world": world(), "controllers": controllers(), "starts": STARTS, "horizon": 3, "dreams": 2}
+    settings = {"world": world(), "controllers": controllers(), "start_states": STARTS, "horizon": 3, "num_rollouts": 2}
     with pytest.raises(ValueError, match=rf"^{named} "):
         rollouts.dream(**settings | change)

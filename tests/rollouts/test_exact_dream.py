@@ -85,7 +85,7 @@ def test_a_dream_with_the_exact_model_is_life():
     rng = np.random.default_rng(0)
     starts = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
     controllers = rng.normal(size=(7, 6)).astype(np.float32)
-    dreams = rollouts.dream(world, controllers, starts, horizon=60, dreams=5, seed=2, keep=("latents",))
+    dreams = rollouts.dream(world, controllers, starts, horizon=60, num_rollouts=5, seed=2, keep=("latents",))
     noise = 60 * 6 * float(np.exp(-0.5 * NEARLY_EXACT))  # six standard deviations a step; float32's roundings are fewer
     ended = 0
     for p, weights in enumerate(controllers):

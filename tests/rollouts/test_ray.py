@@ -132,16 +132,18 @@ class Maker:
 def test_a_generation_with_a_killed_worker_has_the_same_returns(tmp_path, backend):
     population = controllers(6, 9)
     marker = tmp_path / "killed"
-    fitness = rollouts.played(Maker(str(marker)), beacon_world(), episodes=2, workers=2, lanes=4, backend=backend)
+    fitness = rollouts.EnvFitness(
+        Maker(str(marker)), beacon_world(), episodes=2, workers=2, envs_per_worker=4, backend=backend
+    )
     returns = fitness(population, 4)
     assert marker.exists()
-    undisturbed = rollouts.played(toys.beacon, beacon_world(), episodes=2, lanes=4)
+    undisturbed = rollouts.EnvFitness(toys.beacon, beacon_world(), episodes=2, envs_per_worker=4)
     np.testing.assert_array_equal(returns, undisturbed(population, 4))
 
 
 def test_collecting_on_ray_gives_the_same_store(tmp_path):
-    here = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "here", block=2)
-    there = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "there", block=2, workers=2,
+    here = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "here", episodes_per_shard=2)
+    there = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "there", episodes_per_shard=2, workers=2,
                              backend="ray")  # fmt: skip
     assert there.identity == here.identity
     for one, other in zip(here.episodes(), there.episodes(), strict=True):
@@ -152,7 +154,9 @@ def test_collecting_on_ray_gives_the_same_store(tmp_path):
 def test_a_registration_travels(tmp_path):
     gymnasium.register("Short-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=4)
     try:
-        store = rollouts.collect("Short-v0", rollouts.uniform, 4, workers=2, block=1, backend="ray", out=tmp_path / "s")
+        store = rollouts.collect(
+            "Short-v0", rollouts.uniform, 4, workers=2, episodes_per_shard=1, backend="ray", out=tmp_path / "s"
+        )
     finally:
         del gymnasium.registry["Short-v0"]
     assert store.lengths == [4] * 4

@@ -51,7 +51,7 @@ def test_episodes_before_a_spoiled_one_are_kept_and_a_rerun_goes_on(tmp_path, wo
     settings = {"policy": rollouts.uniform, "episodes": 5, "seed": SEED, "out": tmp_path / "s", "workers": workers}
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"episode 3\b.*{said(SPOILED)}"):
-            rollouts.collect(Spoiling, **settings, block=block)
+            rollouts.collect(Spoiling, **settings, episodes_per_shard=block)
         store = Store(tmp_path / "s")
         assert store.damaged == {}
         assert [episode.index for episode in store.episodes()][:3] == [0, 1, 2]
@@ -61,7 +61,7 @@ def test_episodes_before_a_spoiled_one_are_kept_and_a_rerun_goes_on(tmp_path, wo
 
     cured.__name__ = "Spoiling"
     before = {shard.path: shard.path.read_bytes() for shard in store.shards}
-    store = rollouts.collect(cured, **settings, block=block)
+    store = rollouts.collect(cured, **settings, episodes_per_shard=block)
     assert sorted(episode.index for episode in store.episodes()) == list(range(5))
     assert all(path.read_bytes() == content for path, content in before.items())
 
@@ -69,13 +69,15 @@ def test_episodes_before_a_spoiled_one_are_kept_and_a_rerun_goes_on(tmp_path, wo
 @pytest.mark.parametrize("strange", [np.inf, None, np.zeros(2)], ids=str)
 def test_no_reward_that_a_file_cannot_hold_is_stored(tmp_path, strange):
     with pytest.raises(ValueError, match="reward"):
-        rollouts.collect(lambda: Spoiling(reward=strange), rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
+        rollouts.collect(
+            lambda: Spoiling(reward=strange), rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=5
+        )
     assert len(Store(tmp_path / "s")) == 3
 
 
 def test_agents_that_play_side_by_side_keep_what_ended(tmp_path):
     with pytest.raises(ValueError, match=said(SPOILED)):
-        rollouts.collect(Spoiling, agent(), 5, seed=SEED, out=tmp_path / "s", block=5)
+        rollouts.collect(Spoiling, agent(), 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=5)
     assert Store(tmp_path / "s").damaged == {}
 
 
@@ -96,7 +98,7 @@ def test_fitness_and_play_refuse_it_too():
             self.spoiled = seed
             return super().reset(seed=seed)
 
-    fitness = rollouts.played(Always, player.world)
+    fitness = rollouts.EnvFitness(Always, player.world)
     with pytest.raises(ValueError, match="reward"):
         fitness(np.zeros((2, player.controller.size), np.float32), seed=1)
     with pytest.raises(ValueError, match=said(7)):
@@ -202,7 +204,7 @@ ERRORS = [
 def test_what_an_environment_raises_is_named_with_its_place(tmp_path, error, part):
     make = partial(Raising, error, part)
     with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*{type(error).__name__}.*apple") as told:
-        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=5)
     assert re.search(rf"{re.escape(__file__)}:\d+", str(told.value))
     assert "\n" not in str(told.value)
     assert part == "reset" or re.search(r"step 3\b", str(told.value))
@@ -212,7 +214,7 @@ def test_what_an_environment_raises_is_named_with_its_place(tmp_path, error, par
 def test_what_an_environment_raises_in_a_worker_comes_back_at_once(tmp_path):
     make = partial(Raising, KeyError("apple"))
     with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*KeyError.*apple.*test_spoiled.py:\d+"):
-        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=1, workers=2)
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=1, workers=2)
     assert len(Store(tmp_path / "s")) >= 3
     with pytest.raises(ValueError, match=r"KeyError.*test_spoiled.py:\d+"):
         evaluate(agent(), partial(Raising, KeyError("apple"), seed=102), 4, seed=100, workers=2)
@@ -269,7 +271,7 @@ def test_a_number_of_actions_that_no_store_has_leaves_no_store(tmp_path, space):
 )
 def test_an_estimate_names_the_argument(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        rollouts.estimate(toys.beacon, rollouts.uniform, **({"episodes": 2} | wrong))
+        rollouts.estimate_collection(toys.beacon, rollouts.uniform, **({"episodes": 2} | wrong))
 
 
 def test_an_environment_that_cannot_be_closed_is_played(tmp_path):
@@ -278,7 +280,7 @@ def test_an_environment_that_cannot_be_closed_is_played(tmp_path):
             raise RuntimeError("it does not close")
 
     assert len(rollouts.collect(Stuck, rollouts.uniform, 1, out=tmp_path / "s")) == 1
-    rollouts.estimate(Stuck, rollouts.uniform, 1)
+    rollouts.estimate_collection(Stuck, rollouts.uniform, 1)
 
 
 def test_nothing_but_numbers_reaches_a_report(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rollouts import workers
-from rollouts.opening import worker_env
+from rollouts.env_cache import worker_env
 from rollouts.workers import WorkerDied, run_tasks, share
 from tests import toys
 
@@ -89,7 +89,7 @@ def test_bad_input_is_told_at_once():
 def receive(task):
     shared, _ = task
     time.sleep(0.02)  # so that both workers get some of the tasks
-    return os.getpid(), shared.get(), workers._received.cache_info().misses, torch.get_num_threads()
+    return os.getpid(), shared.get(), workers._load_shared.cache_info().misses, torch.get_num_threads()
 
 
 def test_an_object_reaches_each_worker_once_per_change_and_workers_have_one_thread(tmp_path):

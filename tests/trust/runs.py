@@ -130,10 +130,10 @@ def dream_long(horizon, path):
         while not over.wait(0.5):
             used.append(resident())
 
-    rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=200, dreams=4)
+    rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=200, num_rollouts=4)
     watcher = threading.Thread(target=watch)
     watcher.start()
-    dreams = rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=horizon, dreams=4)
+    dreams = rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=horizon, num_rollouts=4)
     over.set()
     watcher.join()
     assert (dreams.lengths == horizon).all()

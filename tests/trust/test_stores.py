@@ -21,7 +21,7 @@ from worldmodel import VAE, seeded
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
     """A store of four short episodes in two shards, and the first shard's bytes."""
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, block=2, max_steps=5,
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, episodes_per_shard=2, max_steps=5,
                              out=tmp_path_factory.mktemp("store") / "s")  # fmt: skip
     return store.path, store.shards[0].path.read_bytes(), list(store.episodes())
 
@@ -137,7 +137,7 @@ def test_any_metadata_are_a_store_s_or_named(collected, content):
         store = one_line(path, lambda path: Store(path.parent))
         if store is not None:
             assert 1 <= store.action_dim <= 65_536
-            assert store.patience is None or store.patience >= 1
+            assert store.max_idle_steps is None or store.max_idle_steps >= 1
             assert isinstance(repr(store) + store.identity, str)
     finally:
         path.write_bytes(whole)

@@ -48,10 +48,10 @@ def deaths(tmp_path):
 
 def test_killed_collectors_change_nothing(deaths, tmp_path):
     env = partial(mortal, str(deaths))
-    quiet = rollouts.collect(env, rollouts.uniform, 6, seed=1, block=2, out=tmp_path / "quiet")
+    quiet = rollouts.collect(env, rollouts.uniform, 6, seed=1, episodes_per_shard=2, out=tmp_path / "quiet")
     for number in range(2):
         (deaths / str(number)).touch()
-    store = rollouts.collect(env, rollouts.uniform, 6, seed=1, block=2, workers=2, out=tmp_path / "store")
+    store = rollouts.collect(env, rollouts.uniform, 6, seed=1, episodes_per_shard=2, workers=2, out=tmp_path / "store")
     assert not list(deaths.iterdir())
     assert [path.name for path in (store.path / "shards").iterdir() if path.name.startswith(".")] == []
     for shard in quiet.shards:
@@ -65,7 +65,7 @@ def test_killed_players_change_no_evolution(deaths):
     for workers in (1, 2):
         for number in range(workers - 1):
             (deaths / str(number)).touch()
-        fitness = rollouts.played(partial(mortal, str(deaths)), world, 1, workers=workers)
+        fitness = rollouts.EnvFitness(partial(mortal, str(deaths)), world, 1, workers=workers)
         best = evolve(LinearController.sized(world), fitness, population=4, generations=2, seed=3)
         found.append(best.parameters)
     assert not list(deaths.iterdir())

@@ -48,9 +48,9 @@ def test_a_world_model_takes_the_kind_of_actions_from_the_store():
         (lambda: WorldModel(VAE(), Memory.for_store(CHOICES), CHOICES, discrete=False), ("True", "False")),
         (lambda: Agent(small(), LinearController(inputs=4, actions=2)), ("3", "2")),
         (lambda: Agent(small(), LinearController(inputs=5, actions=3)), ("10", "5")),
-        (lambda: rollouts.dreamed(small(), torch.zeros(2, 5)), ("4", "5")),
-        (lambda: rollouts.dreamed(small(), torch.zeros(2, 4), controller=LinearController(11, 3)), ("10", "11")),
-        (lambda: rollouts.dreamed(small(), torch.zeros(2, 4), worlds=[small(2).memory] * 2), ("3", "2")),
+        (lambda: rollouts.DreamFitness(small(), torch.zeros(2, 5)), ("4", "5")),
+        (lambda: rollouts.DreamFitness(small(), torch.zeros(2, 4), controller=LinearController(11, 3)), ("10", "11")),
+        (lambda: rollouts.DreamFitness(small(), torch.zeros(2, 4), ensemble=[small(2).memory] * 2), ("3", "2")),
         (lambda: rollouts.dream(small(), HiddenController(10, 2), torch.zeros(2, 4)), ("3", "2")),
         (lambda: DreamEnv(small(), torch.zeros(2, 5)), ("4", "5")),
         (lambda: small().memory(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2)), ("3", "2")),
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(put_together, numbers):
 
 def test_starts_must_be_starts():
     with pytest.raises(ValueError, match="starts"):
-        rollouts.dreamed(small(), [[0.0] * 4])
+        rollouts.DreamFitness(small(), [[0.0] * 4])
 
 
 @pytest.mark.parametrize(

@@ -290,9 +290,9 @@ class Recordings:
 def identity(recordings: Sequence[Recording]) -> str:
     """How many files, with a digest of their names and lengths, and another of what is in them.
 
-    The latter covers `NUM_EXCERPTS` of `EXCERPT_SAMPLES` samples of each file, so that a corpus of any size is known in seconds: other
-    sounds, another loudness or another order are noticed, a change between two stretches of a file is not. Of what only
-    soundfile decodes it covers bytes, which no decoder's version changes.
+    The latter covers `NUM_EXCERPTS` of `EXCERPT_SAMPLES` samples of each file, so that a corpus of any size is known
+    in seconds: other sounds, another loudness or another order are noticed, a change between two stretches of a file
+    is not. Of what only soundfile decodes it covers bytes, which no decoder's version changes.
 
     Raises:
         ValueError: a file cannot be read any more.

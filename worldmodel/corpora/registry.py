@@ -54,9 +54,9 @@ def open_corpus(name: str, **options: Any) -> Corpus:
 
     Args:
         name: kind and folder, "timit:/data/TIMIT"; the kinds are timit, blizzard, accent, audio, mnist and cifar10.
-        options: speech takes ``segment_length`` (samples of a sequence; None: whole recordings), ``frame`` (samples of an event),
-            ``seed`` (of the split) and ``cache`` (a JSON file that keeps mean and standard deviation), TIMIT ``include_sa``
-            (False: without the sentences that all speakers read); images take ``logit`` and ``pixelwise``.
+        options: speech takes ``segment_length`` (samples of a sequence; None: whole recordings), ``frame`` (samples
+            of an event), ``seed`` (of the split) and ``cache`` (a JSON file that keeps mean and standard deviation),
+            TIMIT ``include_sa`` (False: without the sentences that all speakers read); images take ``logit`` and ``pixelwise``.
             See `worldmodel.corpora.speech` and `worldmodel.corpora.images`.
 
     Returns:

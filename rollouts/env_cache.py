@@ -19,7 +19,7 @@ import envs
 from envs.env_checker import describe_error
 from envs.pixels import to_pixels
 
-KEPT_KINDS = 2
+MAX_CACHED_KINDS = 2
 """A process keeps the environments of this many (id, options)."""
 
 
@@ -32,11 +32,11 @@ class Registered(NamedTuple):
 
 EnvSpec = str | Callable[[], gymnasium.Env[Any, Any]]
 """What names an environment: an id for `envs.make`, or a picklable function that makes one."""
-Opened = EnvSpec | Registered
+PortableEnv = EnvSpec | Registered
 """The same, as tasks carry it."""
 
 
-def portable(env: EnvSpec) -> Opened:
+def make_portable(env: EnvSpec) -> PortableEnv:
     """What opens the environment in a worker as well: an id that this process registered takes its entry along.
 
     Raises:
@@ -45,7 +45,7 @@ def portable(env: EnvSpec) -> Opened:
     if not isinstance(env, str) and not callable(env):
         cure = ": pass the function that makes it, so that workers make their own" if _is_env(env) else ""
         raise ValueError(f"env must be an id or a function that makes an environment, got {env}{cure}")
-    sent: Opened = env
+    sent: PortableEnv = env
     if isinstance(env, str) and (spec := gymnasium.registry.get(env)) is not None:
         if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
             creator: Any = registration.load_env_creator(spec.entry_point)  # a worker's program is another one
@@ -63,7 +63,7 @@ def _is_env(env: Any) -> bool:
     return isinstance(env, gymnasium.Env)
 
 
-def env_key(env: Opened, options: dict[str, Any]) -> tuple[bytes, str]:
+def env_key(env: PortableEnv, options: dict[str, Any]) -> tuple[bytes, str]:
     """Tells environments apart: the same id and entry, or the same function, with the same options."""
     try:
         name = env.encode() if isinstance(env, str) else bytes(dumps(env))
@@ -72,7 +72,7 @@ def env_key(env: Opened, options: dict[str, Any]) -> tuple[bytes, str]:
     return name, json.dumps(options, sort_keys=True, default=str)
 
 
-def open_env(env: Opened, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def open_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     """Make what an id or a function names, with our frames and actions; only an id takes options.
 
     Raises:
@@ -98,7 +98,7 @@ def open_env(env: Opened, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         raise ValueError(f"{_name(env)}: {error}") from None
 
 
-def look(env: Opened, options: dict[str, Any]) -> gymnasium.Space[Any]:
+def probe_env(env: PortableEnv, options: dict[str, Any]) -> gymnasium.Space[Any]:
     """Open an environment, try a reset and a step, and close it; its actions.
 
     Raises:
@@ -119,22 +119,22 @@ def look(env: Opened, options: dict[str, Any]) -> gymnasium.Space[Any]:
         _close([game])
 
 
-def _name(env: Opened) -> str:
+def _name(env: PortableEnv) -> str:
     if isinstance(env, str | Registered):
         return env if isinstance(env, str) else env.id
     return str(getattr(env, "__name__", "") or type(env).__name__)
 
 
-_kept: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
+_cached: dict[tuple[bytes, str], list[gymnasium.Env[Any, Any]]] = {}
 
 
-def worker_env(env: Opened, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
+def worker_env(env: PortableEnv, options: dict[str, Any], slot: int = 0) -> gymnasium.Env[Any, Any]:
     """This process's environment number ``slot`` of a kind, kept for the next task."""
     key = env_key(env, options)
-    games = _kept.pop(key, [])
-    _kept[key] = games  # the last key is the one used last
-    while len(_kept) > KEPT_KINDS:
-        _close(_kept.pop(next(iter(_kept))))
+    games = _cached.pop(key, [])
+    _cached[key] = games  # the last key is the one used last
+    while len(_cached) > MAX_CACHED_KINDS:
+        _close(_cached.pop(next(iter(_cached))))
     while len(games) <= slot:
         games.append(open_env(env, options))
     return games[slot]
@@ -142,8 +142,8 @@ def worker_env(env: Opened, options: dict[str, Any], slot: int = 0) -> gymnasium
 
 def close_envs() -> None:
     """Close the environments that this process keeps."""
-    while _kept:
-        _close(_kept.popitem()[1])
+    while _cached:
+        _close(_cached.popitem()[1])
 
 
 def _close(games: list[gymnasium.Env[Any, Any]]) -> None:

@@ -12,14 +12,14 @@ import torch
 from isal import isal_zlib
 from numpy.lib.format import open_memmap
 
-from rollouts.shards import Shard, Stored
+from rollouts.shards import EpisodeStore, Shard
 from worldmodel import VAE
 from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.io import atomic, error_context, fingerprint, read_json, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
 
 ENCODE_BATCH = 16
-PIECE = 2**20
+READ_BYTES = 2**20
 """Bytes that are read at once for a checksum."""
 
 
@@ -43,7 +43,7 @@ class EncodedEpisode(NamedTuple):
         return 0.5 * (math.log(2 * math.pi * math.e) + np.asarray(self.logvar, np.float64)).sum(axis=1)
 
 
-class Latents:
+class EncodedDataset:
     """A store's episodes as a VAE sees them, in memory maps.
 
     Args:
@@ -51,17 +51,17 @@ class Latents:
         folder: where their encodings lie.
     """
 
-    ending = ""
-    """What is said of where its episodes end, beside which they are (`rollouts.endings.Ended`)."""
+    termination_note = ""
+    """What is said of where its episodes end, beside which they are (`rollouts.stall_termination.StallTerminated`)."""
 
-    def __init__(self, store: Stored, folder: Path) -> None:
+    def __init__(self, store: EpisodeStore, folder: Path) -> None:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
     def identity(self) -> str:
         """Which store, encoded by which VAE."""
-        return f"{self.store.identity}, encoded by {self.folder.name}{self.ending}"
+        return f"{self.store.identity}, encoded by {self.folder.name}{self.termination_note}"
 
     def __len__(self) -> int:
         """Episodes."""
@@ -74,7 +74,7 @@ class Latents:
 
     def episode(self, index: int) -> EncodedEpisode:
         """One episode; views of the memory maps."""
-        shard, number = self.store.place(index)
+        shard, number = self.store.locate(index)
         latents, actions, outcomes = self._maps(shard)
         start = sum(shard.lengths[:number]) + number  # T + 1 rows for each episode before
         stop = start + shard.lengths[number]
@@ -86,7 +86,7 @@ class Latents:
             outcomes[start:stop, 1],
         )
 
-    def some(self, episodes: int = 20) -> np.ndarray:
+    def posterior_means(self, episodes: int = 20) -> np.ndarray:
         """Means of q(z|x) of the first episodes' frames, (frames, latent) float32."""
         parts = [self.episode(index).mean for index in range(min(episodes, len(self)))]
         return np.concatenate(parts).astype(np.float32)
@@ -103,7 +103,7 @@ _KINDS = ("latents", "actions", "outcomes")
 
 
 @shows_progress("encode", "frames")
-def encode(store: Stored, vae: VAE, progress: Progress | bool = silent) -> Latents:
+def encode(store: EpisodeStore, vae: VAE, progress: Progress | bool = silent) -> EncodedDataset:
     """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
 
     Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
@@ -119,23 +119,23 @@ def encode(store: Stored, vae: VAE, progress: Progress | bool = silent) -> Laten
         size = sum(shard.lengths) + len(shard.lengths)
         paths = {kind: folder / f"{shard.path.stem}.{kind}.npy" for kind in _KINDS}
         shapes = {"latents": (size, 2, vae.latent_dim), "actions": (size, store.action_dim), "outcomes": (size, 2)}
-        if not _whole(folder / f"{shard.path.stem}.json", paths, shapes, shard):
+        if not _is_encoded(folder / f"{shard.path.stem}.json", paths, shapes, shard):
             _encode_shard(store, shard, vae, paths)
             write_json(folder / f"{shard.path.stem}.json", {kind: _checksum(path) for kind, path in paths.items()})
         done += size
         report(done, rows, "")
-    return Latents(store, folder)
+    return EncodedDataset(store, folder)
 
 
-def _whole(sums: Path, paths: dict[str, Path], shapes: dict[str, tuple[int, ...]], shard: Shard) -> bool:
+def _is_encoded(checksum_file: Path, paths: dict[str, Path], shapes: dict[str, tuple[int, ...]], shard: Shard) -> bool:
     """Whether a shard's files are there, newer than it, with the shapes and the checksums that they should have."""
     try:
-        told = read_json(sums)
+        checksums = read_json(checksum_file)
         for kind, path in paths.items():
             array = open_memmap(path, mode="r")  # not np.load, which takes other kinds of files, too
             if path.stat().st_mtime < shard.path.stat().st_mtime or array.shape != shapes[kind]:
                 return False
-            if array.dtype != (np.float16 if kind == "latents" else np.float32) or told[kind] != _checksum(path):
+            if array.dtype != (np.float16 if kind == "latents" else np.float32) or checksums[kind] != _checksum(path):
                 return False
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return False
@@ -146,15 +146,15 @@ def _checksum(path: Path) -> int:
     """CRC-32 of a file, read in pieces."""
     found = 0
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            found = isal_zlib.crc32(piece, found)
+        while block := file.read(READ_BYTES):
+            found = isal_zlib.crc32(block, found)
     return found
 
 
 @torch.no_grad()
-def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
+def _encode_shard(store: EpisodeStore, shard: Shard, vae: VAE, paths: dict[str, Path]) -> None:
     latents, actions, outcomes = [], [], []
-    first = next(index for index in range(len(store)) if store.place(index)[0] is shard)
+    first = next(index for index in range(len(store)) if store.locate(index)[0] is shard)
     device = next(vae.parameters()).device
     was_training = vae.training
     vae.eval()
@@ -178,6 +178,6 @@ def _encode_shard(store: Stored, shard: Shard, vae: VAE, paths: dict[str, Path])
             np.save(file, np.concatenate(parts))
 
 
-def draw(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def sample_posterior(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Latents drawn from q(z|x), float32."""
     return mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)

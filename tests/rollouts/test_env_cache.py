@@ -10,7 +10,7 @@ from gymnasium.envs.registration import WrapperSpec
 
 import rollouts
 from agents import LinearController, evaluate
-from rollouts.opening import env_key, open_env, portable, worker_env
+from rollouts.env_cache import env_key, make_portable, open_env, worker_env
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 
@@ -43,14 +43,14 @@ def lights():
 
 
 def test_a_registration_travels_to_workers(lights, tmp_path):
-    settings = {"episodes": 4, "workers": 2, "block": 1}
+    settings = {"episodes": 4, "workers": 2, "episodes_per_shard": 1}
     store = rollouts.collect("Lights-v0", rollouts.uniform, **settings, out=tmp_path / "s")
     assert (store.env, store.lengths, store.returns) == ("Lights-v0", [6] * 4, [18] * 4)
     report = evaluate(rollouts.uniform, "Lights-v0", 3, workers=2)
     assert (report.env, report.returns) == ("Lights-v0", [18] * 3)
     with seeded(0):
         world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
-    fitness = rollouts.played("Lights-v0", world, workers=2, episodes=2)
+    fitness = rollouts.EnvFitness("Lights-v0", world, workers=2, episodes=2)
     assert (fitness(np.zeros((2, LinearController.sized(world).size), np.float32), 1) == 18).all()
     assert fitness.identity["env"] == "Lights-v0"
     wrapped = rollouts.collect("Dark-v0", rollouts.uniform, **settings, out=tmp_path / "t")
@@ -59,10 +59,10 @@ def test_a_registration_travels_to_workers(lights, tmp_path):
 
 def test_an_id_that_is_registered_anew_is_another_environment(lights, tmp_path):
     assert rollouts.collect("Lights-v0", rollouts.uniform, 1, workers=2, out=tmp_path / "s").returns == [18]
-    first = worker_env(portable("Lights-v0"), {})
+    first = worker_env(make_portable("Lights-v0"), {})
     del gymnasium.registry["Lights-v0"]
     gymnasium.register("Lights-v0", lights, kwargs={"gain": 5.0}, max_episode_steps=6)
-    assert worker_env(portable("Lights-v0"), {}) is not first
+    assert worker_env(make_portable("Lights-v0"), {}) is not first
     assert rollouts.collect("Lights-v0", rollouts.uniform, 1, workers=2, out=tmp_path / "t").returns == [30]
 
 
@@ -76,9 +76,9 @@ def test_what_cannot_be_sent_stays_what_it_is():
     assert env_key(make, {}) == env_key(make, {})
     assert len(rollouts.collect(make, rollouts.uniform, 1)) == 1
     with pytest.raises(ValueError, match="workers"):
-        rollouts.collect(make, rollouts.uniform, 4, workers=2, block=1)
+        rollouts.collect(make, rollouts.uniform, 4, workers=2, episodes_per_shard=1)
     with pytest.raises(ValueError, match="workers"):
-        rollouts.collect(toys.beacon, lambda space, rng: gate, 4, workers=2, block=1)
+        rollouts.collect(toys.beacon, lambda space, rng: gate, 4, workers=2, episodes_per_shard=1)
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: 1 / 0, toys.Rewarding], ids=["none", "fails", "arguments"])

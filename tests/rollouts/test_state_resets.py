@@ -7,10 +7,10 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController
-from rollouts import tasks
-from rollouts.returns import shares
-from rollouts.tasks import play_group
-from rollouts.ways import Way, check_remembers, go_to, retrace
+from rollouts import rollout_tasks
+from rollouts.fitness import split_evenly
+from rollouts.rollout_tasks import run_rollout_task
+from rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env
 from tests import toys
 from tests.rollouts.dreams import assert_same_lives, beacon_world, controllers
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
@@ -19,12 +19,12 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 def test_lives_along_ones_own_way_are_the_rest_of_it():
     """Whoever begins where the best one was, with its memory, and acts as it did, earns what it earned from there on."""
     built, parameters = beacon_world(), 3 * controllers(1, 9)
-    fitness = rollouts.played(toys.remembered, built, moments=5, stretch=12)
+    fitness = rollouts.EnvFitness(toys.remembered, built, num_state_resets=5, reset_horizon=12)
     lived = fitness(parameters, 4)[0]
     seed = rollouts.episode.training_seeds(4, 7)[0]
     agent = Agent(built, LinearController.sized(built).having(parameters[0]))
     rewards = rollouts.play(toys.remembered(), agent, seed).rewards
-    steps = Way.of(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).at
+    steps = Trajectory.sample_resets(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).reset_steps
     assert len(set(steps)) == 5
     expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
     assert_same_lives(lived, expected, 30)
@@ -33,33 +33,39 @@ def test_lives_along_ones_own_way_are_the_rest_of_it():
 
 def test_all_begin_along_the_best_ones_way_whatever_the_workers():
     built, population = beacon_world(), 3 * controllers(3, 9)
-    alone = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(population, 9)
-    together = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7, workers=2, lanes=4)(
-        population, 9
-    )
+    alone = rollouts.EnvFitness(toys.remembered, built, episodes=2, num_state_resets=3, reset_horizon=7)(population, 9)
+    together = rollouts.EnvFitness(
+        toys.remembered, built, episodes=2, num_state_resets=3, reset_horizon=7, workers=2, envs_per_worker=4
+    )(population, 9)
     assert alone.shape == (3, 5)
     assert_same_lives(alone, together, 30)
-    plain = rollouts.played(toys.remembered, built, episodes=2)(population, 9)
+    plain = rollouts.EnvFitness(toys.remembered, built, episodes=2)(population, 9)
     assert_same_lives(alone[:, :2], plain, 30)
     for episode, columns in ((0, [2, 3]), (1, [4])):  # each episode has a way of its own, whoever else lives
         best = population[plain[:, episode].argmax()]
-        only = rollouts.played(toys.remembered, built, episodes=2, moments=3, stretch=7)(best, 9)
+        only = rollouts.EnvFitness(toys.remembered, built, episodes=2, num_state_resets=3, reset_horizon=7)(best, 9)
         assert_same_lives(only[0, columns], alone[plain[:, episode].argmax(), columns], 30)
 
 
 def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
-    built, population, settings = beacon_world(), 3 * controllers(3, 9), {"moments": 3, "stretch": 7}
-    fitness = rollouts.played(toys.remembered, built, 2, scouted=5, **settings)
+    built, population, settings = beacon_world(), 3 * controllers(3, 9), {"num_state_resets": 3, "reset_horizon": 7}
+    fitness = rollouts.EnvFitness(toys.remembered, built, 2, hard_episode_candidates=5, **settings)
     alone = fitness(population, 9)
-    together = rollouts.played(toys.remembered, built, 2, scouted=5, workers=2, lanes=4, **settings)
+    together = rollouts.EnvFitness(
+        toys.remembered, built, 2, hard_episode_candidates=5, workers=2, envs_per_worker=4, **settings
+    )
     assert_same_lives(alone, together(population, 9), 30)
-    assert_same_lives(fitness.scouts, together.scouts, 30)
-    hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.scouts)[:2]].tolist()
+    assert_same_lives(fitness.candidate_returns, together.candidate_returns, 30)
+    hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.candidate_returns)[:2]].tolist()
     for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best one's own way, in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
-        life = rollouts.played(toys.remembered, built, moments=1).live(best[None], [hard[episode]])[0]
-        assert_same_lives(life.total, alone[:, episode].max(), 30)
-        steps = Way.of(hard[episode], life.actions, len(columns), 7, np.random.default_rng([9, 8, episode])).at
+        life = rollouts.EnvFitness(toys.remembered, built, num_state_resets=1).run_episodes(
+            best[None], [hard[episode]]
+        )[0]
+        assert_same_lives(life.episode_return, alone[:, episode].max(), 30)
+        steps = Trajectory.sample_resets(
+            hard[episode], life.actions, len(columns), 7, np.random.default_rng([9, 8, episode])
+        ).reset_steps
         agent = Agent(built, LinearController.sized(built).having(best))
         rewards = rollouts.play(toys.remembered(), agent, hard[episode]).rewards
         expected = [rewards[step : step + 7].sum() for step in steps]
@@ -67,10 +73,12 @@ def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
 
 
 def test_two_thirds_come_from_all_over_the_way_and_one_from_where_it_ended():
-    for length, count, stretch in ((30, 5, 12), (100, 8, 20), (100, 12, 40), (3, 3, 40), (2, 5, 1)):
-        steps = Way.of(1, tuple(range(length)), count, stretch, np.random.default_rng(0)).at
+    for length, count, reset_horizon in ((30, 5, 12), (100, 8, 20), (100, 12, 40), (3, 3, 40), (2, 5, 1)):
+        steps = Trajectory.sample_resets(
+            1, tuple(range(length)), count, reset_horizon, np.random.default_rng(0)
+        ).reset_steps
         last = count // 3
-        for begin, part in ((0, steps[: count - last]), (max(0, length - stretch), steps[count - last :])):
+        for begin, part in ((0, steps[: count - last]), (max(0, length - reset_horizon), steps[count - last :])):
             edges = begin + np.floor(np.arange(len(part) + 1) / max(1, len(part)) * (length - begin))
             assert all(edges[i] <= step <= edges[i + 1] for i, step in enumerate(part))
         assert len(steps) == count and max(steps) < length
@@ -82,18 +90,24 @@ def test_members_practise_on_the_tracks_of_car_racing():
     with seeded(0):
         world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8))).eval()
     population = 0.1 * np.random.default_rng(0).normal(size=(3, LinearController.sized(world).size))
-    options = {"episodes": 2, "max_steps": 12, "env_options": {"action_repeat": 2}, "moments": 4, "stretch": 5}
-    fitness = rollouts.played("FastCarRacing", world, **options)
+    options = {
+        "episodes": 2,
+        "max_steps": 12,
+        "env_options": {"action_repeat": 2},
+        "num_state_resets": 4,
+        "reset_horizon": 5,
+    }
+    fitness = rollouts.EnvFitness("FastCarRacing", world, **options)
     assert fitness(population, 3).shape == (3, 6)
-    ways = []
-    along = fitness._along
-    fitness._along = lambda members, way: ways.append(way) or along(members, way)
+    trajectories = []
+    along = fitness._reset_tasks
+    fitness._reset_tasks = lambda members, trajectory: trajectories.append(trajectory) or along(members, trajectory)
     before = fitness.steps
     fitness(population, 3)
-    one, other = ways
+    one, other = trajectories
     assert one.seed != other.seed
-    assert one.at != other.at
-    retraced = max(one.at) + max(other.at)
+    assert one.reset_steps != other.reset_steps
+    retraced = max(one.reset_steps) + max(other.reset_steps)
     assert fitness.steps - before == 3 * (2 * 12) + 3 * 4 * 5 + retraced
 
 
@@ -104,15 +118,19 @@ def test_another_world_remembers_the_same_way_in_its_own_manner():
     with torch.no_grad():
         for parameter in worlds[1].memory.parameters():
             parameter.mul_(-1)
-    way = Way(seed=3, actions=(np.ones(1, np.float32),) * 9, at=(8,))
-    groups = [rollouts.played(toys.remembered, built)._groups(population, [3] * 4, way) for built in worlds]
-    told = [[life.total for group in of_one for life in play_group(group).lives] for of_one in groups]
-    tasks._last_way[0] = None  # nothing is kept from the first world
-    assert [life.total for group in groups[1] for life in play_group(group).lives] == told[1] != told[0]
+    trajectory = Trajectory(seed=3, actions=(np.ones(1, np.float32),) * 9, reset_steps=(8,))
+    groups = [
+        rollouts.EnvFitness(toys.remembered, built)._rollout_tasks(population, [3] * 4, trajectory) for built in worlds
+    ]
+    told = [[life.episode_return for group in of_one for life in run_rollout_task(group).episodes] for of_one in groups]
+    rollout_tasks._last_replay[0] = None  # nothing is kept from the first world
+    assert (
+        [life.episode_return for group in groups[1] for life in run_rollout_task(group).episodes] == told[1] != told[0]
+    )
 
 
 def test_moments_are_shared_among_the_episodes():
-    assert [shares(*case) for case in ((12, 4), (3, 2), (1, 3), (0, 2))] == [[3] * 4, [2, 1], [1, 0, 0], [0, 0]]
+    assert [split_evenly(*case) for case in ((12, 4), (3, 2), (1, 3), (0, 2))] == [[3] * 4, [2, 1], [1, 0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("name", ["SuperMarioBros-1-1", "FastCarRacing"])
@@ -123,18 +141,18 @@ def test_games_go_on_from_a_moment_as_they_did(name):
         world = WorldModel(VAE(), memory, discrete=mario).eval()
     options = {"action_set": "run", "action_repeat": 8} if mario else {"action_repeat": 2}
     first, second = (envs.make(name, **options) for _ in range(2))
-    check_remembers(first)
+    unwrap_snapshot_env(first)
     if mario:
         actions = tuple(np.random.default_rng(0).integers(2, size=40).tolist())
     else:
         actions = tuple(rollouts.play(first, toys.RoadFollower(), 5, max_steps=40).actions)
-    moments = retrace(first, world, Way(seed=5, actions=actions, at=(0, 9, 20)))
-    assert sorted(moments) == [0, 9, 20]
-    for step, moment in moments.items():
+    reset_states = replay(first, world, Trajectory(seed=5, actions=actions, reset_steps=(0, 9, 20)))
+    assert sorted(reset_states) == [0, 9, 20]
+    for step, reset_state in reset_states.items():
         frame, _ = first.reset(seed=5)
         for action in actions[:step]:
             frame, *_ = first.step(action)
-        assert np.array_equal(go_to(second, moment, 5), frame)
+        assert np.array_equal(restore(second, reset_state, 5), frame)
         for action in actions[step : step + 8]:
             frame, *told = first.step(action)
             seen, *said = second.step(action)
@@ -144,11 +162,11 @@ def test_games_go_on_from_a_moment_as_they_did(name):
             else:  # Box2D keeps the last forces in joints to itself: see envs.car_racing_state
                 assert np.abs(frame.astype(int) - seen).mean() < 0.2
                 assert told[0] == pytest.approx(said[0], abs=1e-6)
-    assert moments[0].memory.hidden_size.abs().sum() == 0
-    assert moments[9].memory.hidden_size.abs().sum() > 0
+    assert reset_states[0].memory.hidden_size.abs().sum() == 0
+    assert reset_states[9].memory.hidden_size.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("moments", "named"), [(-1, "moments"), (2, "save_state")])
 def test_bad_moments_are_refused(moments, named):
     with pytest.raises(ValueError, match=named):
-        rollouts.played(toys.beacon, beacon_world(), moments=moments)
+        rollouts.EnvFitness(toys.beacon, beacon_world(), num_state_resets=moments)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import rollouts
-from rollouts.endings import Ended, stalled
+from rollouts.stall_termination import StallTerminated, is_stalled
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, fit, seeded
 
@@ -38,7 +38,7 @@ def vae():
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     out = tmp_path_factory.mktemp("endings") / "store"
-    return rollouts.collect(Mortal, rollouts.uniform, EPISODES, seed=5, out=out, patience=10)
+    return rollouts.collect(Mortal, rollouts.uniform, EPISODES, seed=5, out=out, max_idle_steps=10)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def store(tmp_path_factory):
     ],
 )
 def test_stalled(rewards, terminated, patience, expected):
-    assert stalled(np.array(rewards), terminated, patience) is expected
+    assert is_stalled(np.array(rewards), terminated, patience) is expected
 
 
 def test_cut_episodes_end_with_their_last_reward(store, vae):
-    ended, whole = store.latents(vae, stalls_end=True), store.latents(vae)
-    assert isinstance(ended, Ended)
+    ended, whole = store.latents(vae, terminate_on_stall=True), store.latents(vae)
+    assert isinstance(ended, StallTerminated)
     assert len(ended) == len(whole) == EPISODES
     for index in range(EPISODES):
-        rewards = store.course(index).rewards
+        rewards = store.episode_metadata(index).rewards
         episode, before = ended.episode(index), whole.episode(index)
         assert len(episode.action) == len(episode.mean) - 1 == ended.lengths[index] == int(rewards.sum())
         assert episode.reward.all()
@@ -72,12 +72,12 @@ def test_cut_episodes_end_with_their_last_reward(store, vae):
         assert np.array_equal(before.mean[: len(episode.mean)], episode.mean)
         assert np.array_equal(before.action[: len(episode.action)], episode.action)
     assert ended.identity != whole.identity
-    assert store.sequences(vae, stalls_end=True).identity != store.sequences(vae).identity
+    assert store.sequences(vae, terminate_on_stall=True).identity != store.sequences(vae).identity
 
 
 def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
-    store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store", patience=10)
-    ended, whole = store.latents(vae, stalls_end=True), store.latents(vae)
+    store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store", max_idle_steps=10)
+    ended, whole = store.latents(vae, terminate_on_stall=True), store.latents(vae)
     for index in range(2):
         assert all(
             np.array_equal(one, other) for one, other in zip(ended.episode(index), whole.episode(index), strict=True)
@@ -85,9 +85,9 @@ def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
 
 
 def test_where_nothing_is_earned_nothing_tells_when_it_was_lost(tmp_path, vae):
-    store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", patience=10)
-    with pytest.raises(ValueError, match="stalls_end"):
-        store.latents(vae, stalls_end=True)
+    store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", max_idle_steps=10)
+    with pytest.raises(ValueError, match="terminate_on_stall"):
+        store.latents(vae, terminate_on_stall=True)
 
 
 class Poor(Mortal):
@@ -101,15 +101,15 @@ class Poor(Mortal):
 
 def test_without_patience_nothing_stalls(tmp_path, vae):
     store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store")
-    with pytest.raises(ValueError, match="stalls_end"):
-        store.sequences(vae, stalls_end=True)
+    with pytest.raises(ValueError, match="terminate_on_stall"):
+        store.sequences(vae, terminate_on_stall=True)
 
 
 def test_a_memory_foretells_ends_as_often_as_they_come(store, vae):
     """Lives are much longer than windows (17 steps on average, 4): of windows that fit, few would show an end."""
     with seeded(1):
         memory = Memory(RMDN(2 + 2, 2, hidden_size=4, num_components=1))
-    sequences = store.sequences(vae, length=4, stalls_end=True, overhang=True)
+    sequences = store.sequences(vae, seq_len=4, terminate_on_stall=True, pad_episode_ends=True)
     fit(memory, sequences, num_updates=150, batch_size=32, learning_rate=2e-2)
     foretold = happened = 0.0
     with torch.no_grad():

@@ -31,31 +31,41 @@ def controllers(world):
 STARTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 
 
-def dream(world, controllers, dreams=6, **options):
-    return rollouts.dream(world, controllers, STARTS, horizon=20, dreams=dreams, seed=3, keep=("latents",), **options)
+def dream(world, controllers, num_rollouts=6, **options):
+    return rollouts.dream(
+        world, controllers, STARTS, horizon=20, num_rollouts=num_rollouts, seed=3, keep=("latents",), **options
+    )
 
 
 def test_in_its_own_memory_a_mind_dreams_as_ever(world, controllers):
-    alone, same = dream(world, controllers), dream(world, controllers, worlds=[world.memory])
+    alone, same = dream(world, controllers), dream(world, controllers, ensemble=[world.memory])
     np.testing.assert_array_equal(alone.returns, same.returns)
     np.testing.assert_array_equal(alone.latents, same.latents)
 
 
 def test_each_dream_happens_in_its_own_world(world, controllers):
     others = [memory(1), memory(2, hidden=9), memory(3)]
-    together = dream(world, controllers, worlds=others)
+    together = dream(world, controllers, ensemble=others)
     for number, one in enumerate(others):
-        alone = dream(world, controllers, worlds=[one])  # dreams of a group begin alike and have the same luck
+        alone = dream(world, controllers, ensemble=[one])  # dreams of a group begin alike and have the same luck
         assert_same_rewards(together.returns[:, number::3], alone.returns[:, :2], one, steps=20)
         np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, :2])
-    assert not np.allclose(dream(world, controllers, worlds=others[:1]).returns, dream(world, controllers).returns)
+    assert not np.allclose(dream(world, controllers, ensemble=others[:1]).returns, dream(world, controllers).returns)
 
 
 def test_the_mind_looks_on_as_in_the_game(world):
     """The controller's actions in a foreign world are those of an agent that sees the same latents in the game."""
     parameters = np.random.default_rng(1).normal(size=(1, (world.num_features + 1) * 2))
     dreams = rollouts.dream(
-        world, parameters, STARTS, 20, 1, seed=3, keep=("latents", "actions"), worlds=[memory(1)], threshold=2.0
+        world,
+        parameters,
+        STARTS,
+        20,
+        1,
+        seed=3,
+        keep=("latents", "actions"),
+        ensemble=[memory(1)],
+        termination_threshold=2.0,
     )
     weight = torch.tensor(parameters[0, :-2], dtype=torch.float32).view(2, -1)
     bias = torch.tensor(parameters[0, -2:], dtype=torch.float32)
@@ -69,35 +79,38 @@ def test_the_mind_looks_on_as_in_the_game(world):
 
 def test_a_temperature_for_each_dream_reaches_its_world(world, controllers):
     temperatures = np.linspace(0.2, 2, 6)
-    each = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=temperatures)
+    each = dream(world, controllers, ensemble=[memory(1), memory(2)], temperature=temperatures)
     for number, temperature in enumerate(temperatures):
-        alone = dream(world, controllers, worlds=[memory(1), memory(2)], temperature=float(temperature))
+        alone = dream(world, controllers, ensemble=[memory(1), memory(2)], temperature=float(temperature))
         assert_same_rewards(each.returns[:, number], alone.returns[:, number], world.memory, steps=20)
 
 
 def test_disagreement_is_what_a_cautious_fitness_takes_off(world, controllers):
     worlds = [memory(1), memory(2), memory(3)]
     plain, careful = (
-        rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds, caution=caution) for caution in (0, 2)
+        rollouts.DreamFitness(world, STARTS, horizon=20, num_rollouts=6, ensemble=worlds, disagreement_penalty=caution)
+        for caution in (0, 2)
     )
     returns = plain(controllers, 5)
     np.testing.assert_allclose(careful(controllers, 5), returns - 2 * rollouts.disagreement(returns, 3)[:, None])
     assert plain.identity != careful.identity
-    assert plain.identity != rollouts.dreamed(world, STARTS, horizon=20, dreams=6, worlds=worlds[:2]).identity
+    assert (
+        plain.identity != rollouts.DreamFitness(world, STARTS, horizon=20, num_rollouts=6, ensemble=worlds[:2]).identity
+    )
 
 
 @pytest.mark.parametrize("dreams", [6, 7])
 def test_memories_that_agree_do_not_disagree(world, controllers, dreams):
-    same = dream(world, controllers, dreams=dreams, worlds=[memory(1)] * 3).returns
+    same = dream(world, controllers, num_rollouts=dreams, ensemble=[memory(1)] * 3).returns
     assert_same_rewards(rollouts.disagreement(same, 3), 0, world.memory, steps=20)
-    others = dream(world, controllers, dreams=dreams, worlds=[memory(n) for n in range(3)]).returns
+    others = dream(world, controllers, num_rollouts=dreams, ensemble=[memory(n) for n in range(3)]).returns
     assert (rollouts.disagreement(others, 3) > 1e-2).all()
 
 
 def test_disagreement_counts_whole_groups():
     returns = np.array([[1.0, 3.0, 5.0, 7.0, 100.0]])
     assert rollouts.disagreement(returns, 2)[0] == pytest.approx(np.std([3, 5], ddof=1))
-    with pytest.raises(ValueError, match="worlds"):
+    with pytest.raises(ValueError, match="ensemble"):
         rollouts.disagreement(returns, 1)
 
 
@@ -115,7 +128,7 @@ class Episodes:
 
 def test_worlds_relive_and_take_a_noise_temperature_as_one_alone_does(world, controllers):
     alone, same = (
-        rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=9, worlds=worlds)
+        rollouts.dream(world, controllers, Episodes(), 20, 6, seed=3, noise_temperature=0.3, burn_in=9, ensemble=worlds)
         for worlds in (None, [world.memory])
     )
     np.testing.assert_array_equal(alone.returns, same.returns)
@@ -129,11 +142,11 @@ def test_worlds_relive_and_take_a_noise_temperature_as_one_alone_does(world, con
     ids=["none", "more than dreams", "of other noise"],
 )
 def test_worlds_that_do_not_fit_are_refused(world, controllers, worlds):
-    with pytest.raises(ValueError, match="^worlds "):
-        dream(world, controllers, worlds=worlds())
+    with pytest.raises(ValueError, match="^ensemble "):
+        dream(world, controllers, ensemble=worlds())
 
 
 @pytest.mark.parametrize(("caution", "count"), [(-1.0, 2), (1.0, 1), (float("nan"), 2)])
 def test_caution_needs_two_worlds(world, caution, count):
-    with pytest.raises(ValueError, match="caution"):
-        rollouts.dreamed(world, STARTS, worlds=[memory(n) for n in range(count)], caution=caution)
+    with pytest.raises(ValueError, match="disagreement_penalty"):
+        rollouts.DreamFitness(world, STARTS, ensemble=[memory(n) for n in range(count)], disagreement_penalty=caution)

@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rollouts
-from rollouts import latents as encoding
-from rollouts import views
-from rollouts.views import split_episodes
+from rollouts import datasets
+from rollouts import encoded_dataset as encoding
+from rollouts.datasets import split_episodes
 from tests import toys
 from worldmodel import VAE, seeded
 from worldmodel.batches import Data
@@ -20,7 +20,7 @@ from worldmodel.batches import Data
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     out = tmp_path_factory.mktemp("views") / "store"
-    return rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=out, block=2)
+    return rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=out, episodes_per_shard=2)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_pass_sees_every_frame_once(store):
 
 
 def test_a_pass_sees_every_step_once(store, vae):
-    seen = [round(r) for b in store.sequences(vae, length=8).batches(4) for r in b.reward[b.mask > 0].tolist()]
+    seen = [round(r) for b in store.sequences(vae, seq_len=8).batches(4) for r in b.reward[b.mask > 0].tolist()]
     assert sorted(seen) == sorted(list(range(1, 21)) * 6)
 
 
@@ -53,9 +53,9 @@ def test_a_pass_sees_every_step_once(store, vae):
 def test_split_is_by_whole_episodes_and_repeats(store, vae, kind):
     view = store.frames() if kind == "frames" else store.sequences(vae)
     training, held_out = view.split(0.3, seed=1)
-    assert 1 <= len(held_out.chosen) <= 2
-    assert sorted([*training.chosen, *held_out.chosen]) == list(range(6))
-    assert view.split(0.3, seed=1)[1].chosen.tolist() == held_out.chosen.tolist()
+    assert 1 <= len(held_out.episodes) <= 2
+    assert sorted([*training.episodes, *held_out.episodes]) == list(range(6))
+    assert view.split(0.3, seed=1)[1].episodes.tolist() == held_out.episodes.tolist()
 
 
 @pytest.mark.parametrize("kind", ["frames", "sequences"])
@@ -69,7 +69,7 @@ def test_same_generator_same_batch(store, vae, kind):
 
 
 def test_sampled_targets_follow_the_posterior(store, vae):
-    view, mean = store.sequences(vae, length=4), store.sequences(vae, length=4, targets="mean")
+    view, mean = store.sequences(vae, seq_len=4), store.sequences(vae, seq_len=4, latent_targets="mean")
     logvar = np.concatenate([store.latents(vae).episode(i).logvar for i in range(6)]).astype(np.float64)
     drawn = view.batch(2000, np.random.default_rng(0))
     centre = mean.batch(2000, np.random.default_rng(0))
@@ -124,12 +124,12 @@ def test_a_pass_of_windows_sees_every_step_once_and_splits_are_apart(store):
     seen = [round(r) for b in windows.batches(4) for r in b.reward[b.mask > 0].tolist()]
     assert sorted(seen) == sorted(list(range(1, 21)) * 6)
     training, held_out = windows.split(0.3, 1)
-    assert sorted([*training.chosen, *held_out.chosen]) == list(range(6))
+    assert sorted([*training.episodes, *held_out.episodes]) == list(range(6))
     assert training.identity != held_out.identity
 
 
 def test_every_start_of_a_window_is_equally_likely(store, vae):
-    starts = store.sequences(vae, length=8).batch(4_000, np.random.default_rng(0)).action[:, 0, 0] * 100
+    starts = store.sequences(vae, seq_len=8).batch(4_000, np.random.default_rng(0)).action[:, 0, 0] * 100
     counts = np.bincount(starts.round().int().numpy(), minlength=13)
     assert len(counts) == 13
     assert counts.min() > 0.7 * 4_000 / 13
@@ -138,7 +138,7 @@ def test_every_start_of_a_window_is_equally_likely(store, vae):
 @pytest.mark.parametrize("length", [1, 8, 19, 20, 50])
 def test_every_step_is_in_as_many_overhanging_windows(store, vae, length):
     """The last one, too: it alone knows of an end. Counts of 20 steps, each within four standard errors of the same."""
-    view = store.sequences(vae, length=length, overhang=True)
+    view = store.sequences(vae, seq_len=length, pad_episode_ends=True)
     batch = view.batch(1_500, np.random.default_rng(0))
     counts = np.bincount(batch.reward[batch.mask > 0].round().int().numpy(), minlength=21)[1:]
     chance = 1.0 if length >= 20 else length / (20 + length - 1)  # of a step to be in a window
@@ -147,8 +147,8 @@ def test_every_step_is_in_as_many_overhanging_windows(store, vae, length):
     starts = (batch.action[:, 0, 0] * 100).round().int()
     steps = batch.mask.sum(dim=1).int()
     assert bool(((steps == min(length, 20)) | (starts == 0) | (starts + steps == 20)).all())  # whole, or at an end
-    assert view.identity != store.sequences(vae, length=length).identity
-    assert view.split(0.3, 1)[0].overhang
+    assert view.identity != store.sequences(vae, seq_len=length).identity
+    assert view.split(0.3, 1)[0].pad_episode_ends
 
 
 class Uneven(toys.Counter):
@@ -165,7 +165,7 @@ def test_episodes_are_as_likely_as_they_are_long(tmp_path, vae, kind):
     """Within an episode every start is equally likely; each count is within four standard errors of that law."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     assert set(store.lengths) == {2, 8, 20}
-    view, count = store.windows(4) if kind == "windows" else store.sequences(vae, length=4), 1_500
+    view, count = store.windows(4) if kind == "windows" else store.sequences(vae, seq_len=4), 1_500
     batch = view.batch(count, np.random.default_rng(0))
     for index, steps in enumerate(store.lengths):
         actions, starts = torch.from_numpy(store.episode(index).actions), max(steps - 4, 0) + 1
@@ -179,10 +179,10 @@ def test_weights_say_how_often_the_steps_of_an_episode_are_drawn(tmp_path, vae):
     """Each count is within four standard errors of its law, in the training part, too; a pass still sees all once."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     weights = np.array([1.0, 4.0, 0.5, 2.0, 9.0])
-    whole, count = store.sequences(vae, length=4, weights=weights), 1_500
+    whole, count = store.sequences(vae, seq_len=4, weights=weights), 1_500
     for view in (whole, whole.split(0.3, 1)[0]):
         batch = view.batch(count, np.random.default_rng(0))
-        odds = {index: weights[index] * store.lengths[index] for index in view.chosen.tolist()}
+        odds = {index: weights[index] * store.lengths[index] for index in view.episodes.tolist()}
         for index, odd in odds.items():
             chance = odd / sum(odds.values())
             own = torch.from_numpy(store.episode(index).actions)
@@ -197,14 +197,18 @@ def test_steps_of_all_episodes_are_in_as_many_overhanging_windows_times_their_we
     """Each count is within four standard errors of that law; episodes without a step are never drawn."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     weights, count = np.array([1.0, 4.0, 0.5, 2.0, 9.0]), 1_500
-    batch = store.sequences(vae, length=4, weights=weights, overhang=True).batch(count, np.random.default_rng(0))
+    batch = store.sequences(vae, seq_len=4, weights=weights, pad_episode_ends=True).batch(
+        count, np.random.default_rng(0)
+    )
     windows = np.array([4 if steps <= 4 else steps + 3 for steps in store.lengths])
     for index, steps in enumerate(store.lengths):
         chance = 4 * weights[index] / (weights * windows).sum()
         for action in torch.from_numpy(store.episode(index).actions):
             drawn = int(((batch.action == action).all(dim=2) & (batch.mask > 0)).any(dim=1).sum())
             assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (index, steps)
-    drawn = views._draw(np.arange(2), np.array([0, 10]), 4, 200, np.random.default_rng(0), overhang=True)
+    drawn = datasets._sample_windows(
+        np.arange(2), np.array([0, 10]), 4, 200, np.random.default_rng(0), pad_episode_ends=True
+    )
     assert {window.episode for window in drawn} == {1}
 
 
@@ -219,29 +223,29 @@ def test_encodings_older_than_their_shard_are_made_again(store, vae):
 
 
 def test_stores_with_other_episodes_have_other_identities(store, tmp_path):
-    same = rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=tmp_path / "same", block=3)
+    same = rollouts.collect(toys.counter, toys.marking, episodes=6, seed=3, out=tmp_path / "same", episodes_per_shard=3)
     other = rollouts.collect(toys.counter, toys.marking, episodes=6, seed=4, out=tmp_path / "other")
     assert same.identity == store.identity != other.identity
     assert same.frames().identity == store.frames().identity != other.frames().identity
 
 
 def test_memory_stays_flat(store, monkeypatch):
-    monkeypatch.setattr(views, "CACHE_BYTES", 3 * 16 * 64 * 64 * 3)
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 3 * 16 * 64 * 64 * 3)
     frames = store.frames()
     for update in range(50):
         frames.batch(8, np.random.default_rng(update))
-        assert frames._cached <= views.CACHE_BYTES
+        assert frames._cached <= datasets.CACHE_BYTES
         assert frames._cached == sum(chunk.nbytes for chunk in frames._cache.values())
 
 
 def test_bad_arguments_are_refused(store, vae, tmp_path):
     with pytest.raises(ValueError, match="length"):
-        store.sequences(vae, length=0)
+        store.sequences(vae, seq_len=0)
     for length in (None, float("nan"), 1.5):
         with pytest.raises(ValueError, match="length"):
             store.windows(length)
-    with pytest.raises(ValueError, match="targets"):
-        store.sequences(vae, targets="mode")
+    with pytest.raises(ValueError, match="latent_targets"):
+        store.sequences(vae, latent_targets="mode")
     with pytest.raises(ValueError, match=r"weights"):
         store.sequences(vae, weights=np.ones(5))
     for weight in (0.0, -1.0, np.inf, np.nan):

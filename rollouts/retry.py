@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-DEATHS = 3
+MAX_FAILURES = 3
 """So many times the same work may end with a dead worker before all stops."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """The environment of a worker: one thread each."""
@@ -27,7 +27,7 @@ class WorkerDied(RuntimeError):
     """Workers died, or failed, three times over the same work."""
 
 
-def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
+def run_attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
     """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves.
 
     ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
@@ -42,9 +42,9 @@ def attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None
         raise
     except Exception:
         return None, traceback.format_exc()
-    except Interrupted as interrupted:
+    except Interrupted as interruption:
         working = False
-        when_interrupted(*interrupted.args)
+        when_interrupted(*interruption.args)
         return None, "it was interrupted"
     finally:
         working = False
