@@ -1,6 +1,6 @@
 """Controllers, their evolution, and how good they are.
 
-Start reading at `agents.whole`, which tells everything on one folder, or at `agents.evolution`.
+Start reading at `agents.pipeline`, which tells everything on one folder, or at `agents.evolution`.
 
 Names are fetched when they are first used, so that ``worldmodel --help`` need not import torch.
 """
@@ -12,10 +12,10 @@ import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torc
 
 if TYPE_CHECKING:
     from agents.agent import Agent
+    from agents.behavior_cloning import imitate
     from agents.controller import HiddenController, LinearController
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
-    from agents.imitation import imitate
     from agents.pretrained import load_pretrained, pretrained_names
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "Report": "agents.evaluation",
     "evaluate": "agents.evaluation",
     "evolve": "agents.evolution",
-    "imitate": "agents.imitation",
+    "imitate": "agents.behavior_cloning",
     "load_pretrained": "agents.pretrained",
     "pretrained_names": "agents.pretrained",
 }

@@ -27,9 +27,9 @@ class Agent:
     Args:
         world: the world model.
         controller: fits the world model's latent, hidden and actions.
-        exploration: standard deviation of noise added to Box actions (kept in [-1, 1]), or the probability of a random
+        action_noise: standard deviation of noise added to Box actions (kept in [-1, 1]), or the probability of a random
             discrete action; for collecting varied rollouts.
-        spread: standard deviation of noise added to the controller's parameters, drawn anew for each episode: as varied, but
+        param_noise: standard deviation of noise added to the controller's parameters, drawn anew for each episode: as varied, but
             each episode is played by one controller that knows what it wants (parameter noise; Plappert and others,
             2018, https://arxiv.org/abs/1706.01905).
 
@@ -43,12 +43,12 @@ class Agent:
 
     world: WorldModel
     controller: Controller
-    exploration: float = 0.0
-    spread: float = 0.0
+    action_noise: float = 0.0
+    param_noise: float = 0.0
 
     def __post_init__(self) -> None:
         validate_controller(self.controller, self.world)
-        for name, value in (("exploration", self.exploration), ("spread", self.spread)):
+        for name, value in (("action_noise", self.action_noise), ("param_noise", self.param_noise)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be zero or more and finite, got {value}")
 
@@ -59,8 +59,8 @@ class Agent:
             fingerprint(self.world)[:8],
             hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8],
         )
-        spread = f"-spread-{self.spread:g}" if self.spread else ""
-        return f"agent-{'-'.join(weights)}-exploration-{self.exploration:g}{spread}"
+        param_noise = f"-spread-{self.param_noise:g}" if self.param_noise else ""
+        return f"agent-{'-'.join(weights)}-exploration-{self.action_noise:g}{param_noise}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
         """Begin an episode: the function from a frame (64, 64, 3) to an action."""
@@ -77,10 +77,10 @@ class Agent:
     ) -> WorldModelActor:
         """Begin many episodes: `rollouts.runner` acts in them as one batch."""
         parameters = self.controller.parameters.expand(len(rngs), -1)
-        if self.spread:
-            noise = np.stack([rng.normal(0, self.spread, self.controller.size) for rng in rngs])
+        if self.param_noise:
+            noise = np.stack([rng.normal(0, self.param_noise, self.controller.size) for rng in rngs])
             parameters = parameters + torch.from_numpy(noise).to(parameters)
-        return WorldModelActor(self.world, self.controller, parameters, space, num_envs, self.exploration, rngs, rows)
+        return WorldModelActor(self.world, self.controller, parameters, space, num_envs, self.action_noise, rngs, rows)
 
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
         """Write a world model folder with ``controller.safetensors`` beside it; ``compact``: see `WorldModel.save`."""

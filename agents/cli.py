@@ -10,13 +10,13 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 
-from agents.checks import check_seeds
 from agents.commands import COMMANDS, PRESETS
-from agents.display import busy, console
-from agents.interrupts import interruptible
+from agents.config.io import read_yaml
+from agents.config.validate import validate_seeds
 from agents.parser import Parser
+from agents.progress import busy, console
 from agents.shell import command as command_line
-from agents.yaml_files import read_yaml
+from agents.signals import graceful_interrupt
 
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")
     try:
-        with interruptible(for_good=arguments is None):
+        with graceful_interrupt(for_good=arguments is None):
             try:
                 return _run(*_parsed(words))
             finally:
@@ -66,7 +66,7 @@ def _parsed(words: list[str]) -> tuple[str, Any]:
     """The command that some words name, and its options."""
     parser = build_parser(words)
     try:
-        _check_files(words)
+        _validate_files(words)
         parsed = parser.parse_args(words)
     except (ValueError, OSError) as error:  # of a file that is no text
         parser.error(str(error))
@@ -84,7 +84,7 @@ def _run(name: str, options: Any) -> int:
         if name != "doctor":  # which says what is not there
             with busy("loading torch"):
                 import_module("torch")
-        check_seeds(dict(options.items()), test=name == "evaluate")
+        validate_seeds(dict(options.items()), test=name == "evaluate")
         return COMMANDS[name].run(options) or 0
     except (ValueError, ImportError) as error:
         return _failed(f"worldmodel {name}: {error}")
@@ -106,7 +106,7 @@ def _failed(line: str, code: int = 2) -> int:
     return code
 
 
-def _check_files(words: list[str]) -> None:
+def _validate_files(words: list[str]) -> None:
     """Refuse files of settings that are no mappings of plain values, by name, before the parser takes them for more.
 
     Raises:

@@ -19,7 +19,7 @@ from worldmodel import WorldModel
 from worldmodel.io import error_context, read_tensors, write_tensors
 from worldmodel.validation import validate_positive_int
 
-Sees = Literal["both", "latent"]
+Inputs = Literal["z", "z+h"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +29,20 @@ class Controller(ABC):
     A Box action is tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
 
     Args:
-        inputs: numbers seen: the first ones of latent and hidden (32 and 256 for the published sizes).
-        actions: numbers put out.
+        num_inputs: numbers seen: the first ones of latent and hidden (32 and 256 for the published sizes).
+        action_dim: numbers put out.
         parameters: (size,); None: zeros.
 
     Raises:
         ValueError: sizes are below 1, or parameters have the wrong shape or are not finite.
     """
 
-    inputs: int
-    actions: int
+    num_inputs: int
+    action_dim: int
     parameters: Float[Tensor, "size"] = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        validate_positive_int(inputs=self.inputs, actions=self.actions)
+        validate_positive_int(num_inputs=self.num_inputs, action_dim=self.action_dim)
         given = self.parameters
         parameters = torch.zeros(self.size) if given is None else torch.as_tensor(np.asarray(given)).float().clone()
         if parameters.shape != (self.size,):
@@ -60,7 +60,7 @@ class Controller(ABC):
     def outputs(
         self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives features"]
     ) -> Float[Tensor, "population lives actions"]:
-        """Raw outputs of a population of this kind; features beyond ``inputs`` are not seen."""
+        """Raw outputs of a population of this kind; features beyond ``num_inputs`` are not seen."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -69,9 +69,9 @@ class Controller(ABC):
     def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
         """This controller's raw outputs."""
         flat = features.reshape(1, -1, features.shape[-1])
-        return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.actions)
+        return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.action_dim)
 
-    def having(self, parameters: np.ndarray | Tensor) -> Self:
+    def with_parameters(self, parameters: np.ndarray | Tensor) -> Self:
         """The same kind of controller with other parameters."""
         return replace(self, parameters=torch.as_tensor(np.asarray(parameters)))
 
@@ -81,7 +81,7 @@ class LinearController(Controller):
     """A linear map with a bias to raw action outputs, ``W x + b``; its parameters are W row by row, then b.
 
     Example:
-        >>> LinearController(inputs=288, actions=3).size
+        >>> LinearController(num_inputs=288, action_dim=3).size
         867
 
     References:
@@ -89,28 +89,28 @@ class LinearController(Controller):
     """
 
     @classmethod
-    def sized(cls, world: WorldModel, sees: Sees = "both") -> Self:
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
         """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.action_dim)
+        return cls(num_inputs_of(world, inputs), world.action_dim)
 
     @property
     def size(self) -> int:
         """How many parameters there are."""
-        return linear_size(self.inputs, self.actions)
+        return linear_size(self.num_inputs, self.action_dim)
 
     @property
     def weight(self) -> Float[Tensor, "actions inputs"]:
         """W."""
-        return self.parameters[: self.inputs * self.actions].view(self.actions, self.inputs)
+        return self.parameters[: self.num_inputs * self.action_dim].view(self.action_dim, self.num_inputs)
 
     @property
     def bias(self) -> Float[Tensor, "actions"]:
         """The vector b."""
-        return self.parameters[self.inputs * self.actions :]
+        return self.parameters[self.num_inputs * self.action_dim :]
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
         """W x + b for a whole population."""
-        return linear_outputs(parameters, features[..., : self.inputs])
+        return linear_outputs(parameters, features[..., : self.num_inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: ``weight`` (actions, inputs) and ``bias`` (actions,)."""
@@ -131,53 +131,53 @@ class LinearController(Controller):
 
 @dataclass(frozen=True, eq=False)
 class HiddenController(Controller):
-    """A layer of ``hidden`` tanh units between what is seen and the outputs.
+    """A layer of ``hidden_units`` tanh units between what is seen and the outputs.
 
     Its parameters are those of the first linear map, as in `LinearController`, then those of the second.
 
     Example:
-        >>> HiddenController(inputs=32, actions=3, hidden=16).size
+        >>> HiddenController(num_inputs=32, action_dim=3, hidden_units=16).size
         579
     """
 
-    hidden: int = 16
+    hidden_units: int = 16
 
     def __post_init__(self) -> None:
-        validate_positive_int(hidden=self.hidden)
+        validate_positive_int(hidden_units=self.hidden_units)
         super().__post_init__()
 
     @classmethod
-    def sized(cls, world: WorldModel, sees: Sees = "both", hidden: int = 16) -> Self:
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
         """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.action_dim, hidden=hidden)
+        return cls(num_inputs_of(world, inputs), world.action_dim, hidden_units=hidden_units)
 
     @property
     def size(self) -> int:
         """How many parameters there are."""
-        return mlp_size(self.inputs, self.hidden, self.actions)
+        return mlp_size(self.num_inputs, self.hidden_units, self.action_dim)
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
         """W2 tanh(W1 x + b1) + b2 for a whole population."""
-        return mlp_outputs(parameters, features[..., : self.inputs], self.hidden)
+        return mlp_outputs(parameters, features[..., : self.num_inputs], self.hidden_units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: of the hidden layer, and ``weight`` and ``bias`` of the outputs."""
         first, second = self.parameters.split(
-            (linear_size(self.inputs, self.hidden), linear_size(self.hidden, self.actions))
+            (linear_size(self.num_inputs, self.hidden_units), linear_size(self.hidden_units, self.action_dim))
         )
         below, above = (
-            LinearController(self.inputs, self.hidden, first),
-            LinearController(self.hidden, self.actions, second),
+            LinearController(self.num_inputs, self.hidden_units, first),
+            LinearController(self.hidden_units, self.action_dim, second),
         )
         tensors = {"hidden.weight": below.weight, "hidden.bias": below.bias, "weight": above.weight, "bias": above.bias}
         write_tensors(path, tensors)
 
 
-def seen(world: WorldModel, sees: Sees) -> int:
+def num_inputs_of(world: WorldModel, inputs: Inputs) -> int:
     """How many numbers a controller sees."""
-    if sees not in ("both", "latent"):
-        raise ValueError(f"sees must be 'both' or 'latent', got {sees!r}")
-    return world.num_features if sees == "both" else world.latent_dim
+    if inputs not in ("z+h", "z"):
+        raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
+    return world.num_features if inputs == "z+h" else world.latent_dim
 
 
 def load_controller(path: str | os.PathLike[str]) -> Controller:
@@ -198,10 +198,13 @@ def _controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> Con
     if "hidden.weight" not in tensors:
         return above
     below = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
-    if below is None or below.actions != above.inputs:
+    if below is None or below.action_dim != above.num_inputs:
         raise _foreign(path, tensors)
     return HiddenController(
-        below.inputs, above.actions, torch.cat((below.parameters, above.parameters)), hidden=above.inputs
+        below.num_inputs,
+        above.action_dim,
+        torch.cat((below.parameters, above.parameters)),
+        hidden_units=above.num_inputs,
     )
 
 

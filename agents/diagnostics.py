@@ -19,9 +19,9 @@ from torch import Tensor
 
 import rollouts
 from agents.agent import Agent
-from agents.comparison.judging import inputs, predictions
+from agents.comparison.metrics import inputs, predictions
 from agents.controller import Controller
-from agents.excerpts import common_horizon, own_returns
+from agents.horizon_returns import common_horizon, own_returns
 from agents.run import Run
 from rollouts.datasets import Frames, Sequences
 from rollouts.encoded_dataset import EncodedEpisode

@@ -151,9 +151,9 @@ def evaluate(
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})
     if isinstance(agent, Agent):
-        if agent.exploration or agent.spread:
-            noise = f"exploration = {agent.exploration}, spread = {agent.spread}"
-            raise ValueError(f"an agent is evaluated without exploration or spread, got {noise}")
+        if agent.action_noise or agent.param_noise:
+            noise = f"action_noise = {agent.action_noise}, param_noise = {agent.param_noise}"
+            raise ValueError(f"an agent is evaluated without action_noise or param_noise, got {noise}")
         fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
         results = fitness.run_episodes(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
@@ -185,7 +185,7 @@ def evaluate(
     )
 
 
-def repeating(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
+def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
     """The command, as a shell takes it, that repeats a test of what ``place`` names.
 
     Args:
@@ -194,8 +194,8 @@ def repeating(place: Sequence[str], report: Report, more: dict[str, Any], max_st
         more: options of the environment besides those that are stored.
         max_steps: where episodes were cut.
     """
-    words = ["worldmodel", "evaluate", *place, "--episodes", str(report.n), "--seed", str(report.seeds[0])]
-    words += [] if max_steps is None else ["--max_steps", str(max_steps)]
+    words = ["worldmodel", "evaluate", *place, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
+    words += [] if max_steps is None else ["--eval.max_steps", str(max_steps)]
     return shlex.join([*words, "--env_options", json.dumps(more)] if more else words)
 
 

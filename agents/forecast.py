@@ -3,7 +3,7 @@
 import math
 
 import rollouts
-from agents.settings import RunSettings
+from agents.config.schema import RunConfig
 
 FRAMES, STEPS, DREAMED = 210.0, 40_000.0, 60_000.0
 """A second on two cores: frames that the VAE learns, steps that a memory of 256 units learns, steps that are dreamed."""
@@ -11,20 +11,20 @@ PROBE = 4
 """Episodes that an estimate of an environment's speed is asked for."""
 
 
-def forecast(settings: RunSettings) -> float:
+def forecast(settings: RunConfig) -> float:
     """Seconds of a run if nothing ends early; the report, and iterations beyond the first one, are left out."""
     vae, memory, dream, game = settings.vae, settings.memory, settings.dream, settings.game
-    learned = vae.updates * vae.batch / FRAMES
-    learned += memory.updates * memory.batch * memory.length * memory.hidden / 256 / STEPS
-    dreamed = dream.generations * dream.population * dream.dreams * dream.horizon / DREAMED
-    speed = {env: _speed(settings, env) for env in {settings.env, settings.plays_in}}
+    learned = vae.num_updates * vae.batch_size / FRAMES
+    learned += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / STEPS
+    dreamed = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAMED
+    speed = {env: _speed(settings, env) for env in {settings.env, settings.rollout_env}}
     episodes = game.population * game.episodes * game.generations
-    episodes += game.check_episodes * -(-game.generations // game.check_every)
+    episodes += game.eval_episodes * -(-game.generations // game.eval_every)
     tests = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
     played = (
-        (settings.plays_in, settings.collect.episodes, settings.collect.max_steps),
-        (settings.plays_in, episodes, game.max_steps),
-        (settings.env, tests * settings.test.episodes, settings.test.max_steps),
+        (settings.rollout_env, settings.collect.episodes, settings.collect.max_steps),
+        (settings.rollout_env, episodes, game.max_steps),
+        (settings.env, tests * settings.eval.episodes, settings.eval.max_steps),
     )
     return (
         learned
@@ -33,7 +33,7 @@ def forecast(settings: RunSettings) -> float:
     )
 
 
-def _speed(settings: RunSettings, env: str) -> tuple[float, int]:
+def _speed(settings: RunConfig, env: str) -> tuple[float, int]:
     """Seconds of a step, shared by the workers, and steps of the longest episode."""
     found = rollouts.estimate_collection(
         env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options

@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
-from agents.display import console
-from agents.yaml_files import parse_yaml
-from worldmodel.migration import renamed_run_options
+from agents.config.io import parse_yaml
+from agents.progress import console
+from worldmodel import migration
 from worldmodel.suggestions import did_you_mean
 
 _SAID = (
@@ -39,7 +39,8 @@ _yaml = get_loader("yaml")
 
 def _load(text: str) -> Any:
     """Read YAML; options of environments in a whole config have the names of this version."""
-    return renamed_run_options(_yaml(text))
+    value = _yaml(text)
+    return migration.config_file(value) if isinstance(value, dict) else value
 
 
 def _careful(text: str) -> Any:
@@ -47,7 +48,8 @@ def _careful(text: str) -> Any:
     if text == "~":  # a home folder; nothing is written null
         return text
     parse_yaml(text)
-    return _load(text)
+    value = _load(text)
+    return migration.config_file(value) if isinstance(value, dict) else value
 
 
 set_loader("yaml", _careful, (yaml.YAMLError,))
@@ -86,7 +88,7 @@ class Parser(ArgumentParser):
             prog = f"{prog} {command}".strip()
             words = self.parts.get(command, self).lacking(missing[2])
         elif seed := re.search(r"--(\S*seed): expected a whole number", words):
-            most = "2**24 - episodes" if seed[1] == "test.seed" or "evaluate" in prog else "2**63 - 1"
+            most = "2**24 - episodes" if seed[1] == "eval.seed" else "2**63 - 1"
             words = words.replace("a whole number", f"a whole number from 0 to {most}", 1)
         elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
             words += did_you_mean(unknown[1], self._option_string_actions)
@@ -105,6 +107,6 @@ class Parser(ArgumentParser):
         """What to say of an argument that is missing: its name, and what it may be."""
         for action in self._actions:
             if action.dest == name:
-                shown = action.option_strings[0] if action.option_strings else name.upper()
+                shown = action.option_strings[0] if action.option_strings else str(action.metavar or name.upper())
                 return f"{shown} is missing" + (f": {action.help.rstrip('.')}" if action.help else "")
         return f"{name} is missing"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents.controller import Controller
-from agents.display import console
+from agents.progress import console
 from agents.run import Run
 from agents.shell import command
 from worldmodel.batches import Data
@@ -21,7 +21,7 @@ from worldmodel.io import fingerprint, read_json
 CAUSES = {"world": "the world model", "starts": "the set of episodes", "start": "the controller that it starts at"}
 
 
-def say_new_data(folder: Path, data: Data, updates: int) -> None:
+def print_new_data(folder: Path, data: Data, updates: int) -> None:
     """Say in one line that a training goes on because its data have changed."""
     path = folder / "settings.json"
     if (folder / "resume.pt").exists() and path.exists() and read_json(path).get("data") != data.identity:
@@ -60,13 +60,13 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     console.print(f"{name}: {changed[0]} has changed; it begins anew, and what it was lies in {aside}", markup=False)
 
 
-def say_behind(run: Run) -> None:
+def print_outdated(run: Run) -> None:
     """Say in one line that a run's world model was not made of its newest VAE."""
-    if sentence := behind(run):
+    if sentence := outdated(run):
         console.print(f"{run.folder}: {sentence}", markup=False)
 
 
-def behind(run: Run) -> str:
+def outdated(run: Run) -> str:
     """That a run's world model was not made of its newest VAE, and the command that makes it anew; empty: it was."""
     if (run.folder / "iterations").exists() or not (run.folder / "vae" / "weights.safetensors").exists():
         return ""

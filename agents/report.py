@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 import envs
-from agents import pictures
+from agents import plots, video
 from agents.agent import Agent
-from agents.config import versions
-from agents.display import bar, duration
-from agents.dream_pictures import (
+from agents.config.io import flat
+from agents.config.provenance import versions
+from agents.config.schema import RunConfig
+from agents.config.sections import read_sections
+from agents.dream_video import (
     FURTHEST,
     driving_film,
     film,
@@ -30,14 +32,12 @@ from agents.dream_pictures import (
     varied_frames,
     write_film,
 )
-from agents.iterations import OWN
-from agents.page import image, losses, rows_of, section, settings_section, table, write_page
+from agents.html import image, losses, rows_of, section, settings_section, table, write_page
+from agents.iterative_training import PER_ITERATION
+from agents.progress import bar, duration
 from agents.run import Run
-from agents.sections import read_sections
-from agents.settings import RunSettings
 from agents.shell import command
 from agents.verdicts import Verdict, against_random, verdicts, weakest
-from agents.yaml_files import flat
 from rollouts.episode import Episode
 from rollouts.runner import play
 from worldmodel import WorldModel
@@ -49,14 +49,14 @@ FILM_STEPS = 200
 PLAYERS = {"dream": "evolved in dreams", "game": "evolved in the game"}
 
 
-def write_report(run: Run, settings: RunSettings, add_rest: Callable[[], None] = lambda: None) -> Path:
+def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = lambda: None) -> Path:
     """Write ``report.html`` and ``media/`` into the run folder, and the best agent into ``agent/``; returns the page's path.
 
-    ``add_rest`` is called before times are read: what `agents.run.Run.sitting` yields.
+    ``add_rest`` is called before times are read: what `agents.run.Run.session` yields.
     """
-    with run.chapter("report"), bar("films and plots", "pictures") as progress:
+    with run.stage("report"), bar("films and plots", "pictures") as progress:
         world, known = run.world(), verdicts(run)
-        best = best_of(run)
+        best = best_controller(run)
         if best:
             Agent(world, run.controller(best)).save(run.folder / "agent")
             StartStates.from_episodes(run.latents(world), seed=settings.seed).save(run.folder / "agent")
@@ -76,20 +76,20 @@ def write_report(run: Run, settings: RunSettings, add_rest: Callable[[], None] =
     return write_page(run.folder / "report.html", f"{settings.env}: a world model", opening + "".join(sections))
 
 
-def best_of(run: Run) -> str | None:
+def best_controller(run: Run) -> str | None:
     """Where the controller with the higher mean return in the test was evolved; None: none was tested."""
     tested = {name: report.mean for name, report in run.reports().items() if name in PLAYERS}
     return max(tested, key=lambda name: (tested[name], name)) if tested else None
 
 
-def _about(run: Run, settings: RunSettings) -> str:
+def _about(run: Run, settings: RunConfig) -> str:
     """Date, command and versions."""
     again = command("worldmodel", "run", settings.env, "--config", run.folder / "config.yaml", "--out", run.folder)
     date = time.strftime("%Y-%m-%d %H:%M")
     return f'<p class="note">{date}. <code>{html.escape(again)}</code><br>{html.escape(versions())}</p>'
 
 
-def _sentences(run: Run, settings: RunSettings, known: Sequence[Verdict], best: str | None) -> str:
+def _sentences(run: Run, settings: RunConfig, known: Sequence[Verdict], best: str | None) -> str:
     """What was run, how good the best controller is, and what the weakest part is."""
     store, reports = run.store(), run.reports()
     generations = {"dreams": settings.dream.generations, "the game": settings.game.generations}
@@ -143,20 +143,20 @@ def _scores(run: Run) -> str:
         "played",
     ]
     returns = {name: report.returns for name, report in reports.items()}
-    plot = image(pictures.histogram(returns, title="Returns of test episodes"), "returns")
+    plot = image(plots.histogram(returns, title="Returns of test episodes"), "returns")
     machines = "; ".join(sorted({report.hardware for report in reports.values()}))
     note = f"Whole episodes, with seeds that no training draws. {machines}."
     return f'{table(heads, rows)}<p class="note">{html.escape(note)}</p>{plot}'
 
 
-def _driving(run: Run, world: WorldModel, settings: RunSettings, best: str | None) -> tuple[list[str], Episode]:
+def _driving(run: Run, world: WorldModel, settings: RunConfig, best: str | None) -> tuple[list[str], Episode]:
     """Films of controllers in the game and in their own dreams, the best one first; and the best one's episode."""
     if best is None:
         lengths = run.store().lengths
         return [], run.store().episode(long_episode(lengths)).first(FILM_STEPS)
     films, episodes = [], []
-    env = envs.make(settings.env, **settings.env_options | settings.test_options)
-    after = settings.test.seed + settings.test.episodes  # an episode that no test has
+    env = envs.make(settings.env, **settings.env_options | settings.eval_env_options)
+    after = settings.eval.seed + settings.eval.episodes  # an episode that no test has
     with contextlib.closing(env):
         for name in dict.fromkeys([best, *(["dream"] if "dream" in run.reports() else [])]):
             controller = run.controller(name)
@@ -176,13 +176,13 @@ def _curves(run: Run) -> str:
     vae = rows_of(run.folder / "vae" / "metrics.jsonl")
     if vae:
         lines = losses(vae, "loss")
-        parts.append(image(pictures.curves(lines, "update", "loss (nats a frame)", title="Training of the VAE"), "VAE"))
+        parts.append(image(plots.curves(lines, "update", "loss (nats a frame)", title="Training of the VAE"), "VAE"))
     memory = rows_of(run.folder / "memory" / "metrics.jsonl")
     if memory:
         floor = posterior_entropy(run)
         parts.append(
             image(
-                pictures.curves(
+                plots.curves(
                     losses(memory, "nll"),
                     "update",
                     "-log p(next latent) (nats a frame)",
@@ -196,18 +196,18 @@ def _curves(run: Run) -> str:
         rows = rows_of(run.folder / f"evolve-{where}" / "metrics.jsonl")
         if rows:
             x = [row["generation"] for row in rows]
-            hard = " in hard episodes" if "scouted" in rows[0] else ""
+            hard = " in hard episodes" if "hard_episodes" in rows[0] else ""
             series = {f"{name}{hard}": (x, [row[name] for row in rows]) for name in ("mean", "max")}
-            tested = [row for row in rows if "check" in row]
+            tested = [row for row in rows if "eval" in row]
             if tested:
                 series["mean tested on fresh seeds"] = (
                     [row["generation"] for row in tested],
-                    [row["check"] for row in tested],
+                    [row["eval"] for row in tested],
                 )
             label = "return in the dream" if where == "dream" else "return in the game"
             parts.append(
                 image(
-                    pictures.curves(series, "generation", label, title=f"Evolution: {PLAYERS[where]}"),
+                    plots.curves(series, "generation", label, title=f"Evolution: {PLAYERS[where]}"),
                     f"evolution, {where}",
                 )
             )
@@ -222,11 +222,11 @@ def posterior_entropy(run: Run) -> float:
     return float(np.concatenate(entropies).mean()) if entropies else math.nan
 
 
-def _settings_of_iterations(run: Run, settings: RunSettings) -> str:
+def _settings_of_iterations(run: Run, settings: RunConfig) -> str:
     """What iterations had otherwise than the settings above, which are those of the newest."""
     lines = []
     for path in sorted((run.folder / "iterations").glob("*/settings.json")):
-        own = flat(asdict(replace(settings, **read_sections(OWN, path))))
+        own = flat(asdict(replace(settings, **read_sections(PER_ITERATION, path))))
         other = [f"{name} {own[name]}" for name, value in flat(asdict(settings)).items() if own.get(name) != value]
         lines += [f"{path.parent.name}: {', '.join(other)}"] if other else []
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>" if lines else ""
@@ -235,7 +235,7 @@ def _settings_of_iterations(run: Run, settings: RunSettings) -> str:
 def _pictures(run: Run, world: WorldModel, episode: Episode) -> str:
     media, store = run.folder / "media", run.store()
     latents = store.latents(world.vae)
-    pictures.write_png(media / "reconstructions.png", reconstructions(world, varied_frames(store, latents)))
+    video.write_png(media / "reconstructions.png", reconstructions(world, varied_frames(store, latents)))
     parts = [
         "<figure>",
         image((media / "reconstructions.png").read_bytes(), "reconstructions"),
@@ -243,7 +243,7 @@ def _pictures(run: Run, world: WorldModel, episode: Episode) -> str:
         f"{world.latent_dim} numbers. Below: their difference; black is none.</figcaption></figure>",
     ]
     turned, which = traversals(world, latents.posterior_means())
-    pictures.write_png(media / "traversals.png", turned)
+    video.write_png(media / "traversals.png", turned)
     parts += [
         "<figure>",
         image((media / "traversals.png").read_bytes(), "latent traversals"),

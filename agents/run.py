@@ -90,7 +90,7 @@ class Run:
             raise self._missing(3, where)
         return load_controller(path)
 
-    def check_own(self) -> None:
+    def validate_folder(self) -> None:
         """Refuse a folder in which something else lies.
 
         Raises:
@@ -147,7 +147,7 @@ class Run:
         for path in paths:
             with error_context(path):
                 for row in read_jsonl(path) if path.exists() else []:
-                    steps += int(row.get("steps", 0)) + int(row.get("check_steps", 0))
+                    steps += int(row.get("steps", 0)) + int(row.get("eval_steps", row.get("check_steps", 0)))
         return steps
 
     def timings(self) -> dict[str, float]:
@@ -160,7 +160,7 @@ class Run:
             return timings
 
     @contextlib.contextmanager
-    def chapter(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
         """Add a block's wall clock to ``timings.json``."""
         began = time.monotonic()
         try:
@@ -172,7 +172,7 @@ class Run:
                 write_json(self.folder / "timings.json", timings)
 
     @contextlib.contextmanager
-    def sitting(self) -> Iterator[Callable[[], None]]:
+    def session(self) -> Iterator[Callable[[], None]]:
         """Add the wall clock of a block that no stage has, so that all add up; yields what does so before its end."""
         began, before = time.monotonic(), sum(self.timings().values())
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from agents.config.io import read_yaml
 from agents.run import Run
-from agents.yaml_files import read_yaml
 from worldmodel.io import error_context, read_json, write_json
 from worldmodel.paths import folder_path
 
@@ -18,7 +18,7 @@ STEPS = ("update", "generation", "iteration")
 """What a row of ``metrics.jsonl`` counts in: the horizontal axis of its curves."""
 
 
-class Sent(NamedTuple):
+class UploadResult(NamedTuple):
     """What went out, and where to."""
 
     rows: int
@@ -27,7 +27,7 @@ class Sent(NamedTuple):
     where: str
 
 
-def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sent:
+def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> UploadResult:
     """Log what a run folder's ``metrics.jsonl`` files and tests hold and was not sent before.
 
     Args:
@@ -86,7 +86,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
     where = run.url or str(Path(run.dir).parent)
     run.finish()
     write_json(memo, {"id": identity, "rows": rows})
-    return Sent(count, len(files), len(reports), where)
+    return UploadResult(count, len(files), len(reports), where)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

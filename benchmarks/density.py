@@ -20,8 +20,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.density import Density, evaluate_density, fit_density
-from agents.display import bar, console
+from agents.density import DensityConfig, evaluate_density, fit_density
+from agents.progress import bar, console
 from agents.run import Run
 from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import RESULTS, write_page
@@ -50,7 +50,7 @@ class Job(NamedTuple):
 
     folder: str
     name: str
-    settings: Density
+    settings: DensityConfig
 
 
 def learn(job: Job) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def learn(job: Job) -> dict[str, Any]:
     return result
 
 
-def compare(name: str, settings: Density, models: list[str], seeds: int, workers: int, command: str) -> Path:
+def compare(name: str, settings: DensityConfig, models: list[str], seeds: int, workers: int, command: str) -> Path:
     """Train every model with every seed, and write the page; returns its path."""
     jobs = [
         Job(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
@@ -150,13 +150,13 @@ def main(words: list[str] | None = None) -> int:
         if options.what == "run":
             known = SETTINGS.get(options.name, {"data": options.data, "updates": 300, "batch": 16})
             updates, batch = options.updates or known["updates"], options.batch or known["batch"]
-            settings = Density(
+            settings = DensityConfig(
                 options.data or known["data"].format(corpus=corpus),
-                hidden=options.hidden,
-                mixtures=options.mixtures,
-                updates=updates,
-                batch=batch,
-                check_every=max(updates // 12, 1),
+                hidden_size=options.hidden,
+                num_components=options.mixtures,
+                num_updates=updates,
+                batch_size=batch,
+                eval_every=max(updates // 12, 1),
                 patience=None,
             )
             command = f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --updates {updates}"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agents import pictures
-from agents.comparison.intervals import Interval, interval
+from agents import video
+from agents.comparison.statistics import Interval, interval
 from agents.density import sample_density
 from agents.density.samples import coloured
-from agents.display import duration
+from agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.io import atomic, read_json, write_json
 from worldmodel.migration import CORPUS_OPTIONS, renamed
@@ -145,7 +145,7 @@ def _intervals(found: dict[str, Any]) -> str:
     return (
         "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals are for "
         f"other trainings and other {of}: the variance over {seeds} seeds plus that over {len(set(labels))} {of}{alone}; "
-        "quantiles of Student's t, with Satterthwaite's degrees of freedom (`agents/comparison/intervals.py`). No correction "
+        "quantiles of Student's t, with Satterthwaite's degrees of freedom (`agents/comparison/statistics.py`). No correction "
         "is made for the number of comparisons."
     )
 
@@ -210,7 +210,7 @@ def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict
         true = next(iter(corpus.test.batches(12))).event
         lines = [coloured(corpus.to_data(true).numpy())]
         lines += [coloured(_drawn(folders[name], corpus)) for name in names]
-        pictures.write_png(out / "samples.png", pictures.png(pictures.grid(lines)))
+        video.write_png(out / "samples.png", video.png(video.grid(lines)))
         return
     true = next(iter(corpus.test.batches(1)))
     sounds = {"the corpus": corpus.to_data(true.event)[0].numpy()}
@@ -220,7 +220,7 @@ def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict
         if name in ("RMDN", "FRMDN"):
             out.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, out / f"{name.lower()}.wav")
-    pictures.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
+    video.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
 
 
 def _drawn(folder: Path, corpus: Any) -> np.ndarray:

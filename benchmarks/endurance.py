@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    command = ["worldmodel", "collect", "CarRacing", "--episodes", str(options.episodes), "--workers", "2"]
+    command = ["worldmodel", "collect", "CarRacing", "--collect.episodes", str(options.episodes), "--workers", "2"]
     words = [sys.executable, "-m", "agents.cli", *command[1:], "--out", str(options.folder)]
     rng, shards = random.Random(0), options.folder / "rollouts" / "shards"
     blocks, peaks, began, working = options.episodes // 10, list[float](), time.monotonic(), 0.0

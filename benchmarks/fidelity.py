@@ -13,8 +13,8 @@ import torch
 import envs
 import rollouts
 from agents.agent import Agent
-from agents.pretrained import shipped
-from agents.settings import FAST
+from agents.config.schema import FAST
+from agents.pretrained import pretrained_agent
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, agree, small_moving
 from envs.wrappers import FRAME_SPACE
@@ -58,7 +58,7 @@ DISCRETE = {"its controller": None, "no key": held(), "jump": held("a"), "random
 @torch.inference_mode()
 def measure(name: str) -> Fidelity:
     """Play and dream from the same moments of the controller's own games, in each way."""
-    place = shipped(name)
+    place = pretrained_agent(name)
     agent = place.agent()
     world = agent.world.eval()
     env = FAST.get(place.env, place.env)
@@ -153,13 +153,15 @@ def main(*words: str) -> None:
     """Measure the agents that are named."""
     for name in (word for word in words if not word.startswith("--")):
         found = measure(name)
-        print(f"{name}: {found.steps} steps, {found.moments} moments; small moving things: {found.small:.2f}")
-        scale = max(map(abs, found.real))
-        for way, dreamed, real in zip(found.ways, found.dreamed, found.real, strict=True):
+        print(
+            f"{name}: {found.horizon} steps, {found.num_start_states} moments; small moving things: {found.small_motion:.2f}"
+        )
+        scale = max(map(abs, found.real_returns))
+        for way, dreamed, real in zip(found.behaviors, found.dream_returns, found.real_returns, strict=True):
             apart = "" if agree(dreamed, real, scale) else "apart"
             print(f"  {way:34s} dreamed {dreamed:7.1f}   real {real:7.1f}   {apart}")
         if "--keep" in words:
-            found.save(shipped(name).folder)
+            found.save(pretrained_agent(name).folder)
 
 
 if __name__ == "__main__":

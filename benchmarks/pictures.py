@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from agents.pictures import grid, png, write_png
+from agents.video import grid, png, write_png
 
 MOMENTS = {(3, "start"): 1, (3, "zoom"): 12, (3, "road"): 60, (5, "corner"): 150, (7, "skid"): 220, (8, "grass"): 300}
 """Seeds of tracks, with a name for people, and the step that is shown."""

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import yaml
 
+from agents.config.schema import CollectConfig, VAEConfig
 from agents.diagnostics import measure_vae
 from agents.evaluation import hardware
 from agents.run import Run
-from agents.settings import Collecting, Seeing
-from agents.story import collect, train_vae
+from agents.stages import collect, train_vae
 from benchmarks.results import put
 from rollouts.datasets import Frames
 from worldmodel.io import write_json
@@ -113,8 +113,8 @@ def train(name: str, runs: Path) -> dict[str, Any]:
     run = Run(runs / name.replace(" ", "-"))
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked():
-        collect(run, env, Collecting(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
-        vae = train_vae(run, Seeing(**preset["vae"]), 1)
+        collect(run, env, CollectConfig(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
+        vae = train_vae(run, VAEConfig(**preset["vae"]), 1)
         found = measure_vae(run, vae, 1)
     _draw(run, vae)
     store = run.store()
@@ -131,7 +131,7 @@ def train(name: str, runs: Path) -> dict[str, Any]:
 
 def _draw(run: Run, vae: Any) -> None:
     """Held-out frames above their reconstructions, as ``reconstructions.png`` in the run."""
-    from agents.pictures import grid, write_png
+    from agents.video import grid, write_png
     from worldmodel.batches import frames_to_float, frames_to_uint8
 
     frames = next(Frames(run.store()).split(0.1, 1)[1].batches(12))

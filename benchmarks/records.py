@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agents.agent import Agent
-from agents.display import bar, duration
-from agents.evaluation import Report, evaluate, repeating
-from agents.pictures import write_png
-from agents.pretrained import HOME, Shipped
+from agents.config.schema import OFFICIAL
+from agents.evaluation import Report, evaluate, reproduce_command
+from agents.pretrained import HOME, PretrainedAgent
+from agents.progress import bar, duration
 from agents.run import Run
-from agents.settings import OFFICIAL
+from agents.video import write_png
 from benchmarks.results import CHECKED, ROOT, put
+from worldmodel import migration
 from worldmodel.io import atomic, read_json, write_json
 from worldmodel.start_states import StartStates
 
@@ -87,7 +88,7 @@ def keep(
         report = test(run, agent, name, label, options, workers)
         files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
         dreamed = before.dreamed + sum(one.evolution_steps("dream") for one in runs)
-        command = repeating(place, report, options)
+        command = reproduce_command(place, report, options)
         replace(report, real_steps=before.steps + steps(runs), dream_steps=dreamed, command=command).save(
             RECORDS / files[label]
         )
@@ -108,7 +109,7 @@ def keep(
         first.save(HOME / name / "report.json")
         with atomic(HOME / name / "README.md") as aside:
             aside.write_text(card(name, first, written), encoding="utf-8")
-        print(Shipped(HOME / name, Path()).report())
+        print(PretrainedAgent(HOME / name, Path()).report())
 
 
 class Former(NamedTuple):
@@ -203,7 +204,11 @@ def _repeat(run: Run) -> int:
 def rows(name: str) -> list[dict[str, Any]]:
     """The generations of a record's evolution in the game."""
     path = RECORDS / f"{name}.metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [migration.renamed(json.loads(line), migration.GENERATION) for line in path.read_text().splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def checks(name: str) -> tuple[list[float], list[float], list[float]]:
@@ -215,10 +220,10 @@ def checks(name: str) -> tuple[list[float], list[float], list[float]]:
     found: tuple[list[float], list[float], list[float]] = ([], [], [])
     played, seconds = float(about["frames_before"]), float(about["seconds_before"])
     for row in rows(name):
-        played += (row["steps"] + row.get("check_steps", 0)) * about["action_repeat"]
+        played += (row["steps"] + row.get("eval_steps", 0)) * about["action_repeat"]
         seconds += row["seconds"]
-        if "check" in row:
-            for values, value in zip(found, (played, seconds, row.get("average", row["check"])), strict=True):
+        if "eval" in row:
+            for values, value in zip(found, (played, seconds, row.get("eval_average", row["eval"])), strict=True):
                 values.append(value)
     path = RECORDS / f"{name}.iterations.json"
     for one in read_json(path)["rows"] if path.exists() else ():

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.comparison.learning import ABLATIONS, REFERENCE
 from agents.comparison.report import difference, episodes
-from agents.display import duration
+from agents.comparison.train import ABLATIONS, REFERENCE
 from agents.evaluation import Report
+from agents.progress import duration
 from agents.run import Run
-from worldmodel.io import write_json
+from worldmodel import migration
+from worldmodel.io import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -68,10 +69,10 @@ def memories() -> str:
     """The table of `docs/frmdn.md`, from the comparisons in ``docs/results``."""
     lines = ["| World | Targets | RMDN | floor | Variant | NLL | difference |", "|---|---|---|---|---|---|---|"]
     for folder in sorted(RESULTS.glob("memory-*")):
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = [migration.comparison_result(row) for row in read_json(folder / "results.json")]
         env = json.loads((folder / "about.json").read_text(encoding="utf-8"))["env"]
         for targets in ("mean", "sample"):
-            rows = [row for row in results if row["job"]["targets"] == targets]
+            rows = [row for row in results if row["job"]["latent_targets"] == targets]
             reference = f"{episodes(rows, REFERENCE).mean():.2f}"
             floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
             for name in dict.fromkeys(row["job"]["name"] for row in rows):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from agents.evaluation import hardware
-from agents.pictures import write_png
+from agents.video import write_png
 from worldmodel.distributions import FullGaussianMixture, GaussianMixture
 
 ROOT = Path(__file__).parent.parent

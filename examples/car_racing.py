@@ -11,8 +11,8 @@ from pathlib import Path
 
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
-from agents.dream_pictures import film
-from agents.pictures import write_gif
+from agents.dream_video import film
+from agents.video import write_gif
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
 GAME = {"action_repeat": 4}  # an action lasts four frames: a quarter of the decisions, and as good a driver
@@ -49,7 +49,12 @@ def main(size: float = 1.0, folder: str = "runs/example-car-racing") -> None:
     }
     for place, fitness in places.items():
         best = evolve(
-            LinearController.sized(world), fitness, seed=1, generations=some(25), population=16, out=out / place
+            LinearController.for_world_model(world),
+            fitness,
+            seed=1,
+            generations=some(25),
+            population=16,
+            out=out / place,
         )
         # The test: whole episodes (250 actions) of the official game, on tracks that nobody has seen.
         agent, steps = Agent(world, best), some(250)

@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import envs
-from agents.pretrained import HOME, Shipped
+from agents.pretrained import HOME, PretrainedAgent
 from worldmodel import WorldModel
 
 
@@ -55,7 +55,7 @@ class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
 
 def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:
     """Train in the dream, test in the game; returns the mean and standard deviation of real returns."""
-    agent, steps, episodes = Shipped(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
+    agent, steps, episodes = PretrainedAgent(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
     dream = gymnasium.make("envs:Dream-v0", world=folder, observation="latent", horizon=250)
     model = PPO("MlpPolicy", dream, seed=seed, device="cpu", verbose=0)
     model.learn(steps)

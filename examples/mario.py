@@ -12,7 +12,7 @@ from pathlib import Path
 import envs
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
-from agents.pictures import enlarge, write_mp4
+from agents.video import enlarge, write_mp4
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
 STAGE = "SuperMarioBros-1-1"
@@ -39,7 +39,12 @@ def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:
         STAGE, world, episodes=2, workers=2, max_idle_steps=12, max_steps=some(300), env_options=GAME
     )
     best = evolve(
-        LinearController.sized(world), fitness, seed=1, generations=some(25), population=16, out=out / "evolve"
+        LinearController.for_world_model(world),
+        fitness,
+        seed=1,
+        generations=some(25),
+        population=16,
+        out=out / "evolve",
     )
     agent = Agent(world, best)
     agent.save(out / "agent")  # Agent.load(...) brings it back

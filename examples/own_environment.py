@@ -30,7 +30,7 @@ def main(size: float = 1.0) -> None:
     fit(memory, store.sequences(vae), num_updates=some(300))
     world = WorldModel(vae, memory, store)
     fitness = rollouts.EnvFitness(make, world, episodes=2, workers=2, max_steps=some(200))
-    best = evolve(LinearController.sized(world), fitness, seed=1, generations=some(10), population=16)
+    best = evolve(LinearController.for_world_model(world), fitness, seed=1, generations=some(10), population=16)
     for policy in (Agent(world, best), rollouts.uniform):
         print(evaluate(policy, make, some(10), seed=10_000, workers=2, max_steps=some(999)))  # 999 steps: all of it
 

@@ -41,8 +41,8 @@ def validate_controller(controller: Any, world: WorldModel) -> None:
         ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
     """
     inputs, actions = (
-        getattr(controller, "inputs", world.num_features),
-        getattr(controller, "actions", world.action_dim),
+        getattr(controller, "num_inputs", world.num_features),
+        getattr(controller, "action_dim", world.action_dim),
     )
     if inputs not in (world.latent_dim, world.num_features) or actions != world.action_dim:
         raise ValueError(

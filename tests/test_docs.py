@@ -16,7 +16,7 @@ import agents.density
 import envs
 import rollouts
 import worldmodel
-from agents import cli, display
+from agents import cli, progress
 from agents.commands import COMMANDS
 from agents.parser import Parser
 from agents.run import Run
@@ -262,7 +262,7 @@ def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setattr(display.answers, "width", 80)  # it was made before, and has seen another terminal
+    monkeypatch.setattr(progress.answers, "width", 80)  # it was made before, and has seen another terminal
     for name in ("collect", "memories", "evolve", "dream"):
         page = f"docs/tutorials/{name}.md"
         pairs = re.findall(r"^```bash\n(.*?)^```\n\n```text\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)

@@ -88,7 +88,7 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
         vae, worldmodel.fit(memory, sequences, num_updates=1200, batch_size=64, learning_rate=1e-2)
     )
     folder = tmp_path / "agent"
-    Agent(world, LinearController.sized(world)).save(folder)
+    Agent(world, LinearController.for_world_model(world)).save(folder)
     StartStates.from_episodes(store.latents(vae)).save(folder)
     Report("beacon", [0.0], [1], [0]).save(folder / "report.json")
     monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())

@@ -11,9 +11,9 @@ ONLY_IN = {
     "gymnasium": ("envs", "rollouts", "agents"),
     "h5py": ("envs", "rollouts", "agents"),
     "cv2": ("envs",),
-    "cma": ("agents/search.py", "agents/cma_state.py"),
-    "matplotlib": ("agents/pictures.py",),
-    "av": ("agents/pictures.py",),
+    "cma": ("agents/cma_es.py", "agents/cma_state.py"),
+    "matplotlib": ("agents/video.py",),
+    "av": ("agents/video.py",),
     **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
 }
 """Modules of others, and the only packages or files that may import them."""

@@ -159,8 +159,8 @@ def test_the_wheel_works_without_the_repository(built, tmp_path):
     command = str(fresh / "bin" / "worldmodel")
     assert call(command, "--version") == f"worldmodel {PROJECT['version']}\n"
     call(command, "doctor")
-    call(command, "dream", "car-racing", "--pretrained", "--steps", "8")
-    call(command, "evaluate", "car-racing", "--pretrained", "--episodes", "1", "--workers", "1")
-    call(command, "collect", "mario", "--episodes", "1", "--max_steps", "20", "--workers", "1")
+    call(command, "dream", "car-racing", "--pretrained", "--horizon", "8")
+    call(command, "evaluate", "car-racing", "--pretrained", "--eval.episodes", "1", "--workers", "1")
+    call(command, "collect", "mario", "--collect.episodes", "1", "--collect.max_steps", "20", "--workers", "1")
     [film] = (home / "runs" / "car-racing-pretrained" / "media").glob("dream-*.mp4")
     assert film.stat().st_size > 1000

@@ -133,7 +133,7 @@ def test_the_command_line_expands_each_path(home, capsys):
     assert "updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
     assert exit_code("train", "vae", "~/r", "--config", "~/r") == 2
     policy = "smooth,~/s"  # a folder, but of no agent
-    assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--policy", policy)
+    assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--collect.policy", policy)
     assert not (home / "c").exists() and len(store) == 2
 
 

@@ -61,7 +61,7 @@ def test_doctor_knows_where_it_is_tested(monkeypatch):
 def platform_state(system, monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
     monkeypatch.setattr(doctor, "WORLDS", {})
-    monkeypatch.setattr(doctor, "_device", lambda: doctor.Finding("device", True, "none"))
-    [found] = [one for one in doctor.examine() if one.what == "platform"]
-    assert found.good
+    monkeypatch.setattr(doctor, "_device", lambda: doctor.Check("device", True, "none"))
+    [found] = [one for one in doctor.run_checks() if one.name == "platform"]
+    assert found.ok
     return found.state

@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         world = WorldModel(VAE(latent_dim=3), Memory(FRMDN(3 + 2, 3, hidden_size=5)), discrete=True)
     world.save(run.world_folder)
     write_rows(run.folder / "evolve-game" / "metrics.jsonl")
-    LinearController.sized(world).save(run.folder / "evolve-game" / "controller.safetensors")
+    LinearController.for_world_model(world).save(run.folder / "evolve-game" / "controller.safetensors")
     write_json(run.folder / "timings.json", {"collect": 10.0, "evolve in the game": 7.0})
     return run
 

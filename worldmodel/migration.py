@@ -1,6 +1,7 @@
 """Names that older versions wrote into files, and their names of today."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,3 +147,191 @@ FITNESS_IDENTITY = {
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The same content under the names of older versions, for identities that are compared with those in their files."""
     return renamed(new, {now: before for before, now in names.items()})
+
+
+# Of agents: settings of runs, states of searches, metrics, comparisons
+
+RUN_CONFIG: dict[str, Any] = {"test": "eval", "test_options": "eval_env_options"}
+"""Of a run's ``config.yaml``: sections and settings of the run itself."""
+RUN_SECTIONS: dict[str, Any] = {
+    "collect": {"patience": "max_idle_steps", "exploration": "action_noise"},
+    "vae": {
+        "latent": "latent_dim",
+        "emphasis": "hud_loss_weight",
+        "updates": "num_updates",
+        "batch": "batch_size",
+        "lr": "learning_rate",
+        "precision": "dtype",
+    },
+    "memory": {
+        "hidden": "hidden_size",
+        "mixtures": "num_components",
+        "couplings": "num_couplings",
+        "layers": "num_layers",
+        "targets": "latent_targets",
+        "overhang": "pad_episode_ends",
+        "stalls_end": "terminate_on_stall",
+        "length": "seq_len",
+        "updates": "num_updates",
+        "batch": "batch_size",
+        "lr": "learning_rate",
+        "precision": "dtype",
+    },
+    "controller": {"sees": "inputs", "units": "hidden_units"},
+    "dream": {
+        "dreams": "num_rollouts",
+        "hazard_ratio": "termination_hazard_ratio",
+        "weigh_ends": "use_expected_continuation",
+        "decay": "sigma_decay",
+        "average": "mean_window",
+    },
+    "game": {
+        "patience": "max_idle_steps",
+        "decay": "sigma_decay",
+        "check_every": "eval_every",
+        "check_episodes": "eval_episodes",
+        "target": "target_return",
+        "lanes": "envs_per_worker",
+        "start": "init_from",
+        "most_episodes": "max_episodes",
+        "average": "mean_window",
+        "elite": "num_eval_candidates",
+        "balanced": "normalize_episodes",
+        "stale": "eval_patience",
+        "least_sigma": "min_sigma",
+        "moments": "num_state_resets",
+        "stretch": "reset_horizon",
+        "scouted": "hard_episode_candidates",
+    },
+    "iterate": {
+        "exploration": "action_noise",
+        "spread": "param_noise",
+        "start": "init_from",
+        "newest": "recent_episodes",
+        "newest_share": "recent_fraction",
+        "beginnings": "initial_state_fraction",
+        "worlds": "ensemble_size",
+        "caution": "disagreement_penalty",
+    },
+}
+"""Of its sections, and of an iteration's ``settings.json``."""
+CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
+"""Values of ``controller.inputs``."""
+DENSITY_CONFIG: dict[str, Any] = {
+    "hidden": "hidden_size",
+    "mixtures": "num_components",
+    "couplings": "num_couplings",
+    "layers": "num_layers",
+    "updates": "num_updates",
+    "batch": "batch_size",
+    "lr": "learning_rate",
+    "precision": "dtype",
+    "latent": "latent_dim",
+    "truncate": "bptt_length",
+    "check_every": "eval_every",
+    "piece": "segment_length",
+    "sa": "include_sa",
+}
+"""Of the ``config.yaml`` of a density."""
+SEARCH_SETTINGS: dict[str, Any] = {
+    "decay": "sigma_decay",
+    "coordinates": "whitening",
+    "check": "eval_fitness",
+    "check_every": "eval_every",
+    "most_episodes": "max_episodes",
+    "elite": "num_eval_candidates",
+    "average": "mean_window",
+    "balanced": "normalize_episodes",
+    "checked by": "eval_fitness_identity",
+}
+"""Of the settings in the state of a search."""
+SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
+"""Of that state."""
+GENERATION: dict[str, Any] = {
+    "check": "eval",
+    "check_std": "eval_std",
+    "check_n": "eval_n",
+    "check_steps": "eval_steps",
+    "average": "eval_average",
+    "elite": "eval_candidate",
+    "scouted": "hard_episodes",
+    "noise": "noise_fraction",
+    "along": "state_resets",
+}
+"""Of a generation's row in ``metrics.jsonl``."""
+CONTROLLER: dict[str, Any] = {"inputs": "num_inputs", "actions": "action_dim", "hidden": "hidden_units"}
+"""Of a controller's repr."""
+TRAINING_JOB: dict[str, Any] = {
+    "updates": "num_updates",
+    "batch": "batch_size",
+    "length": "seq_len",
+    "targets": "latent_targets",
+}
+"""Of the job in a comparison's results."""
+NETWORK_SETTINGS: dict[str, Any] = {
+    "hidden": "hidden_size",
+    "mixtures": "num_components",
+    "couplings": "num_couplings",
+    "layers": "num_layers",
+}
+"""Of that job's settings: arguments of the density."""
+COMPARISON: dict[str, Any] = {"margins": "marginals", "standing_still": "persistence"}
+"""Of what a comparison measured."""
+FIDELITY: dict[str, Any] = {
+    "small": "small_motion",
+    "steps": "horizon",
+    "moments": "num_start_states",
+    "ways": "behaviors",
+    "dreamed": "dream_returns",
+    "real": "real_returns",
+}
+"""Of an agent's ``fidelity.json``."""
+
+
+def run_config(old: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run, or some of their sections."""
+    new = renamed(old, RUN_CONFIG)
+    for section, names in RUN_SECTIONS.items():
+        if isinstance(new.get(section), dict):
+            new[section] = renamed(new[section], names)
+    controller = new.get("controller")
+    if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
+        new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
+    new = dict(renamed_run_options(new))
+    return new
+
+
+def config_file(old: dict[str, Any]) -> dict[str, Any]:
+    """A ``config.yaml`` of a run, which names an environment, or of a density, which names data; others stay as they are."""
+    if "env" in old:
+        return run_config(old)
+    return renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
+
+
+def search_state(old: dict[str, Any]) -> dict[str, Any]:
+    """What a search's ``state.npz`` says about itself."""
+    new = renamed(old, SEARCH_STATE)
+    settings = renamed(dict(new["settings"]), SEARCH_SETTINGS)
+    if isinstance(settings.get("controller"), str):
+        for before, after in CONTROLLER.items():
+            settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
+    rows = new.get("rows")
+    return (
+        {**new, "settings": settings, "rows": [renamed(row, GENERATION) for row in rows]}
+        if isinstance(rows, list)
+        else new
+    )
+
+
+def comparison_result(old: dict[str, Any]) -> dict[str, Any]:
+    """A row of a comparison's ``results.json``."""
+    job = renamed(old["job"], TRAINING_JOB)
+    if isinstance(job.get("settings"), dict):
+        job["settings"] = renamed(job["settings"], NETWORK_SETTINGS)
+    return {name: job if name == "job" else _deep(value, COMPARISON) for name, value in old.items()}
+
+
+def _deep(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _deep(part, names) for name, part in renamed(value, names).items()}
+    return value

@@ -1,6 +1,6 @@
 """Progress of long work: a callback that the caller draws as a bar, logs, or ignores; ``True`` draws a bar on stderr.
 
-Start reading at `shows_progress`. `agents.display` draws the command line's bars from the same `Task`.
+Start reading at `shows_progress`. `agents.progress` draws the command line's bars from the same `Task`.
 """
 
 import functools

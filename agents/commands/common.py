@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from agents.checks import check
-from agents.display import busy
+from agents.config.io import flat
+from agents.config.schema import OFFICIAL, Preset
+from agents.config.validate import validate
 from agents.parser import Parser
-from agents.settings import OFFICIAL, Preset
-from agents.yaml_files import flat
+from agents.progress import busy
 
-WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of environments that have presets of their own; any other environment id uses the general ones."""
 PRESETS = Path(__file__).parent.parent / "presets"
 _ONCE = " (the first time its emulator is compiled: about 10 s)"
@@ -88,14 +88,14 @@ def slug(env: str) -> str:
     return re.sub(r"[/:]", "-", env)
 
 
-def settings_of(kind: type, options: Namespace) -> Any:
+def settings_of(kind: type, options: Namespace, prefix: str = "") -> Any:
     """Build a settings dataclass from parsed options, and check it."""
     built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-    check(built)
+    validate(built, prefix)
     return built
 
 
-def check_env(env: str, env_options: dict[str, Any]) -> None:
+def validate_env(env: str, env_options: dict[str, Any]) -> None:
     """Make the environment once, so that a wrong id or option is told before anything starts.
 
     Raises:
@@ -111,7 +111,7 @@ def check_env(env: str, env_options: dict[str, Any]) -> None:
         with busy(f"starting {env}{_ONCE if env.startswith('SuperMarioBros') else ''}"):
             game = envs.make(env, **env_options)
     except ValueError as error:
-        if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
+        if not (close := difflib.get_close_matches(env, ENV_ALIASES, n=1, cutoff=0.75)):
             raise
         raise ValueError(f"{error} Or {close[0]!r}, which has presets of its own?") from None
     game.close()
@@ -134,7 +134,7 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
     from envs.registration import imported_module
 
     if env:
-        return WORLDS.get(env, env)
+        return ENV_ALIASES.get(env, env)
     if module := imported_module(kept):
         raise ValueError(
             f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
@@ -150,7 +150,7 @@ def env_words(run: Any) -> list[str]:
     return ["--env", env] if imported_module(env) else []
 
 
-def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """What defaults depend on, before anything is parsed: the positional words, and ``options`` with the values given.
 
     Every option but `FLAGS` takes a value.
@@ -180,9 +180,9 @@ def set_preset(parser: Parser, path: Path) -> None:
 
 def preset_of(env: str, preset: str) -> dict[str, Any]:
     """The values of a preset: that of the environment, or else the general one; none where there is no such preset."""
-    worlds = {name: name for name in WORLDS} | {env: name for name, env in WORLDS.items()}
-    world = worlds.get(OFFICIAL.get(env, env), "any")
-    path = PRESETS / f"{world}.{preset}.yaml"
+    games = {name: name for name in ENV_ALIASES} | {env: name for name, env in ENV_ALIASES.items()}
+    game = games.get(OFFICIAL.get(env, env), "any")
+    path = PRESETS / f"{game}.{preset}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -202,7 +202,7 @@ def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]]
     """
 
     def preset(parser: Parser, words: list[str]) -> None:
-        positional, found = glance(words, {"--preset": ""})
+        positional, found = scan_argv(words, {"--preset": ""})
         values = preset_of(env_of(positional), found["--preset"])
         chosen = {name: values[name] for name in sections if name in values}
         if chosen:

@@ -7,11 +7,11 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from agents.commands.common import glance, set_preset
-from agents.density.settings import PRESETS, Density, check_density, kind_of
-from agents.display import answers, late_bar, one_voice, say_next
+from agents.commands.common import scan_argv, set_preset
+from agents.config.schema import Preset
+from agents.density.config import PRESETS, DensityConfig, kind_of, validate_density
 from agents.parser import Parser
-from agents.settings import Preset
+from agents.progress import answers, late_bar, next_hint, quiet_other_processes
 from worldmodel.paths import expand, folder_path
 
 
@@ -21,28 +21,28 @@ def build_fit(parser: Parser) -> None:
     The same command continues a training that was stopped. Nothing is downloaded: the folder holds the corpus's files.
 
       worldmodel density fit --data timit:/data/TIMIT --model frmdn --preset quick --out runs/speech
-      worldmodel density fit --data mnist:/data/MNIST --model vrnn --updates 2000 --out runs/digits
+      worldmodel density fit --data mnist:/data/MNIST --model vrnn --num_updates 2000 --out runs/digits
     """
     parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/density-KIND-MODEL)")
     parser.add_argument(
         "--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: the published sizes"
     )
     parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
-    parser.add_class_arguments(Density)
+    parser.add_class_arguments(DensityConfig)
 
 
 def fit(options: Namespace) -> None:
     """Fit."""
-    settings = Density(**{name: options[name] for name in Density.__dataclass_fields__})
-    check_density(settings)
+    settings = DensityConfig(**{name: options[name] for name in DensityConfig.__dataclass_fields__})
+    validate_density(settings)
     from agents.density import fit_density
 
-    one_voice()
+    quiet_other_processes()
     folder = folder_path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}", "out")
     with late_bar("learn a density", "updates") as progress:
         evaluation = fit_density(settings, folder, progress)
     answers.print(f"{evaluation}\nReport: {folder / 'report.html'}", markup=False)
-    say_next("worldmodel", "density", "sample", folder)
+    next_hint("worldmodel", "density", "sample", folder)
 
 
 def build_evaluate(parser: Parser) -> None:
@@ -89,7 +89,7 @@ def build_sample(parser: Parser) -> None:
 def sample(options: Namespace) -> None:
     """Sample."""
     from agents.density import complete_images, sample_density
-    from agents.density.learning import Learning
+    from agents.density.training_summary import TrainingSummary
 
     common = (options.count, options.temperature, options.seed, options.out)
     if options.complete:
@@ -100,7 +100,7 @@ def sample(options: Namespace) -> None:
         return
     with late_bar("draw samples", "events") as progress:
         drawn = sample_density(options.run, *common, options.length, progress)
-    if learning := Learning.of(options.run):
+    if learning := TrainingSummary.of(options.run):
         answers.print(
             f"drawn with the weights of update {learning.best_update:,} of {learning.last_update:,}", markup=False
         )
@@ -114,7 +114,7 @@ def sample(options: Namespace) -> None:
 
 def preset(parser: Parser, words: list[str]) -> None:
     """Presets of the kind of ``--data``."""
-    _, found = glance(words, {"--preset": "standard", "--data": ""})
+    _, found = scan_argv(words, {"--preset": "standard", "--data": ""})
     set_preset(parser, PRESETS / f"{kind_of(found['--data'])}.{found['--preset']}.yaml")
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from agents import pictures
-from agents.comparison.intervals import Interval, interval
-from agents.comparison.judging import HORIZONS, TEMPERATURES
-from agents.comparison.learning import ABLATIONS, LOOKED_INTO, REFERENCE
+from agents import plots, video
+from agents.comparison.metrics import HORIZONS, TEMPERATURES
+from agents.comparison.statistics import Interval, interval
+from agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
 from agents.evaluation import hardware
+from worldmodel import migration
 from worldmodel.calibration import LEVELS
 from worldmodel.formatting import format_number
 from worldmodel.io import atomic, error_context, read_json, write_json
@@ -43,24 +44,24 @@ def write_page(out: Path) -> Path:
     Raises:
         ValueError: not all results are of the same episodes.
     """
-    results: Results = read_json(out / "results.json")
-    check_paired(results)
+    results: Results = [migration.comparison_result(row) for row in read_json(out / "results.json")]
+    validate_pairs(results)
     facts = read_json(out / "about.json")
     jobs = [row["job"] for row in results]
-    targets = list(dict.fromkeys(job["targets"] for job in jobs))
+    targets = list(dict.fromkeys(job["latent_targets"] for job in jobs))
     seeds = len({job["seed"] for job in jobs})
     names = list(dict.fromkeys(job["name"] for job in jobs))
     models, ablations = [n for n in names if n not in ABLATIONS], [n for n in names if n in ABLATIONS]
     parts = [
         f"# Memories of {facts['env']}, compared\n",
-        f"{len(results[0]['episodes'])} held-out episodes; {seeds} trainings of each variant with {jobs[0]['updates']:,} "
-        f"updates of {jobs[0]['batch']} x {jobs[0]['length']} steps. `{facts['command']}`; {facts['hardware']}; "
+        f"{len(results[0]['episodes'])} held-out episodes; {seeds} trainings of each variant with {jobs[0]['num_updates']:,} "
+        f"updates of {jobs[0]['batch_size']} x {jobs[0]['seq_len']} steps. `{facts['command']}`; {facts['hardware']}; "
         f"{facts['seconds'] / 60:.0f} min. All figures are in `results.json`.\n",
         "NLL is -log p(next latent) in nats a frame: lower is better, and it may be negative. The spread is the standard "
         f"deviation over seeds. {_intervals(names, seeds)}\n",
     ]
     for kind in targets:
-        rows = [row for row in results if row["job"]["targets"] == kind]
+        rows = [row for row in results if row["job"]["latent_targets"] == kind]
         floor = float(np.mean(rows[0]["floor"]))
         parts += [f"## Likelihood of {WORDS[kind]}\n"]
         if kind == "sample":
@@ -88,7 +89,7 @@ def episodes(rows: Results, name: str) -> np.ndarray:
     return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
 
 
-def check_paired(rows: Results) -> None:
+def validate_pairs(rows: Results) -> None:
     """Refuse results that cannot be paired by episode.
 
     Raises:
@@ -107,7 +108,7 @@ def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval
     Raises:
         ValueError: not all of them are of the same episodes.
     """
-    check_paired(rows)
+    validate_pairs(rows)
     nll = [{row["job"]["seed"]: row["nll"] for row in _of(rows, model)} for model in (name, reference)]
     return interval(np.array([np.subtract(nll[0][seed], nll[1][seed]) for seed in nll[0] if seed in nll[1]]))
 
@@ -121,7 +122,7 @@ def _intervals(names: list[str], seeds: int) -> str:
         return f"{paired} One training of each variant does not tell how sure they are."
     return (
         f"{paired} Their 95 % intervals are for other trainings and other episodes, of the same policy and the same VAE: the "
-        f"variance over {seeds} seeds plus that over episodes, with Student's t (`agents/comparison/intervals.py`). "
+        f"variance over {seeds} seeds plus that over episodes, with Student's t (`agents/comparison/statistics.py`). "
         f"{len(names) - 1} variants are compared with the {REFERENCE} without a correction for their number: of those that do "
         "not differ from it, one in twenty will seem to."
     )
@@ -169,7 +170,7 @@ def _table(rows: Results, names: list[str]) -> str:
 def _plot(out: Path, rows: Results, names: list[str], kind: str, floor: float) -> str:
     values = {name: [float(np.mean(row["nll"])) for row in _of(rows, name)] for name in names}
     lines = {"posterior entropy: the floor": floor} if kind == "sample" else {}
-    pictures.write_png(out / f"nll-{kind}.png", pictures.dots(values, "NLL (nats a frame)", lines))
+    video.write_png(out / f"nll-{kind}.png", plots.dots(values, "NLL (nats a frame)", lines))
     return f"![Every training's NLL](nll-{kind}.png)\n"
 
 
@@ -194,17 +195,17 @@ def _calibration(out: Path, results: Results, targets: list[str]) -> list[str]:
         "One-step predictions at held-out steps. Error: the mean distance of the probability integral transform from uniform, "
         "of the latent's dimensions and of 32 random directions (0 is calibrated). The energy score judges the whole "
         "distribution; lower is better.\n",
-        "| Targets | Variant | margins | directions | energy score |\n|---|---|---|---|---|",
+        "| Targets | Variant | marginals | directions | energy score |\n|---|---|---|---|---|",
     ]
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for kind in targets:
-        rows = [row for row in results if row["job"]["targets"] == kind and "calibration" in row]
-        for name in LOOKED_INTO:
+        rows = [row for row in results if row["job"]["latent_targets"] == kind and "calibration" in row]
+        for name in DETAILED_VARIANTS:
             mine = [row["calibration"] for row in _of(rows, name)]
             if mine:
-                numbers = (np.mean([row[key] for row in mine]) for key in ("margins", "projections", "energy_score"))
-                margins, directions, score = numbers
-                parts.append(f"| {kind} | {name} | {margins:.4f} | {directions:.4f} | {score:.4f} |")
+                numbers = (np.mean([row[key] for row in mine]) for key in ("marginals", "projections", "energy_score"))
+                marginals, directions, score = numbers
+                parts.append(f"| {kind} | {name} | {marginals:.4f} | {directions:.4f} | {score:.4f} |")
                 curves[f"{name}, {kind}"] = (LEVELS.tolist(), list(np.mean([row["coverage"] for row in mine], axis=0)))
     chosen = {
         name: curve
@@ -212,7 +213,7 @@ def _calibration(out: Path, results: Results, targets: list[str]) -> list[str]:
         if name.split(", ")[0] in ("RMDN", "FRMDN") and name.count(",") == 1
     }
     chosen["calibrated"] = (LEVELS.tolist(), LEVELS.tolist())
-    pictures.write_png(out / "calibration.png", pictures.curves(chosen, "probability", "share of events below"))
+    video.write_png(out / "calibration.png", plots.curves(chosen, "probability", "share of events below"))
     return [*parts, "\n![Shares of events below the predicted quantiles](calibration.png)\n"]
 
 
@@ -221,18 +222,18 @@ def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
         "## Dreams beside reality\n",
         "From held-out moments, under the real actions. Root mean squared error of a latent's dimension after so many steps: "
         "of a dream, of the best of 16, and of their mean; their spread; and the energy distance between dreamed and real "
-        "latents. Standing still: the error of the first latent. Pixels: mean absolute error of a decoded dream, of 255. "
+        "latents. Persistence: the error of the first latent. Pixels: mean absolute error of a decoded dream, of 255. "
         "Dreams share their beginnings with what really followed, so that perfect ones have an energy distance below zero: it "
         "compares variants, and says nothing by itself. Reality is the mean of q(z|x), models of samples dream with its noise: "
         "do not compare the two kinds of targets here.\n",
         "| Targets | Variant | temperature | steps | a dream | best of 16 | mean of 16 | spread | energy distance | pixels "
-        "| standing still | n |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| persistence | n |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    keys = ("mean", "best", "of_mean", "spread", "energy_distance", "pixels", "standing_still")
+    keys = ("mean", "best", "of_mean", "spread", "energy_distance", "pixels", "persistence")
     dreamed = [row for row in results if row.get("dreams", {}).get("starts")]
-    for kind, name, temperature, horizon in itertools.product(targets, LOOKED_INTO, TEMPERATURES, HORIZONS):
-        rows = [row["dreams"][str(temperature)] for row in _of(dreamed, name) if row["job"]["targets"] == kind]
+    for kind, name, temperature, horizon in itertools.product(targets, DETAILED_VARIANTS, TEMPERATURES, HORIZONS):
+        rows = [row["dreams"][str(temperature)] for row in _of(dreamed, name) if row["job"]["latent_targets"] == kind]
         found = [row[str(horizon)] for row in rows if str(horizon) in row]
         if not found:
             continue
@@ -240,13 +241,13 @@ def _dreams(out: Path, results: Results, targets: list[str]) -> list[str]:
         cells = [kind, name, str(temperature), str(horizon), *(f"{means[key]:.3f}" for key in keys), str(found[0]["n"])]
         parts.append(f"| {' | '.join(cells)} |")
         if temperature == 1.0 and kind == targets[-1]:
-            for label, key in ((name, "of_mean"), ("standing still", "standing_still")):
+            for label, key in ((name, "of_mean"), ("persistence", "persistence")):
                 x, y = curves.setdefault(label, ([], []))
                 if horizon not in x:
                     x.append(horizon)
                     y.append(means[key])
     if not curves:
         return []
-    picture = pictures.curves(curves, "steps dreamed", "error of the mean of 16 dreams")
-    pictures.write_png(out / "dreams.png", picture)
+    picture = plots.curves(curves, "steps dreamed", "error of the mean of 16 dreams")
+    video.write_png(out / "dreams.png", picture)
     return [*parts, "\n![Errors of the mean of 16 dreams at temperature 1](dreams.png)\n"]

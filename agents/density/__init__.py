@@ -15,14 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents.density.config import DensityConfig
     from agents.density.evaluation import Evaluation, Measure
     from agents.density.fitting import evaluate_density, fit_density
     from agents.density.runs import load_density
     from agents.density.samples import complete_images, sample_density
-    from agents.density.settings import Density
 
 _HOMES = {
-    "Density": "settings",
+    "DensityConfig": "config",
     "Evaluation": "evaluation",
     "Measure": "evaluation",
     "complete_images": "samples",
@@ -32,7 +32,7 @@ _HOMES = {
     "sample_density": "samples",
 }
 __all__ = [
-    "Density",
+    "DensityConfig",
     "Evaluation",
     "Measure",
     "complete_images",

@@ -1,6 +1,6 @@
 """What a density of speech or images is worth: log-likelihoods of whole sequences, with what belongs beside them.
 
-Start reading at `judge`.
+Start reading at `evaluate_model`.
 """
 
 import math
@@ -71,7 +71,7 @@ class Evaluation:
         gaussian: mean of the simplest density (`agents.density.gaussian`), in the same unit.
         better: by how much the last measure is better than that; below zero: worse.
         better_stderr: its standard error, files being what is drawn.
-        learned: sentences on the training (`agents.density.learning`).
+        learned: sentences on the training (`agents.density.training_summary`).
     """
 
     part: str
@@ -150,7 +150,7 @@ class Evaluation:
         return path
 
 
-def judge(
+def evaluate_model(
     model: SequenceDensity | VRNN,
     name: str,
     corpus: Corpus,

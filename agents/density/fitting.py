@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import torch
 
-from agents.config import remember
-from agents.density.evaluation import Evaluation, judge
-from agents.density.learning import Learning, event_name
+from agents.config.provenance import save_config
+from agents.config.schema import training
+from agents.density.config import DensityConfig, validate_density
+from agents.density.evaluation import Evaluation, evaluate_model
 from agents.density.runs import load_density, open_data, open_moved, own_part
-from agents.density.settings import Density, check_density
+from agents.density.training_summary import TrainingSummary, event_name
 from agents.run import Run
-from agents.settings import training
 from worldmodel import distributed, fit, seeded
 from worldmodel.corpora import open_corpus
 from worldmodel.io import write_json
@@ -27,7 +27,7 @@ MOST_SAMPLES = 10_000
 
 
 def fit_density(
-    settings: Density, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
+    settings: DensityConfig, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
 ) -> Evaluation:
     """Learn a density, judge it on the test part, and write numbers and a report.
 
@@ -44,32 +44,32 @@ def fit_density(
         ValueError: a setting is out of range, the corpus is missing, or ``out`` belongs to another configuration.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    check_density(settings)
+    validate_density(settings)
     run = Run(folder_path(out, "out"))
     opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
-    sizes = (settings.model, opened.event_dim, settings.hidden, settings.truncate)
+    sizes = (settings.model, opened.event_dim, settings.hidden_size, settings.bptt_length)
     with torch.device("meta"):
         validate_fits_in_ram(build(*sizes, **settings.model_options))
     with seeded(settings.seed):
         model = build(*sizes, **settings.model_options)
     with run.locked():
         if distributed.is_main_process():
-            remember(settings, run.folder / "config.yaml", may_grow=("updates",))
+            save_config(settings, run.folder / "config.yaml", may_grow=("num_updates",))
         corpus = open_data(settings, run.folder)
-        with run.chapter("learn"):
+        with run.stage("learn"):
             fit(
                 model,
                 corpus.splits,
                 **training(settings),
                 seed=settings.seed,
-                eval_every=settings.check_every,
+                eval_every=settings.eval_every,
                 out=run.folder,
                 progress=progress,
             )
         if distributed.is_main_process():  # not before: `fit` refuses a folder whose weights belong to another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
-        with run.chapter("judge"):
-            evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
+        with run.stage("judge"):
+            evaluation = evaluate_model(model, settings.model, corpus, "test", SAMPLES)
             evaluation = replace(evaluation, learned=_learned(run.folder, settings))
         if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
@@ -80,10 +80,10 @@ def fit_density(
     return evaluation
 
 
-def _learned(folder: str | os.PathLike[str], settings: Density) -> tuple[str, ...]:
+def _learned(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
     """Sentences on a run's training."""
-    learning = Learning.of(folder)
-    return tuple(learning.words(event_name(settings.kind, settings.pixelwise))) if learning else ()
+    learning = TrainingSummary.of(folder)
+    return tuple(learning.sentences(event_name(settings.kind, settings.pixelwise))) if learning else ()
 
 
 def evaluate_density(
@@ -116,5 +116,5 @@ def evaluate_density(
     model, settings = load_density(folder)
     corpus = open_moved(settings, folder, model, data)
     own = own_part(folder, part, getattr(corpus, part).identity)
-    judged = judge(model, settings.model, corpus, part, samples, progress)
+    judged = evaluate_model(model, settings.model, corpus, part, samples, progress)
     return replace(judged, own=own, learned=_learned(folder, settings))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import pictures
+from agents import plots, video
+from agents.density.config import DensityConfig
 from agents.density.evaluation import Evaluation
-from agents.density.learning import Learning, event_name
 from agents.density.samples import can_be_completed, coloured, complete_images, rows, sample_density, wav
-from agents.density.settings import Density
-from agents.display import duration
-from agents.page import image, losses, rows_of, settings_section, write_page
+from agents.density.training_summary import TrainingSummary, event_name
+from agents.html import image, losses, rows_of, settings_section, write_page
+from agents.progress import duration
 from agents.run import Run
 from worldmodel.corpora import Corpus
 
@@ -25,7 +25,7 @@ SOUNDS = 2
 IMAGES = 36
 
 
-def write_density_report(run: Run, settings: Density, evaluation: Evaluation, corpus: Corpus) -> Path:
+def write_density_report(run: Run, settings: DensityConfig, evaluation: Evaluation, corpus: Corpus) -> Path:
     """Write ``report.html`` and ``media/`` into the run folder; returns the page's path."""
     title = f"{settings.model} as a density of {settings.data.partition(':')[0]}"
     sections = (
@@ -59,19 +59,19 @@ def _numbers(evaluation: Evaluation) -> str:
     )
 
 
-def _curve(run: Run, settings: Density) -> str:
+def _curve(run: Run, settings: DensityConfig) -> str:
     series = losses(rows_of(run.folder / "metrics.jsonl"), "loss")
     bound = ", a bound" if "vrnn" in settings.model else ""
     event = event_name(settings.kind, settings.pixelwise)
-    plot = pictures.curves(series, "update", f"-log p (nats a {event}{bound})")
+    plot = plots.curves(series, "update", f"-log p (nats a {event}{bound})")
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.timings().items())
     return f'<h2>Learning</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 
 
-def _samples(run: Run, settings: Density, corpus: Corpus) -> str:
+def _samples(run: Run, settings: DensityConfig, corpus: Corpus) -> str:
     """Real data of the test part, and beside them what the density draws."""
     show = _sounds if settings.kind == "speech" else _images
-    learning = Learning.of(run.folder)
+    learning = TrainingSummary.of(run.folder)
     which = f"Drawn with the weights of update {learning.best_update:,}. " if learning else ""
     return f'<h2>Samples</h2><p class="note">{which}First: data of the test part.</p>{show(run, corpus)}'
 
@@ -91,7 +91,7 @@ def _sounds(run: Run, corpus: Corpus) -> str:
         sounds = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)
         parts.append(f"<figure>{sounds}<figcaption>{words}</figcaption></figure>")
         shown |= {f"{words.partition(';')[0]}, {number + 1}": heard(path) for number, path in enumerate(paths)}
-    plot = image(pictures.sounds(shown, rate), "waveforms and spectrograms")
+    plot = image(plots.sounds(shown, rate), "waveforms and spectrograms")
     caption = "Waveform (full scale is from -1 to 1) and spectrogram of each."
     return "".join(parts) + f"<figure>{plot}<figcaption>{caption}</figcaption></figure>"
 
@@ -114,7 +114,7 @@ def _images(run: Run, corpus: Corpus) -> str:
     media = run.folder / "media"
     count = min(IMAGES, len(corpus.test))
     real = corpus.to_data(next(iter(corpus.test.batches(count))).event).numpy()
-    pictures.write_png(media / "real.png", pictures.grid(rows(coloured(real))))
+    video.write_png(media / "real.png", video.grid(rows(coloured(real))))
     shown = [("test part", media / "real.png")]
     for temperature in TEMPERATURES:
         shown.append(

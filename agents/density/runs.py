@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from agents.density.settings import Density, check_density, kind_of
+from agents.config.io import read_yaml
+from agents.density.config import DensityConfig, kind_of, validate_density
 from agents.shell import command
-from agents.yaml_files import read_yaml
-from worldmodel import SequenceDensity
+from worldmodel import SequenceDensity, migration
 from worldmodel.baselines import VRNN
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.corpora.audio_files import MAX_AMPLITUDE, SAMPLE_RATE_RANGE
@@ -40,7 +40,7 @@ class SpeechScale(NamedTuple):
     """Of full scale."""
 
 
-def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN, Density]:
+def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN, DensityConfig]:
     """The learned model in eval mode, and the settings of its run.
 
     Raises:
@@ -51,9 +51,9 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
         words = command("worldmodel", "density", "fit", "--data", "KIND:FOLDER", "--out", run)
         raise ValueError(f"{run} has no learned density yet: {words}")
     path = run / "config.yaml"
-    settings = from_json(Density, read_yaml(path), path)
+    settings = from_json(DensityConfig, migration.config_file(read_yaml(path)), path)
     with error_context(path, wrap_value_errors=True):
-        check_density(settings)
+        validate_density(settings)
     with error_context(run / "settings.json", wrap_value_errors=True):
         described = training_settings(read_json(run / "settings.json"))["model_config"]
         with torch.device("meta"):
@@ -107,14 +107,14 @@ def _image_scale(about: dict[str, Any], path: Path) -> Dequantisation:
     return scale
 
 
-def open_data(settings: Density, folder: Path) -> Corpus:
+def open_data(settings: DensityConfig, folder: Path) -> Corpus:
     """The corpus; the run keeps its mean and standard deviation, so that a long one is measured once."""
     cache = {"cache": folder / "scale.json"} if settings.kind == "speech" else {}
     return open_corpus(settings.data, **settings.corpus_options, **cache)
 
 
 def open_moved(
-    settings: Density, folder: str | os.PathLike[str], model: SequenceDensity | VRNN, data: str | None
+    settings: DensityConfig, folder: str | os.PathLike[str], model: SequenceDensity | VRNN, data: str | None
 ) -> Corpus:
     """The corpus of a learned density where it lies now, or another one of its kind; None: where it was learned from.
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from agents import pictures
+from agents import video
+from agents.density.config import DensityConfig
 from agents.density.runs import SpeechScale, load_density, load_scale, open_moved
-from agents.density.settings import Density
 from worldmodel import distributed
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.io import atomic, error_context, read_json
@@ -36,7 +36,7 @@ BESIDE = 32
 """At most so many completed images stand beside each other."""
 
 
-class Drawn(NamedTuple):
+class Samples(NamedTuple):
     """What `sample_density` wrote."""
 
     paths: list[Path]
@@ -54,7 +54,7 @@ def sample_density(
     out: str | os.PathLike[str] | None = None,
     length: float | None = None,
     progress: Progress = silent,
-) -> Drawn:
+) -> Samples:
     """Draw from a learned density: WAV files of 16 bit, written as they are drawn; or one picture of images.
 
     Args:
@@ -87,8 +87,8 @@ def sample_density(
         scale = scale._replace(height=int(length))
     events = model.sample(scale.dimensions // scale.event_dim, count, temperature, generator)
     path = place / f"{name}.png"
-    pictures.write_png(path, pictures.grid(rows(coloured(scale.to_data(events.cpu()).numpy()))))
-    return Drawn([path], None, 0.0)
+    video.write_png(path, video.grid(rows(coloured(scale.to_data(events.cpu()).numpy()))))
+    return Samples([path], None, 0.0)
 
 
 def complete_images(
@@ -138,7 +138,7 @@ def complete_images(
     path = folder_path(out or expand(folder) / "samples", "out") / f"completed-t{temperature:g}-s{seed}.png"
     blocks = [slice(first, first + BESIDE) for first in range(0, len(true), BESIDE)]
     rows = [_full(part[block], min(len(true), BESIDE)) for block in blocks for part in (given, completed, true)]
-    pictures.write_png(path, pictures.grid(rows))
+    video.write_png(path, video.grid(rows))
     return path
 
 
@@ -155,7 +155,7 @@ def _check(count: int, temperature: float, seed: int) -> None:
     validate_seed(seed)
 
 
-def _learned(folder: str | os.PathLike[str], count: int) -> tuple[Any, Density, SpeechScale | Dequantisation]:
+def _learned(folder: str | os.PathLike[str], count: int) -> tuple[Any, DensityConfig, SpeechScale | Dequantisation]:
     """The model, on the device that computes, the settings of its run, and how its events become data.
 
     Raises:
@@ -179,7 +179,7 @@ def _speak(
     temperature: float,
     generator: torch.Generator,
     progress: Progress,
-) -> Drawn:
+) -> Samples:
     """Write what is drawn to all files at once, frame by frame: memory does not grow with the length."""
     rate, frame = scale.rate, scale.frame
     samples, clipped, began = max(round(seconds * rate), 1), 0, time.monotonic()
@@ -199,7 +199,7 @@ def _speak(
                 writer.writeframesraw(row.tobytes())
             progress(number + 1, frames, "")
     speed = len(paths) * samples / rate / max(time.monotonic() - began, 1e-9)
-    return Drawn(paths, speed, clipped / (len(paths) * frames * frame))
+    return Samples(paths, speed, clipped / (len(paths) * frames * frame))
 
 
 def wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:

@@ -21,7 +21,7 @@ HOME = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Shipped:
+class PretrainedAgent:
     """An agent's folder."""
 
     folder: Path
@@ -79,10 +79,10 @@ def load_pretrained(name: str) -> Agent:
     Raises:
         ValueError: there is none of that name.
     """
-    return shipped(name).agent()
+    return pretrained_agent(name).agent()
 
 
-def shipped(name: str) -> Shipped:
+def pretrained_agent(name: str) -> PretrainedAgent:
     """An agent that comes with the package.
 
     Raises:
@@ -91,20 +91,20 @@ def shipped(name: str) -> Shipped:
     if name not in names():
         known = ", ".join(names()) or "none"
         raise ValueError(f"there is no pretrained agent {name!r}, only {known}{did_you_mean(name, names())}")
-    return Shipped(HOME / name, Path("runs") / f"{name}-pretrained")
+    return PretrainedAgent(HOME / name, Path("runs") / f"{name}-pretrained")
 
 
-def found(path: str, pretrained: bool) -> Run | Shipped:
+def resolve_agent(path: str, pretrained: bool) -> Run | PretrainedAgent:
     """What a command was given: a run folder, an agent's folder, or the name of a pretrained agent.
 
     Raises:
         ValueError: there is no such agent, or only with ``pretrained``.
     """
     if pretrained:
-        return shipped(path)
+        return pretrained_agent(path)
     folder = folder_path(path, "run")
     if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
-        return Shipped(folder, folder)
+        return PretrainedAgent(folder, folder)
     if not folder.is_dir() and path in names():
         raise ValueError(f"there is no run folder {path}; the agent that comes with the package needs --pretrained")
     return Run(folder)

@@ -14,14 +14,14 @@ from torch import Tensor
 
 import envs
 from agents.agent import Agent
+from agents.config.schema import FAST
 from agents.controller import Controller
-from agents.pretrained import Shipped, found, names
+from agents.pretrained import PretrainedAgent, names, resolve_agent
 from agents.run import Run
-from agents.settings import FAST
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, of_run
 from agents.viewer.game import game_of
-from agents.viewer.session import SPEEDS, Stage
+from agents.viewer.session import SPEEDS, Scene
 from envs.registration import imported_module
 from worldmodel import WorldModel
 from worldmodel.paths import expand
@@ -35,7 +35,7 @@ NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
 
 def serve(
-    place: Run | Shipped | Agent | Stage | str | os.PathLike[str],
+    place: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
     env: str | None = None,
     *,
     starts: EncodedEpisodes | Tensor | None = None,
@@ -74,24 +74,24 @@ def serve(
     if isinstance(place, Agent):
         if starts is None:
             raise ValueError("starts must be given with an Agent: real moments to dream from, as store.latents(vae)")
-        stage = _stage(place.world, starts, {"trained": place.controller}, env or "", {}, env)
+        scene = _scene(place.world, starts, {"trained": place.controller}, env or "", {}, env)
     else:
-        stage = place if isinstance(place, Stage) else stage_of(_found(place), env)
+        scene = place if isinstance(place, Scene) else scene_of(_found(place), env)
     try:
         from agents.viewer.server import Page
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
-    return Page(stage, host, port, visitors)
+    return Page(scene, host, port, visitors)
 
 
-def _found(place: Run | Shipped | str | os.PathLike[str]) -> Run | Shipped:
-    if isinstance(place, Run | Shipped):
+def _found(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
+    if isinstance(place, Run | PretrainedAgent):
         return place
     path = expand(place)
-    return found(str(path), pretrained=not path.is_dir() and str(place) in names())
+    return resolve_agent(str(path), pretrained=not path.is_dir() and str(place) in names())
 
 
-def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
+def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
     """What there is to dream in a run folder, or in an agent's.
 
     Reality beside it is the environment ``env``; None: the one that the folder names, unless that imports a module, which
@@ -100,32 +100,32 @@ def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
     Raises:
         ValueError: the run has no trained world model or no rollouts; a file of the agent is missing or damaged.
     """
-    if isinstance(place, Shipped):
+    if isinstance(place, PretrainedAgent):
         agent, known = place.agent(), Fidelity.of(place.folder)
-        stage = _stage(
+        scene = _scene(
             agent.world, place.starts(), {"trained": agent.controller},
             FAST.get(place.env, place.env), place.env_options, env,
         )  # fmt: skip
-        return replace(stage, notes=(*stage.notes, *(known.notes(stage.speed) if known else ())))
+        return replace(scene, notes=(*scene.notes, *(known.notes(scene.speed) if known else ())))
     run = place
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
-    drivers: dict[str, Controller] = {}
+    controllers: dict[str, Controller] = {}
     for where, name in NAMES.items():
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
-            drivers[name] = run.controller(where)
-    stage = _stage(world, run.latents(world), drivers, store.env, options, env)
-    return replace(stage, notes=(*stage.notes, *of_run(store, world).notes(stage.speed)))
+            controllers[name] = run.controller(where)
+    scene = _scene(world, run.latents(world), controllers, store.env, options, env)
+    return replace(scene, notes=(*scene.notes, *of_run(store, world).notes(scene.speed)))
 
 
-def _stage(
+def _scene(
     world: WorldModel,
     starts: EncodedEpisodes | Tensor,
-    drivers: dict[str, Controller],
+    controllers: dict[str, Controller],
     kept: str,
     options: dict[str, Any],
     asked: str | None,
-) -> Stage:
+) -> Scene:
     """A stage, with what the game itself tells: the one asked for, or the one that a file names."""
     env, make, notes = asked or kept, _maker(asked, kept, options), list[str]()
     if kept and make is None:
@@ -140,7 +140,7 @@ def _stage(
     world.eval()
     given = controls(env, options, world, game.meanings)
     speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
-    return Stage(env or "a dream", world, starts, given, drivers, make, speed, tuple(notes))
+    return Scene(env or "a dream", world, starts, given, controllers, make, speed, tuple(notes))
 
 
 def _maker(env: str | None, kept: str, options: dict[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]] | None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from agents.controller import Controller, LinearController
-from agents.viewer.session import PAGE, Stage
+from agents.viewer.session import PAGE, Scene
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
 from worldmodel.io import write_bytes, write_json
@@ -77,11 +77,11 @@ class PictureGraph(nn.Module):
         return frames_to_uint8(self.vae.decode(latent))[0]
 
 
-def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:
+def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:
     """Write the folder.
 
     Args:
-        stage: what is dreamed; reality stays behind.
+        scene: what is dreamed; reality stays behind.
         out: the folder; new, empty, or an earlier export.
         runtime: a folder with `RUNTIME_FILES`; None: npm fetches them once.
 
@@ -90,30 +90,36 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
     """
     _need_onnx()
     folder = folder_path(out, "web")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "stage.json").exists():
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in ("scene.json", "stage.json"))
+    ):
         raise ValueError(f"{folder} is not empty and no earlier export: use another folder")
-    density = stage.world.memory.density
+    density = scene.world.memory.density
     if getattr(density, "base", density).full:
         raise ValueError("a memory with full precisions cannot be exported: ONNX solves no triangular systems")
     files = runtime_files(runtime)
-    world = stage.world
-    state = sample_start_states(world, stage.starts, MOMENTS, np.random.default_rng(0))
+    world = scene.world
+    state = sample_start_states(world, scene.starts, MOMENTS, np.random.default_rng(0))
     assert state.latent is not None
     parts = {"latent": state.latent, "hidden": state.memory.hidden_size, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes
     facts = {
-        "title": stage.title,
-        "controls": stage.controls,
-        "drivers": {name: _driver(controller, stage.world.num_features) for name, controller in stage.drivers.items()},
+        "title": scene.title,
+        "controls": scene.controls,
+        "controllers": {
+            name: _linear_layer(controller, scene.world.num_features) for name, controller in scene.controllers.items()
+        },
         "discrete": world.discrete,
-        "speed": stage.speed,
-        "notes": list(stage.notes),
+        "speed": scene.speed,
+        "notes": list(scene.notes),
         "moments": MOMENTS,
         "shapes": {name: list(part.shape[1:]) for name, part in parts.items()},
         "gumbel": list(gumbel),
         "normal": list(normal),
     }
-    write_json(folder / "stage.json", facts)  # first of all: it says what the folder is
+    write_json(folder / "scene.json", facts)  # first of all: it says what the folder is
     write_bytes(folder / "moments.bin", b"".join(part.float().cpu().numpy().tobytes() for part in parts.values()))
     to_onnx(StepGraph(world), step_example(world), INPUTS, OUTPUTS, folder / "step.onnx")
     to_onnx(
@@ -209,15 +215,15 @@ def _fetch(place: Path) -> None:
                 write_bytes(place / name, member.read())
 
 
-def _driver(controller: Controller, features: int) -> dict[str, Any]:
+def _linear_layer(controller: Controller, features: int) -> dict[str, Any]:
     if not isinstance(controller, LinearController):
         raise ValueError(f"only linear controllers can be exported, got {controller}")
-    weight = pad(controller.weight, (0, features - controller.inputs))  # what it does not see has no weight
+    weight = pad(controller.weight, (0, features - controller.num_inputs))  # what it does not see has no weight
     return {"weight": weight.tolist(), "bias": controller.bias.tolist()}
 
 
 def about(folder: Path) -> str:
     """How large an export is, in words."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    drivers = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["drivers"]
-    return f"{size / 1e6:.0f} MB, {len(drivers)} controllers"
+    controllers = json.loads((folder / "scene.json").read_text(encoding="utf-8"))["controllers"]
+    return f"{size / 1e6:.0f} MB, {len(controllers)} controllers"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad, unfold
 
 import rollouts
-from worldmodel import VAE, WorldModel
+from worldmodel import VAE, WorldModel, migration
 from worldmodel.batches import frames_to_float
 from worldmodel.formatting import format_number
 from worldmodel.io import error_context, from_json, read_json, write_json
@@ -39,23 +39,23 @@ class Fidelity:
     """What is known of a dream.
 
     Args:
-        small: share of what is small and moves that the VAE reconstructs (`small_moving`); None: nothing is, or not measured.
-        steps: number of steps of each return.
-        moments: number of real moments, the same for dream and game.
-        ways: names of ways to act.
-        dreamed: mean returns in dreams, one for each way.
-        real: mean returns in the game.
+        small_motion: share of what is small and moves that the VAE reconstructs (`small_moving`); None: nothing is, or not measured.
+        horizon: number of steps of each return.
+        num_start_states: number of real moments, the same for dream and game.
+        behaviors: names of ways to act.
+        dream_returns: mean returns in dreams, one for each way.
+        real_returns: mean returns in the game.
     """
 
-    small: float | None = None
-    steps: int = 0
-    moments: int = 0
-    ways: list[str] = field(default_factory=list)
-    dreamed: list[float] = field(default_factory=list)
-    real: list[float] = field(default_factory=list)
+    small_motion: float | None = None
+    horizon: int = 0
+    num_start_states: int = 0
+    behaviors: list[str] = field(default_factory=list)
+    dream_returns: list[float] = field(default_factory=list)
+    real_returns: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not len(self.ways) == len(self.dreamed) == len(self.real):
+        if not len(self.behaviors) == len(self.dream_returns) == len(self.real_returns):
             raise ValueError("ways, dreamed and real must be lists of one length")
 
     @classmethod
@@ -68,7 +68,7 @@ class Fidelity:
         if not (path := folder / FILE).exists():
             return None
         with error_context(path, wrap_value_errors=True):
-            return from_json(cls, read_json(path), path)
+            return from_json(cls, migration.renamed(read_json(path), migration.FIDELITY), path)
 
     def save(self, folder: Path) -> None:
         """Write ``fidelity.json``."""
@@ -77,20 +77,20 @@ class Fidelity:
     def notes(self, speed: float) -> tuple[str, ...]:
         """Sentences for the page; ``speed``: steps a second."""
         found = []
-        rows = list(zip(self.ways, self.dreamed, self.real, strict=True))
+        rows = list(zip(self.behaviors, self.dream_returns, self.real_returns, strict=True))
         if rows:
             each = "; ".join(
                 f"{way} {format_number(dreamed, 0)} ({format_number(real, 0)})" for way, dreamed, real in rows
             )
             found.append(
-                f"Dreamed return, and in brackets the real one, of {self.steps} steps ({self.steps / speed:.1f} s) "
-                f"from {self.moments} real moments: {each}."
+                f"Dreamed return, and in brackets the real one, of {self.horizon} steps ({self.horizon / speed:.1f} s) "
+                f"from {self.num_start_states} real moments: {each}."
             )
-        scale = max(map(abs, self.real), default=0.0)
+        scale = max(map(abs, self.real_returns), default=0.0)
         if apart := [way for way, dreamed, real in rows if not agree(dreamed, real, scale)]:
             found.append(f"The dream's rewards are wrong by more than a factor of {APART:g} for: {'; '.join(apart)}.")
-        if self.small is not None and self.small < MISSING:
-            share = f"{max(self.small, 0):.0%}"
+        if self.small_motion is not None and self.small_motion < MISSING:
+            share = f"{max(self.small_motion, 0):.0%}"
             found.append(f"Small moving things are missing in the dream: its pictures show {share} of them.")
         return tuple(found)
 

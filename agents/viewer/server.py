@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from agents.viewer.session import PAGE, Session, Shot, Stage
+from agents.viewer.session import PAGE, Frame, Scene, Session
 
 LARGEST_MESSAGE = 4096
 """Bytes; a visitor who sends more is sent away."""
@@ -41,11 +41,11 @@ POLICY, TRY_LATER = 1008, 1013
 """WebSocket codes for closing."""
 
 
-def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starlette:
+def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starlette:
     """The page as an ASGI application.
 
     Args:
-        stage: what is dreamed.
+        scene: what is dreamed.
         hosts: names that the server answers to ("*": any), which keeps other pages' tricks with names out.
         visitors: how many may dream at a time.
     """
@@ -63,8 +63,8 @@ def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starl
         token = secrets.token_urlsafe(16)
         sessions[token] = session = None  # the place is taken before the dream is ready
         try:
-            sessions[token] = session = await asyncio.to_thread(Session, stage, secrets.randbits(60))
-            await visitor.send_json(hello(stage, token))
+            sessions[token] = session = await asyncio.to_thread(Session, scene, secrets.randbits(60))
+            await visitor.send_json(hello(scene, token))
             await _live(visitor, session)
         finally:
             del sessions[token]
@@ -95,16 +95,16 @@ def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starl
     return app
 
 
-def hello(stage: Stage, token: str) -> dict[str, Any]:
+def hello(scene: Scene, token: str) -> dict[str, Any]:
     """What the page needs to know at first."""
     return {
-        "title": stage.title,
-        "controls": stage.controls,
-        "drivers": list(stage.drivers),
-        "reality": stage.make_env is not None,
+        "title": scene.title,
+        "controls": scene.controls,
+        "controllers": list(scene.controllers),
+        "reality": scene.make_env is not None,
         "recording": f"recording/{token}.mp4",
-        "speed": stage.speed,
-        "notes": stage.notes,
+        "speed": scene.speed,
+        "notes": scene.notes,
     }
 
 
@@ -117,7 +117,7 @@ def same_origin(visitor: WebSocket) -> bool:
         return False
 
 
-def pack(shot: Shot) -> bytes:
+def pack(shot: Frame) -> bytes:
     """A message to the page."""
     facts = json.dumps(shot.facts).encode()
     real = b"" if shot.reality is None else shot.reality.tobytes()
@@ -171,7 +171,7 @@ class Page:
     """A page that a thread of its own serves, so that it works in notebooks, too: until `stop`, or the end of a ``with``.
 
     Args:
-        stage: what is dreamed.
+        scene: what is dreamed.
         host: "127.0.0.1": only this machine may visit.
         port: 0: any free one.
         visitors: how many may dream at a time.
@@ -180,14 +180,14 @@ class Page:
         OSError: the port is taken, or there is no such host.
     """
 
-    def __init__(self, stage: Stage, host: str = "127.0.0.1", port: int = 0, visitors: int = VISITORS) -> None:
+    def __init__(self, scene: Scene, host: str = "127.0.0.1", port: int = 0, visitors: int = VISITORS) -> None:
         local = ["127.0.0.1", "localhost", "[::1]"]
-        self.app = build_app(stage, ["*"] if host in ANYWHERE else [*local, host], visitors)
+        self.app = build_app(scene, ["*"] if host in ANYWHERE else [*local, host], visitors)
         settings = uvicorn.Config(
             self.app, log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off",
             timeout_graceful_shutdown=LAST_WORDS_S,
         )  # fmt: skip
-        self.title = stage.title
+        self.title = scene.title
         self._listening = socket_at(host, port)
         self.url = f"http://{_address(host)}:{self._listening.getsockname()[1]}/"
         self._server = uvicorn.Server(settings)

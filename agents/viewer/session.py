@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from agents import pictures
+from agents import video
 from agents.controller import Controller
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
@@ -41,14 +41,14 @@ YOU = "you"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Scene:
     """What all visitors share."""
 
     title: str
     world: WorldModel
     starts: EncodedEpisodes | Tensor
     controls: dict[str, Any]
-    drivers: dict[str, Controller] = field(default_factory=dict)
+    controllers: dict[str, Controller] = field(default_factory=dict)
     """Controllers that a visitor may hand over to, by name."""
     make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
     """The real game; None: there is none to show."""
@@ -58,7 +58,7 @@ class Stage:
     """Sentences on what is known of this dream."""
 
 
-class Shot(NamedTuple):
+class Frame(NamedTuple):
     """What is to be drawn."""
 
     facts: dict[str, Any]
@@ -68,7 +68,7 @@ class Shot(NamedTuple):
     reality: np.ndarray | None
 
 
-class _Moment(NamedTuple):
+class _Snapshot(NamedTuple):
     state: WorldState
     facts: dict[str, Any]
     dream: np.ndarray
@@ -78,16 +78,16 @@ class Session:
     """A dream that one visitor steers. It starts paused, with its first frame to be drawn.
 
     Args:
-        stage: what is dreamed.
+        scene: what is dreamed.
         seed: of the moments that dreams begin at and of all that is drawn.
     """
 
-    def __init__(self, stage: Stage, seed: int = 0) -> None:
-        self.stage = stage
+    def __init__(self, scene: Scene, seed: int = 0) -> None:
+        self.scene = scene
         self.rng = np.random.default_rng(seed)
-        self.generator = Generator(stage.world.device)
-        self.temperature, self.driver, self.paused = 1.0, YOU, True
-        self.speed = float(np.clip(stage.speed, *SPEEDS))
+        self.generator = Generator(scene.world.device)
+        self.temperature, self.controller, self.paused = 1.0, YOU, True
+        self.speed = float(np.clip(scene.speed, *SPEEDS))
         self.action = self._still()
         self.film: list[np.ndarray] | None = None
         """The frames recorded so far; None: nothing is recorded."""
@@ -106,7 +106,7 @@ class Session:
         """
         self._inbox.append(self._checked(message))
 
-    def advance(self) -> Shot | None:
+    def advance(self) -> Frame | None:
         """Do what was asked for, and a step if the dream goes on; None if there is nothing new to draw."""
         with self._lock, torch.inference_mode():
             if self._closed:  # the visitor left while a thread waited for its turn
@@ -127,10 +127,15 @@ class Session:
                 new = True
             if not new:
                 return None
-            self.facts |= {"past": len(self.past), "driver": self.driver, "paused": self.paused, "speed": self.speed}
+            self.facts |= {
+                "past": len(self.past),
+                "controller": self.controller,
+                "paused": self.paused,
+                "speed": self.speed,
+            }
             self.facts |= {"temperature": self.temperature, "recording": self._filming}
             self.facts["film"] = 0 if self.film is None else len(self.film)
-            return Shot(dict(self.facts), self.dream, self.reality)
+            return Frame(dict(self.facts), self.dream, self.reality)
 
     def recording(self) -> bytes:
         """The recorded film as MP4: the dream, and reality beside it where it was shown.
@@ -143,7 +148,7 @@ class Session:
                 raise ValueError("nothing was recorded")
             width = min(frame.shape[1] for frame in self.film)
             frames = np.stack([frame[:, :width] for frame in self.film])
-        return pictures.mp4(pictures.enlarge(frames), max(1, round(self.speed)))
+        return video.mp4(video.enlarge(frames), max(1, round(self.speed)))
 
     def close(self) -> None:
         """Free everything."""
@@ -165,12 +170,12 @@ class Session:
         if expected is bool and not isinstance(value, bool):
             raise ValueError(f"{kind} must be true or false, got {value!r}")
         if kind == "action":
-            size = self.stage.world.action_dim
+            size = self.scene.world.action_dim
             numbers = value if isinstance(value, list) else []
             if len(numbers) != size or not all(map(_is_number, numbers)):
                 raise ValueError(f"action must be {size} finite numbers, got {value!r}")
-        if kind == "driver" and value not in (YOU, *self.stage.drivers):
-            raise ValueError(f"driver must be one of {', '.join((YOU, *self.stage.drivers))}, got {value!r}")
+        if kind == "controller" and value not in (YOU, *self.scene.controllers):
+            raise ValueError(f"controller must be one of {', '.join((YOU, *self.scene.controllers))}, got {value!r}")
         return {"type": kind, "value": value}
 
     def _obey(self, message: dict[str, Any]) -> bool:
@@ -183,8 +188,8 @@ class Session:
             self.temperature = float(np.clip(value, *TEMPERATURES))
         elif kind == "speed":
             self.speed = float(np.clip(value, *SPEEDS))
-        elif kind == "driver":
-            self.driver = value
+        elif kind == "controller":
+            self.controller = value
         elif kind == "pause":
             self.paused = value
         elif kind == "restart":
@@ -192,7 +197,7 @@ class Session:
         elif kind == "rewind":
             self._rewind(int(np.clip(value, 1, PAST)))
         elif kind == "reality":
-            self.with_reality = value and self.stage.make_env is not None
+            self.with_reality = value and self.scene.make_env is not None
             try:
                 self._restart()
             except (ValueError, ImportError) as error:  # a game that is not installed here
@@ -208,7 +213,7 @@ class Session:
 
     def _restart(self) -> None:
         """Wake up at another real moment."""
-        self.past: deque[_Moment] = deque(maxlen=PAST)
+        self.past: deque[_Snapshot] = deque(maxlen=PAST)
         self._rested = 0
         self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.reality: np.ndarray | None = None
@@ -217,24 +222,24 @@ class Session:
             self.state = self._live()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
-            self.state = sample_start_states(self.stage.world, self.stage.starts, 1, self.rng, BURN_IN)
+            self.state = sample_start_states(self.scene.world, self.scene.starts, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
         self.facts |= {"weights": [], "action": self._still()[0].tolist(), "real": real}
         self._draw()
 
     def _live(self) -> WorldState:
         """Play the real game for a while, seeing and remembering: where a dream beside it begins."""
-        world = self.stage.world
+        world = self.scene.world
         if self._env is None:
-            assert self.stage.make_env is not None
-            self._env = self.stage.make_env()
+            assert self.scene.make_env is not None
+            self._env = self.scene.make_env()
         frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
         state, action = world.initial(1).with_latent(self._encode(frame)), self._still()
-        driver = next(iter(self.stage.drivers.values()), None)
+        controller = next(iter(self.scene.controllers.values()), None)
         for number in range(WARM_UP):
             assert state.latent is not None
-            if driver is not None:
-                action = world.squash(driver(state.controller_inputs))
+            if controller is not None:
+                action = world.squash(controller(state.controller_inputs))
             elif number % 4 == 0:
                 action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
             before = world.observe(state, state.latent, action)
@@ -247,12 +252,12 @@ class Session:
         return state
 
     def _step(self) -> None:
-        world, facts = self.stage.world, dict(self.facts)
-        self.past.append(_Moment(self.state, self.facts, self.dream))
+        world, facts = self.scene.world, dict(self.facts)
+        self.past.append(_Snapshot(self.state, self.facts, self.dream))
         assert self.state.latent is not None
-        driver = self.stage.drivers.get(self.driver)
-        if driver is not None:
-            self.action = world.squash(driver(self.state.controller_inputs))
+        controller = self.scene.controllers.get(self.controller)
+        if controller is not None:
+            self.action = world.squash(controller(self.state.controller_inputs))
         step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
         reward = float(step.reward)
         weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
@@ -280,7 +285,7 @@ class Session:
 
     def _draw(self) -> None:
         assert self.state.latent is not None
-        self.dream = self.stage.world.decode(self.state.latent)[0]
+        self.dream = self.scene.world.decode(self.state.latent)[0]
         self._shoot()
 
     def _shoot(self) -> None:
@@ -290,11 +295,11 @@ class Session:
             self.film.append(np.concatenate(both, axis=1))
 
     def _encode(self, frame: np.ndarray) -> Tensor:
-        return self.stage.world.encode(torch.from_numpy(np.asarray(frame))[None])
+        return self.scene.world.encode(torch.from_numpy(np.asarray(frame))[None])
 
     def _still(self) -> Tensor:
         """The action of untouched controls."""
-        controls = self.stage.controls
+        controls = self.scene.controls
         if controls["kind"] == "box":
             return torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]])
         fewest = min(range(len(controls["choices"])), key=lambda number: len(controls["choices"][number]["keys"]))
@@ -302,16 +307,16 @@ class Session:
 
     def _squashed(self, action: Tensor) -> Tensor:
         """An action as the memory takes it: in [-1, 1], or one-hot."""
-        return self.stage.world.squash(action) if self.stage.world.discrete else action.clamp(-1, 1)
+        return self.scene.world.squash(action) if self.scene.world.discrete else action.clamp(-1, 1)
 
     def _real_action(self, action: Tensor) -> Any:
         """An action as the game takes it."""
-        return int(action[0].argmax()) if self.stage.world.discrete else action[0].cpu().numpy()
+        return int(action[0].argmax()) if self.scene.world.discrete else action[0].cpu().numpy()
 
 
 _VALUES: dict[str, type | None] = {
     "action": None,
-    "driver": None,
+    "controller": None,
     "pause": bool,
     "reality": bool,
     "record": bool,

@@ -10,8 +10,8 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController, Report, evaluate
-from agents.evaluation import repeating
-from agents.story import named_policy
+from agents.evaluation import reproduce_command
+from agents.stages import make_policy
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
@@ -24,13 +24,13 @@ def world(discrete=False, actions=1):
 
 def agent(built=None, **options):
     built = built or world()
-    controller = LinearController.sized(built)
-    return Agent(built, controller.having(np.linspace(-1, 1, controller.size)), **options)
+    controller = LinearController.for_world_model(built)
+    return Agent(built, controller.with_parameters(np.linspace(-1, 1, controller.size)), **options)
 
 
 def test_published_size_and_action_map():
     big = WorldModel(VAE(latent_dim=32), Memory(FRMDN(input_size=35, output_size=32, hidden_size=256)))
-    assert LinearController.sized(big).size == 867
+    assert LinearController.for_world_model(big).size == 867
     raw = torch.tensor([[0.3, -0.7, -2.0]])
     steer, gas, brake = big.squash(raw)[0].tolist()
     env = envs.make("CarRacing")
@@ -95,11 +95,9 @@ def test_evaluate_reports_every_return(tmp_path):
 
 def test_the_command_that_repeats_a_test_names_the_options_that_are_not_stored():
     report = Report("CartPole-v1", [1.0, 2.0], [1, 2], [50, 51])
-    assert repeating(["runs/a"], report, {}) == "worldmodel evaluate runs/a --episodes 2 --seed 50"
-    words = (
-        "worldmodel evaluate runs/a --episodes 2 --seed 50 --max_steps 9 --env_options '{\"sticky_action_prob\": 0.25}'"
-    )
-    assert repeating(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == words
+    assert reproduce_command(["runs/a"], report, {}) == "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50"
+    words = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9 --env_options '{\"sticky_action_prob\": 0.25}'"
+    assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == words
 
 
 def test_a_plain_policy_plays_the_seeds_that_the_report_names():
@@ -125,7 +123,7 @@ def test_discrete_exploration_is_as_often_as_said():
 def test_box_exploration_has_the_spread_that_is_asked_for():
     built, frame = world(), np.zeros((64, 64, 3), np.uint8)
     space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    zero = LinearController.sized(built)
+    zero = LinearController.for_world_model(built)
     act, bold = (Agent(built, zero, spread)(space, np.random.default_rng(0)) for spread in (0.2, 9.0))
     drawn = [act(frame)[0] for _ in range(300)]
     assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
@@ -135,7 +133,7 @@ def test_box_exploration_has_the_spread_that_is_asked_for():
 def test_a_spread_agent_is_another_controller_in_each_episode():
     built, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     centre = agent(built)
-    spread = replace(centre, spread=0.5)
+    spread = replace(centre, param_noise=0.5)
     frames = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.uint8)
     drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, centre.controller.size) for seed in range(6)])
     actor = spread.batched_actor(space, [np.random.default_rng(seed) for seed in range(6)], num_envs=6)
@@ -145,7 +143,7 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
     assert together.std(axis=1).min() > 1e-3  # they differ
     for seed, noise in enumerate(drawn):
         alone = spread(space, np.random.default_rng(seed))
-        plain = Agent(built, centre.controller.having(centre.controller.parameters + torch.from_numpy(noise)))
+        plain = Agent(built, centre.controller.with_parameters(centre.controller.parameters + torch.from_numpy(noise)))
         like = plain(space, np.random.default_rng(0))
         for step, frame in enumerate(frames):
             action = alone(frame)
@@ -196,12 +194,12 @@ def test_mixed_policies_take_turns_by_episode(tmp_path):
 
 def test_policies_by_name(tmp_path):
     agent().save(tmp_path / "agent")
-    mixed = named_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
+    mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
     assert mixed.policies[2].exploration == 0.2
-    assert named_policy("uniform", 0.0, {}) is rollouts.uniform
+    assert make_policy("uniform", 0.0, {}) is rollouts.uniform
     with pytest.raises(ValueError, match="policy .*'clever'"):
-        named_policy("smooth,clever", 0.0, {})
+        make_policy("smooth,clever", 0.0, {})
 
 
 def test_policies_are_evaluated_too():

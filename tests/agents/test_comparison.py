@@ -10,10 +10,10 @@ import torch
 
 import rollouts
 from agents.cli import main
-from agents.comparison import learning
-from agents.comparison.judging import inputs, judge, reliability
-from agents.comparison.learning import ABLATIONS, VARIANTS, Job, build
+from agents.comparison import train
+from agents.comparison.metrics import evaluate_memory, inputs, reliability
 from agents.comparison.report import difference
+from agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
 from agents.run import Run
 from rollouts.workers import Shared
 from tests import toys
@@ -53,13 +53,13 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
         "1",
         "--seeds",
         "2",
-        "--updates",
+        "--num_updates",
         "2",
     ]
     words += [
-        "--batch",
+        "--batch_size",
         "4",
-        "--length",
+        "--seq_len",
         "8",
         "--variants",
         '["RMDN", "FRMDN", "FRMDN, no memory", "FRMDN, untrained"]',
@@ -79,12 +79,12 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")}
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")} == before
-    assert "length = 8" in refused(capsys, *words[:-4], "--length", "9", *words[-2:])
+    assert "length = 8" in refused(capsys, *words[:-4], "--seq_len", "9", *words[-2:])
 
 
 def test_the_command_on_the_page_repeats_the_comparison(run, tmp_path):
-    words = ["compare", str(run.folder), "--seeds", "1", "--updates", "2", "--batch", "3", "--length", "4"]
-    words += ["--variants", '["RMDN per dimension"]', "--targets", '["mean"]', "--out", str(tmp_path / "my c")]
+    words = ["compare", str(run.folder), "--seeds", "1", "--num_updates", "2", "--batch_size", "3", "--seq_len", "4"]
+    words += ["--variants", '["RMDN per dimension"]', "--latent_targets", '["mean"]', "--out", str(tmp_path / "my c")]
     assert main([*words, "--workers", "1"]) == 0
     about = json.loads((tmp_path / "my c" / "about.json").read_text(encoding="utf-8"))
     assert shlex.split(about["command"]) == ["worldmodel", *words, "--workers", "1"]
@@ -117,7 +117,7 @@ def test_all_trainings_see_the_episodes_that_were_there_at_the_start(run, tmp_pa
         if not done:
             rollouts.collect(toys.counter, rollouts.uniform, 30, seed=3, out=copy.rollouts_folder)
 
-    learning.compare(copy, tmp_path / "out", {"RMDN": {"model": "rmdn"}}, 2, 1, 2, 4, ("mean",), 1, collect)
+    train.compare(copy, tmp_path / "out", {"RMDN": {"model": "rmdn"}}, 2, 1, 2, 4, ("mean",), 1, collect)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(copy.store()) == 30
     assert all(len(row["episodes"]) == 2 and max(row["episodes"]) < 10 for row in rows)
@@ -149,17 +149,17 @@ def test_bad_sizes_are_one_line(run, capsys, words):
 
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(learning, "fit", lambda memory, data, **settings: seen.extend(data.episodes))
+    monkeypatch.setattr(train, "fit", lambda memory, data, **settings: seen.extend(data.episodes))
     latents = run.store().latents(run.vae())
-    job = Job(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8, latents.identity)
-    result = learning.learn(job, Shared("seen", (run.vae(), latents)))
+    job = TrainingJob(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8, latents.identity)
+    result = train.learn(job, Shared("seen", (run.vae(), latents)))
     assert not set(seen) & set(result["episodes"])
     assert sorted([*map(int, seen), *result["episodes"]]) == list(range(10))
 
 
 def test_the_nll_of_an_episode_is_the_mean_over_its_frames(run):
     latents, memory = run.store().latents(run.vae()), build({}, 3, 2, seed=0)
-    result = judge(memory, latents, np.array([4]), "mean", memoryless=False)
+    result = evaluate_memory(memory, latents, np.array([4]), "mean", memoryless=False)
     episode = latents.episode(4)
     z, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
     prediction, _ = memory(z[None, :-1], action[None])
@@ -169,7 +169,7 @@ def test_the_nll_of_an_episode_is_the_mean_over_its_frames(run):
     for t in range(20):  # every step without what was before it
         prediction, _ = memory(z[None, t : t + 1], action[None, t : t + 1])
         alone.append(-float(prediction.latent.log_prob(z[None, t + 1 : t + 2]).detach()))
-    result = judge(memory, latents, np.array([4]), "mean", memoryless=True)
+    result = evaluate_memory(memory, latents, np.array([4]), "mean", memoryless=True)
     assert_same_sums(result["nll"], [np.mean(alone)], count=20, terms=alone)
 
 
@@ -181,7 +181,7 @@ def test_sampled_targets_are_the_same_for_every_model_and_below_them_is_the_floo
     many = torch.cat([inputs(latents.episode(2), "sample", index).latent[0, :1] for index in range(3_000)])
     episode = latents.episode(2)
     np.testing.assert_allclose(many.std(0), np.exp(0.5 * episode.logvar[0].astype(np.float32)), rtol=0.1)
-    result = judge(build({}, 3, 2, seed=0), latents, np.array([2]), "sample", memoryless=False)
+    result = evaluate_memory(build({}, 3, 2, seed=0), latents, np.array([2]), "sample", memoryless=False)
     wanted = (0.5 * np.log(2 * np.pi * np.e) + 0.5 * episode.logvar[1:].astype(np.float64)).sum(1).mean()
     assert result["floor"] == [pytest.approx(wanted)]
 

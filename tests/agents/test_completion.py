@@ -43,8 +43,8 @@ def test_bash_completes_commands(bash):
 
 
 def test_bash_completes_options(bash):
-    assert bash("evaluate", "--ep") == {"--episodes"}
-    assert bash("train", "vae", "--upd") == {"--updates"}
+    assert bash("evaluate", "--eval.ep") == {"--eval.episodes"}
+    assert bash("train", "vae", "--vae.num_upd") == {"--vae.num_updates"}
 
 
 def test_an_unknown_shell_is_one_line(capsys):

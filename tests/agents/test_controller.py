@@ -25,7 +25,7 @@ def random_parameters(size, seed=0):
 
 
 def test_a_hidden_layer_is_two_linear_maps_with_tanh_between():
-    controller = HiddenController(4, 2, random_parameters(HiddenController(4, 2, hidden=3).size), hidden=3)
+    controller = HiddenController(4, 2, random_parameters(HiddenController(4, 2, hidden_units=3).size), hidden_units=3)
     first, second = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
     parts = controller.parameters.split([12, 3, 6, 2])
     for place, part in zip((first.weight, first.bias, second.weight, second.bias), parts, strict=True):
@@ -36,8 +36,8 @@ def test_a_hidden_layer_is_two_linear_maps_with_tanh_between():
 
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
 def test_the_latent_alone_is_all_that_is_seen(kind, world):
-    zeros = kind.sized(world, sees="latent")
-    controller = zeros.having(random_parameters(zeros.size))
+    zeros = kind.for_world_model(world, inputs="z")
+    controller = zeros.with_parameters(random_parameters(zeros.size))
     features = random_parameters(3 * world.num_features, 1).view(3, -1)
     other = features.clone()
     other[:, world.latent_dim :] += 5
@@ -47,8 +47,8 @@ def test_the_latent_alone_is_all_that_is_seen(kind, world):
 
 
 def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
-    zeros = LinearController.sized(world, sees="latent")
-    blind = zeros.having(random_parameters(zeros.size))
+    zeros = LinearController.for_world_model(world, inputs="z")
+    blind = zeros.with_parameters(random_parameters(zeros.size))
     weight = torch.cat((blind.weight, torch.zeros(2, 8)), dim=1)
     full = LinearController(12, 2, torch.cat((weight.flatten(), blind.bias)))
     starts = random_parameters(20, 1).view(5, 4)
@@ -61,13 +61,13 @@ def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
 @pytest.mark.parametrize("sees", ["both", "latent"])
 def test_a_population_dreams_as_its_members_do(kind, sees, world):
-    zeros = kind.sized(world, sees)
+    zeros = kind.for_world_model(world, sees)
     population = random_parameters(3 * zeros.size).view(3, -1).numpy()
     starts = random_parameters(20, 1).view(5, 4)
     settings = {"horizon": 5, "dreams": 2, "seed": 3, "keep": ("actions", "latents")}
     together = rollouts.dream(world, Population(zeros, population), starts, **settings)
     for number, member in enumerate(population):
-        alone = rollouts.dream(world, zeros.having(member), starts, **settings)
+        alone = rollouts.dream(world, zeros.with_parameters(member), starts, **settings)
         assert_same_sums(together.actions[number], alone.actions[0], count=5 * (world.num_features + 1), terms=1.0)
         assert_same_sums(together.latents[number], alone.latents[0], count=5 * (world.num_features + 1))
     assert np.abs(together.actions[0] - together.actions[1]).max() > 0.01
@@ -77,7 +77,7 @@ def test_a_population_dreams_as_its_members_do(kind, sees, world):
     "controller",
     [
         LinearController(5, 2, random_parameters(12)),
-        HiddenController(5, 2, random_parameters(HiddenController(5, 2, hidden=7).size), hidden=7),
+        HiddenController(5, 2, random_parameters(HiddenController(5, 2, hidden_units=7).size), hidden_units=7),
     ],
     ids=["linear", "hidden"],
 )
@@ -106,13 +106,13 @@ def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"c\.safetensors"):
         LinearController.load(path)
     with pytest.raises(ValueError, match="hidden"):
-        HiddenController(2, 2, hidden=0)
+        HiddenController(2, 2, hidden_units=0)
 
 
 def test_agents_of_every_kind_play_and_come_back(world, tmp_path):
     for kind in (LinearController, HiddenController):
-        zeros = kind.sized(world, sees="latent")
-        agent = Agent(world, zeros.having(random_parameters(zeros.size)))
+        zeros = kind.for_world_model(world, inputs="z")
+        agent = Agent(world, zeros.with_parameters(random_parameters(zeros.size)))
         agent.save(tmp_path / kind.__name__)
         back = Agent.load(tmp_path / kind.__name__)
         one, two = (rollouts.play(toys.counter(), each, 3, max_steps=4) for each in (agent, back))

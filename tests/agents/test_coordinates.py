@@ -6,12 +6,12 @@ import torch
 
 import rollouts
 from agents import HiddenController, LinearController, evolve
-from agents.coordinates import FLOOR, Coordinates
+from agents.whitening import FLOOR, Whitening
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.io import write_tensors
 
-KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden=4)]
+KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden_units=4)]
 
 
 def seen(n=400, inputs=7):
@@ -21,21 +21,21 @@ def seen(n=400, inputs=7):
 
 @pytest.mark.parametrize("kind", KINDS, ids=["linear", "hidden"])
 def test_is_a_change_of_variables(kind):
-    there = Coordinates(kind, seen())
+    there = Whitening(kind, seen())
     y = np.random.default_rng(1).normal(size=(3, kind.size))
-    np.testing.assert_allclose(there.coordinates(there.parameters(y)), y, atol=1e-9)
-    np.testing.assert_allclose(there.parameters(y)[1], there.parameters(y[1]))
+    np.testing.assert_allclose(there.to_coordinates(there.to_parameters(y)), y, atol=1e-9)
+    np.testing.assert_allclose(there.to_parameters(y)[1], there.to_parameters(y[1]))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["linear", "hidden"])
 def test_weights_act_on_what_is_white(kind):
     """The controller at coordinates y, on x, is the controller with parameters y on whitened x."""
     x, y = seen(), np.random.default_rng(1).normal(size=kind.size)
-    there = Coordinates(kind, x)
+    there = Whitening(kind, x)
     white = (x[:, :5] - there.mean) @ there.whitening
     np.testing.assert_allclose(
-        kind.having(there.parameters(y))(torch.from_numpy(x[:, :5])),
-        kind.having(y)(torch.from_numpy(white)),
+        kind.with_parameters(there.to_parameters(y))(torch.from_numpy(x[:, :5])),
+        kind.with_parameters(y)(torch.from_numpy(white)),
         atol=1e-4,
     )
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-9)
@@ -46,14 +46,14 @@ def test_weights_act_on_what_is_white(kind):
 
 
 def test_what_never_moves_is_harmless():
-    there = Coordinates(LinearController(3, 1), np.ones((4, 3)))
-    assert np.isfinite(there.parameters(np.ones(4))).all()
+    there = Whitening(LinearController(3, 1), np.ones((4, 3)))
+    assert np.isfinite(there.to_parameters(np.ones(4))).all()
 
 
 def test_evolution_gets_on_where_what_is_seen_is_badly_scaled():
     """A regression on correlated inputs with a large mean: the same search, in both coordinates."""
     x, rng = seen(inputs=5), np.random.default_rng(2)
-    there = Coordinates(KINDS[0], x)
+    there = Whitening(KINDS[0], x)
     wanted = (x - there.mean) @ there.whitening @ rng.normal(size=(5, 2)) + 1
 
     def fitness(population, seed):
@@ -62,7 +62,7 @@ def test_evolution_gets_on_where_what_is_seen_is_badly_scaled():
 
     ends = []
     for coordinates in (None, there):
-        best = evolve(KINDS[0], fitness, seed=3, generations=30, coordinates=coordinates)
+        best = evolve(KINDS[0], fitness, seed=3, generations=30, whitening=coordinates)
         ends.append(float(fitness(best.parameters.double().numpy()[None], 0)[0]))
     assert ends[1] > ends[0] / 5  # both are below zero
 
@@ -70,8 +70,8 @@ def test_evolution_gets_on_where_what_is_seen_is_badly_scaled():
 @pytest.mark.parametrize("coordinates", [False, True])
 def test_resumes_bit_for_bit_with_a_decay(tmp_path, coordinates):
     kind = KINDS[0]
-    settings = {"seed": 3, "population": 8, "decay": 0.9, "bounds": 1.0}
-    settings["coordinates"] = Coordinates(kind, seen()) if coordinates else None
+    settings = {"seed": 3, "population": 8, "sigma_decay": 0.9, "bounds": 1.0}
+    settings["whitening"] = Whitening(kind, seen()) if coordinates else None
 
     def fitness(population, seed):
         return -np.square(population - 0.5).sum(axis=1)
@@ -81,7 +81,7 @@ def test_resumes_bit_for_bit_with_a_decay(tmp_path, coordinates):
     parts = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
     assert whole.parameters.equal(parts.parameters)
     assert whole.parameters.abs().max() <= 1
-    other = settings | {"coordinates": Coordinates(kind, 2 * seen())}
+    other = settings | {"whitening": Whitening(kind, 2 * seen())}
     with pytest.raises(ValueError, match="coordinates"):
         evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")
 
@@ -93,8 +93,8 @@ def test_steps_fall_with_the_decay():
 
 def evolve_sigma(decay):
     rows = []
-    evolve(KINDS[0], lambda population: np.arange(len(population)) * 1.0, seed=1, generations=5, decay=decay,
-           population=8, watch=rows.append)  # fmt: skip
+    evolve(KINDS[0], lambda population: np.arange(len(population)) * 1.0, seed=1, generations=5, sigma_decay=decay,
+           population=8, on_generation=rows.append)  # fmt: skip
     return rows[-1]["sigma"]
 
 
@@ -103,18 +103,18 @@ def test_of_a_world_model(tmp_path):
     with seeded(0):
         world = WorldModel(VAE(3), Memory(RMDN(5, 3, hidden_size=4, num_components=1))).eval()
     latents = store.latents(world.vae)
-    kind = LinearController.sized(world)
-    there = Coordinates.of(world, latents, kind)
+    kind = LinearController.for_world_model(world)
+    there = Whitening.fit(world, latents, kind)
     path = tmp_path / "evolve" / "coordinates.safetensors"
-    first = Coordinates.kept(path, world, latents, kind)
-    again = Coordinates.kept(path, world, [], kind)  # a search goes on, whatever else was collected meanwhile
+    first = Whitening.load_or_fit(path, world, latents, kind)
+    again = Whitening.load_or_fit(path, world, [], kind)  # a search goes on, whatever else was collected meanwhile
     assert there.identity == first.identity == again.identity
-    np.testing.assert_array_equal(again.parameters(np.ones(kind.size)), there.parameters(np.ones(kind.size)))
+    np.testing.assert_array_equal(again.to_parameters(np.ones(kind.size)), there.to_parameters(np.ones(kind.size)))
     with pytest.raises(ValueError, match=r"coordinates\.safetensors"):
-        Coordinates.kept(path, world, latents, LinearController.sized(world, "latent"))
+        Whitening.load_or_fit(path, world, latents, LinearController.for_world_model(world, "z"))
     write_tensors(path, {"mean": torch.full((7,), torch.nan).double(), "whitening": torch.eye(7).double()})
     with pytest.raises(ValueError, match=r"coordinates\.safetensors"):
-        Coordinates.kept(path, world, latents, kind)
+        Whitening.load_or_fit(path, world, latents, kind)
     seen = []
     for index in range(3):  # as a life goes: see, act, remember
         state, episode = world.initial(1), latents.episode(index)
@@ -131,11 +131,11 @@ def test_of_a_world_model(tmp_path):
 
 def test_wrong_features_and_sizes_are_refused():
     with pytest.raises(ValueError, match="features"):
-        Coordinates(KINDS[0], np.ones((1, 5)))
+        Whitening(KINDS[0], np.ones((1, 5)))
     with pytest.raises(ValueError, match="features"):
-        Coordinates(KINDS[0], np.full((3, 5), np.nan))
+        Whitening(KINDS[0], np.full((3, 5), np.nan))
     with pytest.raises(ValueError, match="coordinates"):
-        evolve(KINDS[0], lambda population: population.sum(axis=1), coordinates=Coordinates(KINDS[1], seen()))
+        evolve(KINDS[0], lambda population: population.sum(axis=1), whitening=Whitening(KINDS[1], seen()))
     for decay in (0.0, 1.1):
         with pytest.raises(ValueError, match="decay"):
-            evolve(KINDS[0], lambda population: population.sum(axis=1), decay=decay)
+            evolve(KINDS[0], lambda population: population.sum(axis=1), sigma_decay=decay)

@@ -15,16 +15,24 @@ from PIL import Image
 
 from agents import density
 from agents.cli import build_parser, main
-from agents.density import Density, complete_images, evaluate_density, fit_density, load_density, report, sample_density
-from agents.density.learning import Learning
-from agents.density.settings import PRESETS
+from agents.density import (
+    DensityConfig,
+    complete_images,
+    evaluate_density,
+    fit_density,
+    load_density,
+    report,
+    sample_density,
+)
+from agents.density.config import PRESETS
+from agents.density.training_summary import TrainingSummary
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
 from worldmodel.registry import MODEL_NAMES
 
-SMALL = {"hidden": 8, "latent": 3, "width": 6, "updates": 6, "check_every": 2, "batch": 4}
+SMALL = {"hidden_size": 8, "latent_dim": 3, "width": 6, "num_updates": 6, "eval_every": 2, "batch_size": 4}
 FEW = {"rmdn": 3, "frmdn": 3, "vrnn-gmm": 2}
 
 
@@ -58,7 +66,7 @@ def learned(corpora, tmp_path_factory):
     """An FRMDN of each kind."""
     root = tmp_path_factory.mktemp("learned")
     for kind, data in corpora.items():
-        fit_density(Density(data, mixtures=3, **SMALL), root / kind)
+        fit_density(DensityConfig(data, num_components=3, **SMALL), root / kind)
     return {kind: root / kind for kind in corpora}
 
 
@@ -72,7 +80,7 @@ def corpora_by_shape(tmp_path_factory):
 
 
 def words_of(data, model, out):
-    options = SMALL | ({"mixtures": FEW[model]} if model in FEW else {})
+    options = SMALL | ({"num_components": FEW[model]} if model in FEW else {})
     return ["density", "fit", "--data", data, "--model", model, "--out", str(out)] + [
         f"--{name}={value}" for name, value in options.items()
     ]
@@ -83,8 +91,8 @@ FAST = (("timit", "frmdn"), ("mnist", "vrnn-gmm"))
 
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_model_is_learned_and_judged(corpora, tmp_path, model):
-    mixtures = {"mixtures": FEW[model]} if model in FEW else {}
-    found = fit_density(Density(corpora["mnist"], model, **SMALL, **mixtures), tmp_path / "run", report=False)
+    mixtures = {"num_components": FEW[model]} if model in FEW else {}
+    found = fit_density(DensityConfig(corpora["mnist"], model, **SMALL, **mixtures), tmp_path / "run", report=False)
     assert found.measures[0].mean == pytest.approx(direct(tmp_path / "run", corpora["mnist"]), rel=1e-5)
 
 
@@ -146,19 +154,19 @@ def rows(*losses):
 )
 def test_overfitting_is_found(tmp_path, losses, best, overfits):
     (tmp_path / "metrics.jsonl").write_text(rows(*losses))
-    learning = Learning.of(tmp_path)
+    learning = TrainingSummary.of(tmp_path)
     assert (learning.best_update, learning.last_update) == (best, 100 * len(losses))
     assert learning.overfits is overfits
-    words = learning.words("frame")
+    words = learning.sentences("frame")
     assert str(best) in words[0]
     assert len(words) == 1 + overfits
     assert not overfits or "8" in words[1]
-    assert Learning.of(tmp_path / "none") is None
+    assert TrainingSummary.of(tmp_path / "none") is None
 
 
 def test_what_is_scored_and_drawn_is_said(learned, tmp_path, capsys):
     for kind, run in learned.items():
-        best = Learning.of(run).best_update
+        best = TrainingSummary.of(run).best_update
         assert f"update {best}" in str(evaluate_density(run))
         assert f"update {best}" in (run / "report.html").read_text(encoding="utf-8")
         assert json.loads((run / "results.json").read_text(encoding="utf-8"))["learned"]
@@ -173,7 +181,9 @@ def test_n_counts_files_and_not_their_pieces(tmp_path):
         path = tmp_path / "audio" / f"{number}.wav"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(wav_bytes(speech(rng, 1_600 + 400 * (number % 3))))
-    settings = Density(f"audio:{tmp_path / 'audio'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
+    settings = DensityConfig(
+        f"audio:{tmp_path / 'audio'}", "rnn-gauss", **SMALL | {"num_updates": 1}, segment_length=400
+    )
     found = fit_density(settings, tmp_path / "run", report=False)
     (measure,) = found.measures
     part = open_corpus(settings.data, segment_length=400).test
@@ -245,7 +255,9 @@ def test_a_corpus_of_another_name_or_content_is_told(corpora, learned, tmp_path,
         path = tmp_path / "au" / f"{number}.wav"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(wav_bytes(speech(rng, 2_000)))
-    density_of = Density(f"audio:{tmp_path / 'au'}", "rnn-gauss", **SMALL | {"updates": 1}, piece=400)
+    density_of = DensityConfig(
+        f"audio:{tmp_path / 'au'}", "rnn-gauss", **SMALL | {"num_updates": 1}, segment_length=400
+    )
     fit_density(density_of, tmp_path / "run", report=False)
     assert main(["density", "evaluate", str(tmp_path / "run")]) == 0
     shutil.move(tmp_path / "au", tmp_path / "moved")
@@ -281,7 +293,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("model", ["frmdn", "vrnn"])
 def test_stop_and_continue_equals_undisturbed(corpora, tmp_path, monkeypatch, model):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    settings = Density(corpora["mnist"], model, **SMALL)
+    settings = DensityConfig(corpora["mnist"], model, **SMALL)
 
     def stop(done, total, note):
         if done == 5:
@@ -303,7 +315,7 @@ def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora,
         if done == 5:
             raise Stop
 
-    settings = Density(corpora["mnist"], "rnn-gauss", **SMALL)
+    settings = DensityConfig(corpora["mnist"], "rnn-gauss", **SMALL)
     with pytest.raises(Stop):
         fit_density(settings, tmp_path, stop, report=False)
     fit_density(settings, tmp_path, report=False)
@@ -324,7 +336,7 @@ def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):
     try:
         (run / "config.yaml").write_text(yaml.safe_dump(json_config(run) | {"data": other}))
         with pytest.raises(ValueError, match=r"\bdata = "):
-            fit_density(Density(other, mixtures=3, **SMALL), run)
+            fit_density(DensityConfig(other, num_components=3, **SMALL), run)
     finally:
         (run / "config.yaml").write_text(config)
     assert (run / "corpus.json").read_bytes() == before
@@ -390,7 +402,7 @@ def test_pictures_have_the_size_of_their_grid(learned, tmp_path):
 
 
 def test_samples_need_no_corpus(corpora, tmp_path):
-    fit_density(Density(corpora["mnist"], "rmdn", mixtures=2, **SMALL), tmp_path / "run", report=False)
+    fit_density(DensityConfig(corpora["mnist"], "rmdn", num_components=2, **SMALL), tmp_path / "run", report=False)
     config = json_config(tmp_path / "run") | {"data": "mnist:/gone"}
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert sample_density(tmp_path / "run", count=1).paths[0].exists()
@@ -420,8 +432,8 @@ REFUSED = {
     "sample RUN --count 0": "count",
     "sample SPEECH --count 1000000": "count",
     "sample RUN --complete --count 10001": "count",
-    "sample SPEECH --seed 9223372036854775808": "seed",
-    "sample RUN --complete --seed -1": "seed",
+    "sample SPEECH --eval.seed 9223372036854775808": "seed",
+    "sample RUN --complete --eval.seed -1": "seed",
     "sample RUN --length 13": "length",
     "sample RUN --length -1": "length",
     "sample SPEECH --length 1e308": "length",
@@ -479,9 +491,9 @@ def test_presets_set_what_they_say(path):
     options = {"--data": {"speech": "timit:x", "image": "mnist:x"}[kind], "--preset": name}
     joined, apart = [f"{key}={value}" for key, value in options.items()], [w for o in options.items() for w in o]
     for words in (joined, apart):
-        words = ["density", "fit", "--hidden", "7", *words]
+        words = ["density", "fit", "--hidden_size", "7", *words]
         parsed = build_parser(words).parse_args(words).density.fit
-        written = yaml.safe_load(path.read_text(encoding="utf-8")) | {"hidden": 7}
+        written = yaml.safe_load(path.read_text(encoding="utf-8")) | {"hidden_size": 7}
         assert {key: parsed[key] for key in written} == written
 
 

@@ -74,7 +74,7 @@ def run(tmp_path) -> Run:
     write_tensors(run.folder / "vae" / "weights.safetensors", world.vae.state_dict())
     write_json(run.folder / "vae" / "settings.json", {"model_config": world.vae.config})
     world.save(run.world_folder)
-    LinearController.sized(world).save(run.folder / "evolve-dream" / "controller.safetensors")
+    LinearController.for_world_model(world).save(run.folder / "evolve-dream" / "controller.safetensors")
     return run
 
 

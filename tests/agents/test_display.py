@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agents import LinearController, display, evolve
+from agents import LinearController, evolve
+from agents import progress as terminal
 from worldmodel import progress
 
 
@@ -17,10 +18,10 @@ def sphere(population, seed):
 
 def shown(monkeypatch, terminal: bool) -> str:
     screen = Console(file=io.StringIO(), force_terminal=terminal, width=140)
-    monkeypatch.setattr(display, "console", screen)
-    with display.generations("evolve") as told:
-        settings = {"seed": 1, "generations": 15, "population": 8, "check": sphere, "check_every": 5}
-        evolve(LinearController(4, 2), sphere, progress=told.progress, watch=told.watch, **settings)
+    monkeypatch.setattr(terminal, "console", screen)
+    with terminal.generations("evolve") as shown:
+        settings = {"seed": 1, "generations": 15, "population": 8, "eval_fitness": sphere, "eval_every": 5}
+        evolve(LinearController(4, 2), sphere, progress=shown.progress, on_generation=shown.on_generation, **settings)
     return screen.file.getvalue()
 
 
@@ -56,7 +57,7 @@ def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatc
     assert clock.seconds_left(12) == 7.0
     now[0] = 300.0
     assert clock.seconds_left(12) == 0.0
-    assert display.duration(clock.seconds_left(40)) == "0 s"
+    assert terminal.duration(clock.seconds_left(40)) == "0 s"
     clock.tick(1_004)
     assert clock.speed("generations") == "10 generations/s"
 
@@ -64,13 +65,13 @@ def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatc
 def test_a_row_says_what_was_tested_and_how_fast():
     row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
     row |= {
-        "check": 5.0,
-        "check_std": 1.5,
-        "check_n": 16,
+        "eval": 5.0,
+        "eval_std": 1.5,
+        "eval_n": 16,
         "steps": 900,
-        "check_steps": 100,
+        "eval_steps": 100,
         "episodes": 3,
-        "noise": 0.4,
+        "noise_fraction": 0.4,
     }
     assert printed(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 3 0.4 1,000 500 2.0 s"]
 
@@ -86,13 +87,13 @@ def test_a_table_has_the_columns_that_some_row_has():
 def printed(*rows):
     """The table's lines, with single spaces."""
     screen = Console(file=io.StringIO(), width=140)
-    screen.print(display.table_of(rows))
+    screen.print(terminal.table_of(rows))
     return [" ".join(line.split()) for line in screen.file.getvalue().splitlines()]
 
 
 def test_durations_are_rounded_before_they_are_parted():
     said = {59.4: "59 s", 59.6: "1 min 0 s", 419.7: "7 min 0 s", 3599.7: "1 h 0 min", 7380: "2 h 3 min"}
-    assert {seconds: display.duration(seconds) for seconds in said} == said
+    assert {seconds: terminal.duration(seconds) for seconds in said} == said
 
 
 LONG = [
@@ -114,7 +115,7 @@ def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, tit
     now[0] = 3_700.0
     task.update(12_345, 100_000, note)
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)
-    screen.print(display._Row(task))
+    screen.print(terminal._Row(task))
     [line] = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).splitlines()
     assert len(line) <= width - 2  # ^C fits behind it
     assert "7 h 17 min" in line
@@ -124,11 +125,11 @@ def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, tit
 
 
 def test_a_narrow_terminal_has_fewer_columns():
-    row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0, "scouted": -12.5}
-    row |= {"check": 512.5, "check_std": 101.5, "check_n": 16, "steps": 123_456, "episodes": 3, "noise": 0.4}
+    row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0, "hard_episodes": -12.5}
+    row |= {"eval": 512.5, "eval_std": 101.5, "eval_n": 16, "steps": 123_456, "episodes": 3, "noise_fraction": 0.4}
     for width in (100, 80, 60, 40):
         screen = Console(file=io.StringIO(), width=width)
-        screen.print(display.table_of([row], width))
+        screen.print(terminal.table_of([row], width))
         heads, *cells = screen.file.getvalue().splitlines()
         assert len(cells) == 1
         assert {"generation", "mean", "check"} <= set(heads.split()) or width == 40
@@ -138,8 +139,8 @@ def test_a_narrow_terminal_has_fewer_columns():
 def drawn(monkeypatch, work) -> str:
     """What stays of a bar, as a terminal would show it: lines that were erased are left out."""
     screen = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr(display, "console", screen)
-    with pytest.raises(KeyboardInterrupt), display.bar("train memory", "updates") as report:
+    monkeypatch.setattr(terminal, "console", screen)
+    with pytest.raises(KeyboardInterrupt), terminal.bar("train memory", "updates") as report:
         work(report)
         raise KeyboardInterrupt
     return screen.file.getvalue()
@@ -159,8 +160,8 @@ def test_work_that_never_reports_draws_no_bar(monkeypatch):
 @pytest.mark.parametrize(("terminal", "unit", "said"), [(True, "updates", "400"), (False, "generations", "400")])
 def test_work_that_goes_on_says_from_where(monkeypatch, terminal, unit, said):
     screen = Console(file=io.StringIO(), force_terminal=terminal, width=140, highlight=False)
-    monkeypatch.setattr(display, "console", screen)
-    with display.bar("work", unit) as report:
+    monkeypatch.setattr(terminal, "console", screen)
+    with terminal.bar("work", unit) as report:
         report(400, 800, "")
         report(401, 800, "")
     assert said in screen.file.getvalue()
@@ -173,13 +174,13 @@ def test_fresh_and_finished_work_does_not_go_on(monkeypatch):
 
 def test_a_log_says_what_takes_long_without_a_count(monkeypatch):
     screen = Console(file=io.StringIO(), width=140)
-    monkeypatch.setattr(display, "console", screen)
-    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
-    with display.busy("compile"):
-        display.threading.Event().wait(0.2)
+    monkeypatch.setattr(terminal, "console", screen)
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 0.01)
+    with terminal.busy("compile"):
+        terminal.threading.Event().wait(0.2)
     assert screen.file.getvalue().startswith("compile")
     assert screen.file.getvalue().count("\n") == 1
-    monkeypatch.setattr(display, "LINE_SECONDS", 60.0)
-    with display.busy("quick"):
+    monkeypatch.setattr(terminal, "LINE_SECONDS", 60.0)
+    with terminal.busy("quick"):
         pass
     assert "quick" not in screen.file.getvalue()

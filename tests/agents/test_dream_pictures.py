@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import rollouts
-from agents import dream_pictures as show
+from agents import dream_video as show
 from rollouts.dream import open_loop_rollout
 from tests import toys
 from tests.rollouts.dreams import assert_same_rewards

@@ -20,7 +20,7 @@ def test_solves_the_sphere():
 @pytest.mark.parametrize("size", [(4, 2), (700, 3)], ids=["full", "diagonal"])
 @pytest.mark.parametrize(("stop", "population"), [(1, 3), (4, 9), (6, 4)])
 def test_resumes_bit_for_bit(tmp_path, size, stop, population):
-    settings = {"seed": 3, "population": population, "check": noisy, "check_every": 3}
+    settings = {"seed": 3, "population": population, "eval_fitness": noisy, "eval_every": 3}
     whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
     evolve(controller(*size), noisy, **settings, generations=stop, out=tmp_path / "parts")
     parts = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
@@ -45,11 +45,11 @@ def test_a_kill_in_a_generation_changes_nothing(tmp_path):
             raise Stop
         return noisy(population, seed)
 
-    settings = {"seed": 3, "population": 8, "check_every": 3, "generations": 9}
-    whole = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "whole")
+    settings = {"seed": 3, "population": 8, "eval_every": 3, "generations": 9}
+    whole = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        evolve(controller(), killed, check=noisy, **settings, out=tmp_path / "parts")
-    parts = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "parts")
+        evolve(controller(), killed, eval_fitness=noisy, **settings, out=tmp_path / "parts")
+    parts = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "parts")
     assert whole.parameters.equal(parts.parameters)
     rows = [
         [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
@@ -66,7 +66,7 @@ def test_every_member_of_a_generation_gets_the_same_seed_and_every_generation_an
         seeds.append(seed)
         return sphere(population, seed)
 
-    evolve(controller(), remember, check=remember, check_every=2, seed=5, generations=4, population=4)
+    evolve(controller(), remember, eval_fitness=remember, eval_every=2, seed=5, generations=4, population=4)
     assert len(seeds) == 4 + 2
     assert len(set(seeds)) == 6
 
@@ -85,7 +85,7 @@ def test_a_start_that_checks_better_than_all_means_is_returned():
     def closeness(population, seed):
         return -np.square(population - home).sum(axis=1)
 
-    kept = evolve(start, sphere, seed=1, generations=6, population=8, check=closeness, check_every=2)
+    kept = evolve(start, sphere, seed=1, generations=6, population=8, eval_fitness=closeness, eval_every=2)
     assert kept.parameters.equal(start.parameters)
 
 
@@ -93,7 +93,7 @@ def test_the_mean_with_the_best_check_is_returned():
     """Fitness leads away from where the check is best."""
     best = evolve(
         controller(), sphere, seed=1, generations=40, population=16, sigma=0.3,
-        check=lambda population, seed: -np.abs(np.abs(population).mean(axis=1) - 0.5), check_every=1,
+        eval_fitness=lambda population, seed: -np.abs(np.abs(population).mean(axis=1) - 0.5), eval_every=1,
     )  # fmt: skip
     assert float(best.parameters.abs().mean()) == pytest.approx(0.5, abs=0.15)
 
@@ -104,11 +104,11 @@ def test_the_average_of_a_wandering_mean_is_better_than_the_mean(tmp_path):
     def drowned(population, seed):
         return sphere(population, seed) + np.random.default_rng(seed).normal(scale=5, size=len(population))
 
-    settings = {"seed": 1, "population": 8, "sigma": 0.3, "check_every": 20, "average": 40}
-    settings["check"] = sphere
+    settings = {"seed": 1, "population": 8, "sigma": 0.3, "eval_every": 20, "mean_window": 40}
+    settings["eval_fitness"] = sphere
     evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "whole")
     rows = [json.loads(row) for row in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    checked = [(row["check"], row["average"]) for row in rows if "check" in row]
+    checked = [(row["eval"], row["eval_average"]) for row in rows if "eval" in row]
     assert np.mean([average - mean for mean, average in checked[3:]]) > 0
     kept = LinearController.load(tmp_path / "whole" / "controller.safetensors")
     best = max(max(pair) for pair in checked)
@@ -117,8 +117,8 @@ def test_the_average_of_a_wandering_mean_is_better_than_the_mean(tmp_path):
     evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "parts")
     whole, parts = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
     np.testing.assert_array_equal(whole, parts)
-    unchecked = {**settings, "check": None, "generations": 200}
-    mean, average = (evolve(controller(), drowned, **{**unchecked, "average": n}) for n in (0, 40))
+    unchecked = {**settings, "eval_fitness": None, "generations": 200}
+    mean, average = (evolve(controller(), drowned, **{**unchecked, "mean_window": n}) for n in (0, 40))
     assert sphere(average.parameters.numpy()[None], 0) > sphere(mean.parameters.numpy()[None], 0)
 
 
@@ -126,9 +126,9 @@ def test_stops_at_the_target(tmp_path):
     evolve(
         controller(),
         sphere,
-        check=sphere,
-        check_every=1,
-        target=-5.0,
+        eval_fitness=sphere,
+        eval_every=1,
+        target_return=-5.0,
         seed=1,
         generations=500,
         population=16,
@@ -147,7 +147,7 @@ def test_solves_the_beacon_by_playing(tmp_path):
     fit(vae, store.frames(), num_updates=40, batch_size=8, learning_rate=2e-3, seed=1)
     world = WorldModel(vae, memory)
     best = evolve(
-        LinearController.sized(world), rollouts.EnvFitness(toys.beacon, world, episodes=2),
+        LinearController.for_world_model(world), rollouts.EnvFitness(toys.beacon, world, episodes=2),
         seed=2, generations=12, population=10, sigma=0.5,
     )  # fmt: skip
     returns = rollouts.EnvFitness(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
@@ -158,11 +158,11 @@ def test_solves_the_beacon_by_playing(tmp_path):
     "change",
     [
         {"generations": 0},
-        {"stale": 1.5},
+        {"eval_patience": 1.5},
         {"seed": "1"},
         {"population": 2},
         {"sigma": 0.0},
-        {"target": 5.0},
+        {"target_return": 5.0},
         {"fitness": lambda p: np.full(len(p), np.nan)},
         {"fitness": lambda p: np.zeros(3)},
     ],
@@ -199,12 +199,12 @@ def test_what_was_scouted_is_logged(tmp_path):
         fitness,
         generations=3,
         population=4,
-        watch=lambda row: seen.append(fitness.candidate_returns),
+        on_generation=lambda row: seen.append(fitness.candidate_returns),
         out=tmp_path,
     )
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["scouted"] for row in rows] == [scouts.mean() for scouts in seen]
-    assert len({row["scouted"] for row in rows}) > 1
+    assert [row["hard_episodes"] for row in rows] == [scouts.mean() for scouts in seen]
+    assert len({row["hard_episodes"] for row in rows}) > 1
 
 
 def test_an_evolution_of_other_returns_is_refused(tmp_path):
@@ -217,13 +217,15 @@ def test_an_evolution_of_other_returns_is_refused(tmp_path):
             return sphere(population, seed)
 
     game = Counted("game")
-    evolve(controller(), game, check=game, check_every=1, generations=2, population=4, out=tmp_path)
+    evolve(controller(), game, eval_fitness=game, eval_every=1, generations=2, population=4, out=tmp_path)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 2), (4, 1)]  # the first time the start, too
+    assert [(row["steps"], row["eval_steps"]) for row in rows] == [(4, 2), (4, 1)]  # the first time the start, too
     with pytest.raises(ValueError, match="fitness.env = 'game'"):
-        evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
+        evolve(
+            controller(), Counted("dream"), eval_fitness=game, eval_every=1, generations=2, population=4, out=tmp_path
+        )
     with pytest.raises(ValueError, match=r"\bstart\b"):
-        evolve(controller().having(-controller().parameters + 1), game, check=game, check_every=1, generations=2,
+        evolve(controller().with_parameters(-controller().parameters + 1), game, eval_fitness=game, eval_every=1, generations=2,
                population=4, out=tmp_path)  # fmt: skip
 
 
@@ -231,7 +233,7 @@ def test_a_lost_controller_comes_back(tmp_path):
     best = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
     (tmp_path / "controller.safetensors").write_bytes(b"")
     again = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
-    assert again.parameters.equal(best.parameters)
+    assert again.to_parameters.equal(best.parameters)
     assert LinearController.load(tmp_path / "controller.safetensors").parameters.equal(best.parameters)
 
 
@@ -252,7 +254,7 @@ def test_the_log_tells_scores_of_whole_episodes_and_those_of_lives_from_moments_
         for name in ("along", "plain")
     )
     for one, other in zip(along, plain, strict=True):
-        assert one["along"] == 50
+        assert one["state_resets"] == 50
         for name in ("mean", "std", "max"):
             assert one[name] == pytest.approx(other[name])
         assert "along" not in other

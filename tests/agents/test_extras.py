@@ -25,7 +25,7 @@ NEEDS = [
     ("onnx", "onnxscript", "export car-racing --pretrained --web {tmp}/page"),
     ("cluster", "ray", "collect CartPole-v1 --backend ray --out {tmp}/run"),
     ("cluster", "ray", "run CartPole-v1 --preset quick --backend ray --out {tmp}/run"),
-    ("cluster", "ray", "evaluate car-racing --pretrained --episodes 1 --backend ray"),
+    ("cluster", "ray", "evaluate car-racing --pretrained --eval.episodes 1 --backend ray"),
     ("games", "ale_py", "collect ALE/Pong-v5 --out {tmp}/run"),
     ("minari", "minari", "inspect {tmp}/store --minari true"),
     ("wandb", "wandb", "wandb {tmp}/run"),
@@ -79,8 +79,8 @@ def test_doctor_names_what_is_missing(monkeypatch):
     hide(monkeypatch, "wandb")
     hide(monkeypatch, "minari")
     monkeypatch.setattr(doctor, "EXTRAS", {"wandb": "wandb", "yaml": "yaml", "minari": "minari"})
-    monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Finding(name, True, ""))
-    [state] = [finding.state for finding in doctor.examine() if finding.what == "optional"]
+    monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Check(name, True, ""))
+    [state] = [check.state for check in doctor.run_checks() if check.name == "optional"]
     assert "yaml" in state and "pip install 'worldmodel[minari,wandb]'" in state
 
 

@@ -12,8 +12,8 @@ from worldmodel.io import fingerprint, read_json, read_jsonl
 
 FEW = {
     "collect.episodes": 4,
-    "vae.updates": 4,
-    "memory.updates": 4,
+    "vae.num_updates": 4,
+    "memory.num_updates": 4,
     "dream.generations": 1,
     "game.generations": 1,
 }
@@ -21,13 +21,13 @@ OTHER = {
     **{
         "workers": 1,
         "collect.max_steps": 12,
-        "vae.latent": 4,
-        "memory.hidden": 8,
+        "vae.latent_dim": 4,
+        "memory.hidden_size": 8,
         "dream.population": 3,
-        "dream.dreams": 2,
+        "dream.num_rollouts": 2,
     },
-    **{"dream.horizon": 5, "game.population": 3, "game.episodes": 1, "game.check_episodes": 1, "game.max_steps": 12},
-    **{"test.episodes": 1, "test.max_steps": 12, "vae.batch": 4, "memory.batch": 4, "memory.length": 8},
+    **{"dream.horizon": 5, "game.population": 3, "game.episodes": 1, "game.eval_episodes": 1, "game.max_steps": 12},
+    **{"eval.episodes": 1, "eval.max_steps": 12, "vae.batch_size": 4, "memory.batch_size": 4, "memory.seq_len": 8},
 }
 
 
@@ -111,7 +111,7 @@ def test_more_memory_updates_alone_leave_the_vae(run):
     check_whole(run)
 
 
-@pytest.mark.parametrize("name", ["collect.episodes", "vae.updates", "memory.updates"])
+@pytest.mark.parametrize("name", ["collect.episodes", "vae.num_updates", "memory.num_updates"])
 def test_fewer_are_refused_before_anything_changes(run, name, capsys):
     config = (run.folder / "config.yaml").read_text()
     assert told(run.folder, **{name.replace(".", "_", 1): 2}) == 2
@@ -131,7 +131,7 @@ def test_single_trainings_go_further_and_other_settings_are_refused(run, part, c
     if part == "memory":
         assert main([*words, "--updates", "7", "--length", "9"]) == 2
     else:  # a search with the world model of before says so
-        search = ["--workers", "1", "--dream.population", "3", "--dream.dreams", "2", "--dream.horizon", "5"]
+        search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
         changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be those of before
         assert ("train memory" in capsys.readouterr().err) == changed
@@ -142,11 +142,11 @@ def test_a_stop_on_the_way_further_changes_nothing(run, tmp_path, monkeypatch):
     more = {"vae_updates": 8, "memory_updates": 8}
     assert told(run.folder, **more) == 0
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    from agents import story
+    from agents import stages
 
     for name in ("train_memory", "evolve_dream"):
         with monkeypatch.context() as patch:
-            patch.setattr(story, name, stop)
+            patch.setattr(stages, name, stop)
             assert told(other.folder, **more) == 130
     assert told(other.folder, **more) == 0
     for path in ("vae/weights.safetensors", "memory/weights.safetensors", "evolve-game/controller.safetensors"):

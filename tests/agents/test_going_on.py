@@ -7,18 +7,25 @@ import shutil
 import numpy as np
 import pytest
 
-import agents.iterations
+import agents.iterative_training
 from agents.cli import main
 from agents.run import Run
 from tests.agents.test_iterations import ITERATED, rows, told
 from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 
-FURTHER = ["--iterate.worlds", "2", "--iterate.caution", "1", "--iterate.start", "last"]
+FURTHER = ["--iterate.ensemble_size", "2", "--iterate.disagreement_penalty", "1", "--iterate.init_from", "last"]
 FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
-FURTHER += ["--iterate.newest", "2", "--iterate.newest_share", "0.75", "--iterate.spread", "0.1"]
-FURTHER += ["--collect.patience", "30", "--memory.stalls_end", "true", "--memory.overhang", "true"]
-FURTHER += ["--dream.hazard_ratio", "2", "--dream.weigh_ends", "true"]
+FURTHER += ["--iterate.recent_episodes", "2", "--iterate.recent_fraction", "0.75", "--iterate.param_noise", "0.1"]
+FURTHER += [
+    "--collect.max_idle_steps",
+    "30",
+    "--memory.terminate_on_stall",
+    "true",
+    "--memory.pad_episode_ends",
+    "true",
+]
+FURTHER += ["--dream.termination_hazard_ratio", "2", "--dream.use_expected_continuation", "true"]
 
 
 def test_a_world_that_was_lost_is_not_learned_again_in_silence(further, tmp_path, capsys):
@@ -73,7 +80,7 @@ def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
     told(out, 2, *FURTHER, *kept)
     written = out / "iterations" / "01" / "iteration.json"
     write_json(written, read_json(written) | {"episode_mean": 1e6})  # the first was best, and the second learned on
-    told(out, 3, *FURTHER, *kept, "--iterate.start", "best")
+    told(out, 3, *FURTHER, *kept, "--iterate.init_from", "best")
     best = Run(out / "iterations" / "01")
     second, third = (Run(out / "iterations" / name) for name in ("02", "03"))
     assert fingerprint(third.world()) == fingerprint(best.world())
@@ -90,9 +97,9 @@ def test_an_agent_of_an_older_eye_does_not_go_on_beside_newer_memories(further, 
     out = shutil.copytree(further, tmp_path / "run")
     written = out / "iterations" / "01" / "iteration.json"
     write_json(written, read_json(written) | {"episode_mean": 1e6})
-    words = [*ITERATED, *FURTHER, "--iterate.vae_updates", "0", "--iterate.start", "best"]
+    words = [*ITERATED, *FURTHER, "--iterate.vae_updates", "0", "--iterate.init_from", "best"]
     assert main([*words, "--iterations", "3", "--out", str(out)]) == 2
-    assert "iterate.start" in capsys.readouterr().err
+    assert "iterate.init_from" in capsys.readouterr().err
 
 
 def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
@@ -121,20 +128,20 @@ def test_dreams_happen_in_other_memories_than_the_agents_own(further):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_eye", "_dream", "_play", "_record"])
+@pytest.mark.parametrize("step", ["_vae", "_dream", "_play", "_write_result"])
 def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
 
-    original, calls = getattr(agents.iterations, step), []
+    original, calls = getattr(agents.iterative_training, step), []
 
     def stopping(*args):
         calls.append(step)
-        if len(calls) == (4 if step == "_eye" else 2):
+        if len(calls) == (4 if step == "_vae" else 2):
             raise Stop
         return original(*args)
 
-    monkeypatch.setattr(agents.iterations, step, stopping)
+    monkeypatch.setattr(agents.iterative_training, step, stopping)
     with pytest.raises(Stop):
         told(tmp_path / "run", 2, *FURTHER)
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import torch
 
 import rollouts
 from agents import Agent, HiddenController, LinearController, imitate
-from agents.coordinates import seen_in
+from agents.whitening import controller_inputs
 from tests import toys
 from tests.rollouts.dreams import beacon_world, world
 
@@ -25,7 +25,7 @@ def two_pairs_of_eyes(store, **kind):
 
 
 def outputs(agent, store):
-    return agent.controller(seen_in(agent.world, store.latents(agent.world.vae), len(store)))
+    return agent.controller(controller_inputs(agent.world, store.latents(agent.world.vae), len(store)))
 
 
 def decided(built, actions):
@@ -39,7 +39,7 @@ def test_does_through_other_eyes_what_the_agent_does(tmp_path, hidden):
     store = rollouts.collect("Pendulum-v1", rollouts.uniform, 4, seed=1, out=tmp_path, max_steps=30)
     one, other = two_pairs_of_eyes(store, actions=1)
     agent = decided(one, 1)
-    kind = HiddenController(3, 1, hidden=hidden) if hidden else LinearController(3, 1)
+    kind = HiddenController(3, 1, hidden_units=hidden) if hidden else LinearController(3, 1)
     copy = Agent(other, imitate(agent, other, store, kind))
     assert repr(copy.controller) == repr(kind)
     done, wanted = outputs(copy, store).tanh(), outputs(agent, store).tanh()
@@ -62,4 +62,4 @@ def test_other_actions_are_refused(tmp_path):
     store = rollouts.collect(toys.beacon, rollouts.uniform, 1, seed=1, out=tmp_path)
     agent, other = Agent(beacon_world(), LinearController(3, 1)), world(actions=2)
     with pytest.raises(ValueError, match="agent"):
-        imitate(agent, other, store, LinearController.sized(other))
+        imitate(agent, other, store, LinearController.for_world_model(other))

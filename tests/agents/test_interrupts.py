@@ -13,7 +13,7 @@ import pytest
 
 from agents import commands
 from agents.cli import main
-from agents.interrupts import Interrupts
+from agents.signals import InterruptHandler
 
 ROOT = Path(__file__).parent.parent.parent
 STOPPED = r".*worldmodel doctor\n"
@@ -85,7 +85,7 @@ def test_a_command_ends_with_one_line(change, code, said, errors):
 
 
 def test_an_interrupt_is_raised_once_unless_it_was_lost(monkeypatch):
-    killed, interrupts = [], Interrupts()
+    killed, interrupts = [], InterruptHandler()
     monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
     monkeypatch.setattr(threading, "Timer", lambda seconds, call, words: SimpleNamespace(start=lambda: call(*words)))
     with pytest.raises(KeyboardInterrupt):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from agents.comparison.intervals import Interval, interval, t_quantile, variance
+from agents.comparison.statistics import Interval, interval, t_quantile, variance
 
 
 @pytest.mark.parametrize(

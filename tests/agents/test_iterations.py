@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import agents.iterations
+import agents.iterative_training
 from agents import Agent, report
 from agents.cli import main
-from agents.excerpts import Beginnings, Comparable, lived
-from agents.iterations import OWN, Iteration, best_of, weights_of_newest
+from agents.config.io import read_yaml
+from agents.config.sections import read_sections
+from agents.horizon_returns import horizon_returns
+from agents.iterative_training import PER_ITERATION, Iteration, best_iteration, recent_episode_weights
 from agents.run import Run
-from agents.sections import read_sections
-from agents.yaml_files import read_yaml
+from agents.start_states import ComparableStartStates, RecentStartStates
 from rollouts.encoded_dataset import EncodedEpisode
 from rollouts.policies import policy_name
 from rollouts.stall_termination import is_complete
@@ -77,7 +78,7 @@ def test_the_controller_plays_as_it_is_before_it_explores(finished):
     [(False, 4, [4, 4, 4]), (True, 4, [4, 4, 4, 3, 2, 1]), (False, 10, [6]), (False, 2, [2, 2, 2, 2, 2])],
 )
 def test_a_stretch_is_one_that_a_dream_could_have_lived(terminated, horizon, expected):
-    assert lived(np.ones(6), terminated, horizon) == expected
+    assert horizon_returns(np.ones(6), terminated, horizon) == expected
 
 
 class Encoded:
@@ -112,13 +113,13 @@ class Cut(Played):
 
 
 def test_the_gap_compares_what_begins_at_the_same_moments():
-    """What a perfect memory dreams from these moments has the mean that `lived` gives."""
-    places, horizon = Comparable(Played(), range(1, 4), 4), 4
+    """What a perfect memory dreams from these moments has the mean that `horizon_returns` gives."""
+    places, horizon = ComparableStartStates(Played(), range(1, 4), 4), 4
     assert len(places) == 3
     for index, episode in enumerate(places.episode(index) for index in range(3)):
         meta = Played().episode_metadata(index + 1)
         perfect = [meta.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
-        assert perfect == lived(meta.rewards, meta.terminated, horizon)
+        assert perfect == horizon_returns(meta.rewards, meta.terminated, horizon)
         assert len(episode.mean) == len(episode.action) + 1
 
 
@@ -133,13 +134,13 @@ def test_an_episode_that_was_cut_for_want_of_patience_is_over():
     ):
         assert is_complete(SimpleNamespace(terminated=terminated, rewards=rewards), patience) is expected
     assert not is_complete(SimpleNamespace(terminated=False, rewards=rewards[2:]), 4)
-    late = Comparable(Cut(), range(1), 4, patience=3).episode(0)
+    late = ComparableStartStates(Cut(), range(1), 4, max_idle_steps=3).episode(0)
     assert len(late.action) == 5
-    assert len(Comparable(Cut(), range(1), 4).episode(0).action) == 2
+    assert len(ComparableStartStates(Cut(), range(1), 4).episode(0).action) == 2
 
 
 def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():
-    starts = Beginnings(Encoded(), count=10, newest=3, beginnings=0.4)
+    starts = RecentStartStates(Encoded(), count=10, num_recent=3, initial_state_fraction=0.4)
     assert len(starts) == 5  # two of five begin where an episode begins
     for index in range(5):
         episode = starts.episode(index)
@@ -165,7 +166,7 @@ def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
 
 
-OTHERS = ["--iterate.episodes", "3", "--dream.generations", "1", "--dream.horizon", "7", "--iterate.worlds", "2"]
+OTHERS = ["--iterate.episodes", "3", "--dream.generations", "1", "--dream.horizon", "7", "--iterate.ensemble_size", "2"]
 OTHERS += ["--iterate.memory_updates", "2"]
 
 
@@ -186,7 +187,9 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
     assert "from" not in trained[0]  # the iteration before had no such world
     assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
     assert trained[1]["updates"] == 2
-    assert "iterate.memory_updates None, iterate.worlds 1, dream.generations 3" in (run / "report.html").read_text()
+    assert (
+        "iterate.memory_updates None, iterate.ensemble_size 1, dream.generations 3" in (run / "report.html").read_text()
+    )
     before = (run / "config.yaml").read_bytes()
     said = refused(capsys, *ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9")
     assert "dream.generations" in said
@@ -205,7 +208,7 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(f
 
     run = tmp_path / "run"
     told(run, 1)
-    monkeypatch.setattr(agents.iterations, "_dream", stopping)
+    monkeypatch.setattr(agents.iterative_training, "_dream", stopping)
     with pytest.raises(Stop):
         told(run, 2)
     monkeypatch.undo()
@@ -236,7 +239,7 @@ def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished,
         ('{"iterate": {}, "dream": "/other/file.yaml"}', "dream"),
         ('{"iterate": {}, "dream": {"horizon": "far"}}', "dream.horizon"),
         ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon"),
-        ('{"iterate": {"start": "lost"}, "dream": {}}', "start"),
+        ('{"iterate": {"init_from": "lost"}, "dream": {}}', "start"),
         ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )
@@ -244,7 +247,7 @@ def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, named):
     path = tmp_path / "settings.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
-        read_sections(OWN, path)
+        read_sections(PER_ITERATION, path)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -254,7 +257,7 @@ def test_spoilt_settings_of_an_iteration_under_way_end_the_run_in_one_line(finis
     shutil.copytree(finished, run)
     (run / "iterations" / "02" / "iteration.json").unlink()
     whole = path.read_text()
-    for text in (whole[: len(whole) // 2], whole.replace('"caution": 0.0', '"caution": 2.0')):
+    for text in (whole[: len(whole) // 2], whole.replace('"disagreement_penalty": 0.0', '"disagreement_penalty": 2.0')):
         path.write_text(text)
         assert str(path) in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(run))
 
@@ -264,7 +267,7 @@ def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(fini
     path = tmp_path / "run" / "evolve-dream" / "controller.safetensors"
     kept = path.read_bytes()
     words = ["evolve", str(tmp_path / "run"), "--where", "dream", "--dream.generations", "1", "--dream.population", "4"]
-    words += ["--dream.dreams", "2", "--dream.horizon", "3"]
+    words += ["--dream.num_rollouts", "2", "--dream.horizon", "3"]
     assert str(path.parent) in refused(capsys, *words)
     assert path.read_bytes() == kept
     shutil.rmtree(path.parent)
@@ -289,12 +292,12 @@ def test_a_line_is_written_once_for_each_iteration(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_worlds", "_dream", "_play", "_record"])
+@pytest.mark.parametrize("step", ["_ensemble", "_dream", "_play", "_write_result"])
 def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
 
-    original, calls = getattr(agents.iterations, step), []
+    original, calls = getattr(agents.iterative_training, step), []
 
     def stopping(*args):
         calls.append(step)
@@ -302,7 +305,7 @@ def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_pa
             raise Stop
         return original(*args)
 
-    monkeypatch.setattr(agents.iterations, step, stopping)
+    monkeypatch.setattr(agents.iterative_training, step, stopping)
     with pytest.raises(Stop):
         told(tmp_path / "run", 2)
     monkeypatch.undo()
@@ -314,9 +317,9 @@ def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_pa
 
 def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
     lengths = [10, 30, 5, 15]
-    drawn = weights_of_newest(lengths, 2, 0.75) * lengths
+    drawn = recent_episode_weights(lengths, 2, 0.75) * lengths
     np.testing.assert_allclose(drawn / drawn.sum(), [0.25 / 4, 0.25 * 3 / 4, 0.75 / 4, 0.75 * 3 / 4])
-    assert [weights_of_newest(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
+    assert [recent_episode_weights(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
 
 
 @pytest.mark.parametrize(("name", "value"), [("episode_mean", None), ("number", 9)])
@@ -331,4 +334,4 @@ def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, nam
 def test_the_iteration_that_drove_best_is_kept_and_the_first_of_equals():
     done = [Iteration(number, 9.0 - number, 1.0, 1.0, 0.0, mean, 1.0, 2, 10 * number, 5) for number, mean in
             enumerate([3.0, 7.0, 7.0, 5.0], start=1)]  # fmt: skip
-    assert best_of(done).number == 2
+    assert best_iteration(done).number == 2

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import nn
 
 import rollouts
-from agents.comparison.judging import HORIZONS, STARTS, TEMPERATURES, judge_dreams
+from agents.comparison.metrics import HORIZONS, STARTS, TEMPERATURES, evaluate_dreams
 from tests import toys
 from tests.tolerance import sum_tolerance
 from worldmodel import RMDN, VAE, Memory, WorldModel
@@ -102,7 +102,7 @@ def test_an_exact_memory_dreams_what_really_followed(tmp_path):
     """A frame's bytes round a place by up to 1/510; one step of the orbit is 0.18 long."""
     world = exact_world()
     store = rollouts.collect(Orbit, turning, 6, seed=1, out=tmp_path / "store")
-    found = judge_dreams(world, store.latents(world.vae), np.arange(6))
+    found = evaluate_dreams(world, store.latents(world.vae), np.arange(6))
     assert found["starts"] == STARTS
     for temperature in TEMPERATURES:
         rows = found[str(temperature)]
@@ -113,7 +113,7 @@ def test_an_exact_memory_dreams_what_really_followed(tmp_path):
             assert row["spread"] <= sum_tolerance(1.0, count=6 * horizon)  # of dreams that are all the same
             assert row["pixels"] < 1
             chord = 2 * RADIUS * abs(np.sin(horizon / 2))
-            assert row["standing_still"] == pytest.approx(chord / np.sqrt(2), abs=0.003)  # of two dimensions
+            assert row["persistence"] == pytest.approx(chord / np.sqrt(2), abs=0.003)  # of two dimensions
         counts = [row["n"] for row in rows.values()]
         assert counts[:3] == [STARTS] * 3  # every moment has twenty steps before it ends
         assert STARTS > counts[3] > counts[4] > 1

@@ -18,19 +18,19 @@ from tests.worldmodel.corpora.formats import write_mnist
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(sys.executable).parent / "worldmodel"
 SMALL = [
-    *("--collect.episodes", "6", "--collect.max_steps", "10", "--vae.updates", "2", "--vae.latent", "2"),
-    *("--memory.updates", "2", "--memory.hidden", "4", "--dream.generations", "1", "--dream.population", "4"),
+    *("--collect.episodes", "6", "--collect.max_steps", "10", "--vae.num_updates", "2", "--vae.latent_dim", "2"),
+    *("--memory.num_updates", "2", "--memory.hidden_size", "4", "--dream.generations", "1", "--dream.population", "4"),
     *("--dream.horizon", "5", "--game.generations", "1", "--game.population", "4", "--game.episodes", "1"),
-    *("--game.check_every", "1", "--game.check_episodes", "1", "--game.max_steps", "10"),
-    *("--test.episodes", "2", "--test.max_steps", "10", "--workers", "1"),
+    *("--game.eval_every", "1", "--game.eval_episodes", "1", "--game.max_steps", "10"),
+    *("--eval.episodes", "2", "--eval.max_steps", "10", "--workers", "1"),
 ]
 SERVERS = ("play", "http.server")
 """Commands that run until they are stopped."""
 SIZES = {
-    "train vae": ["--updates", "2", "--latent", "2"],
-    "train memory": ["--updates", "2", "--hidden", "4"],
+    "train vae": ["--vae.num_updates", "2", "--vae.latent_dim", "2"],
+    "train memory": ["--memory.num_updates", "2", "--memory.hidden_size", "4"],
     "evolve": ["--workers", "1"],
-    "evaluate": ["--episodes", "2", "--max_steps", "10", "--workers", "1"],
+    "evaluate": ["--eval.episodes", "2", "--eval.max_steps", "10", "--workers", "1"],
 }
 """What keeps a printed command small; those of evolve follow from ``--where``."""
 SEARCHES = {
@@ -42,7 +42,7 @@ SEARCHES = {
         "4",
         "--game.max_steps",
         "10",
-        "--game.check_episodes",
+        "--game.eval_episodes",
         "1",
     ],
 }
@@ -128,7 +128,9 @@ def serve(line: str, place: Path) -> None:
 
 @pytest.mark.slow
 def test_one_step_leads_to_the_next(place):
-    said = ours(place, "collect", "CartPole-v1", "--out", "my run", "--episodes", "4", "--max_steps", "10")
+    said = ours(
+        place, "collect", "CartPole-v1", "--out", "my run", "--collect.episodes", "4", "--collect.max_steps", "10"
+    )
     for name in ("vae", "memory", "evolve", "evaluate"):
         assert name in next_of(said)
         said = follow(next_of(said), place)
@@ -147,7 +149,19 @@ def test_a_whole_run_ends_with_its_page_and_with_playing(place):
     again = re.search(r"<code>(.+?)</code>", (place / "whole" / "report.html").read_text())[1]
     shell(again, place)
     ours(place, "dream", "whole")  # by default wherever there are steps enough
-    ours(place, "compare", "whole", "--variants", '["RMDN, K = 1"]', "--seeds", "1", "--updates", "2", "--workers", "1")
+    ours(
+        place,
+        "compare",
+        "whole",
+        "--variants",
+        '["RMDN, K = 1"]',
+        "--seeds",
+        "1",
+        "--num_updates",
+        "2",
+        "--workers",
+        "1",
+    )
     ours(place, "inspect", "whole")
 
 
@@ -171,7 +185,7 @@ def test_an_environment_of_ones_own_is_named_again(place):
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
         "gymnasium.register('Mine-v0', entry_point=CartPoleEnv, max_episode_steps=10)\n"
     )
-    said = ours(place, "collect", "my_game:Mine-v0", "--out", "own", "--episodes", "4")
+    said = ours(place, "collect", "my_game:Mine-v0", "--out", "own", "--collect.episodes", "4")
     for _ in range(4):
         said = follow(next_of(said), place)
     follow(next_of(said), place)
@@ -181,7 +195,7 @@ def test_an_environment_of_ones_own_is_named_again(place):
 def test_a_learned_density_is_sampled(place):
     rng = np.random.default_rng(0)
     write_mnist(place / "mnist", *((rng.random((count, 8, 8)) * 256).astype(np.uint8) for count in (20, 4)))
-    words = ["density", "fit", "--data", "mnist:mnist", "--out", "digits", "--updates", "2", "--hidden", "4"]
+    words = ["density", "fit", "--data", "mnist:mnist", "--out", "digits", "--num_updates", "2", "--hidden_size", "4"]
     assert list((place / "digits").glob("samples/*")) == []
     follow(next_of(ours(place, *words)), place)
     assert list((place / "digits").glob("samples/*"))

@@ -13,9 +13,9 @@ import yaml
 
 from agents.agent import Agent
 from agents.cli import main
+from agents.config.io import read_yaml
 from agents.evaluation import Report
 from agents.run import Run
-from agents.yaml_files import read_yaml
 from rollouts import Store
 from worldmodel import WorldModel
 

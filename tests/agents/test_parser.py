@@ -11,10 +11,10 @@ from tests.command_line import refused
     ("words", "named"),
     [
         # a value of another kind
-        ("collect CarRacing --episodes abc", ["collect", "--episodes", "abc"]),
-        ("collect CarRacing --max_steps x", ["--max_steps", "null", "x"]),
+        ("collect CarRacing --collect.episodes abc", ["collect", "--collect.episodes", "abc"]),
+        ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
         ("evolve x --game.whiten maybe", ["--game.whiten", "true", "false", "maybe"]),
-        ("train memory x --cell rnn", ["train memory", "--cell", "'lstm', 'gru'", "rnn"]),
+        ("train memory x --memory.cell rnn", ["train memory", "--memory.cell", "'lstm', 'gru'", "rnn"]),
         # what nobody knows
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
         ("sing", ["sing", "'run', 'collect'"]),
@@ -29,8 +29,8 @@ from tests.command_line import refused
         # slips
         ("colect CarRacing", [" collect"]),
         ("train vea", [" vae"]),
-        ("collect CarRacing --episdes=3", ["--episodes"]),
-        ("collect CarRacing -episodes 3", ["--episodes"]),
+        ("collect CarRacing --episdes=3", ["--collect.episodes"]),
+        ("collect CarRacing -episodes 3", ["--collect.episodes"]),
         ("run x --generaton 3", ["--dream.generations", "--game.generations"]),
         ("run x --game {generatons:3}", ["game.generations"]),
         ("run x --preset quik", ["quick"]),

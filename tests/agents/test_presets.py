@@ -32,27 +32,27 @@ def test_a_stage_has_the_defaults_of_the_whole(world, preset, tmp_path):
     whole = parsed("run", world, "--preset", preset)
     for env in {world, ENVS[world]}:
         collect = parsed("collect", env, "--preset", preset)
-        assert {name: collect[name] for name in vars(whole.collect)} == vars(whole.collect)
+        assert collect.collect == whole.collect
         assert collect.env_options == whole.env_options
         assert parsed("run", env, "--preset", preset).game == whole.game
     vae = build_parser(words := ["train", "vae", folder, "--preset", preset]).parse_args(words).train.vae
-    assert {name: vae[name] for name in vars(whole.vae)} == vars(whole.vae)
+    assert vae.vae == whole.vae
     memory = parsed("train", "memory", folder, "--preset", preset)
-    assert {name: memory[name] for name in vars(whole.memory)} == vars(whole.memory)
+    assert memory.memory == whole.memory
     evolve = parsed("evolve", folder, "--preset", preset)
     assert (evolve.game, evolve.dream, evolve.controller) == (whole.game, whole.dream, whole.controller)
     test = parsed("evaluate", folder, "--preset", preset)
-    assert {name: test[name] for name in vars(whole.test)} == vars(whole.test)
+    assert test.eval == whole.eval
     dream = parsed("dream", folder, "--preset", preset)
-    assert dream.dreams == whole.dream.dreams or preset != "quick"
+    assert dream.num_rollouts == whole.dream.num_rollouts or preset != "quick"
 
 
 def test_options_win_over_a_preset(tmp_path):
     folder = folder_of("car-racing", tmp_path)
     assert parsed("evolve", folder, "--preset", "quick", "--game.generations", "3").game.generations == 3
-    assert parsed("train", "memory", folder, "--updates", "7", "--preset", "quick").updates == 7
+    assert parsed("train", "memory", folder, "--memory.num_updates", "7", "--preset", "quick").memory.num_updates == 7
     words = ("evaluate", "--pretrained", "car-racing", "--preset", "quick")
-    assert parsed(*words).episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
+    assert parsed(*words).eval.episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
 
 
 @pytest.mark.parametrize("words", ["collect CartPole-v1", "train vae x", "evaluate x"])

@@ -11,9 +11,9 @@ import rollouts
 from agents import Agent, LinearController, Report, evaluate
 from agents.cli import main
 from agents.commands.common import game_of
-from agents.pretrained import HOME, Shipped, found, names, shipped
+from agents.pretrained import HOME, PretrainedAgent, names, pretrained_agent, resolve_agent
 from agents.run import Run
-from agents.viewer import stage_of
+from agents.viewer import scene_of
 from tests import toys
 from tests.command_line import refused
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
@@ -26,8 +26,8 @@ def agent(latent=3):
         world = WorldModel(VAE(latent), Memory(FRMDN(latent + 2, latent, hidden_size=5))).eval()
         for parameter in world.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
-        blank = LinearController.sized(world)
-        return Agent(world, blank.having(torch.randn(blank.size)))
+        blank = LinearController.for_world_model(world)
+        return Agent(world, blank.with_parameters(torch.randn(blank.size)))
 
 
 @pytest.fixture
@@ -67,30 +67,32 @@ def test_compact_files_are_small_and_act_alike(folder, tmp_path):
 
 
 def test_an_agent_s_folder_is_found(folder, tmp_path):
-    place = found(str(folder), pretrained=False)
-    assert isinstance(place, Shipped)
+    place = resolve_agent(str(folder), pretrained=False)
+    assert isinstance(place, PretrainedAgent)
     assert (place.env, place.env_options) == ("CartPole-v1", {"action_repeat": 2})
-    assert isinstance(found(str(tmp_path), pretrained=False), Run)
-    stage = stage_of(place)
+    assert isinstance(resolve_agent(str(tmp_path), pretrained=False), Run)
+    stage = scene_of(place)
     assert list(stage.drivers) == ["trained"]
     assert len(stage.starts) == 4
     with pytest.raises(ValueError, match="'chess'"):
-        shipped("chess")
+        pretrained_agent("chess")
 
 
 def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
     monkeypatch.setattr("rollouts.env_cache._cached", {})  # other tests play the real one
-    assert main(["dream", str(folder), "--start", "4", "--steps", "8"]) == 0
+    assert main(["dream", str(folder), "--start_step", "4", "--horizon", "8"]) == 0
     assert (folder / "media" / "dream-0-4-t1-s1.mp4").stat().st_size > 500
-    assert main(["dream", str(folder), "--store", str(tmp_path / "dreams"), "--steps", "5", "--dreams", "3"]) == 0
+    assert (
+        main(["dream", str(folder), "--store", str(tmp_path / "dreams"), "--horizon", "5", "--num_rollouts", "3"]) == 0
+    )
     assert len(rollouts.Store(tmp_path / "dreams")) == 3
-    words = ["evaluate", str(folder), "--episodes", "2", "--seed", "77", "--workers", "1"]
+    words = ["evaluate", str(folder), "--eval.episodes", "2", "--eval.seed", "77", "--workers", "1"]
     assert main(words) == 0
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2.json").read_text())
     assert report["seeds"] == [77, 78]
     assert report["command"] == f"worldmodel evaluate {folder} --episodes 2 --seed 77"
-    assert main([*words, "--max_steps", "2", "--env_options", '{"noop_max": 0, "action_repeat": 1}']) == 0
+    assert main([*words, "--eval.max_steps", "2", "--env_options", '{"noop_max": 0, "action_repeat": 1}']) == 0
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noop_max-0-action_repeat-1-max-2.json").read_text())
     assert report["env_options"] == {"action_repeat": 1, "noop_max": 0}
     assert report["lengths"] == [2, 2]
@@ -107,9 +109,9 @@ def test_a_file_does_not_choose_what_is_imported(folder, tmp_path, monkeypatch, 
     path.write_text(path.read_text().replace("CartPole-v1", "stranger:CartPole-v1"))
     for words in (["evaluate", str(folder), "--workers", "1"], ["dream", str(folder)]):
         assert "--env stranger:CartPole-v1" in refused(capsys, *words)
-    assert stage_of(found(str(folder), pretrained=False)).make_env is None
+    assert scene_of(resolve_agent(str(folder), pretrained=False)).make_env is None
     with pytest.raises(ValueError, match="imported"):  # what was typed is
-        stage_of(found(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
+        scene_of(resolve_agent(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
 
 
 def test_a_run_s_rollouts_do_not_choose_what_is_imported(tmp_path):
@@ -123,7 +125,7 @@ def test_a_run_s_rollouts_do_not_choose_what_is_imported(tmp_path):
 
 @pytest.mark.parametrize("name", names())
 def test_what_comes_with_the_package_is_whole_and_small(name):
-    place = shipped(name)
+    place = pretrained_agent(name)
     with torch.no_grad():
         agent = place.agent()
         assert torch.isfinite(agent.world.vae.decode(torch.zeros(1, agent.world.latent_dim))).all()
@@ -142,7 +144,7 @@ def test_pretrained_agents_repeat_their_report(name):
     Where the processor is the one of the report they are the same to the last digit. Another one's last bits lead a drive
     astray, some later and some sooner: what is left then is that the agent is as good as its report says.
     """
-    place, count = shipped(name), 12
+    place, count = pretrained_agent(name), 12
     report = place.report()
     again = evaluate(place.agent(), report.env, count, report.seeds[0], workers=2, env_options=report.env_options)
     assert again.seeds == report.seeds[:count]

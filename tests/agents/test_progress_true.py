@@ -41,10 +41,14 @@ WORK = {
     ),
     "evaluate": lambda store, world, **more: evaluate("random", "CartPole-v1", 2, max_steps=3, **more),
     "dream": lambda store, world, **more: rollouts.dream(
-        world, LinearController.sized(world), torch.zeros(2, 4), horizon=3, num_rollouts=2, **more
+        world, LinearController.for_world_model(world), torch.zeros(2, 4), horizon=3, num_rollouts=2, **more
     ),
     "imitate": lambda store, world, **more: imitate(
-        Agent(world, LinearController.sized(world)), world, store, LinearController.sized(world), **more
+        Agent(world, LinearController.for_world_model(world)),
+        world,
+        store,
+        LinearController.for_world_model(world),
+        **more,
     ),
 }
 
@@ -130,7 +134,7 @@ def test_shipped_agents_load_by_name():
 
 
 def test_reprs_are_one_short_line(store, world):
-    controller = LinearController.sized(world)
+    controller = LinearController.for_world_model(world)
     dreams = rollouts.dream(world, controller, torch.zeros(2, 4), horizon=3, num_rollouts=2, keep=("latents",))
     report = evaluate("random", "CartPole-v1", 2, max_steps=3)
     for thing in (store, world, controller, Agent(world, controller), dreams, report, store.latents(world.vae)):

@@ -3,9 +3,9 @@
 import numpy as np
 
 import rollouts
-from agents import dream_pictures as show
+from agents import dream_video as show
 from agents.controller import LinearController
-from agents.page import section, table
+from agents.html import section, table
 from agents.run import REST, Run
 from tests import toys
 from tests.agents.test_dream_pictures import episode, world
@@ -24,9 +24,9 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     monkeypatch.setattr("agents.run.time.monotonic", lambda: now[0])
     run = Run(tmp_path)
     for _ in range(2):  # two sittings
-        with run.sitting() as add_rest:
+        with run.session() as add_rest:
             now[0] += 1
-            with run.chapter("collect"):
+            with run.stage("collect"):
                 now[0] += 10
             add_rest()
     assert run.timings() == {"collect": 20, REST: 2}
@@ -34,7 +34,7 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
 
 def test_a_controller_drives_in_the_game_and_in_its_own_dream():
     built, lived = world(), episode()
-    film = show.driving_film(built, LinearController.sized(built), lived, 30)
+    film = show.driving_film(built, LinearController.for_world_model(built), lived, 30)
     assert film.shape[2] == 2 * 256 + 8
     assert len(film) >= len(lived) + 1  # the shorter one stands still at its end
     np.testing.assert_array_equal(film[3, 16::4, :256:4], lived.frames[3])
@@ -56,7 +56,7 @@ def test_pictures_that_never_change_are_shown_too(tmp_path):
     built = WorldModel(VAE(latent_dim=3), Memory(FRMDN(4, 3, hidden_size=5))).eval()
     still = toys.Rewarding(lambda seed, now: 0)
     lived = rollouts.play(still, rollouts.uniform, 1)
-    assert len(show.driving_film(built, LinearController.sized(built), lived, 60)) >= len(lived) + 1
+    assert len(show.driving_film(built, LinearController.for_world_model(built), lived, 60)) >= len(lived) + 1
     assert show.write_film(tmp_path, "still", show.film(built, lived))[0].stat().st_size > 0
     store = rollouts.collect(toys.now_and_then, rollouts.uniform, 2, seed=1, out=tmp_path / "store")
     assert show.varied_frames(store, store.latents(built.vae)).shape == (10, 64, 64, 3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from agents import evolve
-from agents.search import Ending, Search, balance, beaten, compared, noise_share
+from agents.cma_es import CMAES, StoppingCriteria, noise_share, score, standardize_per_episode, win_rate
 from tests.agents.spheres import controller, sphere
 
 
@@ -44,34 +44,36 @@ def test_chance_alone_is_all_noise():
 def test_episodes_grow_where_noise_drowns_the_differences_and_only_there(tmp_path):
     quiet, loud = Drowned(0.0), Drowned(1e4)
     for fitness in (quiet, loud):
-        evolve(controller(), fitness, seed=2, generations=10, population=8, most_episodes=9)
+        evolve(controller(), fitness, seed=2, generations=10, population=8, max_episodes=9)
     assert set(quiet.asked) == {2}
     assert loud.asked[0] == 2 and loud.asked[-1] == 9 and loud.asked == sorted(loud.asked)
     parts = Drowned(1e4)
     for generations in (4, 10):
-        evolve(controller(), parts, seed=2, generations=generations, population=8, most_episodes=9, out=tmp_path)
+        evolve(controller(), parts, seed=2, generations=generations, population=8, max_episodes=9, out=tmp_path)
     assert parts.asked == loud.asked
 
 
 def test_noise_is_smoothed_and_falls_as_episodes_grow():
     settings = {"size": 2, "population": 5, "sigma": 0.1, "seed": 1, "covariance": "auto", "antithetic": False}
-    search = Search(np.zeros(2), settings | {"bounds": None, "check": False}, Ending(), None, episodes=4)
-    search.noise, chance = 0.3, np.ones((5, 4))
-    assert search.listen(chance, most=9) == 1.0
-    assert (search.noise, search.episodes) == (pytest.approx(0.475), 4)
-    search.listen(chance, most=9)
-    assert (search.noise, search.episodes) == (pytest.approx((0.475 + 0.525 / 4) * 4 / 5), 5)
+    search = CMAES(
+        np.zeros(2), settings | {"bounds": None, "eval_fitness": False}, StoppingCriteria(), None, num_episodes=4
+    )
+    search.noise_fraction, chance = 0.3, np.ones((5, 4))
+    assert search.adapt_num_episodes(chance, max_episodes=9) == 1.0
+    assert (search.noise_fraction, search.num_episodes) == (pytest.approx(0.475), 4)
+    search.adapt_num_episodes(chance, max_episodes=9)
+    assert (search.noise_fraction, search.num_episodes) == (pytest.approx((0.475 + 0.525 / 4) * 4 / 5), 5)
 
 
 def test_growing_episodes_need_a_fitness_that_can():
-    with pytest.raises(ValueError, match="most_episodes"):
-        evolve(controller(), sphere, generations=1, most_episodes=4)
-    with pytest.raises(ValueError, match="most_episodes"):
-        evolve(controller(), Drowned(0.0, episodes=1), generations=1, most_episodes=4)
+    with pytest.raises(ValueError, match="max_episodes"):
+        evolve(controller(), sphere, generations=1, max_episodes=4)
+    with pytest.raises(ValueError, match="max_episodes"):
+        evolve(controller(), Drowned(0.0, episodes=1), generations=1, max_episodes=4)
     scouting = Drowned(0.0, episodes=2)
-    scouting.scouted = 4
-    with pytest.raises(ValueError, match="scouted"):  # not when they have grown
-        evolve(controller(), scouting, generations=1, most_episodes=4)
+    scouting.hard_episode_candidates = 4
+    with pytest.raises(ValueError, match="hard_episode_candidates"):  # not when they have grown
+        evolve(controller(), scouting, generations=1, max_episodes=4)
 
 
 @pytest.mark.parametrize("population", [8, 9])
@@ -109,7 +111,7 @@ def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, 
 
 def test_steps_do_not_collapse_where_antithetic_members_differ_by_chance():
     rows = []
-    settings = {"generations": 150, "population": 24, "seed": 1, "watch": rows.append, "sigma": 0.1}
+    settings = {"generations": 150, "population": 24, "seed": 1, "on_generation": rows.append, "sigma": 0.1}
 
     def chance(population, seed):
         return np.random.default_rng(seed).normal(size=len(population))
@@ -133,7 +135,9 @@ def test_bounds_hold_for_members_and_mean():
 def test_a_search_comes_to_rest_at_its_bounds():
     """Members beyond them live alike; the search must not drift away where nobody is better than anybody."""
     rows = []
-    evolve(controller(), sphere, seed=1, generations=400, population=12, sigma=0.5, bounds=0.8, watch=rows.append)
+    evolve(
+        controller(), sphere, seed=1, generations=400, population=12, sigma=0.5, bounds=0.8, on_generation=rows.append
+    )
     assert rows[-1]["sigma"] < 0.01
 
 
@@ -145,15 +149,15 @@ def test_a_better_member_is_kept_instead_of_the_mean(tmp_path):
         checked.append(population)
         return np.abs(population).max(axis=1)
 
-    settings = {"check": far, "check_every": 1, "seed": 1, "generations": 3, "population": 8}
-    best = evolve(controller(), sphere, **settings, elite=3, out=tmp_path)
+    settings = {"eval_fitness": far, "eval_every": 1, "seed": 1, "generations": 3, "population": 8}
+    best = evolve(controller(), sphere, **settings, num_eval_candidates=3, out=tmp_path)
     assert {len(candidates) for candidates in checked} == {4}
     everyone = np.concatenate(checked)
     np.testing.assert_allclose(best.parameters, everyone[np.abs(everyone).max(axis=1).argmax()], rtol=1e-6)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for row, candidates in zip(rows, checked, strict=True):
-        assert row["check"] == np.abs(candidates[0]).max()
-        assert row["elite"] == np.abs(candidates[1:]).max()
+        assert row["eval"] == np.abs(candidates[0]).max()
+        assert row["eval_candidate"] == np.abs(candidates[1:]).max()
 
 
 def test_the_elite_are_the_best_members():
@@ -167,7 +171,16 @@ def test_the_elite_are_the_best_members():
         checked.append(population)
         return sphere(population, seed)
 
-    evolve(controller(), remember, check=check, check_every=1, seed=1, generations=3, population=8, elite=3)
+    evolve(
+        controller(),
+        remember,
+        eval_fitness=check,
+        eval_every=1,
+        seed=1,
+        generations=3,
+        population=8,
+        num_eval_candidates=3,
+    )
     for members, candidates in zip(lived, checked, strict=True):
         best_first = sorted(members, key=lambda member: -sphere(member[None], 0)[0])
         np.testing.assert_array_equal(candidates[1:], best_first[:3])
@@ -185,10 +198,10 @@ def test_ends_when_checks_go_stale_or_the_step_size_falls():
         calls.append(len(population))
         return sphere(population, seed)
 
-    evolve(controller(), count, check=worse, check_every=1, stale=3, seed=1, generations=50, population=8)
+    evolve(controller(), count, eval_fitness=worse, eval_every=1, eval_patience=3, seed=1, generations=50, population=8)
     assert len(calls) == 4  # the first check is the best, three more are not
     calls.clear()
-    evolve(controller(), count, least_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
+    evolve(controller(), count, min_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
     assert 10 < len(calls) < 1_000
 
 
@@ -199,7 +212,7 @@ def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
         populations.append(population)
         return sphere(population, seed)
 
-    settings = {"check": worse, "check_every": 1, "stale": 2, "restarts": 1, "seed": 1, "population": 6}
+    settings = {"eval_fitness": worse, "eval_every": 1, "eval_patience": 2, "restarts": 1, "seed": 1, "population": 6}
     best = evolve(controller(), remember, **settings, generations=50)
     assert [len(one) for one in populations] == [6, 6, 6, 12, 12]
     np.testing.assert_allclose(populations[3].mean(axis=0), best.parameters, atol=0.1)  # around the best
@@ -207,10 +220,10 @@ def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
 
 def test_a_restart_forgets_the_average_before_it():
     settings = {"population": 6, "sigma": 0.1, "seed": 1, "size": 3, "covariance": "auto", "antithetic": False}
-    search = Search(np.zeros(3), settings | {"bounds": None}, Ending(stale=1, restarts=1), None)
-    search.best, search.average = np.full(3, 2.0), np.full(3, -5.0)
+    search = CMAES(np.zeros(3), settings | {"bounds": None}, StoppingCriteria(patience=1, restarts=1), None)
+    search.best, search.averaged_mean = np.full(3, 2.0), np.full(3, -5.0)
     search.restart()
-    np.testing.assert_array_equal(search.average, search.best)
+    np.testing.assert_array_equal(search.averaged_mean, search.best)
 
 
 def test_equal_checks_are_stale():
@@ -221,25 +234,25 @@ def test_equal_checks_are_stale():
         calls.append(seed)
         return sphere(population, seed)
 
-    evolve(controller(), count, check=lambda population: np.ones(len(population)), check_every=1, stale=3, seed=1,
+    evolve(controller(), count, eval_fitness=lambda population: np.ones(len(population)), eval_every=1, eval_patience=3, seed=1,
            generations=50, population=8)  # fmt: skip
     assert len(calls) == 4
 
 
 LATER = (
-    "most_episodes",
+    "max_episodes",
     "antithetic",
     "controller",
     "covariance",
     "bounds",
-    "elite",
-    "decay",
-    "coordinates",
-    "average",
+    "num_eval_candidates",
+    "sigma_decay",
+    "whitening",
+    "mean_window",
 )
 
 
-@pytest.mark.parametrize("name", (*LATER, "balanced", "ranked"))
+@pytest.mark.parametrize("name", (*LATER, "normalize_episodes", "ranked"))
 def test_a_state_older_than_a_setting_goes_on_with_what_was_then(tmp_path, name):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
@@ -260,7 +273,14 @@ def test_restarts_resume_bit_for_bit(tmp_path):
             populations.append(population)
             return sphere(population, seed)
 
-        settings = {"check": worse, "check_every": 1, "stale": 2, "restarts": 2, "seed": 1, "population": 6}
+        settings = {
+            "eval_fitness": worse,
+            "eval_every": 1,
+            "eval_patience": 2,
+            "restarts": 2,
+            "seed": 1,
+            "population": 6,
+        }
         for generations in stops:
             evolve(controller(), remember, **settings, generations=generations, out=out)
         return populations
@@ -275,7 +295,7 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
     seen = []
-    evolve(controller(), sphere, generations=5, watch=seen.append, **settings)
+    evolve(controller(), sphere, generations=5, on_generation=seen.append, **settings)
     assert seen == [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["generation"] for row in seen] == [1, 2, 3, 4, 5]
 
@@ -285,12 +305,12 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
     [
         ({"covariance": "round"}, "covariance"),
         ({"bounds": 0.0}, "bounds"),
-        ({"stale": 2}, "stale"),
-        ({"elite": 1}, "elite"),
-        ({"elite": 9, "check": sphere}, "elite"),
+        ({"eval_patience": 2}, "stale"),
+        ({"num_eval_candidates": 1}, "num_eval_candidates"),
+        ({"num_eval_candidates": 9, "eval_fitness": sphere}, "num_eval_candidates"),
         ({"restarts": -1}, "restarts"),
         ({"restarts": 1}, "restarts"),
-        ({"least_sigma": 0.1, "sigma": 0.1}, "least_sigma"),
+        ({"min_sigma": 0.1, "sigma": 0.1}, "least_sigma"),
     ],
 )
 def test_bad_endings_are_refused(change, named):
@@ -322,7 +342,7 @@ def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
 
 
 def test_a_balanced_search_does_not_know_the_units_of_an_episode():
-    """Whatever an episode's scale, within the bounds of `balance`: the same evolution, to the last bit."""
+    """Whatever an episode's scale, within the bounds of `standardize_per_episode`: the same evolution, to the last bit."""
 
     def found(scales, **options):
         def fitness(population, seed):
@@ -340,22 +360,22 @@ def test_a_balanced_search_does_not_know_the_units_of_an_episode():
 
 def test_balance_has_mean_zero_and_deviation_one_but_magnifies_no_noise():
     returns = np.random.default_rng(0).normal(size=(50, 3)) * [1000.0, 200.0, 1.0] + [7.0, -3.0, 40.0]
-    balanced = balance(returns)
+    balanced = standardize_per_episode(returns)
     np.testing.assert_allclose(balanced.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(balanced.std(axis=0), [1, 1, returns[:, 2].std() / returns[:, 0].std() * 10])
-    assert (balance(np.ones((4, 3))) == 0).all()
+    assert (standardize_per_episode(np.ones((4, 3))) == 0).all()
 
 
 @given(arrays(np.float64, st.tuples(st.integers(2, 8), st.integers(1, 5)), elements=st.integers(-3, 3)))
 def test_who_beats_whom_is_what_counting_says(returns):
-    share, members = beaten(returns), len(returns)
+    share, members = win_rate(returns), len(returns)
     for one in range(members):
         for episode in range(returns.shape[1]):
             others = np.delete(returns[:, episode], one)
             won = (returns[one, episode] > others).sum() + 0.5 * (returns[one, episode] == others).sum()
             assert share[one, episode] == pytest.approx(won / (members - 1))
     np.testing.assert_allclose(share.mean(axis=0), 0.5)
-    np.testing.assert_array_equal(beaten(np.exp(returns)), share)  # whatever the scale
+    np.testing.assert_array_equal(win_rate(np.exp(returns)), share)  # whatever the scale
 
 
 def test_a_rare_failure_drowns_means_and_not_ranks():
@@ -363,7 +383,7 @@ def test_a_rare_failure_drowns_means_and_not_ranks():
     rng = np.random.default_rng(0)
     returns = 880 + np.arange(6)[:, None] + 10 * rng.normal(size=12)
     returns[5, 3] = 100
-    ranked, plain = (compared(returns, balanced=False, ranked=how) for how in (True, False))
+    ranked, plain = (score(returns, normalize_episodes=False, ranked=how) for how in (True, False))
     assert ranked.mean(axis=1).argmax() == 5
     assert plain.mean(axis=1).argmin() == 5
     assert noise_share(ranked) < 0.1 < 0.8 < noise_share(plain)  # ranks are sure where returns are not
@@ -387,7 +407,16 @@ def test_the_elite_is_by_ranks_and_lives_from_moments_count(along, best):
         checked.append(population)
         return np.zeros((len(population), 1))
 
-    evolve(controller(), Fitness(), generations=1, population=4, check=check, check_every=1, elite=1, ranked=True)
+    evolve(
+        controller(),
+        Fitness(),
+        generations=1,
+        population=4,
+        eval_fitness=check,
+        eval_every=1,
+        num_eval_candidates=1,
+        ranked=True,
+    )
     np.testing.assert_array_equal(checked[0][-1], lived[0][best])
 
 
@@ -407,4 +436,4 @@ def test_a_ranked_search_knows_no_scale_at_all():
 
 def test_ranks_and_balance_are_not_asked_for_together():
     with pytest.raises(ValueError, match="ranked"):
-        evolve(controller(), sphere, generations=1, population=4, ranked=True, balanced=True)
+        evolve(controller(), sphere, generations=1, population=4, ranked=True, normalize_episodes=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents.checks import check
+from agents.config.schema import EvalConfig, RunConfig
+from agents.config.validate import validate
 from agents.evaluation import evaluate
-from agents.settings import RunSettings, Testing
 from tests.command_line import refused
 from worldmodel.validation import TEST_SEEDS
 
@@ -26,27 +26,27 @@ COMMANDS = {
 @pytest.mark.parametrize("seed", ["1.5", str(2**63), "nan", "x"])
 def test_a_seed_is_a_whole_number_in_its_range(seed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    said = refused(capsys, *COMMANDS["evaluate"], f"--seed={seed}")
+    said = refused(capsys, *COMMANDS["evaluate"], f"--eval.seed={seed}")
     assert "seed" in said and "2**" in said and seed in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_names_the_seed_and_its_range(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    said = refused(capsys, *COMMANDS[command], "--seed=-1")
+    said = refused(capsys, *COMMANDS[command], "--eval.seed=-1")
     assert "seed" in said and "2**" in said and "-1" in said
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_refused_before_it_starts_where_its_test_would_be(tmp_path, capsys):
     words = ["run", "CartPole-v1", "--preset", "quick", "--out", str(tmp_path / "new")]
-    assert "test.seed" in refused(capsys, *words, "--test.seed", str(TEST_SEEDS))
+    assert "eval.seed" in refused(capsys, *words, "--eval.seed", str(TEST_SEEDS))
     assert not (tmp_path / "new").exists()
 
 
 def test_seeds_of_settings_and_of_python_have_the_same_range():
-    with pytest.raises(ValueError, match="test.seed"):
-        check(RunSettings("CartPole-v1", test=Testing(episodes=2, seed=TEST_SEEDS - 1)))
+    with pytest.raises(ValueError, match="eval.seed"):
+        validate(RunConfig("CartPole-v1", eval=EvalConfig(episodes=2, seed=TEST_SEEDS - 1)))
     with pytest.raises(ValueError, match="seed"):
         evaluate("random", "CartPole-v1", episodes=2, seed=TEST_SEEDS - 1)
-    check(RunSettings("CartPole-v1", seed=0, test=Testing(episodes=2, seed=TEST_SEEDS - 2)))
+    validate(RunConfig("CartPole-v1", seed=0, eval=EvalConfig(episodes=2, seed=TEST_SEEDS - 2)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import display
+from agents import progress
 from agents.shell import command
 
 
@@ -68,6 +68,6 @@ def test_python_is_the_one_that_runs(monkeypatch):
 
 def test_the_next_command_can_be_copied_into_a_shell(installed, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    display.say_next("worldmodel", "train", "vae", Path("runs/my run"))
+    progress.next_hint("worldmodel", "train", "vae", Path("runs/my run"))
     line = capsys.readouterr().out.partition(": ")[2]
     assert shell(line) == "ours train vae runs/my run"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from agents import story
-from agents.pretrained import HOME, shipped
+from agents import stages
+from agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
+from agents.pretrained import HOME, pretrained_agent
 from agents.run import Run
-from agents.settings import Collecting, Controlling, Seeing
 
 
 @pytest.mark.parametrize(
@@ -14,17 +14,17 @@ from agents.settings import Collecting, Controlling, Seeing
 )
 def test_the_eye_looks_where_the_hud_are(tmp_path, env_options, asked, wanted):
     run = Run(tmp_path)
-    story.collect(run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
-    vae = story.train_vae(run, Seeing(latent=2, emphasis=asked, updates=1, batch=2), 1)
+    stages.collect(run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
+    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=asked, num_updates=1, batch_size=2), 1)
     assert vae.hud_loss_weight == wanted
     assert run.vae().hud_loss_weight == wanted
 
 
 def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
     run = Run(tmp_path)
-    story.collect(
-        run, "FastCarRacing", Collecting(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
+    stages.collect(
+        run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
     )
-    agent = shipped("car-racing").agent()
+    agent = pretrained_agent("car-racing").agent()
     with pytest.raises(ValueError, match="show_hud"):
-        story.beginning(run, agent.world, Controlling(), str(HOME / "car-racing"))
+        stages.init_controller(run, agent.world, ControllerConfig(), str(HOME / "car-racing"))

@@ -21,15 +21,15 @@ import yaml
 from PIL import Image
 
 import rollouts
-from agents import Agent, LinearController, commands, display, imitate, story
+from agents import Agent, LinearController, commands, imitate, progress, stages
 from agents.cli import build_parser, main
 from agents.commands.common import PRESETS, game_of
+from agents.config.schema import ControllerConfig, DreamConfig, GameConfig, RunConfig
 from agents.controller import load_controller
-from agents.doctor import describe
 from agents.evaluation import Report
+from agents.inspect import describe
 from agents.pretrained import HOME
 from agents.run import Run
-from agents.settings import Controlling, DreamEvolving, GameEvolving, RunSettings
 from tests import toys
 from tests.command_line import refused
 from worldmodel import VAE
@@ -37,23 +37,43 @@ from worldmodel.io import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
-    *("--preset", "quick", "--workers", "1", "--collect.episodes", "16", "--vae.updates", "6", "--vae.batch", "4"),
     *(
-        "--vae.latent",
-        "4",
-        "--memory.updates",
+        "--preset",
+        "quick",
+        "--workers",
+        "1",
+        "--collect.episodes",
+        "16",
+        "--vae.num_updates",
         "6",
-        "--memory.batch",
+        "--vae.batch_size",
         "4",
-        "--memory.length",
+    ),
+    *(
+        "--vae.latent_dim",
+        "4",
+        "--memory.num_updates",
+        "6",
+        "--memory.batch_size",
+        "4",
+        "--memory.seq_len",
         "8",
-        "--memory.hidden",
+        "--memory.hidden_size",
         "8",
     ),
-    *("--memory.mixtures", "2", "--dream.generations", "3", "--dream.population", "4", "--dream.dreams", "2"),
+    *(
+        "--memory.num_components",
+        "2",
+        "--dream.generations",
+        "3",
+        "--dream.population",
+        "4",
+        "--dream.num_rollouts",
+        "2",
+    ),
     *("--dream.horizon", "10", "--game.generations", "3", "--game.population", "4", "--game.episodes", "1"),
-    *("--game.max_steps", "20", "--game.check_every", "2", "--game.check_episodes", "2"),
-    *("--test.episodes", "3", "--test.max_steps", "40"),
+    *("--game.max_steps", "20", "--game.eval_every", "2", "--game.eval_episodes", "2"),
+    *("--eval.episodes", "3", "--eval.max_steps", "40"),
 ]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -136,8 +156,8 @@ def test_the_saved_configuration_tells_the_same_run(finished, capsys):
 
 def test_single_chapters_go_on_from_a_run(finished, tmp_path):
     finished = shutil.copytree(finished, tmp_path / "run")
-    assert main(["evaluate", str(finished), "--episodes", "2", "--seed", "77"]) == 0
-    assert main(["dream", str(finished), "--steps", "5", "--start", "2"]) == 0
+    assert main(["evaluate", str(finished), "--eval.episodes", "2", "--eval.seed", "77"]) == 0
+    assert main(["dream", str(finished), "--horizon", "5", "--start_step", "2"]) == 0
     assert list((finished / "media").glob("dream-0-2-*.gif"))
 
 
@@ -149,27 +169,27 @@ def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_
 
     @contextlib.contextmanager
     def generations(title):
-        yield display.Evolving(lambda done, total, note: shown.append(done), lambda rows: None)
+        yield progress.EvolutionProgress(lambda done, total, note: shown.append(done), lambda rows: None)
 
-    monkeypatch.setattr(story, "generations", generations)
+    monkeypatch.setattr(stages, "generations", generations)
     for count, first in ((2, 0), (3, 2)):
         shown.clear()
-        settings = GameEvolving(generations=count, population=4, episodes=1, max_steps=5, check_episodes=1)
-        story.evolve_game(run, "CartPole-v1", settings, Controlling(), 1, 1, {})
+        settings = GameConfig(generations=count, population=4, episodes=1, max_steps=5, eval_episodes=1)
+        stages.evolve_game(run, "CartPole-v1", settings, ControllerConfig(), 1, 1, {})
         assert [shown[0], shown[-1]] == [first, count]
 
 
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
     asked = {}
 
-    @functools.wraps(story.evolve)  # its arguments are those that settings become
+    @functools.wraps(stages.evolve)  # its arguments are those that settings become
     def evolve(begin, fitness, check, **settings):
         asked.update(settings, f=fitness, c=check)
 
-    monkeypatch.setattr(story, "evolve", evolve)
-    wanted = {"episodes": 2, "scouted": 7, "patience": 5, "max_steps": 9, "lanes": 3, "stretch": 11}
-    settings = GameEvolving(**wanted, check_episodes=4, elite=1, average=6)
-    story.evolve_game(Run(finished), "CartPole-v1", settings, Controlling(), 1, 1, {"action_repeat": 2})
+    monkeypatch.setattr(stages, "evolve", evolve)
+    wanted = {"episodes": 2, "hard_episodes": 7, "patience": 5, "max_steps": 9, "lanes": 3, "stretch": 11}
+    settings = GameConfig(**wanted, eval_episodes=4, num_eval_candidates=1, mean_window=6)
+    stages.evolve_game(Run(finished), "CartPole-v1", settings, ControllerConfig(), 1, 1, {"action_repeat": 2})
     assert {name: getattr(asked["f"], name) for name in wanted} == wanted
     assert (
         asked["c"].episodes,
@@ -177,24 +197,24 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
         asked["c"].max_steps,
         asked["c"].hard_episode_candidates,
     ) == (4, None, 9, 0)
-    assert (asked["elite"], asked["average"], asked["f"].env_options) == (1, 6, {"action_repeat": 2})
+    assert (asked["num_eval_candidates"], asked["mean_window"], asked["f"].env_options) == (1, 6, {"action_repeat": 2})
 
 
 def test_a_search_begins_at_an_agent_of_another_world_model(finished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(finished, out, ignore=shutil.ignore_patterns("evolve-*", "memory", "world", "tests"))
     monkeypatch.chdir(tmp_path)
-    train = ["train", "memory", str(out), "--updates", "8", "--hidden", "6", "--seed", "9"]
+    train = ["train", "memory", str(out), "--memory.num_updates", "8", "--memory.hidden_size", "6", "--seed", "9"]
     assert main(train) == 0
-    search = ["evolve", str(out), "--where", "game", "--game.start", str(finished / "agent"), "--workers", "1"]
-    search += ["--game.population", "4", "--game.episodes", "1", "--game.check_episodes", "1", "--game.max_steps", "5"]
+    search = ["evolve", str(out), "--where", "game", "--game.init_from", str(finished / "agent"), "--workers", "1"]
+    search += ["--game.population", "4", "--game.episodes", "1", "--game.eval_episodes", "1", "--game.max_steps", "5"]
     assert main([*search, "--game.generations", "1"]) == 0
     [kept] = (out / "evolve-game").glob("agent-*.safetensors")
     copied = kept.read_bytes()
     assert main([*search, "--game.generations", "2"]) == 0  # goes on from the same copy
     assert kept.read_bytes() == copied
     run, agent = Run(out), Agent.load(finished / "agent")
-    wanted = LinearController.sized(run.world())
+    wanted = LinearController.for_world_model(run.world())
     assert torch.equal(load_controller(kept).parameters, imitate(agent, run.world(), run.store(), wanted).parameters)
     assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 2
 
@@ -257,41 +277,41 @@ REFUSED = {
     # numbers out of range
     "run CartPole-v1 --workers 0": "workers",
     "run CartPole-v1 --dream.temperature 0": "dream.temperature",
-    "run CartPole-v1 --vae.lr nan": "vae.lr",
-    "run car-racing --vae.emphasis 1000.5": "vae.emphasis",
+    "run CartPole-v1 --vae.learning_rate nan": "vae.learning_rate",
+    "run car-racing --vae.hud_loss_weight 1000.5": "vae.hud_loss_weight",
     "collect CartPole-v1 --workers 0": "workers",
     # settings that contradict or lack each other
-    "run CartPole-v1 --game.elite 9 --game.population 8": "game.elite",
-    "run CartPole-v1 --iterate.worlds 9 --dream.dreams 8": "iterate.worlds",
-    "run CartPole-v1 --iterate.worlds 65 --dream.dreams 80": "iterate.worlds",
-    "run CartPole-v1 --iterate.caution 1": "iterate.worlds",
-    "run CartPole-v1 --iterate.newest_share 0.5": "iterate.newest",
-    "run CartPole-v1 --iterate.newest_share 1 --iterate.newest 2": "iterate.newest_share",
-    "run CartPole-v1 --memory.stalls_end true": "collect.patience",
-    "run CartPole-v1 --iterate.start best": "iterate.worlds",
-    "run CartPole-v1 --iterate.start best --iterate.worlds 2 --iterate.vae_updates 3": "iterate.vae_updates",
+    "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
+    "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
+    "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
+    "run CartPole-v1 --iterate.disagreement_penalty 1": "iterate.ensemble_size",
+    "run CartPole-v1 --iterate.recent_fraction 0.5": "iterate.recent_episodes",
+    "run CartPole-v1 --iterate.recent_fraction 1 --iterate.recent_episodes 2": "iterate.recent_fraction",
+    "run CartPole-v1 --memory.terminate_on_stall true": "collect.max_idle_steps",
+    "run CartPole-v1 --iterate.init_from best": "iterate.ensemble_size",
+    "run CartPole-v1 --iterate.init_from best --iterate.ensemble_size 2 --iterate.vae_updates 3": "iterate.vae_updates",
     "run CartPole-v1 --iterations 1 --dream.generations 0": "dream.generations",
-    "run CartPole-v1 --game.most_episodes 4 --game.episodes 5": "game.episodes",
-    "run CartPole-v1 --game.scouted 2": "game.scouted",
-    "run CartPole-v1 --game.scouted 8 --game.most_episodes 9": "game.most_episodes",
-    "run CartPole-v1 --game.start dream --dream.generations 0": "game.start",
-    "run CartPole-v1 --game.start lost.safetensors": "game.start",
-    "run CartPole-v1 --game.restarts 1": "game.stale",
-    "run CartPole-v1 --game.least_sigma 0.1": "game.least_sigma",
-    "evolve nowhere --game.least_sigma 0.1": "game.least_sigma",
-    "run CartPole-v1 --game.moments 2": "moments",
-    "run SuperMarioBros-1-1 --training_env CartPole-v1 --game.moments 2": "moments",
+    "run CartPole-v1 --game.max_episodes 4 --game.episodes 5": "game.episodes",
+    "run CartPole-v1 --game.hard_episode_candidates 2": "game.hard_episode_candidates",
+    "run CartPole-v1 --game.hard_episode_candidates 8 --game.max_episodes 9": "game.max_episodes",
+    "run CartPole-v1 --game.init_from dream --dream.generations 0": "game.init_from",
+    "run CartPole-v1 --game.init_from lost.safetensors": "game.init_from",
+    "run CartPole-v1 --game.restarts 1": "game.eval_patience",
+    "run CartPole-v1 --game.min_sigma 0.1": "game.min_sigma",
+    "evolve nowhere --game.min_sigma 0.1": "game.min_sigma",
+    "run CartPole-v1 --game.num_state_resets 2": "moments",
+    "run SuperMarioBros-1-1 --training_env CartPole-v1 --game.num_state_resets 2": "moments",
     # options of environments
     "collect CartPole-v1 --env_options '{1: 2}'": "env_options",
-    "run CartPole-v1 --test_options '{x: !!timestamp 2020-01-01}'": "test_options",
+    "run CartPole-v1 --eval_env_options '{x: !!timestamp 2020-01-01}'": "test_options",
     "evaluate car-racing --pretrained --env_options '{x: [.nan]}'": "env_options",
     "collect CartPole-v1 --env_options 3": "env_options",
     "collect CartPole-v1 --env_options '{id: Acrobot-v1}'": "env_options",
     # policies
-    "collect CartPole-v1 --policy clever": "clever",
-    "collect CartPole-v1 --policy ''": "policy",
+    "collect CartPole-v1 --collect.policy clever": "clever",
+    "collect CartPole-v1 --collect.policy ''": "policy",
     "run CartPole-v1 --collect.policy , --out nowhere": "policy",
-    f"collect CarRacing --policy {HOME / 'car-racing'}": "show_hud",
+    f"collect CarRacing --collect.policy {HOME / 'car-racing'}": "show_hud",
     f"run car-racing --collect.policy smooth,{HOME / 'car-racing-dream'}": "show_hud",
     # folders that are not there
     **dict.fromkeys(
@@ -313,13 +333,13 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, wo
 def test_a_controller_that_evolved_further_is_tested_again(finished, tmp_path):
     """A test is kept as long as its player, its episodes and its seeds are those that are asked for."""
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
-    plain = RunSettings("CartPole-v1", dream=DreamEvolving(generations=0))
-    settings = replace(plain, test=replace(plain.test, episodes=3, max_steps=20))
-    first = story.test(run, settings)["game"]
-    assert story.test(run, settings)["game"] == first
+    plain = RunConfig("CartPole-v1", dream=DreamConfig(generations=0))
+    settings = replace(plain, eval=replace(plain.eval, episodes=3, max_steps=20))
+    first = stages.evaluate_controllers(run, settings)["game"]
+    assert stages.evaluate_controllers(run, settings)["game"] == first
     controller = run.controller("game")
-    controller.having(controller.parameters + 1).save(run.folder / "evolve-game" / "controller.safetensors")
-    second = story.test(run, settings)["game"]
+    controller.with_parameters(controller.parameters + 1).save(run.folder / "evolve-game" / "controller.safetensors")
+    second = stages.evaluate_controllers(run, settings)["game"]
     assert second.agent != first.agent
 
 
@@ -328,7 +348,7 @@ def test_the_only_controller_is_the_one_that_is_tested(finished, tmp_path):
     assert run.evolved == "game"
     shutil.rmtree(run.folder / "evolve-game")
     assert run.evolved == "dream"
-    assert main(["evaluate", str(run.folder), "--episodes", "1", "--seed", "5", "--max_steps", "3"]) == 0
+    assert main(["evaluate", str(run.folder), "--eval.episodes", "1", "--eval.seed", "5", "--eval.max_steps", "3"]) == 0
     (report,) = (run.folder / "tests").glob("dream-*.json")
     assert Report.load(report).command.startswith(f"worldmodel evaluate {run.folder} --where dream")
     shutil.rmtree(run.folder / "evolve-dream")
@@ -394,7 +414,18 @@ def test_doctor_finds_both_games(capsys):
 
 @pytest.mark.parametrize(("official", "wanted"), [("false", "FastCarRacing"), ("true", "CarRacing")])
 def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_path, official, wanted):
-    words = ["collect", "CarRacing", "--out", str(tmp_path), "--episodes", "1", "--max_steps", "3", "--workers", "1"]
+    words = [
+        "collect",
+        "CarRacing",
+        "--out",
+        str(tmp_path),
+        "--collect.episodes",
+        "1",
+        "--collect.max_steps",
+        "3",
+        "--workers",
+        "1",
+    ]
     assert main([*words, "--official", official]) == 0
     run = Run(tmp_path)
     assert run.store().env == wanted
@@ -407,13 +438,13 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, 
     vae = VAE(latent_dim=3)
     write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
     write_json(run.folder / "vae" / "settings.json", {"model_config": vae.config})
-    assert main(["train", "memory", str(tmp_path), "--full", "true", "--rank", "2"]) == 2
+    assert main(["train", "memory", str(tmp_path), "--memory.full", "true", "--memory.rank", "2"]) == 2
     assert "rank" in capsys.readouterr().err
     assert not (run.rollouts_folder / "latents").exists()
 
 
 def test_more_episodes_are_collected_where_they_are_short(tmp_path):
-    words = ["collect", "CartPole-v1", "--episodes", "2", "--workers", "1", "--out"]
+    words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--workers", "1", "--out"]
     assert main([*words, str(tmp_path / "few")]) == 0
     few = Run(tmp_path / "few").store()
     assert len(few) == 2

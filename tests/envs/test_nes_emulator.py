@@ -5,7 +5,7 @@ import pytest
 
 import envs
 import rollouts
-from agents.pretrained import shipped
+from agents.pretrained import pretrained_agent
 from envs import nes_py_backend, rom
 from envs.mario import LEFT, RIGHT, START, A, B, SuperMarioBros
 from envs.nes_emulator import NumbaBackend
@@ -68,7 +68,7 @@ def test_a_whole_stage_is_the_same_to_the_flag():
         envs.make("SuperMarioBros-1-1", action_set="run", action_repeat=8, noop_max=0, backend=kind)
         for kind in ("numba", "nes-py")
     )
-    episode = rollouts.play(ours, shipped("mario-1-1").agent(), seed=0)
+    episode = rollouts.play(ours, pretrained_agent("mario-1-1").agent(), seed=0)
     shown, _ = theirs.reset(seed=0)
     for step, action in enumerate(episode.actions):
         assert np.array_equal(shown, episode.frames[step]), step

@@ -44,9 +44,9 @@ def actions(agent: Agent, store) -> np.ndarray:
 def cloned(vae, folder, seed: int):
     """The teacher, a clone of it that was learned from its episodes with exploration, and random episodes."""
     agent, world = teacher(vae), student_world(vae)
-    exploring = replace(agent, exploration=0.5)
+    exploring = replace(agent, action_noise=0.5)
     store = rollouts.collect(toys.dot_to_target, exploring, 8, seed=seed, out=folder / "seen")
-    clone = Agent(world, imitate(agent, world, store, LinearController.sized(world)))
+    clone = Agent(world, imitate(agent, world, store, LinearController.for_world_model(world)))
     return agent, clone, rollouts.collect(toys.dot_to_target, rollouts.uniform, 8, seed=seed + 1, out=folder / "fresh")
 
 

@@ -25,14 +25,20 @@ def dreamed_controller(vae, folder, seed: int):
     world = WorldModel(vae, memory, store)
     fitness = rollouts.DreamFitness(world, store.latents(vae), horizon=10, num_rollouts=8)
     controller = evolve(
-        LinearController.sized(world), fitness, seed=seed, generations=25, population=16, sigma=0.5, average=5
+        LinearController.for_world_model(world),
+        fitness,
+        seed=seed,
+        generations=25,
+        population=16,
+        sigma=0.5,
+        mean_window=5,
     )
     return world, controller
 
 
 def test_dreams_teach_a_controller_that_is_better_in_the_environment(vae, tmp_path):
     world, after = dreamed_controller(vae, tmp_path, seed=1)
-    before = LinearController.sized(world)
+    before = LinearController.for_world_model(world)
     returns = {
         name: evaluate(policy, toys.dot_to_target, episodes=20).mean
         for name, policy in {

@@ -1,10 +1,10 @@
 """Iterations close the model-exploitation gap: the dreamed minus the real return of a controller that was evolved in dreams."""
 
 import rollouts
-from agents.iterations import iterate
+from agents.config.schema import DreamConfig, LoopConfig, MemoryConfig, RunConfig
+from agents.iterative_training import iterate
 from agents.run import Run
-from agents.settings import DreamEvolving, Iterating, Remembering, RunSettings
-from agents.story import train_memory
+from agents.stages import train_memory
 from tests import toys
 
 
@@ -13,13 +13,21 @@ def iterated(vae, folder, seed: int, updates: int = 200):
     run = Run(folder)
     store = rollouts.collect(toys.dot_before_cliff, rollouts.uniform, 30, seed=seed, out=run.rollouts_folder)
     assert min(episode.rewards.min() for episode in store.episodes()) >= 0, "the region must be unknown"
-    settings = RunSettings(
+    settings = RunConfig(
         env="Dot",
         seed=seed,
         iterations=2,
-        iterate=Iterating(episodes=10, exploration=0.5),
-        memory=Remembering(model="rmdn", hidden=16, mixtures=1, updates=updates, batch=16, length=12, lr=1e-2),
-        dream=DreamEvolving(generations=25, population=16, dreams=8, horizon=12, temperature=1.0, sigma=0.5),
+        iterate=LoopConfig(episodes=10, action_noise=0.5),
+        memory=MemoryConfig(
+            model="rmdn",
+            hidden_size=16,
+            num_components=1,
+            num_updates=updates,
+            batch_size=16,
+            seq_len=12,
+            learning_rate=1e-2,
+        ),
+        dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=12, temperature=1.0, sigma=0.5),
     )
     train_memory(run, settings.memory, seed, vae=vae)
     return iterate(run, toys.dot_before_cliff, settings, workers=1, backend="loky")

@@ -257,8 +257,8 @@ def test_two_collections_on_one_folder_are_refused(tmp_path):
 def agent():
     with seeded(0):
         world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
-    controller = LinearController.sized(world)
-    return Agent(world, controller.having(np.linspace(-3, 3, controller.size)), exploration=0.1)
+    controller = LinearController.for_world_model(world)
+    return Agent(world, controller.with_parameters(np.linspace(-3, 3, controller.size)), action_noise=0.1)
 
 
 def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path):

@@ -28,13 +28,13 @@ def test_played_returns_do_not_depend_on_workers_or_lanes(workers):
 def test_played_is_the_life_of_an_agent():
     built, parameters = beacon_world(), controllers(1, 9)
     total = rollouts.EnvFitness(toys.beacon, built).run_episodes(parameters.astype(np.float32), [77])[0].episode_return
-    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
+    agent = Agent(built, LinearController.for_world_model(built).with_parameters(parameters[0]))
     assert_same_lives(rollouts.play(toys.beacon(), agent, 77).rewards.sum(), total, 5)
 
 
 def test_a_life_remembers_nothing_of_the_one_before_it_in_its_lane():
     built, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
-    family, game = Population(LinearController.sized(built), parameters), toys.beacon()
+    family, game = Population(LinearController.for_world_model(built), parameters), toys.beacon()
 
     def lived(which, seeds):
         return run_episodes([game], WorldModelActor(built, family, parameters[which], game.action_space, 1), seeds)

@@ -38,7 +38,7 @@ class Spoiling(toys.Beacon):
 def agent():
     with seeded(0):
         world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
-    return Agent(world, LinearController.sized(world))
+    return Agent(world, LinearController.for_world_model(world))
 
 
 def said(seed):
@@ -151,7 +151,7 @@ def test_an_environment_of_one_s_own_is_adapted_wherever_it_is_played():
         assert (episode.actions == 1).all()
     assert evaluate(full, Wide, 1).returns == [8]
     player = agent()
-    upwards = player.controller.having(np.full(player.controller.size, 9.0))
+    upwards = player.controller.with_parameters(np.full(player.controller.size, 9.0))
     assert evaluate(Agent(player.world, upwards), Wide, 1).lengths == [4]
 
 

@@ -22,7 +22,7 @@ def test_lives_along_ones_own_way_are_the_rest_of_it():
     fitness = rollouts.EnvFitness(toys.remembered, built, num_state_resets=5, reset_horizon=12)
     lived = fitness(parameters, 4)[0]
     seed = rollouts.episode.training_seeds(4, 7)[0]
-    agent = Agent(built, LinearController.sized(built).having(parameters[0]))
+    agent = Agent(built, LinearController.for_world_model(built).with_parameters(parameters[0]))
     rewards = rollouts.play(toys.remembered(), agent, seed).rewards
     steps = Trajectory.sample_resets(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).reset_steps
     assert len(set(steps)) == 5
@@ -66,7 +66,7 @@ def test_ways_are_those_of_the_scouted_episodes_whatever_the_workers():
         steps = Trajectory.sample_resets(
             hard[episode], life.actions, len(columns), 7, np.random.default_rng([9, 8, episode])
         ).reset_steps
-        agent = Agent(built, LinearController.sized(built).having(best))
+        agent = Agent(built, LinearController.for_world_model(built).with_parameters(best))
         rewards = rollouts.play(toys.remembered(), agent, hard[episode]).rewards
         expected = [rewards[step : step + 7].sum() for step in steps]
         assert_same_lives(alone[alone[:, episode].argmax(), columns], expected, 30)
@@ -89,7 +89,7 @@ def test_members_practise_on_the_tracks_of_car_racing():
     """The moments of each episode are of its own track, and two episodes have theirs at steps of their own."""
     with seeded(0):
         world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8))).eval()
-    population = 0.1 * np.random.default_rng(0).normal(size=(3, LinearController.sized(world).size))
+    population = 0.1 * np.random.default_rng(0).normal(size=(3, LinearController.for_world_model(world).size))
     options = {
         "episodes": 2,
         "max_steps": 12,

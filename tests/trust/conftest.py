@@ -11,7 +11,7 @@ from tests.trust import runs
 def told(tmp_path_factory):
     """The folder below which a tiny story was told into ``run``, with the files in the order in which it wrote to them."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    code = runs.sit(runs.tell, folder, str(folder / "log.json"))
+    code = runs.sit(runs.run_pipeline, folder, str(folder / "log.json"))
     assert code == 0, (folder / "said.txt").read_text()[-2000:]
     return folder, json.loads((folder / "log.json").read_text())
 

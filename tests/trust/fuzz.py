@@ -12,9 +12,9 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["agents", "worldmodel"]):
+    from agents.config.io import read_yaml
     from agents.controller import load_controller
     from agents.evaluation import Report
-    from agents.yaml_files import read_yaml
     from tests.trust.properties import one_line
     from worldmodel.corpora import audio_files
     from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx

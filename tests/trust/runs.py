@@ -24,16 +24,23 @@ import torch
 SETTINGS = {
     "workers": 1,
     "iterations": 2,
-    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "worlds": 2},
+    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "ensemble_size": 2},
     "collect": {"episodes": 6, "max_steps": 12},
-    "vae": {"updates": 4, "batch": 4, "latent": 2},
-    "memory": {"updates": 4, "batch": 4, "length": 8, "hidden": 4, "mixtures": 2, "couplings": 1},
-    "dream": {"generations": 2, "population": 3, "dreams": 2, "horizon": 5},
-    "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "check_every": 1, "check_episodes": 1},
-    "test": {"episodes": 2, "max_steps": 10},
+    "vae": {"num_updates": 4, "batch_size": 4, "latent_dim": 2},
+    "memory": {
+        "num_updates": 4,
+        "batch_size": 4,
+        "seq_len": 8,
+        "hidden_size": 4,
+        "num_components": 2,
+        "num_couplings": 1,
+    },
+    "dream": {"generations": 2, "population": 3, "num_rollouts": 2, "horizon": 5},
+    "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "eval_every": 1, "eval_episodes": 1},
+    "eval": {"episodes": 2, "max_steps": 10},
 }
 FIT = {"eval_every": 2, "tensorboard": False}
-PRELOADED = ["agents.whole", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
+PRELOADED = ["agents.pipeline", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
 CHANGES = ("os.rename", "os.remove", "os.mkdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 PATIENCE = 600.0
@@ -46,21 +53,21 @@ def context():
     return found
 
 
-def tell(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
+def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     """Tell the story into ``run`` below ``cwd``; write down what is done to files in ``log``, or stop at ``target``.
 
     A target is a path, and how often it is met before; ``order`` has the first time of every path.
     """
     os.chdir(cwd)
     sys.stdout = sys.stderr = Path(cwd, "said.txt").open("a", encoding="utf-8")  # noqa: SIM115
-    from agents import story, whole
-    from agents.settings import RunSettings
+    from agents import pipeline, stages
+    from agents.config.schema import RunConfig
     from worldmodel import training
 
     torch.set_num_threads(1)
-    story.fit = partial(training.fit, **FIT)
+    stages.fit = partial(training.fit, **FIT)
     training.SAVE_SECONDS = 0.0  # every check saves, so that a kill finds trainings in their middle
-    kinds = {name: field.default_factory for name, field in RunSettings.__dataclass_fields__.items()}
+    kinds = {name: field.default_factory for name, field in RunConfig.__dataclass_fields__.items()}
     plain = {name: kinds[name](**value) if isinstance(value, dict) else value for name, value in SETTINGS.items()}
     written = [] if log else None
     left, stopped = [target[1] if target else 0], []
@@ -78,16 +85,16 @@ def tell(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
             os.kill(os.getpid(), stop)
 
     sys.addaudithook(hook)
-    whole.tell(RunSettings("CartPole-v1", **plain), "run")
+    pipeline.run_pipeline(RunConfig("CartPole-v1", **plain), "run")
     if log:
         names, written = list(written), None
         Path(log).write_text(json.dumps(names))
 
 
-def tell_on_little_room(cwd):
+def run_pipeline_on_little_room(cwd):
     """Tell until the disk is full, which is an error of the disk's own that names a file: exit code 28, its number."""
     try:
-        tell(cwd)
+        run_pipeline(cwd)
     except OSError as error:
         assert str(error.filename).startswith("run/"), error.filename
         os._exit(error.errno)
@@ -130,10 +137,12 @@ def dream_long(horizon, path):
         while not over.wait(0.5):
             used.append(resident())
 
-    rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=200, num_rollouts=4)
+    rollouts.dream(world, LinearController.for_world_model(world), torch.zeros(1, 2), horizon=200, num_rollouts=4)
     watcher = threading.Thread(target=watch)
     watcher.start()
-    dreams = rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=horizon, num_rollouts=4)
+    dreams = rollouts.dream(
+        world, LinearController.for_world_model(world), torch.zeros(1, 2), horizon=horizon, num_rollouts=4
+    )
     over.set()
     watcher.join()
     assert (dreams.lengths == horizon).all()

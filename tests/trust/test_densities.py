@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.density import Density, complete_images, fit_density, sample_density
+from agents.density import DensityConfig, complete_images, fit_density, sample_density
 from tests.worldmodel.corpora.formats import write_mnist
 
 
@@ -14,7 +14,7 @@ def images(folder, *shape):
 
 
 def tiny(data, **more):
-    return Density(data, hidden=2, mixtures=1, couplings=1, updates=1, batch=2, **more)
+    return DensityConfig(data, hidden_size=2, num_components=1, num_couplings=1, num_updates=1, batch_size=2, **more)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1)])

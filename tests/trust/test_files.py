@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import story
+from agents import stages
 from agents.cli import main
-from agents.settings import RunSettings
+from agents.config.schema import RunConfig
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
@@ -47,7 +47,7 @@ RETOLD = [
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """As the story was told; its pictures are another matter."""
-    monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
+    monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
     monkeypatch.setattr("agents.report.write_report", lambda *given: None)
 
 
@@ -64,7 +64,9 @@ def test_a_hostile_configuration_is_one_line(tmp_path, monkeypatch, capsys, text
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(("text", "name"), [("game:\n  start:\n", "game.start"), ("vae:\n  updates:\n", "vae.updates")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("game:\n  start:\n", "game.init_from"), ("vae:\n  updates:\n", "vae.num_updates")]
+)
 def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text, name):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
@@ -75,7 +77,7 @@ def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text,
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, field in RunSettings.__dataclass_fields__.items() if is_dataclass(field.type)]
+    "name", [name for name, field in RunConfig.__dataclass_fields__.items() if is_dataclass(field.type)]
 )
 def test_a_section_without_a_value_is_named(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
@@ -94,7 +96,7 @@ def test_a_configuration_cut_anywhere_is_one_line(told, tmp_path, monkeypatch, c
     ends = [place for place, letter in enumerate(whole) if letter == "\n"]
     for end in ends + [end - 1 for end in ends] + [end + 4 for end in ends]:
         Path("config.yaml").write_text(whole[:end])
-        code, _ = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run", "--test.episodes", "0")
+        code, _ = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run", "--eval.episodes", "0")
         assert code == 2, whole[:end]
         assert not Path("run").exists()
 
@@ -145,7 +147,7 @@ READ = {
     ),
     "evaluate": ("rollouts/metadata.json", "world/config.json", "evolve-game/controller.safetensors"),
 }
-MORE = {"evaluate": ("--episodes", "1", "--max_steps", "2", "--workers", "1")}
+MORE = {"evaluate": ("--eval.episodes", "1", "--eval.max_steps", "2", "--workers", "1")}
 
 
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in READ.items() for name in names])

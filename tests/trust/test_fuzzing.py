@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.config import remember
+from agents.config.provenance import save_config
+from agents.config.schema import RunConfig
 from agents.controller import HiddenController, LinearController
 from agents.evaluation import Report
-from agents.settings import RunSettings
 from tests.skips import IMPOSSIBLE
 from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_bytes, sphere_bytes, wav_bytes
 
@@ -41,10 +41,10 @@ def good(folder):
     rng = np.random.default_rng(0)
     sound, pixels = rng.uniform(-1, 1, 20), rng.integers(0, 256, (1, 32, 32, 3), np.uint8)
     images = idx_bytes(rng.integers(0, 256, (2, 4, 4)).astype(np.uint8))
-    for name, controller in (("linear", LinearController(3, 2)), ("hidden", HiddenController(3, 2, hidden=2))):
+    for name, controller in (("linear", LinearController(3, 2)), ("hidden", HiddenController(3, 2, hidden_units=2))):
         controller.save(folder / name)
     Report("CartPole-v1", [1.0, 2.0], [1, 2], [3, 4]).save(folder / "report")
-    remember(RunSettings("CartPole-v1"), folder / "settings")
+    save_config(RunConfig("CartPole-v1"), folder / "settings")
     controllers, report, settings = (
         [(folder / name).read_bytes() for name in names] for names in (("linear", "hidden"), ("report",), ("settings",))
     )

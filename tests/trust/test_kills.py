@@ -42,11 +42,11 @@ def test_ten_kills_change_nothing(undisturbed, tmp_path, group):
     order = {path: number for number, path in reversed(list(enumerate(written)))}
     killed = []
     for target in sorted(targets(written, group), key=lambda target: order[target[0]]):
-        code = runs.sit(runs.tell, tmp_path, None, target, order)
+        code = runs.sit(runs.run_pipeline, tmp_path, None, target, order)
         assert code in (0, -signal.SIGKILL), (target, (tmp_path / "said.txt").read_text()[-2000:])
         killed.append(code)
     assert killed.count(-signal.SIGKILL) >= KILLS - 1, killed
-    assert runs.sit(runs.tell, tmp_path) == 0, (tmp_path / "said.txt").read_text()[-2000:]
+    assert runs.sit(runs.run_pipeline, tmp_path) == 0, (tmp_path / "said.txt").read_text()[-2000:]
     found = runs.results(tmp_path / "run")
     assert sorted(found) == sorted(wanted)
     assert [name for name in wanted if found[name] != wanted[name]] == []

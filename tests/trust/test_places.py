@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import story
+from agents import stages
 from agents.cli import main
 from rollouts.store import Store
 from tests.command_line import refused
@@ -23,7 +23,18 @@ from tests.trust import runs
 from worldmodel import training
 
 ROOT = Path(__file__).parent.parent.parent
-COLLECT = ("collect", "CartPole-v1", "--episodes", "30", "--max_steps", "4", "--workers", "1", "--seed", "3")
+COLLECT = (
+    "collect",
+    "CartPole-v1",
+    "--collect.episodes",
+    "30",
+    "--collect.max_steps",
+    "4",
+    "--workers",
+    "1",
+    "--seed",
+    "3",
+)
 ODD = ("ünïcödé ✓ with space", "-dash", "[bold]a:b[red]quo'te\"s")
 
 
@@ -96,9 +107,11 @@ def test_a_story_goes_on_where_a_full_disk_stopped_it(told, tmp_path):
     try:
         for size in (1, 20, 45, 80, 110, 150, 180):
             again(folder, f"size={size}m")
-            assert runs.sit(runs.tell_on_little_room, folder) == errno.ENOSPC, (folder / "said.txt").read_text()[-2000:]
+            assert runs.sit(runs.run_pipeline_on_little_room, folder) == errno.ENOSPC, (
+                folder / "said.txt"
+            ).read_text()[-2000:]
         again(folder, "size=500m")
-        assert runs.sit(runs.tell_on_little_room, folder) == 0
+        assert runs.sit(runs.run_pipeline_on_little_room, folder) == 0
         wanted, found = runs.results(told[0] / "run"), runs.results(folder / "run")
         assert [name for name in wanted if found.get(name) != wanted[name]] == []
     finally:
@@ -107,11 +120,11 @@ def test_a_story_goes_on_where_a_full_disk_stopped_it(told, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_works(told, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
+    monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
     written = told[1]
     order = {path: number for number, path in reversed(list(enumerate(written)))}
     target = ("run/evolve-game/state.npz", 1)
-    first = runs.context().Process(target=runs.tell, args=(tmp_path, None, target, order, signal.SIGSTOP))
+    first = runs.context().Process(target=runs.run_pipeline, args=(tmp_path, None, target, order, signal.SIGSTOP))
     first.start()
     status = Path(f"/proc/{first.pid}/stat")
     until = time.monotonic() + runs.PATIENCE

@@ -13,16 +13,16 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.config import remember
+from agents.config.io import read_yaml
+from agents.config.provenance import save_config
+from agents.config.schema import RunConfig
 from agents.controller import HiddenController, LinearController, load_controller
+from agents.density.config import DensityConfig
 from agents.density.runs import load_density
-from agents.density.settings import Density
 from agents.evaluation import Report
 from agents.evolution import evolve
-from agents.iterations import Iteration
+from agents.iterative_training import Iteration
 from agents.run import Run
-from agents.settings import RunSettings
-from agents.yaml_files import read_yaml
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line
@@ -89,7 +89,7 @@ def test_a_controller_that_is_not_finite_is_named(tmp_path, bad):
 
 
 def test_controllers_come_back_bit_for_bit(tmp_path):
-    for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden=4)):
+    for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden_units=4)):
         controller.save(tmp_path / "some.safetensors")
         assert torch.equal(load_controller(tmp_path / "some.safetensors").parameters, controller.parameters)
 
@@ -266,7 +266,7 @@ def test_a_training_that_would_execute_something_does_not(tmp_path):
 
 
 @QUICK
-@given(st.sampled_from([Report, Iteration, Density]), PLAIN)
+@given(st.sampled_from([Report, Iteration, DensityConfig]), PLAIN)
 @example(Report, {"env": "x", "returns": [], "lengths": [], "seeds": []})
 @example(Report, {"env": "x", "returns": ["1"], "lengths": [1], "seeds": [1]})
 def test_any_json_is_a_record_or_named(tmp_path, kind, content):
@@ -296,7 +296,7 @@ def test_hostile_yaml_is_one_line(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert one_line(path, read_yaml) is None
-    assert one_line(path, lambda path: remember(RunSettings("CartPole-v1"), path)) is None
+    assert one_line(path, lambda path: save_config(RunConfig("CartPole-v1"), path)) is None
     (tmp_path / "weights.safetensors").write_bytes(b"")
     assert one_line(path, lambda path: load_density(path.parent)) is None
 

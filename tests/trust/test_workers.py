@@ -66,7 +66,7 @@ def test_killed_players_change_no_evolution(deaths):
         for number in range(workers - 1):
             (deaths / str(number)).touch()
         fitness = rollouts.EnvFitness(partial(mortal, str(deaths)), world, 1, workers=workers)
-        best = evolve(LinearController.sized(world), fitness, population=4, generations=2, seed=3)
+        best = evolve(LinearController.for_world_model(world), fitness, population=4, generations=2, seed=3)
         found.append(best.parameters)
     assert not list(deaths.iterdir())
     assert torch.equal(*found)

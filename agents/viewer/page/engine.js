@@ -16,7 +16,7 @@ export function normal() { return Math.sqrt(-2 * Math.log(1 - Math.random())) * 
 export class Engine {
   constructor(page) {
     this.page = page;
-    this.temperature = 1; this.speed = 30; this.driver = "you"; this.paused = true; this.recording = false;
+    this.temperature = 1; this.speed = 30; this.controller = "you"; this.paused = true; this.recording = false;
     this.inbox = []; this.filmed = 0;
   }
 
@@ -24,16 +24,16 @@ export class Engine {
     this.canvas = dream;
     const load = async (name) => (await fetch(new URL(name, import.meta.url))).arrayBuffer();
     const create = async (name) => ort.InferenceSession.create(await load(name), { executionProviders: ["wasm"] });
-    const [stage, moments] = await Promise.all([load("stage.json"), load("moments.bin")]);
-    this.stage = JSON.parse(new TextDecoder().decode(stage));
+    const [scene, moments] = await Promise.all([load("scene.json"), load("moments.bin")]);
+    this.scene = JSON.parse(new TextDecoder().decode(scene));
     this.moments = this.split(new Float32Array(moments));
     this.steps = await create("step.onnx");
     this.pictures = await create("picture.onnx");
-    const { title, controls, drivers, speed, notes } = this.stage;
+    const { title, controls, controllers, speed, notes } = this.scene;
     this.speed = speed;
     this.action = this.still();
     await this.restart();
-    this.page.hello({ title, controls, drivers: Object.keys(drivers), reality: false, recording: null, speed, notes });
+    this.page.hello({ title, controls, controllers: Object.keys(controllers), reality: false, recording: null, speed, notes });
     this.show();
     this.live();
   }
@@ -41,16 +41,16 @@ export class Engine {
   split(values) {
     const found = {};
     let start = 0;
-    for (const [name, shape] of Object.entries(this.stage.shapes)) {
+    for (const [name, shape] of Object.entries(this.scene.shapes)) {
       const each = size(shape);
-      found[name] = Array.from({ length: this.stage.moments }, (_, row) => values.slice(start + row * each, start + (row + 1) * each));
-      start += each * this.stage.moments;
+      found[name] = Array.from({ length: this.scene.moments }, (_, row) => values.slice(start + row * each, start + (row + 1) * each));
+      start += each * this.scene.moments;
     }
     return found;
   }
 
   still() {
-    const { controls } = this.stage;
+    const { controls } = this.scene;
     if (controls.kind === "box") return controls.axes.map((axis) => axis.rest);
     const fewest = controls.choices.reduce((best, choice, number, all) => (choice.keys.length < all[best].keys.length ? number : best), 0);
     return controls.choices.map((_, number) => Number(number === fewest));
@@ -83,7 +83,7 @@ export class Engine {
     if (type === "action") { this.action = value; return false; }
     if (type === "temperature") this.temperature = value;
     if (type === "speed") this.speed = value;
-    if (type === "driver") this.driver = value;
+    if (type === "controller") this.controller = value;
     if (type === "pause") this.paused = value;
     if (type === "restart") await this.restart();
     if (type === "rewind") this.rewind(value);
@@ -92,7 +92,7 @@ export class Engine {
   }
 
   async restart() {
-    const row = Math.floor(Math.random() * this.stage.moments);
+    const row = Math.floor(Math.random() * this.scene.moments);
     this.state = { latent: this.moments.latent[row], hidden: this.moments.hidden[row], cell: this.moments.cell[row] };
     this.past = [];
     this.rested = 0;
@@ -106,27 +106,27 @@ export class Engine {
   }
 
   drive({ weight, bias }) {
-    const { shapes } = this.stage;
+    const { shapes } = this.scene;
     const top = this.state.hidden.slice(-shapes.hidden[1]); // of the last layer
     const seen = [...this.state.latent, ...top];
     const outputs = weight.map((row, number) => row.reduce((sum, part, place) => sum + part * seen[place], bias[number]));
-    if (!this.stage.discrete) return outputs.map(Math.tanh);
+    if (!this.scene.discrete) return outputs.map(Math.tanh);
     return outputs.map((_, number) => Number(number === outputs.indexOf(Math.max(...outputs))));
   }
 
   async step() {
-    const { shapes, drivers } = this.stage;
+    const { shapes, controllers } = this.scene;
     this.past.push({ state: this.state, facts: this.facts, dream: this.dream });
     this.past.splice(0, this.past.length - PAST);
-    if (drivers[this.driver]) this.action = this.drive(drivers[this.driver]);
+    if (controllers[this.controller]) this.action = this.drive(controllers[this.controller]);
     const fill = (shape, draw) => tensor(Float32Array.from({ length: size(shape) }, draw), [1, ...shape]);
     const feeds = {
       latent: tensor(this.state.latent, [1, ...shapes.latent]),
       action: tensor(Float32Array.from(this.action), [1, this.action.length]),
       hidden: tensor(this.state.hidden, [1, ...shapes.hidden]),
       cell: tensor(this.state.cell, [1, ...shapes.cell]),
-      gumbel: fill(this.stage.gumbel, gumbel),
-      normal: fill(this.stage.normal, normal),
+      gumbel: fill(this.scene.gumbel, gumbel),
+      normal: fill(this.scene.normal, normal),
       temperature: tensor(Float32Array.of(this.temperature), [1]),
     };
     for (const name of Object.keys(feeds)) if (!this.steps.inputNames.includes(name)) delete feeds[name];
@@ -142,7 +142,7 @@ export class Engine {
   }
 
   async draw() {
-    const { picture } = await this.pictures.run({ latent: tensor(this.state.latent, [1, ...this.stage.shapes.latent]) });
+    const { picture } = await this.pictures.run({ latent: tensor(this.state.latent, [1, ...this.scene.shapes.latent]) });
     this.dream = picture.data;
     if (this.recording) {
       this.filmed += 1;
@@ -163,7 +163,7 @@ export class Engine {
   }
 
   show() {
-    const { driver, paused, speed, temperature, recording, filmed } = this;
-    this.page.show({ ...this.facts, past: this.past.length, driver, paused, speed, temperature, recording, film: filmed }, this.dream, null);
+    const { controller, paused, speed, temperature, recording, filmed } = this;
+    this.page.show({ ...this.facts, past: this.past.length, controller, paused, speed, temperature, recording, film: filmed }, this.dream, null);
   }
 }

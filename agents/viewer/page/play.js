@@ -73,7 +73,7 @@ addEventListener("keydown", (event) => {
   const element = event.target;
   if (element.tagName === "INPUT" && event.key.startsWith("Arrow")) return; // the slider's own
   if (element.tagName === "BUTTON" && event.key === " ") return; // presses the button
-  const shortcut = { c: "driver", p: "pause", n: "single", z: "rewind", r: "restart", b: "real", v: "record" }[event.key.toLowerCase()];
+  const shortcut = { c: "controller", p: "pause", n: "single", z: "rewind", r: "restart", b: "real", v: "record" }[event.key.toLowerCase()];
   if (shortcut && !event.repeat && !$(shortcut).disabled && !$(shortcut).hidden) return $(shortcut).click();
   const key = KEYS[event.key];
   if (!shortcut && (key || event.key === "Enter")) start();
@@ -138,7 +138,7 @@ function readGamepad() {
 const toggles = {
   start: () => {}, // as every other button does
   pause: () => started && engine.send({ type: "pause", value: !facts?.paused }),
-  driver: () => engine.send({ type: "driver", value: facts?.driver === "you" ? hello.drivers[0] : "you" }),
+  controller: () => engine.send({ type: "controller", value: facts?.controller === "you" ? hello.controllers[0] : "you" }),
   single: () => engine.send({ type: "step" }),
   rewind: () => engine.send({ type: "rewind", value: Math.round(facts?.speed ?? 30) }),
   restart: () => engine.send({ type: "restart" }),
@@ -176,12 +176,12 @@ function tell() {
   $("temperature-value").textContent = Number(facts.temperature).toFixed(2);
   $("speed-value").textContent = `${number(facts.speed, 1)}${facts.speed === hello.speed ? ", as the game" : ""}`;
   press("pause", facts.paused);
-  press("driver", facts.driver !== "you");
+  press("controller", facts.controller !== "you");
   press("real", facts.real !== null);
   press("record", facts.recording);
   $("film").hidden = facts.recording || !facts.film || !$("film").hasAttribute("href");
   $("reality-figure").hidden = !facts.real;
-  const who = facts.driver === "you" ? "You steer." : `The controller ${facts.driver} drives.`;
+  const who = facts.controller === "you" ? "You steer." : `The controller ${facts.controller} drives.`;
   $("start").hidden = started || facts.step > 0;
   if (!started) return say("Paused: any key or button starts the dream.");
   say(facts.notice ? facts.notice : facts.over ? "The dream has ended; another one begins." : facts.paused ? "Paused." : facts.recording ? `${who} Recording.` : who);
@@ -273,7 +273,7 @@ const engine = new Engine({
     hello = message;
     document.title = `${hello.title}: a dream to steer`;
     $("title").textContent = hello.title;
-    $("driver").hidden = hello.drivers.length === 0;
+    $("controller").hidden = hello.controllers.length === 0;
     $("real").hidden = !hello.reality;
     if (hello.recording) $("film").href = hello.recording;
     makePad(hello.controls);

@@ -4,7 +4,7 @@ import torch
 
 from agents.controller import LinearController
 from agents.viewer.controls import controls
-from agents.viewer.session import Stage
+from agents.viewer.session import Scene
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
@@ -23,7 +23,9 @@ def world(latent=3, actions=2, hidden=5, discrete=False):
 def stage(real=True, **options):
     built = world(**options)
     with seeded(1):
-        driver = LinearController.sized(built).having(torch.randn(LinearController.sized(built).size))
+        driver = LinearController.for_world_model(built).with_parameters(
+            torch.randn(LinearController.for_world_model(built).size)
+        )
     starts = torch.randn(9, built.latent_dim, generator=torch.Generator().manual_seed(0))
     given = controls("Counter", {}, built)
-    return Stage("Counter", built, starts, given, {"evolved": driver}, toys.counter if real else None)
+    return Scene("Counter", built, starts, given, {"evolved": driver}, toys.counter if real else None)

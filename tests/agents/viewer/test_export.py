@@ -132,7 +132,7 @@ def test_an_exported_page_plays_from_a_file_server(browser, tmp_path):  # noqa: 
         page.keyboard.up("ArrowRight")
         assert pixels(page) != first
         page.locator("body").press("c")
-        page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+        page.wait_for_function("dreamPage.facts().controller === 'evolved'")
         page.wait_for_function("dreamPage.facts().action.every((value) => value !== 0)")
         page.locator("body").press("v")
         page.wait_for_function("dreamPage.facts().film > 20")

@@ -178,9 +178,9 @@ def test_the_controller_takes_over_and_reality_appears(page):
     page, sessions = page
     assert page.locator("#reality-figure").is_hidden()
     page.get_by_role("button", name="Let the controller drive").click()
-    page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+    page.wait_for_function("dreamPage.facts().controller === 'evolved'")
     assert "evolved" in page.inner_text("#status")
-    assert session_of(sessions).driver == "evolved"
+    assert session_of(sessions).controller == "evolved"
     page.wait_for_function("dreamPage.facts().action.some((value) => value !== 0)")
     page.locator("body").press("b")
     page.wait_for_function("dreamPage.facts().real !== null")
@@ -188,7 +188,7 @@ def test_the_controller_takes_over_and_reality_appears(page):
     real = pixels(page, "reality")
     assert real[0] == real[4] == real[8] > 0  # the counter's frame has one colour
     page.locator("body").press("c")
-    page.wait_for_function("dreamPage.facts().driver === 'you'")
+    page.wait_for_function("dreamPage.facts().controller === 'you'")
 
 
 def test_a_recording_is_saved_and_can_be_played(page, tmp_path):

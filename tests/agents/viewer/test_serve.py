@@ -55,7 +55,7 @@ def test_names_and_agents_are_served(tmp_path):
     with viewer.serve("car-racing-dream") as page:
         assert title_of(page) == "FastCarRacing"
     there = stage()
-    agent = Agent(there.world, there.drivers["evolved"])
+    agent = Agent(there.world, there.controllers["evolved"])
     with viewer.serve(agent, starts=torch.randn(4, there.world.latent_dim)) as page:
         assert title_of(page)
     for what, named in (

@@ -62,7 +62,7 @@ def shots(visitor):
 def test_a_visitor_is_greeted_and_sees_the_dream_go_on(server):
     with visit(server[0]) as visitor:
         hello = json.loads(visitor.recv(timeout=10))
-        assert (hello["title"], hello["drivers"], hello["reality"]) == ("Counter", ["evolved"], True)
+        assert (hello["title"], hello["controllers"], hello["reality"]) == ("Counter", ["evolved"], True)
         seen = shots(visitor)
         facts, dream, real = next(seen)
         assert (len(dream), len(real)) == (FRAME, 0)

@@ -54,16 +54,16 @@ def test_the_dream_follows_the_model_and_the_hand():
         shot = session.advance()
         clipped = torch.tensor([action]).clamp(-1, 1)
         with torch.inference_mode():
-            step, state = session.stage.world.imagine(state, clipped, 0.4, generator)
+            step, state = session.scene.world.imagine(state, clipped, 0.4, generator)
         total += float(step.reward)
         assert shot.facts["reward"] == float(step.reward)
         assert shot.facts["total"] == pytest.approx(total)
         assert shot.facts["termination"] == float(step.termination)
         assert shot.facts["action"] == clipped[0].tolist()
         with torch.inference_mode():
-            expected = session.stage.world.memory.density.distribution(state.hidden)
+            expected = session.scene.world.memory.density.distribution(state.hidden)
         assert_same_sums(shot.facts["weights"], expected.weights[0], count=state.hidden.shape[1] + 1, terms=1.0)
-        np.testing.assert_array_equal(shot.dream, session.stage.world.decode(step.latent)[0])
+        np.testing.assert_array_equal(shot.dream, session.scene.world.decode(step.latent)[0])
     assert shot.facts["step"] == 2
     assert shot.reality is None
 
@@ -72,13 +72,13 @@ def test_the_controller_drives_and_gives_back():
     session = started(stage(), seed=3)
     session.receive({"type": "action", "value": [1, 1]})
     session.advance()
-    session.receive({"type": "driver", "value": "evolved"})
+    session.receive({"type": "controller", "value": "evolved"})
     state = session.state
     shot = session.advance()
     seen = torch.cat((state.latent, state.hidden), dim=1)
-    wanted = session.stage.drivers["evolved"](seen).tanh()[0]
+    wanted = session.scene.controllers["evolved"](seen).tanh()[0]
     assert_same_sums(shot.facts["action"], wanted, count=seen.shape[1] + 1, terms=1.0)
-    session.receive({"type": "driver", "value": "you"})
+    session.receive({"type": "controller", "value": "you"})
     session.receive({"type": "action", "value": [-1, 0]})
     assert session.advance().facts["action"] == [-1, 0]
 
@@ -189,7 +189,7 @@ def test_discrete_actions_are_choices():
         {"type": "temperature", "value": "hot"},
         {"type": "rewind"},
         {"type": "pause", "value": 1},
-        {"type": "driver", "value": ["you"]},
+        {"type": "controller", "value": ["you"]},
     ],
     ids=str,
 )

@@ -1,0 +1,129 @@
+"""The command ``worldmodel dream``."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from agents.commands.common import add_preset, add_run, add_where, env_of, game_asked, preset_of, scan_argv
+from agents.config.schema import FAST
+from agents.parser import Parser
+from agents.progress import answers, busy
+from worldmodel.paths import folder_path
+
+
+def build_dream(parser: Parser) -> None:
+    """Dream on from a real episode under its own actions, and film it beside reality.
+
+    Writes films (MP4, and GIF of their beginning) of the dream beside the game and of several temperatures, what single
+    latents stand for, and predicted against real rewards into RUN/media. With --store, dreams of the run's controller
+    become a store that everything reads that reads rollouts.
+    """
+    add_run(parser, agents=True)
+    parser.add_argument("--env", type=str | None, default=None, help="the game of an agent (default: that of its test)")
+    parser.add_argument(
+        "--episode",
+        type=int | None,
+        default=None,
+        help="which stored episode (default: the first long one); of an agent: the game's seed (default: 0)",
+    )
+    parser.add_argument(
+        "--start_step",
+        type=int | None,
+        default=None,
+        help="last real frame that the dream sees (default: 32, or the middle of a shorter episode)",
+    )
+    parser.add_argument("--horizon", type=int, default=300, help="steps to dream")
+    parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
+    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+    parser.add_argument("--store", type=str | None, default=None, help="instead: a folder for dreams as rollouts")
+    parser.add_argument("--num_rollouts", type=int, default=16, help="dreams in the store")
+    add_where(parser, "whose controller dreams there: game or dream")
+    add_preset(parser)
+
+
+def dream_preset(parser: Parser, words: list[str]) -> None:
+    """The preset's number, length and temperature of dreams, if --preset names one."""
+    positional, found = scan_argv(words, {"--preset": ""})
+    values = preset_of(env_of(positional), found["--preset"]).get("dream", {})
+    names = ("horizon", "num_rollouts", "temperature")
+    parser.set_defaults({name: values[name] for name in names if name in values})
+
+
+def dream(options: Namespace) -> None:
+    """Dream."""
+    from agents import dream_video as show
+    from agents import video
+    from agents.pretrained import resolve_agent
+    from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
+
+    validate_positive_int(horizon=options.horizon, num_rollouts=options.num_rollouts)
+    validate_temperature(options.temperature)
+    validate_seed(options.seed)
+    place = resolve_agent(options.run, options.pretrained)
+    if options.store is not None:
+        _dream_into(place, folder_path(options.store, "store"), options)
+        return
+    with busy("an episode to dream along"):
+        world, number, whole, latents, media = _episode_of(place, options)
+    start = show.start_step(whole, options.start_step)
+    episode = whole.first(start + options.horizon)
+    name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
+    with busy("dreaming it on"):
+        films = show.write_film(media, name, show.film(world, episode, options.temperature, options.seed, start))
+    for path in films:
+        answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+    temperatures = f"temperatures-{number}-{start}-s{options.seed}"
+    with busy("dreaming at several temperatures"):
+        shots = show.temperature_film(world, episode, seed=options.seed, start=start)
+        films = show.write_film(media, temperatures, shots)
+    for path in films:
+        answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
+    with busy("what latents stand for"):
+        picture, which = show.traversals(world, latents)
+    video.write_png(media / "traversals.png", picture)
+    answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
+    if plot := show.reward_plot(world, whole):
+        video.write_png(media / f"rewards-{number}.png", plot)
+        answers.print(f"{media / f'rewards-{number}.png'} (predicted and real rewards)", markup=False)
+
+
+def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
+    """What to dream along: the world model, an episode with its number, latents to turn, and where pictures go."""
+    import envs
+    import rollouts
+    from agents.dream_video import START, long_episode, seen
+    from agents.run import Run
+
+    if isinstance(place, Run):
+        world, store, media = place.world(), place.store(), place.folder / "media"
+        number = long_episode(store.lengths, options.start_step) if options.episode is None else options.episode
+        if not 0 <= number < len(store):
+            raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {number}")
+        return world, number, store.episode(number), store.latents(world.vae).posterior_means(), media
+    agent = place.agent()
+    world, media = agent.world, place.out / "media"
+    env = game_asked(options.env, place.env, place.folder)
+    game = envs.make(FAST.get(env, env), **place.env_options)
+    number, start = options.episode or 0, START if options.start_step is None else options.start_step
+    whole = rollouts.play(game, agent, number, max_steps=start + options.horizon)
+    game.close()
+    return world, number, whole, seen(world, whole).cpu().numpy(), media
+
+
+def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
+    """Dreams of a run's controller, or of an agent's, as a store."""
+    import rollouts
+    from agents.pretrained import PretrainedAgent
+
+    if isinstance(place, PretrainedAgent):
+        agent, starts = place.agent(), place.starts()
+        world, controller = agent.world, agent.controller
+    else:
+        world, controller = place.world(), place.controller(options.where or place.evolved)
+        starts = place.latents(world)
+    sizes, keep = (options.horizon, options.num_rollouts), ("latents", "actions", "rewards")
+    with busy(f"{options.num_rollouts} dreams"):
+        dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
+        store = rollouts.write_dreams(dreams, world, folder)
+    answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)

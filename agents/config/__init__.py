@@ -1,0 +1,1 @@
+"""Settings of runs: `schema` defines them, `validate` checks them, `io` and `sections` read them, `provenance` keeps them."""
