@@ -29,7 +29,8 @@ class Agent:
         controller: fits the world model's latent, hidden and actions.
         action_noise: standard deviation of noise added to Box actions (kept in [-1, 1]), or the probability of a random
             discrete action; for collecting varied rollouts.
-        param_noise: standard deviation of noise added to the controller's parameters, drawn anew for each episode: as varied, but
+        param_noise: standard deviation of noise added to the controller's parameters, drawn anew for each episode: as
+            varied, but
             each episode is played by one controller that knows what it wants (parameter noise; Plappert and others,
             2018, https://arxiv.org/abs/1706.01905).
 

@@ -318,7 +318,7 @@ def win_rate(returns: np.ndarray) -> np.ndarray:
 
 
 def score(returns: np.ndarray, normalize_episodes: bool, ranked: bool) -> np.ndarray:
-    """By what members are compared, of their returns (P, n) in common episodes: they, `standardize_per_episode`, or who has `win_rate` whom."""
+    """The returns (P, n) by which members are compared: plain, `standardize_per_episode` or `win_rate`."""
     return win_rate(returns) if ranked else standardize_per_episode(returns) if normalize_episodes else returns
 
 

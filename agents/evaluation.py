@@ -81,7 +81,8 @@ class Report:
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
         if self.n == 1:  # a single episode has no spread
             return f"{self.env}, {self.policy}: {format_number(self.mean)} (n = 1{flag})"
-        spread = f"{format_number(self.mean)} +- {format_number(self.std)} (n = {self.n}, se {format_number(self.stderr)}{flag})"
+        mean, std, stderr = (format_number(value) for value in (self.mean, self.std, self.stderr))
+        spread = f"{mean} +- {std} (n = {self.n}, se {stderr}{flag})"
         return f"{self.env}, {self.policy}: {spread}"
 
     def __repr__(self) -> str:

@@ -87,16 +87,19 @@ def evolve(
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters, diagonal above.
         bounds: keep every parameter that lives in [-bounds, bounds]; None: wherever it goes. The search itself may stray
             beyond, and does where returns are mostly noise: only members that live alike are told apart by their distance.
-        num_eval_candidates: so many of a generation's best members live through a check, too; where one is better than the mean and all
+        num_eval_candidates: so many of a generation's best members live through a check, too; where one is better than the
+            mean and all
             before it, on the check's episodes, it is what is kept.
         mean_window: an exponential average of the mean, over about so many last generations, lives through a check, too, and is
             kept where it is better; without a check it is what is returned. Selection by noisy returns makes the mean
             wander, and what it wanders around is often better. 0: no.
-        normalize_episodes: let each episode count alike: members are compared by their returns after `standardize_per_episode`, so that an episode in
+        normalize_episodes: let each episode count alike: members are compared by their returns after
+            `standardize_per_episode`, so that an episode in
             which little is to be won decides as much as one with much. Else by their mean return.
         ranked: compare members by the share of the others that they beat, on average over the episodes (`win_rate`): how often
             one is better counts, and not by how much, so that a rare failure does not drown what all the others tell.
-        eval_patience: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
+        eval_patience: end after so many checks without a better one; None: never. A call that stops earlier and one that
+            goes on
             make one check more, at the stop, which counts.
         min_sigma: end when the step size falls below this, which must be below sigma; 0: never.
         restarts: instead of the last two, begin again at the best so far, with the first sigma and twice the population.

@@ -35,7 +35,9 @@ def zero_controller(world: WorldModel, settings: ControllerConfig) -> Controller
 
 
 def init_controller(run: Run, world: WorldModel, settings: ControllerConfig, init_from: str) -> Controller:
-    """The controller that a search in the game starts at: "zero_controller", "dream", a file, or an agent's folder, which is imitated.
+    """The controller at which a search in the game starts: "zeros", "dream", a file, or an agent's folder.
+
+    The agent of another world model is copied by behavior cloning.
 
     Raises:
         ValueError: there is no such controller, or it is of another kind than the one asked for.

@@ -117,7 +117,8 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
 
 def _spread(values: np.ndarray) -> str:
     low, middle, high = np.quantile(values, [0, 0.5, 1])
-    return f"mean {format_number(values.mean())}, least {format_number(low)}, median {format_number(middle)}, most {format_number(high)}"
+    mean, low, middle, high = (format_number(value) for value in (values.mean(), low, middle, high))
+    return f"mean {mean}, least {low}, median {middle}, most {high}"
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:

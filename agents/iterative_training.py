@@ -243,7 +243,7 @@ def _world_model(context: IterationContext, into: Run, which: int = 0) -> WorldM
 def recent_episode_weights(
     lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float
 ) -> np.ndarray | None:
-    """Weights of episodes with which the newest ones are ``recent_fraction`` of all that is drawn; None: all steps count alike."""
+    """Episode weights that give the newest ones a share of ``recent_fraction``; None: all steps count alike."""
     if not recent_fraction or recent_episodes is None or recent_episodes >= len(lengths):
         return None
     recent = np.arange(len(lengths)) >= len(lengths) - recent_episodes

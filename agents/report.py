@@ -101,7 +101,8 @@ def _sentences(run: Run, settings: RunConfig, known: Sequence[Verdict], best: st
     level, others = "good", list(known)
     if best:
         report, verdict = reports[best], against_random(run, reports[best])
-        words = f"The best controller, {PLAYERS[best]}, has a mean return of {format_number(report.mean)} in {report.n} test episodes"
+        mean = format_number(report.mean)
+        words = f"The best controller, {PLAYERS[best]}, has a mean return of {mean} in {report.n} test episodes"
         level = verdict.level if verdict else "good"
         sentences.append(f"{words}, {verdict.text}." if verdict else f"{words}.")
         others = [one for one in known if one != verdict]  # the sentence above says that one

@@ -10,7 +10,8 @@ class RecentStartStates:
     """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
 
     From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there. Behind
-    them come the first steps alone, as many as make up the share of ``initial_state_fraction``: every real life begins there, and
+    them come the first steps alone, as many as make up the share of ``initial_state_fraction``: every real life begins
+    there, and
     what a controller never practised it cannot do.
     """
 
@@ -46,7 +47,7 @@ class RecentStartStates:
 
 
 class ComparableStartStates:
-    """Encoded real episodes, each up to the last step that `horizon_returns` counts from: dreams that begin there have their like.
+    """Encoded real episodes, each up to the last step that `horizon_returns` counts from.
 
     A dream draws an episode, then a step of it, all equally likely.
     ``max_idle_steps``: that with which they were cut (`rollouts.stall_termination.is_complete`).

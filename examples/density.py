@@ -58,7 +58,9 @@ def main(size: float = 1.0, folder: str = "runs/example-density", recordings: st
     models, scores = {}, {}
     for name in ("rmdn", "frmdn"):
         models[name] = fit(
-            build(name, event_dim=FRAME, hidden_size=128, num_components=5), corpus.splits, num_updates=max(2, round(600 * size)),
+            build(name, event_dim=FRAME, hidden_size=128, num_components=5),
+            corpus.splits,
+            num_updates=max(2, round(600 * size)),
             batch_size=16, out=out / name,
         )  # fmt: skip
         with torch.no_grad():

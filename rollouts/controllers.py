@@ -46,7 +46,8 @@ def validate_controller(controller: Any, world: WorldModel) -> None:
     )
     if inputs not in (world.latent_dim, world.num_features) or actions != world.action_dim:
         raise ValueError(
-            f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and {world.action_dim} actions, "
+            f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and "
+            f"{world.action_dim} actions, "
             f"got {inputs} and {actions}"
         )
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from worldmodel.paths import file_path, folder_path
 
 Module = TypeVar("Module", bound=nn.Module)
-RecordT = TypeVar("Record")
+RecordT = TypeVar("RecordT")
 
 
 @contextlib.contextmanager

@@ -154,7 +154,8 @@ class SequenceDensity(nn.Module):
         validate_optional_positive_int(bptt_length=bptt_length)
         if density.input_size != density.output_size:
             raise ValueError(
-                f"density must read what it predicts: inputs must be outputs, got {density.input_size} and {density.output_size}"
+                f"density must read what it predicts: inputs must be outputs, got {density.input_size} and "
+                f"{density.output_size}"
             )
         self.density, self.bptt_length = density, bptt_length
 

@@ -280,7 +280,8 @@ class _Trainer:
             state.skipped += 1
             if state.skipped >= MAX_SKIPPED_UPDATES:
                 raise TrainingDiverged(
-                    f"the gradient of {self.settings['model']} was not a number {MAX_SKIPPED_UPDATES} times in a row, up to update "
+                    f"the gradient of {self.settings['model']} was not a number {MAX_SKIPPED_UPDATES} times "
+                    f"in a row, up to update "
                     f"{update + 1}; the weights of update {state.best_update} are kept. A smaller learning_rate helps."
                 )
         else:

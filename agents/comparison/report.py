@@ -66,7 +66,8 @@ def write_page(out: Path) -> Path:
         parts += [f"## Likelihood of {WORDS[kind]}\n"]
         if kind == "sample":
             parts += [
-                f"The floor, the posterior's mean entropy, is {format_number(floor, 2)} nats a frame: no model's expected NLL is "
+                f"The floor, the posterior's mean entropy, is {format_number(floor, 2)} nats a frame: no "
+                f"model's expected NLL is "
                 "below it, and how near to it one can come is not known.\n"
             ]
         parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]

@@ -45,7 +45,8 @@ class VAEConfig:
     Args:
         latent_dim: latent dimensions.
         free_bits: nats of KL divergence per dimension that cost nothing.
-        hud_loss_weight: how much more an error costs in the lowest eighth of the picture, where small instruments may be; None: 16
+        hud_loss_weight: how much more an error costs in the lowest eighth of the picture, where small instruments may be;
+            None: 16
             where CarRacing shows its HUD, else 1.
         num_updates: gradient steps.
         batch_size: frames a step.
@@ -82,9 +83,11 @@ class MemoryConfig:
         num_layers: recurrent layers.
         latent_targets: next latents drawn from the posterior ("sample") or its mean ("mean").
         reward_weight: Weight of the reward's loss beside the latent's. Above 1, a short training learns rare rewards.
-        pad_episode_ends: whether windows may overhang the ends of episodes, so that the last steps are in as many as all others:
+        pad_episode_ends: whether windows may overhang the ends of episodes, so that the last steps are in as many as all
+            others:
             without it terminations are predicted less often than they happen.
-        terminate_on_stall: whether an episode that was cut for want of patience when it was collected ended, for the memory, with its
+        terminate_on_stall: whether an episode that was cut for want of patience when it was collected ended, for the
+            memory, with its
             last reward: dreams then end where the game was lost.
         num_updates: gradient steps.
         batch_size: sequences a step.
@@ -140,9 +143,11 @@ class DreamConfig:
         num_rollouts: dreams for each member.
         horizon: steps of a dream.
         temperature: above 1 makes the dream less certain, and harder to exploit.
-        termination_hazard_ratio: above 1 makes dreams end more often than the memory expects (a step survived with probability q is
+        termination_hazard_ratio: above 1 makes dreams end more often than the memory expects (a step survived with
+            probability q is
             survived with q ** hazard_ratio): what evolves keeps further from where lives end.
-        use_expected_continuation: weigh rewards with the chance that the dream has not ended before, instead of drawing ends: returns have the
+        use_expected_continuation: weigh rewards with the chance that the dream has not ended before, instead of drawing
+            ends: returns have the
             same mean, and less chance in them.
         sigma: first standard deviation of the search.
         sigma_decay: the step size is multiplied by this after every generation, besides what the search makes of it.
@@ -186,13 +191,15 @@ class GameConfig:
         eval_episodes: episodes of such a test.
         target_return: stop when a test's mean return reaches this; None: never.
         envs_per_worker: environments that a worker steps in lockstep.
-        init_from: where the search starts: "zeros", "dream" (the controller evolved in dreams), a controller's file, or the folder
+        init_from: where the search starts: "zeros", "dream" (the controller evolved in dreams), a controller's file, or
+            the folder
             of an agent with another world model: what it does is first imitated on this one.
         max_episodes: let episodes grow up to so many as differences between members drown in noise; None: never.
         antithetic: whether members are drawn in pairs, to both sides of the mean.
         covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
         bounds: keep every parameter between minus this and this; None: wherever it goes.
-        mean_window: the average of the mean over about so many last generations is tested beside it, and kept where it is better.
+        mean_window: the average of the mean over about so many last generations is tested beside it, and kept where it is
+            better.
         num_eval_candidates: so many of a generation's best members are tested beside the mean, and kept where they are better.
         normalize_episodes: let each episode, and each life from a moment on, count alike when members are compared.
         ranked: compare members by the share of the others that they beat, on average over the episodes; lives from moments
@@ -200,10 +207,12 @@ class GameConfig:
         eval_patience: end after so many tests without a better one; None: never.
         min_sigma: end when the step size falls below this.
         restarts: instead of these two ends, begin again at the best so far, with twice the population.
-        num_state_resets: so many more lives for each member, which begin along the ways of the generation's best lives. For games
+        num_state_resets: so many more lives for each member, which begin along the ways of the generation's best lives.
+            For games
             that remember their state (Super Mario Bros, CarRacing).
         reset_horizon: steps of such a life.
-        hard_episode_candidates: so many episodes the members' average plays first; theirs are those of them in which it had least. 0: all
+        hard_episode_candidates: so many episodes the members' average plays first; theirs are those of them in which it
+            had least. 0: all
             episodes are drawn alike.
     """
 
@@ -243,7 +252,8 @@ class LoopConfig:
     Args:
         episodes: episodes of the new controller as it is, and as many with exploration.
         action_noise: standard deviation of noise on its Box actions, or the probability of a random choice.
-        param_noise: standard deviation of noise on its parameters while it explores, another one in each episode: what controllers
+        param_noise: standard deviation of noise on its parameters while it explores, another one in each episode: what
+            controllers
             around it do in the game is then known to the next memory.
         memory_updates: go on with the last iteration's memory for so many updates; None: a new one from scratch.
         vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
@@ -254,9 +264,11 @@ class LoopConfig:
         recent_episodes: dreams begin in the newest so many episodes; None: in all.
         recent_fraction: so large a share of what memories learn from is of these newest episodes; 0: all steps count alike.
         initial_state_fraction: the share of dreams that begin where an episode begins; the others begin anywhere in one.
-        ensemble_size: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of them, while
+        ensemble_size: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of
+            them, while
             the agent's own looks on, as it does in the game.
-        disagreement_penalty: how many standard deviations between its mean returns in several worlds a controller is marked down.
+        disagreement_penalty: how many standard deviations between its mean returns in several worlds a controller is
+            marked down.
     """
 
     episodes: int = 20

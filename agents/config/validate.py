@@ -98,7 +98,8 @@ def validate_combination(settings: RunConfig) -> None:
         )
     if wanted.disagreement_penalty and wanted.ensemble_size == 1:
         raise ValueError(
-            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got {wanted.disagreement_penalty} with one world"
+            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got "
+            f"{wanted.disagreement_penalty} with one world"
         )
     if wanted.init_from == "best" and wanted.ensemble_size == 1:
         raise ValueError(

@@ -103,7 +103,7 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
     world = scene.world
     state = sample_start_states(world, scene.starts, MOMENTS, np.random.default_rng(0))
     assert state.latent is not None
-    parts = {"latent": state.latent, "hidden": state.memory.hidden_size, "cell": state.memory.cell}
+    parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes
     facts = {
         "title": scene.title,

@@ -39,7 +39,8 @@ class Fidelity:
     """What is known of a dream.
 
     Args:
-        small_motion: share of what is small and moves that the VAE reconstructs (`small_moving`); None: nothing is, or not measured.
+        small_motion: share of what is small and moves that the VAE reconstructs (`small_moving`); None: nothing is, or not
+            measured.
         horizon: number of steps of each return.
         num_start_states: number of real moments, the same for dream and game.
         behaviors: names of ways to act.

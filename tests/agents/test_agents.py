@@ -96,7 +96,8 @@ def test_evaluate_reports_every_return(tmp_path):
 def test_the_command_that_repeats_a_test_names_the_options_that_are_not_stored():
     report = Report("CartPole-v1", [1.0, 2.0], [1, 2], [50, 51])
     assert reproduce_command(["runs/a"], report, {}) == "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50"
-    words = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9 --env_options '{\"sticky_action_prob\": 0.25}'"
+    words = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9"
+    words += " --env_options '{\"sticky_action_prob\": 0.25}'"
     assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == words
 
 

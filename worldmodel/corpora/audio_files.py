@@ -82,7 +82,8 @@ def inspect(path: str | os.PathLike[str]) -> AudioInfo:
     sound = sound or _other(path, size)
     if not SAMPLE_RATE_RANGE[0] <= sound.sample_rate <= SAMPLE_RATE_RANGE[1]:
         raise ValueError(
-            f"{path} must have from {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} samples a second, its header says {sound.sample_rate}"
+            f"{path} must have from {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} samples a second, its "
+            f"header says {sound.sample_rate}"
         )
     if not 1 <= sound.num_channels <= MAX_CHANNELS:
         raise ValueError(f"{path} must have from 1 to {MAX_CHANNELS} channels, its header says {sound.num_channels}")

@@ -303,7 +303,8 @@ def identity(recordings: Sequence[Recording]) -> str:
 def listed(recordings: Sequence[Recording]) -> str:
     """How many files, with a digest of their names and lengths, and of how they were resampled."""
     lines = [
-        f"{recording.name} {recording.audio.sample_rate} {recording.audio.num_samples}{f' {METHOD}' if recording.resampled else ''}"
+        f"{recording.name} {recording.audio.sample_rate} "
+        f"{recording.audio.num_samples}{f' {METHOD}' if recording.resampled else ''}"
         for recording in recordings
     ]
     return f"{len(recordings)} files ({digest(lines)})"

@@ -80,7 +80,8 @@ def timit(
     )
     protocol = (
         f"the corpus's own training and test speakers, {found}; {len(held_out)} of the training speakers (5 %) held out, "
-        f"seed {seed}; SA sentences {'kept' if include_sa else 'left out'}; {_how(cut, everything)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; SA sentences {'kept' if include_sa else 'left out'}; {_how(cut, everything)} (arXiv "
+        f"1506.02216, 2008.02144)"
     )
     training = [item for item in parts["train"] if item.group not in held_out]
     validation = [item for item in parts["train"] if item.group in held_out]
