@@ -207,7 +207,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     cells |= {name: f"{row[name]}" for name in ("generation", "episodes", "noise_fraction") if name in row}
     cells |= {"sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
     if "eval" in row:
-        cells["eval"] = f"{format_number(row['check'])} ± {format_number(row['check_std'])} ({row['check_n']})"
+        cells["eval"] = f"{format_number(row['eval'])} ± {format_number(row['eval_std'])} ({row['eval_n']})"
     if steps := row.get("steps", 0) + row.get("eval_steps", 0):
         cells |= {"steps": f"{steps:,}", "steps/s": f"{steps / max(row['seconds'], 1e-3):,.0f}"}
     return cells

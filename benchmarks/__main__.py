@@ -143,7 +143,7 @@ def collecting() -> list[Row]:
             taken, began = fitness.steps, time.perf_counter()
             fitness(population, 1)
             ours = (fitness.steps - taken) * repeat / (time.perf_counter() - began)
-            what = f"rollouts.EnvFitness with VAE and memory, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
+            what = f"rollouts.EnvFitness, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
             rows.append((what, ours, "frames/s", f"{ours / bare:.2f}"))
     return rows
 
@@ -216,7 +216,7 @@ def speaking() -> list[Row]:
         for batch in (1, 16):
             model = build(name, event_dim=200).eval()
             ours = rate(lambda m=model, b=batch: m.sample(80, batch=b), batch, 1.0)  # 80 frames are a second
-            rows.append((f"sampling speech, {name}, hidden 256, {batch} at once", ours, "x real time", ""))
+            rows.append((f"sampling speech, {name}, {batch} at once", ours, "x real time", ""))
     torch.set_num_threads(threads)
     return rows
 
@@ -230,10 +230,10 @@ def learning() -> list[Row]:
         batch = SequenceBatch(*parts[:4], torch.zeros(size, length), torch.ones(size, length))
         seen, lstm = torch.cat((batch.latent, batch.action), dim=-1), torch.nn.LSTM(35, 256, batch_first=True)
         limit = rate(stepping(lstm, lambda m=lstm, x=seen: m(x)[0].square().mean()), 1)
-        rows.append((f"LSTM-256 alone, update of {size} x {length}", limit, "updates/s", "1"))
+        rows.append((f"LSTM-256 alone, update of {size}x{length}", limit, "updates/s", "1"))
         plain = Plain()
         ours = rate(stepping(plain, lambda m=plain, b=batch: m.loss(b)), 1)
-        rows.append((f"MDN-RNN by torch.distributions, {size} x {length}", ours, "updates/s", f"{ours / limit:.2f}"))
+        rows.append((f"MDN-RNN by torch.distributions, {size}x{length}", ours, "updates/s", f"{ours / limit:.2f}"))
         kinds = {
             "RMDN": RMDN(35, 32),
             "FRMDN": FRMDN(35, 32),
@@ -246,7 +246,7 @@ def learning() -> list[Row]:
                 continue
             memory = Memory(density)
             ours = rate(stepping(memory, lambda m=memory, b=batch: m.loss(b).value), 1)
-            rows.append((f"memory update, {name}, {size} x {length}", ours, "updates/s", f"{ours / limit:.2f}"))
+            rows.append((f"memory update, {name}, {size}x{length}", ours, "updates/s", f"{ours / limit:.2f}"))
     vae = VAE()
     for size in (32, 64):
         frames = torch.randint(0, 255, (size, 64, 64, 3), dtype=torch.uint8)
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rows = [row for name, part in PARTS.items() if options.only in (None, name) for row in part()]
-    lines = [f"| {what} | {number:,.0f} | {unit} | {ratio} |" for what, number, unit, ratio in rows]
+    lines = [f"| {what} | {number:,.0f} {unit} | {ratio} |" for what, number, unit, ratio in rows]
     print("\n".join([*HEAD, *lines]))
     if not options.write:
         return
@@ -342,7 +342,7 @@ def main() -> None:
     PAGE.write_text(intro + "\n".join([*HEAD, *lines]) + "\n", encoding="utf-8")
 
 
-HEAD = ("| What | Rate | Unit | Ratio |", "|---|---|---|---|")
+HEAD = ("| What | Rate | Ratio |", "|---|---|---|")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ python -m benchmarks.density run font-digits --seeds 3 --updates 600
 python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --updates 20000 --hidden 1000
 python -m benchmarks.density write espeak-16k             # the page alone, from its results.json
 
-Corpora and trainings lie in runs/density/NAME; the same command continues what was stopped. Numbers, page, picture and
-sounds go to docs/results/density-NAME. Debian packages of the two corpora: espeak-ng; fonts-dejavu fonts-liberation
-fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
+Corpora and trainings lie in runs/density/NAME; the same command continues what was stopped. Page, picture and sounds go
+to --out (runs/density/NAME/page), numbers to docs/results/density-NAME. Debian packages of the two corpora: espeak-ng;
+fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
 """
 
 import argparse
@@ -80,8 +80,10 @@ def learn(job: Job) -> dict[str, Any]:
     return result
 
 
-def compare(name: str, settings: DensityConfig, models: list[str], seeds: int, workers: int, command: str) -> Path:
-    """Train every model with every seed, and write the page; returns its path."""
+def compare(
+    name: str, settings: DensityConfig, models: list[str], seeds: int, workers: int, command: str, out: Path
+) -> Path:
+    """Train every model with every seed, and write the page into ``out``; returns its path."""
     jobs = [
         Job(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
             replace(settings, seed=seed, **MODELS[model]))
@@ -97,6 +99,7 @@ def compare(name: str, settings: DensityConfig, models: list[str], seeds: int, w
     corpus = Path(settings.data.partition(":")[2]) / "about.json"
     return write_page(
         RESULTS / f"density-{name}",
+        out,
         name,
         [found[index] for index in range(len(jobs))],
         {job.name: Path(job.folder) for job in reversed(jobs)},  # of each model its first training
@@ -129,6 +132,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("what", choices=("make", "run", "write"))
     parser.add_argument("name", help="espeak-16k, font-digits, or any name together with --data")
     parser.add_argument("--data", help="KIND:FOLDER of another corpus (worldmodel density fit --help)")
+    parser.add_argument("--out", type=Path, help="folder of the page, its picture and its sounds")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     for option, default in {
         "seeds": 3,
@@ -140,10 +144,10 @@ def main(words: list[str] | None = None) -> int:
     }.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     options = parser.parse_args(words)
-    corpus = RUNS / options.name / "corpus"
+    corpus, out = RUNS / options.name / "corpus", options.out or RUNS / options.name / "page"
     try:
         if options.what == "write":
-            print(write_page(RESULTS / f"density-{options.name}", options.name))
+            print(write_page(RESULTS / f"density-{options.name}", out, options.name))
             return 0
         if options.data is None:
             make(options.name, corpus)
@@ -163,7 +167,7 @@ def main(words: list[str] | None = None) -> int:
             command += f" --hidden {options.hidden} --mixtures {options.mixtures} --batch {batch}"
             command += "" if options.data is None else f" --data {shlex.quote(options.data)}"
             command += "" if options.models == list(MODELS) else f" --models {shlex.join(options.models)}"
-            print(compare(options.name, settings, options.models, options.seeds, options.workers, command))
+            print(compare(options.name, settings, options.models, options.seeds, options.workers, command, out))
     except ValueError as error:
         console.print(f"benchmarks.density: {error}", style="red", markup=False)
         return 2

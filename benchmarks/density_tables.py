@@ -1,4 +1,4 @@
-"""The page of a comparison of densities: tables, a picture, and two sounds, all but the samples from ``results.json``.
+"""The page of a comparison of densities, from ``results.json``: tables, a picture, and two sounds.
 
 Start reading at `write_page`.
 """
@@ -46,15 +46,17 @@ Results = list[dict[str, Any]]
 
 
 def write_page(
+    kept: Path,
     out: Path,
     name: str,
     results: Results | None = None,
     folders: dict[str, Path] | None = None,
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Write ``results.json``, samples and ``README.md`` into ``out``, or the page alone from what is there."""
+    """Write ``results.json`` into ``kept``, samples and ``README.md`` into ``out``; or the page alone."""
+    numbers = kept / "results.json"
     if results is not None and about is not None and folders is not None:
-        before = read_json(out / "results.json")["about"] if (out / "results.json").exists() else {}
+        before = read_json(numbers)["about"] if numbers.exists() else {}
         if before.get("command") == about["command"]:  # another sitting of the same comparison
             about["wall_clock_s"] = max(about["wall_clock_s"], before["wall_clock_s"])
         shared = {key: results[0][key] for key in ("unit", "levels", "corpus", "hardware", "part")}
@@ -62,11 +64,12 @@ def write_page(
         for measure in (measure for row in rows for measure in row["measures"]):
             measure["values"] = [round(value, 3) for value in measure["values"]]
         _samples(out, rows, folders, shared["corpus"])
-        write_json(out / "results.json", {"about": about, **shared, "trainings": rows})
-    found = read_json(out / "results.json")
+        write_json(numbers, {"about": about, **shared, "trainings": rows})
+    found = read_json(numbers)
     if "clusters" not in found:
         found["clusters"] = clusters(_corpus(found["trainings"][0]["job"]), found["about"]["made_of"])
-        write_json(out / "results.json", found)
+        write_json(numbers, found)
+    out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "README.md") as aside:
         aside.write_text(_page(name, found), encoding="utf-8")
     return out / "README.md"

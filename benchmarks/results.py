@@ -66,21 +66,21 @@ def table() -> str:
 
 
 def memories() -> str:
-    """The table of `docs/frmdn.md`, from the comparisons in ``docs/results``."""
-    lines = ["| World | Targets | RMDN | floor | Variant | NLL | difference |", "|---|---|---|---|---|---|---|"]
+    """The table of `docs/frmdn.md`, from the comparisons in ``docs/results``: a row for each variant."""
+    head, floors, rows = ["Variant"], ["floor"], dict[str, list[str]]()
     for folder in sorted(RESULTS.glob("memory-*")):
         results = [migration.comparison_result(row) for row in read_json(folder / "results.json")]
         env = json.loads((folder / "about.json").read_text(encoding="utf-8"))["env"]
         for targets in ("mean", "sample"):
-            rows = [row for row in results if row["job"]["latent_targets"] == targets]
-            reference = f"{episodes(rows, REFERENCE).mean():.2f}"
-            floor = f"{np.mean(rows[0]['floor']):.2f}" if targets == "sample" else ""
-            for name in dict.fromkeys(row["job"]["name"] for row in rows):
+            trained = [row for row in results if row["job"]["latent_targets"] == targets]
+            head.append(f"{env}, {targets}")
+            floors.append(f"{np.mean(trained[0]['floor']):.2f}" if targets == "sample" else "")
+            rows.setdefault(REFERENCE, []).append(f"{episodes(trained, REFERENCE).mean():.2f}")
+            for name in dict.fromkeys(row["job"]["name"] for row in trained):
                 if name not in (REFERENCE, *ABLATIONS):
-                    nll = f"{episodes(rows, name).mean():.2f}"
-                    change = difference(rows, name).text()
-                    lines.append(f"| {env} | {targets} | {reference} | {floor} | {name} | {nll} | {change} |")
-    return "\n".join([*lines, ""])
+                    rows.setdefault(name, []).append(difference(trained, name).text())
+    table = [head, ["---"] * len(head), floors, *([name, *cells] for name, cells in rows.items())]
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in table), ""])
 
 
 def put(path: Path, begin: str, table: str, end: str) -> None:

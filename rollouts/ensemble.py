@@ -35,7 +35,7 @@ class EnsembleState(NamedTuple):
     """Each world's memory of its own dreams."""
 
     @property
-    def features(self) -> Float[Tensor, "batch features"]:
+    def controller_inputs(self) -> Float[Tensor, "batch features"]:
         """What a controller sees."""
         return self.agent.with_latent(self.latent).controller_inputs
 

@@ -98,9 +98,10 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
     words += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
     assert density.main(words) == 0
-    folder = tmp_path / "results" / "density-mine"
+    folder, kept = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    found = json.loads((kept / "results.json").read_text(encoding="utf-8"))
+    assert [path.name for path in kept.iterdir()] == ["results.json"]
     assert len(found["trainings"]) == 6
     means = [row["measures"][0]["mean"] for row in found["trainings"] if row["job"]["name"] == "FRMDN"]
     assert f"| {np.mean(means):.1f} ± {np.std(means, ddof=1):.1f} |" in page
@@ -114,12 +115,11 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert "≥ 28805" in page  # as published
     assert Image.open(folder / "samples.png").width > 300
     assert (folder / "frmdn.wav").stat().st_size == 96_044
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
     assert density.main(words) == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == kept
-    (folder / "README.md").unlink()
-    assert density.main(["write", "mine"]) == 0
-    assert (folder / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == written
+    assert density.main(["write", "mine", "--out", str(tmp_path / "page")]) == 0
+    assert (tmp_path / "page" / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
     capsys.readouterr()
     assert density.main([*words, "--hidden", "9"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

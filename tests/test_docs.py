@@ -73,8 +73,8 @@ def smaller(monkeypatch, page):
     limit(agents, "evolve", generations=2, population=4)
     limit(agents, "evaluate", episodes=2, max_steps=5)
     limit(rollouts, "collect", episodes=3, max_steps=6, workers=1)
-    limit(rollouts, "dreamed", horizon=5)
-    limit(rollouts, "played", episodes=1, workers=1, max_steps=4)
+    limit(rollouts, "DreamFitness", horizon=5)
+    limit(rollouts, "EnvFitness", episodes=1, workers=1, max_steps=4)
     limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
     if (
         "hidden_size=256" not in PAGES[page] and page != "docs/dreams.md"

@@ -64,7 +64,7 @@ def test_a_population_dreams_as_its_members_do(kind, sees, world):
     zeros = kind.for_world_model(world, sees)
     population = random_parameters(3 * zeros.size).view(3, -1).numpy()
     starts = random_parameters(20, 1).view(5, 4)
-    settings = {"horizon": 5, "dreams": 2, "seed": 3, "keep": ("actions", "latents")}
+    settings = {"horizon": 5, "num_rollouts": 2, "seed": 3, "keep": ("actions", "latents")}
     together = rollouts.dream(world, Population(zeros, population), starts, **settings)
     for number, member in enumerate(population):
         alone = rollouts.dream(world, zeros.with_parameters(member), starts, **settings)

@@ -64,7 +64,7 @@ class Shows(nn.Module):
 class OrbitDensity(nn.Module):
     """The orbit's law as a density without noise; what it remembers is the last push."""
 
-    inputs, outputs, hidden, noise_shapes = 4, 2, 6, ((1,), (2,))
+    input_size, output_size, hidden_size, noise_shapes = 4, 2, 6, ((1,), (2,))
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class OrbitDensity(nn.Module):
     def initial(self, batch):
         return State(torch.zeros(batch, 1, 6), torch.zeros(batch, 1, 0))
 
-    def features(self, x, state=None):
+    def unroll(self, x, state=None):
         first = (self.initial(len(x)) if state is None else state).hidden[..., 2:4]
         hidden = torch.cat((x, torch.cat((first, x[:, :-1, 2:]), dim=1)), dim=-1)
         return hidden, State(hidden[:, -1:], torch.zeros(len(x), 1, 0))

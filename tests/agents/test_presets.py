@@ -52,7 +52,7 @@ def test_options_win_over_a_preset(tmp_path):
     assert parsed("evolve", folder, "--preset", "quick", "--game.generations", "3").game.generations == 3
     assert parsed("train", "memory", folder, "--memory.num_updates", "7", "--preset", "quick").memory.num_updates == 7
     words = ("evaluate", "--pretrained", "car-racing", "--preset", "quick")
-    assert parsed(*words).eval.episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
+    assert parsed(*words).eval.episodes == parsed("run", "car-racing", "--preset", "quick").eval.episodes
 
 
 @pytest.mark.parametrize("words", ["collect CartPole-v1", "train vae x", "evaluate x"])

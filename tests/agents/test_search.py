@@ -352,9 +352,9 @@ def test_a_balanced_search_does_not_know_the_units_of_an_episode():
         return evolve(controller(), fitness, seed=3, generations=25, population=12, sigma=0.3, **options).parameters
 
     scaled, unequal = [2.0, 1.0], [512.0, 1.0]
-    assert (found(1.0, balanced=True) == found(scaled, balanced=True)).all()
+    assert (found(1.0, normalize_episodes=True) == found(scaled, normalize_episodes=True)).all()
     assert (found(1.0) != found(scaled)).any()
-    far = [((found(unequal, balanced=balanced)[5:] - 1.5) ** 2).sum() for balanced in (False, True)]
+    far = [((found(unequal, normalize_episodes=balanced)[5:] - 1.5) ** 2).sum() for balanced in (False, True)]
     assert far[1] < far[0]  # the small episode is heard
 
 

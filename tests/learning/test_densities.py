@@ -54,7 +54,7 @@ def test_a_memory_reaches_the_entropy_of_a_linear_gaussian_world():
 
 def trained_density(kind, seed: int) -> SequenceDensity:
     with worldmodel.seeded(seed):
-        model = SequenceDensity(kind(2, 2, hidden=16, mixtures=1))
+        model = SequenceDensity(kind(2, 2, hidden_size=16, num_components=1))
     data = toys.Sequences(lambda size, number: toys.bent(size, 8, number)[0])
     return fit(model, data, num_updates=400, batch_size=32, learning_rate=5e-3, eval_every=100, seed=seed)
 

@@ -272,7 +272,7 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
     assert all(equal(a, b) for a, b in zip(one.episodes(), grown.episodes(), strict=True))
     alone = rollouts.play(toys.beacon(), agent(), one.episode(6).seed)
     assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.num_features + 1), terms=1.0)
-    with pytest.raises(ValueError, match="block = 4"):
+    with pytest.raises(ValueError, match="episodes_per_shard = 4"):
         rollouts.collect(toys.beacon, agent(), 10, seed=5, episodes_per_shard=5, out=tmp_path / "b")
 
 

@@ -239,10 +239,10 @@ def test_memory_stays_flat(store, monkeypatch):
 
 
 def test_bad_arguments_are_refused(store, vae, tmp_path):
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match="seq_len"):
         store.sequences(vae, seq_len=0)
     for length in (None, float("nan"), 1.5):
-        with pytest.raises(ValueError, match="length"):
+        with pytest.raises(ValueError, match="seq_len"):
             store.windows(length)
     with pytest.raises(ValueError, match="latent_targets"):
         store.sequences(vae, latent_targets="mode")

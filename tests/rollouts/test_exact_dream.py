@@ -34,7 +34,7 @@ class Slope(gymnasium.Env):
 class SlopeDensity(nn.Module):
     """The slope's law as a density: the next place and speed, (nearly) without noise."""
 
-    inputs, outputs, hidden, noise_shapes = 3, 2, 3, ((1,), (2,))
+    input_size, output_size, hidden_size, noise_shapes = 3, 2, 3, ((1,), (2,))
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SlopeDensity(nn.Module):
     def initial(self, batch):
         return State(torch.zeros(batch, 1, 3), torch.zeros(batch, 1, 0))
 
-    def features(self, x, state=None):
+    def unroll(self, x, state=None):
         return x, State(x[:, -1:], torch.zeros(len(x), 1, 0))
 
     def distribution(self, hidden):

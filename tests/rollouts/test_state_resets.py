@@ -166,7 +166,7 @@ def test_games_go_on_from_a_moment_as_they_did(name):
     assert reset_states[9].memory.hidden_size.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("moments", "named"), [(-1, "moments"), (2, "save_state")])
+@pytest.mark.parametrize(("moments", "named"), [(-1, "num_state_resets"), (2, "save_state")])
 def test_bad_moments_are_refused(moments, named):
     with pytest.raises(ValueError, match=named):
         rollouts.EnvFitness(toys.beacon, beacon_world(), num_state_resets=moments)

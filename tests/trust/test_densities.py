@@ -44,7 +44,7 @@ def test_rows_that_no_model_can_be_built_for_are_refused_before_anything_is_made
     settings = tiny(images(tmp_path / "wide", 1, 70_000))
     with pytest.raises(ValueError, match="event"):
         fit_density(settings, tmp_path / "run")
-    monkeypatch.setattr(builders, "_free", lambda: 10_000)
+    monkeypatch.setattr(builders, "_available_memory", lambda: 10_000)
     with pytest.raises(ValueError, match="parameters"):
         fit_density(tiny(images(tmp_path / "some", 1, 100)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -123,7 +123,16 @@ def test_encodings_survive_a_clock_that_was_set_back(collected):
         assert all(map(np.array_equal, wanted, Store(folder).latents(vae).episode(0)))
 
 
-NAMES = ["format", "env", "discrete", "actions", "env_options", "block", "further", "patience"]
+NAMES = [
+    "format",
+    "env",
+    "discrete",
+    "action_dim",
+    "env_options",
+    "episodes_per_shard",
+    "policy_changes",
+    "max_idle_steps",
+]
 
 
 @QUICK

@@ -136,7 +136,7 @@ def test_observe_steps_equal_one_pass():
     for t in range(data.latent.shape[1]):
         state = built.observe(state, data.latent[:, t], data.action[:, t])
     _, last = built.memory.unroll(data.latent, data.action)
-    torch.testing.assert_close(state.memory.hidden_size, last.hidden)
+    torch.testing.assert_close(state.memory.hidden, last.hidden)
     torch.testing.assert_close(state.hidden, last.hidden[:, -1])
 
 

@@ -57,7 +57,7 @@ def test_what_is_read_is_the_event_before_and_zero_at_first():
         def initial(self, batch):
             return State(torch.zeros(batch, 1, 1), torch.zeros(batch, 1, 1))
 
-        def features(self, x, state):
+        def unroll(self, x, state):
             return x, state
 
         def distribution(self, hidden):
@@ -83,7 +83,7 @@ def test_pieces_equal_one_pass(model, length):
 
 def test_without_gradients_long_sequences_pass_in_pieces(model, monkeypatch):
     whole_pass = model.log_prob(whole(events())).detach()
-    monkeypatch.setattr("worldmodel.sequences.EVALUATED", 2)
+    monkeypatch.setattr("worldmodel.sequences.EVAL_CHUNK", 2)
     with torch.no_grad():
         torch.testing.assert_close(model.log_prob(whole(events())), whole_pass)
 

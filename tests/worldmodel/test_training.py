@@ -394,8 +394,8 @@ def ended(folder, stop_at=(), data=None, **settings):
 def test_more_updates_go_further_and_a_kill_on_the_way_changes_nothing(tmp_path, monkeypatch, at):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # each check saves
     assert torch.equal(ended(tmp_path / "a"), ended(tmp_path / "b"))
-    whole = ended(tmp_path / "a", updates=270)
-    assert torch.equal(whole, ended(tmp_path / "b", at, updates=270))
+    whole = ended(tmp_path / "a", num_updates=270)
+    assert torch.equal(whole, ended(tmp_path / "b", at, num_updates=270))
     assert not torch.equal(whole, ended(tmp_path / "c"))
     for name in ("metrics.jsonl", "settings.json"):
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
@@ -440,7 +440,7 @@ def note_rate(loop, rates):
 def test_fewer_updates_are_refused_and_the_same_are_finished(tmp_path):
     before = ended(tmp_path)
     with pytest.raises(ValueError, match=r"updates = 200.*199"):
-        ended(tmp_path, updates=199)
+        ended(tmp_path, num_updates=199)
     notes = []
     fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *told: notes.append(told))
     assert [told[:2] for told in notes] == [(200, 200)]
@@ -481,5 +481,5 @@ def test_out_that_is_a_file_is_refused_and_a_home_folder_is_found(tmp_path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    ended("~/there", updates=20)
+    ended("~/there", num_updates=20)
     assert (tmp_path / "there" / "weights.safetensors").exists() and not (tmp_path / "~").exists()

@@ -136,7 +136,9 @@ def test_temperature_scales_the_variance_of_the_latent_and_of_the_event():
 def test_temperature_multiplies_the_variance_of_the_latent_s_noise(monkeypatch):
     """The noise itself, as z is made of it: 60,000 numbers of variance 0.25, within 4.5 standard errors."""
     noises, at = [], DiagonalGaussian.rsample_from_noise
-    monkeypatch.setattr(DiagonalGaussian, "at", lambda normal, noise: noises.append(noise) or at(normal, noise))
+    monkeypatch.setattr(
+        DiagonalGaussian, "rsample_from_noise", lambda normal, noise: noises.append(noise) or at(normal, noise)
+    )
     with worldmodel.seeded(0):
         model = VRNN(event_dim=2, hidden_size=4, latent_dim=3, width=4)
     model.sample(1, batch=20_000, temperature=0.25, generator=generator())
@@ -232,7 +234,7 @@ def test_truncated_gradients_are_those_of_pieces_with_a_state_that_is_cut():
 
 def test_groups_of_samples_change_nothing_but_the_draws(monkeypatch):
     model, batch = vrnn(), whole(random_events(2, 2, 1))
-    monkeypatch.setattr("worldmodel.baselines.vrnn.ROWS", 400)  # groups of 200 samples, the last one smaller
+    monkeypatch.setattr("worldmodel.baselines.vrnn.MAX_ROWS", 400)  # groups of 200 samples, the last one smaller
     found = model.iwae_bound(batch, 3_001, generator())
     torch.testing.assert_close(found, exact(model, batch.event), atol=0.15, rtol=0)
 
