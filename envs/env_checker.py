@@ -81,7 +81,7 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _validate_image(self, image: Any) -> None:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != self._image_shape:
-            raise ValueError(f"observation must be {self._image_shape} uint8 as its space says, got {_describe(image)}")
+            raise ValueError(f"observation must be {self._image_shape} uint8 as in its space, got {_describe(image)}")
 
 
 def validate_env(env: Any) -> None:

@@ -166,24 +166,35 @@ def collect(
             )
             for first, count in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
         ]
-        done = episodes - sum(task.episodes for task in tasks)
-        report(done, episodes, "")
-        pending, errors = set(range(len(tasks))), dict[int, str]()
-        for index, result in run_tasks(run_collect_task, tasks, workers, backend):
-            for name, content in result.files.items():
-                write_bytes(tasks[index].folder / name, content)
-            pending.remove(index)
-            if result.error:
-                errors[index] = result.error
-            if errors and min(pending, default=len(tasks)) > (first := min(errors)):
-                raise ValueError(f"{errors[first]}; the episodes before it are kept")
-            done += tasks[index].episodes
-            report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
+        _run_collect_tasks(tasks, episodes, workers, backend, report)
         store = Store(folder)
         write_minari_index(store, space, can_be_made=isinstance(env, str))
     if out is None:
         logger.warning("the rollouts are in a temporary folder, %s: set out=FOLDER to keep them elsewhere", folder)
     return store
+
+
+def _run_collect_tasks(
+    tasks: Sequence[CollectTask], episodes: int, workers: int, backend: str, report: Progress
+) -> None:
+    """Run the tasks of a collection and report their progress.
+
+    Raises:
+        ValueError: An episode failed; raised after all blocks before it are written.
+    """
+    done = episodes - sum(task.episodes for task in tasks)
+    report(done, episodes, "")
+    pending, errors = set(range(len(tasks))), dict[int, str]()
+    for index, result in run_tasks(run_collect_task, tasks, workers, backend):
+        for name, content in result.files.items():
+            write_bytes(tasks[index].folder / name, content)
+        pending.remove(index)
+        if result.error:
+            errors[index] = result.error
+        if errors and min(pending, default=len(tasks)) > (first := min(errors)):
+            raise ValueError(f"{errors[first]}; the episodes before it are kept")
+        done += tasks[index].episodes
+        report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
 
 
 def run_collect_task(task: CollectTask) -> CollectResult:

@@ -129,13 +129,7 @@ def dream(
     """
     validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
     validate_seed(seed)
-    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
-        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
-    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
-        raise ValueError(
-            f"termination_threshold must be None with termination_hazard_ratio "
-            f"or use_expected_continuation, got {termination_threshold}"
-        )
+    _validate_termination(termination_threshold, termination_hazard_ratio, use_expected_continuation)
     if unknown := [name for name in keep if name not in HISTORIES]:
         raise ValueError(f"keep must hold names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
@@ -177,11 +171,24 @@ def dream(
                 step.terminated if termination_threshold is None else step.termination > termination_threshold,
             )
         if step_number % SYNC_EVERY == 0:
-            report(number, horizon, "")
+            report(step_number, horizon, "")
             if not buffer.active.any():  # reading it at every step would synchronize with the device each time
                 break
     report(horizon, horizon, "")
     return buffer.to_dreams(world)
+
+
+def _validate_termination(
+    termination_threshold: float | None, termination_hazard_ratio: float, use_expected_continuation: bool
+) -> None:
+    """Check the arguments of `dream` that determine when a dream ends."""
+    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
+        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
+    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
+        raise ValueError(
+            f"termination_threshold must be None with termination_hazard_ratio "
+            f"or use_expected_continuation, got {termination_threshold}"
+        )
 
 
 class _TrajectoryBuffer:

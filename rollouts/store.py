@@ -123,7 +123,7 @@ class Store:
             for name, value in original(self.metadata, STORE_METADATA).items()
             if name not in ("format", "block")
         }
-        if "env_options" in about:  # keep the identity of stores of older versions
+        if "env_options" in metadata:  # keep the identity of stores of older versions
             metadata["env_options"] = stored_env_options(self.env, metadata["env_options"])
         metadata["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._locations]
         digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
@@ -212,7 +212,7 @@ class Store:
                 return MinariDataset(older.parent)
             raise ValueError(f"{self.path} has no index for Minari: finish its collection first")
         metadata = read_json(index)
-        current = about | {"dataset_id": minari_id(self.path)}  # the folder may have moved
+        current = metadata | {"dataset_id": minari_id(self.path)}  # the folder may have moved
         if "env_spec" in metadata:
             current["env_spec"] = renamed_env_spec(metadata["env_spec"])
         if current != metadata:
