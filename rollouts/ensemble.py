@@ -35,7 +35,7 @@ class EnsembleState(NamedTuple):
     """For each ensemble member, the states of its dreams."""
 
     @property
-    def features(self) -> Float[Tensor, "batch features"]:
+    def controller_inputs(self) -> Float[Tensor, "batch features"]:
         """Inputs of a controller."""
         return self.agent.with_latent(self.latent).controller_inputs
 
