@@ -40,7 +40,7 @@ POLL_S = 0.5
 """Seconds between two calls of ``poll``."""
 CLOSE_TIMEOUT_S = 5.0
 """Maximum number of seconds to wait for workers to close their environments."""
-NOT_PICKLABLE = "with more than one worker, tasks must be picklable: "
+NOT_PICKLABLE = "workers above 1 need picklable tasks: "
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
