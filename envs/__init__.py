@@ -21,7 +21,7 @@ gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros",
 
 
 def __getattr__(name: str) -> object:
-    """Load the dream environments, and torch with them, when they are asked for."""
+    """Import the dream environments, and torch with them, on first use."""
     if name in ("DreamEnv", "DreamVectorEnv"):
         from envs import dream_env
 

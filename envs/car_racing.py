@@ -1,4 +1,7 @@
-"""CarRacing as World Models drives it: Gymnasium's own CarRacing-v3 with the published crop and action map."""
+"""CarRacing as in World Models: Gymnasium's CarRacing-v3 with the published crop and action mapping.
+
+Start reading at `CarRacing`.
+"""
 
 import os
 from collections.abc import Callable
@@ -12,22 +15,25 @@ from gymnasium.utils import RecordConstructorArgs
 from envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
 
 HUD_ROWS = 12
-"""Rows of the 96x96 picture that the bar with speed and score covers."""
+"""Number of rows of the 96x96 frame that the bar with speed and score (HUD) covers."""
 
 
 class CarRacing(PixelEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """The official game, seen and driven as by World Models.
+    """The official game with the observations and actions of World Models.
 
-    Frames: the lower 12 of 96 rows cut off (unless ``show_hud``), area-resized to 64x64. Actions in [-1, 1]: steer = a0,
-    gas = (a1 + 1) / 2, brake = clip(a2, 0, 1); or the official five choices with ``continuous=False``. With
-    ``action_repeat`` above 1 the game advances by as many of its frames in each step, and draws only the last of them:
-    physics, rewards and the pictures that are shown are those of the official environment.
+    Frames: the lower 12 of 96 rows are cropped (unless ``show_hud``), and the rest is area-resized to 64x64. Actions in
+    [-1, 1]: steer = a0, gas = (a1 + 1) / 2, brake = clip(a2, 0, 1); or the official five actions with ``continuous=False``.
+    With ``action_repeat`` above 1 each step advances the game by this number of frames and draws only the last one. Physics,
+    rewards and drawn frames equal those of the official environment.
 
     Args:
         env: Gymnasium's game.
-        action_repeat: frames of the game in each step.
-        show_hud: keep the lower 12 rows, in which speed, wheels, steering and turning are shown: the whole official
-            picture, as other agents see it, instead of the part that World Models sees.
+        action_repeat: Number of game frames per step.
+        show_hud: Whether to keep the lower 12 rows, which show speed, wheels, steering and rotation. True: the whole
+            official frame, as other agents observe it. False: the part that World Models observes.
+
+    Raises:
+        ValueError: ``show_hud`` is not a bool.
 
     References:
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 3).
@@ -50,33 +56,33 @@ class CarRacing(PixelEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstruct
         self._game._render = self._render
 
     def _render(self, mode: str) -> Any:
-        """Draw, except where a step's inner frames ask for a picture that nobody will see."""
+        """Draw a frame, unless it is a skipped frame of a step."""
         return None if self._skip_render and mode == "state_pixels" else self._original_render(mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new track."""
+        """Start an episode on a new track."""
         frame, info = self.env.reset(seed=seed, options=options)
         return resize_frame(frame, self._crop_bottom), info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Drive on for ``action_repeat`` frames."""
+        """Advance the game by ``action_repeat`` frames with one action."""
         game_action = self._game_action(action)
-        total = 0.0
-        for left in reversed(range(self.action_repeat)):
-            self._skip_render = left > 0
+        total_reward = 0.0
+        for remaining in reversed(range(self.action_repeat)):
+            self._skip_render = remaining > 0
             frame, reward, terminated, truncated, info = self.env.step(game_action)
-            total += float(reward)
+            total_reward += float(reward)
             if terminated or truncated:
                 break
-        if self._skip_render:  # the episode ended before the last frame
+        if self._skip_render:  # the episode ended before the step's last frame
             self._skip_render = False
             frame = self._original_render("state_pixels")
-        return resize_frame(frame, self._crop_bottom), total, terminated, truncated, info
+        return resize_frame(frame, self._crop_bottom), total_reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Close, and give all memory back."""
+        """Close the game and free its memory."""
         self.env.close()
         destroy_bodies(self._game)
 
@@ -88,20 +94,26 @@ class CarRacing(PixelEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstruct
 
 
 def destroy_bodies(game: Any) -> None:
-    """Let go of what keeps a closed game in memory: Box2D's bodies, and the cycle through its contact listener."""
+    """Break the references that keep a closed game in memory: Box2D's bodies, and the cycle of its contact listener."""
     game._destroy()
     game.car = None
     game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
 
 
 def make_car_racing(action_repeat: int = 1, fast: bool = False, show_hud: bool = False, **options: Any) -> CarRacing:
-    """CarRacing-v3 with its time limit of 1,000 frames; ``fast`` draws the same game another way.
+    """Make CarRacing-v3 with its time limit of 1,000 frames.
+
+    Args:
+        action_repeat: Number of game frames per step.
+        fast: Whether to draw the frames with `envs.fast_car_racing` (same game).
+        show_hud: As in `CarRacing`.
+        options: Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: Box2D is missing, or an option is unknown or no such value.
+        ValueError: Box2D is missing, or an option is unknown or has an invalid value.
     """
     if "crop" in options:
-        raise ValueError("CarRacing cannot be made with crop: show_hud says what is seen")
+        raise ValueError("CarRacing takes no option crop: use show_hud")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     id, size = ("FastCarRacing-v3", {"frame_size": 64, "crop": not show_hud}) if fast else ("CarRacing-v3", {})

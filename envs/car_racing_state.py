@@ -1,7 +1,7 @@
-"""Moments of CarRacing: save one, and let the game go on from it.
+"""Save the state of a CarRacing game, and restore it.
 
-Box2D keeps the last forces in the car's joints to itself. So a game goes on from a moment nearly as it did when the
-moment was saved, and exactly alike each time that it goes on from it.
+Start reading at `save`. Box2D does not expose the last forces in the car's joints. After a restore the game therefore
+continues almost as it did after the save, and identically after each restore.
 """
 
 from typing import Any, NamedTuple
@@ -9,31 +9,31 @@ from typing import Any, NamedTuple
 from gymnasium.envs.box2d.car_dynamics import Car
 
 WHEEL_STATE = ("gas", "brake", "steer", "phase", "omega")
-"""What a wheel knows beside its motion."""
+"""Attributes of a wheel besides its motion."""
 
 
 class CarRacingSnapshot(NamedTuple):
-    """A moment of an episode of CarRacing."""
+    """State of an episode of CarRacing."""
 
     track: tuple[tuple[float, ...], ...]
-    """Where the road lies: the moment belongs to it."""
+    """Points of the road; the state is valid on this track only."""
     bodies: tuple[tuple[Any, ...], ...]
-    """Position, angle, velocity and angular velocity of the wheels and of the hull."""
+    """Position, angle, velocity and angular velocity of the wheels and the hull."""
     wheels: tuple[tuple[float, ...], ...]
     """`WHEEL_STATE` of each wheel."""
     visited: tuple[bool, ...]
-    """Which tiles of the road were."""
+    """Whether each tile of the road was visited."""
     reward: float
     prev_reward: float
-    """What of the reward was given out."""
+    """Part of ``reward`` that earlier steps have returned."""
     t: float
 
 
 def save(game: Any) -> CarRacingSnapshot:
-    """What a ``CarRacing`` is like now.
+    """Return the current state of a ``CarRacing``.
 
     Raises:
-        ValueError: it was not reset yet.
+        ValueError: The game was not reset yet.
     """
     if game.car is None:
         raise ValueError("CarRacing has no state to save before its first reset")
@@ -49,18 +49,18 @@ def save(game: Any) -> CarRacingSnapshot:
 
 
 def load(game: Any, snapshot: CarRacingSnapshot) -> None:
-    """Go on from a moment of an episode on the same track.
+    """Restore a state of an episode on the same track.
 
     Raises:
-        ValueError: the game is on another track.
+        ValueError: The game is on another track.
     """
     if game.car is None or snapshot.track != tuple(game.track):
-        raise ValueError("CarRacing goes on from moments of the track it is on: reset it with their seed before")
+        raise ValueError("snapshot must be of the current track: reset the environment with the snapshot's seed first")
     game.car.destroy()
-    game.car = Car(game.world, *game.track[0][1:4])  # a new one: joints remember what pulled at them
-    for body, (position, angle, velocity, turning) in zip(game.car.drawlist, snapshot.bodies, strict=True):
+    game.car = Car(game.world, *game.track[0][1:4])  # a new car, because joints keep their last forces
+    for body, (position, angle, velocity, angular_velocity) in zip(game.car.drawlist, snapshot.bodies, strict=True):
         body.transform = (position, angle)
-        body.linearVelocity, body.angularVelocity = velocity, turning
+        body.linearVelocity, body.angularVelocity = velocity, angular_velocity
     for wheel, values in zip(game.car.wheels, snapshot.wheels, strict=True):
         for name, value in zip(WHEEL_STATE, values, strict=True):
             setattr(wheel, name, value)
@@ -68,5 +68,5 @@ def load(game: Any, snapshot: CarRacingSnapshot) -> None:
         tile.road_visited = visited
     game.tile_visited_count = sum(snapshot.visited)
     game.reward, game.prev_reward = snapshot.reward, snapshot.prev_reward
-    game.t, game.new_lap = snapshot.t, False  # a new lap ends the episode in its own step
-    game.world.Step(0.0, 1, 1)  # no time passes, but wheels learn which tiles they are on
+    game.t, game.new_lap = snapshot.t, False  # new_lap is True only in the step that ends the episode
+    game.world.Step(0.0, 1, 1)  # a step of zero seconds registers the tiles below the wheels

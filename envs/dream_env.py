@@ -1,4 +1,7 @@
-"""Dreams as Gymnasium environments: the world model is the game."""
+"""Dreams as Gymnasium environments, with the world model as the simulator.
+
+Start reading at `DreamEnv`; `DreamVectorEnv` computes several dreams as one batch.
+"""
 
 import os
 from typing import Any
@@ -24,19 +27,19 @@ OBSERVATIONS = ("pixels", "latent")
 
 
 class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
-    """One dream at a time.
+    """An environment of one dream at a time.
 
     Args:
-        world: the world model, or a folder that holds one (a run's, its ``world`` or its ``agent``).
-        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
-        temperature: above zero; 1 is the model's own uncertainty.
-        horizon: steps after which a dream is truncated.
-        burn_in: real steps that the memory re-lives before a dream begins (where ``start_states`` has them).
-        observation: "pixels": 64x64x3 frames that the VAE draws; "latent": latent and hidden state, what controllers see.
+        world: World model, or the path of a folder with one (a run, its ``world`` or its ``agent``).
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents. None: the folder's start states.
+        temperature: Sampling temperature above zero; 1 is the model's own uncertainty.
+        horizon: Number of steps after which a dream is truncated.
+        burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
+        observation: "pixels": 64x64x3 frames decoded by the VAE. "latent": latent and hidden state, a controller's inputs.
         render_mode: "rgb_array", "human" (a window) or None.
 
     Raises:
-        ValueError: an argument is out of range, or the starts do not fit the world model.
+        ValueError: An argument is out of range, or the start states do not fit the world model.
 
     Example:
         >>> from worldmodel import FRMDN, VAE, Memory
@@ -68,14 +71,14 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Wake up at another real moment."""
+        """Start a dream at a random start state."""
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
         self._render_human()
         return self._dream.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Dream on."""
+        """Imagine one step."""
         if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
         rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
@@ -83,7 +86,7 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
         return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray | None:
-        """What is dreamed, (64, 64, 3); a window shows it by itself."""
+        """Return the current frame (64, 64, 3) uint8, or show it in a window."""
         if self.render_mode == "rgb_array":
             return self._dream.render_frames()[0]
         self._render_human()
@@ -102,7 +105,7 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
 
 
 class _Window:
-    """A window with enlarged frames, at most so many a second."""
+    """A window that shows enlarged frames, at most ``fps`` per second."""
 
     def __init__(self, fps: int, scale: int = 8) -> None:
         import pygame
@@ -125,17 +128,20 @@ class _Window:
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
-    """Many dreams in one batch; a dream that ended begins anew with the next step (Gymnasium's next-step autoreset).
+    """Several dreams as one batch; a dream that ended starts anew in the next step (Gymnasium's next-step autoreset).
 
     Args:
-        world: the world model, or a folder that holds one; its device is where the dreams are computed.
-        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents; None: the real moments in the folder.
-        num_envs: how many.
-        temperature: above zero.
-        horizon: steps after which a dream is truncated.
-        burn_in: real steps that the memory re-lives before a dream begins.
+        world: World model, or the path of a folder with one; its device computes the dreams.
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents. None: the folder's start states.
+        num_envs: Number of dreams.
+        temperature: Sampling temperature above zero.
+        horizon: Number of steps after which a dream is truncated.
+        burn_in: Number of real steps that the memory replays before a dream.
         observation: "pixels" or "latent".
         render_mode: "rgb_array" or None.
+
+    Raises:
+        ValueError: An argument is out of range, or the start states do not fit the world model.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50, "autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -163,16 +169,16 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Wake all dreams at real moments."""
+        """Start all dreams at random start states."""
         if isinstance(seed, list):
-            raise ValueError(f"seed must be one number: the dreams draw from one source, got a list of {len(seed)}")
+            raise ValueError(f"seed must be one number, since all dreams share a generator, got a list of {len(seed)}")
         super().reset(seed=seed)
         self._dream.reset(self.np_random)
         self._autoreset[:] = False
         return self._dream.observe(), {}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Dream on; where a dream ended with the last step, begin another one instead."""
+        """Imagine one step; dreams that ended in the last step start anew instead."""
         if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
         autoreset = self._autoreset
@@ -184,26 +190,26 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         return self._dream.observe(), rewards, terminated, truncated, {}
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """What is dreamed: ``num_envs`` pictures (64, 64, 3)."""
+        """Return the current frames, ``num_envs`` arrays (64, 64, 3) uint8."""
         return tuple(self._dream.render_frames()) if self.render_mode == "rgb_array" else None
 
 
 def _load_world(
     world: WorldModel | str | os.PathLike[str], start_states: EncodedEpisodes | Tensor | None
 ) -> tuple[WorldModel, EncodedEpisodes | Tensor]:
-    """The world model of a folder, and the real moments that lie there if no others are given."""
+    """Load a world model from a folder, and its start states if none are given."""
     if isinstance(world, WorldModel):
         if start_states is None:
-            raise ValueError("start_states must be given with a world model; only a folder brings its own")
+            raise ValueError("start_states must be given with a world model; only a folder has its own")
         return world, start_states
     folder = folder_path(world, "world")
-    inner = [folder, folder / "world", folder / "agent"]
-    folder = next((place for place in inner if (place / "config.json").exists()), folder)
+    candidates = [folder, folder / "world", folder / "agent"]
+    folder = next((candidate for candidate in candidates if (candidate / "config.json").exists()), folder)
     return WorldModel.load(folder), StartStates.load(folder) if start_states is None else start_states
 
 
 class _DreamBatch:
-    """``num_dreams`` dreams that go on side by side."""
+    """A batch of ``num_dreams`` dreams."""
 
     def __init__(
         self,
@@ -222,9 +228,7 @@ class _DreamBatch:
         world, start_states = _load_world(world, start_states)
         self.world, self.start_states, self.num_dreams = world.eval(), start_states, num_dreams
         self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
-        sample_start_states(
-            world, start_states, 1, np.random.default_rng(0), burn_in
-        )  # starts that do not fit are told now
+        sample_start_states(world, start_states, 1, np.random.default_rng(0), burn_in)  # raises now if they do not fit
         vector_space = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
         self.observation_space: spaces.Box = FRAME_SPACE if observation == "pixels" else vector_space
         self.action_space: spaces.Discrete | spaces.Box = (
@@ -236,37 +240,37 @@ class _DreamBatch:
 
     @property
     def has_started(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether `reset` was called."""
         return self._state is not None
 
     @property
     def state(self) -> WorldState:
-        """Where the dreams stand."""
+        """Current state of the dreams."""
         assert self._state is not None
         return self._state
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Begin all dreams; all randomness follows from ``rng``."""
+        """Start all dreams; ``rng`` determines all randomness."""
         self._state = sample_start_states(self.world, self.start_states, self.num_dreams, rng, self.burn_in)
         self.generator.manual_seed(int(rng.integers(2**62)))
         self.elapsed_steps[:] = 0
 
     def restart(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Begin some of the dreams anew."""
+        """Start the dreams of ``mask`` anew."""
         fresh = sample_start_states(self.world, self.start_states, int(mask.sum()), rng, self.burn_in)
         rows = torch.from_numpy(mask)
         assert self.state.latent is not None and fresh.latent is not None
         latent = self.state.latent.clone()
         latent[rows] = fresh.latent
-        parts = [part.clone() for part in self.state.memory]
-        for part, new in zip(parts, fresh.memory, strict=True):
-            part[rows] = new
-        self._state = WorldState(latent, type(fresh.memory)(*parts))
+        tensors = [tensor.clone() for tensor in self.state.memory]
+        for tensor, new in zip(tensors, fresh.memory, strict=True):
+            tensor[rows] = new
+        self._state = WorldState(latent, type(fresh.memory)(*tensors))
         self.elapsed_steps[mask] = 0
 
     @torch.no_grad()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Take a step in every dream: rewards, terminated, truncated."""
+        """Imagine one step of every dream; return rewards, terminated and truncated."""
         inputs = self.world.action_inputs(actions)
         step, self._state = self.world.imagine(self.state, inputs, self.temperature, self.generator)
         self.elapsed_steps += 1
@@ -274,13 +278,13 @@ class _DreamBatch:
         return step.reward.double().cpu().numpy(), terminated, (self.elapsed_steps >= self.horizon) & ~terminated
 
     def observe(self) -> np.ndarray:
-        """What is seen now."""
+        """Return the current observations."""
         if self.kind == "pixels":
             return self.render_frames()
         return self.state.controller_inputs.float().cpu().numpy()
 
     @torch.no_grad()
     def render_frames(self) -> np.ndarray:
-        """(count, 64, 64, 3) bytes."""
+        """Return the current frames, (num_dreams, 64, 64, 3) uint8."""
         assert self.state.latent is not None
         return self.world.decode(self.state.latent)

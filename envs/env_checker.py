@@ -1,6 +1,6 @@
-"""What Gymnasium asks of an environment, checked where one of somebody else's is opened and played.
+"""Check that user environments follow Gymnasium's interface, when they are opened and in each step.
 
-Start reading at `EnvChecker`. Each slip is a ValueError of one line that names the cure.
+Start reading at `EnvChecker`. Each error is a ValueError of one line that says how to fix it.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from gymnasium.utils import RecordConstructorArgs
 
 STEP_RESULT = "(observation, reward, terminated, truncated, info)"
 MIN_IMAGE_SIDE = 16
-"""Pixels of the lower or narrower side of a picture; with fewer, an array of bytes is taken for something else."""
+"""Minimum height and width of an image in pixels; a smaller uint8 array is not an image."""
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_SPACE_CHARS = 160
-"""Letters of a space in a message."""
+"""Maximum number of characters of a space in a message."""
 MIN_IMAGE_HIGH = 128
-"""A picture's space reaches this far at least; bytes that stay below are numbers of things."""
+"""Minimum upper bound of an image space; uint8 arrays with a lower bound hold other quantities."""
 PACKAGES = ("worldmodel", "envs", "rollouts", "agents")
 INSTALL_PATHS = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
 
 class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """An environment whose every reset and step keeps to Gymnasium's interface and to its own spaces.
+    """Wraps an environment and checks the results of each reset and step against Gymnasium's interface and the spaces.
 
     Raises:
-        ValueError: it has no spaces, or its ``reset`` takes no seed.
+        ValueError: The environment has no spaces, or its ``reset`` takes no seed.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -43,7 +43,7 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._has_reset = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; what is observed first lies in the observation space."""
+        """Start an episode; check the first observation against the observation space."""
         result: Any = self.env.reset(seed=seed, options=options)
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError(f"reset must return (observation, info), got {_describe(result)}")
@@ -57,13 +57,13 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return result
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take a step; its reward is a finite number, and its ends are flags."""
+        """Take a step; check that the reward is a finite number and that the flags are bools."""
         if not self._has_reset:
             raise ValueError("step must come after reset")
         try:
             result: Any = self.env.step(action)
         except (TypeError, ValueError) as error:
-            if "unpack" in str(error):  # of a wrapper, or of the environment's own
+            if "unpack" in str(error):  # a wrapper unpacks a result of the wrong length
                 _validate_step_result(self.env.unwrapped.step(action))
             raise
         _validate_step_result(result)
@@ -75,25 +75,25 @@ class EnvChecker(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return observation, validate_reward(reward), bool(terminated), bool(truncated), info
 
     def close(self) -> None:
-        """Close; one that fails at that has done its work."""
+        """Close the environment; errors are ignored, since it is no longer needed."""
         with contextlib.suppress(Exception):
             self.env.close()
 
     def _validate_image(self, image: Any) -> None:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != self._image_shape:
-            raise ValueError(f"observation must be {self._image_shape} uint8 as its space says, got {_describe(image)}")
+            raise ValueError(f"observation must be {self._image_shape} uint8 as in its space, got {_describe(image)}")
 
 
 def validate_env(env: Any) -> None:
-    """Refuse what is no environment of Gymnasium.
+    """Check that an object is a Gymnasium environment.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: Names what is missing.
     """
     if not isinstance(env, gymnasium.Env):
-        old = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
-        more = " (it is one of the old gym: derive it from gymnasium.Env)" if old else ""
-        raise ValueError(f"env must be a gymnasium.Env, got {_describe(env)}{more}")
+        is_old_gym = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
+        hint = " (a class of the old gym: derive it from gymnasium.Env)" if is_old_gym else ""
+        raise ValueError(f"env must be a gymnasium.Env, got {_describe(env)}{hint}")
     for name in ("action_space", "observation_space"):
         space = getattr(env, name, None)
         if not isinstance(space, spaces.Space):
@@ -106,7 +106,7 @@ def validate_env(env: Any) -> None:
 
 
 def iter_wrappers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
-    """An environment's wrappers, the outermost first, and the environment itself."""
+    """Yield an environment's wrappers, the outermost first, and the environment itself."""
     yield env
     while isinstance(env, gymnasium.Wrapper):
         env = env.env
@@ -114,7 +114,7 @@ def iter_wrappers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, A
 
 
 def is_image_space(space: gymnasium.Space[Any]) -> bool:
-    """Bytes up to at least 128 in (H, W) or (H, W, 1, 3 or 4 channels)."""
+    """Whether a space is uint8 with an upper bound of at least 128, and (H, W) or (H, W, C) with 1, 3 or 4 channels."""
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
     shape = space.shape
@@ -124,45 +124,45 @@ def is_image_space(space: gymnasium.Space[Any]) -> bool:
 
 
 def summarize_space(space: gymnasium.Space[Any]) -> str:
-    """A space in a few words, however many bounds it has."""
-    words = " ".join(str(space).split())
-    return words if len(words) <= MAX_SPACE_CHARS else f"{words[:MAX_SPACE_CHARS]} ..."
+    """Return a space as a short text."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= MAX_SPACE_CHARS else f"{text[:MAX_SPACE_CHARS]} ..."
 
 
 def validate_observation(space: gymnasium.Space[Any], observation: Any) -> None:
-    """Refuse an observation outside of its space; a Box of numbers does not ask which kind of float they are.
+    """Check that an observation is in its space; a Box accepts any numeric dtype.
 
     Raises:
-        ValueError: says what came.
+        ValueError: Names the space and the observation.
     """
     if isinstance(space, spaces.Box):
         values = np.asarray(observation)
         if values.shape != space.shape or values.dtype.kind not in "biuf":
             raise ValueError(
-                f"observation must be {space.shape} {space.dtype} as its space says, got {_describe(values)}"
+                f"observation must be {space.shape} {space.dtype} as in its space, got {_describe(values)}"
             )
         if np.isnan(values).any():
             raise ValueError("observation holds NaN")
-        values = values.astype(space.dtype)  # float64 numbers at a bound of float32 may be a rounding beyond it
+        values = values.astype(space.dtype)  # a float64 at a float32 bound may exceed it by rounding
         if (values < space.low).any() or (values > space.high).any():
-            reach = f"{values.min():g} to {values.max():g}"
-            raise ValueError(f"observation leaves its space {summarize_space(space)}: it is from {reach}")
+            actual = f"{values.min():g} to {values.max():g}"
+            raise ValueError(f"observation must be in its space {summarize_space(space)}, got {actual}")
     elif isinstance(space, spaces.Dict) and isinstance(observation, dict) and set(observation) == set(space.spaces):
         for name, part in space.spaces.items():
             validate_observation(part, observation[name])
     elif not space.contains(observation):
-        raise ValueError(f"observation must lie in its space {summarize_space(space)}, got {str(observation)[:40]}")
+        raise ValueError(f"observation must be in its space {summarize_space(space)}, got {str(observation)[:40]}")
 
 
 def validate_reward(reward: Any) -> float:
-    """A reward as a float that 32 bits hold, as they do in files; one number in an array is a number.
+    """Return a reward as a float; it must fit into float32, as in files. An array with one number counts as a number.
 
     Raises:
-        ValueError: it is no number, or no finite one, or one beyond 32 bits.
+        ValueError: The reward is not a number, not finite, or beyond float32.
     """
     try:
         number = reward.item() if hasattr(reward, "item") else reward
-    except (ValueError, RuntimeError):  # an array, or a tensor, of several
+    except (ValueError, RuntimeError):  # an array or tensor of several numbers
         number = None
     if isinstance(number, int | float | np.floating) and bool(-MAX_FLOAT32 <= number <= MAX_FLOAT32):
         return float(number)
@@ -171,42 +171,43 @@ def validate_reward(reward: Any) -> float:
 
 
 def validate_flag(name: str, flag: Any) -> None:
-    """Refuse what is neither True nor False.
+    """Check that a flag is True or False.
 
     Raises:
-        ValueError: names the flag.
+        ValueError: Names the flag.
     """
     if not isinstance(flag, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {_describe(flag)}")
 
 
 def describe_error(error: BaseException) -> str:
-    """What somebody else's code raised, in one line: its class, its message, and the file and line it comes from.
+    """Describe an exception of user code in one line: class, message, file and line.
 
-    The place is the deepest one outside of this package and of what is installed. What we refuse ourselves is its message.
+    The line is the innermost one outside of this package and of installed packages. A ValueError of this package is returned
+    as its message alone.
     """
-    places = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+    locations = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
               for frame, line in traceback.walk_tb(error.__traceback__)]  # fmt: skip
-    foreign = [place for place in places if place[0].partition(".")[0] not in PACKAGES]
-    if isinstance(error, ValueError) and places and places[-1] not in foreign:
+    external = [location for location in locations if location[0].partition(".")[0] not in PACKAGES]
+    if isinstance(error, ValueError) and locations and locations[-1] not in external:
         return str(error)
-    own = [place for place in foreign if not place[1].startswith(INSTALL_PATHS)]
-    where = "".join(f" ({path}:{line})" for _, path, line in (own or foreign or places)[-1:])
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if said else ''}{said}{where}"
+    user_code = [location for location in external if not location[1].startswith(INSTALL_PATHS)]
+    where = "".join(f" ({path}:{line})" for _, path, line in (user_code or external or locations)[-1:])
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if message else ''}{message}{where}"
 
 
 def _validate_step_result(result: Any) -> None:
     if not isinstance(result, tuple) or len(result) != 5:
         four = isinstance(result, tuple) and len(result) == 4
-        old = " (four are of the old gym, whose done is terminated or truncated)" if four else ""
+        old = " (4 values are the old gym's interface, whose done is now terminated or truncated)" if four else ""
         raise ValueError(f"step must return {STEP_RESULT}, got {_describe(result)}{old}")
     if not isinstance(result[4], dict):
         raise ValueError(f"step must return {STEP_RESULT} with a dict of info, got {_describe(result[4])}")
 
 
 def _describe(value: Any) -> str:
-    """What came, in a few words."""
+    """Return a short description of a value."""
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} {value.dtype}"
     if isinstance(value, tuple):

@@ -1,10 +1,10 @@
-"""CarRacing-v3, drawn another way: the same tracks, physics and rewards, many times as fast.
+"""CarRacing-v3 with a faster renderer: the same tracks, physics and rewards, in a fraction of the time.
 
-Nearly all the time of a CarRacing step goes into drawing: hundreds of polygons on a picture of 1000x800 that is then shrunk
-to 96x96. Here the track is drawn once an episode, as a picture of the whole field from above; a frame is one affine look at
-it, with the car, the bar and the score on top. Start reading at `FastCarRacing._picture`.
+Almost all of a CarRacing step is spent on drawing: hundreds of polygons on a 1000x800 image, which is then shrunk to 96x96.
+Here the track is drawn once per episode, as an image of the whole playfield from above. A frame is an affine warp of it, with
+the car, the bar and the score drawn on top. Start reading at `FastCarRacing._render_state`.
 
-Only the state picture is drawn this way; ``render()`` shows the official one.
+Only the state frames are drawn this way; ``render()`` shows the official image.
 """
 
 import math
@@ -22,40 +22,40 @@ from envs import car_racing_state
 from envs.car_racing import destroy_bodies
 
 PIXELS_PER_UNIT = 3.0
-"""Pixels of the field's picture in a unit of the world: 12 MB, about as fine as twice the frame's own pixels."""
+"""Pixels of the playfield image per world unit: 12 MB, about twice the resolution of a frame."""
 SUPERSAMPLING = 2
-"""A frame is drawn this many times as wide and high, and shrunk by areas."""
+"""A frame is drawn at this multiple of its width and height, and area-resized."""
 FAR_SUPERSAMPLING, FAR_ZOOM = 8, 5.0
-"""In the first moments the camera looks from far above, and more samples are needed."""
+"""At the start of an episode the camera is far above (zoom below ``FAR_ZOOM``), which needs more samples."""
 HUD_SHARE, HUD_SUPERSAMPLING = 5 / 40, 4
-"""The share of the window that the bar with speed and score covers, and its own samples."""
+"""Fraction of the window's height that the bar with speed and score covers, and its supersampling."""
 SMOOTHSCALE_LOSS = 2
-"""pygame's smoothscale, which shrinks the official picture, rounds every value down, twice."""
+"""pygame's smoothscale, which shrinks the official image, rounds every value down, twice."""
 SUBPIXEL_BITS = 4
-"""Bits behind the point in coordinates of polygons."""
+"""Number of fractional bits in the coordinates of polygons."""
 TILE_SHADE_STEP = 2.55
-"""Every third tile of the road has the same shade; they differ by this."""
+"""Shade difference between neighbouring road tiles; the shades repeat every three tiles."""
 Color = tuple[int, ...]
 Camera = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""An affine map from the world to the canvas, in two rows."""
+"""An affine map from the world to the canvas, as two rows."""
 
 
 class _Track(NamedTuple):
-    """What laying a track gave, besides the tiles themselves."""
+    """Result of generating a track, besides the tiles themselves."""
 
     polygons: list[Any]
     rng_state: Any
-    """The state of ``np_random`` behind it."""
+    """State of ``np_random`` after the generation."""
 
 
 class FastCarRacing(CarRacing):
-    """Gymnasium's CarRacing-v3 with state pictures that are drawn quickly.
+    """Gymnasium's CarRacing-v3 with faster drawing of state frames.
 
     Takes the arguments of CarRacing, and:
 
     Args:
-        frame_size: height and width of the frames.
-        crop: leave out the bar with speed and score, as World Models does.
+        frame_size: Height and width of the frames in pixels.
+        crop: Whether to leave out the bar with speed and score, as in World Models.
     """
 
     def __init__(self, *args: Any, frame_size: int = 96, crop: bool = False, **kwargs: Any) -> None:
@@ -72,26 +72,26 @@ class FastCarRacing(CarRacing):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new track, or the same one again: with the last seed only the car is made anew."""
+        """Start an episode on a new track; with the previous seed the track is kept and only the car is new."""
         if seed is None or seed != self._seed or self.domain_randomize:
             self._track_cache = self._playfield_image = None
         self._seed = seed
         return super().reset(seed=seed, options=options)
 
     def save_state(self) -> car_racing_state.CarRacingSnapshot:
-        """This moment of the episode."""
+        """Return the current state of the episode."""
         return car_racing_state.save(self)
 
     def load_state(self, snapshot: car_racing_state.CarRacingSnapshot) -> None:
-        """Go on from a moment of an episode on the same track.
+        """Restore a state of an episode on the same track.
 
         Raises:
-            ValueError: this track is another one.
+            ValueError: The current track is another one.
         """
         car_racing_state.load(self, snapshot)
 
     def close(self) -> None:
-        """Close, and give all memory back."""
+        """Close the game and free its memory."""
         super().close()
         self._track_cache = self._playfield_image = None
         destroy_bodies(self)
@@ -121,7 +121,7 @@ class FastCarRacing(CarRacing):
         return self._render_state() if "t" in self.__dict__ else None
 
     def _render_state(self) -> np.ndarray:
-        """What the camera sees now, (frame_size, frame_size, 3)."""
+        """Draw the current frame, (frame_size, frame_size, 3)."""
         if self._playfield_image is None:
             self._playfield_image, self._car_shapes = self._draw_playfield(), self._car_polygons()
         size = self.frame_size
@@ -131,7 +131,7 @@ class FastCarRacing(CarRacing):
         camera = self._camera(
             zoom, size * supersampling / WINDOW_W, rows * supersampling / (WINDOW_H * (1 - HUD_SHARE))
         )
-        # the field through the camera; outside of it there is nothing
+        # the playfield through the camera; outside of it all pixels are black
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         canvas = cv2.warpAffine(
             self._playfield_image, _inverse_affine(camera), (size * supersampling, rows * supersampling), flags=flags
@@ -141,7 +141,7 @@ class FastCarRacing(CarRacing):
         return frame if self.crop else np.concatenate((frame, self._draw_hud(size - rows)))
 
     def _camera(self, zoom: float, scale_x: float, scale_y: float) -> Camera:
-        """The official camera, scaled to the canvas and turned upside down."""
+        """Return the official camera, scaled to the canvas and flipped vertically."""
         assert self.car is not None
         (x, y), angle = self.car.hull.position, -self.car.hull.angle
         c, s = zoom * math.cos(angle), zoom * math.sin(angle)
@@ -151,7 +151,7 @@ class FastCarRacing(CarRacing):
         )
 
     def _draw_playfield(self) -> np.ndarray:
-        """The whole field from above, in colours."""
+        """Draw the whole playfield from above, in RGB."""
         side = round(2 * PLAYFIELD * PIXELS_PER_UNIT)
         playfield = np.empty((side, side, 3), np.uint8)
         playfield[:] = _darken(self.bg_color)
@@ -168,18 +168,18 @@ class FastCarRacing(CarRacing):
         return playfield
 
     def _car_polygons(self) -> list[tuple[Color, np.ndarray, list[int]]]:
-        """For each part of the car: its colour, the corners of all its shapes, and where each shape ends."""
+        """Return for each part of the car its colour, the vertices of all its shapes, and the end index of each shape."""
         assert self.car is not None
         parts = []
         for part in self.car.drawlist:
             shapes = [fixture.shape.vertices for fixture in part.fixtures]
             ends = np.cumsum([len(shape) for shape in shapes]).tolist()
             color = _darken([int(value * 255) for value in part.color])
-            parts.append((color, np.array([corner for shape in shapes for corner in shape]), ends))
+            parts.append((color, np.array([vertex for shape in shapes for vertex in shape]), ends))
         return parts
 
     def _draw_car(self, canvas: np.ndarray, camera: Camera) -> None:
-        """Wheels and hull, in the official order and colours."""
+        """Draw wheels and hull, in the official order and colours."""
         assert self.car is not None
         white = _darken(WHEEL_WHITE)
         for part, (color, vertices, ends) in zip(self.car.drawlist, self._car_shapes, strict=True):
@@ -192,7 +192,7 @@ class FastCarRacing(CarRacing):
                 _fill_polygon(canvas, _transform_points(stripe, rotation, translation), white)
 
     def _draw_hud(self, rows: int) -> np.ndarray:
-        """The black bar with the score, speed, wheels, steering and turning, (rows, frame_size, 3)."""
+        """Draw the black bar with score, speed, wheels, steering and rotation, (rows, frame_size, 3)."""
         assert self.car is not None
         size, unit, high = self.frame_size, WINDOW_W / 40, WINDOW_H / 40
         scale_x, scale_y = size * HUD_SUPERSAMPLING / WINDOW_W, rows * HUD_SUPERSAMPLING / (WINDOW_H * HUD_SHARE)
@@ -207,42 +207,42 @@ class FastCarRacing(CarRacing):
             )
             hud[max(min(y1, y2), 0) : max(y1, y2, 0), max(min(x1, x2), 0) : max(x1, x2, 0)] = color
 
-        def vertical_bar(place: int, value: float, color: Color) -> None:
+        def vertical_bar(column: int, value: float, color: Color) -> None:
             if abs(value) > 1e-4:
-                box(place * unit, (place + 1) * unit, 4 * high - high * value, 4 * high, color)
+                box(column * unit, (column + 1) * unit, 4 * high - high * value, 4 * high, color)
 
-        def horizontal_bar(place: int, value: float, color: Color) -> None:
+        def horizontal_bar(column: int, value: float, color: Color) -> None:
             if abs(value) > 1e-4:
-                box(place * unit, (place + value) * unit, high, 3 * high, color)
+                box(column * unit, (column + value) * unit, high, 3 * high, color)
 
         hull, wheels = self.car.hull, self.car.wheels
         vertical_bar(5, 0.02 * math.hypot(*hull.linearVelocity), _SPEED)
-        for place, wheel in enumerate(wheels):
-            vertical_bar(7 + place, 0.01 * wheel.omega, _FRONT if place < 2 else _REAR)
+        for column, wheel in enumerate(wheels):
+            vertical_bar(7 + column, 0.01 * wheel.omega, _FRONT if column < 2 else _REAR)
         horizontal_bar(20, -10.0 * wheels[0].joint.angle, _STEERING)
         horizontal_bar(30, -0.8 * hull.angularVelocity, _TURNING)
-        shrunk: np.ndarray = cv2.resize(hud, (size, rows), interpolation=cv2.INTER_AREA)
+        resized: np.ndarray = cv2.resize(hud, (size, rows), interpolation=cv2.INTER_AREA)
         score = _score_image(f"{self.reward:04.0f}", size, rows)
-        shrunk[:, : score.shape[1]] = score
-        return shrunk
+        resized[:, : score.shape[1]] = score
+        return resized
 
 
 @lru_cache(maxsize=4_096)
 def _score_image(text: str, size: int, rows: int) -> np.ndarray:
-    """The score's digits, as the official picture shows them: the bar's first eighth; the speed begins behind it."""
+    """Draw the score's digits as in the official image: the first eighth of the bar, to the left of the speed."""
     surface = pygame.Surface((WINDOW_W // 8, int(WINDOW_H * HUD_SHARE)))
-    pygame.font.init()  # a font does not outlive pygame, which another game quits when it closes: so it is not kept
+    pygame.font.init()  # the font is not cached: another game that closes may quit pygame, which invalidates it
     font = pygame.font.Font(pygame.font.get_default_font(), 42)
-    drawn = font.render(text, True, (255, 255, 255), (0, 0, 0))
-    place = drawn.get_rect()
-    place.center = (60, int(WINDOW_H * HUD_SHARE - WINDOW_H * 2.5 / 40))
-    surface.blit(drawn, place)
+    digits = font.render(text, True, (255, 255, 255), (0, 0, 0))
+    position = digits.get_rect()
+    position.center = (60, int(WINDOW_H * HUD_SHARE - WINDOW_H * 2.5 / 40))
+    surface.blit(digits, position)
     small = pygame.transform.smoothscale(surface, (round(size / 8), rows))
     return pygame.surfarray.array3d(small).transpose(1, 0, 2)
 
 
 def _darken(color: Any) -> Color:
-    """A colour as it comes out of the official shrinking."""
+    """Return a colour after the rounding of the official image."""
     return tuple(max(int(value) - SMOOTHSCALE_LOSS, 0) for value in color)
 
 
@@ -250,44 +250,48 @@ _SPEED, _FRONT, _REAR = _darken((255, 255, 255)), _darken((0, 0, 255)), _darken(
 _STEERING, _TURNING = _darken((0, 255, 0)), _darken((255, 0, 0))
 
 
-def _fill_polygon(picture: np.ndarray, points: np.ndarray, color: Color) -> None:
-    """Fill a convex polygon given by corners (n, 2) in fractions of a pixel."""
-    cv2.fillConvexPoly(picture, points, color, shift=SUBPIXEL_BITS)
+def _fill_polygon(image: np.ndarray, points: np.ndarray, color: Color) -> None:
+    """Fill a convex polygon with vertices (n, 2) in units of 1 / 2**SUBPIXEL_BITS pixels."""
+    cv2.fillConvexPoly(image, points, color, shift=SUBPIXEL_BITS)
 
 
 def _inverse_affine(camera: Camera) -> np.ndarray:
-    """From the canvas's pixels to those of the field's picture, (2, 3): the inverse of the camera, centres to centres."""
+    """Return the inverse of the camera, (2, 3): from canvas pixels to playfield pixels, pixel centres to pixel centres."""
     (a, b, tx), (c, d, ty) = camera
     scale = PIXELS_PER_UNIT / (a * d - b * c)
     rotation = ((d * scale, -b * scale), (-c * scale, a * scale))
-    # a pixel's centre lies half a pixel in, on both sides
+    # a pixel's centre is half a pixel from its edge, in both images
     middle = PLAYFIELD * PIXELS_PER_UNIT - 0.5
     return np.array([(u, v, u * (0.5 - tx) + v * (0.5 - ty) + middle) for u, v in rotation])
 
 
 def _body_transform(camera: Camera, position: Any, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """The map from a body's own coordinates to fractions of a pixel of the canvas.
+    """Return the map from a body's coordinates to canvas coordinates in units of 1 / 2**SUBPIXEL_BITS pixels.
 
-    A matrix (2, 2), applied from the right, and a shift (2,) that has the half in it which rounds to the nearest.
+    Returns:
+        A matrix (2, 2), applied from the right, and a translation (2,) that includes one half, so that truncation rounds.
     """
     (a, b, tx), (c, d, ty) = camera
     x, y = position
     cos, sin = math.cos(angle), math.sin(angle)
-    one = 1 << SUBPIXEL_BITS
+    unit = 1 << SUBPIXEL_BITS
     rotation = np.array(
-        [((a * cos + b * sin) * one, (c * cos + d * sin) * one), ((b * cos - a * sin) * one, (d * cos - c * sin) * one)]
+        [
+            ((a * cos + b * sin) * unit, (c * cos + d * sin) * unit),
+            ((b * cos - a * sin) * unit, (d * cos - c * sin) * unit),
+        ]
     )
-    translation = np.array([(a * x + b * y + tx - 0.5) * one + 0.5, (c * x + d * y + ty - 0.5) * one + 0.5])
+    translation = np.array([(a * x + b * y + tx - 0.5) * unit + 0.5, (c * x + d * y + ty - 0.5) * unit + 0.5])
     return rotation, translation
 
 
 def _transform_points(vertices: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """Corners (n, 2) of a body on the canvas, in fractions of a pixel."""
+    """Return the vertices (n, 2) of a body on the canvas, in units of 1 / 2**SUBPIXEL_BITS pixels."""
     return (vertices @ rotation + translation).astype(np.int32)
 
 
 def _wheel_stripe(phase: float) -> np.ndarray | None:
-    """The white mark of a turning wheel, in the wheel's own coordinates; None where it is below."""
+    """Return the white stripe of a rotating wheel, in the wheel's coordinates; None if it is on the lower side."""
     s1, s2, c1, c2 = math.sin(phase), math.sin(phase + 1.2), math.cos(phase), math.cos(phase + 1.2)
     if s1 > 0 and s2 > 0:
         return None

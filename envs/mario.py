@@ -1,8 +1,9 @@
-"""Super Mario Bros as a Gymnasium environment: buttons in, pictures and rewards out.
+"""Super Mario Bros as a Gymnasium environment.
 
-Start reading at `SuperMarioBros.step`; the machine that runs the game is in `envs.nes_py_backend`.
+Start reading at `SuperMarioBros.step`; `envs.nes_py_backend` has the emulators that run the game.
 
-The memory map is public: https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
+References:
+    Super Mario Bros RAM map, https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from envs.nes_py_backend import make_backend
 from envs.wrappers import ResizeFrame
 
 RIGHT, LEFT, DOWN, UP, START, B, A = 128, 64, 32, 16, 8, 2, 1
-"""The controller's buttons, as bits."""
+"""Bits of the controller's buttons."""
 ACTION_SETS: dict[str, tuple[int, ...]] = {
     "run": (RIGHT | B, RIGHT | A | B),
     "right": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B),
@@ -25,52 +26,53 @@ ACTION_SETS: dict[str, tuple[int, ...]] = {
         *(LEFT, LEFT | A, LEFT | B, LEFT | A | B, DOWN, UP),
     ),
 }
-"""Choices in each set of buttons, as gym-super-mario-bros numbers them; "right" is its right-only set. "run" is
-ours: run to the right, and jump or not."""
+"""Buttons of each action, by action set. "right", "simple" and "complex" are numbered as in gym-super-mario-bros, where
+"right" is the right-only set. "run" is our own: run to the right, with or without a jump."""
 REWARD_BOUND = 15.0
-"""A frame's reward is cut to plus or minus this."""
+"""A frame's reward is clipped to [-REWARD_BOUND, REWARD_BOUND]."""
 DEATH_PENALTY = -25.0
 FLAGPOLE, BOWSER = 0x31, 0x2D
 DYING, DEAD = 0x0B, 0x06
 BUSY_STATES = frozenset((0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07))
-"""Player states in which the game plays by itself: pipes, vines, entering an area, black screens."""
+"""Player states in which the game ignores the buttons: pipes, vines, entering an area, black screens."""
 MAX_CUTSCENE_FRAMES = 2_000
-"""Frames after which a scene that should have ended is taken for a broken emulator."""
+"""Maximum number of frames of a scene without control; a longer one means that the emulator is broken."""
 
 
 class MarioSnapshot(NamedTuple):
-    """A moment of the game, with all that follows from it."""
+    """Complete state of the environment."""
 
     backend: Any
-    """The whole machine: bytes, or an object of its own with nes-py 9."""
+    """State of the emulator: bytes, or an object of nes-py 9."""
     buttons: int
     x_pos: int
     time_left: int
     is_over: bool
     rng_state: Any
-    """The state of ``np_random``, from which sticky actions are drawn."""
+    """State of ``np_random``, which draws the sticky actions."""
 
 
 class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
-    """One stage of Super Mario Bros, with one life.
+    """One stage of Super Mario Bros, with one attempt per episode.
 
-    A frame's reward is the way to the right in pixels, minus the ticks of the clock, minus 25 for a death, cut to
-    [-15, 15]; a step's is the sum over its frames. Death and the flag terminate; the end of the clock truncates.
-    The game is deterministic: what differs from seed to seed are the idle frames at the start (``noop_max``), and the
-    actions that are held on (``sticky_action_prob``).
+    The reward of a frame is the movement to the right in pixels, minus the ticks of the clock, minus 25 for a death, clipped
+    to [-15, 15]. The reward of a step is the sum over its frames. Death and the flag terminate an episode; the end of the
+    clock truncates it. The game is deterministic: the seed determines only the number of idle frames at the start
+    (``noop_max``) and the repeated actions (``sticky_action_prob``).
 
     Args:
-        world: 1 to 8.
-        stage: 1 to 4.
-        action_set: "right", "simple" or "complex": the choices of gym-super-mario-bros; or "run": run, and jump or not.
-        frame_skip: frames for each step.
-        noop_max: at most this many idle frames before an episode begins, drawn with its seed.
-        sticky_action_prob: probability, at each frame, that the last buttons stay pressed (Machado et al., 2018, section 5.2).
-        backend: "numba", ours, or "nes-py", the emulator that it repeats to the last bit.
+        world: World, 1 to 8.
+        stage: Stage, 1 to 4.
+        action_set: "right", "simple" or "complex": the actions of gym-super-mario-bros. "run": run, with or without a jump.
+        frame_skip: Number of frames per step.
+        noop_max: Maximum number of idle frames at the start of an episode; the number is drawn from the seed.
+        sticky_action_prob: Probability, at each frame, that the previous buttons stay pressed (Machado et al., 2018,
+            section 5.2).
+        backend: "numba": the emulator of this package. "nes-py": the emulator that it reproduces bit by bit.
         render_mode: "rgb_array" or None.
 
     Raises:
-        ValueError: an argument is out of range, or the emulator is not installed.
+        ValueError: An argument is out of range, or the emulator is not installed.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
@@ -113,7 +115,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin the stage; its first idle frames come from the seed."""
+        """Start the stage; the seed determines the number of idle frames."""
         super().reset(seed=seed)
         self._backend.load(self._start_state)
         for _ in range(int(self.np_random.integers(self.noop_max + 1))):
@@ -123,39 +125,39 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         return self._backend.screen(), self.info()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold a choice of buttons for ``frame_skip`` frames."""
+        """Press the buttons of an action for ``frame_skip`` frames."""
         if not self.action_space.contains(np.int64(action)):
             raise ValueError(f"action must be one of 0 to {len(self.button_sets) - 1}, got {action!r}")
         if self._is_over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset")
-        total, terminated, truncated = 0.0, False, False
+        total_reward, terminated, truncated = 0.0, False, False
         for frame in range(self.frame_skip):
             if not (self.sticky_action_prob and self.np_random.random() < self.sticky_action_prob):
                 self._held_buttons = self.button_sets[int(action)]
             self._backend.frame_advance(self._held_buttons, draw=frame == self.frame_skip - 1)
-            total += self._reward()
+            total_reward += self._reward()
             truncated = self.time_left == 0
             terminated = not truncated and (self.is_dead or self.flag_get)
             if terminated or truncated:
                 break
             self._skip_cutscenes()
         self._is_over = terminated or truncated
-        return self._backend.screen(), total, terminated, truncated, self.info()
+        return self._backend.screen(), total_reward, terminated, truncated, self.info()
 
     def save_state(self) -> MarioSnapshot:
-        """Remember this moment. Any number of snapshots may exist; they outlive resets, and this environment."""
+        """Return the current state. Snapshots stay valid after a reset, and after this environment is closed."""
         rng_state = self.np_random.bit_generator.state
         return MarioSnapshot(
             self._backend.save(), self._held_buttons, self._last_x_pos, self._last_time_left, self._is_over, rng_state
         )
 
     def load_state(self, snapshot: MarioSnapshot) -> tuple[np.ndarray, dict[str, Any]]:
-        """Go to a moment that this environment, or another one of the same emulator, remembered.
+        """Restore a state of this environment, or of another one with the same emulator.
 
-        What follows is what followed then: the same actions lead to the same frames, sticky actions included.
+        The same actions then give the same frames as after the save, sticky actions included.
 
         Returns:
-            The picture and the info of that moment, as `reset` gives them.
+            The frame and the info of that state, as in `reset`.
         """
         self._backend.load(snapshot.backend)
         _, self._held_buttons, self._last_x_pos, self._last_time_left, self._is_over, rng_state = snapshot
@@ -163,40 +165,40 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         return self._backend.screen(), self.info()
 
     def render(self) -> np.ndarray | None:
-        """The screen, (240, 256, 3)."""
+        """Return the screen, (240, 256, 3)."""
         return self._backend.screen() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Give the emulator back."""
+        """Free the emulator."""
         self._backend.close()
-        self._ram = self._backend.ram  # the emulator's memory may be gone
+        self._ram = self._backend.ram  # the emulator's memory may have been freed
 
-    # What the machine's memory says -----------------------------------------------------------------------------------
+    # Values in the console's memory -----------------------------------------------------------------------------------
 
     @property
     def x_pos(self) -> int:
-        """Mario's way from the stage's left end, in pixels."""
+        """Mario's distance from the left end of the stage, in pixels."""
         return self._ram[0x6D] * 256 + self._ram[0x86]
 
     @property
     def time_left(self) -> int:
-        """Time left, in the game's own units."""
+        """Time left, in the game's time units."""
         return self._read_digits(0x7F8, 3)
 
     @property
     def is_dead(self) -> bool:
-        """Dying, dead, or below the screen."""
+        """Whether Mario is dying, dead, or below the screen."""
         return self._ram[0x0E] in (DYING, DEAD) or self._ram[0xB5] > 1
 
     @property
     def flag_get(self) -> bool:
-        """The stage is won: sliding down the flagpole, or the axe that ends a castle."""
+        """Whether the stage is won: Mario slides down the flagpole, or reached the axe of a castle."""
         if self._ram[0x770] == 2:
             return True
         return any(self._ram[0x16 + slot] in (FLAGPOLE, BOWSER) for slot in range(5)) and self._ram[0x1D] == 3
 
     def info(self) -> dict[str, Any]:
-        """The state of the game in Python numbers."""
+        """Return the state of the game as Python numbers."""
         ram = self._ram
         above = ram[0xB5] < 1
         return {
@@ -218,40 +220,40 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
             number = number * 10 + digit
         return number
 
-    # The course of the game -------------------------------------------------------------------------------------------
+    # Progress of the game ---------------------------------------------------------------------------------------------
 
     def _reward(self) -> float:
         moved, ticked = self.x_pos - self._last_x_pos, self.time_left - self._last_time_left
         self._last_x_pos, self._last_time_left = self.x_pos, self.time_left
-        moved = moved if abs(moved) <= 5 else 0  # a jump in x is a change of area, not a way that was gone
+        moved = moved if abs(moved) <= 5 else 0  # a larger change of x is a change of area, not a movement
         reward = moved + min(ticked, 0) + (DEATH_PENALTY if self.is_dead and self.time_left else 0.0)
         return max(-REWARD_BOUND, min(REWARD_BOUND, reward))
 
     def _enter_stage(self, mario_world: int, stage: int) -> None:
-        """Press start until the stage runs; then let its first frames pass."""
-        # In worlds with a walk into a pipe before the second stage, that walk counts as an area of its own.
+        """Press start until the stage runs; then skip its first frames."""
+        # Worlds whose second stage starts with a walk into a pipe count this walk as an area.
         area = stage + 1 if mario_world in (1, 2, 4, 7) and stage >= 2 else stage
         backend, ram = self._backend, self._ram
         backend.frame_advance(START)
         backend.frame_advance(0)
         self._run_until(lambda: self.time_left > 0, START, lambda: self._select_stage(mario_world, stage, area))
-        seen = [self.time_left]
+        previous = [self.time_left]
 
-        def ticking() -> bool:
-            before, seen[0] = seen[0], self.time_left
-            return self.time_left < before
+        def has_ticked() -> bool:
+            last, previous[0] = previous[0], self.time_left
+            return self.time_left < last
 
-        self._run_until(ticking, 0, lambda: None)
+        self._run_until(has_ticked, 0, lambda: None)
         assert (ram[0x75F], ram[0x75C]) == (mario_world - 1, stage - 1)
 
     def _select_stage(self, mario_world: int, stage: int, area: int) -> None:
-        """Write the stage where the game reads it, and run out the timer of the black screen."""
+        """Write the stage to the address that the game reads, and end the timer of the black screen."""
         self._ram[0x75F], self._ram[0x75C], self._ram[0x760] = mario_world - 1, stage - 1, area - 1
         self._backend.frame_advance(0)
         self._ram[0x7A0] = 0
 
     def _skip_cutscenes(self) -> None:
-        """Let scenes pass in which the player has no say: area changes, pipes, black screens."""
+        """Skip scenes in which the buttons have no effect: area changes, pipes, black screens."""
         if 1 < self._ram[0x6DE] < 255:
             self._ram[0x6DE] = 1
         self._run_until(lambda: self._ram[0x0E] not in BUSY_STATES and self._ram[0x770] != 2, 0, self._end_black_screen)
@@ -265,19 +267,25 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
                 return
             self._backend.frame_advance(buttons, draw=False)
             between()
-        raise RuntimeError(f"Super Mario Bros did not go on after {MAX_CUTSCENE_FRAMES} frames")
+        raise RuntimeError(f"Super Mario Bros did not continue within {MAX_CUTSCENE_FRAMES} frames")
 
 
 def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
-    """One stage with 64x64 frames.
+    """Make one stage with 64x64 frames.
+
+    Args:
+        world: World, 1 to 8.
+        stage: Stage, 1 to 4.
+        action_repeat: Number of game frames per step.
+        options: Further arguments of `SuperMarioBros`.
 
     Raises:
-        ValueError: an option is unknown or out of range.
+        ValueError: An option is unknown or out of range.
     """
     try:
-        game = gymnasium.make(
+        env = gymnasium.make(
             "SuperMarioBros-v0", world=world, stage=stage, frame_skip=action_repeat, disable_env_checker=True, **options
         )
-        return ResizeFrame(game)
+        return ResizeFrame(env)
     except TypeError as error:
         raise ValueError(f"SuperMarioBros-{world}-{stage} cannot be made with {options}: {error}") from None

@@ -1,13 +1,17 @@
-"""A machine for Super Mario Bros, compiled by Numba: many times as fast as nes-py's, and the same game to the last bit.
+"""An emulator for Super Mario Bros, compiled by Numba: bit-equal to nes-py's, and many times as fast.
 
-Start reading at `NumbaBackend`, then `_run_frame`. What makes it fast: the picture unit catches up only when the processor
-looks at it, pictures that nobody sees are not drawn, and the game's wait for the next one (a jump to itself) is jumped over.
+Start reading at `NumbaBackend`, then `_run_frame`. The speed has three reasons: the PPU (picture processing unit) catches up
+only when the CPU accesses it, frames that nothing reads are not drawn, and the game's wait for the next frame (a jump to
+itself) is skipped.
 
-The processor and the picture unit are described in public (https://www.nesdev.org/wiki). Where hardware and nes-py 8.2.1 differ
-(the order of the flags on the stack, the price of crossed pages, when an interrupt begins) this machine does as nes-py does, so
-that scores mean the same; `tests/envs/test_nes_emulator.py` compares memory and pictures of both.
+Where hardware and nes-py 8.2.1 differ (the order of the flags on the stack, the cost of page crossings, the start of an
+interrupt), this emulator follows nes-py, so that scores are comparable. `tests/envs/test_nes_emulator.py` compares memory and
+frames of both.
 
-All that is compiled stands in this one file, tables included: Numba's cache knows by its date alone when to compile again.
+All compiled code is in this file, tables included: Numba's cache compiles again only when the date of a file changes.
+
+References:
+    NESdev Wiki, https://www.nesdev.org/wiki (CPU and PPU).
 """
 
 from pathlib import Path
@@ -19,23 +23,23 @@ from numba import njit
 from envs.rom import validate_open
 
 CPU_CYCLES_PER_FRAME = 29_781
-"""Processor cycles of a frame; the picture unit takes three steps in each."""
+"""CPU cycles per frame; the PPU runs three dots per cycle."""
 VISIBLE_SCANLINES, SCREEN_WIDTH, DOTS_PER_SCANLINE, LAST_SCANLINE = 240, 256, 341, 261
-"""Lines that are seen and their dots; all dots of a line; the line with which a picture is over."""
+"""Number of visible scanlines and their dots; number of dots of a whole scanline; last scanline of a frame."""
 
-# Places in the machine's numbers. The processor: registers, flags, the cycle of its next instruction, cycles that copying took.
+# Indices of the register array. CPU: registers, flags, cycle of the next instruction, cycles of OAM DMA.
 A, X, Y, S, PC, N, V, OTHER_FLAGS, Z, C, NEXT_CYCLE, DMA_CYCLES = range(12)
-# The picture unit: dots done, where it stands, what it tells, its registers.
+# PPU: dots done, position, status, registers.
 PPU_DOTS, PHASE, SCANLINE, DOT, ODD_FRAME, VBLANK, SPRITE0_HIT, NMI_PENDING = range(12, 20)
 PPU_V, PPU_T, PPU_X, PPU_W, READ_BUFFER, OAM_ADDRESS = range(20, 26)
 SHOW_SPRITES, SHOW_BACKGROUND, CLIP_SPRITES, CLIP_BACKGROUND, SPRITE_SIZE, NMI_ENABLE = range(26, 32)
 BACKGROUND_TABLE, SPRITE_TABLE, VRAM_INCREMENT, SPRITE_COUNT = range(32, 36)
-# The controller, how name tables are mirrored, and the cycles since the machine was switched on.
+# Controller, nametable mirroring, and CPU cycles since power-on.
 STROBE, BUTTONS, SHIFT_REGISTER, MIRRORING, CYCLE, NUM_REGISTERS = range(36, 42)
 PRE_RENDER, RENDER, POST_RENDER, IN_VBLANK = range(4)
-"""Stages: the line before the picture, its lines, the line after it, the pause in which the game thinks."""
+"""Phases of a frame: the scanline before the image, its scanlines, the scanline after it, and vertical blanking."""
 PASSIVE_FLAGS = 0x3C
-"""Flags that only move around. From the lowest bit nes-py's are N, V, one, B, D, I, Z, C."""
+"""Flags that no instruction here tests. From the lowest bit, nes-py's order is N, V, one, B, D, I, Z, C."""
 INTERRUPT_DISABLE = 0x20
 NMI_VECTOR, RESET_VECTOR, IRQ_VECTOR = 0xFFFA, 0xFFFC, 0xFFFE
 
@@ -121,17 +125,17 @@ _RGB = np.array(
     ]
 )  # fmt: skip
 COLORS = np.stack([_RGB >> 16, _RGB >> 8 & 255, _RGB & 255], axis=-1).astype(np.uint8)
-"""The console's 64 colours as nes-py shows them, (64, 3)."""
+"""The console's 64 colours as in nes-py, (64, 3) RGB."""
 
 
 class NumbaBackend:
-    """The emulator with the game in it.
+    """The emulator with the game loaded.
 
     Args:
-        rom: an iNES file of mapper 0, such as the one gym-super-mario-bros brings.
+        rom: Path of an iNES file of mapper 0, such as that of gym-super-mario-bros.
 
     Raises:
-        ValueError: the file is of another kind.
+        ValueError: The file is not an iNES file of mapper 0.
     """
 
     def __init__(self, rom: Path) -> None:
@@ -146,7 +150,7 @@ class NumbaBackend:
         if not is_mapper_0 or len(rom_file) < 16 + header[4] * 0x4000 + 0x2000:
             raise ValueError(f"rom must be an iNES file of mapper 0, got {rom}")
         prg_rom = np.frombuffer(rom_file, np.uint8, header[4] * 0x4000, 16)
-        self._prg_rom = np.resize(prg_rom, 0x8000)  # a single bank is there twice
+        self._prg_rom = np.resize(prg_rom, 0x8000)  # a single bank is mirrored
         self._pattern_tables = np.frombuffer(rom_file, np.uint8, 0x2000, 16 + len(prg_rom)).copy()
         sizes = {
             "ram": 0x800,
@@ -157,13 +161,13 @@ class NumbaBackend:
             "registers": 8 * NUM_REGISTERS,
         }
         self._state: np.ndarray = np.zeros(sum(sizes.values()), np.uint8)
-        views, place = {}, 0
+        views, offset = {}, 0
         for name, size in sizes.items():
-            views[name] = self._state[place : place + size]
-            place += size
+            views[name] = self._state[offset : offset + size]
+            offset += size
         self.ram = memoryview(views["ram"])  # type: ignore[arg-type]
         registers = views["registers"].view(np.int64)
-        # and a line for what is only looked at
+        # the last row is scratch space for sprite 0 hit tests of frames that are not drawn
         self._screen = np.zeros((VISIBLE_SCANLINES + 1, SCREEN_WIDTH), np.uint8)
         memory = (
             views["ram"],
@@ -179,11 +183,11 @@ class NumbaBackend:
         registers[PC] = int(self._prg_rom[RESET_VECTOR - 0x8000]) | int(self._prg_rom[RESET_VECTOR - 0x7FFF]) << 8
         registers[MIRRORING] = header[6] & 1
         self._frame_start = self._state.copy()
-        """Where the last frame began: it is lived again when its picture is wanted and was not drawn."""
+        """State at the start of the last frame. `screen` runs the frame again if it was not drawn."""
         self._screen_is_current = True
 
     def frame_advance(self, buttons: int, draw: bool = True) -> None:
-        """One sixtieth of a second with these buttons pressed; its picture may be drawn now or when it is asked for."""
+        """Run one frame (1/60 s) with these buttons pressed; without ``draw`` it is drawn only if `screen` is called."""
         validate_open(self._arrays)
         self._registers[BUTTONS] = buttons
         self._frame_start[:] = self._state
@@ -191,7 +195,7 @@ class NumbaBackend:
         self._screen_is_current = draw
 
     def screen(self) -> np.ndarray:
-        """A copy of the screen, (240, 256, 3)."""
+        """Return a copy of the screen, (240, 256, 3)."""
         validate_open(self._arrays)
         if not self._screen_is_current:
             after = self._state.copy()
@@ -202,41 +206,41 @@ class NumbaBackend:
         return screen
 
     def save(self) -> bytes:
-        """The whole machine between two frames."""
+        """Return the complete state between two frames."""
         validate_open(self._arrays)
         return self._state.tobytes() + self._frame_start.tobytes()
 
     def load(self, state: bytes) -> None:
-        """Go back to what `save` gave.
+        """Restore a state of `save`.
 
         Raises:
-            ValueError: it is of another emulator.
+            ValueError: The state is of another emulator.
         """
         validate_open(self._arrays)
         if not isinstance(state, bytes) or len(state) != 2 * len(self._state):
-            raise ValueError("snapshot must be of the same emulator, got one of another")
+            raise ValueError("snapshot must be of the same emulator (numba), got another one")
         self._state[:], self._frame_start[:] = np.frombuffer(state, np.uint8).reshape(2, -1)
         self._screen_is_current = False
 
     def close(self) -> None:
-        """Nothing more can be remembered."""
+        """Free the emulator's arrays."""
         self._arrays = None
 
 
 def cached_njit(function: Any) -> Any:
-    """Compile with Numba, once for all processes where a folder for that can be written."""
+    """Compile with Numba; the result is cached for all processes if the cache folder is writable."""
     try:
         return njit(cache=True)(function)
-    except RuntimeError:  # there is no such folder
+    except RuntimeError:  # no writable cache folder
         return njit(function)
 
 
-# The processor -------------------------------------------------------------------------------------------------------------
+# CPU -----------------------------------------------------------------------------------------------------------------------
 
 
 @cached_njit
 def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, draw):
-    """Live one frame. Registers are in local variables, which is what makes this loop fast."""
+    """Run one frame. Registers are local variables, which makes this loop fast."""
     end = regs[CYCLE] + CPU_CYCLES_PER_FRAME
     a, x, y, s, pc = regs[A], regs[X], regs[Y], regs[S], regs[PC]
     negative, overflow, other_flags, zero, carry = regs[N], regs[V], regs[OTHER_FLAGS], regs[Z], regs[C]
@@ -261,7 +265,7 @@ def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary
                 continue
         if cycle >= end:
             break
-        opcode = np.int64(prg_rom[pc & 0x7FFF])  # the game runs from its cartridge alone
+        opcode = np.int64(prg_rom[pc & 0x7FFF])  # the game executes code from its cartridge only
         pc = (pc + 1) & 0xFFFF
         operation, mode, cycles = _OPERATION[opcode], _ADDRESSING[opcode], _CYCLES[opcode]
         address = 0
@@ -355,7 +359,7 @@ def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary
                 negative = value >> 7 & 1
             elif operation == STA or operation == STX or operation == STY:
                 value = a if operation == STA else x if operation == STX else y
-            else:  # what changes a value in place
+            else:  # read-modify-write instructions
                 if operation == ASL or operation == ROL:
                     last = carry if operation == ROL else 0
                     carry = value >> 7
@@ -421,7 +425,7 @@ def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary
                 ram[0x100 | s] = return_address >> 8
                 ram[0x100 | (s - 1) & 255] = return_address & 255
                 s = (s - 2) & 255
-            elif operation == JMP_INDIRECT:  # its second byte comes from the same page
+            elif operation == JMP_INDIRECT:  # the high byte is read from the same page (a bug of the 6502)
                 low = _cpu_read(
                     ram,
                     prg_rom,
@@ -452,7 +456,7 @@ def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary
                     target,
                 )
                 target = low | high << 8
-            elif target == (pc - 1) & 0xFFFF:  # it waits, and nothing happens until the picture unit needs a look
+            elif target == (pc - 1) & 0xFFFF:  # a jump to itself: skip the cycles until the next PPU event
                 idle = min((ppu_limit - 1) // 3 - 1, end - 1) - cycle
                 if idle > 0:
                     cycle += idle // 3 * 3
@@ -556,7 +560,7 @@ def _run_frame(ram, prg_rom, pattern_tables, nametables, palette, oam, secondary
 
 @cached_njit
 def _next_ppu_event(regs):
-    """The dots up to which the picture unit does nothing that the processor would notice: its pause begins with a dot 1."""
+    """Return the dot count up to which the PPU does nothing that the CPU can notice; vertical blanking starts with dot 1."""
     return regs[PPU_DOTS] + (DOTS_PER_SCANLINE - regs[DOT] if regs[DOT] > 1 else 1)
 
 
@@ -564,7 +568,7 @@ def _next_ppu_event(regs):
 def _cpu_read(
     ram, prg_rom, pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, draw, cycle, address
 ):
-    """What the processor reads at an address, in cycle ``cycle``."""
+    """Read from an address in the cycle ``cycle``."""
     if address >= 0x8000:
         return np.int64(prg_rom[address - 0x8000])
     if address < 0x2000:
@@ -572,7 +576,7 @@ def _cpu_read(
     if address < 0x4000:
         register = address & 7
         touching = regs[PHASE] == RENDER and not regs[SPRITE0_HIT] and regs[SPRITE_COUNT] and secondary_oam[0] == 0
-        if register != 2 or touching:  # else no dot of this line changes the status
+        if register != 2 or touching:  # otherwise no dot of this scanline changes the status
             _ppu_catch_up(pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, 3 * (cycle + 1), draw)
         if register == 2:
             status = regs[SPRITE0_HIT] << 6 | regs[VBLANK] << 7
@@ -583,7 +587,7 @@ def _cpu_read(
         if register == 7:
             value = _ppu_read(pattern_tables, nametables, palette, regs, regs[PPU_V])
             regs[PPU_V] = (regs[PPU_V] + regs[VRAM_INCREMENT]) & 0xFFFF
-            if regs[PPU_V] < 0x3F00:  # what is read there comes one reading late
+            if regs[PPU_V] < 0x3F00:  # reads are delayed by one through the read buffer
                 value, regs[READ_BUFFER] = regs[READ_BUFFER], value
             return value
         return 0
@@ -594,7 +598,7 @@ def _cpu_read(
         regs[SHIFT_REGISTER] >>= 1
         return value
     if address == 0x4017:
-        return 0x40  # nobody plays there
+        return 0x40  # no second controller
     return 0
 
 
@@ -602,7 +606,7 @@ def _cpu_read(
 def _cpu_write(
     ram, prg_rom, pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, draw, cycle, address, value
 ):
-    """What the processor writes outside its memory, in cycle ``cycle``."""
+    """Write to an address outside of the RAM, in the cycle ``cycle``."""
     if address < 0x4000:
         _ppu_catch_up(pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, 3 * (cycle + 1), draw)
         register = address & 7
@@ -653,12 +657,12 @@ def _cpu_write(
             regs[SHIFT_REGISTER] = regs[BUTTONS]
 
 
-# The picture unit ------------------------------------------------------------------------------------------------------
+# PPU -------------------------------------------------------------------------------------------------------------------
 
 
 @cached_njit
 def _nametable_offset(regs, address):
-    """Where in the two kilobytes of name tables an address is."""
+    """Return the offset of an address in the two kilobytes of nametables."""
     table = (address - 0x2000) >> 10 if address < 0x3000 else 3
     half = table & 1 if regs[MIRRORING] else table >> 1
     return half << 10 | address & 0x3FF
@@ -677,7 +681,7 @@ def _ppu_read(pattern_tables, nametables, palette, regs, address):
 
 @cached_njit
 def _ppu_catch_up(pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, until, draw):
-    """Let the picture unit do its dots up to ``until``, line by line."""
+    """Run the PPU up to dot ``until``, scanline by scanline."""
     left = until - regs[PPU_DOTS]
     if left <= 0:
         return
@@ -725,7 +729,7 @@ def _ppu_catch_up(pattern_tables, nametables, palette, oam, secondary_oam, regs,
 
 @cached_njit
 def _increment_y(regs):
-    """Let the address go down by a row of dots."""
+    """Increment the Y part of the VRAM address v by one row of dots."""
     address = regs[PPU_V]
     if address & 0x7000 != 0x7000:
         regs[PPU_V] = address + 0x1000
@@ -742,11 +746,11 @@ def _increment_y(regs):
 
 @cached_njit
 def _end_scanline(oam, secondary_oam, regs):
-    """What happens with the last dot of a line."""
+    """Finish a scanline: evaluate the sprites of the next one and advance the phase."""
     if regs[PHASE] == PRE_RENDER:
         regs[PHASE], regs[SCANLINE] = RENDER, 0
         return
-    if regs[PHASE] == RENDER:  # which sprites are on the next line, eight at most
+    if regs[PHASE] == RENDER:  # sprite evaluation for the next scanline, at most eight
         count, height = 0, 16 if regs[SPRITE_SIZE] else 8
         for sprite in range(regs[OAM_ADDRESS] // 4, 64):
             if 0 <= regs[SCANLINE] - oam[4 * sprite] < height:
@@ -766,7 +770,7 @@ def _end_scanline(oam, secondary_oam, regs):
 
 @cached_njit
 def _advance_coarse_x(regs, begin, end):
-    """Move the address from the tile at dot ``begin`` to the tile at dot ``end``."""
+    """Advance the coarse X part of the VRAM address from the tile at dot ``begin`` to the tile at dot ``end``."""
     address = regs[PPU_V]
     column = (address & 31) + (regs[PPU_X] + end) // 8 - (regs[PPU_X] + begin) // 8
     regs[PPU_V] = (address & ~31 | column & 31) ^ (column >> 5 & 1) << 10
@@ -774,11 +778,11 @@ def _advance_coarse_x(regs, begin, end):
 
 @cached_njit
 def _run_dots(pattern_tables, nametables, palette, oam, secondary_oam, regs, screen, begin, end, draw):
-    """The dots from ``begin`` to before ``end`` of the line."""
+    """Run the dots from ``begin`` to before ``end`` of the scanline."""
     background, count = regs[SHOW_BACKGROUND], regs[SPRITE_COUNT] if regs[SHOW_SPRITES] else 0
     if draw:
         _draw_dots(pattern_tables, nametables, palette, oam, secondary_oam, regs, screen[regs[SCANLINE]], begin, end)
-    # the first sprite may touch the ground
+    # not drawn, but sprite 0 may hit the background in these dots
     elif background and count and secondary_oam[0] == 0 and not regs[SPRITE0_HIT]:
         left = min(max(begin, np.int64(oam[3])), end)
         right = max(min(end, np.int64(oam[3]) + 8), left)
@@ -793,7 +797,7 @@ def _run_dots(pattern_tables, nametables, palette, oam, secondary_oam, regs, scr
 
 @cached_njit
 def _draw_dots(pattern_tables, nametables, palette, oam, secondary_oam, regs, picture, begin, end):
-    """Draw dots of a line: the ground, tile by tile, and over it or behind it the first sprite that has a colour there."""
+    """Draw dots of a scanline: the background, tile by tile, and the first opaque sprite pixel in front of or behind it."""
     fine_x, clip_until = regs[PPU_X], 8 * regs[CLIP_BACKGROUND]
     x = begin
     while x < end:
@@ -835,7 +839,7 @@ def _draw_dots(pattern_tables, nametables, palette, oam, secondary_oam, regs, pi
 
 
 SPRITE_PIXEL = 0x80
-"""Marks a dot in which a sprite has a colour, seen or not: the sprites after it are not asked."""
+"""Marks a dot with an opaque sprite pixel, visible or not: later sprites do not change it."""
 
 
 @cached_njit
@@ -843,7 +847,7 @@ def _draw_sprite(pattern_tables, oam, regs, picture, sprite, begin, end):
     left, attributes, tile = np.int64(oam[4 * sprite + 3]), oam[4 * sprite + 2], np.int64(oam[4 * sprite + 1])
     height = 16 if regs[SPRITE_SIZE] else 8
     row = regs[SCANLINE] - oam[4 * sprite] - 1
-    if row < 0:  # on the first line are the sprites of the last one; nes-py's remainder is that of C
+    if row < 0:  # the first scanline shows the sprites of the last one; nes-py uses C's remainder
         row = -(-row % height)
     if attributes & 0x80:
         row ^= height - 1

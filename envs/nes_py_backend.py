@@ -1,8 +1,8 @@
-"""The machine that runs Super Mario Bros, frame by frame, with snapshots: ours (`envs.nes_emulator`) or nes-py's emulator.
+"""Emulators that run Super Mario Bros frame by frame, with snapshots: this package's (`envs.nes_emulator`) or nes-py's.
 
-Start reading at `make_backend`. gym-super-mario-bros ships the game and nes-py the emulator; their own Python classes need
-the old gym and break under NumPy 2, so this module talks to the emulator's library by itself. Reading the machine's memory
-through a memoryview gives Python ints, which do not overflow as NumPy's bytes do.
+Start reading at `make_backend`. gym-super-mario-bros contains the game and nes-py the emulator. Their Python classes need the
+old gym and fail with NumPy 2, so this module calls nes-py's library directly. A memoryview of the console's memory gives
+Python ints, which do not overflow as NumPy's uint8 does.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NesPyBackend:
-    """The emulator with the game in it, of nes-py below Python 3.13."""
+    """The emulator of nes-py below Python 3.13, with the game loaded."""
 
     def __init__(self) -> None:
         library = _load_library()
@@ -28,34 +28,34 @@ class NesPyBackend:
         self.ram = memoryview((ctypes.c_uint8 * 0x800).from_address(library.Memory(self._handle))).cast("B")
         self._controller = (ctypes.c_uint8 * 1).from_address(library.Controller(self._handle, 0))
         screen = memoryview((ctypes.c_uint8 * (240 * 256 * 4)).from_address(library.Screen(self._handle)))
-        # 32-bit pixels, little endian: blue, green, red, nothing
+        # 32-bit little-endian pixels: blue, green, red, unused
         self._screen = np.frombuffer(screen, np.uint8).reshape(240, 256, 4)
         library.Reset(self._handle)
         self._parts, self._line_sprites = _state_views(library, self._handle)
 
     def frame_advance(self, buttons: int, draw: bool = True) -> None:
-        """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
+        """Run one frame (1/60 s) with these buttons pressed; this emulator ignores ``draw`` and always draws."""
         validate_open(self._handle)
         self._controller[0] = buttons
         self._library.Step(self._handle)
 
     def screen(self) -> np.ndarray:
-        """A copy of the screen, (240, 256, 3)."""
+        """Return a copy of the screen, (240, 256, 3)."""
         validate_open(self._handle)
         screen: np.ndarray = cv2.cvtColor(self._screen, cv2.COLOR_BGRA2RGB)
         return screen
 
     def save(self) -> bytes:
-        """The whole machine between two frames."""
+        """Return the complete state between two frames."""
         validate_open(self._handle)
         count = (self._line_sprites[1] - self._line_sprites[0]) & 0xFF
         return b"".join((bytes((count,)), *self._parts))
 
     def load(self, state: bytes) -> None:
-        """Go back to what `save` gave.
+        """Restore a state of `save`.
 
         Raises:
-            ValueError: it is of another emulator.
+            ValueError: The state is of another emulator.
         """
         validate_open(self._handle)
         if not isinstance(state, bytes) or len(state) != 1 + sum(part.nbytes for part in self._parts):
@@ -67,7 +67,7 @@ class NesPyBackend:
         self._line_sprites[1] = self._line_sprites[0] + state[0]
 
     def close(self) -> None:
-        """Give the machine's memory back; once."""
+        """Free the emulator's memory; further calls do nothing."""
         if self._handle is not None:
             self._parts.clear()
             self.ram = memoryview(bytearray(_RAM))
@@ -80,7 +80,7 @@ class NesPyBackend:
 
 
 class NesPyNativeBackend:
-    """The same, of nes-py 9 and newer (Python 3.13), which is a Python extension and knows Gymnasium."""
+    """The emulator of nes-py 9 and newer (Python 3.13), a Python extension that supports Gymnasium."""
 
     def __init__(self) -> None:
         self._emulator: Any = importlib.import_module("nes_py._native").NativeEmulator(str(rom_path()))
@@ -89,25 +89,25 @@ class NesPyNativeBackend:
         self._screen = self._emulator.screen_buffer()
 
     def frame_advance(self, buttons: int, draw: bool = True) -> None:
-        """One sixtieth of a second with these buttons pressed; it is drawn in any case."""
+        """Run one frame (1/60 s) with these buttons pressed; this emulator ignores ``draw`` and always draws."""
         validate_open(self._emulator)
         self._emulator.frame_advance(buttons)
 
     def screen(self) -> np.ndarray:
-        """A copy of the screen, (240, 256, 3)."""
+        """Return a copy of the screen, (240, 256, 3)."""
         validate_open(self._emulator)
         return np.array(self._screen, np.uint8)
 
     def save(self) -> Any:
-        """The whole machine between two frames."""
+        """Return the complete state between two frames."""
         validate_open(self._emulator)
         return self._emulator.dump_state()
 
     def load(self, state: Any) -> None:
-        """Go back to what `save` gave.
+        """Restore a state of `save`.
 
         Raises:
-            ValueError: it is of another emulator.
+            ValueError: The state is of another emulator.
         """
         validate_open(self._emulator)
         try:
@@ -116,7 +116,7 @@ class NesPyNativeBackend:
             raise ValueError("snapshot must be of the same emulator (nes-py 9), got another one") from None
 
     def close(self) -> None:
-        """Give the machine's memory back; once."""
+        """Free the emulator's memory; further calls do nothing."""
         if self._emulator is not None:
             self.ram, self._screen = memoryview(bytearray(0x800)), None
             self._emulator.close()
@@ -124,7 +124,7 @@ class NesPyNativeBackend:
 
 
 def make_backend(name: str = "numba") -> "NumbaBackend | NesPyBackend | NesPyNativeBackend":
-    """Make an emulator by name: "numba" is ours, "nes-py" the emulator that is installed."""
+    """Make an emulator by name: "numba" is this package's, "nes-py" the installed nes-py's."""
     if name == "numba":
         from envs.nes_emulator import NumbaBackend  # Numba is slow to import
 
@@ -134,60 +134,62 @@ def make_backend(name: str = "numba") -> "NumbaBackend | NesPyBackend | NesPyNat
 
 # Snapshots of nes-py 8 ------------------------------------------------------------------------------------------------
 #
-# Its library keeps one backup only, inside the emulator. The emulator is one C++ object; in the order of their declaration:
+# nes-py's library keeps a single backup, inside the emulator. The emulator is one C++ object; in the order of declaration:
 #
-#     cartridge, controllers (3 bytes each), main bus {ram, extended ram: vectors; mapper; callbacks},
-#     picture bus {ram: vector; 4 name tables; palette: vector; mapper}, cpu {16 bytes},
-#     picture unit {callback; sprite memory, sprites of the line: vectors; plain numbers; screen}, and a backup of all these
+#     cartridge, controllers (3 bytes each), main bus {RAM, extended RAM: vectors; mapper; callbacks},
+#     PPU bus {RAM: vector; 4 nametables; palette: vector; mapper}, CPU {16 bytes},
+#     PPU {callback; OAM, secondary OAM: vectors; plain numbers; screen}, and a backup of all these
 #
-# A vector is three pointers: begin, end, end of storage. Sizes say which vector is which, so that no offset is written down
-# here; a library that is laid out in another way is refused.
+# A vector is three pointers: begin, end, end of storage. Vectors are found by their sizes, so that no offset is hard-coded.
+# A library with another layout is rejected.
 
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 _RAM, _PALETTE, _OAM, _CPU, _SCREEN = 0x800, 0x20, 0x100, 16, 240 * 256 * 4
 
 
 def _state_views(library: ctypes.CDLL, handle: int) -> tuple[list[memoryview], Any]:
-    """The parts of the emulator that change from frame to frame, and the three pointers of the line's sprites.
+    """Return views of the emulator's memory that changes from frame to frame, and the pointers of the secondary OAM.
 
     Raises:
-        ValueError: this nes-py keeps its state in another way.
+        ValueError: This version of nes-py has another memory layout.
     """
     screen, ram = library.Screen(handle), library.Memory(handle)
     words = (ctypes.c_uint64 * ((screen - handle) // _WORD)).from_address(handle)
 
-    def vector(size: int, after: int) -> int:
-        """Which word a vector of ``size`` bytes begins with."""
+    def find_vector(size: int, after: int) -> int:
+        """Return the index of the first word of a vector of ``size`` bytes."""
         for word in range(after, len(words) - 2):
             begin, end, limit = words[word : word + 3]
             if begin and end - begin == size and limit >= end:
                 return word
-        raise ValueError(f"this nes-py keeps no vector of {size} bytes where 8.2.1 does: pip install nes-py==8.2.1")
+        raise ValueError(
+            f"nes-py must be laid out as 8.2.1, found no vector of {size} bytes: pip install nes-py==8.2.1"
+        )
 
-    main = vector(_RAM, 0)
-    pictures = vector(_RAM, main + 3)
-    palette = vector(_PALETTE, pictures + 3)
-    oam = vector(_OAM, palette + 3)
-    secondary_oam = oam + 3  # the sprites of the line: room for eight, some of it used
+    ram_vector = find_vector(_RAM, 0)
+    ppu_ram = find_vector(_RAM, ram_vector + 3)
+    palette = find_vector(_PALETTE, ppu_ram + 3)
+    oam = find_vector(_OAM, palette + 3)
+    secondary_oam = oam + 3  # sprites of the current scanline, at most eight
     cpu = palette + 3 + 1
     if (
-        words[main] != ram
+        words[ram_vector] != ram
         or words[secondary_oam + 2] - words[secondary_oam] != 8
         or not _CPU < (oam - cpu) * _WORD <= _CPU + 64
     ):
-        raise ValueError("this nes-py is laid out in another way than 8.2.1: pip install nes-py==8.2.1")
-    plain = handle + (secondary_oam + 3) * _WORD
-    places = [
+        raise ValueError("nes-py must be laid out as 8.2.1, found another layout: pip install nes-py==8.2.1")
+    ppu_numbers = handle + (secondary_oam + 3) * _WORD
+    regions = [
         (library.Controller(handle, 0) - 1, 6),
-        (words[main], _RAM),
-        (words[pictures], _RAM),
+        (words[ram_vector], _RAM),
+        (words[ppu_ram], _RAM),
         (words[palette], _PALETTE),
         (handle + cpu * _WORD, _CPU),
         (words[oam], _OAM),
         (words[secondary_oam], 8),
-        (plain, screen + _SCREEN - plain),
+        (ppu_numbers, screen + _SCREEN - ppu_numbers),
     ]
-    parts = [memoryview((ctypes.c_uint8 * size).from_address(offset)).cast("B") for offset, size in places]
+    parts = [memoryview((ctypes.c_uint8 * size).from_address(start)).cast("B") for start, size in regions]
     return parts, (ctypes.c_uint64 * 3).from_address(handle + secondary_oam * _WORD)
 
 
@@ -208,13 +210,13 @@ _SIGNATURES = {
 
 @cache
 def _load_library() -> ctypes.CDLL:
-    """nes-py's emulator, without importing nes-py (which imports gym)."""
-    found = sorted(package_dir("nes_py").glob("lib_nes_env*"))
-    if not found:
+    """Load nes-py's library, without importing nes-py (which imports gym)."""
+    libraries = sorted(package_dir("nes_py").glob("lib_nes_env*"))
+    if not libraries:
         raise ValueError(
             "nes-py is installed without its emulator: pip install --force-reinstall nes-py (it needs g++)"
         )
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(str(libraries[0]))
     for name, (restype, argtypes) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = restype, argtypes

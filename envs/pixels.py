@@ -1,4 +1,7 @@
-"""Any Gymnasium environment that shows pixels."""
+"""Make any Gymnasium environment with pixels show 64x64 frames and take standard actions.
+
+Start reading at `to_pixels`.
+"""
 
 import atexit
 import contextlib
@@ -29,21 +32,22 @@ RGB_ARRAY = "rgb_array"
 
 
 def make_pixel_env(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.Env[Any, Any]:
-    """Make a Gymnasium environment and bring its frames and actions to ours.
+    """Make a Gymnasium environment with 64x64 frames and standard actions.
 
     Args:
-        id: a Gymnasium id ("module:id" imports the module first).
-        action_repeat: frames of the game for each step.
-        options: arguments of `gymnasium.make`.
+        id: Gymnasium id ("module:id" imports the module first).
+        action_repeat: Number of game frames per step.
+        options: Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: no pixels, an unsupported action space, a missing dependency or an unknown option.
+        ValueError: The environment shows no pixels, its action space is not supported, a dependency is missing, or an
+            option is unknown.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     env = _make(id, options)
     game: Any = getattr(env.unwrapped, "game", None)
-    if hasattr(game, "set_doom_config_path"):  # VizDoom writes its settings into the working directory otherwise
+    if hasattr(game, "set_doom_config_path"):  # otherwise VizDoom writes its settings into the working directory
         game.set_doom_config_path(str(_temp_dir() / "vizdoom.ini"))
         env = RemoveVizDoomFolder(env)
     try:
@@ -54,34 +58,34 @@ def make_pixel_env(id: str, action_repeat: int = 1, **options: Any) -> gymnasium
 
 
 class RemoveVizDoomFolder(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Removes the empty folder that VizDoom's emulator makes in the working directory when it begins."""
+    """Removes the empty folder that VizDoom creates in the working directory at its start."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; the first one begins the emulator."""
-        came = self.env.reset(seed=seed, options=options)
-        with contextlib.suppress(OSError):  # there is none, or it is not empty
+        """Start an episode; the first reset starts the emulator."""
+        result = self.env.reset(seed=seed, options=options)
+        with contextlib.suppress(OSError):  # the folder does not exist or is not empty
             Path("_vizdoom").rmdir()
-        return came
+        return result
 
 
 @cache
 def _temp_dir() -> Path:
-    """A folder that ends with this process."""
+    """Return a temporary folder that is deleted when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
 
 def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """`gymnasium.make`, with ``render_mode`` for those that know it."""
+    """Call `gymnasium.make`, with ``render_mode`` if the environment takes it."""
     kwargs = {"disable_env_checker": True, **options}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # then it observes pictures
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # checked in `to_pixels`
             return gymnasium.make(id, **{"render_mode": RGB_ARRAY, **kwargs})
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{id} needs another package: {error}") from None
@@ -89,7 +93,7 @@ def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         raise
     except (Exception, SystemExit) as error:
         if "render_mode" not in options and isinstance(error, TypeError | ValueError | AssertionError):
-            try:  # an environment that observes pictures need not render
+            try:  # an environment with image observations need not render
                 return gymnasium.make(id, **kwargs)
             except (Exception, SystemExit) as second:
                 error = second if "render_mode" in str(error) else error
@@ -97,12 +101,16 @@ def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
 
 
 def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
-    """Bring an environment object, such as one of your own, to 64x64 frames and our actions.
+    """Wrap an environment so that it shows 64x64 frames and takes standard actions.
 
-    One that was brought there already, such as what `envs.make` gives, is returned as it is.
+    An environment that already does, for example from `envs.make`, is returned unchanged.
+
+    Args:
+        env: Gymnasium environment with image observations or ``render_mode="rgb_array"``.
+        action_repeat: Number of game frames per step.
 
     Raises:
-        ValueError: it is no environment of Gymnasium, it shows no pixels, or its actions are neither Box nor Discrete.
+        ValueError: It is not a Gymnasium environment, it shows no pixels, or its actions are neither Box nor Discrete.
     """
     validate_env(env)
     space = env.action_space
@@ -126,17 +134,17 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
 
 
 def is_standard_action_space(space: gymnasium.Space[Any]) -> bool:
-    """Whether actions are ours: choices from 0 on, or numbers in [-1, 1]."""
+    """Whether an action space is Discrete from 0 on, or a Box (n,) in [-1, 1]."""
     if isinstance(space, spaces.Discrete):
         return int(space.start) == 0
     return isinstance(space, spaces.Box) and space == spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
 
 
 def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse an environment that neither observes pictures nor was made to render them.
+    """Check that an environment without image observations was made with ``render_mode="rgb_array"``.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: Names what is missing.
     """
     if env.render_mode == RGB_ARRAY:
         return
@@ -145,12 +153,12 @@ def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
     if RGB_ARRAY not in modes:
         raise ValueError(f"{problem} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB_ARRAY}")
     if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB_ARRAY:
-        raise ValueError(f"{problem} and forgets its render mode: self.render_mode = render_mode in __init__")
+        raise ValueError(f"{problem} and does not set its render mode: self.render_mode = render_mode in __init__")
     raise ValueError(f'{problem} and has the render mode {env.render_mode}: make it with render_mode="{RGB_ARRAY}"')
 
 
 def _why_not_images(space: gymnasium.Space[Any]) -> str:
-    """Why a space that looks like one of pictures is none."""
+    """Return a hint on why a space is not an image space."""
     shape = space.shape or ()
     if isinstance(space, spaces.Dict):
         boxes = [name for name, part in space.spaces.items() if is_image_space(part)]
@@ -158,9 +166,9 @@ def _why_not_images(space: gymnasium.Space[Any]) -> str:
     if len(shape) not in (2, 3) or sorted(shape)[-2] < 16:
         return ""
     if space.dtype != np.uint8:
-        return " (pictures are bytes from 0 to 255, of dtype uint8)"
+        return " (images must have dtype uint8, from 0 to 255)"
     if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return " (channels come last in pictures: np.moveaxis(picture, 0, -1))"
+        return " (images must have their channels last: np.moveaxis(image, 0, -1))"
     if len(shape) == 3 and shape[2] not in (1, 3, 4):
-        return " (pictures have 1, 3 or 4 channels)"
-    return " (pictures are of at least 16x16 pixels, and as bright as 255)"
+        return " (images must have 1, 3 or 4 channels)"
+    return " (images must have at least 16x16 pixels and a bound of 255)"

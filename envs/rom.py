@@ -1,4 +1,4 @@
-"""Find the ROM of Super Mario Bros; used by `envs.nes_py_backend` and `envs.nes_emulator`."""
+"""Find the ROM of Super Mario Bros, for `envs.nes_py_backend` and `envs.nes_emulator`. Start reading at `rom_path`."""
 
 import importlib.util
 from functools import cache
@@ -7,10 +7,10 @@ from pathlib import Path
 
 @cache
 def rom_path() -> Path:
-    """Super Mario Bros as gym-super-mario-bros brings it, an iNES file.
+    """Return the path of Super Mario Bros, an iNES file in gym-super-mario-bros.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: It is not installed.
     """
     path = package_dir("gym_super_mario_bros") / "_roms" / "super-mario-bros.nes"
     if not path.exists():
@@ -19,10 +19,10 @@ def rom_path() -> Path:
 
 
 def package_dir(package: str) -> Path:
-    """Where a package is installed, without importing it.
+    """Return the folder of an installed package, without importing the package.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: It is not installed.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -31,7 +31,7 @@ def package_dir(package: str) -> Path:
 
 
 def validate_open(emulator: object) -> None:
-    """Refuse a machine whose memory was given back.
+    """Check that an emulator was not closed.
 
     Raises:
         ValueError: ``emulator`` is None.

@@ -1,4 +1,7 @@
-"""Wrappers that bring any picture to 64x64 bytes and any action to [-1, 1] or a choice."""
+"""Wrappers that resize frames to 64x64 and map actions to [-1, 1] or Discrete from 0 on.
+
+Start reading at `action_kind` and `resize_frame`.
+"""
 
 from typing import Any
 
@@ -12,18 +15,18 @@ from envs.env_checker import summarize_space, validate_reward
 
 FRAME_SIZE = 64
 FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-"""What every environment of ours shows."""
+"""Observation space of all environments of this package."""
 MAX_ACTIONS = 65_536
-"""Numbers of a Box, or choices: no store has more."""
+"""Maximum size of a Box action, and maximum number of discrete actions; the limit of `rollouts.Store`."""
 OPAQUE = 255
-"""Alpha of a pixel that hides what is behind it."""
+"""Alpha of an opaque pixel."""
 
 
 def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
-    """("box", numbers) or ("discrete", choices).
+    """Return ("box", size of an action) or ("discrete", number of actions).
 
     Raises:
-        ValueError: any other space, or a Box of more than one axis; or there are no actions, or too many.
+        ValueError: The space is of another kind, has more than one axis, or has no action or too many.
     """
     if isinstance(space, spaces.Discrete):
         kind, size = "discrete", int(space.n)
@@ -37,11 +40,11 @@ def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
 
 
 def resize_frame(image: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
-    """A picture (H, W, 3) of bytes as 64x64, every pixel the mean of the area it covers.
+    """Resize an image (H, W, 3) uint8 to 64x64; a smaller pixel is the mean of the area it covers.
 
     Args:
-        image: bytes; without a channel axis, or with one channel, it is grey; a fourth channel is left out.
-        crop_bottom: rows to cut off first.
+        image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped.
+        crop_bottom: Number of rows to crop first.
     """
     if image.ndim == 2:
         image = image[..., None]
@@ -59,41 +62,41 @@ def resize_frame(image: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
 
 
 def validate_image(what: str, image: Any) -> np.ndarray:
-    """A picture (H, W), or (H, W, 1, 3 or 4), of bytes; four channels are RGBA, and all of it must be opaque.
+    """Check that an image is uint8 (H, W), or (H, W, C) with 1, 3 or 4 channels; RGBA images must be opaque.
 
     Args:
-        what: where the picture comes from, for the message.
-        image: what came.
+        what: Source of the image, for the message.
+        image: Value to check.
 
     Raises:
-        ValueError: it is none, and what to do about it.
+        ValueError: It is not an image; the message says how to fix it.
     """
-    cure = "it must be an array (H, W, 3) of bytes"
+    hint = "it must be an array (H, W, 3) of bytes"
     if image is None or isinstance(image, list):
-        raise ValueError(f"{what} gave {'None' if image is None else 'a list'}: {cure}")
+        raise ValueError(f"{what} gave {'None' if image is None else 'a list'}: {hint}")
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"{what} gave {type(image).__name__}: {cure}")
+        raise ValueError(f"{what} gave {type(image).__name__}: {hint}")
     if image.dtype != np.uint8:
-        raise ValueError(f"{what} gave {image.dtype} numbers: {cure}, from 0 to 255")
+        raise ValueError(f"{what} gave {image.dtype} numbers: {hint}, from 0 to 255")
     shape = image.shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
         channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
-        more = ", channels last: np.moveaxis(picture, 0, -1)" if channels_first else ""
-        raise ValueError(f"{what} gave an array of shape {shape}: {cure}{more}")
+        channel_hint = ", channels last: np.moveaxis(image, 0, -1)" if channels_first else ""
+        raise ValueError(f"{what} gave an array of shape {shape}: {hint}{channel_hint}")
     if len(shape) == 3 and shape[2] == 4 and not (image[..., 3] == OPAQUE).all():
         raise ValueError(
-            f"{what} gave an array of shape {shape} that is no RGBA picture (its fourth channel is not {OPAQUE} "
+            f"{what} gave an array of shape {shape} that is not an RGBA image (its fourth channel is not {OPAQUE} "
             "everywhere): if it is a stack of grey frames, observe RGB or a single frame instead"
         )
     return image
 
 
 class PixelEnv:
-    """Marks environments that show our frames and take our actions."""
+    """Marks environments with 64x64 frames and standard actions."""
 
 
 class ResizeFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Frames of an environment that observes pictures."""
+    """Resizes the frames of an environment with image observations."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
         RecordConstructorArgs.__init__(self, crop_bottom=crop_bottom)
@@ -101,12 +104,12 @@ class ResizeFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordC
         self.observation_space, self.crop_bottom = FRAME_SPACE, crop_bottom
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        """Shrink."""
+        """Resize the frame."""
         return resize_frame(validate_image("the environment", observation), self.crop_bottom)
 
 
 class RenderFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Frames of an environment that does not observe pictures, but renders them."""
+    """Renders frames of an environment without image observations."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
@@ -114,12 +117,12 @@ class RenderFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordC
         self.observation_space = FRAME_SPACE
 
     def observation(self, observation: Any) -> np.ndarray:
-        """Render and shrink; what the environment itself observes is left out."""
+        """Render and resize; the environment's own observation is dropped."""
         return resize_frame(validate_image("render()", self.env.render()))
 
 
 class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Each action is held for ``action_repeat`` frames, and their rewards add up."""
+    """Repeats each action for ``action_repeat`` frames, and sums their rewards."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int) -> None:
         RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
@@ -127,18 +130,18 @@ class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs)
         self.action_repeat = action_repeat
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step until the end of the episode, ``action_repeat`` frames at most."""
-        total = 0.0
+        """Step until the end of the episode, at most ``action_repeat`` frames."""
+        total_reward = 0.0
         for _ in range(self.action_repeat):
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += validate_reward(reward)
+            total_reward += validate_reward(reward)
             if terminated or truncated:
                 break
-        return observation, total, terminated, truncated, info
+        return observation, total_reward, terminated, truncated, info
 
 
 class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Box actions in [-1, 1], mapped in a straight line to the environment's bounds."""
+    """Maps Box actions in [-1, 1] linearly to the environment's bounds."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
@@ -153,13 +156,13 @@ class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructor
         self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
 
     def action(self, action: np.ndarray) -> np.ndarray:
-        """Map to the environment's bounds."""
+        """Map an action to the environment's bounds."""
         fraction = (np.clip(np.asarray(action, np.float64), -1, 1).reshape(self.shape) + 1) / 2
         return (self.low + fraction * (self.high - self.low)).astype(self.dtype)
 
 
 class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Choices counted from zero."""
+    """Maps Discrete actions from zero on to those of the environment."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
@@ -170,5 +173,5 @@ class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructo
         self.action_space = spaces.Discrete(int(space.n))
 
     def action(self, action: Any) -> int:
-        """Count from the environment's own first choice."""
+        """Add the environment's first action number."""
         return int(action) + self.start

@@ -1,6 +1,6 @@
-"""Rollouts, real and dreamed: collecting, storing, reading, dreaming, and returns of whole populations.
+"""Collect, store and read rollouts, dream, and compute the returns of populations of controllers.
 
-Start reading at `rollouts.collect` for real episodes, at `rollouts.dream` for dreams.
+Start reading at `rollouts.collect` for rollouts in an environment and at `rollouts.dream` for dreams.
 """
 
 import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch

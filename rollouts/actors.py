@@ -1,4 +1,4 @@
-"""Actors: policies as the runner calls them, several environments at a time.
+"""Actors choose the actions of several environments at once.
 
 Start reading at `make_actor`. `WorldModelActor` computes the actions of all environments as one batch.
 """
@@ -21,20 +21,20 @@ from worldmodel.rng import Stream
 
 
 class BatchedActor(Protocol):
-    """Acts for the lives that go on in some lanes; their states and their randomness live in it."""
+    """Chooses actions for the episodes in several environment slots; holds their recurrent states and generators."""
 
     def reset(self, slot: int, episode: int) -> None:
-        """Life number ``episode`` begins in a lane; what was there before is forgotten."""
+        """Start the episode with number ``episode`` in a slot; the state of the previous episode is discarded."""
         ...
 
     def act(self, frames: np.ndarray, slots: Sequence[int]) -> Sequence[Any]:
-        """An action for each of ``frames`` (n, 64, 64, 3), which are seen in ``slots`` (n)."""
+        """Return an action for each of ``frames`` (n, 64, 64, 3); ``slots`` (n) are the slots of these frames."""
         ...
 
 
 @runtime_checkable
 class BatchedPolicy(Protocol):
-    """A policy that acts for many episodes faster than one by one (`agents.Agent`)."""
+    """A policy that acts in many episodes as one batch (`agents.Agent`)."""
 
     def batched_actor(
         self,
@@ -43,7 +43,7 @@ class BatchedPolicy(Protocol):
         rows: Sequence[int] | None,
         num_envs: int,
     ) -> BatchedActor:
-        """A mind for one life for each generator; ``rows`` and ``num_envs`` as in `WorldModelActor`."""
+        """Return an actor for one episode per generator; ``rows`` and ``num_envs`` as in `WorldModelActor`."""
         ...
 
 
@@ -54,9 +54,9 @@ def make_actor(
     rows: Sequence[int] | None = None,
     num_envs: int = 1,
 ) -> BatchedActor:
-    """The mind of a policy in the episodes with these seeds; each has a random stream of its own.
+    """Return the actor of a policy for the episodes with these seeds; each episode has its own random stream.
 
-    Rows and lanes are for policies that think in batches (`WorldModelActor`).
+    Only a `BatchedPolicy` uses ``rows`` and ``num_envs`` (see `WorldModelActor`).
     """
     rngs = [np.random.default_rng([seed, Stream.POLICY]) for seed in seeds]
     if isinstance(policy, BatchedPolicy):
@@ -65,41 +65,41 @@ def make_actor(
 
 
 class PerEnvActor:
-    """A plain policy, life by life."""
+    """Calls a plain policy once per environment."""
 
     def __init__(self, policy: Policy, space: gymnasium.Space[Any], rngs: Sequence[np.random.Generator]) -> None:
         self.policy, self.space, self.rngs = policy, space, rngs
         self.functions: dict[int, Act] = {}
 
     def reset(self, slot: int, episode: int) -> None:
-        """A fresh function for the episode."""
+        """Make a new act function for the episode."""
         self.functions[slot] = self.policy(self.space, self.rngs[episode])
 
     def act(self, frames: np.ndarray, slots: Sequence[int]) -> Sequence[Any]:
-        """Ask one after the other."""
+        """Call the act functions one after the other."""
         return [self.functions[slot](frame) for slot, frame in zip(slots, frames, strict=True)]
 
 
 class WorldModelActor:
-    """A world model and its controllers: all frames are encoded, remembered and answered as one batch.
+    """Encodes the frames of all environments, computes their actions and updates their memories as one batch.
 
-    The latent a controller sees is the posterior's mean.
+    A controller's latent input is the mean of the posterior q(z|x).
 
     Args:
-        world: the world model.
-        controller: how parameters act.
-        parameters: (lives, size): the controller of each life.
-        space: of the environments' actions.
-        num_envs: how many lives go on at once.
-        action_noise: standard deviation of noise on Box actions, or the probability of a random choice.
-        rngs: a generator for each life; only exploration draws from them.
-        rows: where in the batch each life is computed. With rows the batch has all ``num_envs`` at all times, so that a
-            life's numbers depend on nothing that happens beside it, to the last bit on one machine. None: only
-            who lives is computed.
-        initial_states: what each life remembers when it begins, a batch of one; none: nothing.
+        world: World model.
+        controller: Family of controllers, which maps flat parameters and inputs to outputs.
+        parameters: (episodes, size): controller parameters of each episode.
+        space: Action space of the environments.
+        num_envs: Number of environments.
+        action_noise: Standard deviation of the Gaussian noise on Box actions, or the probability of a uniformly random
+            discrete action.
+        rngs: One generator per episode; only action noise draws from them.
+        rows: Batch row of each episode. With rows the batch size is always ``num_envs``, so that an episode's numbers
+            do not depend on the other episodes (bit-equal on one machine). None: the batch holds active episodes only.
+        initial_states: Memory state at the start of each episode, with batch size 1. Empty: zeros.
 
     Raises:
-        ValueError: the world model was not made for these actions.
+        ValueError: The world model was made for other actions.
     """
 
     def __init__(
@@ -121,27 +121,27 @@ class WorldModelActor:
         self.memory = world.initial(num_envs).memory
         self.frames = np.zeros((num_envs, 64, 64, 3), np.uint8)
         self.episodes = [0] * num_envs
-        """The life in each row of the batch."""
+        """Episode in each row of the batch."""
         self.row: dict[int, int] = {}
-        """The row of each lane."""
+        """Row of each slot."""
 
     @torch.no_grad()
     def reset(self, slot: int, episode: int) -> None:
-        """Forget what was remembered in this lane, and remember what the life begins with."""
+        """Set the memory state of a slot to the episode's initial state."""
         row = self.row[slot] = slot if self.rows is None else self.rows[episode]
         self.episodes[row] = episode
-        for number, part in enumerate(self.memory):
-            part[row] = self.initial_states[episode][number][0] if self.initial_states else 0
+        for index, tensor in enumerate(self.memory):
+            tensor[row] = self.initial_states[episode][index][0] if self.initial_states else 0
 
     @torch.no_grad()
     def act(self, frames: np.ndarray, slots: Sequence[int]) -> Sequence[Any]:
-        """Encode, act, remember."""
+        """Encode the frames, compute the actions, update the memory states."""
         world, rows = self.world, [self.row[slot] for slot in slots]
         computed = rows
         if self.rows is not None:
             self.frames[rows] = frames
             frames, computed = self.frames, list(range(len(self.frames)))
-        place = {row: number for number, row in enumerate(computed)}
+        position = {row: index for index, row in enumerate(computed)}
         parameters = self.parameters[[self.episodes[row] for row in computed]].to(self.device)
         latent = world.encode(torch.from_numpy(frames))
         state = world.initial(len(computed))._replace(memory=tree_map(self.memory, lambda part: part[computed]))
@@ -149,11 +149,11 @@ class WorldModelActor:
         action = world.squash(self.controller.outputs(parameters, features)[:, 0])
         if self.action_noise:
             for row in rows:
-                action[place[row]] = self._add_noise(action[place[row]], self.rngs[self.episodes[row]])
-        for part, new in zip(self.memory, world.observe(state, latent, action).memory, strict=True):
-            part[computed] = new
+                action[position[row]] = self._add_noise(action[position[row]], self.rngs[self.episodes[row]])
+        for tensor, new in zip(self.memory, world.observe(state, latent, action).memory, strict=True):
+            tensor[computed] = new
         commands = (action.argmax(dim=-1) if world.discrete else action).cpu().numpy()
-        return [commands[place[row]] for row in rows]
+        return [commands[position[row]] for row in rows]
 
     def _add_noise(self, action: Tensor, rng: np.random.Generator) -> Tensor:
         if not self.world.discrete:
@@ -165,10 +165,14 @@ class WorldModelActor:
 
 
 def validate_action_space(world: WorldModel, space: gymnasium.Space[Any]) -> None:
-    """Refuse an action space that the world model was not made for."""
+    """Check that the world model was made for an action space.
+
+    Raises:
+        ValueError: The kind or the number of actions differs.
+    """
     kind, size = envs.action_kind(space)
     if (kind == "discrete", size) != (world.discrete, world.action_dim):
-        made = "discrete" if world.discrete else "box"
+        world_kind = "discrete" if world.discrete else "box"
         raise ValueError(
-            f"the world model was made for {world.action_dim} {made} actions, the environment has {size} {kind} actions"
+            f"the world model was made for {world.action_dim} {world_kind} actions, the environment has {size} {kind} actions"
         )

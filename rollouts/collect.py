@@ -1,7 +1,7 @@
-"""Collect episodes with several workers into a store that a kill cannot spoil.
+"""Collect episodes with several workers into a store that stays valid when the process is killed.
 
-Start reading at `collect`. Episodes are cut into blocks; a worker plays a block and writes it as one shard, whole or not
-at all. What is there counts, whoever wrote it and when: the same call goes on where another one stopped.
+Start reading at `collect`. Episodes are split into blocks. A worker plays a block and writes it atomically as one shard.
+The same call continues an interrupted collection: it plays only the episodes that the store lacks.
 """
 
 import json
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 MAX_EPISODES_PER_SHARD = 10
 PROBE_STEPS = 60
 WORKER_STARTUP_S = 5.0
-"""Until worker processes have imported torch and opened their environments."""
+"""Seconds until worker processes have imported torch and opened their environments."""
 
 
 class CollectTask(NamedTuple):
-    """A task for a worker: play these episodes and write them as one shard."""
+    """A worker's task: play these episodes and write them as one shard."""
 
     folder: Path
     env: PortableEnv
@@ -51,21 +51,22 @@ class CollectTask(NamedTuple):
     first: int
     episodes: int
     batch_size: int
-    """Episodes of a whole block: an agent's batch always has as many, so that nothing beside an episode changes it."""
+    """Number of episodes of a whole block. An agent's batch always has this size, so that an episode does not depend on
+    the others."""
     max_steps: int | None
     max_idle_steps: int | None
     return_files: bool
-    """Whether shards are sent back instead of written: a cluster's machines need not share a disk."""
+    """Whether to return shards instead of writing them: the machines of a cluster may have no common disk."""
 
 
 class CollectResult(NamedTuple):
-    """What came of a block."""
+    """Result of a block."""
 
     steps: int
     files: dict[str, bytes]
-    """Names and contents of files that the caller writes."""
+    """Names and contents of the files that the caller writes."""
     error: str
-    """Why not all of its episodes were played."""
+    """Why an episode could not be played; empty: all were."""
 
 
 @shows_progress("collect", "episodes")
@@ -87,31 +88,32 @@ def collect(
 ) -> Store:
     """Play ``episodes`` episodes and record them.
 
-    Episode i is a function of (seed, i) alone: neither the number of workers nor a kill in between changes it (an agent
-    thinks in batches of ``episodes_per_shard`` lives, and another block may change its last bits). More episodes than
-    before make the store grow.
+    Episode i is a function of (seed, i) alone: it does not depend on the number of workers or on interruptions. (An agent
+    acts in batches of ``episodes_per_shard`` episodes; another batch size may change the last bits.) A call with more
+    episodes extends the store.
 
     Args:
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function of your own.
-        episodes: how many the store shall hold.
-        seed: of all of them.
-        workers: processes.
-        out: the store's folder; None: a new temporary one.
-        max_steps: cut episodes here; None: when the environment ends them.
-        episodes_per_shard: episodes that a worker writes at once; what a kill can cost. None: up to 10, or what the store has.
-        env_options: more arguments of `envs.make`.
-        backend: where the workers are (`rollouts.workers.run_tasks`).
-        allow_new_policy: whether another policy than the store's last one may add episodes behind those that are
-            there; the store's metadata say where each policy began.
-        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
-        max_idle_steps: cut an episode after so many steps without a reward above zero; None: never.
+        env: Id for `envs.make`, or a picklable function that makes an environment.
+        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function (`rollouts.policies`).
+        episodes: Number of episodes in the store after the call.
+        seed: Seed of all episodes.
+        workers: Number of worker processes.
+        out: Path of the store. None: a new temporary folder.
+        max_steps: Truncate episodes after this number of steps. None: no limit besides the environment's own.
+        episodes_per_shard: Number of episodes that a worker writes at once; an interruption loses at most these. None: up
+            to 10, or the number that the store has.
+        env_options: Further arguments of `envs.make`.
+        backend: Where workers run (`rollouts.workers.run_tasks`).
+        allow_new_policy: Whether a policy other than the store's last one may add episodes. The store's metadata record
+            the first episode of each policy.
+        progress: Called as ``progress(episodes done, episodes, note)``. True: a progress bar.
+        max_idle_steps: Truncate an episode after this number of steps without a positive reward. None: never.
 
     Raises:
-        ValueError: an argument is out of range, or the folder holds a store with other settings; or an episode cannot be
-            recorded (a reward is not finite, a frame is none): those before it stay.
-        OSError: the disk is full; what was written before stays.
-        rollouts.WorkerDied: workers died three times over the same episodes.
+        ValueError: An argument is out of range, the folder holds a store with other settings, or an episode cannot be
+            recorded (a reward is not finite, a frame is invalid). Earlier episodes stay in the store.
+        OSError: The disk is full. Files written before stay.
+        rollouts.WorkerDied: Workers died three times on the same episodes.
 
     Example:
         >>> store = collect("CartPole-v1", "uniform", episodes=3, seed=1)
@@ -126,7 +128,7 @@ def collect(
     validate_backend(backend, workers)
     validate_seed(seed)
     validate_options(env_options={} if env_options is None else env_options)
-    options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
+    options = json.loads(json.dumps(env_options or {}))  # the values that a JSON file returns, for comparison
     folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
     portable_env = make_portable(env)
     space = probe_env(portable_env, options)
@@ -164,28 +166,39 @@ def collect(
             )
             for first, count in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
         ]
-        done = episodes - sum(task.episodes for task in tasks)
-        report(done, episodes, "")
-        pending, errors = set(range(len(tasks))), dict[int, str]()
-        for index, result in run_tasks(run_collect_task, tasks, workers, backend):
-            for name, content in result.files.items():
-                write_bytes(tasks[index].folder / name, content)
-            pending.remove(index)
-            if result.error:
-                errors[index] = result.error
-            if errors and min(pending, default=len(tasks)) > (first := min(errors)):
-                raise ValueError(f"{errors[first]}; the episodes before it are kept")
-            done += tasks[index].episodes
-            report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
+        _run_collect_tasks(tasks, episodes, workers, backend, report)
         store = Store(folder)
         write_minari_index(store, space, can_be_made=isinstance(env, str))
     if out is None:
-        logger.warning("the rollouts are in a temporary folder, %s: out=FOLDER keeps them elsewhere", folder)
+        logger.warning("the rollouts are in a temporary folder, %s: set out=FOLDER to keep them elsewhere", folder)
     return store
 
 
+def _run_collect_tasks(
+    tasks: Sequence[CollectTask], episodes: int, workers: int, backend: str, report: Progress
+) -> None:
+    """Run the tasks of a collection and report their progress.
+
+    Raises:
+        ValueError: An episode failed; raised after all blocks before it are written.
+    """
+    done = episodes - sum(task.episodes for task in tasks)
+    report(done, episodes, "")
+    pending, errors = set(range(len(tasks))), dict[int, str]()
+    for index, result in run_tasks(run_collect_task, tasks, workers, backend):
+        for name, content in result.files.items():
+            write_bytes(tasks[index].folder / name, content)
+        pending.remove(index)
+        if result.error:
+            errors[index] = result.error
+        if errors and min(pending, default=len(tasks)) > (first := min(errors)):
+            raise ValueError(f"{errors[first]}; the episodes before it are kept")
+        done += tasks[index].episodes
+        report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
+
+
 def run_collect_task(task: CollectTask) -> CollectResult:
-    """Play a block in a worker, and write it; of one that is spoiled, the episodes that had ended."""
+    """Play a block in a worker and write it as shards; if an episode fails, only the episodes that have ended."""
     indices = range(task.first, task.first + task.episodes)
     seeds = [episode_seed(task.seed, index) for index in indices]
     policy = task.policy.get()
@@ -217,7 +230,7 @@ def run_collect_task(task: CollectTask) -> CollectResult:
 
 
 def _consecutive(first: int, episodes: Sequence[EpisodeResult | None]) -> list[list[Episode]]:
-    """Episodes that follow one another, together."""
+    """Group episodes with consecutive indices."""
     runs: list[list[Episode]] = [[]]
     for index, result in enumerate(episodes, first):
         if result is None:
@@ -235,30 +248,37 @@ def episode_seed(seed: int, index: int) -> int:
 def _load_or_write_metadata(
     folder: Path, settings: dict[str, Any], episodes_per_shard: int | None, episodes: int, allow_new_policy: bool
 ) -> tuple[int, int]:
-    """Write what is collected, or compare with what was; returns the episodes of a block, and the policy's first episode."""
+    """Write the metadata of a new store, or compare the settings with an existing store's.
+
+    Returns:
+        Number of episodes of a block, and index of the first episode of the current policy.
+
+    Raises:
+        ValueError: The store has other settings, or the folder holds something else.
+    """
     path = folder / "metadata.json"
     if path.exists():
-        before = renamed_metadata(read_json(path))
-        validate_metadata(before, path)
-        changes = before.get("policy_changes", [])
-        last: dict[str, Any] = changes[-1] if changes else {"first": 0, "policy": before.get("policy")}
-        if allow_new_policy and last["policy"] != settings["policy"]:
-            last = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
-            changes = [*changes, last]
-        wanted = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
-        wanted.setdefault("max_idle_steps", None)
-        for name, value in wanted.items():
-            was = last["policy"] if name == "policy" else before.get(name)
+        metadata = renamed_metadata(read_json(path))
+        validate_metadata(metadata, path)
+        changes = metadata.get("policy_changes", [])
+        current: dict[str, Any] = changes[-1] if changes else {"first": 0, "policy": metadata.get("policy")}
+        if allow_new_policy and current["policy"] != settings["policy"]:
+            current = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
+            changes = [*changes, current]
+        requested = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
+        requested.setdefault("max_idle_steps", None)
+        for name, value in requested.items():
+            stored = current["policy"] if name == "policy" else metadata.get(name)
             if name == "env_options":
-                was = renamed_env_options(before["env"], was)
-            if was != value:
+                stored = renamed_env_options(metadata["env"], stored)
+            if stored != value:
                 raise ValueError(
-                    f"{folder} holds rollouts with {name} = {was!r}, asked for {value!r}: use another folder"
+                    f"{folder} holds rollouts with {name} = {stored!r}, asked for {value!r}: use another folder"
                 )
-        if changes != before.get("policy_changes", []):
-            write_json(path, before | {"policy_changes": changes})
-        return int(before.get("episodes_per_shard") or MAX_EPISODES_PER_SHARD), int(last["first"])
-    # hidden files are the lock, and what a kill left of a file that was being written
+        if changes != metadata.get("policy_changes", []):
+            write_json(path, metadata | {"policy_changes": changes})
+        return int(metadata.get("episodes_per_shard") or MAX_EPISODES_PER_SHARD), int(current["first"])
+    # hidden files are the lock and partly written files of a killed process
     if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
     episodes_per_shard = episodes_per_shard or min(MAX_EPISODES_PER_SHARD, max(1, episodes // 16))
@@ -267,17 +287,17 @@ def _load_or_write_metadata(
 
 
 def _next_index(store: Store) -> int:
-    """The number of the episode behind a store's last one."""
+    """Return the index after a store's last episode."""
     return max((shard.first + len(shard.lengths) for shard in store.shards), default=0)
 
 
 def _quarantine_damaged(folder: Path) -> None:
     """Rename shards that cannot be read, so that their episodes are collected again and nothing is deleted.
 
-    What killed workers left half written goes; nobody else writes here now.
+    Partly written files of killed workers are deleted; the lock excludes other writers.
     """
-    for half in (folder / "shards").glob(".*.part"):
-        half.unlink()
+    for partial in (folder / "shards").glob(".*.part"):
+        partial.unlink()
     for name in Store(folder).damaged:
         path, stamp = folder / "shards" / name, int(time.time())
         while (quarantined := path.with_name(f"{name}.damaged-{stamp}")).exists():  # the clock may have been set back
@@ -286,14 +306,14 @@ def _quarantine_damaged(folder: Path) -> None:
 
 
 def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, count) of missing episodes from ``start`` on; none crosses a multiple of ``episodes_per_shard``."""
-    there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    """Yield ranges (first, count) of missing episodes from ``start`` on; a range stays within one block."""
+    existing = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
     first = start
     while first < episodes:
         count = 0
         while (
             first + count < episodes
-            and first + count not in there
+            and first + count not in existing
             and (count == 0 or (first + count) % episodes_per_shard)
         ):
             count += 1
@@ -304,18 +324,18 @@ def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard:
 
 @dataclass(frozen=True)
 class CollectionEstimate:
-    """What a collection will take, measured on a few steps."""
+    """Estimated time and size of a collection, measured on a few steps."""
 
     seconds: float
     bytes: float
     steps: int
     free_bytes: int
-    """Bytes free on the disk."""
+    """Free bytes on the disk."""
     startup_s: float = 0.0
-    """Seconds until workers play."""
+    """Seconds until workers start to play."""
 
     def __str__(self) -> str:
-        """One line."""
+        """Return one line."""
         seconds = self.seconds + self.startup_s
         time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 1):.0f} s"
         return (
@@ -334,33 +354,33 @@ def estimate_collection(
     max_steps: int | None = None,
     env_options: dict[str, Any] | None = None,
 ) -> CollectionEstimate:
-    """Measure a few steps, and tell what ``collect`` with these arguments will take if no episode ends early.
+    """Measure a few steps and estimate what `collect` with these arguments takes if no episode ends early.
 
-    An environment without a time limit of its own is counted with 1,000 steps an episode.
+    An environment without a time limit counts as 1,000 frames an episode.
 
     Raises:
-        ValueError: an argument is out of range, or the environment cannot be played.
+        ValueError: An argument is out of range, or the environment cannot be played.
     """
     validate_positive_int(episodes=episodes, workers=workers)
     validate_optional_positive_int(max_steps=max_steps)
     validate_seed(seed)
     policy, options = resolve_policy(policy), dict(env_options or {})
-    game = open_env(make_portable(env), options)
-    repeat = int(options.get("action_repeat", 1) or 1)
-    own = getattr(game.spec, "max_episode_steps", None)  # counted in frames
-    limit = min(max_steps or math.inf, -(-own // repeat) if own else math.inf)
-    limit = int(limit) if limit < math.inf else -(-1000 // repeat)
-    play(game, policy, seed, max_steps=2)  # what happens only once, such as loading fonts, is not counted
-    began = time.monotonic()
-    probe = play(game, policy, seed, max_steps=min(PROBE_STEPS, limit))
-    seconds = (time.monotonic() - began) / len(probe)
-    game.close()
+    environment = open_env(make_portable(env), options)
+    action_repeat = int(options.get("action_repeat", 1) or 1)
+    time_limit = getattr(environment.spec, "max_episode_steps", None)  # counted in frames
+    limit = min(max_steps or math.inf, -(-time_limit // action_repeat) if time_limit else math.inf)
+    limit = int(limit) if limit < math.inf else -(-1000 // action_repeat)
+    play(environment, policy, seed, max_steps=2)  # excludes one-time work, such as loading fonts
+    started = time.monotonic()
+    probe = play(environment, policy, seed, max_steps=min(PROBE_STEPS, limit))
+    seconds = (time.monotonic() - started) / len(probe)
+    environment.close()
     size = len(shard_bytes([probe])) / len(probe)
-    place = expand(out).absolute()
-    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    target = expand(out).absolute()
+    existing_folder = next(parent for parent in (target, *target.parents) if parent.exists())
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
-    free_bytes = shutil.disk_usage(existing).free
+    free_bytes = shutil.disk_usage(existing_folder).free
     return CollectionEstimate(
         seconds * steps / cores, size * steps, steps, free_bytes, WORKER_STARTUP_S if workers > 1 else 0.0
     )

@@ -1,6 +1,6 @@
-"""Populations of controllers as one tensor operation: P flat parameter vectors act on P x N lives at once.
+"""Populations of controllers as one tensor operation: P parameter vectors compute the actions of P x N episodes.
 
-The arithmetic lives here because dreaming and playing both need it; `agents.controller` gives it a name and a file.
+Start reading at `Controller`. Dreams and rollouts both use this arithmetic; `agents.controller` adds names and files.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -15,30 +15,30 @@ from worldmodel import WorldModel
 
 @runtime_checkable
 class Controller(Protocol):
-    """A family of controllers: how flat parameters turn what is seen into action outputs."""
+    """A family of controllers: maps flat parameters and inputs to action outputs."""
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         ...
 
     @property
     def parameters(self) -> Tensor:
-        """One member's numbers (size,), or those of many (population, size)."""
+        """Parameters of one controller (size,) or of a population (population, size)."""
         ...
 
     def outputs(
-        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population lives inputs"]
-    ) -> Float[Tensor, "population lives actions"]:
-        """Each member's raw outputs (before tanh or argmax) in each of its lives."""
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
+    ) -> Float[Tensor, "population episodes actions"]:
+        """Return each member's raw outputs (before tanh or argmax) in each of its episodes."""
         ...
 
 
 def validate_controller(controller: Any, world: WorldModel) -> None:
-    """Refuse a controller that was not made for a world model; one that does not say its sizes is not looked at.
+    """Check that a controller fits a world model; sizes that the controller does not declare are not checked.
 
     Raises:
-        ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
+        ValueError: The inputs are neither the latent nor latent and hidden state, or the number of actions differs.
     """
     inputs, actions = (
         getattr(controller, "num_inputs", world.num_features),
@@ -53,15 +53,15 @@ def validate_controller(controller: Any, world: WorldModel) -> None:
 
 
 def linear_size(num_inputs: int, action_dim: int) -> int:
-    """Parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
+    """Return the number of parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
     return (num_inputs + 1) * action_dim
 
 
 def linear_outputs(
     parameters: Float[Tensor, "population size"],
-    inputs: Float[Tensor, "population lives inputs"],
-) -> Float[Tensor, "population lives actions"]:
-    """W x + b for a whole population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
+    inputs: Float[Tensor, "population episodes inputs"],
+) -> Float[Tensor, "population episodes actions"]:
+    """Return W x + b for a population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
     population, _, num_inputs = inputs.shape
     action_dim, rest = divmod(parameters.shape[-1], num_inputs + 1)
     if rest or not action_dim:
@@ -75,36 +75,44 @@ def linear_outputs(
 
 
 def mlp_size(num_inputs: int, hidden_units: int, action_dim: int) -> int:
-    """Parameters of a controller with a hidden layer, biases included."""
+    """Return the number of parameters of a controller with one hidden layer, biases included."""
     return linear_size(num_inputs, hidden_units) + linear_size(hidden_units, action_dim)
 
 
 def mlp_outputs(
     parameters: Float[Tensor, "population size"],
-    inputs: Float[Tensor, "population lives inputs"],
+    inputs: Float[Tensor, "population episodes inputs"],
     hidden_units: int,
-) -> Float[Tensor, "population lives actions"]:
-    """W2 tanh(W1 x + b1) + b2 for a whole population; a flat vector holds the first layer, then the second."""
+) -> Float[Tensor, "population episodes actions"]:
+    """Return W2 tanh(W1 x + b1) + b2 for a population; a flat vector holds the first layer, then the second."""
     first_layer = linear_size(inputs.shape[-1], hidden_units)
     return linear_outputs(parameters[:, first_layer:], linear_outputs(parameters[:, :first_layer], inputs).tanh())
 
 
 class Linear:
-    """The family of linear controllers, for parameters that come as a bare array (population, size)."""
+    """The family of linear controllers, for parameters given as a bare array (population, size)."""
 
     def __init__(self, parameters: Float[Tensor, "population size"]) -> None:
         self.parameters = parameters
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         return self.parameters.shape[-1]
 
     outputs = staticmethod(linear_outputs)
 
 
 class Population:
-    """Many members of one family of controllers, as `rollouts.dream` takes them."""
+    """Several members of one family of controllers, in the form that `rollouts.dream` takes.
+
+    Args:
+        controller: Family of the members.
+        parameters: (population, size) or (size,).
+
+    Raises:
+        ValueError: The parameters have another shape.
+    """
 
     def __init__(self, controller: Controller, parameters: np.ndarray | Tensor) -> None:
         self.controller = controller
@@ -112,26 +120,27 @@ class Population:
         if self.parameters.ndim == 1:
             self.parameters = self.parameters[None]
         if self.parameters.ndim != 2 or self.parameters.shape[1] != controller.size:
-            wanted, came = controller.size, tuple(self.parameters.shape)
-            raise ValueError(f"population must have shape (P, {wanted}), got {came}")
+            expected, actual = controller.size, tuple(self.parameters.shape)
+            raise ValueError(f"population must have shape (P, {expected}), got {actual}")
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         return self.controller.size
 
     def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Each member's raw outputs, as its family computes them."""
+        """Return each member's raw outputs."""
         return self.controller.outputs(parameters, inputs)
 
 
 def as_population(
     controllers: object, num_inputs: int, action_dim: int
 ) -> tuple[Controller, Float[Tensor, "population size"]]:
-    """One controller, or an array of flat linear ones, as its family and a (P, size) tensor.
+    """Split one controller, or an array of flat linear controllers, into its family and a (P, size) tensor.
 
     Raises:
-        ValueError: sizes do not match a linear controller of this world, or a parameter is not finite.
+        ValueError: The size differs from that of a linear controller for these inputs and actions, or a parameter is
+            not finite.
     """
     if isinstance(controllers, Controller):
         controller = controllers.controller if isinstance(controllers, Population) else controllers

@@ -1,6 +1,7 @@
-"""How training sees a store: single frames, windows of frames, windows of encoded steps (`rollouts.encoded_dataset`).
+"""Training data of a store: single frames, windows of frames and windows of encoded steps (`rollouts.encoded_dataset`).
 
-They follow `worldmodel.batches.Data` where training needs it, and hold little in memory however large the store is.
+Start reading at `Frames`, `Windows` and `Sequences`. They follow `worldmodel.batches.Data`, and their memory use does not
+grow with the store.
 """
 
 import hashlib
@@ -21,64 +22,64 @@ from worldmodel.rng import Stream
 from worldmodel.validation import validate_positive_int
 
 CACHE_BYTES = 768 * 2**20
-"""Decompressed chunks of frames are kept up to this size."""
+"""Maximum size of the cache of decompressed chunks, in bytes."""
 PER_CHUNK = 4
-"""Frames drawn from each chunk that is decompressed for a batch; one where the cache holds all chunks."""
+"""Number of frames drawn from each chunk that is decompressed for a batch; 1 if the cache holds all chunks."""
 
 
 class Frames:
-    """Single frames (batch, 64, 64, 3) of bytes; training data for a VAE.
+    """Single uint8 frames (batch, 64, 64, 3); training data for a VAE.
 
     Args:
-        store: the episodes.
-        episodes: which of them; None: all.
+        store: Episodes.
+        episodes: Indices of the episodes to use. None: all.
     """
 
     def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray | None = None) -> None:
         self.store = store
         self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes)
         counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.episodes]
-        self._episode = np.repeat(self.episodes, counts)  # for each chunk: its episode, and its place there
+        self._episode = np.repeat(self.episodes, counts)  # episode of each chunk; ``_number``: its index in the episode
         self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached = 0
         self._per_chunk = 1 if len(self) * FRAME_BYTES <= CACHE_BYTES else PER_CHUNK
 
     def __len__(self) -> int:
-        """How many frames."""
+        """Number of frames."""
         return sum(self.store.lengths[episode] + 1 for episode in self.episodes)
 
     @property
     def identity(self) -> str:
-        """Which episodes, of which store."""
+        """Fingerprint of the episodes and of their store."""
         return f"{_digest(self.episodes)} of {self.store.identity}"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Training and held-out frames, by whole episodes."""
-        training, held_out = split_episodes(self.episodes, fraction, seed)
-        return type(self)(self.store, training), type(self)(self.store, held_out)
+        """Split into training and validation frames, by whole episodes."""
+        training, validation = split_episodes(self.episodes, fraction, seed)
+        return type(self)(self.store, training), type(self)(self.store, validation)
 
     def batch(self, size: int, rng: np.random.Generator) -> Tensor:
-        """Random frames, each of a random chunk, or a few of each where chunks must be decompressed for it."""
-        picked = []
+        """Draw random frames: one per random chunk, or `PER_CHUNK` per chunk if the cache does not hold all chunks."""
+        drawn = []
         for chunk in rng.integers(len(self._episode), size=-(-size // self._per_chunk)):
             frames = self._chunk(int(chunk))
-            picked.append(frames[rng.integers(len(frames), size=self._per_chunk)])
-        return torch.from_numpy(np.concatenate(picked)[:size])
+            drawn.append(frames[rng.integers(len(frames), size=self._per_chunk)])
+        return torch.from_numpy(np.concatenate(drawn)[:size])
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """All frames once, chunks in a fixed random order."""
-        rest: list[np.ndarray] = []
+        """Yield all frames once, chunks in a fixed random order."""
+        buffered: list[np.ndarray] = []
         count = 0
         for chunk in np.random.default_rng(0).permutation(len(self._episode)):
-            rest.append(self._chunk(int(chunk)))
-            count += len(rest[-1])
+            buffered.append(self._chunk(int(chunk)))
+            count += len(buffered[-1])
             if count >= size:
-                frames = np.concatenate(rest)
+                frames = np.concatenate(buffered)
                 yield torch.from_numpy(frames[:size])
-                rest, count = [frames[size:]], len(frames) - size
+                buffered, count = [frames[size:]], len(frames) - size
         if count:
-            yield torch.from_numpy(np.concatenate(rest))
+            yield torch.from_numpy(np.concatenate(buffered))
 
     def _chunk(self, chunk: int) -> np.ndarray:
         if chunk in self._cache:
@@ -95,19 +96,19 @@ class Frames:
 
 
 class WindowBatch(NamedTuple):
-    """Windows of what really happened: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
+    """Windows of real steps: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
 
     frames: UInt8[Tensor, "batch time_plus_1 64 64 3"]
     action: Float[Tensor, "batch time actions"]
-    """The memory's action inputs, one-hot if discrete."""
+    """Action inputs of the memory, one-hot if discrete."""
     reward: Float[Tensor, "batch time"]
     terminated: Float[Tensor, "batch time"]
     mask: Float[Tensor, "batch time"]
-    """One where a step happened, zero where the window was padded."""
+    """1 at a real step, 0 at padding."""
 
 
 class _Window(NamedTuple):
-    """Steps in a row of an episode."""
+    """Consecutive steps of an episode."""
 
     episode: int
     start: int
@@ -115,15 +116,15 @@ class _Window(NamedTuple):
 
 
 class Windows:
-    """Random windows of frames, read from the compressed shards as they are asked for.
+    """Random windows of frames, read from the compressed shards on demand.
 
     Args:
-        store: the episodes.
-        seq_len: steps of a window; shorter episodes are padded, and masked.
-        episodes: which of them; None: all that have a step.
+        store: Episodes.
+        seq_len: Number of steps of a window. Shorter episodes are padded and masked.
+        episodes: Indices of the episodes to use. None: all with at least one step.
 
     Raises:
-        ValueError: the length is below 1.
+        ValueError: ``seq_len`` is below 1.
     """
 
     def __init__(
@@ -131,28 +132,28 @@ class Windows:
     ) -> None:
         validate_positive_int(seq_len=seq_len)
         self.store, self.seq_len = store, seq_len
-        everything = [index for index, steps in enumerate(store.lengths) if steps]
-        self.episodes = np.asarray(everything if episodes is None else episodes)
+        non_empty = [index for index, steps in enumerate(store.lengths) if steps]
+        self.episodes = np.asarray(non_empty if episodes is None else episodes)
         self._steps = np.array([store.lengths[index] for index in self.episodes])
 
     @property
     def identity(self) -> str:
-        """Which episodes, of which store, and the windows' length."""
+        """Fingerprint of the episodes and of their store, and the window length."""
         return f"{_digest(self.episodes)} of {self.store.identity}, windows of {self.seq_len} frames"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Training and held-out windows, by whole episodes."""
-        training, held_out = split_episodes(self.episodes, fraction, seed)
-        return type(self)(self.store, self.seq_len, training), type(self)(self.store, self.seq_len, held_out)
+        """Split into training and validation windows, by whole episodes."""
+        training, validation = split_episodes(self.episodes, fraction, seed)
+        return type(self)(self.store, self.seq_len, training), type(self)(self.store, self.seq_len, validation)
 
     def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for the ends."""
+        """Draw random windows; all steps are equally likely, except near the ends of episodes."""
         return self._windows(_sample_windows(self.episodes, self._steps, self.seq_len, size, rng))
 
     def batches(self, size: int) -> Iterator[WindowBatch]:
-        """All steps once, in windows side by side, in a fixed random order."""
-        for _, picked in _tile_windows(self.episodes, self._steps, self.seq_len, size):
-            yield self._windows(picked)
+        """Yield all steps once, in adjacent windows, in a fixed random order."""
+        for _, windows in _tile_windows(self.episodes, self._steps, self.seq_len, size):
+            yield self._windows(windows)
 
     def _windows(self, windows: list[_Window]) -> WindowBatch:
         count, seq_len, reader = len(windows), self.seq_len, self.store.reader
@@ -162,11 +163,11 @@ class Windows:
         for row, (index, start, steps) in enumerate(windows):
             shard, number = self.store.locate(index)
             meta = self.store.episode_metadata(index)
-            place = 0
-            for piece in reader.frames(shard, number, start, start + steps + 1):
-                frames[row, place : place + len(piece)] = piece
-                place += len(piece)
-            frames[row, place:] = 0
+            filled = 0
+            for part in reader.frames(shard, number, start, start + steps + 1):
+                frames[row, filled : filled + len(part)] = part
+                filled += len(part)
+            frames[row, filled:] = 0
             taken = meta.actions[start : start + steps]
             action[row, :steps] = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
             reward[row, :steps] = meta.rewards[start : start + steps]
@@ -178,21 +179,21 @@ class Windows:
 class Sequences:
     """Windows of encoded steps; training data for a memory.
 
-    Latents are drawn from q(z|x), anew for each batch, or are its means.
+    Latents are samples of q(z|x), drawn anew for each batch, or its means.
 
     Args:
-        latents: encoded episodes.
-        seq_len: steps of a window; shorter episodes are padded, and masked.
-        latent_targets: "sample": z ~ q(z|x), as in World Models; "mean": the posterior's mean.
-        episodes: which of them; None: all that have a step.
-        weights: (episodes of the store,): how often a step of each is drawn, beside the others; None: all alike.
-        pad_episode_ends: whether windows may begin before an episode or end behind it, and are as much shorter then,
-            so that its last steps are in as many as all others. Without it the last step is in one window of
-            ``seq_len`` in which an inner one is, and a memory predicts terminations less often than they happen.
+        latents: Encoded episodes.
+        seq_len: Number of steps of a window. Shorter episodes are padded and masked.
+        latent_targets: "sample": z ~ q(z|x), as in World Models. "mean": the mean of q(z|x).
+        episodes: Indices of the episodes to use. None: all with at least one step.
+        weights: (episodes of the store,): relative sampling weight of each episode's steps. None: equal weights.
+        pad_episode_ends: Whether a window may start before an episode or end after it (and is then shorter), so that an
+            episode's last steps occur in as many windows as its inner steps. Without it the last step occurs in 1 window
+            and an inner step in ``seq_len``; the memory then predicts too few terminations.
 
     Raises:
-        ValueError: ``seq_len`` is below 1, there are no such ``latent_targets``, or ``weights`` have another shape or are no
-            finite numbers above zero.
+        ValueError: ``seq_len`` is below 1, ``latent_targets`` is unknown, or ``weights`` has another shape or values that
+            are not finite and positive.
     """
 
     def __init__(
@@ -222,7 +223,7 @@ class Sequences:
 
     @property
     def identity(self) -> str:
-        """Which episodes, of which store, windows, their weights, and the VAE that encoded them."""
+        """Fingerprint of the episodes, of their store and weights, the windows, and the VAE that encoded them."""
         which = f"{_digest(self.episodes)} of {self.latents.store.identity}"
         if self.weights is not None:
             which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
@@ -230,30 +231,30 @@ class Sequences:
 
     @property
     def form(self) -> str:
-        """What is drawn of them: where episodes end, the windows, and the targets; the end of `identity`."""
+        """Description of terminations, windows and targets; the end of `identity`."""
         windows = f"{'overhanging ' * self.pad_episode_ends}windows of {self.seq_len}"
         return f"{self.latents.termination_note}, {windows}, {self.latent_targets} targets"
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Training and held-out windows, by whole episodes."""
+        """Split into training and validation windows, by whole episodes."""
         parts = split_episodes(self.episodes, fraction, seed)
-        training, held_out = (
+        training, validation = (
             type(self)(self.latents, self.seq_len, self.latent_targets, part, self.weights, self.pad_episode_ends)
             for part in parts
         )
-        return training, held_out
+        return training, validation
 
     def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
-        """Random windows: every step of every episode is equally likely to be in one, but for ``weights`` (and the ends)."""
+        """Draw random windows; all steps are equally likely up to ``weights``, except near the ends of episodes."""
         drawn = _sample_windows(
             self.episodes, self._steps, self.seq_len, size, rng, self.weights, self.pad_episode_ends
         )
         return self._windows(drawn, rng)
 
     def batches(self, size: int) -> Iterator[SequenceBatch]:
-        """All steps once, in windows side by side, in a fixed random order and with fixed noise."""
-        for number, picked in _tile_windows(self.episodes, self._steps, self.seq_len, size):
-            yield self._windows(picked, np.random.default_rng([1, number]))
+        """Yield all steps once, in adjacent windows, in a fixed random order and with fixed noise."""
+        for number, windows in _tile_windows(self.episodes, self._steps, self.seq_len, size):
+            yield self._windows(windows, np.random.default_rng([1, number]))
 
     def _windows(self, windows: list[_Window], rng: np.random.Generator) -> SequenceBatch:
         count, seq_len = len(windows), self.seq_len
@@ -289,19 +290,18 @@ def _sample_windows(
     weights: np.ndarray | None = None,
     pad_episode_ends: bool = False,
 ) -> list[_Window]:
-    """Random windows, episodes as likely as they are long, times their ``weights``; see `Sequences` for ``pad_episode_ends``.
+    """Draw random windows; an episode's probability is proportional to its length times its weight.
 
-    An episode that fits into a window is there as a whole.
+    An episode shorter than ``seq_len`` gives one window with all of its steps. `Sequences` describes ``pad_episode_ends``.
     """
-    whole = steps <= seq_len
-    odds = (
-        np.where(whole, seq_len * (steps > 0), steps + seq_len - 1) if pad_episode_ends else steps
-    )  # windows, each step in ``seq_len``
+    fits = steps <= seq_len
+    # number of windows of each episode; with padding each step is in ``seq_len`` of them
+    odds = np.where(fits, seq_len * (steps > 0), steps + seq_len - 1) if pad_episode_ends else steps
     if weights is not None:
         odds = odds * weights[episodes]
     rows = rng.choice(len(episodes), size=size, p=odds / odds.sum())
     if pad_episode_ends:
-        starts = np.where(whole[rows], 0, rng.integers(1 - seq_len, steps[rows])).tolist()
+        starts = np.where(fits[rows], 0, rng.integers(1 - seq_len, steps[rows])).tolist()
     else:
         starts = [int(rng.integers(max(steps[row] - seq_len, 0) + 1)) for row in rows]
     return [
@@ -322,7 +322,7 @@ def _validate_weights(weights: np.ndarray, count: int) -> np.ndarray:
 def _tile_windows(
     episodes: np.ndarray, steps: np.ndarray, seq_len: int, size: int
 ) -> Iterator[tuple[int, list[_Window]]]:
-    """Batches of windows side by side, (number of the first, windows), in a fixed random order."""
+    """Yield batches (index of the first window, adjacent windows), in a fixed random order."""
     windows = [
         _Window(int(index), start, min(seq_len, int(count) - start))
         for index, count in zip(episodes, steps, strict=True)
@@ -330,46 +330,49 @@ def _tile_windows(
     ]
     order = np.random.default_rng(0).permutation(len(windows))
     for number in range(0, len(windows), size):
-        yield number, [windows[place] for place in order[number : number + size]]
+        yield number, [windows[index] for index in order[number : number + size]]
 
 
 def _digest(episodes: np.ndarray) -> str:
-    """Which episodes: all numbers, or a digest of them."""
+    """Return the number of episodes and a digest of their indices."""
     digest = hashlib.sha256(np.asarray(episodes, np.int64).tobytes()).hexdigest()[:8]
     return f"{len(episodes)} ({digest})"
 
 
 def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes for training, and the held-out ``fraction`` of them: at least one of each.
+    """Split episodes into training episodes and a validation ``fraction``, with at least one episode each.
 
-    Consecutive numbers of episodes form blocks of ``1 / fraction``; one random episode of each block is held out. So an
-    episode that was trained on is never held out later, after the store has grown.
+    Consecutive episode indices form blocks of ``1 / fraction``; one random episode of each block is for validation. A
+    training episode therefore stays a training episode when the store grows.
 
     Args:
-        episodes: different numbers of episodes.
-        fraction: of them to hold out, above 0 and below 1.
-        seed: of the random choice.
+        episodes: Distinct episode indices.
+        fraction: Fraction of validation episodes, above 0 and below 1.
+        seed: Seed of the random choice.
+
+    Returns:
+        Sorted indices of the training episodes and of the validation episodes.
 
     Raises:
-        ValueError: there are fewer than two episodes, or the fraction is not between 0 and 1.
+        ValueError: There are fewer than two episodes, or the fraction is not between 0 and 1.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"held_out must be between 0 and 1, got {fraction}")
+        raise ValueError(f"val_fraction must be between 0 and 1, got {fraction}")
     if len(episodes) < 2:
-        raise ValueError(f"training needs at least 2 episodes, one of them held out, got {len(episodes)}")
+        raise ValueError(f"training needs at least 2 episodes, one of them for validation, got {len(episodes)}")
     episodes = np.sort(episodes)
-    if fraction > 0.5:  # then one of each block is trained on
-        held_out, training = split_episodes(episodes, 1 - fraction, seed)
-        return training, held_out
-    blocks = int(episodes[-1] * fraction) + 2  # one more than exact numbers need: the last episode may lie on an edge
+    if fraction > 0.5:  # here one episode of each block is for training
+        validation, training = split_episodes(episodes, 1 - fraction, seed)
+        return training, validation
+    blocks = int(episodes[-1] * fraction) + 2  # one spare block: rounding may place the last episode on an edge
     edges = np.ceil(np.arange(blocks + 1) / fraction - 1e-9).astype(np.int64)
     orders = [
         np.random.default_rng([seed, Stream.SPLIT, number]).permutation(np.arange(start, stop))
         for number, (start, stop) in enumerate(itertools.pairwise(edges), 1)
     ]
-    held_out = np.intersect1d(episodes, [order[0] for order in orders])
-    if not len(held_out):  # so few that none was drawn
-        held_out = next(order[np.isin(order, episodes)][:1] for order in orders if np.isin(order, episodes).any())
-    if len(held_out) == len(episodes):
-        held_out = held_out[:-1]
-    return np.setdiff1d(episodes, held_out), held_out
+    validation = np.intersect1d(episodes, [order[0] for order in orders])
+    if not len(validation):  # no block's drawn episode is among these few
+        validation = next(order[np.isin(order, episodes)][:1] for order in orders if np.isin(order, episodes).any())
+    if len(validation) == len(episodes):
+        validation = validation[:-1]
+    return np.setdiff1d(episodes, validation), validation

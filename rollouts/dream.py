@@ -1,7 +1,7 @@
-"""Dreams: many lives at once inside the world model, without a single real frame.
+"""Dreams: rollouts of controllers inside the world model, batched, without real frames.
 
-Start reading at `dream`. Each dream begins at a real moment: the memory first re-lives the steps before it (burn-in),
-so that the controller wakes up in the middle of a life, not at its start.
+Start reading at `dream`. Each dream starts at a random step of a real episode. The memory first replays the steps before
+it (burn-in).
 """
 
 import itertools
@@ -25,28 +25,28 @@ from worldmodel.validation import validate_positive_int, validate_seed, validate
 from worldmodel.world_model import Noise, Step
 
 NOISE_BLOCK = 32
-"""Noise is drawn for this many steps at once."""
+"""Number of steps for which noise is drawn at once."""
 SYNC_EVERY = 16
-"""Steps between two looks at whether a dream is still going on."""
+"""Number of steps between two checks for active dreams."""
 MIN_EXPONENTIAL = 1e-20
-"""An exponential number of zero would make its logarithm infinite."""
+"""Lower bound of an exponential random number; the logarithm of zero is infinite."""
 MIN_CONTINUATION = 1e-6
-"""A dream whose ends are weighed is over when its rewards count no more than this."""
+"""A dream with expected continuation ends when the weight of its rewards is below this."""
 HISTORIES = ("latents", "actions", "rewards", "frames")
 
 
 class Dreams(NamedTuple):
-    """What P controllers dreamed, N dreams each; arrays not asked for are None.
+    """Results of P controllers with N dreams each; arrays that were not requested are None.
 
-    After a dream's end its latents, actions and rewards are zero, and its frames are what the VAE makes of zeros.
+    After the end of a dream its latents, actions and rewards are zero; its frames are the decoded zero latent.
     """
 
     returns: np.ndarray
-    """(P, N) sums of the expected rewards."""
+    """(P, N) sums of expected rewards."""
     lengths: np.ndarray
-    """(P, N) steps until the dream ended."""
+    """(P, N) number of steps until the dream ended."""
     terminated: np.ndarray
-    """(P, N) whether it ended by itself, before the horizon."""
+    """(P, N) whether the dream terminated before the horizon."""
     latents: np.ndarray | None = None
     """(P, N, T + 1, latent)."""
     actions: np.ndarray | None = None
@@ -54,10 +54,10 @@ class Dreams(NamedTuple):
     rewards: np.ndarray | None = None
     """(P, N, T)."""
     frames: np.ndarray | None = None
-    """(P, N, T + 1, 64, 64, 3) bytes."""
+    """(P, N, T + 1, 64, 64, 3) uint8."""
 
     def __repr__(self) -> str:
-        """Sizes, mean return and mean length."""
+        """Return sizes, mean return and mean length."""
         controllers, num_rollouts = self.returns.shape
         kept = [name for name in HISTORIES if getattr(self, name) is not None]
         return (
@@ -87,53 +87,51 @@ def dream(
     ensemble: Sequence[Memory] | None = None,
     progress: Progress | bool = silent,
 ) -> Dreams:
-    """Dream P x N lives as one batch.
+    """Dream P x N rollouts as one batch.
 
-    Dream n has a source of randomness of its own, the same for all controllers: they wake up at the same moment and have the
-    same luck, so that returns differ by what they do (common random numbers; Ng and Jordan, 2000). What a controller dreams
-    depends neither on the other controllers nor on the number of dreams, but for the rounding of sums over another batch.
+    Dream n has its own random stream, which all controllers share: the same start state and the same noise. Returns then
+    differ only by the actions (common random numbers; Ng and Jordan, 2000). A controller's dreams do not depend on the
+    other controllers or on the number of dreams, up to rounding errors of sums over another batch size.
 
     Args:
-        world: the world model; its device is where the dream is computed.
-        controllers: a (P, size) array of flat linear parameters, or one controller (`agents.LinearController`).
-        start_states: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
-        horizon: steps after which a dream is cut.
-        num_rollouts: N, dreams for each controller.
-        temperature: above zero; 1 is the model's own uncertainty. One number, or one for each of the N dreams.
-        seed: of starts and of all that is drawn.
-        noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
-        burn_in: real steps that the memory re-lives before a dream begins (where ``start_states`` has them).
-        termination_threshold: end a dream when its termination probability exceeds this; None: draw with that
-            probability (or weigh).
-        termination_hazard_ratio: above 1, dreams end more often than the memory expects (and below, less often): a
-            step that is survived with probability q is survived with q ** termination_hazard_ratio, as if it were
-            taken so many times. What evolves there keeps further from where lives end.
-        use_expected_continuation: draw no ends, but weigh each reward with the chance that the dream has not ended
-            before: returns of the same mean, with less chance in them. Dreams then last until hardly any would still
-            go on; their rewards are weighed.
-        keep: which histories to return, of "latents", "actions", "rewards", "frames".
-        compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
-        ensemble: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
-            world model's memory looks on for the controller, as it does in the game (`rollouts.ensemble`).
-        progress: called as ``progress(steps, horizon, note)`` now and then; True: a bar.
+        world: World model; its device computes the dreams.
+        controllers: Array (P, size) of flat linear parameters, or one controller (`agents.LinearController`).
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents.
+        horizon: Maximum number of steps of a dream.
+        num_rollouts: N, the number of dreams per controller.
+        temperature: Sampling temperature above zero; 1 is the model's own uncertainty. A number, or one per dream (N,).
+        seed: Seed of the start states and of all noise.
+        noise_temperature: Temperature of the Gaussian noise; ``temperature`` then applies to the mixture only. None:
+            ``temperature`` applies to both.
+        burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
+        termination_threshold: End a dream when its termination probability exceeds this. None: sample terminations with
+            that probability (or use the expected continuation).
+        termination_hazard_ratio: Exponent r of the survival probability: a step survives with q ** r instead of q. Above
+            1 dreams end earlier than the memory predicts, below 1 later. Controllers evolved with r above 1 keep a
+            larger distance from terminal states.
+        use_expected_continuation: Whether to weight each reward with the probability that the dream has not ended before,
+            instead of sampling terminations. Returns have the same mean and less variance. Dreams last until this
+            probability is close to zero; their rewards are the weighted ones.
+        keep: Arrays to return, of "latents", "actions", "rewards", "frames".
+        compile: Whether to compile a step with `torch.compile`: takes some seconds once, then steps are faster.
+        ensemble: Memories that imagine in place of the world model's own; dream n uses memory n modulo their number. The
+            world model's memory observes the dream and gives the controller's inputs (`rollouts.ensemble`).
+        progress: Called as ``progress(steps, horizon, note)``. True: a progress bar.
+
+    Returns:
+        Returns, lengths and terminations, and the arrays in ``keep``.
 
     Raises:
-        ValueError: an argument is out of range or has the wrong shape.
+        ValueError: An argument is out of range or has the wrong shape.
 
     References:
         Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
     validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
     validate_seed(seed)
-    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
-        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
-    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
-        raise ValueError(
-            f"termination_threshold must be None beside termination_hazard_ratio "
-            f"or use_expected_continuation: nothing is drawn with it, got {termination_threshold}"
-        )
+    _validate_termination(termination_threshold, termination_hazard_ratio, use_expected_continuation)
     if unknown := [name for name in keep if name not in HISTORIES]:
-        raise ValueError(f"keep takes names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
+        raise ValueError(f"keep must hold names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
     controller, parameters = as_population(controllers, world.num_features, world.action_dim)
     validate_controller(controller, world)
@@ -159,11 +157,11 @@ def dream(
     report = callback(progress)
     report(0, horizon, "")
     noise_steps = common_random_numbers(world, seed, num_rollouts, population, model.group_size)
-    for number, noise in enumerate(itertools.islice(noise_steps, horizon), 1):
+    for step_number, noise in enumerate(itertools.islice(noise_steps, horizon), 1):
         action, step, state = step_once(state, noise)
         if termination_hazard_ratio != 1:
-            chance = 1 - (1 - step.termination) ** termination_hazard_ratio
-            step = step._replace(termination=chance, terminated=noise.uniform < chance)
+            probability = 1 - (1 - step.termination) ** termination_hazard_ratio
+            step = step._replace(termination=probability, terminated=noise.uniform < probability)
         if use_expected_continuation:
             buffer.add_weighted(action, step)
         else:
@@ -172,21 +170,34 @@ def dream(
                 step,
                 step.terminated if termination_threshold is None else step.termination > termination_threshold,
             )
-        if number % SYNC_EVERY == 0:
-            report(number, horizon, "")
-            if not buffer.active.any():  # not at every step: a look waits for the device
+        if step_number % SYNC_EVERY == 0:
+            report(step_number, horizon, "")
+            if not buffer.active.any():  # reading it at every step would synchronize with the device each time
                 break
     report(horizon, horizon, "")
     return buffer.to_dreams(world)
 
 
+def _validate_termination(
+    termination_threshold: float | None, termination_hazard_ratio: float, use_expected_continuation: bool
+) -> None:
+    """Check the arguments of `dream` that determine when a dream ends."""
+    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
+        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
+    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
+        raise ValueError(
+            f"termination_threshold must be None with termination_hazard_ratio "
+            f"or use_expected_continuation, got {termination_threshold}"
+        )
+
+
 class _TrajectoryBuffer:
-    """What happened in P x N dreams so far, step by step.
+    """Collects the steps of P x N dreams.
 
     Args:
-        latent: (P * N, latent): where they began.
+        latent: (P * N, latent): latents of the start states.
         shape: (P, N).
-        keep: as `dream` takes it.
+        keep: As in `dream`.
     """
 
     def __init__(self, latent: Tensor, shape: tuple[int, int], keep: tuple[str, ...]) -> None:
@@ -195,7 +206,7 @@ class _TrajectoryBuffer:
         self.lengths = latent.new_zeros(len(latent), dtype=torch.int64)
         self.active = latent.new_ones(len(latent), dtype=torch.bool)
         self.continuation: Tensor | float = 1.0
-        """Of the rewards to come."""
+        """Weight of the rewards of the next step."""
         self.history: dict[str, list[Tensor]] = {
             name: [latent] if name == "latents" else []
             for name in ("latents", "actions", "rewards")
@@ -203,7 +214,7 @@ class _TrajectoryBuffer:
         }
 
     def add(self, action: Tensor, step: Step, ended: Tensor) -> None:
-        """A step of every dream; one that is over may drift anywhere, even to NaN: it counts no more."""
+        """Add a step of every dream; values of ended dreams are masked, since they may diverge to NaN."""
         reward = torch.where(self.active, step.reward, 0) * self.continuation
         self.returns += reward
         self.lengths += self.active
@@ -214,21 +225,21 @@ class _TrajectoryBuffer:
         self.active = self.active & ~ended
 
     def add_weighted(self, action: Tensor, step: Step) -> None:
-        """A step that may be the last one: rewards to come count as much less."""
+        """Add a step; its termination probability lowers the weight of later rewards."""
         continuation = self.continuation * (1 - step.termination)
         self.add(action, step, continuation < MIN_CONTINUATION)
         self.continuation = continuation
 
     def to_dreams(self, world: WorldModel) -> Dreams:
-        """All of it, up to the end of the longest dream; ``world`` decodes the frames."""
+        """Return all arrays up to the end of the longest dream; ``world`` decodes the frames."""
         last = int(self.lengths.max())
-        found = {
+        arrays = {
             name: torch.stack(parts[: last + (name == "latents")], dim=1).unflatten(0, self.shape)
             for name, parts in self.history.items()
         }
-        kept = {name: found[name].cpu().numpy() for name in self.keep if name in found}
+        kept = {name: arrays[name].cpu().numpy() for name in self.keep if name in arrays}
         if "frames" in self.keep:
-            kept["frames"] = world.decode(found["latents"])
+            kept["frames"] = world.decode(arrays["latents"])
         returns, lengths, ended = (
             part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.active)
         )
@@ -238,9 +249,9 @@ class _TrajectoryBuffer:
 def common_random_numbers(
     world: WorldModel, seed: int, num_rollouts: int, population: int, group_size: int = 1
 ) -> Iterator[Noise]:
-    """The noise of one step after the other, (population * dreams, ...): that of dream n follows from (seed, n) alone.
+    """Yield the noise of each step, (population * dreams, ...); the noise of dream n depends on (seed, n) alone.
 
-    It is drawn for `NOISE_BLOCK` steps at once, from one generator for each dream, or for so many dreams ``group_size``.
+    `NOISE_BLOCK` steps are drawn at once, from one generator per dream, or per group of ``group_size`` dreams.
     """
     rngs = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-num_rollouts // group_size))]
     group = np.arange(num_rollouts) // group_size
@@ -248,8 +259,8 @@ def common_random_numbers(
     like = next(world.memory.parameters())
 
     def to_tensor(blocks: list[np.ndarray]) -> Tensor:
-        each = torch.from_numpy(np.stack(blocks, axis=1)[:, group]).to(like)  # (time, dreams, ...)
-        return each.repeat(1, population, *(1 for _ in each.shape[2:]))
+        stacked = torch.from_numpy(np.stack(blocks, axis=1)[:, group]).to(like)  # (time, dreams, ...)
+        return stacked.repeat(1, population, *(1 for _ in stacked.shape[2:]))
 
     while True:
         block = [
@@ -267,13 +278,13 @@ def common_random_numbers(
 def _temperature(
     name: str, value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device
 ) -> float | Tensor:
-    """A temperature for all dreams, or (P * N,): the same N for every controller."""
+    """Return one temperature for all dreams, or (P * N,): the same N values for every controller."""
     if isinstance(value, np.ndarray | Tensor) and value.ndim:
-        each = torch.as_tensor(value, dtype=torch.float32, device=device)
-        if each.shape != shape[1:]:
-            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(each.shape)}")
-        validate_temperature(each)
-        return each.repeat(shape[0])
+        values = torch.as_tensor(value, dtype=torch.float32, device=device)
+        if values.shape != shape[1:]:
+            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(values.shape)}")
+        validate_temperature(values)
+        return values.repeat(shape[0])
     validate_temperature(value)
     return float(value)
 
@@ -289,20 +300,23 @@ def open_loop_rollout(
     seed: int = 0,
     burn_in: int = 32,
 ) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
-    """Dream a real episode on from ``start_step`` under its own actions: what the model thinks would have been seen.
+    """Continue a real episode from ``start_step`` in the world model, with the episode's own actions.
 
     Args:
-        world: the world model.
-        latents: (T + 1, latent): the real episode's.
-        actions: (T, actions): the real episode's action inputs.
-        start_step: the last frame that the dream sees.
-        num_rollouts: how many times to dream.
-        temperature: above zero.
-        seed: of all that is drawn.
-        burn_in: real steps before ``start_step`` that the memory re-lives.
+        world: World model.
+        latents: (T + 1, latent): latents of the real episode.
+        actions: (T, actions): action inputs of the real episode.
+        start_step: Index of the last real latent.
+        num_rollouts: Number of dreams.
+        temperature: Sampling temperature above zero.
+        seed: Seed of all noise.
+        burn_in: Number of real steps before ``start_step`` that the memory replays.
 
     Returns:
-        Latents (dreams, steps + 1, latent), beginning with the real one at ``start_step``, and rewards (dreams, steps).
+        Latents (dreams, steps + 1, latent), starting with the real one at ``start_step``, and rewards (dreams, steps).
+
+    Raises:
+        ValueError: ``start_step``, ``temperature`` or ``seed`` is out of range.
     """
     validate_temperature(temperature)
     validate_seed(seed)

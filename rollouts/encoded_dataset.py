@@ -1,4 +1,4 @@
-"""A store's episodes as a VAE sees them: encoded once, kept beside the shards, read through memory maps.
+"""Encode the episodes of a store with a VAE once, store the latents with the shards, and read them through memory maps.
 
 Start reading at `encode`.
 """
@@ -20,39 +20,39 @@ from worldmodel.progress import Progress, callback, shows_progress, silent
 
 ENCODE_BATCH = 16
 READ_BYTES = 2**20
-"""Bytes that are read at once for a checksum."""
+"""Number of bytes read at once for a checksum."""
 
 
 class EncodedEpisode(NamedTuple):
-    """An episode as a VAE sees it: T steps, T + 1 latents."""
+    """An episode of T steps, encoded by a VAE to T + 1 latents."""
 
     mean: np.ndarray
     """(T + 1, latent) float16: means of q(z|x)."""
     logvar: np.ndarray
     """(T + 1, latent) float16: log-variances of q(z|x)."""
     action: np.ndarray
-    """(T, actions) float32: the memory's action inputs, one-hot if discrete."""
+    """(T, actions) float32: action inputs of the memory, one-hot if discrete."""
     reward: np.ndarray
     """(T,) float32."""
     terminated: np.ndarray
-    """(T,) float32: one where the step ended the episode in the game itself."""
+    """(T,) float32: 1 where the step terminated the episode."""
 
     @property
     def entropy(self) -> np.ndarray:
-        """(T + 1,) float64: differential entropy of q(z|x), in nats. No model of sampled latents codes them in less."""
+        """(T + 1,) float64: differential entropy of q(z|x) in nats, a lower bound of the NLL of sampled latents."""
         return 0.5 * (math.log(2 * math.pi * math.e) + np.asarray(self.logvar, np.float64)).sum(axis=1)
 
 
 class EncodedDataset:
-    """A store's episodes as a VAE sees them, in memory maps.
+    """Encoded episodes of a store, in memory maps.
 
     Args:
-        store: the episodes.
-        folder: where their encodings lie.
+        store: Episodes.
+        folder: Path of the encoded files.
     """
 
     termination_note = ""
-    """What is said of where its episodes end, beside which they are (`rollouts.stall_termination.StallTerminated`)."""
+    """Description of modified terminations in `identity` (`rollouts.stall_termination.StallTerminated`)."""
 
     def __init__(self, store: EpisodeStore, folder: Path) -> None:
         self.store, self.folder = store, folder
@@ -60,23 +60,23 @@ class EncodedDataset:
 
     @property
     def identity(self) -> str:
-        """Which store, encoded by which VAE."""
+        """Identity of the store, and the VAE's fingerprint."""
         return f"{self.store.identity}, encoded by {self.folder.name}{self.termination_note}"
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self.store)
 
     @property
     def lengths(self) -> list[int]:
-        """Steps of each episode."""
+        """Number of steps of each episode."""
         return self.store.lengths
 
     def episode(self, index: int) -> EncodedEpisode:
-        """One episode; views of the memory maps."""
+        """Return one episode as views of the memory maps."""
         shard, number = self.store.locate(index)
         latents, actions, outcomes = self._maps(shard)
-        start = sum(shard.lengths[:number]) + number  # T + 1 rows for each episode before
+        start = sum(shard.lengths[:number]) + number  # each earlier episode has T + 1 rows
         stop = start + shard.lengths[number]
         return EncodedEpisode(
             latents[start : stop + 1, 0],
@@ -87,7 +87,7 @@ class EncodedDataset:
         )
 
     def posterior_means(self, episodes: int = 20) -> np.ndarray:
-        """Means of q(z|x) of the first episodes' frames, (frames, latent) float32."""
+        """Return the means of q(z|x) of the first episodes' frames, (frames, latent) float32."""
         parts = [self.episode(index).mean for index in range(min(episodes, len(self)))]
         return np.concatenate(parts).astype(np.float32)
 
@@ -104,11 +104,16 @@ _KINDS = ("latents", "actions", "outcomes")
 
 @shows_progress("encode", "frames")
 def encode(store: EpisodeStore, vae: VAE, progress: Progress | bool = silent) -> EncodedDataset:
-    """Encode all frames that are not encoded yet; a stopped encoding goes on where it was.
+    """Encode all frames that are not encoded yet; a second call continues an interrupted one.
 
-    Files of one shard are written when all its frames are encoded: latents (frames, 2, latent) float16 with means and
-    log-variances, actions (frames, actions) float32 and outcomes (frames, 2) float32 with rewards and terminations; and
-    their checksums last, as JSON.
+    Writes the files of a shard after all its frames are encoded: latents (frames, 2, latent) float16 with means and
+    log-variances, actions (frames, actions) float32, and outcomes (frames, 2) float32 with rewards and terminations. Their
+    checksums follow last, as JSON.
+
+    Args:
+        store: Episodes.
+        vae: Encoder.
+        progress: Called as ``progress(frames done, frames, note)``. True: a progress bar.
     """
     folder = store.path / "latents" / fingerprint(vae)
     rows = sum(store.lengths) + len(store)
@@ -128,11 +133,11 @@ def encode(store: EpisodeStore, vae: VAE, progress: Progress | bool = silent) ->
 
 
 def _is_encoded(checksum_file: Path, paths: dict[str, Path], shapes: dict[str, tuple[int, ...]], shard: Shard) -> bool:
-    """Whether a shard's files are there, newer than it, with the shapes and the checksums that they should have."""
+    """Whether a shard's files exist, are newer than the shard, and have the expected shapes and checksums."""
     try:
         checksums = read_json(checksum_file)
         for kind, path in paths.items():
-            array = open_memmap(path, mode="r")  # not np.load, which takes other kinds of files, too
+            array = open_memmap(path, mode="r")  # np.load would accept other file types
             if path.stat().st_mtime < shard.path.stat().st_mtime or array.shape != shapes[kind]:
                 return False
             if array.dtype != (np.float16 if kind == "latents" else np.float32) or checksums[kind] != _checksum(path):
@@ -143,12 +148,12 @@ def _is_encoded(checksum_file: Path, paths: dict[str, Path], shapes: dict[str, t
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file, read in pieces."""
-    found = 0
+    """Return the CRC-32 of a file, read in blocks."""
+    checksum = 0
     with path.open("rb") as file:
         while block := file.read(READ_BYTES):
-            found = isal_zlib.crc32(block, found)
-    return found
+            checksum = isal_zlib.crc32(block, checksum)
+    return checksum
 
 
 @torch.no_grad()
@@ -179,5 +184,5 @@ def _encode_shard(store: EpisodeStore, shard: Shard, vae: VAE, paths: dict[str, 
 
 
 def sample_posterior(mean: np.ndarray, logvar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Latents drawn from q(z|x), float32."""
+    """Draw latents from q(z|x), float32."""
     return mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)

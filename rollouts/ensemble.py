@@ -1,12 +1,12 @@
-"""Where dreams happen: in the world model itself (`SingleModel`), or in several memories (`ModelEnsemble`).
+"""Memories that imagine a dream's steps: the world model's own (`SingleModel`), or an ensemble (`ModelEnsemble`).
 
-In the game the world is not the agent's memory. Here neither: dream n happens in world n modulo E, while the agent's memory
-looks on, step by step, as it would in the game. A controller that lives off one memory's mistakes finds others in the next.
-E dreams in a row begin alike and have the same luck, so that they differ by what the memories say.
+Start reading at `ModelEnsemble`. Dream n uses memory n modulo E, and the agent's own memory observes the dream, step by
+step, as it observes a real episode. A controller that exploits the errors of one memory then meets other errors in the next
+dream. E consecutive dreams share their start state and their noise, so that they differ only by their memories.
 
 References:
     Kurutach et al., Model-Ensemble Trust-Region Policy Optimization, 2018, https://arxiv.org/abs/1802.10592 (imagined
-    trajectories, each step or life in a random model of an ensemble).
+    trajectories, each step or episode in a random model of an ensemble).
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,32 @@ from worldmodel.world_model import Noise, Step, WorldState
 
 
 class EnsembleState(NamedTuple):
-    """Where a batch of dreams stands, in each of the worlds and in the agent's mind."""
+    """State of a batch of dreams: the agent's and those of the ensemble."""
 
     latent: Float[Tensor, "batch latent"]
-    """The latent in view."""
+    """Current latent."""
     agent: WorldState
-    """The agent's memory of each dream."""
+    """The agent's state of each dream."""
     members: tuple[WorldState, ...]
-    """Each world's memory of its own dreams."""
+    """For each ensemble member, the states of its dreams."""
 
     @property
     def controller_inputs(self) -> Float[Tensor, "batch features"]:
-        """What a controller sees."""
+        """Inputs of a controller."""
         return self.agent.with_latent(self.latent).controller_inputs
 
 
 class SingleModel:
-    """The world model's own memory, which imagines and which the controller sees with."""
+    """Imagines with the world model's own memory, which also gives the controller's inputs.
+
+    Args:
+        world: World model.
+        num_rollouts: Number of dreams per controller.
+        population: Number of controllers.
+    """
 
     group_size = 1
-    """Dreams that begin alike and have the same luck."""
+    """Number of consecutive dreams with the same start state and noise."""
 
     def __init__(self, world: WorldModel, num_rollouts: int, population: int) -> None:
         self.agent, self.num_rollouts, self.population, self.imagine = (
@@ -57,46 +63,46 @@ class SingleModel:
     def sample_start_states(
         self, start_states: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int
     ) -> WorldState:
-        """Real moments, the same for each controller."""
+        """Return start states, the same for each controller."""
         return _start(self, self.agent, start_states, seed, burn_in)
 
 
 class ModelEnsemble:
-    """Several memories that imagine, and one that looks on.
+    """Imagines with several memories, while the agent's memory observes.
 
     Args:
-        world: the agent's world model; its memory is the mind.
-        memories: the worlds' memories, of the same latents and actions.
-        num_rollouts: dreams for each controller; dream n happens in world ``n % len(memories)``.
-        population: controllers.
+        world: World model of the agent.
+        memories: Ensemble members, for the same latents and actions.
+        num_rollouts: Number of dreams per controller; dream n uses member ``n % len(memories)``.
+        population: Number of controllers.
 
     Raises:
-        ValueError: there is no memory, or one does not fit the agent's world model, or a world would have no dream.
+        ValueError: The ensemble is empty or larger than ``num_rollouts``, or a member does not fit the world model.
     """
 
     def __init__(self, world: WorldModel, memories: Sequence[Memory], num_rollouts: int, population: int) -> None:
         self.members = [WorldModel(world.vae, memory, discrete=world.discrete).eval() for memory in memories]
         if not 1 <= len(memories) <= num_rollouts:
             raise ValueError(
-                f"ensemble must be from 1 to as many as num_rollouts ({num_rollouts}), got {len(memories)}"
+                f"ensemble must have from 1 to num_rollouts ({num_rollouts}) memories, got {len(memories)}"
             )
-        wanted = (world.latent_dim, world.action_dim, world.memory.density.noise_shapes)
-        for number, memory in enumerate(memories):
-            if (found := (memory.latent_dim, memory.action_dim, memory.density.noise_shapes)) != wanted:
+        expected = (world.latent_dim, world.action_dim, world.memory.density.noise_shapes)
+        for index, memory in enumerate(memories):
+            if (actual := (memory.latent_dim, memory.action_dim, memory.density.noise_shapes)) != expected:
                 raise ValueError(
-                    f"ensemble must have the latents, actions and noise of the agent's memory, {wanted}, got {found} "
-                    f"for ensemble[{number}]"
+                    f"ensemble must have the latents, actions and noise of the agent's memory, {expected}, got {actual} "
+                    f"for ensemble[{index}]"
                 )
         self.agent, self.num_rollouts, self.population, self.group_size = world, num_rollouts, population, len(memories)
         order = torch.arange(population * num_rollouts, device=world.device)
         self.rows = [order[order % num_rollouts % len(memories) == number] for number in range(len(memories))]
         self.inverse_order = torch.cat(self.rows).argsort()
-        """From the worlds' order, one after the other, to the dreams' own."""
+        """Permutation from member order (all dreams of member 0, then of member 1, ...) to dream order."""
 
     def sample_start_states(
         self, start_states: EncodedEpisodes | Float[Tensor, "starts latent"], seed: int, burn_in: int
     ) -> EnsembleState:
-        """The same real moments for the mind and the worlds, as one world alone would begin there."""
+        """Return the start states of the agent and of all members; they equal those of a single model."""
         agent, *members = (_start(self, world, start_states, seed, burn_in) for world in (self.agent, *self.members))
         assert agent.latent is not None
         return EnsembleState(agent.latent, agent, tuple(map(_take, members, self.rows)))
@@ -109,7 +115,7 @@ class ModelEnsemble:
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, EnsembleState]:
-        """One step in every world; the mind sees what was in view, and what was done."""
+        """Imagine one step with every member; the agent's memory observes the current latent and the action."""
         steps, after = [], []
         for world, rows, state in zip(self.members, self.rows, at.members, strict=True):
             member_noise = Noise(*(part[rows] for part in noise))
@@ -127,7 +133,7 @@ class ModelEnsemble:
 def _start(
     model: SingleModel | ModelEnsemble, world: WorldModel, start_states: Any, seed: int, burn_in: int
 ) -> WorldState:
-    """All controllers' dreams at their real moments, (population * dreams, ...), groups of them at the same one."""
+    """Return start states (population * dreams, ...), shared by all controllers and by groups of dreams."""
     groups = -(-model.num_rollouts // model.group_size)
     state = sample_start_states(
         world, start_states, groups, np.random.default_rng([seed, Stream.START_STATES]), burn_in
@@ -137,7 +143,7 @@ def _start(
 
 
 def _take(state: WorldState, rows: Tensor) -> WorldState:
-    """Some lives of many, in that order."""
+    """Select rows of a batch of states, in that order."""
     return WorldState(
-        None if state.latent is None else state.latent[rows], tree_map(state.memory, lambda part: part[rows])
+        None if state.latent is None else state.latent[rows], tree_map(state.memory, lambda tensor: tensor[rows])
     )

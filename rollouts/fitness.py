@@ -1,7 +1,7 @@
-"""From a population of controllers to returns: lived in dreams (`DreamFitness`) or in the real game (`EnvFitness`).
+"""Returns of a population of controllers, from dreams (`DreamFitness`) or from the environment (`EnvFitness`).
 
-Both give a function ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n): all that evolution sees. The same
-seed means the same episodes, or the same starts and the same luck in dreams, for every controller.
+Start reading at either class. Both are functions ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n), the
+only thing that evolution needs. A seed determines the episodes, or the start states and noise of dreams, of all controllers.
 """
 
 import contextlib
@@ -35,27 +35,27 @@ from worldmodel.start_states import EncodedEpisodes, validate_start_states
 from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
 
 NUM_TASKS, MAX_TASK_EPISODES = 8, 64
-"""A generation is cut into about eight tasks of at most 64 lives: the cut never depends on the number of workers, so
-neither do the numbers."""
+"""A generation is split into about `NUM_TASKS` tasks of at most `MAX_TASK_EPISODES` episodes. The split does not depend on
+the number of workers, so returns do not either."""
 
 
 class DreamFitness:
-    """Fitness in dreams: each controller's summed expected rewards over ``num_rollouts`` dreams from common starts.
+    """Fitness in dreams: each controller's sums of expected rewards in ``num_rollouts`` dreams from common start states.
 
     Args:
-        world: the world model.
-        start_states: ``store.latents(vae)``, or a (S, latent) tensor.
-        horizon: steps of a dream.
-        num_rollouts: dreams for each controller.
-        temperature: above zero.
-        controller: the family; None: linear.
-        ensemble: memories that the dreams happen in, in turn; None: the world model's own (`rollouts.ensemble`).
-        disagreement_penalty: how many standard deviations between its mean returns in the several worlds a controller
-            is marked down: where memories disagree, at most one of them is right.
-        options: more arguments of `rollouts.dream`.
+        world: World model.
+        start_states: ``store.latents(vae)``, or a tensor (S, latent).
+        horizon: Maximum number of steps of a dream.
+        num_rollouts: Number of dreams per controller.
+        temperature: Sampling temperature above zero.
+        controller: Family of controllers. None: linear.
+        ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
+        disagreement_penalty: Factor of the standard deviation between the ensemble members' mean returns, which is
+            subtracted from a controller's returns. Where members disagree, at most one of them is right.
+        options: Further arguments of `rollouts.dream`.
 
     Raises:
-        ValueError: sizes do not fit together, or ``disagreement_penalty`` is below zero, or above it with a single world.
+        ValueError: Sizes do not match, or ``disagreement_penalty`` is negative, or positive with fewer than two members.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DreamFitness:
     ) -> None:
         if not disagreement_penalty >= 0 or (disagreement_penalty and len(ensemble or ()) < 2):
             raise ValueError(
-                f"disagreement_penalty must be zero, or above it with at least two worlds, got {disagreement_penalty}"
+                f"disagreement_penalty must be zero, or positive with an ensemble of at least 2, got {disagreement_penalty}"
             )
         validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
         validate_start_states(world, start_states)
@@ -84,17 +84,17 @@ class DreamFitness:
         self.ensemble, self.disagreement_penalty = ensemble, disagreement_penalty
         self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
         self.steps = 0
-        """Dream steps taken so far."""
+        """Number of dream steps so far."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that returns depend on."""
+        """All settings that returns depend on."""
         start_states = self.start_states
         if isinstance(start_states, Tensor | np.ndarray):
-            where: Any = hashlib.sha256(np.asarray(start_states).tobytes()).hexdigest()[:16]
+            starts: Any = hashlib.sha256(np.asarray(start_states).tobytes()).hexdigest()[:16]
         else:
-            where = getattr(start_states, "identity", len(start_states))
-        identity = {**self.settings, "world": fingerprint(self.world), "start_states": where}
+            starts = getattr(start_states, "identity", len(start_states))
+        identity = {**self.settings, "world": fingerprint(self.world), "start_states": starts}
         if self.ensemble is not None:
             identity |= {
                 "ensemble": [fingerprint(memory) for memory in self.ensemble],
@@ -104,11 +104,11 @@ class DreamFitness:
 
     @property
     def episodes(self) -> int:
-        """Dreams for each controller."""
+        """Number of dreams per controller."""
         return int(self.settings["num_rollouts"])
 
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Returns of shape (P, dreams), or of as many ``episodes``."""
+        """Return the returns (P, dreams); ``episodes`` replaces the number of dreams."""
         if self.controller is None:
             controllers: Any = population
         else:
@@ -122,26 +122,24 @@ class DreamFitness:
         return result.returns - self.disagreement_penalty * disagreement(result.returns, len(self.ensemble))[:, None]
 
     def __repr__(self) -> str:
-        """The settings that matter."""
+        """Return the main settings."""
         return f"DreamFitness({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
 
 
 def disagreement(
     returns: Float[np.ndarray, "population dreams"], ensemble_size: int
 ) -> Float[np.ndarray, "population"]:
-    """The standard deviation between a controller's mean returns in each of several worlds.
+    """Return the standard deviation between the mean returns of a controller with each ensemble member.
 
-    Dream n is in world ``n % ensemble_size``; only whole groups count, whose dreams differ by their worlds alone
+    Dream n uses member ``n % ensemble_size``. Only complete groups count: their dreams differ by their members alone
     (`rollouts.ensemble`).
 
     Raises:
-        ValueError: there are fewer than two worlds, or fewer dreams than worlds.
+        ValueError: There are fewer than two members, or fewer dreams than members.
     """
     groups = returns.shape[1] // ensemble_size if ensemble_size else 0
     if ensemble_size < 2 or not groups:
-        raise ValueError(
-            f"ensemble_size must be from 2 to as many as num_rollouts ({returns.shape[1]}), got {ensemble_size}"
-        )
+        raise ValueError(f"ensemble_size must be from 2 to num_rollouts ({returns.shape[1]}), got {ensemble_size}")
     spread: np.ndarray = (
         returns[:, : groups * ensemble_size]
         .reshape(len(returns), groups, ensemble_size)
@@ -152,32 +150,33 @@ def disagreement(
 
 
 class EnvFitness:
-    """Fitness in the real game: each controller's returns over ``episodes`` episodes with common seeds.
+    """Fitness in the environment: each controller's returns in ``episodes`` episodes with common seeds.
 
     Args:
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        world: the world model that sees and remembers for the controllers.
-        episodes: episodes for each controller.
-        workers: processes.
-        envs_per_worker: environments that a process steps in lockstep.
-        max_idle_steps: give up an episode after this many steps without a reward above zero; None: never.
-        max_steps: cut episodes here.
-        env_options: more arguments of `envs.make`.
-        controller: the family; None: linear.
-        backend: where the workers are (`rollouts.workers.run_tasks`).
-        progress: called as ``progress(episodes, total, note)``.
-        num_state_resets: so many more lives for each controller, which begin along the ways of the best lives of the
-            call, one way for each episode, the same moments for all: obstacles that only the best reach are practised
-            by all. For environments with ``save_state`` and ``load_state``, such as Super Mario Bros and FastCarRacing.
-        reset_horizon: the steps of such a life.
-        hard_episode_candidates: so many episodes the average of the population plays first; the controllers'
-            ``episodes``, fewer of them, are those in which it had least, so that rare failures show in every
-            generation. 0: none, all episodes are drawn alike. (A cousin of prioritized level replay, Jiang,
-            Grefenstette and Rocktaschel, 2021, https://arxiv.org/abs/2010.03934.)
+        env: Id for `envs.make`, or a picklable function that makes an environment.
+        world: World model that encodes frames and updates the memory for the controllers.
+        episodes: Number of episodes per controller.
+        workers: Number of worker processes.
+        envs_per_worker: Number of environments that a process steps together.
+        max_idle_steps: Truncate an episode after this number of steps without a positive reward. None: never.
+        max_steps: Truncate an episode after this number of steps. None: never.
+        env_options: Further arguments of `envs.make`.
+        controller: Family of controllers. None: linear.
+        backend: Where workers run (`rollouts.workers.run_tasks`).
+        progress: Called as ``progress(episodes, total, note)``.
+        num_state_resets: Number of additional episodes per controller, which start from states along the best
+            trajectories of the call (the best of each episode seed), the same states for all controllers. All
+            controllers then practise obstacles that only the best ones reach. Needs an environment with ``save_state``
+            and ``load_state``, such as Super Mario Bros or FastCarRacing.
+        reset_horizon: Number of steps of an additional episode.
+        hard_episode_candidates: Number of candidate episodes. The distribution mean plays all of them; the population
+            is evaluated on the ``episodes`` (fewer) with the lowest return, so that rare failures occur in every
+            generation. 0: all episodes are drawn alike. (Related to prioritized level replay, Jiang, Grefenstette and
+            Rocktaschel, 2021, https://arxiv.org/abs/2010.03934.)
 
     Raises:
-        ValueError: an argument is out of range, or ``num_state_resets`` asks for what the environment cannot do.
-        rollouts.WorkerDied: workers died three times over the same work.
+        ValueError: An argument is out of range, or the environment does not support ``num_state_resets``.
+        rollouts.WorkerDied: Workers died three times on the same task.
     """
 
     def __init__(
@@ -213,7 +212,7 @@ class EnvFitness:
             hard_episode_candidates,
         )
         self.steps = 0
-        """Number of environment steps so far, with those of replayed trajectories."""
+        """Number of environment steps so far, including replayed trajectories."""
         self.candidate_returns: np.ndarray | None = None
         """Returns of the last population's mean in the candidate episodes."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -221,7 +220,7 @@ class EnvFitness:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that returns depend on."""
+        """All settings that returns depend on."""
         more = (
             {"num_state_resets": self.num_state_resets, "reset_horizon": self.reset_horizon}
             if self.num_state_resets
@@ -243,7 +242,7 @@ class EnvFitness:
         )
 
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Returns of shape (P, episodes + moments); another number of episodes begins with the same seeds."""
+        """Return the returns (P, episodes + state resets); another number of ``episodes`` starts with the same seeds."""
         population, episodes = np.atleast_2d(population), episodes or self.episodes
         validate_candidates(self.hard_episode_candidates, episodes)
         seeds, members = (
@@ -253,50 +252,52 @@ class EnvFitness:
         if self.hard_episode_candidates:
             results = self.run_episodes(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
             self.candidate_returns = np.array([result.episode_return for result in results])
-            seeds = [seeds[place] for place in np.argsort(self.candidate_returns, kind="stable")[:episodes]]
-        # episode by episode: an environment that begins as it did before may be quick about it
+            seeds = [seeds[index] for index in np.argsort(self.candidate_returns, kind="stable")[:episodes]]
+        # ordered by episode: an environment may reset faster with its previous seed
         results = self.run_episodes(
             np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)]
         )
         returns = np.array([result.episode_return for result in results]).reshape(episodes, members).T
         trajectories = []
         for episode, count in enumerate(split_evenly(self.num_state_resets, episodes)):
-            if count:  # so many moments of the way of the best life that began as this episode does
+            if count:  # resets along the best trajectory of this episode
                 best = results[episode * members + int(returns[:, episode].argmax())]
                 rng = np.random.default_rng([seed, Stream.STATE_RESETS, episode])
                 trajectories.append(
                     Trajectory.sample_resets(seeds[episode], best.actions, count, self.reset_horizon, rng)
                 )
-        along = self._run_tasks(
-            [group for trajectory in trajectories for group in self._reset_tasks(population, trajectory)]
+        reset_results = self._run_tasks(
+            [task for trajectory in trajectories for task in self._reset_tasks(population, trajectory)]
         )
         columns, start = [returns], 0
         for trajectory in trajectories:
             end = start + len(trajectory.reset_steps) * members
-            columns.append(np.array([result.episode_return for result in along[start:end]]).reshape(members, -1))
+            columns.append(
+                np.array([result.episode_return for result in reset_results[start:end]]).reshape(members, -1)
+            )
             start = end
         return np.hstack(columns)
 
     def run_episodes(self, parameters: np.ndarray, seeds: list[int]) -> list[EpisodeResult]:
-        """Live one life for each row of ``parameters`` (lives, size), with its seed."""
+        """Play one episode per row of ``parameters`` (episodes, size), with its seed."""
         return self._run_tasks(self._rollout_tasks(parameters, seeds))
 
     def _reset_tasks(self, population: np.ndarray, trajectory: Trajectory) -> list[RolloutTask]:
-        """Tasks in which each controller begins once at each of a way's steps."""
+        """Return tasks in which each controller starts once at each reset step of a trajectory."""
         parameters = np.repeat(population, len(trajectory.reset_steps), axis=0)
         return self._rollout_tasks(parameters, [trajectory.seed] * len(parameters), trajectory)
 
     def _rollout_tasks(
         self, parameters: np.ndarray, seeds: list[int], trajectory: Trajectory | None = None
     ) -> list[RolloutTask]:
-        """Tasks of one life for each row of ``parameters``, with its seed; along a way, at its steps in turn."""
+        """Return tasks with one episode per row of ``parameters`` and seed; with a trajectory, at its steps in turn."""
         reset_steps = trajectory.reset_steps * (len(seeds) // len(trajectory.reset_steps)) if trajectory else ()
-        controller, checked = as_population(
+        controller, tensor = as_population(
             parameters if self.controller is None else Population(self.controller, parameters),
             self.world.num_features,
             self.world.action_dim,
         )
-        parameters = checked.numpy()
+        parameters = tensor.numpy()
         half = -(-len(seeds) // 2)
         chunk = min(MAX_TASK_EPISODES, max(-(-len(seeds) // NUM_TASKS), min(self.envs_per_worker, half)))
         shared = self._share_world()
@@ -304,29 +305,29 @@ class EnvFitness:
             RolloutTask(
                 self._portable_env,
                 self.env_options,
-                ControllerBatch(shared, controller, parameters[at : at + chunk]),
-                seeds[at : at + chunk],
+                ControllerBatch(shared, controller, parameters[first : first + chunk]),
+                seeds[first : first + chunk],
                 self.envs_per_worker,
                 self.max_idle_steps,
                 self.reset_horizon if trajectory else self.max_steps,
                 trajectory,
-                reset_steps[at : at + chunk],
+                reset_steps[first : first + chunk],
                 return_actions=self.num_state_resets > 0 and trajectory is None,
-                first_index=at,
+                first_index=first,
             )
-            for at in range(0, len(seeds), chunk)
+            for first in range(0, len(seeds), chunk)
         ]
 
     def _run_tasks(self, tasks: list[RolloutTask]) -> list[EpisodeResult]:
-        """The lives of some tasks, in their order."""
+        """Run tasks and return their episodes in order."""
         results: dict[int, list[EpisodeResult]] = {}
         total = sum(len(task.seeds) for task in tasks)
         self.progress(0, total, "")
-        here = self.workers == 1 and self.backend == "loky"
+        in_process = self.workers == 1 and self.backend == "loky"
         with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
             counter = FileCounter(Path(folder) / "ended")
 
-            def report() -> None:  # work that is done again, after a worker's death, counts twice
+            def report() -> None:  # episodes repeated after a worker's death count twice
                 done = sum(map(len, results.values()))
                 self.progress(max(done, min(counter.count, total - 1)), total, "")
 
@@ -334,8 +335,8 @@ class EnvFitness:
                 counter()
                 report()
 
-            if self.backend == "loky":  # other machines do not see the file
-                tasks = [task._replace(on_episode_end=episode_ended if here else counter) for task in tasks]
+            if self.backend == "loky":  # other machines cannot access the file
+                tasks = [task._replace(on_episode_end=episode_ended if in_process else counter) for task in tasks]
             for index, result in run_tasks(run_rollout_task, tasks, self.workers, self.backend, report):
                 results[index] = result.episodes
                 self.steps += result.steps
@@ -343,26 +344,26 @@ class EnvFitness:
         return [result for index in range(len(tasks)) for result in results[index]]
 
     def _share_world(self) -> Shared:
-        """The world model as it is now, where workers find it; written again only when weights change."""
-        mark = fingerprint(self.world)
-        if self._shared is None or self._shared.key != mark:
+        """Share the current world model with the workers; it is written again only after its weights change."""
+        key = fingerprint(self.world)
+        if self._shared is None or self._shared.key != key:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
                 weakref.finalize(self, self._folder.cleanup)
-            self._shared = share(self.world, mark, Path(self._folder.name), self.workers, self.backend)
+            self._shared = share(self.world, key, Path(self._folder.name), self.workers, self.backend)
         return self._shared
 
     def __repr__(self) -> str:
-        """The settings that matter."""
+        """Return the main settings."""
         names = ("episodes", "workers", "max_idle_steps", "num_state_resets", "hard_episode_candidates")
         return f"EnvFitness({self.env!r}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
 
 def validate_candidates(hard_episode_candidates: int, episodes: int) -> None:
-    """Refuse to scout no more episodes than are chosen of them.
+    """Check that there are more candidate episodes than selected ones.
 
     Raises:
-        ValueError: names the argument.
+        ValueError: Names the argument.
     """
     validate_non_negative_int(hard_episode_candidates=hard_episode_candidates)
     if hard_episode_candidates and hard_episode_candidates <= episodes:
@@ -372,10 +373,10 @@ def validate_candidates(hard_episode_candidates: int, episodes: int) -> None:
 
 
 def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
-    """Refuse moments in an environment that cannot go back to them.
+    """Check that an environment supports state resets.
 
     Raises:
-        ValueError: names the argument.
+        ValueError: Names the argument.
     """
     validate_non_negative_int(num_state_resets=num_state_resets)
     if num_state_resets:
@@ -384,5 +385,5 @@ def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_reset
 
 
 def split_evenly(total: int, parts: int) -> list[int]:
-    """``total`` in as many whole parts, as equal as can be, larger ones first."""
+    """Split ``total`` into integer parts that differ by at most one, larger ones first."""
     return [total // parts + (number < total % parts) for number in range(parts)]

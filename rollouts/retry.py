@@ -1,4 +1,4 @@
-"""What every kind of worker does with a task: try it, and say what came of it."""
+"""Run a task in a worker and report failures; shared by all kinds of workers. Start reading at `run_attempt`."""
 
 import os
 import traceback
@@ -6,31 +6,32 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_FAILURES = 3
-"""So many times the same work may end with a dead worker before all stops."""
+"""Number of failures of the same task after which `WorkerDied` is raised."""
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""The environment of a worker: one thread each."""
+"""Environment variables of a worker: one thread each."""
 
 
 working = False
-"""Whether this process is at a task."""
+"""Whether this process is running a task."""
 
 
 def when_interrupted(number: int) -> None:
-    """What a worker does about signal ``number`` once its task has ended (`rollouts.workers` says)."""
+    """Handle signal ``number`` in a worker after its task has ended; `rollouts.workers` replaces this function."""
 
 
 class Interrupted(BaseException):
-    """Raised within a task whose environments must be closed now."""
+    """Raised within a task when its environments must be closed at once."""
 
 
 class WorkerDied(RuntimeError):
-    """Workers died, or failed, three times over the same work."""
+    """Workers died, or failed, three times on the same task."""
 
 
 def run_attempt(function: Callable[[Any], Any], task: Any, folder: str | None = None) -> tuple[Any, str]:
-    """Run a task in a worker; a failure comes back as its traceback, bad input and a full disk as themselves.
+    """Run a task in a worker; return its result and "", or None and a traceback.
 
-    ``folder`` is the caller's working directory: a worker may have begun in another, and relative paths must mean the same.
+    A ValueError (bad input) or an OSError (such as a full disk) is raised. ``folder`` is the caller's working directory: a
+    worker may have started in another one, and relative paths must mean the same.
     """
     global working
     try:

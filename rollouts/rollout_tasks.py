@@ -1,4 +1,4 @@
-"""Lives as tasks for workers: who plays what, from which seeds, and from where.
+"""Rollouts as tasks for workers: environment, policy, seeds and reset states.
 
 Start reading at `run_rollout_task`.
 """
@@ -23,7 +23,7 @@ from worldmodel import WorldModel
 
 
 class RolloutTask(NamedTuple):
-    """A task for a worker: lives in one environment."""
+    """A worker's task: episodes in one environment."""
 
     env: PortableEnv
     options: dict[str, Any]
@@ -33,24 +33,24 @@ class RolloutTask(NamedTuple):
     max_idle_steps: int | None
     max_steps: int | None
     trajectory: Trajectory | None = None
-    """Lives begin along it, each at the step of its number in `reset_steps`; None: where episodes do."""
+    """Trajectory along which episodes start, each at its entry of ``reset_steps``. None: episodes start at a reset."""
     reset_steps: tuple[int, ...] = ()
     return_actions: bool = False
-    """Whether `EpisodeResult.actions` are wanted."""
+    """Whether to return `EpisodeResult.actions`."""
     first_index: int = 0
-    """The number of its first life among all of a call."""
+    """Index of its first episode among all episodes of a call."""
     on_episode_end: Callable[[], None] | None = None
-    """Called at the end of each episode; picklable where tasks go to other processes."""
+    """Called at the end of each episode; picklable if tasks run in other processes."""
 
 
 @dataclass(frozen=True)
 class FileCounter:
-    """Counts, across the processes of a machine, in the size of a file."""
+    """Counts calls across the processes of a machine, by the size of a file."""
 
     path: Path
 
     def __call__(self) -> None:
-        """Count one more."""
+        """Increment the count."""
         with self.path.open("ab", buffering=0) as file:
             file.write(b".")
 
@@ -61,31 +61,31 @@ class FileCounter:
 
 
 class ControllerBatch(NamedTuple):
-    """Who plays a group: a controller for each life, on one world model."""
+    """Controllers of a task, one per episode, on one world model."""
 
     world: Shared
     controller: Controller
     parameters: np.ndarray
-    """(lives, size) float32."""
+    """(episodes, size) float32."""
 
 
 class RolloutResult(NamedTuple):
-    """What came of a group."""
+    """Result of a task."""
 
     episodes: list[EpisodeResult]
     steps: int
-    """That the game took for them: those of the way that was gone again, too."""
+    """Number of environment steps, including the replay of a trajectory."""
 
 
 def run_rollout_task(task: RolloutTask) -> RolloutResult:
-    """Live a group's lives in a worker; the world model and the environments stay for the next group."""
+    """Play a task's episodes in a worker, which keeps the world model and the environments for later tasks."""
     num_envs = min(task.num_envs, len(task.seeds))
     environments = [worker_env(task.env, task.options, slot) for slot in range(num_envs)]
     space, policy, reset_states, replayed_steps = environments[0].action_space, task.policy, list[ResetState](), 0
     if isinstance(policy, ControllerBatch):
         world = policy.world.get()
         if task.trajectory is not None:
-            by_step, replayed_steps = _replayed(task, task.trajectory, world, policy.world.key, environments[0])
+            by_step, replayed_steps = _cached_replay(task, task.trajectory, world, policy.world.key, environments[0])
             reset_states = [by_step[step] for step in task.reset_steps]
         parameters, initial_states = (
             torch.from_numpy(policy.parameters),
@@ -114,13 +114,13 @@ def run_rollout_task(task: RolloutTask) -> RolloutResult:
 
 
 _last_replay: list[Any] = [None, {}]
-"""What the moments that this process knows are of, and these."""
+"""Key of the last replay in this process, and its states by reset step."""
 
 
-def _replayed(
+def _cached_replay(
     task: RolloutTask, trajectory: Trajectory, world: WorldModel, key: str, env: gymnasium.Env[Any, Any]
 ) -> tuple[dict[int, ResetState], int]:
-    """The moments of a task's way, which each worker goes once for all tasks along it, and the steps of that."""
+    """Return the states of a task's trajectory, replayed once per worker, and the number of steps of this replay."""
     cache_key, steps = (repr(trajectory), env_key(task.env, task.options), key), 0
     if _last_replay[0] != cache_key:
         _last_replay[:] = cache_key, replay(env, world, trajectory)

@@ -1,7 +1,7 @@
-"""Lives in lockstep: one process steps several environments and acts for all of them at once.
+"""Play episodes: one process steps several environments together and acts in all of them as one batch.
 
-Start reading at `run_episodes`, the one loop in which episodes are played. Collecting, `rollouts.EnvFitness` and
-`agents.evaluate` stand on it; what differs between them is the `BatchedActor` that acts.
+Start reading at `run_episodes`, the only loop that plays episodes. Collecting, `rollouts.EnvFitness` and `agents.evaluate`
+use it with different actors (`rollouts.actors.BatchedActor`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,32 +20,32 @@ from rollouts.state_resets import ResetState, restore
 
 
 class EpisodeResult(NamedTuple):
-    """One episode that was lived."""
+    """Result of one episode."""
 
     episode_return: float
-    """The sum of its rewards."""
+    """Sum of rewards."""
     length: int
-    """Its steps."""
+    """Number of steps."""
     info: dict[str, Any]
-    """What the environment said with the last step, numbers, strings and flags only."""
+    """The last step's info: numbers, strings and flags only."""
     episode: Episode | None = None
-    """All that was seen and done, where it was asked for."""
+    """The recorded episode, if requested."""
     actions: tuple[Any, ...] = ()
-    """What was done."""
+    """Actions of all steps."""
 
 
 FAILURES = (Exception, SystemExit)
-"""What an environment or a policy may raise; `sys.exit` in it must not look like the end of a command."""
+"""What an environment or a policy may raise. SystemExit is included: `sys.exit` there must not end the command."""
 
 
 class EpisodeError(ValueError):
-    """An environment or a policy did what cannot be recorded; elsewhere it is a plain ValueError."""
+    """An environment or a policy failed or gave an invalid value; other processes receive a plain ValueError."""
 
     episodes: Sequence[EpisodeResult | None] = ()
-    """The lives of the same call that had ended, each in its place."""
+    """Episodes of the same call that had ended, by index; None for the others."""
 
     def __reduce__(self) -> Any:
-        """Another process gets the words alone."""
+        """Pickle as a ValueError with the message alone."""
         return ValueError, self.args
 
 
@@ -61,22 +61,26 @@ def run_episodes(
     episode_indices: Sequence[int] = (),
     on_episode_end: Callable[[], None] | None = None,
 ) -> list[EpisodeResult]:
-    """Live ``len(seeds)`` episodes in ``environments``, a free one taking the next episode.
+    """Play ``len(seeds)`` episodes in ``environments``; a free environment takes the next episode.
 
     Args:
-        environments: environments with 64x64x3 frames; as many lives go on at once.
-        actor: acts.
-        seeds: the environment seed of each life.
-        max_idle_steps: give up a life after this many steps without a reward above zero (training only); None: never.
-        max_steps: cut lives here; None: when the environment says so.
-        record: whether to keep every frame and action (`EpisodeResult.episode`).
-        reset_states: where each life begins, for a mind that knows what was before; none: where episodes do.
-        episode_indices: what the episodes are called in messages; none: their places.
-        on_episode_end: called at the end of each episode.
+        environments: Environments with 64x64x3 frames, stepped together.
+        actor: Chooses the actions.
+        seeds: Environment seed of each episode.
+        max_idle_steps: Truncate an episode after this number of steps without a positive reward (training only). None:
+            never.
+        max_steps: Truncate an episode after this number of steps. None: no limit besides the environment's own.
+        record: Whether to keep every frame and action (`EpisodeResult.episode`).
+        reset_states: State at which each episode starts, for an actor that starts from its memory. Empty: a reset.
+        episode_indices: Numbers of the episodes in messages. Empty: their positions.
+        on_episode_end: Called at the end of each episode.
+
+    Returns:
+        Results in the order of ``seeds``.
 
     Raises:
-        EpisodeError: a reward is not finite, a frame or an action is none of ours, or the environment or the policy raises
-            something; with the episode, its seed, its step, and where in whose code.
+        EpisodeError: A reward, frame or action is invalid, or the environment or the policy raises an exception. The
+            message names the episode, its seed, its step and the code location.
     """
     episodes: list[EpisodeResult | None] = [None] * len(seeds)
     pending = list(range(len(seeds)))[::-1]
@@ -94,7 +98,7 @@ def run_episodes(
             try:
                 actions = actor.act(np.stack([slot.frame for slot in slots]), [slot.index for slot in slots])
             except FAILURES as error:
-                if isinstance(actor, PerEnvActor) and not isinstance(error, MemoryError):  # a policy of somebody else's
+                if isinstance(actor, PerEnvActor) and not isinstance(error, MemoryError):  # a user's policy
                     raise slots[0].episode_error(f"step {slots[0].length + 1}, the policy", error) from error
                 raise
             active = []
@@ -115,7 +119,7 @@ def run_episodes(
 
 
 class _EnvSlot:
-    """One environment and the life that goes on in it."""
+    """An environment and its current episode."""
 
     def __init__(self, index: int, env: gymnasium.Env[Any, Any], record: bool) -> None:
         self.index, self.env, self.record = index, env, record
@@ -145,11 +149,11 @@ class _EnvSlot:
         self.frames, self.actions, self.rewards = [self.frame], list[Any](), list[float]()
 
     def step(self, action: Any, max_idle_steps: int | None, max_steps: int | None) -> bool:
-        """Take a step; say whether the life is over."""
+        """Take a step; return whether the episode is over."""
         try:
             action = validate_action(action, self.discrete, self.size)
-            frame, earned, terminated, truncated, self.info = self.env.step(action)
-            self.frame, reward = validate_frame(frame), validate_reward(earned)
+            frame, raw_reward, terminated, truncated, self.info = self.env.step(action)
+            self.frame, reward = validate_frame(frame), validate_reward(raw_reward)
             validate_flag("terminated", terminated)
             validate_flag("truncated", truncated)
         except MemoryError:
@@ -171,7 +175,7 @@ class _EnvSlot:
         return self.terminated or self.truncated
 
     def episode_error(self, when: str, error: BaseException) -> EpisodeError:
-        """What to raise where the environment or the policy fails."""
+        """Return the error for a failure of the environment or the policy."""
         return EpisodeError(f"{self.name}, {when}: {describe_error(error)}")
 
     def result(self) -> EpisodeResult:
@@ -184,7 +188,7 @@ class _EnvSlot:
         kind = np.int64 if isinstance(self.env.action_space, gymnasium.spaces.Discrete) else np.float32
         frames, actions = np.stack(self.frames), np.asarray(self.actions, kind)
         if kind is np.float32:
-            actions = actions.clip(-1, 1)  # what the game did: its adapter clips, too
+            actions = actions.clip(-1, 1)  # the environment's adapter clips, too
         rewards = np.asarray(self.rewards, np.float32)
         return Episode(frames, actions, rewards, self.terminated, self.truncated, self.seed)
 
@@ -195,14 +199,14 @@ def play(
     """Play one episode; the same environment, policy and seed give the same episode.
 
     Args:
-        env: an environment (`envs.make`); one of your own is brought to our frames and actions (`envs.pixels.to_pixels`).
-        policy: see `rollouts.policies`.
-        seed: of the environment and, in a stream of its own, of the policy.
-        index: the episode's place in a store.
-        max_steps: cut here; None: when the environment says so.
+        env: Environment (`envs.make`); others are wrapped for 64x64x3 frames (`envs.pixels.to_pixels`).
+        policy: Policy or its name (`rollouts.policies`).
+        seed: Seed of the environment and, in a separate random stream, of the policy.
+        index: Index of the episode in a store.
+        max_steps: Truncate the episode after this number of steps. None: no limit besides the environment's own.
 
     Raises:
-        ValueError: the environment shows no pixels, or does what cannot be recorded.
+        ValueError: The environment renders no pixels, or gives an invalid value.
     """
     env = to_pixels(env)
     actor = make_actor(resolve_policy(policy), env.action_space, [seed])

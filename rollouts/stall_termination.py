@@ -1,4 +1,4 @@
-"""Where a life ends that was cut because nothing more was earned: with its last reward, not with its last frame."""
+"""Treat idle truncation as termination at the last reward. Start reading at `StallTerminated`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from rollouts.shards import EpisodeMeta
 
 
 def is_stalled(rewards: np.ndarray, terminated: bool, max_idle_steps: int | None) -> bool:
-    """Whether an episode was cut after ``max_idle_steps`` steps without a reward above zero."""
+    """Whether an episode was truncated after ``max_idle_steps`` steps without a positive reward."""
     return bool(
         max_idle_steps is not None
         and not terminated
@@ -17,30 +17,30 @@ def is_stalled(rewards: np.ndarray, terminated: bool, max_idle_steps: int | None
 
 
 def is_complete(meta: EpisodeMeta, max_idle_steps: int | None) -> bool:
-    """Whether an episode came to an end of its own: the game's, or after ``max_idle_steps`` steps that earned nothing.
+    """Whether an episode terminated or was truncated after ``max_idle_steps`` steps without a positive reward.
 
-    One that was cut for want of patience would have earned next to nothing more, so stretches up to the cut count as whole.
+    An idle episode would have earned almost nothing more, so windows up to its truncation count as complete.
     """
     return bool(meta.terminated) or is_stalled(meta.rewards, False, max_idle_steps)
 
 
 STALL_TERMINATED = "ended with their last rewards"
-"""In what is said of the data of a memory that learned where lives end."""
+"""Part of the data identity of a memory trained with idle truncation as termination."""
 
 
 class StallTerminated(EncodedDataset):
-    """Encoded episodes, of which those that `is_stalled` end with their last reward, as if the game had ended there.
+    """Encoded episodes in which an idle truncation (`is_stalled`) becomes a termination at the last reward.
 
-    What follows is ``max_idle_steps`` steps in vain, and no picture says so: a car on the grass, or one that drives back along
-    the road, looks like others that do well. A memory of these steps lets the dream go on and earn again. Instead it learns
-    when lives end, with a chance for each step (a hazard), and a dream ends there.
+    The ``max_idle_steps`` steps after it earn nothing, but no frame shows this: a car on the grass, or one that drives back
+    along the road, looks like cars that do well. A memory trained on these steps lets dreams continue and earn again.
+    Trained on this dataset it predicts a termination probability at each step (a hazard), and dreams end there.
 
     Args:
-        latents: encoded episodes.
-        max_idle_steps: with which they were cut.
+        latents: Encoded episodes.
+        max_idle_steps: Number of idle steps after which the episodes were truncated.
 
     Raises:
-        ValueError: no episode that was cut had a reward above zero: where nothing is earned, nothing tells when it was lost.
+        ValueError: No idle episode has a positive reward, so the step of its failure is unknown.
     """
 
     def __init__(self, latents: EncodedDataset, max_idle_steps: int) -> None:
@@ -57,20 +57,20 @@ class StallTerminated(EncodedDataset):
         if stalled_steps and max(stalled_steps) == 1:
             raise ValueError(
                 "terminate_on_stall needs episodes that earn something before they stall, "
-                f"got {len(stalled_steps)} of {len(self)} that stalled at once"
+                f"got {len(stalled_steps)} of {len(self)} that stall from their first step"
             )
 
     @property
     def lengths(self) -> list[int]:
-        """Steps of each episode."""
+        """Number of steps of each episode."""
         return [steps for steps, _ in self._ends]
 
     def episode(self, index: int) -> EncodedEpisode:
-        """One episode, up to its end."""
+        """Return one episode, up to its termination."""
         mean, logvar, action, reward, terminated = super().episode(index)
         steps, stalled = self._ends[index]
         if not stalled:
             return EncodedEpisode(mean, logvar, action, reward, terminated)
-        ended = np.zeros(steps, np.float32)
-        ended[-1] = 1.0
-        return EncodedEpisode(mean[: steps + 1], logvar[: steps + 1], action[:steps], reward[:steps], ended)
+        terminations = np.zeros(steps, np.float32)
+        terminations[-1] = 1.0
+        return EncodedEpisode(mean[: steps + 1], logvar[: steps + 1], action[:steps], reward[:steps], terminations)

@@ -1,6 +1,6 @@
-"""Episodes that begin along the way of another one, so that what lies behind an obstacle is practised before all get past it.
+"""Episodes that start along the trajectory of another episode, to practise what lies behind an obstacle.
 
-Start reading at `replay`. It needs an environment that remembers its state, such as `envs.mario.SuperMarioBros` and
+Start reading at `replay`. It needs an environment that can save its state, such as `envs.mario.SuperMarioBros` and
 `envs.fast_car_racing.FastCarRacing`.
 
 References:
@@ -19,21 +19,21 @@ from worldmodel.mdn_rnn import State
 
 
 class Trajectory(NamedTuple):
-    """An episode that was lived: enough to live it again, and the steps at which others shall begin."""
+    """A played episode, with what is needed to replay it, and the steps at which other episodes start."""
 
     seed: int
     actions: tuple[Any, ...]
     reset_steps: tuple[int, ...]
-    """Steps, each below ``len(actions)``."""
+    """Steps at which episodes start, each below ``len(actions)``."""
 
     @classmethod
     def sample_resets(
         cls, seed: int, actions: tuple[Any, ...], num_resets: int, reset_horizon: int, rng: np.random.Generator
     ) -> "Trajectory":
-        """The way of a life, with ``num_resets`` steps of it to begin at.
+        """Return a trajectory with ``num_resets`` reset steps.
 
-        A third of them, rounded down, is from its last ``reset_horizon`` steps, where it failed; the others are spread over all
-        of it. Each is drawn from one of so many equal parts.
+        A third of them, rounded down, is from the last ``reset_horizon`` steps, where the episode failed; the others are
+        from the whole episode. Each part is divided into equal strata, and one step is drawn from each.
         """
         num_last, length = num_resets // 3, len(actions)
         first = max(0, length - reset_horizon)
@@ -45,40 +45,40 @@ class Trajectory(NamedTuple):
 
 
 def _stratified_steps(first: int, end: int, count: int, rng: np.random.Generator) -> list[int]:
-    """So many steps from ``first`` to before ``end``, one from each of as many equal parts."""
+    """Draw ``count`` steps from ``first`` to before ``end``, one from each of ``count`` equal strata."""
     steps = first + ((np.arange(count) + rng.random(count)) / max(1, count) * (end - first)).astype(int)
     return [int(step) for step in steps]
 
 
 class ResetState(NamedTuple):
-    """Where a life may begin."""
+    """A state at which an episode can start."""
 
     env_state: Any
-    """What the environment's ``save_state`` gave."""
+    """Snapshot of the environment's ``save_state``."""
     frame: np.ndarray
-    """What is seen there, (64, 64, 3) bytes."""
+    """Frame of this state, (64, 64, 3) uint8."""
     memory: State
-    """What a world model remembers there of the way; a batch of one."""
+    """Memory state of the world model after the steps before; batch size 1."""
 
 
 @runtime_checkable
 class SupportsSnapshots(Protocol):
-    """An environment, without its wrappers, that can go back to a moment of an episode after a reset with its seed."""
+    """An unwrapped environment that can restore a state of an episode, after a reset with the episode's seed."""
 
     def save_state(self) -> Any:
-        """The present moment."""
+        """Return a snapshot of the current state."""
         ...
 
     def load_state(self, snapshot: Any) -> Any:
-        """Go on from a moment."""
+        """Continue from a snapshot."""
         ...
 
 
 def unwrap_snapshot_env(env: gymnasium.Env[Any, Any]) -> SupportsSnapshots:
-    """The environment without its wrappers, if it can go back to a moment.
+    """Return the environment without its wrappers, if it can restore states.
 
     Raises:
-        ValueError: it has no ``save_state`` and ``load_state``.
+        ValueError: It has no ``save_state`` and ``load_state``.
     """
     inner = env.unwrapped
     if not isinstance(inner, SupportsSnapshots):
@@ -91,12 +91,18 @@ def unwrap_snapshot_env(env: gymnasium.Env[Any, Any]) -> SupportsSnapshots:
 
 @torch.no_grad()
 def replay(env: gymnasium.Env[Any, Any], world: WorldModel, trajectory: Trajectory) -> dict[int, ResetState]:
-    """Go a way again; the moments at its steps ``trajectory.reset_steps``.
+    """Replay a trajectory.
 
     Args:
-        env: the environment in which the way was gone; its seed and its actions decide everything.
-        world: sees and remembers, as it does for a controller.
-        trajectory: what was done.
+        env: Environment of the trajectory; it must be deterministic given its seed and actions.
+        world: World model that encodes the frames and updates its memory, as for a controller.
+        trajectory: Seed, actions and reset steps.
+
+    Returns:
+        States by reset step, ``trajectory.reset_steps``.
+
+    Raises:
+        ValueError: The environment cannot restore states.
     """
     snapshot_env, last = unwrap_snapshot_env(env), max(trajectory.reset_steps)
     frame, _ = env.reset(seed=trajectory.seed)
@@ -112,7 +118,7 @@ def replay(env: gymnasium.Env[Any, Any], world: WorldModel, trajectory: Trajecto
 
 
 def restore(env: gymnasium.Env[Any, Any], reset_state: ResetState, seed: int) -> np.ndarray:
-    """Let an environment go on from a moment of the episode with this seed; the frame that is seen there."""
-    env.reset(seed=seed)  # lays the track that the moment is of; wrappers want it, too
+    """Restore a state of the episode with this seed in an environment; return the state's frame."""
+    env.reset(seed=seed)  # generates the track of the saved state; wrappers need it, too
     unwrap_snapshot_env(env).load_state(reset_state.env_state)
     return reset_state.frame

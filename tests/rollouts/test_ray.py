@@ -87,7 +87,7 @@ BEGIN = """
 import os
 from rollouts import ray_tasks
 ray_tasks.connect("ray", 1)
-print(*ray_tasks._processes(os.getpid()))
+print(*ray_tasks._ray_processes(os.getpid()))
 """
 
 
@@ -98,7 +98,7 @@ def test_a_cluster_that_began_in_a_process_ends_with_it_and_no_other():
     processes = list(map(int, began.stdout.split()))
     assert len(processes) > 2
     until = time.monotonic() + 20
-    while left := [process for process in processes if ray_tasks._is_of_ray(process)]:
+    while left := [process for process in processes if ray_tasks._is_ray_process(process)]:
         assert time.monotonic() < until, left
         time.sleep(0.1)
     assert dict(run_tasks(double, [1, 2], 2, "ray")) == {0: 2, 1: 4}  # this one works on

@@ -97,7 +97,7 @@ def whole(steps=3):
         ("actions", {"actions": np.zeros((3, 0), np.float32)}),
         ("actions", {"actions": np.zeros((3, 2), np.int64)}),
         ("actions", {"actions": np.array([b"a", b"b", b"c"])}),
-        ("flags", {"terminated": None}),
+        ("terminated", {"terminated": None}),
         ("seed", {"seed": 2**63}),
     ],
 )
