@@ -1,5 +1,6 @@
 """Controllers, agents, evaluation."""
 
+import pickle
 from dataclasses import replace
 
 import gymnasium
@@ -12,6 +13,7 @@ import rollouts
 from agents import Agent, LinearController, Report, evaluate
 from agents.evaluation import reproduce_command
 from agents.stages import make_policy
+from rollouts.actors import make_actor
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
@@ -79,6 +81,38 @@ def test_an_agent_collects_with_exploration(tmp_path):
     assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
     with pytest.raises(ValueError, match="exploration"):
         evaluate(agent(exploration=0.3), toys.beacon, episodes=1)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_act_gives_the_actions_of_the_policy_in_rollouts(discrete):
+    built = world(discrete, 3)
+    space = gymnasium.spaces.Discrete(3) if discrete else gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    noisy = agent(built, action_noise=0.5, param_noise=0.5)
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    for seed in (4, 5):  # the second reset starts a new episode
+        actor = make_actor(noisy, space, [seed])
+        actor.reset(0, 0)
+        noisy.reset(seed=seed)
+        for frame in frames:
+            action, expected = noisy.act(frame), actor.act(frame[None], [0])[0]
+            assert np.array_equal(action, expected)
+            assert isinstance(action, int) if discrete else action.dtype == np.float32
+            assert space.contains(action)
+
+
+def test_act_starts_an_episode_by_itself_and_reset_starts_the_next():
+    calm = agent(world(actions=3))
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    first = [calm.act(frame) for frame in frames]
+    on = [calm.act(frame) for frame in frames]
+    calm.reset()
+    again = [calm.act(frame) for frame in frames]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, on)
+    copy = pickle.loads(pickle.dumps(calm))
+    assert np.array_equal(copy.act(frames[0]), first[0])
+    with pytest.raises(ValueError, match="frame"):
+        calm.act(frames)
 
 
 def test_evaluate_reports_every_return(tmp_path):
