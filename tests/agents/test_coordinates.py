@@ -82,7 +82,7 @@ def test_resumes_bit_for_bit_with_a_decay(tmp_path, coordinates):
     assert whole.parameters.equal(parts.parameters)
     assert whole.parameters.abs().max() <= 1
     other = settings | {"whitening": Whitening(kind, 2 * seen())}
-    with pytest.raises(ValueError, match="coordinates"):
+    with pytest.raises(ValueError, match="whitening"):
         evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")
 
 
@@ -134,7 +134,7 @@ def test_wrong_features_and_sizes_are_refused():
         Whitening(KINDS[0], np.ones((1, 5)))
     with pytest.raises(ValueError, match="features"):
         Whitening(KINDS[0], np.full((3, 5), np.nan))
-    with pytest.raises(ValueError, match="coordinates"):
+    with pytest.raises(ValueError, match="whitening"):
         evolve(KINDS[0], lambda population: population.sum(axis=1), whitening=Whitening(KINDS[1], seen()))
     for decay in (0.0, 1.1):
         with pytest.raises(ValueError, match="decay"):
