@@ -74,13 +74,13 @@ def test_bad_controllers_are_refused():
 
 
 def test_an_agent_collects_with_exploration(tmp_path):
-    store = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "s")
-    again = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "t")
+    store = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "s")
+    again = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "t")
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(store.episodes(), again.episodes(), strict=True))
     calm = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
     assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
-    with pytest.raises(ValueError, match="exploration"):
-        evaluate(agent(exploration=0.3), toys.beacon, episodes=1)
+    with pytest.raises(ValueError, match="action_noise"):
+        evaluate(agent(action_noise=0.3), toys.beacon, episodes=1)
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -147,7 +147,7 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
 
 def test_discrete_exploration_is_as_often_as_said():
     built = world(discrete=True, actions=4)
-    calm, curious = (agent(built, exploration=share) for share in (0.0, 0.4))
+    calm, curious = (agent(built, action_noise=share) for share in (0.0, 0.4))
     space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
     steady = calm(space, np.random.default_rng(0))(frame)
     chosen = [curious(space, np.random.default_rng(seed))(frame) for seed in range(200)]
@@ -185,11 +185,13 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
             for other in (like(frame), together[step, seed]):
                 assert_same_sums(action, other, count=len(frames) * (built.num_features + 1), terms=1.0)
     assert spread.name == f"{centre.name}-spread-0.5"
-    with pytest.raises(ValueError, match="exploration"):
+    with pytest.raises(ValueError, match="action_noise"):
         evaluate(spread, toys.beacon, episodes=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [("exploration", -0.1), ("exploration", float("nan")), ("spread", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("action_noise", -0.1), ("action_noise", float("nan")), ("param_noise", -0.1)]
+)
 def test_noise_that_cannot_be_drawn_is_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} .*{value}"):
         agent(**{name: value})
@@ -231,7 +233,7 @@ def test_policies_by_name(tmp_path):
     agent().save(tmp_path / "agent")
     mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
-    assert mixed.policies[2].exploration == 0.2
+    assert mixed.policies[2].action_noise == 0.2
     assert make_policy("uniform", 0.0, {}) is rollouts.uniform
     with pytest.raises(ValueError, match="policy .*'clever'"):
         make_policy("smooth,clever", 0.0, {})
