@@ -1,11 +1,11 @@
-"""An agent's controller on another world model: what it does is learned by a controller that sees through other eyes.
+"""Behavior cloning: fit a controller on a new world model to the actions of an agent with another world model.
 
-An eye and a memory that are learned anew see other numbers, and a controller that was evolved on the old ones means nothing on
-them. What it does is known all the same, in every moment of the rollouts: behavioural cloning finds the controller that does
-that on the new ones, and evolution goes on from there.
+Start reading at `imitate`. A new VAE and memory give other latents and hidden states, so the parameters of an old
+controller have no meaning on them. Its actions on the frames of the rollouts are known. The fitted controller is the start of
+a search.
 
 References:
-    Pomerleau, Efficient Training of Artificial Neural Networks for Autonomous Navigation, 1991 (behavioural cloning).
+    Pomerleau, Efficient Training of Artificial Neural Networks for Autonomous Navigation, 1991 (behavior cloning).
 """
 
 import torch
@@ -21,61 +21,63 @@ from worldmodel import WorldModel
 from worldmodel.progress import Progress, shows_progress, silent
 
 EPISODES = 256
-"""From at most so many episodes, spread over all, it is learned."""
+"""Maximal number of episodes in the fit, evenly spaced over the store."""
 ITERATIONS = 60
-"""Of L-BFGS, which has hardly more to win from then on."""
+"""Maximal number of L-BFGS iterations; more of them hardly lower the loss."""
 NOISE = 0.1
-"""In the parameters where the fit begins, or hidden units of zeros would stay alike."""
+"""Standard deviation of the initial parameters; hidden units that all start at zero would stay equal."""
 DECAY = 1e-4
-"""Of the squared parameters, on what is seen at one scale: it settles what the episodes leave open."""
+"""Weight of the mean squared parameters (on whitened inputs) in the loss; it fixes what the data do not determine."""
 
 
 @shows_progress("imitate", "frames")
 def imitate(
     agent: Agent, world: WorldModel, store: Store, controller: Controller, progress: Progress | bool = silent
 ) -> Controller:
-    """A controller for ``world`` that does in the store's episodes what an agent with another world model does in them.
+    """Fit a controller for ``world`` to the actions of an agent on the frames of a store.
+
+    The loss is the mean squared error of Box actions, or the cross entropy of discrete ones.
 
     Args:
-        agent: whose actions are learned: after the mean squared error for a Box, after the cross entropy for a discrete action.
-        world: the eye and the memory that are seen through.
-        store: rollouts, at best of this agent with some exploration; with the action repeat that it was made for.
-        controller: the family.
+        agent: the agent that is copied.
+        world: the world model of the new controller.
+        store: rollouts, preferably of this agent with action noise, and with the action repeat of its training.
+        controller: the kind of controller; its parameters are not used.
         progress: called while frames are encoded; True: a bar.
 
     Returns:
-        A controller of the same family; the same call gives the same one.
+        A controller of the same kind. The result is deterministic.
 
     Raises:
-        ValueError: the agent acts in another action space, or the store has no episode.
+        ValueError: the agent has another action space, or the store has no episode.
     """
     kinds = [("discrete" if one.discrete else "box", one.action_dim) for one in (agent.world, world)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"agent must have {kinds[1][1]} {kinds[1][0]} actions, got {kinds[0][1]} {kinds[0][0]} ones")
     if not len(store):
-        raise ValueError(f"store must have an episode to learn from, got none in {store.path}")
+        raise ValueError(f"store must have at least one episode, got none in {store.path}")
     old, new = (
         controller_inputs(one, store.latents(one.vae, progress=progress), EPISODES) for one in (agent.world, world)
     )
-    return _fitted(controller, new, agent.controller(old), world.discrete)
+    return _fit(controller, new, agent.controller(old), world.discrete)
 
 
-def _fitted(
-    controller: Controller, features: Float[Tensor, "n features"], wanted: Float[Tensor, "n actions"], discrete: bool
+def _fit(
+    controller: Controller, features: Float[Tensor, "n features"], targets: Float[Tensor, "n actions"], discrete: bool
 ) -> Controller:
-    """The controller whose actions are nearest to those of some raw outputs."""
+    """The controller whose actions are closest to those of the raw outputs ``targets``."""
     whitening = Whitening(controller, features.numpy())
-    seen = whitening.whitened(features)[None]
+    whitened = whitening.whitened(features)[None]
     y = NOISE * torch.randn(controller.size, generator=torch.Generator().manual_seed(0))
     y.requires_grad_()
     optimizer = torch.optim.LBFGS([y], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
-    choices, actions = wanted.argmax(dim=-1), wanted.tanh()
+    classes, actions = targets.argmax(dim=-1), targets.tanh()
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        outputs = controller.outputs(y[None], seen)[0]
-        off = functional.cross_entropy(outputs, choices) if discrete else functional.mse_loss(outputs.tanh(), actions)
-        total = off + DECAY * y.square().mean()
+        outputs = controller.outputs(y[None], whitened)[0]
+        error = functional.cross_entropy(outputs, classes) if discrete else functional.mse_loss(outputs.tanh(), actions)
+        total = error + DECAY * y.square().mean()
         total.backward()
         return total
 

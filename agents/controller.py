@@ -1,6 +1,7 @@
-"""Controllers: small functions from what is seen (latent, hidden) to actions.
+"""Controllers: small functions from the latent and the hidden state to an action.
 
-A controller is a kind (`LinearController`, `HiddenController`) and a flat vector of parameters, which evolution changes.
+Start reading at `LinearController`. A controller is a class (`LinearController`, `HiddenController`) and a flat vector of
+parameters, which evolution optimizes.
 """
 
 import os
@@ -24,13 +25,13 @@ Inputs = Literal["z", "z+h"]
 
 @dataclass(frozen=True, eq=False)
 class Controller(ABC):
-    """What all controllers have in common.
+    """Base class of the controllers.
 
-    A Box action is tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
+    A Box action is the tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
 
     Args:
-        num_inputs: numbers seen: the first ones of latent and hidden (32 and 256 for the published sizes).
-        action_dim: numbers put out.
+        num_inputs: number of inputs, the first ones of ``(latent, hidden)`` (288 = 32 + 256 in the paper).
+        action_dim: number of outputs.
         parameters: (size,); None: zeros.
 
     Raises:
@@ -54,20 +55,20 @@ class Controller(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
 
     @abstractmethod
     def outputs(
-        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives features"]
-    ) -> Float[Tensor, "population lives actions"]:
-        """Raw outputs of a population of this kind; features beyond ``num_inputs`` are not seen."""
+        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population episodes features"]
+    ) -> Float[Tensor, "population episodes actions"]:
+        """Raw outputs of a population of this kind; only the first ``num_inputs`` features are used."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights as safetensors; `load_controller` reads them."""
+        """Write the weights as safetensors, for `load_controller`."""
 
     def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
-        """This controller's raw outputs."""
+        """Raw outputs of this controller."""
         flat = features.reshape(1, -1, features.shape[-1])
         return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.action_dim)
 
@@ -78,7 +79,7 @@ class Controller(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LinearController(Controller):
-    """A linear map with a bias to raw action outputs, ``W x + b``; its parameters are W row by row, then b.
+    """A linear map with a bias, ``W x + b``. The parameters are W row by row, then b.
 
     Example:
         >>> LinearController(num_inputs=288, action_dim=3).size
@@ -90,12 +91,12 @@ class LinearController(Controller):
 
     @classmethod
     def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
-        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
+        """A controller with zero parameters whose inputs are the latent and the hidden state, or the latent alone."""
         return cls(num_inputs_of(world, inputs), world.action_dim)
 
     @property
     def size(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
         return linear_size(self.num_inputs, self.action_dim)
 
     @property
@@ -109,7 +110,7 @@ class LinearController(Controller):
         return self.parameters[self.num_inputs * self.action_dim :]
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W x + b for a whole population."""
+        """W x + b of a population."""
         return linear_outputs(parameters, features[..., : self.num_inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -118,7 +119,7 @@ class LinearController(Controller):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read the file of `save`.
 
         Raises:
             ValueError: the file is missing, truncated, or not a linear controller.
@@ -131,9 +132,13 @@ class LinearController(Controller):
 
 @dataclass(frozen=True, eq=False)
 class HiddenController(Controller):
-    """A layer of ``hidden_units`` tanh units between what is seen and the outputs.
+    """A network with one hidden layer of ``hidden_units`` tanh units, ``W2 tanh(W1 x + b1) + b2``.
 
-    Its parameters are those of the first linear map, as in `LinearController`, then those of the second.
+    The parameters are those of the first linear map, as in `LinearController`, then those of the second.
+
+    Args:
+        num_inputs, action_dim, parameters: as in `Controller`.
+        hidden_units: number of hidden units.
 
     Example:
         >>> HiddenController(num_inputs=32, action_dim=3, hidden_units=16).size
@@ -148,40 +153,49 @@ class HiddenController(Controller):
 
     @classmethod
     def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
-        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
+        """A controller with zero parameters whose inputs are the latent and the hidden state, or the latent alone."""
         return cls(num_inputs_of(world, inputs), world.action_dim, hidden_units=hidden_units)
 
     @property
     def size(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
         return mlp_size(self.num_inputs, self.hidden_units, self.action_dim)
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W2 tanh(W1 x + b1) + b2 for a whole population."""
+        """W2 tanh(W1 x + b1) + b2 of a population."""
         return mlp_outputs(parameters, features[..., : self.num_inputs], self.hidden_units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights as safetensors: of the hidden layer, and ``weight`` and ``bias`` of the outputs."""
+        """Write the weights as safetensors: ``hidden.weight``, ``hidden.bias``, ``weight`` and ``bias``."""
         first, second = self.parameters.split(
             (linear_size(self.num_inputs, self.hidden_units), linear_size(self.hidden_units, self.action_dim))
         )
-        below, above = (
+        hidden, output = (
             LinearController(self.num_inputs, self.hidden_units, first),
             LinearController(self.hidden_units, self.action_dim, second),
         )
-        tensors = {"hidden.weight": below.weight, "hidden.bias": below.bias, "weight": above.weight, "bias": above.bias}
+        tensors = {
+            "hidden.weight": hidden.weight,
+            "hidden.bias": hidden.bias,
+            "weight": output.weight,
+            "bias": output.bias,
+        }
         write_tensors(path, tensors)
 
 
 def num_inputs_of(world: WorldModel, inputs: Inputs) -> int:
-    """How many numbers a controller sees."""
+    """Number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone.
+
+    Raises:
+        ValueError: ``inputs`` is neither "z" nor "z+h".
+    """
     if inputs not in ("z+h", "z"):
         raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
     return world.num_features if inputs == "z+h" else world.latent_dim
 
 
 def load_controller(path: str | os.PathLike[str]) -> Controller:
-    """Read a controller of any kind; nothing in the file is executed.
+    """Read a controller of any kind; no code in the file is executed.
 
     Raises:
         ValueError: the file is missing, truncated, or not a controller.
@@ -192,19 +206,19 @@ def load_controller(path: str | os.PathLike[str]) -> Controller:
 
 
 def _controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> Controller:
-    above = _layer(tensors.get("weight"), tensors.get("bias"))
-    if above is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
-        raise _foreign(path, tensors)
+    output = _layer(tensors.get("weight"), tensors.get("bias"))
+    if output is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
+        raise _not_a_controller(path, tensors)
     if "hidden.weight" not in tensors:
-        return above
-    below = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
-    if below is None or below.action_dim != above.num_inputs:
-        raise _foreign(path, tensors)
+        return output
+    hidden = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
+    if hidden is None or hidden.action_dim != output.num_inputs:
+        raise _not_a_controller(path, tensors)
     return HiddenController(
-        below.num_inputs,
-        above.action_dim,
-        torch.cat((below.parameters, above.parameters)),
-        hidden_units=above.num_inputs,
+        hidden.num_inputs,
+        output.action_dim,
+        torch.cat((hidden.parameters, output.parameters)),
+        hidden_units=output.num_inputs,
     )
 
 
@@ -214,6 +228,6 @@ def _layer(weight: Tensor | None, bias: Tensor | None) -> LinearController | Non
     return LinearController(weight.shape[1], weight.shape[0], torch.cat((weight.flatten(), bias)).float())
 
 
-def _foreign(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> ValueError:
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {found}")
+def _not_a_controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> ValueError:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {shapes}")

@@ -1,4 +1,7 @@
-"""Evaluation: how good is an agent, on which episodes, and how sure are we."""
+"""Evaluation of agents and policies over seeded episodes.
+
+Start reading at `evaluate`, which returns a `Report`.
+"""
 
 import json
 import math
@@ -29,31 +32,32 @@ from worldmodel.validation import validate_optional_positive_int, validate_posit
 
 @dataclass(frozen=True)
 class Report:
-    """Returns of one agent over episodes it was not trained on."""
+    """Returns of one agent or policy over episodes that no training used."""
 
     env: str
     returns: list[float]
     lengths: list[int]
     seeds: list[int]
     policy: str = "agent"
-    """What tables call it."""
+    """Name in tables."""
     agent: str = ""
-    """Tells its weights apart (`rollouts.policies.policy_name`)."""
+    """Identifier of the weights (`rollouts.policies.policy_name`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
-    """Where episodes were cut; None: nowhere."""
+    """Maximal number of steps of an episode; None: no limit."""
     flags: list[bool] | None = None
-    """Super Mario: whether each episode ended at the flag."""
+    """Super Mario: whether each episode reached the flag."""
     wall_clock_s: float = 0.0
     hardware: str = ""
     command: str = ""
     real_steps: int | None = None
-    """Environment steps the agent was trained with, where known."""
+    """Number of environment steps of the agent's training; None: unknown."""
     dream_steps: int | None = None
+    """Number of dreamed steps of the agent's training; None: unknown."""
 
     @property
     def n(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self.returns)
 
     @property
@@ -73,30 +77,29 @@ class Report:
 
     @property
     def flag_rate(self) -> float | None:
-        """Super Mario: the share of episodes that ended at the flag."""
+        """Super Mario: fraction of episodes that reached the flag; None: another game."""
         return None if self.flags is None else float(np.mean(self.flags))
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line with the environment, the policy and the statistics."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
-        if self.n == 1:  # a single episode has no spread
+        if self.n == 1:  # one episode has no standard deviation
             return f"{self.env}, {self.policy}: {format_number(self.mean)} (n = 1{flag})"
         mean, std, stderr = (format_number(value) for value in (self.mean, self.std, self.stderr))
-        spread = f"{mean} +- {std} (n = {self.n}, se {stderr}{flag})"
-        return f"{self.env}, {self.policy}: {spread}"
+        return f"{self.env}, {self.policy}: {mean} +- {std} (n = {self.n}, se {stderr}{flag})"
 
     def __repr__(self) -> str:
-        """The environment, the policy and the statistics."""
+        """`Report(...)` around the line of `str`."""
         return f"Report({str(self)!r})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report, with its statistics, as JSON."""
+        """Write the report and its statistics as JSON."""
         statistics = {"n": self.n, "mean": self.mean, "std": self.std, "stderr": self.stderr}
         write_json(path, {**statistics, "flag_rate": self.flag_rate, **asdict(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read the file of `save`.
 
         Raises:
             ValueError: the file is missing or is not a report.
@@ -105,7 +108,7 @@ class Report:
         report = replace(report, env_options=renamed_env_options(report.env, report.env_options))
         if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
             counts = (len(report.returns), len(report.lengths), len(report.seeds))
-            raise ValueError(f"{path} must hold a return, a length and a seed for each episode, got {counts}")
+            raise ValueError(f"{path} must hold one return, length and seed for each episode, got {counts}")
         return report
 
 
@@ -124,45 +127,48 @@ def evaluate(
     backend: str = "loky",
     progress: Progress | bool = silent,
 ) -> Report:
-    """Let an agent, or any policy, play ``episodes`` whole episodes with seeds ``seed, seed + 1, ...``.
+    """Evaluate an agent or a policy over ``episodes`` complete episodes with the seeds ``seed, seed + 1, ...``.
 
-    No episode is left out, and none is given up early. Seeds below 2**24 are for tests: no training of ours draws them.
+    All episodes count, without idle truncation. Seeds below 2**24 are reserved for evaluation: no training draws them.
+
+    Args:
+        agent: an `Agent`, a policy such as `rollouts.uniform`, or the name of a policy.
+        env: an id for `envs.make`, or a picklable function that makes an environment.
+        episodes: number of episodes.
+        seed: seed of the first episode.
+        workers: number of worker processes.
+        env_options: keyword arguments of `envs.make`.
+        max_steps: maximal number of steps of an episode; None: no limit.
+        policy_name: name in the report; empty: "agent" or the name of the policy.
+        backend: executor of the workers (`rollouts.workers.run_tasks`).
+        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
+
+    Returns:
+        The report. Its order is that of the seeds.
 
     Raises:
         ValueError: an argument is out of range, or the agent does not fit the environment.
-
-    Args:
-        agent: an `Agent`, a policy such as `rollouts.uniform`, or its name.
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        episodes: n.
-        seed: the first environment seed.
-        workers: processes.
-        env_options: more arguments of `envs.make`.
-        max_steps: cut episodes here (for environments that never end).
-        policy_name: the name in the report.
-        backend: where the workers are (`rollouts.workers.run_tasks`).
-        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
     """
     report = callback(progress)
     agent = agent if isinstance(agent, Agent) else policies.resolve_policy(agent)
     validate_positive_int(episodes=episodes)
     validate_optional_positive_int(max_steps=max_steps)
     validate_test_seed(seed, episodes)
-    began = time.monotonic()
+    start_time = time.monotonic()
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})
     if isinstance(agent, Agent):
         if agent.action_noise or agent.param_noise:
             noise = f"action_noise = {agent.action_noise}, param_noise = {agent.param_noise}"
-            raise ValueError(f"an agent is evaluated without action_noise or param_noise, got {noise}")
+            raise ValueError(f"agent must have no action_noise or param_noise, got {noise}")
         fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
         results = fitness.run_episodes(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
     else:
-        opened = make_portable(env)
+        portable = make_portable(env)
         tasks = [
-            RolloutTask(opened, options, agent, [number], 1, None, max_steps, first_index=index)
-            for index, number in enumerate(seeds)
+            RolloutTask(portable, options, agent, [episode_seed], 1, None, max_steps, first_index=index)
+            for index, episode_seed in enumerate(seeds)
         ]
         done: dict[int, EpisodeResult] = {}
         report(0, episodes, "")
@@ -181,19 +187,19 @@ def evaluate(
         env_options=options,
         max_steps=max_steps,
         flags=None if None in flags else [bool(flag) for flag in flags],
-        wall_clock_s=round(time.monotonic() - began, 2),
+        wall_clock_s=round(time.monotonic() - start_time, 2),
         hardware=hardware(),
     )
 
 
 def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
-    """The command, as a shell takes it, that repeats a test of what ``place`` names.
+    """Shell command that repeats an evaluation.
 
     Args:
-        place: words of the command: a folder or a name, and what says which controller.
-        report: of the test.
-        more: options of the environment besides those that are stored.
-        max_steps: where episodes were cut.
+        place: arguments that name the agent: a folder or a name, and the choice of the controller.
+        report: report of the evaluation.
+        more: environment options beyond the stored ones.
+        max_steps: maximal number of steps of an episode; None: no limit.
     """
     words = ["worldmodel", "evaluate", *place, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
     words += [] if max_steps is None else ["--eval.max_steps", str(max_steps)]
@@ -201,13 +207,13 @@ def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any]
 
 
 def hardware() -> str:
-    """This machine in a few words: processor, cores, GPU."""
+    """Name of the processor, number of cores, and name of the GPU if there is one."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
-    words = f"{name}, {os.cpu_count()} cores"
+    cpu = f"{name}, {os.cpu_count()} cores"
     import torch
 
-    return f"{words}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else words
+    return f"{cpu}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cpu

@@ -1,4 +1,4 @@
-"""Returns over a fixed horizon, in dreams and in the real environment, from the same start states.
+"""Returns over a fixed horizon in dreams and in the real environment, from the same start states.
 
 Start reading at `own_returns`.
 """
@@ -26,21 +26,23 @@ def own_returns(
     max_idle_steps: int | None = None,
     ensemble: Sequence[Memory] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns of a controller in dreams, and in the game, over ``horizon`` steps from states of its own real episodes.
+    """Returns of a controller over ``horizon`` steps in dreams and in real episodes that it played.
+
+    Both start from states of these episodes.
 
     Args:
         world: the world model.
         controller: the controller that played the episodes.
-        latents: the encoded store that holds them.
-        episodes: which of the store's episodes they are.
+        latents: the encoded store of the episodes.
+        episodes: indices of the episodes in the store.
         horizon: number of steps.
-        temperature: of the dreams.
-        seed: of the dreams.
-        max_idle_steps: with which the episodes were cut.
-        ensemble: memories that the dreams happen in; None: the world model's own.
+        temperature: temperature of the dreams.
+        seed: seed of the dreams.
+        max_idle_steps: idle truncation of the episodes; None: without.
+        ensemble: memories of the dreams; None: the memory of ``world``.
 
     Returns:
-        The return of each of `DREAMS` dreams, and each real episode's mean return.
+        The return of each of `DREAMS` dreams, (DREAMS,), and the mean return of each real episode, (episodes,).
     """
     starts = ComparableStartStates(latents, episodes, horizon, max_idle_steps)
     dreams = rollouts.dream(world, controller, starts, horizon, DREAMS, temperature, seed=seed, ensemble=ensemble)
@@ -53,13 +55,15 @@ def own_returns(
 def common_horizon(
     latents: rollouts.encoded_dataset.EncodedDataset, episodes: range, horizon: int, max_idle_steps: int | None = None
 ) -> int:
-    """The horizon, or the length of the shortest episode that a limit cut before it: a dream does not know the limit."""
+    """The horizon, or the length of the shortest truncated episode if that is less: dreams have no time limit."""
     store = latents.store
-    cut = [store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), max_idle_steps)]
-    return max(1, min([horizon, *cut]))
+    truncated = [
+        store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), max_idle_steps)
+    ]
+    return max(1, min([horizon, *truncated]))
 
 
 def horizon_returns(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Returns from each of an episode's `num_comparable_steps` steps: over ``horizon`` steps, or up to an end of its own."""
+    """Returns over ``horizon`` steps, or up to termination, from each of the first `num_comparable_steps` steps."""
     count = num_comparable_steps(len(rewards), terminated, horizon)
-    return [float(rewards[at : at + horizon].sum(dtype=np.float64)) for at in range(count)]
+    return [float(rewards[step : step + horizon].sum(dtype=np.float64)) for step in range(count)]

@@ -1,4 +1,7 @@
-"""Where a search starts: at zeros, at a controller of before, or at what an agent with another world model does."""
+"""Initial controller of a search: zeros, a saved controller, or a copy of an agent with another world model.
+
+Start reading at `init_controller`.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,55 +19,68 @@ from worldmodel.paths import expand
 
 
 def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
-    """Refuse an agent's folder where CarRacing's HUD is shown and it never saw them, or the other way round."""
+    """Refuse an agent that was trained with another ``show_hud`` option of CarRacing.
+
+    Args:
+        folder: path of the agent's folder; its ``report.json`` holds the option.
+        env_options: environment options of the run.
+
+    Raises:
+        ValueError: the options differ.
+    """
     report = expand(folder) / "report.json"
     used = bool(Report.load(report).env_options.get("show_hud")) if report.exists() else None
     shown = bool(env_options.get("show_hud"))
     if used not in (None, shown):
         raise ValueError(
-            f"{folder} is used to pictures with show_hud {str(used).lower()}, asked for {str(shown).lower()}: "
-            f"say so in env_options, or take another agent"
+            f"show_hud must be {str(used).lower()}, as in the training of {folder}, got {str(shown).lower()}: "
+            f"set it in env_options, or use another agent"
         )
 
 
 def zero_controller(world: WorldModel, settings: ControllerConfig) -> Controller:
-    """A controller of the kind that is asked for, with all parameters zero."""
+    """A controller of the kind in the settings, with zero parameters."""
     if settings.hidden_units:
         return HiddenController.for_world_model(world, settings.inputs, settings.hidden_units)
     return LinearController.for_world_model(world, settings.inputs)
 
 
 def init_controller(run: Run, world: WorldModel, settings: ControllerConfig, init_from: str) -> Controller:
-    """The controller at which a search in the game starts: "zeros", "dream", a file, or an agent's folder.
+    """The initial controller of a search in the game.
 
-    The agent of another world model is copied by behavior cloning.
+    Args:
+        run: the run.
+        world: the world model of the search.
+        settings: the kind of controller.
+        init_from: "zeros", "dream" (the controller evolved in dreams), path of a controller file, or path of an agent's
+            folder. An agent with another world model is copied by behavior cloning.
 
     Raises:
-        ValueError: there is no such controller, or it is of another kind than the one asked for.
+        ValueError: the controller does not exist, or is of another kind than in the settings.
     """
-    like = zero_controller(world, settings)
+    template = zero_controller(world, settings)
     if init_from == "zeros":
-        return like
+        return template
     if init_from != "dream" and expand(init_from).is_dir():
-        return _imitated(run, world, like, init_from)
-    found = run.controller("dream") if init_from == "dream" else load_controller(init_from)
-    return _validated(found, like, init_from)
+        return _imitate(run, world, template, init_from)
+    controller = run.controller("dream") if init_from == "dream" else load_controller(init_from)
+    return _validate_kind(controller, template, init_from)
 
 
-def _imitated(run: Run, world: WorldModel, like: Controller, init_from: str) -> Controller:
-    """What an agent does, on this run's world model; kept, so that a search which goes on began at the same one."""
+def _imitate(run: Run, world: WorldModel, template: Controller, init_from: str) -> Controller:
+    """The copy of an agent on this run's world model; it is saved, so that a resumed search has the same start."""
     agent = Agent.load(init_from)
     validate_picture(init_from, run.store().metadata["env_options"])
     path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
     if not path.exists():
         with bar("encode frames", "frames") as progress:
-            made = imitate(agent, world, run.store(), like, progress)
+            copied = imitate(agent, world, run.store(), template, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.save(path)
-    return _validated(load_controller(path), like, path)
+        copied.save(path)
+    return _validate_kind(load_controller(path), template, path)
 
 
-def _validated(found: Controller, like: Controller, where: str | Path) -> Controller:
-    if repr(found) != repr(like):
-        raise ValueError(f"init_from must be a {like}, got {where}: {found}")
-    return found
+def _validate_kind(controller: Controller, template: Controller, source: str | Path) -> Controller:
+    if repr(controller) != repr(template):
+        raise ValueError(f"init_from must be a {template}, got {source}: {controller}")
+    return controller

@@ -1,7 +1,7 @@
-"""Dream, play, learn, again: controllers evolved in dreams alone, of a memory that has seen what they do in the game.
+"""Iterative training: evolve a controller in dreams, play it in the game, train a new memory on all episodes, repeat.
 
-Start reading at `iterate`. A memory that only saw random play is exploited: evolution finds what it does not know. Each
-iteration plays the new controller in the real game, adds those episodes to the store, and learns a new memory from all.
+Start reading at `iterate`. Evolution exploits the errors of a memory that was trained on random play only. Each iteration adds
+episodes of the new controller to the store, and the next memory is trained on them, too.
 
 References:
     Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 5, iterative training procedure).
@@ -34,40 +34,52 @@ from worldmodel.io import atomic, error_context, fingerprint, from_json, read_js
 from worldmodel.start_states import StartStates
 
 PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}
-"""Sections of settings that each iteration has of its own: a run may go on with others."""
+"""Sections of settings that each iteration saves: a resumed run can have others."""
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration came to."""
+    """Results of one iteration."""
 
     number: int
     dream: float
-    """Mean return of the controller over ``horizon`` dreamed steps that begin within its own real episodes."""
+    """Mean return of the controller over ``horizon`` dreamed steps that start in states of its own real episodes."""
     real: float
-    """Mean return of the same controller over ``horizon`` steps of these episodes, from the same moments on."""
+    """Mean return of the same controller over ``horizon`` steps of these episodes, from the same start states."""
     gap: float
-    """Dream minus real: how far evolution exploited the memory."""
+    """Model-exploitation gap: ``dream - real``."""
     disagreement: float
-    """Standard deviation between its mean returns in several worlds; 0 with a single one."""
+    """Standard deviation of its mean returns over the models of the ensemble; 0 with one model."""
     episode_mean: float
-    """Mean return of its whole real episodes."""
+    """Mean return of its complete real episodes."""
     episode_std: float
+    """Standard deviation of these returns."""
     n: int
-    """Whole real episodes, played without exploration."""
+    """Number of complete real episodes, played without noise."""
     real_steps: int
-    """Real steps in the store afterwards."""
+    """Number of real steps in the store afterwards."""
     dream_steps: int
+    """Number of dreamed steps of the search."""
 
 
 def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str) -> list[Iteration]:
-    """Tell ``settings.iterations`` iterations, and leave the best one's world model and controller in the run.
+    """Run ``settings.iterations`` iterations, and save the world model and the controller of the best one in the run.
 
-    The best has the highest mean return over whole episodes of the real game; no return of the game reaches a controller in
-    any other way (with ``iterate.init_from`` "best" the search of the next one begins there, too).
+    The best iteration has the highest mean return over complete real episodes. Real returns have no other influence on a
+    controller, except that with ``iterate.init_from`` "best" the next search starts at the best controller.
+
+    Args:
+        run: the run.
+        env: id of the environment.
+        settings: settings of the run.
+        workers: number of worker processes.
+        backend: executor of the workers (`rollouts.workers.run_tasks`).
+
+    Returns:
+        The results of all iterations.
 
     Raises:
-        ValueError: the run's controller of the dream comes from a search beside the iterations.
+        ValueError: the run holds a search in dreams that is not part of the iterations.
     """
     refuse_search(run)
     done: list[Iteration] = []
@@ -83,7 +95,7 @@ def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str)
     chosen = iteration_run(run, best.number)
     world = WorldModel.load(chosen.world_folder)
     world.save(run.world_folder)
-    latents = run.latents(world)  # as this eye sees them
+    latents = run.latents(world)
     StartStates.from_episodes(latents, seed=settings.seed).save(run.world_folder)
     (run.folder / "evolve-dream").mkdir(exist_ok=True)
     chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
@@ -92,13 +104,13 @@ def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str)
 
 
 def iteration_run(run: Run, number: int) -> Run:
-    """The folder of an iteration: a run's, without rollouts of its own."""
+    """The folder of an iteration, which is a run folder without rollouts."""
     return Run(run.folder / "iterations" / f"{number:02d}")
 
 
 @dataclass(frozen=True)
 class IterationContext:
-    """An iteration that is under way, and the settings that it began with."""
+    """An iteration and the settings that it started with."""
 
     run: Run
     settings: RunConfig
@@ -106,17 +118,17 @@ class IterationContext:
 
     @property
     def current(self) -> Run:
-        """Its own folder."""
+        """The folder of this iteration."""
         return iteration_run(self.run, self.number)
 
     @property
     def previous(self) -> Run | None:
-        """The folder of the iteration before; None: this is the first one."""
+        """The folder of the previous iteration; None: this is the first one."""
         return iteration_run(self.run, self.number - 1) if self.number > 1 else None
 
     @property
     def init_from(self) -> Run | None:
-        """The folder of the iteration whose controller its search starts at; None: at zeros."""
+        """The folder of the iteration whose controller is the start of the search; None: the search starts at zeros."""
         start = self.settings.iterate.init_from
         if self.previous is None or start == "zeros":
             return None
@@ -128,18 +140,18 @@ class IterationContext:
 
     @property
     def result_path(self) -> Path:
-        """What it came to, once it is over."""
+        """Path of the results."""
         return self.current.folder / "iteration.json"
 
     @property
     def num_episodes(self) -> int:
-        """How many there were when it began, once it has dreamed: what it plays itself must not change that."""
+        """Number of episodes in the store at the start of the iteration, without those that it plays itself."""
         with error_context(path := self.current.folder / "episodes.json"):
             return int(read_json(path)["episodes"])
 
 
 def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationContext:
-    """An iteration with the settings of its own: those that it began with, or the run's, if it begins now."""
+    """The context of an iteration, with its saved settings; a new iteration saves those of the run."""
     context = IterationContext(run, settings, number)
     path = context.current.folder / "settings.json"
     if context.result_path.exists():
@@ -148,18 +160,18 @@ def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationCon
         write_sections({name: getattr(settings, name) for name in PER_ITERATION}, path)
         return context
     with error_context(path, wrap_value_errors=True):
-        own = replace(settings, **read_sections(PER_ITERATION, path))
-        validate_combination(own)
-    if own != settings:
+        saved = replace(settings, **read_sections(PER_ITERATION, path))
+        validate_combination(saved)
+    if saved != settings:
         console.print(
-            f"iteration {number} goes on with the settings that it began with; remove {path.parent} to begin it anew",
+            f"iteration {number} resumes with its saved settings; remove {path.parent} to start it again",
             markup=False,
         )
-    return replace(context, settings=own)
+    return replace(context, settings=saved)
 
 
 def freeze_settings(run: Run) -> None:
-    """Give an iteration that an older version began the settings of its own: the run's, before these may change."""
+    """Save the settings of an iteration that an older version started without saving them: those of the run."""
     for folder in (run.folder / "iterations").glob("[0-9]*"):
         if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
             with error_context(path := run.folder / "config.yaml", wrap_value_errors=True):
@@ -171,79 +183,95 @@ def freeze_settings(run: Run) -> None:
 
 
 def refuse_search(run: Run) -> None:
-    """Refuse to iterate where the best iteration would replace a controller from a search beside the iterations.
+    """Refuse to iterate if the best iteration would overwrite the controller of another search in dreams.
 
     Raises:
-        ValueError: names the search.
+        ValueError: there is another search; the message names its folder.
     """
     if (search := run.folder / "evolve-dream" / "state.npz").exists():
         raise ValueError(
-            f"{search.parent} holds an evolution of its own, which the best iteration would replace: remove it"
+            f"{search.parent} holds another evolution, which the best iteration would overwrite: remove it"
         )
 
 
 def _run_iteration(context: IterationContext, env: str, workers: int, backend: str) -> None:
-    """Learn, dream, play, and write down what came of it."""
+    """Train the memory, evolve in dreams, play in the game, and save the results."""
     world, ensemble = _ensemble(context)
-    controller = _dream(context, world, ensemble)
+    controller = _evolve(context, world, ensemble)
     with context.run.stage("play"):
         _play(context, env, Agent(world, controller), workers, backend)
     _write_result(context, world, ensemble, controller)
 
 
 def summary(one: Iteration) -> str:
-    """One line for people."""
+    """One line with the results of an iteration."""
     dream, real, gap, mean, std = (
         format_number(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
     )
     return (
         f"iteration {one.number}: in dreams {dream}, in the game {real}, gap {gap}; "
-        f"whole episodes {mean} +- {std} (n = {one.n}), {one.real_steps:,} real steps"
+        f"complete episodes {mean} +- {std} (n = {one.n}), {one.real_steps:,} real steps"
     )
 
 
 def _ensemble(context: IterationContext) -> tuple[WorldModel, list[Memory] | None]:
-    """The iteration's world model, and the memories that dreams happen in; None: its own."""
+    """The world model of the iteration, and the memories of the ensemble; None: there is no ensemble."""
     count = context.settings.iterate.ensemble_size
     world = _world_model(context, context.current)
     if count == 1:
         return world, None
-    others = [Run(context.current.folder / f"world-{which}") for which in range(1, count + 1)]
-    return world, [_world_model(context, one, which + 1).memory for which, one in enumerate(others)]
+    members = [Run(context.current.folder / f"world-{member}") for member in range(1, count + 1)]
+    return world, [_world_model(context, into, member).memory for member, into in enumerate(members, 1)]
 
 
-def _world_model(context: IterationContext, into: Run, which: int = 0) -> WorldModel:
-    """A world model of an iteration; its memory learned from all that was played before, or goes on from the last one's.
+def _world_model(context: IterationContext, into: Run, member: int = 0) -> WorldModel:
+    """Train a world model of an iteration on all episodes so far, from new weights or those of the previous iteration.
 
-    Where the search starts at the best agent so far, the agent's own stays as it is.
+    With ``init_from`` "best" the agent's own world model is copied unchanged.
+
+    Args:
+        context: the iteration.
+        into: folder of the world model.
+        member: 0 for the agent's own world model, from 1 on for those of the ensemble.
     """
     run, settings = context.run, context.settings
     if (into.world_folder / "config.json").exists():
         return into.world()
-    if context.previous is None and which == 0:
+    if context.previous is None and member == 0:
         run.world().save(into.world_folder)
         return into.world()
-    seed = settings.seed + context.number + 1_000 * which
-    vae, wanted = _vae(context), settings.iterate
-    if which == 0 and wanted.init_from == "best" and context.init_from is not None:
+    seed = settings.seed + context.number + 1_000 * member
+    vae, loop = _vae(context), settings.iterate
+    if member == 0 and loop.init_from == "best" and context.init_from is not None:
         context.init_from.world().save(into.world_folder)
         return into.world()
     weights = None
     if context.previous is not None:
         weights = partial(
-            recent_episode_weights, recent_episodes=wanted.recent_episodes, recent_fraction=wanted.recent_fraction
+            recent_episode_weights, recent_episodes=loop.recent_episodes, recent_fraction=loop.recent_fraction
         )
-    last = context.previous and (Run(context.previous.folder / into.folder.name) if which else context.previous)
-    if wanted.memory_updates is None or last is None or not last.folder.exists():  # it may have had fewer worlds
+    last = context.previous and (Run(context.previous.folder / into.folder.name) if member else context.previous)
+    if loop.memory_updates is None or last is None or not last.folder.exists():  # the ensemble can have grown
         return stages.train_memory(run, settings.memory, seed, into, vae, weights=weights, split_seed=settings.seed)
-    further = replace(settings.memory, num_updates=wanted.memory_updates)
-    return stages.train_memory(run, further, seed, into, vae, last.world().memory, weights, split_seed=settings.seed)
+    memory_settings = replace(settings.memory, num_updates=loop.memory_updates)
+    return stages.train_memory(
+        run, memory_settings, seed, into, vae, last.world().memory, weights, split_seed=settings.seed
+    )
 
 
 def recent_episode_weights(
     lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float
 ) -> np.ndarray | None:
-    """Episode weights that give the newest ones a share of ``recent_fraction``; None: all steps count alike."""
+    """Sampling weights of episodes that give the last ``recent_episodes`` a probability of ``recent_fraction``.
+
+    Args:
+        lengths: number of steps of each episode.
+        recent_episodes: number of recent episodes; None: all.
+        recent_fraction: their probability; 0: not weighted.
+
+    Returns:
+        A weight for each step of an episode, (episodes,); None: all steps have the same weight.
+    """
     if not recent_fraction or recent_episodes is None or recent_episodes >= len(lengths):
         return None
     recent = np.arange(len(lengths)) >= len(lengths) - recent_episodes
@@ -252,34 +280,36 @@ def recent_episode_weights(
 
 
 def _vae(context: IterationContext) -> VAE:
-    """The iteration's VAE: that of the one before, or one whose training went on with all frames so far.
+    """The VAE of the iteration: the previous one, or one that is trained further on all frames so far.
 
     Raises:
-        ValueError: the search starts at the best agent, whose eye is another one than that of the newest memories.
+        ValueError: the search starts at the best agent, whose VAE differs from the previous iteration's.
     """
     if context.previous is None:
         return context.run.vae()
-    wanted = context.settings.iterate
-    before = context.previous.world().vae
-    if wanted.init_from == "best" and context.init_from is not None:
+    loop = context.settings.iterate
+    previous = context.previous.world().vae
+    if loop.init_from == "best" and context.init_from is not None:
         best = context.init_from.world().vae
-        if fingerprint(best) != fingerprint(before):
+        if fingerprint(best) != fingerprint(previous):
             raise ValueError(
-                f"iterate.init_from best needs an agent with the eye of the newest memories, got {context.init_from.folder}, "
-                "whose eye has learned on since"
+                f"iterate.init_from best needs an agent with the VAE of the previous iteration, got "
+                f"{context.init_from.folder}, whose VAE differs"
             )
         return best
-    if not wanted.vae_updates or (context.number - 1) % wanted.vae_every:
-        return before
-    further = replace(context.settings.vae, num_updates=wanted.vae_updates)
+    if not loop.vae_updates or (context.number - 1) % loop.vae_every:
+        return previous
+    vae_settings = replace(context.settings.vae, num_updates=loop.vae_updates)
     seed = context.settings.seed
-    return stages.train_vae(context.run, further, seed + context.number, context.current, before, split_seed=seed)
+    return stages.train_vae(
+        context.run, vae_settings, seed + context.number, context.current, previous, split_seed=seed
+    )
 
 
-def _dream(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
+def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
     settings = context.settings
     starts: Any = _start_states(context)
-    before = context.init_from
+    initial = context.init_from
     return stages.evolve_dream(
         context.run,
         settings.dream,
@@ -288,33 +318,33 @@ def _dream(context: IterationContext, world: WorldModel, ensemble: list[Memory] 
         context.current,
         world,
         starts,
-        before.controller("dream") if before is not None else None,
+        initial.controller("dream") if initial is not None else None,
         ensemble=ensemble,
         disagreement_penalty=settings.iterate.disagreement_penalty if ensemble else 0.0,
     )
 
 
 def _start_states(context: IterationContext) -> RecentStartStates:
-    """Where its dreams begin: in the newest of the episodes that were there when it began."""
-    path, wanted = context.current.folder / "episodes.json", context.settings.iterate
+    """Start states of the dreams: from the most recent episodes at the start of the iteration."""
+    path, loop = context.current.folder / "episodes.json", context.settings.iterate
     if not path.exists():
         write_json(path, {"episodes": len(context.run.store())})
     count = context.num_episodes
-    num_recent = min(wanted.recent_episodes or count, count)
+    num_recent = min(loop.recent_episodes or count, count)
     return RecentStartStates(
-        context.run.store().latents(context.current.world().vae), count, num_recent, wanted.initial_state_fraction
+        context.run.store().latents(context.current.world().vae), count, num_recent, loop.initial_state_fraction
     )
 
 
 def _play(context: IterationContext, env: str, agent: Agent, workers: int, backend: str) -> None:
-    """Add episodes of the controller to the store: as it is, and with exploration.
+    """Add episodes of the controller to the store, first without noise, then with it.
 
-    The last collection is met again where all episodes are there: a kill may have come before its index for Minari.
+    The second collection runs even if all its episodes exist: an interruption can have prevented its Minari index.
     """
     run, settings = context.run, context.settings
     total = context.num_episodes
-    exploring = replace(agent, action_noise=settings.iterate.action_noise, param_noise=settings.iterate.param_noise)
-    for player in (agent, exploring):
+    noisy = replace(agent, action_noise=settings.iterate.action_noise, param_noise=settings.iterate.param_noise)
+    for player in (agent, noisy):
         total += settings.iterate.episodes
         if player is agent and len(run.store()) >= total:
             continue
@@ -338,13 +368,13 @@ def _play(context: IterationContext, env: str, agent: Agent, workers: int, backe
 def _write_result(
     context: IterationContext, world: WorldModel, ensemble: list[Memory] | None, controller: Controller
 ) -> None:
-    """Measure the controller in dreams and in the game over equally long stretches from the same moments; write it down."""
+    """Measure the returns of the controller in dreams and in the game over the same horizon, and save the results."""
     settings, first = context.settings, context.num_episodes
     horizon, store = settings.dream.horizon, context.run.store()
     played = range(first, first + settings.iterate.episodes)
     max_idle_steps = settings.collect.max_idle_steps
     latents = store.latents(world.vae, terminate_on_stall=settings.memory.terminate_on_stall)
-    dreamed, stretches = own_returns(
+    dream_returns, real_returns = own_returns(
         world,
         controller,
         latents,
@@ -356,32 +386,32 @@ def _write_result(
         ensemble,
     )
     returns = np.array([store.episode_metadata(index).rewards.sum(dtype=np.float64) for index in played])
-    dream, real = float(dreamed.mean()), float(stretches.mean())
-    one = Iteration(
+    dream, real = float(dream_returns.mean()), float(real_returns.mean())
+    result = Iteration(
         context.number,
         dream,
         real,
         dream - real,
-        0.0 if ensemble is None else float(rollouts.disagreement(dreamed, len(ensemble))[0]),
+        0.0 if ensemble is None else float(rollouts.disagreement(dream_returns, len(ensemble))[0]),
         float(returns.mean()),
         float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
         len(returns),
         store.steps,
         context.current.evolution_steps("dream"),
     )
-    write_json(context.result_path, asdict(one))
+    write_json(context.result_path, asdict(result))
 
 
 def _earlier_results(run: Run, number: int) -> list[Iteration]:
-    """What the iterations before this one came to."""
+    """Results of the iterations before this one."""
     return [_read_result(run, earlier) for earlier in range(1, number)]
 
 
 def _read_result(run: Run, number: int) -> Iteration:
-    """What an iteration wrote down.
+    """Results of an iteration.
 
     Raises:
-        ValueError: names the file, if it is missing, damaged, or another iteration's.
+        ValueError: the file is missing, damaged, or of another iteration; the message names it.
     """
     path = iteration_run(run, number).folder / "iteration.json"
     with error_context(path, wrap_value_errors=True):
@@ -392,10 +422,10 @@ def _read_result(run: Run, number: int) -> Iteration:
 
 
 def best_iteration(done: Sequence[Iteration]) -> Iteration:
-    """The iteration whose controller had the highest mean return over whole episodes of the real game; the first of equals."""
+    """The iteration with the highest mean return over complete real episodes; the first one of equals."""
     return max(done, key=lambda one: one.episode_mean)
 
 
 def has_started(folder: Path) -> bool:
-    """Whether a run has begun to iterate: its first rollouts and its first memory are done."""
+    """Whether the first iteration of a run has started: the first rollouts and the first memory are complete."""
     return (folder / "iterations" / "01" / "world" / "config.json").exists()

@@ -1,4 +1,7 @@
-"""Start states of dreams: parts of encoded episodes to sample them from."""
+"""Parts of encoded episodes from which dreams sample their start states.
+
+Start reading at `RecentStartStates` (evolution) and `ComparableStartStates` (comparison with real returns).
+"""
 
 import numpy as np
 
@@ -7,12 +10,17 @@ from rollouts.stall_termination import is_complete
 
 
 class RecentStartStates:
-    """The newest of the first episodes of an encoded store, each up to its last reward, as places where dreams start.
+    """Start states from the most recent episodes of an encoded store.
 
-    From the grass behind it, where random play ends, evolution would learn nothing: no action earns anything there. Behind
-    them come the first steps alone, as many as make up the share of ``initial_state_fraction``: every real life begins
-    there, and
-    what a controller never practised it cannot do.
+    Each episode is cut after its last positive reward: no action is rewarded in the states after it (in CarRacing, off the
+    track), so evolution has no signal there. Further items contain only the initial state of an episode, because each real
+    episode starts in one.
+
+    Args:
+        latents: the encoded store.
+        count: number of first episodes of the store to consider.
+        num_recent: number of the last ones of these to use.
+        initial_state_fraction: fraction of the items that contain only an initial state, in [0, 1).
     """
 
     def __init__(
@@ -27,30 +35,36 @@ class RecentStartStates:
 
     @property
     def identity(self) -> str:
-        """How many, encoded by which VAE."""
+        """Text that identifies the episodes and their VAE; a resumed search must have the same."""
+        # saved states of searches contain this text: changing it would refuse them
         which = f"{self.num_recent} of the first {self.count} episodes of {self.latents.store.env}"
         return (
             f"{which}, up to their last rewards, {self.num_initial} beginnings, encoded by {self.latents.folder.name}"
         )
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of items."""
         return self.num_recent + self.num_initial
 
     def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
-        """One episode."""
+        """The item with this index, as an encoded episode."""
         episode = self.latents.episode(self.count - self.num_recent + index % self.num_recent)
-        earned = np.flatnonzero(np.asarray(episode.reward) > 0)
-        steps = int(earned[-1]) + 1 if len(earned) and index < self.num_recent else 1
-        mean, logvar, *course = episode
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+        rewarded = np.flatnonzero(np.asarray(episode.reward) > 0)
+        steps = int(rewarded[-1]) + 1 if len(rewarded) and index < self.num_recent else 1
+        mean, logvar, *per_step = episode
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(values[:steps] for values in per_step))
 
 
 class ComparableStartStates:
-    """Encoded real episodes, each up to the last step that `horizon_returns` counts from.
+    """Start states from encoded real episodes, each cut after the last start step of `horizon_returns`.
 
-    A dream draws an episode, then a step of it, all equally likely.
-    ``max_idle_steps``: that with which they were cut (`rollouts.stall_termination.is_complete`).
+    A dream draws an episode uniformly, then a step of it uniformly.
+
+    Args:
+        latents: the encoded store.
+        episodes: indices of the episodes in the store.
+        horizon: number of steps of a dream.
+        max_idle_steps: idle truncation of the episodes (`rollouts.stall_termination.is_complete`); None: without.
     """
 
     def __init__(
@@ -63,21 +77,22 @@ class ComparableStartStates:
         self.latents, self.episodes, self.horizon, self.max_idle_steps = latents, episodes, horizon, max_idle_steps
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self.episodes)
 
     def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
-        """One episode."""
+        """The episode with this index, cut."""
         episode = self.latents.episode(self.episodes[index])
-        mean, logvar, *course = episode
-        ended = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
-        steps = num_comparable_steps(len(episode.action), ended, self.horizon)
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(part[:steps] for part in course))
+        mean, logvar, *per_step = episode
+        complete = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
+        steps = num_comparable_steps(len(episode.action), complete, self.horizon)
+        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(values[:steps] for values in per_step))
 
 
 def num_comparable_steps(steps: int, terminated: bool, horizon: int) -> int:
-    """From how many first steps of an episode a dream of ``horizon`` steps has its like in it.
+    """Number of first steps of an episode from which its return is comparable with a dream of ``horizon`` steps.
 
-    A dream knows no time limit: what a limit cut short, where there was more than a horizon of it, does not count.
+    These are all steps of a terminated episode. In a truncated one, a start step needs ``horizon`` steps after it, because
+    dreams have no time limit; one step counts in any case.
     """
     return steps if terminated else max(1, steps - horizon + 1)

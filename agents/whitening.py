@@ -1,8 +1,8 @@
-"""The coordinates that evolution searches in: what a controller sees, decorrelated and closer to one scale.
+"""Search coordinates of evolution in which the inputs of a controller are whitened.
 
-CMA-ES begins with equal steps along all parameters. What a controller sees is far from equal: a hidden state has a large mean,
-so that a step of its weights is mostly a step of the bias, and its numbers move together. Steps that are equal along
-the principal components of what is seen change the actions equally, wherever they point.
+Start reading at `Whitening`. CMA-ES starts with equal steps along all coordinates. Controller inputs have different scales
+and are correlated; a hidden state has a large mean, so a step of its weights mostly shifts the bias. Equal steps along the
+scaled principal components of the inputs change the actions equally in all directions.
 """
 
 import hashlib
@@ -20,20 +20,20 @@ from worldmodel.io import read_tensors, write_tensors
 from worldmodel.start_states import EncodedEpisodes
 
 FLOOR = 0.1
-"""Directions with less than this share of the mean variance are not blown up to the full scale: they are mostly noise."""
+"""Fraction of the mean variance that is added to each variance: directions far below it are mostly noise and stay small."""
 EPISODES = 64
-"""From at most so many episodes, spread over all, what is seen is learned."""
+"""Maximal number of episodes that `Whitening.fit` uses, evenly spaced over all."""
 
 
 class Whitening:
-    """A linear map between coordinates ``y`` of a search and a controller's parameters.
+    """A linear map between coordinates ``y`` of a search and the parameters of a controller.
 
-    With ``u = A^T (x - m)``, where m is the mean of what is seen and A whitens it, weights V and a bias c on u are weights
-    ``V A^T`` and a bias ``c - V A^T m`` on x. Parameters of layers above the first are what they are.
+    Inputs x are whitened to ``u = A^T (x - m)``. Weights V and a bias c on u are equal to weights ``V A^T`` and a bias
+    ``c - V A^T m`` on x. Only the first layer is mapped.
 
     Args:
-        controller: the family: its first layer is what is mapped.
-        features: what was seen, (n, inputs or more) with n > 1; only the controller's inputs count.
+        controller: the kind of controller.
+        features: samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
 
     Raises:
         ValueError: the features have another shape, or are not finite.
@@ -65,49 +65,62 @@ class Whitening:
     @classmethod
     @torch.no_grad()
     def fit(cls, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
-        """The coordinates in which what ``world`` makes of real, encoded episodes is decorrelated.
+        """Fit the whitening to the controller inputs of real, encoded episodes.
 
-        Directions whose variance is far above a tenth of the mean one have a standard deviation of nearly 1, those far below
-        it a small one: they are mostly noise.
+        A direction with variance v gets the variance ``v / (v + 0.1 mean(v))``: nearly 1 for large v, small for
+        directions that are mostly noise.
+
+        Args:
+            world: the world model.
+            episodes: encoded episodes.
+            controller: the kind of controller.
 
         Raises:
-            ValueError: there are not two steps in the episodes.
+            ValueError: the episodes have fewer than two steps.
         """
         return cls(controller, controller_inputs(world, episodes, EPISODES).double().numpy())
 
     @classmethod
     def load_or_fit(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
-        """`fit` these episodes at the first call, and what that call wrote from then on: a search goes on in its own.
+        """Read the whitening from a file, or `fit` and write it if the file does not exist.
+
+        A resumed search thus keeps its coordinates.
+
+        Args:
+            path: path of the file.
+            world: the world model.
+            episodes: encoded episodes.
+            controller: the kind of controller.
 
         Raises:
-            ValueError: the file is damaged, or of another controller.
+            ValueError: the file is damaged, or belongs to another controller.
         """
         if path.exists():
             tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
             shapes = {"mean": (controller.num_inputs,), "whitening": (controller.num_inputs, controller.num_inputs)}
             finite = all(np.isfinite(array).all() for array in tensors.values())
             if {name: array.shape for name, array in tensors.items()} != shapes or not finite:
-                raise ValueError(f"{path} must hold the coordinates of {controller}; remove it to start again")
-            again = cls(controller, np.eye(2, controller.num_inputs))
-            again.mean, again.whitening = tensors["mean"], tensors["whitening"]
-            return again
+                raise ValueError(f"{path} must hold the whitening of {controller}; remove it to start again")
+            loaded = cls(controller, np.eye(2, controller.num_inputs))
+            loaded.mean, loaded.whitening = tensors["mean"], tensors["whitening"]
+            return loaded
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = cls.fit(world, episodes, controller)
-        write_tensors(path, {"mean": torch.from_numpy(made.mean), "whitening": torch.from_numpy(made.whitening)})
-        return made
+        fitted = cls.fit(world, episodes, controller)
+        write_tensors(path, {"mean": torch.from_numpy(fitted.mean), "whitening": torch.from_numpy(fitted.whitening)})
+        return fitted
 
     @property
     def identity(self) -> str:
-        """Tells searches in different coordinates apart."""
+        """Hash of the map; a resumed search must have the same."""
         return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
 
     def whitened(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
-        """u: what a controller sees, in the directions of this search."""
+        """Whitened inputs ``u = A^T (x - m)``."""
         mean, whitening = (torch.from_numpy(part).to(features) for part in (self.mean, self.whitening))
         return (features[:, : self.num_inputs] - mean) @ whitening
 
     def to_parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
-        """A controller's parameters at coordinates of the search."""
+        """Parameters of the controller from coordinates of the search."""
         weight, bias, rest = self._parts(y)
         weight = weight @ self.whitening.T
         return self._flat(weight, bias - weight @ self.mean, rest)
@@ -115,14 +128,14 @@ class Whitening:
     def to_coordinates(
         self, parameters: Float[np.ndarray, "*population size"]
     ) -> Float[np.ndarray, "*population size"]:
-        """Where in the search a controller's parameters are: the inverse of `to_parameters`."""
+        """Coordinates of the search from parameters of the controller: the inverse of `to_parameters`."""
         weight, bias, rest = self._parts(parameters)
         return self._flat(
             np.linalg.solve(self.whitening, weight.swapaxes(-1, -2)).swapaxes(-1, -2), bias + weight @ self.mean, rest
         )
 
     def _parts(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The first layer's weights and bias, and all parameters behind them."""
+        """Weights and bias of the first layer, and all other parameters."""
         weights = self.num_inputs * self.num_outputs
         weight = flat[..., :weights].reshape(*flat.shape[:-1], self.num_outputs, self.num_inputs)
         return weight, flat[..., weights : weights + self.num_outputs], flat[..., weights + self.num_outputs :]
@@ -135,18 +148,18 @@ class Whitening:
 def controller_inputs(
     world: WorldModel, episodes: EncodedEpisodes, max_episodes: int
 ) -> Float[Tensor, "steps features"]:
-    """What a controller sees in encoded episodes, step after step: in at most so many of them, spread over all."""
+    """Controller inputs at all steps of at most ``max_episodes`` encoded episodes, evenly spaced over all."""
     step = max(1, -(-len(episodes) // max_episodes))
-    found = [episode_inputs(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
-    return torch.cat(found or [torch.zeros(0, world.num_features)])
+    inputs = [episode_inputs(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
+    return torch.cat(inputs or [torch.zeros(0, world.num_features)])
 
 
 @torch.no_grad()
 def episode_inputs(world: WorldModel, episode: Any) -> Float[Tensor, "steps features"]:
-    """Latent and hidden of one encoded episode, step by step, as a controller sees them: the hidden state before the step."""
-    like = next(world.memory.parameters())
-    latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(like)
-    action = torch.from_numpy(np.array(episode.action, np.float32)).to(like)
+    """Controller inputs at each step of an encoded episode: the latent, and the hidden state before the step."""
+    parameter = next(world.memory.parameters())
+    latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(parameter)
+    action = torch.from_numpy(np.array(episode.action, np.float32)).to(parameter)
     hidden = world.initial(1).hidden
     if len(action):
         after, _ = world.memory.unroll(latent[None, :-1], action[None])

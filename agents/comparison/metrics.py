@@ -1,4 +1,4 @@
-"""How good a memory is on episodes that it never saw: likelihood, the errors of its heads, calibration, dreams beside reality.
+"""Metrics of a memory on held-out episodes: likelihood, errors of the heads, calibration, and dreams against real episodes.
 
 Start reading at `evaluate_memory`.
 """
@@ -18,11 +18,19 @@ from worldmodel.world_model import WorldState
 
 HORIZONS = (1, 5, 20, 50, 100)
 TEMPERATURES = (0.5, 1.0, 1.3)
+"""Numbers of dreamed steps, and temperatures, at which `evaluate_dreams` measures."""
 STARTS, DREAMS, DRAWS, EVENTS, BURN_IN = 48, 16, 128, 512, 32
+"""Numbers of start states, dreams of each, samples of a prediction, predictions in all, and steps before a start state."""
 
 
 def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
-    """A whole episode as one sequence; the draws of "sample" targets are the same for every model."""
+    """A complete episode as a batch of one sequence, (1, T, ...).
+
+    Args:
+        episode: the encoded episode.
+        targets: "mean" of the posterior, or "sample" from it.
+        index: index of the episode; it seeds the samples, which are thus the same for all models.
+    """
     z = np.asarray(episode.mean, np.float32)
     if targets == "sample":
         z = sample_posterior(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
@@ -31,7 +39,7 @@ def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
 
 
 def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
-    """What a memory expects at each step of an episode: (1, T), or (T, 1) if every step stands alone."""
+    """Predictions of a memory at each step of an episode: (1, T), or (T, 1) for a memoryless variant."""
     if memoryless:
         batch = tree_map(batch, lambda part: part.transpose(0, 1))
     return memory(batch.latent, batch.action)[0], batch
@@ -41,8 +49,16 @@ def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple
 def evaluate_memory(
     memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
 ) -> dict[str, Any]:
-    """Negative log-likelihood of each held-out episode (nats a frame), its floor, and the errors of both heads."""
-    nll, floors, errors, rewards, chances, ends = [], [], [], [], [], []
+    """NLL of each held-out episode (nats a frame), its floor (the posterior's entropy), and the errors of both heads.
+
+    Args:
+        memory: the memory.
+        latents: the encoded store.
+        test: indices of the held-out episodes.
+        targets: "mean" of the posterior, or "sample" from it.
+        memoryless: whether each step is a sequence of its own.
+    """
+    nll, floors, errors, rewards, probabilities, terminations = [], [], [], [], [], []
     for index in test:
         episode = latents.episode(int(index))
         prediction, batch = predictions(memory, inputs(episode, targets, int(index)), memoryless)
@@ -50,29 +66,31 @@ def evaluate_memory(
         floors.append(float(episode.entropy[1:].mean()))
         errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
         rewards.append(batch.reward.flatten())
-        chances.append(prediction.termination_logit.sigmoid().flatten())
-        ends.append(batch.terminated.flatten())
-    error, reward, chance, end = (torch.cat(parts).double() for parts in (errors, rewards, chances, ends))
+        probabilities.append(prediction.termination_logit.sigmoid().flatten())
+        terminations.append(batch.terminated.flatten())
+    error, reward, probability, terminated = (
+        torch.cat(parts).double() for parts in (errors, rewards, probabilities, terminations)
+    )
     return {
         "episodes": [int(index) for index in test],
         "nll": nll,
         "floor": floors,
         "reward_rmse": float(error.square().mean().sqrt()),
         "reward_std": float(reward.std()),
-        "termination_brier": float((chance - end).square().mean()),
-        "termination_base_brier": float(end.mean() * (1 - end.mean())),
-        "termination_reliability": reliability(chance, end),
+        "termination_brier": float((probability - terminated).square().mean()),
+        "termination_base_brier": float(terminated.mean() * (1 - terminated.mean())),
+        "termination_reliability": reliability(probability, terminated),
     }
 
 
-def reliability(chance: Tensor, happened: Tensor) -> list[tuple[float, float, int]]:
-    """Predicted probabilities in bins: their mean, how often it came true, how many."""
-    edges = torch.tensor([0, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 1.0 + 1e-9], dtype=chance.dtype)
+def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float, int]]:
+    """Reliability diagram: for each bin of predicted probabilities their mean, the observed frequency, and the count."""
+    edges = torch.tensor([0, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 1.0 + 1e-9], dtype=probability.dtype)
     rows = []
     for low, high in itertools.pairwise(edges):
-        among = (chance >= low) & (chance < high)
-        if among.any():
-            rows.append((float(chance[among].mean()), float(happened[among].mean()), int(among.sum())))
+        inside = (probability >= low) & (probability < high)
+        if inside.any():
+            rows.append((float(probability[inside].mean()), float(outcome[inside].mean()), int(inside.sum())))
     return rows
 
 
@@ -80,17 +98,20 @@ def reliability(chance: Tensor, happened: Tensor) -> list[tuple[float, float, in
 def evaluate_calibration(
     memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
 ) -> dict[str, Any]:
-    """One-step predictions at random held-out steps: margins, random directions, and the energy score."""
+    """Calibration of one-step predictions at random held-out steps: of marginals, of random directions, and the energy score.
+
+    Arguments are those of `evaluate_memory`.
+    """
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
-    each = max(1, EVENTS // len(test))
-    drawn, truths = [], []
+    per_episode = max(1, EVENTS // len(test))
+    samples_of, truths = [], []
     for index in test:
         prediction, batch = predictions(memory, inputs(latents.episode(int(index)), targets, int(index)), memoryless)
         flat = prediction.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
-        picked = rng.choice(flat.shape[1], min(each, flat.shape[1]), replace=False)
-        drawn.append(flat[:, picked])
+        picked = rng.choice(flat.shape[1], min(per_episode, flat.shape[1]), replace=False)
+        samples_of.append(flat[:, picked])
         truths.append(batch.next_latent.flatten(0, 1)[picked])
-    samples, truth = torch.cat(drawn, dim=1), torch.cat(truths)
+    samples, truth = torch.cat(samples_of, dim=1), torch.cat(truths)
     directions = torch.nn.functional.normalize(torch.randn(truth.shape[1], 32, generator=generator), dim=0)
     marginals = integral_transform(samples, truth, generator)
     projected = integral_transform(samples @ directions, truth @ directions, generator)
@@ -105,71 +126,92 @@ def evaluate_calibration(
 
 @torch.no_grad()
 def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray) -> dict[str, Any]:
-    """Dreams from held-out moments under the real actions, beside what really followed; all moments as one batch."""
+    """Distances between dreams under the real actions and the real episodes, from held-out start states.
+
+    Args:
+        world: the world model.
+        latents: the encoded store.
+        test: indices of the held-out episodes.
+
+    Returns:
+        Distances (`_distances`) by temperature and number of steps, and the number of start states under ``starts``.
+    """
     rng, furthest = np.random.default_rng(4), max(HORIZONS)
     long = [int(index) for index in test if latents.lengths[int(index)] > 40]
     if not long:
         return {"starts": 0}
-    moments = [(index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)]
-    state, begun, real, actions, steps, frames = _moments(world, latents, moments, furthest)
+    starts = [(index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)]
+    state, initial, real, actions, steps, frames = _start_batch(world, latents, starts, furthest)
     found: dict[str, Any] = {"starts": STARTS}
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
         dreaming = WorldState(
-            begun.repeat_interleave(DREAMS, 0), tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
+            initial.repeat_interleave(DREAMS, 0), tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
         )
         found[str(temperature)] = {}
         for time_ in range(furthest):
             action = actions[:, time_].repeat_interleave(DREAMS, 0)
             step, dreaming = world.imagine(dreaming, action, temperature, generator)
-            there = (steps > time_).nonzero()[:, 0]
-            if time_ + 1 in HORIZONS and len(there) > 1:
-                dreamed = step.latent.unflatten(0, (STARTS, DREAMS))[there]
-                shown = torch.stack([frames[int(row)][time_] for row in there])
+            rows = (steps > time_).nonzero()[:, 0]  # episodes that are long enough
+            if time_ + 1 in HORIZONS and len(rows) > 1:
+                dreamed = step.latent.unflatten(0, (STARTS, DREAMS))[rows]
+                real_frames = torch.stack([frames[int(row)][time_] for row in rows])
                 found[str(temperature)][str(time_ + 1)] = _distances(
-                    world, dreamed, real[there, time_], begun[there], shown
+                    world, dreamed, real[rows, time_], initial[rows], real_frames
                 )
     return found
 
 
-def _moments(
-    world: WorldModel, latents: EncodedDataset, moments: list[tuple[int, int]], furthest: int
+def _start_batch(
+    world: WorldModel, latents: EncodedDataset, starts: list[tuple[int, int]], furthest: int
 ) -> tuple[Any, ...]:
-    """Of each moment: the memory of what was before, its latent; then latents, actions, how many steps, and frames."""
-    begun, count = torch.zeros(len(moments), world.latent_dim), torch.zeros(len(moments), dtype=torch.int64)
-    past, done = (
-        torch.zeros(len(moments), BURN_IN, world.latent_dim),
-        torch.zeros(len(moments), BURN_IN, world.action_dim),
+    """Start states and what follows them, as one batch.
+
+    Args:
+        world: the world model.
+        latents: the encoded store.
+        starts: episode and step of each start state.
+        furthest: maximal number of steps after a start state.
+
+    Returns:
+        The memory's state after burn-in, the initial latents (S, latent), then the following real latents
+        (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames, a tensor for each start.
+    """
+    initial, count = torch.zeros(len(starts), world.latent_dim), torch.zeros(len(starts), dtype=torch.int64)
+    past_latents, past_actions = (
+        torch.zeros(len(starts), BURN_IN, world.latent_dim),
+        torch.zeros(len(starts), BURN_IN, world.action_dim),
     )
-    known = torch.zeros(len(moments), BURN_IN, dtype=torch.bool)
-    real = torch.zeros(len(moments), furthest, world.latent_dim)
-    actions, frames = torch.zeros(len(moments), furthest, world.action_dim), []
-    for row, (index, start) in enumerate(moments):
+    valid = torch.zeros(len(starts), BURN_IN, dtype=torch.bool)
+    real = torch.zeros(len(starts), furthest, world.latent_dim)
+    actions, frames = torch.zeros(len(starts), furthest, world.action_dim), []
+    for row, (index, start) in enumerate(starts):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
         first = max(0, start - BURN_IN)
-        at = BURN_IN - (start - first)
-        past[row, at:], done[row, at:], known[row, at:] = mean[first:start], action[first:start], True
+        offset = BURN_IN - (start - first)
+        past_latents[row, offset:], past_actions[row, offset:] = mean[first:start], action[first:start]
+        valid[row, offset:] = True
         steps = min(furthest, len(action) - start)
-        begun[row], count[row] = mean[start], steps
+        initial[row], count[row] = mean[start], steps
         real[row, :steps], actions[row, :steps] = mean[start + 1 : start + 1 + steps], action[start : start + steps]
         shard, number = latents.store.locate(int(index))
         pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
         frames.append(torch.from_numpy(np.concatenate(pieces)))
-    return world.replay(past, done, known).memory, begun, real, actions, count, frames
+    return world.replay(past_latents, past_actions, valid).memory, initial, real, actions, count, frames
 
 
-def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, begun: Tensor, frames: Tensor) -> dict[str, float]:
-    """Errors of dreams (starts, dreams, latent) at one horizon, per latent dimension and per pixel."""
+def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, initial: Tensor, frames: Tensor) -> dict[str, float]:
+    """Errors of dreams (starts, dreams, latent) after a number of steps, per latent dimension and per pixel."""
     errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
-    shown = torch.from_numpy(world.decode(dreamed[:, 0])).float()
+    decoded = torch.from_numpy(world.decode(dreamed[:, 0])).float()
     return {
         "n": len(real),
         "mean": float(errors.mean()),
         "best": float(errors.min(dim=1).values.mean()),
         "of_mean": float((dreamed.mean(dim=1) - real).square().mean(dim=-1).sqrt().mean()),
         "spread": float(dreamed.std(dim=1).mean()),
-        "persistence": float((begun - real).square().mean(dim=-1).sqrt().mean()),
-        "pixels": float((shown - frames.float()).abs().mean()),
+        "persistence": float((initial - real).square().mean(dim=-1).sqrt().mean()),
+        "pixels": float((decoded - frames.float()).abs().mean()),
         "energy_distance": energy_distance(dreamed.flatten(0, 1), real),
     }

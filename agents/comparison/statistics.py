@@ -1,12 +1,12 @@
-"""How sure a difference between two models is, when both the trainings and the data are a few draws of many.
+"""Confidence intervals of a difference between two models, over training seeds and clusters of test data.
 
-Start reading at `interval`. A difference that was measured with S training seeds on N sequences of G clusters (speakers,
-font families, episodes) is ``d[s, i] = mu + training_s + cluster_g(i) + rest``. An interval over sequences alone takes the
-trainings and the clusters for all there are; here both are draws, and the interval is for others of their kind.
+Start reading at `interval`. A difference with S training seeds on N sequences of G clusters (speakers, font families,
+episodes) is modelled as ``d[s, i] = mu + training_s + cluster_g(i) + rest``. Trainings and clusters are random effects: the
+interval generalizes to other trainings and other clusters, which an interval over sequences alone does not.
 
 References:
     Robust Inference with Multiway Clustering, A. C. Cameron, J. B. Gelbach, D. L. Miller, 2011,
-    https://doi.org/10.1198/jbes.2010.07136: variances of both ways add up;
+    https://doi.org/10.1198/jbes.2010.07136: the variances of both ways add up.
     Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples, R. M. Bell, D. F. McCaffrey, 2002,
     Survey Methodology 28: few clusters of unequal size.
 """
@@ -19,55 +19,56 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95
+"""Confidence level of the intervals."""
 GRID = 10_001
-"""Points of the numerical integral behind `t_quantile`."""
+"""Number of points of the numerical integral in `t_quantile`."""
 
 
 class Interval(NamedTuple):
-    """A mean with the interval around it."""
+    """A mean with a symmetric confidence interval."""
 
     mean: float
     half: float
-    """Half of its width; nan where one training or one cluster does not tell."""
+    """Half of the width; nan with a single training or cluster."""
     freedom: float
-    """Degrees of freedom of its t quantile."""
+    """Degrees of freedom of the t quantile."""
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the interval lies on one side of zero, otherwise 0."""
+        """-1 or 1 if the interval lies on one side of zero, otherwise 0."""
         return int(self.mean - self.half > 0) - int(self.mean + self.half < 0)
 
     def text(self, digits: int = 2) -> str:
-        """``+1.20 ± 0.30``, or the mean alone where there is no interval."""
+        """Text such as ``+1.20 ± 0.30``, or the mean alone if there is no interval."""
         mean = f"{self.mean:+.{digits}f}"
         return mean if math.isnan(self.half) else f"{mean} ± {self.half:.{digits}f}"
 
 
 def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Interval:
-    """The mean of paired differences, with a 95 % interval over trainings and clusters of sequences.
+    """Mean of paired differences with a 95 % interval over trainings and clusters of sequences.
 
-    The variance is that of the mean over trainings, plus that over clusters; what both share is counted twice, which makes
-    the interval a little too wide rather than too narrow. Degrees of freedom are Satterthwaite's, of S - 1 and at most G - 1.
+    The variance is the sum of the variance of the mean over trainings and of that over clusters. It counts the shared part
+    twice, so the interval is slightly too wide. The degrees of freedom are Satterthwaite's, from S - 1 and at most G - 1.
 
     Args:
-        differences: (S, N), a row for each training seed, paired with the reference by seed (same batches) and by sequence.
-        clusters: (N,) what each sequence belongs to; None: each is a cluster of its own.
+        differences: (S, N), one row for each training seed, paired with the reference by seed (same batches) and sequence.
+        clusters: (N,), the cluster of each sequence; None: each sequence is a cluster.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes do not match.
     """
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences must have shape (seeds, sequences), got {differences.shape}")
     labels = list(range(differences.shape[1])) if clusters is None else list(clusters)
     if len(labels) != differences.shape[1]:
-        raise ValueError(f"clusters must name the cluster of {differences.shape[1]} sequences, got {len(labels)}")
+        raise ValueError(f"clusters must have {differences.shape[1]} values, one for each sequence, got {len(labels)}")
     seeds, mean = differences.mean(axis=1), float(differences.mean())
-    names = {name: place for place, name in enumerate(dict.fromkeys(labels))}
-    member = np.array([names[label] for label in labels])
-    sizes = np.bincount(member)
+    indices = {label: index for index, label in enumerate(dict.fromkeys(labels))}
+    cluster = np.array([indices[label] for label in labels])
+    sizes = np.bincount(cluster)
     if len(seeds) < 2 or len(sizes) < 2:
         return Interval(mean, math.nan, math.nan)
-    means = np.bincount(member, differences.mean(axis=0)) / sizes
+    means = np.bincount(cluster, differences.mean(axis=0)) / sizes
     parts = [variance(seeds, np.full(len(seeds), 1 / len(seeds))), variance(means, sizes / sizes.sum())]
     total = sum(part for part, _ in parts)
     if total == 0:
@@ -77,26 +78,35 @@ def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None
 
 
 def variance(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """The variance of ``sum_g w_g x_g`` for independent x of one mean, and its degrees of freedom.
+    """Estimated variance of ``sum_g w_g x_g`` for independent x with the same mean, and its degrees of freedom.
 
-    ``V = sum_g w_g^2 r_g^2 / E_g`` with residuals ``r_g = x_g - sum_h w_h x_h`` and ``E_g = 1 - 2 w_g + sum_h w_h^2``, their
-    variance where all x have variance 1: without bias then. With equal weights this is the sample variance through G, with
-    G - 1 degrees of freedom; with unequal ones Bell's and McCaffrey's ``(tr B)^2 / tr(B B)`` of ``V = x^T B x`` are fewer.
+    ``V = sum_g w_g^2 r_g^2 / E_g`` with residuals ``r_g = x_g - sum_h w_h x_h`` and ``E_g = 1 - 2 w_g + sum_h w_h^2``, the
+    variance of ``r_g`` for x with variance 1. V is unbiased for equal variances. With equal weights it is the sample variance
+    divided by G, with G - 1 degrees of freedom. Unequal weights have fewer: ``(tr B)^2 / tr(B B)`` of ``V = x^T B x`` (Bell and
+    McCaffrey).
 
     Args:
         values: (G,) x.
         weights: (G,) w, positive, with the sum 1.
+
+    Returns:
+        V and the degrees of freedom.
     """
-    residual = np.eye(len(values)) - weights  # every row: x_g less the weighted mean
+    residual = np.eye(len(values)) - weights  # row g times x is r_g
     scale = weights**2 / (1 - 2 * weights + (weights**2).sum())
     form = residual.T @ (scale[:, None] * residual)
     return float(scale @ (values - weights @ values) ** 2), float(np.trace(form) ** 2 / (form**2).sum())
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Student's t: the value that is not passed with ``probability``, for any degrees of freedom from 1 up.
+    """Quantile of Student's t.
 
-    With ``t = sqrt(freedom) tan(angle)`` the density is proportional to ``cos(angle)^(freedom - 1)``, which is integrated.
+    With ``t = sqrt(freedom) tan(angle)`` the density of the angle is proportional to ``cos(angle)^(freedom - 1)``, which is
+    integrated numerically.
+
+    Args:
+        probability: in [0.5, 1).
+        freedom: degrees of freedom, a real number of at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -109,6 +119,6 @@ def t_quantile(probability: float, freedom: float) -> float:
         return NormalDist().inv_cdf(probability)
     angle = np.linspace(0, math.pi / 2, GRID)
     density = np.cos(angle).clip(0) ** max(freedom - 1, 0.0)
-    share = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    found = float(np.interp(2 * probability - 1, share / share[-1], angle))
-    return math.sqrt(freedom) * math.tan(found)
+    cumulative = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    quantile = float(np.interp(2 * probability - 1, cumulative / cumulative[-1], angle))
+    return math.sqrt(freedom) * math.tan(quantile)

@@ -1,7 +1,7 @@
-"""Memories compared: every variant trained on the same episodes with the same budget, and judged on others.
+"""Training of memory variants on the same episodes with the same budget, and their evaluation on held-out episodes.
 
-Start reading at `compare`; `agents.comparison.metrics` measures. Each training is a task of its own (`learn`) and keeps its
-result beside its weights, so a comparison that was stopped goes on where it was.
+Start reading at `compare`; `agents.comparison.metrics` evaluates. Each training is one task (`learn`) and saves its result
+beside its weights, so a stopped comparison resumes.
 """
 
 import tempfile
@@ -34,16 +34,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "FRMDN, spline": {"spline": True},
     "FRMDN, spline, conditional": {"spline": True, "conditional": True},
 }
-"""The models; K = 5 joint mixtures, LSTM-256, two couplings where nothing else is said."""
+"""Models with their arguments. Defaults: K = 5 joint mixture components, LSTM-256, two couplings."""
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "FRMDN, 1 coupling": {"couplings": 1},
-    "FRMDN, 3 couplings": {"couplings": 3},
-    "FRMDN, 4 couplings": {"couplings": 4},
-    "FRMDN, K = 1": {"mixtures": 1},
-    "FRMDN, K = 16": {"mixtures": 16},
-    "FRMDN, K = 32": {"mixtures": 32},
-    "RMDN, K = 1": {"model": "rmdn", "mixtures": 1},
-    "RMDN, K = 32": {"model": "rmdn", "mixtures": 32},
+    "FRMDN, 1 coupling": {"num_couplings": 1},
+    "FRMDN, 3 couplings": {"num_couplings": 3},
+    "FRMDN, 4 couplings": {"num_couplings": 4},
+    "FRMDN, K = 1": {"num_components": 1},
+    "FRMDN, K = 16": {"num_components": 16},
+    "FRMDN, K = 32": {"num_components": 32},
+    "RMDN, K = 1": {"model": "rmdn", "num_components": 1},
+    "RMDN, K = 32": {"model": "rmdn", "num_components": 32},
     "RMDN, rank 1": {"model": "rmdn", "rank": 1},
     "RMDN, rank 8": {"model": "rmdn", "rank": 8},
     "RMDN, rank 4, shared": {"model": "rmdn", "rank": 4, "shared": True},
@@ -51,18 +51,21 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "FRMDN, no memory": {"memoryless": True},
     "FRMDN, untrained": {"untrained": True},
 }
+"""Variations of the models."""
 REFERENCE = "RMDN"
+"""The variant that all others are compared with."""
 DETAILED_VARIANTS = ("RMDN", "RMDN, full", "FRMDN", "FRMDN, rank 4", "FRMDN, conditional", "FRMDN, no memory")
-"""Of these calibration and dreams are measured too."""
+"""Variants whose calibration and dreams are measured, too."""
 MODELS = {"rmdn": "RMDN", "frmdn": "FRMDN", "per-dimension": "PerDimensionRMDN"}
 TARGETS = ("mean", "sample")
 HELD_OUT = 0.2
+"""Fraction of episodes that are held out."""
 MOST_SEEDS = 1_000
-"""Trainings of each variant: more would take months."""
+"""Maximal number of trainings of a variant; more take months."""
 
 
 class TrainingJob(NamedTuple):
-    """A task for a worker: train one variant once, and judge it."""
+    """A task of a worker: train and evaluate one variant with one seed."""
 
     run: str
     name: str
@@ -73,11 +76,11 @@ class TrainingJob(NamedTuple):
     batch_size: int
     seq_len: int
     data: str
-    """Which episodes, encoded by which VAE (`rollouts.encoded_dataset.EncodedDataset.identity`)."""
+    """Identity of the episodes and their VAE (`rollouts.encoded_dataset.EncodedDataset.identity`)."""
 
     @property
     def folder(self) -> Path:
-        """Where its training and its result are kept."""
+        """Path of the folder of the training and its result."""
         slug = (
             f"{self.name}-{self.latent_targets}-{self.seed}".replace(", ", "-")
             .replace(" = ", "")
@@ -88,7 +91,7 @@ class TrainingJob(NamedTuple):
 
     @property
     def to_json(self) -> dict[str, Any]:
-        """What its result says of it; a run folder may be moved."""
+        """The job as its result saves it, without the path of the run, because a run folder can move."""
         return {**self._asdict(), "run": ""}
 
 
@@ -104,31 +107,34 @@ def compare(
     workers: int = 2,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Train and judge every variant with every seed; returns their results, and keeps them in ``out/results.json``.
+    """Train and evaluate each variant with each seed, and save the results in ``out/results.json``.
 
     Args:
-        run: its rollouts, as many as there are now, are encoded by its VAE; a fifth of the episodes is never trained on.
-        out: where results go, a new or empty folder or one of an earlier comparison; trainings stay in the run folder, in
-            ``compare``.
-        variants: names, with arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``).
-        seeds: trainings of each variant.
-        num_updates: gradient steps of each training.
-        batch_size: sequences a step.
-        seq_len: steps of a sequence.
-        latent_targets: next latents that are learned and judged: "mean" of the posterior, or "sample"s of it.
-        workers: processes, with one thread each.
+        run: the run whose present rollouts and VAE are used; a fifth of the episodes is held out.
+        out: path of the folder of the results: new, empty, or of an earlier comparison. The trainings are in the folder
+            ``compare`` of the run.
+        variants: arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``) by name.
+        seeds: number of trainings of each variant.
+        num_updates: number of gradient steps of each training.
+        batch_size: number of sequences in a batch.
+        seq_len: number of steps of a sequence.
+        latent_targets: targets of training and evaluation: "mean" of the posterior, "sample" from it, or both.
+        workers: number of worker processes, with one thread each.
         progress: called as ``progress(trainings done, trainings, note)``.
 
+    Returns:
+        The results, one for each training.
+
     Raises:
-        ValueError: an argument is out of range, the run has no rollouts or no VAE, ``out`` holds something else, or
-            ``compare`` results of other settings, episodes or of another VAE.
+        ValueError: an argument is out of range, the run has no rollouts or no VAE, ``out`` contains other files, or
+            ``compare`` contains results with other settings, episodes or another VAE.
     """
     validate_positive_int(seeds=seeds, num_updates=num_updates, batch_size=batch_size, seq_len=seq_len, workers=workers)
     if seeds > MOST_SEEDS:
         raise ValueError(f"seeds must be at most {MOST_SEEDS}, got {seeds}")
     if not variants or not latent_targets:
         raise ValueError(
-            f"variants and targets must name at least one each, got {list(variants)} and {list(latent_targets)}"
+            f"variants and latent_targets must not be empty, got {list(variants)} and {list(latent_targets)}"
         )
     folder = run.folder / "compare"
     _validate_out(out, folder)
@@ -142,35 +148,39 @@ def compare(
         for name, settings in variants.items()
     ]
     with locked(folder), tempfile.TemporaryDirectory() as aside:
-        results = {index: before for index, job in enumerate(jobs) if (before := _found(job)) is not None}
-        left = [index for index in range(len(jobs)) if index not in results]
-        # one VAE and one list of episodes for all, whatever is trained or collected beside
-        learned = partial(learn, seen=share((vae, latents), "seen", Path(aside), workers, "loky"))
+        results = {index: saved for index, job in enumerate(jobs) if (saved := _saved_result(job)) is not None}
+        remaining = [index for index in range(len(jobs)) if index not in results]
+        # all jobs share one VAE and one list of episodes, even if the run is trained or extended meanwhile
+        task = partial(learn, data=share((vae, latents), "data", Path(aside), workers, "loky"))
         progress(len(results), len(jobs), "")
-        for place, result in run_tasks(learned, [jobs[index] for index in left], workers):
-            job = jobs[left[place]]
-            results[left[place]] = result
+        for number, result in run_tasks(task, [jobs[index] for index in remaining], workers):
+            job = jobs[remaining[number]]
+            results[remaining[number]] = result
             progress(len(results), len(jobs), f"{job.name}, {job.latent_targets}")
-        found = [results[index] for index in range(len(jobs))]
-        write_json(out / "results.json", found)
-    return found
+        ordered = [results[index] for index in range(len(jobs))]
+        write_json(out / "results.json", ordered)
+    return ordered
 
 
 def _validate_out(out: Path, own: Path) -> None:
-    """Refuse a folder that holds something else than a comparison; ``own`` is the one of the run itself.
+    """Refuse a folder with other content than a comparison.
+
+    Args:
+        out: path of the folder.
+        own: path of the run's folder ``compare``, which contains a lock before any results.
 
     Raises:
-        ValueError: it does.
+        ValueError: the folder has other content, or is a file.
     """
     if out.is_file():
         raise ValueError(f"out must be a folder, got the file {out}")
-    begun = out.resolve() == own.resolve() and (out / ".lock").exists()
-    if out.exists() and any(out.iterdir()) and not begun and not _is_comparison(out / "results.json"):
-        raise ValueError(f"{out} is not empty and no earlier comparison: use another folder")
+    started = out.resolve() == own.resolve() and (out / ".lock").exists()
+    if out.exists() and any(out.iterdir()) and not started and not _is_comparison(out / "results.json"):
+        raise ValueError(f"out must be an empty folder or an earlier comparison, got {out}: use another folder")
 
 
 def _is_comparison(path: Path) -> bool:
-    """Whether a file holds results of `compare`."""
+    """Whether a file contains results of `compare`."""
     try:
         with error_context(path):
             rows = read_json(path)
@@ -181,11 +191,11 @@ def _is_comparison(path: Path) -> bool:
         return False
 
 
-def _found(job: TrainingJob) -> dict[str, Any] | None:
-    """What an earlier call found out; None: nothing yet.
+def _saved_result(job: TrainingJob) -> dict[str, Any] | None:
+    """Result of an earlier call; None: there is none.
 
     Raises:
-        ValueError: it had other settings, or other data.
+        ValueError: the earlier call had other settings or other data.
     """
     path = job.folder / "result.json"
     if not path.exists():
@@ -197,29 +207,29 @@ def _found(job: TrainingJob) -> dict[str, Any] | None:
             if before.get(name) != value:
                 raise ValueError(
                     f"{job.folder} holds a comparison with {name} = {before.get(name)!r}, asked for {value!r}: use the same "
-                    f"settings and data, or remove {job.folder.parent} to begin again"
+                    f"settings and data, or remove {job.folder.parent} to start again"
                 )
     return result
 
 
 def _split(latents: EncodedDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes to train on, and to judge on."""
+    """Indices of the training episodes and of the held-out ones."""
     return split_episodes(np.array([index for index, steps in enumerate(latents.lengths) if steps]), HELD_OUT, 0)
 
 
-def learn(job: TrainingJob, seen: Shared) -> dict[str, Any]:
-    """Train a variant, judge it on the held-out episodes, and keep what was found.
+def learn(job: TrainingJob, data: Shared) -> dict[str, Any]:
+    """Train a variant, evaluate it on the held-out episodes, and save the result.
 
     Args:
-        job: what to train.
-        seen: the VAE, and the episodes as it sees them: those of ``job.data``.
+        job: the training.
+        data: the VAE and the encoded store of ``job.data``.
     """
-    vae, latents = seen.get()
+    vae, latents = data.get()
     training, test = _split(latents)
-    memoryless, untrained = (bool(job.settings.get(word)) for word in ("memoryless", "untrained"))
+    memoryless, untrained = (bool(job.settings.get(name)) for name in ("memoryless", "untrained"))
     memory = build(job.settings, vae.latent_dim, latents.store.action_dim, job.seed)
     sequences = Sequences(latents, 1 if memoryless else job.seq_len, job.latent_targets, training)
-    began, status = time.monotonic(), "trained"
+    start_time, status = time.monotonic(), "trained"
     if untrained:
         status = "untrained"
         memory.init_from_data(sequences.batch(64, np.random.default_rng(job.seed)))
@@ -240,7 +250,7 @@ def learn(job: TrainingJob, seen: Shared) -> dict[str, Any]:
     result = {
         "job": job.to_json,
         "status": status,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - start_time, 1),
         "latent": vae.latent_dim,
         "parameters": sum(parameter.numel() for parameter in memory.parameters()),
         **evaluate_memory(memory.eval(), latents, test, job.latent_targets, memoryless),
@@ -253,13 +263,13 @@ def learn(job: TrainingJob, seen: Shared) -> dict[str, Any]:
     return result
 
 
-def build(settings: dict[str, Any], latent: int, actions: int, seed: int) -> Memory:
-    """The memory that a variant's settings describe."""
+def build(settings: dict[str, Any], latent_dim: int, action_dim: int, seed: int) -> Memory:
+    """The memory of a variant with new weights."""
     density = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
     density |= {
         "density": MODELS[settings.get("model", "frmdn")],
-        "input_size": latent + actions,
-        "output_size": latent,
+        "input_size": latent_dim + action_dim,
+        "output_size": latent_dim,
     }
     with seeded(seed):
         return build_memory(density)

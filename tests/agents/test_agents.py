@@ -1,5 +1,6 @@
 """Controllers, agents, evaluation."""
 
+import pickle
 from dataclasses import replace
 
 import gymnasium
@@ -12,6 +13,7 @@ import rollouts
 from agents import Agent, LinearController, Report, evaluate
 from agents.evaluation import reproduce_command
 from agents.stages import make_policy
+from rollouts.actors import make_actor
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
@@ -72,13 +74,45 @@ def test_bad_controllers_are_refused():
 
 
 def test_an_agent_collects_with_exploration(tmp_path):
-    store = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "s")
-    again = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "t")
+    store = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "s")
+    again = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "t")
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(store.episodes(), again.episodes(), strict=True))
     calm = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
     assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
-    with pytest.raises(ValueError, match="exploration"):
-        evaluate(agent(exploration=0.3), toys.beacon, episodes=1)
+    with pytest.raises(ValueError, match="action_noise"):
+        evaluate(agent(action_noise=0.3), toys.beacon, episodes=1)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_act_gives_the_actions_of_the_policy_in_rollouts(discrete):
+    built = world(discrete, 3)
+    space = gymnasium.spaces.Discrete(3) if discrete else gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    noisy = agent(built, action_noise=0.5, param_noise=0.5)
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    for seed in (4, 5):  # the second reset starts a new episode
+        actor = make_actor(noisy, space, [seed])
+        actor.reset(0, 0)
+        noisy.reset(seed=seed)
+        for frame in frames:
+            action, expected = noisy.act(frame), actor.act(frame[None], [0])[0]
+            assert np.array_equal(action, expected)
+            assert isinstance(action, int) if discrete else action.dtype == np.float32
+            assert space.contains(action)
+
+
+def test_act_starts_an_episode_by_itself_and_reset_starts_the_next():
+    calm = agent(world(actions=3))
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    first = [calm.act(frame) for frame in frames]
+    on = [calm.act(frame) for frame in frames]
+    calm.reset()
+    again = [calm.act(frame) for frame in frames]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, on)
+    copy = pickle.loads(pickle.dumps(calm))
+    assert np.array_equal(copy.act(frames[0]), first[0])
+    with pytest.raises(ValueError, match="frame"):
+        calm.act(frames)
 
 
 def test_evaluate_reports_every_return(tmp_path):
@@ -113,7 +147,7 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
 
 def test_discrete_exploration_is_as_often_as_said():
     built = world(discrete=True, actions=4)
-    calm, curious = (agent(built, exploration=share) for share in (0.0, 0.4))
+    calm, curious = (agent(built, action_noise=share) for share in (0.0, 0.4))
     space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
     steady = calm(space, np.random.default_rng(0))(frame)
     chosen = [curious(space, np.random.default_rng(seed))(frame) for seed in range(200)]
@@ -151,11 +185,13 @@ def test_a_spread_agent_is_another_controller_in_each_episode():
             for other in (like(frame), together[step, seed]):
                 assert_same_sums(action, other, count=len(frames) * (built.num_features + 1), terms=1.0)
     assert spread.name == f"{centre.name}-spread-0.5"
-    with pytest.raises(ValueError, match="exploration"):
+    with pytest.raises(ValueError, match="action_noise"):
         evaluate(spread, toys.beacon, episodes=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [("exploration", -0.1), ("exploration", float("nan")), ("spread", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("action_noise", -0.1), ("action_noise", float("nan")), ("param_noise", -0.1)]
+)
 def test_noise_that_cannot_be_drawn_is_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} .*{value}"):
         agent(**{name: value})
@@ -197,7 +233,7 @@ def test_policies_by_name(tmp_path):
     agent().save(tmp_path / "agent")
     mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
-    assert mixed.policies[2].exploration == 0.2
+    assert mixed.policies[2].action_noise == 0.2
     assert make_policy("uniform", 0.0, {}) is rollouts.uniform
     with pytest.raises(ValueError, match="policy .*'clever'"):
         make_policy("smooth,clever", 0.0, {})

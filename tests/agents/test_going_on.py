@@ -128,7 +128,7 @@ def test_dreams_happen_in_other_memories_than_the_agents_own(further):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_vae", "_dream", "_play", "_write_result"])
+@pytest.mark.parametrize("step", ["_vae", "_evolve", "_play", "_write_result"])
 def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass

@@ -208,7 +208,7 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(f
 
     run = tmp_path / "run"
     told(run, 1)
-    monkeypatch.setattr(agents.iterative_training, "_dream", stopping)
+    monkeypatch.setattr(agents.iterative_training, "_evolve", stopping)
     with pytest.raises(Stop):
         told(run, 2)
     monkeypatch.undo()
@@ -292,7 +292,7 @@ def test_a_line_is_written_once_for_each_iteration(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_ensemble", "_dream", "_play", "_write_result"])
+@pytest.mark.parametrize("step", ["_ensemble", "_evolve", "_play", "_write_result"])
 def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
