@@ -45,9 +45,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise OSError(
-            error.errno, error.strerror or str(error), str(path)
-        ) from None  # names the requested file, not the temporary one
+        # name the requested file, not the temporary one
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         with contextlib.suppress(OSError):  # it was moved, or the disk is not writable, which raised an error above
             aside.unlink()

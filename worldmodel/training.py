@@ -216,7 +216,7 @@ class _Trainer:
         patience = self.settings["patience"]
         sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
         state.sums = {}
-        began = f"continued at update {state.update}, " if state.update else ""
+        began = f"resumed at update {state.update}, " if state.update else ""
         try:
             with GracefulInterrupt() as stop:
                 while state.update < until and (patience is None or state.stale < patience):
@@ -281,7 +281,7 @@ class _Trainer:
             state.skipped += 1
             if state.skipped >= MAX_SKIPPED_UPDATES:
                 raise TrainingDiverged(
-                    f"the gradient of {self.settings['model']} was NaN or infinite {MAX_SKIPPED_UPDATES} times "
+                    f"the gradient of {self.settings['model']} was not a number {MAX_SKIPPED_UPDATES} times "
                     f"in a row, up to update "
                     f"{update + 1}; the weights of update {state.best_update} are kept. A smaller learning_rate helps."
                 )
