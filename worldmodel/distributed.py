@@ -1,10 +1,10 @@
-"""Training on several processes at once, as torchrun starts them: everybody steps alike, one of them writes.
+"""Distributed training on several processes that torchrun starts; the main process writes the files.
 
     torchrun --nproc-per-node 2 -m agents.cli train memory runs/mine
 
-A batch is cut among the processes and gradients are averaged, so that the curve is nearly that of one process with the
-same batch (each draws noise of its own, and a VAE's free bits are counted on each process's part).
-Without torchrun nothing here does anything. `worldmodel.fit` is the only one who trains.
+Each process takes a part of the batch, and gradients are averaged. The learning curve is close to that of one process with
+the same batch; noise and the free bits of a VAE differ, because each process computes them on its part. Without torchrun these
+functions do nothing. `worldmodel.fit` uses them.
 """
 
 import os
@@ -18,38 +18,38 @@ from worldmodel.batches import tree_map
 
 
 def init() -> tuple[int, int]:
-    """This process's rank, and how many there are; joins torchrun's group if that was not done."""
+    """Join torchrun's process group if needed; return the rank of this process and the number of processes."""
     if _launched_by_torchrun() and not group.is_initialized():
         group.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files and speaks; true where there is only one."""
+    """Return whether this process writes files and messages; true for a single process."""
     if group.is_initialized():
         return group.get_rank() == 0
     return not _launched_by_torchrun() or int(os.environ["RANK"]) == 0
 
 
 def _launched_by_torchrun() -> bool:
-    """Whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process as one of several."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def device() -> torch.device:
-    """The device of this process."""
+    """Return the device of this process."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def shard(batch: Any, rank: int, world_size: int) -> Any:
-    """This process's share of a batch: every ``world_size``-th example."""
+    """Return the part of a batch for this process: every ``world_size``-th example."""
     return batch if world_size == 1 else tree_map(batch, lambda part: part[rank::world_size])
 
 
 def batch_weight(batch: Any, world_size: int) -> Tensor | float:
-    """What this process's mean counts among all: its steps (or examples), over the average."""
+    """Return the weight of this process's mean loss: its number of steps (or examples) over the average of all processes."""
     if world_size == 1:
         return 1.0
     mask = getattr(batch, "mask", None)
@@ -60,7 +60,7 @@ def batch_weight(batch: Any, world_size: int) -> Tensor | float:
 
 
 def all_reduce_mean(tensors: list[Tensor], world_size: int) -> None:
-    """Replace tensors by their mean over all processes, in place."""
+    """Replace tensors in place by their mean over all processes."""
     if world_size == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -71,13 +71,13 @@ def all_reduce_mean(tensors: list[Tensor], world_size: int) -> None:
 
 
 def broadcast(module: nn.Module, world_size: int) -> None:
-    """Give every process the first one's weights."""
+    """Copy the weights of the first process to all processes."""
     if world_size > 1:
         for tensor in module.state_dict().values():
             group.broadcast(tensor, 0)
 
 
 def barrier(world_size: int) -> None:
-    """Wait until every process is here."""
+    """Wait until all processes reach this call."""
     if world_size > 1:
         group.barrier()

@@ -1,7 +1,7 @@
-"""Gaussian mixtures by precision, and densities seen through a flow.
+"""Gaussian mixtures parameterized by precision, and mixtures transformed by a flow.
 
 Start reading at `GaussianMixture.log_prob`. Component k has precision ``P_k = diag(d_k) + U_k U_k^T``, so that density,
-gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
+gradient and sample cost O(K D (1 + R)). The code never builds a D x D matrix.
 """
 
 import math
@@ -17,7 +17,7 @@ from worldmodel.validation import validate_temperature
 
 @runtime_checkable
 class Transform(Protocol):
-    """What `TransformedMixture` needs of a flow."""
+    """Protocol of the flows in a `TransformedMixture`."""
 
     def __call__(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map y to u; return u and log|det du/dy|."""
@@ -29,15 +29,15 @@ class Transform(Protocol):
 
 
 def standard_gumbel(like: Tensor, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
-    """Standard Gumbel numbers of a shape, on ``like``'s device."""
-    # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
+    """Sample standard Gumbel numbers of a shape, on the device of ``like``."""
+    # a uniform number in bfloat16 may round to 1, so sample at least in single precision
     wide = torch.promote_types(like.dtype, torch.float32)
     uniform = like.new_empty(shape, dtype=wide).uniform_(generator=generator)
     return -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
 
 
 class _Mixture:
-    """What all Gaussian mixtures share: weights, means, and how one draws from them."""
+    """Weights, means and sampling, common to all Gaussian mixtures."""
 
     def __init__(self, logits: Float[Tensor, "*batch mixtures"], loc: Float[Tensor, "*batch mixtures event"]) -> None:
         if loc.ndim < 2 or logits.shape != loc.shape[:-1]:
@@ -53,16 +53,16 @@ class _Mixture:
 
     @property
     def event_shape(self) -> Size:
-        """(D,)."""
+        """Shape of the event, (D,)."""
         return self.loc.shape[-1:]
 
     @property
     def num_components(self) -> int:
-        """K."""
+        """K, number of components."""
         return self.logits.shape[-1]
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, summed over the event."""
+        """Return log p(value) in nats, summed over the event."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(f"value must end in {self.event_shape[0]} dimensions, got {tuple(value.shape)}")
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + self._component_log_prob(value), dim=-1)
@@ -76,14 +76,14 @@ class _Mixture:
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw samples of shape (*shape, *batch, D).
 
-        Temperature tau divides the mixture's logits by tau and multiplies the noise by sqrt(tau): at 1 these are samples of
-        the density, towards 0 its mode.
+        Temperature tau divides the logits by tau and multiplies the noise by sqrt(tau). Samples at 1 follow the density; as
+        tau goes to 0, they approach `mode`.
 
         Args:
-            sample_shape: how many, for each element of the batch.
-            temperature: finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
-            generator: the source of all randomness; None: torch's own.
-            noise_temperature: another temperature for the noise; None: the same.
+            sample_shape: Shape of the samples for each element of the batch.
+            temperature: Finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
+            generator: Source of all random numbers. None: torch's default generator.
+            noise_temperature: Temperature of the noise. None: ``temperature``.
 
         Raises:
             ValueError: a temperature is not finite and above zero.
@@ -103,47 +103,47 @@ class _Mixture:
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """The samples that standard Gumbel and standard Normal numbers stand for: `sample` without its randomness."""
+        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
         mixing, spread = temperature, temperature if noise_temperature is None else noise_temperature
         if isinstance(mixing, Tensor):
             mixing = mixing.to(self.logits).unsqueeze(-1)
         if isinstance(spread, Tensor):
             spread = spread.to(self.loc).unsqueeze(-1)
-        # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
+        # Gumbel-max trick: argmax(logits / tau + noise) is a sample of softmax(logits / tau)
         chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
         root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
         return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property
     def weights(self) -> Float[Tensor, "*batch mixtures"]:
-        """The components' probabilities."""
+        """Probabilities of the components."""
         return self.logits.softmax(dim=-1)
 
     @property
     def noise_dim(self) -> int:
-        """How many standard Normal numbers a sample takes."""
+        """Number of standard Normal numbers per sample."""
         return self.loc.shape[-1]
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
-        """The mixture's mean."""
+        """Mean of the mixture."""
         return (self.weights.unsqueeze(-1) * self.loc).sum(dim=-2)
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
-        """The mean of the heaviest component: where samples go as the temperature goes to zero."""
+        """Mean of the component with the largest weight: the limit of samples as the temperature goes to zero."""
         return self._gather_component(self.loc, self.logits.argmax(dim=-1))
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
-        """Log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
+        """Return log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
         raise NotImplementedError
 
     def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        """Draws from N(0, P^-1) of the chosen components, made of standard normals (*full, normals)."""
+        """Return samples of N(0, P^-1) of the chosen components from standard Normal numbers (*full, normals)."""
         raise NotImplementedError
 
     def _gather_component(self, values: Tensor, chosen: Tensor) -> Tensor:
-        """The chosen component's part of (*batch, K, ...) values; ``chosen`` has shape (*shape, *batch)."""
+        """Select the chosen component from values (*batch, K, ...); ``chosen`` has shape (*shape, *batch)."""
         trailing = values.shape[len(self.batch_shape) + 1 :]
         index = chosen.reshape(*chosen.shape, 1, *(1 for _ in trailing)).expand(*chosen.shape, 1, *trailing)
         return (
@@ -152,7 +152,7 @@ class _Mixture:
 
 
 class GaussianMixture(_Mixture):
-    """A mixture of K Gaussians over D dimensions, each given by its precision.
+    """A mixture of K Gaussians over D dimensions, parameterized by precision.
 
     ``p(x) = sum_k pi_k N(x; mu_k, P_k^-1)``, with ``P_k = diag(exp(log_precision_k)) + U_k U_k^T``.
 
@@ -163,7 +163,7 @@ class GaussianMixture(_Mixture):
         precision_factor: (*batch, K, D, R), U_k; None for a diagonal precision.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes are inconsistent.
 
     Example:
         >>> g = GaussianMixture(torch.zeros(5), torch.zeros(5, 32), torch.zeros(5, 32))
@@ -189,14 +189,14 @@ class GaussianMixture(_Mixture):
             )
         if precision_factor is not None and precision_factor.shape[:-1] != loc.shape:
             raise ValueError(
-                f"precision_factor must have shape {tuple(loc.shape)} and a rank behind it, got {tuple(precision_factor.shape)}"
+                f"precision_factor must have shape {tuple(loc.shape)} + (R,), got {tuple(precision_factor.shape)}"
             )
         if precision_factor is not None and precision_factor.shape[-1] == 0:
             precision_factor = None
         self.log_precision, self.precision_factor = log_precision, precision_factor
 
     def __repr__(self) -> str:
-        """Shapes."""
+        """Return the shapes."""
         rank = 0 if self.precision_factor is None else self.precision_factor.shape[-1]
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
         return f"GaussianMixture({shapes}, num_components={self.num_components}, rank={rank})"
@@ -213,7 +213,7 @@ class GaussianMixture(_Mixture):
 
     @property
     def noise_dim(self) -> int:
-        """How many standard Normal numbers a sample takes: D + R."""
+        """Number of standard Normal numbers per sample: D + R."""
         return self.loc.shape[-1] + (0 if self.precision_factor is None else self.precision_factor.shape[-1])
 
     def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class GaussianMixture(_Mixture):
 
     @property
     def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
-        """P_k, in full."""
+        """P_k as full matrices."""
         diagonal = torch.diag_embed(self.log_precision.exp())
         return (
             diagonal if self.precision_factor is None else diagonal + self.precision_factor @ self.precision_factor.mT
@@ -234,7 +234,7 @@ class GaussianMixture(_Mixture):
 
     @property
     def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
-        """P_k^-1, in full."""
+        """P_k^-1 as full matrices."""
         inverse = torch.diag_embed((-self.log_precision).exp())
         if self.precision_factor is None:
             return inverse
@@ -242,22 +242,22 @@ class GaussianMixture(_Mixture):
         return inverse - scaled @ torch.cholesky_solve(scaled.mT, torch.linalg.cholesky(self._capacitance()))
 
     def _capacitance(self) -> Float[Tensor, "*batch mixtures rank rank"]:
-        """I_R + U^T D^-1 U."""
+        """Return I_R + U^T D^-1 U."""
         assert self.precision_factor is not None
         return capacitance(self.log_precision, self.precision_factor)
 
 
 class FullGaussianMixture(_Mixture):
-    """A mixture of K Gaussians with full precisions ``P_k = L_k L_k^T``: the rival that costs O(K D^2).
+    """A mixture of K Gaussians with full precisions ``P_k = L_k L_k^T``, at a cost of O(K D^2).
 
     Args:
         logits: (*batch, K), unnormalised log-weights.
         loc: (*batch, K, D), the means.
-        log_diagonal: (*batch, K, D), the logarithms of L's diagonal.
-        tril: (*batch, K, D (D - 1) / 2), L's entries below it, row by row.
+        log_diagonal: (*batch, K, D), logarithm of the diagonal of L_k.
+        tril: (*batch, K, D (D - 1) / 2), entries of L_k below the diagonal, row by row.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes are inconsistent.
     """
 
     def __init__(
@@ -281,12 +281,12 @@ class FullGaussianMixture(_Mixture):
         self.lower = lower
 
     def __repr__(self) -> str:
-        """Shapes."""
+        """Return the shapes."""
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
         return f"FullGaussianMixture({shapes}, num_components={self.num_components})"
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
-        """With ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
+        """Use ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
         error = (value.unsqueeze(-2) - self.loc).unsqueeze(-2)
         quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
         return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
@@ -307,12 +307,12 @@ class FullGaussianMixture(_Mixture):
 
 
 class TransformedMixture:
-    """The density of y when a flow maps it to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
+    """The density of y where a flow f maps y to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
 
     Args:
-        base_dist: a `GaussianMixture` or `FullGaussianMixture` over u = f(y).
-        flow: the bijection f.
-        context: what a conditional flow sees, (*batch, C).
+        base_dist: Mixture over u = f(y).
+        flow: The flow f.
+        context: Context of a conditional flow, (*batch, C).
     """
 
     def __init__(
@@ -324,7 +324,7 @@ class TransformedMixture:
         self.base_dist, self.flow, self.context = base_dist, flow, context
 
     def __repr__(self) -> str:
-        """The base, and whether the flow sees a context."""
+        """Return the base, and whether the flow has a context."""
         return f"TransformedMixture({self.base_dist!r}, conditional={self.context is not None})"
 
     @property
@@ -334,11 +334,11 @@ class TransformedMixture:
 
     @property
     def event_shape(self) -> Size:
-        """(D,)."""
+        """Shape of the event, (D,)."""
         return self.base_dist.event_shape
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, the log-determinant included."""
+        """Return log p(value) in nats, including the log-determinant."""
         base_value, log_det = self.flow(value, self._context(value))
         return self.base_dist.log_prob(base_value) + log_det
 
@@ -349,7 +349,7 @@ class TransformedMixture:
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """Draw from the base at a temperature (see `GaussianMixture.sample`), and map back through the flow."""
+        """Sample the base at a temperature (see `GaussianMixture.sample`) and invert the flow."""
         drawn = self.base_dist.sample(sample_shape, temperature, generator, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
@@ -360,18 +360,18 @@ class TransformedMixture:
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """The samples that standard Gumbel and standard Normal numbers stand for."""
+        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
         drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property
     def weights(self) -> Float[Tensor, "*batch mixtures"]:
-        """The probabilities of the base's components."""
+        """Probabilities of the base's components."""
         return self.base_dist.weights
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
-        """The base's mode mapped back: where samples go as the temperature goes to zero."""
+        """The base's mode mapped back: the limit of samples as the temperature goes to zero."""
         return self.flow.inverse(self.base_dist.mode, self.context)
 
     def _context(self, value: Tensor) -> Tensor | None:

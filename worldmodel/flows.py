@@ -1,7 +1,7 @@
-"""Bijections with exact log-determinants.
+"""Normalizing flows with exact log-determinants.
 
-A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = log|det du/dy|``, and ``flow.inverse(u)``
-maps back.
+A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = log|det du/dy|``. ``flow.inverse(u)`` maps back.
+Start reading at `Flow` and `AffineCoupling`.
 """
 
 import itertools
@@ -19,25 +19,28 @@ from worldmodel.batches import to_float32
 from worldmodel.validation import validate_positive_int
 
 LOG_SCALE_BOUND = 3.0
-"""The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
+"""The log-scale of a coupling stays in (-3, 3), so that no input makes it overflow."""
 MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
-"""No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second
-(inside a piece it may be)."""
+"""Smallest width and height of a spline bin, as a fraction of the whole; smallest derivative at a knot (inside a bin the
+derivative may be smaller)."""
 INPUT_BOUND = 10.0
-"""What the couplings' networks see is squashed smoothly beyond about this, so that outliers cannot blow them up."""
+"""Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
 
 class Coupling(nn.Module):
-    """Half of the dimensions, changed one by one by functions whose parameters a network reads off the other half.
+    """Transform half of the dimensions elementwise; a network computes the parameters from the other half.
 
-    The identity at initialisation: the network's last layer begins at zero. In a `Flow` the halves swap from coupling to
-    coupling. With one dimension there is nothing to condition on: the parameters depend on the context alone.
+    The initial coupling is the identity, because the network's last layer starts at zero. In a `Flow` the halves swap from
+    coupling to coupling. With one dimension the parameters depend on the context alone.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers (three hidden layers make the paper's four linear ones).
-        context: how many numbers of context the network sees too; 0: none.
-        num_params: parameters of the function of one dimension.
+        features: D, number of dimensions.
+        hidden: Widths of the hidden layers. Three hidden layers are the four linear layers of the paper.
+        context: Size of the context, a second input of the network. 0: no context.
+        num_params: Number of parameters per transformed dimension.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(self, features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
@@ -61,7 +64,7 @@ class Coupling(nn.Module):
         self.network = nn.Sequential(*layers, last)
 
     def extra_repr(self) -> str:
-        """The arguments."""
+        """Return the arguments."""
         return f"features={self.features}, context={self.context}"
 
     def forward(
@@ -80,7 +83,7 @@ class Coupling(nn.Module):
         return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The function of each dimension, and the logarithm of its slope; parameters are (*batch, numbers, changed)."""
+        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, numbers, changed)."""
         raise NotImplementedError
 
     def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
@@ -97,18 +100,18 @@ class Coupling(nn.Module):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
         seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
         x = seen if context is None else torch.cat((seen, context), dim=-1)
-        for layer in self.network:  # by hand: calling modules would take as long as their arithmetic in a single dream
+        for layer in self.network:  # for one dream, calling the modules takes as long as their arithmetic
             x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
         return to_float32(x).unflatten(-1, (self.num_params, self.sizes[1]))
 
 
 class AffineCoupling(Coupling):
-    """Half of the dimensions, scaled and shifted by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
+    """Scale and shift half of the dimensions by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers.
-        context: how many numbers of context the network sees too; 0: none.
+        features: D, number of dimensions.
+        hidden: Widths of the hidden layers.
+        context: Size of the context, a second input of the network. 0: no context.
 
     References:
         Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (eq. 4-8).
@@ -127,22 +130,22 @@ class AffineCoupling(Coupling):
         return (value - shift) * (-log_scale).exp()
 
     def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-scale, bounded by a scaled tanh, and the shift."""
+        """Return the log-scale, bounded by a scaled tanh, and the shift."""
         log_scale, shift = parameters.unbind(dim=-2)
         return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND), shift
 
 
 class SplineCoupling(Coupling):
-    """Half of the dimensions through monotonic rational-quadratic splines that the other half shapes.
+    """Transform half of the dimensions by monotonic rational-quadratic splines; the other half gives their parameters.
 
-    Between -bound and bound a spline of ``bins`` pieces, outside the identity.
+    The spline has ``bins`` bins in [-bound, bound] and is the identity outside.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers.
-        context: how many numbers of context the network sees too; 0: none.
-        bins: pieces.
-        bound: where the splines end.
+        features: D, number of dimensions.
+        hidden: Widths of the hidden layers.
+        context: Size of the context, a second input of the network. 0: no context.
+        bins: Number of bins.
+        bound: Bound of the splines.
 
     References:
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (section 3.1).
@@ -169,7 +172,7 @@ class SplineCoupling(Coupling):
         return rational_quadratic_inverse(value, *self._knots(parameters))
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Places (*batch, changed, bins + 1) of the knots, their values, and the slopes there."""
+        """Return the knots' x, y and derivatives, each (*batch, changed, bins + 1)."""
         widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
         def places(raw: Tensor) -> Tensor:
@@ -179,7 +182,7 @@ class SplineCoupling(Coupling):
             return torch.cat((-edge, ends, edge), dim=-1)
 
         inner = MIN_DERIVATIVE + softplus(slopes + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
-        one = torch.ones_like(parameters.mT[..., :1])  # the identity's slope, where the spline meets it
+        one = torch.ones_like(parameters.mT[..., :1])  # at the ends, the derivative of the identity outside
         return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
 
 
@@ -189,7 +192,7 @@ def rational_quadratic(
     knots_y: Float[Tensor, "*batch knots"],
     derivatives: Float[Tensor, "*batch knots"],
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """A monotonic rational-quadratic spline through knots, and the logarithm of its slope; the identity outside.
+    """Return a monotonic rational-quadratic spline of ``value``, and its log-derivative; the identity outside the knots.
 
     References:
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
@@ -210,7 +213,7 @@ def rational_quadratic_inverse(
     knots_y: Float[Tensor, "*batch knots"],
     derivatives: Float[Tensor, "*batch knots"],
 ) -> Float[Tensor, "*batch"]:
-    """The way back through `rational_quadratic`: the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
+    """Invert `rational_quadratic`: return the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
     inside, (x0, width, y0, height, low, high) = _bin(value, knots_y, knots_x, knots_y, derivatives)
     steep = height / width
     over = (value - y0).clamp(min=0)
@@ -223,7 +226,7 @@ def rational_quadratic_inverse(
 def _bin(
     value: Tensor, axis: Tensor, knots_x: Tensor, knots_y: Tensor, derivatives: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Which values lie within the knots on ``axis``, and of their pieces: begin and size on both axes, slopes at the ends."""
+    """Return which values are inside the knots on ``axis``, and the x, width, y, height and end derivatives of their bins."""
     inside = (value > axis[..., 0]) & (value < axis[..., -1])
     number = ((axis < value.unsqueeze(-1)).sum(dim=-1, keepdim=True) - 1).clamp(0, axis.shape[-1] - 2)
 
@@ -235,12 +238,15 @@ def _bin(
 
 
 class Flow(nn.Module):
-    """Couplings one after the other; the log-determinants add up.
+    """A composition of couplings; their log-determinants are summed.
 
-    The halves swap from coupling to coupling: every second coupling sees the dimensions in reverse order.
+    The halves swap from coupling to coupling: every second coupling gets the dimensions in reverse order.
 
     Args:
-        couplings: bijections with the same features; an empty list is the identity.
+        couplings: Couplings with the same ``features``. An empty list is the identity.
+
+    Raises:
+        ValueError: the couplings have different ``features``.
 
     Example:
         >>> flow = Flow([AffineCoupling(4), AffineCoupling(4)])
@@ -275,14 +281,14 @@ class Flow(nn.Module):
 
 
 def _flip(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
-    """Reverse the dimensions for every second coupling, so that each half is transformed; its own inverse."""
+    """Reverse the dimensions for every second coupling, so that both halves are transformed; it is its own inverse."""
     return value.flip(-1) if number % 2 else value
 
 
 def _linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer; one without inputs is its bias alone."""
+    """Return a linear layer; without inputs it has a bias alone."""
     if in_features:
         return nn.Linear(in_features, out_features)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op" is what is wanted
+        warnings.simplefilter("ignore")  # the no-op on zero-element tensors is intended
         return nn.Linear(in_features, out_features)

@@ -1,11 +1,11 @@
-"""Numbers as people read them."""
+"""Format numbers for tables and messages."""
 
 
 def format_number(value: float | int, decimals: int = 1) -> str:
-    """A return, or another number of any size, in few digits.
+    """Format a return, or another number of any size, with few digits.
 
     Example:
-        >>> figure(21.04), figure(1234567.8), figure(1e30), figure(-2e-9, decimals=0)
+        >>> format_number(21.04), format_number(1234567.8), format_number(1e30), format_number(-2e-9, decimals=0)
         ('21.0', '1234567.8', '1e+30', '0')
     """
     if abs(value) >= 1e7:

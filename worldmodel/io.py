@@ -1,4 +1,7 @@
-"""Files that are whole or absent, and weights without pickle."""
+"""Write files atomically, and read JSON and weights safely, without pickle.
+
+Start reading at `atomic` and `load_module`.
+"""
 
 import contextlib
 import hashlib
@@ -26,27 +29,28 @@ RecordT = TypeVar("RecordT")
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well it is synced to disk and takes ``path``'s place.
+    """Yield a temporary path beside ``path``; after the block, sync the file to disk and move it to ``path``.
 
-    A crash, a kill or a full disk leaves the old file (or none), never half of a new one.
+    After a crash, a kill or a full disk the old file (or none) is there, never a partial new one.
 
     Raises:
-        OSError: names ``path``, whatever failed.
+        OSError: an operation failed; the error names ``path``.
     """
     path = file_path(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
-        with aside.open("rb+") as file:  # Windows syncs only what may be written
+        with aside.open("rb+") as file:  # Windows syncs only writable files
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None  # names the file that was meant
+        # name the requested file, not the temporary one
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        with contextlib.suppress(OSError):  # it took its place; or the disk may not be written, which was told above
+        with contextlib.suppress(OSError):  # it was moved, or the disk is not writable, which raised an error above
             aside.unlink()
-    if os.name != "posix":  # Windows opens no folders
+    if os.name != "posix":  # Windows cannot open folders
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -57,10 +61,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes out of a folder while a block runs. A process that dies lets go of it.
+    """Hold an exclusive lock on a folder while a block runs. The lock of a dead process is released.
 
     Raises:
-        ValueError: another process works in it.
+        ValueError: another process holds the lock.
     """
     folder = folder_path(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +80,13 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with atomic(path) as aside:
         aside.write_bytes(content)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all; numpy's integers are numbers, too."""
+    """Write ``content`` as indented JSON, atomically; numpy integers are allowed."""
     with atomic(path) as aside:
         aside.write_text(
             json.dumps(content, indent=1, allow_nan=False, default=operator.index) + "\n", encoding="utf-8"
@@ -93,7 +97,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: the file is missing or is not JSON; the message names it.
+        ValueError: the file is missing or is not JSON; the message names the file.
     """
     path = file_path(path, "path")
     try:
@@ -105,16 +109,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read JSON lines, an object each.
+    """Read JSON lines, one object per line.
 
     Raises:
-        ValueError: the file cannot be read, or a line is something else; the message names both.
+        ValueError: the file cannot be read, or a line is not an object; the message names the file and the line.
     """
     rows, path = [], file_path(path, "path")
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not isinstance(row := json.loads(line), dict):
-                raise ValueError(f"line {number} is no object")
+                raise ValueError(f"line {number} is not an object")
             rows.append(row)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON lines: {_first_line(error)}") from None
@@ -122,10 +126,10 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def from_json(kind: type[RecordT], content: Any, path: str | os.PathLike[str]) -> RecordT:
-    """Build a dataclass of plain values out of what a file holds; names that it does not have are left out.
+    """Build a dataclass of plain values from the content of a file; ignore unknown names.
 
     Raises:
-        ValueError: a value is missing, or of another type than its annotation says; the message names file and value.
+        ValueError: a value is missing, or differs from its annotated type; the message names the file and the value.
     """
     with error_context(path):
         known = {name: value for name, value in content.items() if name in (hints := get_type_hints(kind))}
@@ -136,7 +140,7 @@ def from_json(kind: type[RecordT], content: Any, path: str | os.PathLike[str]) -
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type: a plain one, a list or dict of such, a union of such, or literals."""
+    """Return whether a value has a type: a plain type, a list, a dict, a union or literals."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return value in parts
@@ -151,7 +155,7 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> None:
-    """Write named tensors as safetensors with a checksum, whole or not at all."""
+    """Write named tensors as safetensors with a checksum, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as aside:
         aside.write_bytes(save_bytes(plain, {"sha256": _digest(plain)}))
@@ -159,31 +163,31 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> N
 
 @contextlib.contextmanager
 def error_context(path: str | os.PathLike[str], wrap_value_errors: bool = False) -> Iterator[None]:
-    """Make what goes wrong with a file's content, whole but not what it should be, one line that names the file.
+    """Convert errors about the content of a file to a ValueError of one line that names the file.
 
     Args:
-        path: the file.
-        wrap_value_errors: whether a ValueError of the block is about this file, too; else it stays as it is.
+        path: Path of the file.
+        wrap_value_errors: Whether to convert a ValueError of the block, too. False: it is raised unchanged.
 
     Raises:
-        ValueError: the block raised one, or stumbled over a missing name, a wrong type or a wrong size.
+        ValueError: the block raised a ValueError, or an error about a missing name, a wrong type or a wrong size.
     """
     try:
         yield
     except ValueError as error:
         if not wrap_value_errors or str(path) in str(error):
             raise
-        raise ValueError(f"{path} does not hold what it should: {_first_line(error)}") from None
+        raise ValueError(f"{path} has invalid content: {_first_line(error)}") from None
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
         words = f"{type(error).__name__} {_first_line(error)}"
-        raise ValueError(f"{path} does not hold what it should: {words}") from None
+        raise ValueError(f"{path} has invalid content: {words}") from None
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a safetensors file; one that tells its checksum, as ours do, must have it.
+    """Read a safetensors file; compare the checksum if the file has one, as those of `write_tensors` do.
 
     Raises:
-        ValueError: the file is missing, truncated, damaged or foreign; the message names it.
+        ValueError: the file is missing, truncated, damaged or in another format; the message names the file.
     """
     path = file_path(path, "path")
     try:
@@ -193,10 +197,10 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         about = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except Exception as error:  # whatever safetensors and torch make of kinds of numbers that they do not know
+    except Exception as error:  # safetensors and torch raise various errors for unknown number types
         raise ValueError(f"{path} is not a whole safetensors file: {_first_line(error)}") from None
     if about.get("sha256", found := _digest(tensors)) != found:
-        raise ValueError(f"{path} is damaged: its weights do not have the checksum that it tells")
+        raise ValueError(f"{path} is damaged: its weights do not match its checksum")
     return tensors
 
 
@@ -205,18 +209,18 @@ def load_module(
     path: str | os.PathLike[str],
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors,
 ) -> Module:
-    """Build a module and put the weights of a safetensors file into it.
+    """Build a module and load the weights of a safetensors file into it.
 
-    It is built without memory first (torch's device "meta"), and compared: whatever sizes a damaged or hostile file of
-    settings asks for, no more is allocated than the weights need that are there.
+    A module on torch's device "meta", which allocates no memory, is compared with the weights first. A damaged or hostile
+    config file thus cannot allocate more than the existing weights need.
 
     Args:
-        build: makes the module.
-        path: the weights.
-        prepare: turns what was read into the module's state.
+        build: Function that builds the module.
+        path: Path of the weights.
+        prepare: Function that converts the tensors of the file to the module's state.
 
     Raises:
-        ValueError: names or shapes do not match, or a weight is not finite; the message names file and weight.
+        ValueError: names or shapes do not match, or a weight is not finite; the message names the file and the weight.
     """
     with error_context(path):
         tensors = prepare(read_tensors(path))
@@ -228,16 +232,16 @@ def load_module(
 
 
 def check_weights(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Refuse weights that are not those of ``module``, or not finite.
+    """Check that weights match ``module`` and are finite.
 
     Raises:
-        ValueError: the message names the file and the weight.
+        ValueError: they do not match or are not finite; the message names the file and the weight.
     """
     expected = module.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
-        raise ValueError(f"{path} has no weight {missing[0]!r}: it belongs to another kind of model")
+        raise ValueError(f"{path} has no weight {missing[0]!r}: it belongs to another type of model")
     if foreign := sorted(tensors.keys() - expected.keys()):
-        raise ValueError(f"{path} has a weight {foreign[0]!r} that this model lacks")
+        raise ValueError(f"{path} has a weight {foreign[0]!r} that this model does not have")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             wanted, came = tuple(expected[name].shape), tuple(tensor.shape)
@@ -249,7 +253,7 @@ def check_weights(module: nn.Module, tensors: dict[str, Tensor], path: str | os.
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Sixteen hex digits that change whenever a weight of ``module`` does."""
+    """Return a hash of the weights of ``module``, sixteen hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -258,7 +262,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names, kinds, shapes and numbers."""
+    """Return the SHA-256 of names, dtypes, shapes and numbers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

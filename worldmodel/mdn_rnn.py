@@ -1,7 +1,7 @@
-"""Recurrent mixture densities: an LSTM reads a sequence and puts out, at each time, a distribution over what follows.
+"""Recurrent mixture density networks: a recurrent network maps a sequence to a distribution at each time.
 
-Start reading at `RMDN`; an `FRMDN` is the same density seen through a normalizing flow. Neither knows of games: the
-memory of a world model, a model of raw speech and a model of scanned images are all made of them.
+Start reading at `RMDN`. An `FRMDN` adds a normalizing flow to it. The memory of a world model and the densities of speech and
+images use both.
 """
 
 import math
@@ -18,17 +18,17 @@ from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
-"""Bounds of a component's log-precision: standard deviations from 0.0009 to 148. The upper one is the ceiling of the
-density where data do not vary at all (silence, a constant frame): log p is at most 6.1 nats a dimension, before a flow."""
+"""Bounds of a component's log-precision; standard deviations are from 0.0009 to 148. The upper bound limits the density of
+data without variation (silence, a constant frame): log p is at most 6.1 nats per dimension, before a flow."""
 FACTOR_SCALE = 0.1
-"""Scale of the precision factors U at initialisation, relative to the layer's other outputs."""
+"""Initial scale of the precision factors U, relative to the other outputs of the layer."""
 
 
 CELL_TYPES = ("lstm", "gru")
 
 
 def _autocast_if_supported(x: Tensor) -> AbstractContextManager[Any]:
-    """Autocast as it is, but off where torch's LSTM has no bfloat16: on processors without its instructions it raises."""
+    """Keep autocast, but disable it on CPUs without bfloat16 instructions, where torch's LSTM raises an error."""
     if x.is_cpu and torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available():
         return torch.autocast("cpu", enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return nullcontext()
@@ -39,24 +39,25 @@ class State(NamedTuple):
 
     hidden: Float[Tensor, "batch layers hidden"]
     cell: Float[Tensor, "batch layers cell"]
-    """The LSTM's cells; a GRU has none, and this is empty."""
+    """Cell state of an LSTM; empty for a GRU."""
 
 
 class RMDN(nn.Module):
-    """A recurrent mixture density network: one joint mixture of K Gaussians over the whole event at each time.
+    """A recurrent mixture density network with one joint mixture of K Gaussians over the event at each time.
 
-    ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``, all of them linear functions of the recurrent state.
+    ``p(y_t | x_1..t) = sum_k pi_k N(y_t; mu_k, P_k^-1)``. The logits, means, log-precisions and factors are linear functions of
+    the hidden state.
 
     Args:
-        input_size: size of what is read at each time.
+        input_size: Size of the input at each time.
         output_size: D, size of the event.
-        hidden_size: width of the recurrent network.
-        num_components: K.
-        rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        num_layers: recurrent layers.
-        cell: "lstm" or "gru".
-        shared: whether U is one for each component, instead of one for each component and time.
-        full: whether precisions are full, ``P = L L^T``, at a cost of O(K D^2); the rank is 0 then.
+        hidden_size: Number of hidden units in each recurrent layer.
+        num_components: K, number of mixture components.
+        rank: R, rank of U in the precision ``P = D + U U^T``. 0: the precision is diagonal.
+        num_layers: Number of recurrent layers.
+        cell: Type of the recurrent cell, "lstm" or "gru".
+        shared: Whether each component has one U for all times, instead of one U per time.
+        full: Whether precisions are full, ``P = L L^T``, at a cost of O(K D^2). This requires rank 0.
 
     Example:
         >>> m = RMDN(input_size=35, output_size=32)
@@ -65,9 +66,8 @@ class RMDN(nn.Module):
         torch.Size([2, 7])
 
     References:
-        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122. Ha's code has one scalar mixture for
-        each dimension: another model, whose likelihoods do not compare with these
-        (`worldmodel.baselines.PerDimensionRMDN`).
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122. Ha's code has one scalar mixture per
+        dimension. That is another model (`worldmodel.baselines.PerDimensionRMDN`), and its likelihoods are not comparable.
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
@@ -107,14 +107,14 @@ class RMDN(nn.Module):
         self.reset_parameters()
 
     def _sizes(self) -> tuple[int, int, int, int]:
-        """Outputs of the head: logits, means, log-precisions, and what precisions have beside their diagonal."""
+        """Return the sizes of the head's outputs: logits, means, log-precisions, and other precision parameters."""
         k, d = self.num_components, self.output_size
         beside = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
         return k, k * d, k * d, k * beside
 
     def reset_parameters(self) -> None:
-        """Begin near N(0, 1): equal weights, means a little apart, unit precision; and a memory that lasts."""
-        if self.head.weight.is_meta:  # nothing to fill, and drawing there imports torch's compiler, too
+        """Initialize near N(0, 1): equal weights, slightly different means, unit precision; open forget gates."""
+        if self.head.weight.is_meta:  # nothing to fill, and sampling on the meta device imports torch's compiler
             return
         with torch.no_grad():
             logits, loc, log_precision, beside = self.head.weight.split(self._sizes())
@@ -136,9 +136,9 @@ class RMDN(nn.Module):
 
     @torch.no_grad()
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
-        """Begin near a Normal with the data's own mean and standard deviation, instead of N(0, 1).
+        """Move the initial distribution from N(0, 1) to the mean and standard deviation of the data.
 
-        Means spread as the data do, what the hidden state adds to them included: call it once, on fresh weights.
+        This scales the means and their dependence on the hidden state. Call it once, on new weights.
         """
         _, weight, _, _ = self.head.weight.split(self._sizes())
         _, loc, log_precision, _ = self.head.bias.split(self._sizes())
@@ -149,12 +149,12 @@ class RMDN(nn.Module):
         log_precision.copy_((-(1 if self.full else 2) * std.log()).repeat(self.num_components))
 
     def __repr__(self) -> str:
-        """The call that builds it."""
+        """Return the constructor call."""
         return constructor_repr(self, **self.config)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that build this module again."""
+        """Arguments that rebuild this module."""
         names = (
             "input_size",
             "output_size",
@@ -170,21 +170,21 @@ class RMDN(nn.Module):
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Standard Gumbel and standard Normal numbers that a sample is made of: (K,) and (D + R,)."""
+        """Shapes of the standard Gumbel and Normal numbers of one sample: (K,) and (D + R,)."""
         return (self.num_components,), (self.output_size + self.rank,)
 
     def initial(self, batch: int) -> State:
-        """The state before anything was read."""
+        """Return the initial state."""
         zeros = self.head.weight.new_zeros(batch, self.num_layers, self.hidden_size)
         return State(zeros, zeros.clone() if self.cell == "lstm" else zeros[..., :0])
 
     def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Read a sequence: the hidden state after each time, and the state to go on from.
+        """Process a sequence; return the hidden state after each time and the final state.
 
         Raises:
-            ValueError: ``x`` or ``state`` has another shape than the module was made for.
+            ValueError: ``x`` or ``state`` has the wrong shape.
         """
         if x.ndim != 3 or x.shape[-1] != self.input_size or x.shape[1] == 0:
             raise ValueError(f"x must have shape (batch, time > 0, {self.input_size}), got {tuple(x.shape)}")
@@ -194,7 +194,7 @@ class RMDN(nn.Module):
             raise ValueError(f"state must have shape {wanted}, got {came}")
         if x.shape[1] == 1:
             return self._step(x[:, 0], state)
-        # torch keeps layers first: (B, layers, H) -> (layers, B, H) and back
+        # torch has layers first: (B, layers, H) -> (layers, B, H) and back
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
         if self.cell == "gru":
             h, last = self.lstm(x, before[0])
@@ -204,7 +204,7 @@ class RMDN(nn.Module):
         return h, State(*(part.transpose(0, 1) for part in after))
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One time step, cell by cell: torch's layers prepare themselves anew with every call, which is most of a step."""
+        """Process one time step with torch's cell functions; the setup of torch's layers takes most of a single step."""
         hidden, cells = [], []
         for layer in range(self.num_layers):
             names = (f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
@@ -218,7 +218,7 @@ class RMDN(nn.Module):
         return x[:, None], State(_stacked(hidden), _stacked(cells) if cells else state.cell)
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
-        """The mixture that a hidden state stands for."""
+        """Return the mixture for hidden states."""
         k, d = self.num_components, self.output_size
         logits, loc, log_precision, beside = to_float32(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
@@ -234,13 +234,13 @@ class RMDN(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[GaussianMixture | FullGaussianMixture, State]:
-        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
+        """Return distributions with batch shape (B, T) and event shape (D,), and the final state."""
         h, state = self.unroll(x, state)
         return self.distribution(h), state
 
 
 def _stacked(layers: list[Tensor]) -> Tensor:
-    """Layers (batch, width) as (batch, layers, width)."""
+    """Stack layers (batch, width) to (batch, layers, width)."""
     return layers[0].unsqueeze(1) if len(layers) == 1 else torch.stack(layers, dim=1)
 
 
@@ -248,18 +248,18 @@ class FRMDN(nn.Module):
     """A flow-based RMDN: ``log p(y) = log p_mixture(f(y)) + log|det df/dy|``.
 
     Args:
-        input_size: size of what is read at each time.
+        input_size: Size of the input at each time.
         output_size: D, size of the event.
-        hidden_size: width of the recurrent network.
-        num_components: K.
-        rank: R of the precision ``P = D + U U^T``; 0: diagonal.
-        num_couplings: couplings of the flow; 0 leaves the RMDN.
-        conditional: whether the couplings see the hidden state too (beyond the paper).
-        num_layers: recurrent layers.
-        cell: "lstm" or "gru".
-        shared: whether U is one for each component, instead of one for each component and time.
-        full: whether precisions are full.
-        spline: whether the couplings are rational-quadratic splines instead of affine (beyond the paper).
+        hidden_size: Number of hidden units in each recurrent layer.
+        num_components: K, number of mixture components.
+        rank: R, rank of U in the precision ``P = D + U U^T``. 0: the precision is diagonal.
+        num_couplings: Number of couplings of the flow. 0: no flow, as in an `RMDN`.
+        conditional: Whether the couplings also depend on the hidden state (not in the paper).
+        num_layers: Number of recurrent layers.
+        cell: Type of the recurrent cell, "lstm" or "gru".
+        shared: Whether each component has one U for all times, instead of one U per time.
+        full: Whether precisions are full.
+        spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
 
     Example:
         >>> m = FRMDN(input_size=35, output_size=32, rank=2)
@@ -297,41 +297,41 @@ class FRMDN(nn.Module):
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
 
     def __repr__(self) -> str:
-        """The call that builds it."""
+        """Return the constructor call."""
         return constructor_repr(self, **self.config)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that build this module again."""
+        """Arguments that rebuild this module."""
         own = {"num_couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
         return self.base.config | own
 
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
-        """Begin near a Normal with the data's own mean and standard deviation (the flow begins as the identity)."""
+        """Move the initial distribution to the mean and standard deviation of the data; the initial flow is the identity."""
         self.base.init_from_statistics(mean, std)
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Standard Gumbel and standard Normal numbers that a sample is made of."""
+        """Shapes of the standard Gumbel and Normal numbers of one sample."""
         return self.base.noise_shapes
 
     def initial(self, batch: int) -> State:
-        """The state before anything was read."""
+        """Return the initial state."""
         return self.base.initial(batch)
 
     def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Read a sequence: the hidden state after each time, and the state to go on from."""
+        """Process a sequence; return the hidden state after each time and the final state."""
         return self.base.unroll(x, state)
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> TransformedMixture:
-        """The flowed mixture that a hidden state stands for."""
+        """Return the transformed mixture for hidden states."""
         return TransformedMixture(self.base.distribution(h), self.flow, h if self.conditional else None)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[TransformedMixture, State]:
-        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
+        """Return distributions with batch shape (B, T) and event shape (D,), and the final state."""
         h, state = self.unroll(x, state)
         return self.distribution(h), state

@@ -1,4 +1,4 @@
-"""The memory: a density over the next latent, plus heads for reward and termination, on one recurrent state.
+"""Predict the next latent, the reward and the termination from one recurrent state.
 
 Start reading at `Memory.forward` and `Memory.loss`.
 """
@@ -18,38 +18,38 @@ from worldmodel.validation import validate_positive_int
 REWARD_BINS, REWARD_RANGE = 63, 8.0
 """Rewards are predicted as a categorical over symexp(linspace(-8, 8)): from -2980 to 2980, finest around zero.
 
-A squared error would spend itself on rare large rewards (the -100 of leaving CarRacing's field has a hundred times the
-variance of all others); cross-entropy on bins does not, and its mean is unbiased.
+Rare large rewards dominate a squared error: the -100 for leaving CarRacing's field has a hundred times the variance of all
+others. They do not dominate the cross-entropy on bins, and the mean of the bins is unbiased.
 """
 
 
 @runtime_checkable
 class ActionSource(Protocol):
-    """What knows the kind of actions: `rollouts.Store`."""
+    """An object that describes an action space, such as `rollouts.Store`."""
 
     @property
     def action_dim(self) -> int:
-        """Numbers of a Box action, or choices of a discrete one."""
+        """Size of a Box action, or number of discrete choices."""
         ...
 
     @property
     def discrete(self) -> bool:
-        """Whether actions are choices."""
+        """Whether actions are discrete choices."""
         ...
 
 
 class Prediction(NamedTuple):
-    """What the memory expects of each step: the next latent's distribution, reward and termination."""
+    """Predicted distributions of the next latent, the reward and the termination."""
 
     latent: Any
-    """A distribution with ``log_prob`` and ``sample``, batch (*batch,), event (latent,)."""
+    """Distribution with ``log_prob`` and ``sample``; batch shape (*batch,), event shape (latent,)."""
     reward_logits: Float[Tensor, "*batch bins"] | None
     termination_logit: Float[Tensor, "*batch"] | None
 
 
 def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
-    """The reward each bin stands for: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
-    if like.is_meta:  # exp there imports torch's compiler: over a second
+    """Return the reward of each bin: symexp(x) = sign(x) (exp|x| - 1) on an even grid."""
+    if like.is_meta:  # exp on the meta device imports torch's compiler, which takes over a second
         return like.new_empty(REWARD_BINS)
     grid = torch.linspace(-REWARD_RANGE, REWARD_RANGE, REWARD_BINS, dtype=torch.float32, device=like.device)
     return (grid.sign() * torch.expm1(grid.abs())).to(like.dtype)
@@ -58,7 +58,7 @@ def reward_support(like: Tensor) -> Float[Tensor, "bins"]:
 def _two_hot(
     reward: Float[Tensor, "*batch"], support: Float[Tensor, "bins"]
 ) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """The bin above each reward, and that bin's share of the weight; the bin below has the rest (two-hot).
+    """Return the index of the bin above each reward and its weight; the bin below has the rest (two-hot).
 
     References:
         Hafner et al., Mastering Diverse Domains through World Models, 2023, https://arxiv.org/abs/2301.04104 (eq. 9).
@@ -70,14 +70,14 @@ def _two_hot(
 
 
 class Memory(nn.Module):
-    """Predict the next latent, the reward and the termination from latents and actions so far.
+    """Predict the next latent, the reward and the termination from past latents and actions.
 
     Args:
-        density: an `RMDN` or `FRMDN` whose inputs are a latent and an action, and whose outputs are the next latent.
-        reward: whether to predict rewards.
-        termination: whether to predict terminations.
-        reward_weight: Weight of the reward's loss beside the latent's. Rewards are rare in many games, and their loss is a
-            hundredth of the latent's: a training of a few hundred updates learns them only with a weight above 1.
+        density: Network of the next latent's distribution. Its inputs are a latent and an action; its output is a latent.
+        reward: Whether to predict rewards.
+        termination: Whether to predict terminations.
+        reward_weight: Weight of the reward loss relative to the latent loss. Where rewards are rare, their loss is a
+            hundredth of the latent loss, and a training of a few hundred updates needs a weight above 1 to learn them.
 
     Raises:
         ValueError: ``density`` takes no action, or ``reward_weight`` is not positive.
@@ -97,8 +97,8 @@ class Memory(nn.Module):
             raise ValueError(f"reward_weight must be above zero and finite, got {reward_weight}")
         if density.input_size <= density.output_size:
             raise ValueError(
-                f"density must take a latent and an action: input_size ({density.input_size}) must exceed output_size "
-                f"({density.output_size}) by the number of actions"
+                f"density must have latent and action inputs: input_size ({density.input_size}) must exceed output_size "
+                f"({density.output_size}) by action_dim"
             )
         self.density = density
         self.reward_weight = float(reward_weight)
@@ -119,24 +119,27 @@ class Memory(nn.Module):
         reward_weight: float = 1.0,
         **sizes: Any,
     ) -> "Memory":
-        """Build a memory for the actions of a store.
+        """Build a memory for the action space of a store.
 
         Args:
-            store: the rollouts (`rollouts.Store`).
-            density: the class of the density: `FRMDN` or `RMDN`.
-            latent_dim: latent dimensions of the VAE.
-            reward: whether to predict rewards.
-            termination: whether to predict terminations.
-            reward_weight: Weight of the reward's loss.
-            sizes: more arguments of the density, such as ``hidden_size`` and ``num_components``.
+            store: Rollouts (`rollouts.Store`).
+            density: Class of the density network: `FRMDN` or `RMDN`.
+            latent_dim: Number of latent dimensions of the VAE.
+            reward: Whether to predict rewards.
+            termination: Whether to predict terminations.
+            reward_weight: Weight of the reward loss.
+            sizes: Other arguments of the density network, such as ``hidden_size`` and ``num_components``.
+
+        Raises:
+            ValueError: ``latent_dim`` is invalid, or ``sizes`` sets ``input_size`` or ``output_size``.
         """
         validate_positive_int(latent_dim=latent_dim)
         if taken := [name for name in ("input_size", "output_size") if name in sizes]:
-            raise ValueError(f"{taken[0]} follows from store and latent_dim, got {sizes[taken[0]]}")
+            raise ValueError(f"{taken[0]} must not be set: store and latent_dim determine it, got {sizes[taken[0]]}")
         return cls(density(latent_dim + store.action_dim, latent_dim, **sizes), reward, termination, reward_weight)
 
     def __repr__(self) -> str:
-        """The call that builds it."""
+        """Return the constructor call."""
         absent = [
             name
             for name, head in (("reward", self.reward_head), ("termination", self.termination_head))
@@ -147,22 +150,22 @@ class Memory(nn.Module):
 
     @property
     def latent_dim(self) -> int:
-        """Latent dimensions."""
+        """Number of latent dimensions."""
         return self.density.output_size
 
     @property
     def action_dim(self) -> int:
-        """Action numbers (a discrete action counts one per choice)."""
+        """Size of a Box action, or number of discrete choices."""
         return self.density.input_size - self.density.output_size
 
     @property
     def hidden_size(self) -> int:
-        """Size of the hidden state that controllers see."""
+        """Size of the hidden state."""
         return self.density.hidden_size
 
     @property
     def config(self) -> dict[str, Any]:
-        """The arguments that build this module again."""
+        """Arguments that rebuild this module."""
         return {
             "density": type(self.density).__name__,
             **self.density.config,
@@ -172,7 +175,7 @@ class Memory(nn.Module):
         }
 
     def initial(self, batch: int) -> State:
-        """The recurrent state before anything happened."""
+        """Return the initial recurrent state."""
         return self.density.initial(batch)
 
     def unroll(
@@ -181,20 +184,20 @@ class Memory(nn.Module):
         action: Float[Tensor, "batch time actions"],
         state: State | None = None,
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Advance the recurrent state alone: the hidden state after each (latent, action), and the last state.
+        """Return the hidden state after each (latent, action), and the last recurrent state; predict nothing.
 
         Raises:
-            ValueError: the memory was made for other sizes.
+            ValueError: the last dimension of ``latent`` or ``action`` has the wrong size.
         """
         if (latent.shape[-1], action.shape[-1]) != (self.latent_dim, self.action_dim):
             raise ValueError(
-                f"the memory takes {self.latent_dim} latents and {self.action_dim} actions, "
+                f"latent and action must have sizes {self.latent_dim} and {self.action_dim}, "
                 f"got {latent.shape[-1]} and {action.shape[-1]}"
             )
         return self.density.unroll(torch.cat((latent, action), dim=-1), state)
 
     def predict(self, hidden: Float[Tensor, "*batch hidden"]) -> Prediction:
-        """What is expected after ``hidden``."""
+        """Return the predictions for hidden states."""
         return Prediction(
             self.density.distribution(hidden),
             None if self.reward_head is None else to_float32(self.reward_head(hidden)),
@@ -207,12 +210,16 @@ class Memory(nn.Module):
         action: Float[Tensor, "batch time actions"],
         state: State | None = None,
     ) -> tuple[Prediction, State]:
-        """Predict, at each time, what follows (latent, action) there."""
+        """Predict the next latent, reward and termination at each time; also return the last state."""
         hidden, state = self.unroll(latent, action, state)
         return self.predict(hidden), state
 
     def loss(self, batch: SequenceBatch, generator: Generator | None = None) -> Loss:
-        """Mean over the steps that happened of: -log p(next latent) (nats a frame), reward and termination losses."""
+        """Return the mean loss over the valid steps.
+
+        The loss is ``-log p(next latent)`` (nats per frame), plus ``reward_weight`` times the cross-entropy of the two-hot
+        reward, plus the binary cross-entropy of the termination.
+        """
         prediction, _ = self(batch.latent, batch.action)
         count = batch.mask.sum().clamp(min=1)
         seen = batch.mask > 0
@@ -220,7 +227,7 @@ class Memory(nn.Module):
         def mean(values: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:
             return torch.where(seen, values, 0).sum() / count
 
-        # Padding is zeroed before the density sees it: finite numbers in it reach neither the loss nor a gradient.
+        # Zero the padding first: its numbers then reach neither the loss nor a gradient.
         target = torch.where(seen[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:
@@ -238,11 +245,11 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, batch: SequenceBatch) -> None:
-        """Begin at the data's marginals: `worldmodel.fit` calls it with the first batch of a new training.
+        """Initialize the predictions at the marginals of the data; `worldmodel.fit` passes the first batch of a new training.
 
-        The density begins at the latents' mean and standard deviation, the reward head at the distribution of rewards (with
-        one step's weight spread over all bins), and the termination head at the rate of terminations (with half a step for
-        each outcome).
+        The density starts at the mean and standard deviation of the latents. The reward head starts at the distribution of
+        rewards, with the weight of one step spread over all bins. The termination head starts at the termination rate, with
+        half a step added for each outcome.
         """
         happened = batch.mask > 0
         seen = batch.next_latent[happened]
@@ -259,12 +266,12 @@ class Memory(nn.Module):
             self.termination_head.bias.copy_((ended / (len(seen) + 1)).logit())
 
     def expected_reward(self, logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
-        """The mean reward under the predicted bins."""
+        """Return the mean reward of the predicted bins."""
         return logits.softmax(dim=-1) @ self.support
 
 
 def zero_init(layer: nn.Linear) -> nn.Linear:
-    """Start a head at the uniform prediction, whatever the hidden state."""
+    """Set a layer's weights and bias to zero, so that it predicts a uniform distribution for any hidden state."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

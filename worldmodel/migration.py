@@ -1,4 +1,7 @@
-"""Names that older versions wrote into files, and their names of today."""
+"""Convert the names in files of older versions to the current names.
+
+Start reading at `renamed`.
+"""
 
 import json
 import re
@@ -7,7 +10,7 @@ from typing import Any
 
 
 def renamed(old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same content under the names of today; names that are not in ``names`` stay."""
+    """Return the content with keys renamed by ``names``; other keys are unchanged."""
     return {names.get(name, name): value for name, value in old.items()}
 
 
@@ -43,7 +46,7 @@ CORPUS_OPTIONS = {"piece": "segment_length", "sa": "include_sa"}
 
 
 def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training, with its model's, under the names of today."""
+    """Return the settings of a training and of its model under their current names."""
     settings = renamed(old, TRAINING_SETTINGS)
     if isinstance(model := settings.get("model_config"), Mapping):
         settings["model_config"] = renamed(model, VAE_SETTINGS | SEQUENCE_DENSITY_SETTINGS)
@@ -57,14 +60,14 @@ MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky
 
 
 def _env_option_names(env: object) -> dict[str, str]:
-    """Return the option names that changed for an environment id. Options of other environments are not ours."""
+    """Return the option names that changed for an environment id. Options of other environments do not change."""
     if not isinstance(env, str):
         return {}
     return MARIO_OPTIONS if "SuperMarioBros" in env else CAR_RACING_OPTIONS if "CarRacing" in env else {}
 
 
 def renamed_env_options(env: object, options: Any) -> Any:
-    """Return options of `envs.make` under the names of this version. What is no dictionary is returned as it is.
+    """Return options of `envs.make` under the names of this version. Anything else than a dictionary is unchanged.
 
     Example:
         >>> renamed_env_options("SuperMarioBros-1-1", {"buttons": "run", "machine": "fast"})
@@ -79,7 +82,7 @@ def renamed_env_options(env: object, options: Any) -> Any:
 
 
 def stored_env_options(env: object, options: Any) -> Any:
-    """Return options under their former names, which the identities of stores and searches keep, so that these resume.
+    """Return options under their former names. Identities of stores and searches use these, so that they can resume.
 
     Example:
         >>> stored_env_options("SuperMarioBros-1-1", {"action_set": "run", "backend": "numba"})
@@ -94,7 +97,7 @@ def stored_env_options(env: object, options: Any) -> Any:
 
 
 def renamed_run_options(content: Any) -> Any:
-    """Return a run's config, nested or flat, with renamed options of its environments. Anything else is returned as it is."""
+    """Return a run's config, nested or flat, with renamed options of its environments. Anything else is unchanged."""
     if not isinstance(content, Mapping):
         return content
     parts = {name: renamed_env_options(content.get("env"), content[name])
@@ -123,7 +126,7 @@ STORE_METADATA = {
 
 
 def renamed_metadata(content: Any) -> Any:
-    """A store's metadata under the names of today; what is no dictionary is returned as it is."""
+    """Return a store's metadata under the current names. Anything else than a dictionary is unchanged."""
     return renamed(content, STORE_METADATA) if isinstance(content, dict) else content
 
 
@@ -145,14 +148,14 @@ FITNESS_IDENTITY = {
 
 
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The same content under the names of older versions, for identities that are compared with those in their files."""
+    """Return the content under the names of older versions, to compare identities with those in older files."""
     return renamed(new, {now: before for before, now in names.items()})
 
 
-# Of agents: settings of runs, states of searches, metrics, comparisons
+# Names in the files of agents: settings of runs, states of searches, metrics, comparisons
 
 RUN_CONFIG: dict[str, Any] = {"test": "eval", "test_options": "eval_env_options"}
-"""Of a run's ``config.yaml``: sections and settings of the run itself."""
+"""Sections and top-level settings in a run's ``config.yaml``."""
 RUN_SECTIONS: dict[str, Any] = {
     "collect": {"patience": "max_idle_steps", "exploration": "action_noise"},
     "vae": {
@@ -214,7 +217,7 @@ RUN_SECTIONS: dict[str, Any] = {
         "caution": "disagreement_penalty",
     },
 }
-"""Of its sections, and of an iteration's ``settings.json``."""
+"""Settings of the sections of ``config.yaml``, and of an iteration's ``settings.json``."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
@@ -232,7 +235,7 @@ DENSITY_CONFIG: dict[str, Any] = {
     "piece": "segment_length",
     "sa": "include_sa",
 }
-"""Of the ``config.yaml`` of a density."""
+"""Settings in the ``config.yaml`` of a density."""
 SEARCH_SETTINGS: dict[str, Any] = {
     "decay": "sigma_decay",
     "coordinates": "whitening",
@@ -244,9 +247,9 @@ SEARCH_SETTINGS: dict[str, Any] = {
     "balanced": "normalize_episodes",
     "checked by": "eval_fitness_identity",
 }
-"""Of the settings in the state of a search."""
+"""Settings in the state of a search."""
 SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
-"""Of that state."""
+"""Other keys of the state of a search."""
 GENERATION: dict[str, Any] = {
     "check": "eval",
     "check_std": "eval_std",
@@ -258,25 +261,25 @@ GENERATION: dict[str, Any] = {
     "noise": "noise_fraction",
     "along": "state_resets",
 }
-"""Of a generation's row in ``metrics.jsonl``."""
+"""Keys of a generation's row in ``metrics.jsonl``."""
 CONTROLLER: dict[str, Any] = {"inputs": "num_inputs", "actions": "action_dim", "hidden": "hidden_units"}
-"""Of a controller's repr."""
+"""Arguments in a controller's repr."""
 TRAINING_JOB: dict[str, Any] = {
     "updates": "num_updates",
     "batch": "batch_size",
     "length": "seq_len",
     "targets": "latent_targets",
 }
-"""Of the job in a comparison's results."""
+"""Keys of the job in a comparison's results."""
 NETWORK_SETTINGS: dict[str, Any] = {
     "hidden": "hidden_size",
     "mixtures": "num_components",
     "couplings": "num_couplings",
     "layers": "num_layers",
 }
-"""Of that job's settings: arguments of the density."""
+"""Arguments of the density in that job's settings."""
 COMPARISON: dict[str, Any] = {"margins": "marginals", "standing_still": "persistence"}
-"""Of what a comparison measured."""
+"""Keys of the measurements of a comparison."""
 FIDELITY: dict[str, Any] = {
     "small": "small_motion",
     "steps": "horizon",
@@ -285,11 +288,11 @@ FIDELITY: dict[str, Any] = {
     "dreamed": "dream_returns",
     "real": "real_returns",
 }
-"""Of an agent's ``fidelity.json``."""
+"""Keys of an agent's ``fidelity.json``."""
 
 
 def run_config(old: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run, or some of their sections."""
+    """Return the settings of a run, or some of their sections, under the current names."""
     new = renamed(old, RUN_CONFIG)
     for section, names in RUN_SECTIONS.items():
         if isinstance(new.get(section), dict):
@@ -302,14 +305,14 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_file(old: dict[str, Any]) -> dict[str, Any]:
-    """A ``config.yaml`` of a run, which names an environment, or of a density, which names data; others stay as they are."""
+    """Return a ``config.yaml`` of a run (with ``env``) or a density (with ``data``) under current names; others unchanged."""
     if "env" in old:
         return run_config(old)
     return renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
 
 
 def search_state(old: dict[str, Any]) -> dict[str, Any]:
-    """What a search's ``state.npz`` says about itself."""
+    """Return the description in a search's ``state.npz`` under the current names."""
     new = renamed(old, SEARCH_STATE)
     settings = renamed(dict(new["settings"]), SEARCH_SETTINGS)
     if isinstance(settings.get("controller"), str):
@@ -324,7 +327,7 @@ def search_state(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparison_result(old: dict[str, Any]) -> dict[str, Any]:
-    """A row of a comparison's ``results.json``."""
+    """Return a row of a comparison's ``results.json`` under the current names."""
     job = renamed(old["job"], TRAINING_JOB)
     if isinstance(job.get("settings"), dict):
         job["settings"] = renamed(job["settings"], NETWORK_SETTINGS)

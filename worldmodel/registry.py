@@ -1,7 +1,7 @@
-"""From names and settings to models: what a file or a command line says, and the module that it stands for.
+"""Build models from their names and settings, as files and command lines give them.
 
-Start reading at `build`, which knows the models of the papers by name; `build_density` and `build_memory` make a model of its
-``settings``.
+Start reading at `build`, which has the models of the papers by name. `build_density` and `build_memory` rebuild a model from
+its ``config``.
 """
 
 import os
@@ -20,28 +20,28 @@ from worldmodel.vae import VAE
 DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
 MODEL_NAMES = ("rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm")
 DEFAULT_NUM_COMPONENTS = 20
-"""Components of the mixtures in the speech experiments of both papers."""
+"""Number of mixture components in the speech experiments of both papers."""
 BYTES_PER_PARAMETER = 36
-"""Of memory, for each parameter that is learned."""
+"""Memory per trained parameter, in bytes (see `validate_fits_in_ram`)."""
 MAX_SIZE, MAX_LAYERS = 65_536, 256
-"""No model has more of anything, nor more layers of anything."""
+"""Largest size, and largest number of layers, in a model."""
 
 
 def build(
     name: str, event_dim: int, hidden_size: int = 256, bptt_length: int | None = None, **kwargs: Any
 ) -> SequenceDensity | VRNN:
-    """Build a density of sequences, with fresh weights, by the name it has in the papers' tables.
+    """Build a density of sequences with new weights from its name in the papers' tables.
 
     Args:
-        name: "rmdn", "frmdn"; "rnn-gauss": an RMDN with one Gaussian; "vrnn" with Gaussian outputs, or "vrnn-gmm".
-        event_dim: D, the size of an event.
-        hidden_size: width of the recurrent network.
-        bptt_length: events a gradient goes back through; None: all.
-        kwargs: any other argument of `RMDN`, `FRMDN` or `VRNN`; ``num_components`` is 20 unless it is said, or the
-            name says one.
+        name: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" (Gaussian outputs) or "vrnn-gmm".
+        event_dim: D, size of an event.
+        hidden_size: Number of hidden units of the recurrent network.
+        bptt_length: Number of events that a gradient passes back through. None: all.
+        kwargs: Other arguments of `RMDN`, `FRMDN` or `VRNN`. ``num_components`` defaults to 1 for "rnn-gauss" and "vrnn", else
+            to 20.
 
     Raises:
-        ValueError: there is no such name, ``num_components`` contradicts it, or a size is beyond `validated_sizes`.
+        ValueError: the name is unknown, ``num_components`` contradicts it, or a size exceeds the limits of `validated_sizes`.
 
     Example:
         >>> build("rnn-gauss", event_dim=28, hidden_size=64).density
@@ -69,13 +69,13 @@ def build(
 
 
 def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
-    """Build a density of sequences, with fresh weights, from its ``config``.
+    """Build a density of sequences with new weights from its ``config``.
 
     Raises:
         ValueError: no density has these settings.
     """
     config = renamed(config, SEQUENCE_DENSITY_SETTINGS)
-    bptt_length = config.pop("bptt_length", None)  # no size of anything: pieces may be as long as a sequence
+    bptt_length = config.pop("bptt_length", None)  # not a size: chunks may be as long as a sequence
     config = validated_sizes(config)
     try:
         if config.get("density") == "VRNN":
@@ -86,19 +86,19 @@ def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
 
 
 def build_vae(config: dict[str, Any]) -> VAE:
-    """Build a VAE, with fresh weights, from its ``config``; those of older files do not name ``standardize``."""
+    """Build a VAE with new weights from its ``config``; older files have no ``standardize``."""
     return VAE(**{"standardize": False} | renamed(validated_sizes(config), VAE_SETTINGS))
 
 
 def build_memory(config: dict[str, Any]) -> Memory:
-    """Build a memory, with fresh weights, from its ``config``."""
+    """Build a memory with new weights from its ``config``."""
     config = validated_sizes(config)
     heads = {name: config.pop(name) for name in ("reward", "termination", "reward_weight") if name in config}
     return Memory(build_mdn_rnn(config), **heads)
 
 
 def build_mdn_rnn(config: dict[str, Any]) -> RMDN | FRMDN:
-    """Build an `RMDN`, `FRMDN` or `PerDimensionRMDN`, with fresh weights, from its name, "density", and its settings."""
+    """Build an `RMDN`, `FRMDN` or `PerDimensionRMDN` with new weights; ``config["density"]`` is its name."""
     config = renamed(config, MEMORY_SETTINGS)
     kind = config.pop("density", None)
     if kind not in DENSITIES:
@@ -107,23 +107,25 @@ def build_mdn_rnn(config: dict[str, Any]) -> RMDN | FRMDN:
 
 
 def validate_fits_in_ram(model: nn.Module) -> None:
-    """Refuse a model that this machine cannot learn; it may be one without memory, on torch's device "meta".
+    """Check that this machine has enough memory to train a model, which may be on torch's device "meta".
+
+    Training needs the weights, gradients, Adam's two averages and the best weights, and a copy of all but the gradients during
+    a save, in single precision.
 
     Raises:
-        ValueError: says what learning takes: weights, gradients, Adam's two averages, the best weights, and all but the
-            gradients once more when they are saved; in single precision.
+        ValueError: the memory is too small; the message has the required and the available size.
     """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     free = _available_memory()
     if BYTES_PER_PARAMETER * numbers > free:
         raise ValueError(
-            f"a model of {numbers:,} parameters takes {BYTES_PER_PARAMETER * numbers / 1e9:,.1f} GB to learn, "
-            f"{free / 1e9:,.1f} GB are free: smaller sizes, or smaller events"
+            f"training a model of {numbers:,} parameters needs {BYTES_PER_PARAMETER * numbers / 1e9:,.1f} GB, "
+            f"but {free / 1e9:,.1f} GB are available: use smaller sizes or events"
         )
 
 
 def _available_memory() -> int:
-    """Bytes of memory that a process can have without others losing theirs."""
+    """Return the available memory in bytes."""
     told = Path("/proc/meminfo")
     lines = told.read_text(encoding="ascii").splitlines() if told.exists() else []
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
@@ -131,17 +133,17 @@ def _available_memory() -> int:
 
 
 def validated_sizes(config: Any) -> dict[str, Any]:
-    """Refuse sizes that no model has, whether a damaged or hostile file asks for them or data of an odd shape.
+    """Check that sizes are below fixed limits, also if they are from a damaged or hostile file or from unusual data.
 
-    What is left is bounded by the weights that are there (`worldmodel.io.load_module`).
+    `worldmodel.io.load_module` bounds the remaining memory use by the size of the weights.
 
     Raises:
-        ValueError: names the setting.
+        ValueError: a size exceeds its limit; the message names the setting.
     """
     config = dict(config)
     for name, value in config.items():
         most = MAX_LAYERS if name in ("num_layers", "num_couplings", "layers", "couplings", "depth") else MAX_SIZE
         numbers = value if isinstance(value, list | tuple) else [value]
         if len(numbers) > MAX_LAYERS or any(isinstance(n, int | float) and not abs(n) <= most for n in numbers):
-            raise ValueError(f"{name} is beyond any sensible size, {most}: {str(value)[:40]}")
+            raise ValueError(f"{name} must be at most {most}, got {str(value)[:40]}")
     return config

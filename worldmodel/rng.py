@@ -1,4 +1,4 @@
-"""Which random numbers are for what: the streams that follow from one seed, by name."""
+"""Name the independent random streams of one seed."""
 
 from enum import IntEnum
 
@@ -6,24 +6,24 @@ from enum import IntEnum
 class Stream(IntEnum):
     """The second word of a seed sequence: ``np.random.default_rng([seed, Stream.SPLIT])``.
 
-    Rollouts, trainings and searches that exist were made with these numbers, so they stay what they are; a new stream gets a
-    new one. A search and a training draw from ``[seed, generation]`` and ``[seed, update]`` beside them. To a seed sequence a
-    zero at the end is no word: ``[seed, 2, 0]`` is ``[seed, 2]``.
+    Existing rollouts, trainings and searches depend on these numbers. Do not change them; give a new stream a new number.
+    Searches and trainings also use ``[seed, generation]`` and ``[seed, update]``. A seed sequence ignores zeros at the end:
+    ``[seed, 2, 0]`` equals ``[seed, 2]``.
     """
 
     START_STATES = 1
-    """Where dreams begin."""
+    """Start states of dreams."""
     POLICY = 2
-    """A policy's exploration, with the seed of its episode."""
+    """Exploration noise of a policy, with the seed of the episode."""
     DREAM = 2
-    """The dreams themselves. The same number as `ACT`: the seed of a population's dreams is no episode's."""
+    """Sampling in dreams. It equals `POLICY`; the seeds differ, because one is of a population and the other of an episode."""
     SPLIT = 3
-    """What is for training and what for tests."""
+    """Split into training and held-out data."""
     COLLECT = 5
     """Environment seeds of collected episodes."""
     KEPT_START_STATES = 6
-    """The real moments that are kept beside a world model."""
+    """Start states that are saved with a world model."""
     ENV_SEEDS = 7
-    """Environment seeds of the episodes that members of a generation live through, and of the page's."""
+    """Environment seeds of the episodes of a generation, and of the page."""
     STATE_RESETS = 8
-    """The moments along the best lives' ways."""
+    """State resets along the trajectories of the best episodes."""

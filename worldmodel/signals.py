@@ -1,4 +1,4 @@
-"""Stops that wait for a moment at which all can be saved."""
+"""Delay Ctrl-C and SIGTERM until the work can be saved."""
 
 import signal
 import threading
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class GracefulInterrupt:
-    """Within it Ctrl-C, and SIGTERM where the program handles it, only sets ``asked``; a second one interrupts.
+    """In this context Ctrl-C, and SIGTERM if the program handles it, sets ``requested``; a second signal interrupts.
 
-    Only in the main thread, where signals arrive; elsewhere, and where they are ignored, nothing changes.
+    It has an effect in the main thread alone, which receives signals, and only on signals that are not ignored.
 
     Example:
-        >>> with Stopping() as stop:
-        ...     stop.asked
+        >>> with GracefulInterrupt() as stop:
+        ...     stop.requested
         False
     """
 

@@ -1,6 +1,7 @@
-"""Where dreams begin: real moments, with the memory of what came before them.
+"""Start states of dreams: steps of real episodes, with the recurrent state after the steps before them.
 
-Dreaming in batches (`rollouts.dream`) and dreaming as an environment (`envs.DreamEnv`) both start here.
+Dreams in batches (`rollouts.dream`) and the dream environment (`envs.DreamEnv`) use them. Start reading at
+`sample_start_states`.
 """
 
 import os
@@ -22,12 +23,12 @@ FILE_NAME = "starts.safetensors"
 
 @runtime_checkable
 class EncodedEpisodes(Protocol):
-    """Encoded real episodes (`rollouts.Store.latents`)."""
+    """Protocol of encoded real episodes (`rollouts.Store.latents`)."""
 
     def __len__(self) -> int: ...
 
     def episode(self, index: int) -> Any:
-        """One episode with ``mean`` (T+1, latent) and ``action`` (T, actions)."""
+        """Return an episode with ``mean`` (T + 1, latent) and ``action`` (T, actions)."""
         ...
 
 
@@ -39,10 +40,17 @@ def sample_start_states(
     rng: np.random.Generator,
     burn_in: int = 32,
 ) -> WorldState:
-    """Draw ``num`` real moments and bring a state there: the latent in view, the memory of the steps before.
+    """Sample ``num`` start states from real steps.
+
+    Args:
+        world: World model.
+        start_states: Encoded episodes, or latents (S, latent) whose recurrent state is the initial one.
+        num: Number of start states.
+        rng: Random number generator.
+        burn_in: Number of real steps before the start state that the memory processes.
 
     Raises:
-        ValueError: there is no start, or its latents do not fit the world model.
+        ValueError: ``burn_in`` is negative, ``start_states`` is empty, or its sizes do not match the world model.
     """
     if burn_in < 0:
         raise ValueError(f"burn_in must be zero or more, got {burn_in}")
@@ -56,10 +64,10 @@ def sample_start_states(
 
 
 def validate_start_states(world: WorldModel, start_states: Any) -> None:
-    """Refuse starts that a world model was not made for.
+    """Check that start states match a world model.
 
     Raises:
-        ValueError: there is no start, or its latents or actions do not fit the world model.
+        ValueError: ``start_states`` is empty, has another type, or its sizes do not match the world model.
     """
     if isinstance(start_states, Tensor | np.ndarray):
         if start_states.ndim != 2 or len(start_states) == 0 or start_states.shape[1] != world.latent_dim:
@@ -79,7 +87,8 @@ def validate_start_states(world: WorldModel, start_states: Any) -> None:
 def _check_episode(world: WorldModel, episode: Any) -> None:
     if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent_dim, world.action_dim):
         raise ValueError(
-            f"starts must hold {world.latent_dim} latents and {world.action_dim} actions, got {came[0]} and {came[1]}"
+            f"start_states must have latent size {world.latent_dim} and action size {world.action_dim}, "
+            f"got {came[0]} and {came[1]}"
         )
 
 
@@ -87,13 +96,13 @@ class StartState(NamedTuple):
     """A step of an encoded real episode."""
 
     episode: Any
-    """With ``mean`` (T+1, latent) and ``action`` (T, actions)."""
+    """Episode with ``mean`` (T + 1, latent) and ``action`` (T, actions)."""
     step: int
 
 
 @torch.no_grad()
 def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_in: int = 32) -> WorldState:
-    """The state at real moments, after the memory lived through the ``burn_in`` steps before, or as many as there are."""
+    """Return the states at real steps, after the memory has processed up to ``burn_in`` steps before them."""
     weight, count = next(world.memory.parameters()), len(start_states)
     seen, done = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
     known = torch.zeros(count, burn_in, dtype=torch.bool)
@@ -108,34 +117,34 @@ def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_i
 
 
 def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:
-    """A real moment, any step of any episode."""
+    """Return a random step of a random episode."""
     episode = start_states.episode(int(rng.integers(len(start_states))))
     _check_episode(world, episode)
     action = episode.action
     if not len(action):
         raise ValueError("start_states must hold episodes with at least one step, got one without")
-    return StartState(episode, int(rng.integers(len(action))))  # never the last frame: the episode has ended there
+    return StartState(episode, int(rng.integers(len(action))))  # excludes the last frame, where the episode has ended
 
 
 class EncodedClip(NamedTuple):
-    """A few real steps."""
+    """A clip of an encoded episode."""
 
     mean: np.ndarray
-    """(T + 1, latent)."""
+    """Latents, (T + 1, latent)."""
     action: np.ndarray
-    """(T, actions)."""
+    """Actions, (T, actions)."""
 
 
 class StartStates:
-    """Real moments that travel with a world model: short excerpts of encoded episodes, to begin dreams at.
+    """Clips of encoded episodes that are saved with a world model and provide start states.
 
     Args:
-        mean: (S, T + 1, latent): latents, padded behind each excerpt's end.
-        action: (S, T, actions): the memory's action inputs.
-        steps: (S,): steps of each excerpt, from 1 to T.
+        mean: Latents (S, T + 1, latent), padded after the end of each clip.
+        action: Action inputs of the memory (S, T, actions).
+        steps: Number of steps of each clip (S,), from 1 to T.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes are inconsistent, or a value is out of range.
     """
 
     def __init__(self, mean: Tensor, action: Tensor, steps: Tensor) -> None:
@@ -147,15 +156,15 @@ class StartStates:
             )
         whole = all(bool(torch.isfinite(part).all()) for part in (mean, action))
         if not (int(steps.min()) >= 1 and int(steps.max()) <= action.shape[1] and whole):
-            raise ValueError(f"steps must be from 1 to {action.shape[1]}, latents and actions finite numbers")
+            raise ValueError(f"steps must be from 1 to {action.shape[1]}, and mean and action must be finite")
         self.mean, self.action, self.steps = mean, action, steps
 
     def __len__(self) -> int:
-        """Excerpts."""
+        """Return the number of clips."""
         return len(self.steps)
 
     def episode(self, index: int) -> EncodedClip:
-        """One excerpt."""
+        """Return a clip without its padding."""
         steps = int(self.steps[index])
         return EncodedClip(self.mean[index, : steps + 1].float().numpy(), self.action[index, :steps].float().numpy())
 
@@ -163,7 +172,7 @@ class StartStates:
     def from_episodes(
         cls, episodes: EncodedEpisodes, num: int = 64, max_steps: int = 48, seed: int = 0
     ) -> "StartStates":
-        """Cut excerpts of up to ``max_steps`` steps out of random places of encoded episodes.
+        """Cut ``num`` clips of up to ``max_steps`` steps at random steps of encoded episodes.
 
         Raises:
             ValueError: no episode has a step.
@@ -193,10 +202,10 @@ class StartStates:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "StartStates":
-        """Read what `save` wrote.
+        """Load start states that `save` wrote.
 
         Raises:
-            ValueError: the file is missing, damaged, or of another kind.
+            ValueError: the file is missing, damaged, or has other content.
         """
         path = folder_path(folder, "folder") / FILE_NAME
         tensors = read_tensors(path)

@@ -4,20 +4,20 @@ import difflib
 from collections.abc import Iterable
 
 MAX_SUGGESTIONS = 3
-"""Words that are suggested at once."""
+"""Largest number of suggested words."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known ones, if there are any.
+    """Return the end of a message about an unknown word: the nearest known words, or nothing.
 
     Args:
-        word: what came.
-        known: words; of dotted ones the last part alone is enough.
+        word: Unknown word.
+        known: Known words. The last part of a dotted word is also matched alone.
 
     Example:
-        >>> nearest("--episdes", ["--episodes", "--seed"])
+        >>> did_you_mean("--episdes", ["--episodes", "--seed"])
         ', did you mean --episodes?'
-        >>> nearest("--generation", ["--dream.generations", "--game.generations", "--seed"])
+        >>> did_you_mean("--generation", ["--dream.generations", "--game.generations", "--seed"])
         ', did you mean --dream.generations or --game.generations?'
     """
     known = list(known)

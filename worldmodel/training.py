@@ -1,7 +1,7 @@
-"""One `fit` for every model: anything with a ``loss(batch, generator)`` learns from anything that follows `batches.Data`.
+"""Train any model with a ``loss(batch, generator)`` on any data that implement `batches.Data`.
 
-Start reading at `fit`; `worldmodel.training_checkpoint` keeps its folder. Randomness is a function of (seed, update)
-alone, so a training that was stopped anywhere and continued takes the same steps, on one device, as one that was not.
+Start reading at `fit`; `worldmodel.training_checkpoint` writes its folder. Random numbers depend on (seed, update) alone. A
+training that was stopped and continued therefore takes the same steps as an uninterrupted one, on the same device.
 """
 
 import contextlib
@@ -28,26 +28,26 @@ from worldmodel.validation import validate_optional_positive_int, validate_posit
 
 DTYPES = ("float32", "bfloat16")
 SPIKE_FACTOR = 5.0
-"""A gradient longer than this many times its running average is shortened to that."""
+"""Gradient norms are clipped to this multiple of their running average."""
 MAX_SKIPPED_UPDATES = 20
-"""So many gradients in a row may be NaN or infinite before all stops."""
+"""Number of consecutive NaN or infinite gradients at which training stops."""
 MIN_INIT_EXAMPLES = 64
-"""At least so many examples say where a model begins (`Memory.init_from_data`)."""
+"""Smallest number of examples that initialize a model (such as `Memory.init_from_data`)."""
 SAVE_SECONDS = 10.0
-"""The state to resume from is saved at the first check after this long."""
+"""Shortest time between two saves of the training state, in seconds."""
 MAX_VAL_BATCHES = 32
-"""At most this many held-out batches are looked at in a check."""
+"""Largest number of held-out batches in one validation."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class TrainingDiverged(ValueError):
-    """A loss stopped being a number; the last good weights were kept."""
+    """The loss or the gradient became NaN or infinite; the best weights are kept."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block, such as building a module, with torch's generator at ``seed``, and leave no trace of it.
+    """Run a block, such as building a module, with torch's generator at ``seed``, and restore the generator afterwards.
 
     Raises:
         ValueError: the seed is out of range.
@@ -80,42 +80,43 @@ def fit(
     allow_new_data: bool = False,
     progress: Progress | bool = silent,
 ) -> Model:
-    """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
+    """Train ``model`` on ``data`` with Adam and keep the weights with the lowest loss on held-out episodes.
 
     Args:
-        model: a module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). Trained in place.
-        data: where batches come from (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
-        num_updates: gradient steps. More of them than ``out`` has go further: the training in it ends as it began, and from its
-            best weights a second schedule leads to ``num_updates``, with a fresh optimizer, a warm-up and a cosine of its own.
-        batch_size: examples (frames or sequences) a step, of all processes together (`worldmodel.distributed`).
-        learning_rate: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
-        max_grad_norm: Largest norm of the gradient; longer ones are scaled down. None: what the model names
-            (`VAE.max_grad_norm`), else only spikes are.
-        seed: of batches and noise.
-        val_fraction: the share of episodes that is never trained on.
-        split_seed: of the choice of held-out episodes; None: ``seed``. Trainings one after the other on a store that grows
-            need the same one, or episodes that an earlier one was trained on are held out from a later one.
-        eval_every: updates between two looks at the held-out loss.
-        patience: stop after this many checks without a better held-out loss; None: never.
-        out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
+        model: Module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). It is trained in place.
+        data: Source of batches (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
+        num_updates: Number of gradient steps. If ``out`` has a training with fewer, that training is completed first. A
+            second schedule then continues from its best weights, with a new optimizer, warm-up and cosine decay.
+        batch_size: Number of examples (frames or sequences) per step, over all processes (`worldmodel.distributed`).
+        learning_rate: Peak learning rate. A short warm-up precedes it; a cosine decay to a twentieth of it follows.
+        max_grad_norm: Largest gradient norm; larger gradients are scaled down. None: ``model.max_grad_norm`` if the model has
+            one (`VAE.max_grad_norm`); otherwise only spikes are clipped.
+        seed: Seed of batches and noise.
+        val_fraction: Fraction of the episodes that is held out for validation.
+        split_seed: Seed of the choice of held-out episodes. None: ``seed``. Use one value for successive trainings on a
+            growing store; otherwise a later training holds out episodes of an earlier training set.
+        eval_every: Number of updates between two validations.
+        patience: Number of validations without a lower held-out loss after which training stops. None: no early stopping.
+        out: Path of a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the training state.
             The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
-            saves after the update that it came in; a kill costs what came after the last save.
-        device: where to compute; None: CUDA where there is one.
-        dtype: "float32", or "bfloat16": layers compute in bfloat16 (weights, densities and sums stay in single
-            precision), which is faster on GPUs and on CPUs that have it.
-        tensorboard: whether to write TensorBoard's files into ``out``.
-        warm_start: whether ``model`` comes from an earlier training and goes on from its weights as they are.
-        allow_new_data: whether a training in ``out`` may go on with other data, such as a store that has grown or was encoded
-            anew: with another schedule of ``num_updates`` from its best weights. What it draws of them must be the same
-            (`rollouts.datasets.Sequences.form`).
-        progress: called as ``progress(update, updates, note)``, and first with where it goes on; True: a bar.
+            saves after the current update; a killed process loses the updates since the last save.
+        device: Device of the computation. None: CUDA if available, else the CPU.
+        dtype: Data type of the layers, "float32" or "bfloat16". Weights, densities and sums stay in single precision.
+            bfloat16 is faster on GPUs and CPUs that support it.
+        tensorboard: Whether to write TensorBoard's files into ``out``.
+        warm_start: Whether to continue from the current weights of ``model``, without initialization from the data.
+        allow_new_data: Whether a training in ``out`` may continue with other data, such as a store that has grown or was
+            encoded again. A new schedule of ``num_updates`` updates then starts from its best weights. The form of the
+            batches must be the same (`rollouts.datasets.Sequences.form`).
+        progress: Function that is called as ``progress(update, num_updates, note)``, first at the update where training
+            starts or continues. True: show a progress bar.
 
     Returns:
-        ``model``, on the device it came on, in eval mode.
+        ``model``, on its original device, in eval mode.
 
     Raises:
-        ValueError: an argument is out of range, or ``out`` holds a training with other settings, or with more updates.
-        TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
+        ValueError: an argument is out of range, or ``out`` has a training with other settings or with more updates.
+        TrainingDiverged: the loss or the gradient became NaN or infinite. ``model`` and ``out`` have the best weights so far.
     """
     report = callback(progress)
     validate_positive_int(num_updates=num_updates, batch_size=batch_size, eval_every=eval_every)
@@ -167,7 +168,7 @@ def fit(
     more = num_updates if other else num_updates - before["num_updates"]
     try:
         if state.finished and not more:
-            checkpoint.save_best(best)  # a lost or damaged file of weights comes back
+            checkpoint.save_best(best)  # restores a lost or damaged file of weights
             report(state.update, state.update, f"already finished at update {state.update}")
         else:
             training, validation = data.split(val_fraction, seed if split_seed is None else split_seed)
@@ -180,14 +181,14 @@ def fit(
                 best = copy.deepcopy(model.state_dict())
             loop = _Trainer(model, optimizer, training, validation, settings, device, rank, size)
             if not (state.finished or other):
-                checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule is over
+                checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule ends
                 best = loop.run(state, best, checkpoint, report)
             if more:
                 until = (state.update if other else state.until) + more
                 loop.continue_training(state, best, until)
                 checkpoint.set_num_updates(num_updates)
                 best = loop.run(state, best, checkpoint, report)
-        distributed.barrier(size)  # what the first process wrote is there for all
+        distributed.barrier(size)  # wait until the main process has written its files
     finally:
         checkpoint.close()
         model.load_state_dict(best)
@@ -197,7 +198,7 @@ def fit(
 
 @dataclass
 class _Trainer:
-    """The loop of updates and checks."""
+    """The loop of updates and validations."""
 
     model: Any
     optimizer: torch.optim.Optimizer
@@ -215,7 +216,7 @@ class _Trainer:
         patience = self.settings["patience"]
         sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
         state.sums = {}
-        began = f"going on at update {state.update}, " if state.update else ""
+        began = f"resumed at update {state.update}, " if state.update else ""
         try:
             with GracefulInterrupt() as stop:
                 while state.update < until and (patience is None or state.stale < patience):
@@ -242,7 +243,7 @@ class _Trainer:
         return best
 
     def continue_training(self, state: TrainingState, best: dict[str, Tensor], until: int) -> None:
-        """Begin another schedule at the best weights, which are judged anew: the held-out data may be others."""
+        """Start another schedule at the best weights; evaluate them again, because the held-out data may have changed."""
         self.model.load_state_dict(best)
         self.optimizer.state.clear()
         state.began, state.until, state.finished = state.update, until, False
@@ -251,7 +252,7 @@ class _Trainer:
         state.best = loss if math.isfinite(loss) else math.inf
 
     def update(self, state: TrainingState) -> dict[str, Tensor]:
-        """One gradient step."""
+        """Take one gradient step; return the loss and its parts, averaged over processes."""
         update, batch, seed = state.update, self.settings["batch_size"], self.settings["seed"]
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(
@@ -276,7 +277,7 @@ class _Trainer:
                 f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
                 "A smaller learning_rate, or data without NaN and extreme values, helps."
             )
-        if not math.isfinite(norm):  # this step is left out: one spike must not end a training
+        if not math.isfinite(norm):  # skip this step: a single one must not end the training
             state.skipped += 1
             if state.skipped >= MAX_SKIPPED_UPDATES:
                 raise TrainingDiverged(
@@ -297,14 +298,14 @@ class _Trainer:
         return parts
 
     def loss(self, examples: Any, generator: Generator) -> Loss:
-        """The model's loss, in the precision that was asked for."""
+        """Return the model's loss, computed in the requested dtype."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["dtype"] == "bfloat16"):
             return self.model.loss(examples, generator)
 
     def validate(
         self, state: TrainingState, best: dict[str, Tensor], means: dict[str, float], checkpoint: TrainingCheckpoint
     ) -> dict[str, Tensor]:
-        """Look at the held-out loss, remember the best weights, and write it all down."""
+        """Compute the held-out loss, update the best weights, log, and save if due; return the best weights."""
         held_out = self.evaluate()
         if held_out["loss"] < state.best:
             state.best, state.best_update, state.stale = held_out["loss"], state.update, 0
@@ -320,9 +321,9 @@ class _Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The mean loss and parts over a fixed pass through held-out batches, with fixed noise.
+        """Return the mean loss and its parts over a fixed pass through held-out batches, with fixed noise.
 
-        A batch counts as much as what its loss is the mean over, so that the numbers do not depend on how it was cut.
+        A batch is weighted by its number of valid steps or examples, so that the result does not depend on the batching.
         """
         self.model.eval()
         totals: dict[str, float] = {}
@@ -345,7 +346,7 @@ def _learning_rate(update: int, num_updates: int, peak: float) -> float:
 
 
 def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
-    """A generator that belongs to one update of one process."""
+    """Return the generator of one update of one process."""
     words = [seed, update + 1, rank] if rank else [seed, update + 1]
     entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return Generator(device).manual_seed(int(entropy >> np.uint64(1)))

@@ -1,6 +1,6 @@
-"""The folder of a training: how far it is, the best weights, and what the log says.
+"""Save and load the folder of a training: the training state, the best weights and the log.
 
-Start reading at `TrainingCheckpoint`; `worldmodel.fit` is who needs it.
+Start reading at `TrainingCheckpoint`; `worldmodel.fit` uses it.
 """
 
 import copy
@@ -24,25 +24,23 @@ from worldmodel.migration import training_settings
 
 @dataclass
 class TrainingState:
-    """Everything a training needs to go on, beside the weights.
+    """Progress of a training, besides the weights and the optimizer.
 
     Raises:
-        ValueError: a number is below zero, or of another kind.
+        ValueError: a number is negative or of the wrong type.
     """
 
     update: int = 0
     best: float = math.inf
     best_update: int = 0
     stale: int = 0
-    norm: float = 0.0  # running average of the gradient's length
-    skipped: int = 0  # updates in a row whose gradient was not a number
+    norm: float = 0.0  # running average of the gradient norm
+    skipped: int = 0  # number of consecutive updates with a NaN or infinite gradient
     finished: bool = False
-    began: int = 0  # update at which this schedule began: above zero where a finished training learns on
-    until: int = 0  # update at which it ends; 0: of an older version, which knew one schedule
+    began: int = 0  # update at which this schedule started; above zero after a finished schedule
+    until: int = 0  # update at which it ends; 0 in older files, which have one schedule
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(
-        default_factory=dict
-    )  # of losses since the last check, where it was stopped between two
+    sums: dict[str, float] = field(default_factory=dict)  # of losses since the last validation, if stopped between two
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped", "began", "until")}
@@ -50,11 +48,11 @@ class TrainingState:
             if not isinstance(value, int if name in counts else int | float) or value < 0:
                 raise ValueError(f"{name} = {str(value)[:40]}")
         if not isinstance(self.best, float) or not isinstance(self.finished, bool):
-            raise ValueError("best or finished of another kind")
+            raise ValueError("best or finished has the wrong type")
 
 
 class TrainingCheckpoint:
-    """A training's folder; or nothing, where there is none."""
+    """The folder of a training. Without a folder, nothing is read or written."""
 
     def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
         self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
@@ -62,16 +60,20 @@ class TrainingCheckpoint:
         self.writer: Any = None
 
     def load(self, device: torch.device, form: str | None = None) -> dict[str, Any] | None:
-        """The state of the training in this folder, if there is one, and if it is this one.
+        """Return the saved state of the training in this folder; None if there is none.
 
-        More updates than it had are no other training. Neither are other data where a ``form`` is given that theirs had, too.
+        The settings must be the same, with two exceptions. ``num_updates`` may be larger than before, and the data may differ
+        if both have the given ``form``.
+
+        Raises:
+            ValueError: the folder has a training with other settings, or its state is damaged.
         """
         if self.folder is None:
             return None
         if not (path := self.folder / "resume.pt").exists():
             if self.is_main:
                 write_json(self.folder / "settings.json", self.settings)
-                # of a training that was stopped before it was saved
+                # from a training that was stopped before its first save
                 (self.folder / "metrics.jsonl").unlink(missing_ok=True)
             return None
         saved = _read(path, device)
@@ -91,11 +93,15 @@ class TrainingCheckpoint:
     def restore(
         self, saved: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[TrainingState, dict[str, Tensor]]:
-        """Put a loaded state into ``model`` and ``optimizer``; how far it is, and the best weights."""
+        """Load a saved state into ``model`` and ``optimizer``; return the progress and the best weights.
+
+        Raises:
+            ValueError: the state is invalid.
+        """
         if saved is None or self.folder is None:
             return TrainingState(until=self.settings["num_updates"]), copy.deepcopy(model.state_dict())
         try:
-            model.load_state_dict(saved["best"])  # both fit, or neither is believed
+            model.load_state_dict(saved["best"])  # both must match the model
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             state = TrainingState(**saved["progress"])
@@ -103,28 +109,28 @@ class TrainingCheckpoint:
             rows = "".join(json.dumps(row) + "\n" for row in state.history)
             for row in state.history:
                 float(row["held_out"]["loss"])
-        except Exception as error:  # whole, but of other contents
+        except Exception as error:  # a complete file with other contents
             raise _not_whole(self.folder / "resume.pt", error) from None
         if not self.is_main:
             return state, saved["best"]
-        with atomic(self.folder / "metrics.jsonl") as aside:  # rows behind the saved state will be made again
+        with atomic(self.folder / "metrics.jsonl") as aside:  # drop rows after the saved state: training repeats them
             aside.write_text(rows, encoding="utf-8")
         return state, saved["best"]
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Write down that the training goes on up to ``num_updates`` updates."""
+        """Set and save the number of updates."""
         self.settings["num_updates"] = num_updates
         if self.folder is not None and self.is_main:
             write_json(self.folder / "settings.json", self.settings)
 
     def is_due(self, seconds: float) -> bool:
-        """Whether the last save is ``seconds`` ago."""
+        """Return whether the last save is at least ``seconds`` ago."""
         return self.folder is not None and time.monotonic() - self.saved >= seconds
 
     def save(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, best: dict[str, Tensor]
     ) -> None:
-        """Write the state to resume from."""
+        """Write the training state, from which training can resume."""
         if self.folder is None or not self.is_main:
             return
         content = {
@@ -134,9 +140,9 @@ class TrainingCheckpoint:
             "optimizer": optimizer.state_dict(),
             "best": best,
         }
-        if state.finished:  # nothing goes on from here: the best weights are enough
+        if state.finished:  # later schedules start from the best weights
             content |= {"model": best, "optimizer": content["optimizer"] | {"state": {}}}
-        whole = io.BytesIO()  # torch tells of a full disk in its own way
+        whole = io.BytesIO()  # torch raises other errors on a full disk
         torch.save(content, whole)
         write_bytes(self.folder / "resume.pt", whole.getbuffer())
         self.saved = time.monotonic()
@@ -147,7 +153,7 @@ class TrainingCheckpoint:
             write_tensors(self.folder / "weights.safetensors", best)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append a check's row to ``metrics.jsonl`` and TensorBoard."""
+        """Append a validation's row to ``metrics.jsonl`` and TensorBoard."""
         self.note = f"held-out {row['held_out']['loss']:.4g}"
         if self.folder is None or not self.is_main:
             return
@@ -155,7 +161,7 @@ class TrainingCheckpoint:
             file.write(json.dumps(row) + "\n")
         if self.tensorboard:
             if self.writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # slow to import: only where it is wanted
+                from torch.utils.tensorboard import SummaryWriter  # import only if used, because it is slow
 
                 self.writer = SummaryWriter(str(self.folder / "tensorboard"))
             for kind in ("train", "held_out"):
@@ -169,7 +175,7 @@ class TrainingCheckpoint:
 
 
 def unfinished(folder: Path) -> tuple[int, int] | None:
-    """The update that a training in ``folder`` was stopped at, and the one that it ends at; None: it ended, or there is none.
+    """Return the current and the last update of an unfinished training in ``folder``; None if it is finished or absent.
 
     Raises:
         ValueError: its state is damaged.
@@ -181,31 +187,31 @@ def unfinished(folder: Path) -> tuple[int, int] | None:
     try:
         state = TrainingState(**saved["progress"])
         until = state.until or int(saved["settings"]["num_updates"])
-    except Exception as error:  # whole, but of other contents
+    except Exception as error:  # a complete file with other contents
         raise _not_whole(path, error) from None
     return None if state.finished else (state.update, until)
 
 
 def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """A saved state, whose ``settings`` are a mapping.
+    """Read a saved state, whose ``settings`` are a mapping.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
         with zipfile.ZipFile(path) as parts:
-            if damaged := parts.testzip():  # torch itself does not look at the checksums
+            if damaged := parts.testzip():  # torch does not compare the checksums
                 raise ValueError(f"{damaged} does not have its checksum")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location=device, weights_only=True)
         return {**saved, "settings": training_settings(saved["settings"])}
-    except Exception as error:  # whatever torch makes of a damaged file
+    except Exception as error:  # torch raises various errors for a damaged file
         raise _not_whole(path, error) from None
 
 
 def _not_whole(path: Path, error: Exception) -> ValueError:
-    """What is wrong with a state, in one line, and without torch's advice to execute it."""
+    """Return an error about a state in one line, without torch's advice to execute the file."""
     first = (str(error).strip().splitlines() or [""])[0].partition(" This file can still be loaded")[0]
     return ValueError(
         f"{path} is not a whole training state ({first or type(error).__name__}); remove it to start again"

@@ -1,4 +1,4 @@
-"""Bad arguments, told in one line."""
+"""Validate arguments; errors are one line and name the argument."""
 
 import inspect
 import itertools
@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 TEST_SEEDS = 2**24
-"""Environment seeds below this are for tests: no training draws them."""
+"""Environment seeds below this are for evaluation; no training draws them."""
 
 
 def validate_positive_int(**numbers: Any) -> None:
-    """Refuse what is no whole number of at least one.
+    """Check that arguments are integers of at least one.
 
     Raises:
-        ValueError: names the argument.
+        ValueError: an argument is not; the message names it.
     """
     for name, value in numbers.items():
         if not (_is_int(value) and value >= 1):
@@ -25,10 +25,10 @@ def validate_positive_int(**numbers: Any) -> None:
 
 
 def validate_non_negative_int(**numbers: Any) -> None:
-    """Refuse what is no whole number of zero or more.
+    """Check that arguments are integers of zero or more.
 
     Raises:
-        ValueError: names the argument.
+        ValueError: an argument is not; the message names it.
     """
     for name, value in numbers.items():
         if not (_is_int(value) and value >= 0):
@@ -36,32 +36,34 @@ def validate_non_negative_int(**numbers: Any) -> None:
 
 
 def validate_optional_positive_int(**numbers: Any) -> None:
-    """The same for arguments of which None means "not given".
+    """Check that arguments are None or integers of at least one.
 
     Raises:
-        ValueError: names the argument.
+        ValueError: an argument is not; the message names it.
     """
     validate_positive_int(**{name: value for name, value in numbers.items() if value is not None})
 
 
 def validate_seed(seed: Any, name: str = "seed") -> None:
-    """Refuse what is no whole number of zero or more, or one that torch cannot take.
+    """Check that a seed is an integer from 0 to 2**63 - 1, the range of torch.
 
     Raises:
-        ValueError: names the argument and what came.
+        ValueError: it is not; the message names the argument and its value.
     """
     if not (_is_int(seed) and 0 <= seed < 2**63):
         raise ValueError(f"{name} must be a whole number from 0 to 2**63 - 1, got {seed!r}")
 
 
 def validate_test_seed(seed: Any, num_episodes: int, name: str = "seed") -> None:
-    """Refuse the first seed of a test where an episode would have a seed that training may draw.
+    """Check that the seeds of all evaluation episodes, starting at ``seed``, are below those of training.
 
     Raises:
-        ValueError: names the argument and what came.
+        ValueError: they are not; the message names the argument and its value.
     """
     if num_episodes > TEST_SEEDS:
-        raise ValueError(f"num_episodes must be at most {TEST_SEEDS}, one for each seed of tests, got {num_episodes}")
+        raise ValueError(
+            f"num_episodes must be at most {TEST_SEEDS}, the number of evaluation seeds, got {num_episodes}"
+        )
     if not (_is_int(seed) and 0 <= seed <= TEST_SEEDS - num_episodes):
         raise ValueError(
             f"{name} must be a whole number from 0 to 2**24 - episodes = {TEST_SEEDS - num_episodes}, got {seed!r}"
@@ -69,10 +71,10 @@ def validate_test_seed(seed: Any, num_episodes: int, name: str = "seed") -> None
 
 
 def validate_temperature(temperature: Any) -> None:
-    """Refuse temperatures, numbers or tensors of such, that are not finite and above zero.
+    """Check that a temperature, a number or a tensor, is finite and above zero.
 
     Raises:
-        ValueError: names what came.
+        ValueError: it is not; the message has its value.
     """
     if isinstance(temperature, Tensor):
         if not bool(((temperature > 0) & temperature.isfinite()).all()):
@@ -80,34 +82,34 @@ def validate_temperature(temperature: Any) -> None:
         return
     try:
         fits = temperature > 0 and math.isfinite(temperature)
-    except TypeError:  # a text, or None
+    except TypeError:  # a string, or None
         fits = False
     if not fits:
         raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
 
 
 def validate_options(**options: Any) -> None:
-    """Refuse what is no mapping of texts to what JSON holds: it would not come back from a file as it was.
+    """Check that options are dictionaries of JSON values with string keys, so that files preserve them.
 
     Raises:
-        ValueError: names the argument, and what is in it that is not plain.
+        ValueError: they are not; the message names the argument and the invalid part.
     """
     for name, value in options.items():
         strange = list(_not_plain(value)) if isinstance(value, dict) else [value]
         if strange:
-            expected = "texts, flags, finite numbers, lists or such mappings"
-            raise ValueError(f"{name} must map texts to {expected}, got {strange[0]!r}")
+            expected = "strings, booleans, finite numbers, None, lists or dictionaries of these"
+            raise ValueError(f"{name} must map strings to {expected}, got {strange[0]!r}")
 
 
 def constructor_repr(thing: Any, **settings: Any) -> str:
-    """The call that builds a module, in one line: settings at their defaults are left out."""
+    """Return the constructor call of a module in one line, without arguments at their defaults."""
     defaults = {name: one.default for name, one in inspect.signature(type(thing)).parameters.items()}
     said = [f"{name}={value!r}" for name, value in settings.items() if defaults.get(name, defaults) != value]
     return f"{type(thing).__name__}({', '.join(said)})"
 
 
 def _not_plain(value: Any) -> Iterator[Any]:
-    """What within a value JSON does not know, keys that are no texts included."""
+    """Yield the parts of a value that JSON cannot represent, including keys that are not strings."""
     if isinstance(value, dict):
         yield from (key for key in value if not isinstance(key, str))
         yield from itertools.chain.from_iterable(map(_not_plain, value.values()))
@@ -118,7 +120,7 @@ def _not_plain(value: Any) -> Iterator[Any]:
 
 
 def _is_int(value: Any) -> bool:
-    """Whether a value is an integer, Python's or numpy's; True and False are none."""
+    """Return whether a value is a Python or numpy integer; booleans are not."""
     try:
         operator.index(value)
     except TypeError:

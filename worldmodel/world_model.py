@@ -1,4 +1,7 @@
-"""The world model: an eye and a memory that live one step at a time, awake (`observe`) or dreaming (`imagine`)."""
+"""Combine a VAE and a memory into a world model that steps with real frames (`observe`) or in a dream (`imagine`).
+
+Start reading at `WorldModel.observe` and `WorldModel.imagine`.
+"""
 
 import os
 from typing import NamedTuple
@@ -22,63 +25,65 @@ FORMAT = 1
 
 
 class WorldState(NamedTuple):
-    """Where a life stands: the latent in view, and the memory of everything before it."""
+    """State of a batch of episodes: the current latent, and the recurrent state of the memory."""
 
     latent: Float[Tensor, "batch latent"] | None
-    """The latent now in view; None when it was not seen yet, so that `WorldModel.imagine` draws it first."""
+    """The current latent. None: not known yet; `WorldModel.imagine` samples it first."""
     memory: State
 
     @property
     def hidden(self) -> Float[Tensor, "batch hidden"]:
-        """The memory's last hidden state: what a controller sees beside the latent."""
+        """Hidden state of the memory's last layer."""
         return self.memory.hidden[:, -1]
 
     @property
     def controller_inputs(self) -> Float[Tensor, "batch features"]:
-        """What a controller sees: the latent in view, then the hidden state."""
-        assert self.latent is not None, "nothing is in view yet"
+        """Inputs of a controller: the latent, then the hidden state."""
+        assert self.latent is not None, "the state has no latent"
         return torch.cat((self.latent, self.hidden), dim=-1)
 
     def with_latent(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
-        """The same memory, with ``latent`` in view."""
+        """Return this state with ``latent`` as the current latent."""
         return self._replace(latent=latent)
 
 
 class Noise(NamedTuple):
-    """All randomness of an imagined step."""
+    """All random numbers of one imagined step."""
 
     gumbel: Float[Tensor, "batch *mixtures"]
-    """Standard Gumbel numbers, which choose the mixture's component."""
+    """Standard Gumbel numbers; they select the mixture component."""
     normal: Float[Tensor, "batch normals"]
-    """Standard Normal numbers."""
+    """Standard Normal numbers; they give the Gaussian noise of the component."""
     uniform: Float[Tensor, "batch"]
-    """Numbers in [0, 1): the episode ends where one is below the probability."""
+    """Uniform numbers in [0, 1). An episode terminates where its number is below the termination probability."""
 
 
 class Step(NamedTuple):
-    """One imagined step."""
+    """Result of one imagined step."""
 
     latent: Float[Tensor, "batch latent"]
-    """The latent that comes into view."""
+    """The next latent."""
     reward: Float[Tensor, "batch"]
-    """The expected reward (zero for a memory without a reward head)."""
+    """Expected reward; zero without a reward head."""
     terminated: Bool[Tensor, "batch"]
-    """Whether the episode ended, drawn with the probability below."""
+    """Whether the episode terminated; sampled with probability ``termination``."""
     termination: Float[Tensor, "batch"]
-    """The probability that the episode ended with this step (zero without a termination head)."""
+    """Probability that this step terminates the episode; zero without a termination head."""
 
 
 class WorldModel(nn.Module):
-    """An eye (`VAE`) and a memory (`Memory`) made for one kind of action.
+    """A `VAE` and a `Memory` for one type of action space.
 
     Args:
-        vae: compresses frames to latents.
-        memory: predicts the next latent, reward and termination.
-        store: the rollouts; their kind of actions is taken (`rollouts.Store`).
-        discrete: False: actions are numbers in [-1, 1] (a Box); True: one-hot choices. None: as in ``store``, or a Box.
+        vae: Model that encodes frames to latents.
+        memory: Model that predicts the next latent, reward and termination.
+        store: Rollouts (`rollouts.Store`) that define the action space. None: ``discrete`` defines it.
+        discrete: Whether actions are one-hot choices; otherwise they are numbers in [-1, 1] (a Box). None: as in ``store``,
+            or a Box without a store.
 
     Raises:
-        ValueError: the parts do not fit together, or were not made for the store's actions.
+        ValueError: ``vae`` and ``memory`` have different latent sizes, or the action space differs from the store's.
+        TypeError: ``store`` is a boolean.
 
     Example:
         >>> from worldmodel import FRMDN
@@ -95,15 +100,11 @@ class WorldModel(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(store, bool):
-            raise TypeError(f"store must be rollouts, got {store}: discrete={store} says the kind of actions")
+            raise TypeError(f"store must be rollouts, got {store}; use discrete={store} to set the action space")
         if vae.latent_dim != memory.latent_dim:
-            raise ValueError(
-                f"memory must predict the VAE's {vae.latent_dim} latents, got one that predicts {memory.latent_dim}"
-            )
+            raise ValueError(f"memory must have the VAE's latent_dim {vae.latent_dim}, got {memory.latent_dim}")
         if store is not None and store.action_dim != memory.action_dim:
-            raise ValueError(
-                f"memory must take the store's {store.action_dim} actions, got one that takes {memory.action_dim}"
-            )
+            raise ValueError(f"memory must have the store's action_dim {store.action_dim}, got {memory.action_dim}")
         if store is not None and discrete not in (None, store.discrete):
             raise ValueError(f"discrete must be {store.discrete} as in the store, got {discrete}")
         self.vae, self.memory = vae, memory
@@ -111,12 +112,12 @@ class WorldModel(nn.Module):
 
     @property
     def latent_dim(self) -> int:
-        """Latent dimensions."""
+        """Number of latent dimensions."""
         return self.vae.latent_dim
 
     @property
     def action_dim(self) -> int:
-        """Action numbers: the size of a Box action, or the number of discrete choices."""
+        """Size of a Box action, or number of discrete choices."""
         return self.memory.action_dim
 
     @property
@@ -126,52 +127,51 @@ class WorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def num_features(self) -> int:
-        """How many numbers a controller sees: latent and hidden."""
+        """Number of controller inputs: ``latent_dim + hidden_size``."""
         return self.latent_dim + self.hidden_size
 
     def __repr__(self) -> str:
-        """The call that builds it."""
+        """Return the constructor call."""
         return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete})"
 
     def initial(self, batch: int) -> WorldState:
-        """The state before anything was seen, for ``batch`` lives."""
+        """Return the initial state of ``batch`` episodes; it has no latent yet."""
         validate_positive_int(batch=batch)
         return WorldState(None, self.memory.initial(batch))
 
     def encode(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
-        """What a controller sees of frames of bytes: the mean of q(z|x), on this model's device."""
+        """Return the mean of q(z|x) for uint8 frames, on the device of this model."""
         return self.vae.encode(frames_to_float(frames.to(self.device))).loc
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
-        """The inverse of `encode`: latents as frames of bytes, decoded ``chunk`` at a time."""
+        """Decode latents to uint8 frames, ``chunk`` latents at a time."""
         flat = latents.reshape(-1, latents.shape[-1])
         frames = [frames_to_uint8(self.vae.decode(part)).cpu() for part in flat.split(chunk)]
         return torch.cat(frames).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
 
     def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
-        """A controller's outputs as the memory's action input: tanh for a Box, the one-hot argmax for discrete actions."""
+        """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions."""
         if not self.discrete:
             return outputs.tanh()
         return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
 
     def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
-        """Actions of an environment as the memory's inputs: clipped to [-1, 1], or one-hot; on this model's device."""
+        """Map environment actions to action inputs on the device of this model: clipped to [-1, 1], or one-hot."""
         inputs = action_inputs(np.asarray(actions), self.action_dim, self.discrete)
         return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
 
     def observe(
         self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
     ) -> WorldState:
-        """Step with what really happened: ``latent`` was in view and ``action`` was taken.
+        """Advance the memory by one real step: the environment showed ``latent`` and the agent took ``action``.
 
-        The returned state has no latent in view; give it the next one with the next `observe`, with
-        `WorldState.with_latent`, or let `imagine` draw it.
+        The returned state has no latent. The next `observe` or `WorldState.with_latent` sets it, or `imagine` samples it.
         """
         self._check(latent, self.latent_dim, "latent", state)
         self._check(action, self.action_dim, "action", state)
@@ -184,12 +184,12 @@ class WorldModel(nn.Module):
         action: Float[Tensor, "batch time actions"],
         mask: Bool[Tensor, "batch time"] | None = None,
     ) -> WorldState:
-        """The state after steps that really happened, from the beginning of a life: `observe`, step by step.
+        """Return the state after real steps from the start of an episode; it applies `observe` to each step.
 
         Args:
-            latent: what was in view.
-            action: what was done.
-            mask: which steps there were; None: all. Before its first one a life has not begun.
+            latent: Latents of the steps, (batch, time, latent).
+            action: Actions of the steps, (batch, time, actions).
+            mask: Whether a step is valid, (batch, time); the state does not change at other steps. None: all are valid.
         """
         state = self.initial(len(latent))
         for time in range(latent.shape[1]):
@@ -210,14 +210,20 @@ class WorldModel(nn.Module):
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
-        """Take ``action`` in the dream and draw what follows.
+        """Take ``action`` in the dream and sample the next step.
 
         Args:
-            state: where the dream stands.
-            action: (batch, actions), as `squash` makes them.
-            temperature: above zero; 1 is the model's own uncertainty, towards 0 the most likely future.
-            generator: the source of all randomness.
-            noise_temperature: another temperature for the Gaussian noise; None: the same.
+            state: State of the dream. Where it has no latent, one is sampled first.
+            action: Actions in the form that `squash` returns, (batch, actions).
+            temperature: Sampling temperature, above zero. 1 samples the predicted distribution; near 0 it approaches its mode.
+            generator: Source of all random numbers. None: torch's default generator.
+            noise_temperature: Temperature of the Gaussian noise. None: ``temperature``.
+
+        Returns:
+            The imagined step, and the state after it.
+
+        Raises:
+            ValueError: a temperature or the shape of ``action`` is invalid.
         """
         validate_temperature(temperature)
         if noise_temperature is not None:
@@ -230,7 +236,7 @@ class WorldModel(nn.Module):
         )
 
     def noise(self, batch: int, generator: Generator | None = None) -> Noise:
-        """Draw the randomness of a step of ``batch`` dreams."""
+        """Sample the random numbers of one step of ``batch`` dreams."""
         gumbel, normal = self.memory.density.noise_shapes
         like = next(self.memory.parameters())
         return Noise(
@@ -247,10 +253,14 @@ class WorldModel(nn.Module):
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> tuple[Step, WorldState]:
-        """The step that ``noise`` stands for: `imagine` without its randomness. A latent must be in view."""
+        """Compute the step that `imagine` returns for given random numbers ``noise``.
+
+        Raises:
+            ValueError: ``state`` has no latent, or ``action`` has the wrong shape.
+        """
         self._check(action, self.action_dim, "action", state)
         if state.latent is None:
-            raise ValueError("state must have a latent in view, got one without: see WorldState.with_latent")
+            raise ValueError("state must have a latent, got None: set it with WorldState.with_latent")
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
         following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
@@ -267,12 +277,12 @@ class WorldModel(nn.Module):
         """Write ``vae.safetensors``, ``memory.safetensors`` and ``config.json`` into ``folder``.
 
         Args:
-            folder: where; made if it is not there.
-            compact: whether to write half precision, and the decoder's first layers as one (`worldmodel.vae.merge_decoder`): a
-                tenth of the size, and nearly the same function.
+            folder: Path of the folder; it is created if needed.
+            compact: Whether to write half precision and merge the decoder's first two layers
+                (`worldmodel.vae.merge_decoder`). The files are a tenth of the size; the function is nearly the same.
         """
         folder = folder_path(folder, "folder")
-        (folder / "config.json").unlink(missing_ok=True)  # a folder with a config is whole: it comes back last
+        (folder / "config.json").unlink(missing_ok=True)  # written last: its presence marks a complete folder
         vae, memory = self.vae.state_dict(), self.memory.state_dict()
         if compact:
             vae, memory = (
@@ -285,20 +295,20 @@ class WorldModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "WorldModel":
-        """Read what `save` wrote. Nothing in the files is executed.
+        """Load a world model that `save` wrote. No code in the files is executed.
 
         Raises:
-            ValueError: a file is missing, truncated, foreign, or belongs to another model; the message names it.
+            ValueError: a file is missing, truncated, in another format, or of another model; the message names the file.
         """
         folder = folder_path(folder, "folder")
         if not folder.is_dir():
-            raise ValueError(f"{folder} is not a world model folder: there is no such folder")
+            raise ValueError(f"{folder} is not a world model folder: the folder does not exist")
         path = folder / "config.json"
         config = read_json(path)
         try:
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
-            with torch.device("meta"):  # that the parts fit together is told before the weights are looked at
+            with torch.device("meta"):  # compare the parts before reading any weights
                 cls(build_vae(config["vae"]), build_memory(config["memory"]), discrete=bool(config["discrete"]))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,7 @@
-"""The variational recurrent network: a latent variable at each time, whose likelihood is only bounded.
+"""The variational recurrent neural network (VRNN): a latent variable at each time.
 
-Start reading at `VRNN`. Its numbers are bounds on log p where those of an `RMDN` are log p itself: `VRNN.elbo` is the one that
-training raises, `VRNN.iwae_bound` a tighter one.
+Start reading at `VRNN`. Its likelihoods are lower bounds of log p; those of an `RMDN` are exact. Training maximizes
+`VRNN.elbo`; `VRNN.iwae_bound` is tighter.
 """
 
 import itertools
@@ -26,20 +26,20 @@ from worldmodel.validation import (
 )
 
 MAX_ROWS = 256
-"""At most so many samples of sequences are weighed at once (or one of each sequence, if there are more sequences)."""
+"""Largest number of sampled sequences per pass of `VRNN.iwae_bound` (at least one per sequence)."""
 
 
 class VRNNState(NamedTuple):
-    """The LSTM's state."""
+    """State of the LSTM."""
 
     hidden: Float[Tensor, "batch hidden"]
     cell: Float[Tensor, "batch hidden"]
 
 
 class VRNN(nn.Module):
-    """A recurrent network with a latent z_t at each time, given to the decoder and to the recurrence.
+    """A recurrent network with a latent z_t at each time, an input of the decoder and of the recurrence.
 
-    Equation numbers are the paper's; every phi is a network of ``depth`` hidden layers with rectified linear units::
+    Equation numbers follow the paper. Every phi is a network of ``depth`` hidden layers with rectified linear units::
 
         z_t ~ N(mu_0, sigma_0^2),        [mu_0, sigma_0] = phi_prior(h_t-1)               (5)
         x_t | z_t ~ a Gaussian mixture,  parameters = phi_dec(phi_z(z_t), h_t-1)          (6)
@@ -49,22 +49,22 @@ class VRNN(nn.Module):
         q(z | x) = prod_t q(z_t | x_1..t, z_1..t-1)                                       (10)
         log p(x) >= E_q sum_t log p(x_t | z_1..t, x_1..t-1) - KL(q(z_t | ..) || p(z_t | ..))  (11)
 
-    All log-precisions are clamped to the range of an `RMDN`'s, so that ceilings compare.
+    Log-precisions are clamped to the range of an `RMDN`, so that the ceilings are comparable.
 
     Args:
-        event_dim: D, the size of an event.
-        hidden_size: width of the LSTM.
-        latent_dim: size of z.
-        num_components: K diagonal Gaussians that an event is drawn from; 1: the paper's VRNN-Gauss.
-        width: units of the hidden layers, and size of what phi_x and phi_z put out.
-        depth: hidden layers of each phi (the paper's speech models have four).
-        bptt_length: events a gradient goes back through, in training; None: all of the sequence. Values do not depend on it.
+        event_dim: D, size of an event.
+        hidden_size: Number of hidden units of the LSTM.
+        latent_dim: Size of z.
+        num_components: K, number of diagonal Gaussians of an event's mixture. 1: the paper's VRNN-Gauss.
+        width: Number of units per hidden layer, and size of the outputs of phi_x and phi_z.
+        depth: Number of hidden layers of each phi (four in the paper's speech models).
+        bptt_length: Number of events that a gradient passes back through. None: the whole sequence. Values do not depend on it.
 
     Example:
         >>> from worldmodel.baselines import VRNN
         >>> model = VRNN(event_dim=28, hidden_size=64, num_components=5)
         >>> rows = EventBatch(torch.zeros(2, 28, 28), torch.ones(2, 28), torch.zeros(2))
-        >>> model.bound(rows).shape, model.iwae_bound(rows, samples=3).shape
+        >>> model.elbo(rows).shape, model.iwae_bound(rows, num_samples=3).shape
         (torch.Size([2]), torch.Size([2]))
 
     References:
@@ -107,16 +107,16 @@ class VRNN(nn.Module):
         self.reset_parameters()
 
     def __repr__(self) -> str:
-        """The call that builds it."""
+        """Return the constructor call."""
         return constructor_repr(self, **{name: value for name, value in self.config.items() if name != "density"})
 
     def _sizes(self) -> tuple[int, int, int]:
-        """Outputs of the decoder: logits, means, log-precisions."""
+        """Return the sizes of the decoder's outputs: logits, means, log-precisions."""
         return self.num_components, self.num_components * self.event_dim, self.num_components * self.event_dim
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Begin near N(0, 1) everywhere, as an `RMDN` does, and with a memory that lasts."""
+        """Initialize all distributions near N(0, 1), as in an `RMDN`, and open the forget gates."""
         for network in (self.prior, self.encoder):
             network.last.weight.mul_(0.1)
             network.last.bias.zero_()
@@ -127,41 +127,39 @@ class VRNN(nn.Module):
         logits, _, log_precision = self.decoder.last.weight.split(self._sizes())
         logits.zero_()
         log_precision.mul_(0.1)
-        self.lstm.bias_ih[self.hidden_size : 2 * self.hidden_size].fill_(
-            1.0
-        )  # forget gates start open (Jozefowicz et al., 2015)
+        self.lstm.bias_ih[self.hidden_size : 2 * self.hidden_size].fill_(1.0)  # as in `RMDN`
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `worldmodel.registry.build_density` makes this model of again."""
+        """Settings from which `worldmodel.registry.build_density` rebuilds this model."""
         names = ("event_dim", "hidden_size", "latent_dim", "num_components", "width", "depth", "bptt_length")
         return {"density": "VRNN", **{name: getattr(self, name) for name in names}}
 
     @property
     def ceiling(self) -> float:
-        """The most that log p of an event can be, in nats a dimension (`precision_ceiling`)."""
+        """Upper bound of log p of an event in nats per dimension (`precision_ceiling`)."""
         return precision_ceiling()
 
     def extra_repr(self) -> str:
-        """The arguments that the layers do not show."""
+        """Return the arguments that the layers do not show."""
         return f"event_dim={self.event_dim}, latent_dim={self.latent_dim}, num_components={self.num_components}"
 
     def initial(self, batch: int) -> VRNNState:
-        """The state before the first event."""
+        """Return the state before the first event."""
         zeros = self.lstm.weight_hh.new_zeros(batch, self.hidden_size)
         return VRNNState(zeros, zeros.clone())
 
     def observe(
         self, state: VRNNState, event: Float[Tensor, "batch time event"], generator: Generator | None = None
     ) -> VRNNState:
-        """Read events that happened; their latents are drawn from the encoder."""
+        """Return the state after observed events; the encoder samples their latents."""
         return tbptt_chunks(self._chunk, state, self.bptt_length, event, self._noise(event, generator))[1]
 
     def elbo(self, batch: EventBatch, generator: Generator | None = None) -> Float[Tensor, "batch"]:
-        """The evidence lower bound of each sequence in nats (11), by one sample of q; the Jacobian of ``batch`` included.
+        """Return the evidence lower bound (11) of each sequence in nats from one sample of q, with the Jacobian of ``batch``.
 
         Raises:
-            ValueError: ``batch`` has other shapes than the model was made for, or padding before its end.
+            ValueError: ``batch`` has the wrong shape, or padding that is not at the end.
         """
         event, seen = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
@@ -171,10 +169,10 @@ class VRNN(nn.Module):
     def iwae_bound(
         self, batch: EventBatch, num_samples: int, generator: Generator | None = None
     ) -> Float[Tensor, "batch"]:
-        """``log 1/S sum_s p(x, z_s) / q(z_s | x)`` of each sequence in nats, z_s ~ q; the Jacobian included.
+        """Return ``log 1/S sum_s p(x, z_s) / q(z_s | x)`` of each sequence in nats, z_s ~ q, with the Jacobian; no gradients.
 
-        A bound too, in the mean over z, and nearer to log p(x) the more samples there are; over long sequences one sample
-        outweighs all others, and a thousand times as many win little. No gradients.
+        The mean over z is a lower bound of log p(x) that becomes tighter with more samples. For long sequences one sample
+        dominates the sum, and a thousand times more samples tighten it little.
 
         References:
             Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2015, https://arxiv.org/abs/1509.00519 (eq. 8).
@@ -191,7 +189,7 @@ class VRNN(nn.Module):
         return total - math.log(num_samples) + batch.log_jacobian
 
     def loss(self, batch: EventBatch, generator: Generator | None = None) -> Loss:
-        """Mean over events of the negative bound: nats a frame, without the Jacobian; and the part of it that is KL."""
+        """Return the mean of the negative bound over events, in nats per event, without the Jacobian; also log its KL part."""
         event, seen = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
         value, part = masked_mean(divergence - log_event, seen), masked_mean(divergence, seen)
@@ -199,7 +197,7 @@ class VRNN(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, batch: EventBatch) -> None:
-        """Begin near the data's own statistics: `worldmodel.fit` calls it with the first batch of a new training."""
+        """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
         seen = batch.event[batch.mask > 0]
         if len(seen) > 1:
             mean, std = seen.mean(dim=0), seen.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
@@ -220,11 +218,11 @@ class VRNN(nn.Module):
         """Draw events one at a time, in constant memory.
 
         Args:
-            length: how many; None: without end.
-            batch: how many sequences at once (where ``prefix`` holds several, one for each of them).
-            temperature: scales the variance of z, and tempers the mixture as `GaussianMixture.sample` does.
-            generator: the source of all randomness.
-            prefix: (batch or 1, T0, D) events that came before; they are not drawn again, but their latents are.
+            length: Number of events. None: endless.
+            batch: Number of sequences. If ``prefix`` has several sequences, there is one sequence per prefix.
+            temperature: Temperature of the mixture, as in `GaussianMixture.sample`, and factor of the variance of z.
+            generator: Source of all random numbers. None: torch's default generator.
+            prefix: Events (batch or 1, T0, D) before the first sampled one; they are not returned. Their latents are sampled.
         """
         validate_temperature(temperature)
         given = with_prefix(prefix, batch, self.event_dim)
@@ -241,24 +239,24 @@ class VRNN(nn.Module):
         generator: Generator | None = None,
         prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Float[Tensor, "batch time event"]:
-        """Draw ``length`` new events of each sequence, (B, length, D): what `stream` draws."""
+        """Draw ``length`` new events of each sequence, (B, length, D), with `stream`."""
         validate_positive_int(length=length)
         return torch.stack(list(self.stream(length, batch, temperature, generator, prefix)), dim=1)
 
     def _terms(self, event: Tensor, generator: Generator | None) -> tuple[Tensor, ...]:
-        """Of each time, (batch, time): log p(x_t | z_t), the KL, and log p(z_t) / q(z_t)."""
+        """Return log p(x_t | z_t), the KL, and log p(z_t) / q(z_t), each (batch, time)."""
         noise = self._noise(event, generator)
         return tbptt_chunks(self._chunk, self.initial(len(event)), self.bptt_length, event, noise)[0]
 
     def _noise(self, event: Tensor, generator: Generator | None) -> Tensor:
-        """Drawn time by time, so that padding behind a sequence changes none of what is drawn for it."""
+        """Sample noise time by time, so that padding after a sequence does not change its noise."""
         batch, time = event.shape[:2]
         return torch.stack(
             [event.new_empty(batch, self.latent_dim).normal_(generator=generator) for _ in range(time)], dim=1
         )
 
     def _chunk(self, state: VRNNState, event: Tensor, noise: Tensor) -> tuple[tuple[Tensor, ...], VRNNState]:
-        """Walk through time with the encoder alone; prior and decoder then see all times at once."""
+        """Run the encoder time by time; then apply prior and decoder to all times at once."""
         read, steps = to_float32(self.phi_x(event)), []
         for t in range(event.shape[1]):
             q = self._normal(self.encoder, torch.cat((read[:, t], state.hidden), dim=-1))  # (9)
@@ -294,7 +292,7 @@ class VRNN(nn.Module):
 
 
 class _MLP(nn.Module):
-    """Hidden layers, and a linear one behind them."""
+    """Hidden layers, followed by a linear layer."""
 
     def __init__(self, input_size: int, width: int, depth: int, output_size: int) -> None:
         super().__init__()
@@ -305,6 +303,6 @@ class _MLP(nn.Module):
 
 
 def _layers(input_size: int, width: int, depth: int) -> nn.Sequential:
-    """Hidden layers with rectified linear units."""
+    """Return hidden layers with rectified linear units."""
     sizes = itertools.pairwise((input_size, *([width] * depth)))
     return nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in sizes))
