@@ -71,7 +71,7 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
     if (run.world_folder / "config.json").exists():
         rows += _describe_world(run.world_folder)
         if sentence := outdated(run):
-            rows += [("outdated", sentence)]
+            rows += [("out of date", sentence)]
     for where in ("dream", "game"):
         controller = path / f"evolve-{where}" / "controller.safetensors"
         if controller.exists():
