@@ -1,4 +1,4 @@
-"""What is installed, and what works: the checks of ``worldmodel doctor``."""
+"""Checks of the installation, for ``worldmodel doctor``; start reading at `run_checks`."""
 
 import importlib.util
 import os
@@ -27,7 +27,7 @@ EXTRAS = {
     "ale_py": "games",
     "vizdoom": "games",
 }
-"""Optional packages, and the extra of ours that installs them."""
+"""Optional packages, and the extra of this package that installs each."""
 
 
 GAMES = {
@@ -37,7 +37,7 @@ GAMES = {
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check; ``advice`` says how to fix a failure."""
 
     name: str
     ok: bool
@@ -46,7 +46,7 @@ class Check(NamedTuple):
 
 
 def run_checks() -> list[Check]:
-    """Look at everything that the main job needs."""
+    """Check Python, the packages, the device, the environments and the disk."""
     system = platform.system()
     checks = [
         Check("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer"),
@@ -59,13 +59,13 @@ def run_checks() -> list[Check]:
             checks.append(Check(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
     absent = ",".join(sorted({extra for name, extra in EXTRAS.items() if name not in present}))
-    there = ", ".join(present) or "none"
-    there += f"; the rest: pip install 'worldmodel[{absent}]'" if absent else ""
-    checks.append(Check("optional", True, there))
+    optional = ", ".join(present) or "none"
+    optional += f"; for the others: pip install 'worldmodel[{absent}]'" if absent else ""
+    checks.append(Check("optional", True, optional))
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
     checks.append(Check("C++ compiler", True, compiler or "none (only the installation of nes-py needs one)"))
     checks.append(_device())
-    checks += [_world(name, cure) for name, cure in GAMES.items()]
+    checks += [_check_env(name, advice) for name, advice in GAMES.items()]
     free = shutil.disk_usage(Path.cwd()).free
     return [*checks, Check("disk", free > 2e9, f"{size(free)} free", "200 CarRacing episodes need about 1 GB")]
 
@@ -75,13 +75,11 @@ def _device() -> Check:
 
     if torch.cuda.is_available():
         return Check("device", True, torch.cuda.get_device_name())
-    return Check(
-        "device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, trainings are slower)"
-    )
+    return Check("device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, training is slower)")
 
 
-def _world(name: str, advice: str) -> Check:
-    """Play a few steps without a screen, and see whether there is a picture."""
+def _check_env(name: str, advice: str) -> Check:
+    """Play 20 steps of an environment without a screen, and check that its frames are not black."""
     import envs
 
     try:
@@ -93,8 +91,8 @@ def _world(name: str, advice: str) -> Check:
             frame, *_ = env.step(env.action_space.sample())
         rate = 20 / (time.monotonic() - began)
         env.close()
-    except Exception as error:  # a doctor names whatever is wrong
+    except Exception as error:  # reports any error
         return Check(name, False, f"{type(error).__name__}: {error}", advice)
     if not np.asarray(frame).any():
-        return Check(name, False, "shows black frames", "unset SDL_VIDEODRIVER, or set it to dummy")
-    return Check(name, True, f"plays and shows frames, {rate:.0f} steps/s")
+        return Check(name, False, "renders black frames", "unset SDL_VIDEODRIVER, or set it to dummy")
+    return Check(name, True, f"renders frames, {rate:.0f} steps/s")

@@ -1,4 +1,4 @@
-"""Descriptions of what lies in a folder: of ``worldmodel inspect``."""
+"""Descriptions of folders, for ``worldmodel inspect``; start reading at `describe`."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from agents.progress import duration, size
 from worldmodel.formatting import format_number
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
-"""Episodes, and frames of each, on a contact sheet."""
+"""Number of episodes on a contact sheet, and of frames of each."""
 
 
 def describe(path: Path) -> list[tuple[str, str]]:
-    """What lies in a folder: a run, a store, a world model or an agent.
+    """Describe a run, a store, a world model or an agent as rows of (name, value).
 
     Raises:
-        ValueError: none of them.
+        ValueError: The folder is none of them.
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
@@ -41,16 +41,17 @@ def describe(path: Path) -> list[tuple[str, str]]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's."""
+    """Return whether a folder is a run folder."""
     return (path / "rollouts" / "metadata.json").exists() or (path / "config.yaml").exists()
 
 
 def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
-    """A row of an environment's options, where it has some."""
+    """Return a row of an environment's options, if there are any."""
     return [("env_options", json.dumps(env_options))] if env_options else []
 
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
+    """Describe a run: its rollouts, stopped trainings, world model, controllers, times and scores."""
     from agents.renewal import outdated
     from agents.run import Run
     from worldmodel.training_checkpoint import unfinished
@@ -62,8 +63,10 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
     for part in ("vae", "memory"):
         try:
             if stopped := unfinished(path / part):
-                rows += [(f"train {part}", "stopped at update {:,} of {:,}; the same command goes on".format(*stopped))]
-        except ValueError as error:  # the rest of the folder is described all the same
+                rows += [
+                    (f"train {part}", "stopped at update {:,} of {:,}; the same command continues".format(*stopped))
+                ]
+        except ValueError as error:  # a damaged file must not hide the rest
             rows += [(f"train {part}", str(error))]
     if (run.world_folder / "config.json").exists():
         rows += _describe_world(run.world_folder)
@@ -91,7 +94,7 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
             f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
         ),
         ("actions", kind),
-        *_options({} if "world" in options else options),  # of dreams: the world model's name
+        *_options({} if "world" in options else options),  # a store of dreams has the world model's fingerprint there
         ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
     ]
     if len(store):
@@ -104,10 +107,10 @@ def _describe_store(path: Path) -> list[tuple[str, str]]:
 
 
 def read_with_minari(path: Path) -> list[tuple[str, str]]:
-    """What Minari makes of a store, or of a run's.
+    """Read a store, or that of a run, with Minari, and return a row of its size.
 
     Raises:
-        ValueError: Minari is not installed, or there is no whole store.
+        ValueError: Minari is not installed, or there is no complete store.
     """
     from rollouts import Store
 
@@ -116,21 +119,21 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
 
 
 def _spread(values: np.ndarray) -> str:
-    low, middle, high = np.quantile(values, [0, 0.5, 1])
-    mean, low, middle, high = (format_number(value) for value in (values.mean(), low, middle, high))
-    return f"mean {mean}, least {low}, median {middle}, most {high}"
+    low, median, high = np.quantile(values, [0, 0.5, 1])
+    mean, low, median, high = (format_number(value) for value in (values.mean(), low, median, high))
+    return f"mean {mean}, min {low}, median {median}, max {high}"
 
 
 def contact_sheet(path: Path, picture: Path) -> bool:
-    """Draw some frames of some episodes of a store, or of a run's; says whether there were any.
+    """Draw frames of episodes of a store, or of a run's store; returns whether there are any.
 
     Raises:
-        OSError: the picture cannot be written.
+        OSError: The picture cannot be written.
     """
     from agents import video
     from rollouts import Store
 
-    folder = next((place for place in (path, path / "rollouts") if (place / "metadata.json").exists()), None)
+    folder = next((one for one in (path, path / "rollouts") if (one / "metadata.json").exists()), None)
     if folder is None or not len(store := Store(folder)):
         return False
     rows = []
@@ -146,13 +149,13 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
     from worldmodel import WorldModel
 
     world = WorldModel.load(path)
-    numbers = sum(parameter.numel() for parameter in world.parameters())
+    num_parameters = sum(parameter.numel() for parameter in world.parameters())
     kind = "choices" if world.discrete else "numbers in [-1, 1]"
     density = world.memory.density
     return [
-        ("world model", f"{numbers:,} parameters"),
+        ("world model", f"{num_parameters:,} parameters"),
         ("latent, hidden", f"{world.latent_dim}, {world.hidden_size}"),
-        *([("emphasis", f"{world.vae.hud_loss_weight:g}")] if world.vae.hud_loss_weight != 1 else ()),
+        *([("hud_loss_weight", f"{world.vae.hud_loss_weight:g}")] if world.vae.hud_loss_weight != 1 else ()),
         ("actions", f"{world.action_dim} {kind}"),
         ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.config.items())}"),
     ]

@@ -1,4 +1,4 @@
-"""An argument parser whose help keeps its lines, and whose errors are one line and exit code 2."""
+"""An argument parser: its help keeps line breaks, and its errors are one line and exit code 2. Start at `Parser`."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from agents.progress import console
 from worldmodel import migration
 from worldmodel.suggestions import did_you_mean
 
-_SAID = (
+_REWORDINGS = (
     (r'Parser key "([^"]+)":', r"--\1:"),
     (r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1"),
     (r"Expected a <class 'dict'>", """expected JSON such as '{"action_repeat": 4}'"""),
@@ -31,38 +31,38 @@ _SAID = (
     (r"Unable to load config '(.*?)' - --\S+: Unable to load config \"\1\"", r"there is no file '\1'"),
     (r"Unable to load config '(.*?)' - ", r"'\1' cannot be read: "),
 )
-"""What the library says, and what people understand."""
+"""Patterns in messages of jsonargparse, and their replacements."""
 
 
-_yaml = get_loader("yaml")
+_load_yaml = get_loader("yaml")
 
 
 def _load(text: str) -> Any:
-    """Read YAML; options of environments in a whole config have the names of this version."""
-    value = _yaml(text)
+    """Read YAML as jsonargparse does; a mapping from an older version gets the names of this version."""
+    value = _load_yaml(text)
     return migration.config_file(value) if isinstance(value, dict) else value
 
 
-def _careful(text: str) -> Any:
-    """The library's reading of values and files, of such that `parse_yaml` takes."""
-    if text == "~":  # a home folder; nothing is written null
+def _load_plain(text: str) -> Any:
+    """Read a value or a file; refuse what `parse_yaml` refuses."""
+    if text == "~":  # the home folder, which YAML reads as null
         return text
     parse_yaml(text)
     value = _load(text)
     return migration.config_file(value) if isinstance(value, dict) else value
 
 
-set_loader("yaml", _careful, (yaml.YAMLError,))
+set_loader("yaml", _load_plain, (yaml.YAMLError,))
 LONGEST = 500
-"""Letters of a message: what was typed can be a whole file."""
+"""Largest number of characters of a message: a value on the command line can be as long as a file."""
 
 
 def plain(message: str) -> str:
-    """What the library says, in one line that people understand."""
-    words = " ".join(message.split())
-    for pattern, said in _SAID:
-        words = re.sub(pattern, said, words)
-    return words
+    """Reword a message of jsonargparse as one line of plain English."""
+    line = " ".join(message.split())
+    for pattern, replacement in _REWORDINGS:
+        line = re.sub(pattern, replacement, line)
+    return line
 
 
 class _Formatter(DefaultHelpFormatter):
@@ -78,18 +78,18 @@ class Parser(ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
         self.parts: dict[str, Parser] = {}
-        """Parsers of commands, by name: an error of the whole names an argument of one of them."""
+        """Parsers of the commands by name: the main parser reports errors in the arguments of a command."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, without the usage."""
+        """Print the error without the usage, and exit with code 2."""
         words, prog = plain(message), self.prog.replace(" [options]", "")
         if missing := re.match(r"the following arguments are required: (.*?)\.?(\w+)$", words):
             command = missing[1].replace(".", " ")
             prog = f"{prog} {command}".strip()
-            words = self.parts.get(command, self).lacking(missing[2])
+            words = self.parts.get(command, self).missing_argument(missing[2])
         elif seed := re.search(r"--(\S*seed): expected a whole number", words):
-            most = "2**24 - episodes" if seed[1] == "eval.seed" else "2**63 - 1"
-            words = words.replace("a whole number", f"a whole number from 0 to {most}", 1)
+            maximum = "2**24 - episodes" if seed[1] == "eval.seed" else "2**63 - 1"
+            words = words.replace("a whole number", f"a whole number from 0 to {maximum}", 1)
         elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
             words += did_you_mean(unknown[1], self._option_string_actions)
         elif unknown := re.match(r"there is no setting (\S+)", words):
@@ -100,11 +100,11 @@ class Parser(ArgumentParser):
         elif unknown := re.search(r"expected one of (.*?)(?: or null)?, got (\S+)$", words):
             words += did_you_mean(unknown[2], re.findall(r"'(.*?)'", unknown[1]))
         words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
-        console.print(f"{prog}: {words} (--help lists what there is)", style="red", markup=False)
+        console.print(f"{prog}: {words} (see --help)", style="red", markup=False)
         sys.exit(2)
 
-    def lacking(self, name: str) -> str:
-        """What to say of an argument that is missing: its name, and what it may be."""
+    def missing_argument(self, name: str) -> str:
+        """Return the message about a missing argument: its name and its help."""
         for action in self._actions:
             if action.dest == name:
                 shown = action.option_strings[0] if action.option_strings else str(action.metavar or name.upper())

@@ -1,6 +1,6 @@
-"""The whole story on one folder: collect, encode, remember, dream, evolve, test, report.
+"""The pipeline: all stages of a run in one folder, from collection to the report.
 
-Start reading at `run_pipeline`. Its chapters are `agents.stages`'s, and `agents.iterative_training`' where dreams are iterated.
+Start reading at `run_pipeline`. The stages are in `agents.stages`, the iterations in `agents.iterative_training`.
 """
 
 import os
@@ -21,20 +21,27 @@ from worldmodel.io import error_context, read_json
 from worldmodel.paths import folder_path
 
 LONG = 1_800.0
-"""Seconds from which on a smaller preset is named."""
+"""Estimated seconds of a run above which the output suggests a smaller preset."""
 MAY_CHANGE = ("workers", "backend", "iterations", "dream.generations", "game.generations", "game.target_return")
-"""Settings that a run may be continued with other values of."""
+"""Settings that a continued run can change."""
 MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.num_updates", "memory.num_updates")
-"""Those that it may be continued with more of, before it iterates: its stages go further, or learn on."""
+"""Settings that a continued run can increase before its first iteration: collection and training go on."""
 NEXT = tuple(f"{section}.{name}" for section, kind in PER_ITERATION.items() for name in kind.__dataclass_fields__)
-"""Those that its next iteration may have other values of."""
+"""Settings that can change between iterations."""
 
 
 def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[str, Report]:
-    """Tell the whole story into ``folder``; continue it where it stopped.
+    """Run all stages in a folder, or continue a stopped run.
+
+    Args:
+        settings: Settings of all stages.
+        folder: Path of the run folder.
+
+    Returns:
+        The reports of the final evaluation, by the name of the controller.
 
     Raises:
-        ValueError: a setting is out of range or does not fit another one, or the folder belongs to another configuration.
+        ValueError: A setting is out of range or contradicts another one, or the folder has a run with other settings.
     """
     validate(settings)
     validate_combination(settings)
@@ -43,30 +50,17 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         validate_state_resets(settings.rollout_env, settings.env_options, settings.game.num_state_resets)
     run = Run(folder_path(folder, "out"))
     run.validate_folder()
-    if not has_started(run.folder):  # a wrong policy is told before there is a folder
+    if not has_started(run.folder):  # reports a wrong policy before the folder is created
         stages.make_policy(settings.collect.policy, settings.collect.action_noise, settings.env_options)
     with run.locked(), run.session() as add_rest:
-        frozen = {}
-        if (run.folder / "evolve-game" / "state.npz").exists():
-            frozen["iterations"] = "evolution in the game has begun, and its world would change"
-        elif not settings.iterations and (run.folder / "iterations").exists():
-            frozen["iterations"] = "the run has iterations, and the best one's controller would be lost"
-        if settings.iterations:
-            if not frozen:  # else iterations may not change at all, and that is said first
-                refuse_search(run)
-            freeze_settings(run)
-            frozen |= _frozen_settings(run, settings.iterations)
-        if has_started(run.folder):
-            frozen |= dict.fromkeys(MAY_GROW, "the run's iterations have begun with it")
-        changing = (*MAY_CHANGE, *(NEXT if settings.iterations else ()))
-        save_config(settings, run.folder / "config.yaml", changing, frozen, MAY_GROW)
+        _save_settings(run, settings)
         common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
         stage = Stages(*stage_names(settings))
         if not run.rollouts_folder.exists():
             with busy("measuring the environment's speed"):
                 seconds = forecast(settings)
-            shorter = "; --preset quick takes minutes" if seconds > LONG else ""
-            console.print(f"all stages: up to about {about(seconds)}{shorter}", markup=False)
+            hint = "; --preset quick takes minutes" if seconds > LONG else ""
+            console.print(f"all stages: up to about {about(seconds)}{hint}", markup=False)
         if not has_started(run.folder):
             stage("collect")
             stages.collect(run, settings.rollout_env, settings.collect, *common)
@@ -92,37 +86,59 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         with run.stage("test"):
             reports = stages.evaluate_controllers(run, settings)
         stage("report")
-        from agents.report import write_report  # films and plots: slow to import
+        from agents.report import write_report  # imports matplotlib and video codecs, which are slow
 
         write_report(run, settings, add_rest)
     return reports
 
 
 def stage_names(settings: RunConfig) -> list[str]:
-    """The stages of a run, in their order."""
+    """Return the names of a run's stages, in order."""
     dream = "iterate in dreams" if settings.iterations else "evolve in dreams" if settings.dream.generations else ""
     game = "evolve in the game" if settings.game.generations else ""
     return [name for name in ("collect", "train vae", "train memory", dream, game, "test", "report") if name]
 
 
+def _save_settings(run: Run, settings: RunConfig) -> None:
+    """Write ``config.yaml``, or check that a continued run changes only what it can change.
+
+    Raises:
+        ValueError: A setting differs that this run cannot change.
+    """
+    frozen = {}
+    if (run.folder / "evolve-game" / "state.npz").exists():
+        frozen["iterations"] = "evolution in the environment has started with the current world model"
+    elif not settings.iterations and (run.folder / "iterations").exists():
+        frozen["iterations"] = "the run has iterations, and the controller of the best one would be lost"
+    if settings.iterations:
+        if not frozen:  # else the number of iterations cannot change, which `save_config` reports
+            refuse_search(run)
+        freeze_settings(run)
+        frozen |= _frozen_settings(run, settings.iterations)
+    if has_started(run.folder):
+        frozen |= dict.fromkeys(MAY_GROW, "the run's iterations have started with it")
+    may_change = (*MAY_CHANGE, *(NEXT if settings.iterations else ()))
+    save_config(settings, run.folder / "config.yaml", may_change, frozen, MAY_GROW)
+
+
 def _frozen_settings(run: Run, last: int) -> dict[str, str]:
-    """Settings that no iteration would begin with any more, and why they may not change."""
+    """Return the settings of iterations that cannot change because the last iteration has started, with the reason."""
     folder = iteration_run(run, last).folder
-    why = f"iteration {last}, the last one, has begun with it; more --iterations may have it otherwise"
-    return dict.fromkeys(NEXT, why) if folder.exists() else {}
+    reason = f"iteration {last}, the last one, has started with it; it can change with more --iterations"
+    return dict.fromkeys(NEXT, reason) if folder.exists() else {}
 
 
 def _validate_rollouts(run: Run, settings: RunConfig) -> None:
-    """Refuse rollouts that lost episodes which iterations have seen: later ones would take their numbers.
+    """Check that no episode is missing that iterations were trained on: new episodes would get its index.
 
     Raises:
-        ValueError: names the store, or the damaged shard.
+        ValueError: An episode is missing; the message names the store or the damaged shard.
     """
-    store, known = run.store(), settings.collect.episodes
+    store, num_episodes = run.store(), settings.collect.episodes
     for path in (run.folder / "iterations").glob("*/episodes.json"):
         with error_context(path):
-            known = max(known, int(read_json(path)["episodes"]))
-    there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
-    if lost := sorted(set(range(known)) - there):
-        reason = next(iter(store.damaged.values()), f"{store.path} lost episode {lost[0]}")
-        raise ValueError(f"{reason}; the run's iterations have learned from it: restore the file, or use another --out")
+            num_episodes = max(num_episodes, int(read_json(path)["episodes"]))
+    present = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    if missing := sorted(set(range(num_episodes)) - present):
+        reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
+        raise ValueError(f"{reason}; the run's iterations were trained on it: restore the file, or use another --out")

@@ -1,4 +1,4 @@
-"""What a person sees of long work: one calm bar with rate and time left, or plain lines where there is no screen."""
+"""Progress on the terminal: a bar with rate and time left, or plain lines in a log. Start reading at `bar`."""
 
 import textwrap
 import threading
@@ -18,66 +18,66 @@ from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback
 from worldmodel.progress import duration as duration
 
-if TYPE_CHECKING:  # torch would come with it
+if TYPE_CHECKING:  # it imports torch, which is slow
     from agents.verdicts import Verdict
 
 LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Progress and errors."""
+"""Standard error: progress and errors."""
 answers = Console(highlight=False, soft_wrap=True)
-"""What a command was asked for: it can be piped."""
+"""Standard output: a command's results."""
 
 
 def next_hint(*words: object) -> None:
-    """The command that comes next, to be copied into a shell."""
+    """Print the command of the next stage."""
     answers.print(f"Next: {command(*words)}", markup=False)
 
 
 def print_verdict(verdict: "Verdict", to: Console | None = None) -> None:
-    """A verdict in a line: red where something failed, yellow where it is weak."""
+    """Print a verdict: in red for bad, in yellow for weak results."""
     to = to or console
     lines = textwrap.wrap(str(verdict), max(to.width, 20), subsequent_indent="  ") if to.is_terminal else [str(verdict)]
     to.print("\n".join(lines), style=LEVEL_STYLES[verdict.level], markup=False)
 
 
 def quiet_other_processes() -> None:
-    """Under torchrun, let the first process speak alone."""
-    from worldmodel.distributed import is_main_process  # slow to import: only trainings need it
+    """Under torchrun, print from the main process only."""
+    from worldmodel.distributed import is_main_process  # imports torch, which is slow
 
     console.quiet = answers.quiet = not is_main_process()
 
 
 @contextmanager
 def busy(title: str) -> Iterator[None]:
-    """Show what is done now, where nothing can be counted; in a log, only if it takes more than some seconds."""
+    """Show a title while a block runs; in a log, only if it takes longer than `LINE_SECONDS`."""
     if console.is_terminal:
         with console.status(title):
             yield
         return
-    late = threading.Timer(LINE_SECONDS, console.print, [f"{title} ..."], {"markup": False})
-    late.daemon = True
-    late.start()
+    timer = threading.Timer(LINE_SECONDS, console.print, [f"{title} ..."], {"markup": False})
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        late.cancel()
+        timer.cancel()
 
 
 class Stages:
-    """Says which stage of several begins: ``stage 3 of 7: train memory``."""
+    """Prints the stage that begins: ``stage 3 of 7: train memory``."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
     def __call__(self, name: str) -> None:
-        """A stage begins."""
+        """Print the number and the name of a stage."""
         console.print(f"stage {self.names.index(name) + 1} of {len(self.names)}: {name}", markup=False)
 
 
 @contextmanager
 def bar(title: str, unit: str = "") -> Iterator[Callback]:
-    """Show progress while a block runs; yields the callback to hand to the library."""
+    """Show progress while a block runs; yields the callback for the library's ``progress`` argument."""
     if console.is_terminal:
         with _live(Task(title, unit)) as callback:
             yield callback
@@ -86,59 +86,60 @@ def bar(title: str, unit: str = "") -> Iterator[Callback]:
 
 
 def _lines(title: str, unit: str) -> Lines:
-    """Progress for a log."""
+    """Return a progress callback that prints lines, for a log."""
     return Lines(title, unit, lambda line: console.print(line, markup=False))
 
 
 @contextmanager
 def late_bar(title: str, unit: str = "", words: str = "") -> Iterator[Callback]:
-    """A bar that shows, below a line of ``words``, only when something is done, so that bad input is one line."""
+    """Show a bar, below a line of ``words``, from the first report of progress on: an earlier error leaves no bar."""
     with ExitStack() as stack:
-        shown: list[Callback] = []
+        bars: list[Callback] = []
 
         def progress(done: int, total: int, note: str) -> None:
-            if not shown:
+            if not bars:
                 if words:
                     console.print(words, markup=False)
-                shown.append(stack.enter_context(bar(title, unit)))
-            shown[0](done, total, note)
+                bars.append(stack.enter_context(bar(title, unit)))
+            bars[0](done, total, note)
 
         yield progress
 
 
 ROWS = 12
-"""Generations that the live table shows."""
+"""Number of generations in the live table."""
 
 
 class EvolutionProgress:
-    """What an evolution tells of itself: its generations, their rows, and the lives of the one that is under way."""
+    """Callbacks of an evolution: generations, their metrics, and the episodes of the current generation."""
 
-    def __init__(self, bar: Callback, shown: Callable[[deque[dict[str, Any]]], None]) -> None:
-        self._bar, self._shown = bar, shown
+    def __init__(self, bar: Callback, show: Callable[[deque[dict[str, Any]]], None]) -> None:
+        self._bar, self._show = bar, show
         self._latest = (0, 0, "")
         self._rows: deque[dict[str, Any]] = deque(maxlen=ROWS)
 
     def progress(self, done: int, total: int, note: str) -> None:
-        """For `agents.evolve`: so many generations are done."""
+        """Update the number of finished generations, for `agents.evolve`."""
         self._latest = (done, total, note)
         self._bar(done, total, note)
 
     def on_generation(self, row: dict[str, Any]) -> None:
-        """For `agents.evolve`: what a generation came to."""
+        """Add the metrics of a generation to the table, for `agents.evolve`."""
         self._rows.append(row)
-        self._shown(self._rows)
+        self._show(self._rows)
 
     def episodes(self, done: int, total: int, note: str) -> None:
-        """For `rollouts.EnvFitness`: so many of a generation's lives are over."""
-        generation, generations, before = self._latest
-        self._bar(generation, generations, f"{done}/{total} episodes; {before}".removesuffix("; "))
+        """Update the number of finished episodes of the generation, for `rollouts.EnvFitness`."""
+        generation, generations, last_note = self._latest
+        self._bar(generation, generations, f"{done}/{total} episodes; {last_note}".removesuffix("; "))
 
 
 @contextmanager
 def generations(title: str) -> Iterator[EvolutionProgress]:
-    """Show an evolution while a block runs: a live table of its last generations above the bar; lines where there is no screen.
+    """Show an evolution while a block runs: a live table of the last generations above a bar, or lines in a log.
 
-    Yields the callbacks for the library.
+    Yields:
+        The callbacks for the library.
     """
     if not console.is_terminal:
         yield EvolutionProgress(_lines(title, "generations"), lambda rows: None)
@@ -166,7 +167,7 @@ COLUMNS = (
     "steps/s",
     "time",
 )
-"""Columns of the table of generations; those that no row has are left out."""
+"""Columns of the table of generations; a column without values is left out."""
 
 
 OPTIONAL_COLUMNS = (
@@ -181,26 +182,26 @@ OPTIONAL_COLUMNS = (
     "max",
     "eval",
 )
-"""Columns that a narrow terminal does without, the first one first."""
+"""Columns that a narrow terminal leaves out, in this order."""
 
 
 def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
-    """Generations as a table, from rows of an evolution's ``metrics.jsonl``, in at most ``width`` characters."""
-    table, shown = Table(box=None, pad_edge=False, header_style="dim"), [_cells(row) for row in rows]
-    heads = [head for head in COLUMNS if any(head in cells for cells in shown)]
-    widths = {head: max([len(head), *(len(cells.get(head, "")) for cells in shown)]) for head in heads}
+    """Build a table of generations from rows of ``metrics.jsonl``; at most ``width`` characters wide."""
+    table, cells_of_rows = Table(box=None, pad_edge=False, header_style="dim"), [_cells(row) for row in rows]
+    heads = [head for head in COLUMNS if any(head in cells for cells in cells_of_rows)]
+    widths = {head: max([len(head), *(len(cells.get(head, "")) for cells in cells_of_rows)]) for head in heads}
     for head in OPTIONAL_COLUMNS:
         if width is not None and sum(widths[name] + 2 for name in heads) - 2 > width and head in heads:
             heads.remove(head)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    for cells in shown:
+    for cells in cells_of_rows:
         table.add_row(*(cells.get(head, "") for head in heads))
     return table
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """A generation's figures as they are shown."""
+    """Format the metrics of a generation, by column."""
     cells: dict[str, str] = {
         name: format_number(row[name]) for name in ("mean", "std", "max", "hard_episodes") if name in row
     }
@@ -214,13 +215,13 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 class _Row:
-    """A bar as rich draws it, as wide as the terminal at that moment."""
+    """A bar for rich, as wide as the terminal at each refresh."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line, with room for the ^C that a terminal writes behind it."""
+        """Render one line; 3 columns stay free for the ^C that a terminal adds."""
         row = self.task.row(options.max_width - 3, *(("#", "-") if options.ascii_only else ()))
         styles = ("", "bar.finished" if self.task.finished else "bar.complete", "bar.back", "progress.remaining", "dim")
         yield Text.assemble(*zip(row, styles, strict=True), no_wrap=True, overflow="crop")
@@ -228,19 +229,19 @@ class _Row:
 
 @contextmanager
 def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "Iterator[Callback]":
-    """Draw a task while a block runs; what is cut short, or never reports anything, leaves no bar behind.
+    """Draw a task while a block runs; the bar is removed if the block raises, and absent if it reports no progress.
 
-    ``above``: what is drawn above the bar, from the width that there is.
+    ``above``: makes what is drawn above the bar, for a width in characters.
     """
-    drawn = Group(_Above(above), _Row(task)) if above else _Row(task)
+    renderable = Group(_Above(above), _Row(task)) if above else _Row(task)
     with Live(console=console, refresh_per_second=8) as live:
 
         def callback(done: int, total: int, note: str) -> None:
             first = task.clock.first is None
-            if going_on := task.update(done, total, note):
-                console.print(going_on, markup=False)
+            if line := task.update(done, total, note):
+                console.print(line, markup=False)
             if first:
-                live.update(drawn)
+                live.update(renderable)
 
         try:
             yield callback
@@ -250,18 +251,23 @@ def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "
 
 
 class _Above:
-    """What is drawn above a bar."""
+    """The part above a bar, as wide as the terminal at each refresh."""
 
-    def __init__(self, made: Callable[[int], RenderableType]) -> None:
-        self.made = made
+    def __init__(self, make: Callable[[int], RenderableType]) -> None:
+        self.make = make
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As wide as the terminal at that moment."""
-        yield self.made(options.max_width)
+        """Render it."""
+        yield self.make(options.max_width)
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes.
+
+    Example:
+        >>> size(500), size(2_500_000)
+        ('500 B', '2.5 MB')
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""The chapters of the story on one folder: collect, encode, remember, dream, evolve, test.
+"""The stages of a run: collect, train the VAE, train the memory, evolve in dreams and in the environment, evaluate.
 
-`agents.pipeline` tells them all, the single commands one chapter each. A chapter calls the public API with a folder of its own
-and continues what it finds there, so the same call after a kill goes on where it stopped.
+`agents.pipeline` runs all of them; each command runs one. A stage calls the public API with its own folder, so that the same
+call continues a stopped stage. Start reading at `collect`.
 """
 
 import inspect
@@ -48,7 +48,7 @@ from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.suggestions import did_you_mean
 
 HUD_LOSS_WEIGHT = 16.0
-"""Of the lowest eighth of CarRacing's pictures, where they show the HUD (`VAE`)."""
+"""Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
 
 
 def collect(
@@ -60,7 +60,7 @@ def collect(
     env_options: dict[str, Any],
     backend: str = "loky",
 ) -> rollouts.Store:
-    """Chapter 1: real episodes."""
+    """Collect real episodes into the run's store: ``settings.episodes``, and more until ``settings.min_steps``."""
     policy = make_policy(settings.policy, settings.action_noise, env_options)
     if not (run.rollouts_folder / "metadata.json").exists():
         plan = rollouts.estimate_collection(
@@ -96,15 +96,20 @@ def collect(
 
 
 def make_policy(name: str, exploration: float, env_options: dict[str, Any]) -> Policy:
-    """A policy, an agent's folder, or several of them with commas between: each episode is played by one of these.
+    """Make a behavior policy from a name.
+
+    Args:
+        name: "smooth", "uniform" or the folder of an agent; with several, separated by commas, each episode uses one.
+        exploration: Noise on an agent's actions (`Agent.action_noise`).
+        env_options: Arguments of `envs.make`; an agent must have been trained with the same ``show_hud``.
 
     Raises:
-        ValueError: there is no such policy, or an agent that is used to another picture than ``env_options`` show.
+        ValueError: The policy does not exist, or an agent was trained with another ``show_hud``.
     """
     parts: list[Policy] = []
     for word in name.split(","):
         if not word.strip():
-            raise ValueError(f"policy must be names with commas between, got an empty one in {name!r}")
+            raise ValueError(f"policy must be names separated by commas, got an empty name in {name!r}")
         if word in policies.NAMES:
             parts.append(policies.resolve_policy(word))
         elif expand(word).is_dir():
@@ -125,11 +130,20 @@ def train_vae(
     before: VAE | None = None,
     split_seed: int | None = None,
 ) -> VAE:
-    """Train the VAE. ``into``: another folder; ``before``: a VAE whose training goes on; ``split_seed``: see `fit`."""
+    """Train the VAE on the run's frames, and measure it on held-out frames.
+
+    Args:
+        run: The run with the rollouts.
+        settings: Settings of the training.
+        seed: Random seed.
+        into: Run whose folder gets the VAE. None: ``run``.
+        before: VAE whose training continues. None: a new one.
+        split_seed: Seed of the validation split (`fit`). None: ``seed``.
+    """
     store = run.store()
-    usual = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
+    default_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
     with seeded(seed):
-        hud_loss_weight = settings.hud_loss_weight or usual
+        hud_loss_weight = settings.hud_loss_weight or default_weight
         vae = before or VAE(
             settings.latent_dim, settings.free_bits, hud_loss_weight, standardize=_standardizes(into or run)
         )
@@ -150,13 +164,13 @@ def train_vae(
         )
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("reconstructing held-out frames"):
-            found = measure_vae(run, vae, seed if split_seed is None else split_seed)
-        print_verdict(verdict_of_vae(found))
+            metrics = measure_vae(run, vae, seed if split_seed is None else split_seed)
+        print_verdict(verdict_of_vae(metrics))
     return vae
 
 
 def _standardizes(run: Run) -> bool:
-    """Whether a run's VAE standardizes frames: a training of an older version goes on without."""
+    """Return whether a run's VAE standardizes frames; trainings of older versions continue without."""
     path = run.folder / "vae" / "settings.json"
     return not path.exists() or bool(training_settings(read_json(path))["model_config"].get("standardize"))
 
@@ -171,11 +185,17 @@ def train_memory(
     weights: Callable[[list[int]], np.ndarray | None] | None = None,
     split_seed: int | None = None,
 ) -> WorldModel:
-    """Chapter 3: the memory. Encodes every frame once, then trains from the latents alone.
+    """Encode every frame once, train the memory on the latents, and save the world model.
 
-    ``into``: another folder; ``vae``: another eye than the run's; ``before``: a memory whose training goes on;
-    ``weights``: gives those of the episodes, as `rollouts.Store.sequences` takes them, from their steps;
-    ``split_seed``: see `fit`.
+    Args:
+        run: The run with the rollouts.
+        settings: Settings of the training.
+        seed: Random seed.
+        into: Run whose folder gets the memory and the world model. None: ``run``.
+        vae: VAE that encodes the frames. None: the run's.
+        before: Memory whose training continues. None: a new one.
+        weights: Function from the lengths of episodes to their weights, as `rollouts.Store.sequences` takes them.
+        split_seed: Seed of the validation split (`fit`). None: ``seed``.
     """
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
     names = ["hidden_size", "num_components", "rank", "num_layers", "cell", "shared", "full"]
@@ -183,7 +203,7 @@ def train_memory(
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
     density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
     density |= {"density": settings.model.upper(), "reward_weight": settings.reward_weight}
-    with torch.device("meta"):  # first of all: settings that do not fit are told before anything is encoded
+    with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
         validate_fits_in_ram(build_memory(density))
     with seeded(seed):
         memory = before or build_memory(density)
@@ -213,8 +233,8 @@ def train_memory(
             StartStates.from_episodes(latents, seed=seed).save(into.world_folder)
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("predicting held-out episodes"):
-            found = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
-        print_verdict(verdict_of_memory(found))
+            metrics = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
+        print_verdict(verdict_of_memory(metrics))
     return world
 
 
@@ -229,29 +249,34 @@ def evolve_dream(
     begin: Controller | None = None,
     **options: Any,
 ) -> Controller:
-    """Chapter 4: evolution in dreams.
+    """Evolve a controller in dreams.
 
-    Of another world, from other starts, into another folder, beginning at another controller than zeros, where these are
-    given; ``options`` are more of `rollouts.DreamFitness`.
+    Args:
+        run: The run.
+        settings: Settings of the evolution.
+        seed: Random seed.
+        controller: Inputs and size of the controller.
+        into: Run whose folder gets the controller. None: ``run``.
+        world: World model. None: the run's.
+        starts: Encoded episodes that dreams start from. None: the run's.
+        begin: Initial controller. None: zeros.
+        options: More arguments of `rollouts.DreamFitness`.
+
+    Raises:
+        ValueError: The evolution would replace the controller of the best iteration.
     """
     world, into = world or run.world(), into or run
     if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
         raise ValueError(
-            f"{run.folder / 'evolve-dream'} holds the controller of the best iteration, which another evolution would "
-            "replace: remove that folder first, if you do not need it"
+            f"{run.folder / 'evolve-dream'} has the controller of the best iteration, which another evolution would "
+            "replace: remove that folder first if you do not need it"
         )
     starts = run.latents(world) if starts is None else starts
     begin = begin or zero_controller(world, controller)
-    given = {
-        "termination_hazard_ratio": settings.termination_hazard_ratio,
-        "use_expected_continuation": settings.use_expected_continuation,
-    }
-    usual = {
-        "termination_hazard_ratio": DreamConfig.termination_hazard_ratio,
-        "use_expected_continuation": DreamConfig.use_expected_continuation,
-    }
-    # searches of before have the identity without them
-    options |= {name: value for name, value in given.items() if value != usual[name]}
+    # only values that differ from the defaults: identities of older searches lack these options
+    names = ("termination_hazard_ratio", "use_expected_continuation")
+    values = {name: getattr(settings, name) for name in names}
+    options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
     fitness = rollouts.DreamFitness(
         world, starts, settings.horizon, settings.num_rollouts, settings.temperature, begin, **options
     )
@@ -281,16 +306,16 @@ def compare_dream(
     env_options: dict[str, Any],
     backend: str = "loky",
 ) -> None:
-    """Say whether the game pays what dreams promise to the controller that was evolved in them."""
+    """Measure and print the model-exploitation gap of the controller evolved in dreams: dreamed minus real return."""
     common: dict[str, Any] = {"seed": seed, "workers": workers, "backend": backend}
-    with run.stage("diagnose"), bar("play what was evolved in dreams", "episodes") as progress:
+    with run.stage("diagnose"), bar("play the controller evolved in dreams", "episodes") as progress:
         sizes = (settings.horizon, settings.temperature)
-        found = measure_dream(run, run.controller("dream"), env, env_options, *sizes, progress=progress, **common)
-    print_verdict(verdict_of_dream(found))
+        metrics = measure_dream(run, run.controller("dream"), env, env_options, *sizes, progress=progress, **common)
+    print_verdict(verdict_of_dream(metrics))
 
 
 def _searched(run: Run) -> bool:
-    """Whether its controller of the dream, if there is one, comes from a search of its own."""
+    """Return whether the run's dream controller, if any, comes from `evolve_dream` and not from an iteration."""
     folder = run.folder / "evolve-dream"
     return (folder / "state.npz").exists() or not (folder / "controller.safetensors").exists()
 
@@ -305,7 +330,7 @@ def evolve_game(
     env_options: dict[str, Any],
     backend: str = "loky",
 ) -> Controller:
-    """Chapter 5: evolution in the real game."""
+    """Evolve a controller in the real environment."""
     world = run.world()
     print_outdated(run)
     set_aside(run, "evolve-game", {"world": fingerprint(world)})
@@ -342,7 +367,7 @@ def evolve_game(
 
 
 def es_kwargs(settings: DreamConfig | GameConfig) -> dict[str, Any]:
-    """Those of a stage's settings that are `evolve`'s."""
+    """Return the arguments of `evolve` among the settings of a stage."""
     names = inspect.signature(evolve).parameters
     return {name: value for name, value in vars(settings).items() if name in names}
 
@@ -352,19 +377,19 @@ def _whitening(folder: Path, world: WorldModel, episodes: EncodedEpisodes, contr
 
 
 def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
-    """Chapter 6: the test of every controller, and of the random policy, on fresh seeds of the official game."""
+    """Evaluate every controller and the random policy on fresh seeds of the official environment."""
     players: dict[str, Callable[[], Agent | Policy]] = {"random": lambda: rollouts.uniform}
-    for where, wanted in (
+    for where, is_evolved in (
         ("dream", settings.dream.generations or settings.iterations),
         ("game", settings.game.generations),
     ):
-        if wanted:
+        if is_evolved:
             players[where] = lambda where=where: Agent(run.world(), run.controller(where))  # type: ignore[misc]
     for name, make in players.items():
         path, player = run.folder / "tests" / f"{name}.json", make()
-        if path.exists() and _is_of(Report.load(path), player, settings):
+        if path.exists() and _is_report_of(Report.load(path), player, settings):
             continue
-        with bar(f"test {name}", "episodes") as progress:
+        with bar(f"evaluate {name}", "episodes") as progress:
             report = evaluate(
                 player,
                 settings.env,
@@ -379,12 +404,12 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            place = [str(run.folder), "--where", name]
+            words = [str(run.folder), "--where", name]
             report = replace(
                 report,
                 real_steps=run.store().steps + (real if name == "game" else 0),
                 dream_steps=dreamed if name == "dream" else 0,
-                command=reproduce_command(place, report, settings.eval_env_options, settings.eval.max_steps),
+                command=reproduce_command(words, report, settings.eval_env_options, settings.eval.max_steps),
             )
         report.save(path)
         console.print(str(report), markup=False)
@@ -393,14 +418,14 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
     return run.reports()
 
 
-def _is_of(report: Report, player: Agent | Policy, settings: RunConfig) -> bool:
-    """Whether a test was of this player, on these episodes."""
-    wanted = (policies.policy_name(player), settings.eval.episodes, settings.eval.seed)
-    return (report.agent, report.n, report.seeds[0]) == wanted
+def _is_report_of(report: Report, player: Agent | Policy, settings: RunConfig) -> bool:
+    """Return whether a report is about this player and these episodes."""
+    expected = (policies.policy_name(player), settings.eval.episodes, settings.eval.seed)
+    return (report.agent, report.n, report.seeds[0]) == expected
 
 
 def summary(run: Run) -> list[tuple[str, str]]:
-    """What a finished run has to say: rows of (chapter, figures)."""
+    """Summarize a finished run as rows of (stage, time or score)."""
     timings = run.timings()
     rows = [(name, duration(seconds)) for name, seconds in [*timings.items(), ("total", sum(timings.values()))]]
     return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]

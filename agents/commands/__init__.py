@@ -1,6 +1,6 @@
-"""The command line's subcommands, in the order of the story: `agents.cli` makes its parser of them.
+"""Subcommands of the command line, in the order of ``worldmodel --help``; `agents.cli` builds its parser from them.
 
-Nothing heavy is imported before a command runs, so that ``worldmodel --help`` is quick.
+The modules import torch and gymnasium only when a command runs, so that ``--help`` is fast.
 """
 
 from agents.commands import (
@@ -49,4 +49,4 @@ PRESETS = {
     "dream": dream.dream_preset,
     "density fit": density.preset,
 }
-"""Commands whose defaults are those of a preset: by the words behind the command's name."""
+"""Functions that set a command's defaults to those of a preset, from the words after the command's name."""

@@ -1,4 +1,4 @@
-"""The command ``worldmodel collect``."""
+"""The command ``worldmodel collect``: collect episodes of an environment."""
 
 from typing import Any
 
@@ -25,32 +25,35 @@ from worldmodel.paths import folder_path
 
 def build_collect(parser: Parser) -> None:
     """Collect episodes of an environment into a run folder."""
-    parser.add_argument("env", type=str, help="CarRacing, SuperMarioBros-1-1, or any Gymnasium id with pixels")
-    parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/ENV)")
-    parser.add_argument("--env_options", type=dict[str, Any], default={}, help="arguments of envs.make, as JSON")
+    parser.add_argument("env", type=str, help="Id of an environment: CarRacing, SuperMarioBros-1-1, ...")
+    parser.add_argument("--out", type=str | None, default=None, help="Path of the run folder. None: runs/ENV.")
+    parser.add_argument("--env_options", type=dict[str, Any], default={}, help="Arguments of envs.make, as JSON.")
     parser.add_argument(
-        "--official", type=bool, default=False, help="play CarRacing itself; else its fast twin, of the same physics"
+        "--official",
+        type=bool,
+        default=False,
+        help="Whether to use the official CarRacing instead of FastCarRacing, which has the same physics.",
     )
     add_preset(parser)
-    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+    parser.add_argument("--config", action="config", help="Path of a YAML file with these settings.")
     parser.add_class_arguments(CollectConfig, "collect")
     parser.add_class_arguments(Common)
 
 
 def collect_preset(parser: Parser, words: list[str]) -> None:
-    """Presets of the environment, or the general ones, if --preset names one."""
+    """Set the defaults to those of ``--preset``, if it is given."""
     positional, found = scan_argv(words, {"--preset": "", "--collect.episodes": ""})
     values = preset_of(env_of(positional), found["--preset"])
     if values:
         parser.set_defaults(
             {**flat({"collect": values.get("collect", {})}), "env_options": values.get("env_options", {})}
         )
-    if found["--collect.episodes"]:  # a number of episodes that is given is the number that is collected
+    if found["--collect.episodes"]:  # an explicit number of episodes overrides the preset's minimum number of steps
         parser.set_defaults({"collect.min_steps": None})
 
 
 def collect(options: Namespace) -> None:
-    """Collect."""
+    """Collect episodes."""
     from agents import stages
     from agents.run import Run
     from rollouts.workers import validate_backend
@@ -62,7 +65,7 @@ def collect(options: Namespace) -> None:
     validate_backend(options.backend, options.workers)
     validate_env(env, options.env_options)
     run.validate_folder()
-    # a wrong one is told before a folder is made
+    # reports a wrong policy before the run folder is created
     stages.make_policy(settings.policy, settings.action_noise, options.env_options)
     common = (options.seed, options.workers, options.env_options, options.backend)
     with run.locked():

@@ -1,4 +1,4 @@
-"""The command that compares memories."""
+"""The command ``worldmodel compare``: compare memories."""
 
 import json
 import shlex
@@ -13,29 +13,34 @@ from worldmodel.paths import folder_path
 
 
 def build_compare(parser: Parser) -> None:
-    """Compare memories on a run folder's rollouts: likelihood, calibration, dreams beside reality, ablations.
+    """Compare memories on a run folder's rollouts: likelihood, calibration, dreams, ablations.
 
-    The run needs rollouts and a trained VAE. Every variant is trained on the same episodes with the same budget; a fifth of
-    the episodes is never trained on. The same command goes on where it was stopped.
+    The run needs rollouts and a trained VAE. All variants train on the same episodes with the same number of updates; a
+    fifth of the episodes is held out. The same command continues a stopped comparison.
     """
     add_run(parser)
-    parser.add_argument("--out", type=str | None, default=None, help="folder of the report (default: RUN/compare)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
-    parser.add_argument("--num_updates", type=int, default=3_000, help="gradient steps of each training")
-    parser.add_argument("--batch_size", type=int, default=16, help="sequences a step")
-    parser.add_argument("--seq_len", type=int, default=32, help="steps of a sequence")
-    parser.add_argument("--ablations", type=bool, default=True, help="whether to train the ablations, too")
+    parser.add_argument("--out", type=str | None, default=None, help="Path of the report's folder. None: RUN/compare.")
     parser.add_argument(
-        "--variants", type=list[str] | None, default=None, help="names of the variants to train (default: all)"
+        "--seeds", type=int, default=3, help="Number of trainings of each variant, with different seeds."
+    )
+    parser.add_argument("--num_updates", type=int, default=3_000, help="Number of gradient steps of each training.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Number of sequences in a batch.")
+    parser.add_argument("--seq_len", type=int, default=32, help="Number of steps in a sequence.")
+    parser.add_argument("--ablations", type=bool, default=True, help="Whether to train the ablations, too.")
+    parser.add_argument(
+        "--variants", type=list[str] | None, default=None, help="Names of the variants to train. None: all."
     )
     parser.add_argument(
-        "--latent_targets", type=list[str], default=["mean", "sample"], help="next latents: mean, sample"
+        "--latent_targets",
+        type=list[str],
+        default=["mean", "sample"],
+        help="Training targets: mean (of the VAE's posterior), sample (drawn from it), or both.",
     )
-    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--workers", type=int, default=2, help="Number of trainings that run at the same time.")
 
 
 def compare(options: Namespace) -> None:
-    """Compare."""
+    """Compare memories and write the report."""
     import time
 
     from agents.comparison import train
@@ -50,7 +55,7 @@ def compare(options: Namespace) -> None:
         *((name, train.TARGETS) for name in options.latent_targets),
     ):
         if word not in allowed:
-            raise ValueError(f"{word!r} is none of {'; '.join(allowed)}")
+            raise ValueError(f"{word!r} is not one of {'; '.join(allowed)}")
     out, began = folder_path(options.out or run.folder / "compare", "out"), time.monotonic()
     chosen, targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.latent_targets))
     sizes = (options.seeds, options.num_updates, options.batch_size, options.seq_len)
@@ -63,7 +68,7 @@ def compare(options: Namespace) -> None:
 
 
 def _command(options: Namespace) -> str:
-    """What repeats a comparison: its seeds and updates, and all that is not by default."""
+    """Return the command that repeats a comparison: with its seeds, updates, and all options that are not the default."""
     build_compare(parser := Parser())
     words, defaults = ["worldmodel", "compare", options.run], parser.get_defaults()
     for name in (

@@ -1,4 +1,4 @@
-"""The command ``worldmodel doctor``."""
+"""The command ``worldmodel doctor``: check the installation."""
 
 from jsonargparse import Namespace
 from rich.table import Column, Table
@@ -9,18 +9,18 @@ from agents.progress import answers
 
 
 def build_doctor(parser: Parser) -> None:
-    """Say what is installed, which device there is, whether each game shows frames, and what to do where it fails."""
+    """Check the installed packages, the device and the environments, and print how to fix what fails."""
 
 
 def doctor(options: Namespace) -> int:
-    """Examine."""
+    """Run the checks and print a table; returns 1 if a check failed."""
     from agents.doctor import run_checks
 
     checks = run_checks()
-    ill = not all(check.ok for check in checks)
-    table = Table("what", Column("state", overflow="fold"), *([Column("to do", overflow="fold")] if ill else ()))
+    failed = not all(check.ok for check in checks)
+    table = Table("check", Column("result", overflow="fold"), *([Column("fix", overflow="fold")] if failed else ()))
     for check in checks:
         state = Text(check.state, style="green" if check.ok else "red")
-        table.add_row(Text(check.name), state, *([Text("" if check.ok else check.advice)] if ill else ()))
+        table.add_row(Text(check.name), state, *([Text("" if check.ok else check.advice)] if failed else ()))
     answers.print(table)
-    return 1 if ill else 0
+    return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""The command ``worldmodel dream``."""
+"""The command ``worldmodel dream``: videos of dreams beside real episodes, or a store of dreams."""
 
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,43 @@ from worldmodel.paths import folder_path
 
 
 def build_dream(parser: Parser) -> None:
-    """Dream on from a real episode under its own actions, and film it beside reality.
+    """Make videos of a dream beside the real episode with the same actions.
 
-    Writes films (MP4, and GIF of their beginning) of the dream beside the game and of several temperatures, what single
-    latents stand for, and predicted against real rewards into RUN/media. With --store, dreams of the run's controller
-    become a store that everything reads that reads rollouts.
+    Writes to RUN/media: videos (MP4, and a GIF of the first seconds) of the dream beside the episode and of dreams at
+    several temperatures, latent traversals, and a plot of predicted and real rewards. With --store: writes dreams of the
+    run's controller to a store of rollouts instead.
     """
     add_run(parser, agents=True)
-    parser.add_argument("--env", type=str | None, default=None, help="the game of an agent (default: that of its test)")
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="Id of an agent's environment. None: that of its evaluation."
+    )
     parser.add_argument(
         "--episode",
         type=int | None,
         default=None,
-        help="which stored episode (default: the first long one); of an agent: the game's seed (default: 0)",
+        help="Index of a stored episode (None: the first long one); of an agent: environment seed (None: 0).",
     )
     parser.add_argument(
         "--start_step",
         type=int | None,
         default=None,
-        help="last real frame that the dream sees (default: 32, or the middle of a shorter episode)",
+        help="Step of the last real frame before the dream. None: 32, or the middle of a shorter episode.",
     )
-    parser.add_argument("--horizon", type=int, default=300, help="steps to dream")
-    parser.add_argument("--temperature", type=float, default=1.0, help="above zero; lower is surer")
-    parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
-    parser.add_argument("--store", type=str | None, default=None, help="instead: a folder for dreams as rollouts")
-    parser.add_argument("--num_rollouts", type=int, default=16, help="dreams in the store")
-    add_where(parser, "whose controller dreams there: game or dream")
+    parser.add_argument("--horizon", type=int, default=300, help="Number of steps of the dream.")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="Sampling temperature, above zero. Lower is less random."
+    )
+    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
+    parser.add_argument(
+        "--store", type=str | None, default=None, help="Path of a folder for a store of dreams. None: make videos."
+    )
+    parser.add_argument("--num_rollouts", type=int, default=16, help="Number of dreams in the store.")
+    add_where(parser, "Controller of the dreams in the store: game or dream.")
     add_preset(parser)
 
 
 def dream_preset(parser: Parser, words: list[str]) -> None:
-    """The preset's number, length and temperature of dreams, if --preset names one."""
+    """Set the defaults of horizon, num_rollouts and temperature to those of ``--preset``, if it is given."""
     positional, found = scan_argv(words, {"--preset": ""})
     values = preset_of(env_of(positional), found["--preset"]).get("dream", {})
     names = ("horizon", "num_rollouts", "temperature")
@@ -51,7 +57,7 @@ def dream_preset(parser: Parser, words: list[str]) -> None:
 
 
 def dream(options: Namespace) -> None:
-    """Dream."""
+    """Make the videos and plots, or the store of dreams."""
     from agents import dream_video as show
     from agents import video
     from agents.pretrained import resolve_agent
@@ -64,32 +70,32 @@ def dream(options: Namespace) -> None:
     if options.store is not None:
         _dream_into(place, folder_path(options.store, "store"), options)
         return
-    with busy("an episode to dream along"):
+    with busy("preparing an episode"):
         world, number, whole, latents, media = _episode_of(place, options)
     start = show.start_step(whole, options.start_step)
     episode = whole.first(start + options.horizon)
     name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
-    with busy("dreaming it on"):
-        films = show.write_film(media, name, show.film(world, episode, options.temperature, options.seed, start))
-    for path in films:
-        answers.print(f"{path} (left: the game, middle: reconstruction, right: dream)", markup=False)
+    with busy("dreaming"):
+        paths = show.write_film(media, name, show.film(world, episode, options.temperature, options.seed, start))
+    for path in paths:
+        answers.print(f"{path} (left: real, middle: reconstruction, right: dream)", markup=False)
     temperatures = f"temperatures-{number}-{start}-s{options.seed}"
     with busy("dreaming at several temperatures"):
-        shots = show.temperature_film(world, episode, seed=options.seed, start=start)
-        films = show.write_film(media, temperatures, shots)
-    for path in films:
-        answers.print(f"{path} (the game, and dreams at several temperatures)", markup=False)
-    with busy("what latents stand for"):
-        picture, which = show.traversals(world, latents)
+        frames = show.temperature_film(world, episode, seed=options.seed, start=start)
+        paths = show.write_film(media, temperatures, frames)
+    for path in paths:
+        answers.print(f"{path} (real, and dreams at several temperatures)", markup=False)
+    with busy("traversing latents"):
+        picture, dimensions = show.traversals(world, latents)
     video.write_png(media / "traversals.png", picture)
-    answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, which))})", markup=False)
+    answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, dimensions))})", markup=False)
     if plot := show.reward_plot(world, whole):
         video.write_png(media / f"rewards-{number}.png", plot)
         answers.print(f"{media / f'rewards-{number}.png'} (predicted and real rewards)", markup=False)
 
 
 def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
-    """What to dream along: the world model, an episode with its number, latents to turn, and where pictures go."""
+    """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
     import envs
     import rollouts
     from agents.dream_video import START, long_episode, seen
@@ -112,7 +118,7 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pat
 
 
 def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
-    """Dreams of a run's controller, or of an agent's, as a store."""
+    """Write dreams of a run's or an agent's controller to a store."""
     import rollouts
     from agents.pretrained import PretrainedAgent
 
@@ -123,7 +129,7 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
         world, controller = place.world(), place.controller(options.where or place.evolved)
         starts = place.latents(world)
     sizes, keep = (options.horizon, options.num_rollouts), ("latents", "actions", "rewards")
-    with busy(f"{options.num_rollouts} dreams"):
+    with busy(f"dreaming {options.num_rollouts} rollouts"):
         dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
         store = rollouts.write_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)

@@ -1,4 +1,4 @@
-"""The command ``worldmodel evaluate``."""
+"""The command ``worldmodel evaluate``: evaluate a controller in the real environment."""
 
 import json
 import re
@@ -24,24 +24,30 @@ from agents.progress import answers, next_hint, print_verdict
 
 
 def build_evaluate(parser: Parser) -> None:
-    """Test a run folder's controller on whole episodes of the real game, with seeds never used in training."""
+    """Evaluate a controller on whole episodes of the real environment, with seeds that training never uses."""
     add_run(parser, agents=True)
-    add_where(parser, "which controller: game or dream")
+    add_where(parser, "Controller to evaluate: game or dream.")
     add_preset(parser)
-    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
     parser.add_argument(
-        "--env_options", type=dict[str, Any], default={}, help="of envs.make, over the stored ones, as JSON"
+        "--env", type=str | None, default=None, help="Id of the environment. None: the official one of the rollouts."
+    )
+    parser.add_argument(
+        "--env_options",
+        type=dict[str, Any],
+        default={},
+        help="Arguments of envs.make, as JSON, on top of those of the rollouts.",
     )
     parser.add_class_arguments(EvalConfig, "eval")
-    parser.add_argument("--workers", type=int, default=2, help="processes that play the game")
-    parser.add_argument("--backend", type=str, default="loky", help="where they are: loky, ray or ray://HOST:PORT")
+    parser.add_argument("--workers", type=int, default=2, help="Number of processes that step environments.")
+    parser.add_argument(
+        "--backend", type=str, default="loky", help="Where worker processes run: loky, ray or ray://HOST:PORT."
+    )
 
 
 def evaluate(options: Namespace) -> None:
-    """Evaluate."""
+    """Evaluate, print the score and save the report."""
+    from agents import evaluation
     from agents.agent import Agent
-    from agents.evaluation import evaluate as test
-    from agents.evaluation import reproduce_command
     from agents.pretrained import resolve_agent
     from agents.progress import bar
     from agents.run import Run
@@ -62,8 +68,8 @@ def evaluate(options: Namespace) -> None:
         env, env_options = game_asked(options.env, place.env, place.folder), place.env_options
     words += ["--env", options.env] if options.env else []
     validate_env(env, env_options | options.env_options)
-    with bar(f"test in {env}", "episodes") as progress:
-        report = test(
+    with bar(f"evaluate in {env}", "episodes") as progress:
+        report = evaluation.evaluate(
             agent,
             env,
             settings.episodes,
@@ -75,16 +81,17 @@ def evaluate(options: Namespace) -> None:
             backend=options.backend,
             progress=progress,
         )
-    report = replace(report, command=reproduce_command(words, report, options.env_options, settings.max_steps))
+    again = evaluation.reproduce_command(words, report, options.env_options, settings.max_steps)
+    report = replace(report, command=again)
     out = place.folder if isinstance(place, Run) else place.out
     label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
-    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # no whole test's file is written over
+    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # keeps the file of an evaluation without a limit
     path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
-    answers.print(str(report), markup=False)  # before a disk that is full could lose it
-    how = [f"env_options {json.dumps(report.env_options)}"] if report.env_options else []
-    how += [f"episodes cut at {settings.max_steps} steps"] if settings.max_steps else []
-    if how:
-        answers.print(f"with {', '.join(how)}", markup=False)
+    answers.print(str(report), markup=False)  # before saving, which fails on a full disk
+    conditions = [f"env_options {json.dumps(report.env_options)}"] if report.env_options else []
+    conditions += [f"at most {settings.max_steps} steps an episode"] if settings.max_steps else []
+    if conditions:
+        answers.print(f"with {', '.join(conditions)}", markup=False)
     report.save(path)
     answers.print(str(path), markup=False)
     if isinstance(place, Run):

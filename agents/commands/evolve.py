@@ -1,4 +1,4 @@
-"""The command ``worldmodel evolve``."""
+"""The command ``worldmodel evolve``: evolve a controller in dreams or in the real environment."""
 
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from agents.progress import answers, next_hint
 
 
 def build_evolve(parser: Parser) -> None:
-    """Evolve a controller on a run folder's world model, in dreams or in the real game."""
+    """Evolve a controller on a run folder's world model, in dreams or in the real environment."""
     add_run(parser)
-    add_where(parser, "where to evolve: game or dream")
+    add_where(parser, "Where to evolve: game (the real environment) or dream.")
     add_preset(parser)
-    parser.add_argument("--env", type=str | None, default=None, help="the game (default: that of the rollouts)")
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="Id of the environment. None: that of the rollouts."
+    )
     parser.add_class_arguments(ControllerConfig, "controller")
     parser.add_class_arguments(GameConfig, "game")
     parser.add_class_arguments(DreamConfig, "dream")
@@ -36,7 +38,7 @@ def build_evolve(parser: Parser) -> None:
 
 
 def evolve(options: Namespace) -> None:
-    """Evolve."""
+    """Evolve a controller; after dreams, compare dreamed and real returns."""
     from agents import stages
     from agents.run import Run
     from rollouts.fitness import validate_state_resets
@@ -48,10 +50,10 @@ def evolve(options: Namespace) -> None:
     where = options.where or run.evolved
     settings: Any = settings_of(kinds[where], options[where])
     other = "dream" if where == "game" else "game"
-    usual = vars(kinds[other]()) | preset_of(env_of([options.run]), options.preset or "").get(other, {})
-    given = [name for name, value in usual.items() if options[other][name] != value]
-    if given and not options.config:
-        raise ValueError(f"--{other}.{given[0]} does nothing with --where {where}")
+    defaults = vars(kinds[other]()) | preset_of(env_of([options.run]), options.preset or "").get(other, {})
+    unused = [name for name, value in defaults.items() if options[other][name] != value]
+    if unused and not options.config:
+        raise ValueError(f"--{other}.{unused[0]} has no effect with --where {where}")
     controller = settings_of(ControllerConfig, options.controller)
     validate_search(vars(settings), f"{where}.")
     with run.existing().locked():
@@ -64,7 +66,7 @@ def evolve(options: Namespace) -> None:
         else:
             env, env_options = game_of(run, options.env)
             env = FAST.get(env, env)
-            validate_state_resets(env, env_options, settings.moments)
+            validate_state_resets(env, env_options, settings.num_state_resets)
             common = (options.seed, options.workers, env_options, options.backend)
             stages.evolve_game(run, env, settings, controller, *common)
     answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)

@@ -1,4 +1,4 @@
-"""The command ``worldmodel export``."""
+"""The command ``worldmodel export``: write a run's dream as a static web page."""
 
 from jsonargparse import Namespace
 
@@ -8,14 +8,19 @@ from agents.progress import answers, busy, next_hint
 
 
 def build_export(parser: Parser) -> None:
-    """Write a run's dream as a static web page that plays on any file server, without Python.
+    """Write a run's dream as a static web page that any file server can host, without Python.
 
-    The folder holds the page, the world model and its controllers as ONNX, and a runtime for browsers, which npm fetches
-    the first time. To look at it: python -m http.server --directory FOLDER
+    The folder has the page, the world model and its controllers as ONNX, and onnxruntime-web, which npm downloads the
+    first time. To view it: python -m http.server --directory FOLDER
     """
     add_run(parser, agents=True)
-    parser.add_argument("--web", type=str, required=True, help="the folder")
-    parser.add_argument("--runtime", type=str | None, default=None, help="a folder with the files of onnxruntime-web")
+    parser.add_argument("--web", type=str, required=True, help="Path of the output folder.")
+    parser.add_argument(
+        "--runtime",
+        type=str | None,
+        default=None,
+        help="Path of a folder with the files of onnxruntime-web. None: download them with npm.",
+    )
 
 
 def export(options: Namespace) -> None:

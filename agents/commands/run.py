@@ -1,4 +1,4 @@
-"""The command that tells the whole story."""
+"""The command ``worldmodel run``: run all stages on one environment."""
 
 import importlib.util
 from typing import get_type_hints
@@ -17,25 +17,30 @@ from worldmodel.paths import folder_path
 
 
 def build_run(parser: Parser) -> None:
-    """Tell the whole story on one environment: collect, train, evolve in dreams and in the game, test, report.
+    """Run all stages on one environment: collect, train, evolve in dreams and in the environment, evaluate, report.
 
-    ENV is car-racing, mario, or any Gymnasium id whose environment shows pixels. The same command continues a run
-    that was stopped.
+    ENV is car-racing, mario, or the id of any Gymnasium environment that renders pixels. The same command continues a
+    stopped run.
     """
     parser.add_argument("env_id", metavar="ENV", type=str, help="car-racing, mario, or an environment id")
     parser.add_argument(
-        "--preset", type=Preset, default="standard", help="quick: minutes; standard: hours; paper: days"
+        "--preset",
+        type=Preset,
+        default="standard",
+        help="Sizes of all stages: quick takes minutes, standard hours, paper days.",
     )
-    parser.add_argument("--out", type=str | None, default=None, help="run folder (default: runs/ENV-PRESET)")
-    parser.add_argument("--config", action="config", help="a YAML file with settings, such as a run's config.yaml")
+    parser.add_argument("--out", type=str | None, default=None, help="Path of the run folder. None: runs/ENV-PRESET.")
     parser.add_argument(
-        "--env", type=str | None, default=None, help="stands in a run's config.yaml; must be that of ENV"
+        "--config", action="config", help="Path of a YAML file with settings, such as a run's config.yaml."
+    )
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="Environment in a run's config.yaml; must be equal to ENV."
     )
     parser.add_class_arguments(RunConfig, skip={"env"})
 
 
 def run(options: Namespace) -> None:
-    """Tell the story."""
+    """Run all stages; print the times, the scores and the path of the report."""
     from agents import pipeline, stages
     from agents.config.sections import validate_sections
     from agents.run import Run
@@ -49,7 +54,7 @@ def run(options: Namespace) -> None:
     built = parser.instantiate(Namespace(env=ENV_ALIASES.get(options.env_id, options.env_id), **given))
     settings = RunConfig(**{name: built[name] for name in names})
     if options.env not in (None, settings.env):
-        raise ValueError(f"--config is of {options.env}, asked for {settings.env}")
+        raise ValueError(f"--config has env {options.env}, got ENV {settings.env}")
     validate(settings)
     validate_combination(settings)
     folder = folder_path(options.out or f"runs/{slug(options.env_id)}-{options.preset}", "out")
@@ -58,7 +63,7 @@ def run(options: Namespace) -> None:
         validate_env(settings.rollout_env, settings.env_options)
     pipeline.run_pipeline(settings, folder)
     finished = Run(folder)
-    table = Table("chapter", "figures", title=f"{settings.env}: {folder}", title_justify="left")
+    table = Table("stage", "result", title=f"{settings.env}: {folder}", title_justify="left")
     for row in stages.summary(finished):
         table.add_row(*map(Text, row))
     answers.print(table)
@@ -71,8 +76,8 @@ def run(options: Namespace) -> None:
 
 
 def preset(parser: Parser, words: list[str]) -> None:
-    """Presets of the environment, or the general ones."""
+    """Set the defaults to those of ``--preset``."""
     positional, found = scan_argv(words, {"--preset": "standard", "--collect.episodes": ""})
     parser.set_defaults(flat(preset_of(env_of(positional), found["--preset"])))
-    if found["--collect.episodes"]:  # a number of episodes that is given is the number that is collected
+    if found["--collect.episodes"]:  # an explicit number of episodes overrides the preset's minimum number of steps
         parser.set_defaults({"collect.min_steps": None})

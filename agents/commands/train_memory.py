@@ -1,4 +1,4 @@
-"""The command ``worldmodel train memory``."""
+"""The command ``worldmodel train memory``: train the memory on encoded frames."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def build_train_memory(parser: Parser) -> None:
     add_run(parser)
     add_preset(parser)
     parser.add_class_arguments(MemoryConfig, "memory")
-    parser.add_argument("--seed", type=int, default=1, help="of everything")
+    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
 
 
 def train_memory(options: Namespace) -> None:
-    """Train the memory."""
+    """Encode the frames, train the memory and save the world model."""
     from agents import stages
     from agents.run import Run
 

@@ -1,4 +1,4 @@
-"""The command ``worldmodel train vae``."""
+"""The command ``worldmodel train vae``: train the VAE on frames."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ def build_train_vae(parser: Parser) -> None:
     add_run(parser)
     add_preset(parser)
     parser.add_class_arguments(VAEConfig, "vae")
-    parser.add_argument("--seed", type=int, default=1, help="of everything")
+    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
 
 
 def train_vae(options: Namespace) -> None:
-    """Train the eye."""
+    """Train the VAE."""
     from agents import stages
     from agents.run import Run
 

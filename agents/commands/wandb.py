@@ -1,4 +1,4 @@
-"""The command that sends what a run has written down to where others look at it."""
+"""The command ``worldmodel wandb``: send a run's metrics to Weights & Biases."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,21 +10,26 @@ from agents.progress import answers
 
 
 def build_wandb(parser: Parser) -> None:
-    """Send a run folder's curves and scores to Weights & Biases.
+    """Send a run folder's metrics and scores to Weights & Biases.
 
-    Everything that is in its files: each metrics.jsonl becomes a group of curves, each test a score. The same command
-    sends what came since. Also while a run goes on, and for runs of densities.
+    Each metrics.jsonl becomes a group of curves, each evaluation a score. The same command sends new rows, also while the
+    run goes on. Folders of `worldmodel density` work, too.
     """
-    parser.add_argument("run", type=str, help="the run folder")
-    parser.add_argument("--project", type=str, default="worldmodel", help="of Weights & Biases")
+    parser.add_argument("run", type=str, help="Path of the run folder.")
+    parser.add_argument("--project", type=str, default="worldmodel", help="Name of the project at Weights & Biases.")
     parser.add_argument(
-        "--mode", type=Literal["online", "offline"], default="online", help="offline: `wandb sync` sends it later"
+        "--mode",
+        type=Literal["online", "offline"],
+        default="online",
+        help="online: send now; offline: save files for a later `wandb sync`.",
     )
 
 
 def wandb(options: Namespace) -> None:
-    """Send."""
+    """Send the metrics and print their number."""
     from agents.wandb_log import send
 
     sent = send(Path(options.run), options.project, options.mode)
-    answers.print(f"{sent.rows} rows of {sent.groups} curves, {sent.tests} tests: {sent.where}", markup=False)
+    answers.print(
+        f"{sent.rows} rows of {sent.groups} metrics files, {sent.tests} evaluations: {sent.where}", markup=False
+    )

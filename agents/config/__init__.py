@@ -1,1 +1,1 @@
-"""Settings of runs: `schema` defines them, `validate` checks them, `io` and `sections` read them, `provenance` keeps them."""
+"""Settings of runs: `schema` defines, `validate` validates, `io` and `sections` read, and `provenance` saves them."""

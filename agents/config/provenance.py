@@ -1,7 +1,4 @@
-"""A run folder's ``config.yaml``: the resolved settings, and on what they ran; a run goes on with no others.
-
-Start reading at `save_config`.
-"""
+"""A run folder's ``config.yaml``: the resolved settings and the versions of the libraries; start reading at `save_config`."""
 
 import contextlib
 import subprocess
@@ -26,44 +23,44 @@ def save_config(
     frozen: Mapping[str, str] | None = None,
     may_grow: Collection[str] = (),
 ) -> None:
-    """Write the resolved settings, or compare them with those of the run that is to be continued.
+    """Write the resolved settings; if the file exists, first compare them with its settings.
 
     Args:
-        settings: a dataclass of settings, nested or not.
-        path: the file.
-        may_change: settings that a run may be continued with other values of.
-        frozen: those that may not in this run, and why.
-        may_grow: whole numbers that a run may be continued with more of.
+        settings: A dataclass of settings; its fields may be dataclasses, too.
+        path: Path of the file.
+        may_change: Names of settings that a continued run can change.
+        frozen: Settings that this run cannot change, with the reason.
+        may_grow: Names of integer settings that a continued run can increase.
 
     Raises:
-        ValueError: the run in this folder has other settings, or the file is damaged.
+        ValueError: The run in this folder has other settings, or the file is damaged.
     """
     plain, frozen = asdict(settings), frozen or {}
     if path.exists():
         required = [one.name for one in fields(settings) if one.default is one.default_factory is MISSING]
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
-        # settings that an older version did not know had their defaults
-        before = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
-        before = renamed_run_options(before)
+        # a file of an older version lacks newer settings: they have their defaults
+        saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
+        saved = renamed_run_options(saved)
         for name, value in flat(plain).items():
-            was, why = before.get(name), frozen.get(name)
-            grows = name in may_grow and isinstance(was, int) and value >= was
-            if was != value and (why or not (grows or name in may_change)):
-                why = why or ("more go further" if name in may_grow else "")
+            old, reason = saved.get(name), frozen.get(name)
+            grows = name in may_grow and isinstance(old, int) and value >= old
+            if old != value and (reason or not (grows or name in may_change)):
+                reason = reason or ("it can only increase" if name in may_grow else "")
                 raise ValueError(
-                    f"{path} holds a run with {name} = {was!r}, asked for {value!r}"
-                    f"{f' ({why})' if why else ''}: use another --out, or the same settings"
+                    f"{path} has {name} = {old!r}, got {value!r}"
+                    f"{f' ({reason})' if reason else ''}: use another --out or the same settings"
                 )
-    with atomic(path) as aside:
-        aside.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
+    with atomic(path) as temporary:
+        temporary.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
 
 
 def versions() -> str:
-    """What this runs on: our version and commit, and those of the libraries that results depend on."""
+    """Return the versions of this package and of the libraries that results depend on, and the commit if there is one."""
     names = ("worldmodel", "torch", "numpy", "gymnasium", "cma")
-    words = [f"{name} {metadata.version(name)}" for name in names]
+    parts = [f"{name} {metadata.version(name)}" for name in names]
     git = ["git", "-C", str(Path(__file__).parent.parent), "rev-parse", "--short", "HEAD"]
     with contextlib.suppress(OSError):
         commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-        words += [f"commit {commit}"] if commit else []
-    return ", ".join(words)
+        parts += [f"commit {commit}"] if commit else []
+    return ", ".join(parts)

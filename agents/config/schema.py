@@ -1,33 +1,35 @@
-"""Every setting of a run, stage by stage, with the defaults of the ``standard`` preset.
+"""Settings of a run, one dataclass for each stage; the defaults are those of the ``standard`` preset.
 
-The command line turns these dataclasses into flags and YAML; a run folder keeps the resolved values in ``config.yaml``.
+Start reading at `RunConfig`. The command line turns the dataclasses into flags and YAML; the docstrings are its help. A run
+folder keeps the resolved values in ``config.yaml``.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
-"""Games with a fast twin: the same physics and rewards, drawn another way. Collection and evolution play the twin."""
+"""Environments with a fast version of the same physics and rewards. Collection and evolution use the fast version."""
 OFFICIAL = {"FastCarRacing": "CarRacing"}
-"""Scores always come from the official environment, whatever was trained in."""
+"""The official environment of each fast version: the final evaluation always uses the official one."""
 DREAMS = 64
-"""Dreams in which an iteration measures its controller's return, with luck that evolution did not have."""
+"""Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
 Preset = Literal["quick", "standard", "paper"]
 Covariance = Literal["auto", "full", "diagonal"]
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Real episodes to learn from.
+    """Collection of real episodes.
 
     Args:
-        episodes: episodes to collect.
-        min_steps: Minimum number of steps: more episodes are collected where they are short. None: no minimum.
-        policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or the folder of
-            an agent; several with commas between: each episode is played by one of them.
-        max_steps: cut an episode after this many steps; None: when the environment ends it.
-        max_idle_steps: cut an episode after this many steps without a reward above zero; None: never.
-        action_noise: noise on an agent's actions, so that its episodes differ.
+        episodes: Number of episodes to collect.
+        min_steps: Minimum number of environment steps: collection goes on until it is reached. None: no minimum.
+        policy: Behavior policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or
+            the folder of an agent. Several, separated by commas: each episode uses one of them.
+        max_steps: Maximum number of steps of an episode. None: no limit.
+        max_idle_steps: Number of steps without a positive reward after which an episode is truncated. None: never.
+        action_noise: Noise on the actions of an agent: the standard deviation for Box actions, the probability of a
+            random action for discrete ones.
     """
 
     episodes: int = 200
@@ -43,16 +45,15 @@ class VAEConfig:
     """Training of the VAE.
 
     Args:
-        latent_dim: latent dimensions.
-        free_bits: nats of KL divergence per dimension that cost nothing.
-        hud_loss_weight: how much more an error costs in the lowest eighth of the picture, where small instruments may be;
-            None: 16
-            where CarRacing shows its HUD, else 1.
-        num_updates: gradient steps.
-        batch_size: frames a step.
-        learning_rate: peak learning rate.
-        patience: stop after this many checks without a better held-out loss; None: never.
-        dtype: "float32", or "bfloat16", which is faster where the machine has it.
+        latent_dim: Number of latent dimensions.
+        free_bits: KL divergence per latent dimension without a penalty, in nats.
+        hud_loss_weight: Weight of the reconstruction loss in the lowest eighth of the frame, where a HUD may be. None:
+            16 where CarRacing shows its HUD, else 1.
+        num_updates: Number of gradient steps.
+        batch_size: Number of frames in a batch.
+        learning_rate: Peak learning rate.
+        patience: Number of validations without a lower validation loss after which training stops. None: never.
+        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
     """
 
     latent_dim: int = 32
@@ -70,31 +71,29 @@ class MemoryConfig:
     """Training of the memory.
 
     Args:
-        model: "frmdn" (with a normalizing flow) or "rmdn" (without).
-        hidden_size: width of the recurrent network.
-        num_components: components of the Gaussian mixture.
-        rank: R of the precision D + U U^T.
-        num_couplings: affine couplings of the flow (frmdn).
-        conditional: whether the flow sees the hidden state (frmdn).
-        spline: whether the couplings are rational-quadratic splines (frmdn).
-        full: whether precisions are full matrices.
-        shared: whether U is one for each component, instead of one for each component and time.
-        cell: "lstm" or "gru".
-        num_layers: recurrent layers.
-        latent_targets: next latents drawn from the posterior ("sample") or its mean ("mean").
-        reward_weight: Weight of the reward's loss beside the latent's. Above 1, a short training learns rare rewards.
-        pad_episode_ends: whether windows may overhang the ends of episodes, so that the last steps are in as many as all
-            others:
-            without it terminations are predicted less often than they happen.
-        terminate_on_stall: whether an episode that was cut for want of patience when it was collected ended, for the
-            memory, with its
-            last reward: dreams then end where the game was lost.
-        num_updates: gradient steps.
-        batch_size: sequences a step.
-        seq_len: steps of a sequence.
-        learning_rate: peak learning rate.
-        patience: stop after this many checks without a better held-out loss; None: never.
-        dtype: "float32", or "bfloat16", which is faster where the machine has it.
+        model: Density of the next latent: "frmdn" (with a normalizing flow) or "rmdn" (without).
+        hidden_size: Number of recurrent units in a layer.
+        num_components: Number of components of the Gaussian mixture.
+        rank: Rank R of U in the precision matrix D + U U^T. 0: diagonal.
+        num_couplings: Number of coupling layers of the flow (frmdn).
+        conditional: Whether to condition the flow on the hidden state (frmdn).
+        spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
+        full: Whether to use full precision matrices. Needs rank 0.
+        shared: Whether to learn one U for each component instead of one for each component and time step.
+        cell: Recurrent cell: "lstm" or "gru".
+        num_layers: Number of recurrent layers.
+        latent_targets: Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean).
+        reward_weight: Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1
+            learns rare rewards.
+        pad_episode_ends: Whether to pad sequences at the ends of episodes, so that the last steps are sampled as often as
+            all others. Without padding the memory predicts terminations less often than they happen.
+        terminate_on_stall: Whether to treat idle truncation (collect.max_idle_steps) as termination at the last reward.
+        num_updates: Number of gradient steps.
+        batch_size: Number of sequences in a batch.
+        seq_len: Number of steps in a sequence.
+        learning_rate: Peak learning rate.
+        patience: Number of validations without a lower validation loss after which training stops. None: never.
+        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
     """
 
     model: Literal["frmdn", "rmdn"] = "frmdn"
@@ -122,11 +121,11 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """What the controller sees, and its shape.
+    """Inputs and size of the controller.
 
     Args:
-        inputs: What the controller takes: "z+h" (latent and hidden state) or "z" (latent only).
-        hidden_units: tanh units between what it sees and its actions; 0: a linear map.
+        inputs: Inputs of the controller: "z+h" (latent and hidden state) or "z" (latent only).
+        hidden_units: Number of tanh units in its hidden layer. 0: a linear controller.
     """
 
     inputs: Literal["z", "z+h"] = "z+h"
@@ -135,27 +134,27 @@ class ControllerConfig:
 
 @dataclass(frozen=True)
 class DreamConfig:
-    """Evolution inside the dream.
+    """Evolution in dreams.
 
     Args:
-        generations: generations; 0 leaves this stage out.
-        population: members of a generation.
-        num_rollouts: dreams for each member.
-        horizon: steps of a dream.
-        temperature: above 1 makes the dream less certain, and harder to exploit.
-        termination_hazard_ratio: above 1 makes dreams end more often than the memory expects (a step survived with
-            probability q is
-            survived with q ** hazard_ratio): what evolves keeps further from where lives end.
-        use_expected_continuation: weigh rewards with the chance that the dream has not ended before, instead of drawing
-            ends: returns have the
-            same mean, and less chance in them.
-        sigma: first standard deviation of the search.
-        sigma_decay: the step size is multiplied by this after every generation, besides what the search makes of it.
-        whiten: search along the principal components of what is seen, each on the same scale, instead of along the weights.
-        antithetic: whether members are drawn in pairs, to both sides of the mean.
-        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
-        bounds: keep every parameter between minus this and this; None: wherever it goes.
-        mean_window: what is kept is the average of the search's mean over about so many last generations; 0: the last mean.
+        generations: Number of generations. 0: no evolution in dreams.
+        population: Number of members in a generation.
+        num_rollouts: Number of dreams for each member.
+        horizon: Maximum number of steps of a dream.
+        temperature: Sampling temperature of the memory. Above 1, dreams are less certain and harder to exploit.
+        termination_hazard_ratio: Factor on the hazard of termination: survival probability q of a step becomes q ** ratio.
+            Above 1, dreams terminate more often than the memory predicts, and controllers avoid terminations more.
+        use_expected_continuation: Whether to weight rewards by the probability of no earlier termination, instead of
+            sampling terminations. Returns have the same mean and less variance.
+        sigma: Initial step size (standard deviation) of the search, in units of its coordinates.
+        sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
+        whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
+            scaled to unit variance.
+        antithetic: Whether to sample members in mirrored pairs around the mean.
+        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
+        bounds: Largest absolute value of a parameter. None: no limit.
+        mean_window: Window of the exponential average of the distribution mean that is kept, in generations. 0: the last
+            mean is kept.
     """
 
     generations: int = 60
@@ -176,44 +175,46 @@ class DreamConfig:
 
 @dataclass(frozen=True)
 class GameConfig:
-    """Evolution in the real game.
+    """Evolution in the real environment.
 
     Args:
-        generations: generations; 0 leaves this stage out.
-        population: members of a generation.
-        episodes: episodes for each member, the same for all.
-        max_idle_steps: give up an episode after this many steps without a reward above zero; None: never.
-        max_steps: cut an episode here.
-        sigma: first standard deviation of the search.
-        sigma_decay: the step size is multiplied by this after every generation, besides what the search makes of it.
-        whiten: search along the principal components of what is seen, each on the same scale, instead of along the weights.
-        eval_every: generations between tests of the mean on fresh seeds.
-        eval_episodes: episodes of such a test.
-        target_return: stop when a test's mean return reaches this; None: never.
-        envs_per_worker: environments that a worker steps in lockstep.
-        init_from: where the search starts: "zeros", "dream" (the controller evolved in dreams), a controller's file, or
-            the folder
-            of an agent with another world model: what it does is first imitated on this one.
-        max_episodes: let episodes grow up to so many as differences between members drown in noise; None: never.
-        antithetic: whether members are drawn in pairs, to both sides of the mean.
-        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters.
-        bounds: keep every parameter between minus this and this; None: wherever it goes.
-        mean_window: the average of the mean over about so many last generations is tested beside it, and kept where it is
-            better.
-        num_eval_candidates: so many of a generation's best members are tested beside the mean, and kept where they are better.
-        normalize_episodes: let each episode, and each life from a moment on, count alike when members are compared.
-        ranked: compare members by the share of the others that they beat, on average over the episodes; lives from moments
-            on count alike.
-        eval_patience: end after so many tests without a better one; None: never.
-        min_sigma: end when the step size falls below this.
-        restarts: instead of these two ends, begin again at the best so far, with twice the population.
-        num_state_resets: so many more lives for each member, which begin along the ways of the generation's best lives.
-            For games
-            that remember their state (Super Mario Bros, CarRacing).
-        reset_horizon: steps of such a life.
-        hard_episode_candidates: so many episodes the members' average plays first; theirs are those of them in which it
-            had least. 0: all
-            episodes are drawn alike.
+        generations: Number of generations. 0: no evolution in the environment.
+        population: Number of members in a generation.
+        episodes: Number of episodes for each member; all members use the same seeds.
+        max_idle_steps: Number of steps without a positive reward after which an episode is truncated. None: never.
+        max_steps: Maximum number of steps of an episode. None: no limit.
+        sigma: Initial step size (standard deviation) of the search, in units of its coordinates.
+        sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
+        whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
+            scaled to unit variance.
+        eval_every: Number of generations between evaluations of the distribution mean on fresh seeds.
+        eval_episodes: Number of episodes of an evaluation.
+        target_return: Mean return of an evaluation at which evolution stops. None: never.
+        envs_per_worker: Number of environments that a worker process steps in lockstep.
+        init_from: Initial controller: "zeros", "dream" (the controller evolved in dreams), the file of a controller, or the
+            folder of an agent, which is first copied by behavior cloning onto this run's world model.
+        max_episodes: Largest number of episodes for each member: the number grows while noise hides the differences
+            between members. None: the number stays.
+        antithetic: Whether to sample members in mirrored pairs around the mean.
+        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
+        bounds: Largest absolute value of a parameter. None: no limit.
+        mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
+            beside the mean and kept where it is better. 0: no average.
+        num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
+            are better.
+        normalize_episodes: Whether to standardize the returns of each episode and state reset before members are compared,
+            so that all have the same weight.
+        ranked: Whether to compare members by win rate: the fraction of other members that a member beats, averaged over
+            episodes and state resets.
+        eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
+        min_sigma: Step size below which evolution stops.
+        restarts: Number of restarts: where eval_patience or min_sigma would stop evolution, it restarts at the best
+            parameters so far with twice the population.
+        num_state_resets: Number of extra episodes for each member that start from states of the generation's best
+            episodes. Only for environments that can save their state (Super Mario Bros, CarRacing).
+        reset_horizon: Maximum number of steps after a state reset.
+        hard_episode_candidates: Number of candidate episodes. The distribution mean plays all of them; the population is
+            evaluated on the ones with the lowest return. 0: no selection of episodes.
     """
 
     generations: int = 100
@@ -247,28 +248,30 @@ class GameConfig:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What each iteration adds and learns.
+    """Settings of one iteration of collection, training and evolution in dreams.
 
     Args:
-        episodes: episodes of the new controller as it is, and as many with exploration.
-        action_noise: standard deviation of noise on its Box actions, or the probability of a random choice.
-        param_noise: standard deviation of noise on its parameters while it explores, another one in each episode: what
-            controllers
-            around it do in the game is then known to the next memory.
-        memory_updates: go on with the last iteration's memory for so many updates; None: a new one from scratch.
-        vae_updates: every ``vae_every`` iterations, go on with the VAE on all frames so far; 0: it stays as it is.
-        vae_every: see vae_updates.
-        init_from: where the search starts: "zeros"; "last": the controller of the iteration before; or "best": that of the
-            iteration whose episodes were best so far, whose memory then stays the agent's and learns no more, while the
-            worlds do: for a run that began with "last".
-        recent_episodes: dreams begin in the newest so many episodes; None: in all.
-        recent_fraction: so large a share of what memories learn from is of these newest episodes; 0: all steps count alike.
-        initial_state_fraction: the share of dreams that begin where an episode begins; the others begin anywhere in one.
-        ensemble_size: memories that the dreams happen in. 1: the agent's own. More: so many others, each dream in one of
-            them, while
-            the agent's own looks on, as it does in the game.
-        disagreement_penalty: how many standard deviations between its mean returns in several worlds a controller is
-            marked down.
+        episodes: Number of new episodes without exploration, and of new episodes with exploration.
+        action_noise: Exploration noise on actions: the standard deviation for Box actions, the probability of a random
+            action for discrete ones.
+        param_noise: Standard deviation of exploration noise on the controller's parameters, drawn once for each episode.
+            The next memory learns from it what similar controllers do in the environment.
+        memory_updates: Number of gradient steps that continue the training of the last iteration's memory. None: train a
+            new memory from scratch.
+        vae_updates: Number of gradient steps that continue the training of the VAE on all frames, every vae_every
+            iterations. 0: the VAE stays fixed.
+        vae_every: Number of iterations between trainings of the VAE.
+        init_from: Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest
+            mean return so far). With "best", the agent keeps the memory of that iteration without further training,
+            and only the ensemble is trained: for a run that began with "last".
+        recent_episodes: Number of newest episodes that dreams start from. None: all episodes.
+        recent_fraction: Fraction of the memory's training data from these newest episodes. 0: all steps have equal weight.
+        initial_state_fraction: Fraction of dreams that start at the first state of an episode; the others start at any
+            state.
+        ensemble_size: Number of memories in the ensemble. 1: dreams use the agent's own memory. Above 1: each dream uses
+            one member of an ensemble of other memories, and the agent's own memory computes the hidden state.
+        disagreement_penalty: Weight of the penalty on returns: the standard deviation between the mean returns of the
+            ensemble members.
     """
 
     episodes: int = 20
@@ -287,12 +290,12 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """The test at the end, on the official environment and fresh seeds.
+    """Final evaluation, on the official environment and on fresh seeds.
 
     Args:
-        episodes: episodes for each controller.
-        seed: first environment seed; never used in training.
-        max_steps: cut an episode here (for environments that never end).
+        episodes: Number of episodes for each controller.
+        seed: Environment seed of the first episode; training never uses these seeds.
+        max_steps: Maximum number of steps of an episode, for environments that never end. None: no limit.
     """
 
     episodes: int = 100
@@ -302,26 +305,26 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The whole story.
+    """Settings of all stages.
 
     Args:
-        env: the environment whose scores are reported: an id for envs.make.
-        training_env: where episodes are collected and evolution plays; None: FastCarRacing for CarRacing, else the same.
-        env_options: arguments of envs.make, such as action_repeat, instead of all that a preset has.
-        eval_env_options: arguments of envs.make in the final test, over env_options.
-        seed: of everything.
-        workers: processes that play the game.
-        backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
-        iterations: how often to evolve in dreams, play the new controller, and learn the memory anew from all episodes;
-            0: evolve in dreams once.
-        iterate: what an iteration plays and learns; as `dream`, the next iteration of a run may have it otherwise.
-        collect: real episodes.
-        vae: the eye.
-        memory: the memory.
-        controller: what evolves.
-        dream: evolution in dreams.
-        game: evolution in the real game.
-        eval: the final test.
+        env: Id of the environment that the scores are for, as envs.make takes it.
+        training_env: Id of the environment for collection and evolution. None: FastCarRacing for CarRacing, else the same.
+        env_options: Arguments of envs.make, such as action_repeat. They replace all of the preset's.
+        eval_env_options: Arguments of envs.make in the final evaluation, on top of env_options.
+        seed: Random seed of all stages.
+        workers: Number of processes that step environments.
+        backend: Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+        iterations: Number of iterations of evolving in dreams, playing the new controller, and training the memory on all
+            episodes. 0: evolve in dreams once.
+        iterate: One iteration (these settings and those of dream may change between iterations)
+        collect: Collection of real episodes
+        vae: Training of the VAE
+        memory: Training of the memory
+        controller: Inputs and size of the controller
+        dream: Evolution in dreams
+        game: Evolution in the real environment
+        eval: Final evaluation, on the official environment and on fresh seeds
     """
 
     env: str
@@ -343,12 +346,12 @@ class RunConfig:
 
     @property
     def rollout_env(self) -> str:
-        """Where episodes are collected and evolution plays."""
+        """Id of the environment for collection and evolution."""
         return self.training_env or FAST.get(self.env, self.env)
 
 
 def training(settings: Any) -> dict[str, Any]:
-    """The settings of a training, as `worldmodel.fit` takes them."""
+    """Return the arguments of `worldmodel.fit` among the settings of a training."""
     return {
         "num_updates": settings.num_updates,
         "batch_size": settings.batch_size,

@@ -1,6 +1,6 @@
-"""Sections of settings, a dataclass each: refused where they are none, and kept in a file of their own.
+"""Sections of settings as dataclasses: validation, and a JSON file of them; start reading at `from_dict`.
 
-An iteration keeps those that it began with (`agents.iterative_training`).
+Each iteration has its own file (`agents.iterative_training`).
 """
 
 from argparse import ArgumentError
@@ -18,10 +18,12 @@ from worldmodel.io import error_context, read_json, write_json
 
 
 def validate_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Refuse what stands for a section of settings and is none, such as the ``game:`` of a file that was cut behind it.
+    """Check that every section is a mapping or a dataclass.
+
+    A truncated file may end with ``game:``, which YAML reads as None.
 
     Raises:
-        ValueError: names the section.
+        ValueError: A section is something else; the message names it.
     """
     for name, kind in kinds.items():
         value = given.get(name, {})
@@ -29,20 +31,20 @@ def validate_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> Non
             continue
         if value is None:
             raise ValueError(f"{name} must have a value, got none")
-        raise ValueError(f"{name} must be settings by their names, got {value!r}")
+        raise ValueError(f"{name} must be a mapping of settings, got {value!r}")
 
 
 def write_sections(sections: Mapping[str, Any], path: Path) -> None:
-    """Keep sections; `read_sections` reads them."""
+    """Write sections to a JSON file; `read_sections` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {name: asdict(section) for name, section in sections.items()})
 
 
 def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
-    """What `write_sections` kept; a setting that an older version did not know has its default.
+    """Read a file of `write_sections`; a setting that is missing has its default.
 
     Raises:
-        ValueError: the file is damaged, or holds what is no such setting; the message names it.
+        ValueError: The file is damaged or has an unknown setting; the message names it.
     """
     with error_context(path, wrap_value_errors=True):
         content = migration.run_config(read_json(path))
@@ -52,20 +54,20 @@ def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
 
 
 def from_dict(content: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Sections of plain values as dataclasses, checked one by one.
+    """Build dataclasses from sections of plain values, and validate each.
 
     Raises:
-        ValueError: names the setting, what was expected and what came.
+        ValueError: A setting is out of range; the message names it, what was expected and what came.
     """
     validate_sections(content, kinds)
     parser = ArgumentParser(exit_on_error=False)
     for name, kind in kinds.items():
         parser.add_class_arguments(kind, name)
     try:
-        made = parser.instantiate(parser.parse_object(dict(content)))
+        built = parser.instantiate(parser.parse_object(dict(content)))
     except ArgumentError as error:
         raise ValueError(plain(str(error))) from None
-    found = {name: made[name] for name in kinds}
-    for name, section in found.items():
+    sections = {name: built[name] for name in kinds}
+    for name, section in sections.items():
         validate(section, f"{name}.")
-    return found
+    return sections

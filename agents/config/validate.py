@@ -1,4 +1,4 @@
-"""What settings must satisfy, each by itself and beside one another: told before anything starts."""
+"""Validation of settings before a run starts: ranges (`validate`) and combinations (`validate_combination`)."""
 
 import math
 from collections.abc import Mapping
@@ -27,27 +27,27 @@ MAY_BE_ZERO |= {
     "num_state_resets",
     "hard_episode_candidates",
 }
-"""Numbers that mean something at zero."""
+"""Settings that can be zero; all other numbers must be above zero."""
 SEEDS = {"seed", "split_seed"}
 MOST = {"hud_loss_weight": 1_000}
-"""As the models have it, whose code is slow to load (`worldmodel.vae.MAX_HUD_LOSS_WEIGHT`)."""
+"""Upper limits. A copy of `worldmodel.vae.MAX_HUD_LOSS_WEIGHT`: that module imports torch, which is slow."""
 
 
 def validate(settings: Any, prefix: str = "") -> None:
-    """Refuse numbers that are out of range before anything starts.
+    """Check the range of every number of a dataclass of settings.
 
     Raises:
-        ValueError: names the setting, what was expected and what came.
+        ValueError: A setting is out of range; the message names it, what was expected and what came.
     """
     hints = get_type_hints(type(settings))
     for name, value in vars(settings).items():
         label = f"{prefix}{name}"
-        if value is None and NoneType not in get_args(hints[name]):  # "name:" without a value, in YAML
+        if value is None and NoneType not in get_args(hints[name]):  # "name:" without a value in YAML
             raise ValueError(f"{label} must have a value, got none")
         if hasattr(value, "__dataclass_fields__"):
             validate(value, f"{label}.")
         elif isinstance(value, dict):
-            from worldmodel.validation import validate_options  # torch is slow to load: only runs need it
+            from worldmodel.validation import validate_options  # imports torch, which is slow
 
             validate_options(**{label: value})
         elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("target_return", *SEEDS):
@@ -55,26 +55,26 @@ def validate(settings: Any, prefix: str = "") -> None:
                 least = "zero or more" if name in MAY_BE_ZERO else "above zero"
                 raise ValueError(f"{label} must be {least}, got {value}")
             if value > MOST.get(name, math.inf):
-                raise ValueError(f"{label} must be {MOST[name]} at most, got {value}")
+                raise ValueError(f"{label} must be at most {MOST[name]}, got {value}")
             if name in ("initial_state_fraction", "recent_fraction") and value >= 1:
-                raise ValueError(f"{label} must be a share below 1, got {value}")
+                raise ValueError(f"{label} must be a fraction below 1, got {value}")
     validate_seeds(vars(settings), prefix, test=isinstance(settings, EvalConfig))
 
 
 def validate_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = False) -> None:
-    """Refuse seeds out of range among the options of a command or the fields of settings.
+    """Check the range of seeds among the options of a command or the fields of settings.
 
     Args:
-        options: by name; ``eval.seed`` and ``eval.episodes`` are those of a test.
-        prefix: before the names in messages.
-        test: whether ``seed`` is the first seed of a test.
+        options: Values by name; ``eval.seed`` and ``eval.episodes`` belong to an evaluation.
+        prefix: Prefix of the names in messages.
+        test: Whether ``seed`` is the first seed of an evaluation.
 
     Raises:
-        ValueError: names the seed, its range and what came.
+        ValueError: A seed is out of range; the message names it, its range and what came.
     """
     seeds = {name: seed for name, seed in options.items() if name.split(".")[-1] in SEEDS and seed is not None}
     if seeds:
-        from worldmodel.validation import validate_seed, validate_test_seed  # torch is slow to load
+        from worldmodel.validation import validate_seed, validate_test_seed  # imports torch, which is slow
 
         for name, seed in seeds.items():
             if test or name == "eval.seed":
@@ -84,53 +84,56 @@ def validate_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = Fa
 
 
 def validate_combination(settings: RunConfig) -> None:
-    """Refuse settings that would fail hours later, or do nothing, beside one another.
+    """Check combinations of settings: those that have no effect, and those that would fail hours later.
 
     Raises:
-        ValueError: names the setting, what was expected and what came.
+        ValueError: Two settings contradict each other; the message names a setting, what was expected and what came.
     """
     validate_search(vars(settings.dream), "dream.")
     validate_search(vars(settings.game), "game.")
-    wanted, most = settings.iterate, min(settings.dream.num_rollouts, DREAMS)
-    if wanted.ensemble_size > most:
+    loop, max_size = settings.iterate, min(settings.dream.num_rollouts, DREAMS)
+    if loop.ensemble_size > max_size:
         raise ValueError(
-            f"iterate.ensemble_size must be at most {most}, or some have no dream, got {wanted.ensemble_size}"
+            f"iterate.ensemble_size must be at most {max_size}, so that each memory has a dream, got {loop.ensemble_size}"
         )
-    if wanted.disagreement_penalty and wanted.ensemble_size == 1:
+    if loop.disagreement_penalty and loop.ensemble_size == 1:
         raise ValueError(
-            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got "
-            f"{wanted.disagreement_penalty} with one world"
+            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got {loop.disagreement_penalty} and 1"
         )
-    if wanted.init_from == "best" and wanted.ensemble_size == 1:
+    if loop.init_from == "best" and loop.ensemble_size == 1:
         raise ValueError(
             "iterate.init_from best keeps the agent's memory: it needs iterate.ensemble_size above 1, got 1"
         )
-    if wanted.init_from == "best" and wanted.vae_updates:
+    if loop.init_from == "best" and loop.vae_updates:
         raise ValueError(
-            f"iterate.init_from best keeps the eye: it needs iterate.vae_updates 0, got {wanted.vae_updates}"
+            f"iterate.init_from best keeps the VAE: it needs iterate.vae_updates 0, got {loop.vae_updates}"
         )
-    if wanted.recent_fraction and wanted.recent_episodes is None:
+    if loop.recent_fraction and loop.recent_episodes is None:
         raise ValueError(
-            f"iterate.recent_fraction needs iterate.recent_episodes, got {wanted.recent_fraction} without it"
+            f"iterate.recent_fraction needs iterate.recent_episodes, got {loop.recent_fraction} without it"
         )
     if settings.memory.terminate_on_stall and settings.collect.max_idle_steps is None:
         raise ValueError("memory.terminate_on_stall needs collect.max_idle_steps, got true without it")
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
-    start = settings.game.init_from
-    if start == "dream" and not settings.dream.generations:
+    init_from = settings.game.init_from
+    if init_from == "dream" and not settings.dream.generations:
         raise ValueError("game.init_from dream needs a controller evolved in dreams, got dream.generations = 0")
-    if start not in ("zeros", "dream") and not expand(start).exists():
+    if init_from not in ("zeros", "dream") and not expand(init_from).exists():
         raise ValueError(
-            f"game.init_from must be zeros, dream, the file of a controller, or the folder of an agent, got {start!r}"
+            f"game.init_from must be zeros, dream, the file of a controller, or the folder of an agent, got {init_from!r}"
         )
 
 
 def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
-    """Refuse options of `agents.evolve` that are out of range, or do nothing beside one another; some may be missing.
+    """Check the ranges and combinations of options of `agents.evolve`.
+
+    Args:
+        options: Values by name; ``eval_patience``, ``restarts`` and others that only the environment has may be missing.
+        prefix: Prefix of the names in messages.
 
     Raises:
-        ValueError: names the option, after ``prefix``, what was expected and what came.
+        ValueError: An option is out of range or has no effect; the message names it, what was expected and what came.
     """
     population, sigma, sigma_decay = options["population"], options["sigma"], options["sigma_decay"]
     bounds, mean_window, num_eval_candidates = (
@@ -152,8 +155,8 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
     if not 0 < sigma_decay <= 1:
         raise ValueError(f"{prefix}sigma_decay must be above 0 and at most 1, got {sigma_decay}")
     if options["covariance"] not in get_args(Covariance):
-        words = ", ".join(get_args(Covariance))
-        raise ValueError(f"{prefix}covariance must be one of {words}, got {options['covariance']!r}")
+        choices = ", ".join(get_args(Covariance))
+        raise ValueError(f"{prefix}covariance must be one of {choices}, got {options['covariance']!r}")
     for name, value in (("mean_window", mean_window), ("restarts", restarts), ("min_sigma", min_sigma)):
         if not value >= 0:
             raise ValueError(f"{prefix}{name} must be zero or more, got {value}")
@@ -163,7 +166,7 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
         )
     if options.get("ranked") and options.get("normalize_episodes"):
         raise ValueError(
-            f"{prefix}ranked must be false with {prefix}normalize_episodes: ranks know no scale; got both true"
+            f"{prefix}ranked must be false with {prefix}normalize_episodes: ranks have no scale; got both true"
         )
     if min_sigma >= sigma:
         raise ValueError(f"{prefix}min_sigma must be below {prefix}sigma = {sigma}, got {min_sigma}")
@@ -171,15 +174,15 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
         raise ValueError(
             f"{prefix}restarts needs {prefix}eval_patience or {prefix}min_sigma, got {restarts} and neither"
         )
-    candidates, wanted = (
+    candidates, limit = (
         options.get("hard_episode_candidates", 0),
         "episodes" if max_episodes is None else "max_episodes",
     )
-    if candidates and candidates <= options[wanted]:
+    if candidates and candidates <= options[limit]:
         raise ValueError(
-            f"{prefix}hard_episode_candidates must be zero or above {prefix}{wanted} = {options[wanted]}, got {candidates}"
+            f"{prefix}hard_episode_candidates must be zero or above {prefix}{limit} = {options[limit]}, got {candidates}"
         )
     if max_episodes is not None and episodes is not None and not 2 <= episodes <= max_episodes:
         raise ValueError(
-            f"{prefix}max_episodes needs {prefix}episodes from 2 to {max_episodes}, so that noise shows, got {episodes}"
+            f"{prefix}max_episodes needs {prefix}episodes from 2 to {max_episodes}, to estimate noise, got {episodes}"
         )

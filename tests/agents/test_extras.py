@@ -79,7 +79,7 @@ def test_doctor_names_what_is_missing(monkeypatch):
     hide(monkeypatch, "wandb")
     hide(monkeypatch, "minari")
     monkeypatch.setattr(doctor, "EXTRAS", {"wandb": "wandb", "yaml": "yaml", "minari": "minari"})
-    monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Check(name, True, ""))
+    monkeypatch.setattr(doctor, "_check_env", lambda name, advice: doctor.Check(name, True, ""))
     [state] = [check.state for check in doctor.run_checks() if check.name == "optional"]
     assert "yaml" in state and "pip install 'worldmodel[minari,wandb]'" in state
 
