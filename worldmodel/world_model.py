@@ -195,9 +195,9 @@ class WorldModel(nn.Module):
         for time in range(latent.shape[1]):
             after = self.observe(state, latent[:, time], action[:, time]).memory
             if mask is not None:
-                mask = mask[:, time, None, None]
+                happened = mask[:, time, None, None]
                 after = type(after)(
-                    *(torch.where(mask, new, old) for new, old in zip(after, state.memory, strict=True))
+                    *(torch.where(happened, new, old) for new, old in zip(after, state.memory, strict=True))
                 )
             state = WorldState(None, after)
         return state

@@ -162,8 +162,8 @@ def test_games_go_on_from_a_moment_as_they_did(name):
             else:  # Box2D keeps the last forces in joints to itself: see envs.car_racing_state
                 assert np.abs(frame.astype(int) - seen).mean() < 0.2
                 assert told[0] == pytest.approx(said[0], abs=1e-6)
-    assert reset_states[0].memory.hidden_size.abs().sum() == 0
-    assert reset_states[9].memory.hidden_size.abs().sum() > 0
+    assert reset_states[0].memory.hidden.abs().sum() == 0
+    assert reset_states[9].memory.hidden.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("moments", "named"), [(-1, "num_state_resets"), (2, "save_state")])

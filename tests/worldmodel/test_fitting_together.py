@@ -11,7 +11,7 @@ from envs import DreamEnv
 from worldmodel import FRMDN, RMDN, VAE, Memory, SequenceDensity, WorldModel
 from worldmodel.baselines import VRNN, PerDimensionRMDN
 
-BOX, CHOICES = SimpleNamespace(actions=3, discrete=False), SimpleNamespace(actions=4, discrete=True)
+BOX, CHOICES = SimpleNamespace(action_dim=3, discrete=False), SimpleNamespace(action_dim=4, discrete=True)
 
 
 def small(actions: int = 3, latent: int = 4, **more) -> WorldModel:
@@ -27,7 +27,7 @@ def test_a_memory_is_made_for_a_store():
     for wrong, named in (
         ({"latent_dim": 0}, "latent_dim"),
         ({"input_size": 9}, "input_size"),
-        ({"output_size": 9}, "outputs"),
+        ({"output_size": 9}, "output_size"),
     ):
         with pytest.raises(ValueError, match=named):
             Memory.for_store(BOX, FRMDN, **wrong)
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(put_together, numbers):
 
 
 def test_starts_must_be_starts():
-    with pytest.raises(ValueError, match="starts"):
+    with pytest.raises(ValueError, match="start_states"):
         rollouts.DreamFitness(small(), [[0.0] * 4])
 
 

@@ -45,11 +45,11 @@ def test_the_smallest_sizes(size):
 
 REFUSED = [
     ("density", lambda: SequenceDensity(RMDN(3, 2))),
-    ("truncate", lambda: SequenceDensity(RMDN(2, 2), bptt_length=0)),
+    ("bptt_length", lambda: SequenceDensity(RMDN(2, 2), bptt_length=0)),
     ("name", lambda: build("rnn", 2)),
-    ("mixtures", lambda: build("rnn-gauss", 2, num_components=3)),
+    ("num_components", lambda: build("rnn-gauss", 2, num_components=3)),
     ("density", lambda: build_density({"density": "X"})),
-    ("inputs", lambda: build_density({"density": "RMDN", "input_size": 10**9, "output_size": 1})),
+    ("input_size", lambda: build_density({"density": "RMDN", "input_size": 10**9, "output_size": 1})),
     ("color", lambda: build_density({"density": "VRNN", "event_dim": 2, "color": 1})),
     ("density", lambda: build_mdn_rnn({})),
 ]

@@ -50,7 +50,7 @@ def learned(model, updates=400, **more):
     ],
 )
 def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, truncate):
-    more = {"rnn-gauss": {}, "rmdn": {"num_components": 2}, "frmdn": {"mixtures": 2, "couplings": 1}}[name]
+    more = {"rnn-gauss": {}, "rmdn": {"num_components": 2}, "frmdn": {"num_components": 2, "num_couplings": 1}}[name]
     with worldmodel.seeded(0):
         model = build(name, 1, hidden_size=16, bptt_length=truncate, **more)
     learned(model, 250, lr=2e-2)

@@ -303,7 +303,7 @@ def test_patience_stops_early(tmp_path):
 
 def test_other_settings_are_refused(tmp_path):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
-    with pytest.raises(ValueError, match=r"\blr = 0\.05\b.*\b0\.1\b"):
+    with pytest.raises(ValueError, match=r"\blearning_rate = 0\.05\b.*\b0\.1\b"):
         fit(line(), Numbers(), **SETTINGS | {"learning_rate": 0.1}, out=tmp_path)
 
 

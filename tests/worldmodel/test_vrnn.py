@@ -174,7 +174,7 @@ def padded(event, lengths, value, further):
 @pytest.mark.parametrize("truncate", [None, 3])
 @pytest.mark.parametrize("value", [0.0, 1e6, math.nan])
 def test_padding_changes_neither_value_nor_gradient(value, truncate):
-    model, event, lengths = vrnn(event=2, mixtures=2, truncate=truncate), random_events(4, 6, 2), (6, 3, 1, 5)
+    model, event, lengths = vrnn(event=2, mixtures=2, bptt_length=truncate), random_events(4, 6, 2), (6, 3, 1, 5)
     with torch.no_grad():
         log_event, divergence, _ = model._terms(event, generator())
     wanted = torch.stack([(log_event - divergence)[n, :length].sum() for n, length in enumerate(lengths)])
