@@ -77,7 +77,7 @@ class Remembered(Beacon):
 
 
 class Dot(gymnasium.Env):
-    """A square on an even background at x in [-1, 1]. An action moves it by speed * action; a step earns reward(x, action)."""
+    """A square on an even background at x in [-1, 1]. An action moves it by speed * action; a step earns reward(x)."""
 
     metadata = {"render_modes": []}
 
@@ -93,28 +93,34 @@ class Dot(gymnasium.Env):
     def step(self, action):
         self.now += 1
         self.x = float(np.clip(self.x + self.speed * float(action[0]), -1, 1))
-        return dot_frame(self.x), float(self.reward(self.x, float(action[0]))), False, self.now >= self.length, {}
+        return dot_frame(self.x), float(self.reward(self.x)), False, self.now >= self.length, {}
 
 
 SIDE = 32
+"""Pixels; so large that neighbouring squares overlap, and a VAE learns of the place in some seconds."""
 
 
-def dot_frame(x: float, y: float = 0.0, background: int = 0, color=(40, 200, 120)) -> np.ndarray:
-    """A frame with a square of `SIDE` pixels; x and y from -1 to 1 are the left and right, upper and lower ends."""
+def dot_frame(x: float, background: int = 0) -> np.ndarray:
+    """A frame with a square of `SIDE` pixels at x, from -1 at the left end to 1 at the right end."""
     frame = np.full((64, 64, 3), background, np.uint8)
-    left, top = (round((place + 1) / 2 * (64 - SIDE)) for place in (x, y))
-    frame[top : top + SIDE, left : left + SIDE] = color
+    left, top = round((x + 1) / 2 * (64 - SIDE)), (64 - SIDE) // 2
+    frame[top : top + SIDE, left : left + SIDE] = (40, 200, 120)
     return frame
 
 
-def nearness(x: float, action: float) -> float:
+def dot_place(frame: np.ndarray) -> float:
+    """The inverse of `dot_frame`, on a dark background."""
+    return 2 * int(frame[32].any(axis=-1).argmax()) / (64 - SIDE) - 1
+
+
+def nearness(x: float) -> float:
     """The reward of a Dot with a target at 0.5: at most 1, there."""
     return 1 - abs(x - 0.5)
 
 
-def cliff(x: float, action: float) -> float:
-    """The reward of a Dot before a cliff at 0.7: from 0 to 10, the more the action pushes to the right; -10 beyond the edge."""
-    return 5 * (1 + action) if x < 0.7 else -10.0
+def cliff(x: float) -> float:
+    """The reward of a Dot before a cliff at 0.5: from 0 at the left end to 7.5 at the edge, and -10 beyond."""
+    return 5 * (1 + x) if x < 0.5 else -10.0
 
 
 def dot_to_target() -> Dot:
@@ -122,8 +128,12 @@ def dot_to_target() -> Dot:
 
 
 def dot_before_cliff() -> Dot:
-    """Random actions hardly ever lead over the edge: three episodes in a thousand."""
-    return Dot(cliff, start=(-1.0, 0.0), speed=0.15, length=14)
+    return Dot(cliff, start=(-1.0, 0.2))
+
+
+def shy(space, rng):
+    """A policy of random actions that never leads a Dot over the edge: right of 0.2 it pushes to the left."""
+    return lambda frame: rng.uniform(-1, 1 if dot_place(frame) < 0.2 else 0, 1).astype(np.float32)
 
 
 class Rewarding(gymnasium.Env):
@@ -249,7 +259,7 @@ class Sequences:
 
     def made(self, size, seed):
         drawn = self.draw(size, seed)
-        return drawn if isinstance(drawn, EventBatch) else whole(drawn)
+        return whole(drawn) if isinstance(drawn, torch.Tensor) else drawn
 
 
 def whole(event: torch.Tensor, log_jacobian: float = 0.0) -> EventBatch:

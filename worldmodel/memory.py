@@ -3,7 +3,6 @@
 Start reading at `Memory.forward` and `Memory.loss`.
 """
 
-import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from worldmodel.batches import Loss, SequenceBatch, to_float32
 from worldmodel.mdn_rnn import FRMDN, RMDN, State
-from worldmodel.validation import validate_positive_int
+from worldmodel.validation import above_zero, validate_positive_int
 
 REWARD_BINS, REWARD_RANGE = 63, 8.0
 """Rewards are predicted as a categorical over symexp(linspace(-8, 8)): from -2980 to 2980, finest around zero.
@@ -93,8 +92,7 @@ class Memory(nn.Module):
         self, density: RMDN | FRMDN, reward: bool = True, termination: bool = True, reward_weight: float = 1.0
     ) -> None:
         super().__init__()
-        if not 0 < reward_weight < math.inf:
-            raise ValueError(f"reward_weight must be above zero and finite, got {reward_weight}")
+        above_zero(reward_weight=reward_weight)
         if density.input_size <= density.output_size:
             raise ValueError(
                 f"density must have latent and action inputs: input_size ({density.input_size}) must exceed output_size "

@@ -70,6 +70,21 @@ def validate_test_seed(seed: Any, num_episodes: int, name: str = "seed") -> None
         )
 
 
+def above_zero(**numbers: Any) -> None:
+    """Check that each argument is a finite number above zero.
+
+    Raises:
+        ValueError: one is not; the message names the argument and its value.
+    """
+    for name, number in numbers.items():
+        try:
+            fits = number > 0 and math.isfinite(number) and not isinstance(number, bool)
+        except TypeError:  # a text, or None
+            fits = False
+        if not fits:
+            raise ValueError(f"{name} must be finite and above zero, got {number!r}")
+
+
 def validate_temperature(temperature: Any) -> None:
     """Check that a temperature, a number or a tensor, is finite and above zero.
 
@@ -80,12 +95,7 @@ def validate_temperature(temperature: Any) -> None:
         if not bool(((temperature > 0) & temperature.isfinite()).all()):
             raise ValueError("temperature must be finite and above zero everywhere")
         return
-    try:
-        fits = temperature > 0 and math.isfinite(temperature)
-    except TypeError:  # a string, or None
-        fits = False
-    if not fits:
-        raise ValueError(f"temperature must be finite and above zero, got {temperature!r}")
+    above_zero(temperature=temperature)
 
 
 def validate_options(**options: Any) -> None:

@@ -75,6 +75,7 @@ def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
         assert np.abs(seen - start).max(axis=1).min() < 1e-6
 
 
+@pytest.mark.slow
 def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
     out, kept = tmp_path / "run", ["--iterate.vae_updates", "0"]
     told(out, 2, *FURTHER, *kept)

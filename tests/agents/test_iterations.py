@@ -36,7 +36,13 @@ def rows(out):
 
 
 pytestmark = pytest.mark.usefixtures("no_report")
-WRITE_REPORT = report.write_report
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, no_report):
+    out = tmp_path_factory.mktemp("iterations") / "run"
+    told(out, 1)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +55,11 @@ def finished(tmp_path_factory, no_report):
 def test_each_iteration_adds_its_episodes_and_says_what_it_came_to(finished):
     run = Run(finished)
     store, said = run.store(), rows(finished)
-    assert len(store) == 16 + 2 * 4
+    assert len(store) == 8 + 2 * 4
     assert [one["number"] for one in said] == [1, 2]
-    assert [part["first"] for part in store.metadata["policy_changes"]] == [16, 18, 20, 22]
+    assert [part["first"] for part in store.metadata["policy_changes"]] == [8, 10, 12, 14]
     for number, one in enumerate(said):
-        played = store.returns[16 + 4 * number :][:2]
+        played = store.returns[8 + 4 * number :][:2]
         assert one["episode_mean"] == pytest.approx(np.mean(played))
         assert one["n"] == 2
         assert one["gap"] == pytest.approx(one["dream"] - one["real"])
@@ -156,8 +162,8 @@ def test_the_report_counts_what_was_really_lived(finished):
     assert tested.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
 
 
-def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(finished, tmp_path):
-    told(tmp_path / "run", 1)
+def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(first, finished, tmp_path):
+    shutil.copytree(first, tmp_path / "run")
     told(tmp_path / "run", 2)
     assert rows(tmp_path / "run") == rows(finished)
     before = (finished / "world" / "memory.safetensors").read_bytes()
@@ -171,10 +177,9 @@ OTHERS += ["--iterate.memory_updates", "2"]
 
 
 def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path, monkeypatch, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+    run, shown = shutil.copytree(finished, tmp_path / "run"), []
     with monkeypatch.context() as patch:
-        patch.setattr(report, "write_report", WRITE_REPORT)
+        patch.setattr(report, "write_report", lambda *given: shown.append(report._settings_of_iterations(*given[:2])))
         told(run, 4, *OTHERS)
     assert rows(run)[:2] == rows(finished)
     assert [one["n"] for one in rows(run)] == [2, 2, 3, 3]
@@ -187,9 +192,7 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
     assert "from" not in trained[0]  # the iteration before had no such world
     assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
     assert trained[1]["updates"] == 2
-    assert (
-        "iterate.memory_updates None, iterate.ensemble_size 1, dream.generations 3" in (run / "report.html").read_text()
-    )
+    assert "iterate.memory_updates None, iterate.ensemble_size 1, dream.generations 3" in shown[-1]
     before = (run / "config.yaml").read_bytes()
     said = refused(capsys, *ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9")
     assert "dream.generations" in said
@@ -197,7 +200,9 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
 
 
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(finished, tmp_path, monkeypatch, older):
+def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
+    first, finished, tmp_path, monkeypatch, older
+):
     """So does one that an older version began, which kept none."""
 
     class Stop(Exception):
@@ -206,8 +211,7 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(f
     def stopping(*args):
         raise Stop
 
-    run = tmp_path / "run"
-    told(run, 1)
+    run = shutil.copytree(first, tmp_path / "run")
     monkeypatch.setattr(agents.iterative_training, "_evolve", stopping)
     with pytest.raises(Stop):
         told(run, 2)

@@ -43,7 +43,7 @@ SMALL = [
         "--workers",
         "1",
         "--collect.episodes",
-        "16",
+        "8",
         "--vae.num_updates",
         "6",
         "--vae.batch_size",
@@ -72,8 +72,8 @@ SMALL = [
         "2",
     ),
     *("--dream.horizon", "10", "--game.generations", "3", "--game.population", "4", "--game.episodes", "1"),
-    *("--game.max_steps", "20", "--game.eval_every", "2", "--game.eval_episodes", "2"),
-    *("--eval.episodes", "3", "--eval.max_steps", "40"),
+    *("--game.max_steps", "12", "--game.eval_every", "2", "--game.eval_episodes", "2"),
+    *("--collect.max_steps", "12", "--eval.episodes", "3", "--eval.max_steps", "12"),
 ]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -112,7 +112,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
     said = Run(finished).reports()["game"].command
-    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 40"
+    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 12"
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
     shown, returns = capsys.readouterr().out, Run(finished).store().returns

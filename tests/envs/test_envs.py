@@ -182,7 +182,7 @@ class Odd(toys.Counter):
         (Odd(actions=spaces.MultiDiscrete([2, 2])), "MultiDiscrete"),
         (Odd(actions=spaces.Box(-np.inf, np.inf, (2,))), "inf"),
         (Odd(actions=spaces.Box(0, 5, (2,), np.int64)), "int64"),
-        (Odd(observations=spaces.Box(-1, 1, (4,))), "render_mode"),
+        (Odd(observations=spaces.Box(-1, 1, (4,))), "rgb_array"),
     ],
 )
 def test_unsupported_environments_are_refused(env, named):

@@ -60,9 +60,28 @@ def read_out(vae: VAE, frames: torch.Tensor, places: np.ndarray) -> np.ndarray:
 
 
 def explained(vae: VAE, background: int = 0) -> float:
-    """R2 of a linear read-out of the place, on frames that neither the VAE nor the read-out was fitted to."""
-    weights = read_out(vae, *dots(128, 1001, background))
-    frames, places = dots(128, 1002, background)
-    inputs = latents(vae, frames)
-    errors = places - np.c_[inputs, np.ones(len(inputs))] @ weights
-    return float(1 - np.square(errors).mean() / places.var())
+    """R2 of a linear read-out of the place from sampled latents, on frames that nothing was fitted to.
+
+    Means of an untrained VAE explain the place, too; samples do where the VAE tells places apart beyond its own noise.
+    """
+    (inputs, known), (tested, places) = (
+        (sampled(vae, one[0]), one[1]) for one in (dots(128, 1001, background), dots(128, 1002, background))
+    )
+    weights = np.linalg.lstsq(inputs, known, rcond=None)[0]
+    return float(1 - np.square(places - tested @ weights).mean() / places.var())
+
+
+def sampled(vae: VAE, frames: torch.Tensor) -> np.ndarray:
+    """Samples of the posterior and a one, (count, latent + 1)."""
+    with torch.no_grad():
+        posterior = vae.encode(frames_to_float(frames))
+    noise = torch.randn(posterior.loc.shape, generator=torch.Generator().manual_seed(0))
+    return np.c_[(posterior.loc + posterior.scale * noise).double().numpy(), np.ones(len(frames))]
+
+
+def redrawn(vae: VAE, background: int = 0) -> float:
+    """The share of the frames' variance around their mean that is in what the VAE draws of their latents."""
+    frames = frames_to_float(dots(128, 1002, background)[0])
+    with torch.no_grad():
+        errors = vae.decode(vae.encode(frames).loc) - frames
+    return float(1 - errors.square().mean() / (frames - frames.mean(dim=0)).square().mean())

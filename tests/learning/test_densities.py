@@ -25,15 +25,12 @@ def pushed(batch: int, seed: int) -> SequenceBatch:
     return SequenceBatch(x[:, :-1], actions, x[:, 1:], zeros, zeros, ones)
 
 
-class Pushed(toys.Sequences):
-    def made(self, size, seed):
-        return pushed(size, seed)
-
-
 def trained_memory(seed: int) -> Memory:
     with worldmodel.seeded(seed):
         memory = Memory(FRMDN(4, 2, hidden_size=16, num_components=1), reward=False, termination=False)
-    return fit(memory, Pushed(None), num_updates=300, batch_size=32, learning_rate=1e-2, eval_every=100, seed=seed)
+    return fit(
+        memory, toys.Sequences(pushed), num_updates=300, batch_size=32, learning_rate=1e-2, eval_every=100, seed=seed
+    )
 
 
 def excess_of_memory(memory: Memory) -> tuple[float, float]:
@@ -48,7 +45,7 @@ def test_a_memory_reaches_the_entropy_of_a_linear_gaussian_world():
     found, error = excess_of_memory(trained_memory(0))
     # A true divergence is never negative: five standard errors below zero are a density that does not integrate to one.
     assert found > -5 * error
-    # Without the actions a model is 2 x 0.75 nats off, without the latent 2 x 0.5.
+    # Without the actions, or without the latents, a model is more than a nat off.
     assert found < 0.2
 
 
@@ -70,5 +67,6 @@ def test_an_frmdn_follows_a_bend_that_an_rmdn_cannot():
     mixture, mixture_error = excess_of_density(trained_density(RMDN, 0))
     assert flow > -5 * flow_error
     assert mixture > -5 * mixture_error
-    assert flow < 0.4
-    assert mixture > flow + 0.8
+    # The flow can undo the bend exactly; without it a Gaussian is more than 2 nats off.
+    assert flow < 0.5
+    assert mixture > 1.5

@@ -45,6 +45,7 @@ def test_dreams_teach_a_controller_that_is_better_in_the_environment(vae, tmp_pa
             "before": Agent(world, before), "after": Agent(world, after), "random": rollouts.uniform
         }.items()
     }  # fmt: skip
-    # A place that nobody chose earns 0.4 a step on average, 4.6 in an episode; who goes straight to the target earns 11.
-    assert returns["after"] > 9
-    assert returns["after"] > max(returns["before"], returns["random"]) + 2.5
+    # A place that nobody chose earns 0.4 a step on average, 4.7 in an episode; a straight way to the target earns 11. Trained
+    # with four seeds, controllers earn 9.1 to 10.3.
+    assert returns["after"] > 7.5
+    assert returns["after"] > max(returns["before"], returns["random"]) + 2

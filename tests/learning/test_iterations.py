@@ -1,5 +1,7 @@
 """Iterations close the model-exploitation gap: the dreamed minus the real return of a controller that was evolved in dreams."""
 
+import pytest
+
 import rollouts
 from agents.config.schema import DreamConfig, LoopConfig, MemoryConfig, RunConfig
 from agents.iterative_training import iterate
@@ -9,10 +11,10 @@ from tests import toys
 
 
 def iterated(vae, folder, seed: int, updates: int = 200):
-    """Two iterations that begin with a memory of random episodes, none of which went over the edge."""
+    """Two iterations that begin with a memory of random episodes, none of which goes over the edge."""
     run = Run(folder)
-    store = rollouts.collect(toys.dot_before_cliff, rollouts.uniform, 30, seed=seed, out=run.rollouts_folder)
-    assert min(episode.rewards.min() for episode in store.episodes()) >= 0, "the region must be unknown"
+    store = rollouts.collect(toys.dot_before_cliff, toys.shy, 30, seed=seed, out=run.rollouts_folder)
+    assert min(episode.rewards.min() for episode in store.episodes()) >= 0
     settings = RunConfig(
         env="Dot",
         seed=seed,
@@ -27,17 +29,18 @@ def iterated(vae, folder, seed: int, updates: int = 200):
             seq_len=12,
             learning_rate=1e-2,
         ),
-        dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=12, temperature=1.0, sigma=0.5),
+        dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=8, temperature=1.0, sigma=0.5),
     )
     train_memory(run, settings.memory, seed, vae=vae)
     return iterate(run, toys.dot_before_cliff, settings, workers=1, backend="loky")
 
 
+@pytest.mark.slow
 def test_an_iteration_closes_the_gap_of_the_first_dream(vae, tmp_path):
     first, second = iterated(vae, tmp_path, seed=1)
-    # All that random episodes show is that a push to the right earns 10: 120 are promised, and the edge comes after 8 pushes.
-    assert first.dream > 90
+    # All that the first episodes show is that a place further to the right earns more, up to 7.5 a step, 60 in a dream.
+    assert first.dream > 25
     assert first.gap > 40
-    # The second memory knows the edge. Who stops before it earns 5 a step there.
-    assert second.real > first.real + 15
+    # The second memory knows the edge. Who stops before it earns 5 to 7 a step there.
+    assert second.real > 20
     assert abs(second.gap) < 0.4 * first.gap

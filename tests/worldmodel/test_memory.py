@@ -94,8 +94,8 @@ def test_heads_learn_what_is_true():
     """The reward is twice the first action, and every action above 0.8 ends the episode."""
     with seeded(1):
         model = Memory(RMDN(input_size=6, output_size=4, hidden_size=16, num_components=1))
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.04)
-        for _ in range(150):
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        for _ in range(400):
             action, z = torch.rand(32, 4, 2), torch.randn(32, 5, 4)
             data = SequenceBatch(z[:, :-1], action, z[:, 1:], 2 * action[..., 0], (action[..., 1] > 0.8).float(),
                                  torch.ones(32, 4))  # fmt: skip

@@ -74,17 +74,17 @@ def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, trunc
 )
 def test_bfloat16_trains(name, truncate):
     with worldmodel.seeded(0):
-        model = build(name, 1, hidden_size=4, bptt_length=truncate, num_components=1)
+        model = build(name, 1, hidden_size=8, bptt_length=truncate, num_components=1)
     held_out = whole(autoregressive(64, 9, 3_000_000)[0].float())
     data = Sequences(lambda size, seed: autoregressive(size, 9, seed)[0].float())
     before = float(model.loss(held_out, generator()).value.detach())
     fit(
         model,
         data,
-        num_updates=20,
-        batch_size=8,
-        learning_rate=3e-2,
-        eval_every=20,
+        num_updates=40,
+        batch_size=16,
+        learning_rate=1e-2,
+        eval_every=40,
         dtype="bfloat16",
         tensorboard=False,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldmodel.validation import (
+    above_zero,
     validate_optional_positive_int,
     validate_options,
     validate_positive_int,
@@ -55,3 +56,10 @@ def test_options_are_mappings_by_text(options, came):
     with pytest.raises(ValueError, match="^env_options ") as refused:
         validate_options(env_options=options)
     assert str(refused.value).endswith(f"got {came}")
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), "30", None, True])
+def test_numbers_above_zero(value):
+    above_zero(reward_weight=0.5, other=3)
+    with pytest.raises(ValueError, match="^reward_weight "):
+        above_zero(reward_weight=value)
