@@ -1,7 +1,7 @@
 # Every target makes its own environment in .venv where there is none: `demo` installs what a user needs, the others the
 # development tools, too. Needs Python 3.11 or newer and g++ (for nes-py).
 PYTHON ?= python3
-GAME ?= car-racing
+WORLD ?= car-racing
 PRESET ?= quick
 SKIPS ?= allow
 BIN := .venv/bin
@@ -19,8 +19,8 @@ NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest
 
-demo: $(USABLE)  ## the whole World Models story on a real game; GAME=mario for Super Mario Bros
-	$(BIN)/worldmodel run $(GAME) --preset $(PRESET)
+demo: $(USABLE)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
+	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
 test: $(READY)  ## the fast tests; make test-slow runs the rest; with SKIPS=forbid a skipped test is a failure, as in CI
 	$(PYTEST)
