@@ -69,7 +69,7 @@ def smaller(monkeypatch, page):
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, **more: whole(*given, **more | sizes))
 
-    limit(worldmodel, "fit", updates=2, batch=4)
+    limit(worldmodel, "fit", num_updates=2, batch_size=4)
     limit(agents, "evolve", generations=2, population=4)
     limit(agents, "evaluate", episodes=2, max_steps=5)
     limit(rollouts, "collect", episodes=3, max_steps=6, workers=1)

@@ -17,6 +17,7 @@ from worldmodel.validation import constructor_repr, validate_positive_int
 LOG_SCALE_RANGE = (-6.0, 3.0)
 """Bounds of the posterior's log standard deviation. Without them it diverges on frames that never change."""
 
+BASE_CHANNELS = 32
 MAX_HUD_LOSS_WEIGHT = 1_000
 HUD_ROWS = 8
 """Number of rows at the bottom of the frame (an eighth of it), where some games show small indicators."""
@@ -48,6 +49,7 @@ class VAE(nn.Module):
         standardize: Whether to standardize frames with statistics of the data (`init_from_data`). Encoder and decoder then
             use ``(x - pixel_mean) / pixel_scale``, and the decoder's output is linear. False: a sigmoid on raw pixels, as in
             the paper. It saturates on a black or white background and then decodes every latent to the same frame.
+        base_channels: Number of channels of the first layer (32 as published). The other layers are multiples of it.
 
     Raises:
         ValueError: an argument is out of range.
@@ -64,10 +66,16 @@ class VAE(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int = 32, free_bits: float = 0.5, hud_loss_weight: float = 1.0, standardize: bool = True
+        self,
+        latent_dim: int = 32,
+        free_bits: float = 0.5,
+        hud_loss_weight: float = 1.0,
+        standardize: bool = True,
+        *,
+        base_channels: int = BASE_CHANNELS,
     ) -> None:
         super().__init__()
-        validate_positive_int(latent_dim=latent_dim)
+        validate_positive_int(latent_dim=latent_dim, base_channels=base_channels)
         if free_bits < 0:
             raise ValueError(f"free_bits must be zero or more nats, got {free_bits}")
         if (
@@ -79,23 +87,24 @@ class VAE(nn.Module):
                 f"hud_loss_weight must be a number above zero, {MAX_HUD_LOSS_WEIGHT} at most, got {hud_loss_weight!r}"
             )
         self.latent_dim, self.free_bits, self.hud_loss_weight = latent_dim, free_bits, float(hud_loss_weight)
-        self.standardize = bool(standardize)
+        self.standardize, self.base_channels = bool(standardize), base_channels
         self.max_grad_norm = MAX_GRAD_NORM if standardize else None
         """Largest gradient norm that `worldmodel.fit` uses. None: no fixed limit."""
+        c = base_channels
         self.encoder = nn.Sequential(
-            *(nn.Conv2d(3, 32, 4, 2), nn.ReLU()),  # (32, 31, 31)
-            *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),  # (64, 14, 14)
-            *(nn.Conv2d(64, 128, 4, 2), nn.ReLU()),  # (128, 6, 6)
-            *(nn.Conv2d(128, 256, 4, 2), nn.ReLU()),  # (256, 2, 2)
+            *(nn.Conv2d(3, c, 4, 2), nn.ReLU()),  # (c, 31, 31)
+            *(nn.Conv2d(c, 2 * c, 4, 2), nn.ReLU()),  # (2c, 14, 14)
+            *(nn.Conv2d(2 * c, 4 * c, 4, 2), nn.ReLU()),  # (4c, 6, 6)
+            *(nn.Conv2d(4 * c, 8 * c, 4, 2), nn.ReLU()),  # (8c, 2, 2)
             nn.Flatten(),
         )
-        self.posterior = nn.Linear(1024, 2 * latent_dim)
-        self.prepare = nn.Linear(latent_dim, 1024)
+        self.posterior = nn.Linear(32 * c, 2 * latent_dim)
+        self.prepare = nn.Linear(latent_dim, 32 * c)
         self.decoder = nn.Sequential(
-            *(nn.ConvTranspose2d(1024, 128, 5, 2), nn.ReLU()),  # (128, 5, 5)
-            *(nn.ConvTranspose2d(128, 64, 5, 2), nn.ReLU()),  # (64, 13, 13)
-            *(nn.ConvTranspose2d(64, 32, 6, 2), nn.ReLU()),  # (32, 30, 30)
-            nn.ConvTranspose2d(32, 3, 6, 2),  # (3, 64, 64)
+            *(nn.ConvTranspose2d(32 * c, 4 * c, 5, 2), nn.ReLU()),  # (4c, 5, 5)
+            *(nn.ConvTranspose2d(4 * c, 2 * c, 5, 2), nn.ReLU()),  # (2c, 13, 13)
+            *(nn.ConvTranspose2d(2 * c, c, 6, 2), nn.ReLU()),  # (c, 30, 30)
+            nn.ConvTranspose2d(c, 3, 6, 2),  # (3, 64, 64)
             nn.Identity() if standardize else nn.Sigmoid(),
         )
         self.pixel_mean: Tensor
@@ -118,7 +127,8 @@ class VAE(nn.Module):
         """Arguments that rebuild this module."""
         weight = {} if self.hud_loss_weight == 1 else {"hud_loss_weight": self.hud_loss_weight}
         standardize = {"standardize": True} if self.standardize else {}  # older files have neither key
-        return {"latent_dim": self.latent_dim, "free_bits": self.free_bits, **weight, **standardize}
+        channels = {} if self.base_channels == BASE_CHANNELS else {"base_channels": self.base_channels}
+        return {"latent_dim": self.latent_dim, "free_bits": self.free_bits, **weight, **standardize, **channels}
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -206,22 +216,25 @@ def merge_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Merge the two linear layers between the latent and the decoder's first ReLU into one, to write smaller files.
 
     ``sum_c (A z + a)_c W_c + b = (W A) z + (W a + b)``. At 32 latents this is 0.1 million numbers instead of 3.3 million.
-    `split_decoder` returns other weights of the same function.
+    `split_decoder` returns other weights of the same function. A VAE with as many latents as channels stays as it is.
     """
     state = dict(state)
-    matrix, vector = state.pop("prepare.weight"), state.pop("prepare.bias")  # (1024, latent), (1024,)
-    kernels, bias = state.pop("decoder.0.weight"), state.pop("decoder.0.bias")  # (1024, 128, 5, 5), (128,)
+    channels, latent_dim = state["prepare.weight"].shape
+    if latent_dim >= channels:
+        return state
+    matrix, vector = state.pop("prepare.weight"), state.pop("prepare.bias")  # (32c, latent), (32c,)
+    kernels, bias = state.pop("decoder.0.weight"), state.pop("decoder.0.bias")  # (32c, 4c, 5, 5), (4c,)
     columns = torch.cat((matrix, vector[:, None]), dim=1).double()
     merged = torch.einsum("cl,coij->loij", columns, kernels.double())
     merged[-1] += bias.double()[:, None, None]
-    return state | {MERGED_KEY: merged.to(matrix.dtype)}  # (latent + 1, 128, 5, 5), the last row for the constant
+    return state | {MERGED_KEY: merged.to(matrix.dtype)}  # (latent + 1, 4c, 5, 5), the last row for the constant
 
 
 def split_decoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a VAE from merged weights (`merge_decoder`)."""
     state = dict(state)
     merged = state.pop(MERGED_KEY)
-    size, channels = len(merged), 1024
+    size, channels = len(merged), 8 * merged.shape[1]
     matrix, vector = merged.new_zeros(channels, size - 1), merged.new_zeros(channels)
     matrix[: size - 1] = torch.eye(size - 1)
     vector[size - 1] = 1.0

@@ -305,12 +305,12 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
     [
         ({"covariance": "round"}, "covariance"),
         ({"bounds": 0.0}, "bounds"),
-        ({"eval_patience": 2}, "stale"),
+        ({"eval_patience": 2}, "eval_patience"),
         ({"num_eval_candidates": 1}, "num_eval_candidates"),
         ({"num_eval_candidates": 9, "eval_fitness": sphere}, "num_eval_candidates"),
         ({"restarts": -1}, "restarts"),
         ({"restarts": 1}, "restarts"),
-        ({"min_sigma": 0.1, "sigma": 0.1}, "least_sigma"),
+        ({"min_sigma": 0.1, "sigma": 0.1}, "min_sigma"),
     ],
 )
 def test_bad_endings_are_refused(change, named):

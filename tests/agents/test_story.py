@@ -187,7 +187,14 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
         asked.update(settings, f=fitness, c=check)
 
     monkeypatch.setattr(stages, "evolve", evolve)
-    wanted = {"episodes": 2, "hard_episodes": 7, "patience": 5, "max_steps": 9, "lanes": 3, "stretch": 11}
+    wanted = {
+        "episodes": 2,
+        "hard_episodes": 7,
+        "max_idle_steps": 5,
+        "max_steps": 9,
+        "envs_per_worker": 3,
+        "reset_horizon": 11,
+    }
     settings = GameConfig(**wanted, eval_episodes=4, num_eval_candidates=1, mean_window=6)
     stages.evolve_game(Run(finished), "CartPole-v1", settings, ControllerConfig(), 1, 1, {"action_repeat": 2})
     assert {name: getattr(asked["f"], name) for name in wanted} == wanted

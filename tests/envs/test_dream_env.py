@@ -6,7 +6,7 @@ import numpy as np
 import pygame
 import pytest
 import torch
-from gymnasium.utils.env_checker import validate_env
+from gymnasium.utils.env_checker import check_env
 
 import envs
 import rollouts
@@ -45,7 +45,7 @@ def test_the_dream_environment_dreams_what_the_model_imagines():
 @pytest.mark.parametrize("observation", ["pixels", "latent"])
 @pytest.mark.filterwarnings("ignore:.*spec.*", "ignore:.*infinity.*")
 def test_dream_environments_conform(discrete, observation):
-    validate_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
+    check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def folder(tmp_path_factory, store):
 @pytest.mark.parametrize("place", [".", ".."])
 def test_a_folder_is_a_dream_that_gymnasium_makes(folder, place):
     env = gymnasium.make("envs:Dream-v0", world=folder / place, horizon=7)
-    validate_env(env.unwrapped, skip_render_check=True)
+    check_env(env.unwrapped, skip_render_check=True)
     env = gymnasium.wrappers.RecordEpisodeStatistics(env)
     env.reset(seed=1)
     rewards, over = [], False

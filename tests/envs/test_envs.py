@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.utils.env_checker import validate_env
+from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.pixels import to_pixels
@@ -45,7 +45,7 @@ def test_conforms_to_gymnasium(id):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*different from the unwrapped version.*")
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # SWIG, in Box2D
-        validate_env(env, skip_render_check=True)
+        check_env(env, skip_render_check=True)
     env.close()
 
 

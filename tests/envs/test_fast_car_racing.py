@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pygame
 import pytest
-from gymnasium.utils.env_checker import validate_env
+from gymnasium.utils.env_checker import check_env
 
 import envs
 from agents import evaluate
@@ -155,7 +155,7 @@ def test_hud_shows_how_fast_the_car_is():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*symmetric.*")
 def test_conforms_to_gymnasium():
-    validate_env(gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True).unwrapped, skip_render_check=True)
+    check_env(gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True).unwrapped, skip_render_check=True)
 
 
 def test_is_forgotten_when_closed():

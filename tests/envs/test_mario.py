@@ -3,7 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import validate_env
+from gymnasium.utils.env_checker import check_env
 
 from envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
 
@@ -259,7 +259,7 @@ def test_sticky_actions_hold_the_last_buttons():
 
 @pytest.mark.filterwarnings("error")
 def test_the_registered_id_conforms():
-    validate_env(gymnasium.make("envs:SuperMarioBros-v0", world=2, stage=1, disable_env_checker=True).unwrapped)
+    check_env(gymnasium.make("envs:SuperMarioBros-v0", world=2, stage=1, disable_env_checker=True).unwrapped)
 
 
 def test_button_sets_have_the_sizes_of_gym_super_mario_bros():
