@@ -85,7 +85,7 @@ def test_speech_is_spoken(tmp_path):
     make_speech(tmp_path, minutes=0.1, voices=3)
     sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
     assert [(sound.sample_rate, sound.num_samples) for sound in sounds] == [(16_000, 32_000)] * 3
-    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.scale.std < 0.5
+    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.normalizer.std < 0.5
 
 
 @pytest.mark.slow

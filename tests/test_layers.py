@@ -12,7 +12,7 @@ ONLY_IN = {
     "h5py": ("envs", "rollouts", "agents"),
     "cv2": ("envs",),
     "cma": ("agents/cma_es.py", "agents/cma_state.py"),
-    "matplotlib": ("agents/video.py",),
+    "matplotlib": ("agents/plots.py",),
     "av": ("agents/video.py",),
     **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
 }

@@ -90,7 +90,7 @@ def test_the_command_on_the_page_repeats_the_comparison(run, tmp_path):
     assert shlex.split(about["command"]) == ["worldmodel", *words, "--workers", "1"]
 
 
-ONE = ["--workers", "1", "--batch", "4", "--seeds", "1", "--updates", "1", "--targets", '["sample"]']
+ONE = ["--workers", "1", "--batch_size", "4", "--seeds", "1", "--num_updates", "1", "--latent_targets", '["sample"]']
 ONE += ["--variants", '["RMDN per dimension"]']
 
 
@@ -141,7 +141,7 @@ def test_a_folder_of_somebody_else_s_is_left_alone(run, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize(
-    "words", [["--seeds", "0"], ["--seeds", "18446744073709551617"], ["--targets", "[]"]], ids=" ".join
+    "words", [["--seeds", "0"], ["--seeds", "18446744073709551617"], ["--latent_targets", "[]"]], ids=" ".join
 )
 def test_bad_sizes_are_one_line(run, capsys, words):
     assert words[0].removeprefix("--") in refused(capsys, "compare", str(run.folder), *words)

@@ -229,7 +229,7 @@ def direct(folder, data):
     corpus, values = open_corpus(data), []
     for number, batch in enumerate(corpus.test.batches(32)):
         with torch.no_grad():
-            if hasattr(model, "bound"):
+            if hasattr(model, "elbo"):
                 found = model.elbo(batch, torch.Generator().manual_seed(number))
             else:
                 found = model.log_prob(batch)
@@ -324,7 +324,7 @@ def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora,
 
 
 def test_another_configuration_is_refused(corpora, learned, capsys):
-    said = refused(capsys, *words_of(corpora["mnist"], "frmdn", learned["mnist"]), "--hidden", "9")
+    said = refused(capsys, *words_of(corpora["mnist"], "frmdn", learned["mnist"]), "--hidden_size", "9")
     assert str(learned["mnist"] / "config.yaml") in said and "hidden = 8" in said
 
 
@@ -416,24 +416,24 @@ REFUSED = {
     "fit": "data",
     "fit --data nothing": "KIND:FOLDER",
     "fit --data timit:/nowhere": "/nowhere",
-    "fit --data MNIST --piece 400": "piece",
+    "fit --data MNIST --segment_length 400": "segment_length",
     "evaluate SPEECH --data MNIST": "mnist:",
     "evaluate RUN --data WIDE": "mnist:",
     "sample RUN --complete --data TIMIT": "timit:",
     "sample RUN --complete --data HIGH": "height=12",
     # the model
     "fit --data MNIST --model vrnn --rank 2": "rank",
-    "fit --data MNIST --model vrnn --mixtures 2": "mixtures",
+    "fit --data MNIST --model vrnn --num_components 2": "num_components",
     "evaluate /nowhere": "/nowhere",
     # numbers
-    "fit --data MNIST --updates 0": "updates",
+    "fit --data MNIST --num_updates 0": "num_updates",
     "evaluate RUN --samples 0": "samples",
     "sample RUN --temperature 0": "temperature",
     "sample RUN --count 0": "count",
     "sample SPEECH --count 1000000": "count",
     "sample RUN --complete --count 10001": "count",
-    "sample SPEECH --eval.seed 9223372036854775808": "seed",
-    "sample RUN --complete --eval.seed -1": "seed",
+    "sample SPEECH --seed 9223372036854775808": "seed",
+    "sample RUN --complete --seed -1": "seed",
     "sample RUN --length 13": "length",
     "sample RUN --length -1": "length",
     "sample SPEECH --length 1e308": "length",

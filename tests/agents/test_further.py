@@ -121,15 +121,16 @@ def test_fewer_are_refused_before_anything_changes(run, name, capsys):
 
 @pytest.mark.parametrize("part", ["vae", "memory"])
 def test_single_trainings_go_further_and_other_settings_are_refused(run, part, capsys):
-    size = ["--latent", "4"] if part == "vae" else ["--hidden", "8", "--length", "8"]
-    words = ["train", part, str(run.folder), *size, "--batch", "4"]
-    assert main([*words, "--updates", "7"]) == 0
+    size = ["--vae.latent_dim", "4"] if part == "vae" else ["--memory.hidden_size", "8", "--memory.seq_len", "8"]
+    words = ["train", part, str(run.folder), *size, f"--{part}.batch_size", "4"]
+    setting = f"--{part}.num_updates"
+    assert main([*words, setting, "7"]) == 0
     assert updates(run, part) == 7
-    assert main([*words, "--updates", "3"]) == 2
+    assert main([*words, setting, "3"]) == 2
     assert "updates = 7" in capsys.readouterr().err
-    assert main([*words, "--updates", "7", "--lr", "0.5"]) == 2
+    assert main([*words, setting, "7", f"--{part}.learning_rate", "0.5"]) == 2
     if part == "memory":
-        assert main([*words, "--updates", "7", "--length", "9"]) == 2
+        assert main([*words, setting, "7", "--memory.seq_len", "9"]) == 2
     else:  # a search with the world model of before says so
         search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0

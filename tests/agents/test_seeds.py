@@ -33,7 +33,8 @@ def test_a_seed_is_a_whole_number_in_its_range(seed, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_names_the_seed_and_its_range(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    said = refused(capsys, *COMMANDS[command], "--eval.seed=-1")
+    flag = "--eval.seed" if command.startswith("evaluate") else "--seed"
+    said = refused(capsys, *COMMANDS[command], f"{flag}=-1")
     assert "seed" in said and "2**" in said and "-1" in said
     assert not list(tmp_path.iterdir())
 

@@ -97,7 +97,7 @@ def test_a_window_shows_the_dream(folder, monkeypatch):
 
 
 def test_a_world_model_without_starts_is_refused(folder):
-    with pytest.raises(ValueError, match="starts"):
+    with pytest.raises(ValueError, match="start_states"):
         envs.DreamEnv(world())
     with pytest.raises(ValueError, match="render_mode"):
         envs.DreamEnv(folder, render_mode="ascii")

@@ -151,7 +151,7 @@ def test_unknown_ids_name_the_nearest(id, nearest):
 @pytest.mark.parametrize(
     ("id", "options", "named"),
     [
-        ("SuperMarioBros-1-1", {"action_set": "all"}, "buttons"),
+        ("SuperMarioBros-1-1", {"action_set": "all"}, "action_set"),
         ("SuperMarioBros-1-1", {"wings": 2}, "wings"),
         ("SuperMarioBros-1-1", {"sticky_action_prob": 1.0}, "sticky_action_prob"),
         ("CarRacing", {"wheels": 5}, "wheels"),

@@ -176,7 +176,7 @@ def test_save_and_load(tmp_path, discrete):
     ]
     again = WorldModel.load(tmp_path / "w")
     assert again.discrete is discrete
-    for one, other in zip(built.parameters(), again.to_parameters(), strict=True):
+    for one, other in zip(built.parameters(), again.parameters(), strict=True):
         assert one.equal(other)
 
 

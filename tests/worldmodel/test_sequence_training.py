@@ -53,7 +53,7 @@ def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, trunc
     more = {"rnn-gauss": {}, "rmdn": {"num_components": 2}, "frmdn": {"num_components": 2, "num_couplings": 1}}[name]
     with worldmodel.seeded(0):
         model = build(name, 1, hidden_size=16, bptt_length=truncate, **more)
-    learned(model, 250, lr=2e-2)
+    learned(model, 250, learning_rate=2e-2)
     event, exact = autoregressive(2_000, 15, 3_000_000)
     with torch.no_grad():
         excess = (exact - model.log_probs(whole(event.float()))[0].double()).mean(dim=1)  # paired: nats a frame
@@ -113,7 +113,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, na
     with pytest.raises(Stop):
         learned(fresh(), **settings, out=tmp_path / "stopped", progress=stop)
     again = learned(fresh(), **settings, out=tmp_path / "stopped")
-    for wanted, found in zip(undisturbed.parameters(), again.to_parameters(), strict=True):
+    for wanted, found in zip(undisturbed.parameters(), again.parameters(), strict=True):
         assert found.equal(wanted)
     files = [(tmp_path / where / "weights.safetensors").read_bytes() for where in ("whole", "stopped")]
     assert files[0] == files[1]

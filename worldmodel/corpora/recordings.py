@@ -282,7 +282,7 @@ class Recordings:
         mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
         for row, place in enumerate(chosen):
             start, stop = int(self._start[place]), int(self._start[place] + self._length[place])
-            samples = resample(self.recordings[self._file[place]].sound, SAMPLE_RATE, start, stop)
+            samples = resample(self.recordings[self._file[place]].audio, SAMPLE_RATE, start, stop)
             event[row, : frames[row]] = self.normalizer.events(samples)
         return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(chosen)))
 

@@ -63,7 +63,7 @@ def test_missing_files_come_with_their_source(tmp_path, kind):
 
 
 def test_an_option_of_the_other_kind_is_told(mnist, audio):
-    with pytest.raises(ValueError, match=r"\bpiece\b"):
+    with pytest.raises(ValueError, match=r"\bsegment_length\b"):
         corpora.open_corpus(mnist, segment_length=8_000)
     with pytest.raises(ValueError, match=r"\blogit\b"):
         corpora.open_corpus(audio, logit=True)

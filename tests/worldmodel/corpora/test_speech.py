@@ -100,7 +100,7 @@ def test_accent_is_split_by_speakers_at_whatever_place(tmp_path):
     speakers = [{name.split("/")[-1].lower() for name in names(part)} for part in parts(corpus)]
     assert [len(part) for part in speakers] == [36, 2, 2]
     assert len(set.union(*speakers)) == 40
-    assert corpus.train.scale.segmentation.segment_length is None
+    assert corpus.train.normalizer.segmentation.segment_length is None
 
 
 def test_files_never_are_in_two_parts_and_none_is_lost(blizzard):
@@ -328,7 +328,7 @@ def test_a_whole_recording_of_hours_is_refused(tmp_path):
     path.write_bytes(formats.wav_bytes(np.zeros(100), rate, "u1")[:40] + np.uint32(samples).tobytes())
     with path.open("r+b") as file:
         file.truncate(44 + samples)
-    with pytest.raises(ValueError, match=r"1\.wav.*\bpiece\b"):
+    with pytest.raises(ValueError, match=r"1\.wav.*\bsegment_length\b"):
         open_corpus(f"accent:{tmp_path}")
 
 
