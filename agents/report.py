@@ -231,7 +231,7 @@ def _curves(run: Run) -> str:
 
 
 def posterior_entropy(run: Run) -> float:
-    """Return the mean differential entropy of q(z|x) over the stored frames, in nats: the least NLL of sampled targets."""
+    """Return the mean differential entropy of q(z|x) over the stored frames in nats, the floor of sampled targets' NLL."""
     world = run.world()
     latents = run.store().latents(world.vae)
     entropies = [latents.episode(index).entropy for index in range(len(latents))]

@@ -47,15 +47,15 @@ class Verdict(NamedTuple):
         return f"{self.part}: {self.text}"
 
 
-def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
+def verdict_of_vae(metrics: VAEDiagnostics) -> Verdict:
     """Return the verdict on the reconstructions of the VAE."""
-    explained, moving = found.explained_variance, found.moving_explained_variance
+    explained, moving = metrics.explained_variance, metrics.moving_explained_variance
     if explained is None:
-        return Verdict("VAE", f"all {found.num_frames:,} held-out frames are equal: they contain no signal", "bad")
+        return Verdict("VAE", f"all {metrics.num_frames:,} held-out frames are equal: they contain no signal", "bad")
     numbers = f"explained variance {format_number(explained, 2)}"
     numbers += "" if moving is None else f", of moving pixels {format_number(moving, 2)}"
-    numbers += f" on {found.num_frames:,} held-out frames"
-    varies = found.reconstruction_std > 0.5 * found.frame_std
+    numbers += f" on {metrics.num_frames:,} held-out frames"
+    varies = metrics.reconstruction_std > 0.5 * metrics.frame_std
     if explained < MIN_EXPLAINED:
         problem = (
             "reconstructions are no better than the mean frame" if varies else "all reconstructions are the same image"
@@ -69,26 +69,26 @@ def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
     return Verdict("VAE", numbers, "good")
 
 
-def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
+def verdict_of_memory(metrics: MemoryDiagnostics) -> Verdict:
     """Return the verdict on the predictions of the memory, compared with the persistence and the marginal baseline."""
-    baselines = {"persistence": found.persistence_nll, "marginal": found.marginal_nll}
+    baselines = {"persistence": metrics.persistence_nll, "marginal": metrics.marginal_nll}
     parts = [f"{name} {format_number(value)}" for name, value in baselines.items()]
-    parts += [] if found.posterior_entropy is None else [f"floor {format_number(found.posterior_entropy)}"]
-    numbers = f"NLL {format_number(found.nll)} nats per frame ({', '.join(parts)})"
+    parts += [] if metrics.posterior_entropy is None else [f"floor {format_number(metrics.posterior_entropy)}"]
+    numbers = f"NLL {format_number(metrics.nll)} nats per frame ({', '.join(parts)})"
     problems = []
-    if worse := [name for name, value in baselines.items() if found.nll >= value]:
+    if worse := [name for name, value in baselines.items() if metrics.nll >= value]:
         problems.append(f"no better than the {' and the '.join(worse)} baseline")
-    if found.reward_r2 is not None:
-        numbers += f", R2 of rewards {format_number(found.reward_r2, 2)}"
-        problems += ["reward predictions are no better than the mean reward"] if found.reward_r2 <= 0 else []
-    if found.predicted_terminations is not None and found.num_steps:
-        counts_text = f"{format_number(found.predicted_terminations)} predicted, {found.terminations} real"
-        numbers += f", terminations: {counts_text} in {found.num_episodes} held-out episodes"
-        excess = found.predicted_terminations - found.terminations
-        counts = (found.predicted_terminations, found.terminations)
-        if abs(excess) > max(3 * max(found.predicted_terminations, 1) ** 0.5, MIN_DIFFERENCE * max(counts)):
+    if metrics.reward_r2 is not None:
+        numbers += f", R2 of rewards {format_number(metrics.reward_r2, 2)}"
+        problems += ["reward predictions are no better than the mean reward"] if metrics.reward_r2 <= 0 else []
+    if metrics.predicted_terminations is not None and metrics.num_steps:
+        counts_text = f"{format_number(metrics.predicted_terminations)} predicted, {metrics.terminations} real"
+        numbers += f", terminations: {counts_text} in {metrics.num_episodes} held-out episodes"
+        excess = metrics.predicted_terminations - metrics.terminations
+        counts = (metrics.predicted_terminations, metrics.terminations)
+        if abs(excess) > max(3 * max(metrics.predicted_terminations, 1) ** 0.5, MIN_DIFFERENCE * max(counts)):
             problems.append(f"the memory predicts {'more' if excess > 0 else 'fewer'} terminations than occur")
-        elif found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
+        elif metrics.terminations and metrics.termination_nll >= metrics.constant_termination_nll:  # type: ignore[operator]
             problems.append("termination predictions are no better than the constant rate")
     if not problems:
         return Verdict("memory", numbers, "good")
@@ -96,15 +96,15 @@ def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
                    "bad" if worse else "weak")  # fmt: skip
 
 
-def verdict_of_dream(found: DreamDiagnostics) -> Verdict:
+def verdict_of_dream(metrics: DreamDiagnostics) -> Verdict:
     """Return the verdict on the model-exploitation gap: dream return minus real return."""
-    dream, real = found.dream_return, found.real_return
-    numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {found.horizon} steps"
-    numbers += f" from states of {found.num_episodes} real episodes"
+    dream, real = metrics.dream_return, metrics.real_return
+    numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {metrics.horizon} steps"
+    numbers += f" from states of {metrics.num_episodes} real episodes"
     gap, min_gap = dream - real, max(MIN_DIFFERENCE * max(abs(dream), abs(real)), MIN_GAP)
-    if found.real_stderr is None:
+    if metrics.real_stderr is None:
         return Verdict("dream", f"one real episode is not enough for a comparison: {numbers}", "weak")
-    min_gap = max(min_gap, 2 * math.hypot(found.real_stderr, found.dream_stderr or 0.0))
+    min_gap = max(min_gap, 2 * math.hypot(metrics.real_stderr, metrics.dream_stderr or 0.0))
     if gap > min_gap:
         return Verdict("dream", f"returns are higher in dreams than in the game: {numbers}", "weak")
     if gap < -min_gap:
@@ -196,14 +196,13 @@ def comparable(report: Report, random: Report) -> bool:
 
 def verdict_of_controller(report: Report, random: Report) -> Verdict:
     """Return the verdict on a controller, compared with random actions."""
-    found = compared_with_random(report, random)
-    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
+    comparison = compared_with_random(report, random)
+    p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.2g}"
     too_few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2
-    text = (
-        f"{found.result}: {number(found.mean)} against {number(found.random_mean)} (n = {report.n} and {random.n}, {p})"
-    )
+    means = f"{number(comparison.mean)} against {number(comparison.random_mean)}"
+    text = f"{comparison.result}: {means} (n = {report.n} and {random.n}, {p})"
     part = CONTROLLERS.get(report.policy, f"controller, {report.policy}")
-    if found.result == "better than random":
+    if comparison.result == "better than random":
         return Verdict(part, text, "good")
     advice = "there are too few episodes for a significant result, try more" if too_few else ADVICE.get(report.policy)
     return Verdict(part, text + (f"; {advice}" if advice else ""), "bad")
@@ -220,7 +219,7 @@ def against_random(run: Run, report: Report) -> Verdict | None:
 def verdicts(run: Run) -> list[Verdict]:
     """Return all verdicts on the parts of a run, in the order of its stages."""
     functions: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
-    results = [functions[name](found) for name, found in diagnostics(run).items()]
+    results = [functions[name](metrics) for name, metrics in diagnostics(run).items()]
     tests = [against_random(run, report) for name, report in run.reports().items() if name in ("dream", "game")]
     return [*results, *(test for test in tests if test is not None)]
 

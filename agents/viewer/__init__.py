@@ -31,7 +31,7 @@ from worldmodel.validation import validate_positive_int
 if TYPE_CHECKING:
     from agents.viewer.server import Page
 
-NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
+CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
 
 def serve(
@@ -78,7 +78,7 @@ def serve(
             )
         scene = _scene(place.world, starts, {"trained": place.controller}, env or "", {}, env)
     else:
-        scene = place if isinstance(place, Scene) else scene_of(_found(place), env)
+        scene = place if isinstance(place, Scene) else scene_of(_resolve(place), env)
     try:
         from agents.viewer.server import Page
     except ModuleNotFoundError as error:
@@ -86,7 +86,7 @@ def serve(
     return Page(scene, host, port, visitors)
 
 
-def _found(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
+def _resolve(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
     """Return the run or the agent of a folder or a name."""
     if isinstance(place, Run | PretrainedAgent):
         return place
@@ -116,7 +116,7 @@ def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
     controllers: dict[str, Controller] = {}
-    for where, name in NAMES.items():
+    for where, name in CONTROLLER_NAMES.items():
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
             controllers[name] = run.controller(where)
     scene = _scene(world, run.latents(world), controllers, store.env, options, env)

@@ -293,7 +293,7 @@ class Session:
             self.facts["real"], self.reality = None, None
 
     def _decode_frame(self) -> None:
-        """Decode the frame of the current state."""
+        """Decode the frame of the current state, and record it."""
         assert self.state.latent is not None
         self.dream = self.scene.world.decode(self.state.latent)[0]
         self._record_frame()
