@@ -1,22 +1,25 @@
-"""Estimate of a run's duration: the environment's speed is measured, the speeds of training and dreaming are constants."""
+"""Estimate of a run's duration, from the measured speed of the environment and constant speeds of training and dreaming.
+
+Start reading at `forecast`.
+"""
 
 import math
 
 import rollouts
 from agents.config.schema import RunConfig
 
-FRAMES, STEPS, DREAMED = 210.0, 40_000.0, 60_000.0
-"""Speeds on two cores, per second: frames of VAE training, steps of memory training with 256 units, dream steps."""
-PROBE = 4
-"""Number of episodes for the estimate of an environment's speed."""
+VAE_SPEED, MEMORY_SPEED, DREAM_SPEED = 210.0, 40_000.0, 60_000.0
+"""Speeds on two cores: frames of VAE training, steps of memory training with 256 hidden units, and dream steps, per second."""
+NUM_EPISODES = 4
+"""Number of episodes that measure the speed of an environment."""
 
 
 def forecast(settings: RunConfig) -> float:
-    """Estimate the seconds of a run without early stopping, without the report and the iterations after the first one."""
+    """Estimate the duration of a run in seconds, without early stopping, the report and the iterations after the first one."""
     vae, memory, dream, game = settings.vae, settings.memory, settings.dream, settings.game
-    training = vae.num_updates * vae.batch_size / FRAMES
-    training += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / STEPS
-    dreaming = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAMED
+    training = vae.num_updates * vae.batch_size / VAE_SPEED
+    training += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
+    dreaming = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
     speed = {env: _speed(settings, env) for env in {settings.env, settings.rollout_env}}
     episodes = game.population * game.episodes * game.generations
     episodes += game.eval_episodes * -(-game.generations // game.eval_every)
@@ -34,11 +37,11 @@ def forecast(settings: RunConfig) -> float:
 
 
 def _speed(settings: RunConfig, env: str) -> tuple[float, int]:
-    """Measure the seconds of a step with all workers, and the number of steps of the longest episode."""
+    """Measure the seconds per step with all workers, and the largest number of steps of an episode."""
     estimate = rollouts.estimate_collection(
-        env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options
+        env, "smooth", NUM_EPISODES, workers=settings.workers, env_options=settings.env_options
     )
-    return estimate.seconds / estimate.steps, estimate.steps // PROBE
+    return estimate.seconds / estimate.steps, estimate.steps // NUM_EPISODES
 
 
 def about(seconds: float) -> str:

@@ -18,7 +18,7 @@ from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback
 from worldmodel.progress import duration as duration
 
-if TYPE_CHECKING:  # it imports torch, which is slow
+if TYPE_CHECKING:  # agents.verdicts imports torch, which is slow
     from agents.verdicts import Verdict
 
 LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
@@ -30,12 +30,12 @@ answers = Console(highlight=False, soft_wrap=True)
 
 
 def next_hint(*words: object) -> None:
-    """Print the command of the next stage."""
+    """Print the command that is useful next."""
     answers.print(f"Next: {command(*words)}", markup=False)
 
 
 def print_verdict(verdict: "Verdict", to: Console | None = None) -> None:
-    """Print a verdict: in red for bad, in yellow for weak results."""
+    """Print a verdict, in red if it is bad and in yellow if it is weak; None: to standard error."""
     to = to or console
     lines = textwrap.wrap(str(verdict), max(to.width, 20), subsequent_indent="  ") if to.is_terminal else [str(verdict)]
     to.print("\n".join(lines), style=LEVEL_STYLES[verdict.level], markup=False)
@@ -65,7 +65,7 @@ def busy(title: str) -> Iterator[None]:
 
 
 class Stages:
-    """Prints the stage that begins: ``stage 3 of 7: train memory``."""
+    """Callback that prints the current stage, for example ``stage 3 of 7: train memory``."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -77,7 +77,7 @@ class Stages:
 
 @contextmanager
 def bar(title: str, unit: str = "") -> Iterator[Callback]:
-    """Show progress while a block runs; yields the callback for the library's ``progress`` argument."""
+    """Show progress while a block runs; yields a callback for ``progress`` arguments, with the finished and total units."""
     if console.is_terminal:
         with _live(Task(title, unit)) as callback:
             yield callback
@@ -92,7 +92,7 @@ def _lines(title: str, unit: str) -> Lines:
 
 @contextmanager
 def late_bar(title: str, unit: str = "", words: str = "") -> Iterator[Callback]:
-    """Show a bar, below a line of ``words``, from the first report of progress on: an earlier error leaves no bar."""
+    """Show a bar below a line of ``words``, from the first call of the callback: an error before it leaves no bar."""
     with ExitStack() as stack:
         bars: list[Callback] = []
 
@@ -107,7 +107,7 @@ def late_bar(title: str, unit: str = "", words: str = "") -> Iterator[Callback]:
 
 
 ROWS = 12
-"""Number of generations in the live table."""
+"""Largest number of generations in the live table."""
 
 
 class EvolutionProgress:
@@ -167,9 +167,7 @@ COLUMNS = (
     "steps/s",
     "time",
 )
-"""Columns of the table of generations; a column without values is left out."""
-
-
+"""Columns of the table of generations; columns without values are left out."""
 OPTIONAL_COLUMNS = (
     "steps/s",
     "noise fraction",
@@ -186,7 +184,12 @@ OPTIONAL_COLUMNS = (
 
 
 def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
-    """Build a table of generations from rows of ``metrics.jsonl``; at most ``width`` characters wide."""
+    """Build a table of generations.
+
+    Args:
+        rows: Rows of ``metrics.jsonl``.
+        width: Largest width in characters; `OPTIONAL_COLUMNS` are left out to reach it. None: unlimited.
+    """
     table, cells_of_rows = Table(box=None, pad_edge=False, header_style="dim"), [_cells(row) for row in rows]
     heads = [head for head in COLUMNS if any(head in cells for cells in cells_of_rows)]
     widths = {head: max([len(head), *(len(cells.get(head, "")) for cells in cells_of_rows)]) for head in heads}
@@ -201,7 +204,7 @@ def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """Format the metrics of a generation, by column."""
+    """Format the metrics of a generation; returns the cells by column."""
     cells: dict[str, str] = {
         name: format_number(row[name]) for name in ("mean", "std", "max", "hard_episodes") if name in row
     }
@@ -215,13 +218,13 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 class _Row:
-    """A bar for rich, as wide as the terminal at each refresh."""
+    """A rich renderable of a bar that fits the width of the terminal at each refresh."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render one line; 3 columns stay free for the ^C that a terminal adds."""
+        """Render one line, with 3 free columns for the ^C that a terminal adds."""
         row = self.task.row(options.max_width - 3, *(("#", "-") if options.ascii_only else ()))
         styles = ("", "bar.finished" if self.task.finished else "bar.complete", "bar.back", "progress.remaining", "dim")
         yield Text.assemble(*zip(row, styles, strict=True), no_wrap=True, overflow="crop")
@@ -229,9 +232,11 @@ class _Row:
 
 @contextmanager
 def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "Iterator[Callback]":
-    """Draw a task while a block runs; the bar is removed if the block raises, and absent if it reports no progress.
+    """Show a task while a block runs; the bar appears at the first progress, and disappears if the block raises.
 
-    ``above``: makes what is drawn above the bar, for a width in characters.
+    Args:
+        task: Task.
+        above: Function from a width in characters to a renderable above the bar. None: only the bar.
     """
     renderable = Group(_Above(above), _Row(task)) if above else _Row(task)
     with Live(console=console, refresh_per_second=8) as live:
@@ -251,13 +256,13 @@ def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "
 
 
 class _Above:
-    """The part above a bar, as wide as the terminal at each refresh."""
+    """A rich renderable above a bar that fits the width of the terminal at each refresh."""
 
     def __init__(self, make: Callable[[int], RenderableType]) -> None:
         self.make = make
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render it."""
+        """Render the part for the current width."""
         yield self.make(options.max_width)
 
 

@@ -1,4 +1,4 @@
-"""Images and films of frames: PNG, MP4 and GIF."""
+"""Images and videos of frames: PNG, MP4 and GIF."""
 
 import io
 import os
@@ -11,19 +11,23 @@ from PIL import Image
 from worldmodel.io import atomic, write_bytes
 
 SCALE = 4
-"""Frames of 64x64 are enlarged this many times."""
-
-
+"""Default scale factor of `enlarge`, for frames of 64 x 64 pixels."""
 PREVIEW_FRAMES = 40
+"""Largest number of frames of `write_preview`."""
 
 
 def enlarge(frames: np.ndarray, scale: int = SCALE) -> np.ndarray:
-    """Frames (*batch, H, W, 3) with every pixel ``scale`` times as wide and high."""
+    """Enlarge frames (*batch, H, W, 3) by an integer factor, without interpolation."""
     return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
 def side_by_side(*films: np.ndarray, gap: int = 8) -> np.ndarray:
-    """Films (T, H, W, 3) of one height beside each other, with a white gap; cut to the shortest."""
+    """Join videos (T, H, W, 3) of equal height from left to right.
+
+    Args:
+        films: Videos. Longer ones are cut to the length of the shortest.
+        gap: Width of the white space between them, in pixels.
+    """
     length = min(len(film) for film in films)
     white = np.full((length, films[0].shape[1], gap, 3), 255, np.uint8)
     parts = [part for film in films for part in (white, film[:length])][1:]
@@ -31,12 +35,12 @@ def side_by_side(*films: np.ndarray, gap: int = 8) -> np.ndarray:
 
 
 def write_mp4(path: str | os.PathLike[str], film: np.ndarray, fps: int = 25) -> None:
-    """Write a film (T, H, W, 3) of bytes as H.264 MP4."""
+    """Write a uint8 video (T, H, W, 3) as H.264 MP4."""
     write_bytes(path, mp4(film, fps))
 
 
 def mp4(film: np.ndarray, fps: int = 25) -> bytes:
-    """A film (T, H, W, 3) of bytes as the content of an H.264 MP4 file."""
+    """Return a uint8 video (T, H, W, 3) as the content of an H.264 MP4 file."""
     height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -50,36 +54,42 @@ def mp4(film: np.ndarray, fps: int = 25) -> bytes:
 
 
 def write_gif(path: str | os.PathLike[str], film: np.ndarray, fps: int = 20) -> None:
-    """Write a film (T, H, W, 3) of bytes as an endless GIF with one palette of 128 colours."""
+    """Write a uint8 video (T, H, W, 3) as a looping GIF with one palette of 128 colours."""
     pictures = [Image.fromarray(frame) for frame in film]
     sample = np.concatenate(list(film[:: max(1, len(film) // 8)]))
     palette = Image.fromarray(sample).quantize(128)
     reduced = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    with atomic(path) as aside:
+    with atomic(path) as draft:
         reduced[0].save(
-            aside, format="GIF", save_all=True, append_images=reduced[1:], duration=1000 // fps, loop=0, optimize=True
+            draft, format="GIF", save_all=True, append_images=reduced[1:], duration=1000 // fps, loop=0, optimize=True
         )
 
 
 def write_preview(path: str | os.PathLike[str], film: np.ndarray) -> None:
-    """Write the beginning of a film as a GIF below 1 MB: every third frame, at half the size."""
+    """Write the start of a video as a GIF below 1 MB: every third frame, at half the size."""
     write_gif(path, film[: 3 * PREVIEW_FRAMES : 3, ::2, ::2])
 
 
 def write_png(path: str | os.PathLike[str], picture: np.ndarray | bytes) -> None:
-    """Write a picture (H, W, 3) of bytes, or a plot that is PNG already."""
+    """Write a uint8 image (H, W, 3), or the content of a PNG file."""
     write_bytes(path, picture if isinstance(picture, bytes) else png(picture))
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) of bytes as a PNG file's content."""
+    """Return a uint8 image (H, W, 3) as the content of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> np.ndarray:
-    """Rows of pictures, each (N, H, W, 3), as one picture."""
+    """Join rows of images, each (N, H, W, 3), into one image.
+
+    Args:
+        rows: Rows from top to bottom.
+        scale: Scale factor of the result.
+        gap: Width of the white space between images, in pixels before scaling.
+    """
     lines = []
     for row in rows:
         white = np.full((row.shape[1], gap, 3), 255, np.uint8)

@@ -1,6 +1,6 @@
-"""One visitor's dream: what is in view, who steers, reality beside it, the past to rewind to, and a film being recorded.
+"""The dream of one visitor, with its controller, the real game beside it, rewinding and recording.
 
-Start reading at `Session.advance`. Nothing here knows of networks; `agents.viewer.server` brings the messages.
+Start reading at `Session.advance`. `agents.viewer.server` transports the messages and the frames.
 """
 
 import math
@@ -25,61 +25,68 @@ from worldmodel.start_states import EncodedEpisodes, sample_start_states
 from worldmodel.world_model import WorldState
 
 PAGE = Path(__file__).parent / "page"
-"""The files of the page."""
+"""Path of the page's files."""
 PAST = 900
-"""Steps that can be rewound."""
+"""Largest number of steps that can be rewound."""
 FILM = 1800
-"""Frames of the longest recording."""
+"""Largest number of frames of a recording."""
 WARM_UP = 40
-"""Real steps before a dream beside reality begins."""
+"""Number of steps in the real game before a dream beside it starts."""
 BURN_IN = 32
+"""Number of stored steps that the memory processes before any other dream starts."""
 REST = 1.5
-"""Seconds between a dream's end and the next one."""
+"""Seconds between the end of a dream and the next dream."""
 TEMPERATURES = (0.05, 3.0)
+"""Lowest and highest temperature."""
 SPEEDS = (1.0, 60.0)
+"""Lowest and highest speed, in steps per second."""
 YOU = "you"
+"""Name of the visitor in the list of controllers."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What all visitors share."""
+    """The world model, start states, controls and real game that all visitors share."""
 
     title: str
     world: WorldModel
     starts: EncodedEpisodes | Tensor
     controls: dict[str, Any]
     controllers: dict[str, Controller] = field(default_factory=dict)
-    """Controllers that a visitor may hand over to, by name."""
+    """Controllers that a visitor can select, by name."""
     make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
-    """The real game; None: there is none to show."""
+    """Factory of the real environment. None: there is none."""
     speed: float = 30.0
-    """Steps a second at which the real game runs."""
+    """Speed of the real game, in steps per second."""
     notes: tuple[str, ...] = ()
-    """Sentences on what is known of this dream."""
+    """Sentences about the fidelity of the dream."""
 
 
 class Frame(NamedTuple):
-    """What is to be drawn."""
+    """Images and numbers of one step, for the page."""
 
     facts: dict[str, Any]
-    """Numbers for the page."""
+    """Step, reward, return and settings of the session."""
     dream: np.ndarray
-    """(64, 64, 3) bytes."""
+    """Frame of the dream, uint8 (64, 64, 3)."""
     reality: np.ndarray | None
+    """Frame of the real game, uint8 (64, 64, 3). None: it is not shown."""
 
 
 class _Snapshot(NamedTuple):
+    """A past step of the dream, for rewinding."""
+
     state: WorldState
     facts: dict[str, Any]
     dream: np.ndarray
 
 
 class Session:
-    """A dream that one visitor steers. It starts paused, with its first frame to be drawn.
+    """A dream that one visitor controls; it is paused at first.
 
     Args:
-        scene: what is dreamed.
-        seed: of the moments that dreams begin at and of all that is drawn.
+        scene: Scene.
+        seed: Seed of the start states and of all noise.
     """
 
     def __init__(self, scene: Scene, seed: int = 0) -> None:
@@ -88,44 +95,44 @@ class Session:
         self.generator = Generator(scene.world.device)
         self.temperature, self.controller, self.paused = 1.0, YOU, True
         self.speed = float(np.clip(scene.speed, *SPEEDS))
-        self.action = self._still()
+        self.action = self._neutral_action()
         self.film: list[np.ndarray] | None = None
-        """The frames recorded so far; None: nothing is recorded."""
-        self.with_reality = self._filming = self._closed = False
+        """Recorded frames. None: nothing was recorded."""
+        self.with_reality = self._is_recording = self._closed = False
         self._env: gymnasium.Env[Any, Any] | None = None
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
-        self._lock = threading.Lock()  # one step at a time; closing waits for it
-        self._drawn = False
+        self._lock = threading.Lock()  # serializes `advance`, `recording` and `close`
+        self._has_sent_frame = False
         self._restart()
 
     def receive(self, message: Any) -> None:
-        """Take a message of the page; it counts from the next step on.
+        """Queue a message of the page for the next call of `advance`.
 
         Raises:
-            ValueError: it is not one that a page sends.
+            ValueError: The message is invalid.
         """
-        self._inbox.append(self._checked(message))
+        self._inbox.append(self._validated(message))
 
     def advance(self) -> Frame | None:
-        """Do what was asked for, and a step if the dream goes on; None if there is nothing new to draw."""
+        """Apply the queued messages, and take a step unless the dream is paused or over; None: nothing has changed."""
         with self._lock, torch.inference_mode():
-            if self._closed:  # the visitor left while a thread waited for its turn
+            if self._closed:  # the session was closed while this thread waited for the lock
                 return None
-            new, single = not self._drawn, False
-            self._drawn = True
+            changed, single = not self._has_sent_frame, False
+            self._has_sent_frame = True
             while self._inbox:
                 message = self._inbox.popleft()
                 single = single or message["type"] == "step"
-                new = self._obey(message) or new
+                changed = self._apply(message) or changed
             if self.facts["over"] and not self.paused:
-                self._rested += 1
-                if self._rested > REST * self.speed:
+                self._steps_since_end += 1
+                if self._steps_since_end > REST * self.speed:
                     self._restart()
-                    new = True
+                    changed = True
             elif single or not self.paused:
                 self._step()
-                new = True
-            if not new:
+                changed = True
+            if not changed:
                 return None
             self.facts |= {
                 "past": len(self.past),
@@ -133,15 +140,15 @@ class Session:
                 "paused": self.paused,
                 "speed": self.speed,
             }
-            self.facts |= {"temperature": self.temperature, "recording": self._filming}
+            self.facts |= {"temperature": self.temperature, "recording": self._is_recording}
             self.facts["film"] = 0 if self.film is None else len(self.film)
             return Frame(dict(self.facts), self.dream, self.reality)
 
     def recording(self) -> bytes:
-        """The recorded film as MP4: the dream, and reality beside it where it was shown.
+        """Return the recording as MP4, with the real game beside the dream if all frames have it.
 
         Raises:
-            ValueError: nothing was recorded.
+            ValueError: Nothing was recorded.
         """
         with self._lock:
             if not self.film:
@@ -151,7 +158,7 @@ class Session:
         return video.mp4(video.enlarge(frames), max(1, round(self.speed)))
 
     def close(self) -> None:
-        """Free everything."""
+        """Close the real environment and free the memory."""
         with self._lock:
             self._closed = True
             if self._env is not None:
@@ -160,13 +167,14 @@ class Session:
             self.past.clear()
             self.film = None
 
-    def _checked(self, message: Any) -> dict[str, Any]:
+    def _validated(self, message: Any) -> dict[str, Any]:
+        """Return the type and the value of a message, or raise ValueError."""
         kind = message.get("type") if isinstance(message, dict) else None
         if not isinstance(kind, str) or kind not in _VALUES:
-            raise ValueError(f"a message must be an object with a type of {', '.join(_VALUES)}")
+            raise ValueError(f"message must be an object whose type is one of {', '.join(_VALUES)}")
         value, expected = message.get("value"), _VALUES[kind]
         if expected is float and not _is_number(value):
-            raise ValueError(f"{kind} must have a finite number, got {str(value)[:40]!r}")
+            raise ValueError(f"{kind} must be a finite number, got {str(value)[:40]!r}")
         if expected is bool and not isinstance(value, bool):
             raise ValueError(f"{kind} must be true or false, got {value!r}")
         if kind == "action":
@@ -178,11 +186,11 @@ class Session:
             raise ValueError(f"controller must be one of {', '.join((YOU, *self.scene.controllers))}, got {value!r}")
         return {"type": kind, "value": value}
 
-    def _obey(self, message: dict[str, Any]) -> bool:
-        """Carry out a message; returns whether there is something new to draw."""
+    def _apply(self, message: dict[str, Any]) -> bool:
+        """Apply a message; returns whether the page must be updated."""
         kind, value = message["type"], message["value"]
         if kind == "action":
-            self.action = self._squashed(torch.tensor([value], dtype=torch.float32))
+            self.action = self._model_action(torch.tensor([value], dtype=torch.float32))
             return False
         if kind == "temperature":
             self.temperature = float(np.clip(value, *TEMPERATURES))
@@ -200,50 +208,50 @@ class Session:
             self.with_reality = value and self.scene.make_env is not None
             try:
                 self._restart()
-            except (ValueError, ImportError) as error:  # a game that is not installed here
+            except (ValueError, ImportError) as error:  # the game is not installed
                 self.with_reality = False
                 self._restart()
                 self.facts["notice"] = f"The real game cannot be shown: {error}"
         elif kind == "record":
-            self._filming = value
+            self._is_recording = value
             if value:
                 self.film = []
-                self._shoot()
+                self._record_frame()
         return True
 
     def _restart(self) -> None:
-        """Wake up at another real moment."""
+        """Start a dream from another start state."""
         self.past: deque[_Snapshot] = deque(maxlen=PAST)
-        self._rested = 0
+        self._steps_since_end = 0
         self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.reality: np.ndarray | None = None
         real: dict[str, Any] | None = None
         if self.with_reality:
-            self.state = self._live()
+            self.state = self._play_warm_up()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
             self.state = sample_start_states(self.scene.world, self.scene.starts, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
-        self.facts |= {"weights": [], "action": self._still()[0].tolist(), "real": real}
-        self._draw()
+        self.facts |= {"weights": [], "action": self._neutral_action()[0].tolist(), "real": real}
+        self._decode_frame()
 
-    def _live(self) -> WorldState:
-        """Play the real game for a while, seeing and remembering: where a dream beside it begins."""
+    def _play_warm_up(self) -> WorldState:
+        """Play `WARM_UP` steps of the real game; returns the state after them, from which the dream starts."""
         world = self.scene.world
         if self._env is None:
             assert self.scene.make_env is not None
             self._env = self.scene.make_env()
         frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
-        state, action = world.initial(1).with_latent(self._encode(frame)), self._still()
+        state, action = world.initial(1).with_latent(self._encode(frame)), self._neutral_action()
         controller = next(iter(self.scene.controllers.values()), None)
         for number in range(WARM_UP):
             assert state.latent is not None
             if controller is not None:
                 action = world.squash(controller(state.controller_inputs))
             elif number % 4 == 0:
-                action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
+                action = self._model_action(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
             before = world.observe(state, state.latent, action)
-            frame, _, terminated, truncated, _ = self._env.step(self._real_action(action))
+            frame, _, terminated, truncated, _ = self._env.step(self._env_action(action))
             if terminated or truncated:
                 frame, _ = self._env.reset()
                 before = world.initial(1)
@@ -252,6 +260,7 @@ class Session:
         return state
 
     def _step(self) -> None:
+        """Take a step of the dream, and one of the real game if it is shown."""
         world, facts = self.scene.world, dict(self.facts)
         self.past.append(_Snapshot(self.state, self.facts, self.dream))
         assert self.state.latent is not None
@@ -266,51 +275,53 @@ class Session:
         facts |= {"weights": weights, "action": self.action[0].tolist()}
         if facts["real"] is not None and not facts["real"]["over"]:
             assert self._env is not None
-            frame, real, terminated, truncated, _ = self._env.step(self._real_action(self.action))
+            frame, real, terminated, truncated, _ = self._env.step(self._env_action(self.action))
             over = bool(terminated or truncated)
             total = facts["real"]["total"] + float(real)
             facts["real"] = {"reward": float(real), "total": total, "over": over}
             self.reality = frame
         self.facts = facts
-        self._draw()
+        self._decode_frame()
 
     def _rewind(self, steps: int) -> None:
-        """Go back in the dream; reality does not come along."""
-        moment = None
+        """Go back by a number of steps in the dream, and hide the real game, which cannot be rewound."""
+        snapshot = None
         while self.past and steps:
-            moment, steps = self.past.pop(), steps - 1
-        if moment is not None:
-            self.state, self.facts, self.dream = moment.state, dict(moment.facts), moment.dream
+            snapshot, steps = self.past.pop(), steps - 1
+        if snapshot is not None:
+            self.state, self.facts, self.dream = snapshot.state, dict(snapshot.facts), snapshot.dream
             self.facts["real"], self.reality = None, None
 
-    def _draw(self) -> None:
+    def _decode_frame(self) -> None:
+        """Decode the frame of the current state, and record it."""
         assert self.state.latent is not None
         self.dream = self.scene.world.decode(self.state.latent)[0]
-        self._shoot()
+        self._record_frame()
 
-    def _shoot(self) -> None:
-        """Add what is in view to the film."""
-        if self._filming and self.film is not None and len(self.film) < FILM:
-            both = [self.dream] if self.reality is None else [self.dream, self.reality]
-            self.film.append(np.concatenate(both, axis=1))
+    def _record_frame(self) -> None:
+        """Append the current frame to the recording, if one is running."""
+        if self._is_recording and self.film is not None and len(self.film) < FILM:
+            frames = [self.dream] if self.reality is None else [self.dream, self.reality]
+            self.film.append(np.concatenate(frames, axis=1))
 
     def _encode(self, frame: np.ndarray) -> Tensor:
+        """Return the latent (1, latent) of a real frame."""
         return self.scene.world.encode(torch.from_numpy(np.asarray(frame))[None])
 
-    def _still(self) -> Tensor:
-        """The action of untouched controls."""
+    def _neutral_action(self) -> Tensor:
+        """Return the action without any pressed key, (1, actions)."""
         controls = self.scene.controls
         if controls["kind"] == "box":
             return torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]])
         fewest = min(range(len(controls["choices"])), key=lambda number: len(controls["choices"][number]["keys"]))
         return torch.eye(len(controls["choices"]))[fewest][None]
 
-    def _squashed(self, action: Tensor) -> Tensor:
-        """An action as the memory takes it: in [-1, 1], or one-hot."""
+    def _model_action(self, action: Tensor) -> Tensor:
+        """Return an action as the memory's input: in [-1, 1], or one-hot."""
         return self.scene.world.squash(action) if self.scene.world.discrete else action.clamp(-1, 1)
 
-    def _real_action(self, action: Tensor) -> Any:
-        """An action as the game takes it."""
+    def _env_action(self, action: Tensor) -> Any:
+        """Return an action of the dream as an action of the environment."""
         return int(action[0].argmax()) if self.scene.world.discrete else action[0].cpu().numpy()
 
 
@@ -326,11 +337,11 @@ _VALUES: dict[str, type | None] = {
     "step": None,
     "temperature": float,
 }
-"""Types of message, and what their value must be."""
+"""Types of messages, with the type of their value; None: another check, or no value."""
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a number that is finite as a float."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
