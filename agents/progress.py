@@ -205,10 +205,10 @@ def table_of(rows: Iterable[dict[str, Any]], width: int | None = None) -> Table:
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     """Format the metrics of a generation; returns the cells by column."""
-    cells: dict[str, str] = {
-        name: format_number(row[name]) for name in ("mean", "std", "max", "hard_episodes") if name in row
-    }
-    cells |= {name: f"{row[name]}" for name in ("generation", "episodes", "noise_fraction") if name in row}
+    numbers = ("mean", "std", "max", "hard_episodes")
+    cells: dict[str, str] = {name.replace("_", " "): format_number(row[name]) for name in numbers if name in row}
+    counts = ("generation", "episodes", "noise_fraction")
+    cells |= {name.replace("_", " "): f"{row[name]}" for name in counts if name in row}
     cells |= {"sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
     if "eval" in row:
         cells["eval"] = f"{format_number(row['eval'])} ± {format_number(row['eval_std'])} ({row['eval_n']})"

@@ -75,7 +75,7 @@ def smaller(monkeypatch, page):
     limit(rollouts, "collect", episodes=3, max_steps=6, workers=1)
     limit(rollouts, "DreamFitness", horizon=5)
     limit(rollouts, "EnvFitness", episodes=1, workers=1, max_steps=4)
-    limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
+    limit(agents.density, "DensityConfig", num_updates=2, hidden_size=8, num_components=2, batch_size=4)
     if (
         "hidden_size=256" not in PAGES[page] and page != "docs/dreams.md"
     ):  # there 867 parameters are a number of the text

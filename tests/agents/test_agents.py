@@ -36,7 +36,7 @@ def test_published_size_and_action_map():
     raw = torch.tensor([[0.3, -0.7, -2.0]])
     steer, gas, brake = big.squash(raw)[0].tolist()
     env = envs.make("CarRacing")
-    command = env._command(np.array([steer, gas, brake], np.float32))
+    command = env._game_action(np.array([steer, gas, brake], np.float32))
     assert command.tolist() == pytest.approx([np.tanh(0.3), (np.tanh(-0.7) + 1) / 2, 0.0], abs=1e-6)
     env.close()
 

@@ -5,6 +5,7 @@ import pytest
 
 from agents.density import DensityConfig, complete_images, fit_density, sample_density
 from tests.worldmodel.corpora.formats import write_mnist
+from worldmodel import registry
 
 
 def images(folder, *shape):
@@ -44,7 +45,7 @@ def test_rows_that_no_model_can_be_built_for_are_refused_before_anything_is_made
     settings = tiny(images(tmp_path / "wide", 1, 70_000))
     with pytest.raises(ValueError, match="event"):
         fit_density(settings, tmp_path / "run")
-    monkeypatch.setattr(builders, "_available_memory", lambda: 10_000)
+    monkeypatch.setattr(registry, "_available_memory", lambda: 10_000)
     with pytest.raises(ValueError, match="parameters"):
         fit_density(tiny(images(tmp_path / "some", 1, 100)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
