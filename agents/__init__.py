@@ -1,14 +1,14 @@
-"""Controllers, their evolution, and how good they are.
+"""Controllers: evolution, behavior cloning and evaluation.
 
-Start reading at `agents.pipeline`, which tells everything on one folder, or at `agents.evolution`.
+Start reading at `agents.pipeline`, which runs all stages in one run folder, or at `agents.evolution`.
 
-Names are fetched when they are first used, so that ``worldmodel --help`` need not import torch.
+Names are imported on first use, so that ``worldmodel --help`` does not import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
+import worldmodel  # noqa: F401 - sets an OpenMP variable, which must precede the import of torch
 
 if TYPE_CHECKING:
     from agents.agent import Agent

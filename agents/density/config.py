@@ -1,4 +1,4 @@
-"""Every setting of a density of speech or images, and of its training; light to import, for the command line's sake."""
+"""Settings of a density of speech or images and of its training. This module imports no torch, for a fast command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,43 +7,46 @@ from typing import Any, Literal
 from agents.config.validate import validate
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"
+"""Path of the folder with the preset files."""
 IMAGES = ("mnist", "cifar10")
 """Kinds of corpora that are images; all others are speech."""
 VARIATIONAL = ("vrnn", "vrnn-gmm")
+"""Models with a latent variable."""
 
 
 @dataclass(frozen=True)
 class DensityConfig:
-    """A density of sequences, the corpus that it learns from, and its training.
+    """A density of sequences, its corpus and its training.
 
     Args:
-        data: kind and folder of the corpus: timit:FOLDER, blizzard:, accent:, audio: (any recordings), mnist:, cifar10:.
-        model: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm".
-        hidden_size: width of the recurrent network.
-        num_components: components of the Gaussian mixture; None: 20, or the one that rnn-gauss and vrnn have.
-        rank: R of the precision D + U U^T (rmdn, frmdn, rnn-gauss).
-        full: whether precisions are full matrices (rmdn, frmdn, rnn-gauss).
-        num_layers: recurrent layers (rmdn, frmdn, rnn-gauss).
-        num_couplings: couplings of the flow (frmdn).
-        conditional: whether the flow sees the hidden state (frmdn).
-        spline: whether the couplings are rational-quadratic splines (frmdn).
-        latent_dim: size of the latent variable (vrnn, vrnn-gmm).
-        width: units of the hidden layers (vrnn, vrnn-gmm).
-        depth: hidden layers of each network (vrnn, vrnn-gmm).
-        bptt_length: events that a gradient goes back through; None: all.
-        num_updates: gradient steps.
-        batch_size: sequences a step.
-        learning_rate: peak learning rate.
-        eval_every: updates between two looks at the held-out part.
-        patience: stop after this many checks without a better held-out loss; None: never.
-        dtype: "float32", or "bfloat16", which is faster where the machine has it.
-        seed: of weights, batches and noise.
-        segment_length: samples of a sequence of speech; 0: whole recordings; None: as the corpus is cut in the papers.
-        frame: samples of an event of speech; None: 200.
-        include_sa: of TIMIT, whether the two sentences that all speakers read are kept; None: they are.
-        split_seed: of the choice of held-out (and test) recordings; None: 0.
-        logit: of images, whether events are logits; None: they are not.
-        pixelwise: of images, pixel by pixel instead of row by row; None: row by row.
+        data: Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, audio (any recordings), mnist
+            and cifar10.
+        model: Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm".
+        hidden_size: Number of recurrent units in a layer.
+        num_components: Number of components of the Gaussian mixture. None: 20, or 1 for rnn-gauss and vrnn.
+        rank: Rank R of U in the precision matrix D + U U^T (rmdn, frmdn, rnn-gauss). 0: diagonal.
+        full: Whether to use full precision matrices (rmdn, frmdn, rnn-gauss).
+        num_layers: Number of recurrent layers (rmdn, frmdn, rnn-gauss).
+        num_couplings: Number of coupling layers of the flow (frmdn).
+        conditional: Whether to condition the flow on the hidden state (frmdn).
+        spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
+        latent_dim: Number of latent dimensions (vrnn, vrnn-gmm).
+        width: Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).
+        depth: Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).
+        bptt_length: Number of events per chunk of truncated back-propagation through time. None: whole sequences.
+        num_updates: Number of gradient steps.
+        batch_size: Number of sequences in a batch.
+        learning_rate: Peak learning rate.
+        eval_every: Number of updates between two validations on the held-out part.
+        patience: Number of validations without a lower held-out loss after which training stops. None: never.
+        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
+        seed: Random seed of the weights, the batches and the noise.
+        segment_length: Number of samples in a sequence of speech. 0: whole recordings. None: as in the papers.
+        frame: Number of samples in an event of speech. None: 200.
+        include_sa: Whether to include the two sentences that all speakers of TIMIT read. None: true.
+        split_seed: Random seed of the split into parts, for speech. None: 0.
+        logit: Whether the events of images are logits. None: false.
+        pixelwise: Whether an event of images is a pixel instead of a row. None: false.
     """
 
     data: str
@@ -76,12 +79,12 @@ class DensityConfig:
 
     @property
     def kind(self) -> str:
-        """Of the corpus: "speech" or "image"."""
+        """Kind of the data: "speech" or "image"."""
         return kind_of(self.data)
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Arguments of `worldmodel.registry.build` that this model takes."""
+        """Arguments of `worldmodel.registry.build` for this model."""
         names = ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers"]
         names += ["num_couplings", "conditional", "spline"] if self.model == "frmdn" else []
         names += ["num_components"] if self.num_components is not None else []
@@ -89,7 +92,7 @@ class DensityConfig:
 
     @property
     def corpus_options(self) -> dict[str, Any]:
-        """Arguments of `worldmodel.corpora.open_corpus` that were given."""
+        """Arguments of `worldmodel.corpora.open_corpus`, without those that are None."""
         names = ("frame", "include_sa", "logit", "pixelwise")
         given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.segment_length is not None:
@@ -99,18 +102,18 @@ class DensityConfig:
 
 
 def kind_of(data: str) -> str:
-    """Whether "mnist:FOLDER" and the like names speech or images."""
+    """Return "image" if KIND:FOLDER names a corpus of images, else "speech"."""
     return "image" if data.partition(":")[0] in IMAGES else "speech"
 
 
 def validate_density(settings: DensityConfig) -> None:
-    """Refuse settings that are out of range, or that the model does not have.
+    """Check that the settings are in range and that the model has them.
 
     Raises:
-        ValueError: names the setting.
+        ValueError: a setting is out of range, or the model does not have it; the message names the setting.
     """
     validate(settings)
-    taken = settings.model_options
+    options = settings.model_options
     for name in ("rank", "full", "conditional", "spline"):
-        if getattr(settings, name) and name not in taken:
-            raise ValueError(f"{name} is no setting of {settings.model}")
+        if getattr(settings, name) and name not in options:
+            raise ValueError(f"{name} is not a setting of the model {settings.model}")

@@ -1,4 +1,7 @@
-"""Learn a density of speech or images on one run folder, and judge what was learned."""
+"""Training and evaluation of a density of speech or images on one run folder.
+
+Start reading at `fit_density`.
+"""
 
 import os
 from dataclasses import replace
@@ -9,7 +12,7 @@ from agents.config.provenance import save_config
 from agents.config.schema import training
 from agents.density.config import DensityConfig, validate_density
 from agents.density.evaluation import Evaluation, evaluate_model
-from agents.density.runs import load_density, open_data, open_moved, own_part
+from agents.density.runs import load_density, open_data, open_moved, original_identity
 from agents.density.training_summary import TrainingSummary, event_name
 from agents.run import Run
 from worldmodel import distributed, fit, seeded
@@ -21,24 +24,26 @@ from worldmodel.registry import build, validate_fits_in_ram
 from worldmodel.validation import validate_positive_int
 
 SAMPLES = 16
-"""Of a VRNN's latents, for its importance estimate."""
-MOST_SAMPLES = 10_000
-"""More would take hours without a word."""
+"""Default number of latent samples for the importance estimate of a VRNN."""
+MAX_SAMPLES = 10_000
+"""Largest number of latent samples: more take hours without any progress report."""
 
 
 def fit_density(
     settings: DensityConfig, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
 ) -> Evaluation:
-    """Learn a density, judge it on the test part, and write numbers and a report.
+    """Train a density, evaluate it on the test part, and write the results and a report.
+
+    The same call continues a stopped training. For a finished training it only repeats the evaluation.
 
     Args:
-        settings: model, corpus and training.
-        out: the run folder; the same call continues a stopped training; a finished one is only judged again.
-        progress: called as ``progress(update, updates, note)``.
-        report: whether to write ``report.html``, for which samples are drawn.
+        settings: Model, corpus and training.
+        out: Path of the run folder.
+        progress: Callback ``progress(update, num_updates, note)``.
+        report: Whether to write ``report.html``, for which samples are drawn.
 
     Returns:
-        The evaluation of the test part, which is in ``out/results.json`` too.
+        The evaluation on the test part, which is also in ``out/results.json``.
 
     Raises:
         ValueError: a setting is out of range, the corpus is missing, or ``out`` belongs to another configuration.
@@ -46,7 +51,7 @@ def fit_density(
     """
     validate_density(settings)
     run = Run(folder_path(out, "out"))
-    opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
+    opened = open_corpus(settings.data, **settings.corpus_options)  # an error leaves no run folder
     sizes = (settings.model, opened.event_dim, settings.hidden_size, settings.bptt_length)
     with torch.device("meta"):
         validate_fits_in_ram(build(*sizes, **settings.model_options))
@@ -66,24 +71,24 @@ def fit_density(
                 out=run.folder,
                 progress=progress,
             )
-        if distributed.is_main_process():  # not before: `fit` refuses a folder whose weights belong to another corpus
+        if distributed.is_main_process():  # after `fit`, which refuses a folder with weights of another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
         with run.stage("judge"):
             evaluation = evaluate_model(model, settings.model, corpus, "test", SAMPLES)
-            evaluation = replace(evaluation, learned=_learned(run.folder, settings))
+            evaluation = replace(evaluation, learned=_training_sentences(run.folder, settings))
         if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
-                from agents.density.report import write_density_report  # films and plots: slow to import
+                from agents.density.report import write_density_report  # video and plots are slow to import
 
                 write_density_report(run, settings, evaluation, corpus)
     return evaluation
 
 
-def _learned(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
-    """Sentences on a run's training."""
-    learning = TrainingSummary.of(folder)
-    return tuple(learning.sentences(event_name(settings.kind, settings.pixelwise))) if learning else ()
+def _training_sentences(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
+    """Return the sentences about a run's training."""
+    summary = TrainingSummary.of(folder)
+    return tuple(summary.sentences(event_name(settings.kind, settings.pixelwise))) if summary else ()
 
 
 def evaluate_density(
@@ -93,28 +98,32 @@ def evaluate_density(
     data: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Judge a learned density: its mean log-likelihood over whole sequences.
+    """Evaluate a trained density: the mean log-likelihood of whole sequences.
 
-    Another corpus of its kind is allowed, as long as recordings are standardised by the same training part; the evaluation
-    says so then, and names both.
+    The density can be evaluated on another corpus of the same kind, if recordings are standardised by the same training
+    part. The evaluation then names both corpora.
 
     Args:
-        folder: of `fit_density`.
-        part: "test", "held_out" or "train".
-        samples: of a VRNN's latents, for its importance estimate.
-        data: KIND:FOLDER, where the corpus lies now, or another one; None: where it was learned from.
-        progress: called as ``progress(sequences, all of them, "")``.
+        folder: Path of the run folder of `fit_density`.
+        part: Part of the corpus: "test", "held_out" or "train".
+        samples: Number of latent samples for the importance estimate of a VRNN.
+        data: KIND:FOLDER of the corpus, if it has moved or is another one. None: that of the run.
+        progress: Callback ``progress(sequences, total, "")``.
+
+    Returns:
+        The evaluation.
 
     Raises:
-        ValueError: there is no learned density, no such part, or the corpus is missing or of another kind.
+        ValueError: the folder has no trained density, ``part`` or ``samples`` is invalid, or the corpus is missing or of
+            another kind.
     """
     if part not in ("test", "held_out", "train"):
         raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
     validate_positive_int(samples=samples)
-    if samples > MOST_SAMPLES:
-        raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {samples}")
+    if samples > MAX_SAMPLES:
+        raise ValueError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     model, settings = load_density(folder)
     corpus = open_moved(settings, folder, model, data)
-    own = own_part(folder, part, getattr(corpus, part).identity)
-    judged = evaluate_model(model, settings.model, corpus, part, samples, progress)
-    return replace(judged, own=own, learned=_learned(folder, settings))
+    own = original_identity(folder, part, getattr(corpus, part).identity)
+    evaluation = evaluate_model(model, settings.model, corpus, part, samples, progress)
+    return replace(evaluation, own=own, learned=_training_sentences(folder, settings))

@@ -1,4 +1,4 @@
-"""What a training came to: which update's weights are kept, and whether it went on to overfit."""
+"""Summary of a density's training: the update of the stored weights, and whether the training overfits."""
 
 import os
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from pathlib import Path
 from agents.html import rows_of
 from worldmodel.io import error_context
 
-RISE = 0.01
-"""Overfitting: the held-out loss rises by more than this share of all that it fell before."""
+MIN_RISE = 0.01
+"""A training overfits if its held-out loss rises by more than this fraction of its decrease before."""
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """A training's losses, in nats an event.
+    """Losses of a training, in nats an event.
 
     Args:
-        best_update: update whose weights are kept: those with the lowest held-out loss.
-        last_update: update that the training ended at.
-        best: lowest held-out loss.
-        last: held-out loss at the end.
-        fell: by how much the held-out loss fell, from the first look at it to the best one.
-        train_at_best: training loss before the best update.
-        train_at_last: training loss before the last update.
+        best_update: Update of the stored weights, which have the lowest held-out loss.
+        last_update: Last validated update.
+        best: Lowest held-out loss.
+        last: Last held-out loss.
+        decrease: Decrease of the held-out loss from the first validation to the best one.
+        train_at_best: Training loss before the best update.
+        train_at_last: Training loss before the last update.
     """
 
     best_update: int
     last_update: int
     best: float
     last: float
-    fell: float
+    decrease: float
     train_at_best: float
     train_at_last: float
 
     @classmethod
     def of(cls, folder: str | os.PathLike[str]) -> "TrainingSummary | None":
-        """Read a run's ``metrics.jsonl``; None: there is none.
+        """Read the summary from ``metrics.jsonl`` of a run folder; return None without that file.
 
         Raises:
             ValueError: the file is damaged.
@@ -53,27 +53,29 @@ class TrainingSummary:
 
     @property
     def overfits(self) -> bool:
-        """Whether the held-out loss rose from its best while the training loss fell."""
+        """Whether the held-out loss rises after its minimum while the training loss falls."""
         rise = self.last - self.best
         return (
-            self.best_update < self.last_update and rise > RISE * self.fell and self.train_at_last < self.train_at_best
+            self.best_update < self.last_update
+            and rise > MIN_RISE * self.decrease
+            and self.train_at_last < self.train_at_best
         )
 
     def sentences(self, event: str) -> list[str]:
-        """Sentences on it; ``event``: what a loss is counted for, as "frame"."""
-        found = [
-            f"Scored and drawn: the weights of update {self.best_update:,} of {self.last_update:,}, "
-            f"the best on held-out data ({self.best:.4g} nats a {event})."
+        """Describe the training in sentences; ``event`` is the name of an event, such as "frame"."""
+        sentences = [
+            f"Evaluation and samples use the weights of update {self.best_update:,} of {self.last_update:,}, "
+            f"which have the lowest held-out loss ({self.best:.4g} nats a {event})."
         ]
         if self.overfits:
-            found.append(
+            sentences.append(
                 f"Overfitting: from update {self.best_update:,} to {self.last_update:,} the held-out loss rises by "
                 f"{self.last - self.best:.4g} to {self.last:.4g} nats a {event}, while the training loss falls from "
                 f"{self.train_at_best:.4g} to {self.train_at_last:.4g}."
             )
-        return found
+        return sentences
 
 
 def event_name(kind: str, pixelwise: bool | None) -> str:
-    """What an event of a corpus is called."""
+    """Return the name of an event of a corpus: "frame", "pixel" or "row"."""
     return "frame" if kind == "speech" else "pixel" if pixelwise else "row"

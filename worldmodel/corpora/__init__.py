@@ -1,6 +1,6 @@
-"""Speech and images as sequences of events (`worldmodel.batches.EventBatch`), for density models that know no actions.
+"""Speech and images as sequences of events (`worldmodel.batches.EventBatch`), for densities without actions.
 
-Start reading at `worldmodel.corpora.dataset`; `open_corpus` makes a corpus of a folder.
+Start reading at `worldmodel.corpora.dataset`. `open_corpus` opens the corpus in a folder.
 """
 
 from worldmodel.corpora.dataset import Corpus, Splits

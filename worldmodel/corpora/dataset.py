@@ -1,6 +1,6 @@
-"""What a corpus is: three parts that training can draw from, the unit of its likelihood, and the way back to data.
+"""A corpus: its three parts, the unit of its likelihood, and the conversion of events to data.
 
-Start reading at `Corpus`; `worldmodel.corpora.registry` makes one from a folder.
+Start reading at `Corpus`. `worldmodel.corpora.registry` opens the corpus in a folder.
 """
 
 import hashlib
@@ -19,42 +19,42 @@ from worldmodel.rng import Stream
 
 @runtime_checkable
 class Split(Data, Protocol):
-    """Training, held-out or test data of a corpus: `worldmodel.batches.Data` of `EventBatch`, with a size."""
+    """Training, held-out or test part of a corpus: `worldmodel.batches.Data` of `EventBatch` with a known size."""
 
     def __len__(self) -> int:
-        """How many sequences."""
+        """Return the number of sequences."""
         ...
 
     @property
     def file_indices(self) -> np.ndarray:
-        """Of each sequence, in the order of `batches`, the number of its recording or image."""
+        """Index of the recording or image of each sequence, in the order of `batches`."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Counts, for a report."""
+        """Return counts for a report."""
         ...
 
 
 @runtime_checkable
 class Normalizer(Protocol):
-    """How data become events, and events data."""
+    """Conversion between data and events."""
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Shaped[Tensor, "batch *data"]:
-        """The way back."""
+        """Convert events to data."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Constants, for a report."""
+        """Return the constants for a report."""
         ...
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation data that were split before: `worldmodel.fit` gets these two, whatever share it asks for.
+    """Training and validation data with a fixed split: `worldmodel.fit` uses these two, whatever fraction it asks for.
 
     Args:
-        training: what to learn from.
-        validation: what tells when it was learned best.
+        training: Training data.
+        validation: Validation data, which determine the stored weights.
     """
 
     training: Data
@@ -62,19 +62,19 @@ class Splits:
 
     @property
     def identity(self) -> str:
-        """What both are."""
+        """Identity of both parts."""
         return f"{self.training.identity}; held out: {self.validation.identity}"
 
     def split(self, fraction: float, seed: int) -> tuple[Data, Data]:
-        """The two parts as they are; ``fraction`` and ``seed`` say nothing here."""
+        """Return the two parts; ``fraction`` and ``seed`` have no effect."""
         return self.training, self.validation
 
     def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
-        """A random batch of the training part."""
+        """Draw a random batch of the training part."""
         return self.training.batch(size, rng)
 
     def batches(self, size: int) -> Iterator[EventBatch]:
-        """All of the training part once."""
+        """Iterate once over the training part."""
         return self.training.batches(size)
 
 
@@ -83,16 +83,16 @@ class Corpus:
     """Speech or images as sequences of events, in three parts (`worldmodel.corpora.open_corpus`).
 
     Args:
-        name: "timit", "mnist", ...
-        kind: "speech" or "image".
-        event: D, the size of an event.
-        dimensions: numbers in a sequence, T x D; None where sequences differ in length.
-        unit: what a likelihood of this corpus is counted in.
-        protocol: how it was cut and split, in words, with the paper.
-        train: what to learn from; `parts` adds the held-out part for `worldmodel.fit`.
-        held_out: cut out of the training data, to choose weights and settings by.
-        test: for the number that is reported.
-        scale: how data became events.
+        name: Name of the corpus, such as "timit" or "mnist".
+        kind: Kind of the data: "speech" or "image".
+        event_dim: Size D of an event.
+        dimensions: Number T x D of values in a sequence; None if sequences differ in length.
+        unit: Unit of a likelihood of this corpus.
+        protocol: Description of the segmentation and the split, with the papers.
+        train: Training part; `splits` adds the held-out part for `worldmodel.fit`.
+        held_out: Part of the training data for the choice of weights and settings.
+        test: Part for the reported numbers.
+        normalizer: Conversion between data and events.
     """
 
     name: str
@@ -108,43 +108,45 @@ class Corpus:
 
     @property
     def splits(self) -> Splits:
-        """Training data for `worldmodel.fit`, with the corpus's own held-out part."""
+        """Training data and the corpus's own held-out part, for `worldmodel.fit`."""
         return Splits(self.train, self.held_out)
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Shaped[Tensor, "batch *data"]:
-        """Events, read or sampled from a model, as data.
+        """Convert events, read or sampled from a model, to data.
 
         Args:
-            events: (B, T, D).
+            events: Events (B, T, D).
 
         Returns:
-            Speech: samples (B, T x D), single precision, full scale from -1 to 1, not clipped.
-            Images: bytes (B, H, W), or (B, H, W, 3) in colour.
+            Speech: samples (B, T x D), float32, full scale from -1 to 1, not clipped.
+            Images: bytes (B, H, W), or (B, H, W, 3) in color.
 
         Raises:
-            ValueError: the events are not of this corpus's shape.
+            ValueError: the shape of the events does not match the corpus.
         """
         if events.ndim != 3 or events.shape[2] != self.event_dim:
             raise ValueError(f"events must have shape (batch, time, {self.event_dim}), got {tuple(events.shape)}")
         return self.normalizer.to_data(events)
 
     def bits(self, log_likelihood: Float[Tensor, "*batch"], dimensions: int | None = None) -> Float[Tensor, "*batch"]:
-        """Nats of whole sequences as bits a dimension: -log p / (dimensions ln 2); less is better.
+        """Convert nats of whole sequences to bits a dimension: -log p / (dimensions ln 2); lower is better.
 
         Args:
             log_likelihood: log p(events) + ``log_jacobian`` of each sequence (`worldmodel.batches.EventBatch`).
-            dimensions: numbers in a sequence; None: the corpus's own.
+            dimensions: Number of values in a sequence. None: that of the corpus.
 
         Raises:
-            ValueError: sequences differ in length, and ``dimensions`` is not given.
+            ValueError: ``dimensions`` is below 1, or missing although sequences differ in length.
         """
         dimensions = self.dimensions if dimensions is None else dimensions
         if dimensions is None or dimensions < 1:
-            raise ValueError(f"dimensions must be at least 1, and given where lengths differ; got {dimensions}")
+            raise ValueError(
+                f"dimensions must be at least 1, and not None if sequences differ in length, got {dimensions}"
+            )
         return -log_likelihood / (dimensions * math.log(2))
 
     def describe(self) -> dict[str, Any]:
-        """Everything that a reported number needs beside it; plain values, ready for JSON."""
+        """Return the facts that a report needs beside a number, as plain values for JSON."""
         parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
         return {
             "corpus": self.name,
@@ -159,9 +161,17 @@ class Corpus:
 
 
 def random_split(names: Iterable[str], fractions: Sequence[float], seed: int) -> list[set[str]]:
-    """Cut names into random disjoint sets, those of ``fractions`` first and what is left last: at least one in each.
+    """Split names into random disjoint sets of at least one name each: one for each fraction, and the rest.
 
     The order of ``names`` does not matter.
+
+    Args:
+        names: Names to split; duplicates count once.
+        fractions: Fraction of the names for each set but the last.
+        seed: Random seed.
+
+    Returns:
+        The sets, those of ``fractions`` first.
 
     Raises:
         ValueError: a fraction is not between 0 and 1, or there are fewer names than sets.
@@ -170,21 +180,23 @@ def random_split(names: Iterable[str], fractions: Sequence[float], seed: int) ->
     if not all(0 < fraction < 1 for fraction in fractions):
         raise ValueError(f"held_out must be between 0 and 1, got {', '.join(map(str, fractions))}")
     if len(names) <= len(fractions):
-        raise ValueError(f"a split into {len(fractions) + 1} needs at least as many to split, got {len(names)}")
-    order = [names[place] for place in np.random.default_rng([seed, Stream.SPLIT]).permutation(len(names))]
-    cut: list[set[str]] = []
+        raise ValueError(
+            f"a split into {len(fractions) + 1} parts needs at least {len(fractions) + 1} items, got {len(names)}"
+        )
+    order = [names[index] for index in np.random.default_rng([seed, Stream.SPLIT]).permutation(len(names))]
+    sets: list[set[str]] = []
     for number, fraction in enumerate(fractions):
-        left = len(order) - (len(fractions) - number)  # one for each set that comes after
-        count = min(max(round(fraction * len(names)), 1), left)
-        cut.append(set(order[:count]))
+        maximum = len(order) - (len(fractions) - number)  # leaves one name for each later set
+        count = min(max(round(fraction * len(names)), 1), maximum)
+        sets.append(set(order[:count]))
         order = order[count:]
-    return [*cut, set(order)]
+    return [*sets, set(order)]
 
 
 def digest(words: Iterable[str | bytes]) -> str:
-    """Eight hex digits that change whenever ``words`` do."""
-    found = hashlib.sha256()
+    """Return eight hex digits of a hash of ``words``."""
+    checksum = hashlib.sha256()
     for word in words:
-        found.update(word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word)
-        found.update(b"\n")
-    return found.hexdigest()[:8]
+        checksum.update(word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word)
+        checksum.update(b"\n")
+    return checksum.hexdigest()[:8]

@@ -1,11 +1,11 @@
-"""CIFAR-10's Python edition is pickled, and a pickle is a program: here nothing of it runs.
+"""A safe reader for the pickled files of CIFAR-10's Python edition: a pickle can run any code, and this reader runs none of it.
 
-Two gates. First every opcode is looked at, without executing any: only those that numbers, strings, lists, dicts and
-arrays are made of pass. Then an unpickler runs that knows seven names of numpy's, and gives stand-ins of ours for them:
-an array is built, and its size checked, only after the pickle has been read. Start reading at `read_batch`.
+It has two stages. First, `pickletools` lists the opcodes without executing them; only those of numbers, strings, lists, dicts
+and arrays are allowed. Then an unpickler replaces seven names of NumPy by our own stand-ins and refuses all others. The array
+is built, and its size checked, only after the whole pickle is read. Start reading at `read_batch`.
 
 References:
-    "Restricting Globals", documentation of Python's module pickle
+    "Restricting Globals", documentation of Python's module pickle.
 """
 
 import io
@@ -24,14 +24,14 @@ SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE PUT BINP
 LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
 """
 SAFE_OPCODES = frozenset(_SAFE_OPCODES.split())
-"""What a pickle of numbers, strings, lists, dicts and arrays needs; objects come about through REDUCE and BUILD alone."""
+"""Opcodes of numbers, strings, lists, dicts and arrays; only REDUCE and BUILD create objects."""
 MAX_TUPLES, MAX_MEMO_READS = 16, 32
-"""A batch has at most so many tuples, and mentions so often what was there before: tuples of the same tuples, and so on, would
-be hashed without end."""
+"""Largest number of tuples, and of reads of earlier values, in a batch. Without a limit, tuples of the same tuples, nested many
+times, would take endless time to hash."""
 
 
 class _Array:
-    """Stands for numpy.ndarray: keeps what the pickle says of an array."""
+    """Stand-in for numpy.ndarray that stores the pickled state of an array."""
 
     def __init__(self, shape: Any = None, dtype: Any = None, raw: Any = None) -> None:
         self.shape, self.dtype, self.raw = shape, dtype, raw
@@ -39,33 +39,33 @@ class _Array:
     def __setstate__(self, state: tuple[int, Any, Any, bool, Any]) -> None:
         _, self.shape, self.dtype, fortran, self.raw = state
         if fortran:
-            raise ValueError("an array in Fortran's order")
+            raise ValueError("it has an array in Fortran order")
 
     def rows(self, width: int) -> np.ndarray:
-        """The array (N, width) of bytes that was meant."""
+        """Return the bytes of the array (N, width)."""
         kind = self.dtype.name if isinstance(self.dtype, _Dtype) else self.dtype
         raw = self.raw.encode("latin-1") if isinstance(self.raw, str) else self.raw
         if kind not in ("u1", b"u1") or not isinstance(raw, bytes | bytearray):
-            raise ValueError(f"'data' must be an array of bytes (u1), got {_short(kind)}")
+            raise ValueError(f"'data' must be an array of bytes (u1), got {_shorten(kind)}")
         shape = self.shape if isinstance(self.shape, tuple) and all(type(side) is int for side in self.shape) else None
         if not raw or len(raw) % width or shape != (len(raw) // width, width):
-            told = _short(self.shape) if shape is None else f"({', '.join(map(_short, shape[:4]))})"
-            raise ValueError(f"'data' must have shape (N, {width}), got {told} in {len(raw)} bytes")
+            found = _shorten(self.shape) if shape is None else f"({', '.join(map(_shorten, shape[:4]))})"
+            raise ValueError(f"'data' must have shape (N, {width}), got {found} in {len(raw)} bytes")
         return np.frombuffer(raw, np.uint8).reshape(-1, width)
 
 
 class _Dtype:
-    """Stands for numpy.dtype: keeps its name."""
+    """Stand-in for numpy.dtype that stores its name."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like: a byte has none."""
+        """Ignore the byte order and other state, which single bytes do not have."""
 
 
 class _Function:
-    """A function that a pickle may call and do nothing else to."""
+    """A function that a pickle can call but not change."""
 
     __slots__ = ("call",)
 
@@ -76,25 +76,28 @@ class _Function:
         return self.call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a state for a function")
+        raise ValueError("it sets the state of a function")
 
 
 @_Function
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    """Stand-in for numpy.core.multiarray._reconstruct."""
     return _Array()
 
 
 @_Function
 def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    """Stand-in for numpy.core.numeric._frombuffer."""
     if order != "C":
-        raise ValueError("an array in Fortran's order")
+        raise ValueError("it has an array in Fortran order")
     return _Array(shape, dtype, raw)
 
 
 @_Function
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """Stand-in for _codecs.encode, only for Latin-1."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise ValueError(f"a text in {_short(encoding)}")
+        raise ValueError(f"it has a text in {_shorten(encoding)}")
     return text.encode("latin-1")
 
 
@@ -110,54 +113,60 @@ STAND_INS: dict[tuple[str, str], Any] = {
         ("numeric", "_frombuffer", _frombuffer),
     )
 }
+"""Stand-ins for the allowed names, by module and name."""
 
 
 class _Unpickler(pickle.Unpickler):
+    """An unpickler that finds only the stand-ins."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:
-            raise ValueError(f"it asks for {module}.{name}, which has no place in a batch of images")
+            raise ValueError(f"it refers to {module}.{name}, which a batch of images does not need")
         return STAND_INS[module, name]
 
 
 def read_batch(path: Path, content: bytes, width: int) -> np.ndarray:
-    """The array 'data' (N, ``width``) of bytes out of a pickled dict.
+    """Read the array 'data' (N, ``width``) of bytes from a pickled dict.
 
     Args:
-        path: the file, for messages.
-        content: what it holds.
-        width: bytes of an image.
+        path: Path of the file, for messages.
+        content: Content of the file.
+        width: Number of bytes of an image.
+
+    Returns:
+        The bytes (N, width).
 
     Raises:
-        ValueError: the pickle holds anything but numbers, strings, lists, dicts and arrays, or no such array.
+        ValueError: the pickle has anything but numbers, strings, lists, dicts and arrays, or has no such array.
     """
     try:
-        _check_opcodes(content)
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        data = found.get(b"data", found.get("data")) if isinstance(found, dict) else None
+        _validate_opcodes(content)
+        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        data = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
         if not isinstance(data, _Array):
             raise ValueError("it must be a dict with an array 'data'")
         return data.rows(width)
-    except Exception as error:  # a damaged pickle raises whatever its opcodes do
-        told = str(error) or type(error).__name__
-        raise ValueError(f"{path} is refused as a batch of CIFAR-10: {told[:200]}") from None
+    except Exception as error:  # a damaged pickle can raise any error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a safe batch of CIFAR-10: {reason[:200]}") from None
 
 
-def _short(value: Any) -> str:
-    """A value in a message: what is nested could be endless."""
+def _shorten(value: Any) -> str:
+    """Format a value for a message; nested values could be endless, so only their type is named."""
     return repr(value)[:40] if isinstance(value, str | bytes | int) else type(value).__name__
 
 
-def _check_opcodes(content: bytes) -> None:
-    """Refuse opcodes that images do not need, too many tuples, and memo numbers for which much memory would be reserved."""
-    tuples = again = 0
-    for number, (opcode, argument, place) in enumerate(pickletools.genops(content)):
+def _validate_opcodes(content: bytes) -> None:
+    """Refuse opcodes that images do not need, too many tuples, and memo indices that would reserve much memory."""
+    tuples = memo_reads = 0
+    for number, (opcode, argument, position) in enumerate(pickletools.genops(content)):
         if opcode.name not in SAFE_OPCODES:
-            raise ValueError(f"opcode {opcode.name} at byte {place}")
+            raise ValueError(f"it has opcode {opcode.name} at byte {position}")
         tuples += opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
         if tuples > MAX_TUPLES:
-            raise ValueError(f"more than {MAX_TUPLES} tuples")
-        again += "GET" in opcode.name
-        if again > MAX_MEMO_READS:
-            raise ValueError(f"more than {MAX_MEMO_READS} mentions of what was there before")
+            raise ValueError(f"it has more than {MAX_TUPLES} tuples")
+        memo_reads += "GET" in opcode.name
+        if memo_reads > MAX_MEMO_READS:
+            raise ValueError(f"it reads earlier values more than {MAX_MEMO_READS} times")
         if isinstance(argument, int) and "PUT" in opcode.name and argument > number:
-            raise ValueError(f"entry {argument} of the memo at byte {place}")
+            raise ValueError(f"it has memo index {argument} at byte {position}")
