@@ -46,7 +46,7 @@ def test_a_leading_tilde_is_the_home_folder_as_in_a_shell(home, monkeypatch):
 def test_python_writes_and_reads_below_home(home):
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
     assert len(Store("~/s")) == len(store) == 2 and store.path == home / "s"
-    assert rollouts.estimate_collection(toys.counter, toys.marking, 1, out="~/new/s").free
+    assert rollouts.estimate_collection(toys.counter, toys.marking, 1, out="~/new/s").free_bytes
     write_json("~/a.json", {"a": 1})
     assert read_json("~/a.json") == {"a": 1}
     with locked("~/lock"):

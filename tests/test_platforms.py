@@ -60,7 +60,7 @@ def test_doctor_knows_where_it_is_tested(monkeypatch):
 
 def platform_state(system, monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
-    monkeypatch.setattr(doctor, "WORLDS", {})
+    monkeypatch.setattr(doctor, "GAMES", {})
     monkeypatch.setattr(doctor, "_device", lambda: doctor.Check("device", True, "none"))
     [found] = [one for one in doctor.run_checks() if one.name == "platform"]
     assert found.ok

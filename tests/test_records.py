@@ -16,8 +16,8 @@ from worldmodel.io import read_json, write_json
 
 ROWS = [
     {"generation": 1, "steps": 100, "seconds": 2.0},
-    {"generation": 2, "steps": 50, "check_steps": 10, "check": 7.5, "seconds": 1.0},
-    {"generation": 3, "steps": 70, "check_steps": 20, "check": 9.5, "seconds": 4.0},
+    {"generation": 2, "steps": 50, "eval_steps": 10, "eval": 7.5, "seconds": 1.0},
+    {"generation": 3, "steps": 70, "eval_steps": 20, "eval": 9.5, "seconds": 4.0},
 ]
 
 

@@ -2,6 +2,21 @@
 
 import pytest
 
+from worldmodel import VAE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_vaes():
+    """Build VAEs with 4 instead of 32 channels in the first layer: the published width is slow to train and to write.
+
+    Files name the width, so other processes load it.
+    """
+    defaults = VAE.__init__.__kwdefaults__
+    width = defaults["base_channels"]
+    defaults["base_channels"] = 4
+    yield
+    defaults["base_channels"] = width
+
 
 @pytest.fixture(scope="module")
 def no_report():

@@ -191,7 +191,7 @@ def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finis
     trained = [read_json(home / "world-1" / "memory" / "settings.json") for home in homes[2:]]
     assert "from" not in trained[0]  # the iteration before had no such world
     assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
-    assert trained[1]["updates"] == 2
+    assert trained[1]["num_updates"] == 2
     assert "iterate.memory_updates None, iterate.ensemble_size 1, dream.generations 3" in shown[-1]
     before = (run / "config.yaml").read_bytes()
     said = refused(capsys, *ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9")
@@ -243,7 +243,7 @@ def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished,
         ('{"iterate": {}, "dream": "/other/file.yaml"}', "dream"),
         ('{"iterate": {}, "dream": {"horizon": "far"}}', "dream.horizon"),
         ('{"iterate": {}, "dream": {"horizon": 0}}', "dream.horizon"),
-        ('{"iterate": {"init_from": "lost"}, "dream": {}}', "start"),
+        ('{"iterate": {"init_from": "lost"}, "dream": {}}', "iterate.init_from"),
         ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )

@@ -23,7 +23,7 @@ from tests.command_line import refused
         ("", ["run,collect,train,evolve"]),
         ("train", ["vae,memory"]),
         ("collect", ["collect", "ENV", "CarRacing", "SuperMarioBros-1-1"]),
-        ("run --preset quick", ["WORLD", "car-racing"]),
+        ("run --preset quick", ["ENV", "car-racing"]),
         ("train memory", ["train memory", "RUN"]),
         ("density fit", ["density fit", "--data", "mnist"]),
         # slips

@@ -112,7 +112,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
     said = Run(finished).reports()["game"].command
-    assert said == f"worldmodel evaluate {finished} --where game --episodes 3 --seed 10000 --max_steps 12"
+    assert said == f"worldmodel evaluate {finished} --where game --eval.episodes 3 --eval.seed 10000 --eval.max_steps 12"
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
     shown, returns = capsys.readouterr().out, Run(finished).store().returns
@@ -189,7 +189,7 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
     monkeypatch.setattr(stages, "evolve", evolve)
     wanted = {
         "episodes": 2,
-        "hard_episodes": 7,
+        "hard_episode_candidates": 7,
         "max_idle_steps": 5,
         "max_steps": 9,
         "envs_per_worker": 3,
@@ -456,7 +456,7 @@ def test_more_episodes_are_collected_where_they_are_short(tmp_path):
     few = Run(tmp_path / "few").store()
     assert len(few) == 2
     for _ in range(2):  # the second call finds all of them
-        assert main([*words, str(tmp_path / "more"), "--min_steps", str(few.steps + 100)]) == 0
+        assert main([*words, str(tmp_path / "more"), "--collect.min_steps", str(few.steps + 100)]) == 0
         more = Run(tmp_path / "more").store()
         assert more.steps >= few.steps + 100
         assert more.lengths[:2] == few.lengths

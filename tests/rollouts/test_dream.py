@@ -101,7 +101,7 @@ def test_the_noise_may_have_a_temperature_of_its_own():
     state = sample_start_states(built, STARTS, 4, np.random.default_rng([5, 1]))
     action = LinearController(8, 2, parameters[0])(torch.cat((state.latent, state.hidden), 1)).tanh()
     hidden, _ = built.memory.unroll(state.latent[:, None], action[:, None], state.memory)
-    base = built.memory.density.base_dist.distribution(hidden[:, -1])
+    base = built.memory.density.base.distribution(hidden[:, -1])
     means = built.memory.density.flow.inverse(
         base.loc
     ).detach()  # (4, K, latent): a component's mean, whichever is drawn
