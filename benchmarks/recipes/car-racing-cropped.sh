@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# CarRacing, evolved in the game, in World Models' crop: all commands of the record, to be run one by one, from the root of a
-# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
-# Before the second and the third search agents/pretrained/car-racing is what the one before gives (until commit 4a9ab96).
+# CarRacing, evolved in the game, in World Models' crop: all commands of the record.
+# Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C) in that generation.
+# Before the second and third search, agents/pretrained/car-racing must be the result of the search before (until commit 4a9ab96).
 
 worldmodel run car-racing --preset quick --out runs/first \
-    --env_options '{"action_repeat": 4}'      # a first driver, to see more than random driving
+    --env_options '{"action_repeat": 4}'      # a first agent: its episodes have more variety than random ones
 worldmodel collect CarRacing --out runs/eye --collect.episodes 300 --collect.policy smooth,uniform,runs/first/agent --collect.action_noise 0.2 \
     --env_options '{"action_repeat": 4}' --seed 7
 worldmodel train vae runs/eye --vae.num_updates 1500 --vae.batch_size 64
@@ -13,7 +13,7 @@ worldmodel collect CarRacing --out runs/record --collect.episodes 160 --collect.
 cp -r runs/eye/vae runs/record/
 worldmodel train memory runs/record --memory.num_updates 1500 --memory.batch_size 16 --memory.hidden_size 256 --memory.conditional true --seed 5
 worldmodel evolve runs/record --where game --seed 5 --game.population 24 --game.episodes 3 --game.generations 3000 \
-    --game.max_idle_steps 60 --game.eval_every 10 --game.eval_episodes 16     # stopped when the time was up
+    --game.max_idle_steps 60 --game.eval_every 10 --game.eval_episodes 16     # stopped at the end of the time budget
 python -m benchmarks.records keep runs/record car-racing-cropped --also runs/first runs/eye \
     --title "CarRacing, World Models' crop"
 

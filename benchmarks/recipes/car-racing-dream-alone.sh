@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CarRacing, evolved only in dreams, from random driving: all commands of the record, to be run one by one, from the root of a
-# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
+# CarRacing, evolved only in dreams, from random driving: all commands of the record.
+# Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C) in that generation.
 
 worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repeat": 3, "show_hud": true}' --iterations 3 \
     --collect.episodes 240 --collect.policy smooth,uniform --collect.action_noise 0.2 --collect.max_idle_steps 40 \
@@ -10,7 +10,7 @@ worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repe
     --iterate.recent_episodes 240 --iterate.recent_fraction 0.5 --iterate.initial_state_fraction 0.15 --iterate.ensemble_size 4 --iterate.disagreement_penalty 0 \
     --dream.generations 20 --dream.population 48 --dream.num_rollouts 24 --dream.horizon 120 --dream.temperature 1.15 \
     --dream.sigma 0.07 --dream.sigma_decay 0.97 --game.generations 0 --eval.episodes 4
-# the same run goes on, each time with other settings over those before:
+# the same run continues, each time with these changes to the settings before:
 #   --iterations 4:   --dream.num_rollouts 96
 #   --iterations 6:   --dream.num_rollouts 64 --dream.horizon 300
 #   --iterations 8:   --dream.termination_hazard_ratio 3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CarRacing, evolved in the game, in World Models' crop, in half an hour: all commands of the record, to be run one by one, from the root of a
-# checkout with `.venv/bin` on the PATH; "stopped" means by hand (Ctrl-C), in that generation.
+# CarRacing, evolved in the game, in World Models' crop, in half an hour: all commands of the record.
+# Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C) in that generation.
 
 worldmodel run car-racing --preset quick --out runs/car-first --seed 21 --dream.generations 0 --eval.episodes 2 --game.generations 24 \
     --env_options '{"action_repeat": 4}'
