@@ -65,6 +65,16 @@ def plain(message: str) -> str:
     return line
 
 
+def _unknown_key(error: Exception | None) -> str:
+    """Return the message about an unknown key of a nested command: jsonargparse 4 fails while it writes this message."""
+    trace = error.__traceback__ if type(error) is KeyError else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not isinstance(key := trace.tb_frame.f_locals.get("key"), str):
+        return ""
+    return f"there is no setting {key.split('.', 2)[-1]}"  # train.vae.KEY
+
+
 class _Formatter(DefaultHelpFormatter):
     """Help that keeps the line breaks of descriptions."""
 
@@ -82,7 +92,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error without the usage, and exit with code 2."""
-        words, prog = plain(message), self.prog.replace(" [options]", "")
+        words, prog = plain(_unknown_key(ex) or message), self.prog.replace(" [options]", "")
         if missing := re.match(r"the following arguments are required: (.*?)\.?(\w+)$", words):
             command = missing[1].replace(".", " ")
             prog = f"{prog} {command}".strip()
@@ -93,8 +103,8 @@ class Parser(ArgumentParser):
         elif unknown := re.match(r"unrecognized arguments: (-\S*?)(=|\s|$)", words):
             words += did_you_mean(unknown[1], self._option_string_actions)
         elif unknown := re.match(r"there is no setting (\S+)", words):
-            options = {option[2:] for part in self.parts.values() for option in part._option_string_actions}
-            words += did_you_mean(unknown[1], options)
+            options = {option for part in self.parts.values() for option in part._option_string_actions}
+            words += did_you_mean(unknown[1], {option[2:] for option in options if option.startswith("--")})
         elif unknown := re.match(r"there is no command '(.*?)' \((.*)\)", words):
             words += did_you_mean(unknown[1], re.findall(r"\w+", unknown[2]))
         elif unknown := re.search(r"expected one of (.*?)(?: or null)?, got (\S+)$", words):
@@ -108,5 +118,6 @@ class Parser(ArgumentParser):
         for action in self._actions:
             if action.dest == name:
                 shown = action.option_strings[0] if action.option_strings else str(action.metavar or name.upper())
-                return f"{shown} is missing" + (f": {action.help.rstrip('.')}" if action.help else "")
+                about = " ".join((action.help or "").split())
+                return f"{shown} is missing" + (f": {about.rstrip('.')}" if about else "")
         return f"{name} is missing"

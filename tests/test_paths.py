@@ -128,9 +128,9 @@ def test_the_command_line_expands_each_path(home, capsys):
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
     assert exit_code("inspect", "~/s", "--picture=~/sheet.png") == 0
     assert (home / "sheet.png").exists()
-    (home / "vae.yaml").write_text("updates: none\n")
+    (home / "vae.yaml").write_text("vae: {num_updates: none}\n")
     (home / "r").mkdir()
-    assert "updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
+    assert "num_updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
     assert exit_code("train", "vae", "~/r", "--config", "~/r") == 2
     policy = "smooth,~/s"  # a folder, but of no agent
     assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--collect.policy", policy)

@@ -79,7 +79,7 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")}
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in (run.folder / "compare").rglob("*.*")} == before
-    assert "length = 8" in refused(capsys, *words[:-4], "--seq_len", "9", *words[-2:])
+    assert "seq_len = 8" in refused(capsys, *words[:-4], "--seq_len", "9", *words[-2:])
 
 
 def test_the_command_on_the_page_repeats_the_comparison(run, tmp_path):

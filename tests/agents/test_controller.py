@@ -59,9 +59,9 @@ def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
 
 
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
-@pytest.mark.parametrize("sees", ["both", "latent"])
-def test_a_population_dreams_as_its_members_do(kind, sees, world):
-    zeros = kind.for_world_model(world, sees)
+@pytest.mark.parametrize("inputs", ["z+h", "z"])
+def test_a_population_dreams_as_its_members_do(kind, inputs, world):
+    zeros = kind.for_world_model(world, inputs)
     population = random_parameters(3 * zeros.size).view(3, -1).numpy()
     starts = random_parameters(20, 1).view(5, 4)
     settings = {"horizon": 5, "num_rollouts": 2, "seed": 3, "keep": ("actions", "latents")}

@@ -325,7 +325,7 @@ def test_a_training_that_was_stopped_before_it_was_saved_leaves_no_rows(corpora,
 
 def test_another_configuration_is_refused(corpora, learned, capsys):
     said = refused(capsys, *words_of(corpora["mnist"], "frmdn", learned["mnist"]), "--hidden_size", "9")
-    assert str(learned["mnist"] / "config.yaml") in said and "hidden = 8" in said
+    assert str(learned["mnist"] / "config.yaml") in said and "hidden_size = 8" in said
 
 
 def test_a_refused_fit_leaves_what_is_known_of_the_corpus(learned, tmp_path):

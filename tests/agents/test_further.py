@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -31,9 +32,8 @@ OTHER = {
 }
 
 
-def told(out, **more):
-    changed = {name.replace("_", ".", 1): value for name, value in more.items()}
-    words = [word for name, value in (FEW | OTHER | changed).items() for word in (f"--{name}", str(value))]
+def told(out, more=MappingProxyType({})):
+    words = [word for name, value in (FEW | OTHER | more).items() for word in (f"--{name}", str(value))]
     return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
 
 
@@ -78,8 +78,9 @@ def check_whole(run):
 
 def test_more_of_everything_goes_further_and_sets_what_was_aside(run, tmp_path, capsys):
     before = {where: run.controller(where).parameters for where in ("dream", "game")}
-    more = {"collect_episodes": 6, "vae_updates": 6, "memory_updates": 5, "dream_generations": 2, "game_generations": 2}
-    assert told(run.folder, **more) == 0
+    more = {"collect.episodes": 6, "vae.num_updates": 6, "memory.num_updates": 5}
+    more |= {"dream.generations": 2, "game.generations": 2}
+    assert told(run.folder, more) == 0
     assert len(run.store()) == 6 and updates(run, "vae") == 4 + 6 and updates(run, "memory") == 4 + 5
     assert generations(run, "dream") == generations(run, "game") == 2
     check_whole(run)
@@ -91,14 +92,14 @@ def test_more_of_everything_goes_further_and_sets_what_was_aside(run, tmp_path, 
         shutil.copytree(aside, again.folder / f"evolve-{where}")
         assert again.controller(where).parameters.equal(before[where])
     weights = (run.folder / "memory" / "weights.safetensors").read_bytes()
-    assert told(run.folder, **more) == 0  # nothing is left to do
+    assert told(run.folder, more) == 0  # nothing is left to do
     assert (run.folder / "memory" / "weights.safetensors").read_bytes() == weights
     assert not (run.folder / "earlier" / "evolve-dream-2").exists()
 
 
 def test_more_generations_alone_go_on(run):
     first = read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0]
-    assert told(run.folder, dream_generations=3, game_generations=2) == 0
+    assert told(run.folder, {"dream.generations": 3, "game.generations": 2}) == 0
     assert generations(run, "dream") == 3 and generations(run, "game") == 2
     assert read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
     assert not (run.folder / "earlier").exists()
@@ -106,7 +107,7 @@ def test_more_generations_alone_go_on(run):
 
 def test_more_memory_updates_alone_leave_the_vae(run):
     eye = (run.folder / "vae" / "weights.safetensors").read_bytes()
-    assert told(run.folder, memory_updates=7) == 0
+    assert told(run.folder, {"memory.num_updates": 7}) == 0
     assert updates(run, "memory") == 7 and (run.folder / "vae" / "weights.safetensors").read_bytes() == eye
     check_whole(run)
 
@@ -114,7 +115,7 @@ def test_more_memory_updates_alone_leave_the_vae(run):
 @pytest.mark.parametrize("name", ["collect.episodes", "vae.num_updates", "memory.num_updates"])
 def test_fewer_are_refused_before_anything_changes(run, name, capsys):
     config = (run.folder / "config.yaml").read_text()
-    assert told(run.folder, **{name.replace(".", "_", 1): 2}) == 2
+    assert told(run.folder, {name: 2}) == 2
     assert f"{name} = 4" in capsys.readouterr().err
     assert (run.folder / "config.yaml").read_text() == config
 
@@ -140,16 +141,16 @@ def test_single_trainings_go_further_and_other_settings_are_refused(run, part, c
 
 def test_a_stop_on_the_way_further_changes_nothing(run, tmp_path, monkeypatch):
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
-    more = {"vae_updates": 8, "memory_updates": 8}
-    assert told(run.folder, **more) == 0
+    more = {"vae.num_updates": 8, "memory.num_updates": 8}
+    assert told(run.folder, more) == 0
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     from agents import stages
 
     for name in ("train_memory", "evolve_dream"):
         with monkeypatch.context() as patch:
             patch.setattr(stages, name, stop)
-            assert told(other.folder, **more) == 130
-    assert told(other.folder, **more) == 0
+            assert told(other.folder, more) == 130
+    assert told(other.folder, more) == 0
     for path in ("vae/weights.safetensors", "memory/weights.safetensors", "evolve-game/controller.safetensors"):
         assert (run.folder / path).read_bytes() == (other.folder / path).read_bytes()
 

@@ -49,7 +49,7 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
     first, second = (Run(further / "iterations" / name) for name in ("01", "02"))
     memory = read_json(second.folder / "memory" / "settings.json")
     assert memory["from"] == fingerprint(first.world().memory)
-    assert memory["updates"] == 3
+    assert memory["num_updates"] == 3
     assert read_json(second.folder / "vae" / "settings.json")["from"] == fingerprint(Run(further).vae())
     assert fingerprint(second.world().vae) != fingerprint(first.world().vae)
     with np.load(second.folder / "evolve-dream" / "state.npz") as saved:

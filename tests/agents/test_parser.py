@@ -43,10 +43,19 @@ def test_mistakes_are_told_in_one_plain_line(words, named, capsys):
     assert not any(jargon in told for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
 
 
-def test_a_slip_in_a_file_of_settings_is_corrected(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "text", "named"),
+    [
+        (("run", "CartPole-v1"), "game: {generatons: 3}", "game.generations"),
+        (("train", "vae", "RUN"), "num_updates: 3", "vae.num_updates"),
+        (("train", "memory", "RUN"), "memory: {num_update: 3}", "memory.num_updates"),
+    ],
+)
+def test_a_slip_in_a_file_of_settings_is_corrected(command, text, named, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
-    path.write_text("game: {generatons: 3}\n", encoding="utf-8")
-    assert "game.generations" in refused(capsys, "run", "CartPole-v1", "--config", str(path))
+    path.write_text(text, encoding="utf-8")
+    words = [word.replace("RUN", str(tmp_path)) for word in command]
+    assert named in refused(capsys, *words, "--config", str(path))
 
 
 def test_a_slip_in_an_agents_name_is_corrected(capsys):

@@ -71,9 +71,9 @@ def test_an_agent_s_folder_is_found(folder, tmp_path):
     assert isinstance(place, PretrainedAgent)
     assert (place.env, place.env_options) == ("CartPole-v1", {"action_repeat": 2})
     assert isinstance(resolve_agent(str(tmp_path), pretrained=False), Run)
-    stage = scene_of(place)
-    assert list(stage.drivers) == ["trained"]
-    assert len(stage.starts) == 4
+    scene = scene_of(place)
+    assert list(scene.controllers) == ["trained"]
+    assert len(scene.starts) == 4
     with pytest.raises(ValueError, match="'chess'"):
         pretrained_agent("chess")
 
@@ -91,7 +91,7 @@ def test_commands_take_an_agent_s_folder(folder, tmp_path, monkeypatch, capsys):
     assert main(words) == 0
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2.json").read_text())
     assert report["seeds"] == [77, 78]
-    assert report["command"] == f"worldmodel evaluate {folder} --episodes 2 --seed 77"
+    assert report["command"] == f"worldmodel evaluate {folder} --eval.episodes 2 --eval.seed 77"
     assert main([*words, "--eval.max_steps", "2", "--env_options", '{"noop_max": 0, "action_repeat": 1}']) == 0
     report = json.loads((folder / "tests" / "agent-CartPole-v1-77-2-noop_max-0-action_repeat-1-max-2.json").read_text())
     assert report["env_options"] == {"action_repeat": 1, "noop_max": 0}

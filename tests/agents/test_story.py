@@ -183,8 +183,8 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
     asked = {}
 
     @functools.wraps(stages.evolve)  # its arguments are those that settings become
-    def evolve(begin, fitness, check, **settings):
-        asked.update(settings, f=fitness, c=check)
+    def evolve(controller, fitness, eval_fitness, **settings):
+        asked.update(settings, f=fitness, c=eval_fitness)
 
     monkeypatch.setattr(stages, "evolve", evolve)
     wanted = {
@@ -310,7 +310,7 @@ REFUSED = {
     "run SuperMarioBros-1-1 --training_env CartPole-v1 --game.num_state_resets 2": "num_state_resets",
     # options of environments
     "collect CartPole-v1 --env_options '{1: 2}'": "env_options",
-    "run CartPole-v1 --eval_env_options '{x: !!timestamp 2020-01-01}'": "test_options",
+    "run CartPole-v1 --eval_env_options '{x: !!timestamp 2020-01-01}'": "eval_env_options",
     "evaluate car-racing --pretrained --env_options '{x: [.nan]}'": "env_options",
     "collect CartPole-v1 --env_options 3": "env_options",
     "collect CartPole-v1 --env_options '{id: Acrobot-v1}'": "env_options",

@@ -79,7 +79,7 @@ def test_a_disk_that_may_not_be_written_is_one_line(small, capsys, command):
     again(small, "size=50m")
     assert main([*COLLECT, "--out", str(small)]) == 0
     again(small, "ro")
-    more = ("--out", str(small), "--episodes", "31") if command is COLLECT else (str(small),)
+    more = ("--out", str(small), "--collect.episodes", "31") if command is COLLECT else (str(small),)
     capsys.readouterr()
     assert main([*command, *more]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
@@ -146,7 +146,7 @@ def test_a_second_process_is_refused_while_the_first_works(told, tmp_path, monke
 @pytest.mark.parametrize("name", ODD)
 def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    few = ("--episodes", "1", "--max_steps", "2", "--workers", "1")
+    few = ("--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1")
     assert main(["collect", "CartPole-v1", *few, f"--out={name}"]) == 0
     assert main(["inspect", f"./{name}"]) == 0
     assert sorted(os.listdir(tmp_path)) == [name]
@@ -157,7 +157,7 @@ def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
 SAY = """
 import sys
 from agents.cli import main
-few = ["--episodes", "1", "--max_steps", "2", "--workers", "1"]
+few = ["--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1"]
 for name in sys.argv[1:]:
     if code := main(["collect", "CartPole-v1", *few, "--out", name]) or main(["inspect", name]):
         sys.exit(code)
