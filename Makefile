@@ -15,7 +15,7 @@ ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPA
 	LC_ALL=C TZ=Asia/Kolkata
 NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
 	$(patsubst %,tests/rollouts/test_%.py,dream stall_termination exact_dream fitness datasets state_resets ensemble) \
-	$(patsubst %,tests/agents/test_%.py,agents comparison controller coordinates density dream_pictures evolution imitation judging search)
+	$(patsubst %,tests/agents/test_%.py,agents comparison controller whitening density dream_video evolution behavior_cloning metrics cma_es)
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest
 

@@ -15,7 +15,7 @@ from worldmodel.mdn_rnn import FRMDN, RMDN
 from worldmodel.memory import Memory
 from worldmodel.migration import MEMORY_SETTINGS, SEQUENCE_DENSITY_SETTINGS, VAE_SETTINGS, renamed
 from worldmodel.sequences import SequenceDensity
-from worldmodel.vae import VAE
+from worldmodel.vae import BASE_CHANNELS, VAE
 
 DENSITIES = {"RMDN": RMDN, "FRMDN": FRMDN, "PerDimensionRMDN": PerDimensionRMDN}
 MODEL_NAMES = ("rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm")
@@ -87,7 +87,9 @@ def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
 
 def build_vae(config: dict[str, Any]) -> VAE:
     """Build a VAE with new weights from its ``config``; older files have no ``standardize``."""
-    return VAE(**{"standardize": False} | renamed(validated_sizes(config), VAE_SETTINGS))
+    return VAE(
+        **{"standardize": False, "base_channels": BASE_CHANNELS} | renamed(validated_sizes(config), VAE_SETTINGS)
+    )
 
 
 def build_memory(config: dict[str, Any]) -> Memory:

@@ -1,5 +1,7 @@
 """Fixtures of runs."""
 
+import functools
+
 import pytest
 
 from worldmodel import VAE
@@ -11,11 +13,15 @@ def narrow_vaes():
 
     Files name the width, so other processes load it.
     """
-    defaults = VAE.__init__.__kwdefaults__
-    width = defaults["base_channels"]
-    defaults["base_channels"] = 4
-    yield
-    defaults["base_channels"] = width
+    build = VAE.__init__
+
+    @functools.wraps(build)
+    def narrow(self, *args, **options):
+        build(self, *args, **{"base_channels": 4} | options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VAE, "__init__", narrow)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,9 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     held_out = {tuple(row["episodes"]) for row in results}
     assert len(held_out) == 1
     assert len(next(iter(held_out))) == 2
-    mean = np.mean([row["nll"] for row in results if row["job"]["name"] == "FRMDN" and row["job"]["latent_targets"] == "mean"])
+    mean = np.mean(
+        [row["nll"] for row in results if row["job"]["name"] == "FRMDN" and row["job"]["latent_targets"] == "mean"]
+    )
     assert f"| FRMDN | {results[1]['parameters']:,} | {mean:.2f} |" in page
     for picture in ("nll-mean.png", "nll-sample.png", "calibration.png"):
         assert (tmp_path / "c" / picture).stat().st_size > 1000

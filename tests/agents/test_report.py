@@ -8,7 +8,7 @@ from agents.controller import LinearController
 from agents.html import section, table
 from agents.run import REST, Run
 from tests import toys
-from tests.agents.test_dream_pictures import episode, world
+from tests.agents.test_dream_video import episode, world
 from worldmodel import FRMDN, VAE, Memory, WorldModel
 
 

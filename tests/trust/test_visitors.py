@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.viewer.session import Session
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, shots, until, visit
 from tests.trust.properties import EXAMPLES, PLAIN
 
@@ -22,7 +22,7 @@ KINDS = ("action", "driver", "pause", "reality", "record", "restart", "rewind", 
 
 @pytest.fixture(scope="module")
 def session():
-    found = Session(stage(), 1)
+    found = Session(scene(), 1)
     yield found
     found.close()
 
@@ -85,7 +85,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def server():
-    with served(stage()) as found:
+    with served(scene()) as found:
         yield found
 
 

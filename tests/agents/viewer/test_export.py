@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
-from tests.agents.viewer.stages import stage, world
+from tests.agents.viewer.scenes import scene, world
 from tests.agents.viewer.test_page import browser, opened, pixels  # noqa: F401
 from tests.command_line import refused
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
@@ -111,8 +111,8 @@ def test_a_step_of_the_graph_is_one_of_the_world():
 EXPORT = """
 import sys
 from agents.viewer.export import export
-from tests.agents.viewer.stages import stage
-export(stage(latent=32, actions=3, hidden=256), sys.argv[1])
+from tests.agents.viewer.scenes import scene
+export(scene(latent=32, actions=3, hidden=256), sys.argv[1])
 """
 
 
@@ -179,10 +179,10 @@ def test_a_runtime_or_a_folder_that_will_not_do_is_told(tmp_path, monkeypatch, c
         runtime_files(None)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-        export(stage(), tmp_path)
+        export(scene(), tmp_path)
     full = WorldModel(VAE(3), Memory(RMDN(5, 3, full=True)))
     with pytest.raises(ValueError, match="full"):
-        export(replace(stage(), world=full), tmp_path / "full")
+        export(replace(scene(), world=full), tmp_path / "full")
     assert str(tmp_path) in refused(capsys, "export", str(tmp_path), "--web", str(tmp_path / "web"))
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"")

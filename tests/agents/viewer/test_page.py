@@ -10,7 +10,7 @@ import av
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, until
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def opened(browser, url, started=True, **options):
 
 @pytest.fixture
 def page(browser):
-    with served(stage()) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/") as page:
+    with served(scene()) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/") as page:
         yield page, sessions
 
 
@@ -72,7 +72,7 @@ def pixels(page, canvas="dream"):
 
 @pytest.mark.parametrize("how", ["key", "shortcut", "pad", "button"])
 def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
-    there = replace(stage(), speed=20.0, notes=("It is <b>measured</b>.",))
+    there = replace(scene(), speed=20.0, notes=("It is <b>measured</b>.",))
     with served(there) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/", started=False) as page:
         page.wait_for_timeout(300)
         assert page.evaluate("dreamPage.facts().step") == 0
@@ -109,7 +109,7 @@ TAP = """() => {
 
 
 def test_a_short_press_between_two_steps_counts(browser):
-    with served(replace(stage(), speed=2.0)) as (port, _), opened(browser, f"http://127.0.0.1:{port}/") as page:
+    with served(replace(scene(), speed=2.0)) as (port, _), opened(browser, f"http://127.0.0.1:{port}/") as page:
         page.evaluate(TAP)
         page.wait_for_function("seen.includes(1)")
         page.wait_for_function("dreamPage.facts().action[0] === 0")
@@ -206,7 +206,7 @@ def test_a_recording_is_saved_and_can_be_played(page, tmp_path):
 
 
 def test_a_page_that_is_closed_frees_its_dream(browser):
-    with served(stage()) as (port, sessions):
+    with served(scene()) as (port, sessions):
         with opened(browser, f"http://127.0.0.1:{port}/"):
             assert len(sessions) == 1
         until(lambda: not sessions)
@@ -214,7 +214,7 @@ def test_a_page_that_is_closed_frees_its_dream(browser):
 
 def test_everything_fits_on_a_phone(browser):
     with (
-        served(stage()) as (port, _),
+        served(scene()) as (port, _),
         opened(browser, f"http://127.0.0.1:{port}/", viewport={"width": 360, "height": 740}) as page,
     ):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -227,7 +227,7 @@ def test_everything_fits_on_a_phone(browser):
 def test_a_dream_never_runs_faster_than_its_speed(browser):
     """With a world model of the published size; how much slower it is depends on the machine."""
     with (
-        served(stage(latent=32, actions=3, hidden=256)) as (port, _),
+        served(scene(latent=32, actions=3, hidden=256)) as (port, _),
         opened(browser, f"http://127.0.0.1:{port}/") as page,
     ):
         first, began = page.evaluate("dreamPage.facts().step"), time.monotonic()

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from agents import viewer
 from agents.agent import Agent
 from agents.run import Run
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 
 
 def title_of(page):
@@ -30,7 +30,7 @@ def refused(page):
 
 def test_a_page_is_served_inside_of_a_running_event_loop_and_stopped():
     async def notebook():
-        page = viewer.serve(stage())
+        page = viewer.serve(scene())
         with await asyncio.to_thread(urllib.request.urlopen, page.url) as answer:
             assert b"<canvas" in answer.read()
         assert await asyncio.to_thread(title_of, page) == "Counter"
@@ -43,7 +43,7 @@ def test_a_page_is_served_inside_of_a_running_event_loop_and_stopped():
 
 
 def test_a_page_is_a_context_manager_and_shows_itself():
-    with viewer.serve(stage()) as page, viewer.serve(stage()) as other:
+    with viewer.serve(scene()) as page, viewer.serve(scene()) as other:
         assert page.url != other.url
         assert page.url in repr(page)
         assert f'<iframe src="{page.url}"' in page._repr_html_()
@@ -54,7 +54,7 @@ def test_a_page_is_a_context_manager_and_shows_itself():
 def test_names_and_agents_are_served(tmp_path):
     with viewer.serve("car-racing-dream") as page:
         assert title_of(page) == "FastCarRacing"
-    there = stage()
+    there = scene()
     agent = Agent(there.world, there.controllers["evolved"])
     with viewer.serve(agent, starts=torch.randn(4, there.world.latent_dim)) as page:
         assert title_of(page)
@@ -62,22 +62,22 @@ def test_names_and_agents_are_served(tmp_path):
         (lambda: viewer.serve(agent), "starts"),
         (lambda: viewer.serve(Run(tmp_path)), str(tmp_path)),
         (lambda: viewer.serve(tmp_path / "none"), "none"),
-        (lambda: viewer.serve(stage(), port=70_000), "port"),
-        (lambda: viewer.serve(stage(), visitors=0), "visitors"),
+        (lambda: viewer.serve(scene(), port=70_000), "port"),
+        (lambda: viewer.serve(scene(), visitors=0), "visitors"),
     ):
         with pytest.raises(ValueError, match=named):
             what()
 
 
 def test_a_taken_port_is_named():
-    with viewer.serve(stage()) as page, pytest.raises(OSError, match=page.url.rstrip("/").rpartition(":")[2]):
-        viewer.serve(stage(), port=int(page.url.rstrip("/").rpartition(":")[2]))
+    with viewer.serve(scene()) as page, pytest.raises(OSError, match=page.url.rstrip("/").rpartition(":")[2]):
+        viewer.serve(scene(), port=int(page.url.rstrip("/").rpartition(":")[2]))
 
 
 CELL = """
 from agents import viewer
-from tests.agents.viewer.stages import stage
-page = viewer.serve(stage())
+from tests.agents.viewer.scenes import scene
+page = viewer.serve(scene())
 import json, urllib.request
 from websockets.sync.client import connect
 assert b"<canvas" in urllib.request.urlopen(page.url).read()

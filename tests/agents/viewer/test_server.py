@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 from tests.command_line import refused
 
 FRAME = 64 * 64 * 3
@@ -36,7 +36,7 @@ def served(there, visitors=3):
 
 @pytest.fixture(scope="module")
 def server():
-    with served(stage()) as found:
+    with served(scene()) as found:
         yield found
 
 

@@ -11,7 +11,7 @@ import torch
 from agents.viewer import session as session_module
 from agents.viewer.controls import controls
 from agents.viewer.session import REST, WARM_UP, Session
-from tests.agents.viewer.stages import stage, world
+from tests.agents.viewer.scenes import scene, world
 from tests.tolerance import assert_same_sums
 
 
@@ -23,7 +23,7 @@ def started(*arguments, **options):
 
 
 def test_a_session_is_paused_at_first_and_runs_at_the_speed_of_the_game():
-    session = Session(replace(stage(), speed=7.5), seed=3)
+    session = Session(replace(scene(), speed=7.5), seed=3)
     shot = session.advance()
     assert (shot.facts["step"], shot.facts["paused"], shot.facts["speed"]) == (0, True, 7.5)
     assert session.advance() is None
@@ -35,7 +35,7 @@ def test_a_game_that_cannot_be_made_is_told_and_the_dream_goes_on():
     def broken():
         raise ValueError("no cartridge")
 
-    session = started(replace(stage(), make_env=broken), seed=3)
+    session = started(replace(scene(), make_env=broken), seed=3)
     session.receive({"type": "reality", "value": True})
     shot = session.advance()
     assert "no cartridge" in shot.facts["notice"]
@@ -44,7 +44,7 @@ def test_a_game_that_cannot_be_made_is_told_and_the_dream_goes_on():
 
 
 def test_the_dream_follows_the_model_and_the_hand():
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     state, generator = session.state, torch.Generator().manual_seed(0)
     generator.set_state(session.generator.get_state())
     session.receive({"type": "temperature", "value": 0.4})
@@ -69,7 +69,7 @@ def test_the_dream_follows_the_model_and_the_hand():
 
 
 def test_the_controller_drives_and_gives_back():
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     session.receive({"type": "action", "value": [1, 1]})
     session.advance()
     session.receive({"type": "controller", "value": "evolved"})
@@ -85,7 +85,7 @@ def test_the_controller_drives_and_gives_back():
 
 def test_pausing_stepping_and_rewinding(monkeypatch):
     monkeypatch.setattr(session_module, "PAST", 30)
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     shots = [session.advance() for _ in range(6)]
     session.receive({"type": "pause", "value": True})
     assert session.advance().facts["paused"]
@@ -108,7 +108,7 @@ def test_pausing_stepping_and_rewinding(monkeypatch):
 
 
 def test_reality_lives_beside_the_dream():
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     session.receive({"type": "reality", "value": True})
     shot = session.advance()
     # the counter counts to 20, begins again, and the dream wakes up after WARM_UP real steps
@@ -128,14 +128,14 @@ def test_reality_lives_beside_the_dream():
 
 
 def test_a_stage_without_a_game_has_no_reality():
-    session = started(stage(real=False), seed=3)
+    session = started(scene(real=False), seed=3)
     session.receive({"type": "reality", "value": True})
     assert session.advance().reality is None
 
 
 def test_a_film_is_recorded_and_can_be_played(monkeypatch):
     monkeypatch.setattr(session_module, "FILM", 20)
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     with pytest.raises(ValueError, match="record"):
         session.recording()
     session.receive({"type": "record", "value": True})
@@ -156,7 +156,7 @@ def test_a_film_is_recorded_and_can_be_played(monkeypatch):
 
 
 def test_a_dream_that_ended_rests_and_another_begins():
-    there = stage()
+    there = scene()
     there.world.memory.termination_head.bias.data.fill_(20)
     session = started(there, seed=3)
     assert session.advance().facts["over"]
@@ -168,7 +168,7 @@ def test_a_dream_that_ended_rests_and_another_begins():
 
 
 def test_discrete_actions_are_choices():
-    session = started(stage(actions=3, discrete=True, real=False), seed=3)
+    session = started(scene(actions=3, discrete=True, real=False), seed=3)
     assert session.action.tolist() == [[0, 1, 0]]  # the choice without keys
     session.receive({"type": "action", "value": [0.2, 0.1, 0.9]})
     assert session.advance().facts["action"] == [0, 0, 1]
@@ -194,14 +194,14 @@ def test_discrete_actions_are_choices():
     ids=str,
 )
 def test_foreign_messages_are_refused(message):
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     with pytest.raises(ValueError):
         session.receive(message)
     assert session.advance().facts["step"] == 1
 
 
 def test_values_are_kept_in_bounds():
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     session.receive({"type": "temperature", "value": 1e9})
     session.receive({"type": "speed", "value": -4})
     assert {session.advance().facts[key] for key in ("temperature", "speed")} == {3.0, 1.0}

@@ -20,7 +20,7 @@ from agents.start_states import ComparableStartStates, RecentStartStates
 from rollouts.encoded_dataset import EncodedEpisode
 from rollouts.policies import policy_name
 from rollouts.stall_termination import is_complete
-from tests.agents.test_story import SMALL
+from tests.agents.test_pipeline import SMALL
 from tests.command_line import refused
 from worldmodel.io import fingerprint, read_json, write_json
 

@@ -10,7 +10,7 @@ import pytest
 import agents.iterative_training
 from agents.cli import main
 from agents.run import Run
-from tests.agents.test_iterations import ITERATED, rows, told
+from tests.agents.test_iterative_training import ITERATED, rows, told
 from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 

@@ -20,7 +20,7 @@ def world(latent=3, actions=2, hidden=5, discrete=False):
     return built.eval()
 
 
-def stage(real=True, **options):
+def scene(real=True, **options):
     built = world(**options)
     with seeded(1):
         driver = LinearController.for_world_model(built).with_parameters(

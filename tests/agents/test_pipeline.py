@@ -112,7 +112,9 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
     said = Run(finished).reports()["game"].command
-    assert said == f"worldmodel evaluate {finished} --where game --eval.episodes 3 --eval.seed 10000 --eval.max_steps 12"
+    assert (
+        said == f"worldmodel evaluate {finished} --where game --eval.episodes 3 --eval.seed 10000 --eval.max_steps 12"
+    )
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
     shown, returns = capsys.readouterr().out, Run(finished).store().returns
