@@ -21,7 +21,7 @@ LIGHT = [
     ("import agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
     ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
     ("import worldmodel.corpora", ("soundfile", "gymnasium", "rollouts", "h5py")),
-    ("from tests.agents.viewer.stages import world; world().save(sys.argv[1])", ()),
+    ("from tests.agents.viewer.scenes import world; world().save(sys.argv[1])", ()),
     ("worldmodel.WorldModel.load(sys.argv[1])", ("torch._dynamo",)),
     ("import agents.viewer.export", ("starlette", "uvicorn")),
 ]

@@ -23,7 +23,7 @@ from worldmodel.vae import merge_decoder, split_decoder
 
 def agent(latent=3):
     with seeded(0):
-        world = WorldModel(VAE(latent), Memory(FRMDN(latent + 2, latent, hidden_size=5))).eval()
+        world = WorldModel(VAE(latent, base_channels=32), Memory(FRMDN(latent + 2, latent, hidden_size=5))).eval()
         for parameter in world.parameters():
             parameter.data += 0.02 * torch.randn_like(parameter)
         blank = LinearController.for_world_model(world)
@@ -47,7 +47,7 @@ def folder(tmp_path):
 def test_a_merged_decoder_is_the_same_function(latent):
     vae = agent(latent).world.vae.double()
     state = vae.state_dict()
-    again = VAE(latent).double()
+    again = VAE(latent, base_channels=32).double()
     merged = merge_decoder(state)
     again.load_state_dict(split_decoder(merged))
     z = torch.randn(5, latent, dtype=torch.float64)
