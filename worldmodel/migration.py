@@ -318,12 +318,10 @@ def search_state(old: dict[str, Any]) -> dict[str, Any]:
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
-    rows = new.get("rows")
-    return (
-        {**new, "settings": settings, "rows": [renamed(row, GENERATION) for row in rows]}
-        if isinstance(rows, list)
-        else new
-    )
+    new["settings"] = settings
+    if isinstance(new.get("rows"), list):
+        new["rows"] = [renamed(row, GENERATION) for row in new["rows"]]
+    return new
 
 
 def comparison_result(old: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from agents.density import (
     sample_density,
 )
 from agents.density.config import PRESETS
+from agents.density.evaluation import _stderr
 from agents.density.training_summary import TrainingSummary
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
@@ -506,3 +507,11 @@ def test_help_teaches_with_an_example(capsys):
 
 def test_the_public_names():
     assert all(hasattr(density, name) for name in density.__all__)
+
+
+def test_standard_errors_are_clustered_by_file():
+    """Copies of a sequence in a file add nothing: the standard error is that of the files' means."""
+    values, files = np.array([1.0, 2.0, 4.0]), np.arange(3)
+    alone = _stderr(values, files)
+    assert alone == pytest.approx(values.std(ddof=1) / np.sqrt(3))
+    assert _stderr(values.repeat(5), files.repeat(5)) == pytest.approx(alone)

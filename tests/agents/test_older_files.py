@@ -17,7 +17,7 @@ from agents.config.io import read_yaml
 from agents.evaluation import Report
 from agents.run import Run
 from rollouts import Store
-from worldmodel import WorldModel
+from worldmodel import WorldModel, migration
 
 ARCHIVE = Path(__file__).parent.parent / "data" / "run-0.1.0-dev.tar.xz"
 
@@ -55,3 +55,21 @@ def test_an_older_run_goes_on_and_trains_nothing_again(older):
 def test_an_older_run_is_described(older, capsys):
     assert main(["inspect", str(older)]) == 0
     assert "FastCarRacing" in capsys.readouterr().out
+
+
+def test_the_state_of_an_older_search_keeps_its_counts():
+    old = {"settings": {"check": None}, "noise": 0.5, "best_check": 3.0, "stale": 2, "generation": 9}
+    new = migration.search_state(old)
+    assert new == {
+        "settings": {"eval_fitness": None},
+        "noise_fraction": 0.5,
+        "best_eval": 3.0,
+        "num_stagnant_evals": 2,
+        "generation": 9,
+    }
+
+
+@pytest.mark.parametrize("names", [getattr(migration, name) for name in dir(migration) if name.isupper()])
+def test_no_two_older_names_become_the_same(names):
+    flat = [value for value in names.values() if isinstance(value, str)]
+    assert len(set(flat)) == len(flat)

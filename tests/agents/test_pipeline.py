@@ -21,10 +21,10 @@ import yaml
 from PIL import Image
 
 import rollouts
-from agents import Agent, LinearController, commands, imitate, progress, stages
+from agents import Agent, LinearController, commands, imitate, pipeline, progress, stages
 from agents.cli import build_parser, main
 from agents.commands.common import PRESETS, game_of
-from agents.config.schema import ControllerConfig, DreamConfig, GameConfig, RunConfig
+from agents.config.schema import CollectConfig, ControllerConfig, DreamConfig, GameConfig, RunConfig
 from agents.controller import load_controller
 from agents.evaluation import Report
 from agents.inspect import describe
@@ -462,3 +462,13 @@ def test_more_episodes_are_collected_where_they_are_short(tmp_path):
         more = Run(tmp_path / "more").store()
         assert more.steps >= few.steps + 100
         assert more.lengths[:2] == few.lengths
+
+
+@pytest.mark.parametrize("episodes", [3, 4])
+def test_a_run_that_lost_episodes_of_its_iterations_is_refused(tmp_path, episodes):
+    run = Run(tmp_path)
+    rollouts.collect(toys.counter, rollouts.uniform, 3, seed=3, out=run.rollouts_folder)
+    write_json(tmp_path / "iterations" / "01" / "episodes.json", {"episodes": episodes})
+    settings = RunConfig("CartPole-v1", collect=CollectConfig(episodes=2))
+    with pytest.raises(ValueError, match="episode 3") if episodes > 3 else contextlib.nullcontext():
+        pipeline._validate_rollouts(run, settings)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from agents import stages
+from agents import Report, stages
 from agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
+from agents.init_controller import validate_picture
 from agents.pretrained import HOME, pretrained_agent
 from agents.run import Run
 
@@ -28,3 +29,11 @@ def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
     agent = pretrained_agent("car-racing").agent()
     with pytest.raises(ValueError, match="show_hud"):
         stages.init_controller(run, agent.world, ControllerConfig(), str(HOME / "car-racing"))
+
+
+@pytest.mark.parametrize(("used", "shown"), [(True, False), (False, True)])
+def test_an_initial_controller_needs_the_frames_that_it_was_trained_on(tmp_path, used, shown):
+    Report("FastCarRacing", [1.0], [1], [10_000], env_options={"show_hud": used}).save(tmp_path / "report.json")
+    validate_picture(str(tmp_path), {"show_hud": used})
+    with pytest.raises(ValueError, match="show_hud"):
+        validate_picture(str(tmp_path), {"show_hud": shown})

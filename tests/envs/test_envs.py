@@ -204,3 +204,10 @@ def test_shrinking_means_areas():
     assert (resize_frame(picture) == 50).all()
     assert resize_frame(np.zeros((40, 90), np.uint8)).shape == (64, 64, 3)
     assert resize_frame(np.zeros((100, 90, 4), np.uint8)).shape == (64, 64, 3)
+
+
+def test_an_action_repeat_sums_the_rewards_of_any_environment():
+    env = envs.make("CartPole-v1", action_repeat=3)
+    env.reset(seed=1)
+    assert env.step(0)[1] == 3.0
+    env.close()

@@ -376,3 +376,20 @@ def test_what_a_kill_left_of_the_first_file_is_no_other_store(tmp_path):
     (tmp_path / ".metadata.json.123.part").write_text("{")
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path)
     assert len(store) == 2
+
+
+def test_an_episode_that_terminates_at_the_limit_is_not_truncated(tmp_path):
+    store = rollouts.collect(toys.counter, toys.marking, 1, out=tmp_path / "s", max_steps=20)
+    assert [(len(e.actions), e.terminated, e.truncated) for e in store.episodes()] == [(20, True, False)]
+
+
+class Penalized(toys.Counter):
+    """The reward is 1 up to step 3, then -1."""
+
+    def step(self, action):
+        frame, _, *rest = super().step(action)
+        return frame, 1.0 if self.now <= 3 else -1.0, *rest
+
+
+def test_a_penalty_is_no_progress(tmp_path):
+    assert rollouts.collect(Penalized, toys.marking, 1, out=tmp_path / "s", max_idle_steps=4).lengths == [7]

@@ -57,3 +57,8 @@ def test_the_energy_distance_of_two_normals():
     wanted = 2 * float(between) - 4 / torch.pi**0.5
     apart = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2, shift=shift))
     assert apart == pytest.approx(wanted, abs=0.1)
+
+
+def test_the_energy_distance_of_three_points_is_the_unbiased_one():
+    one, other = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]] * 2)
+    assert energy_distance(one, other) == pytest.approx(2 * (1 + 2) / 2 - 3 - 0)

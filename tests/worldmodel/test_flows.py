@@ -115,3 +115,14 @@ def test_bad_arguments_are_refused(as_users_do):
         AffineCoupling(3)(torch.zeros(2, 3), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="features"):
         Flow([AffineCoupling(2), AffineCoupling(3)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_far_outliers_change_the_other_features_alike(kind):
+    """The inputs of the network of a coupling are bounded."""
+    flow, _ = random_flow(4, 0, 1, kind)
+    y = torch.randn(1, 4, dtype=torch.float64).expand(2, 4).clone()
+    y[:, :2] = torch.tensor([[1e4], [1e6]], dtype=torch.float64)
+    u, log_det = flow(y)
+    torch.testing.assert_close(u[0, 2:], u[1, 2:])
+    torch.testing.assert_close(log_det[0], log_det[1])

@@ -483,3 +483,22 @@ def test_out_that_is_a_file_is_refused_and_a_home_folder_is_found(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     ended("~/there", num_updates=20)
     assert (tmp_path / "there" / "weights.safetensors").exists() and not (tmp_path / "~").exists()
+
+
+class Splitting(Numbers):
+    """Data that log the seeds of their splits."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def split(self, fraction, seed):
+        self.seeds.append(seed)
+        return super().split(fraction, seed)
+
+
+def test_the_split_has_its_own_seed():
+    data = Splitting()
+    for split_seed in (None, 7):
+        fit(line(), data, num_updates=1, batch_size=2, seed=3, split_seed=split_seed, tensorboard=False)
+    assert data.seeds == [3, 7]
