@@ -2,10 +2,12 @@
 
 import re
 import sys
-from typing import Any, NoReturn
+from argparse import SUPPRESS, Action
+from collections.abc import Iterable
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from agents.config.io import parse_yaml
 from agents.progress import console
@@ -76,7 +78,30 @@ def _unknown_key(error: Exception | None) -> str:
 
 
 class _Formatter(DefaultHelpFormatter):
-    """Help that keeps the line breaks of descriptions."""
+    """Help with a short usage, the default of each setting, and the line breaks of descriptions."""
+
+    def add_usage(self, usage: str | None, actions: Iterable[Action], *groups: Any, **options: Any) -> None:
+        """Show the positional arguments only: a command has up to a hundred options, and each has its lines below."""
+        shown = [action for action in actions if not action.option_strings]
+        words = [action.metavar or (action.dest.upper() if action.choices is None else "COMMAND") for action in shown]
+        prog = self._prog.replace(" [options]", "")
+        super().add_usage(" ".join([prog, *map(str, words), "[options]"]), shown, *groups, **options)
+
+    def _get_help_string(self, action: Action) -> str:
+        """Return the help and the default; the type is plain from both."""
+        text = action.help or ""
+        if isinstance(action, ActionConfigFile) or not action.option_strings or action.nargs == 0:
+            return text
+        if action.required:
+            return f"{text} Required."
+        return text if action.default in (None, SUPPRESS) else f"{text} (default: %(default)s)"
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        """Return the choices where there are some, such as {game,dream}; else the name of the setting."""
+        hint = getattr(action, "_typehint", None)
+        types = (hint, *get_args(hint))
+        choices = [str(choice) for kind in types if get_origin(kind) is Literal for choice in get_args(kind)]
+        return f"{{{','.join(choices)}}}" if choices else super()._get_default_metavar_for_optional(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line.strip() if line[:2] != "  " else indent + line for line in text.splitlines())
