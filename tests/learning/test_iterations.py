@@ -1,4 +1,4 @@
-"""Iterations close the model-exploitation gap: the dreamed minus the real return of a controller that was evolved in dreams."""
+"""Iterative training closes the model-exploitation gap: the dreamed minus the real return of a controller evolved in dreams."""
 
 import pytest
 
@@ -10,8 +10,8 @@ from agents.stages import train_memory
 from tests import toys
 
 
-def iterated(vae, folder, seed: int, updates: int = 200):
-    """Two iterations that begin with a memory of random episodes, none of which goes over the edge."""
+def run_iterations(vae, folder, seed: int, num_updates: int = 200):
+    """Run two iterations from a memory trained on random episodes, none of which goes over the cliff."""
     run = Run(folder)
     store = rollouts.collect(toys.dot_before_cliff, toys.shy, 30, seed=seed, out=run.rollouts_folder)
     assert min(episode.rewards.min() for episode in store.episodes()) >= 0
@@ -24,7 +24,7 @@ def iterated(vae, folder, seed: int, updates: int = 200):
             model="rmdn",
             hidden_size=16,
             num_components=1,
-            num_updates=updates,
+            num_updates=num_updates,
             batch_size=16,
             seq_len=12,
             learning_rate=1e-2,
@@ -36,11 +36,11 @@ def iterated(vae, folder, seed: int, updates: int = 200):
 
 
 @pytest.mark.slow
-def test_an_iteration_closes_the_gap_of_the_first_dream(vae, tmp_path):
-    first, second = iterated(vae, tmp_path, seed=1)
-    # All that the first episodes show is that a place further to the right earns more, up to 7.5 a step, 60 in a dream.
+def test_iterative_training_closes_the_model_exploitation_gap(vae, tmp_path):
+    first, second = run_iterations(vae, tmp_path, seed=1)
+    # The first episodes show only that positions further to the right earn more: up to 7.5 per step and 60 in a dream.
     assert first.dream > 25
     assert first.gap > 40
-    # The second memory knows the edge. Who stops before it earns 5 to 7 a step there.
+    # The second memory models the cliff. A controller that stops before it earns 5 to 7 per step.
     assert second.real > 20
     assert abs(second.gap) < 0.4 * first.gap

@@ -1,4 +1,4 @@
-"""Two processes with half a batch each learn what one learns with the whole."""
+"""Two processes with half a batch each train the same weights as one process with the whole batch."""
 
 import json
 import os
@@ -60,7 +60,7 @@ fit(vae, Pictures(), num_updates=60, out=Path(sys.argv[1]) / "vae", **common)
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path):
+def test_two_processes_train_the_same_weights_as_one(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -74,7 +74,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=300)
     alone, together = (read_tensors(tmp_path / name / "memory" / "weights.safetensors") for name in ("one", "two"))
     for name, weight in alone.items():
-        # As a whole: Adam's steps are as long where a gradient is nothing but roundings.
+        # Compare whole tensors: Adam takes full steps even where a gradient is only rounding error.
         assert np.linalg.norm(together[name] - weight) < 1e-3 * np.linalg.norm(weight), name
     curves = {
         (name, kind): [json.loads(row) for row in (tmp_path / name / kind / "metrics.jsonl").read_text().splitlines()]
@@ -87,11 +87,11 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         curves[name, "vae"][at]["held_out"]["loss"] for name, at in (("one", 0), ("one", -1), ("two", -1))
     )
     assert last < 0.9 * first
-    assert other == pytest.approx(last, rel=0.1)  # the noise differs, not what is learned
+    assert other == pytest.approx(last, rel=0.1)  # the noise of the two runs differs
 
 
-def test_a_lone_rank_in_the_environment_does_not_silence_a_training(monkeypatch):
-    monkeypatch.setenv("RANK", "3")  # left by some scheduler; nobody else is here
+def test_rank_without_world_size_is_the_main_process(monkeypatch):
+    monkeypatch.setenv("RANK", "3")  # left by a scheduler, without other processes
     assert distributed.is_main_process()
     assert distributed.init() == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "4")

@@ -1,4 +1,4 @@
-"""Laws of flows."""
+"""Laws of flows, over both kinds of couplings."""
 
 import math
 
@@ -10,7 +10,7 @@ from worldmodel import flows
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 
 CASES = [(1, 0, 1), (1, 3, 2), (2, 0, 2), (2, 3, 1), (5, 0, 2), (5, 3, 2), (4, 0, 0)]
-"""Features, context, and how many couplings."""
+"""Number of features, size of the context and number of couplings."""
 KINDS = [AffineCoupling, SplineCoupling]
 
 
@@ -32,19 +32,19 @@ def test_inverse_undoes_forward(case, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_log_det_is_the_jacobian_s(case, kind):
+def test_log_det_equals_the_autograd_jacobian(case, kind):
     flow, context = random_flow(*case, kind)
     y = 3 * torch.randn(6, case[0], dtype=torch.float64)
     _, log_det = flow(y, context)
     for row in range(6):
-        seen = None if context is None else context[row]
-        jacobian = torch.autograd.functional.jacobian(lambda v, seen=seen: flow(v, seen)[0], y[row])
+        condition = None if context is None else context[row]
+        jacobian = torch.autograd.functional.jacobian(lambda v, condition=condition: flow(v, condition)[0], y[row])
         torch.testing.assert_close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_identity_at_initialisation(case, kind):
+def test_flow_is_the_identity_at_initialisation(case, kind):
     features, context, couplings = case
     flow = Flow([kind(features, context=context) for _ in range(couplings)])
     y = torch.randn(4, features)
@@ -54,7 +54,7 @@ def test_identity_at_initialisation(case, kind):
 
 
 @pytest.mark.parametrize("bins", [1, 4])
-def test_splines_agree_with_zuko_s(bins):
+def test_splines_agree_with_zuko(bins):
     torch.manual_seed(0)
     theirs = zuko.transforms.MonotonicRQSTransform(
         *(torch.randn(50, size, dtype=torch.float64) for size in (bins, bins, bins - 1)), bound=4.0
@@ -67,7 +67,7 @@ def test_splines_agree_with_zuko_s(bins):
     torch.testing.assert_close(flows.rational_quadratic_inverse(y, *knots), x)
 
 
-def test_splines_meet_the_identity_smoothly_at_their_bound():
+def test_splines_join_the_identity_smoothly_at_their_bound():
     flow, _ = random_flow(2, 0, 1, SplineCoupling)
     bound = flow.couplings[0].bound
     y = torch.tensor([[0.3, side * bound + step] for side in (-1, 1) for step in (-1e-7, 1e-7)], dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_two_couplings_change_every_dimension_and_train_every_parameter():
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in flow.parameters())
 
 
-def test_agrees_with_zuko_s_affine_transform():
+def test_affine_coupling_agrees_with_zuko():
     flow, _ = random_flow(4, 0, 1)
     coupling = flow.couplings[0]
     y = torch.randn(4, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_agrees_with_zuko_s_affine_transform():
     torch.testing.assert_close(log_det, theirs.log_abs_det_jacobian(y[2:], u[2:]).sum())
 
 
-def test_outliers_cannot_overflow():
+def test_outliers_do_not_overflow():
     flow, _ = random_flow(4, 0, 2)
     u, log_det = flow(torch.full((1, 4), 1e8, dtype=torch.float64))
     assert torch.isfinite(u).all()

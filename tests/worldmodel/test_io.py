@@ -1,4 +1,4 @@
-"""Files whose content is not what it should be are named in one line."""
+"""Errors in reading and writing name the file in one line."""
 
 import errno
 from pathlib import Path
@@ -8,19 +8,19 @@ import pytest
 from worldmodel.io import atomic, error_context, write_bytes
 
 
-@pytest.mark.parametrize("stumble", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
-def test_what_goes_wrong_with_content_names_the_file(stumble):
+@pytest.mark.parametrize("fail", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
+def test_error_context_names_the_file(fail):
     with pytest.raises(ValueError, match="some.json"), error_context("some.json"):
-        stumble()
+        fail()
 
 
-def test_a_good_message_stays():
+def test_error_context_keeps_the_message_of_a_value_error():
     with pytest.raises(ValueError, match="^exactly this$"), error_context("some.json"):
         raise ValueError("exactly this")
 
 
-def test_what_may_not_be_written_is_named_as_it_was_meant(tmp_path, monkeypatch):
-    """A disk that is read-only refuses the removal of what was never there, too."""
+def test_write_error_names_the_target_file(tmp_path, monkeypatch):
+    """A read-only disk also refuses to remove the temporary file that was never written."""
 
     def refuse(path, *rest, **options):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
@@ -32,8 +32,8 @@ def test_what_may_not_be_written_is_named_as_it_was_meant(tmp_path, monkeypatch)
     assert refused.value.filename == str(tmp_path / "test.json")
 
 
-def test_an_error_of_the_block_stays_and_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError, match="mine"), atomic(tmp_path / "test.json") as aside:
-        aside.write_bytes(b"half")
+def test_atomic_keeps_the_error_of_the_block_and_leaves_no_file(tmp_path):
+    with pytest.raises(KeyError, match="mine"), atomic(tmp_path / "test.json") as temporary:
+        temporary.write_bytes(b"half")
         raise KeyError("mine")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Laws of recurrent densities, over every class of them."""
+"""Laws of recurrent densities, tested on every class."""
 
 import math
 
@@ -29,10 +29,10 @@ DENSITIES = {
 @pytest.fixture(params=DENSITIES)
 def density(request):
     with worldmodel.seeded(0):
-        built = DENSITIES[request.param]().double()
-        for parameter in built.parameters():
+        model = DENSITIES[request.param]().double()
+        for parameter in model.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    return built
+    return model
 
 
 def test_every_density_is_in_the_battery():
@@ -49,11 +49,11 @@ def batch(time=6):
 def test_steps_equal_one_pass(density):
     x, y = batch()
     whole, last = density(x)
-    state, parts = density.initial(4), []
+    state, steps = density.initial(4), []
     for t in range(x.shape[1]):
         dist, state = density(x[:, t : t + 1], state)
-        parts.append(dist.log_prob(y[:, t : t + 1]))
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole.log_prob(y))
+        steps.append(dist.log_prob(y[:, t : t + 1]))
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole.log_prob(y))
     torch.testing.assert_close(state.hidden, last.hidden)
     torch.testing.assert_close(state.cell, last.cell)
 
@@ -65,17 +65,17 @@ def test_the_future_leaves_the_past_bit_equal(density):
     assert density(x)[0].log_prob(y)[:, :4].equal(density(changed)[0].log_prob(y)[:, :4])
 
 
-def test_every_parameter_learns(density):
+def test_every_parameter_receives_a_gradient(density):
     x, y = batch()
     (-density(x)[0].log_prob(y)).mean().backward()
     assert [name for name, p in density.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def test_settings_build_the_same_shapes(density):
-    again = type(density)(**density.config).double()
-    again.load_state_dict(density.state_dict())
+def test_config_rebuilds_the_same_density(density):
+    rebuilt = type(density)(**density.config).double()
+    rebuilt.load_state_dict(density.state_dict())
     x, y = batch()
-    assert again(x)[0].log_prob(y).equal(density(x)[0].log_prob(y))
+    assert rebuilt(x)[0].log_prob(y).equal(density(x)[0].log_prob(y))
 
 
 def test_samples_have_batch_and_event_shape(density):
@@ -108,7 +108,7 @@ def test_training_stays_finite_on_adversarial_data(kind, case):
     assert all(torch.isfinite(p).all() for p in density.parameters())
 
 
-def learn(density, draw, updates, lr=3e-3):
+def train_and_evaluate(density, draw, updates, lr=3e-3):
     optimizer = torch.optim.Adam(density.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     for update in range(updates):
@@ -124,7 +124,7 @@ def learn(density, draw, updates, lr=3e-3):
 
 
 def test_nll_approaches_the_true_entropy_and_never_beats_it():
-    """A linear-Gaussian world: the best possible NLL is known."""
+    """The lowest possible NLL of a linear-Gaussian process is known."""
 
     def draw(seed):
         x, a, _ = linear_gaussian(32, 20, seed)
@@ -133,7 +133,7 @@ def test_nll_approaches_the_true_entropy_and_never_beats_it():
     entropy = linear_gaussian(1, 1, 0)[2]
     with worldmodel.seeded(0):
         density = RMDN(2, 1, hidden_size=16, num_components=2)
-    nll, error = learn(density, draw, 250, lr=2e-2)
+    nll, error = train_and_evaluate(density, draw, 250, lr=2e-2)
     assert nll > entropy - 4 * error
     assert nll < entropy + 0.08
 
@@ -145,12 +145,12 @@ def test_frmdn_beats_rmdn_on_the_banana():
     results = {}
     for name, kind in {"rmdn": RMDN, "frmdn": FRMDN}.items():
         with worldmodel.seeded(0):
-            results[name] = learn(kind(1, 2, hidden_size=8, num_components=2), draw, 200, lr=1e-2)
+            results[name] = train_and_evaluate(kind(1, 2, hidden_size=8, num_components=2), draw, 200, lr=1e-2)
     assert results["frmdn"][0] < results["rmdn"][0] - 0.2
     assert results["frmdn"][0] > BANANA_ENTROPY - 4 * results["frmdn"][1]
 
 
-def test_state_is_explicit_and_checked():
+def test_state_is_explicit_and_validated():
     density = RMDN(3, 2, hidden_size=8)
     state = density.initial(2)
     assert isinstance(state, State)
@@ -168,6 +168,6 @@ def test_bad_sizes_are_refused(name, value):
         RMDN(**{"input_size": 3, "output_size": 2, name: value})
 
 
-def test_published_size():
+def test_num_parameters_match_the_published_model():
     """LSTM-256 on 32 latents and 3 actions, K = 5 joint components."""
     assert sum(p.numel() for p in RMDN(35, 32).parameters()) == 4 * 256 * (35 + 256 + 2) + 257 * 5 * 65

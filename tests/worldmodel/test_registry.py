@@ -1,4 +1,4 @@
-"""Models by name and by settings."""
+"""Models built by name and from their config."""
 
 import pytest
 import torch
@@ -10,32 +10,32 @@ from worldmodel.registry import MODEL_NAMES, build, build_density, build_mdn_rnn
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
-def test_settings_build_the_same_model(name):
-    more = {"latent_dim": 3, "width": 8} if name.startswith("vrnn") else {}
-    model = build(name, 2, hidden_size=8, bptt_length=5, **more)
-    again = build_density(model.config)
-    again.load_state_dict(model.state_dict())
-    assert type(again) is type(model) and again.config == model.config and again.bptt_length == 5
+def test_config_rebuilds_the_same_model(name):
+    sizes = {"latent_dim": 3, "width": 8} if name.startswith("vrnn") else {}
+    model = build(name, 2, hidden_size=8, bptt_length=5, **sizes)
+    rebuilt = build_density(model.config)
+    rebuilt.load_state_dict(model.state_dict())
+    assert type(rebuilt) is type(model) and rebuilt.config == model.config and rebuilt.bptt_length == 5
     batch = whole(events().float())
-    assert again.loss(batch, generator()).value.equal(model.loss(batch, generator()).value)
+    assert rebuilt.loss(batch, generator()).value.equal(model.loss(batch, generator()).value)
 
 
-@pytest.mark.parametrize("truncate", [100_000, 10**30])
+@pytest.mark.parametrize("bptt_length", [100_000, 10**30])
 @pytest.mark.parametrize("name", ["rmdn", "vrnn"])
-def test_pieces_may_be_longer_than_any_size(name, truncate):
-    again = build_density(build(name, 2, hidden_size=4, bptt_length=truncate).config)
-    assert again.bptt_length == truncate
-    assert again.loss(whole(events().float()), generator()).value.isfinite()
+def test_bptt_length_may_exceed_any_sequence(name, bptt_length):
+    rebuilt = build_density(build(name, 2, hidden_size=4, bptt_length=bptt_length).config)
+    assert rebuilt.bptt_length == bptt_length
+    assert rebuilt.loss(whole(events().float()), generator()).value.isfinite()
 
 
-def test_names_mean_what_the_papers_say():
+def test_model_names_match_the_papers():
     assert build("rnn-gauss", 2).density.num_components == 1 and type(build("rnn-gauss", 2).density) is RMDN
     assert build("rmdn", 2).density.num_components == build("frmdn", 2).density.base.num_components == 20
     assert build("vrnn", 2).num_components == 1 and build("vrnn-gmm", 2).num_components == 20
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_the_smallest_sizes(size):
+def test_smallest_models_train_and_sample(size):
     for name in MODEL_NAMES:
         model = build(name, size, hidden_size=2)
         batch = whole(torch.randn(1, 1, size, generator=generator()))

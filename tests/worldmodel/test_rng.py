@@ -1,12 +1,12 @@
-"""Random streams: the numbers that files were made with."""
+"""Random streams keep their ids and seeds, because saved files depend on them."""
 
 from rollouts.collect import episode_seed
 from worldmodel.rng import Stream
 
 
-def test_numbers_stay_what_they_are():
-    found = {name: int(stream) for name, stream in Stream.__members__.items()}
-    assert found == {
+def test_stream_ids_and_episode_seeds_are_fixed():
+    ids = {name: int(stream) for name, stream in Stream.__members__.items()}
+    assert ids == {
         "START_STATES": 1,
         "POLICY": 2,
         "DREAM": 2,

@@ -1,4 +1,4 @@
-"""Densities of sequences learn: what is known exactly, what is constant, in bfloat16, and after a stop."""
+"""Training of sequence densities: known processes, constant data, bfloat16 and resuming."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from worldmodel.registry import MODEL_NAMES, build
 from worldmodel.sequences import precision_ceiling
 
 
-def test_own_samples_have_the_entropy_that_the_densities_say():
-    """E[-log p(y)] over own samples = the mean of the conditional entropies, known in closed form for one Gaussian."""
+def test_samples_have_the_conditional_entropy_of_the_density():
+    """E[-log p(y)] over samples equals the mean conditional entropy, which one Gaussian has in closed form."""
     with worldmodel.seeded(3):
         model = SequenceDensity(RMDN(1, 1, hidden_size=8, num_components=1))
         model.density.head.weight.data.mul_(4)
@@ -30,7 +30,7 @@ def test_own_samples_have_the_entropy_that_the_densities_say():
     assert float(differences.mean()) == pytest.approx(0, abs=4 * float(differences.std()) / math.sqrt(3_000))
 
 
-def learned(model, updates=400, **more):
+def train(model, updates=400, **more):
     data = Sequences(lambda size, seed: autoregressive(size, 15, seed)[0].float())
     settings = {
         "num_updates": updates,
@@ -43,38 +43,39 @@ def learned(model, updates=400, **more):
 
 
 @pytest.mark.parametrize(
-    ("name", "truncate"),
+    ("name", "bptt_length"),
     [
         ("frmdn", None),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("rnn-gauss", None), ("rmdn", None), ("rmdn", 5))),
     ],
 )
-def test_learning_approaches_the_exact_likelihood_and_never_beats_it(name, truncate):
+def test_training_approaches_the_exact_likelihood_and_never_beats_it(name, bptt_length):
     more = {"rnn-gauss": {}, "rmdn": {"num_components": 2}, "frmdn": {"num_components": 2, "num_couplings": 1}}[name]
     with worldmodel.seeded(0):
-        model = build(name, 1, hidden_size=16, bptt_length=truncate, **more)
-    learned(model, 250, learning_rate=2e-2)
+        model = build(name, 1, hidden_size=16, bptt_length=bptt_length, **more)
+    train(model, 250, learning_rate=2e-2)
     event, exact = autoregressive(2_000, 15, 3_000_000)
     with torch.no_grad():
-        excess = (exact - model.log_probs(whole(event.float()))[0].double()).mean(dim=1)  # paired: nats a frame
+        # Paired differences in nats per event.
+        excess = (exact - model.log_probs(whole(event.float()))[0].double()).mean(dim=1)
     error = float(excess.std()) / math.sqrt(len(excess))
     assert float(excess.mean()) > -4 * error
     assert float(excess.mean()) < 0.05
 
 
 @pytest.mark.parametrize(
-    ("name", "truncate"),
+    ("name", "bptt_length"),
     [
         pytest.param(
-            name, truncate, marks=[pytest.mark.slow] * ((name, truncate) not in (("frmdn", None), ("vrnn", 4)))
+            name, bptt_length, marks=[pytest.mark.slow] * ((name, bptt_length) not in (("frmdn", None), ("vrnn", 4)))
         )
         for name in MODEL_NAMES
-        for truncate in (None, 4)
+        for bptt_length in (None, 4)
     ],
 )
-def test_bfloat16_trains(name, truncate):
+def test_bfloat16_trains(name, bptt_length):
     with worldmodel.seeded(0):
-        model = build(name, 1, hidden_size=8, bptt_length=truncate, num_components=1)
+        model = build(name, 1, hidden_size=8, bptt_length=bptt_length, num_components=1)
     held_out = whole(autoregressive(64, 9, 3_000_000)[0].float())
     data = Sequences(lambda size, seed: autoregressive(size, 9, seed)[0].float())
     before = float(model.loss(held_out, generator()).value.detach())
@@ -97,10 +98,10 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("name", ["frmdn", "vrnn"])
-def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, name):
+def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, name):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
 
-    def fresh():
+    def build_fresh():
         with worldmodel.seeded(0):
             return build(name, 1, hidden_size=4, bptt_length=5, num_components=1)
 
@@ -109,18 +110,18 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, na
             raise Stop
 
     settings = {"num_updates": 16, "batch_size": 4, "eval_every": 5}
-    undisturbed = learned(fresh(), **settings, out=tmp_path / "whole")
+    uninterrupted = train(build_fresh(), **settings, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        learned(fresh(), **settings, out=tmp_path / "stopped", progress=stop)
-    again = learned(fresh(), **settings, out=tmp_path / "stopped")
-    for wanted, found in zip(undisturbed.parameters(), again.parameters(), strict=True):
-        assert found.equal(wanted)
+        train(build_fresh(), **settings, out=tmp_path / "stopped", progress=stop)
+    resumed = train(build_fresh(), **settings, out=tmp_path / "stopped")
+    for expected, actual in zip(uninterrupted.parameters(), resumed.parameters(), strict=True):
+        assert actual.equal(expected)
     files = [(tmp_path / where / "weights.safetensors").read_bytes() for where in ("whole", "stopped")]
     assert files[0] == files[1]
 
 
 class Ragged:
-    """Seven sequences of one to thirteen events, the longer the wilder, in whatever batches."""
+    """Seven sequences of one to thirteen events, whose values grow with the length, in batches of any size."""
 
     identity = "ragged"
 
@@ -128,13 +129,13 @@ class Ragged:
         return self, self
 
     def batch(self, size, rng):
-        return self.made([1 + 2 * (n % 7) for n in range(size)])
+        return self.make_batch([1 + 2 * (n % 7) for n in range(size)])
 
     def batches(self, size):
         for number in range(0, 7, size):
-            yield self.made([1 + 2 * n for n in range(7)][number : number + size])
+            yield self.make_batch([1 + 2 * n for n in range(7)][number : number + size])
 
-    def made(self, lengths):
+    def make_batch(self, lengths):
         event = torch.zeros(len(lengths), max(lengths), 1)
         mask = torch.zeros(event.shape[:2])
         for number, length in enumerate(lengths):
@@ -142,24 +143,24 @@ class Ragged:
         return EventBatch(event, mask, torch.zeros(len(lengths)))
 
 
-def test_the_held_out_loss_of_ragged_sequences_does_not_depend_on_the_batch(tmp_path):
+def test_held_out_loss_of_ragged_sequences_does_not_depend_on_the_batch_size(tmp_path):
     losses = []
-    for batch in (1, 2, 4, 7):
+    for batch_size in (1, 2, 4, 7):
         with worldmodel.seeded(0):
             model = build("rmdn", 1, hidden_size=4, num_components=1)
         settings = {
             "num_updates": 1,
-            "batch_size": batch,
+            "batch_size": batch_size,
             "learning_rate": 1e-30,
             "tensorboard": False,
-        }  # no weight moves
-        fit(model, Ragged(), **settings, out=tmp_path / str(batch))
-        losses.append(json.loads((tmp_path / str(batch) / "metrics.jsonl").read_text())["held_out"]["loss"])
+        }  # no weight changes
+        fit(model, Ragged(), **settings, out=tmp_path / str(batch_size))
+        losses.append(json.loads((tmp_path / str(batch_size) / "metrics.jsonl").read_text())["held_out"]["loss"])
     whole_pass = model.loss(next(Ragged().batches(7))).value.detach()
     assert losses == pytest.approx([float(whole_pass)] * 4, rel=1e-5)
 
 
-def test_a_training_begins_near_the_data():
+def test_init_from_data_starts_near_the_data():
     event = 50 + 0.01 * torch.randn(200, 3, 2, generator=generator())
     for name in MODEL_NAMES:
         with worldmodel.seeded(0):
@@ -170,7 +171,7 @@ def test_a_training_begins_near_the_data():
         assert 0.005 < float(drawn.std()) < 0.02
 
 
-STARTS = {
+INIT_MODELS = {
     "rnn-gauss": lambda: build("rnn-gauss", 28, hidden_size=64),
     "rmdn": lambda: build("rmdn", 28, hidden_size=64),
     "rmdn full": lambda: build("rmdn", 28, hidden_size=64, num_components=2, full=True),
@@ -182,14 +183,14 @@ STARTS = {
 
 
 @pytest.mark.parametrize("std", [1.0, 0.0011])
-@pytest.mark.parametrize("name", STARTS)
-def test_a_start_is_nearly_as_good_as_a_normal_whatever_the_scale(name, std):
-    """Down to pixels that vary by their dequantisation alone: 1 / (256 sqrt(12)) = 0.0011."""
-    spread = torch.linspace(1.0, 2.0, 28).mul(std)  # another one in each dimension
+@pytest.mark.parametrize("name", INIT_MODELS)
+def test_init_from_data_is_nearly_as_good_as_a_normal_at_any_scale(name, std):
+    """The smallest scale is that of dequantisation noise: 1 / (256 sqrt(12)) = 0.0011."""
+    spread = torch.linspace(1.0, 2.0, 28).mul(std)  # differs between dimensions
     data = whole(0.3 + spread * torch.randn(64, 8, 28, generator=generator()))
     normal = float((0.5 + 0.5 * math.log(2 * math.pi) + spread.log()).mean())
     with worldmodel.seeded(0):
-        model = STARTS[name]()
+        model = INIT_MODELS[name]()
     model.init_from_data(data)
     assert float(model.loss(data, generator()).value.detach()) / 28 < normal + 0.5
 
@@ -197,8 +198,8 @@ def test_a_start_is_nearly_as_good_as_a_normal_whatever_the_scale(name, std):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("frmdn", "vrnn"))) for name in MODEL_NAMES]
 )
-def test_constant_data_stay_finite_and_below_the_ceiling(name):
-    """Digital silence: the likelihood begins near what the clamp of precisions allows, and reaches it, not beyond."""
+def test_training_on_constant_data_stays_below_the_ceiling(name):
+    """Digital silence: the likelihood starts near the limit of the precision clamp and reaches it without exceeding it."""
     with worldmodel.seeded(0):
         model = build(name, 2, hidden_size=4)
     silence = whole(torch.zeros(4, 6, 2))
@@ -212,7 +213,7 @@ def test_constant_data_stay_finite_and_below_the_ceiling(name):
 
 
 @pytest.mark.parametrize("kind", [RMDN, FRMDN, PerDimensionRMDN])
-def test_a_dimension_that_does_not_vary_starts_at_the_clamp_of_precisions(kind):
+def test_constant_dimension_starts_at_the_precision_clamp(kind):
     """A standard deviation of zero has no finite logarithm."""
     with worldmodel.seeded(0):
         density = kind(2, 2, hidden_size=4)

@@ -1,4 +1,4 @@
-"""Stops: asked for once, they wait for a whole update, save it, and change nothing."""
+"""`GracefulInterrupt` records the first Ctrl-C, and the second one interrupts."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 from worldmodel.signals import GracefulInterrupt
 
 
-def test_the_first_ctrl_c_is_kept_and_the_second_interrupts(ctrl_c):
+def test_first_ctrl_c_is_recorded_and_second_interrupts(ctrl_c):
     with pytest.raises(KeyboardInterrupt), GracefulInterrupt() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested
@@ -17,7 +17,7 @@ def test_the_first_ctrl_c_is_kept_and_the_second_interrupts(ctrl_c):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_is_ignored_stays_ignored():
+def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with GracefulInterrupt() as stop:
@@ -28,14 +28,14 @@ def test_what_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_threads_leave_signals_alone(ctrl_c):
-    found = []
+def test_other_threads_do_not_change_signal_handlers(ctrl_c):
+    handlers = []
 
-    def live():
+    def run_in_thread():
         with GracefulInterrupt():
-            found.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
 
-    thread = threading.Thread(target=live)
+    thread = threading.Thread(target=run_in_thread)
     thread.start()
     thread.join()
-    assert found == [signal.default_int_handler]
+    assert handlers == [signal.default_int_handler]

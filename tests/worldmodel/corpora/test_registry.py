@@ -1,4 +1,4 @@
-"""open_corpus and Parts: names, options, messages, and how training sees a corpus."""
+"""`open_corpus` and `Splits`: names, options, errors, and training on a corpus."""
 
 from pathlib import Path
 
@@ -17,17 +17,17 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8)
 
 
 class Normal(nn.Module):
-    """One mean and one scale for all events."""
+    """A Normal with one mean and one scale for all events."""
 
     config = {"kind": "normal"}
 
     def __init__(self):
         super().__init__()
-        self.loc, self.log_scale, self.seen = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(())), []
+        self.loc, self.log_scale, self.eval_sizes = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(())), []
 
     def loss(self, batch: EventBatch, generator=None):
         if not self.training:
-            self.seen.append(len(batch.event))
+            self.eval_sizes.append(len(batch.event))
         log_prob = torch.distributions.Normal(self.loc, self.log_scale.exp()).log_prob(batch.event).sum(-1)
         value = -((log_prob * batch.mask).sum(1) + batch.log_jacobian).mean()
         return Loss(value, {"nats": value.detach()})
@@ -49,20 +49,20 @@ def audio(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "", "mnist:", "nothing:/tmp", ":/tmp"])
-def test_a_corpus_is_kind_and_folder(name):
+def test_corpus_name_must_be_kind_and_folder(name):
     with pytest.raises(ValueError, match="KIND:FOLDER"):
         corpora.open_corpus(name)
 
 
 @pytest.mark.parametrize("kind", CORPORA)
-def test_missing_files_come_with_their_source(tmp_path, kind):
+def test_missing_files_error_names_their_source(tmp_path, kind):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=str(folder)) as caught:
             corpora.open_corpus(f"{kind}:{folder}")
         assert CORPORA[kind].source in str(caught.value)
 
 
-def test_an_option_of_the_other_kind_is_told(mnist, audio):
+def test_option_of_another_corpus_is_named(mnist, audio):
     with pytest.raises(ValueError, match=r"\bsegment_length\b"):
         corpora.open_corpus(mnist, segment_length=8_000)
     with pytest.raises(ValueError, match=r"\blogit\b"):
@@ -70,10 +70,10 @@ def test_an_option_of_the_other_kind_is_told(mnist, audio):
 
 
 @pytest.mark.parametrize("name", ["mnist", "audio"])
-def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_path):
+def test_fit_uses_the_held_out_split_of_the_corpus(name, request, tmp_path):
     options = {"segment_length": 800} if name == "audio" else {}
     corpus = corpora.open_corpus(request.getfixturevalue(name), **options)
-    assert all(isinstance(part, Data) for part in (corpus.train, corpus.held_out, corpus.test, corpus.splits))
+    assert all(isinstance(split, Data) for split in (corpus.train, corpus.held_out, corpus.test, corpus.splits))
     assert corpus.splits.split(0.5, seed=9) == (corpus.train, corpus.held_out)
     assert corpus.train.identity in corpus.splits.identity and corpus.held_out.identity in corpus.splits.identity
     with seeded(0):
@@ -87,20 +87,20 @@ def test_training_takes_a_corpus_with_its_own_held_out_part(name, request, tmp_p
             tensorboard=False,
             out=tmp_path,
         )
-    assert sum(model.seen) == len(corpus.held_out)
+    assert sum(model.eval_sizes) == len(corpus.held_out)
     values = torch.cat([batch.event.flatten() for batch in corpus.train.batches(100)])
     assert float(model.loc.detach()) == pytest.approx(float(values.mean()), abs=0.05)
     assert float(model.log_scale.detach().exp()) == pytest.approx(float(values.std()), abs=0.05)
 
 
-def test_training_can_split_a_part_anew(mnist):
+def test_fit_can_split_the_training_split_again(mnist):
     fit(Normal(), corpora.open_corpus(mnist).train, num_updates=3, batch_size=4, tensorboard=False)
-    parts = corpora.open_corpus(mnist).splits
-    assert len(next(parts.batches(4)).event) == 4
-    assert len(parts.batch(3, np.random.default_rng(0)).event) == 3
+    splits = corpora.open_corpus(mnist).splits
+    assert len(next(splits.batches(4)).event) == 4
+    assert len(splits.batch(3, np.random.default_rng(0)).event) == 3
 
 
-def test_bits_need_to_know_the_dimensions(audio):
+def test_bits_need_the_number_of_dimensions(audio):
     corpus = corpora.open_corpus(audio, segment_length=None)
     assert corpus.dimensions is None
     with pytest.raises(ValueError, match="dimensions"):
