@@ -51,10 +51,10 @@ def test_episodes_grow_only_where_noise_dominates(tmp_path):
         and noisy.episode_counts[-1] == 9
         and noisy.episode_counts == sorted(noisy.episode_counts)
     )
-    parts = NoisySphere(1e4)
+    resumed = NoisySphere(1e4)
     for generations in (4, 10):
-        evolve(controller(), parts, seed=2, generations=generations, population=8, max_episodes=9, out=tmp_path)
-    assert parts.episode_counts == noisy.episode_counts
+        evolve(controller(), resumed, seed=2, generations=generations, population=8, max_episodes=9, out=tmp_path)
+    assert resumed.episode_counts == noisy.episode_counts
 
 
 def test_noise_fraction_is_smoothed_and_falls_with_more_episodes():
@@ -106,11 +106,11 @@ def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, 
         return -np.square(scales * (population - 1.0)).sum(axis=1)
 
     settings = {"seed": 2, "population": 12, "sigma": 0.5, "covariance": covariance}
-    whole = evolve(controller(), ellipsoid, **settings, generations=200)
-    np.testing.assert_allclose(whole.parameters, 1.0, atol=0.02)
+    uninterrupted = evolve(controller(), ellipsoid, **settings, generations=200)
+    np.testing.assert_allclose(uninterrupted.parameters, 1.0, atol=0.02)
     for generations in (1, 77, 78, 200):
-        parts = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
-    assert whole.parameters.equal(parts.parameters)
+        resumed = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
+    assert uninterrupted.parameters.equal(resumed.parameters)
 
 
 def test_sigma_does_not_collapse_on_pure_noise_with_antithetic_members():
@@ -292,9 +292,9 @@ def test_restarts_resume_bit_for_bit(tmp_path):
             evolve(controller(), record, **settings, generations=generations, out=out)
         return populations
 
-    whole, parts = populations_of([12]), populations_of(range(1, 13), tmp_path)
-    assert [len(one) for one in whole] == [6, 6, 6, 12, 12, 24, 24]
-    for one, other in zip(whole, parts, strict=True):
+    uninterrupted, resumed = populations_of([12]), populations_of(range(1, 13), tmp_path)
+    assert [len(one) for one in uninterrupted] == [6, 6, 6, 12, 12, 24, 24]
+    for one, other in zip(uninterrupted, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -408,9 +408,9 @@ def test_eval_candidates_are_chosen_by_ranks_with_state_resets(reset_weight, bes
 
         def __call__(self, population, seed):
             populations.append(population)
-            whole = np.full((4, 6), 10.0) + np.arange(4)[:, None]
-            whole[3, 0] = -1_000
-            return np.hstack((whole, np.tile(reset_weight * np.eye(4)[:, [2]], 6)))
+            episode_returns = np.full((4, 6), 10.0) + np.arange(4)[:, None]
+            episode_returns[3, 0] = -1_000
+            return np.hstack((episode_returns, np.tile(reset_weight * np.eye(4)[:, [2]], 6)))
 
     def evaluate(population, seed):
         evaluated.append(population)

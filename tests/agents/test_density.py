@@ -301,13 +301,13 @@ def test_resumed_training_equals_uninterrupted_training(corpora, tmp_path, monke
         if done == 5:
             raise Stop
 
-    whole = fit_density(settings, tmp_path / "whole", report=False)
+    uninterrupted = fit_density(settings, tmp_path / "whole", report=False)
     with pytest.raises(Stop):
         fit_density(settings, tmp_path / "stopped", stop, report=False)
     with pytest.raises(ValueError, match="stopped.*worldmodel density fit"):
         evaluate_density(tmp_path / "stopped")
-    again = fit_density(settings, tmp_path / "stopped", report=False)
-    assert again.measures == whole.measures
+    resumed = fit_density(settings, tmp_path / "stopped", report=False)
+    assert resumed.measures == uninterrupted.measures
     files = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert files[0] == files[1]
 

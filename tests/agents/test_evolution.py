@@ -21,11 +21,11 @@ def test_evolution_solves_the_sphere():
 @pytest.mark.parametrize(("stop", "population"), [(1, 3), (4, 9), (6, 4)])
 def test_evolution_resumes_bit_for_bit(tmp_path, size, stop, population):
     settings = {"seed": 3, "population": population, "eval_fitness": noisy, "eval_every": 3}
-    whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
+    uninterrupted = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
     evolve(controller(*size), noisy, **settings, generations=stop, out=tmp_path / "parts")
-    parts = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
+    resumed = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
     if stop % 3 == 0:  # each call evaluates its last generation, so another stop adds an evaluation
-        assert whole.parameters.equal(parts.parameters)
+        assert uninterrupted.parameters.equal(resumed.parameters)
     first, second = (np.load(tmp_path / name / "state.npz") for name in ("whole", "parts"))
     assert set(first.files) == set(second.files)
     for name in first.files:
@@ -46,11 +46,11 @@ def test_an_interrupted_generation_changes_nothing(tmp_path):
         return noisy(population, seed)
 
     settings = {"seed": 3, "population": 8, "eval_every": 3, "generations": 9}
-    whole = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "whole")
+    uninterrupted = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "whole")
     with pytest.raises(Stop):
         evolve(controller(), interrupted, eval_fitness=noisy, **settings, out=tmp_path / "parts")
-    parts = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "parts")
-    assert whole.parameters.equal(parts.parameters)
+    resumed = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "parts")
+    assert uninterrupted.parameters.equal(resumed.parameters)
     rows = [
         [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("whole", "parts")
@@ -115,8 +115,8 @@ def test_the_average_of_noisy_means_is_better_than_the_mean(tmp_path):
     assert float(sphere(kept.parameters.numpy()[None], 0)[0]) == pytest.approx(best, rel=1e-4)
     evolve(controller(), noisy_sphere, **settings, generations=60, out=tmp_path / "parts")
     evolve(controller(), noisy_sphere, **settings, generations=200, out=tmp_path / "parts")
-    whole, parts = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
-    np.testing.assert_array_equal(whole, parts)
+    uninterrupted, resumed = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
+    np.testing.assert_array_equal(uninterrupted, resumed)
     without_eval = {**settings, "eval_fitness": None, "generations": 200}
     mean, average = (evolve(controller(), noisy_sphere, **{**without_eval, "mean_window": n}) for n in (0, 40))
     assert sphere(average.parameters.numpy()[None], 0) > sphere(mean.parameters.numpy()[None], 0)
@@ -251,8 +251,8 @@ def test_the_log_separates_whole_episodes_from_state_resets(tmp_path):
         episodes = 2
 
         def __call__(self, population, seed):
-            whole = sphere(population, seed)[:, None] * [1.0, 1.0]
-            return np.hstack([whole, np.full((len(population), 3), 50.0)])
+            episode_returns = sphere(population, seed)[:, None] * [1.0, 1.0]
+            return np.hstack([episode_returns, np.full((len(population), 3), 50.0)])
 
     evolve(controller(), ResetFitness(), seed=1, generations=2, population=6, out=tmp_path / "along")
     evolve(controller(), sphere, seed=1, generations=2, population=6, out=tmp_path / "plain")

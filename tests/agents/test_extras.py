@@ -100,11 +100,11 @@ class Recorder(SimpleNamespace):
     """A stand-in for wandb that stores what is logged."""
 
     def __init__(self) -> None:
-        super().__init__(logged=[], metrics={}, summary={}, url=None, dir="wandb/run/files", given=[])
+        super().__init__(logged=[], metrics={}, summary={}, url=None, dir="wandb/run/files", init_options=[])
         self.errors = SimpleNamespace(Error=OSError)
 
     def init(self, **options):
-        self.given.append(options)
+        self.init_options.append(options)
         return self
 
     def define_metric(self, name, step_metric=None, hidden=None):
@@ -132,7 +132,7 @@ def test_wandb_logs_every_row_once(workspace, monkeypatch):
     file.write_text('{"generation": 1, "mean": 5.0}\n{"generation": 2, "mean": 6.0}\n', encoding="utf-8")
     assert send(folder)[0] == 1
     assert recorder.logged[-1] == {"evolve-game/generation": 2, "evolve-game/mean": 6.0}
-    assert len({options["id"] for options in recorder.given}) == 1
+    assert len({options["id"] for options in recorder.init_options}) == 1
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):

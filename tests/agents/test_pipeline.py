@@ -85,15 +85,15 @@ def run_words(out: Path, *more: str) -> list[str]:
 def results(out: Path) -> dict:
     """Results that must not depend on interruptions."""
     run = Run(out)
-    found = {name: (report.returns, report.seeds) for name, report in run.reports().items()}
+    values = {name: (report.returns, report.seeds) for name, report in run.reports().items()}
     for path in ("vae/weights.safetensors", "memory/weights.safetensors", "world/memory.safetensors"):
-        found[path] = (out / path).read_bytes()
+        values[path] = (out / path).read_bytes()
     for where in ("dream", "game"):
-        found[where] = (out / f"evolve-{where}" / "controller.safetensors").read_bytes()
+        values[where] = (out / f"evolve-{where}" / "controller.safetensors").read_bytes()
         rows = (out / f"evolve-{where}" / "metrics.jsonl").read_text().splitlines()
-        found[f"{where} rows"] = [{**json.loads(row), "seconds": 0} for row in rows]
-    found["shards"] = {p.name: p.stat().st_size for p in (out / "rollouts" / "shards").glob("*.h5")}
-    return found
+        values[f"{where} rows"] = [{**json.loads(row), "seconds": 0} for row in rows]
+    values["shards"] = {p.name: p.stat().st_size for p in (out / "rollouts" / "shards").glob("*.h5")}
+    return values
 
 
 @pytest.fixture(scope="module")

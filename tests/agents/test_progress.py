@@ -81,9 +81,9 @@ def test_rows_show_evaluation_and_speed():
 def test_tables_have_the_columns_of_all_rows():
     plain = {"generation": 1, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
     assert table_lines(plain) == ["generation mean std max sigma time", "1 1.0 2.0 3.0 0.25 2.0 s"]
-    found = table_lines(plain, plain | {"hard_episodes": 9.0})
-    assert found[0] == "generation mean std max hard episodes sigma time"
-    assert found[2] == "1 1.0 2.0 3.0 9.0 0.25 2.0 s"
+    lines = table_lines(plain, plain | {"hard_episodes": 9.0})
+    assert lines[0] == "generation mean std max hard episodes sigma time"
+    assert lines[2] == "1 1.0 2.0 3.0 9.0 0.25 2.0 s"
 
 
 def table_lines(*rows):

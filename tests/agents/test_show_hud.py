@@ -9,15 +9,15 @@ from agents.run import Run
 
 
 @pytest.mark.parametrize(
-    ("env_options", "asked", "wanted"),
+    ("env_options", "weight", "expected"),
     [({}, None, 1.0), ({"show_hud": True}, None, 16.0), ({"show_hud": True}, 2.0, 2.0)],
 )
-def test_the_vae_weights_the_hud_where_it_is_shown(tmp_path, env_options, asked, wanted):
+def test_the_vae_weights_the_hud_where_it_is_shown(tmp_path, env_options, weight, expected):
     run = Run(tmp_path)
     stages.collect(run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
-    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=asked, num_updates=1, batch_size=2), 1)
-    assert vae.hud_loss_weight == wanted
-    assert run.vae().hud_loss_weight == wanted
+    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=weight, num_updates=1, batch_size=2), 1)
+    assert vae.hud_loss_weight == expected
+    assert run.vae().hud_loss_weight == expected
 
 
 def test_agents_with_another_show_hud_are_refused(tmp_path):

@@ -9,10 +9,10 @@ from agents.comparison.statistics import Interval, interval, t_quantile, varianc
 
 
 @pytest.mark.parametrize(
-    ("freedom", "wanted"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (59, 2.0010), (919, 1.9626), (1e6, 1.9600)]
+    ("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (59, 2.0010), (919, 1.9626), (1e6, 1.9600)]
 )
-def test_quantiles_equal_those_of_the_tables(freedom, wanted):
-    assert t_quantile(0.975, freedom) == pytest.approx(wanted, abs=2e-4)
+def test_quantiles_equal_those_of_the_tables(freedom, expected):
+    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=2e-4)
     assert t_quantile(0.5, freedom) == pytest.approx(0, abs=1e-9)
 
 

@@ -76,11 +76,11 @@ def test_evolution_with_sigma_decay_resumes_bit_for_bit(tmp_path, coordinates):
     def fitness(population, seed):
         return -np.square(population - 0.5).sum(axis=1)
 
-    whole = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "whole")
+    uninterrupted = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "whole")
     evolve(kind, fitness, **settings, generations=4, out=tmp_path / "parts")
-    parts = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
-    assert whole.parameters.equal(parts.parameters)
-    assert whole.parameters.abs().max() <= 1
+    resumed = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
+    assert uninterrupted.parameters.equal(resumed.parameters)
+    assert uninterrupted.parameters.abs().max() <= 1
     other = settings | {"whitening": Whitening(kind, 2 * sample_inputs())}
     with pytest.raises(ValueError, match="whitening"):
         evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")

@@ -93,9 +93,9 @@ def test_pausing_stepping_and_rewinding(monkeypatch):
     session.receive({"type": "step"})
     assert session.advance().facts["step"] == 7
     session.receive({"type": "rewind", "value": 4})
-    back = session.advance()
-    assert back.facts["step"] == 3
-    np.testing.assert_array_equal(back.dream, frames[2].dream)
+    rewound = session.advance()
+    assert rewound.facts["step"] == 3
+    np.testing.assert_array_equal(rewound.dream, frames[2].dream)
     session.receive({"type": "rewind", "value": 1e9})
     assert session.advance().facts["step"] == 0
     for _ in range(3):
