@@ -1,4 +1,4 @@
-"""Controllers, agents, evaluation."""
+"""Controllers, agents and their evaluation."""
 
 import pickle
 from dataclasses import replace
@@ -24,10 +24,10 @@ def world(discrete=False, actions=1):
         return WorldModel(VAE(latent_dim=3), Memory(RMDN(3 + actions, 3, hidden_size=5)), discrete=discrete).eval()
 
 
-def agent(built=None, **options):
-    built = built or world()
-    controller = LinearController.for_world_model(built)
-    return Agent(built, controller.with_parameters(np.linspace(-1, 1, controller.size)), **options)
+def agent(world_model=None, **options):
+    world_model = world_model or world()
+    controller = LinearController.for_world_model(world_model)
+    return Agent(world_model, controller.with_parameters(np.linspace(-1, 1, controller.size)), **options)
 
 
 def test_published_size_and_action_map():
@@ -73,21 +73,21 @@ def test_bad_controllers_are_refused():
         evaluate(agent(), "CartPole-v1", episodes=1)
 
 
-def test_an_agent_collects_with_exploration(tmp_path):
+def test_agents_collect_with_action_noise(tmp_path):
     store = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "s")
     again = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "t")
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(store.episodes(), again.episodes(), strict=True))
-    calm = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
-    assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
+    noiseless = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
+    assert not np.array_equal(noiseless.episode(0).actions, store.episode(0).actions)
     with pytest.raises(ValueError, match="action_noise"):
         evaluate(agent(action_noise=0.3), toys.beacon, episodes=1)
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_act_gives_the_actions_of_the_policy_in_rollouts(discrete):
-    built = world(discrete, 3)
+def test_act_equals_the_policy_in_rollouts(discrete):
+    world_model = world(discrete, 3)
     space = gymnasium.spaces.Discrete(3) if discrete else gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    noisy = agent(built, action_noise=0.5, param_noise=0.5)
+    noisy = agent(world_model, action_noise=0.5, param_noise=0.5)
     frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
     for seed in (4, 5):  # the second reset starts a new episode
         actor = make_actor(noisy, space, [seed])
@@ -100,19 +100,19 @@ def test_act_gives_the_actions_of_the_policy_in_rollouts(discrete):
             assert space.contains(action)
 
 
-def test_act_starts_an_episode_by_itself_and_reset_starts_the_next():
-    calm = agent(world(actions=3))
+def test_act_starts_the_first_episode_and_reset_the_next():
+    noiseless = agent(world(actions=3))
     frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
-    first = [calm.act(frame) for frame in frames]
-    on = [calm.act(frame) for frame in frames]
-    calm.reset()
-    again = [calm.act(frame) for frame in frames]
+    first = [noiseless.act(frame) for frame in frames]
+    second = [noiseless.act(frame) for frame in frames]
+    noiseless.reset()
+    again = [noiseless.act(frame) for frame in frames]
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, on)
-    copy = pickle.loads(pickle.dumps(calm))
+    assert not np.array_equal(first, second)
+    copy = pickle.loads(pickle.dumps(noiseless))
     assert np.array_equal(copy.act(frames[0]), first[0])
     with pytest.raises(ValueError, match="frame"):
-        calm.act(frames)
+        noiseless.act(frames)
 
 
 def test_evaluate_reports_every_return(tmp_path):
@@ -127,15 +127,15 @@ def test_evaluate_reports_every_return(tmp_path):
     assert Report.load(tmp_path / "r.json") == report
 
 
-def test_the_command_that_repeats_a_test_names_the_options_that_are_not_stored():
+def test_reproduce_command_contains_the_options_that_are_not_stored():
     report = Report("CartPole-v1", [1.0, 2.0], [1, 2], [50, 51])
     assert reproduce_command(["runs/a"], report, {}) == "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50"
-    words = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9"
-    words += " --env_options '{\"sticky_action_prob\": 0.25}'"
-    assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == words
+    command = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9"
+    command += " --env_options '{\"sticky_action_prob\": 0.25}'"
+    assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == command
 
 
-def test_a_plain_policy_plays_the_seeds_that_the_report_names():
+def test_policies_play_the_seeds_of_the_report():
     report = evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=40, workers=2)
     assert report.seeds == [40, 41, 42]
     played = [rollouts.play(toys.beacon(), rollouts.uniform, seed) for seed in report.seeds]
@@ -145,54 +145,56 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
         evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=2**24)
 
 
-def test_discrete_exploration_is_as_often_as_said():
-    built = world(discrete=True, actions=4)
-    calm, curious = (agent(built, action_noise=share) for share in (0.0, 0.4))
+def test_discrete_exploration_has_the_given_rate():
+    world_model = world(discrete=True, actions=4)
+    noiseless, exploring = (agent(world_model, action_noise=noise) for noise in (0.0, 0.4))
     space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
-    steady = calm(space, np.random.default_rng(0))(frame)
-    chosen = [curious(space, np.random.default_rng(seed))(frame) for seed in range(200)]
-    assert np.mean([choice != steady for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
+    greedy = noiseless(space, np.random.default_rng(0))(frame)
+    chosen = [exploring(space, np.random.default_rng(seed))(frame) for seed in range(200)]
+    assert np.mean([choice != greedy for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
     assert set(chosen) == {0, 1, 2, 3}
 
 
-def test_box_exploration_has_the_spread_that_is_asked_for():
-    built, frame = world(), np.zeros((64, 64, 3), np.uint8)
+def test_box_exploration_has_the_given_standard_deviation():
+    world_model, frame = world(), np.zeros((64, 64, 3), np.uint8)
     space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    zero = LinearController.for_world_model(built)
-    act, bold = (Agent(built, zero, spread)(space, np.random.default_rng(0)) for spread in (0.2, 9.0))
+    zero = LinearController.for_world_model(world_model)
+    act, saturated = (Agent(world_model, zero, std)(space, np.random.default_rng(0)) for std in (0.2, 9.0))
     drawn = [act(frame)[0] for _ in range(300)]
     assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
-    assert np.abs([bold(frame)[0] for _ in range(20)]).max() <= 1
+    assert np.abs([saturated(frame)[0] for _ in range(20)]).max() <= 1
 
 
-def test_a_spread_agent_is_another_controller_in_each_episode():
-    built, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    centre = agent(built)
-    spread = replace(centre, param_noise=0.5)
+def test_param_noise_draws_a_controller_for_each_episode():
+    world_model, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    central = agent(world_model)
+    perturbed = replace(central, param_noise=0.5)
     frames = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.uint8)
-    drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, centre.controller.size) for seed in range(6)])
-    actor = spread.batched_actor(space, [np.random.default_rng(seed) for seed in range(6)], num_envs=6)
+    drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, central.controller.size) for seed in range(6)])
+    actor = perturbed.batched_actor(space, [np.random.default_rng(seed) for seed in range(6)], num_envs=6)
     for slot in range(6):
         actor.reset(slot, slot)
-    together = np.array([actor.act(np.stack([frame] * 6), range(6)) for frame in frames])
-    assert together.std(axis=1).min() > 1e-3  # they differ
+    batched = np.array([actor.act(np.stack([frame] * 6), range(6)) for frame in frames])
+    assert batched.std(axis=1).min() > 1e-3  # controllers differ
     for seed, noise in enumerate(drawn):
-        alone = spread(space, np.random.default_rng(seed))
-        plain = Agent(built, centre.controller.with_parameters(centre.controller.parameters + torch.from_numpy(noise)))
-        like = plain(space, np.random.default_rng(0))
+        single = perturbed(space, np.random.default_rng(seed))
+        plain = Agent(
+            world_model, central.controller.with_parameters(central.controller.parameters + torch.from_numpy(noise))
+        )
+        reference = plain(space, np.random.default_rng(0))
         for step, frame in enumerate(frames):
-            action = alone(frame)
-            for other in (like(frame), together[step, seed]):
-                assert_same_sums(action, other, count=len(frames) * (built.num_features + 1), terms=1.0)
-    assert spread.name == f"{centre.name}-spread-0.5"
+            action = single(frame)
+            for other in (reference(frame), batched[step, seed]):
+                assert_same_sums(action, other, count=len(frames) * (world_model.num_features + 1), terms=1.0)
+    assert perturbed.name == f"{central.name}-spread-0.5"
     with pytest.raises(ValueError, match="action_noise"):
-        evaluate(spread, toys.beacon, episodes=1)
+        evaluate(perturbed, toys.beacon, episodes=1)
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("action_noise", -0.1), ("action_noise", float("nan")), ("param_noise", -0.1)]
 )
-def test_noise_that_cannot_be_drawn_is_refused(name, value):
+def test_invalid_noise_is_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} .*{value}"):
         agent(**{name: value})
 
@@ -218,7 +220,7 @@ def minus_ones(space, rng):
     return lambda frame: -np.ones(1, np.float32)
 
 
-def test_mixed_policies_take_turns_by_episode(tmp_path):
+def test_mixture_policies_draw_one_policy_per_episode(tmp_path):
     mixed = rollouts.MixturePolicy(ones, minus_ones)
     store = rollouts.collect(toys.beacon, mixed, 40, out=tmp_path / "s")
     assert store.metadata["policy"] == "mixed(ones, minus_ones)"
@@ -229,7 +231,7 @@ def test_mixed_policies_take_turns_by_episode(tmp_path):
         rollouts.MixturePolicy()
 
 
-def test_policies_by_name(tmp_path):
+def test_policies_are_made_from_names(tmp_path):
     agent().save(tmp_path / "agent")
     mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
@@ -239,7 +241,7 @@ def test_policies_by_name(tmp_path):
         make_policy("smooth,clever", 0.0, {})
 
 
-def test_policies_are_evaluated_too():
+def test_policies_can_be_evaluated():
     report = evaluate(rollouts.uniform, "CartPole-v1", episodes=4, seed=9)
     assert report.returns == [float(length) for length in report.lengths]
     assert report.policy == "uniform"

@@ -1,4 +1,4 @@
-"""The search below evolution: noise, mirrored members, covariances, bounds, elite, endings and restarts."""
+"""CMA-ES: noise handling, antithetic sampling, covariances, bounds, candidates, stopping criteria and restarts."""
 
 import json
 
@@ -13,22 +13,22 @@ from agents.cma_es import CMAES, StoppingCriteria, noise_share, score, standardi
 from tests.agents.spheres import controller, sphere
 
 
-class Drowned:
-    """A sphere whose episodes differ, and whose returns carry noise of their own."""
+class NoisySphere:
+    """A sphere whose returns have a common offset in each episode, and independent noise."""
 
     def __init__(self, noise, episodes=2):
-        self.noise, self.episodes, self.asked = noise, episodes, []
+        self.noise, self.episodes, self.episode_counts = noise, episodes, []
 
     def __call__(self, population, seed, episodes=None):
         episodes = episodes or self.episodes
-        self.asked.append(episodes)
+        self.episode_counts.append(episodes)
         rng = np.random.default_rng(seed)
         common, own = rng.normal(size=episodes), rng.normal(size=(len(population), episodes))
         return sphere(population, seed)[:, None] + 100 * common + self.noise * own
 
 
 @pytest.mark.parametrize("noise, episodes", [(0.0, 4), (3.0, 5), (10.0, 20)])
-def test_the_share_of_noise_is_that_of_the_members_means(noise, episodes):
+def test_noise_share_is_that_of_mean_returns(noise, episodes):
     rng = np.random.default_rng(4)
     members, common = 5 * rng.normal(size=(2_000, 1)), 100 * rng.normal(size=episodes)
     returns = members + common + noise * rng.normal(size=(2_000, episodes))
@@ -36,59 +36,63 @@ def test_the_share_of_noise_is_that_of_the_members_means(noise, episodes):
     assert noise_share(returns) == pytest.approx(of_means / (25 + of_means), abs=0.02)
 
 
-def test_chance_alone_is_all_noise():
+def test_noise_share_of_pure_noise_is_one():
     assert noise_share(np.random.default_rng(0).normal(size=(4_000, 3))) > 0.9
     assert noise_share(np.ones((5, 3))) == 1.0
 
 
-def test_episodes_grow_where_noise_drowns_the_differences_and_only_there(tmp_path):
-    quiet, loud = Drowned(0.0), Drowned(1e4)
-    for fitness in (quiet, loud):
+def test_episodes_grow_only_where_noise_dominates(tmp_path):
+    noiseless, noisy = NoisySphere(0.0), NoisySphere(1e4)
+    for fitness in (noiseless, noisy):
         evolve(controller(), fitness, seed=2, generations=10, population=8, max_episodes=9)
-    assert set(quiet.asked) == {2}
-    assert loud.asked[0] == 2 and loud.asked[-1] == 9 and loud.asked == sorted(loud.asked)
-    parts = Drowned(1e4)
+    assert set(noiseless.episode_counts) == {2}
+    assert (
+        noisy.episode_counts[0] == 2
+        and noisy.episode_counts[-1] == 9
+        and noisy.episode_counts == sorted(noisy.episode_counts)
+    )
+    resumed = NoisySphere(1e4)
     for generations in (4, 10):
-        evolve(controller(), parts, seed=2, generations=generations, population=8, max_episodes=9, out=tmp_path)
-    assert parts.asked == loud.asked
+        evolve(controller(), resumed, seed=2, generations=generations, population=8, max_episodes=9, out=tmp_path)
+    assert resumed.episode_counts == noisy.episode_counts
 
 
-def test_noise_is_smoothed_and_falls_as_episodes_grow():
+def test_noise_fraction_is_smoothed_and_falls_with_more_episodes():
     settings = {"size": 2, "population": 5, "sigma": 0.1, "seed": 1, "covariance": "auto", "antithetic": False}
     search = CMAES(
         np.zeros(2), settings | {"bounds": None, "eval_fitness": False}, StoppingCriteria(), None, num_episodes=4
     )
-    search.noise_fraction, chance = 0.3, np.ones((5, 4))
-    assert search.adapt_num_episodes(chance, max_episodes=9) == 1.0
+    search.noise_fraction, pure_noise = 0.3, np.ones((5, 4))
+    assert search.adapt_num_episodes(pure_noise, max_episodes=9) == 1.0
     assert (search.noise_fraction, search.num_episodes) == (pytest.approx(0.475), 4)
-    search.adapt_num_episodes(chance, max_episodes=9)
+    search.adapt_num_episodes(pure_noise, max_episodes=9)
     assert (search.noise_fraction, search.num_episodes) == (pytest.approx((0.475 + 0.525 / 4) * 4 / 5), 5)
 
 
-def test_growing_episodes_need_a_fitness_that_can():
+def test_growing_episodes_need_a_fitness_that_supports_them():
     with pytest.raises(ValueError, match="max_episodes"):
         evolve(controller(), sphere, generations=1, max_episodes=4)
     with pytest.raises(ValueError, match="max_episodes"):
-        evolve(controller(), Drowned(0.0, episodes=1), generations=1, max_episodes=4)
-    scouting = Drowned(0.0, episodes=2)
-    scouting.hard_episode_candidates = 4
-    with pytest.raises(ValueError, match="hard_episode_candidates"):  # not when they have grown
-        evolve(controller(), scouting, generations=1, max_episodes=4)
+        evolve(controller(), NoisySphere(0.0, episodes=1), generations=1, max_episodes=4)
+    with_candidates = NoisySphere(0.0, episodes=2)
+    with_candidates.hard_episode_candidates = 4
+    # Hard episodes and growing episodes exclude each other.
+    with pytest.raises(ValueError, match="hard_episode_candidates"):
+        evolve(controller(), with_candidates, generations=1, max_episodes=4)
 
 
 @pytest.mark.parametrize("population", [8, 9])
-def test_antithetic_members_mirror_one_another_at_the_mean(population):
+def test_antithetic_members_are_symmetric_about_the_mean(population):
     generations = []
 
-    def remember(members, seed):
+    def record(members, seed):
         generations.append(members.copy())
         return sphere(members, seed)
 
-    best = evolve(controller(), remember, seed=5, generations=60, population=population, sigma=0.5, antithetic=True)
+    best = evolve(controller(), record, seed=5, generations=60, population=population, sigma=0.5, antithetic=True)
     pairs = population // 2
-    np.testing.assert_allclose(
-        generations[0][:pairs], -generations[0][pairs : 2 * pairs], atol=1e-12
-    )  # the mean is zero
+    # The first mean is zero.
+    np.testing.assert_allclose(generations[0][:pairs], -generations[0][pairs : 2 * pairs], atol=1e-12)
     middle = (generations[7][:pairs] + generations[7][pairs : 2 * pairs]) / 2
     np.testing.assert_allclose(middle, np.broadcast_to(middle[0], middle.shape), atol=1e-9)
     np.testing.assert_allclose(best.parameters, 1.5, atol=0.3)
@@ -102,38 +106,38 @@ def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, 
         return -np.square(scales * (population - 1.0)).sum(axis=1)
 
     settings = {"seed": 2, "population": 12, "sigma": 0.5, "covariance": covariance}
-    whole = evolve(controller(), ellipsoid, **settings, generations=200)
-    np.testing.assert_allclose(whole.parameters, 1.0, atol=0.02)
+    uninterrupted = evolve(controller(), ellipsoid, **settings, generations=200)
+    np.testing.assert_allclose(uninterrupted.parameters, 1.0, atol=0.02)
     for generations in (1, 77, 78, 200):
-        parts = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
-    assert whole.parameters.equal(parts.parameters)
+        resumed = evolve(controller(), ellipsoid, **settings, generations=generations, out=tmp_path)
+    assert uninterrupted.parameters.equal(resumed.parameters)
 
 
-def test_steps_do_not_collapse_where_antithetic_members_differ_by_chance():
+def test_sigma_does_not_collapse_on_pure_noise_with_antithetic_members():
     rows = []
     settings = {"generations": 150, "population": 24, "seed": 1, "on_generation": rows.append, "sigma": 0.1}
 
-    def chance(population, seed):
+    def pure_noise(population, seed):
         return np.random.default_rng(seed).normal(size=len(population))
 
-    evolve(controller(), chance, antithetic=True, **settings)
+    evolve(controller(), pure_noise, antithetic=True, **settings)
     assert rows[-1]["sigma"] > 0.1 * 0.2
 
 
 def test_bounds_hold_for_members_and_mean():
-    lived = []
+    populations = []
 
-    def remember(population, seed):
-        lived.append(population)
+    def record(population, seed):
+        populations.append(population)
         return sphere(population, seed)
 
-    best = evolve(controller(), remember, seed=1, generations=60, population=12, sigma=0.5, bounds=0.8)
-    assert np.abs(np.concatenate(lived)).max() == 0.8
-    np.testing.assert_allclose(best.parameters, 0.8, atol=1e-6)  # as near to 1.5 as it may come
+    best = evolve(controller(), record, seed=1, generations=60, population=12, sigma=0.5, bounds=0.8)
+    assert np.abs(np.concatenate(populations)).max() == 0.8
+    np.testing.assert_allclose(best.parameters, 0.8, atol=1e-6)  # the bound is the nearest value to 1.5
 
 
-def test_a_search_comes_to_rest_at_its_bounds():
-    """Members beyond them live alike; the search must not drift away where nobody is better than anybody."""
+def test_sigma_falls_at_the_bounds():
+    """Members beyond the bounds have equal returns; the search must not drift where all members are equal."""
     rows = []
     evolve(
         controller(), sphere, seed=1, generations=400, population=12, sigma=0.5, bounds=0.8, on_generation=rows.append
@@ -141,57 +145,60 @@ def test_a_search_comes_to_rest_at_its_bounds():
     assert rows[-1]["sigma"] < 0.01
 
 
-def test_a_better_member_is_kept_instead_of_the_mean(tmp_path):
-    """The check prefers what lies far from the mean."""
-    checked = []
+def test_a_better_candidate_is_kept_instead_of_the_mean(tmp_path):
+    """The evaluation prefers candidates far from the mean."""
+    evaluated = []
 
     def far(population, seed):
-        checked.append(population)
+        evaluated.append(population)
         return np.abs(population).max(axis=1)
 
     settings = {"eval_fitness": far, "eval_every": 1, "seed": 1, "generations": 3, "population": 8}
     best = evolve(controller(), sphere, **settings, num_eval_candidates=3, out=tmp_path)
-    assert [len(candidates) for candidates in checked] == [5, 4, 4]  # the first time the start, too
-    everyone = np.concatenate(checked)
-    np.testing.assert_allclose(best.parameters, everyone[np.abs(everyone).max(axis=1).argmax()], rtol=1e-6)
+    # The first evaluation includes the initial controller.
+    assert [len(candidates) for candidates in evaluated] == [5, 4, 4]
+    candidates_of_all = np.concatenate(evaluated)
+    np.testing.assert_allclose(
+        best.parameters, candidates_of_all[np.abs(candidates_of_all).max(axis=1).argmax()], rtol=1e-6
+    )
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for row, candidates in zip(rows, checked, strict=True):
+    for row, candidates in zip(rows, evaluated, strict=True):
         assert row["eval"] == np.abs(candidates[0]).max()
         assert row["eval_candidate"] == np.abs(candidates[1:4]).max()
 
 
-def test_the_elite_are_the_best_members():
-    lived, checked = [], []
+def test_eval_candidates_are_the_best_members():
+    populations, evaluated = [], []
 
-    def remember(population, seed):
-        lived.append(population)
+    def record(population, seed):
+        populations.append(population)
         return sphere(population, seed)
 
-    def check(population, seed):
-        checked.append(population)
+    def evaluate(population, seed):
+        evaluated.append(population)
         return sphere(population, seed)
 
     evolve(
         controller(),
-        remember,
-        eval_fitness=check,
+        record,
+        eval_fitness=evaluate,
         eval_every=1,
         seed=1,
         generations=3,
         population=8,
         num_eval_candidates=3,
     )
-    for members, candidates in zip(lived, checked, strict=True):
+    for members, candidates in zip(populations, evaluated, strict=True):
         best_first = sorted(members, key=lambda member: -sphere(member[None], 0)[0])
         np.testing.assert_array_equal(candidates[1:4], best_first[:3])
 
 
 def worse(population, seed):
-    """A check that the first mean passes best."""
+    """An evaluation in which the first mean is best."""
     return -np.square(population).sum(axis=1)
 
 
-def test_ends_when_checks_go_stale_or_the_step_size_falls():
+def test_search_stops_when_evaluations_stagnate_or_sigma_falls():
     calls = []
 
     def count(population, seed):
@@ -199,26 +206,26 @@ def test_ends_when_checks_go_stale_or_the_step_size_falls():
         return sphere(population, seed)
 
     evolve(controller(), count, eval_fitness=worse, eval_every=1, eval_patience=3, seed=1, generations=50, population=8)
-    assert len(calls) == 4  # the first check is the best, three more are not
+    assert len(calls) == 4  # the first evaluation is the best, the next three are not
     calls.clear()
     evolve(controller(), count, min_sigma=0.05, sigma=0.3, seed=1, generations=5_000, population=8)
     assert 10 < len(calls) < 1_000
 
 
-def test_a_restart_begins_at_the_best_with_twice_the_population(tmp_path):
+def test_restarts_start_at_the_best_with_twice_the_population(tmp_path):
     populations = []
 
-    def remember(population, seed):
+    def record(population, seed):
         populations.append(population)
         return sphere(population, seed)
 
     settings = {"eval_fitness": worse, "eval_every": 1, "eval_patience": 2, "restarts": 1, "seed": 1, "population": 6}
-    best = evolve(controller(), remember, **settings, generations=50)
+    best = evolve(controller(), record, **settings, generations=50)
     assert [len(one) for one in populations] == [6, 6, 6, 12, 12]
     np.testing.assert_allclose(populations[3].mean(axis=0), best.parameters, atol=0.1)  # around the best
 
 
-def test_a_restart_forgets_the_average_before_it():
+def test_restarts_reset_the_averaged_mean():
     settings = {"population": 6, "sigma": 0.1, "seed": 1, "size": 3, "covariance": "auto", "antithetic": False}
     search = CMAES(np.zeros(3), settings | {"bounds": None}, StoppingCriteria(patience=1, restarts=1), None)
     search.best, search.averaged_mean = np.full(3, 2.0), np.full(3, -5.0)
@@ -226,8 +233,8 @@ def test_a_restart_forgets_the_average_before_it():
     np.testing.assert_array_equal(search.averaged_mean, search.best)
 
 
-def test_equal_checks_are_stale():
-    """A score that cannot rise further does not keep a search going."""
+def test_equal_evaluations_count_as_stagnation():
+    """A score that cannot rise further does not prolong a search."""
     calls = []
 
     def count(population, seed):
@@ -239,7 +246,7 @@ def test_equal_checks_are_stale():
     assert len(calls) == 4
 
 
-LATER = (
+ADDED_SETTINGS = (
     "max_episodes",
     "antithetic",
     "controller",
@@ -252,8 +259,8 @@ LATER = (
 )
 
 
-@pytest.mark.parametrize("name", (*LATER, "normalize_episodes", "ranked"))
-def test_a_state_older_than_a_setting_goes_on_with_what_was_then(tmp_path, name):
+@pytest.mark.parametrize("name", (*ADDED_SETTINGS, "normalize_episodes", "ranked"))
+def test_states_older_than_a_setting_resume(tmp_path, name):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
     with np.load(tmp_path / "state.npz") as saved:
@@ -266,10 +273,10 @@ def test_a_state_older_than_a_setting_goes_on_with_what_was_then(tmp_path, name)
 
 
 def test_restarts_resume_bit_for_bit(tmp_path):
-    def lived(stops, out=None):
+    def populations_of(stops, out=None):
         populations = []
 
-        def remember(population, seed):
+        def record(population, seed):
             populations.append(population)
             return sphere(population, seed)
 
@@ -282,22 +289,22 @@ def test_restarts_resume_bit_for_bit(tmp_path):
             "population": 6,
         }
         for generations in stops:
-            evolve(controller(), remember, **settings, generations=generations, out=out)
+            evolve(controller(), record, **settings, generations=generations, out=out)
         return populations
 
-    whole, parts = lived([12]), lived(range(1, 13), tmp_path)
-    assert [len(one) for one in whole] == [6, 6, 6, 12, 12, 24, 24]
-    for one, other in zip(whole, parts, strict=True):
+    uninterrupted, resumed = populations_of([12]), populations_of(range(1, 13), tmp_path)
+    assert [len(one) for one in uninterrupted] == [6, 6, 6, 12, 12, 24, 24]
+    for one, other in zip(uninterrupted, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
+def test_on_generation_gets_every_generation_including_those_before_a_stop(tmp_path):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
-    seen = []
-    evolve(controller(), sphere, generations=5, on_generation=seen.append, **settings)
-    assert seen == [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["generation"] for row in seen] == [1, 2, 3, 4, 5]
+    logged = []
+    evolve(controller(), sphere, generations=5, on_generation=logged.append, **settings)
+    assert logged == [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["generation"] for row in logged] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +320,7 @@ def test_a_watcher_sees_every_generation_those_before_a_stop_too(tmp_path):
         ({"min_sigma": 0.1, "sigma": 0.1}, "min_sigma"),
     ],
 )
-def test_bad_endings_are_refused(change, named):
+def test_bad_settings_are_refused(change, named):
     with pytest.raises(ValueError, match=rf"^{named} "):
         evolve(controller(), sphere, generations=2, population=8, **change)
 
@@ -331,7 +338,7 @@ def test_bad_endings_are_refused(change, named):
         lambda state: {name: value for name, value in state.items() if not name.startswith("es.")},
     ],
 )
-def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
+def test_states_with_wrong_content_are_refused(tmp_path, change):
     settings = {"seed": 1, "population": 4, "out": tmp_path}
     evolve(controller(), sphere, generations=2, **settings)
     with np.load(tmp_path / "state.npz") as saved:
@@ -341,10 +348,10 @@ def test_a_state_of_wrong_content_is_refused_by_name(tmp_path, change):
         evolve(controller(), sphere, generations=4, **settings)
 
 
-def test_a_balanced_search_does_not_know_the_units_of_an_episode():
-    """Whatever an episode's scale, within the bounds of `standardize_per_episode`: the same evolution, to the last bit."""
+def test_normalize_episodes_makes_evolution_invariant_to_episode_scales():
+    """The evolution is bit-equal for all scales of episodes within the bounds of `standardize_per_episode`."""
 
-    def found(scales, **options):
+    def evolved(scales, **options):
         def fitness(population, seed):
             halves = -np.square(population - 1.5).reshape(len(population), 2, -1).sum(axis=2)
             return halves * scales
@@ -352,22 +359,24 @@ def test_a_balanced_search_does_not_know_the_units_of_an_episode():
         return evolve(controller(), fitness, seed=3, generations=25, population=12, sigma=0.3, **options).parameters
 
     scaled, unequal = [2.0, 1.0], [512.0, 1.0]
-    assert (found(1.0, normalize_episodes=True) == found(scaled, normalize_episodes=True)).all()
-    assert (found(1.0) != found(scaled)).any()
-    far = [((found(unequal, normalize_episodes=balanced)[5:] - 1.5) ** 2).sum() for balanced in (False, True)]
-    assert far[1] < far[0]  # the small episode is heard
+    assert (evolved(1.0, normalize_episodes=True) == evolved(scaled, normalize_episodes=True)).all()
+    assert (evolved(1.0) != evolved(scaled)).any()
+    distances = [
+        ((evolved(unequal, normalize_episodes=normalized)[5:] - 1.5) ** 2).sum() for normalized in (False, True)
+    ]
+    assert distances[1] < distances[0]  # the small episode counts
 
 
-def test_balance_has_mean_zero_and_deviation_one_but_magnifies_no_noise():
+def test_standardized_returns_have_unit_deviation_but_no_magnified_noise():
     returns = np.random.default_rng(0).normal(size=(50, 3)) * [1000.0, 200.0, 1.0] + [7.0, -3.0, 40.0]
-    balanced = standardize_per_episode(returns)
-    np.testing.assert_allclose(balanced.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(balanced.std(axis=0), [1, 1, returns[:, 2].std() / returns[:, 0].std() * 10])
+    standardized = standardize_per_episode(returns)
+    np.testing.assert_allclose(standardized.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(standardized.std(axis=0), [1, 1, returns[:, 2].std() / returns[:, 0].std() * 10])
     assert (standardize_per_episode(np.ones((4, 3))) == 0).all()
 
 
 @given(arrays(np.float64, st.tuples(st.integers(2, 8), st.integers(1, 5)), elements=st.integers(-3, 3)))
-def test_who_beats_whom_is_what_counting_says(returns):
+def test_win_rate_equals_a_direct_count(returns):
     share, members = win_rate(returns), len(returns)
     for one in range(members):
         for episode in range(returns.shape[1]):
@@ -375,36 +384,36 @@ def test_who_beats_whom_is_what_counting_says(returns):
             won = (returns[one, episode] > others).sum() + 0.5 * (returns[one, episode] == others).sum()
             assert share[one, episode] == pytest.approx(won / (members - 1))
     np.testing.assert_allclose(share.mean(axis=0), 0.5)
-    np.testing.assert_array_equal(win_rate(np.exp(returns)), share)  # whatever the scale
+    np.testing.assert_array_equal(win_rate(np.exp(returns)), share)  # monotone maps change nothing
 
 
-def test_a_rare_failure_drowns_means_and_not_ranks():
-    """A member that is a little better in every episode but fails in one is first by ranks, and last by its mean."""
+def test_ranks_are_robust_to_a_rare_failure():
+    """A member that is slightly better in each episode but fails in one is first by ranks and last by its mean."""
     rng = np.random.default_rng(0)
     returns = 880 + np.arange(6)[:, None] + 10 * rng.normal(size=12)
     returns[5, 3] = 100
     ranked, plain = (score(returns, normalize_episodes=False, ranked=how) for how in (True, False))
     assert ranked.mean(axis=1).argmax() == 5
     assert plain.mean(axis=1).argmin() == 5
-    assert noise_share(ranked) < 0.1 < 0.8 < noise_share(plain)  # ranks are sure where returns are not
+    assert noise_share(ranked) < 0.1 < 0.8 < noise_share(plain)  # ranks have little noise where returns have much
 
 
-@pytest.mark.parametrize(("along", "best"), [(0, 3), (1, 2)])
-def test_the_elite_is_by_ranks_and_lives_from_moments_count(along, best):
-    """Member 3 is best in five of six episodes and far behind in one; member 2 is best from moments on."""
-    lived, checked = [], []
+@pytest.mark.parametrize(("reset_weight", "best"), [(0, 3), (1, 2)])
+def test_eval_candidates_are_chosen_by_ranks_with_state_resets(reset_weight, best):
+    """Member 3 is best in five of six episodes and far behind in one; member 2 is best after state resets."""
+    populations, evaluated = [], []
 
     class Fitness:
         episodes = 6
 
         def __call__(self, population, seed):
-            lived.append(population)
-            whole = np.full((4, 6), 10.0) + np.arange(4)[:, None]
-            whole[3, 0] = -1_000
-            return np.hstack((whole, np.tile(along * np.eye(4)[:, [2]], 6)))
+            populations.append(population)
+            episode_returns = np.full((4, 6), 10.0) + np.arange(4)[:, None]
+            episode_returns[3, 0] = -1_000
+            return np.hstack((episode_returns, np.tile(reset_weight * np.eye(4)[:, [2]], 6)))
 
-    def check(population, seed):
-        checked.append(population)
+    def evaluate(population, seed):
+        evaluated.append(population)
         return np.zeros((len(population), 1))
 
     evolve(
@@ -412,28 +421,28 @@ def test_the_elite_is_by_ranks_and_lives_from_moments_count(along, best):
         Fitness(),
         generations=1,
         population=4,
-        eval_fitness=check,
+        eval_fitness=evaluate,
         eval_every=1,
         num_eval_candidates=1,
         ranked=True,
     )
-    np.testing.assert_array_equal(checked[0][1], lived[0][best])
+    np.testing.assert_array_equal(evaluated[0][1], populations[0][best])
 
 
-def test_a_ranked_search_knows_no_scale_at_all():
-    def found(change, **options):
+def test_ranked_evolution_is_invariant_to_monotone_maps():
+    def evolved(change, **options):
         def fitness(population, seed):
             return change(-np.square(population - 1.5).reshape(len(population), 2, -1).sum(axis=2))
 
         return evolve(controller(), fitness, generations=6, population=8, seed=2, **options).parameters.numpy()
 
-    def strange(returns):
+    def monotone(returns):
         return np.expm1(returns / 10) * [1e6, 1.0]
 
-    assert (found(strange, ranked=True) == found(lambda returns: returns, ranked=True)).all()
-    assert (found(strange) != found(lambda returns: returns)).any()
+    assert (evolved(monotone, ranked=True) == evolved(lambda returns: returns, ranked=True)).all()
+    assert (evolved(monotone) != evolved(lambda returns: returns)).any()
 
 
-def test_ranks_and_balance_are_not_asked_for_together():
+def test_ranked_and_normalize_episodes_exclude_each_other():
     with pytest.raises(ValueError, match="ranked"):
         evolve(controller(), sphere, generations=1, population=4, ranked=True, normalize_episodes=True)

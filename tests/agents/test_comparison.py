@@ -1,4 +1,4 @@
-"""Memories compared: on data with a known best answer, resumed, reported."""
+"""Comparisons of memories on data with a known best answer: training, metrics and report."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ from worldmodel.io import write_json, write_tensors
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Ten episodes of the counter, and a VAE that was never trained, but sees with scales far from one."""
+    """A run with ten episodes of the counter and an untrained VAE whose posterior scales are far from one."""
     run = Run(tmp_path_factory.mktemp("comparison") / "run")
     rollouts.collect(toys.counter, rollouts.uniform, 10, seed=3, out=run.rollouts_folder)
     with seeded(0):
@@ -43,7 +43,7 @@ def test_every_variant_can_be_built(name):
     assert memory.action_dim == 2
 
 
-def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
+def test_comparisons_run_resume_and_report(run, tmp_path, capsys):
     words = [
         "compare",
         str(run.folder),
@@ -65,7 +65,7 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
         '["RMDN", "FRMDN", "FRMDN, no memory", "FRMDN, untrained"]',
     ]
     assert main(words) == 0
-    page = (tmp_path / "c" / "README.md").read_text(encoding="utf-8")
+    readme = (tmp_path / "c" / "README.md").read_text(encoding="utf-8")
     results = json.loads((tmp_path / "c" / "results.json").read_text(encoding="utf-8"))
     assert len(results) == 4 * 2 * 2
     held_out = {tuple(row["episodes"]) for row in results}
@@ -74,7 +74,7 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     mean = np.mean(
         [row["nll"] for row in results if row["job"]["name"] == "FRMDN" and row["job"]["latent_targets"] == "mean"]
     )
-    assert f"| FRMDN | {results[1]['parameters']:,} | {mean:.2f} |" in page
+    assert f"| FRMDN | {results[1]['parameters']:,} | {mean:.2f} |" in readme
     for picture in ("nll-mean.png", "nll-sample.png", "calibration.png"):
         assert (tmp_path / "c" / picture).stat().st_size > 1000
     assert {path.suffix for path in (tmp_path / "c").iterdir()} == {".md", ".json", ".png"}
@@ -84,7 +84,7 @@ def test_a_comparison_is_made_resumed_and_reported(run, tmp_path, capsys):
     assert "seq_len = 8" in refused(capsys, *words[:-4], "--seq_len", "9", *words[-2:])
 
 
-def test_the_command_on_the_page_repeats_the_comparison(run, tmp_path):
+def test_the_reported_command_reproduces_the_comparison(run, tmp_path):
     words = ["compare", str(run.folder), "--seeds", "1", "--num_updates", "2", "--batch_size", "3", "--seq_len", "4"]
     words += ["--variants", '["RMDN per dimension"]', "--latent_targets", '["mean"]', "--out", str(tmp_path / "my c")]
     assert main([*words, "--workers", "1"]) == 0
@@ -96,14 +96,14 @@ ONE = ["--workers", "1", "--batch_size", "4", "--seeds", "1", "--num_updates", "
 ONE += ["--variants", '["RMDN per dimension"]']
 
 
-def test_results_of_other_episodes_or_another_vae_are_not_taken_for_these(run, tmp_path, capsys):
+def test_results_of_other_episodes_or_another_vae_are_refused(run, tmp_path, capsys):
     copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
     words = ["compare", str(copy.folder), *ONE]
     assert main(words) == 0
     rollouts.collect(toys.counter, rollouts.uniform, 14, seed=3, out=copy.rollouts_folder)
-    said = refused(capsys, *words)
-    assert "10 episodes" in said and "14 episodes" in said
-    assert str(copy.folder / "compare") in said  # to remove
+    message = refused(capsys, *words)
+    assert "10 episodes" in message and "14 episodes" in message
+    assert str(copy.folder / "compare") in message  # the folder to remove
     shutil.rmtree(copy.folder / "compare")
     assert main(words) == 0
     weights = copy.vae().state_dict()
@@ -112,7 +112,7 @@ def test_results_of_other_episodes_or_another_vae_are_not_taken_for_these(run, t
     assert "14 episodes" in refused(capsys, *words)
 
 
-def test_all_trainings_see_the_episodes_that_were_there_at_the_start(run, tmp_path):
+def test_all_trainings_use_the_episodes_present_at_the_start(run, tmp_path):
     copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
 
     def collect(done, total, note):
@@ -135,7 +135,7 @@ def test_results_of_different_episodes_are_not_paired():
 
 
 @pytest.mark.parametrize("name", ["README.md", "results.json"])
-def test_a_folder_of_somebody_else_s_is_left_alone(run, tmp_path, capsys, name):
+def test_folders_with_other_files_are_left_alone(run, tmp_path, capsys, name):
     (tmp_path / name).write_text('["mine"]')
     assert str(tmp_path) in refused(capsys, "compare", str(run.folder), *ONE, "--out", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -145,18 +145,18 @@ def test_a_folder_of_somebody_else_s_is_left_alone(run, tmp_path, capsys, name):
 @pytest.mark.parametrize(
     "words", [["--seeds", "0"], ["--seeds", "18446744073709551617"], ["--latent_targets", "[]"]], ids=" ".join
 )
-def test_bad_sizes_are_one_line(run, capsys, words):
+def test_bad_sizes_give_one_line(run, capsys, words):
     assert words[0].removeprefix("--") in refused(capsys, "compare", str(run.folder), *words)
 
 
 def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train, "fit", lambda memory, data, **settings: seen.extend(data.episodes))
+    trained = []
+    monkeypatch.setattr(train, "fit", lambda memory, data, **settings: trained.extend(data.episodes))
     latents = run.store().latents(run.vae())
     job = TrainingJob(str(run.folder), "RMDN", {"model": "rmdn"}, "mean", 9, 3, 2, 8, latents.identity)
     result = train.learn(job, Shared("seen", (run.vae(), latents)))
-    assert not set(seen) & set(result["episodes"])
-    assert sorted([*map(int, seen), *result["episodes"]]) == list(range(10))
+    assert not set(trained) & set(result["episodes"])
+    assert sorted([*map(int, trained), *result["episodes"]]) == list(range(10))
 
 
 def test_the_nll_of_an_episode_is_the_mean_over_its_frames(run):
@@ -167,31 +167,31 @@ def test_the_nll_of_an_episode_is_the_mean_over_its_frames(run):
     prediction, _ = memory(z[None, :-1], action[None])
     frames = prediction.latent.log_prob(z[None, 1:])
     assert_same_sums(result["nll"], [-frames.mean().item()], count=20, terms=frames)
-    alone = []
-    for t in range(20):  # every step without what was before it
+    memoryless_nll = []
+    for t in range(20):  # each step without its history
         prediction, _ = memory(z[None, t : t + 1], action[None, t : t + 1])
-        alone.append(-float(prediction.latent.log_prob(z[None, t + 1 : t + 2]).detach()))
+        memoryless_nll.append(-float(prediction.latent.log_prob(z[None, t + 1 : t + 2]).detach()))
     result = evaluate_memory(memory, latents, np.array([4]), "mean", memoryless=True)
-    assert_same_sums(result["nll"], [np.mean(alone)], count=20, terms=alone)
+    assert_same_sums(result["nll"], [np.mean(memoryless_nll)], count=20, terms=memoryless_nll)
 
 
-def test_sampled_targets_are_the_same_for_every_model_and_below_them_is_the_floor(run):
+def test_sampled_targets_are_equal_for_all_models_and_give_the_floor(run):
     latents = run.store().latents(run.vae())
     first, again = (inputs(latents.episode(2), "sample", 2) for _ in range(2))
     assert first.latent.equal(again.latent)
     assert first.next_latent[:, :-1].equal(first.latent[:, 1:])
-    many = torch.cat([inputs(latents.episode(2), "sample", index).latent[0, :1] for index in range(3_000)])
+    draws = torch.cat([inputs(latents.episode(2), "sample", index).latent[0, :1] for index in range(3_000)])
     episode = latents.episode(2)
-    np.testing.assert_allclose(many.std(0), np.exp(0.5 * episode.logvar[0].astype(np.float32)), rtol=0.1)
+    np.testing.assert_allclose(draws.std(0), np.exp(0.5 * episode.logvar[0].astype(np.float32)), rtol=0.1)
     result = evaluate_memory(build({}, 3, 2, seed=0), latents, np.array([2]), "sample", memoryless=False)
-    wanted = (0.5 * np.log(2 * np.pi * np.e) + 0.5 * episode.logvar[1:].astype(np.float64)).sum(1).mean()
-    assert result["floor"] == [pytest.approx(wanted)]
+    expected = (0.5 * np.log(2 * np.pi * np.e) + 0.5 * episode.logvar[1:].astype(np.float64)).sum(1).mean()
+    assert result["floor"] == [pytest.approx(expected)]
 
 
-def test_reliability_counts_what_came_true():
-    chance = torch.tensor([0.0, 0.3, 0.3, 0.3, 0.9], dtype=torch.float64)
-    happened = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    rows = reliability(chance, happened)
+def test_reliability_counts_outcomes():
+    predicted = torch.tensor([0.0, 0.3, 0.3, 0.3, 0.9], dtype=torch.float64)
+    outcomes = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    rows = reliability(predicted, outcomes)
     assert [row[2] for row in rows] == [1, 3, 1]
     assert rows[1][:2] == (pytest.approx(0.3), pytest.approx(1 / 3))
 

@@ -1,4 +1,4 @@
-"""Iterations that go on from the one before: eye, memories and controller; and where their lives end."""
+"""Iterations that continue the VAE, the memories and the controller of the previous one, and the ends of their episodes."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ import pytest
 import agents.iterative_training
 from agents.cli import main
 from agents.run import Run
-from tests.agents.test_iterative_training import ITERATED, rows, told
+from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 
-FURTHER = ["--iterate.ensemble_size", "2", "--iterate.disagreement_penalty", "1", "--iterate.init_from", "last"]
-FURTHER += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
-FURTHER += ["--iterate.recent_episodes", "2", "--iterate.recent_fraction", "0.75", "--iterate.param_noise", "0.1"]
-FURTHER += [
+CONTINUED = ["--iterate.ensemble_size", "2", "--iterate.disagreement_penalty", "1", "--iterate.init_from", "last"]
+CONTINUED += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
+CONTINUED += ["--iterate.recent_episodes", "2", "--iterate.recent_fraction", "0.75", "--iterate.param_noise", "0.1"]
+CONTINUED += [
     "--collect.max_idle_steps",
     "30",
     "--memory.terminate_on_stall",
@@ -25,13 +25,13 @@ FURTHER += [
     "--memory.pad_episode_ends",
     "true",
 ]
-FURTHER += ["--dream.termination_hazard_ratio", "2", "--dream.use_expected_continuation", "true"]
+CONTINUED += ["--dream.termination_hazard_ratio", "2", "--dream.use_expected_continuation", "true"]
 
 
-def test_a_world_that_was_lost_is_not_learned_again_in_silence(further, tmp_path, capsys):
-    shutil.copytree(further, tmp_path / "run")
+def test_a_lost_ensemble_member_is_an_error(continued, tmp_path, capsys):
+    shutil.copytree(continued, tmp_path / "run")
     (tmp_path / "run" / "iterations" / "02" / "world-1" / "world" / "config.json").unlink()
-    assert main([*ITERATED, *FURTHER, "--iterations", "3", "--out", str(tmp_path / "run")]) == 2
+    assert main([*ITERATED, *CONTINUED, "--iterations", "3", "--out", str(tmp_path / "run")]) == 2
     assert "world-1" in capsys.readouterr().err
 
 
@@ -39,18 +39,18 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture(scope="module")
-def further(tmp_path_factory, no_report):
-    out = tmp_path_factory.mktemp("further") / "run"
-    told(out, 2, *FURTHER)
+def continued(tmp_path_factory, no_report):
+    out = tmp_path_factory.mktemp("resumed") / "run"
+    run_iterations(out, 2, *CONTINUED)
     return out
 
 
-def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
-    first, second = (Run(further / "iterations" / name) for name in ("01", "02"))
+def test_vae_memory_and_controller_continue_from_the_previous_iteration(continued):
+    first, second = (Run(continued / "iterations" / name) for name in ("01", "02"))
     memory = read_json(second.folder / "memory" / "settings.json")
     assert memory["from"] == fingerprint(first.world().memory)
     assert memory["num_updates"] == 3
-    assert read_json(second.folder / "vae" / "settings.json")["from"] == fingerprint(Run(further).vae())
+    assert read_json(second.folder / "vae" / "settings.json")["from"] == fingerprint(Run(continued).vae())
     assert fingerprint(second.world().vae) != fingerprint(first.world().vae)
     with np.load(second.folder / "evolve-dream" / "state.npz") as saved:
         start = json.loads(str(saved["about"]))["settings"]["start"]
@@ -58,30 +58,31 @@ def test_eye_memory_and_controller_go_on_from_the_iteration_before(further):
     assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
 
 
-def test_what_goes_on_learns_most_from_the_newest_and_explores_around_its_controller(further):
-    store = Run(further).store()
+def test_continued_iterations_weight_recent_episodes_and_explore(continued):
+    store = Run(continued).store()
     policies = [part["policy"] for part in store.metadata["policy_changes"]]
     assert [name.endswith("-exploration-0.2-spread-0.1") for name in policies] == [False, True, False, True]
     assert store.metadata["max_idle_steps"] == 30
-    homes = [further / "iterations" / name / "world-1" / "memory" / "settings.json" for name in ("01", "02")]
-    assert ["weighted" in read_json(path)["data"] for path in homes] == [False, True]
+    settings_paths = [continued / "iterations" / name / "world-1" / "memory" / "settings.json" for name in ("01", "02")]
+    assert ["weighted" in read_json(path)["data"] for path in settings_paths] == [False, True]
 
 
-def test_the_starts_that_are_kept_are_seen_by_the_eye_that_is_kept(further):
-    run = Run(further)
+def test_saved_start_states_are_encoded_by_the_saved_vae(continued):
+    run = Run(continued)
     latents = run.store().latents(run.world().vae)
-    seen = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
-    for start in StartStates.load(run.world_folder).mean[:8, 0].float().numpy():
-        assert np.abs(seen - start).max(axis=1).min() < 1e-6
+    encoded = np.concatenate([latents.episode(index).mean for index in range(len(latents))]).astype(np.float32)
+    for start_state in StartStates.load(run.world_folder).mean[:8, 0].float().numpy():
+        assert np.abs(encoded - start_state).max(axis=1).min() < 1e-6
 
 
 @pytest.mark.slow
-def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
-    out, kept = tmp_path / "run", ["--iterate.vae_updates", "0"]
-    told(out, 2, *FURTHER, *kept)
-    written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | {"episode_mean": 1e6})  # the first was best, and the second learned on
-    told(out, 3, *FURTHER, *kept, "--iterate.init_from", "best")
+def test_the_best_agent_continues_unchanged_and_the_ensemble_trains(tmp_path):
+    out, options = tmp_path / "run", ["--iterate.vae_updates", "0"]
+    run_iterations(out, 2, *CONTINUED, *options)
+    result_path = out / "iterations" / "01" / "iteration.json"
+    # The first iteration is best, and the second trained further.
+    write_json(result_path, read_json(result_path) | {"episode_mean": 1e6})
+    run_iterations(out, 3, *CONTINUED, *options, "--iterate.init_from", "best")
     best = Run(out / "iterations" / "01")
     second, third = (Run(out / "iterations" / name) for name in ("02", "03"))
     assert fingerprint(third.world()) == fingerprint(best.world())
@@ -94,43 +95,43 @@ def test_the_best_agent_goes_on_as_it_is_and_the_worlds_learn(tmp_path):
         assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
 
 
-def test_an_agent_of_an_older_eye_does_not_go_on_beside_newer_memories(further, tmp_path, capsys):
-    out = shutil.copytree(further, tmp_path / "run")
-    written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | {"episode_mean": 1e6})
-    words = [*ITERATED, *FURTHER, "--iterate.vae_updates", "0", "--iterate.init_from", "best"]
+def test_an_agent_with_an_older_vae_is_refused_beside_newer_memories(continued, tmp_path, capsys):
+    out = shutil.copytree(continued, tmp_path / "run")
+    result_path = out / "iterations" / "01" / "iteration.json"
+    write_json(result_path, read_json(result_path) | {"episode_mean": 1e6})
+    words = [*ITERATED, *CONTINUED, "--iterate.vae_updates", "0", "--iterate.init_from", "best"]
     assert main([*words, "--iterations", "3", "--out", str(out)]) == 2
     assert "iterate.init_from" in capsys.readouterr().err
 
 
-def test_memories_learn_where_lives_end_and_dreams_end_sooner(further):
+def test_memories_train_on_episode_ends_and_dreams_end_sooner(continued):
     parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
     for part in parts:
-        data = read_json(further / part / "settings.json")["data"]
+        data = read_json(continued / part / "settings.json")["data"]
         assert "patience 30" in data
         assert "overhanging" in data
-    with np.load(further / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
+    with np.load(continued / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
         assert (
             json.loads(str(saved["about"]))["settings"]["fitness"].items()
             >= {"hazard_ratio": 2, "weigh_ends": True}.items()
         )
 
 
-def test_dreams_happen_in_other_memories_than_the_agents_own(further):
+def test_dreams_use_other_memories_than_the_agent(continued):
     for name in ("01", "02"):
-        home = further / "iterations" / name
-        marks = {fingerprint(Run(home / part).world().memory) for part in (".", "world-1", "world-2")}
-        assert len(marks) == 3
-        with np.load(home / "evolve-dream" / "state.npz") as saved:
+        iteration_dir = continued / "iterations" / name
+        fingerprints = {fingerprint(Run(iteration_dir / part).world().memory) for part in (".", "world-1", "world-2")}
+        assert len(fingerprints) == 3
+        with np.load(iteration_dir / "evolve-dream" / "state.npz") as saved:
             fitness = json.loads(str(saved["about"]))["settings"]["fitness"]
-        assert set(fitness["worlds"]) < marks
+        assert set(fitness["worlds"]) < fingerprints
         assert fitness["caution"] == 1
-    assert all(one["disagreement"] > 0 for one in rows(further))
+    assert all(one["disagreement"] > 0 for one in rows(continued))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["_vae", "_evolve", "_play", "_write_result"])
-def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, step):
+def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
 
@@ -144,15 +145,15 @@ def test_a_stop_of_what_goes_on_changes_nothing(further, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(agents.iterative_training, step, stopping)
     with pytest.raises(Stop):
-        told(tmp_path / "run", 2, *FURTHER)
+        run_iterations(tmp_path / "run", 2, *CONTINUED)
     monkeypatch.undo()
-    told(tmp_path / "run", 2, *FURTHER)
-    assert rows(tmp_path / "run") == rows(further)
+    run_iterations(tmp_path / "run", 2, *CONTINUED)
+    assert rows(tmp_path / "run") == rows(continued)
 
 
-def test_dreams_begin_in_the_newest_episodes(further):
+def test_dreams_start_in_recent_episodes(continued):
     for name in ("01", "02"):
-        with np.load(further / "iterations" / name / "evolve-dream" / "state.npz") as saved:
-            starts = json.loads(str(saved["about"]))["settings"]["fitness"]["starts"]
-        count = read_json(further / "iterations" / name / "episodes.json")["episodes"]
-        assert starts.startswith(f"2 of the first {count} episodes of ")
+        with np.load(continued / "iterations" / name / "evolve-dream" / "state.npz") as saved:
+            start_states = json.loads(str(saved["about"]))["settings"]["fitness"]["starts"]
+        count = read_json(continued / "iterations" / name / "episodes.json")["episodes"]
+        assert start_states.startswith(f"2 of the first {count} episodes of ")

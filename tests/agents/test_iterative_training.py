@@ -1,4 +1,4 @@
-"""Iterated dreams: each iteration plays, learns and dreams again; a stop between any two steps changes nothing."""
+"""Iterative training: each iteration plays, trains and dreams; an interruption between two steps changes nothing."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from worldmodel.io import fingerprint, read_json, write_json
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 
 
-def told(out, iterations, *more):
+def run_iterations(out, iterations, *more):
     assert main([*ITERATED, *more, "--iterations", str(iterations), "--out", str(out)]) == 0
 
 
@@ -41,54 +41,54 @@ pytestmark = pytest.mark.usefixtures("no_report")
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, no_report):
     out = tmp_path_factory.mktemp("iterations") / "run"
-    told(out, 1)
+    run_iterations(out, 1)
     return out
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, no_report):
     out = tmp_path_factory.mktemp("iterations") / "run"
-    told(out, 2)
+    run_iterations(out, 2)
     return out
 
 
-def test_each_iteration_adds_its_episodes_and_says_what_it_came_to(finished):
+def test_each_iteration_adds_its_episodes_and_a_row_of_results(finished):
     run = Run(finished)
-    store, said = run.store(), rows(finished)
+    store, results = run.store(), rows(finished)
     assert len(store) == 8 + 2 * 4
-    assert [one["number"] for one in said] == [1, 2]
+    assert [one["number"] for one in results] == [1, 2]
     assert [part["first"] for part in store.metadata["policy_changes"]] == [8, 10, 12, 14]
-    for number, one in enumerate(said):
+    for number, one in enumerate(results):
         played = store.returns[8 + 4 * number :][:2]
         assert one["episode_mean"] == pytest.approx(np.mean(played))
         assert one["n"] == 2
         assert one["gap"] == pytest.approx(one["dream"] - one["real"])
-    assert said[-1]["real_steps"] == store.steps
-    best = max(said, key=lambda one: one["episode_mean"])["number"]
-    home = finished / "iterations" / f"{best:02d}"
+    assert results[-1]["real_steps"] == store.steps
+    best = max(results, key=lambda one: one["episode_mean"])["number"]
+    iteration_dir = finished / "iterations" / f"{best:02d}"
     for name in ("world/memory.safetensors", "evolve-dream/controller.safetensors"):
-        assert (home / name).read_bytes() == (finished / name).read_bytes()
+        assert (iteration_dir / name).read_bytes() == (finished / name).read_bytes()
     first, second = ((finished / "iterations" / n / "world" / "memory.safetensors").read_bytes() for n in ("01", "02"))
     assert first != second
 
 
-def test_the_controller_plays_as_it_is_before_it_explores(finished):
+def test_the_controller_plays_without_noise_before_it_explores(finished):
     policies = [part["policy"] for part in Run(finished).store().metadata["policy_changes"]]
-    for place, name in ((0, "01"), (2, "02")):
-        home = Run(finished / "iterations" / name)
-        assert policies[place] == policy_name(Agent(home.world(), home.controller("dream")))
+    for index, name in ((0, "01"), (2, "02")):
+        iteration = Run(finished / "iterations" / name)
+        assert policies[index] == policy_name(Agent(iteration.world(), iteration.controller("dream")))
 
 
 @pytest.mark.parametrize(
     ("terminated", "horizon", "expected"),
     [(False, 4, [4, 4, 4]), (True, 4, [4, 4, 4, 3, 2, 1]), (False, 10, [6]), (False, 2, [2, 2, 2, 2, 2])],
 )
-def test_a_stretch_is_one_that_a_dream_could_have_lived(terminated, horizon, expected):
+def test_horizon_returns_have_the_length_of_a_dream(terminated, horizon, expected):
     assert horizon_returns(np.ones(6), terminated, horizon) == expected
 
 
-class Encoded:
-    """Episode n has n + 4 steps, and its last reward above zero with its third."""
+class EncodedStore:
+    """Episode n has n + 4 steps; its third step has the last positive reward."""
 
     def episode(self, index):
         steps = index + 4
@@ -97,8 +97,8 @@ class Encoded:
         return EncodedEpisode(column, column, np.zeros((steps, 1), np.float32), reward, np.zeros(steps, np.float32))
 
 
-class Played(Encoded):
-    """Episode 2 was ended by a limit, the others by an end of their own; a step of number t earns t."""
+class PlayedStore(EncodedStore):
+    """Episode 2 is truncated, the others terminate; the reward of step t is t."""
 
     @property
     def store(self):
@@ -108,8 +108,8 @@ class Played(Encoded):
         return SimpleNamespace(terminated=index != 2, rewards=np.arange(index + 4.0))
 
 
-class Cut(Played):
-    """Five steps, the last three of which earned nothing."""
+class IdleStore(PlayedStore):
+    """Five steps, the last three without a positive reward."""
 
     def episode(self, index):
         return super().episode(1)
@@ -118,92 +118,103 @@ class Cut(Played):
         return SimpleNamespace(terminated=False, rewards=np.array([1.0, 2.0, -0.1, 0.0, -0.1]))
 
 
-def test_the_gap_compares_what_begins_at_the_same_moments():
-    """What a perfect memory dreams from these moments has the mean that `horizon_returns` gives."""
-    places, horizon = ComparableStartStates(Played(), range(1, 4), 4), 4
-    assert len(places) == 3
-    for index, episode in enumerate(places.episode(index) for index in range(3)):
-        meta = Played().episode_metadata(index + 1)
-        perfect = [meta.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
-        assert perfect == horizon_returns(meta.rewards, meta.terminated, horizon)
+def test_the_model_exploitation_gap_compares_the_same_start_states():
+    """A perfect memory dreams the returns of `horizon_returns` from these start states."""
+    start_states, horizon = ComparableStartStates(PlayedStore(), range(1, 4), 4), 4
+    assert len(start_states) == 3
+    for index, episode in enumerate(start_states.episode(index) for index in range(3)):
+        meta = PlayedStore().episode_metadata(index + 1)
+        perfect_returns = [meta.rewards[at : at + horizon].sum() for at in range(len(episode.action))]
+        assert perfect_returns == horizon_returns(meta.rewards, meta.terminated, horizon)
         assert len(episode.mean) == len(episode.action) + 1
 
 
-def test_an_episode_that_was_cut_for_want_of_patience_is_over():
-    """Else what leads to a crash would count for the dream and not for the game."""
+def test_idle_truncation_completes_an_episode():
+    """Otherwise the steps before a crash count for the dream and not for the game."""
     rewards = np.array([1.0, 2.0, -0.1, 0.0, -0.1])
-    for terminated, patience, expected in (
+    for terminated, max_idle_steps, expected in (
         (False, 3, True),
         (False, 4, False),
         (False, None, False),
         (True, None, True),
     ):
-        assert is_complete(SimpleNamespace(terminated=terminated, rewards=rewards), patience) is expected
+        assert is_complete(SimpleNamespace(terminated=terminated, rewards=rewards), max_idle_steps) is expected
     assert not is_complete(SimpleNamespace(terminated=False, rewards=rewards[2:]), 4)
-    late = ComparableStartStates(Cut(), range(1), 4, max_idle_steps=3).episode(0)
-    assert len(late.action) == 5
-    assert len(ComparableStartStates(Cut(), range(1), 4).episode(0).action) == 2
+    clip = ComparableStartStates(IdleStore(), range(1), 4, max_idle_steps=3).episode(0)
+    assert len(clip.action) == 5
+    assert len(ComparableStartStates(IdleStore(), range(1), 4).episode(0).action) == 2
 
 
-def test_dreams_begin_in_the_newest_episodes_up_to_their_last_rewards():
-    starts = RecentStartStates(Encoded(), count=10, num_recent=3, initial_state_fraction=0.4)
-    assert len(starts) == 5  # two of five begin where an episode begins
+def test_recent_start_states_end_at_the_last_reward():
+    start_states = RecentStartStates(EncodedStore(), count=10, num_recent=3, initial_state_fraction=0.4)
+    assert len(start_states) == 5  # two of five are initial states of episodes
     for index in range(5):
-        episode = starts.episode(index)
+        episode = start_states.episode(index)
         steps = 3 if index < 3 else 1
         assert episode.mean[0, 0] == 7 + index % 3
         assert [len(part) for part in episode] == [steps + 1, steps + 1, steps, steps, steps]
 
 
-def test_the_report_counts_what_was_really_lived(finished):
-    tested = Run(finished).reports()["dream"]
-    assert tested.real_steps == Run(finished).store().steps
+def test_the_report_counts_real_steps_and_dream_steps(finished):
+    evaluation = Run(finished).reports()["dream"]
+    assert evaluation.real_steps == Run(finished).store().steps
     lines = [path.read_text().splitlines() for path in finished.glob("iterations/*/evolve-dream/metrics.jsonl")]
-    assert tested.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
+    assert evaluation.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
 
 
-def test_more_iterations_go_on_and_a_finished_run_is_told_at_once(first, finished, tmp_path):
+def test_more_iterations_continue_a_run_and_a_finished_run_is_unchanged(first, finished, tmp_path):
     shutil.copytree(first, tmp_path / "run")
-    told(tmp_path / "run", 2)
+    run_iterations(tmp_path / "run", 2)
     assert rows(tmp_path / "run") == rows(finished)
     before = (finished / "world" / "memory.safetensors").read_bytes()
     assert before == (tmp_path / "run" / "world" / "memory.safetensors").read_bytes()
-    told(finished, 2)
+    run_iterations(finished, 2)
     assert (finished / "world" / "memory.safetensors").read_bytes() == before
 
 
-OTHERS = ["--iterate.episodes", "3", "--dream.generations", "1", "--dream.horizon", "7", "--iterate.ensemble_size", "2"]
-OTHERS += ["--iterate.memory_updates", "2"]
+OTHER_SETTINGS = [
+    "--iterate.episodes",
+    "3",
+    "--dream.generations",
+    "1",
+    "--dream.horizon",
+    "7",
+    "--iterate.ensemble_size",
+    "2",
+]
+OTHER_SETTINGS += ["--iterate.memory_updates", "2"]
 
 
-def test_the_next_iteration_may_have_other_settings_and_each_keeps_its_own(finished, tmp_path, monkeypatch, capsys):
+def test_the_next_iteration_may_have_other_settings(finished, tmp_path, monkeypatch, capsys):
     run, shown = shutil.copytree(finished, tmp_path / "run"), []
     with monkeypatch.context() as patch:
         patch.setattr(report, "write_report", lambda *given: shown.append(report._settings_of_iterations(*given[:2])))
-        told(run, 4, *OTHERS)
+        run_iterations(run, 4, *OTHER_SETTINGS)
     assert rows(run)[:2] == rows(finished)
     assert [one["n"] for one in rows(run)] == [2, 2, 3, 3]
-    homes = [run / "iterations" / name for name in ("01", "02", "03", "04")]
-    kept = [read_json(home / "settings.json") for home in homes]
+    iteration_dirs = [run / "iterations" / name for name in ("01", "02", "03", "04")]
+    kept = [read_json(iteration_dir / "settings.json") for iteration_dir in iteration_dirs]
     assert [(one["iterate"]["episodes"], one["dream"]["generations"]) for one in kept] == [(2, 3)] * 2 + [(3, 1)] * 2
     assert kept[3]["iterate"] == read_yaml(run / "config.yaml")["iterate"]
-    assert len((homes[2] / "evolve-dream" / "metrics.jsonl").read_text().splitlines()) == 1
-    trained = [read_json(home / "world-1" / "memory" / "settings.json") for home in homes[2:]]
-    assert "from" not in trained[0]  # the iteration before had no such world
-    assert trained[1]["from"] == fingerprint(Run(homes[2] / "world-1").world().memory)
+    assert len((iteration_dirs[2] / "evolve-dream" / "metrics.jsonl").read_text().splitlines()) == 1
+    trained = [
+        read_json(iteration_dir / "world-1" / "memory" / "settings.json") for iteration_dir in iteration_dirs[2:]
+    ]
+    assert "from" not in trained[0]  # the previous iteration had no ensemble
+    assert trained[1]["from"] == fingerprint(Run(iteration_dirs[2] / "world-1").world().memory)
     assert trained[1]["num_updates"] == 2
     assert "iterate.memory_updates None, iterate.ensemble_size 1, dream.generations 3" in shown[-1]
     before = (run / "config.yaml").read_bytes()
-    said = refused(capsys, *ITERATED, *OTHERS, "--iterations", "4", "--out", str(run), "--dream.generations", "9")
-    assert "dream.generations" in said
+    message = refused(
+        capsys, *ITERATED, *OTHER_SETTINGS, "--iterations", "4", "--out", str(run), "--dream.generations", "9"
+    )
+    assert "dream.generations" in message
     assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
-    first, finished, tmp_path, monkeypatch, older
-):
-    """So does one that an older version began, which kept none."""
+def test_a_stopped_iteration_resumes_with_its_settings(first, finished, tmp_path, monkeypatch, older):
+    """An iteration of an older version, which saved no settings, resumes too."""
 
     class Stop(Exception):
         pass
@@ -214,23 +225,23 @@ def test_an_iteration_that_was_stopped_goes_on_with_the_settings_it_began_with(
     run = shutil.copytree(first, tmp_path / "run")
     monkeypatch.setattr(agents.iterative_training, "_evolve", stopping)
     with pytest.raises(Stop):
-        told(run, 2)
+        run_iterations(run, 2)
     monkeypatch.undo()
     if older:
         for path in run.glob("iterations/*/settings.json"):
             path.unlink()
-    told(run, 3, *OTHERS)
+    run_iterations(run, 3, *OTHER_SETTINGS)
     assert rows(run)[:2] == rows(finished)
-    assert (run / "iterations" / "01" / "settings.json").exists() != older  # nobody knows what it began with
+    assert (run / "iterations" / "01" / "settings.json").exists() != older  # its settings are unknown
     assert rows(run)[2]["n"] == 3
 
 
 @pytest.mark.slow
-def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished, tmp_path, capsys):
+def test_a_refused_command_leaves_the_settings_of_a_finished_run_unchanged(finished, tmp_path, capsys):
     run = tmp_path / "run"
     assert main([*ITERATED, "--iterations", "0", "--out", str(run)]) == 0
     before = (run / "config.yaml").read_bytes()
-    assert "evolve-dream" in refused(capsys, *ITERATED, *OTHERS, "--iterations", "2", "--out", str(run))
+    assert "evolve-dream" in refused(capsys, *ITERATED, *OTHER_SETTINGS, "--iterations", "2", "--out", str(run))
     assert (run / "config.yaml").read_bytes() == before
 
 
@@ -247,7 +258,7 @@ def test_a_refused_command_leaves_the_settings_of_a_finished_run_alone(finished,
         ('{"iterate": {"strange": 1}, "dream": {}}', "strange"),
     ],
 )
-def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, named):
+def test_invalid_settings_of_an_iteration_are_named(tmp_path, text, named):
     path = tmp_path / "settings.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
@@ -256,17 +267,20 @@ def test_an_iteration_s_spoilt_settings_are_named(tmp_path, text, named):
     assert "\n" not in str(error.value)
 
 
-def test_spoilt_settings_of_an_iteration_under_way_end_the_run_in_one_line(finished, tmp_path, capsys):
+def test_invalid_settings_of_an_unfinished_iteration_give_one_line(finished, tmp_path, capsys):
     run, path = tmp_path / "run", tmp_path / "run" / "iterations" / "02" / "settings.json"
     shutil.copytree(finished, run)
     (run / "iterations" / "02" / "iteration.json").unlink()
-    whole = path.read_text()
-    for text in (whole[: len(whole) // 2], whole.replace('"disagreement_penalty": 0.0', '"disagreement_penalty": 2.0')):
+    intact = path.read_text()
+    for text in (
+        intact[: len(intact) // 2],
+        intact.replace('"disagreement_penalty": 0.0', '"disagreement_penalty": 2.0'),
+    ):
         path.write_text(text)
         assert str(path) in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(run))
 
 
-def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(finished, tmp_path, capsys):
+def test_another_search_does_not_replace_the_best_controller(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "evolve-dream" / "controller.safetensors"
     kept = path.read_bytes()
@@ -281,23 +295,23 @@ def test_no_other_search_takes_the_place_of_the_best_iteration_s_controller(fini
     assert path.read_bytes() == kept
 
 
-def test_iterations_may_not_be_left_out_of_a_run_that_has_them(finished, capsys):
+def test_zero_iterations_are_refused_for_a_run_with_iterations(finished, capsys):
     before = (finished / "evolve-dream" / "controller.safetensors").read_bytes()
     assert "iterations" in refused(capsys, *ITERATED, "--iterations", "0", "--out", str(finished))
     assert (finished / "evolve-dream" / "controller.safetensors").read_bytes() == before
 
 
-def test_a_line_is_written_once_for_each_iteration(finished):
+def test_metrics_have_one_line_for_each_iteration(finished):
     path = finished / "iterations" / "metrics.jsonl"
-    path.write_text(path.read_text() * 2)  # as a kill between the line and its iteration's file once left it
+    path.write_text(path.read_text() * 2)  # the state after a kill between the line and the file of the iteration
     (finished / "iterations" / "02" / "iteration.json").unlink()
-    told(finished, 2)
+    run_iterations(finished, 2)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows(finished)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["_ensemble", "_evolve", "_play", "_write_result"])
-def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_path, monkeypatch, step):
+def test_interrupted_iterations_equal_uninterrupted_ones(finished, tmp_path, monkeypatch, step):
     class Stop(Exception):
         pass
 
@@ -311,15 +325,15 @@ def test_a_stop_before_any_step_of_an_iteration_changes_nothing(finished, tmp_pa
 
     monkeypatch.setattr(agents.iterative_training, step, stopping)
     with pytest.raises(Stop):
-        told(tmp_path / "run", 2)
+        run_iterations(tmp_path / "run", 2)
     monkeypatch.undo()
-    told(tmp_path / "run", 2)
+    run_iterations(tmp_path / "run", 2)
     assert rows(tmp_path / "run") == rows(finished)
     name = "world/memory.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
+def test_recent_episodes_have_the_given_share_of_the_draws():
     lengths = [10, 30, 5, 15]
     drawn = recent_episode_weights(lengths, 2, 0.75) * lengths
     np.testing.assert_allclose(drawn / drawn.sum(), [0.25 / 4, 0.25 * 3 / 4, 0.75 / 4, 0.75 * 3 / 4])
@@ -327,15 +341,15 @@ def test_a_share_of_what_is_drawn_is_of_the_newest_episodes():
 
 
 @pytest.mark.parametrize(("name", "value"), [("episode_mean", None), ("number", 9)])
-def test_what_an_iteration_wrote_down_is_checked(finished, tmp_path, capsys, name, value):
+def test_invalid_results_of_an_iteration_are_refused(finished, tmp_path, capsys, name, value):
     out = shutil.copytree(finished, tmp_path / "run")
-    written = out / "iterations" / "01" / "iteration.json"
-    write_json(written, read_json(written) | {name: value})
-    said = refused(capsys, *ITERATED, "--iterations", "2", "--out", str(out))
-    assert str(written) in said and name in said
+    result_path = out / "iterations" / "01" / "iteration.json"
+    write_json(result_path, read_json(result_path) | {name: value})
+    message = refused(capsys, *ITERATED, "--iterations", "2", "--out", str(out))
+    assert str(result_path) in message and name in message
 
 
-def test_the_iteration_that_drove_best_is_kept_and_the_first_of_equals():
-    done = [Iteration(number, 9.0 - number, 1.0, 1.0, 0.0, mean, 1.0, 2, 10 * number, 5) for number, mean in
+def test_the_best_iteration_is_the_first_with_the_highest_return():
+    iterations = [Iteration(number, 9.0 - number, 1.0, 1.0, 0.0, mean, 1.0, 2, 10 * number, 5) for number, mean in
             enumerate([3.0, 7.0, 7.0, 5.0], start=1)]  # fmt: skip
-    assert best_iteration(done).number == 2
+    assert best_iteration(iterations).number == 2

@@ -1,4 +1,4 @@
-"""More episodes, updates and generations go further in every stage; fewer are refused, nothing stale stays, nothing goes."""
+"""Larger numbers of episodes, updates and generations continue a run; smaller ones are refused, old searches are archived."""
 
 import json
 import shutil
@@ -11,14 +11,14 @@ from agents.cli import main
 from agents.run import Run
 from worldmodel.io import fingerprint, read_json, read_jsonl
 
-FEW = {
+SMALL_COUNTS = {
     "collect.episodes": 4,
     "vae.num_updates": 4,
     "memory.num_updates": 4,
     "dream.generations": 1,
     "game.generations": 1,
 }
-OTHER = {
+OTHER_SETTINGS = {
     **{
         "workers": 1,
         "collect.max_steps": 12,
@@ -32,8 +32,10 @@ OTHER = {
 }
 
 
-def told(out, more=MappingProxyType({})):
-    words = [word for name, value in (FEW | OTHER | more).items() for word in (f"--{name}", str(value))]
+def run_pipeline(out, more=MappingProxyType({})):
+    words = [
+        word for name, value in (SMALL_COUNTS | OTHER_SETTINGS | more).items() for word in (f"--{name}", str(value))
+    ]
     return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
 
 
@@ -42,8 +44,8 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, no_report):
-    out = tmp_path_factory.mktemp("further") / "run"
-    assert told(out) == 0
+    out = tmp_path_factory.mktemp("longer") / "run"
+    assert run_pipeline(out) == 0
     return out
 
 
@@ -65,8 +67,8 @@ def fitness_of(run, where):
         return json.loads(str(saved["about"]))["settings"]["fitness"]
 
 
-def check_whole(run):
-    """Each stage was made of what the stage before made last."""
+def assert_stages_match(run):
+    """Assert that each stage uses the last result of the stage before."""
     world = run.world()
     assert fingerprint(world.vae) == fingerprint(run.vae())
     assert fitness_of(run, "dream")["world"] == fitness_of(run, "game")["world"] == fingerprint(world)
@@ -76,52 +78,52 @@ def check_whole(run):
     )
 
 
-def test_more_of_everything_goes_further_and_sets_what_was_aside(run, tmp_path, capsys):
+def test_larger_counts_continue_all_stages_and_archive_old_searches(run, tmp_path, capsys):
     before = {where: run.controller(where).parameters for where in ("dream", "game")}
     more = {"collect.episodes": 6, "vae.num_updates": 6, "memory.num_updates": 5}
     more |= {"dream.generations": 2, "game.generations": 2}
-    assert told(run.folder, more) == 0
+    assert run_pipeline(run.folder, more) == 0
     assert len(run.store()) == 6 and updates(run, "vae") == 4 + 6 and updates(run, "memory") == 4 + 5
     assert generations(run, "dream") == generations(run, "game") == 2
-    check_whole(run)
-    said = capsys.readouterr().err
+    assert_stages_match(run)
+    messages = capsys.readouterr().err
     for where in ("dream", "game"):
-        aside = run.folder / "earlier" / f"evolve-{where}-1"
-        assert str(aside) in said.replace("\n", "")
-        again = Run(run.folder / "earlier")
-        shutil.copytree(aside, again.folder / f"evolve-{where}")
-        assert again.controller(where).parameters.equal(before[where])
+        archived = run.folder / "earlier" / f"evolve-{where}-1"
+        assert str(archived) in messages.replace("\n", "")
+        archive = Run(run.folder / "earlier")
+        shutil.copytree(archived, archive.folder / f"evolve-{where}")
+        assert archive.controller(where).parameters.equal(before[where])
     weights = (run.folder / "memory" / "weights.safetensors").read_bytes()
-    assert told(run.folder, more) == 0  # nothing is left to do
+    assert run_pipeline(run.folder, more) == 0  # nothing is left to do
     assert (run.folder / "memory" / "weights.safetensors").read_bytes() == weights
     assert not (run.folder / "earlier" / "evolve-dream-2").exists()
 
 
-def test_more_generations_alone_go_on(run):
+def test_more_generations_alone_continue_the_searches(run):
     first = read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0]
-    assert told(run.folder, {"dream.generations": 3, "game.generations": 2}) == 0
+    assert run_pipeline(run.folder, {"dream.generations": 3, "game.generations": 2}) == 0
     assert generations(run, "dream") == 3 and generations(run, "game") == 2
     assert read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
     assert not (run.folder / "earlier").exists()
 
 
-def test_more_memory_updates_alone_leave_the_vae(run):
-    eye = (run.folder / "vae" / "weights.safetensors").read_bytes()
-    assert told(run.folder, {"memory.num_updates": 7}) == 0
-    assert updates(run, "memory") == 7 and (run.folder / "vae" / "weights.safetensors").read_bytes() == eye
-    check_whole(run)
+def test_more_memory_updates_alone_leave_the_vae_unchanged(run):
+    vae_weights = (run.folder / "vae" / "weights.safetensors").read_bytes()
+    assert run_pipeline(run.folder, {"memory.num_updates": 7}) == 0
+    assert updates(run, "memory") == 7 and (run.folder / "vae" / "weights.safetensors").read_bytes() == vae_weights
+    assert_stages_match(run)
 
 
 @pytest.mark.parametrize("name", ["collect.episodes", "vae.num_updates", "memory.num_updates"])
-def test_fewer_are_refused_before_anything_changes(run, name, capsys):
+def test_smaller_counts_are_refused_before_anything_changes(run, name, capsys):
     config = (run.folder / "config.yaml").read_text()
-    assert told(run.folder, {name: 2}) == 2
+    assert run_pipeline(run.folder, {name: 2}) == 2
     assert f"{name} = 4" in capsys.readouterr().err
     assert (run.folder / "config.yaml").read_text() == config
 
 
 @pytest.mark.parametrize("part", ["vae", "memory"])
-def test_single_trainings_go_further_and_other_settings_are_refused(run, part, capsys):
+def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
     size = ["--vae.latent_dim", "4"] if part == "vae" else ["--memory.hidden_size", "8", "--memory.seq_len", "8"]
     words = ["train", part, str(run.folder), *size, f"--{part}.batch_size", "4"]
     setting = f"--{part}.num_updates"
@@ -132,25 +134,25 @@ def test_single_trainings_go_further_and_other_settings_are_refused(run, part, c
     assert main([*words, setting, "7", f"--{part}.learning_rate", "0.5"]) == 2
     if part == "memory":
         assert main([*words, setting, "7", "--memory.seq_len", "9"]) == 2
-    else:  # a search with the world model of before says so
+    else:  # a search with the older world model prints a hint
         search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
-        changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be those of before
+        changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be the older ones
         assert ("train memory" in capsys.readouterr().err) == changed
 
 
-def test_a_stop_on_the_way_further_changes_nothing(run, tmp_path, monkeypatch):
+def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
     more = {"vae.num_updates": 8, "memory.num_updates": 8}
-    assert told(run.folder, more) == 0
+    assert run_pipeline(run.folder, more) == 0
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     from agents import stages
 
     for name in ("train_memory", "evolve_dream"):
         with monkeypatch.context() as patch:
             patch.setattr(stages, name, stop)
-            assert told(other.folder, more) == 130
-    assert told(other.folder, more) == 0
+            assert run_pipeline(other.folder, more) == 130
+    assert run_pipeline(other.folder, more) == 0
     for path in ("vae/weights.safetensors", "memory/weights.safetensors", "evolve-game/controller.safetensors"):
         assert (run.folder / path).read_bytes() == (other.folder / path).read_bytes()
 

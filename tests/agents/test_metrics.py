@@ -1,4 +1,4 @@
-"""Dreams judged beside reality: those of an exact memory are never wrong."""
+"""Metrics of dreams against recorded episodes: the errors of an exact memory are zero."""
 
 import gymnasium
 import numpy as np
@@ -20,9 +20,10 @@ RADIUS = SPEED / (2 * np.tan(0.5))
 
 
 class Orbit(gymnasium.Env):
-    """A place in the unit square moves by the mean of the last two pushes; a frame's red and green are its coordinates.
+    """A point in the unit square moves by the mean of the last two actions; red and green of a frame are its coordinates.
 
-    Pushes that turn by one radian a step lead it around a circle: each step is a chord, ``SPEED cos(1/2) = 2 RADIUS sin(1/2)``.
+    Actions that turn by one radian a step move it around a circle. Each step is a chord of length
+    ``SPEED cos(1/2) = 2 RADIUS sin(1/2)``.
     """
 
     metadata = {"render_modes": []}
@@ -30,20 +31,24 @@ class Orbit(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.place, self.before, self.left = np.full(2, 0.5), np.zeros(2), int(self.np_random.integers(60, 160))
+        self.position, self.before, self.steps_left = (
+            np.full(2, 0.5),
+            np.zeros(2),
+            int(self.np_random.integers(60, 160)),
+        )
         return self._frame(), {}
 
     def step(self, action):
-        self.place = self.place + SPEED * (action + self.before) / 2
-        self.before, self.left = np.array(action), self.left - 1
-        return self._frame(), 0.0, False, self.left == 0, {}
+        self.position = self.position + SPEED * (action + self.before) / 2
+        self.before, self.steps_left = np.array(action), self.steps_left - 1
+        return self._frame(), 0.0, False, self.steps_left == 0, {}
 
     def _frame(self):
-        return np.full((64, 64, 3), np.rint(255 * np.append(self.place, 0)), np.uint8)
+        return np.full((64, 64, 3), np.rint(255 * np.append(self.position, 0)), np.uint8)
 
 
 def turning(space, rng):
-    """A policy whose push turns by one radian a step, from anywhere."""
+    """A policy whose action turns by one radian a step, from a random angle."""
     angle = rng.uniform(0, 2 * np.pi)
 
     def act(frame):
@@ -54,21 +59,21 @@ def turning(space, rng):
     return act
 
 
-class Shows(nn.Module):
-    """Draws the frame of a place."""
+class PositionDecoder(nn.Module):
+    """A decoder that draws the frame of a position."""
 
-    def forward(self, place):
-        return torch.cat((place, torch.zeros_like(place[:, :1])), dim=1).expand(-1, -1, 64, 64)
+    def forward(self, position):
+        return torch.cat((position, torch.zeros_like(position[:, :1])), dim=1).expand(-1, -1, 64, 64)
 
 
 class OrbitDensity(nn.Module):
-    """The orbit's law as a density without noise; what it remembers is the last push."""
+    """The dynamics of the orbit as a density without noise; its hidden state contains the last action."""
 
     input_size, output_size, hidden_size, noise_shapes = 4, 2, 6, ((1,), (2,))
 
     def __init__(self) -> None:
         super().__init__()
-        self.law = nn.Linear(6, 2, bias=False)  # of the place, the push, and the one before
+        self.law = nn.Linear(6, 2, bias=False)  # of the position, the action and the action before
         self.law.weight.data = torch.cat((torch.eye(2), SPEED / 2 * torch.eye(2), SPEED / 2 * torch.eye(2)), dim=1)
 
     def initial(self, batch):
@@ -85,7 +90,7 @@ class OrbitDensity(nn.Module):
 
 
 def exact_world():
-    """An eye that reads places off frames and draws them, and a memory that knows the orbit's law."""
+    """A VAE that encodes and draws positions, and a memory with the dynamics of the orbit."""
     vae, memory = (
         VAE(latent_dim=2, standardize=False),
         Memory(RMDN(4, 2, hidden_size=6), reward=False, termination=False),
@@ -93,27 +98,27 @@ def exact_world():
     vae.encoder, vae.posterior = nn.Sequential(nn.AvgPool2d(64), nn.Flatten()), nn.Linear(3, 4)
     vae.posterior.weight.data = torch.eye(4, 3) * torch.tensor([1, 1, 0])
     vae.posterior.bias.data = torch.zeros(4)
-    vae.prepare, vae.decoder = nn.Identity(), Shows()
+    vae.prepare, vae.decoder = nn.Identity(), PositionDecoder()
     memory.density = OrbitDensity()
     return WorldModel(vae, memory).eval()
 
 
-def test_an_exact_memory_dreams_what_really_followed(tmp_path):
-    """A frame's bytes round a place by up to 1/510; one step of the orbit is 0.18 long."""
+def test_dreams_of_an_exact_memory_equal_the_recorded_episodes(tmp_path):
+    """The bytes of a frame round a position by up to 1/510; one step of the orbit is 0.18 long."""
     world = exact_world()
     store = rollouts.collect(Orbit, turning, 6, seed=1, out=tmp_path / "store")
-    found = evaluate_dreams(world, store.latents(world.vae), np.arange(6))
-    assert found["starts"] == STARTS
+    metrics = evaluate_dreams(world, store.latents(world.vae), np.arange(6))
+    assert metrics["starts"] == STARTS
     for temperature in TEMPERATURES:
-        rows = found[str(temperature)]
+        rows = metrics[str(temperature)]
         assert list(rows) == [str(horizon) for horizon in HORIZONS]
         for horizon in HORIZONS:
             row = rows[str(horizon)]
             assert [row[name] for name in ("mean", "best", "of_mean")] == pytest.approx([0, 0, 0], abs=0.003)
-            assert row["spread"] <= sum_tolerance(1.0, count=6 * horizon)  # of dreams that are all the same
+            assert row["spread"] <= sum_tolerance(1.0, count=6 * horizon)  # all dreams are equal
             assert row["pixels"] < 1
             chord = 2 * RADIUS * abs(np.sin(horizon / 2))
             assert row["persistence"] == pytest.approx(chord / np.sqrt(2), abs=0.003)  # of two dimensions
         counts = [row["n"] for row in rows.values()]
-        assert counts[:3] == [STARTS] * 3  # every moment has twenty steps before it ends
+        assert counts[:3] == [STARTS] * 3  # every start has twenty steps before its episode ends
         assert STARTS > counts[3] > counts[4] > 1

@@ -1,6 +1,6 @@
-"""Files of older versions: ``tests/data/run-0.1.0-dev.tar.xz`` is a tiny run folder as commit 2855fb5 wrote it.
+"""Files of older versions: ``tests/data/run-0.1.0-dev.tar.xz`` is a tiny run folder of commit 2855fb5.
 
-Its VAE has only zeros for weights and its media are left out, so that the archive is small.
+The weights of its VAE are zeros and its media are left out, so the archive is small.
 """
 
 import tarfile
@@ -45,14 +45,14 @@ def test_every_part_of_an_older_run_loads(older):
 
 
 @pytest.mark.slow
-def test_an_older_run_goes_on_and_trains_nothing_again(older):
+def test_an_older_run_continues_without_training(older):
     weights = {path: path.read_bytes() for path in older.glob("*/*.safetensors")}
     assert main(["run", "FastCarRacing", "--config", str(older / "config.yaml"), "--out", str(older)]) == 0
     assert {path: path.read_bytes() for path in weights} == weights
     assert yaml.safe_load((older / "config.yaml").read_text())["collect"]["episodes"] == 3
 
 
-def test_an_older_run_is_described(older, capsys):
+def test_inspect_describes_an_older_run(older, capsys):
     assert main(["inspect", str(older)]) == 0
     assert "FastCarRacing" in capsys.readouterr().out
 

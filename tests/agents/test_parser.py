@@ -1,4 +1,4 @@
-"""What is said of a mistake on the command line: one line that a person understands, and exit code 2."""
+"""Errors of the command line: one plain line and exit code 2."""
 
 import pytest
 
@@ -15,18 +15,18 @@ from tests.command_line import refused
         ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
         ("evolve x --game.whiten maybe", ["--game.whiten", "true", "false", "maybe"]),
         ("train memory x --memory.cell rnn", ["train memory", "--memory.cell", "'lstm', 'gru'", "rnn"]),
-        # what nobody knows
+        # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
         ("sing", ["sing", "'run', 'collect'"]),
         ("evolve x --dream none.yaml", ["--dream", "none.yaml"]),
-        # what is missing names what it may be
+        # missing arguments, with the choices
         ("", ["run,collect,train,evolve"]),
         ("train", ["vae,memory"]),
         ("collect", ["collect", "ENV", "CarRacing", "SuperMarioBros-1-1"]),
         ("run --preset quick", ["ENV", "car-racing"]),
         ("train memory", ["train memory", "RUN"]),
         ("density fit", ["density fit", "--data", "mnist"]),
-        # slips
+        # typing errors
         ("colect CarRacing", [" collect"]),
         ("train vea", [" vae"]),
         ("collect CarRacing --episdes=3", ["--collect.episodes"]),
@@ -37,10 +37,10 @@ from tests.command_line import refused
         ("evaluate x --where gmae", [" game"]),
     ],
 )
-def test_mistakes_are_told_in_one_plain_line(words, named, capsys):
-    told = refused(capsys, *(word.replace(":", ": ") for word in words.split()))
-    assert [part for part in named if part not in told] == []
-    assert not any(jargon in told for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
+def test_mistakes_give_one_plain_line(words, named, capsys):
+    message = refused(capsys, *(word.replace(":", ": ") for word in words.split()))
+    assert [part for part in named if part not in message] == []
+    assert not any(jargon in message for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_mistakes_are_told_in_one_plain_line(words, named, capsys):
         (("train", "memory", "RUN"), "memory: {num_update: 3}", "memory.num_updates"),
     ],
 )
-def test_a_slip_in_a_file_of_settings_is_corrected(command, text, named, tmp_path, capsys):
+def test_typing_errors_in_settings_files_are_corrected(command, text, named, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text(text, encoding="utf-8")
     words = [word.replace("RUN", str(tmp_path)) for word in command]
     assert named in refused(capsys, *words, "--config", str(path))
 
 
-def test_a_slip_in_an_agents_name_is_corrected(capsys):
+def test_typing_errors_in_agent_names_are_corrected(capsys):
     assert "car-racing" in refused(capsys, "evaluate", "car-racng", "--pretrained")
 
 
@@ -74,7 +74,7 @@ def test_a_slip_in_an_agents_name_is_corrected(capsys):
     ],
     ids=["alias", "twice", "digits", "bytes", "list"],
 )
-def test_files_of_settings_are_plain(option, text, tmp_path, capsys):
+def test_settings_files_are_plain_yaml(option, text, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text(text, encoding="latin-1")
     assert str(path) in refused(capsys, "evolve", str(tmp_path), option, str(path))
@@ -87,12 +87,12 @@ def test_values_have_no_aliases(capsys):
     assert len(capsys.readouterr().err) < 800
 
 
-def test_settings_of_the_other_place_are_refused(tmp_path, capsys):
+def test_settings_of_the_other_search_are_refused(tmp_path, capsys):
     assert "--game.generations" in refused(
         capsys, "evolve", str(tmp_path), "--where", "dream", "--game.generations", "3"
     )
 
 
-def test_files_have_names_without_folders_or_drives():
+def test_slugs_have_no_folders_or_drives():
     assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
     assert slug("envs:FastCarRacing-v3") == "envs-FastCarRacing-v3"

@@ -1,4 +1,4 @@
-"""The whole story on the command line: an environment of one's own, kills in every chapter, bad input."""
+"""The pipeline on the command line: a run of CartPole, kills in every stage, bad input."""
 
 import contextlib
 import functools
@@ -78,42 +78,43 @@ SMALL = [
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def told(out: Path, *more: str) -> list[str]:
+def run_words(out: Path, *more: str) -> list[str]:
     return ["run", "CartPole-v1", *SMALL, "--out", str(out), *more]
 
 
 def results(out: Path) -> dict:
-    """Everything that must not depend on kills."""
+    """Results that must not depend on interruptions."""
     run = Run(out)
-    found = {name: (report.returns, report.seeds) for name, report in run.reports().items()}
+    values = {name: (report.returns, report.seeds) for name, report in run.reports().items()}
     for path in ("vae/weights.safetensors", "memory/weights.safetensors", "world/memory.safetensors"):
-        found[path] = (out / path).read_bytes()
+        values[path] = (out / path).read_bytes()
     for where in ("dream", "game"):
-        found[where] = (out / f"evolve-{where}" / "controller.safetensors").read_bytes()
+        values[where] = (out / f"evolve-{where}" / "controller.safetensors").read_bytes()
         rows = (out / f"evolve-{where}" / "metrics.jsonl").read_text().splitlines()
-        found[f"{where} rows"] = [{**json.loads(row), "seconds": 0} for row in rows]
-    found["shards"] = {p.name: p.stat().st_size for p in (out / "rollouts" / "shards").glob("*.h5")}
-    return found
+        values[f"{where} rows"] = [{**json.loads(row), "seconds": 0} for row in rows]
+    values["shards"] = {p.name: p.stat().st_size for p in (out / "rollouts" / "shards").glob("*.h5")}
+    return values
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("story") / "run"
-    assert main(told(out)) == 0
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(run_words(out)) == 0
     return out
 
 
-def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_path):
+def test_the_pipeline_writes_a_report_and_an_agent(finished, capsys, tmp_path):
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<video" in page
     assert all(f"{report.mean:.1f}" in page for report in Run(finished).reports().values())
     assert set(Run(finished).reports()) == {"random", "dream", "game"}
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
     assert json.loads((finished / "agent" / "report.json").read_text())["n"] == 3
-    said = Run(finished).reports()["game"].command
+    command = Run(finished).reports()["game"].command
     assert (
-        said == f"worldmodel evaluate {finished} --where game --eval.episodes 3 --eval.seed 10000 --eval.max_steps 12"
+        command
+        == f"worldmodel evaluate {finished} --where game --eval.episodes 3 --eval.seed 10000 --eval.max_steps 12"
     )
     assert (finished / "config.yaml").exists()
     assert main(["inspect", str(finished), "--picture", str(tmp_path / "sheet.png")]) == 0
@@ -125,7 +126,7 @@ def test_the_whole_story_on_an_environment_of_ones_own(finished, capsys, tmp_pat
     assert np.array_equal(sheet[:64, -64:], first[-1])
 
 
-def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path):
+def test_inspect_shows_unfinished_and_outdated_stages(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     state = torch.load(run / "memory" / "resume.pt", weights_only=True)
     state["progress"] |= {"finished": False, "update": 1}
@@ -143,28 +144,28 @@ def test_inspect_says_what_is_not_finished_or_out_of_date(finished, tmp_path):
     assert "resume.pt" in dict(describe(run))["train memory"]
 
 
-def test_a_finished_run_is_told_at_once_and_changes_nothing(finished):
+def test_a_finished_run_is_unchanged(finished):
     before = results(finished)
-    assert main(told(finished)) == 0
+    assert main(run_words(finished)) == 0
     assert results(finished) == before
 
 
-def test_the_saved_configuration_tells_the_same_run(finished, capsys):
+def test_the_saved_configuration_repeats_the_run(finished, capsys):
     config = finished / "config.yaml"
     assert config.read_text(encoding="utf-8").startswith("# worldmodel ")
     assert main(["run", "CartPole-v1", "--config", str(config), "--out", str(finished)]) == 0
     assert "--config" in refused(capsys, "run", "Acrobot-v1", "--config", str(config), "--out", str(finished))
 
 
-def test_single_chapters_go_on_from_a_run(finished, tmp_path):
+def test_single_stages_continue_a_run(finished, tmp_path):
     finished = shutil.copytree(finished, tmp_path / "run")
     assert main(["evaluate", str(finished), "--eval.episodes", "2", "--eval.seed", "77"]) == 0
     assert main(["dream", str(finished), "--horizon", "5", "--start_step", "2"]) == 0
     assert list((finished / "media").glob("dream-0-2-*.gif"))
 
 
-def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_path, monkeypatch):
-    """What was done in an earlier sitting is no progress of this one: rate and time left would be wrong."""
+def test_progress_of_a_resumed_evolution_starts_at_its_generation(finished, tmp_path, monkeypatch):
+    """Work of an earlier session does not count as progress of this one: rate and time left would be wrong."""
     run = Run(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(run.folder / "evolve-game")
     shown = []
@@ -182,14 +183,14 @@ def test_an_evolution_that_goes_on_is_shown_from_where_it_goes_on(finished, tmp_
 
 
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
-    asked = {}
+    passed = {}
 
-    @functools.wraps(stages.evolve)  # its arguments are those that settings become
+    @functools.wraps(stages.evolve)  # settings are matched with its arguments
     def evolve(controller, fitness, eval_fitness, **settings):
-        asked.update(settings, f=fitness, c=eval_fitness)
+        passed.update(settings, f=fitness, c=eval_fitness)
 
     monkeypatch.setattr(stages, "evolve", evolve)
-    wanted = {
+    expected = {
         "episodes": 2,
         "hard_episode_candidates": 7,
         "max_idle_steps": 5,
@@ -197,19 +198,23 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
         "envs_per_worker": 3,
         "reset_horizon": 11,
     }
-    settings = GameConfig(**wanted, eval_episodes=4, num_eval_candidates=1, mean_window=6)
+    settings = GameConfig(**expected, eval_episodes=4, num_eval_candidates=1, mean_window=6)
     stages.evolve_game(Run(finished), "CartPole-v1", settings, ControllerConfig(), 1, 1, {"action_repeat": 2})
-    assert {name: getattr(asked["f"], name) for name in wanted} == wanted
+    assert {name: getattr(passed["f"], name) for name in expected} == expected
     assert (
-        asked["c"].episodes,
-        asked["c"].max_idle_steps,
-        asked["c"].max_steps,
-        asked["c"].hard_episode_candidates,
+        passed["c"].episodes,
+        passed["c"].max_idle_steps,
+        passed["c"].max_steps,
+        passed["c"].hard_episode_candidates,
     ) == (4, None, 9, 0)
-    assert (asked["num_eval_candidates"], asked["mean_window"], asked["f"].env_options) == (1, 6, {"action_repeat": 2})
+    assert (passed["num_eval_candidates"], passed["mean_window"], passed["f"].env_options) == (
+        1,
+        6,
+        {"action_repeat": 2},
+    )
 
 
-def test_a_search_begins_at_an_agent_of_another_world_model(finished, tmp_path, monkeypatch):
+def test_a_search_starts_from_an_agent_of_another_world_model(finished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(finished, out, ignore=shutil.ignore_patterns("evolve-*", "memory", "world", "tests"))
     monkeypatch.chdir(tmp_path)
@@ -220,15 +225,15 @@ def test_a_search_begins_at_an_agent_of_another_world_model(finished, tmp_path, 
     assert main([*search, "--game.generations", "1"]) == 0
     [kept] = (out / "evolve-game").glob("agent-*.safetensors")
     copied = kept.read_bytes()
-    assert main([*search, "--game.generations", "2"]) == 0  # goes on from the same copy
+    assert main([*search, "--game.generations", "2"]) == 0  # continues from the same copy
     assert kept.read_bytes() == copied
     run, agent = Run(out), Agent.load(finished / "agent")
-    wanted = LinearController.for_world_model(run.world())
-    assert torch.equal(load_controller(kept).parameters, imitate(agent, run.world(), run.store(), wanted).parameters)
+    expected = LinearController.for_world_model(run.world())
+    assert torch.equal(load_controller(kept).parameters, imitate(agent, run.world(), run.store(), expected).parameters)
     assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-CHAPTERS = {
+STAGES = {
     "collect": "rollouts/shards/*.h5",
     "vae": "vae/settings.json",
     "memory": "memory/settings.json",
@@ -239,57 +244,65 @@ CHAPTERS = {
 
 
 @pytest.mark.slow
-def test_sigkill_in_every_chapter_changes_nothing(finished, tmp_path):
+def test_sigkill_in_every_stage_changes_nothing(finished, tmp_path):
     out = tmp_path / "run"
-    for chapter, pattern in CHAPTERS.items():
+    for stage, pattern in STAGES.items():
         process = subprocess.Popen(
-            [sys.executable, "-m", "agents.cli", *told(out, "--workers", "2")], cwd=ROOT, env=ENVIRONMENT,
+            [sys.executable, "-m", "agents.cli", *run_words(out, "--workers", "2")], cwd=ROOT, env=ENVIRONMENT,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while not list(out.glob(pattern)) and time.monotonic() < deadline:
             time.sleep(0.002)
-        assert process.poll() is None, f"the run ended before it could be killed in {chapter}"
+        assert process.poll() is None, f"the run ended before it could be killed in {stage}"
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(
-        [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True
+        [sys.executable, "-m", "agents.cli", *run_words(out)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
     )
     assert results(out) == results(finished)
     assert not list(out.rglob("*.part")) or all(p.name.startswith(".") for p in out.rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_sigterm_stops_with_one_line_and_goes_on(finished, tmp_path):
+def test_sigterm_stops_with_one_line_and_the_command_that_resumes(finished, tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "agents.cli", *told(out)], cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "agents.cli", *run_words(out)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not list(out.glob("rollouts/shards/*.h5")):
         time.sleep(0.01)
-    while process.poll() is None:  # several of them are as one
+    while process.poll() is None:  # repeated signals act as one
         process.send_signal(signal.SIGTERM)
         time.sleep(0.02)
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "worldmodel run CartPole-v1" in said  # which goes on
-    assert "Traceback" not in said
+    assert "worldmodel run CartPole-v1" in message  # the command that resumes
+    assert "Traceback" not in message
 
 
 REFUSED = {
-    # environments, presets and commands, with the nearest
+    # environments, presets and commands, with the closest name
     "run CarRcing": "CarRacing",
     "run car-racng": "car-racing",
     "run CartPole-v1 --preset fast": "quick",
     "inspect nobody --pretrained": "car-racing",
     "sing": "sing",
-    # numbers out of range
+    # values out of range
     "run CartPole-v1 --workers 0": "workers",
     "run CartPole-v1 --dream.temperature 0": "dream.temperature",
     "run CartPole-v1 --vae.learning_rate nan": "vae.learning_rate",
     "run car-racing --vae.hud_loss_weight 1000.5": "vae.hud_loss_weight",
     "collect CartPole-v1 --workers 0": "workers",
-    # settings that contradict or lack each other
+    # contradictory and incomplete settings
     "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
     "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
@@ -322,25 +335,25 @@ REFUSED = {
     "run CartPole-v1 --collect.policy , --out nowhere": "policy",
     f"collect CarRacing --collect.policy {HOME / 'car-racing'}": "show_hud",
     f"run car-racing --collect.policy smooth,{HOME / 'car-racing-dream'}": "show_hud",
-    # folders that are not there
+    # missing folders
     **dict.fromkeys(
         ("train vae nowhere", "train memory nowhere", "evolve nowhere", "evaluate nowhere", "dream nowhere"), "nowhere"
     ),
     "inspect nowhere": "nowhere",
     "evaluate car-racing --pretrained --env ../../x": "../../x",
 }
-"""A class of refusals each: a command, and the argument, value or file that its line names."""
+"""One command for each kind of refusal, and the argument, value or file that the error names."""
 
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     assert REFUSED[words] in refused(capsys, *shlex.split(words))
-    assert list(tmp_path.iterdir()) == []  # nothing began, and a mistyped folder is not made
+    assert list(tmp_path.iterdir()) == []  # nothing starts, and a mistyped folder is not created
 
 
-def test_a_controller_that_evolved_further_is_tested_again(finished, tmp_path):
-    """A test is kept as long as its player, its episodes and its seeds are those that are asked for."""
+def test_a_changed_controller_is_evaluated_again(finished, tmp_path):
+    """A report is kept while its controller, its episodes and its seeds are unchanged."""
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
     plain = RunConfig("CartPole-v1", dream=DreamConfig(generations=0))
     settings = replace(plain, eval=replace(plain.eval, episodes=3, max_steps=20))
@@ -352,7 +365,7 @@ def test_a_controller_that_evolved_further_is_tested_again(finished, tmp_path):
     assert second.agent != first.agent
 
 
-def test_the_only_controller_is_the_one_that_is_tested(finished, tmp_path):
+def test_the_only_controller_is_evaluated_by_default(finished, tmp_path):
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
     assert run.evolved == "game"
     shutil.rmtree(run.folder / "evolve-game")
@@ -365,9 +378,9 @@ def test_the_only_controller_is_the_one_that_is_tested(finished, tmp_path):
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
-def test_presets_set_what_they_say(preset):
-    world, _, name = preset.partition(".")
-    words = ["run", {"any": "CartPole-v1"}.get(world, world), "--preset", name]
+def test_presets_set_their_values(preset):
+    game, _, name = preset.partition(".")
+    words = ["run", {"any": "CartPole-v1"}.get(game, game), "--preset", name]
     parsed = build_parser(words).parse_args(words).run
     written = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
     for key, value in written.items():
@@ -378,33 +391,33 @@ def test_presets_set_what_they_say(preset):
 
 
 def test_a_run_folder_of_another_configuration_is_refused(finished, capsys):
-    said = refused(capsys, *told(finished, "--vae.free_bits", "0.1"))
-    assert "vae.free_bits" in said and "0.5" in said and "0.1" in said
+    message = refused(capsys, *run_words(finished, "--vae.free_bits", "0.1"))
+    assert "vae.free_bits" in message and "0.5" in message and "0.1" in message
 
 
 @pytest.mark.parametrize("words", ["collect CartPole-v1 --out RUN --seed 9", "evolve RUN --where dream --seed 9"])
-def test_a_chapter_of_other_settings_is_refused_before_its_bar_opens(finished, capsys, words):
+def test_a_stage_with_other_settings_is_refused_before_its_progress_bar(finished, capsys, words):
     assert "seed" in refused(capsys, *words.replace("RUN", str(finished)).split())
 
 
-def test_iterations_may_not_change_the_world_under_an_evolution_in_the_game(finished, capsys):
+def test_iterations_are_refused_after_an_evolution_in_the_game(finished, capsys):
     before = results(finished)
-    said = refused(capsys, *told(finished, "--iterations", "1"))
-    assert "iterations" in said
+    message = refused(capsys, *run_words(finished, "--iterations", "1"))
+    assert "iterations" in message
     assert not (finished / "iterations").exists()
     assert results(finished) == before
 
 
 def test_two_processes_on_one_run_are_refused(finished, capsys):
     with Run(finished).locked():
-        assert str(finished) in refused(capsys, *told(finished))
+        assert str(finished) in refused(capsys, *run_words(finished))
 
 
 def test_temperature_zero_dreams_are_refused(finished, capsys):
     assert "temperature" in refused(capsys, "dream", str(finished), "--temperature", "0")
 
 
-def test_help_lists_only_what_works(capsys):
+def test_help_lists_every_command(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
@@ -421,8 +434,8 @@ def test_doctor_finds_both_games(capsys):
     assert "SuperMarioBros-1-1" in text
 
 
-@pytest.mark.parametrize(("official", "wanted"), [("false", "FastCarRacing"), ("true", "CarRacing")])
-def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_path, official, wanted):
+@pytest.mark.parametrize(("official", "expected"), [("false", "FastCarRacing"), ("true", "CarRacing")])
+def test_collect_uses_the_fast_game_unless_official_is_set(tmp_path, official, expected):
     words = [
         "collect",
         "CarRacing",
@@ -437,11 +450,11 @@ def test_collect_plays_the_fast_twin_unless_the_official_game_is_asked_for(tmp_p
     ]
     assert main([*words, "--official", official]) == 0
     run = Run(tmp_path)
-    assert run.store().env == wanted
-    assert game_of(run, None, official=True) == ("CarRacing", {})  # what evaluate plays
+    assert run.store().env == expected
+    assert game_of(run, None, official=True) == ("CarRacing", {})  # the game of evaluate
 
 
-def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, capsys):
+def test_incompatible_settings_are_refused_before_encoding(tmp_path, capsys):
     run = Run(tmp_path)
     rollouts.collect(toys.counter, rollouts.uniform, 2, seed=3, out=run.rollouts_folder)
     vae = VAE(latent_dim=3)
@@ -452,7 +465,7 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_encoded(tmp_path, 
     assert not (run.rollouts_folder / "latents").exists()
 
 
-def test_more_episodes_are_collected_where_they_are_short(tmp_path):
+def test_min_steps_collects_more_episodes(tmp_path):
     words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--workers", "1", "--out"]
     assert main([*words, str(tmp_path / "few")]) == 0
     few = Run(tmp_path / "few").store()

@@ -1,4 +1,4 @@
-"""What a person sees of long work: bars and a live table on a screen, lines in a log."""
+"""Progress of long work: bars and a live table in a terminal, lines in a log."""
 
 import io
 import re
@@ -16,17 +16,19 @@ def sphere(population, seed):
     return -np.square(population - 1.5)
 
 
-def shown(monkeypatch, terminal: bool) -> str:
+def evolution_output(monkeypatch, terminal: bool) -> str:
     screen = Console(file=io.StringIO(), force_terminal=terminal, width=140)
     monkeypatch.setattr(cli_progress, "console", screen)
-    with cli_progress.generations("evolve") as shown:
+    with cli_progress.generations("evolve") as display:
         settings = {"seed": 1, "generations": 15, "population": 8, "eval_fitness": sphere, "eval_every": 5}
-        evolve(LinearController(4, 2), sphere, progress=shown.progress, on_generation=shown.on_generation, **settings)
+        evolve(
+            LinearController(4, 2), sphere, progress=display.progress, on_generation=display.on_generation, **settings
+        )
     return screen.file.getvalue()
 
 
-def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
-    text = shown(monkeypatch, terminal=True)
+def test_terminals_show_the_last_generations_as_a_table(monkeypatch):
+    text = evolution_output(monkeypatch, terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     last = plain[plain.rindex("generation  ") :]
     for heading in ("mean", "std", "max", "sigma", "eval", "time"):
@@ -35,18 +37,18 @@ def test_a_screen_shows_the_last_generations_as_a_table(monkeypatch):
     assert numbers == [str(number) for number in range(4, 16)]
 
 
-def test_a_log_gets_lines_without_control_codes(monkeypatch):
-    text = shown(monkeypatch, terminal=False)
+def test_logs_have_lines_without_control_codes(monkeypatch):
+    text = evolution_output(monkeypatch, terminal=False)
     assert "\x1b" not in text
     assert text.startswith("evolve")
     assert "15/15" in text
 
 
-def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatch):
+def test_rates_start_at_the_first_tick_and_ignore_idle_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     clock = progress.Clock()
-    now[0] = 200.0  # what came before the first tick is no work
+    now[0] = 200.0  # time before the first tick does not count
     clock.tick(4)
     assert (clock.speed("episodes"), clock.seconds_left(8)) == ("", None)
     now[0] = 210.0
@@ -62,7 +64,7 @@ def test_rates_count_from_the_first_tick_and_stand_still_without_work(monkeypatc
     assert clock.speed("generations") == "10 generations/s"
 
 
-def test_a_row_says_what_was_tested_and_how_fast():
+def test_rows_show_evaluation_and_speed():
     row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
     row |= {
         "eval": 5.0,
@@ -73,27 +75,27 @@ def test_a_row_says_what_was_tested_and_how_fast():
         "episodes": 3,
         "noise_fraction": 0.4,
     }
-    assert printed(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 3 0.4 1,000 500 2.0 s"]
+    assert table_lines(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 3 0.4 1,000 500 2.0 s"]
 
 
-def test_a_table_has_the_columns_that_some_row_has():
+def test_tables_have_the_columns_of_all_rows():
     plain = {"generation": 1, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0}
-    assert printed(plain) == ["generation mean std max sigma time", "1 1.0 2.0 3.0 0.25 2.0 s"]
-    found = printed(plain, plain | {"hard_episodes": 9.0})
-    assert found[0] == "generation mean std max hard episodes sigma time"
-    assert found[2] == "1 1.0 2.0 3.0 9.0 0.25 2.0 s"
+    assert table_lines(plain) == ["generation mean std max sigma time", "1 1.0 2.0 3.0 0.25 2.0 s"]
+    lines = table_lines(plain, plain | {"hard_episodes": 9.0})
+    assert lines[0] == "generation mean std max hard episodes sigma time"
+    assert lines[2] == "1 1.0 2.0 3.0 9.0 0.25 2.0 s"
 
 
-def printed(*rows):
-    """The table's lines, with single spaces."""
+def table_lines(*rows):
+    """Lines of the table, with single spaces."""
     screen = Console(file=io.StringIO(), width=140)
     screen.print(cli_progress.table_of(rows))
     return [" ".join(line.split()) for line in screen.file.getvalue().splitlines()]
 
 
-def test_durations_are_rounded_before_they_are_parted():
-    said = {59.4: "59 s", 59.6: "1 min 0 s", 419.7: "7 min 0 s", 3599.7: "1 h 0 min", 7380: "2 h 3 min"}
-    assert {seconds: cli_progress.duration(seconds) for seconds in said} == said
+def test_durations_are_rounded_before_they_are_split():
+    expected = {59.4: "59 s", 59.6: "1 min 0 s", 419.7: "7 min 0 s", 3599.7: "1 h 0 min", 7380: "2 h 3 min"}
+    assert {seconds: cli_progress.duration(seconds) for seconds in expected} == expected
 
 
 LONG = [
@@ -117,7 +119,7 @@ def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, tit
     screen = Console(file=io.StringIO(), force_terminal=True, width=width)
     screen.print(cli_progress._Row(task))
     [line] = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).splitlines()
-    assert len(line) <= width - 2  # ^C fits behind it
+    assert len(line) <= width - 2  # leaves room for ^C
     assert "7 h 17 min" in line
     if width >= 60:
         assert "3.34 " in line
@@ -136,8 +138,8 @@ def test_a_narrow_terminal_has_fewer_columns():
         assert "…" not in cells[0]
 
 
-def drawn(monkeypatch, work) -> str:
-    """What stays of a bar, as a terminal would show it: lines that were erased are left out."""
+def bar_output(monkeypatch, work) -> str:
+    """Output of an interrupted bar in a terminal, with control codes."""
     screen = Console(file=io.StringIO(), force_terminal=True, width=80)
     monkeypatch.setattr(cli_progress, "console", screen)
     with pytest.raises(KeyboardInterrupt), cli_progress.bar("train memory", "updates") as report:
@@ -147,32 +149,32 @@ def drawn(monkeypatch, work) -> str:
 
 
 def test_an_interrupt_leaves_no_bar(monkeypatch):
-    text = drawn(monkeypatch, lambda report: [report(done, 10, "loss 1") for done in range(4)])
+    text = bar_output(monkeypatch, lambda report: [report(done, 10, "loss 1") for done in range(4)])
     erased = text[text.rindex("train memory") :]
     assert "\x1b[2K" in erased  # the line of the bar is cleared after it was last drawn
-    assert not re.search(r"\n(?!.*\x1b\[1A)", erased)  # and nothing goes on below it
+    assert not re.search(r"\n(?!.*\x1b\[1A)", erased)  # and nothing follows below it
 
 
-def test_work_that_never_reports_draws_no_bar(monkeypatch):
-    assert "train memory" not in drawn(monkeypatch, lambda report: None)
+def test_work_without_reports_shows_no_bar(monkeypatch):
+    assert "train memory" not in bar_output(monkeypatch, lambda report: None)
 
 
-@pytest.mark.parametrize(("terminal", "unit", "said"), [(True, "updates", "400"), (False, "generations", "400")])
-def test_work_that_goes_on_says_from_where(monkeypatch, terminal, unit, said):
+@pytest.mark.parametrize(("terminal", "unit", "expected"), [(True, "updates", "400"), (False, "generations", "400")])
+def test_resumed_work_shows_its_start(monkeypatch, terminal, unit, expected):
     screen = Console(file=io.StringIO(), force_terminal=terminal, width=140, highlight=False)
     monkeypatch.setattr(cli_progress, "console", screen)
     with cli_progress.bar("work", unit) as report:
         report(400, 800, "")
         report(401, 800, "")
-    assert said in screen.file.getvalue()
+    assert expected in screen.file.getvalue()
 
 
-def test_fresh_and_finished_work_does_not_go_on(monkeypatch):
+def test_fresh_and_finished_work_is_not_resumed(monkeypatch):
     for first, total in ((0, 800), (1, 800), (800, 800)):
         assert progress.Task("work", "updates").update(first, total, "") is None
 
 
-def test_a_log_says_what_takes_long_without_a_count(monkeypatch):
+def test_logs_name_long_work_without_a_count(monkeypatch):
     screen = Console(file=io.StringIO(), width=140)
     monkeypatch.setattr(cli_progress, "console", screen)
     monkeypatch.setattr(cli_progress, "LINE_SECONDS", 0.01)

@@ -1,4 +1,4 @@
-"""``progress=True`` shows a bar of any long work, names stand for policies, and public names are listed."""
+"""``progress=True`` shows a bar for every long function, policies have names, and public names are listed."""
 
 import io
 import logging
@@ -89,12 +89,12 @@ def test_an_interrupted_bar_is_removed(monkeypatch):
     assert screen.getvalue().endswith("\r\x1b[K")
 
 
-def test_wrong_arguments_are_named_as_ever():
+def test_missing_arguments_raise_type_errors():
     with pytest.raises(TypeError, match="evolve"):
         evolve(generations=3, progress=True)
 
 
-def test_names_stand_for_policies(store):
+def test_policies_can_be_given_by_name(store):
     assert store.metadata["policy"] == "uniform"
     env = toys.Counter() if hasattr(toys, "Counter") else toys.counter()
     for name in ("smooth", "uniform", "random"):
@@ -107,7 +107,7 @@ def test_names_stand_for_policies(store):
             evaluate(wrong, "CartPole-v1", 1)
 
 
-def test_a_store_without_a_folder_says_where_it_is(caplog):
+def test_a_store_without_a_folder_logs_its_path(caplog):
     with caplog.at_level(logging.WARNING):
         store = rollouts.collect("CartPole-v1", "uniform", 1, max_steps=2)
     assert str(store.path) in caplog.text
@@ -120,7 +120,7 @@ def test_dir_lists_the_public_names(module):
     assert all(getattr(module, name) is not None for name in dir(module))
 
 
-def test_the_version_is_known():
+def test_the_version_starts_with_a_number():
     assert worldmodel.__version__[0].isdigit()
 
 
@@ -144,12 +144,12 @@ def test_reprs_are_one_short_line(store, world):
     assert "num_rollouts=2" in repr(dreams)
 
 
-def test_a_log_has_no_line_twice(monkeypatch):
+def test_logs_repeat_no_line(monkeypatch):
     now, lines = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     report = Lines("play", "episodes", lines.append)
     for done in (0, 0, 1, 1, 1, 1, 2, 2):
         report(done, 2, "")
         now[0] += 4.0
-    assert len(lines) == 3  # the beginning, the first episode, the end
+    assert len(lines) == 3  # the start, the first episode, the end
     assert "1/2" in lines[1] and "2/2" in lines[2]

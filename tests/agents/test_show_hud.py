@@ -1,4 +1,4 @@
-"""CarRacing's two pictures: the eye looks where the HUD is, and no agent is put before the other picture."""
+"""CarRacing with and without HUD: the VAE weights the HUD, and agents of the other variant are refused."""
 
 import pytest
 
@@ -10,18 +10,18 @@ from agents.run import Run
 
 
 @pytest.mark.parametrize(
-    ("env_options", "asked", "wanted"),
+    ("env_options", "weight", "expected"),
     [({}, None, 1.0), ({"show_hud": True}, None, 16.0), ({"show_hud": True}, 2.0, 2.0)],
 )
-def test_the_eye_looks_where_the_hud_are(tmp_path, env_options, asked, wanted):
+def test_the_vae_weights_the_hud_where_it_is_shown(tmp_path, env_options, weight, expected):
     run = Run(tmp_path)
     stages.collect(run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
-    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=asked, num_updates=1, batch_size=2), 1)
-    assert vae.hud_loss_weight == wanted
-    assert run.vae().hud_loss_weight == wanted
+    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=weight, num_updates=1, batch_size=2), 1)
+    assert vae.hud_loss_weight == expected
+    assert run.vae().hud_loss_weight == expected
 
 
-def test_an_agent_of_another_picture_is_not_imitated(tmp_path):
+def test_agents_with_another_show_hud_are_refused(tmp_path):
     run = Run(tmp_path)
     stages.collect(
         run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command once, whatever it comes into, and leaves a host's own signals alone."""
+"""SIGTERM ends a command once, at any time, and leaves the signal handlers of a host program unchanged."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from agents.signals import InterruptHandler
 
 ROOT = Path(__file__).parent.parent.parent
 STOPPED = r".*worldmodel doctor\n"
-"""One line, with the command that goes on."""
+"""One line, with the command that resumes."""
 SCRIPT = """
 import signal, sys, time, weakref
 from agents import cli, commands
@@ -61,7 +61,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said", "errors"),
+    ("change", "code", "output", "errors"),
     [
         ("run=collected", 130, "went on\n", STOPPED),
         ("run=twice", 130, "cleaned up\n", STOPPED),
@@ -70,9 +70,9 @@ sys.exit(code)
     ],
     ids=["in a finalizer", "while cleaning up", "while parsing", "another error in a finalizer"],
 )
-def test_a_command_ends_with_one_line(change, code, said, errors):
+def test_a_command_ends_with_one_line(change, code, output, errors):
     script = SCRIPT.format(change=f'commands.COMMANDS["doctor"] = command._replace({change})')
-    came = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -80,8 +80,8 @@ def test_a_command_ends_with_one_line(change, code, said, errors):
         text=True,
         timeout=25,
     )
-    assert (came.returncode, came.stdout) == (code, said)
-    assert re.fullmatch(errors, came.stderr) if code else errors in came.stderr
+    assert (result.returncode, result.stdout) == (code, output)
+    assert re.fullmatch(errors, result.stderr) if code else errors in result.stderr
 
 
 def test_an_interrupt_is_raised_once_unless_it_was_lost(monkeypatch):
@@ -98,18 +98,18 @@ def test_an_interrupt_is_raised_once_unless_it_was_lost(monkeypatch):
         interrupts.interrupt(signal.SIGTERM, None)
 
 
-def test_a_program_that_calls_main_keeps_its_signals(monkeypatch, capsys):
+def test_a_program_that_calls_main_keeps_its_signal_handlers(monkeypatch, capsys):
     def stopped(options):
         signal.raise_signal(signal.SIGTERM)
 
-    def answer(number, frame):
+    def handler(number, frame):
         raise AssertionError("the host's own answer")
 
-    before, hook = signal.signal(signal.SIGTERM, answer), sys.unraisablehook
+    before, hook = signal.signal(signal.SIGTERM, handler), sys.unraisablehook
     monkeypatch.setitem(commands.COMMANDS, "doctor", commands.COMMANDS["doctor"]._replace(run=stopped))
     try:
         assert main(["doctor"]) == 130
-        assert signal.getsignal(signal.SIGTERM) is answer
+        assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
     assert sys.unraisablehook is hook

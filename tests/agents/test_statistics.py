@@ -1,4 +1,4 @@
-"""Intervals hold for other trainings and other clusters: by simulation, and by the tables of Student's t."""
+"""Confidence intervals over trainings and clusters: by simulation, and against the tables of Student's t."""
 
 import math
 
@@ -9,10 +9,10 @@ from agents.comparison.statistics import Interval, interval, t_quantile, varianc
 
 
 @pytest.mark.parametrize(
-    ("freedom", "wanted"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (59, 2.0010), (919, 1.9626), (1e6, 1.9600)]
+    ("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (59, 2.0010), (919, 1.9626), (1e6, 1.9600)]
 )
-def test_quantiles_are_those_of_the_tables(freedom, wanted):
-    assert t_quantile(0.975, freedom) == pytest.approx(wanted, abs=2e-4)
+def test_quantiles_equal_those_of_the_tables(freedom, expected):
+    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=2e-4)
     assert t_quantile(0.5, freedom) == pytest.approx(0, abs=1e-9)
 
 
@@ -21,27 +21,27 @@ def test_quantiles_are_those_of_the_tables(freedom, wanted):
     [(3, [26] * 5, 0.7, 1.0), (3, [22, 20, 4], 0.0, 1.0), (3, [1] * 60, 1.0, 0.0)],
     ids=["voices", "fonts", "episodes"],
 )
-def test_nineteen_in_twenty_intervals_hold_the_truth(seeds, sizes, training, cluster):
-    """True variances of seeds, clusters and sequences; 700 repetitions, three standard errors beside 0.95 are 0.025."""
-    rng, labels, held, naive = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), 0, 0
+def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training, cluster):
+    """Seeds, clusters and sequences have known variances; with 700 repetitions, three standard errors of 0.95 are 0.025."""
+    rng, labels, covered, naive = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), 0, 0
     for _ in range(700):
         differences = (
             2.0 + training * rng.standard_normal((seeds, 1)) + cluster * rng.standard_normal(len(sizes))[labels]
         )
         differences = differences + 0.5 * rng.standard_normal((seeds, len(labels)))
-        found = interval(differences, labels.tolist())
-        held += abs(found.mean - 2.0) < found.half
-        over = differences.mean(axis=0)  # what takes trainings and clusters for all there are
-        naive += abs(over.mean() - 2.0) < 1.96 * over.std(ddof=1) / math.sqrt(len(over))
-    assert 0.915 < held / 700 < 0.99
+        result = interval(differences, labels.tolist())
+        covered += abs(result.mean - 2.0) < result.half
+        means = differences.mean(axis=0)  # ignores the variance over trainings and clusters
+        naive += abs(means.mean() - 2.0) < 1.96 * means.std(ddof=1) / math.sqrt(len(means))
+    assert 0.915 < covered / 700 < 0.99
     if training or len(sizes) < 10:
         assert naive / 700 < 0.75
 
 
-def test_equal_clusters_give_the_sample_variance_and_unequal_ones_fewer_degrees_of_freedom():
+def test_unequal_clusters_have_fewer_degrees_of_freedom_than_equal_ones():
     values = np.array([1.0, 4.0, -2.0, 0.5])
-    found, freedom = variance(values, np.full(4, 0.25))
-    assert found == pytest.approx(values.var(ddof=1) / 4)
+    result, freedom = variance(values, np.full(4, 0.25))
+    assert result == pytest.approx(values.var(ddof=1) / 4)
     assert freedom == pytest.approx(3)
     weights = np.array([440, 400, 80]) / 920
     drawn = np.random.default_rng(0).standard_normal((20_000, 3))
@@ -50,21 +50,21 @@ def test_equal_clusters_give_the_sample_variance_and_unequal_ones_fewer_degrees_
     assert 1 < variance(drawn[0], weights)[1] < 2
 
 
-def test_pairing_takes_what_is_shared_out():
+def test_pairing_removes_shared_variance():
     rng = np.random.default_rng(0)
     shared = 10 * rng.standard_normal((3, 1)) + 10 * rng.standard_normal(40)
     model, reference = (shared + 0.1 * rng.standard_normal((3, 40)) + add for add in (1.0, 0.0))
-    found = interval(model - reference)
-    assert found.sign == 1
-    assert found.half < 0.3
-    assert found.text() == f"{found.mean:+.2f} ± {found.half:.2f}"
+    result = interval(model - reference)
+    assert result.sign == 1
+    assert result.half < 0.3
+    assert result.text() == f"{result.mean:+.2f} ± {result.half:.2f}"
 
 
-def test_one_training_or_one_cluster_tells_nothing():
-    for found in (interval(np.ones((1, 5))), interval(np.ones((3, 2)), ["a", "a"])):
-        assert math.isnan(found.half)
-        assert found.sign == 0
-        assert found.text() == "+1.00"
+def test_one_training_or_one_cluster_has_no_interval():
+    for result in (interval(np.ones((1, 5))), interval(np.ones((3, 2)), ["a", "a"])):
+        assert math.isnan(result.half)
+        assert result.sign == 0
+        assert result.text() == "+1.00"
     assert interval(np.zeros((3, 2))) == Interval(0.0, 0.0, math.inf)
 
 

@@ -1,4 +1,4 @@
-"""Stages for tests: worlds without training, whose pictures follow the actions."""
+"""Scenes for tests: untrained world models whose frames follow the actions."""
 
 import torch
 
@@ -11,21 +11,25 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
 def world(latent=3, actions=2, hidden=5, discrete=False):
     with seeded(0):
-        built = WorldModel(VAE(latent), Memory(FRMDN(latent + actions, latent, hidden_size=hidden)), discrete=discrete)
-        for parameter in built.memory.parameters():
+        world_model = WorldModel(
+            VAE(latent), Memory(FRMDN(latent + actions, latent, hidden_size=hidden)), discrete=discrete
+        )
+        for parameter in world_model.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
-        built.memory.termination_head.weight.data.zero_()
-        built.memory.termination_head.bias.data.fill_(-20)
-        built.vae.prepare.weight.data *= 20
-    return built.eval()
+        world_model.memory.termination_head.weight.data.zero_()
+        world_model.memory.termination_head.bias.data.fill_(-20)
+        world_model.vae.prepare.weight.data *= 20
+    return world_model.eval()
 
 
 def scene(real=True, **options):
-    built = world(**options)
+    world_model = world(**options)
     with seeded(1):
-        driver = LinearController.for_world_model(built).with_parameters(
-            torch.randn(LinearController.for_world_model(built).size)
+        controller = LinearController.for_world_model(world_model).with_parameters(
+            torch.randn(LinearController.for_world_model(world_model).size)
         )
-    starts = torch.randn(9, built.latent_dim, generator=torch.Generator().manual_seed(0))
-    given = controls("Counter", {}, built)
-    return Scene("Counter", built, starts, given, {"evolved": driver}, toys.counter if real else None)
+    start_states = torch.randn(9, world_model.latent_dim, generator=torch.Generator().manual_seed(0))
+    scene_controls = controls("Counter", {}, world_model)
+    return Scene(
+        "Counter", world_model, start_states, scene_controls, {"evolved": controller}, toys.counter if real else None
+    )
