@@ -264,4 +264,4 @@ def test_the_log_separates_whole_episodes_from_state_resets(tmp_path):
         assert one["state_resets"] == 50
         for name in ("mean", "std", "max"):
             assert one[name] == pytest.approx(other[name])
-        assert "along" not in other
+        assert "state_resets" not in other

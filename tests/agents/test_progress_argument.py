@@ -96,7 +96,7 @@ def test_missing_arguments_raise_type_errors():
 
 def test_policies_can_be_given_by_name(store):
     assert store.metadata["policy"] == "uniform"
-    env = toys.Counter() if hasattr(toys, "Counter") else toys.counter()
+    env = toys.Counter()
     for name in ("smooth", "uniform", "random"):
         assert len(rollouts.play(env, name, seed=1, max_steps=3)) > 0
     assert len(rollouts.MixturePolicy("smooth", rollouts.uniform).policies) == 2

@@ -27,20 +27,20 @@ import onnxruntime
 import torch
 from pathlib import Path
 from agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_example, to_onnx
-from tests.agents.viewer.stages import world
+from tests.agents.viewer.scenes import world
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.world_model import WorldState
 from worldmodel.mdn_rnn import State
 
 KINDS = {"plain": {}, "rank": {"rank": 2}, "conditional": {"conditional": True}, "spline": {"spline": True},
-         "gru": {"cell": "gru"}, "layers": {"layers": 2}}
+         "gru": {"cell": "gru"}, "layers": {"num_layers": 2}}
 folder = Path(sys.argv[1])
 rng = np.random.default_rng(0)
 for kind in sys.argv[2:]:
     with seeded(0):
-        density = PerDimensionRMDN(7, 4, 8) if kind == "per dimension" else FRMDN(7, 4, hidden=8, **KINDS[kind])
-        built = WorldModel(VAE(latent=4), Memory(density)).eval()
+        density = PerDimensionRMDN(7, 4, 8) if kind == "per dimension" else FRMDN(7, 4, hidden_size=8, **KINDS[kind])
+        built = WorldModel(VAE(latent_dim=4), Memory(density)).eval()
         for parameter in built.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     graph, example = StepGraph(built), step_example(built)
