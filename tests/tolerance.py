@@ -29,20 +29,20 @@ def sum_tolerance(terms: ArrayLike | torch.Tensor, count: int = 1) -> float:
         terms: The terms, or a subset that includes the largest.
         count: Number of terms of a sum. For a recurrent state, the number of terms over all steps.
     """
-    largest = float(np.max(np.abs(_numbers(terms))))
+    largest = float(np.max(np.abs(_to_float64(terms))))
     return ROUNDINGS * EPS * count * largest
 
 
-def assert_same_sums(found, wanted, count: int, terms: ArrayLike | torch.Tensor | None = None) -> None:
+def assert_same_sums(actual, expected, count: int, terms: ArrayLike | torch.Tensor | None = None) -> None:
     """Assert that both are the same float32 sums of `count` terms, added in any order.
 
     Args:
         terms: As in `sum_tolerance`. By default the sums themselves, which is correct if their terms do not cancel.
     """
-    found, wanted = _numbers(found), _numbers(wanted)
-    tolerance = sum_tolerance(wanted if terms is None else terms, count)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance)
+    actual, expected = _to_float64(actual), _to_float64(expected)
+    tolerance = sum_tolerance(expected if terms is None else terms, count)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
 
 
-def _numbers(values) -> np.ndarray:
+def _to_float64(values) -> np.ndarray:
     return np.asarray(values.detach() if isinstance(values, torch.Tensor) else values, dtype=np.float64)

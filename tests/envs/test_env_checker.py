@@ -24,16 +24,16 @@ class Own(gymnasium.Env):
         self.first, self.second, self.rendered = first, second, rendered
         self.taken = []
 
-    def seen(self):
+    def observation(self):
         return np.zeros(self.observation_space.shape, self.observation_space.dtype)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        return (self.seen(), {}) if self.first is None else self.first(self)
+        return (self.observation(), {}) if self.first is None else self.first(self)
 
     def step(self, action):
         self.taken.append(action)
-        return (self.seen(), 0.0, False, False, {}) if self.second is None else self.second(self)
+        return (self.observation(), 0.0, False, False, {}) if self.second is None else self.second(self)
 
     def render(self):
         return self.rendered() if self.rendered else np.full((48, 96, 3), 9, np.uint8)
@@ -49,22 +49,22 @@ def limited(env):
 
 
 RESETS = {
-    "observation alone": (lambda env: env.seen(), "info"),
-    "no dict": (lambda env: (env.seen(), None), "info"),
+    "observation alone": (lambda env: env.observation(), "info"),
+    "no dict": (lambda env: (env.observation(), None), "info"),
     "nothing": (lambda env: None, "None"),
-    "floats": (lambda env: (env.seen().astype(np.float32), {}), "float32"),
-    "another shape": (lambda env: (env.seen()[:40], {}), "40"),
-    "a list": (lambda env: (env.seen().tolist(), {}), "list"),
+    "floats": (lambda env: (env.observation().astype(np.float32), {}), "float32"),
+    "another shape": (lambda env: (env.observation()[:40], {}), "40"),
+    "a list": (lambda env: (env.observation().tolist(), {}), "list"),
 }
 STEPS = {
-    "four": (lambda env: (env.seen(), 0.0, False, {}), "terminated"),
+    "four": (lambda env: (env.observation(), 0.0, False, {}), "terminated"),
     "None": (lambda env: None, "terminated"),
-    "no info": (lambda env: (env.seen(), 0.0, False, False, None), "info"),
-    "floats": (lambda env: (env.seen() / 255, 0.0, False, False, {}), "float64"),
-    "no flag": (lambda env: (env.seen(), 0.0, None, False, {}), "terminated"),
-    "an int": (lambda env: (env.seen(), 0.0, False, 1, {}), "truncated"),
+    "no info": (lambda env: (env.observation(), 0.0, False, False, None), "info"),
+    "floats": (lambda env: (env.observation() / 255, 0.0, False, False, {}), "float64"),
+    "no flag": (lambda env: (env.observation(), 0.0, None, False, {}), "terminated"),
+    "an int": (lambda env: (env.observation(), 0.0, False, 1, {}), "truncated"),
     **{
-        f"reward {reward!r}": (lambda env, reward=reward: (env.seen(), reward, False, False, {}), "reward")
+        f"reward {reward!r}": (lambda env, reward=reward: (env.observation(), reward, False, False, {}), "reward")
         for reward in (np.nan, -np.inf, 1e39, None, "1", 10**400, np.zeros(2))
     },
 }
@@ -91,7 +91,7 @@ def test_invalid_results_of_step_are_named(case):
     "reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38, np.longdouble(6)]
 )
 def test_rewards_may_have_any_numeric_type(reward):
-    env = to_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
+    env = to_pixels(Own(second=lambda env: (env.observation(), reward, np.bool_(False), False, {})))
     env.reset(seed=1)
     _, result, terminated, *_ = env.step(np.zeros(1, np.float32))
     assert type(result) is float
@@ -135,8 +135,8 @@ def test_unsupported_observations_are_rendered_or_refused(space, named):
     """The result is never a black or a garbled frame."""
     with pytest.raises(ValueError, match=named):
         to_pixels(Own(None, space))
-    seen = space.sample()
-    frame, _ = to_pixels(Own("rgb_array", space, first=lambda env: (seen, {}))).reset(seed=1)
+    observation = space.sample()
+    frame, _ = to_pixels(Own("rgb_array", space, first=lambda env: (observation, {}))).reset(seed=1)
     assert (frame == 9).all()
 
 
@@ -163,8 +163,8 @@ def test_frames_are_copied():
         return buffer, 0.0, False, False, {}
 
     env = to_pixels(Own(space=space, first=lambda env: (buffer, {}), second=redrawn))
-    seen = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
-    assert [frame[0, 0, 0] for frame in seen] == [0, 1, 2, 3]
+    returned = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
+    assert [frame[0, 0, 0] for frame in returned] == [0, 1, 2, 3]
 
 
 def test_actions_are_mapped_once():
@@ -185,7 +185,7 @@ def test_actions_are_mapped_once():
 
 class Seedless(Own):
     def reset(self):
-        return self.seen(), {}
+        return self.observation(), {}
 
 
 class Spaceless(gymnasium.Env):

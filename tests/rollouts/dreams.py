@@ -25,7 +25,7 @@ def controllers(count=3, size=18, seed=0):
     return 0.5 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def assert_same_rewards(found, wanted, memory, steps):
+def assert_same_rewards(actual, expected, memory, steps):
     """Assert that rewards of dreams of `steps` steps, or their sums, are equal up to rounding.
 
     A reward is itself a sum over the bins: reward times probability. The outer bins stand for thousands, of either sign, and
@@ -33,9 +33,9 @@ def assert_same_rewards(found, wanted, memory, steps):
     carries the roundings of each step to later ones.
     """
     bins = len(memory.support)
-    assert_same_sums(found, wanted, steps * bins, memory.support.abs().mean() / bins)
+    assert_same_sums(actual, expected, steps * bins, memory.support.abs().mean() / bins)
 
 
-def assert_same_returns(found, wanted, steps):
+def assert_same_returns(actual, expected, steps):
     """Assert that returns of a Beacon are equal up to rounding: rewards are actions, at most 1, and sum over all features."""
-    assert_same_sums(found, wanted, steps * (beacon_world().num_features + 1), terms=1.0)
+    assert_same_sums(actual, expected, steps * (beacon_world().num_features + 1), terms=1.0)

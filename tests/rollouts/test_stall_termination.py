@@ -94,9 +94,9 @@ class Poor(Mortal):
     """All rewards are 0."""
 
     def reset(self, *, seed=None, options=None):
-        seen = super().reset(seed=seed)
+        result = super().reset(seed=seed)
         self.is_stalled_now = True
-        return seen
+        return result
 
 
 def test_stores_without_max_idle_steps_are_refused(tmp_path, vae):

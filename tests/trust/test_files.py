@@ -131,8 +131,8 @@ def test_a_run_continues_unchanged_or_names_the_file(undisturbed_run, run_copy, 
     if path.suffix in UNCHECKED:
         return
     damaged_file = str(path.relative_to(run_copy))
-    wanted, found = runs.results(undisturbed_run[0] / "run"), runs.results(run_copy)
-    different = [file for file in wanted if found.get(file) != wanted[file]]
+    expected, found = runs.results(undisturbed_run[0] / "run"), runs.results(run_copy)
+    different = [file for file in expected if found.get(file) != expected[file]]
     assert different in ([], [damaged_file]), different
     assert damaged_file not in different or path.read_bytes() == content  # no command read it
 

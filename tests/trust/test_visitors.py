@@ -106,8 +106,8 @@ def test_hostile_frames_close_only_their_own_connection(server, case):
         finally:
             hostile.close()
         until(lambda: len(sessions) == 1)
-        seen = shots(other)
-        until(lambda: next(seen)[0]["step"] > before + 2)
+        received = shots(other)
+        until(lambda: next(received)[0]["step"] > before + 2)
 
 
 def test_a_client_that_never_reads_uses_no_memory_and_blocks_no_other(server):
@@ -120,9 +120,9 @@ def test_a_client_that_never_reads_uses_no_memory_and_blocks_no_other(server):
     (session_of_client,) = sessions.values()
     with visit(port) as other:
         other.recv(timeout=10)
-        seen = shots(other)
+        received = shots(other)
         for _ in range(5):
-            next(seen)
+            next(received)
     silent.close()
     until(lambda: not sessions, 30)
     until(lambda: not session_of_client.past)
