@@ -1,4 +1,4 @@
-"""The comparison of densities: its corpora are what they say, and its page says what the trainings found."""
+"""The density benchmark: its corpora, its trainings and its page of results."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_digits_are_split_by_font(digits):
     assert pixels.mean() < 100
 
 
-def test_families_are_named_in_the_order_in_which_images_are_judged(digits):
+def test_font_families_are_labelled_in_the_order_of_evaluation(digits):
     about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
     corpus = open_corpus(f"mnist:{digits}")
     found = clusters(corpus, about)
@@ -48,12 +48,12 @@ def test_families_are_named_in_the_order_in_which_images_are_judged(digits):
     known: dict[bytes, set[str]] = {}
     for pixels, family in zip(corpus.test.pixels, families, strict=True):
         known.setdefault(pixels.tobytes(), set()).add(family)
-    judged = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
-    assert all(label in known[image.tobytes()] for image, label in zip(judged, found["labels"], strict=True))
+    evaluated = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
+    assert all(label in known[image.tobytes()] for image, label in zip(evaluated, found["labels"], strict=True))
     assert clusters(corpus, {})["of"] == "images"
 
 
-def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path):
+def test_audio_files_are_labelled_in_the_order_of_evaluation(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(5):
         loud = 0.01 * 2**number * rng.standard_normal(8_000 * (number + 1))
@@ -62,9 +62,9 @@ def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path)
     found = clusters(replace(corpus, test=corpus.train), {})
     assert found["of"] == "files"
     assert len(set(found["labels"])) == 3
-    judged = [piece for batch in corpus.train.batches(2) for piece in corpus.to_data(batch.event).numpy()]
-    heard = [f"{round(np.log2(piece.std() / 0.01))}.wav" for piece in judged]
-    assert heard == found["labels"]
+    evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
+    labels = [f"{round(np.log2(segment.std() / 0.01))}.wav" for segment in evaluated]
+    assert labels == found["labels"]
 
 
 def test_too_few_fonts_are_refused(tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_missing_synthesiser_is_named(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="apt-get install espeak-ng")
-def test_speech_is_spoken(tmp_path):
+def test_speech_is_synthesized(tmp_path):
     make_speech(tmp_path, minutes=0.1, voices=3)
     sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
     assert [(sound.sample_rate, sound.num_samples) for sound in sounds] == [(16_000, 32_000)] * 3
@@ -89,19 +89,19 @@ def test_speech_is_spoken(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
+def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
     models, rng = ["RMDN", "FRMDN", "VRNN-Gauss"], np.random.default_rng(0)
     for number in range(4):
         density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
     monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
-    words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
-    words += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
-    assert density.main(words) == 0
-    folder, kept = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
+    args = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
+    args += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
+    assert density.main(args) == 0
+    folder, results_dir = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    found = json.loads((kept / "results.json").read_text(encoding="utf-8"))
-    assert [path.name for path in kept.iterdir()] == ["results.json"]
+    found = json.loads((results_dir / "results.json").read_text(encoding="utf-8"))
+    assert [path.name for path in results_dir.iterdir()] == ["results.json"]
     assert len(found["trainings"]) == 6
     means = [row["measures"][0]["mean"] for row in found["trainings"] if row["job"]["name"] == "FRMDN"]
     assert f"| {np.mean(means):.1f} ± {np.std(means, ddof=1):.1f} |" in page
@@ -116,10 +116,10 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert Image.open(folder / "samples.png").width > 300
     assert (folder / "frmdn.wav").stat().st_size == 96_044
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
-    assert density.main(words) == 0
+    assert density.main(args) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == written
     assert density.main(["write", "mine", "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
     capsys.readouterr()
-    assert density.main([*words, "--hidden", "9"]) == 2
+    assert density.main([*args, "--hidden", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")

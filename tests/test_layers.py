@@ -1,4 +1,4 @@
-"""Imports point down (agents, rollouts, envs, worldmodel), not in circles, and load nothing heavy before it is needed."""
+"""Imports point down (agents, rollouts, envs, worldmodel), have no cycles, and load heavy modules only on demand."""
 
 import ast
 import subprocess
@@ -16,7 +16,7 @@ ONLY_IN = {
     "av": ("agents/video.py",),
     **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
 }
-"""Modules of others, and the only packages or files that may import them."""
+"""Third-party modules, with the only packages or files that may import them."""
 LIGHT = [
     ("import agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
     ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
@@ -25,7 +25,7 @@ LIGHT = [
     ("worldmodel.WorldModel.load(sys.argv[1])", ("torch._dynamo",)),
     ("import agents.viewer.export", ("starlette", "uvicorn")),
 ]
-"""Statements of one program, and what none of them has loaded after each."""
+"""Statements of one program, with the modules that must not be loaded after each."""
 
 
 def imports(path: Path) -> set[str]:
@@ -52,17 +52,19 @@ def test_layers(tmp_path):
         if "commands" not in path.parts and path.name != "cli.py":
             above = [*above, "agents.cli", "agents.commands"]
         upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
-        misplaced = [name for name, homes in ONLY_IN.items() if name in packages and not str(path).startswith(homes)]
+        misplaced = [
+            name for name, allowed in ONLY_IN.items() if name in packages and not str(path).startswith(allowed)
+        ]
         wrong += [f"{path} imports {name}" for name in (*upward, *misplaced)]
     assert wrong == []
 
     done: set[str] = set()
 
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        assert name not in way, " imports ".join((*way, name))
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, " imports ".join((*chain, name))
         if name not in done:
             for other in modules[name] & modules.keys():
-                visit(other, (*way, name))
+                visit(other, (*chain, name))
             done.add(name)
 
     for name in modules:

@@ -1,4 +1,4 @@
-"""Paths: ``~`` is a home folder wherever a path is written; a file is no folder, and a folder no file."""
+"""Paths: ``~`` is expanded in every path argument, and files and folders are not confused."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from worldmodel.start_states import StartStates
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home folder that is the working folder, too, so that a folder named ``~`` would be seen."""
+    """A home folder that is also the working folder, so that a folder named ``~`` would be found."""
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_writing_a_file_over_a_folder_is_refused(tmp_path):
         LinearController(3, 2).save(tmp_path)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "a"))):
         (tmp_path / "a").touch()
-        WorldModel.save(None, tmp_path / "a")  # refused before anything is looked at
+        WorldModel.save(None, tmp_path / "a")  # refused before the world model is used
 
 
 COMMANDS = [
@@ -137,12 +137,12 @@ def test_the_command_line_expands_each_path(home, capsys):
     assert not (home / "c").exists() and len(store) == 2
 
 
-def test_a_tilde_alone_is_the_home_folder_too():
+def test_a_tilde_alone_is_the_home_folder():
     words = ["collect", "CartPole-v1", "--out=~"]
     assert build_parser(words).parse_args(words).collect.out == "~"
 
 
-def test_out_of_another_home_is_refused(home, capsys):
+def test_home_of_an_unknown_user_is_refused(home, capsys):
     assert "~nobody-of-that-name" in refused(capsys, "collect", "CartPole-v1", "--out=~nobody-of-that-name/x")
 
 

@@ -1,4 +1,4 @@
-"""The packages import, lock, save and load where there is nothing that only POSIX has: Windows lacks these modules."""
+"""The packages import, lock, save and load without the modules that Windows lacks."""
 
 import os
 import subprocess
@@ -45,14 +45,14 @@ print(rollouts.estimate_collection("FrozenLake-v1", rollouts.uniform, 1, out=fol
 
 
 @pytest.mark.slow
-def test_all_works_without_what_only_posix_has(tmp_path):
-    words = [sys.executable, "-c", WITHOUT, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ))
+def test_packages_work_without_posix_modules(tmp_path):
+    args = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    done = subprocess.run(args, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "GB" in done.stdout
 
 
-def test_doctor_knows_where_it_is_tested(monkeypatch):
+def test_doctor_reports_whether_the_platform_is_tested(monkeypatch):
     states = {system: platform_state(system, monkeypatch) for system in ("Linux", "Darwin", "Windows")}
     assert all(system in state for system, state in states.items())
     assert len(states["Linux"]) < min(len(states["Darwin"]), len(states["Windows"]))  # the others have a caveat

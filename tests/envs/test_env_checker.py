@@ -1,4 +1,4 @@
-"""Environments of somebody else's: their slips are refused with the cure, and what can be understood is."""
+"""Third-party environments: violations of the interface raise errors that name the cure."""
 
 import gymnasium
 import numpy as np
@@ -9,31 +9,31 @@ import envs
 from envs.env_checker import validate_reward
 from envs.pixels import to_pixels
 
-PICTURES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
-NUMBERS = spaces.Box(-1, 1, (4,), np.float32)
+IMAGES = spaces.Box(0, 255, (48, 96, 3), np.uint8)
+VECTORS = spaces.Box(-1, 1, (4,), np.float32)
 
 
 class Own(gymnasium.Env):
-    """A picture environment whose parts a test replaces."""
+    """An environment with image observations, whose parts a test replaces."""
 
     metadata = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, render_mode=None, space=PICTURES, first=None, second=None, rendered=None):
+    def __init__(self, render_mode=None, space=IMAGES, first=None, second=None, rendered=None):
         self.render_mode = render_mode
         self.observation_space, self.action_space = space, spaces.Box(-2, 2, (1,), np.float32)
         self.first, self.second, self.rendered = first, second, rendered
         self.taken = []
 
-    def seen(self):
+    def observation(self):
         return np.zeros(self.observation_space.shape, self.observation_space.dtype)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        return (self.seen(), {}) if self.first is None else self.first(self)
+        return (self.observation(), {}) if self.first is None else self.first(self)
 
     def step(self, action):
         self.taken.append(action)
-        return (self.seen(), 0.0, False, False, {}) if self.second is None else self.second(self)
+        return (self.observation(), 0.0, False, False, {}) if self.second is None else self.second(self)
 
     def render(self):
         return self.rendered() if self.rendered else np.full((48, 96, 3), 9, np.uint8)
@@ -44,43 +44,43 @@ def frames(*shape, dtype=np.uint8):
 
 
 def limited(env):
-    """As `gymnasium.make` wraps it."""
+    """Wrap an environment as `gymnasium.make` does."""
     return gymnasium.wrappers.TimeLimit(gymnasium.wrappers.OrderEnforcing(env), 100)
 
 
 RESETS = {
-    "observation alone": (lambda env: env.seen(), "info"),
-    "no dict": (lambda env: (env.seen(), None), "info"),
+    "observation alone": (lambda env: env.observation(), "info"),
+    "no dict": (lambda env: (env.observation(), None), "info"),
     "nothing": (lambda env: None, "None"),
-    "floats": (lambda env: (env.seen().astype(np.float32), {}), "float32"),
-    "another shape": (lambda env: (env.seen()[:40], {}), "40"),
-    "a list": (lambda env: (env.seen().tolist(), {}), "list"),
+    "floats": (lambda env: (env.observation().astype(np.float32), {}), "float32"),
+    "another shape": (lambda env: (env.observation()[:40], {}), "40"),
+    "a list": (lambda env: (env.observation().tolist(), {}), "list"),
 }
 STEPS = {
-    "four": (lambda env: (env.seen(), 0.0, False, {}), "terminated"),
+    "four": (lambda env: (env.observation(), 0.0, False, {}), "terminated"),
     "None": (lambda env: None, "terminated"),
-    "no info": (lambda env: (env.seen(), 0.0, False, False, None), "info"),
-    "floats": (lambda env: (env.seen() / 255, 0.0, False, False, {}), "float64"),
-    "no flag": (lambda env: (env.seen(), 0.0, None, False, {}), "terminated"),
-    "an int": (lambda env: (env.seen(), 0.0, False, 1, {}), "truncated"),
+    "no info": (lambda env: (env.observation(), 0.0, False, False, None), "info"),
+    "floats": (lambda env: (env.observation() / 255, 0.0, False, False, {}), "float64"),
+    "no flag": (lambda env: (env.observation(), 0.0, None, False, {}), "terminated"),
+    "an int": (lambda env: (env.observation(), 0.0, False, 1, {}), "truncated"),
     **{
-        f"reward {reward!r}": (lambda env, reward=reward: (env.seen(), reward, False, False, {}), "reward")
+        f"reward {reward!r}": (lambda env, reward=reward: (env.observation(), reward, False, False, {}), "reward")
         for reward in (np.nan, -np.inf, 1e39, None, "1", 10**400, np.zeros(2))
     },
 }
 
 
-@pytest.mark.parametrize("slip", RESETS)
-def test_slips_of_reset_are_named(slip):
-    first, named = RESETS[slip]
+@pytest.mark.parametrize("case", RESETS)
+def test_invalid_results_of_reset_are_named(case):
+    first, named = RESETS[case]
     env = to_pixels(limited(Own(first=first)))
     with pytest.raises(ValueError, match=named):
         env.reset(seed=1)
 
 
-@pytest.mark.parametrize("slip", STEPS)
-def test_slips_of_step_are_named(slip):
-    second, named = STEPS[slip]
+@pytest.mark.parametrize("case", STEPS)
+def test_invalid_results_of_step_are_named(case):
+    second, named = STEPS[case]
     env = to_pixels(limited(Own(second=second)))
     env.reset(seed=1)
     with pytest.raises(ValueError, match=named):
@@ -90,12 +90,12 @@ def test_slips_of_step_are_named(slip):
 @pytest.mark.parametrize(
     "reward", [1, np.float32(2), np.array(3.0), np.array([4.0]), True, np.int64(5), -3e38, np.longdouble(6)]
 )
-def test_rewards_are_numbers_of_any_kind(reward):
-    env = to_pixels(Own(second=lambda env: (env.seen(), reward, np.bool_(False), False, {})))
+def test_rewards_may_have_any_numeric_type(reward):
+    env = to_pixels(Own(second=lambda env: (env.observation(), reward, np.bool_(False), False, {})))
     env.reset(seed=1)
-    _, earned, terminated, *_ = env.step(np.zeros(1, np.float32))
-    assert type(earned) is float
-    assert earned == float(np.asarray(reward).reshape(()))
+    _, result, terminated, *_ = env.step(np.zeros(1, np.float32))
+    assert type(result) is float
+    assert result == float(np.asarray(reward).reshape(()))
     assert terminated is False
 
 
@@ -113,8 +113,8 @@ def test_rewards_are_numbers_of_any_kind(reward):
         (lambda: "picture", "str"),
     ],
 )
-def test_slips_of_render_are_named(rendered, named):
-    env = to_pixels(Own("rgb_array", NUMBERS, rendered=rendered))
+def test_invalid_results_of_render_are_named(rendered, named):
+    env = to_pixels(Own("rgb_array", VECTORS, rendered=rendered))
     with pytest.raises(ValueError, match=named):
         env.reset(seed=1)
 
@@ -127,20 +127,20 @@ def test_slips_of_render_are_named(rendered, named):
         (spaces.Box(0, 1, (48, 96, 3), np.float32), "uint8"),
         (spaces.Box(0, 1, (48, 96), np.uint8), "255"),
         (spaces.Box(0, 255, (4, 48, 96, 3), np.uint8), "render_mode"),
-        (spaces.Dict({"screen": PICTURES, "health": NUMBERS}), "'screen'"),
-        (NUMBERS, "render_mode"),
+        (spaces.Dict({"screen": IMAGES, "health": VECTORS}), "'screen'"),
+        (VECTORS, "render_mode"),
     ],
 )
-def test_what_looks_like_a_picture_is_rendered_or_refused(space, named):
-    """It never becomes a black or a garbled frame."""
+def test_unsupported_observations_are_rendered_or_refused(space, named):
+    """The result is never a black or a garbled frame."""
     with pytest.raises(ValueError, match=named):
         to_pixels(Own(None, space))
-    seen = space.sample()
-    frame, _ = to_pixels(Own("rgb_array", space, first=lambda env: (seen, {}))).reset(seed=1)
+    observation = space.sample()
+    frame, _ = to_pixels(Own("rgb_array", space, first=lambda env: (observation, {}))).reset(seed=1)
     assert (frame == 9).all()
 
 
-def test_a_stack_of_grey_frames_is_not_taken_for_rgba():
+def test_a_stack_of_grey_frames_is_not_read_as_rgba():
     space = spaces.Box(0, 255, (84, 84, 4), np.uint8)
     stack = np.broadcast_to(np.array([10, 20, 30, 40], np.uint8), space.shape)
     with pytest.raises(ValueError, match="stack"):
@@ -163,8 +163,8 @@ def test_frames_are_copied():
         return buffer, 0.0, False, False, {}
 
     env = to_pixels(Own(space=space, first=lambda env: (buffer, {}), second=redrawn))
-    seen = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
-    assert [frame[0, 0, 0] for frame in seen] == [0, 1, 2, 3]
+    returned = [env.reset(seed=1)[0], *(env.step(np.zeros(1))[0] for _ in range(3))]
+    assert [frame[0, 0, 0] for frame in returned] == [0, 1, 2, 3]
 
 
 def test_actions_are_mapped_once():
@@ -185,15 +185,15 @@ def test_actions_are_mapped_once():
 
 class Seedless(Own):
     def reset(self):
-        return self.seen(), {}
+        return self.observation(), {}
 
 
 class Spaceless(gymnasium.Env):
-    observation_space = PICTURES
+    observation_space = IMAGES
 
 
 class Bare:
-    """No environment at all."""
+    """Not an environment."""
 
 
 @pytest.mark.parametrize(
@@ -204,21 +204,21 @@ class Bare:
         (Own(space=None), "observation_space"),
         (Bare(), "gymnasium.Env"),
         (None, "gymnasium.Env"),
-        (Own("human", NUMBERS), "render_mode"),
+        (Own("human", VECTORS), "render_mode"),
     ],
 )
-def test_what_is_missing_is_named(env, named):
+def test_missing_parts_of_the_interface_are_named(env, named):
     with pytest.raises(ValueError, match=named):
         to_pixels(env)
 
 
 @pytest.mark.parametrize("reward", [np.float32("nan"), np.array([np.nan]), np.float16("nan"), np.longdouble("nan")])
-def test_a_reward_is_shown_whatever_holds_it(reward):
+def test_nan_rewards_of_any_type_are_shown(reward):
     with pytest.raises(ValueError, match=r"reward\b.*\bnan\b"):
         validate_reward(reward)
 
 
-def test_spaces_of_many_bounds_are_named_in_a_line():
+def test_spaces_with_many_bounds_are_shown_in_one_line():
     bounds = np.linspace(-9, 9, 500, dtype=np.float32)
     bounds[0] = -np.inf
     for space in (spaces.Box(bounds, np.float32(9)), spaces.MultiDiscrete(np.arange(1, 500))):
@@ -237,11 +237,11 @@ def test_spaces_of_many_bounds_are_named_in_a_line():
 )
 def test_an_observation_outside_of_its_space_is_refused(first):
     with pytest.raises(ValueError, match="observation"):
-        to_pixels(Own("rgb_array", NUMBERS, first=lambda env: (first, {}))).reset(seed=1)
-    to_pixels(Own("rgb_array", NUMBERS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is no slip of ours
+        to_pixels(Own("rgb_array", VECTORS, first=lambda env: (first, {}))).reset(seed=1)
+    to_pixels(Own("rgb_array", VECTORS, first=lambda env: (np.ones(4), {}))).reset(seed=1)  # float64 is accepted
 
 
-def test_a_rounding_of_the_spaces_own_bound_is_inside():
+def test_bounds_are_compared_in_the_dtype_of_the_space():
     space = spaces.Box(np.float32(-0.1), np.float32(0.1), (4,), np.float32)
     beyond = np.full(4, np.nextafter(float(space.high[0]), 1))  # in double precision; equal in single
     to_pixels(Own("rgb_array", space, first=lambda env: (beyond, {}))).reset(seed=1)
@@ -250,19 +250,19 @@ def test_a_rounding_of_the_spaces_own_bound_is_inside():
 @pytest.mark.parametrize(
     ("space", "first"),
     [
-        (spaces.Dict({"speed": NUMBERS, "gear": spaces.Discrete(3)}), {"speed": np.full(4, 2.0), "gear": 0}),
-        (spaces.Dict({"speed": NUMBERS, "gear": spaces.Discrete(3)}), {"speed": np.zeros(4), "gear": 3}),
-        (spaces.Dict({"speed": NUMBERS}), {"velocity": np.zeros(4)}),
+        (spaces.Dict({"speed": VECTORS, "gear": spaces.Discrete(3)}), {"speed": np.full(4, 2.0), "gear": 0}),
+        (spaces.Dict({"speed": VECTORS, "gear": spaces.Discrete(3)}), {"speed": np.zeros(4), "gear": 3}),
+        (spaces.Dict({"speed": VECTORS}), {"velocity": np.zeros(4)}),
         (spaces.Discrete(3), 3),
     ],
 )
-def test_parts_of_an_observation_lie_in_their_spaces(space, first):
+def test_invalid_parts_of_an_observation_are_refused(space, first):
     with pytest.raises(ValueError, match="observation"):
         to_pixels(Own("rgb_array", space, first=lambda env: (first, {}))).reset(seed=1)
 
 
 @pytest.mark.parametrize("shape", [(8, 96, 3), (96, 8, 3), (15, 15)])
-def test_a_small_array_of_bytes_is_no_picture(shape):
+def test_a_small_byte_array_is_not_an_image(shape):
     space = spaces.Box(0, 255, shape, np.uint8)
     with pytest.raises(ValueError, match="render_mode"):
         to_pixels(Own(None, space))
@@ -284,7 +284,7 @@ def register():
 
 
 class Plain(Own):
-    """Observes pictures, and knows no render mode."""
+    """Observes images and takes no render mode."""
 
     def __init__(self):
         super().__init__()
@@ -296,18 +296,18 @@ class Strict(Own):
         super().__init__()
 
 
-class Forgetful(Own):
+class DropsRenderMode(Own):
     def __init__(self, render_mode=None):
-        super().__init__(None, NUMBERS)
+        super().__init__(None, VECTORS)
 
 
-class Silent(Own):
-    """Does not say that it renders, but does."""
+class UndeclaredRenderer(Own):
+    """Renders without declaring a render mode."""
 
     metadata = {"render_modes": []}
 
     def __init__(self, render_mode=None):
-        super().__init__(render_mode, NUMBERS)
+        super().__init__(render_mode, VECTORS)
 
 
 class Broken(Own):
@@ -316,16 +316,18 @@ class Broken(Own):
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("kind", [Plain, Strict, Silent])
-def test_an_environment_need_not_know_render_modes(register, kind):
+@pytest.mark.parametrize("kind", [Plain, Strict, UndeclaredRenderer])
+def test_environments_without_render_modes_are_made(register, kind):
     register("Own-v0", entry_point=kind)
     env = envs.make("Own-v0")
     frame, _ = env.reset(seed=1)
     assert frame.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize(("kind", "named"), [(Forgetful, "self.render_mode"), (Broken, "no level"), (Seedless, "seed")])
-def test_what_cannot_be_made_is_named_with_its_id(register, kind, named):
+@pytest.mark.parametrize(
+    ("kind", "named"), [(DropsRenderMode, "self.render_mode"), (Broken, "no level"), (Seedless, "seed")]
+)
+def test_the_id_of_a_failing_environment_is_named(register, kind, named):
     register("Own-v0", entry_point=kind)
     with pytest.raises(ValueError, match=f"Own-v0.*{named}"):
         envs.make("Own-v0")

@@ -1,4 +1,4 @@
-"""Our machine against nes-py's emulator: the same memory after every frame, the same pictures."""
+"""Our NES emulator against nes-py: equal RAM after every frame, and equal images."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ theirs_is_8 = pytest.mark.skipif(
 
 
 @theirs_is_8
-def test_the_same_from_power_on_through_the_title_and_a_game():
+def test_emulators_agree_from_power_on_through_the_title_and_a_game():
     rng = np.random.default_rng(1)
     ours, theirs = NumbaBackend(rom.rom_path()), nes_py_backend.NesPyBackend()
     pressed = 0
@@ -36,25 +36,25 @@ def test_the_same_from_power_on_through_the_title_and_a_game():
 @theirs_is_8
 @pytest.mark.parametrize(
     ("world", "stage"),
-    [(1, 2), (2, 2), *(pytest.param(*place, marks=pytest.mark.slow) for place in ((1, 1), (3, 1), (4, 4), (8, 3)))],
+    [(1, 2), (2, 2), *(pytest.param(*offset, marks=pytest.mark.slow) for offset in ((1, 1), (3, 1), (4, 4), (8, 3)))],
 )
-def test_episodes_are_the_same_in_every_kind_of_stage(world, stage):
-    """Above and below ground, under water, at night, in a castle, among many sprites."""
+def test_episodes_are_equal_in_every_kind_of_stage(world, stage):
+    """Stages above and below ground, under water, at night, in a castle and with many sprites."""
     rng = np.random.default_rng(world)
     ours, theirs = (SuperMarioBros(world, stage, action_set="simple", backend=kind) for kind in ("numba", "nes-py"))
     for seed in range(2):
-        shown, told = ours.reset(seed=seed)
-        picture, info = theirs.reset(seed=seed)
+        our_frame, our_info = ours.reset(seed=seed)
+        their_frame, their_info = theirs.reset(seed=seed)
         for step in range(100):
-            assert np.array_equal(shown, picture), step
-            assert told == info
+            assert np.array_equal(our_frame, their_frame), step
+            assert our_info == their_info
             if step % 4 == 0:
                 action = int(rng.integers(5))
-            shown, *ours_told, told = ours.step(action)
-            picture, *theirs_told, info = theirs.step(action)
-            assert ours_told == theirs_told
+            our_frame, *our_result, our_info = ours.step(action)
+            their_frame, *their_result, their_info = theirs.step(action)
+            assert our_result == their_result
             assert bytes(ours._ram) == bytes(theirs._ram)
-            if ours_told[1] or ours_told[2]:
+            if our_result[1] or our_result[2]:
                 break
     ours.close()
     theirs.close()
@@ -62,26 +62,26 @@ def test_episodes_are_the_same_in_every_kind_of_stage(world, stage):
 
 @theirs_is_8
 @pytest.mark.slow
-def test_a_whole_stage_is_the_same_to_the_flag():
-    """Every frame of the game that the shipped agent wins: pipes, pits, the stairs, the flag."""
+def test_emulators_agree_over_a_whole_stage():
+    """Every frame of a stage that the pretrained agent completes."""
     ours, theirs = (
         envs.make("SuperMarioBros-1-1", action_set="run", action_repeat=8, noop_max=0, backend=kind)
         for kind in ("numba", "nes-py")
     )
     episode = rollouts.play(ours, pretrained_agent("mario-1-1").agent(), seed=0)
-    shown, _ = theirs.reset(seed=0)
+    frame, _ = theirs.reset(seed=0)
     for step, action in enumerate(episode.actions):
-        assert np.array_equal(shown, episode.frames[step]), step
-        shown, reward, terminated, _, told = theirs.step(action)
+        assert np.array_equal(frame, episode.frames[step]), step
+        frame, reward, terminated, _, info = theirs.step(action)
         assert reward == episode.rewards[step]
-    assert terminated and told["flag_get"]
-    assert np.array_equal(shown, episode.frames[-1])
+    assert terminated and info["flag_get"]
+    assert np.array_equal(frame, episode.frames[-1])
     assert bytes(ours.unwrapped._ram) == bytes(theirs.unwrapped._ram)
     ours.close()
     theirs.close()
 
 
-def test_a_picture_is_the_same_whether_it_was_drawn_at_once_or_later():
+def test_deferred_drawing_gives_the_same_image():
     at_once, later = NumbaBackend(rom.rom_path()), NumbaBackend(rom.rom_path())
     for frame in range(200):
         pressed = START if frame in (60, 61) else 0
@@ -92,7 +92,7 @@ def test_a_picture_is_the_same_whether_it_was_drawn_at_once_or_later():
             assert at_once.save() == later.save()
 
 
-def test_a_snapshot_shows_its_picture_in_another_machine():
+def test_snapshots_restore_the_image_in_another_emulator():
     first, second = NumbaBackend(rom.rom_path()), NumbaBackend(rom.rom_path())
     for frame in range(100):
         first.frame_advance(START if frame == 60 else 0)
@@ -103,10 +103,10 @@ def test_a_snapshot_shows_its_picture_in_another_machine():
     assert bytes(first.ram) == bytes(second.ram)
 
 
-@pytest.mark.parametrize(("place", "value"), [(0, 0), (6, 0x10), (6, 3), (6, 9), (7, 0x40), (4, 3), (5, 2)])
-def test_other_cartridges_are_refused(tmp_path, place, value):
+@pytest.mark.parametrize(("offset", "value"), [(0, 0), (6, 0x10), (6, 3), (6, 9), (7, 0x40), (4, 3), (5, 2)])
+def test_other_cartridges_are_refused(tmp_path, offset, value):
     content = bytearray(rom.rom_path().read_bytes())
-    content[place] = value
+    content[offset] = value
     (tmp_path / "other.nes").write_bytes(content)
     with pytest.raises(ValueError, match="rom"):
         NumbaBackend(tmp_path / "other.nes")
@@ -120,6 +120,6 @@ def test_short_cartridges_are_refused(tmp_path, size):
 
 
 @pytest.mark.parametrize("content", [b"", b"short", None])
-def test_snapshots_of_others_are_refused(content):
+def test_invalid_snapshots_are_refused(content):
     with pytest.raises(ValueError, match="snapshot"):
         NumbaBackend(rom.rom_path()).load(content)

@@ -1,4 +1,4 @@
-"""Options of environments in files of older versions."""
+"""Environment options in files of older versions."""
 
 import json
 
@@ -12,7 +12,7 @@ OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
 NEW = {"action_set": "run", "noop_max": 3, "sticky_action_prob": 0.25, "backend": "numba"}
 
 
-def test_options_have_new_names_in_our_games_only():
+def test_options_of_our_games_are_renamed():
     assert renamed_env_options("SuperMarioBros-1-1", OLD) == NEW
     assert renamed_env_options("SuperMarioBros-1-1", NEW) == NEW
     assert stored_env_options("SuperMarioBros-1-1", NEW) == OLD
@@ -21,12 +21,12 @@ def test_options_have_new_names_in_our_games_only():
     assert renamed_env_options(3, []) == []
 
 
-def test_a_config_has_new_names():
+def test_options_of_a_config_are_renamed():
     config = {"env": "SuperMarioBros-1-1", "env_options": OLD, "test_options": {"sticky": 0.5}, "seed": 1}
     assert renamed_run_options(config) == config | {"env_options": NEW, "test_options": {"sticky_action_prob": 0.5}}
 
 
-def test_a_store_of_an_older_version_loads_keeps_its_identity_and_grows(tmp_path):
+def test_an_older_store_loads_with_its_identity_and_grows(tmp_path):
     options = {"action_repeat": 2, "show_hud": True}
     store = rollouts.collect("FastCarRacing", "uniform", 1, seed=1, out=tmp_path, max_steps=3, env_options=options)
     path = tmp_path / "metadata.json"
@@ -42,6 +42,6 @@ def test_a_store_of_an_older_version_loads_keeps_its_identity_and_grows(tmp_path
         rollouts.collect("FastCarRacing", "uniform", 2, seed=1, out=tmp_path, max_steps=3)
 
 
-def test_a_report_of_an_older_version_loads(tmp_path):
+def test_an_older_report_loads(tmp_path):
     Report("SuperMarioBros-1-1", [1.0], [1], [10_000], env_options=OLD).save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json").env_options == NEW

@@ -1,4 +1,4 @@
-"""Views of a store: splits, passes, repeatability, flat memory."""
+"""Datasets of a store: splits, passes, repeatability, constant memory."""
 
 import os
 
@@ -25,43 +25,43 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vae():
-    """Never trained, but sure of what it sees: scales near exp(-1), exp(-0.5) and exp(-1.5), far from one."""
+    """An untrained VAE with small posterior scales: about exp(-1), exp(-0.5) and exp(-1.5)."""
     with seeded(0):
         vae = VAE(latent_dim=3)
     vae.posterior.bias.data[3:] -= torch.tensor([1.0, 0.5, 1.5])
     return vae
 
 
-def test_views_are_training_data(store, vae):
+def test_datasets_implement_the_data_protocol(store, vae):
     assert isinstance(store.frames(), Data)
     assert isinstance(store.sequences(vae), Data)
 
 
-def test_a_pass_sees_every_frame_once(store):
+def test_a_pass_contains_every_frame_once(store):
     frames = torch.cat(list(store.frames().batches(50)))
     assert len(frames) == len(store.frames()) == 6 * 21
     counts = np.bincount(frames[:, 0, 0, 0].numpy(), minlength=21)
     assert counts.tolist() == [6] * 21
 
 
-def test_a_pass_sees_every_step_once(store, vae):
-    seen = [round(r) for b in store.sequences(vae, seq_len=8).batches(4) for r in b.reward[b.mask > 0].tolist()]
-    assert sorted(seen) == sorted(list(range(1, 21)) * 6)
+def test_a_pass_contains_every_step_once(store, vae):
+    rewards = [round(r) for b in store.sequences(vae, seq_len=8).batches(4) for r in b.reward[b.mask > 0].tolist()]
+    assert sorted(rewards) == sorted(list(range(1, 21)) * 6)
 
 
 @pytest.mark.parametrize("kind", ["frames", "sequences"])
 def test_split_is_by_whole_episodes_and_repeats(store, vae, kind):
-    view = store.frames() if kind == "frames" else store.sequences(vae)
-    training, held_out = view.split(0.3, seed=1)
+    dataset = store.frames() if kind == "frames" else store.sequences(vae)
+    training, held_out = dataset.split(0.3, seed=1)
     assert 1 <= len(held_out.episodes) <= 2
     assert sorted([*training.episodes, *held_out.episodes]) == list(range(6))
-    assert view.split(0.3, seed=1)[1].episodes.tolist() == held_out.episodes.tolist()
+    assert dataset.split(0.3, seed=1)[1].episodes.tolist() == held_out.episodes.tolist()
 
 
 @pytest.mark.parametrize("kind", ["frames", "sequences"])
 def test_same_generator_same_batch(store, vae, kind):
-    view = store.frames() if kind == "frames" else store.sequences(vae)
-    first, second = (view.batch(10, np.random.default_rng(4)) for _ in range(2))
+    dataset = store.frames() if kind == "frames" else store.sequences(vae)
+    first, second = (dataset.batch(10, np.random.default_rng(4)) for _ in range(2))
     if kind == "frames":
         assert first.equal(second)
     else:
@@ -69,13 +69,13 @@ def test_same_generator_same_batch(store, vae, kind):
 
 
 def test_sampled_targets_follow_the_posterior(store, vae):
-    view, mean = store.sequences(vae, seq_len=4), store.sequences(vae, seq_len=4, latent_targets="mean")
+    dataset, mean = store.sequences(vae, seq_len=4), store.sequences(vae, seq_len=4, latent_targets="mean")
     logvar = np.concatenate([store.latents(vae).episode(i).logvar for i in range(6)]).astype(np.float64)
-    drawn = view.batch(2000, np.random.default_rng(0))
+    drawn = dataset.batch(2000, np.random.default_rng(0))
     centre = mean.batch(2000, np.random.default_rng(0))
     spread = (drawn.latent - centre.latent).std(dim=(0, 1))
     np.testing.assert_allclose(spread, np.exp(0.5 * logvar).mean(0), rtol=0.05)
-    assert drawn.latent[:, 1:].equal(drawn.next_latent[:, :-1])  # one draw a frame, as input and as target
+    assert drawn.latent[:, 1:].equal(drawn.next_latent[:, :-1])  # one draw per frame, used as input and as target
 
 
 def test_latents_are_the_posterior_and_encoded_once(store, vae, monkeypatch):
@@ -88,7 +88,7 @@ def test_latents_are_the_posterior_and_encoded_once(store, vae, monkeypatch):
     store.latents(vae)
 
 
-def test_a_half_encoded_store_goes_on(store, vae):
+def test_partial_encodings_are_completed(store, vae):
     folder = store.latents(vae).folder
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     (folder / "000002.latents.npy").write_bytes(b"half")
@@ -97,16 +97,16 @@ def test_a_half_encoded_store_goes_on(store, vae):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_windows_show_what_happened(store):
+def test_windows_are_aligned_with_episodes(store):
     batch = store.windows(8).batch(60, np.random.default_rng(0))
     first = batch.frames[:, 0, 0, 0, 0]
-    assert set(first.tolist()) == set(range(13))  # every start of 20 steps that leaves room
+    assert set(first.tolist()) == set(range(13))  # every possible start in 20 steps
     for row in range(60):
-        begin = int(first[row])
-        assert batch.frames[row, :, 5, 7, 1].tolist() == list(range(begin, begin + 9))
-        np.testing.assert_allclose(batch.action[row, :, 0] * 100, np.arange(begin, begin + 8), atol=1e-5)
-        assert batch.reward[row].tolist() == list(range(begin + 1, begin + 9))
-        assert batch.terminated[row].tolist() == [0.0] * 7 + [float(begin + 8 == 20)]
+        start = int(first[row])
+        assert batch.frames[row, :, 5, 7, 1].tolist() == list(range(start, start + 9))
+        np.testing.assert_allclose(batch.action[row, :, 0] * 100, np.arange(start, start + 8), atol=1e-5)
+        assert batch.reward[row].tolist() == list(range(start + 1, start + 9))
+        assert batch.terminated[row].tolist() == [0.0] * 7 + [float(start + 8 == 20)]
     assert bool((batch.mask == 1).all())
 
 
@@ -118,11 +118,11 @@ def test_windows_of_short_episodes_are_padded(tmp_path):
     assert batch.terminated.sum() == 5
 
 
-def test_a_pass_of_windows_sees_every_step_once_and_splits_are_apart(store):
+def test_a_pass_of_windows_contains_every_step_once_and_splits_are_disjoint(store):
     windows = store.windows(8)
     assert isinstance(windows, Data)
-    seen = [round(r) for b in windows.batches(4) for r in b.reward[b.mask > 0].tolist()]
-    assert sorted(seen) == sorted(list(range(1, 21)) * 6)
+    rewards = [round(r) for b in windows.batches(4) for r in b.reward[b.mask > 0].tolist()]
+    assert sorted(rewards) == sorted(list(range(1, 21)) * 6)
     training, held_out = windows.split(0.3, 1)
     assert sorted([*training.episodes, *held_out.episodes]) == list(range(6))
     assert training.identity != held_out.identity
@@ -136,65 +136,69 @@ def test_every_start_of_a_window_is_equally_likely(store, vae):
 
 
 @pytest.mark.parametrize("length", [1, 8, 19, 20, 50])
-def test_every_step_is_in_as_many_overhanging_windows(store, vae, length):
-    """The last one, too: it alone knows of an end. Counts of 20 steps, each within four standard errors of the same."""
-    view = store.sequences(vae, seq_len=length, pad_episode_ends=True)
-    batch = view.batch(1_500, np.random.default_rng(0))
+def test_windows_with_padded_ends_contain_every_step_equally_often(store, vae, length):
+    """Including the last step, the only terminal one. Each count is within four standard errors of its expectation."""
+    dataset = store.sequences(vae, seq_len=length, pad_episode_ends=True)
+    batch = dataset.batch(1_500, np.random.default_rng(0))
     counts = np.bincount(batch.reward[batch.mask > 0].round().int().numpy(), minlength=21)[1:]
-    chance = 1.0 if length >= 20 else length / (20 + length - 1)  # of a step to be in a window
-    assert (abs(counts - 1_500 * chance) <= 4 * np.sqrt(1_500 * chance * (1 - chance))).all(), counts
+    probability = 1.0 if length >= 20 else length / (20 + length - 1)  # that a window contains a step
+    assert (abs(counts - 1_500 * probability) <= 4 * np.sqrt(1_500 * probability * (1 - probability))).all(), counts
     assert int(batch.terminated.sum()) == counts[-1]
     starts = (batch.action[:, 0, 0] * 100).round().int()
     steps = batch.mask.sum(dim=1).int()
-    assert bool(((steps == min(length, 20)) | (starts == 0) | (starts + steps == 20)).all())  # whole, or at an end
-    assert view.identity != store.sequences(vae, seq_len=length).identity
-    assert view.split(0.3, 1)[0].pad_episode_ends
+    # of full length, or at an end
+    assert bool(((steps == min(length, 20)) | (starts == 0) | (starts + steps == 20)).all())
+    assert dataset.identity != store.sequences(vae, seq_len=length).identity
+    assert dataset.split(0.3, 1)[0].pad_episode_ends
 
 
 class Uneven(toys.Counter):
     """A counter that ends after 2, 8 or 20 steps."""
 
     def reset(self, *, seed=None, options=None):
-        seen = super().reset(seed=seed)
+        result = super().reset(seed=seed)
         self.length = int(self.np_random.choice([2, 8, 20]))
-        return seen
+        return result
 
 
 @pytest.mark.parametrize("kind", ["windows", "sequences"])
-def test_episodes_are_as_likely_as_they_are_long(tmp_path, vae, kind):
-    """Within an episode every start is equally likely; each count is within four standard errors of that law."""
+def test_episodes_are_drawn_in_proportion_to_their_length(tmp_path, vae, kind):
+    """Within an episode every start is equally likely. Each count is within four standard errors of its expectation."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     assert set(store.lengths) == {2, 8, 20}
-    view, count = store.windows(4) if kind == "windows" else store.sequences(vae, seq_len=4), 1_500
-    batch = view.batch(count, np.random.default_rng(0))
+    dataset, count = store.windows(4) if kind == "windows" else store.sequences(vae, seq_len=4), 1_500
+    batch = dataset.batch(count, np.random.default_rng(0))
     for index, steps in enumerate(store.lengths):
         actions, starts = torch.from_numpy(store.episode(index).actions), max(steps - 4, 0) + 1
         for start in range(starts):
-            chance = steps / store.steps / starts
+            probability = steps / store.steps / starts
             drawn = int((batch.action[:, 0] == actions[start]).all(dim=1).sum())
-            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (steps, start)
+            assert abs(drawn - count * probability) < 4 * np.sqrt(count * probability * (1 - probability)), (
+                steps,
+                start,
+            )
 
 
-def test_weights_say_how_often_the_steps_of_an_episode_are_drawn(tmp_path, vae):
-    """Each count is within four standard errors of its law, in the training part, too; a pass still sees all once."""
+def test_weights_scale_how_often_steps_of_an_episode_are_drawn(tmp_path, vae):
+    """Each count is within four standard errors of its expectation, also after a split. A pass contains all steps once."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     weights = np.array([1.0, 4.0, 0.5, 2.0, 9.0])
     whole, count = store.sequences(vae, seq_len=4, weights=weights), 1_500
-    for view in (whole, whole.split(0.3, 1)[0]):
-        batch = view.batch(count, np.random.default_rng(0))
-        odds = {index: weights[index] * store.lengths[index] for index in view.episodes.tolist()}
+    for dataset in (whole, whole.split(0.3, 1)[0]):
+        batch = dataset.batch(count, np.random.default_rng(0))
+        odds = {index: weights[index] * store.lengths[index] for index in dataset.episodes.tolist()}
         for index, odd in odds.items():
-            chance = odd / sum(odds.values())
+            probability = odd / sum(odds.values())
             own = torch.from_numpy(store.episode(index).actions)
             drawn = int((batch.action[:, :1] == own).all(dim=2).any(dim=1).sum())
-            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), index
+            assert abs(drawn - count * probability) < 4 * np.sqrt(count * probability * (1 - probability)), index
     assert sum(int(part.mask.sum()) for part in whole.batches(4)) == store.steps
-    marks = {store.sequences(vae, weights=given).identity for given in (None, weights, 2 * weights)}
-    assert len(marks) == 3
+    identities = {store.sequences(vae, weights=given).identity for given in (None, weights, 2 * weights)}
+    assert len(identities) == 3
 
 
-def test_steps_of_all_episodes_are_in_as_many_overhanging_windows_times_their_weights(tmp_path, vae):
-    """Each count is within four standard errors of that law; episodes without a step are never drawn."""
+def test_windows_with_padded_ends_contain_steps_in_proportion_to_weights(tmp_path, vae):
+    """Each count is within four standard errors of its expectation. Episodes without steps are never drawn."""
     store = rollouts.collect(Uneven, rollouts.uniform, episodes=5, seed=2, out=tmp_path / "store")
     weights, count = np.array([1.0, 4.0, 0.5, 2.0, 9.0]), 1_500
     batch = store.sequences(vae, seq_len=4, weights=weights, pad_episode_ends=True).batch(
@@ -202,17 +206,20 @@ def test_steps_of_all_episodes_are_in_as_many_overhanging_windows_times_their_we
     )
     windows = np.array([4 if steps <= 4 else steps + 3 for steps in store.lengths])
     for index, steps in enumerate(store.lengths):
-        chance = 4 * weights[index] / (weights * windows).sum()
+        probability = 4 * weights[index] / (weights * windows).sum()
         for action in torch.from_numpy(store.episode(index).actions):
             drawn = int(((batch.action == action).all(dim=2) & (batch.mask > 0)).any(dim=1).sum())
-            assert abs(drawn - count * chance) < 4 * np.sqrt(count * chance * (1 - chance)), (index, steps)
+            assert abs(drawn - count * probability) < 4 * np.sqrt(count * probability * (1 - probability)), (
+                index,
+                steps,
+            )
     drawn = datasets._sample_windows(
         np.arange(2), np.array([0, 10]), 4, 200, np.random.default_rng(0), pad_episode_ends=True
     )
     assert {window.episode for window in drawn} == {1}
 
 
-def test_encodings_older_than_their_shard_are_made_again(store, vae):
+def test_encodings_older_than_their_shard_are_recomputed(store, vae):
     latents = store.latents(vae)
     path = latents.folder / "000002.latents.npy"
     before = path.read_bytes()
@@ -265,7 +272,7 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
     st.integers(0, 9),
 )
 @example({0, 1, 26}, {301}, 0.49999999999999994, 0)
-def test_what_was_trained_on_is_never_held_out_later(first, more, fraction, seed):
+def test_training_episodes_are_never_held_out_later(first, more, fraction, seed):
     training, held_out = split_episodes(np.array(sorted(first)), fraction, seed)
     assert sorted([*training, *held_out]) == sorted(first)
     assert len(training) and len(held_out)
@@ -274,9 +281,9 @@ def test_what_was_trained_on_is_never_held_out_later(first, more, fraction, seed
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.25, 0.3, 0.5, 0.7, 0.9])
-def test_the_held_out_share_is_what_was_asked_for(fraction):
+def test_the_held_out_fraction_is_the_requested_one(fraction):
     training, held_out = split_episodes(np.arange(1000), fraction, 3)
     assert abs(len(held_out) - 1000 * fraction) <= 1
-    gaps = np.diff(held_out if fraction <= 0.5 else training)
-    assert gaps.max() <= 2 / min(fraction, 1 - fraction)  # spread over the whole store
+    distances = np.diff(held_out if fraction <= 0.5 else training)
+    assert distances.max() <= 2 / min(fraction, 1 - fraction)  # evenly spread over the store
     assert held_out.tolist() != split_episodes(np.arange(1000), fraction, 4)[1].tolist()

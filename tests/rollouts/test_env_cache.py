@@ -1,4 +1,4 @@
-"""Environments are opened in one place: what a script registers, workers know, too."""
+"""The cache of environments: registrations of a script are available in workers."""
 
 import threading
 
@@ -17,7 +17,7 @@ from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 
 @pytest.fixture
 def lights():
-    """An environment that is registered here and in no module: its class is known by value only."""
+    """An environment that no module registers; its class is pickled by value."""
 
     class Lights(gymnasium.Env):
         observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -42,7 +42,7 @@ def lights():
     gymnasium.registry.update(before)
 
 
-def test_a_registration_travels_to_workers(lights, tmp_path):
+def test_registrations_are_sent_to_workers(lights, tmp_path):
     settings = {"episodes": 4, "workers": 2, "episodes_per_shard": 1}
     store = rollouts.collect("Lights-v0", rollouts.uniform, **settings, out=tmp_path / "s")
     assert (store.env, store.lengths, store.returns) == ("Lights-v0", [6] * 4, [18] * 4)
@@ -57,7 +57,7 @@ def test_a_registration_travels_to_workers(lights, tmp_path):
     assert all(total < 0.1 for total in wrapped.returns)
 
 
-def test_an_id_that_is_registered_anew_is_another_environment(lights, tmp_path):
+def test_a_changed_registration_is_another_environment(lights, tmp_path):
     assert rollouts.collect("Lights-v0", rollouts.uniform, 1, workers=2, out=tmp_path / "s").returns == [18]
     first = worker_env(make_portable("Lights-v0"), {})
     del gymnasium.registry["Lights-v0"]
@@ -66,8 +66,8 @@ def test_an_id_that_is_registered_anew_is_another_environment(lights, tmp_path):
     assert rollouts.collect("Lights-v0", rollouts.uniform, 1, workers=2, out=tmp_path / "t").returns == [30]
 
 
-def test_what_cannot_be_sent_stays_what_it_is():
-    gate = threading.Lock()  # no pickle holds it
+def test_unpicklable_factories_work_without_workers():
+    gate = threading.Lock()  # cannot be pickled
 
     def make():
         assert gate is not None
@@ -82,6 +82,6 @@ def test_what_cannot_be_sent_stays_what_it_is():
 
 
 @pytest.mark.parametrize("make", [lambda: None, lambda: 1 / 0, toys.Rewarding], ids=["none", "fails", "arguments"])
-def test_a_function_that_makes_nothing_is_named(make):
+def test_failing_factories_are_named(make):
     with pytest.raises(ValueError, match=make.__name__):
         open_env(make, {})

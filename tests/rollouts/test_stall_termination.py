@@ -1,4 +1,4 @@
-"""Where lives end: the last reward of those that were cut for want of patience, and a memory that foretells it."""
+"""Idle truncation as termination at the last reward, and a memory that predicts it."""
 
 import numpy as np
 import pytest
@@ -9,24 +9,24 @@ from rollouts.stall_termination import StallTerminated, is_stalled
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, fit, seeded
 
-LIFE = 0.06
-"""Chance of a step to be the last that earns something."""
+LAST_REWARD_PROBABILITY = 0.06
+"""Probability that a step has the last reward of its episode."""
 EPISODES = 100
 
 
 class Mortal(toys.Counter):
-    """Earns one at each step, until, by chance, it never does again."""
+    """The reward is 1 until a random step and 0 after it."""
 
     def reset(self, *, seed=None, options=None):
-        self.dead = False
+        self.is_stalled_now = False
         return super().reset(seed=seed)
 
     def step(self, action):
-        frame, _, _, _, about = super().step(action)
+        frame, _, _, _, info = super().step(action)
         self.now = 0
-        reward = 0.0 if self.dead else 1.0
-        self.dead = self.dead or bool(self.np_random.random() < LIFE)
-        return frame, reward, False, False, about
+        reward = 0.0 if self.is_stalled_now else 1.0
+        self.is_stalled_now = self.is_stalled_now or bool(self.np_random.random() < LAST_REWARD_PROBABILITY)
+        return frame, reward, False, False, info
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("rewards", "terminated", "patience", "expected"),
+    ("rewards", "terminated", "max_idle_steps", "expected"),
     [
         ([1, 0, 0, 0], False, 3, True),
         ([1, 0, 0, -0.1], False, 3, True),
@@ -53,11 +53,11 @@ def store(tmp_path_factory):
         ([1, 0, 0, 0], False, None, False),
     ],
 )
-def test_stalled(rewards, terminated, patience, expected):
-    assert is_stalled(np.array(rewards), terminated, patience) is expected
+def test_stalled(rewards, terminated, max_idle_steps, expected):
+    assert is_stalled(np.array(rewards), terminated, max_idle_steps) is expected
 
 
-def test_cut_episodes_end_with_their_last_reward(store, vae):
+def test_truncated_episodes_end_with_their_last_reward(store, vae):
     ended, whole = store.latents(vae, terminate_on_stall=True), store.latents(vae)
     assert isinstance(ended, StallTerminated)
     assert len(ended) == len(whole) == EPISODES
@@ -75,7 +75,7 @@ def test_cut_episodes_end_with_their_last_reward(store, vae):
     assert store.sequences(vae, terminate_on_stall=True).identity != store.sequences(vae).identity
 
 
-def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
+def test_terminated_episodes_are_unchanged(tmp_path, vae):
     store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store", max_idle_steps=10)
     ended, whole = store.latents(vae, terminate_on_stall=True), store.latents(vae)
     for index in range(2):
@@ -84,38 +84,38 @@ def test_what_the_game_ended_stays_as_it_is(tmp_path, vae):
         )
 
 
-def test_where_nothing_is_earned_nothing_tells_when_it_was_lost(tmp_path, vae):
+def test_episodes_without_rewards_are_refused(tmp_path, vae):
     store = rollouts.collect(Poor, rollouts.uniform, 2, out=tmp_path / "store", max_idle_steps=10)
     with pytest.raises(ValueError, match="terminate_on_stall"):
         store.latents(vae, terminate_on_stall=True)
 
 
 class Poor(Mortal):
-    """Earns nothing at all."""
+    """All rewards are 0."""
 
     def reset(self, *, seed=None, options=None):
-        seen = super().reset(seed=seed)
-        self.dead = True
-        return seen
+        result = super().reset(seed=seed)
+        self.is_stalled_now = True
+        return result
 
 
-def test_without_patience_nothing_stalls(tmp_path, vae):
+def test_stores_without_max_idle_steps_are_refused(tmp_path, vae):
     store = rollouts.collect(toys.counter, toys.marking, 2, out=tmp_path / "store")
     with pytest.raises(ValueError, match="terminate_on_stall"):
         store.sequences(vae, terminate_on_stall=True)
 
 
-def test_a_memory_foretells_ends_as_often_as_they_come(store, vae):
-    """Lives are much longer than windows (17 steps on average, 4): of windows that fit, few would show an end."""
+def test_memory_predicts_terminations_as_often_as_they_occur(store, vae):
+    """Episodes (17 steps on average) are longer than windows (4 steps): few windows without padding would contain an end."""
     with seeded(1):
         memory = Memory(RMDN(2 + 2, 2, hidden_size=4, num_components=1))
     sequences = store.sequences(vae, seq_len=4, terminate_on_stall=True, pad_episode_ends=True)
     fit(memory, sequences, num_updates=150, batch_size=32, learning_rate=2e-2)
-    foretold = happened = 0.0
+    predicted = observed = 0.0
     with torch.no_grad():
         for batch in sequences.batches(256):
             prediction, _ = memory(batch.latent, batch.action)
-            foretold += float((prediction.termination_logit.sigmoid() * batch.mask).sum())
-            happened += float(batch.terminated.sum())
-    assert happened == EPISODES
-    assert 0.8 * happened < foretold < 1.25 * happened
+            predicted += float((prediction.termination_logit.sigmoid() * batch.mask).sum())
+            observed += float(batch.terminated.sum())
+    assert observed == EPISODES
+    assert 0.8 * observed < predicted < 1.25 * observed

@@ -1,4 +1,4 @@
-"""Whatever bytes a reader is given: what was written, or one line that names the file; nothing runs, nothing large is made."""
+"""Readers of arbitrary bytes return what was written or name the file in one line. They run no code and use little memory."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from agents.iterative_training import Iteration
 from agents.run import Run
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
-from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line
+from tests.trust.properties import BOMB, OFFSET_AND_BIT, PLAIN, QUICK, one_line
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
 from worldmodel.io import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
@@ -39,7 +39,7 @@ NUMBERS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.zeros(3).half(
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_weights_is_noticed(tmp_path, place, bit):
     path = tmp_path / "some.safetensors"
     write_tensors(path, NUMBERS)
@@ -66,15 +66,15 @@ def safetensors(header, data=b""):
 
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "I64", "BOOL", "C64", "F4", "nonsense"])
-def test_weights_of_other_kinds_of_numbers_are_refused(tmp_path, kind):
+def test_weights_of_other_dtypes_are_refused(tmp_path, kind):
     size = {"I64": 8, "C64": 8}.get(kind, 1)
-    parts, place = {}, 0
+    parts, offset = {}, 0
     for name, shape in (("weight", [1, 2]), ("bias", [1])):
         count = math.prod(shape) * size
-        parts[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, place + count]}
-        place += count
+        parts[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + count]}
+        offset += count
     path = tmp_path / "controller.safetensors"
-    path.write_bytes(safetensors(parts, bytes(place)))
+    path.write_bytes(safetensors(parts, bytes(offset)))
     one_line(path, load_controller)
     (tmp_path / "starts.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="starts.safetensors"):
@@ -88,7 +88,7 @@ def test_a_controller_that_is_not_finite_is_named(tmp_path, bad):
     assert one_line(path, load_controller) is None
 
 
-def test_controllers_come_back_bit_for_bit(tmp_path):
+def test_controllers_are_loaded_bit_equal(tmp_path):
     for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden_units=4)):
         controller.save(tmp_path / "some.safetensors")
         assert torch.equal(load_controller(tmp_path / "some.safetensors").parameters, controller.parameters)
@@ -99,7 +99,7 @@ def test_controllers_come_back_bit_for_bit(tmp_path):
 
 @pytest.fixture
 def world(tmp_path):
-    """A tiny world model's folder."""
+    """Folder of a tiny world model."""
     WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden_size=4, num_components=2))).save(tmp_path / "world")
     return tmp_path / "world"
 
@@ -119,25 +119,25 @@ HUGE = [
 
 
 @pytest.mark.parametrize(("part", "name", "value"), HUGE)
-def test_sizes_that_the_weights_do_not_have_cost_nothing(world, part, name, value, as_users_do):
+def test_wrong_sizes_in_a_config_use_no_memory(world, part, name, value, as_users_do):
     config = read_json(world / "config.json")
     config[part][name] = value
     write_json(world / "config.json", config)
-    began, before = time.process_time(), peak()
+    started, before = time.process_time(), peak()
     with pytest.raises(ValueError, match=r"config\.json|vae\.safetensors|memory\.safetensors"):
         WorldModel.load(world)
-    assert time.process_time() - began < 5
+    assert time.process_time() - started < 5
     assert peak() - before < 200e6
 
 
 def peak():
-    """The most memory that this process ever had, in bytes."""
+    """Peak memory of this process in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_run_s_vae_is_not_larger_than_its_weights(tmp_path):
+def test_the_vae_of_a_run_has_the_size_of_its_weights(tmp_path):
     vae = VAE(2)
     write_tensors(tmp_path / "vae" / "weights.safetensors", vae.state_dict())
     for latent in (60_000, 10**9, "many", None):
@@ -161,7 +161,7 @@ def test_every_builder_refuses_absurd_sizes(name):
         build_density(described)
 
 
-def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_built():
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built():
     with torch.device("meta"):
         validate_fits_in_ram(build_memory({"density": "RMDN", "input_size": 3, "output_size": 2}))
         huge = build_memory(
@@ -187,14 +187,14 @@ def evolved(folder):
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    """A finished evolution's folder, and its state's bytes."""
+    """Folder of a finished evolution, the content of its state, and its best controller."""
     folder = tmp_path_factory.mktemp("search")
     best = evolved(folder)
     return folder, (folder / "state.npz").read_bytes(), best
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_an_evolution_is_noticed(search, place, bit):
     folder, content, best = search
     (folder / "state.npz").write_bytes(flipped(content, place % len(content), bit))
@@ -203,7 +203,7 @@ def test_a_flipped_bit_in_an_evolution_is_noticed(search, place, bit):
 
 
 @pytest.mark.parametrize("how", HOW[:4])
-def test_a_spoilt_evolution_is_named(search, how):
+def test_a_damaged_evolution_is_named(search, how):
     folder, content, _ = search
     (folder / "state.npz").write_bytes(damaged(content, how))
     assert one_line(folder / "state.npz", lambda path: evolved(path.parent)) is None
@@ -211,7 +211,7 @@ def test_a_spoilt_evolution_is_named(search, how):
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
-    """A finished training's folder, and the content of its files."""
+    """Folder of a finished training, and the contents of its files."""
     folder = tmp_path_factory.mktemp("training")
     trained(folder)
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -225,7 +225,7 @@ def trained(folder):
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_a_training_is_noticed(training, place, bit):
     folder, files = training
     content = files["resume.pt"]
@@ -237,7 +237,7 @@ def test_a_flipped_bit_in_a_training_is_noticed(training, place, bit):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "metrics.jsonl"])
 @pytest.mark.parametrize("how", HOW)
-def test_what_a_training_wrote_comes_back(training, name, how):
+def test_damaged_outputs_of_a_training_are_restored(training, name, how):
     folder, files = training
     (folder / "resume.pt").write_bytes(files["resume.pt"])
     (folder / name).write_bytes(damaged(files[name], how, name))
@@ -245,7 +245,7 @@ def test_what_a_training_wrote_comes_back(training, name, how):
     assert (folder / name).read_bytes() == files[name]
 
 
-def test_a_training_that_would_execute_something_does_not(tmp_path):
+def test_malicious_pickles_are_not_executed(tmp_path):
     class Hostile:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
@@ -276,7 +276,7 @@ def test_any_json_is_a_record_or_named(tmp_path, kind, content):
     one_line(path, Report.load)
 
 
-def test_a_report_of_wrong_numbers_is_named(tmp_path):
+def test_a_report_with_invalid_values_is_named(tmp_path):
     path = tmp_path / "report.json"
     good = Report("CartPole-v1", [1.0, 2.0], [1, 2], [3, 4])
     good.save(path)
@@ -292,7 +292,7 @@ def test_a_report_of_wrong_numbers_is_named(tmp_path):
     "text", [BOMB, "[" * 500, "a: " * 50, "seed: 2026-99-99", "seed: " + "9" * 5_000, "!!python/object:os.system {}",
              "- list", "3", "", "a: b: c", "\x00", "!!binary x"]
 )  # fmt: skip
-def test_hostile_yaml_is_one_line(tmp_path, text):
+def test_hostile_yaml_gives_one_error_line(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert one_line(path, read_yaml) is None
@@ -302,7 +302,7 @@ def test_hostile_yaml_is_one_line(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "\xff", "9" * 5_000, "", '{"a": 1'])
-def test_hostile_json_is_one_line(tmp_path, text):
+def test_hostile_json_gives_one_error_line(tmp_path, text):
     path = tmp_path / "some.json"
     path.write_text(text, encoding="latin-1")
     assert one_line(path, read_json) is None
@@ -310,7 +310,7 @@ def test_hostile_json_is_one_line(tmp_path, text):
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e400, "long", None, [1]])
-def test_strange_timings_are_named(tmp_path, value):
+def test_invalid_timings_are_named(tmp_path, value):
     (tmp_path / "timings.json").write_text(json.dumps({"collect": value}))
     assert one_line(tmp_path / "timings.json", lambda path: Run(path.parent).timings()) is None
 
