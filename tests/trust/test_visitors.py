@@ -17,7 +17,19 @@ from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, shots, until, visit
 from tests.trust.properties import EXAMPLES, PLAIN
 
-KINDS = ("action", "controller", "pause", "reality", "record", "restart", "rewind", "speed", "step", "temperature", "exit")
+KINDS = (
+    "action",
+    "controller",
+    "pause",
+    "reality",
+    "record",
+    "restart",
+    "rewind",
+    "speed",
+    "step",
+    "temperature",
+    "exit",
+)
 
 
 @pytest.fixture(scope="module")
