@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             finally:
                 if "rollouts.workers" in sys.modules:  # only commands with workers import it: the import is slow
                     workers = sys.modules["rollouts.workers"]
-                    (workers.end_workers if arguments is None else workers.close_all_envs)()
+                    (workers.shutdown_workers if arguments is None else workers.close_all_envs)()
     except KeyboardInterrupt:
         if arguments is None:  # a second Ctrl-C must not interrupt the exit
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -485,3 +485,11 @@ def test_a_run_that_lost_episodes_of_its_iterations_is_refused(tmp_path, episode
     settings = RunConfig("CartPole-v1", collect=CollectConfig(episodes=2))
     with pytest.raises(ValueError, match="episode 3") if episodes > 3 else contextlib.nullcontext():
         pipeline._validate_rollouts(run, settings)
+
+
+def test_the_program_shuts_its_workers_down_and_succeeds(tmp_path):
+    words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--collect.max_steps", "3", "--workers", "2"]
+    program = [sys.executable, "-m", "agents.cli", *words, "--out", str(tmp_path / "run")]
+    ended = subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("Traceback")) == (0, 0), ended.stderr
+    assert len(Run(tmp_path / "run").store()) == 2
