@@ -161,7 +161,7 @@ def test_sliders_pause_rewind_and_restart(page):
     until(lambda: session.temperature == pytest.approx(1.2))
     assert session.action.tolist() == [[0, 0]]  # the arrow key moves only the slider
     page.wait_for_function("document.getElementById('temperature-value').textContent === '1.20'")
-    page.get_by_label("Steps a second").fill("50")
+    page.get_by_label("Steps per second").fill("50")
     until(lambda: session.speed == 50)
     page.locator("body").press("p")
     page.wait_for_function("dreamPage.facts().paused")
