@@ -171,7 +171,7 @@ def test_sliders_pause_rewind_and_restart(page):
     page.wait_for_function(f"dreamPage.facts().step === {step + 1}")
     page.get_by_role("button", name="Rewind").click()
     page.wait_for_function(f"dreamPage.facts().step < {step}")
-    page.get_by_role("button", name="Another start").click()
+    page.get_by_role("button", name="New dream").click()
     page.wait_for_function("dreamPage.facts().step === 0")
 
 
