@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
     from agents.pretrained import load_pretrained, pretrained_names
+    from rollouts.fitness import DreamFitness, EnvFitness
 
 _HOMES = {
     "Agent": "agents.agent",
+    "DreamFitness": "rollouts.fitness",
+    "EnvFitness": "rollouts.fitness",
     "HiddenController": "agents.controller",
     "LinearController": "agents.controller",
     "Report": "agents.evaluation",
@@ -31,6 +34,8 @@ _HOMES = {
 }
 __all__ = [
     "Agent",
+    "DreamFitness",
+    "EnvFitness",
     "HiddenController",
     "LinearController",
     "Report",
