@@ -239,10 +239,10 @@ def anchors(path):
 
 
 def test_public_names_are_in_the_reference():
-    for package in (worldmodel, rollouts, envs, agents):
-        page = PAGES[f"docs/api/{package.__name__}.md"]
-        listed = set(re.findall(r":: (\w+)$", page, re.MULTILINE))
-        assert set(package.__all__) - listed == set()
+    packages = (worldmodel, rollouts, envs, agents)
+    pages = "\n".join(PAGES[f"docs/api/{package.__name__}.md"] for package in packages)
+    listed = set(re.findall(r":: (\w+)$", pages, re.MULTILINE))
+    assert {name for package in packages for name in package.__all__} - listed == set()
 
 
 # tutorials ------------------------------------------------------------------------------------------------------------
