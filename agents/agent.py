@@ -1,4 +1,4 @@
-"""An agent: a world model and the controller that acts on its latent and hidden state.
+"""An agent: a world model, and a controller whose inputs are the latent and the hidden state.
 
 Start reading at `Agent`.
 """
@@ -23,21 +23,21 @@ from worldmodel.rng import Stream
 
 @dataclass(frozen=True, eq=False)
 class Agent:
-    """Acts in an environment: encode the frame, compute the action, update the hidden state.
+    """A world model and a controller that act: encode the frame, compute the action, update the hidden state.
 
     `reset` starts an episode, `act` maps a frame to an action. An agent is also a policy for `rollouts.collect`:
     calling it with an action space and a generator returns the function from frames to actions for one episode.
 
     Args:
-        world: the world model.
-        controller: its inputs and outputs match the world model's latent, hidden state and actions.
-        action_noise: standard deviation of the noise on Box actions, which stay in [-1, 1], or probability of a random
+        world: World model.
+        controller: Controller whose sizes match the world model's latent, hidden state and actions.
+        action_noise: Standard deviation of the noise on Box actions, which stay in [-1, 1], or probability of a random
             discrete action. It varies collected rollouts.
-        param_noise: standard deviation of the noise on the controller's parameters. It is drawn once an episode, so one
-            deterministic controller acts in the whole episode.
+        param_noise: Standard deviation of the noise on the controller's parameters. It is drawn once per episode, so the
+            controller is deterministic within an episode.
 
     Raises:
-        ValueError: the controller does not fit the world model, or a noise is negative or not finite.
+        ValueError: The controller does not fit the world model, or a noise is negative or not finite.
 
     References:
         Plappert et al., Parameter Space Noise for Exploration, 2018, https://arxiv.org/abs/1706.01905.
@@ -77,7 +77,7 @@ class Agent:
         return f"agent-{'-'.join(weights)}-exploration-{self.action_noise:g}{param_noise}"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Callable[[np.ndarray], Any]:
-        """Start an episode: returns the function from a frame, uint8 (64, 64, 3), to an action."""
+        """Start an episode; return the function from a frame, uint8 (64, 64, 3), to an action."""
         actor = self.batched_actor(space, [rng])
         actor.reset(0, 0)
         return lambda frame: actor.act(frame[None], [0])[0]
@@ -92,10 +92,10 @@ class Agent:
         """Start many episodes, one for each generator; `rollouts.runner` computes their actions as one batch.
 
         Args:
-            space: the action space.
-            rngs: one generator for each episode.
-            rows: row of the batch for each episode (`rollouts.actors.WorldModelActor`); None: not fixed.
-            num_envs: number of environments that run at the same time.
+            space: Action space.
+            rngs: Generator of each episode.
+            rows: Row of the batch for each episode (`rollouts.actors.WorldModelActor`); None: any row.
+            num_envs: Number of environments that run at the same time.
         """
         parameters = self.controller.parameters.expand(len(rngs), -1)
         if self.param_noise:
@@ -104,11 +104,11 @@ class Agent:
         return WorldModelActor(self.world, self.controller, parameters, space, num_envs, self.action_noise, rngs, rows)
 
     def reset(self, seed: int | None = None) -> None:
-        """Start an episode: the hidden state is the initial one.
+        """Start an episode with the initial hidden state.
 
         Args:
-            seed: of `action_noise` and `param_noise`, which are those of a rollout with this policy seed. None: a
-                random one.
+            seed: Seed of ``action_noise`` and ``param_noise``; a rollout with this policy seed has the same noise. None: a
+                random seed.
         """
         size = self.world.action_dim
         space = gymnasium.spaces.Discrete(size) if self.world.discrete else gymnasium.spaces.Box(-1, 1, (size,))
@@ -117,16 +117,16 @@ class Agent:
         object.__setattr__(self, "_actor", actor)
 
     def act(self, frame: np.ndarray) -> Any:
-        """The action at the next frame of an episode; without a `reset` before, this starts one.
+        """Return the action at the next frame of an episode; the first call starts one if `reset` did not.
 
         Args:
-            frame: uint8 (64, 64, 3).
+            frame: Frame, uint8 (64, 64, 3).
 
         Returns:
             A float32 array (action_dim,) in [-1, 1] for a Box space, an int for a discrete one.
 
         Raises:
-            ValueError: the frame has another shape or dtype.
+            ValueError: The frame has another shape or dtype.
         """
         if frame.shape != (64, 64, 3) or frame.dtype != np.uint8:
             raise ValueError(f"frame must be uint8 of shape (64, 64, 3), got {frame.dtype} of shape {frame.shape}")
@@ -137,15 +137,15 @@ class Agent:
         return int(action) if self.world.discrete else action
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy in another process starts without an episode."""
+        """Return the attributes without the present episode, for a copy in another process."""
         return self.__dict__ | {"_actor": None}
 
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
         """Write the world model and ``controller.safetensors`` to a folder.
 
         Args:
-            folder: path of the folder.
-            compact: as in `WorldModel.save`.
+            folder: Path of the folder.
+            compact: Whether to write half precision, as in `WorldModel.save`.
         """
         self.world.save(folder, compact)
         self.controller.save(folder_path(folder, "folder") / "controller.safetensors")
@@ -155,6 +155,6 @@ class Agent:
         """Read the files of `save`.
 
         Raises:
-            ValueError: a file is missing or damaged, or the controller does not fit the world model.
+            ValueError: A file is missing or damaged, or the controller does not fit the world model.
         """
         return cls(WorldModel.load(folder), load_controller(folder_path(folder, "folder") / "controller.safetensors"))

@@ -27,7 +27,7 @@ from worldmodel import migration
 from worldmodel.io import atomic
 
 FULL_COVARIANCE = 2_000
-"""With covariance "auto", only the diagonal is adapted above this number of parameters."""
+"""Number of parameters above which covariance "auto" adapts only the diagonal."""
 NOISE_THRESHOLD, EPISODES_GROWTH, SMOOTHING = 0.5, 1.25, 4
 """The number of episodes grows by 25 % when the noise fraction, smoothed over about four generations, is above 0.5."""
 MIN_STD_FRACTION = 0.1
@@ -41,10 +41,10 @@ class StoppingCriteria:
     """Conditions that stop or restart a search before its last generation.
 
     Args:
-        target_return: stop when the mean return of an evaluation reaches this; None: never.
-        patience: stop after this number of evaluations in a row without a better one; None: never.
-        min_sigma: stop when the step size falls below this.
-        restarts: number of restarts in place of a stop by ``patience`` or ``min_sigma``. A restart begins at the best
+        target_return: Mean return of an evaluation that stops the search; None: none.
+        patience: Number of evaluations in a row without a better one that stops the search; None: none.
+        min_sigma: Step size below which the search stops.
+        restarts: Number of restarts in place of a stop by ``patience`` or ``min_sigma``. A restart begins at the best
             parameters so far, with the initial step size and twice the population.
     """
 
@@ -58,17 +58,17 @@ class CMAES:
     """CMA-ES and the log of its generations.
 
     Args:
-        start: the initial mean, (size,).
-        settings: everything the search depends on; a saved state with other settings is refused. This class reads
-            population, sigma, seed, size, covariance, antithetic, bounds, sigma_decay, mean_window, eval_fitness.
-        stopping: the stopping criteria.
-        folder: path of the folder of the saved state; None: nothing is saved.
-        num_episodes: initial number of episodes of a member, if the number can grow.
-        whitening: the coordinates of the search; None: the parameters themselves.
-        defaults: values of settings that an older state does not contain.
+        start: Initial mean, (size,).
+        settings: All settings of the search; a saved state with other settings is refused. This class reads population,
+            sigma, seed, size, covariance, antithetic, bounds, sigma_decay, mean_window and eval_fitness.
+        stopping: Stopping criteria.
+        folder: Path of the folder of the saved state; None: nothing is saved.
+        num_episodes: Initial number of episodes of a member, if the number can grow.
+        whitening: Coordinates of the search; None: the parameters themselves.
+        defaults: Values of settings that an older state does not contain.
 
     Raises:
-        ValueError: the folder holds the state of another search, or a damaged one.
+        ValueError: The folder holds the state of another search, or a damaged one.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CMAES:
                 self._load(folder / "state.npz")
 
     def _make_es(self, start: np.ndarray) -> "cma.CMAEvolutionStrategy":
-        """A new strategy with the mean ``start`` and the population of this restart."""
+        """Return a new strategy with the mean ``start`` and the population of this restart."""
         covariance, large = self.settings["covariance"], self.settings["size"] > FULL_COVARIANCE
         options: dict[str, Any] = {
             "popsize": self.population,
@@ -124,25 +124,25 @@ class CMAES:
         return self.clip(np.asarray(self.es.mean))
 
     def _to_coordinates(self, parameters: np.ndarray) -> np.ndarray:
-        """The inverse of `to_parameters`."""
+        """Invert `to_parameters`."""
         return parameters if self.whitening is None else self.whitening.to_coordinates(parameters)
 
     def to_parameters(self, y: np.ndarray) -> np.ndarray:
-        """Parameters from coordinates of the search, both (..., size)."""
+        """Convert coordinates of the search to parameters, both (..., size)."""
         return y if self.whitening is None else self.whitening.to_parameters(y)
 
     def clip(self, y: np.ndarray) -> np.ndarray:
-        """Parameters from coordinates of the search, clipped to the bounds if there are any."""
+        """Convert coordinates of the search to parameters, clipped to the bounds if there are any."""
         parameters, bounds = self.to_parameters(y), self.settings["bounds"]
         return parameters if bounds is None else np.clip(parameters, -bounds, bounds)
 
     def ask(self) -> np.ndarray:
-        """Coordinates of the next generation, (P, size). Pass them to `tell` unchanged; evaluate them after `clip`."""
+        """Sample the coordinates of a generation, (P, size). Evaluate them after `clip`; pass them to `tell` unchanged."""
         self.rng = np.random.default_rng([self.settings["seed"], self.generation])
         return np.stack(self.es.ask())
 
     def _normal(self, *shape: int) -> np.ndarray:
-        """Standard Normal samples; with ``antithetic`` the second half of a generation is minus the first."""
+        """Draw standard Normal samples; with ``antithetic`` the second half of a generation is minus the first."""
         samples = self.rng.standard_normal(shape)
         if self.settings["antithetic"] and len(shape) == 2 and shape[0] == self.population:
             pairs = shape[0] // 2
@@ -153,15 +153,15 @@ class CMAES:
         """Update the distribution.
 
         Args:
-            members: coordinates from `ask`, (P, size).
-            returns: (P,); more is better.
+            members: Coordinates from `ask`, (P, size).
+            returns: Returns of the members, (P,); more is better.
         """
         costs = -returns  # CMA-ES minimises: the sign flips only here
         if self.settings["bounds"] is not None:  # clipped members tie; preferring the nearer one prevents drift
             outside = np.square(self.to_parameters(members) - self.clip(members)).sum(axis=1)
             costs = np.lexsort((outside, costs)).argsort().astype(float)
         if self.settings["antithetic"]:
-            # only the better one of a pair may be selected: the steps of both cancel, and sigma collapses
+            # rank the worse member of each pair last: if both are selected, their steps cancel and sigma collapses
             pairs = len(costs) // 2
             worse = np.where(costs[:pairs] > costs[pairs : 2 * pairs], np.arange(pairs), np.arange(pairs, 2 * pairs))
             costs = np.lexsort((costs, np.isin(np.arange(len(costs)), worse))).argsort().astype(float)
@@ -175,8 +175,8 @@ class CMAES:
         """Increase the number of episodes if the smoothed noise fraction is above `NOISE_THRESHOLD`.
 
         Args:
-            returns: (P, n).
-            max_episodes: maximal number of episodes.
+            returns: Returns of the members, (P, n).
+            max_episodes: Maximal number of episodes.
 
         Returns:
             The noise fraction of these returns (`noise_share`).
@@ -192,11 +192,11 @@ class CMAES:
         return round(noise, 4)
 
     def update_best(self, candidates: np.ndarray, evaluated: np.ndarray) -> None:
-        """Keep the best candidate if it is better than all before.
+        """Keep the best candidate if it is better than all earlier ones.
 
         Args:
-            candidates: parameters, (C, size).
-            evaluated: mean returns in an evaluation, (C,).
+            candidates: Parameters, (C, size).
+            evaluated: Mean returns in an evaluation, (C,).
         """
         top = int(evaluated.argmax())
         better = evaluated[top] > self.best_eval
@@ -206,7 +206,7 @@ class CMAES:
 
     @property
     def is_stagnant(self) -> bool:
-        """Whether ``patience`` is used up or the step size is below ``min_sigma``."""
+        """Whether ``patience`` evaluations bring no improvement, or the step size is below ``min_sigma``."""
         exhausted = self.stopping.patience is not None and self.num_stagnant_evals >= self.stopping.patience
         return exhausted or self.es.sigma < self.stopping.min_sigma
 
@@ -243,7 +243,7 @@ class CMAES:
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.averaged_mean, **arrays)  # type: ignore[arg-type]
         controller.with_parameters(self.best).save(self.folder / "controller.safetensors")
-        mode = "a" if len(self.rows) > 1 else "w"  # a removed state leaves an old log behind
+        mode = "a" if len(self.rows) > 1 else "w"  # a removed state leaves an old log
         with (self.folder / "metrics.jsonl").open(mode, encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -300,16 +300,16 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def noise_share(returns: np.ndarray) -> float:
-    """Fraction of the variance between the members' mean returns that is noise.
+    """Return the fraction of the variance between the members' mean returns that is noise.
 
     The noise of a return is its residual after the member's mean and the episode's mean (a two-way layout without
     interaction). A mean over n episodes has 1/n of its variance.
 
     Args:
-        returns: (P, n), of P members in the same n episodes.
+        returns: Returns of P members in the same n episodes, (P, n).
 
     Returns:
-        From 0 (the ranks are certain) to 1 (the ranks are random).
+        The fraction, from 0 (the ranks are certain) to 1 (the ranks are random).
     """
     members, episodes = returns.shape
     total = returns.mean(axis=1).var(ddof=1)
@@ -333,19 +333,19 @@ def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
 
 
 def win_rate(returns: np.ndarray) -> np.ndarray:
-    """Fraction of the other members with a lower return in each episode, (P, n) in [0, 1]; ties count half."""
+    """Return the fraction of the other members with a lower return in each episode, (P, n) in [0, 1]; ties count half."""
     above, equal = returns[:, None] > returns, returns[:, None] == returns
     rate: np.ndarray = (above.sum(axis=1) + (equal.sum(axis=1) - 1) / 2) / (len(returns) - 1)
     return rate
 
 
 def score(returns: np.ndarray, normalize_episodes: bool, ranked: bool) -> np.ndarray:
-    """Scores (P, n) that members are ranked by: the returns, `standardize_per_episode` or `win_rate`."""
+    """Return the scores (P, n) that rank the members: the returns, `standardize_per_episode` or `win_rate`."""
     return win_rate(returns) if ranked else standardize_per_episode(returns) if normalize_episodes else returns
 
 
 def differences(before: Any, asked: Any, name: str = "") -> str:
-    """Text that names each setting that differs, with both values; mappings are compared key by key."""
+    """Return a text that names each different setting with both values; mappings are compared key by key."""
     if isinstance(before, dict) and isinstance(asked, dict):
         keys = dict.fromkeys([*before, *asked])
         inner = (differences(before.get(key), asked.get(key), f"{name}.{key}" if name else key) for key in keys)

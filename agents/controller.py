@@ -30,12 +30,12 @@ class Controller(ABC):
     A Box action is the tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
 
     Args:
-        num_inputs: number of inputs, the first ones of ``(latent, hidden)`` (288 = 32 + 256 in the paper).
-        action_dim: number of outputs.
-        parameters: (size,); None: zeros.
+        num_inputs: Number of inputs, the first values of ``(latent, hidden)`` (288 = 32 + 256 in the paper).
+        action_dim: Number of outputs.
+        parameters: Flat vector of parameters, (size,); None: zeros.
 
     Raises:
-        ValueError: sizes are below 1, or parameters have the wrong shape or are not finite.
+        ValueError: Sizes are below 1, or parameters have the wrong shape or are not finite.
     """
 
     num_inputs: int
@@ -61,19 +61,19 @@ class Controller(ABC):
     def outputs(
         self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population episodes features"]
     ) -> Float[Tensor, "population episodes actions"]:
-        """Raw outputs of a population of this kind; only the first ``num_inputs`` features are used."""
+        """Return the raw outputs of a population of this kind; only the first ``num_inputs`` features are used."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors, for `load_controller`."""
 
     def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
-        """Raw outputs of this controller."""
+        """Return the raw outputs of this controller."""
         flat = features.reshape(1, -1, features.shape[-1])
         return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.action_dim)
 
     def with_parameters(self, parameters: np.ndarray | Tensor) -> Self:
-        """The same kind of controller with other parameters."""
+        """Return the same kind of controller with other parameters."""
         return replace(self, parameters=torch.as_tensor(np.asarray(parameters)))
 
 
@@ -91,7 +91,7 @@ class LinearController(Controller):
 
     @classmethod
     def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
-        """A controller with zero parameters whose inputs are the latent and the hidden state, or the latent alone."""
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
         return cls(num_inputs_of(world, inputs), world.action_dim)
 
     @property
@@ -101,7 +101,7 @@ class LinearController(Controller):
 
     @property
     def weight(self) -> Float[Tensor, "actions inputs"]:
-        """W."""
+        """The matrix W."""
         return self.parameters[: self.num_inputs * self.action_dim].view(self.action_dim, self.num_inputs)
 
     @property
@@ -110,7 +110,7 @@ class LinearController(Controller):
         return self.parameters[self.num_inputs * self.action_dim :]
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W x + b of a population."""
+        """Return W x + b of a population."""
         return linear_outputs(parameters, features[..., : self.num_inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -122,7 +122,7 @@ class LinearController(Controller):
         """Read the file of `save`.
 
         Raises:
-            ValueError: the file is missing, truncated, or not a linear controller.
+            ValueError: The file is missing, truncated, or not a linear controller.
         """
         found = load_controller(path)
         if not isinstance(found, cls):
@@ -137,8 +137,8 @@ class HiddenController(Controller):
     The parameters are those of the first linear map, as in `LinearController`, then those of the second.
 
     Args:
-        num_inputs, action_dim, parameters: as in `Controller`.
-        hidden_units: number of hidden units.
+        num_inputs, action_dim, parameters: As in `Controller`.
+        hidden_units: Number of hidden units.
 
     Example:
         >>> HiddenController(num_inputs=32, action_dim=3, hidden_units=16).size
@@ -153,7 +153,7 @@ class HiddenController(Controller):
 
     @classmethod
     def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
-        """A controller with zero parameters whose inputs are the latent and the hidden state, or the latent alone."""
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
         return cls(num_inputs_of(world, inputs), world.action_dim, hidden_units=hidden_units)
 
     @property
@@ -162,7 +162,7 @@ class HiddenController(Controller):
         return mlp_size(self.num_inputs, self.hidden_units, self.action_dim)
 
     def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W2 tanh(W1 x + b1) + b2 of a population."""
+        """Return W2 tanh(W1 x + b1) + b2 of a population."""
         return mlp_outputs(parameters, features[..., : self.num_inputs], self.hidden_units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -184,7 +184,7 @@ class HiddenController(Controller):
 
 
 def num_inputs_of(world: WorldModel, inputs: Inputs) -> int:
-    """Number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone.
+    """Return the number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone.
 
     Raises:
         ValueError: ``inputs`` is neither "z" nor "z+h".
@@ -198,7 +198,7 @@ def load_controller(path: str | os.PathLike[str]) -> Controller:
     """Read a controller of any kind; no code in the file is executed.
 
     Raises:
-        ValueError: the file is missing, truncated, or not a controller.
+        ValueError: The file is missing, truncated, or not a controller.
     """
     tensors = read_tensors(path)
     with error_context(path, wrap_value_errors=True):

@@ -52,7 +52,7 @@ class VAEDiagnostics:
 
 @dataclass(frozen=True)
 class MemoryDiagnostics:
-    """Quality of one-step predictions on held-out episodes. Likelihoods are in nats a frame."""
+    """Quality of one-step predictions on held-out episodes. Likelihoods are in nats per frame."""
 
     nll: float
     """Mean ``-log p(next latent)``."""
@@ -69,7 +69,7 @@ class MemoryDiagnostics:
     terminations: int
     """Number of terminations that occurred."""
     termination_nll: float | None
-    """Binary cross entropy of the termination head, in nats a step."""
+    """Binary cross entropy of the termination head, in nats per step."""
     constant_termination_nll: float | None
     """The same of a constant prediction, the rate in the training episodes."""
     num_steps: int

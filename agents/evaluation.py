@@ -46,7 +46,7 @@ class Report:
     max_steps: int | None = None
     """Maximal number of steps of an episode; None: no limit."""
     flags: list[bool] | None = None
-    """Super Mario: whether each episode reached the flag."""
+    """Whether each episode reached the flag; None: another game than Super Mario."""
     wall_clock_s: float = 0.0
     hardware: str = ""
     command: str = ""
@@ -77,11 +77,11 @@ class Report:
 
     @property
     def flag_rate(self) -> float | None:
-        """Super Mario: fraction of episodes that reached the flag; None: another game."""
+        """Fraction of episodes that reached the flag; None: another game than Super Mario."""
         return None if self.flags is None else float(np.mean(self.flags))
 
     def __str__(self) -> str:
-        """One line with the environment, the policy and the statistics."""
+        """Return one line with the environment, the policy and the statistics."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
         if self.n == 1:  # one episode has no standard deviation
             return f"{self.env}, {self.policy}: {format_number(self.mean)} (n = 1{flag})"
@@ -89,7 +89,7 @@ class Report:
         return f"{self.env}, {self.policy}: {mean} +- {std} (n = {self.n}, se {stderr}{flag})"
 
     def __repr__(self) -> str:
-        """`Report(...)` around the line of `str`."""
+        """Return ``Report(...)`` around the line of `str`."""
         return f"Report({str(self)!r})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -102,7 +102,7 @@ class Report:
         """Read the file of `save`.
 
         Raises:
-            ValueError: the file is missing or is not a report.
+            ValueError: The file is missing or is not a report.
         """
         report = from_json(cls, read_json(path), path)
         report = replace(report, env_options=renamed_env_options(report.env, report.env_options))
@@ -132,22 +132,22 @@ def evaluate(
     All episodes count, without idle truncation. Seeds below 2**24 are reserved for evaluation: no training draws them.
 
     Args:
-        agent: an `Agent`, a policy such as `rollouts.uniform`, or the name of a policy.
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        episodes: number of episodes.
-        seed: seed of the first episode.
-        workers: number of worker processes.
-        env_options: keyword arguments of `envs.make`.
-        max_steps: maximal number of steps of an episode; None: no limit.
-        policy_name: name in the report; empty: "agent" or the name of the policy.
-        backend: executor of the workers (`rollouts.workers.run_tasks`).
-        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
+        agent: `Agent`, policy such as `rollouts.uniform`, or name of a policy.
+        env: Id for `envs.make`, or picklable function that makes an environment.
+        episodes: Number of episodes.
+        seed: Seed of the first episode.
+        workers: Number of worker processes.
+        env_options: Keyword arguments of `envs.make`.
+        max_steps: Maximal number of steps of an episode; None: no limit.
+        policy_name: Name in the report; empty: "agent" or the name of the policy.
+        backend: Executor of the workers (`rollouts.workers.run_tasks`).
+        progress: Function that is called as ``progress(episodes done, episodes, note)``; True: a bar.
 
     Returns:
-        The report. Its order is that of the seeds.
+        The report, in the order of the seeds.
 
     Raises:
-        ValueError: an argument is out of range, or the agent does not fit the environment.
+        ValueError: An argument is out of range, or the agent does not fit the environment.
     """
     report = callback(progress)
     agent = agent if isinstance(agent, Agent) else policies.resolve_policy(agent)
@@ -193,13 +193,13 @@ def evaluate(
 
 
 def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
-    """Shell command that repeats an evaluation.
+    """Return the shell command that repeats an evaluation.
 
     Args:
-        place: arguments that name the agent: a folder or a name, and the choice of the controller.
-        report: report of the evaluation.
-        more: environment options beyond the stored ones.
-        max_steps: maximal number of steps of an episode; None: no limit.
+        place: Arguments that name the agent: a folder or a name, and the choice of the controller.
+        report: Report of the evaluation.
+        more: Environment options beyond the stored ones.
+        max_steps: Maximal number of steps of an episode; None: no limit.
     """
     words = ["worldmodel", "evaluate", *place, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
     words += [] if max_steps is None else ["--eval.max_steps", str(max_steps)]
@@ -207,7 +207,7 @@ def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any]
 
 
 def hardware() -> str:
-    """Name of the processor, number of cores, and name of the GPU if there is one."""
+    """Return the name of the processor, the number of cores, and the name of the GPU if there is one."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

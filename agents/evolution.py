@@ -59,57 +59,58 @@ def evolve(
 ) -> Family:
     """Evolve the parameters of a controller with CMA-ES.
 
-    All members of a generation are evaluated in the same episodes; each generation draws new episodes.
+    All members of a generation play the same episodes; each generation draws new episodes.
 
     Args:
-        controller: initial controller; its parameters are the initial mean.
-        fitness: ``fitness(population (P, size), seed) -> returns`` of shape (P,) or (P, n); more is better. A function of
-            the population alone is called without a seed. Optional attributes: ``steps`` (logged), ``identity`` (a
-            resumed search must have the same), ``episodes`` (number of columns that are complete episodes, which the
-            logged returns use), ``candidate_returns`` (their mean is logged, see ``hard_episode_candidates`` of
-            `rollouts.EnvFitness`).
-        seed: seed of the search and of all episodes.
-        generations: number of generations.
-        population: number of members of a generation, at least 3.
-        sigma: initial step size (standard deviation).
-        sigma_decay: factor of the step size after each generation, in addition to the adaptation of CMA-ES. A value
-            below 1 shrinks the step size where noise keeps CMA-ES from doing so, as near a good controller.
-        whitening: coordinates of the search, such as `Whitening.fit` gives; ``sigma`` is in their unit. None: the
-            parameters themselves.
-        eval_fitness: fitness that evaluates the mean on new seeds every ``eval_every`` generations and after the last
+        controller: Initial controller; its parameters are the initial mean.
+        fitness: Function ``fitness(population (P, size), seed) -> returns`` with returns of shape (P,) or (P, n); more is
+            better. A function of the population alone is called without a seed. Optional attributes: ``steps`` (logged),
+            ``identity`` (a resumed search must have the same), ``episodes`` (number of columns that are complete episodes;
+            logged returns use these columns), ``candidate_returns`` (their mean is logged, see
+            ``hard_episode_candidates`` of `rollouts.EnvFitness`).
+        seed: Seed of the search and of all episodes.
+        generations: Number of generations.
+        population: Number of members of a generation, at least 3.
+        sigma: Initial step size (standard deviation).
+        sigma_decay: Factor of the step size after each generation, in addition to the adaptation of CMA-ES. Noise can
+            keep the adaptation from shrinking the step size near a good controller; a value below 1 shrinks it.
+        whitening: Coordinates of the search, as from `Whitening.fit`; ``sigma`` is in their unit. None: the parameters
+            themselves.
+        eval_fitness: Fitness that evaluates the mean on new seeds every ``eval_every`` generations and after the last
             one; the first evaluation includes the initial controller. None: no evaluation.
-        eval_every: number of generations between evaluations.
-        target_return: stop when the mean return of an evaluation reaches this; None: never. The best of many noisy
-            evaluations is biased upwards, so the search stops a little early.
-        max_episodes: maximal number of episodes of a member. The number grows when noise dominates the differences
+        eval_every: Number of generations between evaluations.
+        target_return: Mean return of an evaluation that stops the search; None: none. The best of many noisy evaluations
+            is biased upwards, so the search stops a little early.
+        max_episodes: Maximal number of episodes of a member. The number grows when noise dominates the differences
             between members. The fitness must accept ``episodes`` and start with at least two. None: no growth.
-        antithetic: whether to draw members in pairs, mirrored at the mean, and to select only the better one of a pair.
-        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters, diagonal above.
-        bounds: clip each parameter to [-bounds, bounds] for evaluation; None: no clipping. The mean of the search can
-            leave the bounds when returns are mostly noise; distance from the bounds only breaks ties.
-        num_eval_candidates: number of best members of a generation that an evaluation includes.
-        mean_window: number of generations in an exponential average of the mean, which an evaluation includes. Noisy
+        antithetic: Whether to draw members in pairs, mirrored at the mean, and to select only the better one of a pair.
+        covariance: Kind of covariance: "full", "diagonal", or "auto" (full up to 2,000 parameters, diagonal above).
+        bounds: Limit of the absolute value of each parameter; members are clipped before they are evaluated. None: no
+            limit. The mean of the search can leave the bounds when returns are mostly noise, because the distance from
+            the bounds only breaks ties.
+        num_eval_candidates: Number of best members of a generation that an evaluation includes.
+        mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. Noisy
             selection makes the mean fluctuate around a point that is often better. 0: no average.
-        normalize_episodes: whether to compare members by `standardize_per_episode`, so that each episode has the same
+        normalize_episodes: Whether to compare members by `standardize_per_episode`, so that each episode has the same
             weight. False: by their mean return.
-        ranked: whether to compare members by their mean `win_rate`. It ignores the size of differences, so a rare
+        ranked: Whether to compare members by their mean `win_rate`. It ignores the size of differences, so a rare
             failure does not outweigh all other episodes.
-        eval_patience: stop after this number of evaluations in a row without a better one; None: never. Stopping a call
-            and resuming it adds one evaluation at the stop, which counts.
-        min_sigma: stop when the step size falls below this; must be below ``sigma``. 0: never.
-        restarts: number of restarts in place of a stop by ``eval_patience`` or ``min_sigma``: at the best parameters so
-            far, with the initial step size and twice the population.
-        out: path of a folder for the state (saved after each generation), ``metrics.jsonl`` and
+        eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
+            resuming a call adds an evaluation at the stop, which counts.
+        min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
+        restarts: Number of restarts in place of a stop by ``eval_patience`` or ``min_sigma``. A restart begins at the
+            best parameters so far, with the initial step size and twice the population.
+        out: Path of a folder for the state (saved after each generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder resumes; more generations extend the search.
-        progress: called as ``progress(generation, generations, note)``; True: a bar.
-        on_generation: called with each row of ``metrics.jsonl``; rows of an earlier call come first.
+        progress: Function that is called as ``progress(generation, generations, note)``; True: a bar.
+        on_generation: Function that is called with each row of ``metrics.jsonl``, first with those of an earlier call.
 
     Returns:
         The controller with the best evaluation. Without ``eval_fitness``: the last mean, or its average over
         ``mean_window`` generations.
 
     Raises:
-        ValueError: an argument is out of range, returns are not finite, or ``out`` holds another evolution.
+        ValueError: An argument is out of range, returns are not finite, or ``out`` holds another evolution.
 
     References:
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
@@ -177,7 +178,7 @@ def evolve(
 
 
 def _resume_note(search: CMAES, generations: int) -> str:
-    """Note of the progress bar about a resumed or a finished search; empty for a new one."""
+    """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
     if search.generation >= generations or search.should_stop:
         return f"already finished at generation {search.generation}"
     return f"resuming at generation {search.generation}" if search.generation else ""
@@ -190,7 +191,7 @@ def _validate(
     episodes: int | None,
     candidates: int,
 ) -> None:
-    """Refuse settings that are out of range, and combinations that have no effect."""
+    """Validate the settings: each one is in range, and their combination has an effect."""
     search = {
         "episodes": episodes,
         "hard_episode_candidates": candidates,
@@ -220,7 +221,7 @@ def _generation(
     eval_every: int,
     max_episodes: int | None,
 ) -> dict[str, Any]:
-    """Evaluate a generation, update the search, and evaluate the mean when it is due; returns the row of the log."""
+    """Evaluate a generation, update the search, and evaluate the mean when it is due; return the row of the log."""
     start_time = time.monotonic()
     coordinates = search.ask()
     members = search.clip(coordinates)
@@ -230,7 +231,7 @@ def _generation(
     scores = score(all_returns, *comparison).mean(axis=1)
     search.tell(coordinates, scores)
     count = search.num_episodes or getattr(fitness, "episodes", all_returns.shape[1])
-    # episodes that start from a restored state are no complete episodes: they have a column of their own
+    # episodes that start from a restored state are not complete: the row has a separate value for them
     returns, after_resets = all_returns[:, :count].mean(axis=1), all_returns[:, count:]
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
@@ -242,7 +243,7 @@ def _generation(
     if eval_fitness is not None and (search.generation == generations or search.generation % eval_every == 0):
         best_first = np.argsort(-scores, kind="stable")[: search.settings["num_eval_candidates"]]
         averages = search.averaged_mean[None][: search.settings["mean_window"]]
-        first = search.best_eval == -math.inf  # includes the initial controller: a search without progress keeps it
+        first = search.best_eval == -math.inf  # with the initial controller: a search without progress keeps it
         candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
         evaluated, eval_steps = _call(eval_fitness, candidates, _episode_seed(seed, 1, search.generation))
         std = float(evaluated[0].std(ddof=1)) if evaluated[0].size > 1 else 0.0
@@ -261,7 +262,7 @@ def _generation(
 
 
 def _episodes_of(fitness: Callable[..., np.ndarray], max_episodes: int | None) -> int | None:
-    """Initial number of episodes of a fitness whose number of episodes can grow; None: it cannot."""
+    """Return the initial number of episodes of a fitness whose number can grow; None: it cannot grow."""
     if max_episodes is None:
         return None
     episodes = getattr(fitness, "episodes", None)
@@ -273,7 +274,7 @@ def _episodes_of(fitness: Callable[..., np.ndarray], max_episodes: int | None) -
 def _call(
     fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, **num_episodes: int
 ) -> tuple[np.ndarray, int | None]:
-    """Returns (P, n) of a population, validated, and the number of steps they took; None: the fitness has no ``steps``."""
+    """Return the validated returns (P, n) of a population and their number of steps; None: the fitness has no ``steps``."""
     before, count = getattr(fitness, "steps", None), len(members)
     takes_seed = len(inspect.signature(fitness).parameters) > 1
     returns = np.asarray(fitness(members, seed, **num_episodes) if takes_seed else fitness(members), dtype=np.float64)
@@ -286,5 +287,5 @@ def _call(
 
 
 def _episode_seed(seed: int, stream: int, generation: int) -> int:
-    """Seed of the episodes of one generation: stream 0 for the population, 1 for evaluations."""
+    """Return the seed of the episodes of a generation: stream 0 is for the population, 1 for evaluations."""
     return int(np.random.SeedSequence([seed, stream, generation]).generate_state(1)[0]) >> 1

@@ -26,20 +26,20 @@ def own_returns(
     max_idle_steps: int | None = None,
     ensemble: Sequence[Memory] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns of a controller over ``horizon`` steps in dreams and in real episodes that it played.
+    """Compute returns of a controller over ``horizon`` steps in dreams and in real episodes that it played.
 
     Both start from states of these episodes.
 
     Args:
-        world: the world model.
-        controller: the controller that played the episodes.
-        latents: the encoded store of the episodes.
-        episodes: indices of the episodes in the store.
-        horizon: number of steps.
-        temperature: temperature of the dreams.
-        seed: seed of the dreams.
-        max_idle_steps: idle truncation of the episodes; None: without.
-        ensemble: memories of the dreams; None: the memory of ``world``.
+        world: World model of the dreams.
+        controller: Controller that played the episodes.
+        latents: Encoded store of the episodes.
+        episodes: Indices of the episodes in the store.
+        horizon: Number of steps.
+        temperature: Temperature of the dreams.
+        seed: Seed of the dreams.
+        max_idle_steps: Number of idle steps that truncate an episode; None: no idle truncation.
+        ensemble: Memories of the dreams; None: the memory of ``world``.
 
     Returns:
         The return of each of `DREAMS` dreams, (DREAMS,), and the mean return of each real episode, (episodes,).
@@ -55,7 +55,7 @@ def own_returns(
 def common_horizon(
     latents: rollouts.encoded_dataset.EncodedDataset, episodes: range, horizon: int, max_idle_steps: int | None = None
 ) -> int:
-    """The horizon, or the length of the shortest truncated episode if that is less: dreams have no time limit."""
+    """Return the horizon, or the length of the shortest truncated episode if that is less: dreams have no time limit."""
     store = latents.store
     truncated = [
         store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), max_idle_steps)
@@ -64,6 +64,6 @@ def common_horizon(
 
 
 def horizon_returns(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
-    """Returns over ``horizon`` steps, or up to termination, from each of the first `num_comparable_steps` steps."""
+    """Return the returns over ``horizon`` steps, or up to termination, from each of the first `num_comparable_steps` steps."""
     count = num_comparable_steps(len(rewards), terminated, horizon)
     return [float(rewards[step : step + horizon].sum(dtype=np.float64)) for step in range(count)]

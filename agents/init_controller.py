@@ -19,14 +19,14 @@ from worldmodel.paths import expand
 
 
 def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
-    """Refuse an agent that was trained with another ``show_hud`` option of CarRacing.
+    """Raise an error if an agent's training used another ``show_hud`` option of CarRacing.
 
     Args:
-        folder: path of the agent's folder; its ``report.json`` holds the option.
-        env_options: environment options of the run.
+        folder: Path of the agent's folder; its ``report.json`` holds the option.
+        env_options: Environment options of the run.
 
     Raises:
-        ValueError: the options differ.
+        ValueError: The options differ.
     """
     report = expand(folder) / "report.json"
     used = bool(Report.load(report).env_options.get("show_hud")) if report.exists() else None
@@ -39,24 +39,24 @@ def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
 
 
 def zero_controller(world: WorldModel, settings: ControllerConfig) -> Controller:
-    """A controller of the kind in the settings, with zero parameters."""
+    """Return a controller of the kind in the settings, with zero parameters."""
     if settings.hidden_units:
         return HiddenController.for_world_model(world, settings.inputs, settings.hidden_units)
     return LinearController.for_world_model(world, settings.inputs)
 
 
 def init_controller(run: Run, world: WorldModel, settings: ControllerConfig, init_from: str) -> Controller:
-    """The initial controller of a search in the game.
+    """Return the initial controller of a search in the game.
 
     Args:
-        run: the run.
-        world: the world model of the search.
-        settings: the kind of controller.
-        init_from: "zeros", "dream" (the controller evolved in dreams), path of a controller file, or path of an agent's
-            folder. An agent with another world model is copied by behavior cloning.
+        run: Run of the search.
+        world: World model of the search.
+        settings: Kind of controller.
+        init_from: Source of the controller: "zeros", "dream" (the controller evolved in dreams), path of a controller
+            file, or path of an agent's folder. An agent with another world model is copied by behavior cloning.
 
     Raises:
-        ValueError: the controller does not exist, or is of another kind than in the settings.
+        ValueError: The controller does not exist, or is of another kind than in the settings.
     """
     template = zero_controller(world, settings)
     if init_from == "zeros":
@@ -68,7 +68,7 @@ def init_controller(run: Run, world: WorldModel, settings: ControllerConfig, ini
 
 
 def _imitate(run: Run, world: WorldModel, template: Controller, init_from: str) -> Controller:
-    """The copy of an agent on this run's world model; it is saved, so that a resumed search has the same start."""
+    """Return a copy of an agent with this run's world model; it is saved, so a resumed search has the same start."""
     agent = Agent.load(init_from)
     validate_picture(init_from, run.store().metadata["env_options"])
     path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"

@@ -34,7 +34,7 @@ from worldmodel.io import atomic, error_context, fingerprint, from_json, read_js
 from worldmodel.start_states import StartStates
 
 PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}
-"""Sections of settings that each iteration saves: a resumed run can have others."""
+"""Sections of settings that each iteration saves, because a resumed run can have other settings."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ class Iteration:
 def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str) -> list[Iteration]:
     """Run ``settings.iterations`` iterations, and save the world model and the controller of the best one in the run.
 
-    The best iteration has the highest mean return over complete real episodes. Real returns have no other influence on a
-    controller, except that with ``iterate.init_from`` "best" the next search starts at the best controller.
+    The best iteration has the highest mean return over complete real episodes. Real returns influence a controller in only one
+    other way: with ``iterate.init_from`` "best" the next search starts at the best controller.
 
     Args:
-        run: the run.
-        env: id of the environment.
-        settings: settings of the run.
-        workers: number of worker processes.
-        backend: executor of the workers (`rollouts.workers.run_tasks`).
+        run: Run of the iterations.
+        env: Id of the environment.
+        settings: Settings of the run.
+        workers: Number of worker processes.
+        backend: Executor of the workers (`rollouts.workers.run_tasks`).
 
     Returns:
         The results of all iterations.
 
     Raises:
-        ValueError: the run holds a search in dreams that is not part of the iterations.
+        ValueError: The run holds a search in dreams that is not part of the iterations.
     """
     refuse_search(run)
     done: list[Iteration] = []
@@ -104,7 +104,7 @@ def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str)
 
 
 def iteration_run(run: Run, number: int) -> Run:
-    """The folder of an iteration, which is a run folder without rollouts."""
+    """Return the folder of an iteration, which is a run folder without rollouts."""
     return Run(run.folder / "iterations" / f"{number:02d}")
 
 
@@ -145,13 +145,13 @@ class IterationContext:
 
     @property
     def num_episodes(self) -> int:
-        """Number of episodes in the store at the start of the iteration, without those that it plays itself."""
+        """Number of episodes in the store at the start of the iteration."""
         with error_context(path := self.current.folder / "episodes.json"):
             return int(read_json(path)["episodes"])
 
 
 def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationContext:
-    """The context of an iteration, with its saved settings; a new iteration saves those of the run."""
+    """Return the context of an iteration with its saved settings; a new iteration saves the settings of the run."""
     context = IterationContext(run, settings, number)
     path = context.current.folder / "settings.json"
     if context.result_path.exists():
@@ -171,7 +171,7 @@ def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationCon
 
 
 def freeze_settings(run: Run) -> None:
-    """Save the settings of an iteration that an older version started without saving them: those of the run."""
+    """Save the settings of the run for each iteration that an older version started and that has no saved settings."""
     for folder in (run.folder / "iterations").glob("[0-9]*"):
         if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
             with error_context(path := run.folder / "config.yaml", wrap_value_errors=True):
@@ -183,10 +183,10 @@ def freeze_settings(run: Run) -> None:
 
 
 def refuse_search(run: Run) -> None:
-    """Refuse to iterate if the best iteration would overwrite the controller of another search in dreams.
+    """Raise an error if the best iteration would overwrite the controller of another search in dreams.
 
     Raises:
-        ValueError: there is another search; the message names its folder.
+        ValueError: Another search exists; the message names its folder.
     """
     if (search := run.folder / "evolve-dream" / "state.npz").exists():
         raise ValueError(
@@ -204,7 +204,7 @@ def _run_iteration(context: IterationContext, env: str, workers: int, backend: s
 
 
 def summary(one: Iteration) -> str:
-    """One line with the results of an iteration."""
+    """Format the results of an iteration as one line."""
     dream, real, gap, mean, std = (
         format_number(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
     )
@@ -215,7 +215,7 @@ def summary(one: Iteration) -> str:
 
 
 def _ensemble(context: IterationContext) -> tuple[WorldModel, list[Memory] | None]:
-    """The world model of the iteration, and the memories of the ensemble; None: there is no ensemble."""
+    """Return the world model of the iteration and the memories of the ensemble; None: there is no ensemble."""
     count = context.settings.iterate.ensemble_size
     world = _world_model(context, context.current)
     if count == 1:
@@ -230,9 +230,9 @@ def _world_model(context: IterationContext, into: Run, member: int = 0) -> World
     With ``init_from`` "best" the agent's own world model is copied unchanged.
 
     Args:
-        context: the iteration.
-        into: folder of the world model.
-        member: 0 for the agent's own world model, from 1 on for those of the ensemble.
+        context: Present iteration.
+        into: Folder of the world model.
+        member: Number of the memory in the ensemble, from 1 on; 0: the agent's own world model.
     """
     run, settings = context.run, context.settings
     if (into.world_folder / "config.json").exists():
@@ -262,12 +262,12 @@ def _world_model(context: IterationContext, into: Run, member: int = 0) -> World
 def recent_episode_weights(
     lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float
 ) -> np.ndarray | None:
-    """Sampling weights of episodes that give the last ``recent_episodes`` a probability of ``recent_fraction``.
+    """Return sampling weights that give the last ``recent_episodes`` episodes a probability of ``recent_fraction``.
 
     Args:
-        lengths: number of steps of each episode.
-        recent_episodes: number of recent episodes; None: all.
-        recent_fraction: their probability; 0: not weighted.
+        lengths: Number of steps of each episode.
+        recent_episodes: Number of recent episodes; None: all.
+        recent_fraction: Probability of the recent episodes; 0: no weights.
 
     Returns:
         A weight for each step of an episode, (episodes,); None: all steps have the same weight.
@@ -280,10 +280,10 @@ def recent_episode_weights(
 
 
 def _vae(context: IterationContext) -> VAE:
-    """The VAE of the iteration: the previous one, or one that is trained further on all frames so far.
+    """Return the VAE of the iteration: the previous one, or the previous one after more training on all frames so far.
 
     Raises:
-        ValueError: the search starts at the best agent, whose VAE differs from the previous iteration's.
+        ValueError: The search starts at the best agent, whose VAE differs from the previous iteration's.
     """
     if context.previous is None:
         return context.run.vae()
@@ -325,7 +325,7 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
 
 
 def _start_states(context: IterationContext) -> RecentStartStates:
-    """Start states of the dreams: from the most recent episodes at the start of the iteration."""
+    """Return the start states of the dreams, from the most recent episodes at the start of the iteration."""
     path, loop = context.current.folder / "episodes.json", context.settings.iterate
     if not path.exists():
         write_json(path, {"episodes": len(context.run.store())})
@@ -339,7 +339,7 @@ def _start_states(context: IterationContext) -> RecentStartStates:
 def _play(context: IterationContext, env: str, agent: Agent, workers: int, backend: str) -> None:
     """Add episodes of the controller to the store, first without noise, then with it.
 
-    The second collection runs even if all its episodes exist: an interruption can have prevented its Minari index.
+    The second collection runs even if all its episodes exist: it also repairs a Minari index that an interruption prevented.
     """
     run, settings = context.run, context.settings
     total = context.num_episodes
@@ -403,15 +403,15 @@ def _write_result(
 
 
 def _earlier_results(run: Run, number: int) -> list[Iteration]:
-    """Results of the iterations before this one."""
+    """Return the results of the iterations before this one."""
     return [_read_result(run, earlier) for earlier in range(1, number)]
 
 
 def _read_result(run: Run, number: int) -> Iteration:
-    """Results of an iteration.
+    """Read the results of an iteration.
 
     Raises:
-        ValueError: the file is missing, damaged, or of another iteration; the message names it.
+        ValueError: The file is missing, damaged, or of another iteration; the message names it.
     """
     path = iteration_run(run, number).folder / "iteration.json"
     with error_context(path, wrap_value_errors=True):
@@ -422,10 +422,10 @@ def _read_result(run: Run, number: int) -> Iteration:
 
 
 def best_iteration(done: Sequence[Iteration]) -> Iteration:
-    """The iteration with the highest mean return over complete real episodes; the first one of equals."""
+    """Return the iteration with the highest mean return over complete real episodes; the first one of equals."""
     return max(done, key=lambda one: one.episode_mean)
 
 
 def has_started(folder: Path) -> bool:
-    """Whether the first iteration of a run has started: the first rollouts and the first memory are complete."""
+    """Return whether the first iteration of a run has started: its first rollouts and its first memory are complete."""
     return (folder / "iterations" / "01" / "world" / "config.json").exists()

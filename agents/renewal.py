@@ -19,16 +19,16 @@ from worldmodel.batches import Data
 from worldmodel.io import fingerprint, read_json
 
 CAUSES = {"world": "the world model", "starts": "the set of episodes", "start": "the initial controller"}
-"""Keys of a search's identity, as its file spells them, that make it outdated, with their names in messages."""
+"""Keys in the file of a search whose changed values make the search outdated, with their names in messages."""
 
 
 def print_new_data(folder: Path, data: Data, updates: int) -> None:
     """Print one line if a finished training continues because its data have changed.
 
     Args:
-        folder: path of the training's folder.
-        data: the present data.
-        updates: number of updates that follow.
+        folder: Path of the training's folder.
+        data: Present data.
+        updates: Number of updates that follow.
     """
     path = folder / "settings.json"
     if (folder / "resume.pt").exists() and path.exists() and read_json(path).get("data") != data.identity:
@@ -42,11 +42,11 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     """Move an evolution to ``earlier`` if its world model, episodes or initial controller have changed.
 
     Args:
-        run: the run.
-        name: name of the evolution's folder.
-        identity: present identity of the fitness (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only the keys in `CAUSES`
+        run: Run of the evolution.
+        name: Name of the evolution's folder.
+        identity: Present identity of the fitness (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only the keys in `CAUSES`
             are compared.
-        start: present initial controller; None: it is not compared here, `agents.evolve` refuses another one.
+        start: Present initial controller; None: only `agents.evolve` compares it.
     """
     folder = run.folder / name
     try:
@@ -77,7 +77,7 @@ def print_outdated(run: Run) -> None:
 
 
 def outdated(run: Run) -> str:
-    """Sentence that the world model of a run does not contain its newest VAE, with the command to run; empty: it does."""
+    """Return a sentence with a command if the world model of a run does not contain its newest VAE; otherwise ""."""
     if (run.folder / "iterations").exists() or not (run.folder / "vae" / "weights.safetensors").exists():
         return ""
     if fingerprint(run.vae()) == fingerprint(run.world().vae):

@@ -1,4 +1,4 @@
-"""Parts of encoded episodes from which dreams sample their start states.
+"""Parts of encoded episodes that give dreams their start states.
 
 Start reading at `RecentStartStates` (evolution) and `ComparableStartStates` (comparison with real returns).
 """
@@ -17,10 +17,10 @@ class RecentStartStates:
     episode starts in one.
 
     Args:
-        latents: the encoded store.
-        count: number of first episodes of the store to consider.
-        num_recent: number of the last ones of these to use.
-        initial_state_fraction: fraction of the items that contain only an initial state, in [0, 1).
+        latents: Encoded store.
+        count: Number of episodes at the start of the store to consider.
+        num_recent: Number of the most recent of these episodes to use.
+        initial_state_fraction: Fraction of the items that contain only an initial state, in [0, 1).
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class RecentStartStates:
         )
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return self.num_recent + self.num_initial
 
     def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
-        """The item with this index, as an encoded episode."""
+        """Return the item with this index, as an encoded episode."""
         episode = self.latents.episode(self.count - self.num_recent + index % self.num_recent)
         rewarded = np.flatnonzero(np.asarray(episode.reward) > 0)
         steps = int(rewarded[-1]) + 1 if len(rewarded) and index < self.num_recent else 1
@@ -61,10 +61,11 @@ class ComparableStartStates:
     A dream draws an episode uniformly, then a step of it uniformly.
 
     Args:
-        latents: the encoded store.
-        episodes: indices of the episodes in the store.
-        horizon: number of steps of a dream.
-        max_idle_steps: idle truncation of the episodes (`rollouts.stall_termination.is_complete`); None: without.
+        latents: Encoded store.
+        episodes: Indices of the episodes in the store.
+        horizon: Number of steps of a dream.
+        max_idle_steps: Number of idle steps that truncate an episode (`rollouts.stall_termination.is_complete`); None: no
+            idle truncation.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class ComparableStartStates:
         self.latents, self.episodes, self.horizon, self.max_idle_steps = latents, episodes, horizon, max_idle_steps
 
     def __len__(self) -> int:
-        """Number of episodes."""
+        """Return the number of episodes."""
         return len(self.episodes)
 
     def episode(self, index: int) -> rollouts.encoded_dataset.EncodedEpisode:
-        """The episode with this index, cut."""
+        """Return the episode with this index, cut."""
         episode = self.latents.episode(self.episodes[index])
         mean, logvar, *per_step = episode
         complete = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
@@ -90,7 +91,7 @@ class ComparableStartStates:
 
 
 def num_comparable_steps(steps: int, terminated: bool, horizon: int) -> int:
-    """Number of first steps of an episode from which its return is comparable with a dream of ``horizon`` steps.
+    """Return the number of first steps of an episode from which its return is comparable with a dream of ``horizon`` steps.
 
     These are all steps of a terminated episode. In a truncated one, a start step needs ``horizon`` steps after it, because
     dreams have no time limit; one step counts in any case.

@@ -1,8 +1,8 @@
 """Search coordinates of evolution in which the inputs of a controller are whitened.
 
 Start reading at `Whitening`. CMA-ES starts with equal steps along all coordinates. Controller inputs have different scales
-and are correlated; a hidden state has a large mean, so a step of its weights mostly shifts the bias. Equal steps along the
-scaled principal components of the inputs change the actions equally in all directions.
+and are correlated; a hidden state has a large mean, so a step of its weights mostly shifts the bias. Along the scaled
+principal components of the inputs, equal steps change the actions equally.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from worldmodel.io import read_tensors, write_tensors
 from worldmodel.start_states import EncodedEpisodes
 
 FLOOR = 0.1
-"""Fraction of the mean variance that is added to each variance: directions far below it are mostly noise and stay small."""
+"""Fraction of the mean variance that is added to each variance. Directions far below it are mostly noise and stay small."""
 EPISODES = 64
-"""Maximal number of episodes that `Whitening.fit` uses, evenly spaced over all."""
+"""Maximal number of episodes that `Whitening.fit` uses, evenly spaced over all episodes."""
 
 
 class Whitening:
@@ -32,11 +32,11 @@ class Whitening:
     ``c - V A^T m`` on x. Only the first layer is mapped.
 
     Args:
-        controller: the kind of controller.
-        features: samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
+        controller: Controller of the kind that is evolved.
+        features: Samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
 
     Raises:
-        ValueError: the features have another shape, or are not finite.
+        ValueError: The features have another shape, or are not finite.
     """
 
     def __init__(self, controller: Controller, features: Float[np.ndarray, "n features"]) -> None:
@@ -71,12 +71,12 @@ class Whitening:
         directions that are mostly noise.
 
         Args:
-            world: the world model.
-            episodes: encoded episodes.
-            controller: the kind of controller.
+            world: World model.
+            episodes: Encoded episodes.
+            controller: Controller of the kind that is evolved.
 
         Raises:
-            ValueError: the episodes have fewer than two steps.
+            ValueError: The episodes have fewer than two steps.
         """
         return cls(controller, controller_inputs(world, episodes, EPISODES).double().numpy())
 
@@ -87,13 +87,13 @@ class Whitening:
         A resumed search thus keeps its coordinates.
 
         Args:
-            path: path of the file.
-            world: the world model.
-            episodes: encoded episodes.
-            controller: the kind of controller.
+            path: Path of the file.
+            world: World model.
+            episodes: Encoded episodes.
+            controller: Controller of the kind that is evolved.
 
         Raises:
-            ValueError: the file is damaged, or belongs to another controller.
+            ValueError: The file is damaged, or belongs to another controller.
         """
         if path.exists():
             tensors = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
@@ -115,12 +115,12 @@ class Whitening:
         return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
 
     def whitened(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
-        """Whitened inputs ``u = A^T (x - m)``."""
+        """Return the whitened inputs ``u = A^T (x - m)``."""
         mean, whitening = (torch.from_numpy(part).to(features) for part in (self.mean, self.whitening))
         return (features[:, : self.num_inputs] - mean) @ whitening
 
     def to_parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
-        """Parameters of the controller from coordinates of the search."""
+        """Convert coordinates of the search to parameters of the controller."""
         weight, bias, rest = self._parts(y)
         weight = weight @ self.whitening.T
         return self._flat(weight, bias - weight @ self.mean, rest)
@@ -128,14 +128,14 @@ class Whitening:
     def to_coordinates(
         self, parameters: Float[np.ndarray, "*population size"]
     ) -> Float[np.ndarray, "*population size"]:
-        """Coordinates of the search from parameters of the controller: the inverse of `to_parameters`."""
+        """Convert parameters of the controller to coordinates of the search: the inverse of `to_parameters`."""
         weight, bias, rest = self._parts(parameters)
         return self._flat(
             np.linalg.solve(self.whitening, weight.swapaxes(-1, -2)).swapaxes(-1, -2), bias + weight @ self.mean, rest
         )
 
     def _parts(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights and bias of the first layer, and all other parameters."""
+        """Return the weights and the bias of the first layer, and all other parameters."""
         weights = self.num_inputs * self.num_outputs
         weight = flat[..., :weights].reshape(*flat.shape[:-1], self.num_outputs, self.num_inputs)
         return weight, flat[..., weights : weights + self.num_outputs], flat[..., weights + self.num_outputs :]
@@ -148,7 +148,7 @@ class Whitening:
 def controller_inputs(
     world: WorldModel, episodes: EncodedEpisodes, max_episodes: int
 ) -> Float[Tensor, "steps features"]:
-    """Controller inputs at all steps of at most ``max_episodes`` encoded episodes, evenly spaced over all."""
+    """Return the controller inputs at all steps of at most ``max_episodes`` encoded episodes, evenly spaced over all."""
     step = max(1, -(-len(episodes) // max_episodes))
     inputs = [episode_inputs(world, episodes.episode(index)) for index in range(0, len(episodes), step)]
     return torch.cat(inputs or [torch.zeros(0, world.num_features)])
@@ -156,7 +156,7 @@ def controller_inputs(
 
 @torch.no_grad()
 def episode_inputs(world: WorldModel, episode: Any) -> Float[Tensor, "steps features"]:
-    """Controller inputs at each step of an encoded episode: the latent, and the hidden state before the step."""
+    """Return the controller inputs at each step of an encoded episode: the latent, and the hidden state before the step."""
     parameter = next(world.memory.parameters())
     latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(parameter)
     action = torch.from_numpy(np.array(episode.action, np.float32)).to(parameter)

@@ -76,7 +76,7 @@ def main(size: float = 1.0, folder: str = "runs/example-density", recordings: st
         )  # fmt: skip
         with torch.no_grad():
             scores[name] = sum(float(models[name].log_prob(batch).sum()) for batch in batches) / frames
-        print(f"{name}: log p = {scores[name]:.1f} nats a frame of {FRAME} samples, on test files")
+        print(f"{name}: log p = {scores[name]:.1f} nats per frame of {FRAME} samples, on test files")
 
     best = max(scores, key=scores.__getitem__)
     events = models[best].sample(2 * RATE // FRAME, generator=torch.Generator().manual_seed(1))

@@ -55,8 +55,8 @@ def fit(options: Namespace) -> None:
 def build_evaluate(parser: Parser) -> None:
     """Evaluate a trained density: the mean log-likelihood of whole sequences, its standard error, and n.
 
-    The unit is nats a sequence and nats a frame for speech, and bits a dimension for images. A VRNN has a lower bound and a
-    tighter lower bound, the importance estimate.
+    The unit is nats per sequence and nats per frame for speech, and bits per dimension for images. A VRNN has two lower bounds;
+    the tighter one is the importance estimate.
 
       worldmodel density evaluate runs/speech
       worldmodel density evaluate runs/digits --part held_out --samples 64

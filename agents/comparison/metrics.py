@@ -24,12 +24,12 @@ STARTS, DREAMS, DRAWS, EVENTS, BURN_IN = 48, 16, 128, 512, 32
 
 
 def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
-    """A complete episode as a batch of one sequence, (1, T, ...).
+    """Return a complete episode as a batch of one sequence, (1, T, ...).
 
     Args:
-        episode: the encoded episode.
-        targets: "mean" of the posterior, or "sample" from it.
-        index: index of the episode; it seeds the samples, which are thus the same for all models.
+        episode: Encoded episode.
+        targets: Kind of latents: "mean" of the posterior, or "sample" from it.
+        index: Index of the episode; it seeds the samples, so they are the same for all models.
     """
     z = np.asarray(episode.mean, np.float32)
     if targets == "sample":
@@ -39,7 +39,7 @@ def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
 
 
 def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
-    """Predictions of a memory at each step of an episode: (1, T), or (T, 1) for a memoryless variant."""
+    """Predict each step of an episode, (1, T), or (T, 1) for a memoryless variant; also return the batch in that shape."""
     if memoryless:
         batch = tree_map(batch, lambda part: part.transpose(0, 1))
     return memory(batch.latent, batch.action)[0], batch
@@ -49,14 +49,16 @@ def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple
 def evaluate_memory(
     memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
 ) -> dict[str, Any]:
-    """NLL of each held-out episode (nats a frame), its floor (the posterior's entropy), and the errors of both heads.
+    """Compute the NLL of each held-out episode, its floor (the posterior's entropy), and the errors of both heads.
+
+    NLL and floor are in nats per frame.
 
     Args:
-        memory: the memory.
-        latents: the encoded store.
-        test: indices of the held-out episodes.
-        targets: "mean" of the posterior, or "sample" from it.
-        memoryless: whether each step is a sequence of its own.
+        memory: Trained memory.
+        latents: Encoded store.
+        test: Indices of the held-out episodes.
+        targets: Kind of latents: "mean" of the posterior, or "sample" from it.
+        memoryless: Whether each step is a sequence of its own.
     """
     nll, floors, errors, rewards, probabilities, terminations = [], [], [], [], [], []
     for index in test:
@@ -84,7 +86,7 @@ def evaluate_memory(
 
 
 def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float, int]]:
-    """Reliability diagram: for each bin of predicted probabilities their mean, the observed frequency, and the count."""
+    """Return the mean, the observed frequency and the count for each bin of predicted probabilities."""
     edges = torch.tensor([0, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 1.0 + 1e-9], dtype=probability.dtype)
     rows = []
     for low, high in itertools.pairwise(edges):
@@ -98,9 +100,10 @@ def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float
 def evaluate_calibration(
     memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
 ) -> dict[str, Any]:
-    """Calibration of one-step predictions at random held-out steps: of marginals, of random directions, and the energy score.
+    """Measure the calibration of one-step predictions at random held-out steps.
 
-    Arguments are those of `evaluate_memory`.
+    The results are the calibration of the marginals and of random directions, and the energy score. The arguments are those
+    of `evaluate_memory`.
     """
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
     per_episode = max(1, EVENTS // len(test))
@@ -126,12 +129,12 @@ def evaluate_calibration(
 
 @torch.no_grad()
 def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray) -> dict[str, Any]:
-    """Distances between dreams under the real actions and the real episodes, from held-out start states.
+    """Measure the distances between real episodes and dreams with the same actions, from held-out start states.
 
     Args:
-        world: the world model.
-        latents: the encoded store.
-        test: indices of the held-out episodes.
+        world: World model.
+        latents: Encoded store.
+        test: Indices of the held-out episodes.
 
     Returns:
         Distances (`_distances`) by temperature and number of steps, and the number of start states under ``starts``.
@@ -165,17 +168,17 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
 def _start_batch(
     world: WorldModel, latents: EncodedDataset, starts: list[tuple[int, int]], furthest: int
 ) -> tuple[Any, ...]:
-    """Start states and what follows them, as one batch.
+    """Return start states and the steps after them as one batch.
 
     Args:
-        world: the world model.
-        latents: the encoded store.
-        starts: episode and step of each start state.
-        furthest: maximal number of steps after a start state.
+        world: World model.
+        latents: Encoded store.
+        starts: Episode and step of each start state.
+        furthest: Maximal number of steps after a start state.
 
     Returns:
         The memory's state after burn-in, the initial latents (S, latent), then the following real latents
-        (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames, a tensor for each start.
+        (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames (a tensor for each start).
     """
     initial, count = torch.zeros(len(starts), world.latent_dim), torch.zeros(len(starts), dtype=torch.int64)
     past_latents, past_actions = (
@@ -202,7 +205,7 @@ def _start_batch(
 
 
 def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, initial: Tensor, frames: Tensor) -> dict[str, float]:
-    """Errors of dreams (starts, dreams, latent) after a number of steps, per latent dimension and per pixel."""
+    """Return the errors of dreams (starts, dreams, latent) after a number of steps, per latent dimension and per pixel."""
     errors = (dreamed - real[:, None]).square().mean(dim=-1).sqrt()
     decoded = torch.from_numpy(world.decode(dreamed[:, 0])).float()
     return {

@@ -27,10 +27,10 @@ def write_comparison(out: Path, env: str, command: str, seconds: float) -> Path:
     """Save facts about a comparison, and write ``README.md`` and its plots.
 
     Args:
-        out: path of the folder with ``results.json``.
-        env: id of the environment.
-        command: the command of the comparison.
-        seconds: duration in seconds; it is added to that of earlier calls.
+        out: Path of the folder with ``results.json``.
+        env: Name of the environment.
+        command: Command of the comparison.
+        seconds: Duration of this call, in seconds; the page has the sum over all calls.
 
     Returns:
         Path of the page.
@@ -52,13 +52,13 @@ def write_page(out: Path) -> Path:
     """Write ``README.md`` and its plots from ``results.json`` and ``about.json``.
 
     Args:
-        out: path of the folder.
+        out: Path of the folder.
 
     Returns:
         Path of the page.
 
     Raises:
-        ValueError: the results are of different episodes.
+        ValueError: The results are of different episodes.
     """
     results: Results = [migration.comparison_result(row) for row in read_json(out / "results.json")]
     validate_pairs(results)
@@ -73,7 +73,7 @@ def write_page(out: Path) -> Path:
         f"{len(results[0]['episodes'])} held-out episodes; {seeds} trainings of each variant with {jobs[0]['num_updates']:,} "
         f"updates of {jobs[0]['batch_size']} x {jobs[0]['seq_len']} steps. `{facts['command']}`; {facts['hardware']}; "
         f"{facts['seconds'] / 60:.0f} min. All figures are in `results.json`.\n",
-        "NLL is -log p(next latent) in nats a frame. Lower is better, and it can be negative. The column std is the standard "
+        "NLL is -log p(next latent) in nats per frame. Lower is better, and it can be negative. The column std is the standard "
         f"deviation over seeds. {_interval_note(names, seeds)}\n",
     ]
     for kind in targets:
@@ -82,7 +82,7 @@ def write_page(out: Path) -> Path:
         parts += [f"## Likelihood of {TARGET_NAMES[kind]}\n"]
         if kind == "sample":
             parts += [
-                f"The floor is the mean entropy of the posterior, {format_number(floor, 2)} nats a frame. No expected NLL is "
+                f"The floor is the mean entropy of the posterior, {format_number(floor, 2)} nats per frame. No expected NLL is "
                 "below it; the lowest possible one is not known.\n"
             ]
         parts += [_table(rows, models), _plot(out, rows, models, kind, floor)]
@@ -101,15 +101,15 @@ def _of(rows: Results, name: str) -> Results:
 
 
 def episodes(rows: Results, name: str) -> np.ndarray:
-    """NLL of each held-out episode, averaged over seeds."""
+    """Return the NLL of each held-out episode, averaged over seeds."""
     return np.mean([row["nll"] for row in _of(rows, name)], axis=0)
 
 
 def validate_pairs(rows: Results) -> None:
-    """Refuse results that cannot be paired by episode.
+    """Raise an error if results cannot be paired by episode.
 
     Raises:
-        ValueError: the results are of different episodes or of different data.
+        ValueError: The results are of different episodes or of different data.
     """
     tested = [(row["job"].get("data"), row["episodes"]) for row in rows]
     if other := next((one for one in tested if one != tested[0]), None):
@@ -119,15 +119,15 @@ def validate_pairs(rows: Results) -> None:
 
 
 def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval:
-    """Difference in NLL to the reference, paired by held-out episode and by seed.
+    """Return the difference in NLL to the reference, paired by held-out episode and by seed.
 
     Args:
-        rows: results with one kind of targets.
-        name: the variant.
-        reference: the variant that it is compared with.
+        rows: Results with one kind of targets.
+        name: Name of the variant.
+        reference: Name of the variant that it is compared with.
 
     Raises:
-        ValueError: the results are of different episodes.
+        ValueError: The results are of different episodes.
     """
     validate_pairs(rows)
     nll = [{row["job"]["seed"]: row["nll"] for row in _of(rows, model)} for model in (name, reference)]
@@ -135,7 +135,7 @@ def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval
 
 
 def _interval_note(names: list[str], seeds: int) -> str:
-    """Explanation of the intervals of the differences."""
+    """Return the explanation of the intervals of the differences."""
     if REFERENCE not in names or len(names) == 1:
         return ""
     paired = f"Differences to the {REFERENCE} are paired by episode and by seed (the same batches). Negative is better."
@@ -150,7 +150,7 @@ def _interval_note(names: list[str], seeds: int) -> str:
 
 
 def terminations(rows: Results) -> tuple[int, int]:
-    """Number of terminations among the held-out steps, and number of these steps."""
+    """Return the number of terminations among the held-out steps, and the number of these steps."""
     bins = rows[0]["termination_reliability"]
     return round(sum(frequency * count for _, frequency, count in bins)), sum(count for _, _, count in bins)
 
@@ -191,12 +191,12 @@ def _table(rows: Results, names: list[str]) -> str:
 def _plot(out: Path, rows: Results, names: list[str], kind: str, floor: float) -> str:
     values = {name: [float(np.mean(row["nll"])) for row in _of(rows, name)] for name in names}
     lines = {"floor (posterior entropy)": floor} if kind == "sample" else {}
-    video.write_png(out / f"nll-{kind}.png", plots.dots(values, "NLL (nats a frame)", lines))
+    video.write_png(out / f"nll-{kind}.png", plots.dots(values, "NLL (nats per frame)", lines))
     return f"![NLL of each training](nll-{kind}.png)\n"
 
 
 def _conclusion(rows: Results, kind: str) -> list[str]:
-    """Variants that are better, not different and worse, by the intervals alone."""
+    """Name the variants that are better, not different and worse, by the intervals alone."""
     names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name != REFERENCE]
     if not _of(rows, REFERENCE):
         return []

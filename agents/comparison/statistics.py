@@ -39,23 +39,24 @@ class Interval(NamedTuple):
         return int(self.mean - self.half > 0) - int(self.mean + self.half < 0)
 
     def text(self, digits: int = 2) -> str:
-        """Text such as ``+1.20 ± 0.30``, or the mean alone if there is no interval."""
+        """Return a text such as ``+1.20 ± 0.30``, or the mean alone if there is no interval."""
         mean = f"{self.mean:+.{digits}f}"
         return mean if math.isnan(self.half) else f"{mean} ± {self.half:.{digits}f}"
 
 
 def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Interval:
-    """Mean of paired differences with a 95 % interval over trainings and clusters of sequences.
+    """Return the mean of paired differences with a 95 % interval over trainings and clusters of sequences.
 
     The variance is the sum of the variance of the mean over trainings and of that over clusters. It counts the shared part
     twice, so the interval is slightly too wide. The degrees of freedom are Satterthwaite's, from S - 1 and at most G - 1.
 
     Args:
-        differences: (S, N), one row for each training seed, paired with the reference by seed (same batches) and sequence.
-        clusters: (N,), the cluster of each sequence; None: each sequence is a cluster.
+        differences: Differences, (S, N), with a row for each training seed, paired with the reference by seed (the same
+            batches) and by sequence.
+        clusters: Cluster of each sequence, (N,); None: each sequence is a cluster.
 
     Raises:
-        ValueError: the shapes do not match.
+        ValueError: The shapes do not match.
     """
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences must have shape (seeds, sequences), got {differences.shape}")
@@ -78,7 +79,7 @@ def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None
 
 
 def variance(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Estimated variance of ``sum_g w_g x_g`` for independent x with the same mean, and its degrees of freedom.
+    """Estimate the variance of ``sum_g w_g x_g`` for independent x with the same mean, and its degrees of freedom.
 
     ``V = sum_g w_g^2 r_g^2 / E_g`` with residuals ``r_g = x_g - sum_h w_h x_h`` and ``E_g = 1 - 2 w_g + sum_h w_h^2``, the
     variance of ``r_g`` for x with variance 1. V is unbiased for equal variances. With equal weights it is the sample variance
@@ -86,8 +87,8 @@ def variance(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     McCaffrey).
 
     Args:
-        values: (G,) x.
-        weights: (G,) w, positive, with the sum 1.
+        values: Values x, (G,).
+        weights: Weights w, (G,), positive, with the sum 1.
 
     Returns:
         V and the degrees of freedom.
@@ -99,17 +100,17 @@ def variance(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Quantile of Student's t.
+    """Return the quantile of Student's t.
 
     With ``t = sqrt(freedom) tan(angle)`` the density of the angle is proportional to ``cos(angle)^(freedom - 1)``, which is
     integrated numerically.
 
     Args:
-        probability: in [0.5, 1).
-        freedom: degrees of freedom, a real number of at least 1.
+        probability: Probability in [0.5, 1).
+        freedom: Degrees of freedom, a real number of at least 1.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: An argument is out of range.
     """
     if not 0.5 <= probability < 1:
         raise ValueError(f"probability must be at least 0.5 and below 1, got {probability:g}")

@@ -55,13 +55,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 REFERENCE = "RMDN"
 """The variant that all others are compared with."""
 DETAILED_VARIANTS = ("RMDN", "RMDN, full", "FRMDN", "FRMDN, rank 4", "FRMDN, conditional", "FRMDN, no memory")
-"""Variants whose calibration and dreams are measured, too."""
+"""Variants whose calibration and dreams are also measured."""
 MODELS = {"rmdn": "RMDN", "frmdn": "FRMDN", "per-dimension": "PerDimensionRMDN"}
 TARGETS = ("mean", "sample")
 HELD_OUT = 0.2
 """Fraction of episodes that are held out."""
 MOST_SEEDS = 1_000
-"""Maximal number of trainings of a variant; more take months."""
+"""Maximal number of trainings of a variant."""
 
 
 class TrainingJob(NamedTuple):
@@ -91,7 +91,7 @@ class TrainingJob(NamedTuple):
 
     @property
     def to_json(self) -> dict[str, Any]:
-        """The job as its result saves it, without the path of the run, because a run folder can move."""
+        """The job as the result file holds it, without the path of the run, because a run folder can move."""
         return {**self._asdict(), "run": ""}
 
 
@@ -110,23 +110,23 @@ def compare(
     """Train and evaluate each variant with each seed, and save the results in ``out/results.json``.
 
     Args:
-        run: the run whose present rollouts and VAE are used; a fifth of the episodes is held out.
-        out: path of the folder of the results: new, empty, or of an earlier comparison. The trainings are in the folder
-            ``compare`` of the run.
-        variants: arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``) by name.
-        seeds: number of trainings of each variant.
-        num_updates: number of gradient steps of each training.
-        batch_size: number of sequences in a batch.
-        seq_len: number of steps of a sequence.
-        latent_targets: targets of training and evaluation: "mean" of the posterior, "sample" from it, or both.
-        workers: number of worker processes, with one thread each.
-        progress: called as ``progress(trainings done, trainings, note)``.
+        run: Run with the rollouts and the VAE; a fifth of the episodes is held out.
+        out: Path of the folder of the results: new, empty, or from an earlier comparison. The run's folder ``compare`` holds
+            the trainings.
+        variants: Arguments of `RMDN` or `FRMDN` (and ``model``, ``memoryless``, ``untrained``) by name.
+        seeds: Number of trainings of each variant.
+        num_updates: Number of gradient steps of each training.
+        batch_size: Number of sequences in a batch.
+        seq_len: Number of steps of a sequence.
+        latent_targets: Kinds of targets of training and evaluation: "mean" of the posterior, "sample" from it, or both.
+        workers: Number of worker processes, with one thread each.
+        progress: Function that is called as ``progress(trainings done, trainings, note)``.
 
     Returns:
         The results, one for each training.
 
     Raises:
-        ValueError: an argument is out of range, the run has no rollouts or no VAE, ``out`` contains other files, or
+        ValueError: An argument is out of range, the run has no rollouts or no VAE, ``out`` contains other files, or
             ``compare`` contains results with other settings, episodes or another VAE.
     """
     validate_positive_int(seeds=seeds, num_updates=num_updates, batch_size=batch_size, seq_len=seq_len, workers=workers)
@@ -150,7 +150,7 @@ def compare(
     with locked(folder), tempfile.TemporaryDirectory() as aside:
         results = {index: saved for index, job in enumerate(jobs) if (saved := _saved_result(job)) is not None}
         remaining = [index for index in range(len(jobs)) if index not in results]
-        # all jobs share one VAE and one list of episodes, even if the run is trained or extended meanwhile
+        # all jobs share one VAE and one list of episodes, even if the run changes meanwhile
         task = partial(learn, data=share((vae, latents), "data", Path(aside), workers, "loky"))
         progress(len(results), len(jobs), "")
         for number, result in run_tasks(task, [jobs[index] for index in remaining], workers):
@@ -163,14 +163,14 @@ def compare(
 
 
 def _validate_out(out: Path, own: Path) -> None:
-    """Refuse a folder with other content than a comparison.
+    """Raise an error if a folder has other content than a comparison.
 
     Args:
-        out: path of the folder.
-        own: path of the run's folder ``compare``, which contains a lock before any results.
+        out: Path of the folder.
+        own: Path of the run's folder ``compare``, which contains a lock before any results.
 
     Raises:
-        ValueError: the folder has other content, or is a file.
+        ValueError: The folder has other content, or is a file.
     """
     if out.is_file():
         raise ValueError(f"out must be a folder, got the file {out}")
@@ -180,7 +180,7 @@ def _validate_out(out: Path, own: Path) -> None:
 
 
 def _is_comparison(path: Path) -> bool:
-    """Whether a file contains results of `compare`."""
+    """Return whether a file contains results of `compare`."""
     try:
         with error_context(path):
             rows = read_json(path)
@@ -192,10 +192,10 @@ def _is_comparison(path: Path) -> bool:
 
 
 def _saved_result(job: TrainingJob) -> dict[str, Any] | None:
-    """Result of an earlier call; None: there is none.
+    """Return the result of an earlier call; None: there is none.
 
     Raises:
-        ValueError: the earlier call had other settings or other data.
+        ValueError: The earlier call had other settings or other data.
     """
     path = job.folder / "result.json"
     if not path.exists():
@@ -213,7 +213,7 @@ def _saved_result(job: TrainingJob) -> dict[str, Any] | None:
 
 
 def _split(latents: EncodedDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training episodes and of the held-out ones."""
+    """Return the indices of the training episodes and of the held-out ones."""
     return split_episodes(np.array([index for index, steps in enumerate(latents.lengths) if steps]), HELD_OUT, 0)
 
 
@@ -221,8 +221,8 @@ def learn(job: TrainingJob, data: Shared) -> dict[str, Any]:
     """Train a variant, evaluate it on the held-out episodes, and save the result.
 
     Args:
-        job: the training.
-        data: the VAE and the encoded store of ``job.data``.
+        job: Training to run.
+        data: VAE and encoded store of ``job.data``.
     """
     vae, latents = data.get()
     training, test = _split(latents)
@@ -264,7 +264,7 @@ def learn(job: TrainingJob, data: Shared) -> dict[str, Any]:
 
 
 def build(settings: dict[str, Any], latent_dim: int, action_dim: int, seed: int) -> Memory:
-    """The memory of a variant with new weights."""
+    """Return the memory of a variant with new weights."""
     density = {name: value for name, value in settings.items() if name not in ("model", "memoryless", "untrained")}
     density |= {
         "density": MODELS[settings.get("model", "frmdn")],

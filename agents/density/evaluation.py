@@ -38,7 +38,7 @@ class Measure:
         stderr: Standard error of ``mean``, clustered by file.
         n: Number of files (recordings or images).
         sequences: Number of sequences; a recording that is cut into segments has several.
-        frame: Sum over all sequences divided by their number of frames, in nats a frame; None for images.
+        frame: Sum over all sequences divided by their number of frames, in nats per frame; None for images.
         frame_stderr: Standard error of ``frame``, clustered by file; None for images.
         values: Value of each sequence.
     """
@@ -61,9 +61,9 @@ class Evaluation:
         part: Part of the corpus: "test", "held_out" or "train".
         measures: Exact log-likelihood; for a VRNN, a lower bound and an importance estimate.
         unit: Unit of the means.
-        ceiling: Upper bound of a likelihood of speech by the clamp of precisions and the couplings, in nats a frame. None:
+        ceiling: Upper bound of a likelihood of speech by the clamp of precisions and the couplings, in nats per frame. None:
             unbounded, or images.
-        levels: Likelihood of speech above which a density resolves 16-bit levels, in nats a frame; None for images.
+        levels: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame; None for images.
         model: Name of the model.
         parameters: Number of parameters of the model.
         corpus: Description by `worldmodel.corpora.Corpus.describe`.
@@ -98,7 +98,7 @@ class Evaluation:
                 f"{self.model}, {self.part}: {measure.mean:.4f} ± {measure.stderr:.4f} {unit} ({self.count(measure)})"
             )
             if measure.frame is not None:
-                line += f"; {measure.frame:.3f} ± {measure.frame_stderr:.3f} nats a frame"
+                line += f"; {measure.frame:.3f} ± {measure.frame_stderr:.3f} nats per frame"
             lines.append(f"{line}; {measure.what}")
         return "\n".join([*lines, *self.findings, *self.notes])
 
@@ -130,9 +130,9 @@ class Evaluation:
         """Notes on the unit, the ceiling and, if it is not the training corpus, the corpus."""
         notes = [f"In {self.unit}; ± is the standard error of the mean over files."]
         if self.levels is not None:
-            ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats a frame"
+            ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats per frame"
             notes.append(
-                f"Ceiling by the model's precision: {ceiling}. Above {self.levels:.1f} nats a frame a density resolves "
+                f"Ceiling by the model's precision: {ceiling}. Above {self.levels:.1f} nats per frame a density resolves "
                 "16-bit levels."
             )
         if self.own is not None:

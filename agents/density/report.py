@@ -49,7 +49,7 @@ def _results(evaluation: Evaluation) -> str:
         cells += [f"{measure.frame:.3f} ± {measure.frame_stderr:.3f}"] if speech else []
         lines += f"<tr><td>{html.escape(measure.what)}</td>"
         lines += "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
-    frame = "<th>nats a frame</th>" if speech else ""
+    frame = "<th>nats per frame</th>" if speech else ""
     n = "recordings" if speech else "images"
     notes = [
         f"{' '.join(evaluation.notes)} {'Higher' if speech else 'Lower'} is better.",
@@ -70,7 +70,7 @@ def _curve(run: Run, settings: DensityConfig) -> str:
     series = losses(rows_of(run.folder / "metrics.jsonl"), "loss")
     bound = ", a bound" if "vrnn" in settings.model else ""
     event = event_name(settings.kind, settings.pixelwise)
-    plot = plots.curves(series, "update", f"-log p (nats a {event}{bound})")
+    plot = plots.curves(series, "update", f"-log p (nats per {event}{bound})")
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.timings().items())
     return f'<h2>Training</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 

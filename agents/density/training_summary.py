@@ -13,7 +13,7 @@ MIN_RISE = 0.01
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """Losses of a training, in nats an event.
+    """Losses of a training, in nats per event.
 
     Args:
         best_update: Update of the stored weights, which have the lowest held-out loss.
@@ -65,12 +65,12 @@ class TrainingSummary:
         """Describe the training in sentences; ``event`` is the name of an event, such as "frame"."""
         sentences = [
             f"Evaluation and samples use the weights of update {self.best_update:,} of {self.last_update:,}, "
-            f"which have the lowest held-out loss ({self.best:.4g} nats a {event})."
+            f"which have the lowest held-out loss ({self.best:.4g} nats per {event})."
         ]
         if self.overfits:
             sentences.append(
                 f"Overfitting: from update {self.best_update:,} to {self.last_update:,} the held-out loss rises by "
-                f"{self.last - self.best:.4g} to {self.last:.4g} nats a {event}, while the training loss falls from "
+                f"{self.last - self.best:.4g} to {self.last:.4g} nats per {event}, while the training loss falls from "
                 f"{self.train_at_best:.4g} to {self.train_at_last:.4g}."
             )
         return sentences

@@ -129,7 +129,7 @@ class Corpus:
         return self.normalizer.to_data(events)
 
     def bits(self, log_likelihood: Float[Tensor, "*batch"], dimensions: int | None = None) -> Float[Tensor, "*batch"]:
-        """Convert nats of whole sequences to bits a dimension: -log p / (dimensions ln 2); lower is better.
+        """Convert nats of whole sequences to bits per dimension: -log p / (dimensions ln 2); lower is better.
 
         Args:
             log_likelihood: log p(events) + ``log_jacobian`` of each sequence (`worldmodel.batches.EventBatch`).

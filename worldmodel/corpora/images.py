@@ -4,7 +4,7 @@ Uniform dequantization makes images of 256 levels continuous: x = pixel + u, u ~
 a probability of pixels, and bounds it. Events are x / 256, or, with ``logit``, logit(a + (1 - 2 a) x / 256). Every batch has
 the log-Jacobian of this conversion in ``log_jacobian``. With it the unit is
 
-    bits a dimension = -(log p(events) + log|d events / d x|) / (T D ln 2),
+    bits per dimension = -(log p(events) + log|d events / d x|) / (T D ln 2),
 
 in which a uniform density over the 256 levels has 8. Start reading at `Dequantisation` and `Images`.
 
@@ -55,7 +55,7 @@ class Dequantisation(NamedTuple):
         >>> batch = scale.events(np.array([[[[0], [255]]]], np.uint8), np.zeros((1, 1, 2, 1)))
         >>> scale.to_data(batch.event).tolist()
         [[[0, 255]]]
-        >>> round(-float(batch.log_jacobian[0]) / (2 * math.log(2)), 4)  # bits a dimension of a uniform density
+        >>> round(-float(batch.log_jacobian[0]) / (2 * math.log(2)), 4)  # bits per dimension of a uniform density
         8.0
     """
 

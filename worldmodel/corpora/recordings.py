@@ -141,7 +141,7 @@ class Standardization:
     def describe(self) -> dict[str, Any]:
         """Return the constants for a report.
 
-        ``ceiling``, in nats a sample, is -log of the distance of two 16-bit levels in events. A density with a higher
+        ``ceiling``, in nats per sample, is -log of the distance of two 16-bit levels in events. A density with a higher
         likelihood gains it from resolving these levels, not from a better model of speech.
         """
         numbers = {"mean": self.mean, "std": self.std, "ceiling": math.log(self.std * 2**15)}

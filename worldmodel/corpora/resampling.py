@@ -7,7 +7,7 @@ off below the lower of the two Nyquist frequencies. A range has the same values 
 Measured with tones, from 22.05, 44.1 and 48 kHz to 16 kHz: up to 7.5 kHz a tone is preserved with an error below -85 dB. Then
 it fades (an error of -67 dB at 7.6 kHz, -33 dB at 7.7, -16 dB at 7.8). From 8.3 kHz up it is removed, below -90 dB. Between 8
 and 8.3 kHz it is aliased to the other side of 8 kHz (-12 dB at 8.0, -25 dB at 8.1, -49 dB at 8.2). A density can use the
-missing band below 8 kHz: for white noise this is worth 1.36 nats a frame of 200 samples, 200 / 2 (log mean S - mean log S)
+missing band below 8 kHz: for white noise this is worth 1.36 nats per frame of 200 samples, 200 / 2 (log mean S - mean log S)
 with the spectrum S of the result, because standardization restores the variance. A minute of audio at 44.1 kHz takes a quarter
 of a second on one core.
 

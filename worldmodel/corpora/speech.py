@@ -2,12 +2,12 @@
 
 The preprocessing is that of VRNN and FRMDN: 16 kHz, one channel, one mean and one standard deviation of all samples of the
 training part, and frames of 200 samples without overlap. An incomplete last frame is dropped, and so is an incomplete last
-segment. Shorter sequences are padded and masked. The log-likelihood is in nats a sequence, of the standardized samples. Start
+segment. Shorter sequences are padded and masked. The log-likelihood is in nats per sequence, of the standardized samples. Start
 reading at `timit`.
 
 The data do not bound this number. For digital silence, or fewer levels than single precision resolves, it rises to the model's
-ceiling: 6.08 nats a sample (`worldmodel.sequences.precision_ceiling`), or more with a flow or factors of the precision. Report
-``model.ceiling`` beside it (`SequenceDensity.ceiling`, `baselines.VRNN.ceiling`).
+ceiling: 6.08 nats per sample (`worldmodel.sequences.precision_ceiling`), or more with a flow or factors of the precision.
+Report ``model.ceiling`` beside it (`SequenceDensity.ceiling`, `baselines.VRNN.ceiling`).
 
 References:
     A Recurrent Latent Variable Model for Sequential Data (VRNN), Chung, Kastner, Dinh, Goel, Courville, Bengio, 2015,
