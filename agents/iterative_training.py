@@ -251,7 +251,7 @@ def _world_model(context: IterationContext, into: Run, member: int = 0) -> World
             recent_episode_weights, recent_episodes=loop.recent_episodes, recent_fraction=loop.recent_fraction
         )
     last = context.previous and (Run(context.previous.folder / into.folder.name) if member else context.previous)
-    if loop.memory_updates is None or last is None or not last.folder.exists():  # the ensemble can have grown
+    if loop.memory_updates is None or last is None or not last.folder.exists():  # a larger ensemble than before
         return stages.train_memory(run, settings.memory, seed, into, vae, weights=weights, split_seed=settings.seed)
     memory_settings = replace(settings.memory, num_updates=loop.memory_updates)
     return stages.train_memory(
