@@ -145,8 +145,8 @@ class WorldModelActor:
         parameters = self.parameters[[self.episodes[row] for row in computed]].to(self.device)
         latent = world.encode(torch.from_numpy(frames))
         state = world.initial(len(computed))._replace(memory=tree_map(self.memory, lambda part: part[computed]))
-        features = state.with_latent(latent).controller_inputs[:, None]
-        action = world.squash(self.controller.outputs(parameters, features)[:, 0])
+        inputs = state.with_latent(latent).controller_inputs[:, None]
+        action = world.squash(self.controller.outputs(parameters, inputs)[:, 0])
         if self.action_noise:
             for row in rows:
                 action[position[row]] = self._add_noise(action[position[row]], self.rngs[self.episodes[row]])

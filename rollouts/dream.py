@@ -147,8 +147,8 @@ def dream(
     )
 
     def imagine_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        features = state.controller_inputs.view(*shape, -1)
-        action = world.squash(controller.outputs(parameters, features)).flatten(0, 1)
+        inputs = state.controller_inputs.view(*shape, -1)
+        action = world.squash(controller.outputs(parameters, inputs)).flatten(0, 1)
         return action, *model.imagine(state, action, noise, mixture_temperature, gaussian_temperature)
 
     step_once = torch.compile(imagine_step, dynamic=False) if compile else imagine_step

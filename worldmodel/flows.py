@@ -34,7 +34,7 @@ class Coupling(nn.Module):
     coupling to coupling. With one dimension the parameters depend on the context alone.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers. Three hidden layers are the four linear layers of the paper.
         context: Size of the context, a second input of the network. 0: no context.
         num_params: Number of parameters per transformed dimension.
@@ -43,16 +43,16 @@ class Coupling(nn.Module):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
+    def __init__(self, num_features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
         super().__init__()
-        validate_positive_int(features=features)
+        validate_positive_int(num_features=num_features)
         if context < 0:
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context, self.num_params = features, context, num_params
-        kept = features // 2
-        changed = features - kept
+        self.num_features, self.context, self.num_params = num_features, context, num_params
+        kept = num_features // 2
+        changed = num_features - kept
         self.sizes = (kept, changed)
         layers: list[nn.Module] = []
         widths = (kept + context, *hidden)
@@ -65,7 +65,7 @@ class Coupling(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return f"features={self.features}, context={self.context}"
+        return f"num_features={self.num_features}, context={self.context}"
 
     def forward(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
@@ -90,8 +90,8 @@ class Coupling(nn.Module):
         raise NotImplementedError
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        if value.shape[-1] != self.features:
-            raise ValueError(f"value must end in {self.features} dimensions, got {tuple(value.shape)}")
+        if value.shape[-1] != self.num_features:
+            raise ValueError(f"value must end in {self.num_features} dimensions, got {tuple(value.shape)}")
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
@@ -109,7 +109,7 @@ class AffineCoupling(Coupling):
     """Scale and shift half of the dimensions by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers.
         context: Size of the context, a second input of the network. 0: no context.
 
@@ -118,8 +118,8 @@ class AffineCoupling(Coupling):
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
-        super().__init__(features, hidden, context, num_params=2)
+    def __init__(self, num_features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
+        super().__init__(num_features, hidden, context, num_params=2)
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._scale_and_shift(parameters)
@@ -141,7 +141,7 @@ class SplineCoupling(Coupling):
     The spline has ``bins`` bins in [-bound, bound] and is the identity outside.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers.
         context: Size of the context, a second input of the network. 0: no context.
         bins: Number of bins.
@@ -153,7 +153,7 @@ class SplineCoupling(Coupling):
 
     def __init__(
         self,
-        features: int,
+        num_features: int,
         hidden: Sequence[int] = (128, 128, 128),
         context: int = 0,
         bins: int = 8,
@@ -162,7 +162,7 @@ class SplineCoupling(Coupling):
         validate_positive_int(bins=bins)
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
-        super().__init__(features, hidden, context, num_params=3 * bins - 1)
+        super().__init__(num_features, hidden, context, num_params=3 * bins - 1)
         self.bins, self.bound = bins, bound
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,10 +243,10 @@ class Flow(nn.Module):
     The halves swap from coupling to coupling: every second coupling gets the dimensions in reverse order.
 
     Args:
-        couplings: Couplings with the same ``features``. An empty list is the identity.
+        couplings: Couplings with the same ``num_features``. An empty list is the identity.
 
     Raises:
-        ValueError: the couplings have different ``features``.
+        ValueError: the couplings have different ``num_features``.
 
     Example:
         >>> flow = Flow([AffineCoupling(4), AffineCoupling(4)])
@@ -257,8 +257,8 @@ class Flow(nn.Module):
 
     def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
-        if len({coupling.features for coupling in couplings}) > 1:
-            raise ValueError(f"couplings must have the same features, got {[c.features for c in couplings]}")
+        if len({coupling.num_features for coupling in couplings}) > 1:
+            raise ValueError(f"couplings must have the same num_features, got {[c.num_features for c in couplings]}")
         self.couplings = nn.ModuleList(couplings)
 
     def forward(

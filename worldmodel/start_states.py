@@ -151,7 +151,7 @@ class StartStates:
         fit = mean.ndim == 3 and action.ndim == 3 and steps.ndim == 1 and len(mean) == len(action) == len(steps) > 0
         if not fit or mean.shape[1] != action.shape[1] + 1:
             raise ValueError(
-                "starts must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
+                "start states must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
                 f"got {tuple(mean.shape)}, {tuple(action.shape)} and {tuple(steps.shape)}"
             )
         whole = all(bool(torch.isfinite(part).all()) for part in (mean, action))

@@ -123,13 +123,13 @@ def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
     from agents.pretrained import PretrainedAgent
 
     if isinstance(place, PretrainedAgent):
-        agent, starts = place.agent(), place.starts()
+        agent, start_states = place.agent(), place.start_states()
         world, controller = agent.world, agent.controller
     else:
         world, controller = place.world(), place.controller(options.where or place.evolved)
-        starts = place.latents(world)
+        start_states = place.latents(world)
     sizes, keep = (options.horizon, options.num_rollouts), ("latents", "actions", "rewards")
     with busy(f"dreaming {options.num_rollouts} rollouts"):
-        dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
+        dreams = rollouts.dream(world, controller, start_states, *sizes, options.temperature, options.seed, keep=keep)
         store = rollouts.write_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)

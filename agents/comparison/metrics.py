@@ -140,8 +140,10 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
     long = [int(index) for index in test if latents.lengths[int(index)] > 40]
     if not long:
         return {"starts": 0}
-    starts = [(index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)]
-    state, initial, real, actions, steps, frames = _start_batch(world, latents, starts, furthest)
+    start_states = [
+        (index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)
+    ]
+    state, initial, real, actions, steps, frames = _start_batch(world, latents, start_states, furthest)
     found: dict[str, Any] = {"starts": STARTS}
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
@@ -163,29 +165,29 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
 
 
 def _start_batch(
-    world: WorldModel, latents: EncodedDataset, starts: list[tuple[int, int]], furthest: int
+    world: WorldModel, latents: EncodedDataset, start_states: list[tuple[int, int]], furthest: int
 ) -> tuple[Any, ...]:
     """Start states and what follows them, as one batch.
 
     Args:
         world: the world model.
         latents: the encoded store.
-        starts: episode and step of each start state.
+        start_states: episode and step of each start state.
         furthest: maximal number of steps after a start state.
 
     Returns:
         The memory's state after burn-in, the initial latents (S, latent), then the following real latents
         (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames, a tensor for each start.
     """
-    initial, count = torch.zeros(len(starts), world.latent_dim), torch.zeros(len(starts), dtype=torch.int64)
+    initial, count = torch.zeros(len(start_states), world.latent_dim), torch.zeros(len(start_states), dtype=torch.int64)
     past_latents, past_actions = (
-        torch.zeros(len(starts), BURN_IN, world.latent_dim),
-        torch.zeros(len(starts), BURN_IN, world.action_dim),
+        torch.zeros(len(start_states), BURN_IN, world.latent_dim),
+        torch.zeros(len(start_states), BURN_IN, world.action_dim),
     )
-    valid = torch.zeros(len(starts), BURN_IN, dtype=torch.bool)
-    real = torch.zeros(len(starts), furthest, world.latent_dim)
-    actions, frames = torch.zeros(len(starts), furthest, world.action_dim), []
-    for row, (index, start) in enumerate(starts):
+    valid = torch.zeros(len(start_states), BURN_IN, dtype=torch.bool)
+    real = torch.zeros(len(start_states), furthest, world.latent_dim)
+    actions, frames = torch.zeros(len(start_states), furthest, world.action_dim), []
+    for row, (index, start) in enumerate(start_states):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
         first = max(0, start - BURN_IN)

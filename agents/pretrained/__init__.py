@@ -41,7 +41,7 @@ class PretrainedAgent:
         """
         return Agent.load(self.folder)
 
-    def starts(self) -> StartStates:
+    def start_states(self) -> StartStates:
         """Load the start states of its dreams, encoded from real episodes."""
         return StartStates.load(self.folder)
 

@@ -38,7 +38,7 @@ def serve(
     place: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
     env: str | None = None,
     *,
-    starts: EncodedEpisodes | Tensor | None = None,
+    start_states: EncodedEpisodes | Tensor | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     visitors: int = 8,
@@ -54,7 +54,7 @@ def serve(
     Args:
         place: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
         env: Id of the real environment. None: that of ``place``.
-        starts: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
+        start_states: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
         host: Network address of the page. "0.0.0.0": any machine can open it.
         port: Port of the page. 0: any free port.
         visitors: Largest number of dreams at the same time.
@@ -69,14 +69,14 @@ def serve(
     validate_positive_int(visitors=visitors)
     if not 0 <= port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
-    if starts is not None and not isinstance(place, Agent):
-        raise ValueError("starts must be given only with an Agent: a folder has its own start states")
+    if start_states is not None and not isinstance(place, Agent):
+        raise ValueError("start_states must be given only with an Agent: a folder has its own start states")
     if isinstance(place, Agent):
-        if starts is None:
+        if start_states is None:
             raise ValueError(
-                "starts must be given with an Agent: start states of dreams, for example store.latents(vae)"
+                "start_states must be given with an Agent: start states of dreams, for example store.latents(vae)"
             )
-        scene = _scene(place.world, starts, {"trained": place.controller}, env or "", {}, env)
+        scene = _scene(place.world, start_states, {"trained": place.controller}, env or "", {}, env)
     else:
         scene = place if isinstance(place, Scene) else scene_of(_resolve(place), env)
     try:
@@ -108,7 +108,7 @@ def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
     if isinstance(place, PretrainedAgent):
         agent, fidelity = place.agent(), Fidelity.of(place.folder)
         scene = _scene(
-            agent.world, place.starts(), {"trained": agent.controller},
+            agent.world, place.start_states(), {"trained": agent.controller},
             FAST.get(place.env, place.env), place.env_options, env,
         )  # fmt: skip
         return replace(scene, notes=(*scene.notes, *(fidelity.notes(scene.speed) if fidelity else ())))
@@ -125,7 +125,7 @@ def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
 
 def _scene(
     world: WorldModel,
-    starts: EncodedEpisodes | Tensor,
+    start_states: EncodedEpisodes | Tensor,
     controllers: dict[str, Controller],
     saved_env: str,
     options: dict[str, Any],
@@ -147,7 +147,7 @@ def _scene(
     world.eval()
     key_map = controls(env, options, world, game.meanings)
     speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
-    return Scene(env or "a dream", world, starts, key_map, controllers, make, speed, tuple(notes))
+    return Scene(env or "a dream", world, start_states, key_map, controllers, make, speed, tuple(notes))
 
 
 def _env_factory(

@@ -50,7 +50,7 @@ class Scene:
 
     title: str
     world: WorldModel
-    starts: EncodedEpisodes | Tensor
+    start_states: EncodedEpisodes | Tensor
     controls: dict[str, Any]
     controllers: dict[str, Controller] = field(default_factory=dict)
     """Controllers that a visitor can select, by name."""
@@ -230,7 +230,7 @@ class Session:
             self.state = self._play_warm_up()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
-            self.state = sample_start_states(self.scene.world, self.scene.starts, 1, self.rng, BURN_IN)
+            self.state = sample_start_states(self.scene.world, self.scene.start_states, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
         self.facts |= {"weights": [], "action": self._neutral_action()[0].tolist(), "real": real}
         self._decode_frame()

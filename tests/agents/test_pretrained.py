@@ -76,7 +76,7 @@ def test_resolve_agent_finds_agents_and_runs(folder, tmp_path):
     assert isinstance(resolve_agent(str(tmp_path), pretrained=False), Run)
     scene = scene_of(resolved)
     assert list(scene.controllers) == ["trained"]
-    assert len(scene.starts) == 4
+    assert len(scene.start_states) == 4
     with pytest.raises(ValueError, match="'chess'"):
         pretrained_agent("chess")
 
@@ -135,7 +135,7 @@ def test_shipped_agents_are_complete_and_small(name):
     report = shipped.report()
     assert report.n >= 100
     assert max(report.seeds) < 2**24
-    assert len(shipped.starts()) >= 16
+    assert len(shipped.start_states()) >= 16
     assert sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file()) < 12e6
 
 
