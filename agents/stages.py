@@ -95,12 +95,12 @@ def collect(
             episodes = max(len(store) + 1, math.ceil(settings.min_steps * len(store) / max(store.steps, 1)))
 
 
-def make_policy(name: str, exploration: float, env_options: dict[str, Any]) -> Policy:
+def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> Policy:
     """Make a behavior policy from a name.
 
     Args:
         name: "smooth", "uniform" or the folder of an agent; with several, separated by commas, each episode uses one.
-        exploration: Noise on an agent's actions (`Agent.action_noise`).
+        action_noise: Noise on an agent's actions (`Agent.action_noise`).
         env_options: Arguments of `envs.make`; an agent must have been trained with the same ``show_hud``.
 
     Raises:
@@ -115,7 +115,7 @@ def make_policy(name: str, exploration: float, env_options: dict[str, Any]) -> P
         elif expand(word).is_dir():
             agent = Agent.load(word)
             validate_picture(word, env_options)
-            parts.append(Agent(agent.world, agent.controller, exploration))
+            parts.append(Agent(agent.world, agent.controller, action_noise))
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
             raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")

@@ -202,7 +202,8 @@ def main(words: list[str] | None = None) -> int:
             command = (
                 f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --num_updates {num_updates}"
             )
-            command += f" --hidden_size {options.hidden_size} --num_components {options.num_components} --batch_size {batch_size}"
+            command += f" --hidden_size {options.hidden_size} --num_components {options.num_components}"
+            command += f" --batch_size {batch_size}"
             command += "" if options.data is None else f" --data {shlex.quote(options.data)}"
             command += "" if options.models == list(MODELS) else f" --models {shlex.join(options.models)}"
             print(compare(options.name, settings, options.models, options.seeds, options.workers, command, out))

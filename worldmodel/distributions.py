@@ -104,14 +104,15 @@ class _Mixture:
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
-        mixing, spread = temperature, temperature if noise_temperature is None else noise_temperature
-        if isinstance(mixing, Tensor):
-            mixing = mixing.to(self.logits).unsqueeze(-1)
-        if isinstance(spread, Tensor):
-            spread = spread.to(self.loc).unsqueeze(-1)
+        if noise_temperature is None:
+            noise_temperature = temperature
+        if isinstance(temperature, Tensor):
+            temperature = temperature.to(self.logits).unsqueeze(-1)
+        if isinstance(noise_temperature, Tensor):
+            noise_temperature = noise_temperature.to(self.loc).unsqueeze(-1)
         # Gumbel-max trick: argmax(logits / tau + noise) is a sample of softmax(logits / tau)
-        chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
-        root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
+        chosen = (self.logits / temperature + gumbel).argmax(dim=-1)
+        root = noise_temperature.sqrt() if isinstance(noise_temperature, Tensor) else math.sqrt(noise_temperature)
         return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property

@@ -278,6 +278,8 @@ NETWORK_SETTINGS: dict[str, Any] = {
     "layers": "num_layers",
 }
 """Arguments of the density in that job's settings."""
+DENSITY_STAGES: dict[str, Any] = {"learn": "fit", "judge": "evaluate"}
+"""Stages of a density in ``timings.json``."""
 COMPARISON: dict[str, Any] = {"margins": "marginals", "standing_still": "persistence"}
 """Keys of the measurements of a comparison."""
 FIDELITY: dict[str, Any] = {

@@ -23,16 +23,16 @@ STARTS, DREAMS, DRAWS, EVENTS, BURN_IN = 48, 16, 128, 512, 32
 """Numbers of start states, dreams of each, samples of a prediction, predictions in all, and steps before a start state."""
 
 
-def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
+def inputs(episode: EncodedEpisode, latent_targets: str, index: int) -> SequenceBatch:
     """A complete episode as a batch of one sequence, (1, T, ...).
 
     Args:
         episode: the encoded episode.
-        targets: "mean" of the posterior, or "sample" from it.
+        latent_targets: "mean" of the posterior, or "sample" from it.
         index: index of the episode; it seeds the samples, which are thus the same for all models.
     """
     z = np.asarray(episode.mean, np.float32)
-    if targets == "sample":
+    if latent_targets == "sample":
         z = sample_posterior(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
     parts = (z[:-1], episode.action, z[1:], episode.reward, episode.terminated, np.ones(len(episode.reward)))
     return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
@@ -47,7 +47,7 @@ def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple
 
 @torch.no_grad()
 def evaluate_memory(
-    memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
+    memory: Memory, latents: EncodedDataset, test: np.ndarray, latent_targets: str, memoryless: bool
 ) -> dict[str, Any]:
     """NLL of each held-out episode (nats a frame), its floor (the posterior's entropy), and the errors of both heads.
 
@@ -55,13 +55,13 @@ def evaluate_memory(
         memory: the memory.
         latents: the encoded store.
         test: indices of the held-out episodes.
-        targets: "mean" of the posterior, or "sample" from it.
+        latent_targets: "mean" of the posterior, or "sample" from it.
         memoryless: whether each step is a sequence of its own.
     """
     nll, floors, errors, rewards, probabilities, terminations = [], [], [], [], [], []
     for index in test:
         episode = latents.episode(int(index))
-        prediction, batch = predictions(memory, inputs(episode, targets, int(index)), memoryless)
+        prediction, batch = predictions(memory, inputs(episode, latent_targets, int(index)), memoryless)
         nll.append(float(-prediction.latent.log_prob(batch.next_latent).double().mean()))
         floors.append(float(episode.entropy[1:].mean()))
         errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
@@ -96,7 +96,7 @@ def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float
 
 @torch.no_grad()
 def evaluate_calibration(
-    memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
+    memory: Memory, latents: EncodedDataset, test: np.ndarray, latent_targets: str, memoryless: bool
 ) -> dict[str, Any]:
     """Calibration of one-step predictions at random held-out steps: of marginals, of random directions, and the energy score.
 
@@ -106,7 +106,9 @@ def evaluate_calibration(
     per_episode = max(1, EVENTS // len(test))
     samples_of, truths = [], []
     for index in test:
-        prediction, batch = predictions(memory, inputs(latents.episode(int(index)), targets, int(index)), memoryless)
+        prediction, batch = predictions(
+            memory, inputs(latents.episode(int(index)), latent_targets, int(index)), memoryless
+        )
         flat = prediction.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
         picked = rng.choice(flat.shape[1], min(per_episode, flat.shape[1]), replace=False)
         samples_of.append(flat[:, picked])

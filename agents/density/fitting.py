@@ -61,7 +61,7 @@ def fit_density(
         if distributed.is_main_process():
             save_config(settings, run.folder / "config.yaml", may_grow=("num_updates",))
         corpus = open_data(settings, run.folder)
-        with run.stage("learn"):
+        with run.stage("fit"):
             fit(
                 model,
                 corpus.splits,
@@ -73,7 +73,7 @@ def fit_density(
             )
         if distributed.is_main_process():  # after `fit`, which refuses a folder with weights of another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
-        with run.stage("judge"):
+        with run.stage("evaluate"):
             evaluation = evaluate_model(model, settings.model, corpus, "test", SAMPLES)
             evaluation = replace(evaluation, learned=_training_sentences(run.folder, settings))
         if distributed.is_main_process():

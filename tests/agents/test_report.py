@@ -32,6 +32,11 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     assert run.timings() == {"collect": 20, REST: 2}
 
 
+def test_times_of_an_older_density_get_the_current_names(tmp_path):
+    (tmp_path / "timings.json").write_text('{"learn": 12.5, "judge": 0.5}')
+    assert Run(tmp_path).timings() == {"fit": 12.5, "evaluate": 0.5}
+
+
 def test_driving_film_shows_the_game_and_the_dream():
     world_model, played = world(), episode()
     film = dream_video.driving_film(world_model, LinearController.for_world_model(world_model), played, 30)
