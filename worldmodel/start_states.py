@@ -81,10 +81,10 @@ def validate_start_states(world: WorldModel, start_states: Any) -> None:
         )
     if len(start_states) == 0:
         raise ValueError("start_states must hold at least one episode, got none")
-    _check_episode(world, start_states.episode(0))
+    _validate_episode(world, start_states.episode(0))
 
 
-def _check_episode(world: WorldModel, episode: Any) -> None:
+def _validate_episode(world: WorldModel, episode: Any) -> None:
     if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent_dim, world.action_dim):
         raise ValueError(
             f"start_states must have latent size {world.latent_dim} and action size {world.action_dim}, "
@@ -119,7 +119,7 @@ def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_i
 def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:
     """Return a random step of a random episode."""
     episode = start_states.episode(int(rng.integers(len(start_states))))
-    _check_episode(world, episode)
+    _validate_episode(world, episode)
     action = episode.action
     if not len(action):
         raise ValueError("start_states must hold episodes with at least one step, got one without")

@@ -173,8 +173,8 @@ class WorldModel(nn.Module):
 
         The returned state has no latent. The next `observe` or `WorldState.with_latent` sets it, or `imagine` samples it.
         """
-        self._check(latent, self.latent_dim, "latent", state)
-        self._check(action, self.action_dim, "action", state)
+        self._validate(latent, self.latent_dim, "latent", state)
+        self._validate(action, self.action_dim, "action", state)
         _, memory = self.memory.unroll(latent[:, None], action[:, None], state.memory)
         return WorldState(None, memory)
 
@@ -258,7 +258,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: ``state`` has no latent, or ``action`` has the wrong shape.
         """
-        self._check(action, self.action_dim, "action", state)
+        self._validate(action, self.action_dim, "action", state)
         if state.latent is None:
             raise ValueError("state must have a latent, got None: set it with WorldState.with_latent")
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
@@ -317,7 +317,7 @@ class WorldModel(nn.Module):
         memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
         return cls(vae, memory, discrete=bool(config["discrete"]))
 
-    def _check(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
+    def _validate(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
         batch = len(state.memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
