@@ -34,7 +34,7 @@ NUM_LATENTS, NUM_VALUES, FURTHEST = 8, 9, 2.5
 
 
 @torch.no_grad()
-def seen(world: WorldModel, episode: Episode) -> Tensor:
+def encode_means(world: WorldModel, episode: Episode) -> Tensor:
     """Return the encoder means of an episode's frames, (T + 1, latent)."""
     frames = torch.from_numpy(episode.frames)
     return torch.cat([world.encode(chunk) for chunk in frames.split(256)])
@@ -52,7 +52,7 @@ def film(
         seed: Seed of the dream's noise.
         start: Last real step before the dream. None: see `start_step`.
     """
-    start, latents = start_step(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), encode_means(world, episode)
     dreamed, _ = open_loop_rollout(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = (episode.frames[start:], world.decode(latents[start:]), world.decode(dreamed[0]))
     return video.side_by_side(*(video.enlarge(part) for part in shown))
@@ -76,7 +76,7 @@ def temperature_film(
         seed: Seed of the noise.
         start: Last real step before the dreams. None: see `start_step`.
     """
-    start, latents = start_step(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
     films = [_with_title(video.enlarge(episode.frames[start:], 3), "game")]
     for temperature in temperatures:
@@ -98,7 +98,7 @@ def driving_film(
         temperature: Temperature of the dream.
         seed: Seed of the dream's noise.
     """
-    first, action = seen(world, episode.first(1)), world.action_inputs(episode.actions[:1])
+    first, action = encode_means(world, episode.first(1)), world.action_inputs(episode.actions[:1])
     start = StartStates(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
     dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
     assert dreams.frames is not None
@@ -173,7 +173,7 @@ def rewards(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray
 
     The memory predicts one step ahead, from the real latents and actions before it.
     """
-    latents = seen(world, episode)
+    latents = encode_means(world, episode)
     prediction, _ = world.memory(latents[None, :-1], world.action_inputs(episode.actions)[None])
     if prediction.reward_logits is None:
         return None

@@ -104,16 +104,16 @@ class StartState(NamedTuple):
 def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_in: int = 32) -> WorldState:
     """Return the states at real steps, after the memory has processed up to ``burn_in`` steps before them."""
     weight, count = next(world.memory.parameters()), len(start_states)
-    seen, done = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
-    known = torch.zeros(count, burn_in, dtype=torch.bool)
+    latent, action = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
+    valid = torch.zeros(count, burn_in, dtype=torch.bool)
     for row, (episode, step) in enumerate(start_states):
         first = max(step - burn_in, 0)
         past = slice(burn_in - (step - first), None)
-        seen[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
-        done[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
-        known[row, past] = True
-    seen, done = seen.to(weight), done.to(weight)
-    return world.replay(seen[:, :-1], done, known.to(weight.device)).with_latent(seen[:, -1].contiguous())
+        latent[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
+        action[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
+        valid[row, past] = True
+    latent, action = latent.to(weight), action.to(weight)
+    return world.replay(latent[:, :-1], action, valid.to(weight.device)).with_latent(latent[:, -1].contiguous())
 
 
 def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:

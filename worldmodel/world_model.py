@@ -195,9 +195,9 @@ class WorldModel(nn.Module):
         for time in range(latent.shape[1]):
             after = self.observe(state, latent[:, time], action[:, time]).memory
             if mask is not None:
-                happened = mask[:, time, None, None]
+                valid = mask[:, time, None, None]
                 after = type(after)(
-                    *(torch.where(happened, new, old) for new, old in zip(after, state.memory, strict=True))
+                    *(torch.where(valid, new, old) for new, old in zip(after, state.memory, strict=True))
                 )
             state = WorldState(None, after)
         return state
@@ -229,8 +229,8 @@ class WorldModel(nn.Module):
         if noise_temperature is not None:
             validate_temperature(noise_temperature)
         if state.latent is None:
-            unseen = self.memory.density.distribution(state.hidden)
-            state = state.with_latent(unseen.sample((), temperature, generator, noise_temperature))
+            distribution = self.memory.density.distribution(state.hidden)
+            state = state.with_latent(distribution.sample((), temperature, generator, noise_temperature))
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
         )

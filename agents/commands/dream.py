@@ -98,7 +98,7 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pat
     """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
     import envs
     import rollouts
-    from agents.dream_video import START, long_episode, seen
+    from agents.dream_video import START, long_episode, encode_means
     from agents.run import Run
 
     if isinstance(place, Run):
@@ -114,7 +114,7 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pat
     number, start = options.episode or 0, START if options.start_step is None else options.start_step
     whole = rollouts.play(game, agent, number, max_steps=start + options.horizon)
     game.close()
-    return world, number, whole, seen(world, whole).cpu().numpy(), media
+    return world, number, whole, encode_means(world, whole).cpu().numpy(), media
 
 
 def _dream_into(place: Any, folder: Path, options: Namespace) -> None:

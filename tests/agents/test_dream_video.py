@@ -30,7 +30,7 @@ def test_temperature_film_shows_the_game_and_each_temperature():
     film = dream_video.temperature_film(world_model, played, (0.2, 1.0), seed=4, start=5)
     assert film.shape == (len(played) - 4, 16 + 192, 3 * 192 + 16, 3)
     np.testing.assert_array_equal(film[:, 16::3, :192:3], played.frames[5:])
-    latents = dream_video.seen(world_model, played)
+    latents = dream_video.encode_means(world_model, played)
     for column, temperature in ((200, 0.2), (400, 1.0)):
         dreamed, _ = open_loop_rollout(
             world_model, latents, world_model.action_inputs(played.actions), 5, 1, temperature, 4

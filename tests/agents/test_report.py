@@ -43,7 +43,7 @@ def test_driving_film_shows_the_game_and_the_dream():
     assert film.shape[2] == 2 * 256 + 8
     assert len(film) >= len(played) + 1  # the shorter one repeats its last frame
     np.testing.assert_array_equal(film[3, 16::4, :256:4], played.frames[3])
-    first = world_model.decode(dream_video.seen(world_model, played)[:1])[0]
+    first = world_model.decode(dream_video.encode_means(world_model, played)[:1])[0]
     np.testing.assert_allclose(film[0, 16::4, 264::4].astype(int), first, atol=1)
 
 
