@@ -72,8 +72,8 @@ class Coupling(nn.Module):
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        changed, log_slope = self._forward(changed, self._params(kept, context))
-        return torch.cat((kept, changed), dim=-1), log_slope.sum(dim=-1)
+        changed, log_derivative = self._forward(changed, self._params(kept, context))
+        return torch.cat((kept, changed), dim=-1), log_derivative.sum(dim=-1)
 
     def inverse(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
@@ -83,7 +83,7 @@ class Coupling(nn.Module):
         return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, numbers, changed)."""
+        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, params, changed)."""
         raise NotImplementedError
 
     def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
@@ -95,11 +95,11 @@ class Coupling(nn.Module):
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
+    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch params changed"]:
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
-        seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        x = seen if context is None else torch.cat((seen, context), dim=-1)
+        bounded = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
+        x = bounded if context is None else torch.cat((bounded, context), dim=-1)
         for layer in self.network:  # for one dream, calling the modules takes as long as their arithmetic
             x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
         return to_float32(x).unflatten(-1, (self.num_params, self.sizes[1]))
@@ -173,17 +173,17 @@ class SplineCoupling(Coupling):
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the knots' x, y and derivatives, each (*batch, changed, bins + 1)."""
-        widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
+        widths, heights, derivatives = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
-        def places(raw: Tensor) -> Tensor:
-            shares = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
-            ends = 2 * self.bound * shares.cumsum(dim=-1)[..., :-1] - self.bound
+        def knots(raw: Tensor) -> Tensor:
+            fractions = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
+            ends = 2 * self.bound * fractions.cumsum(dim=-1)[..., :-1] - self.bound
             edge = torch.full_like(raw[..., :1], self.bound)
             return torch.cat((-edge, ends, edge), dim=-1)
 
-        inner = MIN_DERIVATIVE + softplus(slopes + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
+        inner = MIN_DERIVATIVE + softplus(derivatives + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
         one = torch.ones_like(parameters.mT[..., :1])  # at the ends, the derivative of the identity outside
-        return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
+        return knots(widths), knots(heights), torch.cat((one, inner, one), dim=-1)
 
 
 def rational_quadratic(
@@ -198,13 +198,14 @@ def rational_quadratic(
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
     """
     inside, (x0, width, y0, height, low, high) = _bin(value, knots_x, knots_x, knots_y, derivatives)
-    steep = height / width
-    share = ((value - x0) / width).clamp(0, 1)
-    between = share * (1 - share)
-    below = steep + (low + high - 2 * steep) * between
-    mapped = y0 + height * (steep * share.square() + low * between) / below
-    slope = steep.square() * (high * share.square() + 2 * steep * between + low * (1 - share).square()) / below.square()
-    return torch.where(inside, mapped, value), torch.where(inside, slope.log(), 0)
+    slope = height / width
+    fraction = ((value - x0) / width).clamp(0, 1)
+    product = fraction * (1 - fraction)
+    denominator = slope + (low + high - 2 * slope) * product
+    mapped = y0 + height * (slope * fraction.square() + low * product) / denominator
+    numerator = slope.square() * (high * fraction.square() + 2 * slope * product + low * (1 - fraction).square())
+    derivative = numerator / denominator.square()
+    return torch.where(inside, mapped, value), torch.where(inside, derivative.log(), 0)
 
 
 def rational_quadratic_inverse(
@@ -215,10 +216,10 @@ def rational_quadratic_inverse(
 ) -> Float[Tensor, "*batch"]:
     """Invert `rational_quadratic`: return the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
     inside, (x0, width, y0, height, low, high) = _bin(value, knots_y, knots_x, knots_y, derivatives)
-    steep = height / width
-    over = (value - y0).clamp(min=0)
-    bend = over * (low + high - 2 * steep)
-    a, b, c = height * (steep - low) + bend, height * low - bend, -steep * over
+    slope = height / width
+    offset = (value - y0).clamp(min=0)
+    curvature_term = offset * (low + high - 2 * slope)
+    a, b, c = height * (slope - low) + curvature_term, height * low - curvature_term, -slope * offset
     root = (2 * c) / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
     return torch.where(inside, x0 + width * root, value)
 

@@ -50,7 +50,7 @@ class WorldState(NamedTuple):
 class Noise(NamedTuple):
     """All random numbers of one imagined step."""
 
-    gumbel: Float[Tensor, "batch *mixtures"]
+    gumbel: Float[Tensor, "batch *components"]
     """Standard Gumbel numbers; they select the mixture component."""
     normal: Float[Tensor, "batch normals"]
     """Standard Normal numbers; they give the Gaussian noise of the component."""

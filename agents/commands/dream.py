@@ -98,7 +98,7 @@ def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pat
     """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
     import envs
     import rollouts
-    from agents.dream_video import START, long_episode, encode_means
+    from agents.dream_video import START, encode_means, long_episode
     from agents.run import Run
 
     if isinstance(place, Run):
