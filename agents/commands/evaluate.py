@@ -11,9 +11,9 @@ from agents.commands.common import (
     add_preset,
     add_run,
     add_where,
+    env_and_options,
     env_words,
     game_asked,
-    game_of,
     settings_of,
     slug,
     validate_env,
@@ -61,7 +61,7 @@ def evaluate(options: Namespace) -> None:
     if isinstance(place, Run):
         name = options.where or place.evolved
         agent = Agent(place.world(), place.controller(name))
-        env, env_options = game_of(place, options.env, official=True)
+        env, env_options = env_and_options(place, options.env, official=True)
         words += ["--where", name]
     else:
         agent, name = place.agent(), "agent"

@@ -16,11 +16,11 @@ import envs
 from agents.agent import Agent
 from agents.config.schema import FAST
 from agents.controller import Controller
-from agents.pretrained import PretrainedAgent, names, resolve_agent
+from agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
 from agents.run import Run
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, measure_run
-from agents.viewer.game import game_of
+from agents.viewer.game import game_facts
 from agents.viewer.session import SPEEDS, Scene
 from envs.registration import imported_module
 from worldmodel import WorldModel
@@ -91,7 +91,7 @@ def _resolve(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | Pre
     if isinstance(place, Run | PretrainedAgent):
         return place
     path = expand(place)
-    return resolve_agent(str(path), pretrained=not path.is_dir() and str(place) in names())
+    return resolve_agent(str(path), pretrained=not path.is_dir() and str(place) in pretrained_names())
 
 
 def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
@@ -138,11 +138,11 @@ def _scene(
             f"The real game is not shown: {saved_env} imports a module. If you trust it, add --env {saved_env}."
         )
     try:
-        game = game_of(env, options, make)
+        game = game_facts(env, options, make)
     except (ValueError, ImportError) as error:
         if requested_env:
             raise
-        make, game = None, game_of(env, options, None)
+        make, game = None, game_facts(env, options, None)
         notes.append(f"The real game cannot be shown: {error}")
     world.eval()
     key_map = controls(env, options, world, game.meanings)
