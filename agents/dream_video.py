@@ -146,13 +146,13 @@ def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     return video.grid([frames, decoded, np.abs(frames.astype(np.int16) - decoded).astype(np.uint8)])
 
 
-def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tuple[np.ndarray, list[int]]:
+def traversals(world: WorldModel, latents: np.ndarray, frame_index: int = 40) -> tuple[np.ndarray, list[int]]:
     """Return latent traversals: one row of images for each of the latent dimensions that vary most.
 
     Args:
         world: World model.
         latents: Means of q(z|x) of many frames, (N, latent).
-        turned: Index of the frame whose latents are varied, or the last one if there are fewer. It is not 0, because the
+        frame_index: Index of the frame whose latents are varied, or the last one if there are fewer. It is not 0, because the
             first frames of a game are often unusual.
 
     Returns:
@@ -160,7 +160,7 @@ def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tupl
     """
     mean, std = latents.mean(axis=0), latents.std(axis=0)
     dimensions = np.argsort(-std)[:NUM_LATENTS]
-    rows = np.tile(latents[min(turned, len(latents) - 1)].astype(np.float32), (len(dimensions), NUM_VALUES, 1))
+    rows = np.tile(latents[min(frame_index, len(latents) - 1)].astype(np.float32), (len(dimensions), NUM_VALUES, 1))
     for row, dimension in enumerate(dimensions):
         rows[row, :, dimension] = mean[dimension] + np.linspace(-FURTHEST, FURTHEST, NUM_VALUES) * std[dimension]
     images = world.decode(torch.from_numpy(rows).to(world.device))

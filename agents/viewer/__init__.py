@@ -35,7 +35,7 @@ CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
 
 def serve(
-    place: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
+    source: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
     env: str | None = None,
     *,
     start_states: EncodedEpisodes | Tensor | None = None,
@@ -52,8 +52,8 @@ def serve(
         page.stop()
 
     Args:
-        place: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
-        env: Id of the real environment. None: that of ``place``.
+        source: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
+        env: Id of the real environment. None: that of ``source``.
         start_states: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
         host: Network address of the page. "0.0.0.0": any machine can open it.
         port: Port of the page. 0: any free port.
@@ -63,22 +63,22 @@ def serve(
         The page, with ``url`` and ``stop()``. It is a context manager, and a notebook displays it.
 
     Raises:
-        ValueError: ``place`` has no dream, an argument is out of range, or a package is missing.
+        ValueError: ``source`` has no dream, an argument is out of range, or a package is missing.
         OSError: The port is in use.
     """
     validate_positive_int(visitors=visitors)
     if not 0 <= port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
-    if start_states is not None and not isinstance(place, Agent):
+    if start_states is not None and not isinstance(source, Agent):
         raise ValueError("start_states must be given only with an Agent: a folder has its own start states")
-    if isinstance(place, Agent):
+    if isinstance(source, Agent):
         if start_states is None:
             raise ValueError(
                 "start_states must be given with an Agent: start states of dreams, for example store.latents(vae)"
             )
-        scene = _scene(place.world, start_states, {"trained": place.controller}, env or "", {}, env)
+        scene = _scene(source.world, start_states, {"trained": source.controller}, env or "", {}, env)
     else:
-        scene = place if isinstance(place, Scene) else scene_of(_resolve(place), env)
+        scene = source if isinstance(source, Scene) else scene_of(_resolve(source), env)
     try:
         from agents.viewer.server import Page
     except ModuleNotFoundError as error:
@@ -86,33 +86,33 @@ def serve(
     return Page(scene, host, port, visitors)
 
 
-def _resolve(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
+def _resolve(source: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
     """Return the run or the agent of a folder or a name."""
-    if isinstance(place, Run | PretrainedAgent):
-        return place
-    path = expand(place)
-    return resolve_agent(str(path), pretrained=not path.is_dir() and str(place) in pretrained_names())
+    if isinstance(source, Run | PretrainedAgent):
+        return source
+    path = expand(source)
+    return resolve_agent(str(path), pretrained=not path.is_dir() and str(source) in pretrained_names())
 
 
-def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
+def scene_of(source: Run | PretrainedAgent, env: str | None = None) -> Scene:
     """Build the scene of a run folder or of an agent's folder.
 
     Args:
-        place: Run or agent.
+        source: Run or agent.
         env: Id of the real environment. None: that of the folder, unless its id imports a module: a downloaded file must
             not choose which code runs.
 
     Raises:
         ValueError: The run has no trained world model or no rollouts, or a file of the agent is missing or damaged.
     """
-    if isinstance(place, PretrainedAgent):
-        agent, fidelity = place.agent(), Fidelity.of(place.folder)
+    if isinstance(source, PretrainedAgent):
+        agent, fidelity = source.agent(), Fidelity.of(source.folder)
         scene = _scene(
-            agent.world, place.start_states(), {"trained": agent.controller},
-            FAST.get(place.env, place.env), place.env_options, env,
+            agent.world, source.start_states(), {"trained": agent.controller},
+            FAST.get(source.env, source.env), source.env_options, env,
         )  # fmt: skip
         return replace(scene, notes=(*scene.notes, *(fidelity.notes(scene.speed) if fidelity else ())))
-    run = place
+    run = source
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
     controllers: dict[str, Controller] = {}

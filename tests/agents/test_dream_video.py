@@ -42,11 +42,11 @@ def test_temperature_film_shows_the_game_and_each_temperature():
 def test_traversals_vary_one_latent_at_a_time():
     world_model = world()
     latents = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * [0.1, 3, 1]
-    picture, which = dream_video.traversals(world_model, latents, turned=7)
+    picture, which = dream_video.traversals(world_model, latents, frame_index=7)
     assert which == [1, 2, 0]
-    turned = latents[7:8].copy()
-    turned[0, 2] = latents[:, 2].mean() + 2.5 * latents[:, 2].std()
-    expected = world_model.decode(torch.from_numpy(turned.astype(np.float32)))[0]
+    changed = latents[7:8].copy()
+    changed[0, 2] = latents[:, 2].mean() + 2.5 * latents[:, 2].std()
+    expected = world_model.decode(torch.from_numpy(changed.astype(np.float32)))[0]
     shown = picture[2 * 66 : 2 * 130 : 2, 2 * 8 * 66 : 2 * (8 * 66 + 64) : 2]  # row 1, the last picture
     assert np.abs(shown.astype(int) - expected).max() <= 1
 
