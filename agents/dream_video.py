@@ -85,7 +85,7 @@ def temperature_film(
     return video.side_by_side(*films)
 
 
-def driving_film(
+def controller_film(
     world: WorldModel, controller: Controller, episode: Episode, steps: int, temperature: float = 1.0, seed: int = 0
 ) -> np.ndarray:
     """Return a video (T, H, W, 3) of a controller in the game and in a dream that starts from the same first frame.
