@@ -58,7 +58,7 @@ def make_actor(
 
     Only a `BatchedPolicy` uses ``rows`` and ``num_envs`` (see `WorldModelActor`).
     """
-    rngs = [np.random.default_rng([seed, Stream.POLICY]) for seed in seeds]
+    rngs = [np.random.default_rng([seed, Stream.NOISE]) for seed in seeds]
     if isinstance(policy, BatchedPolicy):
         return policy.batched_actor(space, rngs, rows, num_envs)
     return PerEnvActor(policy, space, rngs)

@@ -253,7 +253,7 @@ def common_random_numbers(
 
     `NOISE_BLOCK` steps are drawn at once, from one generator per dream, or per group of ``group_size`` dreams.
     """
-    rngs = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-num_rollouts // group_size))]
+    rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
     group = np.arange(num_rollouts) // group_size
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())
