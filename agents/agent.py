@@ -112,7 +112,7 @@ class Agent:
         """
         size = self.world.action_dim
         space = gymnasium.spaces.Discrete(size) if self.world.discrete else gymnasium.spaces.Box(-1, 1, (size,))
-        actor = self.batched_actor(space, [np.random.default_rng(None if seed is None else [seed, Stream.POLICY])])
+        actor = self.batched_actor(space, [np.random.default_rng(None if seed is None else [seed, Stream.NOISE])])
         actor.reset(0, 0)
         object.__setattr__(self, "_actor", actor)
 

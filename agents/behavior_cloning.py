@@ -63,11 +63,11 @@ def imitate(
 
 
 def _fit(
-    controller: Controller, features: Float[Tensor, "n features"], targets: Float[Tensor, "n actions"], discrete: bool
+    controller: Controller, inputs: Float[Tensor, "n features"], targets: Float[Tensor, "n actions"], discrete: bool
 ) -> Controller:
     """The controller whose actions are closest to those of the raw outputs ``targets``."""
-    whitening = Whitening(controller, features.numpy())
-    whitened = whitening.whitened(features)[None]
+    whitening = Whitening(controller, inputs.numpy())
+    whitened = whitening.whitened(inputs)[None]
     y = NOISE * torch.randn(controller.size, generator=torch.Generator().manual_seed(0))
     y.requires_grad_()
     optimizer = torch.optim.LBFGS([y], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")

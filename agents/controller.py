@@ -59,18 +59,18 @@ class Controller(ABC):
 
     @abstractmethod
     def outputs(
-        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population episodes features"]
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
     ) -> Float[Tensor, "population episodes actions"]:
-        """Return the raw outputs of a population of this kind; only the first ``num_inputs`` features are used."""
+        """Return the raw outputs of a population of this kind; only the first ``num_inputs`` inputs are used."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors, for `load_controller`."""
 
-    def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
+    def __call__(self, inputs: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch actions"]:
         """Return the raw outputs of this controller."""
-        flat = features.reshape(1, -1, features.shape[-1])
-        return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.action_dim)
+        flat = inputs.reshape(1, -1, inputs.shape[-1])
+        return self.outputs(self.parameters[None].to(inputs), flat)[0].view(*inputs.shape[:-1], self.action_dim)
 
     def with_parameters(self, parameters: np.ndarray | Tensor) -> Self:
         """Return the same kind of controller with other parameters."""
@@ -109,9 +109,9 @@ class LinearController(Controller):
         """The vector b."""
         return self.parameters[self.num_inputs * self.action_dim :]
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
         """Return W x + b of a population."""
-        return linear_outputs(parameters, features[..., : self.num_inputs])
+        return linear_outputs(parameters, inputs[..., : self.num_inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: ``weight`` (actions, inputs) and ``bias`` (actions,)."""
@@ -161,9 +161,9 @@ class HiddenController(Controller):
         """Number of parameters."""
         return mlp_size(self.num_inputs, self.hidden_units, self.action_dim)
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
         """Return W2 tanh(W1 x + b1) + b2 of a population."""
-        return mlp_outputs(parameters, features[..., : self.num_inputs], self.hidden_units)
+        return mlp_outputs(parameters, inputs[..., : self.num_inputs], self.hidden_units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: ``hidden.weight``, ``hidden.bias``, ``weight`` and ``bias``."""

@@ -204,7 +204,7 @@ def diagnostics(run: Run) -> dict[str, Any]:
 
 @torch.no_grad()
 def memory_diagnostics(
-    memory: Memory, training: list[EncodedEpisode], held_out: list[EncodedEpisode], targets: str
+    memory: Memory, training: list[EncodedEpisode], held_out: list[EncodedEpisode], latent_targets: str
 ) -> MemoryDiagnostics:
     """Diagnostics of a memory on complete held-out episodes.
 
@@ -212,9 +212,9 @@ def memory_diagnostics(
         memory: the memory.
         training: training episodes; the baselines use their statistics.
         held_out: held-out episodes.
-        targets: "mean" of the posterior, or "sample" from it.
+        latent_targets: "mean" of the posterior, or "sample" from it.
     """
-    batches = [inputs(episode, targets, number) for number, episode in enumerate(training)]
+    batches = [inputs(episode, latent_targets, number) for number, episode in enumerate(training)]
     latent, following = (
         torch.cat([getattr(one, name)[0] for one in batches]).double() for name in ("latent", "next_latent")
     )
@@ -226,7 +226,9 @@ def memory_diagnostics(
     rewards: list[tuple[Tensor, Tensor]] = []
     ends: list[tuple[Tensor, Tensor]] = []
     for number, episode in enumerate(held_out):
-        prediction, batch = predictions(memory, inputs(episode, targets, len(training) + number), memoryless=False)
+        prediction, batch = predictions(
+            memory, inputs(episode, latent_targets, len(training) + number), memoryless=False
+        )
         z, after = batch.latent[0].double(), batch.next_latent[0].double()
         parts = {
             "nll": -prediction.latent.log_prob(batch.next_latent).double().sum(),
@@ -252,7 +254,7 @@ def memory_diagnostics(
         mean["nll"],
         mean["persistence"],
         mean["marginal"],
-        mean["entropy"] if targets == "sample" else None,
+        mean["entropy"] if latent_targets == "sample" else None,
         _r2(*(torch.cat(part) for part in zip(*rewards, strict=True))) if rewards else None,
         predicted,
         int(terminated.sum()),

@@ -34,7 +34,7 @@ NUM_LATENTS, NUM_VALUES, FURTHEST = 8, 9, 2.5
 
 
 @torch.no_grad()
-def seen(world: WorldModel, episode: Episode) -> Tensor:
+def encode_means(world: WorldModel, episode: Episode) -> Tensor:
     """Return the encoder means of an episode's frames, (T + 1, latent)."""
     frames = torch.from_numpy(episode.frames)
     return torch.cat([world.encode(chunk) for chunk in frames.split(256)])
@@ -52,7 +52,7 @@ def film(
         seed: Seed of the dream's noise.
         start: Last real step before the dream. None: see `start_step`.
     """
-    start, latents = start_step(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), encode_means(world, episode)
     dreamed, _ = open_loop_rollout(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
     shown = (episode.frames[start:], world.decode(latents[start:]), world.decode(dreamed[0]))
     return video.side_by_side(*(video.enlarge(part) for part in shown))
@@ -76,7 +76,7 @@ def temperature_film(
         seed: Seed of the noise.
         start: Last real step before the dreams. None: see `start_step`.
     """
-    start, latents = start_step(episode, start), seen(world, episode)
+    start, latents = start_step(episode, start), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
     films = [_with_title(video.enlarge(episode.frames[start:], 3), "game")]
     for temperature in temperatures:
@@ -85,7 +85,7 @@ def temperature_film(
     return video.side_by_side(*films)
 
 
-def driving_film(
+def controller_film(
     world: WorldModel, controller: Controller, episode: Episode, steps: int, temperature: float = 1.0, seed: int = 0
 ) -> np.ndarray:
     """Return a video (T, H, W, 3) of a controller in the game and in a dream that starts from the same first frame.
@@ -98,7 +98,7 @@ def driving_film(
         temperature: Temperature of the dream.
         seed: Seed of the dream's noise.
     """
-    first, action = seen(world, episode.first(1)), world.action_inputs(episode.actions[:1])
+    first, action = encode_means(world, episode.first(1)), world.action_inputs(episode.actions[:1])
     start = StartStates(first[None].cpu(), action[None].cpu(), torch.ones(1, dtype=torch.int32))
     dreams = dream(world, controller, start, steps, 1, temperature, seed, keep=("frames",))
     assert dreams.frames is not None
@@ -146,13 +146,13 @@ def reconstructions(world: WorldModel, frames: np.ndarray) -> np.ndarray:
     return video.grid([frames, decoded, np.abs(frames.astype(np.int16) - decoded).astype(np.uint8)])
 
 
-def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tuple[np.ndarray, list[int]]:
+def traversals(world: WorldModel, latents: np.ndarray, frame_index: int = 40) -> tuple[np.ndarray, list[int]]:
     """Return latent traversals: one row of images for each of the latent dimensions that vary most.
 
     Args:
         world: World model.
         latents: Means of q(z|x) of many frames, (N, latent).
-        turned: Index of the frame whose latents are varied, or the last one if there are fewer. It is not 0, because the
+        frame_index: Index of the frame whose latents are varied, or the last one if there are fewer. It is not 0, because the
             first frames of a game are often unusual.
 
     Returns:
@@ -160,7 +160,7 @@ def traversals(world: WorldModel, latents: np.ndarray, turned: int = 40) -> tupl
     """
     mean, std = latents.mean(axis=0), latents.std(axis=0)
     dimensions = np.argsort(-std)[:NUM_LATENTS]
-    rows = np.tile(latents[min(turned, len(latents) - 1)].astype(np.float32), (len(dimensions), NUM_VALUES, 1))
+    rows = np.tile(latents[min(frame_index, len(latents) - 1)].astype(np.float32), (len(dimensions), NUM_VALUES, 1))
     for row, dimension in enumerate(dimensions):
         rows[row, :, dimension] = mean[dimension] + np.linspace(-FURTHEST, FURTHEST, NUM_VALUES) * std[dimension]
     images = world.decode(torch.from_numpy(rows).to(world.device))
@@ -173,7 +173,7 @@ def rewards(world: WorldModel, episode: Episode) -> tuple[np.ndarray, np.ndarray
 
     The memory predicts one step ahead, from the real latents and actions before it.
     """
-    latents = seen(world, episode)
+    latents = encode_means(world, episode)
     prediction, _ = world.memory(latents[None, :-1], world.action_inputs(episode.actions)[None])
     if prediction.reward_logits is None:
         return None

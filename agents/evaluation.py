@@ -192,16 +192,16 @@ def evaluate(
     )
 
 
-def reproduce_command(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
+def reproduce_command(source: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
     """Return the shell command that repeats an evaluation.
 
     Args:
-        place: Arguments that name the agent: a folder or a name, and the choice of the controller.
+        source: Arguments that name the agent: a folder or a name, and the choice of the controller.
         report: Report of the evaluation.
         more: Environment options beyond the stored ones.
         max_steps: Maximal number of steps of an episode; None: no limit.
     """
-    words = ["worldmodel", "evaluate", *place, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
+    words = ["worldmodel", "evaluate", *source, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
     words += [] if max_steps is None else ["--eval.max_steps", str(max_steps)]
     return shlex.join([*words, "--env_options", json.dumps(more)] if more else words)
 

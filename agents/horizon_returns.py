@@ -44,8 +44,8 @@ def own_returns(
     Returns:
         The return of each of `DREAMS` dreams, (DREAMS,), and the mean return of each real episode, (episodes,).
     """
-    starts = ComparableStartStates(latents, episodes, horizon, max_idle_steps)
-    dreams = rollouts.dream(world, controller, starts, horizon, DREAMS, temperature, seed=seed, ensemble=ensemble)
+    start_states = ComparableStartStates(latents, episodes, horizon, max_idle_steps)
+    dreams = rollouts.dream(world, controller, start_states, horizon, DREAMS, temperature, seed=seed, ensemble=ensemble)
     ends = [is_complete(latents.store.episode_metadata(index), max_idle_steps) for index in episodes]
     rewards = [np.asarray(latents.episode(index).reward) for index in episodes]
     real = [np.mean(horizon_returns(one, ended, horizon)) for one, ended in zip(rewards, ends, strict=True)]

@@ -308,7 +308,7 @@ def _vae(context: IterationContext) -> VAE:
 
 def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
     settings = context.settings
-    starts: Any = _start_states(context)
+    start_states: Any = _start_states(context)
     initial = context.init_from
     return stages.evolve_dream(
         context.run,
@@ -317,7 +317,7 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
         settings.controller,
         context.current,
         world,
-        starts,
+        start_states,
         initial.controller("dream") if initial is not None else None,
         ensemble=ensemble,
         disagreement_penalty=settings.iterate.disagreement_penalty if ensemble else 0.0,

@@ -22,7 +22,7 @@ from agents.config.schema import RunConfig
 from agents.config.sections import read_sections
 from agents.dream_video import (
     FURTHEST,
-    driving_film,
+    controller_film,
     film,
     long_episode,
     reconstructions,
@@ -177,11 +177,11 @@ def _controller_videos(run: Run, world: WorldModel, settings: RunConfig, best: s
             controller = run.controller(name)
             episode = play(env, Agent(world, controller), seed, max_steps=FILM_STEPS)
             episodes.append(episode)
-            frames = driving_film(world, controller, episode, FILM_STEPS)
-            write_film(run.folder / "media", f"driving-{name}", frames)
+            frames = controller_film(world, controller, episode, FILM_STEPS)
+            write_film(run.folder / "media", f"controller-{name}", frames)
             title = "Best controller" if name == best else "Controller"
             caption = f"{title} ({ORIGINS[name]}). Left: the game. Right: its dream from the same first frame."
-            figures.append(_video_figure(f"driving-{name}", caption))
+            figures.append(_video_figure(f"controller-{name}", caption))
     return figures, episodes[0]
 
 

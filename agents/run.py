@@ -19,7 +19,7 @@ from rollouts.encoded_dataset import EncodedDataset
 from rollouts.stall_termination import STALL_TERMINATED
 from worldmodel import VAE, WorldModel, distributed
 from worldmodel.io import error_context, load_module, locked, read_json, read_jsonl, write_json
-from worldmodel.migration import training_settings
+from worldmodel.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.paths import folder_path
 from worldmodel.registry import build_vae
 
@@ -162,7 +162,7 @@ class Run:
             timings = {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
             if not all(0 <= seconds < math.inf for seconds in timings.values()):
                 raise TypeError("seconds must be zero or more")
-            return timings
+            return renamed(timings, DENSITY_STAGES)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -95,12 +95,12 @@ def collect(
             episodes = max(len(store) + 1, math.ceil(settings.min_steps * len(store) / max(store.steps, 1)))
 
 
-def make_policy(name: str, exploration: float, env_options: dict[str, Any]) -> Policy:
+def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> Policy:
     """Make a behavior policy from a name.
 
     Args:
         name: "smooth", "uniform" or the folder of an agent; with several, separated by commas, each episode uses one.
-        exploration: Noise on an agent's actions (`Agent.action_noise`).
+        action_noise: Noise on an agent's actions (`Agent.action_noise`).
         env_options: Arguments of `envs.make`; an agent must have been trained with the same ``show_hud``.
 
     Raises:
@@ -115,7 +115,7 @@ def make_policy(name: str, exploration: float, env_options: dict[str, Any]) -> P
         elif expand(word).is_dir():
             agent = Agent.load(word)
             validate_picture(word, env_options)
-            parts.append(Agent(agent.world, agent.controller, exploration))
+            parts.append(Agent(agent.world, agent.controller, action_noise))
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
             raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")
@@ -245,8 +245,8 @@ def evolve_dream(
     controller: ControllerConfig,
     into: Run | None = None,
     world: WorldModel | None = None,
-    starts: EncodedEpisodes | None = None,
-    begin: Controller | None = None,
+    start_states: EncodedEpisodes | None = None,
+    initial_controller: Controller | None = None,
     **options: Any,
 ) -> Controller:
     """Evolve a controller in dreams.
@@ -258,8 +258,8 @@ def evolve_dream(
         controller: Inputs and size of the controller.
         into: Run whose folder gets the controller. None: ``run``.
         world: World model. None: the run's.
-        starts: Encoded episodes that dreams start from. None: the run's.
-        begin: Initial controller. None: zeros.
+        start_states: Encoded episodes that dreams start from. None: the run's.
+        initial_controller: Initial controller. None: zeros.
         options: More arguments of `rollouts.DreamFitness`.
 
     Raises:
@@ -271,22 +271,30 @@ def evolve_dream(
             f"{run.folder / 'evolve-dream'} has the controller of the best iteration, which another evolution would "
             "replace: remove that folder first if you do not need it"
         )
-    starts = run.latents(world) if starts is None else starts
-    begin = begin or zero_controller(world, controller)
+    start_states = run.latents(world) if start_states is None else start_states
+    initial_controller = initial_controller or zero_controller(world, controller)
     # only values that differ from the defaults: identities of older searches lack these options
     names = ("termination_hazard_ratio", "use_expected_continuation")
     values = {name: getattr(settings, name) for name in names}
     options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
     fitness = rollouts.DreamFitness(
-        world, starts, settings.horizon, settings.num_rollouts, settings.temperature, begin, **options
+        world,
+        start_states,
+        settings.horizon,
+        settings.num_rollouts,
+        settings.temperature,
+        initial_controller,
+        **options,
     )
     if into is run:
         print_outdated(run)
         set_aside(run, "evolve-dream", fitness.identity)
-    whitening = _whitening(into.folder / "evolve-dream", world, starts, begin) if settings.whiten else None
+    whitening = (
+        _whitening(into.folder / "evolve-dream", world, start_states, initial_controller) if settings.whiten else None
+    )
     with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
         return evolve(
-            begin,
+            initial_controller,
             fitness,
             seed=seed,
             **es_kwargs(settings),
@@ -334,25 +342,30 @@ def evolve_game(
     world = run.world()
     print_outdated(run)
     set_aside(run, "evolve-game", {"world": fingerprint(world)})
-    begin = init_controller(run, world, controller, settings.init_from)
-    set_aside(run, "evolve-game", {}, begin if settings.init_from == "dream" else None)
+    initial_controller = init_controller(run, world, controller, settings.init_from)
+    set_aside(run, "evolve-game", {}, initial_controller if settings.init_from == "dream" else None)
     folder, whitening = run.folder / "evolve-game", None
     if settings.whiten:
-        whitening = _whitening(folder, world, run.store().latents(world.vae), begin)
+        whitening = _whitening(folder, world, run.store().latents(world.vae), initial_controller)
     with run.stage("evolve in the game"), generations("evolve in the game") as shown:
         common: dict[str, Any] = {
             "workers": workers,
             "envs_per_worker": settings.envs_per_worker,
             "env_options": env_options,
         }
-        common |= {"max_steps": settings.max_steps, "backend": backend, "progress": shown.episodes, "controller": begin}
+        common |= {
+            "max_steps": settings.max_steps,
+            "backend": backend,
+            "progress": shown.episodes,
+            "controller": initial_controller,
+        }
         more: dict[str, Any] = {
             "num_state_resets": settings.num_state_resets,
             "reset_horizon": settings.reset_horizon,
             "hard_episode_candidates": settings.hard_episode_candidates,
         }
         return evolve(
-            begin,
+            initial_controller,
             rollouts.EnvFitness(
                 env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **more, **common
             ),

@@ -33,31 +33,26 @@ class Whitening:
 
     Args:
         controller: Controller of the kind that is evolved.
-        features: Samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
+        controller_inputs: Samples of the inputs, (n, num_inputs or more) with n > 1; only the first ``num_inputs`` are used.
 
     Raises:
-        ValueError: The features have another shape, or are not finite.
+        ValueError: The controller_inputs have another shape, or are not finite.
     """
 
-    def __init__(self, controller: Controller, features: Float[np.ndarray, "n features"]) -> None:
+    def __init__(self, controller: Controller, controller_inputs: Float[np.ndarray, "n features"]) -> None:
         self.num_inputs, self.size = controller.num_inputs, controller.size
         self.num_outputs = (
             controller.hidden_units if isinstance(controller, HiddenController) else controller.action_dim
         )
-        features = np.asarray(features, dtype=np.float64)
-        if (
-            features.ndim != 2
-            or len(features) < 2
-            or features.shape[1] < self.num_inputs
-            or not np.isfinite(features).all()
-        ):
+        inputs = np.asarray(controller_inputs, dtype=np.float64)
+        if inputs.ndim != 2 or len(inputs) < 2 or inputs.shape[1] < self.num_inputs or not np.isfinite(inputs).all():
             raise ValueError(
-                f"features must be finite, (n, {self.num_inputs} or more) with n > 1, got {features.shape}"
+                f"controller_inputs must be finite, (n, {self.num_inputs} or more) with n > 1, got {inputs.shape}"
             )
-        features = features[:, : self.num_inputs]
-        variance, directions = np.linalg.eigh(np.cov(features, rowvar=False).reshape(self.num_inputs, self.num_inputs))
+        inputs = inputs[:, : self.num_inputs]
+        variance, directions = np.linalg.eigh(np.cov(inputs, rowvar=False).reshape(self.num_inputs, self.num_inputs))
         scale = np.sqrt(np.maximum(variance, 0) + FLOOR * max(float(variance.mean()), 1e-12))
-        self.mean: np.ndarray = features.mean(axis=0)
+        self.mean: np.ndarray = inputs.mean(axis=0)
         """m, (inputs,)."""
         self.whitening: np.ndarray = directions / scale
         """A, (inputs, inputs): its columns are directions."""
@@ -114,10 +109,10 @@ class Whitening:
         """Hash of the map; a resumed search must have the same."""
         return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
 
-    def whitened(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
+    def whitened(self, controller_inputs: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
         """Return the whitened inputs ``u = A^T (x - m)``."""
-        mean, whitening = (torch.from_numpy(part).to(features) for part in (self.mean, self.whitening))
-        return (features[:, : self.num_inputs] - mean) @ whitening
+        mean, whitening = (torch.from_numpy(part).to(controller_inputs) for part in (self.mean, self.whitening))
+        return (controller_inputs[:, : self.num_inputs] - mean) @ whitening
 
     def to_parameters(self, y: Float[np.ndarray, "*population size"]) -> Float[np.ndarray, "*population size"]:
         """Convert coordinates of the search to parameters of the controller."""

@@ -3,9 +3,9 @@
 Start reading at `compare`.
 
 python -m benchmarks.density make espeak-16k              # or font-digits; see benchmarks.density_corpora
-python -m benchmarks.density run espeak-16k --seeds 3 --updates 250
-python -m benchmarks.density run font-digits --seeds 3 --updates 600
-python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --updates 20000 --hidden 1000
+python -m benchmarks.density run espeak-16k --seeds 3 --num_updates 250
+python -m benchmarks.density run font-digits --seeds 3 --num_updates 600
+python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --num_updates 20000 --hidden_size 1000
 python -m benchmarks.density write espeak-16k             # only the page, from results.json
 
 Corpora and trainings are in runs/density/NAME; the same command continues a stopped comparison. Page, picture and sounds
@@ -30,6 +30,7 @@ from benchmarks.density_tables import RESULTS, write_page
 from rollouts.workers import run_tasks
 from worldmodel import TrainingDiverged
 from worldmodel.io import locked, read_json, write_json
+from worldmodel.migration import density_result
 
 MODELS: dict[str, dict[str, Any]] = {
     "RNN-Gauss": {"model": "rnn-gauss", "num_components": None},
@@ -40,14 +41,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "VRNN-GMM": {"model": "vrnn-gmm"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "espeak-16k": {"data": "audio:{corpus}", "updates": 250, "batch": 16},
-    "font-digits": {"data": "mnist:{corpus}", "updates": 600, "batch": 32},
+    "espeak-16k": {"data": "audio:{corpus}", "num_updates": 250, "batch_size": 16},
+    "font-digits": {"data": "mnist:{corpus}", "num_updates": 600, "batch_size": 32},
 }
 """Kind, number of updates and batch size of each corpus."""
 RUNS = Path("runs") / "density"
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """A task for a worker: train and evaluate one model with one seed."""
 
     folder: str
@@ -55,7 +56,7 @@ class Job(NamedTuple):
     settings: DensityConfig
 
 
-def learn(job: Job) -> dict[str, Any]:
+def run_job(job: TrainingJob) -> dict[str, Any]:
     """Train and evaluate a model, or read the result of an earlier call.
 
     Raises:
@@ -64,7 +65,7 @@ def learn(job: Job) -> dict[str, Any]:
     folder = Path(job.folder)
     job_json = {"name": job.name, **asdict(job.settings)}
     if (folder / "result.json").exists():
-        result = read_json(folder / "result.json")
+        result = density_result(read_json(folder / "result.json"))
         if result["job"] == job_json:
             return result
         raise ValueError(f"{folder} has a training with other settings: remove it, or use another name")
@@ -78,7 +79,7 @@ def learn(job: Job) -> dict[str, Any]:
     result = {
         "job": job_json,
         "status": status,
-        "seconds": Run(folder).timings()["learn"],
+        "seconds": Run(folder).timings()["fit"],
         "best_update": min(validations, key=lambda row: row["held_out"]["loss"])["update"],
         **asdict(evaluation),
     }
@@ -104,7 +105,7 @@ def compare(
         Path of the page.
     """
     jobs = [
-        Job(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
+        TrainingJob(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
             replace(settings, seed=seed, **MODELS[model]))
         for seed in range(1, seeds + 1)
         for model in models
@@ -112,7 +113,7 @@ def compare(
     start_time, found = time.monotonic(), dict[int, dict[str, Any]]()
     with locked(RUNS / name), bar(f"densities of {name}", "trainings") as progress:
         progress(0, len(jobs), "")
-        for index, result in run_tasks(learn, jobs, workers):
+        for index, result in run_tasks(run_job, jobs, workers):
             found[index] = result
             progress(len(found), len(jobs), jobs[index].name)
     corpus = Path(settings.data.partition(":")[2]) / "about.json"
@@ -171,10 +172,10 @@ def main(words: list[str] | None = None) -> int:
     )
     for option, default, text in (
         ("seeds", 3, "Number of trainings of each model (default: 3)."),
-        ("updates", None, "Number of gradient steps (default: that of the corpus, else 300)."),
-        ("hidden", 256, "Number of hidden units (default: 256)."),
-        ("mixtures", 20, "Number of mixture components (default: 20)."),
-        ("batch", None, "Number of sequences in a batch (default: that of the corpus, else 16)."),
+        ("num_updates", None, "Number of gradient steps (default: that of the corpus, else 300)."),
+        ("hidden_size", 256, "Number of hidden units (default: 256)."),
+        ("num_components", 20, "Number of mixture components (default: 20)."),
+        ("batch_size", None, "Number of sequences in a batch (default: that of the corpus, else 16)."),
         ("workers", 2, "Number of trainings at the same time (default: 2)."),
     ):
         parser.add_argument(f"--{option}", type=int, default=default, help=text)
@@ -187,19 +188,23 @@ def main(words: list[str] | None = None) -> int:
         if options.data is None:
             make(options.name, corpus)
         if options.what == "run":
-            defaults = SETTINGS.get(options.name, {"data": options.data, "updates": 300, "batch": 16})
-            updates, batch = options.updates or defaults["updates"], options.batch or defaults["batch"]
+            defaults = SETTINGS.get(options.name, {"data": options.data, "num_updates": 300, "batch_size": 16})
+            num_updates = options.num_updates or defaults["num_updates"]
+            batch_size = options.batch_size or defaults["batch_size"]
             settings = DensityConfig(
                 options.data or defaults["data"].format(corpus=corpus),
-                hidden_size=options.hidden,
-                num_components=options.mixtures,
-                num_updates=updates,
-                batch_size=batch,
-                eval_every=max(updates // 12, 1),
+                hidden_size=options.hidden_size,
+                num_components=options.num_components,
+                num_updates=num_updates,
+                batch_size=batch_size,
+                eval_every=max(num_updates // 12, 1),
                 patience=None,
             )
-            command = f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --updates {updates}"
-            command += f" --hidden {options.hidden} --mixtures {options.mixtures} --batch {batch}"
+            command = (
+                f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --num_updates {num_updates}"
+            )
+            command += f" --hidden_size {options.hidden_size} --num_components {options.num_components}"
+            command += f" --batch_size {batch_size}"
             command += "" if options.data is None else f" --data {shlex.quote(options.data)}"
             command += "" if options.models == list(MODELS) else f" --models {shlex.join(options.models)}"
             print(compare(options.name, settings, options.models, options.seeds, options.workers, command, out))

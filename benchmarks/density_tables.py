@@ -20,7 +20,7 @@ from agents.density.samples import coloured
 from agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.io import atomic, read_json, write_json
-from worldmodel.migration import DENSITY_CONFIG, renamed
+from worldmodel.migration import density_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -71,15 +71,14 @@ def write_page(
         before = read_json(numbers)["about"] if numbers.exists() else {}
         if before.get("command") == about["command"]:  # the comparison was stopped and continued
             about["wall_clock_s"] = max(about["wall_clock_s"], before["wall_clock_s"])
-        shared = {key: results[0][key] for key in ("unit", "levels", "corpus", "hardware", "part")}
+        shared = {key: results[0][key] for key in ("unit", "quantization_limit", "corpus", "hardware", "part")}
         rows = [{key: value for key, value in row.items() if key not in shared} for row in results]
         for measure in (measure for row in rows for measure in row["measures"]):
             measure["values"] = [round(value, 3) for value in measure["values"]]
         _samples(out, rows, folders, shared["corpus"])
         write_json(numbers, {"about": about, **shared, "trainings": rows})
-    found = read_json(numbers)
-    for row in found["trainings"]:
-        row["job"] = renamed(row["job"], DENSITY_CONFIG)
+    found = density_result(read_json(numbers))
+    found["trainings"] = [density_result(row) for row in found["trainings"]]
     if "clusters" not in found:
         found["clusters"] = clusters(_corpus(found["trainings"][0]["job"]), found["about"]["made_of"])
         write_json(numbers, found)
@@ -146,7 +145,8 @@ def _page(name: str, found: dict[str, Any]) -> str:
         least = min((row["ceiling"] for row in rows if row["ceiling"] is not None), default=math.inf)
         parts.append(
             f"Ceilings: the precision of diagonal Gaussians is clamped, so no model with one exceeds {least:.0f} nats per "
-            f"frame. Above {found['levels']:.0f} nats per frame, a density separates 16-bit levels and does not model speech.\n"
+            f"frame. Above {found['quantization_limit']:.0f} nats per frame, a density separates 16-bit levels and does not "
+            "model speech.\n"
         )
         parts.append(
             "![Waveforms and spectrograms of the corpus and of samples](samples.png)\n\n"

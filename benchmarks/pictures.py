@@ -28,7 +28,7 @@ SIZES = {"play.png": (1100, 760), "play-phone.png": (390, 844)}
 
 
 def play() -> None:
-    """Let the pretrained controller of CarRacing drive in its dream and in the game, and take a screenshot of the page."""
+    """Let the pretrained controller of CarRacing play in its dream and in the game, and take a screenshot of the page."""
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -40,7 +40,7 @@ def play() -> None:
             page.wait_for_function("globalThis.dreamPage?.facts()")
             page.get_by_role("button", name="Start").click()
             page.wait_for_function("globalThis.dreamPage?.facts()?.step > 2")
-            page.get_by_role("button", name="Let the controller drive").click()
+            page.get_by_role("button", name="Let the controller play").click()
             page.get_by_role("button", name="Show the real game").click()
             page.wait_for_function("globalThis.dreamPage?.facts()?.step > 60", timeout=120_000)
             page.evaluate("scrollTo(0, 0)")

@@ -226,7 +226,7 @@ def rows(name: str) -> list[dict[str, Any]]:
     )
 
 
-def checks(name: str) -> tuple[list[float], list[float], list[float]]:
+def evaluations(name: str) -> tuple[list[float], list[float], list[float]]:
     """Return frames, seconds and returns at every evaluation of the distribution mean, or of its average if there is one.
 
     Iterations: returns are those of the whole real episodes, and seconds are empty.
@@ -251,7 +251,7 @@ def curve(name: str) -> bytes:
     """Return a PNG of the learning curve: against frames, with published returns, and against time or beside dream returns."""
     from matplotlib.figure import Figure
 
-    played, seconds, returns = checks(name)
+    played, seconds, returns = evaluations(name)
     about = read_json(RECORDS / f"{name}.about.json")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=bool(seconds))

@@ -71,7 +71,7 @@ def main() -> None:
         content = {
             "hardware": hardware(),
             "batch": BATCH_SIZE,
-            "mixtures": NUM_COMPONENTS,
+            "num_components": NUM_COMPONENTS,
             "threads": 1,
             "rows": rows,
         }

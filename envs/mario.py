@@ -270,11 +270,11 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         raise RuntimeError(f"Super Mario Bros did not continue within {MAX_CUTSCENE_FRAMES} frames")
 
 
-def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
+def make_mario(mario_world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
     """Make one stage with 64x64 frames.
 
     Args:
-        world: World, 1 to 8.
+        mario_world: World, 1 to 8.
         stage: Stage, 1 to 4.
         action_repeat: Number of game frames per step.
         options: Further arguments of `SuperMarioBros`.
@@ -284,8 +284,13 @@ def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -
     """
     try:
         env = gymnasium.make(
-            "SuperMarioBros-v0", world=world, stage=stage, frame_skip=action_repeat, disable_env_checker=True, **options
+            "SuperMarioBros-v0",
+            world=mario_world,
+            stage=stage,
+            frame_skip=action_repeat,
+            disable_env_checker=True,
+            **options,
         )
         return ResizeFrame(env)
     except TypeError as error:
-        raise ValueError(f"SuperMarioBros-{world}-{stage} cannot be made with {options}: {error}") from None
+        raise ValueError(f"SuperMarioBros-{mario_world}-{stage} cannot be made with {options}: {error}") from None

@@ -58,7 +58,7 @@ def make_actor(
 
     Only a `BatchedPolicy` uses ``rows`` and ``num_envs`` (see `WorldModelActor`).
     """
-    rngs = [np.random.default_rng([seed, Stream.POLICY]) for seed in seeds]
+    rngs = [np.random.default_rng([seed, Stream.NOISE]) for seed in seeds]
     if isinstance(policy, BatchedPolicy):
         return policy.batched_actor(space, rngs, rows, num_envs)
     return PerEnvActor(policy, space, rngs)
@@ -145,8 +145,8 @@ class WorldModelActor:
         parameters = self.parameters[[self.episodes[row] for row in computed]].to(self.device)
         latent = world.encode(torch.from_numpy(frames))
         state = world.initial(len(computed))._replace(memory=tree_map(self.memory, lambda part: part[computed]))
-        features = state.with_latent(latent).controller_inputs[:, None]
-        action = world.squash(self.controller.outputs(parameters, features)[:, 0])
+        inputs = state.with_latent(latent).controller_inputs[:, None]
+        action = world.squash(self.controller.outputs(parameters, inputs)[:, 0])
         if self.action_noise:
             for row in rows:
                 action[position[row]] = self._add_noise(action[position[row]], self.rngs[self.episodes[row]])

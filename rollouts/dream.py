@@ -147,8 +147,8 @@ def dream(
     )
 
     def imagine_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        features = state.controller_inputs.view(*shape, -1)
-        action = world.squash(controller.outputs(parameters, features)).flatten(0, 1)
+        inputs = state.controller_inputs.view(*shape, -1)
+        action = world.squash(controller.outputs(parameters, inputs)).flatten(0, 1)
         return action, *model.imagine(state, action, noise, mixture_temperature, gaussian_temperature)
 
     step_once = torch.compile(imagine_step, dynamic=False) if compile else imagine_step
@@ -253,7 +253,7 @@ def common_random_numbers(
 
     `NOISE_BLOCK` steps are drawn at once, from one generator per dream, or per group of ``group_size`` dreams.
     """
-    rngs = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-num_rollouts // group_size))]
+    rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
     group = np.arange(num_rollouts) // group_size
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())

@@ -119,10 +119,10 @@ class ModelEnsemble:
         steps, after = [], []
         for world, rows, state in zip(self.members, self.rows, at.members, strict=True):
             member_noise = Noise(*(part[rows] for part in noise))
-            mixing, spread = (
+            temperatures = (
                 value[rows] if isinstance(value, Tensor) else value for value in (temperature, noise_temperature)
             )
-            step, state = world.imagine_from(state, action[rows], member_noise, mixing, spread)  # type: ignore[arg-type]
+            step, state = world.imagine_from(state, action[rows], member_noise, *temperatures)  # type: ignore[arg-type]
             steps.append(step)
             after.append(state)
         joined = Step(*(torch.cat(parts)[self.inverse_order] for parts in zip(*steps, strict=True)))

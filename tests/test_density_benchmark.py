@@ -95,8 +95,19 @@ def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
         density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
     monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
-    args = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
-    args += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
+    args = [
+        "run",
+        "mine",
+        "--data",
+        f"audio:{tmp_path / 'speech'}",
+        "--seeds",
+        "2",
+        "--num_updates",
+        "2",
+        "--hidden_size",
+        "8",
+    ]
+    args += ["--num_components", "2", "--batch_size", "2", "--workers", "1", "--models", *models]
     assert density.main(args) == 0
     folder, results_dir = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
     page = (folder / "README.md").read_text(encoding="utf-8")
@@ -121,5 +132,5 @@ def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
     assert density.main(["write", "mine", "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
     capsys.readouterr()
-    assert density.main([*args, "--hidden", "9"]) == 2
+    assert density.main([*args, "--hidden_size", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")

@@ -104,7 +104,7 @@ def test_code_runs(page, tiny, tmp_path, monkeypatch, capsys):
         pixels = np.random.default_rng(1).integers(0, 256, (24, 28, 28), np.uint8)
         formats.write_mnist(tmp_path / "data" / "MNIST", pixels, pixels[:12])
     store, world = tiny.store(), tiny.world()
-    names = {"__name__": "docs", "store": store, "world": world, "starts": store.latents(world.vae)}
+    names = {"__name__": "docs", "store": store, "world": world, "start_states": store.latents(world.vae)}
     use_small_sizes(monkeypatch, page)
     for number, text in enumerate(blocks(page, "python"), 1):
         text = text.replace("/data/", f"{tmp_path}/data/")

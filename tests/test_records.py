@@ -64,13 +64,13 @@ def test_frames_count_repeats_and_shared_rollouts_once(run, tmp_path):
 def test_checks_list_frames_seconds_and_returns(records_dir):
     write_json(records_dir / "one.about.json", {"frames_before": 1000, "seconds_before": 60, "action_repeat": 2})
     write_rows(records_dir / "one.metrics.jsonl")
-    assert records.checks("one") == ([1320.0, 1500.0], [63.0, 67.0], [7.5, 9.5])
+    assert records.evaluations("one") == ([1320.0, 1500.0], [63.0, 67.0], [7.5, 9.5])
 
 
 def test_checks_of_iterations_list_frames_and_returns(records_dir):
     write_json(records_dir / "one.about.json", {"frames_before": 0, "seconds_before": 0, "action_repeat": 4})
     write_json(records_dir / "one.iterations.json", {"rows": [{"real_steps": 50, "episode_mean": 3.0}]})
-    assert records.checks("one") == ([200], [], [3.0])
+    assert records.evaluations("one") == ([200], [], [3.0])
 
 
 def test_a_record_has_a_report_for_each_test_and_commands_that_reproduce_them(run, records_dir, monkeypatch):
@@ -127,7 +127,7 @@ def test_history_includes_an_earlier_evolution(run, records_dir, tmp_path):
     about, collected_steps = read_json(records_dir / "pole.about.json"), run.store().steps
     assert about["frames"] == 2 * (collected_steps + 500)
     assert [about["frames_before"], about["seconds"], about["seconds_before"]] == [2 * collected_steps, 22, 10]
-    assert records.checks("pole")[0] == [2 * (collected_steps + steps) for steps in (160, 250, 410, 500)]
+    assert records.evaluations("pole")[0] == [2 * (collected_steps + steps) for steps in (160, 250, 410, 500)]
 
 
 def test_a_record_without_a_history_is_refused_before_playing(run, records_dir):

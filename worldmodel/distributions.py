@@ -39,7 +39,9 @@ def standard_gumbel(like: Tensor, shape: tuple[int, ...], generator: Generator |
 class _Mixture:
     """Weights, means and sampling, common to all Gaussian mixtures."""
 
-    def __init__(self, logits: Float[Tensor, "*batch mixtures"], loc: Float[Tensor, "*batch mixtures event"]) -> None:
+    def __init__(
+        self, logits: Float[Tensor, "*batch components"], loc: Float[Tensor, "*batch components event"]
+    ) -> None:
         if loc.ndim < 2 or logits.shape != loc.shape[:-1]:
             raise ValueError(
                 f"logits must have shape (*batch, K) and loc (*batch, K, D), got {tuple(logits.shape)} and {tuple(loc.shape)}"
@@ -98,24 +100,25 @@ class _Mixture:
 
     def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        gumbel: Float[Tensor, "*shape_batch components"],
         normal: Float[Tensor, "*shape_batch normals"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
-        mixing, spread = temperature, temperature if noise_temperature is None else noise_temperature
-        if isinstance(mixing, Tensor):
-            mixing = mixing.to(self.logits).unsqueeze(-1)
-        if isinstance(spread, Tensor):
-            spread = spread.to(self.loc).unsqueeze(-1)
+        if noise_temperature is None:
+            noise_temperature = temperature
+        if isinstance(temperature, Tensor):
+            temperature = temperature.to(self.logits).unsqueeze(-1)
+        if isinstance(noise_temperature, Tensor):
+            noise_temperature = noise_temperature.to(self.loc).unsqueeze(-1)
         # Gumbel-max trick: argmax(logits / tau + noise) is a sample of softmax(logits / tau)
-        chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
-        root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
+        chosen = (self.logits / temperature + gumbel).argmax(dim=-1)
+        root = noise_temperature.sqrt() if isinstance(noise_temperature, Tensor) else math.sqrt(noise_temperature)
         return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+    def weights(self) -> Float[Tensor, "*batch components"]:
         """Probabilities of the components."""
         return self.logits.softmax(dim=-1)
 
@@ -177,10 +180,10 @@ class GaussianMixture(_Mixture):
 
     def __init__(
         self,
-        logits: Float[Tensor, "*batch mixtures"],
-        loc: Float[Tensor, "*batch mixtures event"],
-        log_precision: Float[Tensor, "*batch mixtures event"],
-        precision_factor: Float[Tensor, "*batch mixtures event rank"] | None = None,
+        logits: Float[Tensor, "*batch components"],
+        loc: Float[Tensor, "*batch components event"],
+        log_precision: Float[Tensor, "*batch components event"],
+        precision_factor: Float[Tensor, "*batch components event rank"] | None = None,
     ) -> None:
         super().__init__(logits, loc)
         if log_precision.shape != loc.shape:
@@ -225,7 +228,7 @@ class GaussianMixture(_Mixture):
         return noise(log_precision, factor, own, common)
 
     @property
-    def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
+    def precision(self) -> Float[Tensor, "*batch components event event"]:
         """P_k as full matrices."""
         diagonal = torch.diag_embed(self.log_precision.exp())
         return (
@@ -233,7 +236,7 @@ class GaussianMixture(_Mixture):
         )
 
     @property
-    def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
+    def covariance(self) -> Float[Tensor, "*batch components event event"]:
         """P_k^-1 as full matrices."""
         inverse = torch.diag_embed((-self.log_precision).exp())
         if self.precision_factor is None:
@@ -241,7 +244,7 @@ class GaussianMixture(_Mixture):
         scaled = self.precision_factor * (-self.log_precision).exp().unsqueeze(-1)  # D^-1 U
         return inverse - scaled @ torch.cholesky_solve(scaled.mT, torch.linalg.cholesky(self._capacitance()))
 
-    def _capacitance(self) -> Float[Tensor, "*batch mixtures rank rank"]:
+    def _capacitance(self) -> Float[Tensor, "*batch components rank rank"]:
         """Return I_R + U^T D^-1 U."""
         assert self.precision_factor is not None
         return capacitance(self.log_precision, self.precision_factor)
@@ -262,10 +265,10 @@ class FullGaussianMixture(_Mixture):
 
     def __init__(
         self,
-        logits: Float[Tensor, "*batch mixtures"],
-        loc: Float[Tensor, "*batch mixtures event"],
-        log_diagonal: Float[Tensor, "*batch mixtures event"],
-        tril: Float[Tensor, "*batch mixtures entries"],
+        logits: Float[Tensor, "*batch components"],
+        loc: Float[Tensor, "*batch components event"],
+        log_diagonal: Float[Tensor, "*batch components event"],
+        tril: Float[Tensor, "*batch components entries"],
     ) -> None:
         super().__init__(logits, loc)
         size = loc.shape[-1]
@@ -296,12 +299,12 @@ class FullGaussianMixture(_Mixture):
         return torch.linalg.solve_triangular(lower.mT, normal.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
 
     @property
-    def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
+    def precision(self) -> Float[Tensor, "*batch components event event"]:
         """P_k."""
         return self.lower @ self.lower.mT
 
     @property
-    def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
+    def covariance(self) -> Float[Tensor, "*batch components event event"]:
         """P_k^-1."""
         return torch.cholesky_inverse(self.lower)
 
@@ -355,7 +358,7 @@ class TransformedMixture:
 
     def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        gumbel: Float[Tensor, "*shape_batch components"],
         normal: Float[Tensor, "*shape_batch normals"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
@@ -365,7 +368,7 @@ class TransformedMixture:
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+    def weights(self) -> Float[Tensor, "*batch components"]:
         """Probabilities of the base's components."""
         return self.base_dist.weights
 

@@ -34,7 +34,7 @@ class Coupling(nn.Module):
     coupling to coupling. With one dimension the parameters depend on the context alone.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers. Three hidden layers are the four linear layers of the paper.
         context: Size of the context, a second input of the network. 0: no context.
         num_params: Number of parameters per transformed dimension.
@@ -43,16 +43,16 @@ class Coupling(nn.Module):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
+    def __init__(self, num_features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
         super().__init__()
-        validate_positive_int(features=features)
+        validate_positive_int(num_features=num_features)
         if context < 0:
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context, self.num_params = features, context, num_params
-        kept = features // 2
-        changed = features - kept
+        self.num_features, self.context, self.num_params = num_features, context, num_params
+        kept = num_features // 2
+        changed = num_features - kept
         self.sizes = (kept, changed)
         layers: list[nn.Module] = []
         widths = (kept + context, *hidden)
@@ -65,15 +65,15 @@ class Coupling(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return f"features={self.features}, context={self.context}"
+        return f"num_features={self.num_features}, context={self.context}"
 
     def forward(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        changed, log_slope = self._forward(changed, self._params(kept, context))
-        return torch.cat((kept, changed), dim=-1), log_slope.sum(dim=-1)
+        changed, log_derivative = self._forward(changed, self._params(kept, context))
+        return torch.cat((kept, changed), dim=-1), log_derivative.sum(dim=-1)
 
     def inverse(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
@@ -83,23 +83,23 @@ class Coupling(nn.Module):
         return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, numbers, changed)."""
+        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, params, changed)."""
         raise NotImplementedError
 
     def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        if value.shape[-1] != self.features:
-            raise ValueError(f"value must end in {self.features} dimensions, got {tuple(value.shape)}")
+        if value.shape[-1] != self.num_features:
+            raise ValueError(f"value must end in {self.num_features} dimensions, got {tuple(value.shape)}")
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
+    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch params changed"]:
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
-        seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        x = seen if context is None else torch.cat((seen, context), dim=-1)
+        bounded = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
+        x = bounded if context is None else torch.cat((bounded, context), dim=-1)
         for layer in self.network:  # for one dream, calling the modules takes as long as their arithmetic
             x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
         return to_float32(x).unflatten(-1, (self.num_params, self.sizes[1]))
@@ -109,7 +109,7 @@ class AffineCoupling(Coupling):
     """Scale and shift half of the dimensions by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers.
         context: Size of the context, a second input of the network. 0: no context.
 
@@ -118,8 +118,8 @@ class AffineCoupling(Coupling):
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
-        super().__init__(features, hidden, context, num_params=2)
+    def __init__(self, num_features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
+        super().__init__(num_features, hidden, context, num_params=2)
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._scale_and_shift(parameters)
@@ -141,7 +141,7 @@ class SplineCoupling(Coupling):
     The spline has ``bins`` bins in [-bound, bound] and is the identity outside.
 
     Args:
-        features: D, number of dimensions.
+        num_features: D, number of dimensions.
         hidden: Widths of the hidden layers.
         context: Size of the context, a second input of the network. 0: no context.
         bins: Number of bins.
@@ -153,7 +153,7 @@ class SplineCoupling(Coupling):
 
     def __init__(
         self,
-        features: int,
+        num_features: int,
         hidden: Sequence[int] = (128, 128, 128),
         context: int = 0,
         bins: int = 8,
@@ -162,7 +162,7 @@ class SplineCoupling(Coupling):
         validate_positive_int(bins=bins)
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
-        super().__init__(features, hidden, context, num_params=3 * bins - 1)
+        super().__init__(num_features, hidden, context, num_params=3 * bins - 1)
         self.bins, self.bound = bins, bound
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,17 +173,17 @@ class SplineCoupling(Coupling):
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the knots' x, y and derivatives, each (*batch, changed, bins + 1)."""
-        widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
+        widths, heights, derivatives = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
-        def places(raw: Tensor) -> Tensor:
-            shares = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
-            ends = 2 * self.bound * shares.cumsum(dim=-1)[..., :-1] - self.bound
+        def knots(raw: Tensor) -> Tensor:
+            fractions = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
+            ends = 2 * self.bound * fractions.cumsum(dim=-1)[..., :-1] - self.bound
             edge = torch.full_like(raw[..., :1], self.bound)
             return torch.cat((-edge, ends, edge), dim=-1)
 
-        inner = MIN_DERIVATIVE + softplus(slopes + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
+        inner = MIN_DERIVATIVE + softplus(derivatives + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
         one = torch.ones_like(parameters.mT[..., :1])  # at the ends, the derivative of the identity outside
-        return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
+        return knots(widths), knots(heights), torch.cat((one, inner, one), dim=-1)
 
 
 def rational_quadratic(
@@ -198,13 +198,14 @@ def rational_quadratic(
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
     """
     inside, (x0, width, y0, height, low, high) = _bin(value, knots_x, knots_x, knots_y, derivatives)
-    steep = height / width
-    share = ((value - x0) / width).clamp(0, 1)
-    between = share * (1 - share)
-    below = steep + (low + high - 2 * steep) * between
-    mapped = y0 + height * (steep * share.square() + low * between) / below
-    slope = steep.square() * (high * share.square() + 2 * steep * between + low * (1 - share).square()) / below.square()
-    return torch.where(inside, mapped, value), torch.where(inside, slope.log(), 0)
+    slope = height / width
+    fraction = ((value - x0) / width).clamp(0, 1)
+    product = fraction * (1 - fraction)
+    denominator = slope + (low + high - 2 * slope) * product
+    mapped = y0 + height * (slope * fraction.square() + low * product) / denominator
+    numerator = slope.square() * (high * fraction.square() + 2 * slope * product + low * (1 - fraction).square())
+    derivative = numerator / denominator.square()
+    return torch.where(inside, mapped, value), torch.where(inside, derivative.log(), 0)
 
 
 def rational_quadratic_inverse(
@@ -215,10 +216,10 @@ def rational_quadratic_inverse(
 ) -> Float[Tensor, "*batch"]:
     """Invert `rational_quadratic`: return the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
     inside, (x0, width, y0, height, low, high) = _bin(value, knots_y, knots_x, knots_y, derivatives)
-    steep = height / width
-    over = (value - y0).clamp(min=0)
-    bend = over * (low + high - 2 * steep)
-    a, b, c = height * (steep - low) + bend, height * low - bend, -steep * over
+    slope = height / width
+    offset = (value - y0).clamp(min=0)
+    curvature_term = offset * (low + high - 2 * slope)
+    a, b, c = height * (slope - low) + curvature_term, height * low - curvature_term, -slope * offset
     root = (2 * c) / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
     return torch.where(inside, x0 + width * root, value)
 
@@ -243,10 +244,10 @@ class Flow(nn.Module):
     The halves swap from coupling to coupling: every second coupling gets the dimensions in reverse order.
 
     Args:
-        couplings: Couplings with the same ``features``. An empty list is the identity.
+        couplings: Couplings with the same ``num_features``. An empty list is the identity.
 
     Raises:
-        ValueError: the couplings have different ``features``.
+        ValueError: the couplings have different ``num_features``.
 
     Example:
         >>> flow = Flow([AffineCoupling(4), AffineCoupling(4)])
@@ -257,8 +258,8 @@ class Flow(nn.Module):
 
     def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
-        if len({coupling.features for coupling in couplings}) > 1:
-            raise ValueError(f"couplings must have the same features, got {[c.features for c in couplings]}")
+        if len({coupling.num_features for coupling in couplings}) > 1:
+            raise ValueError(f"couplings must have the same num_features, got {[c.num_features for c in couplings]}")
         self.couplings = nn.ModuleList(couplings)
 
     def forward(

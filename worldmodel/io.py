@@ -225,13 +225,13 @@ def load_module(
     with error_context(path):
         tensors = prepare(read_tensors(path))
     with torch.device("meta"):
-        check_weights(build(), tensors, path)
+        validate_weights(build(), tensors, path)
     module = build()
     module.load_state_dict(tensors)
     return module
 
 
-def check_weights(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+def validate_weights(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Check that weights match ``module`` and are finite.
 
     Raises:

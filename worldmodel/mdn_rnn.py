@@ -109,26 +109,26 @@ class RMDN(nn.Module):
     def _sizes(self) -> tuple[int, int, int, int]:
         """Return the sizes of the head's outputs: logits, means, log-precisions, and other precision parameters."""
         k, d = self.num_components, self.output_size
-        beside = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
-        return k, k * d, k * d, k * beside
+        precision_params = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
+        return k, k * d, k * d, k * precision_params
 
     def reset_parameters(self) -> None:
         """Initialize near N(0, 1): equal weights, slightly different means, unit precision; open forget gates."""
         if self.head.weight.is_meta:  # nothing to fill, and sampling on the meta device imports torch's compiler
             return
         with torch.no_grad():
-            logits, loc, log_precision, beside = self.head.weight.split(self._sizes())
+            logits, loc, log_precision, precision_params = self.head.weight.split(self._sizes())
             logits.zero_()
             log_precision.mul_(0.1)
-            beside.mul_(FACTOR_SCALE)
-            logits, loc, log_precision, beside = self.head.bias.split(self._sizes())
+            precision_params.mul_(FACTOR_SCALE)
+            logits, loc, log_precision, precision_params = self.head.bias.split(self._sizes())
             logits.zero_()
             log_precision.zero_()
             loc.normal_(0.0, 0.5)
             if self.full:
-                beside.zero_()
+                precision_params.zero_()
             else:
-                beside.normal_(0.0, FACTOR_SCALE)
+                precision_params.normal_(0.0, FACTOR_SCALE)
             if self.cell == "lstm":
                 for name, parameter in self.lstm.named_parameters():
                     if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
@@ -220,13 +220,13 @@ class RMDN(nn.Module):
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """Return the mixture for hidden states."""
         k, d = self.num_components, self.output_size
-        logits, loc, log_precision, beside = to_float32(self.head(h)).split(self._sizes(), dim=-1)
+        logits, loc, log_precision, precision_params = to_float32(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
         if self.full:
             low, high = LOG_PRECISION_RANGE
-            below = beside.unflatten(-1, (k, d * (d - 1) // 2))
-            return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), below)
-        factor = beside.unflatten(-1, (k, d, self.rank)) if self.rank and not self.shared else None
+            tril = precision_params.unflatten(-1, (k, d * (d - 1) // 2))
+            return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), tril)
+        factor = precision_params.unflatten(-1, (k, d, self.rank)) if self.rank and not self.shared else None
         if self.factor is not None:
             factor = self.factor.expand(*h.shape[:-1], k, d, self.rank)
         return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor)

@@ -220,21 +220,21 @@ class Memory(nn.Module):
         """
         prediction, _ = self(batch.latent, batch.action)
         count = batch.mask.sum().clamp(min=1)
-        seen = batch.mask > 0
+        valid = batch.mask > 0
 
         def mean(values: Float[Tensor, "batch time"]) -> Float[Tensor, ""]:
-            return torch.where(seen, values, 0).sum() / count
+            return torch.where(valid, values, 0).sum() / count
 
         # Zero the padding first: its numbers then reach neither the loss nor a gradient.
-        target = torch.where(seen[..., None], batch.next_latent, 0)
+        target = torch.where(valid[..., None], batch.next_latent, 0)
         parts = {"nll": mean(-prediction.latent.log_prob(target))}
         if prediction.reward_logits is not None:
-            upper, share = _two_hot(torch.where(seen, batch.reward, 0), self.support)
+            upper, share = _two_hot(torch.where(valid, batch.reward, 0), self.support)
             logs = log_softmax(prediction.reward_logits, dim=-1)
             below, above = (logs.gather(-1, (upper + step)[..., None])[..., 0] for step in (-1, 0))
             parts["reward"] = mean(-(below + share * (above - below)))
         if prediction.termination_logit is not None:
-            ended = torch.where(seen, batch.terminated, 0)
+            ended = torch.where(valid, batch.terminated, 0)
             parts["termination"] = mean(
                 binary_cross_entropy_with_logits(prediction.termination_logit, ended, reduction="none")
             )
@@ -249,19 +249,19 @@ class Memory(nn.Module):
         rewards, with the weight of one step spread over all bins. The termination head starts at the termination rate, with
         half a step added for each outcome.
         """
-        happened = batch.mask > 0
-        seen = batch.next_latent[happened]
-        if len(seen) < 2:
+        valid = batch.mask > 0
+        latent = batch.next_latent[valid]
+        if len(latent) < 2:
             return
-        self.density.init_from_statistics(seen.mean(dim=0), seen.std(dim=0))
+        self.density.init_from_statistics(latent.mean(dim=0), latent.std(dim=0))
         if self.reward_head is not None:
-            upper, share = _two_hot(batch.reward[happened], self.support)
+            upper, share = _two_hot(batch.reward[valid], self.support)
             weight = self.support.new_full((REWARD_BINS,), 1 / REWARD_BINS)
             weight.index_add_(0, upper, share).index_add_(0, upper - 1, 1 - share)
             self.reward_head.bias.copy_((weight / weight.sum()).log())
         if self.termination_head is not None:
-            ended = batch.terminated[happened].sum() + 0.5
-            self.termination_head.bias.copy_((ended / (len(seen) + 1)).logit())
+            ended = batch.terminated[valid].sum() + 0.5
+            self.termination_head.bias.copy_((ended / (len(latent) + 1)).logit())
 
     def expected_reward(self, logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
         """Return the mean reward of the predicted bins."""

@@ -1,8 +1,9 @@
 """Name the independent random streams of one seed."""
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 
+@unique
 class Stream(IntEnum):
     """The second word of a seed sequence: ``np.random.default_rng([seed, Stream.SPLIT])``.
 
@@ -13,10 +14,9 @@ class Stream(IntEnum):
 
     START_STATES = 1
     """Start states of dreams."""
-    POLICY = 2
-    """Exploration noise of a policy, with the seed of the episode."""
-    DREAM = 2
-    """Sampling in dreams. It equals `POLICY`; the seeds differ, because one is of a population and the other of an episode."""
+    # One stream for both: another number would change every dream, and the stored records could not be compared bit for bit.
+    NOISE = 2
+    """Exploration noise of a policy, with the seed of the episode; sampling in dreams, with the seed of the population."""
     SPLIT = 3
     """Split into training and held-out data."""
     COLLECT = 5

@@ -50,10 +50,10 @@ def masked_events(
         raise ValueError(f"batch.mask must have shape {tuple(event.shape[:2])}, got {tuple(mask.shape)}")
     if log_jacobian.shape != event.shape[:1]:
         raise ValueError(f"batch.log_jacobian must have shape ({len(event)},), got {tuple(log_jacobian.shape)}")
-    seen = mask > 0
-    if bool((seen[:, 1:] & ~seen[:, :-1]).any()):
+    valid = mask > 0
+    if bool((valid[:, 1:] & ~valid[:, :-1]).any()):
         raise ValueError("batch.mask must be ones and then zeros in every sequence, got ones after zeros")
-    return torch.where(seen[..., None], event, 0), seen
+    return torch.where(valid[..., None], event, 0), valid
 
 
 def tbptt_chunks(
@@ -90,9 +90,9 @@ def tbptt_chunks(
     return tuple(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)), state
 
 
-def masked_mean(values: Float[Tensor, "batch time"], seen: Bool[Tensor, "batch time"]) -> Float[Tensor, ""]:
+def masked_mean(values: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]) -> Float[Tensor, ""]:
     """Return the mean over events that are not padding."""
-    return torch.where(seen, values, 0).sum() / seen.sum().clamp(min=1)
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
 def with_prefix(prefix: Tensor | None, batch: int, event_dim: int) -> Float[Tensor, "batch time event"] | None:
@@ -214,12 +214,12 @@ class SequenceDensity(nn.Module):
 
         It excludes the Jacobian of ``batch``. The state is valid only for sequences without padding.
         """
-        event, seen = masked_events(batch, self.event_dim)
+        event, valid = masked_events(batch, self.event_dim)
         state = self.initial(len(event)) if state is None else state
         (values,), memory = tbptt_chunks(
             self._chunk, state.memory, self.bptt_length, _shifted(state.event, event), event
         )
-        return torch.where(seen, values, 0), SequenceState(event[:, -1], memory)
+        return torch.where(valid, values, 0), SequenceState(event[:, -1], memory)
 
     def log_prob(self, batch: EventBatch, state: SequenceState | None = None) -> Float[Tensor, "batch"]:
         """Return the log-density of the data of each sequence in nats, including the Jacobian of ``batch``.
@@ -241,9 +241,9 @@ class SequenceDensity(nn.Module):
     @torch.no_grad()
     def init_from_data(self, batch: EventBatch) -> None:
         """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
-        seen = batch.event[batch.mask > 0]
-        if len(seen) > 1:
-            self.density.init_from_statistics(seen.mean(dim=0), seen.std(dim=0))
+        event = batch.event[batch.mask > 0]
+        if len(event) > 1:
+            self.density.init_from_statistics(event.mean(dim=0), event.std(dim=0))
 
     def stream(
         self,

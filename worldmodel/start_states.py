@@ -81,10 +81,10 @@ def validate_start_states(world: WorldModel, start_states: Any) -> None:
         )
     if len(start_states) == 0:
         raise ValueError("start_states must hold at least one episode, got none")
-    _check_episode(world, start_states.episode(0))
+    _validate_episode(world, start_states.episode(0))
 
 
-def _check_episode(world: WorldModel, episode: Any) -> None:
+def _validate_episode(world: WorldModel, episode: Any) -> None:
     if (came := (episode.mean.shape[1], episode.action.shape[1])) != (world.latent_dim, world.action_dim):
         raise ValueError(
             f"start_states must have latent size {world.latent_dim} and action size {world.action_dim}, "
@@ -104,22 +104,22 @@ class StartState(NamedTuple):
 def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_in: int = 32) -> WorldState:
     """Return the states at real steps, after the memory has processed up to ``burn_in`` steps before them."""
     weight, count = next(world.memory.parameters()), len(start_states)
-    seen, done = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
-    known = torch.zeros(count, burn_in, dtype=torch.bool)
+    latent, action = torch.zeros(count, burn_in + 1, world.latent_dim), torch.zeros(count, burn_in, world.action_dim)
+    valid = torch.zeros(count, burn_in, dtype=torch.bool)
     for row, (episode, step) in enumerate(start_states):
         first = max(step - burn_in, 0)
         past = slice(burn_in - (step - first), None)
-        seen[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
-        done[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
-        known[row, past] = True
-    seen, done = seen.to(weight), done.to(weight)
-    return world.replay(seen[:, :-1], done, known.to(weight.device)).with_latent(seen[:, -1].contiguous())
+        latent[row, past] = torch.from_numpy(np.array(episode.mean[first : step + 1], np.float32))
+        action[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
+        valid[row, past] = True
+    latent, action = latent.to(weight), action.to(weight)
+    return world.replay(latent[:, :-1], action, valid.to(weight.device)).with_latent(latent[:, -1].contiguous())
 
 
 def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:
     """Return a random step of a random episode."""
     episode = start_states.episode(int(rng.integers(len(start_states))))
-    _check_episode(world, episode)
+    _validate_episode(world, episode)
     action = episode.action
     if not len(action):
         raise ValueError("start_states must hold episodes with at least one step, got one without")
@@ -151,7 +151,7 @@ class StartStates:
         fit = mean.ndim == 3 and action.ndim == 3 and steps.ndim == 1 and len(mean) == len(action) == len(steps) > 0
         if not fit or mean.shape[1] != action.shape[1] + 1:
             raise ValueError(
-                "starts must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
+                "start states must have mean (S, T + 1, latent), action (S, T, actions) and steps (S,), "
                 f"got {tuple(mean.shape)}, {tuple(action.shape)} and {tuple(steps.shape)}"
             )
         whole = all(bool(torch.isfinite(part).all()) for part in (mean, action))

@@ -140,8 +140,8 @@ class VAE(nn.Module):
             fan_in = float(layer.weight[0].numel())
             if isinstance(layer, nn.ConvTranspose2d):
                 # inputs per output pixel; the first layer has only one input pixel
-                seen = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-                fan_in = layer.in_channels * (1 if layer is self.decoder[0] else seen)
+                inputs_per_output = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+                fan_in = layer.in_channels * (1 if layer is self.decoder[0] else inputs_per_output)
             nn.init.normal_(layer.weight, std=math.sqrt((1 if layer in linear else 2) / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -50,7 +50,7 @@ class WorldState(NamedTuple):
 class Noise(NamedTuple):
     """All random numbers of one imagined step."""
 
-    gumbel: Float[Tensor, "batch *mixtures"]
+    gumbel: Float[Tensor, "batch *components"]
     """Standard Gumbel numbers; they select the mixture component."""
     normal: Float[Tensor, "batch normals"]
     """Standard Normal numbers; they give the Gaussian noise of the component."""
@@ -173,8 +173,8 @@ class WorldModel(nn.Module):
 
         The returned state has no latent. The next `observe` or `WorldState.with_latent` sets it, or `imagine` samples it.
         """
-        self._check(latent, self.latent_dim, "latent", state)
-        self._check(action, self.action_dim, "action", state)
+        self._validate(latent, self.latent_dim, "latent", state)
+        self._validate(action, self.action_dim, "action", state)
         _, memory = self.memory.unroll(latent[:, None], action[:, None], state.memory)
         return WorldState(None, memory)
 
@@ -195,9 +195,9 @@ class WorldModel(nn.Module):
         for time in range(latent.shape[1]):
             after = self.observe(state, latent[:, time], action[:, time]).memory
             if mask is not None:
-                happened = mask[:, time, None, None]
+                valid = mask[:, time, None, None]
                 after = type(after)(
-                    *(torch.where(happened, new, old) for new, old in zip(after, state.memory, strict=True))
+                    *(torch.where(valid, new, old) for new, old in zip(after, state.memory, strict=True))
                 )
             state = WorldState(None, after)
         return state
@@ -229,8 +229,8 @@ class WorldModel(nn.Module):
         if noise_temperature is not None:
             validate_temperature(noise_temperature)
         if state.latent is None:
-            unseen = self.memory.density.distribution(state.hidden)
-            state = state.with_latent(unseen.sample((), temperature, generator, noise_temperature))
+            distribution = self.memory.density.distribution(state.hidden)
+            state = state.with_latent(distribution.sample((), temperature, generator, noise_temperature))
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
         )
@@ -258,7 +258,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: ``state`` has no latent, or ``action`` has the wrong shape.
         """
-        self._check(action, self.action_dim, "action", state)
+        self._validate(action, self.action_dim, "action", state)
         if state.latent is None:
             raise ValueError("state must have a latent, got None: set it with WorldState.with_latent")
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
@@ -317,7 +317,7 @@ class WorldModel(nn.Module):
         memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
         return cls(vae, memory, discrete=bool(config["discrete"]))
 
-    def _check(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
+    def _validate(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
         batch = len(state.memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")

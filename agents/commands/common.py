@@ -119,7 +119,7 @@ def validate_env(env: str, env_options: dict[str, Any]) -> None:
     game.close()
 
 
-def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
+def env_and_options(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
     """Return the environment of a command about a run, and the environment options of the run's rollouts.
 
     Args:

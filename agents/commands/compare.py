@@ -57,12 +57,12 @@ def compare(options: Namespace) -> None:
         if word not in allowed:
             raise ValueError(f"{word!r} is not one of {'; '.join(allowed)}")
     out, began = folder_path(options.out or run.folder / "compare", "out"), time.monotonic()
-    chosen, targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.latent_targets))
+    chosen, latent_targets = {name: known[name] for name in names}, tuple(dict.fromkeys(options.latent_targets))
     sizes = (options.seeds, options.num_updates, options.batch_size, options.seq_len)
-    counts = f"{len(chosen)} variants x {options.seeds} seeds x {len(targets)} targets"
-    counts += f" = {len(chosen) * options.seeds * len(targets)} trainings"
+    counts = f"{len(chosen)} variants x {options.seeds} seeds x {len(latent_targets)} targets"
+    counts += f" = {len(chosen) * options.seeds * len(latent_targets)} trainings"
     with late_bar("compare memories", "trainings", counts) as progress:
-        train.compare(run, out, chosen, *sizes, targets, options.workers, progress)
+        train.compare(run, out, chosen, *sizes, latent_targets, options.workers, progress)
     page = write_comparison(out, run.store().env, _command(options), time.monotonic() - began)
     answers.print(f"Report: {page}", markup=False)
 

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from agents.commands.common import scan_argv, set_preset
 from agents.config.schema import Preset
-from agents.density.config import PRESETS, DensityConfig, kind_of, validate_density
+from agents.density.config import PRESETS, DensityConfig, corpus_kind, validate_density
 from agents.parser import Parser
 from agents.progress import answers, late_bar, next_hint, quiet_other_processes
 from worldmodel.paths import expand, folder_path
@@ -122,7 +122,7 @@ def sample(options: Namespace) -> None:
         return
     with late_bar("draw samples", "events") as progress:
         drawn = sample_density(options.run, *common, options.length, progress)
-    if training := TrainingSummary.of(options.run):
+    if training := TrainingSummary.from_run(options.run):
         answers.print(
             f"sampled with the weights of update {training.best_update:,} of {training.last_update:,}", markup=False
         )
@@ -137,7 +137,7 @@ def sample(options: Namespace) -> None:
 def preset(parser: Parser, words: list[str]) -> None:
     """Set the defaults to the preset for speech or images, as ``--data`` says."""
     _, found = scan_argv(words, {"--preset": "standard", "--data": ""})
-    set_preset(parser, PRESETS / f"{kind_of(found['--data'])}.{found['--preset']}.yaml")
+    set_preset(parser, PRESETS / f"{corpus_kind(found['--data'])}.{found['--preset']}.yaml")
 
 
 def _add_run(parser: Parser) -> None:

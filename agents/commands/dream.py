@@ -58,78 +58,79 @@ def dream_preset(parser: Parser, words: list[str]) -> None:
 
 def dream(options: Namespace) -> None:
     """Make the videos and plots, or the store of dreams."""
-    from agents import dream_video as show
-    from agents import video
+    from agents import dream_video, video
     from agents.pretrained import resolve_agent
     from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
     validate_positive_int(horizon=options.horizon, num_rollouts=options.num_rollouts)
     validate_temperature(options.temperature)
     validate_seed(options.seed)
-    place = resolve_agent(options.run, options.pretrained)
+    source = resolve_agent(options.run, options.pretrained)
     if options.store is not None:
-        _dream_into(place, folder_path(options.store, "store"), options)
+        _dream_into(source, folder_path(options.store, "store"), options)
         return
     with busy("preparing an episode"):
-        world, number, whole, latents, media = _episode_of(place, options)
-    start = show.start_step(whole, options.start_step)
+        world, number, whole, latents, media = _episode_of(source, options)
+    start = dream_video.start_step(whole, options.start_step)
     episode = whole.first(start + options.horizon)
     name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
     with busy("dreaming"):
-        paths = show.write_film(media, name, show.film(world, episode, options.temperature, options.seed, start))
+        paths = dream_video.write_film(
+            media, name, dream_video.film(world, episode, options.temperature, options.seed, start)
+        )
     for path in paths:
         answers.print(f"{path} (left: real, middle: reconstruction, right: dream)", markup=False)
     temperatures = f"temperatures-{number}-{start}-s{options.seed}"
     with busy("dreaming at several temperatures"):
-        frames = show.temperature_film(world, episode, seed=options.seed, start=start)
-        paths = show.write_film(media, temperatures, frames)
+        frames = dream_video.temperature_film(world, episode, seed=options.seed, start=start)
+        paths = dream_video.write_film(media, temperatures, frames)
     for path in paths:
         answers.print(f"{path} (real, and dreams at several temperatures)", markup=False)
     with busy("traversing latents"):
-        picture, dimensions = show.traversals(world, latents)
+        picture, dimensions = dream_video.traversals(world, latents)
     video.write_png(media / "traversals.png", picture)
     answers.print(f"{media / 'traversals.png'} (rows: latents {', '.join(map(str, dimensions))})", markup=False)
-    if plot := show.reward_plot(world, whole):
+    if plot := dream_video.reward_plot(world, whole):
         video.write_png(media / f"rewards-{number}.png", plot)
         answers.print(f"{media / f'rewards-{number}.png'} (predicted and real rewards)", markup=False)
 
 
-def _episode_of(place: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
+def _episode_of(source: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
     """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
     import envs
     import rollouts
-    from agents.dream_video import START, long_episode, seen
+    from agents.dream_video import START, encode_means, long_episode
     from agents.run import Run
 
-    if isinstance(place, Run):
-        world, store, media = place.world(), place.store(), place.folder / "media"
+    if isinstance(source, Run):
+        world, store, media = source.world(), source.store(), source.folder / "media"
         number = long_episode(store.lengths, options.start_step) if options.episode is None else options.episode
         if not 0 <= number < len(store):
             raise ValueError(f"episode must be from 0 to {len(store) - 1}, got {number}")
         return world, number, store.episode(number), store.latents(world.vae).posterior_means(), media
-    agent = place.agent()
-    world, media = agent.world, place.out / "media"
-    env = game_asked(options.env, place.env, place.folder)
-    game = envs.make(FAST.get(env, env), **place.env_options)
+    agent = source.agent()
+    world, media = agent.world, source.out / "media"
+    env = game_asked(options.env, source.env, source.folder)
+    game = envs.make(FAST.get(env, env), **source.env_options)
     number, start = options.episode or 0, START if options.start_step is None else options.start_step
     whole = rollouts.play(game, agent, number, max_steps=start + options.horizon)
     game.close()
-    return world, number, whole, seen(world, whole).cpu().numpy(), media
+    return world, number, whole, encode_means(world, whole).cpu().numpy(), media
 
 
-def _dream_into(place: Any, folder: Path, options: Namespace) -> None:
+def _dream_into(source: Any, folder: Path, options: Namespace) -> None:
     """Write dreams of a run's or an agent's controller to a store."""
     import rollouts
     from agents.pretrained import PretrainedAgent
 
-    if isinstance(place, PretrainedAgent):
-        agent, starts = place.agent(), place.starts()
+    if isinstance(source, PretrainedAgent):
+        agent, start_states = source.agent(), source.start_states()
         world, controller = agent.world, agent.controller
     else:
-        world, controller = place.world(), place.controller(options.where or place.evolved)
-        starts = place.latents(world)
+        world, controller = source.world(), source.controller(options.where or source.evolved)
+        start_states = source.latents(world)
     sizes, keep = (options.horizon, options.num_rollouts), ("latents", "actions", "rewards")
     with busy(f"dreaming {options.num_rollouts} rollouts"):
-        dreams = rollouts.dream(world, controller, starts, *sizes, options.temperature, options.seed, keep=keep)
+        dreams = rollouts.dream(world, controller, start_states, *sizes, options.temperature, options.seed, keep=keep)
         store = rollouts.write_dreams(dreams, world, folder)
     answers.print(f"{len(store)} dreams, {store.steps:,} steps in {folder}", markup=False)

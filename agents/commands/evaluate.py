@@ -11,9 +11,9 @@ from agents.commands.common import (
     add_preset,
     add_run,
     add_where,
+    env_and_options,
     env_words,
     game_asked,
-    game_of,
     settings_of,
     slug,
     validate_env,
@@ -55,17 +55,17 @@ def evaluate(options: Namespace) -> None:
     from rollouts.workers import validate_backend
 
     validate_backend(options.backend, options.workers)
-    place = resolve_agent(options.run, options.pretrained)
+    source = resolve_agent(options.run, options.pretrained)
     settings = settings_of(EvalConfig, options.eval, "eval.")
     words = [options.run, *["--pretrained"] * options.pretrained]
-    if isinstance(place, Run):
-        name = options.where or place.evolved
-        agent = Agent(place.world(), place.controller(name))
-        env, env_options = game_of(place, options.env, official=True)
+    if isinstance(source, Run):
+        name = options.where or source.evolved
+        agent = Agent(source.world(), source.controller(name))
+        env, env_options = env_and_options(source, options.env, official=True)
         words += ["--where", name]
     else:
-        agent, name = place.agent(), "agent"
-        env, env_options = game_asked(options.env, place.env, place.folder), place.env_options
+        agent, name = source.agent(), "agent"
+        env, env_options = game_asked(options.env, source.env, source.folder), source.env_options
     words += ["--env", options.env] if options.env else []
     validate_env(env, env_options | options.env_options)
     with bar(f"evaluate in {env}", "episodes") as progress:
@@ -83,7 +83,7 @@ def evaluate(options: Namespace) -> None:
         )
     again = evaluation.reproduce_command(words, report, options.env_options, settings.max_steps)
     report = replace(report, command=again)
-    out = place.folder if isinstance(place, Run) else place.out
+    out = source.folder if isinstance(source, Run) else source.out
     label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
     cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # keeps the file of an evaluation without a limit
     path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
@@ -94,7 +94,7 @@ def evaluate(options: Namespace) -> None:
         answers.print(f"with {', '.join(conditions)}", markup=False)
     report.save(path)
     answers.print(str(path), markup=False)
-    if isinstance(place, Run):
-        if verdict := against_random(place, report):
+    if isinstance(source, Run):
+        if verdict := against_random(source, report):
             print_verdict(verdict, answers)
-        next_hint("worldmodel", "play", place.folder, *env_words(place))
+        next_hint("worldmodel", "play", source.folder, *env_words(source))

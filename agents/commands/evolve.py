@@ -10,9 +10,9 @@ from agents.commands.common import (
     add_preset,
     add_run,
     add_where,
+    env_and_options,
     env_of,
     env_words,
-    game_of,
     preset_of,
     preset_words,
     settings_of,
@@ -60,11 +60,11 @@ def evolve(options: Namespace) -> None:
         if where == "dream":
             stages.evolve_dream(run, settings, options.seed, controller)
             if options.env or not env_words(run):
-                env, env_options = game_of(run, options.env)
+                env, env_options = env_and_options(run, options.env)
                 common = (options.seed, options.workers, env_options, options.backend)
                 stages.compare_dream(run, FAST.get(env, env), settings, *common)
         else:
-            env, env_options = game_of(run, options.env)
+            env, env_options = env_and_options(run, options.env)
             env = FAST.get(env, env)
             validate_state_resets(env, env_options, settings.num_state_resets)
             common = (options.seed, options.workers, env_options, options.backend)

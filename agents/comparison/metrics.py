@@ -23,16 +23,16 @@ STARTS, DREAMS, DRAWS, EVENTS, BURN_IN = 48, 16, 128, 512, 32
 """Numbers of start states, dreams of each, samples of a prediction, predictions in all, and steps before a start state."""
 
 
-def inputs(episode: EncodedEpisode, targets: str, index: int) -> SequenceBatch:
+def inputs(episode: EncodedEpisode, latent_targets: str, index: int) -> SequenceBatch:
     """Return a complete episode as a batch of one sequence, (1, T, ...).
 
     Args:
         episode: Encoded episode.
-        targets: Kind of latents: "mean" of the posterior, or "sample" from it.
+        latent_targets: Kind of latents: "mean" of the posterior, or "sample" from it.
         index: Index of the episode; it seeds the samples, so they are the same for all models.
     """
     z = np.asarray(episode.mean, np.float32)
-    if targets == "sample":
+    if latent_targets == "sample":
         z = sample_posterior(z, np.asarray(episode.logvar, np.float32), np.random.default_rng([2, index]))
     parts = (z[:-1], episode.action, z[1:], episode.reward, episode.terminated, np.ones(len(episode.reward)))
     return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
@@ -47,7 +47,7 @@ def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple
 
 @torch.no_grad()
 def evaluate_memory(
-    memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
+    memory: Memory, latents: EncodedDataset, test: np.ndarray, latent_targets: str, memoryless: bool
 ) -> dict[str, Any]:
     """Compute the NLL of each held-out episode, its floor (the posterior's entropy), and the errors of both heads.
 
@@ -57,13 +57,13 @@ def evaluate_memory(
         memory: Trained memory.
         latents: Encoded store.
         test: Indices of the held-out episodes.
-        targets: Kind of latents: "mean" of the posterior, or "sample" from it.
+        latent_targets: Kind of latents: "mean" of the posterior, or "sample" from it.
         memoryless: Whether each step is a sequence of its own.
     """
     nll, floors, errors, rewards, probabilities, terminations = [], [], [], [], [], []
     for index in test:
         episode = latents.episode(int(index))
-        prediction, batch = predictions(memory, inputs(episode, targets, int(index)), memoryless)
+        prediction, batch = predictions(memory, inputs(episode, latent_targets, int(index)), memoryless)
         nll.append(float(-prediction.latent.log_prob(batch.next_latent).double().mean()))
         floors.append(float(episode.entropy[1:].mean()))
         errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
@@ -98,7 +98,7 @@ def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float
 
 @torch.no_grad()
 def evaluate_calibration(
-    memory: Memory, latents: EncodedDataset, test: np.ndarray, targets: str, memoryless: bool
+    memory: Memory, latents: EncodedDataset, test: np.ndarray, latent_targets: str, memoryless: bool
 ) -> dict[str, Any]:
     """Measure the calibration of one-step predictions at random held-out steps.
 
@@ -109,7 +109,9 @@ def evaluate_calibration(
     per_episode = max(1, EVENTS // len(test))
     samples_of, truths = [], []
     for index in test:
-        prediction, batch = predictions(memory, inputs(latents.episode(int(index)), targets, int(index)), memoryless)
+        prediction, batch = predictions(
+            memory, inputs(latents.episode(int(index)), latent_targets, int(index)), memoryless
+        )
         flat = prediction.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
         picked = rng.choice(flat.shape[1], min(per_episode, flat.shape[1]), replace=False)
         samples_of.append(flat[:, picked])
@@ -143,8 +145,10 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
     long = [int(index) for index in test if latents.lengths[int(index)] > 40]
     if not long:
         return {"starts": 0}
-    starts = [(index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)]
-    state, initial, real, actions, steps, frames = _start_batch(world, latents, starts, furthest)
+    start_states = [
+        (index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)
+    ]
+    state, initial, real, actions, steps, frames = _start_batch(world, latents, start_states, furthest)
     found: dict[str, Any] = {"starts": STARTS}
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
@@ -166,29 +170,29 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
 
 
 def _start_batch(
-    world: WorldModel, latents: EncodedDataset, starts: list[tuple[int, int]], furthest: int
+    world: WorldModel, latents: EncodedDataset, start_states: list[tuple[int, int]], furthest: int
 ) -> tuple[Any, ...]:
     """Return start states and the steps after them as one batch.
 
     Args:
         world: World model.
         latents: Encoded store.
-        starts: Episode and step of each start state.
+        start_states: Episode and step of each start state.
         furthest: Maximal number of steps after a start state.
 
     Returns:
         The memory's state after burn-in, the initial latents (S, latent), then the following real latents
         (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames (a tensor for each start).
     """
-    initial, count = torch.zeros(len(starts), world.latent_dim), torch.zeros(len(starts), dtype=torch.int64)
+    initial, count = torch.zeros(len(start_states), world.latent_dim), torch.zeros(len(start_states), dtype=torch.int64)
     past_latents, past_actions = (
-        torch.zeros(len(starts), BURN_IN, world.latent_dim),
-        torch.zeros(len(starts), BURN_IN, world.action_dim),
+        torch.zeros(len(start_states), BURN_IN, world.latent_dim),
+        torch.zeros(len(start_states), BURN_IN, world.action_dim),
     )
-    valid = torch.zeros(len(starts), BURN_IN, dtype=torch.bool)
-    real = torch.zeros(len(starts), furthest, world.latent_dim)
-    actions, frames = torch.zeros(len(starts), furthest, world.action_dim), []
-    for row, (index, start) in enumerate(starts):
+    valid = torch.zeros(len(start_states), BURN_IN, dtype=torch.bool)
+    real = torch.zeros(len(start_states), furthest, world.latent_dim)
+    actions, frames = torch.zeros(len(start_states), furthest, world.action_dim), []
+    for row, (index, start) in enumerate(start_states):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
         first = max(0, start - BURN_IN)

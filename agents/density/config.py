@@ -80,7 +80,7 @@ class DensityConfig:
     @property
     def kind(self) -> str:
         """Kind of the data: "speech" or "image"."""
-        return kind_of(self.data)
+        return corpus_kind(self.data)
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class DensityConfig:
         return given
 
 
-def kind_of(data: str) -> str:
+def corpus_kind(data: str) -> str:
     """Return "image" if KIND:FOLDER names a corpus of images, else "speech"."""
     return "image" if data.partition(":")[0] in IMAGES else "speech"
 

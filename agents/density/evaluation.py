@@ -63,32 +63,32 @@ class Evaluation:
         unit: Unit of the means.
         ceiling: Upper bound of a likelihood of speech by the clamp of precisions and the couplings, in nats per frame. None:
             unbounded, or images.
-        levels: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame; None for images.
+        quantization_limit: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame; None for images.
         model: Name of the model.
         parameters: Number of parameters of the model.
         corpus: Description by `worldmodel.corpora.Corpus.describe`.
         hardware: Description of this machine.
-        own: Identity of this part of the training corpus, if the evaluation is on another corpus; else None.
+        training_identity: Identity of this part of the training corpus, if the evaluation is on another corpus; else None.
         gaussian: Mean of the reference density (`agents.density.gaussian`), in the same unit.
-        better: Difference of the last measure to the reference density; positive is better.
-        better_stderr: Standard error of ``better``, clustered by file.
-        learned: Sentences about the training (`agents.density.training_summary`).
+        gain: Difference of the last measure to the reference density; positive is better.
+        gain_stderr: Standard error of ``gain``, clustered by file.
+        training_summary: Sentences about the training (`agents.density.training_summary`).
     """
 
     part: str
     measures: tuple[Measure, ...]
     unit: str
     ceiling: float | None
-    levels: float | None
+    quantization_limit: float | None
     model: str
     parameters: int
     corpus: dict[str, Any]
     hardware: str
-    own: str | None = None
+    training_identity: str | None = None
     gaussian: float | None = None
-    better: float | None = None
-    better_stderr: float | None = None
-    learned: tuple[str, ...] = ()
+    gain: float | None = None
+    gain_stderr: float | None = None
+    training_summary: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = []
@@ -111,33 +111,35 @@ class Evaluation:
     @property
     def findings(self) -> list[str]:
         """Conclusions: the comparison with the reference density, and the sentences about the training."""
-        if self.gaussian is None or self.better is None or self.better_stderr is None:
-            return list(self.learned)
-        significant = abs(self.better) > 2 * self.better_stderr and self.measures[-1].n > 1
-        verdict = "Not significantly better" if not significant else "Better" if self.better > 0 else "WORSE"
+        if self.gaussian is None or self.gain is None or self.gain_stderr is None:
+            return list(self.training_summary)
+        significant = abs(self.gain) > 2 * self.gain_stderr and self.measures[-1].n > 1
+        verdict = "Not significantly better" if not significant else "Better" if self.gain > 0 else "WORSE"
         if self.measures[-1].n == 1:
             verdict = "With one file, which has no standard error, not known to be better"
         bound = "" if self.measures[-1].what == EXACT else " (by the lower bound)"
         unit = self.unit.partition(",")[0]
         return [
             f"{verdict}{bound} than one independent Gaussian for each dimension of an event ({self.gaussian:.4f} {unit}): "
-            f"difference {self.better:+.4f} ± {self.better_stderr:.4f} (positive: better).",
-            *self.learned,
+            f"difference {self.gain:+.4f} ± {self.gain_stderr:.4f} (positive: better).",
+            *self.training_summary,
         ]
 
     @property
     def notes(self) -> list[str]:
         """Notes on the unit, the ceiling and, if it is not the training corpus, the corpus."""
         notes = [f"In {self.unit}; ± is the standard error of the mean over files."]
-        if self.levels is not None:
+        if self.quantization_limit is not None:
             ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats per frame"
             notes.append(
-                f"Ceiling by the model's precision: {ceiling}. Above {self.levels:.1f} nats per frame a density resolves "
+                f"Ceiling by the model's precision: {ceiling}. Above {self.quantization_limit:.1f} nats per frame a density resolves "
                 "16-bit levels."
             )
-        if self.own is not None:
+        if self.training_identity is not None:
             identity = self.corpus["parts"][self.part]["identity"]
-            notes.append(f"Evaluated on another corpus than its training corpus: {identity} instead of {self.own}.")
+            notes.append(
+                f"Evaluated on another corpus than its training corpus: {identity} instead of {self.training_identity}."
+            )
         return notes
 
     def save(self, path: Path, **extra: Any) -> Path:
@@ -211,8 +213,8 @@ def evaluate_model(
         corpus.describe(),
         hardware(),
         gaussian=float(np.concatenate(reference_values).mean()),
-        better=float(difference.mean()),
-        better_stderr=_stderr(difference, files),
+        gain=float(difference.mean()),
+        gain_stderr=_stderr(difference, files),
     )
 
 

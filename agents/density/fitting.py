@@ -12,7 +12,7 @@ from agents.config.provenance import save_config
 from agents.config.schema import training
 from agents.density.config import DensityConfig, validate_density
 from agents.density.evaluation import Evaluation, evaluate_model
-from agents.density.runs import load_density, open_data, open_moved, original_identity
+from agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
 from agents.density.training_summary import TrainingSummary, event_name
 from agents.run import Run
 from worldmodel import distributed, fit, seeded
@@ -60,8 +60,8 @@ def fit_density(
     with run.locked():
         if distributed.is_main_process():
             save_config(settings, run.folder / "config.yaml", may_grow=("num_updates",))
-        corpus = open_data(settings, run.folder)
-        with run.stage("learn"):
+        corpus = open_run_corpus(settings, run.folder)
+        with run.stage("fit"):
             fit(
                 model,
                 corpus.splits,
@@ -73,9 +73,9 @@ def fit_density(
             )
         if distributed.is_main_process():  # after `fit`, which refuses a folder with weights of another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
-        with run.stage("judge"):
+        with run.stage("evaluate"):
             evaluation = evaluate_model(model, settings.model, corpus, "test", SAMPLES)
-            evaluation = replace(evaluation, learned=_training_sentences(run.folder, settings))
+            evaluation = replace(evaluation, training_summary=_training_sentences(run.folder, settings))
         if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
@@ -87,7 +87,7 @@ def fit_density(
 
 def _training_sentences(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
     """Return the sentences about a run's training."""
-    summary = TrainingSummary.of(folder)
+    summary = TrainingSummary.from_run(folder)
     return tuple(summary.sentences(event_name(settings.kind, settings.pixelwise))) if summary else ()
 
 
@@ -123,7 +123,9 @@ def evaluate_density(
     if samples > MAX_SAMPLES:
         raise ValueError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     model, settings = load_density(folder)
-    corpus = open_moved(settings, folder, model, data)
-    own = original_identity(folder, part, getattr(corpus, part).identity)
+    corpus = open_matching_corpus(settings, folder, model, data)
+    training_identity = original_identity(folder, part, getattr(corpus, part).identity)
     evaluation = evaluate_model(model, settings.model, corpus, part, samples, progress)
-    return replace(evaluation, own=own, learned=_training_sentences(folder, settings))
+    return replace(
+        evaluation, training_identity=training_identity, training_summary=_training_sentences(folder, settings)
+    )

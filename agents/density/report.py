@@ -78,7 +78,7 @@ def _curve(run: Run, settings: DensityConfig) -> str:
 def _samples(run: Run, settings: DensityConfig, corpus: Corpus) -> str:
     """Format data of the test part and samples of the density."""
     write = _speech_samples if settings.kind == "speech" else _image_samples
-    summary = TrainingSummary.of(run.folder)
+    summary = TrainingSummary.from_run(run.folder)
     which = f"Sampled with the weights of update {summary.best_update:,}. " if summary else ""
     return f'<h2>Samples</h2><p class="note">{which}Data of the test part come first.</p>{write(run, corpus)}'
 

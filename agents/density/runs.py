@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from agents.config.io import read_yaml
-from agents.density.config import DensityConfig, kind_of, validate_density
+from agents.density.config import DensityConfig, corpus_kind, validate_density
 from agents.shell import command
 from worldmodel import SequenceDensity, migration
 from worldmodel.baselines import VRNN
@@ -115,13 +115,13 @@ def _image_scale(corpus: dict[str, Any], path: Path) -> Dequantisation:
     return scale
 
 
-def open_data(settings: DensityConfig, folder: Path) -> Corpus:
+def open_run_corpus(settings: DensityConfig, folder: Path) -> Corpus:
     """Open the corpus; for speech, the run folder stores its mean and standard deviation, so that they are computed once."""
     cache = {"cache": folder / "scale.json"} if settings.kind == "speech" else {}
     return open_corpus(settings.data, **settings.corpus_options, **cache)
 
 
-def open_moved(
+def open_matching_corpus(
     settings: DensityConfig, folder: str | os.PathLike[str], model: SequenceDensity | VRNN, data: str | None
 ) -> Corpus:
     """Open the corpus of a density, which may have moved, or another corpus of the same kind.
@@ -136,11 +136,11 @@ def open_moved(
         ValueError: the corpus is missing, is of another kind, or has events of another size.
     """
     if data is not None:
-        if data.partition(":")[0] in CORPORA and (kind := kind_of(data)) != settings.kind:
+        if data.partition(":")[0] in CORPORA and (kind := corpus_kind(data)) != settings.kind:
             names = {"speech": "speech", "image": "images"}
             raise ValueError(f"{folder} is a density of {names[settings.kind]}, got {names[kind]}: {data}")
         settings = replace(settings, data=data)
-    corpus = open_data(settings, expand(folder))
+    corpus = open_run_corpus(settings, expand(folder))
     if corpus.event_dim != model.event_dim:
         raise ValueError(
             f"{settings.data} must have events of {model.event_dim} dimensions, as {folder}, got {corpus.event_dim}"

@@ -16,7 +16,7 @@ import torch
 
 from agents import video
 from agents.density.config import DensityConfig
-from agents.density.runs import SpeechScale, load_density, load_scale, open_moved
+from agents.density.runs import SpeechScale, load_density, load_scale, open_matching_corpus
 from worldmodel import distributed
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.io import atomic, error_context, read_json
@@ -133,7 +133,7 @@ def complete_images(
         raise ValueError(
             f"only images with at least 2 rows can be completed, got a density of images with 1 row: {folder}"
         )
-    corpus = open_moved(settings, folder, model, data)
+    corpus = open_matching_corpus(settings, folder, model, data)
     if corpus.normalizer != scale:
         raise ValueError(f"images must match those of {folder}, {scale}, got {corpus.normalizer}")
     event = next(iter(corpus.test.batches(count))).event

@@ -34,7 +34,7 @@ class TrainingSummary:
     train_at_last: float
 
     @classmethod
-    def of(cls, folder: str | os.PathLike[str]) -> "TrainingSummary | None":
+    def from_run(cls, folder: str | os.PathLike[str]) -> "TrainingSummary | None":
         """Read the summary from ``metrics.jsonl`` of a run folder; return None without that file.
 
         Raises:

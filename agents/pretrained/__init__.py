@@ -41,7 +41,7 @@ class PretrainedAgent:
         """
         return Agent.load(self.folder)
 
-    def starts(self) -> StartStates:
+    def start_states(self) -> StartStates:
         """Load the start states of its dreams, encoded from real episodes."""
         return StartStates.load(self.folder)
 
@@ -60,11 +60,6 @@ class PretrainedAgent:
         return dict(self.report().env_options)
 
 
-def names() -> list[str]:
-    """Return the names of the pretrained agents; the same as `pretrained_names`."""
-    return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
-
-
 def pretrained_names() -> list[str]:
     """Return the names of the pretrained agents of this package.
 
@@ -72,7 +67,7 @@ def pretrained_names() -> list[str]:
         >>> pretrained_names()
         ['car-racing', 'car-racing-dream', 'mario-1-1']
     """
-    return names()
+    return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
 
 
 def load_pretrained(name: str) -> Agent:
@@ -93,9 +88,9 @@ def pretrained_agent(name: str) -> PretrainedAgent:
     Raises:
         ValueError: there is no pretrained agent of this name.
     """
-    if name not in names():
-        known = ", ".join(names()) or "none"
-        raise ValueError(f"there is no pretrained agent {name!r}, expected one of {known}{did_you_mean(name, names())}")
+    if name not in (names := pretrained_names()):
+        known = ", ".join(names) or "none"
+        raise ValueError(f"there is no pretrained agent {name!r}, expected one of {known}{did_you_mean(name, names)}")
     return PretrainedAgent(HOME / name, Path("runs") / f"{name}-pretrained")
 
 
@@ -114,6 +109,6 @@ def resolve_agent(path: str, pretrained: bool) -> Run | PretrainedAgent:
     folder = folder_path(path, "run")
     if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
         return PretrainedAgent(folder, folder)
-    if not folder.is_dir() and path in names():
+    if not folder.is_dir() and path in pretrained_names():
         raise ValueError(f"there is no run folder {path}; use --pretrained for the pretrained agent of this name")
     return Run(folder)

@@ -16,11 +16,11 @@ import envs
 from agents.agent import Agent
 from agents.config.schema import FAST
 from agents.controller import Controller
-from agents.pretrained import PretrainedAgent, names, resolve_agent
+from agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
 from agents.run import Run
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, measure_run
-from agents.viewer.game import game_of
+from agents.viewer.game import game_facts
 from agents.viewer.session import SPEEDS, Scene
 from envs.registration import imported_module
 from worldmodel import WorldModel
@@ -35,10 +35,10 @@ CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
 
 def serve(
-    place: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
+    source: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
     env: str | None = None,
     *,
-    starts: EncodedEpisodes | Tensor | None = None,
+    start_states: EncodedEpisodes | Tensor | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     visitors: int = 8,
@@ -52,9 +52,9 @@ def serve(
         page.stop()
 
     Args:
-        place: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
-        env: Id of the real environment. None: that of ``place``.
-        starts: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
+        source: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
+        env: Id of the real environment. None: that of ``source``.
+        start_states: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
         host: Network address of the page. "0.0.0.0": any machine can open it.
         port: Port of the page. 0: any free port.
         visitors: Largest number of dreams at the same time.
@@ -63,22 +63,22 @@ def serve(
         The page, with ``url`` and ``stop()``. It is a context manager, and a notebook displays it.
 
     Raises:
-        ValueError: ``place`` has no dream, an argument is out of range, or a package is missing.
+        ValueError: ``source`` has no dream, an argument is out of range, or a package is missing.
         OSError: The port is in use.
     """
     validate_positive_int(visitors=visitors)
     if not 0 <= port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
-    if starts is not None and not isinstance(place, Agent):
-        raise ValueError("starts must be given only with an Agent: a folder has its own start states")
-    if isinstance(place, Agent):
-        if starts is None:
+    if start_states is not None and not isinstance(source, Agent):
+        raise ValueError("start_states must be given only with an Agent: a folder has its own start states")
+    if isinstance(source, Agent):
+        if start_states is None:
             raise ValueError(
-                "starts must be given with an Agent: start states of dreams, for example store.latents(vae)"
+                "start_states must be given with an Agent: start states of dreams, for example store.latents(vae)"
             )
-        scene = _scene(place.world, starts, {"trained": place.controller}, env or "", {}, env)
+        scene = _scene(source.world, start_states, {"trained": source.controller}, env or "", {}, env)
     else:
-        scene = place if isinstance(place, Scene) else scene_of(_resolve(place), env)
+        scene = source if isinstance(source, Scene) else scene_of(_resolve(source), env)
     try:
         from agents.viewer.server import Page
     except ModuleNotFoundError as error:
@@ -86,33 +86,33 @@ def serve(
     return Page(scene, host, port, visitors)
 
 
-def _resolve(place: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
+def _resolve(source: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
     """Return the run or the agent of a folder or a name."""
-    if isinstance(place, Run | PretrainedAgent):
-        return place
-    path = expand(place)
-    return resolve_agent(str(path), pretrained=not path.is_dir() and str(place) in names())
+    if isinstance(source, Run | PretrainedAgent):
+        return source
+    path = expand(source)
+    return resolve_agent(str(path), pretrained=not path.is_dir() and str(source) in pretrained_names())
 
 
-def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
+def scene_of(source: Run | PretrainedAgent, env: str | None = None) -> Scene:
     """Build the scene of a run folder or of an agent's folder.
 
     Args:
-        place: Run or agent.
+        source: Run or agent.
         env: Id of the real environment. None: that of the folder, unless its id imports a module: a downloaded file must
             not choose which code runs.
 
     Raises:
         ValueError: The run has no trained world model or no rollouts, or a file of the agent is missing or damaged.
     """
-    if isinstance(place, PretrainedAgent):
-        agent, fidelity = place.agent(), Fidelity.of(place.folder)
+    if isinstance(source, PretrainedAgent):
+        agent, fidelity = source.agent(), Fidelity.of(source.folder)
         scene = _scene(
-            agent.world, place.starts(), {"trained": agent.controller},
-            FAST.get(place.env, place.env), place.env_options, env,
+            agent.world, source.start_states(), {"trained": agent.controller},
+            FAST.get(source.env, source.env), source.env_options, env,
         )  # fmt: skip
         return replace(scene, notes=(*scene.notes, *(fidelity.notes(scene.speed) if fidelity else ())))
-    run = place
+    run = source
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
     controllers: dict[str, Controller] = {}
@@ -125,7 +125,7 @@ def scene_of(place: Run | PretrainedAgent, env: str | None = None) -> Scene:
 
 def _scene(
     world: WorldModel,
-    starts: EncodedEpisodes | Tensor,
+    start_states: EncodedEpisodes | Tensor,
     controllers: dict[str, Controller],
     saved_env: str,
     options: dict[str, Any],
@@ -138,16 +138,16 @@ def _scene(
             f"The real game is not shown: {saved_env} imports a module. If you trust it, add --env {saved_env}."
         )
     try:
-        game = game_of(env, options, make)
+        game = game_facts(env, options, make)
     except (ValueError, ImportError) as error:
         if requested_env:
             raise
-        make, game = None, game_of(env, options, None)
+        make, game = None, game_facts(env, options, None)
         notes.append(f"The real game cannot be shown: {error}")
     world.eval()
     key_map = controls(env, options, world, game.meanings)
     speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
-    return Scene(env or "a dream", world, starts, key_map, controllers, make, speed, tuple(notes))
+    return Scene(env or "a dream", world, start_states, key_map, controllers, make, speed, tuple(notes))
 
 
 def _env_factory(

@@ -104,7 +104,7 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
         )
     files = runtime_files(runtime)
     world = scene.world
-    state = sample_start_states(world, scene.starts, NUM_START_STATES, np.random.default_rng(0))
+    state = sample_start_states(world, scene.start_states, NUM_START_STATES, np.random.default_rng(0))
     assert state.latent is not None
     parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes

@@ -1,4 +1,4 @@
-"""Speed and action names of the real game, for the page. Start reading at `game_of`."""
+"""Speed and action names of the real game, for the page. Start reading at `game_facts`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Game(NamedTuple):
     """Names of discrete actions; empty if the game does not name them."""
 
 
-def game_of(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[Any, Any]] | None) -> Game:
+def game_facts(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[Any, Any]] | None) -> Game:
     """Return the speed and the action names of a game.
 
     The environment is made once and closed. Super Mario Bros is not made, because it starts slowly; its speed is a constant.

@@ -50,7 +50,7 @@ class Scene:
 
     title: str
     world: WorldModel
-    starts: EncodedEpisodes | Tensor
+    start_states: EncodedEpisodes | Tensor
     controls: dict[str, Any]
     controllers: dict[str, Controller] = field(default_factory=dict)
     """Controllers that a visitor can select, by name."""
@@ -73,7 +73,7 @@ class Frame(NamedTuple):
     """Frame of the real game, uint8 (64, 64, 3). None: it is not shown."""
 
 
-class _Snapshot(NamedTuple):
+class _RewindPoint(NamedTuple):
     """A past step of the dream, for rewinding."""
 
     state: WorldState
@@ -221,7 +221,7 @@ class Session:
 
     def _restart(self) -> None:
         """Start a dream from another start state."""
-        self.past: deque[_Snapshot] = deque(maxlen=PAST)
+        self.past: deque[_RewindPoint] = deque(maxlen=PAST)
         self._steps_since_end = 0
         self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.reality: np.ndarray | None = None
@@ -230,7 +230,7 @@ class Session:
             self.state = self._play_warm_up()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
-            self.state = sample_start_states(self.scene.world, self.scene.starts, 1, self.rng, BURN_IN)
+            self.state = sample_start_states(self.scene.world, self.scene.start_states, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
         self.facts |= {"weights": [], "action": self._neutral_action()[0].tolist(), "real": real}
         self._decode_frame()
@@ -262,7 +262,7 @@ class Session:
     def _step(self) -> None:
         """Take a step of the dream, and one of the real game if it is shown."""
         world, facts = self.scene.world, dict(self.facts)
-        self.past.append(_Snapshot(self.state, self.facts, self.dream))
+        self.past.append(_RewindPoint(self.state, self.facts, self.dream))
         assert self.state.latent is not None
         controller = self.scene.controllers.get(self.controller)
         if controller is not None:

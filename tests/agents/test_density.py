@@ -155,22 +155,22 @@ def rows(*losses):
 )
 def test_overfitting_is_detected(tmp_path, losses, best, overfits):
     (tmp_path / "metrics.jsonl").write_text(rows(*losses))
-    summary = TrainingSummary.of(tmp_path)
+    summary = TrainingSummary.from_run(tmp_path)
     assert (summary.best_update, summary.last_update) == (best, 100 * len(losses))
     assert summary.overfits is overfits
     words = summary.sentences("frame")
     assert str(best) in words[0]
     assert len(words) == 1 + overfits
     assert not overfits or "8" in words[1]
-    assert TrainingSummary.of(tmp_path / "none") is None
+    assert TrainingSummary.from_run(tmp_path / "none") is None
 
 
 def test_results_and_samples_name_the_update(trained, tmp_path, capsys):
     for kind, run in trained.items():
-        best = TrainingSummary.of(run).best_update
+        best = TrainingSummary.from_run(run).best_update
         assert f"update {best}" in str(evaluate_density(run))
         assert f"update {best}" in (run / "report.html").read_text(encoding="utf-8")
-        assert json.loads((run / "results.json").read_text(encoding="utf-8"))["learned"]
+        assert json.loads((run / "results.json").read_text(encoding="utf-8"))["training_summary"]
         length = "0.05" if kind == "timit" else "2"
         assert main(["density", "sample", str(run), "--count", "1", "--length", length, "--out", str(tmp_path)]) == 0
         assert f"update {best}" in capsys.readouterr().out
@@ -210,10 +210,10 @@ def test_densities_are_compared_with_a_gaussian(corpora, trained):
         values = values if kind == "timit" else corpus.bits(values)
         assert result.gaussian == pytest.approx(float(values.mean()), rel=0.03)
         sign = 1 if kind == "timit" else -1
-        assert result.better == pytest.approx(sign * (result.measures[0].mean - result.gaussian), rel=1e-4)
+        assert result.gain == pytest.approx(sign * (result.measures[0].mean - result.gaussian), rel=1e-4)
     differences = ((-2.0, 0.1), (2.0, 0.1), (2.0, 5.0))  # worse, better, and within the standard error
     first_words = [
-        replace(result, better=better, better_stderr=stderr).findings[0].split()[0] for better, stderr in differences
+        replace(result, gain=gain, gain_stderr=stderr).findings[0].split()[0] for gain, stderr in differences
     ]
     assert len(set(first_words)) == 3
 
@@ -248,7 +248,7 @@ def test_results_of_speech_have_frames_and_ceilings(trained):
     assert measure.frame == pytest.approx(sum(measure.values) / frames)
     assert measure.stderr == pytest.approx(np.std(measure.values, ddof=1) / 2)
     assert result.ceiling == pytest.approx(model.ceiling * 200)
-    assert result.levels == pytest.approx(result.corpus["scale"]["ceiling"] * 200)
+    assert result.quantization_limit == pytest.approx(result.corpus["scale"]["ceiling"] * 200)
     assert evaluate_density(trained["mnist"]).ceiling is None
 
 
@@ -264,12 +264,12 @@ def test_corpora_with_another_name_or_content_are_reported(corpora, trained, tmp
     fit_density(density_of, tmp_path / "run", report=False)
     assert main(["density", "evaluate", str(tmp_path / "run")]) == 0
     shutil.move(tmp_path / "au", tmp_path / "moved")
-    assert evaluate_density(tmp_path / "run", data=f"audio:{tmp_path / 'moved'}").own is None
+    assert evaluate_density(tmp_path / "run", data=f"audio:{tmp_path / 'moved'}").training_identity is None
     assert main(["density", "evaluate", str(tmp_path / "run"), "--data", f"blizzard:{tmp_path / 'moved'}"]) == 0
     output = capsys.readouterr().out
     assert "blizzard" in output and "audio" in output
     about = json.loads((tmp_path / "run" / "evaluation-test.json").read_text(encoding="utf-8"))
-    assert about["corpus"]["corpus"] == "blizzard" and about["own"].startswith("audio, test: 1 files")
+    assert about["corpus"]["corpus"] == "blizzard" and about["training_identity"].startswith("audio, test: 1 files")
 
     for path in (tmp_path / "moved").iterdir():
         path.write_bytes(wav_bytes(speech(rng, 2_000)))
@@ -278,7 +278,11 @@ def test_corpora_with_another_name_or_content_are_reported(corpora, trained, tmp
 
     write_mnist(tmp_path / "other", *((rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)))
     result = evaluate_density(trained["mnist"], data=f"mnist:{tmp_path / 'other'}")
-    assert result.own == open_corpus(corpora["mnist"]).test.identity != result.corpus["parts"]["test"]["identity"]
+    assert (
+        result.training_identity
+        == open_corpus(corpora["mnist"]).test.identity
+        != result.corpus["parts"]["test"]["identity"]
+    )
 
 
 def test_runs_without_content_hashes_are_evaluated_on_their_own_corpus(trained, tmp_path):
@@ -286,7 +290,7 @@ def test_runs_without_content_hashes_are_evaluated_on_their_own_corpus(trained, 
     for name in ("corpus.json", "scale.json"):
         older = re.sub(r", contents \w+", "", (run / name).read_text(encoding="utf-8"))
         (run / name).write_text(older, encoding="utf-8")
-    assert evaluate_density(run).own is None
+    assert evaluate_density(run).training_identity is None
 
 
 class Stop(Exception):

@@ -30,7 +30,7 @@ def test_temperature_film_shows_the_game_and_each_temperature():
     film = dream_video.temperature_film(world_model, played, (0.2, 1.0), seed=4, start=5)
     assert film.shape == (len(played) - 4, 16 + 192, 3 * 192 + 16, 3)
     np.testing.assert_array_equal(film[:, 16::3, :192:3], played.frames[5:])
-    latents = dream_video.seen(world_model, played)
+    latents = dream_video.encode_means(world_model, played)
     for column, temperature in ((200, 0.2), (400, 1.0)):
         dreamed, _ = open_loop_rollout(
             world_model, latents, world_model.action_inputs(played.actions), 5, 1, temperature, 4
@@ -42,11 +42,11 @@ def test_temperature_film_shows_the_game_and_each_temperature():
 def test_traversals_vary_one_latent_at_a_time():
     world_model = world()
     latents = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32) * [0.1, 3, 1]
-    picture, which = dream_video.traversals(world_model, latents, turned=7)
+    picture, which = dream_video.traversals(world_model, latents, frame_index=7)
     assert which == [1, 2, 0]
-    turned = latents[7:8].copy()
-    turned[0, 2] = latents[:, 2].mean() + 2.5 * latents[:, 2].std()
-    expected = world_model.decode(torch.from_numpy(turned.astype(np.float32)))[0]
+    changed = latents[7:8].copy()
+    changed[0, 2] = latents[:, 2].mean() + 2.5 * latents[:, 2].std()
+    expected = world_model.decode(torch.from_numpy(changed.astype(np.float32)))[0]
     shown = picture[2 * 66 : 2 * 130 : 2, 2 * 8 * 66 : 2 * (8 * 66 + 64) : 2]  # row 1, the last picture
     assert np.abs(shown.astype(int) - expected).max() <= 1
 

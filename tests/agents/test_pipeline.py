@@ -23,7 +23,7 @@ from PIL import Image
 import rollouts
 from agents import Agent, LinearController, commands, imitate, pipeline, progress, stages
 from agents.cli import build_parser, main
-from agents.commands.common import PRESETS, game_of
+from agents.commands.common import PRESETS, env_and_options
 from agents.config.schema import CollectConfig, ControllerConfig, DreamConfig, GameConfig, RunConfig
 from agents.controller import load_controller
 from agents.evaluation import Report
@@ -451,7 +451,7 @@ def test_collect_uses_the_fast_game_unless_official_is_set(tmp_path, official, e
     assert main([*words, "--official", official]) == 0
     run = Run(tmp_path)
     assert run.store().env == expected
-    assert game_of(run, None, official=True) == ("CarRacing", {})  # the game of evaluate
+    assert env_and_options(run, None, official=True) == ("CarRacing", {})  # the game of evaluate
 
 
 def test_incompatible_settings_are_refused_before_encoding(tmp_path, capsys):

@@ -10,8 +10,8 @@ import torch
 import rollouts
 from agents import Agent, LinearController, Report, evaluate
 from agents.cli import main
-from agents.commands.common import game_of
-from agents.pretrained import HOME, PretrainedAgent, names, pretrained_agent, resolve_agent
+from agents.commands.common import env_and_options
+from agents.pretrained import HOME, PretrainedAgent, pretrained_agent, pretrained_names, resolve_agent
 from agents.run import Run
 from agents.viewer import scene_of
 from tests import toys
@@ -76,7 +76,7 @@ def test_resolve_agent_finds_agents_and_runs(folder, tmp_path):
     assert isinstance(resolve_agent(str(tmp_path), pretrained=False), Run)
     scene = scene_of(resolved)
     assert list(scene.controllers) == ["trained"]
-    assert len(scene.starts) == 4
+    assert len(scene.start_states) == 4
     with pytest.raises(ValueError, match="'chess'"):
         pretrained_agent("chess")
 
@@ -122,11 +122,11 @@ def test_store_files_cannot_import_modules(tmp_path):
     path = tmp_path / "rollouts" / "metadata.json"
     path.write_text(path.read_text().replace('"env": "counter"', '"env": "stranger:Counter-v0"'))
     with pytest.raises(ValueError, match="stranger"):
-        game_of(Run(tmp_path), None)
-    assert game_of(Run(tmp_path), "CartPole-v1")[0] == "CartPole-v1"
+        env_and_options(Run(tmp_path), None)
+    assert env_and_options(Run(tmp_path), "CartPole-v1")[0] == "CartPole-v1"
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", pretrained_names())
 def test_shipped_agents_are_complete_and_small(name):
     shipped = pretrained_agent(name)
     with torch.no_grad():
@@ -135,12 +135,12 @@ def test_shipped_agents_are_complete_and_small(name):
     report = shipped.report()
     assert report.n >= 100
     assert max(report.seeds) < 2**24
-    assert len(shipped.starts()) >= 16
+    assert len(shipped.start_states()) >= 16
     assert sum(path.stat().st_size for path in HOME.rglob("*") if path.is_file()) < 12e6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", pretrained_names())
 def test_pretrained_agents_reproduce_their_report(name):
     """Play the first episodes of the report again, in the official game.
 

@@ -32,13 +32,18 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     assert run.timings() == {"collect": 20, REST: 2}
 
 
-def test_driving_film_shows_the_game_and_the_dream():
+def test_times_of_an_older_density_get_the_current_names(tmp_path):
+    (tmp_path / "timings.json").write_text('{"learn": 12.5, "judge": 0.5}')
+    assert Run(tmp_path).timings() == {"fit": 12.5, "evaluate": 0.5}
+
+
+def test_controller_film_shows_the_game_and_the_dream():
     world_model, played = world(), episode()
-    film = dream_video.driving_film(world_model, LinearController.for_world_model(world_model), played, 30)
+    film = dream_video.controller_film(world_model, LinearController.for_world_model(world_model), played, 30)
     assert film.shape[2] == 2 * 256 + 8
     assert len(film) >= len(played) + 1  # the shorter one repeats its last frame
     np.testing.assert_array_equal(film[3, 16::4, :256:4], played.frames[3])
-    first = world_model.decode(dream_video.seen(world_model, played)[:1])[0]
+    first = world_model.decode(dream_video.encode_means(world_model, played)[:1])[0]
     np.testing.assert_allclose(film[0, 16::4, 264::4].astype(int), first, atol=1)
 
 
@@ -57,7 +62,7 @@ def test_constant_frames_are_shown(tmp_path):
     constant = toys.Rewarding(lambda seed, now: 0)
     played = rollouts.play(constant, rollouts.uniform, 1)
     assert (
-        len(dream_video.driving_film(world_model, LinearController.for_world_model(world_model), played, 60))
+        len(dream_video.controller_film(world_model, LinearController.for_world_model(world_model), played, 60))
         >= len(played) + 1
     )
     assert dream_video.write_film(tmp_path, "still", dream_video.film(world_model, played))[0].stat().st_size > 0

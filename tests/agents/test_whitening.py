@@ -130,9 +130,9 @@ def test_whitening_of_a_world_model(tmp_path):
 
 
 def test_wrong_inputs_and_sizes_are_refused():
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="controller_inputs"):
         Whitening(KINDS[0], np.ones((1, 5)))
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="controller_inputs"):
         Whitening(KINDS[0], np.full((3, 5), np.nan))
     with pytest.raises(ValueError, match="whitening"):
         evolve(KINDS[0], lambda population: population.sum(axis=1), whitening=Whitening(KINDS[1], sample_inputs()))

@@ -87,9 +87,9 @@ def test_a_dream_with_the_exact_model_equals_the_environment():
     )
     world = WorldModel(VAE(latent_dim=2), memory).eval()
     rng = np.random.default_rng(0)
-    starts = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
+    start_states = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
     controllers = rng.normal(size=(7, 6)).astype(np.float32)
-    dreams = rollouts.dream(world, controllers, starts, horizon=60, num_rollouts=5, seed=2, keep=("latents",))
+    dreams = rollouts.dream(world, controllers, start_states, horizon=60, num_rollouts=5, seed=2, keep=("latents",))
     # six standard deviations per step; float32 roundings are smaller
     noise = 60 * 6 * float(np.exp(-0.5 * NEARLY_EXACT))
     ended = 0

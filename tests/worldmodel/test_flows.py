@@ -14,9 +14,9 @@ CASES = [(1, 0, 1), (1, 3, 2), (2, 0, 2), (2, 3, 1), (5, 0, 2), (5, 3, 2), (4, 0
 KINDS = [AffineCoupling, SplineCoupling]
 
 
-def random_flow(features, context, couplings, kind=AffineCoupling):
-    torch.manual_seed(features)
-    flow = Flow([kind(features, hidden=(16, 16), context=context) for _ in range(couplings)]).double()
+def random_flow(num_features, context, couplings, kind=AffineCoupling):
+    torch.manual_seed(num_features)
+    flow = Flow([kind(num_features, hidden=(16, 16), context=context) for _ in range(couplings)]).double()
     for parameter in flow.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return flow, torch.randn(6, context, dtype=torch.float64) if context else None
@@ -45,9 +45,9 @@ def test_log_det_equals_the_autograd_jacobian(case, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_flow_is_the_identity_at_initialisation(case, kind):
-    features, context, couplings = case
-    flow = Flow([kind(features, context=context) for _ in range(couplings)])
-    y = torch.randn(4, features)
+    num_features, context, couplings = case
+    flow = Flow([kind(num_features, context=context) for _ in range(couplings)])
+    y = torch.randn(4, num_features)
     u, log_det = flow(y, torch.randn(4, context) if context else None)
     torch.testing.assert_close(u, y, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(log_det, torch.zeros(4), rtol=0, atol=1e-5)
@@ -105,7 +105,7 @@ def test_outliers_do_not_overflow():
 
 
 def test_bad_arguments_are_refused(as_users_do):
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="num_features"):
         AffineCoupling(0)
     with pytest.raises(ValueError, match="bins"):
         SplineCoupling(3, bins=0)
@@ -113,7 +113,7 @@ def test_bad_arguments_are_refused(as_users_do):
         AffineCoupling(3)(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="context"):
         AffineCoupling(3)(torch.zeros(2, 3), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="num_features"):
         Flow([AffineCoupling(2), AffineCoupling(3)])
 
 

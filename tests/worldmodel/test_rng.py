@@ -8,8 +8,7 @@ def test_stream_ids_and_episode_seeds_are_fixed():
     ids = {name: int(stream) for name, stream in Stream.__members__.items()}
     assert ids == {
         "START_STATES": 1,
-        "POLICY": 2,
-        "DREAM": 2,
+        "NOISE": 2,
         "SPLIT": 3,
         "COLLECT": 5,
         "KEPT_START_STATES": 6,

@@ -52,7 +52,7 @@ class PerDimensionMixture:
 
     def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch event mixtures"],
+        gumbel: Float[Tensor, "*shape_batch event components"],
         normal: Float[Tensor, "*shape_batch event"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
@@ -62,7 +62,7 @@ class PerDimensionMixture:
         return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
+    def weights(self) -> Float[Tensor, "*batch components"]:
         """Probabilities of the components, averaged over the dimensions."""
         return self.scalar.weights.mean(dim=-2)
 

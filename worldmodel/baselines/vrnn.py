@@ -161,9 +161,9 @@ class VRNN(nn.Module):
         Raises:
             ValueError: ``batch`` has the wrong shape, or padding that is not at the end.
         """
-        event, seen = masked_events(batch, self.event_dim)
+        event, valid = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
-        return torch.where(seen, log_event - divergence, 0).sum(dim=1) + batch.log_jacobian
+        return torch.where(valid, log_event - divergence, 0).sum(dim=1) + batch.log_jacobian
 
     @torch.no_grad()
     def iwae_bound(
@@ -178,29 +178,29 @@ class VRNN(nn.Module):
             Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2015, https://arxiv.org/abs/1509.00519 (eq. 8).
         """
         validate_positive_int(num_samples=num_samples)
-        event, seen = masked_events(batch, self.event_dim)
+        event, valid = masked_events(batch, self.event_dim)
         many = max(1, MAX_ROWS // len(event))
         total = event.new_full((len(event),), -math.inf)
         for done in range(0, num_samples, many):
             count = min(many, num_samples - done)
             log_event, _, log_ratio = self._terms(event.repeat(count, 1, 1), generator)
-            log_weight = torch.where(seen, (log_event + log_ratio).unflatten(0, (count, -1)), 0).sum(dim=-1)
+            log_weight = torch.where(valid, (log_event + log_ratio).unflatten(0, (count, -1)), 0).sum(dim=-1)
             total = torch.logaddexp(total, log_weight.logsumexp(dim=0))
         return total - math.log(num_samples) + batch.log_jacobian
 
     def loss(self, batch: EventBatch, generator: Generator | None = None) -> Loss:
         """Return the mean of the negative bound over events, in nats per event, without the Jacobian; also log its KL part."""
-        event, seen = masked_events(batch, self.event_dim)
+        event, valid = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
-        value, part = masked_mean(divergence - log_event, seen), masked_mean(divergence, seen)
+        value, part = masked_mean(divergence - log_event, valid), masked_mean(divergence, valid)
         return Loss(value, {"nll_bound": value.detach(), "kl": part.detach()})
 
     @torch.no_grad()
     def init_from_data(self, batch: EventBatch) -> None:
         """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
-        seen = batch.event[batch.mask > 0]
-        if len(seen) > 1:
-            mean, std = seen.mean(dim=0), seen.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+        event = batch.event[batch.mask > 0]
+        if len(event) > 1:
+            mean, std = event.mean(dim=0), event.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
             _, weight, _ = self.decoder.last.weight.split(self._sizes())
             _, loc, log_precision = self.decoder.last.bias.split(self._sizes())
             weight.mul_(std.repeat(self.num_components)[:, None])
@@ -257,36 +257,42 @@ class VRNN(nn.Module):
 
     def _chunk(self, state: VRNNState, event: Tensor, noise: Tensor) -> tuple[tuple[Tensor, ...], VRNNState]:
         """Run the encoder time by time; then apply prior and decoder to all times at once."""
-        read, steps = to_float32(self.phi_x(event)), []
+        event_features, steps = to_float32(self.phi_x(event)), []
         for t in range(event.shape[1]):
-            q = self._normal(self.encoder, torch.cat((read[:, t], state.hidden), dim=-1))  # (9)
+            q = self._normal(self.encoder, torch.cat((event_features[:, t], state.hidden), dim=-1))  # (9)
             z = q.rsample_from_noise(noise[:, t])
-            seen = to_float32(self.phi_z(z))
-            steps.append((state.hidden, z, seen, *q))
-            state = self._advance(state, read[:, t], seen)
-        before, z, seen, loc, log_precision = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
+            latent_features = to_float32(self.phi_z(z))
+            steps.append((state.hidden, z, latent_features, *q))
+            state = self._advance(state, event_features[:, t], latent_features)
+        before, z, latent_features, loc, log_precision = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
         q, p = DiagonalGaussian(loc, log_precision), self._normal(self.prior, before)  # (5)
-        return (self._decode(seen, before).log_prob(event), kl_divergence(q, p), p.log_prob(z) - q.log_prob(z)), state
+        return (
+            self._decode(latent_features, before).log_prob(event),
+            kl_divergence(q, p),
+            p.log_prob(z) - q.log_prob(z),
+        ), state
 
     def _draw(
         self, state: VRNNState, temperature: float | Tensor, generator: Generator | None
     ) -> tuple[Tensor, VRNNState]:
         p = self._normal(self.prior, state.hidden)
         root = torch.as_tensor(temperature).to(p.loc).sqrt()[..., None]
-        seen = self.phi_z(p.rsample_from_noise(root * torch.empty_like(p.loc).normal_(generator=generator)))
-        event = self._decode(seen, state.hidden).sample((), temperature, generator)
-        return event, self._advance(state, self.phi_x(event), seen)
+        latent_features = self.phi_z(p.rsample_from_noise(root * torch.empty_like(p.loc).normal_(generator=generator)))
+        event = self._decode(latent_features, state.hidden).sample((), temperature, generator)
+        return event, self._advance(state, self.phi_x(event), latent_features)
 
-    def _advance(self, state: VRNNState, read: Tensor, seen: Tensor) -> VRNNState:
-        hidden, cell = self.lstm(torch.cat((read, seen), dim=-1), state)  # (7)
+    def _advance(self, state: VRNNState, event_features: Tensor, latent_features: Tensor) -> VRNNState:
+        hidden, cell = self.lstm(torch.cat((event_features, latent_features), dim=-1), state)  # (7)
         return VRNNState(to_float32(hidden), to_float32(cell))
 
-    def _normal(self, network: nn.Module, seen: Tensor) -> DiagonalGaussian:
-        loc, log_precision = to_float32(network(seen)).chunk(2, dim=-1)
+    def _normal(self, network: nn.Module, inputs: Tensor) -> DiagonalGaussian:
+        loc, log_precision = to_float32(network(inputs)).chunk(2, dim=-1)
         return DiagonalGaussian(loc, log_precision.clamp(*LOG_PRECISION_RANGE))
 
-    def _decode(self, seen: Tensor, hidden: Tensor) -> GaussianMixture:
-        parts = to_float32(self.decoder(torch.cat((seen, hidden), dim=-1))).split(self._sizes(), dim=-1)  # (6)
+    def _decode(self, latent_features: Tensor, hidden: Tensor) -> GaussianMixture:
+        parts = to_float32(self.decoder(torch.cat((latent_features, hidden), dim=-1))).split(
+            self._sizes(), dim=-1
+        )  # (6)
         loc, log_precision = (part.unflatten(-1, (self.num_components, self.event_dim)) for part in parts[1:])
         return GaussianMixture(parts[0], loc, log_precision.clamp(*LOG_PRECISION_RANGE))
 

@@ -8,7 +8,7 @@ import torch
 
 import envs
 from agents.viewer.fidelity import Fidelity, agree, small_moving
-from agents.viewer.game import game_of
+from agents.viewer.game import game_facts
 from tests import toys
 from worldmodel import VAE
 
@@ -24,11 +24,11 @@ from worldmodel import VAE
     ],
 )
 def test_the_speed_is_that_of_the_game(id, options, speed):
-    assert game_of(id, options, partial(envs.make, id, **options)).speed == speed
+    assert game_facts(id, options, partial(envs.make, id, **options)).speed == speed
 
 
 def test_a_game_that_cannot_be_made_has_a_default_speed():
-    assert game_of("my_games:Mine-v0", {"action_repeat": 3}, None) == (10, ())
+    assert game_facts("my_games:Mine-v0", {"action_repeat": 3}, None) == (10, ())
 
 
 class Arcade(toys.Counter):
@@ -40,7 +40,7 @@ class Arcade(toys.Counter):
 
 
 def test_arcade_games_have_action_names_and_frame_skips():
-    assert game_of("Arcade-v0", {}, Arcade) == (15, ("NOOP", "FIRE"))
+    assert game_facts("Arcade-v0", {}, Arcade) == (15, ("NOOP", "FIRE"))
 
 
 class FixedReconstructions(VAE):

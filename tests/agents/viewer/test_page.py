@@ -178,7 +178,7 @@ def test_sliders_pause_rewind_and_restart(page):
 def test_the_controller_drives_and_the_real_game_appears(page):
     page, sessions = page
     assert page.locator("#reality-figure").is_hidden()
-    page.get_by_role("button", name="Let the controller drive").click()
+    page.get_by_role("button", name="Let the controller play").click()
     page.wait_for_function("dreamPage.facts().controller === 'evolved'")
     assert "evolved" in page.inner_text("#status")
     assert session_of(sessions).controller == "evolved"

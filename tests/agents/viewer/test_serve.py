@@ -56,10 +56,10 @@ def test_names_and_agents_are_served(tmp_path):
         assert title_of(page) == "FastCarRacing"
     custom_scene = scene()
     agent = Agent(custom_scene.world, custom_scene.controllers["evolved"])
-    with viewer.serve(agent, starts=torch.randn(4, custom_scene.world.latent_dim)) as page:
+    with viewer.serve(agent, start_states=torch.randn(4, custom_scene.world.latent_dim)) as page:
         assert title_of(page)
     for serve, named in (
-        (lambda: viewer.serve(agent), "starts"),
+        (lambda: viewer.serve(agent), "start_states"),
         (lambda: viewer.serve(Run(tmp_path)), str(tmp_path)),
         (lambda: viewer.serve(tmp_path / "none"), "none"),
         (lambda: viewer.serve(scene(), port=70_000), "port"),
