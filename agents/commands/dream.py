@@ -72,7 +72,7 @@ def dream(options: Namespace) -> None:
         return
     with busy("preparing an episode"):
         world, number, whole, latents, media = _episode_of(place, options)
-    start = show.start_step(whole, options.start_step)
+    start = show.resolve_start_step(whole, options.start_step)
     episode = whole.first(start + options.horizon)
     name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
     with busy("dreaming"):
@@ -81,7 +81,7 @@ def dream(options: Namespace) -> None:
         answers.print(f"{path} (left: real, middle: reconstruction, right: dream)", markup=False)
     temperatures = f"temperatures-{number}-{start}-s{options.seed}"
     with busy("dreaming at several temperatures"):
-        frames = show.temperature_film(world, episode, seed=options.seed, start=start)
+        frames = show.temperature_film(world, episode, seed=options.seed, start_step=start)
         paths = show.write_film(media, temperatures, frames)
     for path in paths:
         answers.print(f"{path} (real, and dreams at several temperatures)", markup=False)
