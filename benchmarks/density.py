@@ -30,6 +30,7 @@ from benchmarks.density_tables import RESULTS, write_page
 from rollouts.workers import run_tasks
 from worldmodel import TrainingDiverged
 from worldmodel.io import locked, read_json, write_json
+from worldmodel.migration import DENSITY_CONFIG, renamed
 
 MODELS: dict[str, dict[str, Any]] = {
     "RNN-Gauss": {"model": "rnn-gauss", "num_components": None},
@@ -64,7 +65,8 @@ def learn(job: Job) -> dict[str, Any]:
     folder = Path(job.folder)
     job_json = {"name": job.name, **asdict(job.settings)}
     if (folder / "result.json").exists():
-        result = read_json(folder / "result.json")
+        result: dict[str, Any] = read_json(folder / "result.json")
+        result["job"] = renamed(result["job"], DENSITY_CONFIG)
         if result["job"] == job_json:
             return result
         raise ValueError(f"{folder} has a training with other settings: remove it, or use another name")
