@@ -57,13 +57,16 @@ def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
 
 CAR_RACING_OPTIONS = {"indicators": "show_hud"}
 MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky_action_prob", "machine": "backend"}
+CAR_RACING_ID = re.compile(r"(envs:)?(CarRacing|CarRacing-v3|FastCarRacing)")
+MARIO_ID = re.compile(r"(envs:)?SuperMarioBros-([1-8]-[1-4]|v0)")
+"""Patterns of the ids of this package's environments."""
 
 
 def _env_option_names(env: object) -> dict[str, str]:
     """Return the option names that changed for an environment id. Options of other environments do not change."""
     if not isinstance(env, str):
         return {}
-    return MARIO_OPTIONS if "SuperMarioBros" in env else CAR_RACING_OPTIONS if "CarRacing" in env else {}
+    return MARIO_OPTIONS if MARIO_ID.fullmatch(env) else CAR_RACING_OPTIONS if CAR_RACING_ID.fullmatch(env) else {}
 
 
 def renamed_env_options(env: object, options: Any) -> Any:

@@ -21,6 +21,24 @@ def test_options_of_our_games_are_renamed():
     assert renamed_env_options(3, []) == []
 
 
+@pytest.mark.parametrize("env", ["CarRacing", "CarRacing-v3", "FastCarRacing", "envs:FastCarRacing"])
+def test_every_id_of_car_racing_is_known(env):
+    assert renamed_env_options(env, {"indicators": True}) == {"show_hud": True}
+
+
+@pytest.mark.parametrize("env", ["SuperMarioBros-8-4", "SuperMarioBros-v0", "envs:SuperMarioBros-v0"])
+def test_every_id_of_mario_is_known(env):
+    assert renamed_env_options(env, OLD) == NEW
+
+
+@pytest.mark.parametrize(
+    "env", ["my_pkg:MyCarRacing-v0", "my_pkg:CarRacing", "MySuperMarioBros-1-1", "SuperMarioBros-9-1"]
+)
+def test_options_of_foreign_environments_stay(env):
+    options = OLD | {"indicators": True}
+    assert renamed_env_options(env, options) == stored_env_options(env, options) == options
+
+
 def test_options_of_a_config_are_renamed():
     config = {"env": "SuperMarioBros-1-1", "env_options": OLD, "test_options": {"sticky": 0.5}, "seed": 1}
     assert renamed_run_options(config) == config | {"env_options": NEW, "test_options": {"sticky_action_prob": 0.5}}
