@@ -5,6 +5,7 @@ Start reading at `renamed`.
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,37 @@ def renamed_run_options(content: Any) -> Any:
     parts = {name: renamed_env_options(content.get("env"), content[name])
              for name in ("env_options", "test_options", "eval_env_options") if name in content}  # fmt: skip
     return {**content, **parts} if parts else content
+
+
+EVALUATION_FLAGS = {"--episodes": "--eval.episodes", "--seed": "--eval.seed", "--max_steps": "--eval.max_steps"}
+"""Flags of ``worldmodel evaluate``."""
+
+
+def renamed_evaluation(env: object, command: str) -> str:
+    """Return the command of a report under the current names. Another command, and a damaged one, is unchanged.
+
+    Args:
+        env: Id of the report's environment.
+        command: Shell command that repeats the evaluation.
+
+    Example:
+        >>> renamed_evaluation("CarRacing", "worldmodel evaluate runs/car --episodes 2 --seed 10000")
+        'worldmodel evaluate runs/car --eval.episodes 2 --eval.seed 10000'
+    """
+    try:
+        words = shlex.split(command)
+        if words[:2] != ["worldmodel", "evaluate"]:
+            return command
+        for number, word in enumerate(words):
+            if word in EVALUATION_FLAGS:
+                words[number] = EVALUATION_FLAGS[word]
+            elif words[number - 1] == "--env_options":
+                options = json.loads(word)
+                if (new := renamed_env_options(env, options)) != options:
+                    words[number] = json.dumps(new)
+    except ValueError:
+        return command
+    return shlex.join(words)
 
 
 def renamed_env_spec(text: Any) -> Any:

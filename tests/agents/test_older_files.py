@@ -41,6 +41,9 @@ def test_every_part_of_an_older_run_loads(older):
     assert act(np.zeros((64, 64, 3), np.uint8)).shape == (3,)
     report = Report.load(older / "tests" / "game.json")
     assert report.n == len(report.returns) == 2
+    assert (
+        report.command == "worldmodel evaluate car --where game --eval.episodes 2 --eval.seed 10000 --eval.max_steps 3"
+    )
     assert read_yaml(older / "config.yaml")["env"] == "FastCarRacing"
 
 

@@ -1,6 +1,7 @@
 """Environment options in files of older versions."""
 
 import json
+import shlex
 
 import pytest
 
@@ -61,5 +62,20 @@ def test_an_older_store_loads_with_its_identity_and_grows(tmp_path):
 
 
 def test_an_older_report_loads(tmp_path):
-    Report("SuperMarioBros-1-1", [1.0], [1], [10_000], env_options=OLD).save(tmp_path / "report.json")
-    assert Report.load(tmp_path / "report.json").env_options == NEW
+    command = "worldmodel evaluate 'my runs/mario' --where game --episodes 2 --seed 10000 --max_steps 3"
+    command += """ --env_options '{"sticky": 0.25}'"""
+    Report("SuperMarioBros-1-1", [1.0], [1], [10_000], env_options=OLD, command=command).save(tmp_path / "report.json")
+    report = Report.load(tmp_path / "report.json")
+    assert report.env_options == NEW
+    assert shlex.split(report.command) == [
+        *("worldmodel", "evaluate", "my runs/mario", "--where", "game", "--eval.episodes", "2", "--eval.seed", "10000"),
+        *("--eval.max_steps", "3", "--env_options", '{"sticky_action_prob": 0.25}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", ["", "python play.py --seed 1", "worldmodel evaluate 'runs", "worldmodel evaluate x --env_options"]
+)
+def test_other_commands_of_reports_stay(tmp_path, command):
+    Report("CarRacing", [1.0], [1], [10_000], command=command).save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json").command == command
