@@ -54,7 +54,7 @@ def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-# Options of environments: metadata.json of rollouts, config.yaml of runs, reports, and the identity of a search -----------
+# Options of environments: metadata.json of rollouts, config.yaml of runs, reports, and the identity of a search
 
 CAR_RACING_OPTIONS = {"indicators": "show_hud"}
 MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky_action_prob", "machine": "backend"}
@@ -86,7 +86,7 @@ def renamed_env_options(env: object, options: Any) -> Any:
 
 
 def stored_env_options(env: object, options: Any) -> Any:
-    """Return options under their former names. Identities of stores and searches use these, so that they can resume.
+    """Return options under their former names. The identity of a store has these, so that it stays.
 
     Example:
         >>> stored_env_options("SuperMarioBros-1-1", {"action_set": "run", "backend": "numba"})
@@ -180,6 +180,23 @@ FITNESS_IDENTITY = {
     "worlds": "ensemble",
 }
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
+
+
+def fitness_identity(content: Any) -> Any:
+    """Return the identity of a fitness under the current names. Identities of other functions are unchanged.
+
+    Example:
+        >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
+        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b'}
+    """
+    if not isinstance(content, dict):
+        return content
+    if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
+        return content
+    new = renamed(content, FITNESS_IDENTITY)
+    if "env_options" in new:
+        new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
+    return new
 
 
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -353,6 +370,9 @@ def search_state(old: dict[str, Any]) -> dict[str, Any]:
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
+    for name in ("fitness", "eval_fitness_identity"):
+        if name in settings:
+            settings[name] = fitness_identity(settings[name])
     new["settings"] = settings
     if isinstance(new.get("rows"), list):
         new["rows"] = [renamed(row, GENERATION) for row in new["rows"]]
