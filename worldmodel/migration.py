@@ -42,8 +42,10 @@ TRAINING_SETTINGS = {
 }
 """Arguments of `worldmodel.fit`, in ``settings.json`` and ``resume.pt`` of a training."""
 
-CORPUS_OPTIONS = {"piece": "segment_length", "sa": "include_sa"}
-"""Options of `worldmodel.corpora.open_corpus`."""
+
+def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``config.json`` of a world model under the current names."""
+    return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": renamed(old["memory"], MEMORY_SETTINGS)}
 
 
 def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:

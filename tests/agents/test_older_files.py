@@ -101,6 +101,13 @@ def test_the_identity_of_another_fitness_stays():
     assert migration.search_state(old)["settings"] == {"fitness": identity, "eval_fitness_identity": None}
 
 
+def test_steps_of_older_evaluations_count(tmp_path):
+    (tmp_path / "evolve-game").mkdir()
+    rows = '{"generation": 1, "steps": 5, "check_steps": 2}\n{"generation": 2, "steps": 5, "eval_steps": 3}\n'
+    (tmp_path / "evolve-game" / "metrics.jsonl").write_text(rows)
+    assert Run(tmp_path).evolution_steps("game") == 15
+
+
 def test_the_state_of_an_older_search_keeps_its_counts():
     old = {"settings": {"check": None}, "noise": 0.5, "best_check": 3.0, "stale": 2, "generation": 9}
     new = migration.search_state(old)
