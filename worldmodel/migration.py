@@ -42,6 +42,17 @@ TRAINING_SETTINGS = {
 }
 """Arguments of `worldmodel.fit`, in ``settings.json`` and ``resume.pt`` of a training."""
 
+CORPUS = {"event": "event_dim"}
+"""Keys of the ``corpus.json`` of a density."""
+SCALE = {"piece": "segment_length"}
+"""Keys of the constants of speech in the same file."""
+
+
+def corpus(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``corpus.json`` of a density, or a part of it, under the current names."""
+    new = renamed(old, CORPUS)
+    return new | {"scale": renamed(new["scale"], SCALE)} if isinstance(new.get("scale"), Mapping) else new
+
 
 def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``config.json`` of a world model under the current names."""

@@ -108,6 +108,12 @@ def test_steps_of_older_evaluations_count(tmp_path):
     assert Run(tmp_path).evolution_steps("game") == 15
 
 
+def test_an_older_corpus_gets_current_names():
+    older = {"corpus": "timit", "event": 200, "scale": {"frame": 200, "piece": 8000}}
+    newer = {"corpus": "timit", "event_dim": 200, "scale": {"frame": 200, "segment_length": 8000}}
+    assert migration.corpus(older) == migration.corpus(newer) == newer
+
+
 def test_the_state_of_an_older_search_keeps_its_counts():
     old = {"settings": {"check": None}, "noise": 0.5, "best_check": 3.0, "stale": 2, "generation": 9}
     new = migration.search_state(old)
