@@ -41,7 +41,7 @@ def encode_means(world: WorldModel, episode: Episode) -> Tensor:
 
 
 def film(
-    world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start: int | None = None
+    world: WorldModel, episode: Episode, temperature: float = 1.0, seed: int = 0, start_step: int | None = None
 ) -> np.ndarray:
     """Return a video (T, H, W, 3) of the real game, its reconstruction and the dream under the same actions, side by side.
 
@@ -50,11 +50,13 @@ def film(
         episode: Real episode.
         temperature: Temperature of the dream.
         seed: Seed of the dream's noise.
-        start: Last real step before the dream. None: see `start_step`.
+        start_step: Last real step before the dream. None: see `resolve_start_step`.
     """
-    start, latents = start_step(episode, start), encode_means(world, episode)
-    dreamed, _ = open_loop_rollout(world, latents, world.action_inputs(episode.actions), start, 1, temperature, seed)
-    shown = (episode.frames[start:], world.decode(latents[start:]), world.decode(dreamed[0]))
+    start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
+    dreamed, _ = open_loop_rollout(
+        world, latents, world.action_inputs(episode.actions), start_step, 1, temperature, seed
+    )
+    shown = (episode.frames[start_step:], world.decode(latents[start_step:]), world.decode(dreamed[0]))
     return video.side_by_side(*(video.enlarge(part) for part in shown))
 
 
@@ -63,7 +65,7 @@ def temperature_film(
     episode: Episode,
     temperatures: Sequence[float] = TEMPERATURES,
     seed: int = 0,
-    start: int | None = None,
+    start_step: int | None = None,
 ) -> np.ndarray:
     """Return a video (T, H, W, 3) of the real game, and of dreams at several temperatures, side by side.
 
@@ -74,13 +76,13 @@ def temperature_film(
         episode: Real episode.
         temperatures: Temperatures of the dreams.
         seed: Seed of the noise.
-        start: Last real step before the dreams. None: see `start_step`.
+        start_step: Last real step before the dreams. None: see `resolve_start_step`.
     """
-    start, latents = start_step(episode, start), encode_means(world, episode)
+    start_step, latents = resolve_start_step(episode, start_step), encode_means(world, episode)
     actions = world.action_inputs(episode.actions)
-    films = [_with_title(video.enlarge(episode.frames[start:], 3), "game")]
+    films = [_with_title(video.enlarge(episode.frames[start_step:], 3), "game")]
     for temperature in temperatures:
-        dreamed, _ = open_loop_rollout(world, latents, actions, start, 1, temperature, seed)
+        dreamed, _ = open_loop_rollout(world, latents, actions, start_step, 1, temperature, seed)
         films.append(_with_title(video.enlarge(world.decode(dreamed[0]), 3), f"temperature {temperature:g}"))
     return video.side_by_side(*films)
 
@@ -200,31 +202,31 @@ def write_film(folder: Path, name: str, frames: np.ndarray) -> list[Path]:
     return [folder / f"{name}.mp4", folder / f"{name}.gif"]
 
 
-def start_step(episode: Episode, start: int | None = None) -> int:
+def resolve_start_step(episode: Episode, start_step: int | None = None) -> int:
     """Return the step from which a dream along an episode starts.
 
     Args:
         episode: Real episode.
-        start: Step. None: `START`, or half of the episode if that is less.
+        start_step: Step. None: `START`, or half of the episode if that is less.
 
     Raises:
-        ValueError: The episode has fewer than 2 steps, or no step after ``start``.
+        ValueError: The episode has fewer than 2 steps, or no step after ``start_step``.
     """
     if len(episode) < 2:
         raise ValueError(f"episode must have at least 2 steps to dream along, got {len(episode)}")
-    if start is not None and not 0 <= start < len(episode):
-        raise ValueError(f"start must be from 0 to {len(episode) - 1} in this episode, got {start}")
-    return min(START, len(episode) // 2) if start is None else start
+    if start_step is not None and not 0 <= start_step < len(episode):
+        raise ValueError(f"start_step must be from 0 to {len(episode) - 1} in this episode, got {start_step}")
+    return min(START, len(episode) // 2) if start_step is None else start_step
 
 
-def long_episode(lengths: Sequence[int], start: int | None = None) -> int:
-    """Return the index of the first episode with at least twice ``start`` steps, or else of the longest episode.
+def long_episode(lengths: Sequence[int], start_step: int | None = None) -> int:
+    """Return the index of the first episode with at least twice ``start_step`` steps, or else of the longest episode.
 
     Args:
         lengths: Number of steps of each episode.
-        start: Step from which a dream starts. None: `START`.
+        start_step: Step from which a dream starts. None: `START`.
     """
-    min_steps = 2 * max(START if start is None else start, 1)
+    min_steps = 2 * max(START if start_step is None else start_step, 1)
     indices = [index for index, steps in enumerate(lengths) if steps >= min_steps]
     return indices[0] if indices else int(np.argmax(lengths))
 

@@ -25,7 +25,7 @@ from rollouts.runner import EpisodeResult
 from rollouts.workers import envs_closed_after, run_tasks
 from worldmodel.formatting import format_number
 from worldmodel.io import from_json, read_json, write_json
-from worldmodel.migration import renamed_env_options
+from worldmodel.migration import renamed_env_options, renamed_evaluation
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
@@ -105,7 +105,11 @@ class Report:
             ValueError: The file is missing or is not a report.
         """
         report = from_json(cls, read_json(path), path)
-        report = replace(report, env_options=renamed_env_options(report.env, report.env_options))
+        report = replace(
+            report,
+            env_options=renamed_env_options(report.env, report.env_options),
+            command=renamed_evaluation(report.env, report.command),
+        )
         if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
             counts = (len(report.returns), len(report.lengths), len(report.seeds))
             raise ValueError(f"{path} must hold one return, length and seed for each episode, got {counts}")

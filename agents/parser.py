@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from agents.config.io import parse_yaml
 from agents.progress import console
@@ -39,19 +39,18 @@ _REWORDINGS = (
 _load_yaml = get_loader("yaml")
 
 
-def _load(text: str) -> Any:
-    """Read YAML as jsonargparse does; a mapping from an older version gets the names of this version."""
-    value = _load_yaml(text)
-    return migration.config_file(value) if isinstance(value, dict) else value
+def _load_plain(text: str, path: str = "") -> Any:
+    """Read a value or a file; refuse what `parse_yaml` refuses.
 
-
-def _load_plain(text: str) -> Any:
-    """Read a value or a file; refuse what `parse_yaml` refuses."""
+    Args:
+        text: YAML.
+        path: Name of the file of ``--config`` that has this text; empty: the text is a value, or a file of one section.
+    """
     if text == "~":  # the home folder, which YAML reads as null
         return text
     parse_yaml(text)
-    value = _load(text)
-    return migration.config_file(value) if isinstance(value, dict) else value
+    value = _load_yaml(text)
+    return migration.config_file(value) if path and isinstance(value, dict) else value
 
 
 set_loader("yaml", _load_plain, (yaml.YAMLError,))
@@ -114,6 +113,12 @@ class Parser(ArgumentParser):
         super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
         self.parts: dict[str, Parser] = {}
         """Parsers of the commands by name: the main parser reports errors in the arguments of a command."""
+
+    def _apply_actions(self, cfg: Any, parent_key: str = "", *arguments: Any, **options: Any) -> Namespace:
+        """Assign values to settings; those of a file of one section, such as ``--dream FILE``, get their current names."""
+        if parent_key and isinstance(cfg, dict) and "__path__" in cfg:
+            cfg = migration.run_config({parent_key: cfg})[parent_key]
+        return super()._apply_actions(cfg, parent_key, *arguments, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error without the usage, and exit with code 2."""

@@ -15,11 +15,12 @@ from agents.controller import Controller
 from agents.progress import console
 from agents.run import Run
 from agents.shell import command
+from worldmodel import migration
 from worldmodel.batches import Data
 from worldmodel.io import fingerprint, read_json
 
-CAUSES = {"world": "the world model", "starts": "the set of episodes", "start": "the initial controller"}
-"""Keys in the file of a search whose changed values make the search outdated, with their names in messages."""
+CAUSES = {"world": "the world model", "start_states": "the set of episodes", "start": "the initial controller"}
+"""Keys of a search's identity that make it outdated, with their names in messages."""
 
 
 def print_new_data(folder: Path, data: Data, updates: int) -> None:
@@ -51,7 +52,7 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     folder = run.folder / name
     try:
         with np.load(folder / "state.npz", allow_pickle=False) as saved:
-            before = json.loads(str(saved["about"]))["settings"]
+            before = migration.search_state(json.loads(str(saved["about"])))["settings"]
             was, now = {**before["fitness"], "start": before["start"]}, dict(identity)
     except Exception:  # no state, or a damaged one, which `agents.evolve` reports
         return

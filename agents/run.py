@@ -13,12 +13,13 @@ import torch
 import rollouts
 from agents.controller import Controller, load_controller
 from agents.evaluation import Report
+from agents.html import rows_of
 from agents.shell import command
 from envs.registration import imported_module
 from rollouts.encoded_dataset import EncodedDataset
 from rollouts.stall_termination import STALL_TERMINATED
 from worldmodel import VAE, WorldModel, distributed
-from worldmodel.io import error_context, load_module, locked, read_json, read_jsonl, write_json
+from worldmodel.io import error_context, load_module, locked, read_json, write_json
 from worldmodel.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.paths import folder_path
 from worldmodel.registry import build_vae
@@ -151,8 +152,8 @@ class Run:
         steps = 0
         for path in paths:
             with error_context(path):
-                for row in read_jsonl(path) if path.exists() else []:
-                    steps += int(row.get("steps", 0)) + int(row.get("eval_steps", row.get("check_steps", 0)))
+                for row in rows_of(path):
+                    steps += int(row.get("steps", 0)) + int(row.get("eval_steps", 0))
         return steps
 
     def timings(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from agents.config.io import read_yaml
 from agents.run import Run
+from worldmodel import migration
 from worldmodel.io import error_context, read_json, write_json
 from worldmodel.paths import folder_path
 
@@ -59,7 +60,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Upl
         sent: dict[str, Any] = read_json(memo) if memo.exists() else {"id": secrets.token_hex(4), "rows": {}}
         identity, rows = str(sent["id"]), {str(name): int(count) for name, count in sent["rows"].items()}
     config = folder / "config.yaml"
-    settings = read_yaml(config) if config.exists() else {}
+    settings = migration.config_file(read_yaml(config)) if config.exists() else {}
     count = 0
     try:
         run = wandb.init(
@@ -97,7 +98,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             with error_context(path):
-                yield dict(json.loads(line))
+                yield migration.renamed(json.loads(line), migration.GENERATION)
 
 
 def _flat(row: dict[str, Any], prefix: str) -> dict[str, float]:

@@ -104,7 +104,7 @@ def reading(store: Store) -> dict[str, Any]:
     torch.set_num_threads(threads)
     part = Store(store.path)
     part.shards = part.shards[:3]
-    part._places = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
+    part._locations = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
     frames, vae = sum(part.lengths) + len(part), VAE().eval()
     with torch.no_grad():
         pictures, batches = torch.zeros(16, 64, 64, 3, dtype=torch.uint8), frames // 16

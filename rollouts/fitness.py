@@ -28,7 +28,6 @@ from rollouts.state_resets import Trajectory, unwrap_snapshot_env
 from rollouts.workers import Shared, run_tasks, share, validate_backend
 from worldmodel import Memory, WorldModel
 from worldmodel.io import fingerprint
-from worldmodel.migration import FITNESS_IDENTITY, original, stored_env_options
 from worldmodel.progress import Progress, silent
 from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedEpisodes, validate_start_states
@@ -100,7 +99,7 @@ class DreamFitness:
                 "ensemble": [fingerprint(memory) for memory in self.ensemble],
                 "disagreement_penalty": self.disagreement_penalty,
             }
-        return original(identity, FITNESS_IDENTITY)
+        return identity
 
     @property
     def episodes(self) -> int:
@@ -227,19 +226,15 @@ class EnvFitness:
             else {}
         )
         more |= {"hard_episode_candidates": self.hard_episode_candidates} if self.hard_episode_candidates else {}
-        return original(
-            {
-                "env": self.env if isinstance(self.env, str) else policy_name(self.env),
-                "env_options": stored_env_options(self.env, self.env_options),
-                "episodes": self.episodes,
-                "max_idle_steps": self.max_idle_steps,
-                "max_steps": self.max_steps,
-                "envs_per_worker": self.envs_per_worker,
-                "world": fingerprint(self.world),
-            }
-            | more,
-            FITNESS_IDENTITY,
-        )
+        return {
+            "env": self.env if isinstance(self.env, str) else policy_name(self.env),
+            "env_options": self.env_options,
+            "episodes": self.episodes,
+            "max_idle_steps": self.max_idle_steps,
+            "max_steps": self.max_steps,
+            "envs_per_worker": self.envs_per_worker,
+            "world": fingerprint(self.world),
+        } | more
 
     def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
         """Return the returns (P, episodes + state resets); another number of ``episodes`` starts with the same seeds."""

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import clusters
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect
+from worldmodel.io import write_json
+from worldmodel.migration import DENSITY_CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,16 @@ def test_speech_is_synthesized(tmp_path):
     sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
     assert [(sound.sample_rate, sound.num_samples) for sound in sounds] == [(16_000, 32_000)] * 3
     assert 0.01 < open_corpus(f"audio:{tmp_path}").train.normalizer.std < 0.5
+
+
+def test_results_of_older_versions_are_read(tmp_path):
+    job = density.Job(str(tmp_path), "FRMDN", density.DensityConfig("mnist:x"))
+    current = {"name": job.name, **asdict(job.settings)}
+    former = {new: old for old, new in DENSITY_CONFIG.items()}
+    older = {former.get(name, name): value for name, value in current.items()}
+    assert older != current
+    write_json(tmp_path / "result.json", {"job": older, "status": "trained"})
+    assert density.learn(job) == {"job": current, "status": "trained"}
 
 
 @pytest.mark.slow

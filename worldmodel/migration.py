@@ -5,6 +5,7 @@ Start reading at `renamed`.
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +42,21 @@ TRAINING_SETTINGS = {
 }
 """Arguments of `worldmodel.fit`, in ``settings.json`` and ``resume.pt`` of a training."""
 
-CORPUS_OPTIONS = {"piece": "segment_length", "sa": "include_sa"}
-"""Options of `worldmodel.corpora.open_corpus`."""
+CORPUS = {"event": "event_dim"}
+"""Keys of the ``corpus.json`` of a density."""
+SCALE = {"piece": "segment_length"}
+"""Keys of the constants of speech in the same file."""
+
+
+def corpus(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``corpus.json`` of a density, or a part of it, under the current names."""
+    new = renamed(old, CORPUS)
+    return new | {"scale": renamed(new["scale"], SCALE)} if isinstance(new.get("scale"), Mapping) else new
+
+
+def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``config.json`` of a world model under the current names."""
+    return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": renamed(old["memory"], MEMORY_SETTINGS)}
 
 
 def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,17 +67,20 @@ def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-# Options of environments: metadata.json of rollouts, config.yaml of runs, reports, and the identity of a search -----------
+# Options of environments: metadata.json of rollouts, config.yaml of runs, reports, and the identity of a search
 
 CAR_RACING_OPTIONS = {"indicators": "show_hud"}
 MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky_action_prob", "machine": "backend"}
+CAR_RACING_ID = re.compile(r"(envs:)?(CarRacing|CarRacing-v3|FastCarRacing)")
+MARIO_ID = re.compile(r"(envs:)?SuperMarioBros-([1-8]-[1-4]|v0)")
+"""Patterns of the ids of this package's environments."""
 
 
 def _env_option_names(env: object) -> dict[str, str]:
     """Return the option names that changed for an environment id. Options of other environments do not change."""
     if not isinstance(env, str):
         return {}
-    return MARIO_OPTIONS if "SuperMarioBros" in env else CAR_RACING_OPTIONS if "CarRacing" in env else {}
+    return MARIO_OPTIONS if MARIO_ID.fullmatch(env) else CAR_RACING_OPTIONS if CAR_RACING_ID.fullmatch(env) else {}
 
 
 def renamed_env_options(env: object, options: Any) -> Any:
@@ -82,7 +99,7 @@ def renamed_env_options(env: object, options: Any) -> Any:
 
 
 def stored_env_options(env: object, options: Any) -> Any:
-    """Return options under their former names. Identities of stores and searches use these, so that they can resume.
+    """Return options under their former names. The identity of a store has these, so that it stays.
 
     Example:
         >>> stored_env_options("SuperMarioBros-1-1", {"action_set": "run", "backend": "numba"})
@@ -103,6 +120,37 @@ def renamed_run_options(content: Any) -> Any:
     parts = {name: renamed_env_options(content.get("env"), content[name])
              for name in ("env_options", "test_options", "eval_env_options") if name in content}  # fmt: skip
     return {**content, **parts} if parts else content
+
+
+EVALUATION_FLAGS = {"--episodes": "--eval.episodes", "--seed": "--eval.seed", "--max_steps": "--eval.max_steps"}
+"""Flags of ``worldmodel evaluate``."""
+
+
+def renamed_evaluation(env: object, command: str) -> str:
+    """Return the command of a report under the current names. Another command, and a damaged one, is unchanged.
+
+    Args:
+        env: Id of the report's environment.
+        command: Shell command that repeats the evaluation.
+
+    Example:
+        >>> renamed_evaluation("CarRacing", "worldmodel evaluate runs/car --episodes 2 --seed 10000")
+        'worldmodel evaluate runs/car --eval.episodes 2 --eval.seed 10000'
+    """
+    try:
+        words = shlex.split(command)
+        if words[:2] != ["worldmodel", "evaluate"]:
+            return command
+        for number, word in enumerate(words):
+            if word in EVALUATION_FLAGS:
+                words[number] = EVALUATION_FLAGS[word]
+            elif words[number - 1] == "--env_options":
+                options = json.loads(word)
+                if (new := renamed_env_options(env, options)) != options:
+                    words[number] = json.dumps(new)
+    except ValueError:
+        return command
+    return shlex.join(words)
 
 
 def renamed_env_spec(text: Any) -> Any:
@@ -145,6 +193,23 @@ FITNESS_IDENTITY = {
     "worlds": "ensemble",
 }
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
+
+
+def fitness_identity(content: Any) -> Any:
+    """Return the identity of a fitness under the current names. Identities of other functions are unchanged.
+
+    Example:
+        >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
+        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b'}
+    """
+    if not isinstance(content, dict):
+        return content
+    if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
+        return content
+    new = renamed(content, FITNESS_IDENTITY)
+    if "env_options" in new:
+        new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
+    return new
 
 
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -328,6 +393,9 @@ def search_state(old: dict[str, Any]) -> dict[str, Any]:
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
+    for name in ("fitness", "eval_fitness_identity"):
+        if name in settings:
+            settings[name] = fitness_identity(settings[name])
     new["settings"] = settings
     if isinstance(new.get("rows"), list):
         new["rows"] = [renamed(row, GENERATION) for row in new["rows"]]

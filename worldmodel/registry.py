@@ -13,7 +13,6 @@ from torch import nn
 from worldmodel.baselines import VRNN, PerDimensionRMDN
 from worldmodel.mdn_rnn import FRMDN, RMDN
 from worldmodel.memory import Memory
-from worldmodel.migration import MEMORY_SETTINGS, SEQUENCE_DENSITY_SETTINGS, VAE_SETTINGS, renamed
 from worldmodel.sequences import SequenceDensity
 from worldmodel.vae import BASE_CHANNELS, VAE
 
@@ -74,7 +73,7 @@ def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
     Raises:
         ValueError: no density has these settings.
     """
-    config = renamed(config, SEQUENCE_DENSITY_SETTINGS)
+    config = dict(config)
     bptt_length = config.pop("bptt_length", None)  # not a size: chunks may be as long as a sequence
     config = validated_sizes(config)
     try:
@@ -87,9 +86,7 @@ def build_density(config: dict[str, Any]) -> SequenceDensity | VRNN:
 
 def build_vae(config: dict[str, Any]) -> VAE:
     """Build a VAE with new weights from its ``config``; older files have no ``standardize``."""
-    return VAE(
-        **{"standardize": False, "base_channels": BASE_CHANNELS} | renamed(validated_sizes(config), VAE_SETTINGS)
-    )
+    return VAE(**{"standardize": False, "base_channels": BASE_CHANNELS} | validated_sizes(config))
 
 
 def build_memory(config: dict[str, Any]) -> Memory:
@@ -101,7 +98,7 @@ def build_memory(config: dict[str, Any]) -> Memory:
 
 def build_mdn_rnn(config: dict[str, Any]) -> RMDN | FRMDN:
     """Build an `RMDN`, `FRMDN` or `PerDimensionRMDN` with new weights; ``config["density"]`` is its name."""
-    config = renamed(config, MEMORY_SETTINGS)
+    config = dict(config)
     kind = config.pop("density", None)
     if kind not in DENSITIES:
         raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {kind!r}")
@@ -144,7 +141,7 @@ def validated_sizes(config: Any) -> dict[str, Any]:
     """
     config = dict(config)
     for name, value in config.items():
-        most = MAX_LAYERS if name in ("num_layers", "num_couplings", "layers", "couplings", "depth") else MAX_SIZE
+        most = MAX_LAYERS if name in ("num_layers", "num_couplings", "depth") else MAX_SIZE
         numbers = value if isinstance(value, list | tuple) else [value]
         if len(numbers) > MAX_LAYERS or any(isinstance(n, int | float) and not abs(n) <= most for n in numbers):
             raise ValueError(f"{name} must be at most {most}, got {str(value)[:40]}")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
+from worldmodel import migration
 from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
 from worldmodel.distributions import standard_gumbel
 from worldmodel.io import load_module, read_json, write_json, write_tensors
@@ -308,6 +309,7 @@ class WorldModel(nn.Module):
         try:
             if config["format"] != FORMAT:
                 raise ValueError(f"format {config['format']} is not {FORMAT}")
+            config = migration.world_model(config)
             with torch.device("meta"):  # compare the parts before reading any weights
                 cls(build_vae(config["vae"]), build_memory(config["memory"]), discrete=bool(config["discrete"]))
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:

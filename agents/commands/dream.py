@@ -71,7 +71,7 @@ def dream(options: Namespace) -> None:
         return
     with busy("preparing an episode"):
         world, number, whole, latents, media = _episode_of(source, options)
-    start = dream_video.start_step(whole, options.start_step)
+    start = dream_video.resolve_start_step(whole, options.start_step)
     episode = whole.first(start + options.horizon)
     name = f"dream-{number}-{start}-t{options.temperature:g}-s{options.seed}"
     with busy("dreaming"):
@@ -82,7 +82,7 @@ def dream(options: Namespace) -> None:
         answers.print(f"{path} (left: real, middle: reconstruction, right: dream)", markup=False)
     temperatures = f"temperatures-{number}-{start}-s{options.seed}"
     with busy("dreaming at several temperatures"):
-        frames = dream_video.temperature_film(world, episode, seed=options.seed, start=start)
+        frames = dream_video.temperature_film(world, episode, seed=options.seed, start_step=start)
         paths = dream_video.write_film(media, temperatures, frames)
     for path in paths:
         answers.print(f"{path} (real, and dreams at several temperatures)", markup=False)

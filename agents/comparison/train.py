@@ -201,8 +201,8 @@ def _saved_result(job: TrainingJob) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with error_context(path):
-        result: dict[str, Any] = read_json(path)
-        before = migration.comparison_result(result)["job"]
+        result = migration.comparison_result(read_json(path))
+        before = result["job"]
         for name, value in job.to_json.items():
             if before.get(name) != value:
                 raise ValueError(

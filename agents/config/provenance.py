@@ -13,7 +13,6 @@ import yaml
 from agents.config.io import flat, read_yaml
 from worldmodel import migration
 from worldmodel.io import atomic
-from worldmodel.migration import renamed_run_options
 
 
 def save_config(
@@ -41,7 +40,6 @@ def save_config(
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
         # a file of an older version lacks newer settings: they have their defaults
         saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
-        saved = renamed_run_options(saved)
         for name, value in flat(plain).items():
             old, reason = saved.get(name), frozen.get(name)
             grows = name in may_grow and isinstance(old, int) and value >= old

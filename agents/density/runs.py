@@ -77,7 +77,7 @@ def load_scale(
     """
     path = folder_path(folder, "run") / "corpus.json"
     with error_context(path, wrap_value_errors=True):
-        corpus = read_json(path)
+        corpus = migration.corpus(read_json(path))
         if corpus["kind"] != kind:
             raise ValueError(f"kind must be {kind!r}, as in config.yaml, got {corpus['kind']!r}")
         scale = _speech_scale(corpus, path) if kind == "speech" else _image_scale(corpus, path)

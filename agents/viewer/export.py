@@ -135,6 +135,8 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
     page = (PAGE / "index.html").read_text(encoding="utf-8")
     page = page.replace('<html lang="en">', '<html lang="en" data-engine="./engine.js">')
     write_bytes(folder / "index.html", page.encode())
+    for name in ("stage.json", "moments.bin"):  # names of `scene.json` and `start_states.bin` in older versions
+        (folder / name).unlink(missing_ok=True)
     return folder
 
 

@@ -112,6 +112,14 @@ def test_results_of_other_episodes_or_another_vae_are_refused(run, tmp_path, cap
     assert "14 episodes" in refused(capsys, *words)
 
 
+def test_results_of_older_versions_get_current_names(tmp_path):
+    job = TrainingJob(str(tmp_path), "FRMDN", {"num_couplings": 3}, "mean", 1, 2, 4, 8, "episodes")
+    names = {"latent_targets": "targets", "num_updates": "updates", "batch_size": "batch", "seq_len": "length"}
+    older = {names.get(name, name): value for name, value in job.to_json.items()} | {"settings": {"couplings": 3}}
+    write_json(job.folder / "result.json", {"job": older, "calibration": {"margins": 1}})
+    assert train._saved_result(job) == {"job": job.to_json, "calibration": {"marginals": 1}}
+
+
 def test_all_trainings_use_the_episodes_present_at_the_start(run, tmp_path):
     copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
 

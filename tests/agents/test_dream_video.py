@@ -27,7 +27,7 @@ def episode():
 
 def test_temperature_film_shows_the_game_and_each_temperature():
     world_model, played = world(), episode()
-    film = dream_video.temperature_film(world_model, played, (0.2, 1.0), seed=4, start=5)
+    film = dream_video.temperature_film(world_model, played, (0.2, 1.0), seed=4, start_step=5)
     assert film.shape == (len(played) - 4, 16 + 192, 3 * 192 + 16, 3)
     np.testing.assert_array_equal(film[:, 16::3, :192:3], played.frames[5:])
     latents = dream_video.encode_means(world_model, played)
@@ -37,6 +37,11 @@ def test_temperature_film_shows_the_game_and_each_temperature():
         )
         np.testing.assert_array_equal(film[:, 16::3, column : column + 192 : 3], world_model.decode(dreamed[0]))
     assert (film[:, :16] < 128).any()  # text
+
+
+def test_a_start_after_the_episode_is_refused():
+    with pytest.raises(ValueError, match="start_step must be from 0 to "):
+        dream_video.film(world(), played := episode(), start_step=len(played))
 
 
 def test_traversals_vary_one_latent_at_a_time():

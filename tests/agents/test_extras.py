@@ -135,6 +135,19 @@ def test_wandb_logs_every_row_once(workspace, monkeypatch):
     assert len({options["id"] for options in recorder.init_options}) == 1
 
 
+def test_wandb_gets_the_current_names(workspace, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    folder = workspace / "run"
+    (folder / "config.yaml").write_text("{env: CarRacing, env_options: {indicators: true}, dream: {dreams: 3}}")
+    (folder / "metrics.jsonl").write_text('{"generation": 1, "check": 5.0, "noise": 0.5}\n')
+    send(folder)
+    assert recorder.init_options[0]["config"] == {
+        "env": "CarRacing", "env_options": {"show_hud": True}, "dream": {"num_rollouts": 3}
+    }  # fmt: skip
+    assert recorder.logged == [{"generation": 1, "eval": 5.0, "noise_fraction": 0.5}]
+
+
 def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Recorder())
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):

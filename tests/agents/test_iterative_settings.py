@@ -113,7 +113,7 @@ def test_memories_train_on_episode_ends_and_dreams_end_sooner(continued):
     with np.load(continued / "iterations" / "02" / "evolve-dream" / "state.npz") as saved:
         assert (
             json.loads(str(saved["about"]))["settings"]["fitness"].items()
-            >= {"hazard_ratio": 2, "weigh_ends": True}.items()
+            >= {"termination_hazard_ratio": 2, "use_expected_continuation": True}.items()
         )
 
 
@@ -124,8 +124,8 @@ def test_dreams_use_other_memories_than_the_agent(continued):
         assert len(fingerprints) == 3
         with np.load(iteration_dir / "evolve-dream" / "state.npz") as saved:
             fitness = json.loads(str(saved["about"]))["settings"]["fitness"]
-        assert set(fitness["worlds"]) < fingerprints
-        assert fitness["caution"] == 1
+        assert set(fitness["ensemble"]) < fingerprints
+        assert fitness["disagreement_penalty"] == 1
     assert all(one["disagreement"] > 0 for one in rows(continued))
 
 
@@ -154,6 +154,6 @@ def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tm
 def test_dreams_start_in_recent_episodes(continued):
     for name in ("01", "02"):
         with np.load(continued / "iterations" / name / "evolve-dream" / "state.npz") as saved:
-            start_states = json.loads(str(saved["about"]))["settings"]["fitness"]["starts"]
+            start_states = json.loads(str(saved["about"]))["settings"]["fitness"]["start_states"]
         count = read_json(continued / "iterations" / name / "episodes.json")["episodes"]
         assert start_states.startswith(f"2 of the first {count} episodes of ")

@@ -3,6 +3,8 @@
 The weights of its VAE are zeros and its media are left out, so the archive is small.
 """
 
+import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from agents.agent import Agent
 from agents.cli import main
 from agents.config.io import read_yaml
 from agents.evaluation import Report
+from agents.renewal import set_aside
 from agents.run import Run
-from rollouts import Store
+from rollouts import DreamFitness, EnvFitness, Store
 from worldmodel import WorldModel, migration
+from worldmodel.io import fingerprint
 
 ARCHIVE = Path(__file__).parent.parent / "data" / "run-0.1.0-dev.tar.xz"
 
@@ -41,6 +45,9 @@ def test_every_part_of_an_older_run_loads(older):
     assert act(np.zeros((64, 64, 3), np.uint8)).shape == (3,)
     report = Report.load(older / "tests" / "game.json")
     assert report.n == len(report.returns) == 2
+    assert (
+        report.command == "worldmodel evaluate car --where game --eval.episodes 2 --eval.seed 10000 --eval.max_steps 3"
+    )
     assert read_yaml(older / "config.yaml")["env"] == "FastCarRacing"
 
 
@@ -55,6 +62,56 @@ def test_an_older_run_continues_without_training(older):
 def test_inspect_describes_an_older_run(older, capsys):
     assert main(["inspect", str(older)]) == 0
     assert "FastCarRacing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["dream", "game"])
+def test_the_identity_of_an_older_search_is_that_of_its_fitness(older, where):
+    run = Run(older)
+    world, store = run.world(), run.store()
+    fitness = {
+        "dream": DreamFitness(world, store.latents(world.vae, terminate_on_stall=True), 3, 2, 1.15),
+        "game": EnvFitness(
+            store.env, world, 1, max_idle_steps=20, max_steps=5, env_options=store.metadata["env_options"]
+        ),
+    }[where]
+    with np.load(older / f"evolve-{where}" / "state.npz") as saved:
+        settings = migration.search_state(json.loads(str(saved["about"])))["settings"]
+    assert settings["fitness"] == fitness.identity
+    if where == "game":
+        assert settings["eval_fitness_identity"] == fitness.identity | {"max_idle_steps": None}
+
+
+def test_an_older_search_of_the_same_episodes_is_not_set_aside(older):
+    run = Run(older)
+    world = run.world()
+    fitness = DreamFitness(world, run.store().latents(world.vae, terminate_on_stall=True))
+    set_aside(run, "evolve-dream", fitness.identity)
+    assert (older / "evolve-dream" / "state.npz").exists()
+
+
+def test_an_older_search_of_other_episodes_is_set_aside(older, tmp_path):
+    run = Run(shutil.copytree(older, tmp_path / "run"))
+    set_aside(run, "evolve-dream", {"world": fingerprint(run.world()), "start_states": "other episodes"})
+    assert (run.folder / "earlier" / "evolve-dream-1" / "state.npz").exists()
+
+
+def test_the_identity_of_another_fitness_stays():
+    identity = {"env": "game", "patience": 3, "starts": 4}
+    old = {"settings": {"fitness": identity, "eval_fitness_identity": None}}
+    assert migration.search_state(old)["settings"] == {"fitness": identity, "eval_fitness_identity": None}
+
+
+def test_steps_of_older_evaluations_count(tmp_path):
+    (tmp_path / "evolve-game").mkdir()
+    rows = '{"generation": 1, "steps": 5, "check_steps": 2}\n{"generation": 2, "steps": 5, "eval_steps": 3}\n'
+    (tmp_path / "evolve-game" / "metrics.jsonl").write_text(rows)
+    assert Run(tmp_path).evolution_steps("game") == 15
+
+
+def test_an_older_corpus_gets_current_names():
+    older = {"corpus": "timit", "event": 200, "scale": {"frame": 200, "piece": 8000}}
+    newer = {"corpus": "timit", "event_dim": 200, "scale": {"frame": 200, "segment_length": 8000}}
+    assert migration.corpus(older) == migration.corpus(newer) == newer
 
 
 def test_the_state_of_an_older_search_keeps_its_counts():

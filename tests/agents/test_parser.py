@@ -1,10 +1,14 @@
 """Errors of the command line: one plain line and exit code 2."""
 
 import pytest
+import yaml
 
 from agents.cli import main
 from agents.commands.common import slug
+from agents.config.schema import RunConfig
+from agents.parser import Parser
 from tests.command_line import refused
+from worldmodel import migration
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,48 @@ def test_values_have_no_aliases(capsys):
     with pytest.raises(SystemExit):
         main(["collect", "CartPole-v1", "--env_options", bomb])
     assert len(capsys.readouterr().err) < 800
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(RunConfig)
+    return parser
+
+
+def test_values_on_the_command_line_keep_their_names(parser):
+    options = parser.parse_args(["--env", "CarRacing", "--env_options", '{"env": "a", "test": 1}'])
+    assert options.env_options == {"env": "a", "test": 1}
+    options = parser.parse_args(["--env", "CarRacing", "--env_options", '{"data": "a", "model": 1, "sa": 2}'])
+    assert options.env_options == {"data": "a", "model": 1, "sa": 2}
+
+
+def test_settings_files_of_older_versions_are_converted_once(parser, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        migration,
+        "config_file",
+        lambda content, convert=migration.config_file: calls.append(content) or convert(content),
+    )
+    config = {
+        "env": "FastCarRacing",
+        "env_options": {"indicators": True},
+        "dream": {"dreams": 3},
+        "test": {"episodes": 5},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    options = parser.parse_args(["--config", str(tmp_path / "config.yaml")])
+    assert (options.env_options, options.dream.num_rollouts, options.eval.episodes) == ({"show_hud": True}, 3, 5)
+    assert calls == [config]
+
+
+def test_sections_of_older_versions_are_converted(parser, tmp_path):
+    (tmp_path / "dream.yaml").write_text("{dreams: 3, decay: 0.5}", encoding="utf-8")
+    (tmp_path / "controller.yaml").write_text("sees: both", encoding="utf-8")
+    words = ["--dream", str(tmp_path / "dream.yaml"), "--controller", str(tmp_path / "controller.yaml")]
+    options = parser.parse_args(["--env", "CarRacing", *words])
+    assert (options.dream.num_rollouts, options.dream.sigma_decay, options.controller.inputs) == (3, 0.5, "z+h")
 
 
 def test_settings_of_the_other_search_are_refused(tmp_path, capsys):

@@ -70,4 +70,4 @@ def test_constant_frames_are_shown(tmp_path):
     assert dream_video.varied_frames(store, store.latents(world_model.vae)).shape == (10, 64, 64, 3)
     assert dream_video.long_episode([5, 70, 9]) == 1
     assert dream_video.long_episode([5, 7, 6]) == 1
-    assert dream_video.start_step(played.first(4)) == 2
+    assert dream_video.resolve_start_step(played.first(4)) == 2

@@ -69,14 +69,14 @@ def test_hud_loss_weight_out_of_range_is_refused(hud_loss_weight):
 def test_hud_loss_weight_that_is_not_a_number_is_refused():
     for hud_loss_weight in ("16", None, [16], True):
         with pytest.raises((ValueError, TypeCheckError), match=r"hud_loss_weight"):
-            build_vae({"latent": 2, "free_bits": 0.5, "emphasis": hud_loss_weight})
-    most = build_vae({"latent": 2, "free_bits": 0.5, "emphasis": 1000.0})
+            build_vae({"latent_dim": 2, "free_bits": 0.5, "hud_loss_weight": hud_loss_weight})
+    most = build_vae({"latent_dim": 2, "free_bits": 0.5, "hud_loss_weight": 1000.0})
     assert build_vae(most.config).hud_loss_weight == 1000
 
 
 def test_config_rebuilds_the_vae_and_older_files_are_read():
     assert VAE(5, 0.25, standardize=False).config == {"latent_dim": 5, "free_bits": 0.25}
-    assert not build_vae({"latent": 5, "free_bits": 0.25}).standardize
+    assert not build_vae({"latent_dim": 5, "free_bits": 0.25}).standardize
     assert build_vae(VAE(5).config).standardize
     assert VAE(**VAE(5, 0.25, 16.0).config).hud_loss_weight == 16
 

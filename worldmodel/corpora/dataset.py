@@ -151,7 +151,7 @@ class Corpus:
         return {
             "corpus": self.name,
             "kind": self.kind,
-            "event": self.event_dim,
+            "event_dim": self.event_dim,
             "dimensions": self.dimensions,
             "unit": self.unit,
             "protocol": self.protocol,

@@ -148,7 +148,7 @@ class Standardization:
         return numbers | {
             "rate": SAMPLE_RATE,
             "frame": self.segmentation.frame,
-            "piece": self.segmentation.segment_length,
+            "segment_length": self.segmentation.segment_length,
         }
 
     @functools.cached_property

@@ -172,6 +172,22 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def test_an_export_replaces_one_of_an_older_version(tmp_path, monkeypatch):
+    (tmp_path / "runtime").mkdir()
+    for name in RUNTIME_FILES:
+        (tmp_path / "runtime" / name).write_bytes(b"")
+    monkeypatch.setattr("agents.viewer.export._need_onnx", lambda: None)
+    monkeypatch.setattr("agents.viewer.export.to_onnx", lambda *arguments: arguments[-1].write_bytes(b""))
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for name in ("stage.json", "moments.bin", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    export(scene(), folder, tmp_path / "runtime")
+    names = {path.name for path in folder.iterdir()}
+    assert {"scene.json", "start_states.bin", "notes.txt"} <= names
+    assert not names & {"stage.json", "moments.bin"}
+
+
 def test_bad_runtimes_and_folders_are_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"lacks ort\.wasm\.min\.mjs"):
         runtime_files(tmp_path)
