@@ -63,7 +63,8 @@ class Evaluation:
         unit: Unit of the means.
         ceiling: Upper bound of a likelihood of speech by the clamp of precisions and the couplings, in nats per frame. None:
             unbounded, or images.
-        quantization_limit: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame; None for images.
+        quantization_limit: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame. None:
+            images.
         model: Name of the model.
         parameters: Number of parameters of the model.
         corpus: Description by `worldmodel.corpora.Corpus.describe`.
@@ -132,8 +133,8 @@ class Evaluation:
         if self.quantization_limit is not None:
             ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats per frame"
             notes.append(
-                f"Ceiling by the model's precision: {ceiling}. Above {self.quantization_limit:.1f} nats per frame a density resolves "
-                "16-bit levels."
+                f"Ceiling by the model's precision: {ceiling}. Above {self.quantization_limit:.1f} nats per frame a density "
+                "resolves 16-bit levels."
             )
         if self.training_identity is not None:
             identity = self.corpus["parts"][self.part]["identity"]
