@@ -1,6 +1,7 @@
 """Videos and plots of encodings, dreams and rewards."""
 
 import numpy as np
+import pytest
 import torch
 
 import rollouts
