@@ -23,6 +23,8 @@ from rollouts import DreamFitness, EnvFitness, Store
 from worldmodel import WorldModel, migration
 from worldmodel.io import fingerprint
 
+PUBLISHED_VAE = True
+"""The run of the archive goes on with the VAE that it has."""
 ARCHIVE = Path(__file__).parent.parent / "data" / "run-0.1.0-dev.tar.xz"
 
 
