@@ -309,9 +309,11 @@ def noise_share(returns: np.ndarray) -> float:
         returns: Returns of P members in the same n episodes, (P, n).
 
     Returns:
-        The fraction, from 0 (the ranks are certain) to 1 (the ranks are random).
+        The fraction, from 0 (the ranks are certain) to 1 (the ranks are random, or unknown with one episode).
     """
     members, episodes = returns.shape
+    if episodes == 1:
+        return 1.0  # one episode has no estimate of the noise
     total = returns.mean(axis=1).var(ddof=1)
     if total == 0:
         return 1.0  # equal members have random ranks

@@ -5,13 +5,10 @@ Start reading at `write_report`. All data on the page come from files in the run
 
 import contextlib
 import html
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import numpy as np
 
 import envs
 from agents import plots, video
@@ -20,6 +17,7 @@ from agents.config.io import flat
 from agents.config.provenance import versions
 from agents.config.schema import RunConfig
 from agents.config.sections import read_sections
+from agents.diagnostics import diagnostics
 from agents.dream_video import (
     FURTHEST,
     controller_film,
@@ -195,14 +193,15 @@ def _curves(run: Run) -> str:
         parts.append(image(plot, "training of the VAE"))
     memory = rows_of(run.folder / "memory" / "metrics.jsonl")
     if memory:
-        floor = posterior_entropy(run)
+        measured = diagnostics(run).get("memory")
+        floor = None if measured is None else measured.posterior_entropy
         parts.append(
             image(
                 plots.curves(
                     losses(memory, "nll"),
                     "update",
                     "-log p(next latent) (nats per frame)",
-                    {"posterior entropy, the floor for sampled targets": floor} if math.isfinite(floor) else None,
+                    None if floor is None else {"posterior entropy, the floor for sampled targets": floor},
                     title="Training of the memory",
                 ),
                 "training of the memory",
@@ -228,14 +227,6 @@ def _curves(run: Run) -> str:
                 )
             )
     return "".join(parts)
-
-
-def posterior_entropy(run: Run) -> float:
-    """Return the mean differential entropy of q(z|x) over the stored frames in nats, the floor of sampled targets' NLL."""
-    world = run.world()
-    latents = run.store().latents(world.vae)
-    entropies = [latents.episode(index).entropy for index in range(len(latents))]
-    return float(np.concatenate(entropies).mean()) if entropies else math.nan
 
 
 def _settings_of_iterations(run: Run, settings: RunConfig) -> str:

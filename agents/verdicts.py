@@ -137,9 +137,10 @@ def compared_with_random(report: Report, random: Report) -> Comparison:
 def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the p-value of a two-sided permutation test that two samples have the same mean.
 
-    It is the fraction of relabelled samples whose statistic is at least as large. The statistic is Welch's t, so samples may
-    differ in size and variance. If a sample has one value, the statistic is the difference of the means. For at most 16
-    values in total, all relabellings are enumerated; otherwise `PERMUTATIONS` random ones are drawn.
+    It is the fraction of relabelled samples whose statistic is at least as large. The statistic is Welch's t. The test is
+    exact if both samples have the same distribution, and approximate if their variances differ. If a sample has one value,
+    the statistic is the difference of the means. For at most 16 values in total, all relabellings are enumerated; otherwise
+    `PERMUTATIONS` random ones are drawn.
 
     Args:
         one: First sample.
@@ -156,7 +157,10 @@ def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
     total, count = len(values), len(one)
     if not 0 < count < total or not np.isfinite(values).all():
         raise ValueError(f"samples must contain finite values, at least one each, got {list(one)} and {list(other)}")
-    values = values / max(float(np.abs(values).max()), 1e-300)
+    values = np.ldexp(values, -math.frexp(float(np.abs(values).max()))[1])  # against overflow, without rounding
+    values = values - values.mean()
+    spread = float(np.abs(values).max())
+    values = values / spread if spread > 1e-14 else np.zeros(total)  # the rest of equal values is rounding
     subsets = list(itertools.combinations(range(total), count)) if total <= 16 else []  # 12,870 at most
     if subsets:
         chosen = np.zeros((len(subsets), total), bool)
@@ -170,8 +174,10 @@ def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _welch_t(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the absolute Welch's t of chosen values and the others, (samples,), for a mask ``chosen`` (samples, values)."""
-    values = values - values.mean()  # reduces cancellation in the variances
+    """Return the absolute Welch's t of chosen values and the others, (samples,), for a mask ``chosen`` (samples, values).
+
+    The values have mean zero and largest absolute value 1.
+    """
     means, variances = [], []
     for part in (chosen.astype(np.float64), (~chosen).astype(np.float64)):
         n = part.sum(axis=1)
@@ -198,7 +204,8 @@ def verdict_of_controller(report: Report, random: Report) -> Verdict:
     """Return the verdict on a controller, compared with random actions."""
     comparison = compared_with_random(report, random)
     p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.2g}"
-    too_few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2
+    # the smallest p-value: exchanging the labels of equally large samples gives the same statistic
+    too_few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= (2 if report.n == random.n else 1)
     means = f"{number(comparison.mean)} against {number(comparison.random_mean)}"
     text = f"{comparison.result}: {means} (n = {report.n} and {random.n}, {p})"
     part = CONTROLLERS.get(report.policy, f"controller, {report.policy}")

@@ -169,7 +169,7 @@ def _intervals(found: dict[str, Any]) -> str:
     return (
         "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals "
         f"generalize to other trainings and other {of}: the variance over {seeds} seeds plus that over "
-        f"{len(set(labels))} {of}{assumption}; quantiles of Student's t, with Satterthwaite's degrees of freedom "
+        f"{len(set(labels))} {of}{assumption}; each with a quantile of Student's t "
         "(`agents/comparison/statistics.py`). No correction is made for the number of comparisons."
     )
 
@@ -204,7 +204,7 @@ def _table(found: dict[str, Any], speech: bool) -> str:
             cells = [
                 name + what + (f" ({diverged} diverged)" if diverged else ""),
                 f"{mine[0]['parameters']:,}",
-                f"{np.mean(means):.{digits}f} ± {np.std(means, ddof=1) if len(means) > 1 else 0:.{digits}f}",
+                f"{np.mean(means):.{digits}f} " + (f" ± {np.std(means, ddof=1):.{digits}f}" if len(means) > 1 else ""),
             ]
             cells += [
                 "" if name == other else compared(found, name, number, other).text(digits) for other in references

@@ -14,9 +14,9 @@ LEVELS = torch.linspace(0.05, 0.95, 19)
 def integral_transform(
     samples: Float[Tensor, "draws events dims"], truth: Float[Tensor, "events dims"], generator: Generator | None = None
 ) -> Float[Tensor, "events dims"]:
-    """Return the probability integral transform: uniform on [0, 1] in each dimension if and only if the marginals are correct.
+    """Return the probability integral transform: uniform on [0, 1] in each dimension if the marginals are correct.
 
-    It is the rank of the truth among the samples, plus a uniform random number, divided by S + 1.
+    The reverse does not hold. It is the rank of the truth among the samples, plus a uniform random number, divided by S + 1.
 
     References:
         Gneiting, Balabdaoui, Raftery, Probabilistic forecasts, calibration and sharpness, 2007 (section 3.1).
@@ -31,16 +31,24 @@ def coverage(transformed: Float[Tensor, "events dims"]) -> Float[Tensor, "levels
 
 
 def calibration_error(transformed: Float[Tensor, "events dims"]) -> float:
-    """Return the mean distance of `coverage` to `LEVELS`: 0 if calibrated, 0.5 if the truth is always outside on one side."""
+    """Return the mean distance of `coverage` to `LEVELS`: 0.5 if the truth is always outside on one side.
+
+    For a calibrated model it tends to 0 as the number of events grows.
+    """
     return float((coverage(transformed) - LEVELS).abs().mean())
 
 
 def energy_score(samples: Float[Tensor, "draws events dims"], truth: Float[Tensor, "events dims"]) -> float:
     """Return ``E|X - y| - E|X - X'| / 2``, averaged over events: a proper score of the joint distribution; lower is better.
 
+    Raises:
+        ValueError: there are fewer than two samples.
+
     References:
         Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007 (equation 22).
     """
+    if len(samples) < 2:
+        raise ValueError(f"samples must have at least two draws, got {len(samples)}")
     to_truth = (samples - truth).norm(dim=-1).mean()
     half = len(samples) // 2
     among = (samples[:half] - samples[half : 2 * half]).norm(dim=-1).mean()

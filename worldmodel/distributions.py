@@ -1,7 +1,7 @@
 """Gaussian mixtures parameterized by precision, and mixtures transformed by a flow.
 
 Start reading at `GaussianMixture.log_prob`. Component k has precision ``P_k = diag(d_k) + U_k U_k^T``, so that density,
-gradient and sample cost O(K D (1 + R)). The code never builds a D x D matrix.
+gradient and sample cost O(K (D (1 + R^2) + R^3)). The code never builds a D x D matrix.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
 
-from worldmodel.low_rank import LOG_TWO_PI, GaussianLogProb, capacitance, noise
+from worldmodel.low_rank import LOG_TWO_PI, GaussianLogProb, capacitance, matmul, noise, widest_dtype
 from worldmodel.validation import validate_temperature
 
 
@@ -231,23 +231,20 @@ class GaussianMixture(_Mixture):
     def precision(self) -> Float[Tensor, "*batch components event event"]:
         """P_k as full matrices."""
         diagonal = torch.diag_embed(self.log_precision.exp())
-        return (
-            diagonal if self.precision_factor is None else diagonal + self.precision_factor @ self.precision_factor.mT
-        )
+        factor = self.precision_factor
+        return diagonal if factor is None else diagonal + matmul(factor, factor.mT)
 
     @property
     def covariance(self) -> Float[Tensor, "*batch components event event"]:
-        """P_k^-1 as full matrices."""
-        inverse = torch.diag_embed((-self.log_precision).exp())
-        if self.precision_factor is None:
-            return inverse
-        scaled = self.precision_factor * (-self.log_precision).exp().unsqueeze(-1)  # D^-1 U
-        return inverse - scaled @ torch.cholesky_solve(scaled.mT, torch.linalg.cholesky(self._capacitance()))
-
-    def _capacitance(self) -> Float[Tensor, "*batch components rank rank"]:
-        """Return I_R + U^T D^-1 U."""
-        assert self.precision_factor is not None
-        return capacitance(self.log_precision, self.precision_factor)
+        """P_k^-1 as full matrices, computed in double precision."""
+        log_precision = self.log_precision.to(widest_dtype(self.log_precision))
+        inverse = torch.diag_embed((-log_precision).exp())
+        if self.precision_factor is not None:
+            factor = self.precision_factor.to(log_precision.dtype)
+            lower = torch.linalg.cholesky(capacitance(log_precision, factor))
+            scaled = factor * (-log_precision).exp().unsqueeze(-1)  # D^-1 U
+            inverse = inverse - scaled @ torch.cholesky_solve(scaled.mT, lower)
+        return inverse.to(self.log_precision.dtype)
 
 
 class FullGaussianMixture(_Mixture):
@@ -291,7 +288,7 @@ class FullGaussianMixture(_Mixture):
     def _component_log_prob(self, value: Tensor) -> Tensor:
         """Use ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
         error = (value.unsqueeze(-2) - self.loc).unsqueeze(-2)
-        quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
+        quadratic = matmul(error, self.lower).squeeze(-2).square().sum(dim=-1)
         return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
 
     def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
@@ -301,12 +298,12 @@ class FullGaussianMixture(_Mixture):
     @property
     def precision(self) -> Float[Tensor, "*batch components event event"]:
         """P_k."""
-        return self.lower @ self.lower.mT
+        return matmul(self.lower, self.lower.mT)
 
     @property
     def covariance(self) -> Float[Tensor, "*batch components event event"]:
-        """P_k^-1."""
-        return torch.cholesky_inverse(self.lower)
+        """P_k^-1, computed in double precision."""
+        return torch.cholesky_inverse(self.lower.to(widest_dtype(self.lower))).to(self.lower.dtype)
 
 
 class TransformedMixture:

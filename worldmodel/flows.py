@@ -160,6 +160,8 @@ class SplineCoupling(Coupling):
         bound: float = 5.0,
     ) -> None:
         validate_positive_int(bins=bins)
+        if bins * MIN_BIN_SIZE >= 1:
+            raise ValueError(f"bins must be below {1 / MIN_BIN_SIZE:.0f}, got {bins}")
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
         super().__init__(num_features, hidden, context, num_params=3 * bins - 1)

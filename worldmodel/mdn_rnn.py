@@ -19,7 +19,8 @@ from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
 """Bounds of a component's log-precision; standard deviations are from 0.0009 to 148. The upper bound limits the density of
-data without variation (silence, a constant frame): log p is at most 6.1 nats per dimension, before a flow."""
+data without variation (silence, a constant frame): log p is at most 6.1 nats per dimension, without
+factors and before a flow."""
 FACTOR_SCALE = 0.1
 """Initial scale of the precision factors U, relative to the other outputs of the layer."""
 
@@ -138,11 +139,19 @@ class RMDN(nn.Module):
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Move the initial distribution from N(0, 1) to the mean and standard deviation of the data.
 
-        This scales the means and their dependence on the hidden state. Call it once, on new weights.
+        This scales the means, the precisions, and their dependence on the hidden state. Call it once, on new weights.
         """
-        _, weight, _, _ = self.head.weight.split(self._sizes())
-        _, loc, log_precision, _ = self.head.bias.split(self._sizes())
+        _, weight, _, beside_weight = self.head.weight.split(self._sizes())
+        _, loc, log_precision, beside = self.head.bias.split(self._sizes())
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+        if self.factor is not None:
+            self.factor.div_(std[:, None])
+        elif self.full or self.rank:  # divide the rows of U, or of L below the diagonal
+            d = self.output_size
+            row = torch.tril_indices(d, d, -1)[0] if self.full else torch.arange(d).repeat_interleave(self.rank)
+            row_std = std[row.to(std.device)].repeat(self.num_components)
+            beside.div_(row_std)
+            beside_weight.div_(row_std[:, None])
         weight.mul_(std.repeat(self.num_components)[:, None])
         loc.copy_((loc.view(self.num_components, -1) * std + mean).flatten())
         # L's diagonal is the square root of a precision

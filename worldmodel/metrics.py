@@ -37,7 +37,8 @@ class ReconstructionMetrics(NamedTuple):
     @property
     def relative_std(self) -> float:
         """Standard deviation of the reconstructions relative to that of the frames; nan if the frames do not vary."""
-        return self.reconstruction_std / self.frame_std if self.frame_std else math.nan
+        total = self.frame_std**2 * self.num_frames * 64 * 64 * 3
+        return self.reconstruction_std / self.frame_std if total > ROUNDING else math.nan
 
 
 @torch.no_grad()

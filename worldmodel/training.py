@@ -323,7 +323,8 @@ class _Trainer:
     def evaluate(self) -> dict[str, float]:
         """Return the mean loss and its parts over a fixed pass through held-out batches, with fixed noise.
 
-        A batch is weighted by its number of valid steps or examples, so that the result does not depend on the batching.
+        A batch is weighted by its number of valid steps or examples, so that means over them do not depend on the batching. The
+        loss of a VAE does: free bits bound the mean KL divergence of a batch, and the noise is drawn per batch.
         """
         self.model.eval()
         totals: dict[str, float] = {}

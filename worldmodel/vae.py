@@ -189,7 +189,9 @@ class VAE(nn.Module):
         frames: UInt8[Tensor, "batch 64 64 3"] | Float[Tensor, "batch 3 64 64"],
         generator: Generator | None = None,
     ) -> Loss:
-        """Return the squared error summed over the frame, plus the KL divergence to N(0, 1) above the free bits, in nats.
+        """Return the squared error summed over the frame plus ``sum_d max(KL_d, free_bits)``, in nats.
+
+        KL_d is the KL divergence of dimension d from N(0, 1), averaged over the batch.
 
         The squared error is the negative log-likelihood of a Gaussian without its constant. The Gaussian's variance is
         ``1 / (2 error_weight)``, and ``hud_loss_weight`` times smaller in the lowest eighth of the frame. The constant depends

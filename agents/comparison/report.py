@@ -4,6 +4,7 @@ Start reading at `write_comparison`; `write_page` writes the page again from the
 """
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,12 @@ def difference(rows: Results, name: str, reference: str = REFERENCE) -> Interval
         reference: Name of the variant that it is compared with.
 
     Raises:
-        ValueError: The results are of different episodes.
+        ValueError: The results are of different episodes, or the variants have no common seed.
     """
     validate_pairs(rows)
     nll = [{row["job"]["seed"]: row["nll"] for row in _of(rows, model)} for model in (name, reference)]
+    if not nll[0].keys() & nll[1].keys():
+        raise ValueError(f"{name} and {reference} must have a common seed, got {list(nll[0])} and {list(nll[1])}")
     return interval(np.array([np.subtract(nll[0][seed], nll[1][seed]) for seed in nll[0] if seed in nll[1]]))
 
 
@@ -143,7 +146,7 @@ def _interval_note(names: list[str], seeds: int) -> str:
         return f"{paired} One training of each variant gives no interval."
     return (
         f"{paired} The 95 % intervals generalize to other trainings and other episodes of the same policy and VAE: they add "
-        f"the variance over {seeds} seeds and that over episodes, with Student's t (`agents/comparison/statistics.py`). "
+        f"the variance over {seeds} seeds and that over episodes, each with Student's t (`agents/comparison/statistics.py`). "
         f"{len(names) - 1} comparisons with the {REFERENCE} are not corrected for their number: about one in twenty variants "
         "without a real difference appears significant."
     )
@@ -172,7 +175,7 @@ def _table(rows: Results, names: list[str]) -> str:
             f"{own[0]['parameters']:,}",
             format_number(float(np.mean(means)), 2),
             format_number(float(np.mean(means)) / own[0]["latent"], 3),
-            format_number(float(np.std(means, ddof=1)) if len(means) > 1 else 0, 2),
+            format_number(float(np.std(means, ddof=1)), 2) if len(means) > 1 else "",
             change,
             format_number(float(np.mean([row["reward_rmse"] for row in own])), 3),
             f"{np.mean([row['termination_brier'] for row in own]):.5f}",
@@ -200,13 +203,16 @@ def _conclusion(rows: Results, kind: str) -> list[str]:
     names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name != REFERENCE]
     if not _of(rows, REFERENCE):
         return []
-    better, same, worse = list[str](), list[str](), list[str]()
+    better, same, worse, untested = list[str](), list[str](), list[str](), list[str]()
     for name in names:
-        {-1: better, 0: same, 1: worse}[difference(rows, name).sign].append(name)
+        change = difference(rows, name)
+        (untested if math.isnan(change.half) else {-1: better, 0: same, 1: worse}[change.sign]).append(name)
+    if untested and not (better or same or worse):
+        return [f"Differences to the {REFERENCE} on {TARGET_NAMES[kind]} are not tested (one training).\n"]
     return [
         f"Significantly better than the {REFERENCE} on {TARGET_NAMES[kind]}: {'; '.join(better) or 'none'}. "
         f"**No significant difference**: {'; '.join(same) or 'none'}. **Significantly worse**: "
-        f"{'; '.join(worse) or 'none'}.\n"
+        f"{'; '.join(worse) or 'none'}.{' Not tested (one training): ' + '; '.join(untested) + '.' if untested else ''}\n"
     ]
 
 

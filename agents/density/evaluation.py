@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.comparison.statistics import t_quantile
 from agents.density.gaussian import Gaussian
 from agents.evaluation import hardware
 from worldmodel import SequenceDensity, distributed
@@ -35,22 +36,27 @@ class Measure:
     Args:
         what: Name of the measure: "log p, exact", or the bound of log p.
         mean: Mean over sequences, in the unit of the evaluation.
-        stderr: Standard error of ``mean``, clustered by file.
+        stderr: Standard error of ``mean``, clustered by file; None for one file.
         n: Number of files (recordings or images).
         sequences: Number of sequences; a recording that is cut into segments has several.
         frame: Sum over all sequences divided by their number of frames, in nats per frame; None for images.
-        frame_stderr: Standard error of ``frame``, clustered by file; None for images.
+        frame_stderr: Standard error of ``frame``, clustered by file; None for images and for one file.
         values: Value of each sequence.
     """
 
     what: str
     mean: float
-    stderr: float
+    stderr: float | None
     n: int
     sequences: int
     frame: float | None
     frame_stderr: float | None
     values: tuple[float, ...]
+
+    def text(self, frame: bool = False) -> str:
+        """Return the mean (or with ``frame`` the value a frame) and ± its standard error, if there is one."""
+        value, stderr, digits = (self.frame, self.frame_stderr, 3) if frame else (self.mean, self.stderr, 4)
+        return f"{value:.{digits}f}{_plus_minus(stderr if self.n > 1 else None, digits)}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Evaluation:
         training_identity: Identity of this part of the training corpus, if the evaluation is on another corpus; else None.
         gaussian: Mean of the reference density (`agents.density.gaussian`), in the same unit.
         gain: Difference of the last measure to the reference density; positive is better.
-        gain_stderr: Standard error of ``gain``, clustered by file.
+        gain_stderr: Standard error of ``gain``, clustered by file; None for one file.
         training_summary: Sentences about the training (`agents.density.training_summary`).
     """
 
@@ -95,11 +101,9 @@ class Evaluation:
         lines = []
         for measure in self.measures:
             unit = self.unit.partition(",")[0]
-            line = (
-                f"{self.model}, {self.part}: {measure.mean:.4f} ± {measure.stderr:.4f} {unit} ({self.count(measure)})"
-            )
+            line = f"{self.model}, {self.part}: {measure.text()} {unit} ({self.count(measure)})"
             if measure.frame is not None:
-                line += f"; {measure.frame:.3f} ± {measure.frame_stderr:.3f} nats per frame"
+                line += f"; {measure.text(frame=True)} nats per frame"
             lines.append(f"{line}; {measure.what}")
         return "\n".join([*lines, *self.findings, *self.notes])
 
@@ -111,25 +115,34 @@ class Evaluation:
 
     @property
     def findings(self) -> list[str]:
-        """Conclusions: the comparison with the reference density, and the sentences about the training."""
-        if self.gaussian is None or self.gain is None or self.gain_stderr is None:
+        """Conclusions: the comparison with the reference density (a t test), and the sentences about the training."""
+        if self.gaussian is None or self.gain is None:
             return list(self.training_summary)
-        significant = abs(self.gain) > 2 * self.gain_stderr and self.measures[-1].n > 1
-        verdict = "Not significantly better" if not significant else "Better" if self.gain > 0 else "WORSE"
-        if self.measures[-1].n == 1:
+        n = self.measures[-1].n
+        stderr = self.gain_stderr if n > 1 else None  # older files have 0 for one file
+        if stderr is None:
             verdict = "With one file, which has no standard error, not known to be better"
+        elif abs(self.better) <= t_quantile(0.975, n - 1) * stderr:
+            verdict = "Not significantly better"
+        else:
+            verdict = "Better" if self.better > 0 else "WORSE"
         bound = "" if self.measures[-1].what == EXACT else " (by the lower bound)"
         unit = self.unit.partition(",")[0]
         return [
             f"{verdict}{bound} than one independent Gaussian for each dimension of an event ({self.gaussian:.4f} {unit}): "
-            f"difference {self.gain:+.4f} ± {self.gain_stderr:.4f} (positive: better).",
+            f"difference {self.gain:+.4f}{_plus_minus(stderr, 4)} (positive: better).",
             *self.training_summary,
         ]
 
     @property
     def notes(self) -> list[str]:
         """Notes on the unit, the ceiling and, if it is not the training corpus, the corpus."""
-        notes = [f"In {self.unit}; ± is the standard error of the mean over files."]
+        files = (
+            "one file has no standard error"
+            if self.measures[-1].n == 1
+            else "± is the standard error of the mean over files"
+        )
+        notes = [f"In {self.unit}; {files}."]
         if self.quantization_limit is not None:
             ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats per frame"
             notes.append(
@@ -160,7 +173,7 @@ def evaluate_model(
     samples: int,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate a model on one part of its corpus, in single precision with sums in double precision.
+    """Evaluate a model on one part of its corpus, in single precision; only sums over sequences are in double precision.
 
     Args:
         model: The density.
@@ -251,8 +264,8 @@ def _measure(what: str, values: np.ndarray, files: np.ndarray, frames: np.ndarra
     return Measure(what, float(values.mean()), stderr, n, len(values), frame, frame_stderr, tuple(values.tolist()))
 
 
-def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = None) -> float:
-    """Return the standard error of the ratio sum(values) / sum(sizes), clustered by file; 0 for a single file.
+def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = None) -> float | None:
+    """Return the standard error of the ratio sum(values) / sum(sizes), clustered by file; None for a single file.
 
     It is std(r) / (sqrt(n) mean(S)) with the residual r_f = V_f - S_f sum(V) / sum(S) of each of n files, where V_f and S_f
     are the sums of the values and sizes of file f.
@@ -265,7 +278,12 @@ def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = No
     sizes = np.ones(len(values)) if sizes is None else sizes
     _, clusters = np.unique(files, return_inverse=True)
     if clusters.max() < 1:
-        return 0.0
+        return None
     total, size = np.bincount(clusters, values), np.bincount(clusters, sizes)
     residuals = total - size * total.sum() / size.sum()
     return float(residuals.std(ddof=1)) / math.sqrt(len(residuals)) / float(size.mean())
+
+
+def _plus_minus(stderr: float | None, digits: int) -> str:
+    """Format a standard error after its mean."""
+    return "" if stderr is None else f" ± {stderr:.{digits}f}"

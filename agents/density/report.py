@@ -45,8 +45,9 @@ def _results(evaluation: Evaluation) -> str:
     speech = evaluation.corpus["kind"] == "speech"
     lines = ""
     for measure in evaluation.measures:
-        cells = [f"{measure.mean:.4f}", f"{measure.stderr:.4f}", str(measure.n), str(measure.sequences)]
-        cells += [f"{measure.frame:.3f} ± {measure.frame_stderr:.3f}"] if speech else []
+        stderr = "" if measure.stderr is None or measure.n == 1 else f"{measure.stderr:.4f}"
+        cells = [f"{measure.mean:.4f}", stderr, str(measure.n), str(measure.sequences)]
+        cells += [measure.text(frame=True)] if speech else []
         lines += f"<tr><td>{html.escape(measure.what)}</td>"
         lines += "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
     frame = "<th>nats per frame</th>" if speech else ""

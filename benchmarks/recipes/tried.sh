@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs behind findings in docs/records.md (negative results) and docs/evolution.md.
+# Runs behind findings in docs/records.md (negative results).
 # Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C).
 
 # runs/ind-fast: like runs/ind-eye in car-racing.sh, with --seed 42 --vae.hud_loss_weight 1 --vae.num_updates 1500 --memory.num_updates 1500

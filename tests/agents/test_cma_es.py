@@ -39,6 +39,7 @@ def test_noise_share_is_that_of_mean_returns(noise, episodes):
 def test_noise_share_of_pure_noise_is_one():
     assert noise_share(np.random.default_rng(0).normal(size=(4_000, 3))) > 0.9
     assert noise_share(np.ones((5, 3))) == 1.0
+    assert noise_share(np.arange(5.0)[:, None]) == 1.0  # one episode has no estimate of the noise
 
 
 def test_episodes_grow_only_where_noise_dominates(tmp_path):

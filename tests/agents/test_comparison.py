@@ -12,7 +12,7 @@ import rollouts
 from agents.cli import main
 from agents.comparison import train
 from agents.comparison.metrics import evaluate_memory, inputs, reliability
-from agents.comparison.report import difference
+from agents.comparison.report import _conclusion, _table, difference
 from agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
 from agents.run import Run
 from rollouts.workers import Shared
@@ -140,6 +140,42 @@ def test_results_of_different_episodes_are_not_paired():
     ]
     with pytest.raises(ValueError, match=r"results"):
         difference(rows, "FRMDN")
+
+
+def test_variants_without_a_common_seed_are_named():
+    rows = [
+        {"job": {"name": name, "seed": seed}, "episodes": [1], "nll": [1.0]} for seed, name in enumerate(("RMDN", "A"))
+    ]
+    with pytest.raises(ValueError, match=r"A and RMDN must have a common seed"):
+        difference(rows, "A")
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "not tested (one training)"), (2, "Significantly better")])
+def test_one_training_is_not_tested(seeds, words):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "job": {"name": name, "seed": seed, "latent_targets": "mean"},
+            "episodes": list(range(20)),
+            "nll": (level + 0.1 * rng.normal(size=20)).tolist(),
+            "status": "trained",
+            "parameters": 1,
+            "latent": 2,
+            "reward_rmse": 0.0,
+            "reward_std": 0.0,
+            "termination_brier": 0.0,
+            "termination_base_brier": 0.0,
+            "termination_reliability": [(0.5, 0.5, 2)],
+            "seconds": 1.0,
+        }
+        for name, level in (("RMDN", 50.0), ("FRMDN", 0.0))
+        for seed in range(seeds)
+    ]
+    (text,) = _conclusion(rows, "mean")
+    assert words in text
+    assert ("No significant difference" in text) == (seeds > 1)
+    std = _table(rows, ["RMDN"]).splitlines()[2].split("|")[5].strip()
+    assert bool(std) == (seeds > 1)
 
 
 @pytest.mark.parametrize("name", ["README.md", "results.json"])

@@ -26,6 +26,7 @@ from agents.density import (
 )
 from agents.density.config import PRESETS
 from agents.density.evaluation import _stderr
+from agents.density.report import _results
 from agents.density.training_summary import TrainingSummary
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
@@ -211,6 +212,10 @@ def test_densities_are_compared_with_a_gaussian(corpora, trained):
         assert result.gaussian == pytest.approx(float(values.mean()), rel=0.03)
         sign = 1 if kind == "timit" else -1
         assert result.gain == pytest.approx(sign * (result.measures[0].mean - result.gaussian), rel=1e-4)
+    with_two_files = replace(result, measures=(replace(result.measures[0], n=2),), gain=1.0, gain_stderr=0.1)
+    assert with_two_files.findings[0].startswith(
+        "Not significantly"
+    )  # t has one degree of freedom: 12.7 standard errors
     differences = ((-2.0, 0.1), (2.0, 0.1), (2.0, 5.0))  # worse, better, and within the standard error
     first_words = [
         replace(result, gain=gain, gain_stderr=stderr).findings[0].split()[0] for gain, stderr in differences
@@ -519,3 +524,15 @@ def test_standard_errors_are_clustered_by_file():
     alone = _stderr(values, files)
     assert alone == pytest.approx(values.std(ddof=1) / np.sqrt(3))
     assert _stderr(values.repeat(5), files.repeat(5)) == pytest.approx(alone)
+
+
+def test_one_file_has_no_standard_error(trained):
+    assert _stderr(np.array([1.0, 2.0]), np.zeros(2, int)) is None
+    result = evaluate_density(trained["timit"])
+    for stderr in (None, 0.0):  # older files have 0
+        measure = replace(result.measures[0], n=1, stderr=stderr, frame_stderr=stderr)
+        single = replace(result, measures=(measure,), better=1.0, better_stderr=stderr)
+        numbers = str(single).splitlines()[0] + single.findings[0] + single.notes[0] + _results(single)
+        assert "±" not in numbers
+        assert "0.0000" not in numbers
+    assert "±" in str(result).splitlines()[0]

@@ -1,10 +1,14 @@
 """The report of a run."""
 
+import json
+
 import numpy as np
+import pytest
 
 import rollouts
-from agents import dream_video
+from agents import dream_video, report
 from agents.controller import LinearController
+from agents.diagnostics import MemoryDiagnostics
 from agents.html import section, table
 from agents.run import REST, Run
 from tests import toys
@@ -71,3 +75,17 @@ def test_constant_frames_are_shown(tmp_path):
     assert dream_video.long_episode([5, 70, 9]) == 1
     assert dream_video.long_episode([5, 7, 6]) == 1
     assert dream_video.resolve_start_step(played.first(4)) == 2
+
+
+@pytest.mark.parametrize("floor", [None, 12.5])
+def test_the_floor_is_the_entropy_at_held_out_targets(tmp_path, monkeypatch, floor):
+    """The diagnostics have an entropy only where the targets of the memory are samples."""
+    lines = []
+    (tmp_path / "memory").mkdir()
+    rows = [{"update": 1, "train": {"nll": 2.0}, "held_out": {"nll": 3.0}}]
+    (tmp_path / "memory" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measured = MemoryDiagnostics(3.0, 4.0, 5.0, floor, None, None, 0, None, None, 10, 1)
+    monkeypatch.setattr(report, "diagnostics", lambda run: {"memory": measured})
+    monkeypatch.setattr(report.plots, "curves", lambda *args, **options: lines.append(args[3]) or b"")
+    report._curves(Run(tmp_path))
+    assert [None if one is None else list(one.values()) for one in lines] == [None if floor is None else [floor]]

@@ -18,11 +18,18 @@ def test_quantiles_equal_those_of_the_tables(freedom, expected):
 
 @pytest.mark.parametrize(
     ("seeds", "sizes", "training", "cluster"),
-    [(3, [26] * 5, 0.7, 1.0), (3, [22, 20, 4], 0.0, 1.0), (3, [1] * 60, 1.0, 0.0)],
-    ids=["voices", "fonts", "episodes"],
+    [
+        (3, [26] * 5, 0.7, 1.0),
+        (3, [22, 20, 4], 0.0, 1.0),
+        (3, [1] * 60, 1.0, 0.0),
+        (2, [1] * 60, 1.0, 1.0),
+        (3, [1] * 60, 0.5, 1.0),
+    ],
+    ids=["voices", "fonts", "episodes", "two trainings", "three trainings"],
 )
 def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training, cluster):
-    """Seeds, clusters and sequences have known variances; with 700 repetitions, three standard errors of 0.95 are 0.025."""
+    """Seeds, clusters and sequences have known variances; with 700 repetitions, three standard errors of 0.95 are 0.025. The
+    intervals are conservative, so the coverage may be higher."""
     rng, labels, covered, naive = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), 0, 0
     for _ in range(700):
         differences = (
@@ -33,7 +40,7 @@ def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training
         covered += abs(result.mean - 2.0) < result.half
         means = differences.mean(axis=0)  # ignores the variance over trainings and clusters
         naive += abs(means.mean() - 2.0) < 1.96 * means.std(ddof=1) / math.sqrt(len(means))
-    assert 0.915 < covered / 700 < 0.99
+    assert covered / 700 > 0.925
     if training or len(sizes) < 10:
         assert naive / 700 < 0.75
 
@@ -65,12 +72,14 @@ def test_one_training_or_one_cluster_has_no_interval():
         assert math.isnan(result.half)
         assert result.sign == 0
         assert result.text() == "+1.00"
-    assert interval(np.zeros((3, 2))) == Interval(0.0, 0.0, math.inf)
+    assert interval(np.zeros((3, 2))) == Interval(0.0, 0.0)
 
 
 def test_wrong_shapes_are_refused(as_users_do):
     with pytest.raises(ValueError, match=r"differences"):
         interval(np.ones(3))
+    with pytest.raises(ValueError, match="finite"):
+        interval(np.array([[1.0, math.nan]]))
     with pytest.raises(ValueError, match="clusters"):
         interval(np.ones((3, 2)), ["a"])
     with pytest.raises(ValueError, match="freedom"):

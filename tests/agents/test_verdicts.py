@@ -86,6 +86,15 @@ def test_controllers_are_compared_with_random_actions():
     assert verdict_of_controller(report_of([9.0] * 8), report_of([9.0] * 8)).level == "bad"
 
 
+@pytest.mark.parametrize(("n", "m", "too_few"), [(3, 3, True), (3, 4, False), (2, 4, True), (2, 5, False)])
+def test_samples_without_a_possible_significant_result_are_too_few(n, m, too_few):
+    """The smallest p-value is 2 / C(n + m, n) for equal sizes, otherwise 1 / C(n + m, n)."""
+    text = verdict_of_controller(report_of([1.0] * n), report_of([1.0] * m)).text
+    assert ("too few episodes" in text) == too_few
+    smallest = permutation_test(np.arange(n) + 1e3, np.arange(m) / 10)
+    assert (smallest >= 0.05) == too_few
+
+
 @pytest.mark.parametrize(("policy", "helps"), [("dream", ("temperature", "--where game")), ("game", ("generations",))])
 def test_the_verdict_of_a_controller_below_random_names_remedies(policy, helps):
     low, high = (replace(report_of(np.arange(first, first + 16)), policy=policy) for first in (5, 50))
@@ -100,6 +109,9 @@ def test_returns_below_one_keep_their_digits():
 def test_the_permutation_test_is_exact_for_small_samples():
     assert permutation_test([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
     assert permutation_test([1e300, 1e300], [0, 0]) == pytest.approx(2 / 6)
+    few = [1e6 + 1e-4 * number for number in range(5)]
+    assert permutation_test(few, [value + 1e-3 for value in few]) == pytest.approx(2 / 252)  # a far common offset
+    assert permutation_test([1e6 + 0.1] * 5, [1e6 + 0.1] * 4) == 1.0
     rng = np.random.default_rng(0)
     result = [permutation_test(rng.normal(size=10), rng.normal(size=12)) for _ in range(60)]
     assert 0.35 < float(np.mean(result)) < 0.65  # uniform where there is no difference

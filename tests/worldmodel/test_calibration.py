@@ -62,3 +62,8 @@ def test_energy_distance_of_two_normals_is_exact():
 def test_the_energy_distance_of_three_points_is_the_unbiased_one():
     one, other = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]] * 2)
     assert energy_distance(one, other) == pytest.approx(2 * (1 + 2) / 2 - 3 - 0)
+
+
+def test_the_energy_score_needs_two_samples():
+    with pytest.raises(ValueError, match="samples"):
+        energy_score(torch.zeros(1, 3, 2), torch.zeros(3, 2))

@@ -10,6 +10,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from worldmodel.baselines.per_dimension import PerDimensionMixture
 from worldmodel.distributions import FullGaussianMixture, GaussianMixture, TransformedMixture
 from worldmodel.flows import AffineCoupling, Flow
+from worldmodel.low_rank import matmul
 
 SHAPES = [(1, 1, 0), (1, 1, 1), (3, 1, 2), (1, 4, 0), (5, 4, 1), (3, 4, 3), (2, 3, 5), (2, 2, 7)]
 
@@ -316,3 +317,44 @@ def test_bfloat16_log_prob_is_close_to_float32(rank):
     value = torch.randn(5, 4, generator=g)
     log_prob = GaussianMixture(*(part.bfloat16() for part in parts)).log_prob(value.bfloat16())
     torch.testing.assert_close(log_prob.float(), GaussianMixture(*parts).log_prob(value), rtol=0.1, atol=1.0)
+
+
+def nearly_collinear(rank, log_precision=-10.0):
+    """A mixture whose factor U has columns that differ by a thousandth."""
+    g = torch.Generator().manual_seed(0)
+    factor = 3 * (torch.randn(1, 32, 1, generator=g) + 1e-3 * torch.randn(1, 32, rank, generator=g))
+    return GaussianMixture(torch.zeros(1), torch.zeros(1, 32), torch.full((1, 32), log_precision), factor)
+
+
+@pytest.mark.parametrize("make", [lambda r: nearly_collinear(r, 0.0), lambda r: FullGaussianMixture(*_full_parts())])
+@pytest.mark.parametrize("rank", [4, 8])
+def test_densities_do_not_depend_on_autocast(make, rank):
+    value = 0.1 * torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    expected = make(rank).log_prob(value), make(rank).precision
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = make(rank).log_prob(value), make(rank).precision
+    assert all(a.equal(b) for a, b in zip(actual, expected, strict=True))
+
+
+def _full_parts():
+    tril = torch.randn(1, 32 * 31 // 2, generator=torch.Generator().manual_seed(0))
+    return torch.zeros(1), torch.zeros(1, 32), torch.zeros(1, 32), tril
+
+
+def test_products_under_autocast_are_one_graph():
+    def product(one, other):
+        with torch.autocast("cpu", torch.bfloat16):
+            return matmul(one, other)
+
+    one, other = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4, 5)
+    compiled = torch.compile(product, backend="eager", fullgraph=True)(one, other)
+    assert compiled.dtype == torch.float32
+    torch.testing.assert_close(compiled, one @ other)
+
+
+@pytest.mark.parametrize("rank", [2, 4, 6])
+def test_covariances_of_nearly_collinear_factors_are_exact(rank):
+    g = nearly_collinear(rank)
+    parts = (part.double() for part in (g.logits, g.loc, g.log_precision, g.precision_factor))
+    exact = torch.linalg.inv(GaussianMixture(*parts).precision)
+    torch.testing.assert_close(g.covariance.double(), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))

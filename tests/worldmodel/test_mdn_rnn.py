@@ -171,3 +171,21 @@ def test_bad_sizes_are_refused(name, value):
 def test_num_parameters_match_the_published_model():
     """LSTM-256 on 32 latents and 3 actions, K = 5 joint components."""
     assert sum(p.numel() for p in RMDN(35, 32).parameters()) == 4 * 256 * (35 + 256 + 2) + 257 * 5 * 65
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rank": 2}, {"rank": 2, "shared": True}, {"full": True}],
+    ids=["diagonal", "rank", "shared", "full"],
+)
+def test_initial_distributions_scale_with_the_data(options):
+    """For data of another mean and scale, the initial density is that of the standardized data, in their units."""
+    mean, std = torch.tensor([5.0, -3.0, 0.0]), torch.tensor([0.1, 10.0, 100.0])
+    x = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(0))
+    event = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(1))
+    with worldmodel.seeded(0):
+        density = RMDN(5, 3, hidden_size=8, **options)
+    before = density(x)[0].log_prob(event)
+    density.init_from_statistics(mean, std)
+    after = density(x)[0].log_prob(mean + std * event)
+    torch.testing.assert_close(after, before - std.log().sum(), rtol=1e-4, atol=1e-4)

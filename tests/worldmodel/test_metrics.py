@@ -67,6 +67,7 @@ def test_explained_variance_of_constant_frames_is_nan():
     metrics = reconstruction_metrics(VAE(latent_dim=2), torch.full((5, 64, 64, 3), 37, dtype=torch.uint8))
     assert math.isnan(metrics.explained_variance)
     assert math.isnan(metrics.moving_explained_variance)
+    assert math.isnan(metrics.relative_std)
     assert math.isfinite(metrics.reconstruction_std)
     one_changed = torch.full((5, 64, 64, 3), 37, dtype=torch.uint8)
     one_changed[0, 0, 0, 0] = 38
