@@ -91,13 +91,13 @@ def test_speech_is_synthesized(tmp_path):
 
 
 def test_results_of_older_versions_are_read(tmp_path):
-    job = density.Job(str(tmp_path), "FRMDN", density.DensityConfig("mnist:x"))
+    job = density.TrainingJob(str(tmp_path), "FRMDN", density.DensityConfig("mnist:x"))
     current = {"name": job.name, **asdict(job.settings)}
     former = {new: old for old, new in DENSITY_CONFIG.items()}
     older = {former.get(name, name): value for name, value in current.items()}
     assert older != current
     write_json(tmp_path / "result.json", {"job": older, "status": "trained"})
-    assert density.learn(job) == {"job": current, "status": "trained"}
+    assert density.run_job(job) == {"job": current, "status": "trained"}
 
 
 @pytest.mark.slow

@@ -122,10 +122,10 @@ class Evaluation:
         stderr = self.gain_stderr if n > 1 else None  # older files have 0 for one file
         if stderr is None:
             verdict = "With one file, which has no standard error, not known to be better"
-        elif abs(self.better) <= t_quantile(0.975, n - 1) * stderr:
+        elif abs(self.gain) <= t_quantile(0.975, n - 1) * stderr:
             verdict = "Not significantly better"
         else:
-            verdict = "Better" if self.better > 0 else "WORSE"
+            verdict = "Better" if self.gain > 0 else "WORSE"
         bound = "" if self.measures[-1].what == EXACT else " (by the lower bound)"
         unit = self.unit.partition(",")[0]
         return [

@@ -531,7 +531,7 @@ def test_one_file_has_no_standard_error(trained):
     result = evaluate_density(trained["timit"])
     for stderr in (None, 0.0):  # older files have 0
         measure = replace(result.measures[0], n=1, stderr=stderr, frame_stderr=stderr)
-        single = replace(result, measures=(measure,), better=1.0, better_stderr=stderr)
+        single = replace(result, measures=(measure,), gain=1.0, gain_stderr=stderr)
         numbers = str(single).splitlines()[0] + single.findings[0] + single.notes[0] + _results(single)
         assert "±" not in numbers
         assert "0.0000" not in numbers

@@ -140,7 +140,10 @@ def test_the_result_of_an_older_density_gets_the_current_names():
     }
 
 
-@pytest.mark.parametrize("names", [getattr(migration, name) for name in dir(migration) if name.isupper()])
+MAPPINGS = {name: value for name, value in vars(migration).items() if name.isupper() and isinstance(value, dict)}
+
+
+@pytest.mark.parametrize("names", MAPPINGS.values(), ids=MAPPINGS)
 def test_no_two_older_names_become_the_same(names):
     flat = [value for value in names.values() if isinstance(value, str)]
     assert len(set(flat)) == len(flat)
