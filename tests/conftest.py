@@ -6,6 +6,7 @@ Environment variables of the tests, in addition to those of torch (`ATEN_CPU_CAP
 ``pytest --no-skips`` (``make test SKIPS=forbid``) fails if a test was skipped because an optional dependency is missing.
 """
 
+import functools
 import os
 import signal
 
@@ -64,3 +65,25 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_vaes(request):
+    """Build VAEs with 4 instead of 32 channels in the first layer: the published width is slow to train and to write.
+
+    Files name the width, so other processes load it. A module with ``PUBLISHED_VAE = True`` keeps the published width.
+    """
+    if getattr(request.module, "PUBLISHED_VAE", False):
+        yield
+        return
+    from worldmodel import VAE  # not above: jaxtyping's checks are installed after this file is read
+
+    build = VAE.__init__
+
+    @functools.wraps(build)
+    def narrow(self, *args, **options):
+        build(self, *args, **{"base_channels": 4} | options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VAE, "__init__", narrow)
+        yield

@@ -24,6 +24,8 @@ from tests.worldmodel.corpora import formats
 from worldmodel import FRMDN, VAE, Memory, WorldModel
 from worldmodel.start_states import StartStates
 
+PUBLISHED_VAE = True
+
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from tests import toys
 from worldmodel.start_states import StartStates
 from worldmodel.training import seeded
 
+PUBLISHED_VAE = True
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "story.ipynb"
 SMALL = {

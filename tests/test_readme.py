@@ -10,6 +10,8 @@ import rollouts
 import worldmodel
 from benchmarks import pages
 
+PUBLISHED_VAE = True
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

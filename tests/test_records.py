@@ -14,6 +14,8 @@ from benchmarks import records
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.io import read_json, write_json
 
+PUBLISHED_VAE = True
+
 ROWS = [
     {"generation": 1, "steps": 100, "seconds": 2.0},
     {"generation": 2, "steps": 50, "eval_steps": 10, "eval": 7.5, "seconds": 1.0},

@@ -11,6 +11,8 @@ from tests import toys
 from tests.learning.frames import dot_frames, fit_linear_readout
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
+PUBLISHED_VAE = True
+
 
 def teacher(vae) -> Agent:
     """Agent that steers towards the target: tanh(4 (0.5 - x)), with x predicted from the latents."""

@@ -5,6 +5,8 @@ from agents import Agent, LinearController, evaluate, evolve
 from tests import toys
 from worldmodel import FRMDN, Memory, WorldModel, fit, seeded
 
+PUBLISHED_VAE = True
+
 
 def evolve_in_dreams(vae, folder, seed: int):
     """A world model trained on random episodes, and a controller evolved in its dreams."""

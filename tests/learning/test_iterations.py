@@ -9,6 +9,8 @@ from agents.run import Run
 from agents.stages import train_memory
 from tests import toys
 
+PUBLISHED_VAE = True
+
 
 def run_iterations(vae, folder, seed: int, num_updates: int = 200):
     """Run two iterations from a memory trained on random episodes, none of which goes over the cliff."""

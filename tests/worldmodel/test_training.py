@@ -13,6 +13,8 @@ from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
 from worldmodel.training import _Trainer
 
+PUBLISHED_VAE = True
+
 
 class Line(nn.Module):
     """y = w x + b, with noise in the loss, so that tests also cover the random state."""
