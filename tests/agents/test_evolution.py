@@ -98,6 +98,7 @@ def test_the_mean_with_the_best_evaluation_is_returned():
     assert float(best.parameters.abs().mean()) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_average_of_noisy_means_is_better_than_the_mean(tmp_path):
     """With strong noise the mean wanders around the optimum, and its average stays there."""
 

@@ -28,6 +28,7 @@ CONTINUED += [
 CONTINUED += ["--dream.termination_hazard_ratio", "2", "--dream.use_expected_continuation", "true"]
 
 
+@pytest.mark.slow
 def test_a_lost_ensemble_member_is_an_error(continued, tmp_path, capsys):
     shutil.copytree(continued, tmp_path / "run")
     (tmp_path / "run" / "iterations" / "02" / "world-1" / "world" / "config.json").unlink()
@@ -45,6 +46,7 @@ def continued(tmp_path_factory, no_report):
     return out
 
 
+@pytest.mark.slow
 def test_vae_memory_and_controller_continue_from_the_previous_iteration(continued):
     first, second = (Run(continued / "iterations" / name) for name in ("01", "02"))
     memory = read_json(second.folder / "memory" / "settings.json")
@@ -58,6 +60,7 @@ def test_vae_memory_and_controller_continue_from_the_previous_iteration(continue
     assert start == hashlib.sha256(parameters.tobytes()).hexdigest()[:16]
 
 
+@pytest.mark.slow
 def test_continued_iterations_weight_recent_episodes_and_explore(continued):
     store = Run(continued).store()
     policies = [part["policy"] for part in store.metadata["policy_changes"]]
@@ -67,6 +70,7 @@ def test_continued_iterations_weight_recent_episodes_and_explore(continued):
     assert ["weighted" in read_json(path)["data"] for path in settings_paths] == [False, True]
 
 
+@pytest.mark.slow
 def test_saved_start_states_are_encoded_by_the_saved_vae(continued):
     run = Run(continued)
     latents = run.store().latents(run.world().vae)
@@ -95,6 +99,7 @@ def test_the_best_agent_continues_unchanged_and_the_ensemble_trains(tmp_path):
         assert read_json(third.folder / which / "memory" / "settings.json")["from"] == fingerprint(last)
 
 
+@pytest.mark.slow
 def test_an_agent_with_an_older_vae_is_refused_beside_newer_memories(continued, tmp_path, capsys):
     out = shutil.copytree(continued, tmp_path / "run")
     result_path = out / "iterations" / "01" / "iteration.json"
@@ -104,6 +109,7 @@ def test_an_agent_with_an_older_vae_is_refused_beside_newer_memories(continued, 
     assert "iterate.init_from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memories_train_on_episode_ends_and_dreams_end_sooner(continued):
     parts = ("memory", "iterations/01/world-1/memory", "iterations/02/memory", "iterations/02/world-2/memory")
     for part in parts:
@@ -117,6 +123,7 @@ def test_memories_train_on_episode_ends_and_dreams_end_sooner(continued):
         )
 
 
+@pytest.mark.slow
 def test_dreams_use_other_memories_than_the_agent(continued):
     for name in ("01", "02"):
         iteration_dir = continued / "iterations" / name
@@ -151,6 +158,7 @@ def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tm
     assert rows(tmp_path / "run") == rows(continued)
 
 
+@pytest.mark.slow
 def test_dreams_start_in_recent_episodes(continued):
     for name in ("01", "02"):
         with np.load(continued / "iterations" / name / "evolve-dream" / "state.npz") as saved:

@@ -162,6 +162,7 @@ def test_the_report_counts_real_steps_and_dream_steps(finished):
     assert evaluation.dream_steps == sum(json.loads(line)["steps"] for part in lines for line in part)
 
 
+@pytest.mark.slow
 def test_more_iterations_continue_a_run_and_a_finished_run_is_unchanged(first, finished, tmp_path):
     shutil.copytree(first, tmp_path / "run")
     run_iterations(tmp_path / "run", 2)
@@ -185,6 +186,7 @@ OTHER_SETTINGS = [
 OTHER_SETTINGS += ["--iterate.memory_updates", "2"]
 
 
+@pytest.mark.slow
 def test_the_next_iteration_may_have_other_settings(finished, tmp_path, monkeypatch, capsys):
     run, shown = shutil.copytree(finished, tmp_path / "run"), []
     with monkeypatch.context() as patch:
@@ -212,6 +214,7 @@ def test_the_next_iteration_may_have_other_settings(finished, tmp_path, monkeypa
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_stopped_iteration_resumes_with_its_settings(first, finished, tmp_path, monkeypatch, older):
     """An iteration of an older version, which saved no settings, resumes too."""
@@ -280,6 +283,7 @@ def test_invalid_settings_of_an_unfinished_iteration_give_one_line(finished, tmp
         assert str(path) in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(run))
 
 
+@pytest.mark.slow
 def test_another_search_does_not_replace_the_best_controller(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run" / "evolve-dream" / "controller.safetensors"

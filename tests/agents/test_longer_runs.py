@@ -78,6 +78,7 @@ def assert_stages_match(run):
     )
 
 
+@pytest.mark.slow
 def test_larger_counts_continue_all_stages_and_archive_old_searches(run, tmp_path, capsys):
     before = {where: run.controller(where).parameters for where in ("dream", "game")}
     more = {"collect.episodes": 6, "vae.num_updates": 6, "memory.num_updates": 5}
@@ -141,6 +142,7 @@ def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
         assert ("train memory" in capsys.readouterr().err) == changed
 
 
+@pytest.mark.slow
 def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
     more = {"vae.num_updates": 8, "memory.num_updates": 8}

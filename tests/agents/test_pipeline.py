@@ -150,6 +150,7 @@ def test_a_finished_run_is_unchanged(finished):
     assert results(finished) == before
 
 
+@pytest.mark.slow
 def test_the_saved_configuration_repeats_the_run(finished, capsys):
     config = finished / "config.yaml"
     assert config.read_text(encoding="utf-8").startswith("# worldmodel ")
@@ -157,6 +158,7 @@ def test_the_saved_configuration_repeats_the_run(finished, capsys):
     assert "--config" in refused(capsys, "run", "Acrobot-v1", "--config", str(config), "--out", str(finished))
 
 
+@pytest.mark.slow
 def test_single_stages_continue_a_run(finished, tmp_path):
     finished = shutil.copytree(finished, tmp_path / "run")
     assert main(["evaluate", str(finished), "--eval.episodes", "2", "--eval.seed", "77"]) == 0

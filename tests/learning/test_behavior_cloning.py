@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 import rollouts
@@ -52,6 +53,7 @@ def clone_policy(vae, folder, seed: int):
     return agent, clone, rollouts.collect(toys.dot_to_target, rollouts.uniform, 8, seed=seed + 1, out=folder / "fresh")
 
 
+@pytest.mark.slow
 def test_behavior_cloning_matches_the_actions_of_the_teacher(vae, tmp_path):
     agent, clone, fresh = clone_policy(vae, tmp_path, seed=1)
     expected, predicted = actions(agent, fresh), actions(clone, fresh)

@@ -1,5 +1,6 @@
 """Memories and sequence densities reach the entropy of a known process and never go below it."""
 
+import pytest
 import torch
 
 import worldmodel
@@ -68,6 +69,7 @@ def density_excess(model: SequenceDensity) -> tuple[float, float]:
         return excess(model.log_probs(toys.whole(events))[0], exact)
 
 
+@pytest.mark.slow
 def test_frmdn_fits_a_bent_process_that_rmdn_cannot():
     flow, flow_error = density_excess(trained_density(FRMDN, 0))
     mixture, mixture_error = density_excess(trained_density(RMDN, 0))

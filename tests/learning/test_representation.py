@@ -16,5 +16,6 @@ def test_vae_encodes_the_position_of_a_square(vae):
     assert_position_is_encoded(vae, background=0)
 
 
+@pytest.mark.slow
 def test_vae_encodes_the_position_on_a_white_background():
     assert_position_is_encoded(dot_vae(background=255), background=255)

@@ -48,6 +48,7 @@ def test_reset_states_come_from_the_best_trajectory_with_any_number_of_workers()
         assert_same_returns(only[0, columns], alone[plain[:, episode].argmax(), columns], 30)
 
 
+@pytest.mark.slow
 def test_trajectories_come_from_the_hard_episodes_with_any_number_of_workers():
     model, population, settings = beacon_world(), 3 * controllers(3, 9), {"num_state_resets": 3, "reset_horizon": 7}
     fitness = rollouts.EnvFitness(toys.remembered, model, 2, hard_episode_candidates=5, **settings)

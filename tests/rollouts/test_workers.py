@@ -51,6 +51,7 @@ def test_every_task_has_its_result(workers):
     assert dict(run_tasks(double, list(range(7)), workers)) == {n: 2 * n for n in range(7)}
 
 
+@pytest.mark.slow
 def test_tasks_of_dead_workers_are_repeated(tmp_path):
     tasks = [(str(tmp_path / "died"), number) for number in range(6)]
     assert dict(run_tasks(die_once, tasks, 2)) == {n: n for n in range(6)}

@@ -85,6 +85,7 @@ def test_samples_have_batch_and_event_shape(density):
     assert dist.sample((5,), 0.7, torch.Generator().manual_seed(0)).shape == (5, 4, 6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DENSITIES)
 @pytest.mark.parametrize("case", ["constant", "outliers", "one step"])
 def test_training_stays_finite_on_adversarial_data(kind, case):

@@ -63,6 +63,7 @@ def test_training_approaches_the_exact_likelihood_and_never_beats_it(name, bptt_
     assert float(excess.mean()) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bptt_length"),
     [
@@ -97,6 +98,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["frmdn", "vrnn"])
 def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, name):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
@@ -195,6 +197,7 @@ def test_init_from_data_is_nearly_as_good_as_a_normal_at_any_scale(name, std):
     assert float(model.loss(data, generator()).value.detach()) / 28 < normal + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("frmdn", "vrnn"))) for name in MODEL_NAMES]
 )

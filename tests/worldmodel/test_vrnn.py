@@ -67,6 +67,7 @@ def test_kl_agrees_with_torch_and_with_samples():
     torch.testing.assert_close(kl_divergence(q, q), torch.zeros(5, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("time", "num_components"), [(1, 1), pytest.param(1, 3, marks=pytest.mark.slow), (2, 3)])
 def test_iwae_bound_approaches_the_exact_marginal(time, num_components):
     model, event = vrnn(num_components=num_components), random_events(3, time, 1)
@@ -260,6 +261,7 @@ def test_iwae_bound_has_no_gradient():
     assert not vrnn().iwae_bound(whole(random_events(2, 2, 1)), 2, generator()).requires_grad
 
 
+@pytest.mark.slow
 def test_training_approaches_the_exact_likelihood_and_never_beats_it():
     with worldmodel.seeded(0):
         model = VRNN(1, hidden_size=16, latent_dim=2, width=16, depth=1)
