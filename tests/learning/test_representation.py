@@ -1,5 +1,7 @@
 """A VAE encodes the factor in which its frames differ."""
 
+import pytest
+
 from tests.learning.frames import dot_vae, position_r2, reconstruction_r2
 
 PUBLISHED_VAE = True
