@@ -173,7 +173,7 @@ def test_errors_name_the_missing_step(workdir):
     (workdir / "empty").mkdir()
     output = run_program(workdir, "evaluate", "empty", code=2)
     words = suggested_command(output).replace("ENV", "CartPole-v1")
-    shell(f"{words} --episodes 4 --max_steps 10", workdir)
+    shell(f"{words} --collect.episodes 4 --collect.max_steps 10", workdir)
     for name in ("train vae", "train memory", "evolve"):
         output = run_program(workdir, "evaluate", "empty", code=2)
         line = suggested_command(output)

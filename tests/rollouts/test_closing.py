@@ -98,7 +98,7 @@ sys.exit(main())
 )
 def test_a_stopped_command_leaves_no_process_behind(children, tmp_path, how, workers):
     (tmp_path / "emulated.py").write_text(GAME.replace("CHILDREN", repr(str(children))))
-    words = ["collect", "emulated:Emulated-v0", "--out", "run", "--episodes", "8", "--workers", str(workers)]
+    words = ["collect", "emulated:Emulated-v0", "--out", "run", "--collect.episodes", "8", "--workers", str(workers)]
     command = subprocess.Popen(
         [sys.executable, "-c", START, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
