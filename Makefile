@@ -1,5 +1,5 @@
-# Every target makes its own environment in .venv where there is none: `demo` installs what a user needs, the others the
-# development tools, too. Needs Python 3.11 or newer and g++ (for nes-py).
+# Every target creates the environment .venv if it does not exist. `demo` installs the package for users; the other targets
+# also install the development tools. Python 3.11 or newer and g++ (for nes-py) are required.
 PYTHON ?= python3
 WORLD ?= car-racing
 PRESET ?= quick
@@ -10,28 +10,28 @@ USABLE := .venv/.user
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(filter forbid,$(SKIPS)),--no-skips)
 
-# What another machine may have: other vectors, other sums, another language and another clock. See tests/tolerance.py.
+# Settings of another machine: older vector instructions, other sums, language and time zone. See tests/tolerance.py.
 ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
 	LC_ALL=C TZ=Asia/Kolkata
 NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
-	$(patsubst %,tests/rollouts/test_%.py,dream endings exact_dream returns views ways worlds) \
-	$(patsubst %,tests/agents/test_%.py,agents comparison controller coordinates density dream_pictures evolution imitation judging search)
+	$(patsubst %,tests/rollouts/test_%.py,dream stall_termination exact_dream fitness datasets state_resets ensemble) \
+	$(patsubst %,tests/agents/test_%.py,agents comparison controller whitening density dream_video evolution behavior_cloning metrics cma_es)
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest
 
-demo: $(USABLE)  ## the whole World Models story on a real game; WORLD=mario for Super Mario Bros
+demo: $(USABLE)  ## the whole pipeline on a real game; WORLD=mario for Super Mario Bros
 	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
 
-test: $(READY)  ## the fast tests; make test-slow runs the rest; with SKIPS=forbid a skipped test is a failure, as in CI
+test: $(READY)  ## the fast tests; make test-slow runs the rest; with SKIPS=forbid, as in CI, a skipped test fails
 	$(PYTEST)
 
-test-portable: $(READY)  ## the tests that compare numbers, as on a machine with an older processor in another place
+test-portable: $(READY)  ## the tests that compare numbers, with the settings of another machine
 	$(ELSEWHERE) $(PYTEST) $(NUMERICAL)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
 
-check: lint type docs test  ## everything that must be clean before a commit
+check: lint type docs test  ## everything that must pass before a commit
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,7 +40,7 @@ lint: $(READY)
 type: $(READY)
 	$(BIN)/mypy
 
-docs: $(READY)  ## the documentation's pages, in docs/_build/html; their tables must be what their files say
+docs: $(READY)  ## the pages of the documentation, in docs/_build/html; fails if a table differs from its file
 	$(BIN)/python -m benchmarks.pages --check
 	$(BIN)/python -m sphinx -b html -q -W --keep-going -n docs docs/_build/html
 
@@ -51,7 +51,7 @@ format: $(READY)
 bench: $(READY)  ## tables of speed, as ratios to a rival or limit measured in the same run
 	$(BIN)/python -m benchmarks
 
-newest:  ## the fast tests with the newest versions that pyproject.toml allows, in an environment of their own
+newest:  ## the fast tests with the newest versions that pyproject.toml allows, in a separate environment
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	.venv-newest/bin/python -m pip freeze --exclude-editable

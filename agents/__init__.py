@@ -1,36 +1,41 @@
-"""Controllers, their evolution, and how good they are.
+"""Controllers: evolution, behavior cloning and evaluation.
 
-Start reading at `agents.whole`, which tells everything on one folder, or at `agents.evolution`.
+Start reading at `agents.pipeline`, which runs all stages in one run folder, or at `agents.evolution`.
 
-Names are fetched when they are first used, so that ``worldmodel --help`` need not import torch.
+Names are imported on first use, so that ``worldmodel --help`` does not import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
+import worldmodel  # noqa: F401 - sets an OpenMP variable, which must precede the import of torch
 
 if TYPE_CHECKING:
     from agents.agent import Agent
+    from agents.behavior_cloning import imitate
     from agents.controller import HiddenController, LinearController
     from agents.evaluation import Report, evaluate
     from agents.evolution import evolve
-    from agents.imitation import imitate
     from agents.pretrained import load_pretrained, pretrained_names
+    from rollouts.fitness import DreamFitness, EnvFitness
 
 _HOMES = {
     "Agent": "agents.agent",
+    "DreamFitness": "rollouts.fitness",
+    "EnvFitness": "rollouts.fitness",
     "HiddenController": "agents.controller",
     "LinearController": "agents.controller",
     "Report": "agents.evaluation",
     "evaluate": "agents.evaluation",
     "evolve": "agents.evolution",
-    "imitate": "agents.imitation",
+    "imitate": "agents.behavior_cloning",
     "load_pretrained": "agents.pretrained",
     "pretrained_names": "agents.pretrained",
 }
 __all__ = [
     "Agent",
+    "DreamFitness",
+    "EnvFitness",
     "HiddenController",
     "LinearController",
     "Report",

@@ -1,7 +1,7 @@
-"""All numbers of a pycma strategy, by name: what has to be written down for it to go on bit for bit.
+"""The state of a pycma strategy as named arrays, so that a search resumes bit for bit.
 
-pycma pickles itself for that; we load no pickles. So this file, and it alone, knows where pycma keeps its private numbers
-(versions below 5).
+Start reading at `snapshot`. pycma saves itself with pickle; this library loads no pickles. Only this module depends on the
+private attributes of pycma (versions below 5).
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ import cma
 import numpy as np
 
 _PARTS = ("", "sm", "adapt_sigma", "sigma_vec", "sp")
-"""Where pycma keeps the numbers that make up a search: the strategy itself, and these attributes of it."""
+"""The strategy and those attributes of it that hold the state of a search."""
 _CACHES = ("sm._mueff", "sm._lam")
-"""Keys of a cache in pycma: a fresh search fills it by itself."""
+"""Cached values; a new search computes them itself."""
 
 
 def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
-    """Every number and array that makes up a search between ``tell`` and ``ask``, by name."""
+    """All numbers and arrays of a search between ``tell`` and ``ask``, by name."""
     arrays: dict[str, np.ndarray] = {}
     first: dict[int, str] = {}
     for part in _PARTS:
@@ -26,7 +26,7 @@ def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
             if key in _CACHES:
                 continue
             if isinstance(value, np.ndarray) and value.dtype.kind in "fib":
-                if id(value) in first:  # two names for one array must stay so
+                if id(value) in first:  # two names of one array must share it after `restore`
                     arrays[f"{key}@"] = np.array(first[id(value)])
                 else:
                     first[id(value)] = key
@@ -37,25 +37,25 @@ def snapshot(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
 
 
 def shapes(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what a `snapshot` holds, one array under two names counted as two."""
+    """Names and shapes of the arrays of a `snapshot`; an array with two names appears twice."""
     return {
         name.rstrip("@"): (arrays[str(value)] if name.endswith("@") else value).shape for name, value in arrays.items()
     }
 
 
 def restore(es: "cma.CMAEvolutionStrategy", arrays: dict[str, np.ndarray]) -> None:
-    """Put a `snapshot` into a fresh search with the same settings."""
-    live: dict[str, Any] = {}
+    """Load a `snapshot` into a new search with the same settings."""
+    values: dict[str, Any] = {}
     for key, value in arrays.items():
         if not key.endswith("@"):
-            live[key] = value.copy() if value.ndim else value.item()
+            values[key] = value.copy() if value.ndim else value.item()
     for key, value in arrays.items():
         if key.endswith("@"):
-            live[key[:-1]] = live[str(value)]
-    for key, value in live.items():
+            values[key[:-1]] = values[str(value)]
+    for key, value in values.items():
         part, _, name = key.partition(".")
         owner = getattr(es, part) if part else es
         if isinstance(vars(owner).get(name), np.number):
             value = vars(owner)[name].dtype.type(value)
         setattr(owner, name, value)
-    es.timer = cma.utilities.utils.ElapsedWCTime()  # pycma makes it with the first generation only
+    es.timer = cma.utilities.utils.ElapsedWCTime()  # pycma creates it only in the first generation

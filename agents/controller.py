@@ -1,6 +1,7 @@
-"""Controllers: small functions from what is seen (latent, hidden) to actions.
+"""Controllers: small functions from the latent and the hidden state to an action.
 
-A controller is a kind (`LinearController`, `HiddenController`) and a flat vector of parameters, which evolution changes.
+Start reading at `LinearController`. A controller is a class (`LinearController`, `HiddenController`) and a flat vector of
+parameters, which evolution optimizes.
 """
 
 import os
@@ -13,36 +14,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rollouts.controllers import check_fits as check_fits
-from rollouts.controllers import hidden_outputs, hidden_size, linear_outputs, linear_size
+from rollouts.controllers import linear_outputs, linear_size, mlp_outputs, mlp_size
+from rollouts.controllers import validate_controller as validate_controller
 from worldmodel import WorldModel
-from worldmodel.arguments import at_least_one
-from worldmodel.checkpoints import read_tensors, understood, write_tensors
+from worldmodel.io import error_context, read_tensors, write_tensors
+from worldmodel.validation import validate_positive_int
 
-Sees = Literal["both", "latent"]
+Inputs = Literal["z", "z+h"]
 
 
 @dataclass(frozen=True, eq=False)
 class Controller(ABC):
-    """What all controllers have in common.
+    """Base class of the controllers.
 
-    A Box action is tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
+    A Box action is the tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
 
     Args:
-        inputs: numbers seen: the first ones of latent and hidden (32 and 256 for the published sizes).
-        actions: numbers put out.
-        parameters: (size,); None: zeros.
+        num_inputs: Number of inputs, the first values of ``(latent, hidden)`` (288 = 32 + 256 in the paper).
+        action_dim: Number of outputs.
+        parameters: Flat vector of parameters, (size,); None: zeros.
 
     Raises:
-        ValueError: sizes are below 1, or parameters have the wrong shape or are not finite.
+        ValueError: Sizes are below 1, or parameters have the wrong shape or are not finite.
     """
 
-    inputs: int
-    actions: int
+    num_inputs: int
+    action_dim: int
     parameters: Float[Tensor, "size"] = field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        at_least_one(inputs=self.inputs, actions=self.actions)
+        validate_positive_int(num_inputs=self.num_inputs, action_dim=self.action_dim)
         given = self.parameters
         parameters = torch.zeros(self.size) if given is None else torch.as_tensor(np.asarray(given)).float().clone()
         if parameters.shape != (self.size,):
@@ -54,34 +55,34 @@ class Controller(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many parameters there are."""
+        """Number of parameters."""
 
     @abstractmethod
     def outputs(
-        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives features"]
-    ) -> Float[Tensor, "population lives actions"]:
-        """Raw outputs of a population of this kind; features beyond ``inputs`` are not seen."""
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
+    ) -> Float[Tensor, "population episodes actions"]:
+        """Return the raw outputs of a population of this kind; only the first ``num_inputs`` inputs are used."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights as safetensors; `load_controller` reads them."""
+        """Write the weights as safetensors, for `load_controller`."""
 
-    def __call__(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch actions"]:
-        """This controller's raw outputs."""
-        flat = features.reshape(1, -1, features.shape[-1])
-        return self.outputs(self.parameters[None].to(features), flat)[0].view(*features.shape[:-1], self.actions)
+    def __call__(self, inputs: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch actions"]:
+        """Return the raw outputs of this controller."""
+        flat = inputs.reshape(1, -1, inputs.shape[-1])
+        return self.outputs(self.parameters[None].to(inputs), flat)[0].view(*inputs.shape[:-1], self.action_dim)
 
-    def having(self, parameters: np.ndarray | Tensor) -> Self:
-        """The same kind of controller with other parameters."""
+    def with_parameters(self, parameters: np.ndarray | Tensor) -> Self:
+        """Return the same kind of controller with other parameters."""
         return replace(self, parameters=torch.as_tensor(np.asarray(parameters)))
 
 
 @dataclass(frozen=True, eq=False)
 class LinearController(Controller):
-    """A linear map with a bias to raw action outputs, ``W x + b``; its parameters are W row by row, then b.
+    """A linear map with a bias, ``W x + b``. The parameters are W row by row, then b.
 
     Example:
-        >>> LinearController(inputs=288, actions=3).size
+        >>> LinearController(num_inputs=288, action_dim=3).size
         867
 
     References:
@@ -89,28 +90,28 @@ class LinearController(Controller):
     """
 
     @classmethod
-    def sized(cls, world: WorldModel, sees: Sees = "both") -> Self:
-        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.actions)
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
+        return cls(num_inputs_of(world, inputs), world.action_dim)
 
     @property
     def size(self) -> int:
-        """How many parameters there are."""
-        return linear_size(self.inputs, self.actions)
+        """Number of parameters."""
+        return linear_size(self.num_inputs, self.action_dim)
 
     @property
     def weight(self) -> Float[Tensor, "actions inputs"]:
-        """W."""
-        return self.parameters[: self.inputs * self.actions].view(self.actions, self.inputs)
+        """The matrix W."""
+        return self.parameters[: self.num_inputs * self.action_dim].view(self.action_dim, self.num_inputs)
 
     @property
     def bias(self) -> Float[Tensor, "actions"]:
         """The vector b."""
-        return self.parameters[self.inputs * self.actions :]
+        return self.parameters[self.num_inputs * self.action_dim :]
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W x + b for a whole population."""
-        return linear_outputs(parameters, features[..., : self.inputs])
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Return W x + b of a population."""
+        return linear_outputs(parameters, inputs[..., : self.num_inputs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as safetensors: ``weight`` (actions, inputs) and ``bias`` (actions,)."""
@@ -118,10 +119,10 @@ class LinearController(Controller):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read the file of `save`.
 
         Raises:
-            ValueError: the file is missing, truncated, or not a linear controller.
+            ValueError: The file is missing, truncated, or not a linear controller.
         """
         found = load_controller(path)
         if not isinstance(found, cls):
@@ -131,77 +132,93 @@ class LinearController(Controller):
 
 @dataclass(frozen=True, eq=False)
 class HiddenController(Controller):
-    """A layer of ``hidden`` tanh units between what is seen and the outputs.
+    """A network with one hidden layer of ``hidden_units`` tanh units, ``W2 tanh(W1 x + b1) + b2``.
 
-    Its parameters are those of the first linear map, as in `LinearController`, then those of the second.
+    The parameters are those of the first linear map, as in `LinearController`, then those of the second.
+
+    Args:
+        num_inputs, action_dim, parameters: As in `Controller`.
+        hidden_units: Number of hidden units.
 
     Example:
-        >>> HiddenController(inputs=32, actions=3, hidden=16).size
+        >>> HiddenController(num_inputs=32, action_dim=3, hidden_units=16).size
         579
     """
 
-    hidden: int = 16
+    hidden_units: int = 16
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden)
+        validate_positive_int(hidden_units=self.hidden_units)
         super().__post_init__()
 
     @classmethod
-    def sized(cls, world: WorldModel, sees: Sees = "both", hidden: int = 16) -> Self:
-        """A controller of zeros that fits a world model, and sees latent and hidden, or the latent alone."""
-        return cls(seen(world, sees), world.actions, hidden=hidden)
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
+        return cls(num_inputs_of(world, inputs), world.action_dim, hidden_units=hidden_units)
 
     @property
     def size(self) -> int:
-        """How many parameters there are."""
-        return hidden_size(self.inputs, self.hidden, self.actions)
+        """Number of parameters."""
+        return mlp_size(self.num_inputs, self.hidden_units, self.action_dim)
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """W2 tanh(W1 x + b1) + b2 for a whole population."""
-        return hidden_outputs(parameters, features[..., : self.inputs], self.hidden)
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Return W2 tanh(W1 x + b1) + b2 of a population."""
+        return mlp_outputs(parameters, inputs[..., : self.num_inputs], self.hidden_units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the weights as safetensors: of the hidden layer, and ``weight`` and ``bias`` of the outputs."""
+        """Write the weights as safetensors: ``hidden.weight``, ``hidden.bias``, ``weight`` and ``bias``."""
         first, second = self.parameters.split(
-            (linear_size(self.inputs, self.hidden), linear_size(self.hidden, self.actions))
+            (linear_size(self.num_inputs, self.hidden_units), linear_size(self.hidden_units, self.action_dim))
         )
-        below, above = (
-            LinearController(self.inputs, self.hidden, first),
-            LinearController(self.hidden, self.actions, second),
+        hidden, output = (
+            LinearController(self.num_inputs, self.hidden_units, first),
+            LinearController(self.hidden_units, self.action_dim, second),
         )
-        tensors = {"hidden.weight": below.weight, "hidden.bias": below.bias, "weight": above.weight, "bias": above.bias}
+        tensors = {
+            "hidden.weight": hidden.weight,
+            "hidden.bias": hidden.bias,
+            "weight": output.weight,
+            "bias": output.bias,
+        }
         write_tensors(path, tensors)
 
 
-def seen(world: WorldModel, sees: Sees) -> int:
-    """How many numbers a controller sees."""
-    if sees not in ("both", "latent"):
-        raise ValueError(f"sees must be 'both' or 'latent', got {sees!r}")
-    return world.features if sees == "both" else world.latent
+def num_inputs_of(world: WorldModel, inputs: Inputs) -> int:
+    """Return the number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone.
+
+    Raises:
+        ValueError: ``inputs`` is neither "z" nor "z+h".
+    """
+    if inputs not in ("z+h", "z"):
+        raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
+    return world.num_features if inputs == "z+h" else world.latent_dim
 
 
 def load_controller(path: str | os.PathLike[str]) -> Controller:
-    """Read a controller of any kind; nothing in the file is executed.
+    """Read a controller of any kind; no code in the file is executed.
 
     Raises:
-        ValueError: the file is missing, truncated, or not a controller.
+        ValueError: The file is missing, truncated, or not a controller.
     """
     tensors = read_tensors(path)
-    with understood(path, values=True):
+    with error_context(path, wrap_value_errors=True):
         return _controller(path, tensors)
 
 
 def _controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> Controller:
-    above = _layer(tensors.get("weight"), tensors.get("bias"))
-    if above is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
-        raise _foreign(path, tensors)
+    output = _layer(tensors.get("weight"), tensors.get("bias"))
+    if output is None or not set(tensors) <= {"weight", "bias", "hidden.weight", "hidden.bias"}:
+        raise _not_a_controller(path, tensors)
     if "hidden.weight" not in tensors:
-        return above
-    below = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
-    if below is None or below.actions != above.inputs:
-        raise _foreign(path, tensors)
+        return output
+    hidden = _layer(tensors["hidden.weight"], tensors.get("hidden.bias"))
+    if hidden is None or hidden.action_dim != output.num_inputs:
+        raise _not_a_controller(path, tensors)
     return HiddenController(
-        below.inputs, above.actions, torch.cat((below.parameters, above.parameters)), hidden=above.inputs
+        hidden.num_inputs,
+        output.action_dim,
+        torch.cat((hidden.parameters, output.parameters)),
+        hidden_units=output.num_inputs,
     )
 
 
@@ -211,6 +228,6 @@ def _layer(weight: Tensor | None, bias: Tensor | None) -> LinearController | Non
     return LinearController(weight.shape[1], weight.shape[0], torch.cat((weight.flatten(), bias)).float())
 
 
-def _foreign(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> ValueError:
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {found}")
+def _not_a_controller(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> ValueError:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return ValueError(f"{path} must hold weight (actions, inputs) and bias (actions,), got {shapes}")

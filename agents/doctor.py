@@ -1,7 +1,6 @@
-"""What is installed, what works, and what lies in a folder."""
+"""Checks of the installation, for ``worldmodel doctor``; start reading at `run_checks`."""
 
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -9,16 +8,15 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from agents.display import duration, size
-from worldmodel.figures import figure
+from agents.progress import size
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
-SHEET_ROWS, SHEET_COLUMNS = 8, 12
-"""Episodes, and frames of each, on a contact sheet."""
+
+
 EXTRAS = {
     "ray": "cluster",
     "minari": "minari",
@@ -29,59 +27,59 @@ EXTRAS = {
     "ale_py": "games",
     "vizdoom": "games",
 }
-"""Optional packages, and the extra of ours that installs them."""
-WORLDS = {
+"""Optional packages, and the extra of this package that installs each."""
+
+
+GAMES = {
     "CarRacing": "pip install 'gymnasium[box2d]'",
     "SuperMarioBros-1-1": "pip install gym-super-mario-bros nes-py",
 }
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at."""
+class Check(NamedTuple):
+    """The result of one check; ``advice`` says how to fix a failure."""
 
-    what: str
-    good: bool
+    name: str
+    ok: bool
     state: str
-    cure: str = ""
+    advice: str = ""
 
 
-def examine() -> list[Finding]:
-    """Look at everything that the main job needs."""
+def run_checks() -> list[Check]:
+    """Check Python, the packages, the device, the environments and the disk."""
     system = platform.system()
-    findings = [
-        Finding("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer"),
-        Finding("platform", True, system if system == "Linux" else f"{system} (not tested; Linux is)"),
+    checks = [
+        Check("python", sys.version_info >= (3, 11), platform.python_version(), "Python 3.11 or newer"),
+        Check("platform", True, system if system == "Linux" else f"{system} (not tested; Linux is)"),
     ]
     for name in PACKAGES:
         try:
-            findings.append(Finding(name, True, metadata.version(name)))
+            checks.append(Check(name, True, metadata.version(name)))
         except metadata.PackageNotFoundError:
-            findings.append(Finding(name, False, "missing", f"pip install {name}"))
+            checks.append(Check(name, False, "missing", f"pip install {name}"))
     present = [name for name in EXTRAS if importlib.util.find_spec(name)]
     absent = ",".join(sorted({extra for name, extra in EXTRAS.items() if name not in present}))
-    there = ", ".join(present) or "none"
-    there += f"; the rest: pip install 'worldmodel[{absent}]'" if absent else ""
-    findings.append(Finding("optional", True, there))
+    optional = ", ".join(present) or "none"
+    optional += f"; for the others: pip install 'worldmodel[{absent}]'" if absent else ""
+    checks.append(Check("optional", True, optional))
     compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    findings.append(Finding("C++ compiler", True, compiler or "none (only the installation of nes-py needs one)"))
-    findings.append(_device())
-    findings += [_world(name, cure) for name, cure in WORLDS.items()]
+    checks.append(Check("C++ compiler", True, compiler or "none (only the installation of nes-py needs one)"))
+    checks.append(_device())
+    checks += [_check_env(name, advice) for name, advice in GAMES.items()]
     free = shutil.disk_usage(Path.cwd()).free
-    return [*findings, Finding("disk", free > 2e9, f"{size(free)} free", "200 CarRacing episodes need about 1 GB")]
+    return [*checks, Check("disk", free > 2e9, f"{size(free)} free", "200 CarRacing episodes need about 1 GB")]
 
 
-def _device() -> Finding:
+def _device() -> Check:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", True, torch.cuda.get_device_name())
-    return Finding(
-        "device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, trainings are slower)"
-    )
+        return Check("device", True, torch.cuda.get_device_name())
+    return Check("device", True, f"CPU, {os.cpu_count()} cores (no CUDA device: everything works, training is slower)")
 
 
-def _world(name: str, cure: str) -> Finding:
-    """Play a few steps without a screen, and see whether there is a picture."""
+def _check_env(name: str, advice: str) -> Check:
+    """Play 20 steps of an environment without a screen, and check that its frames are not black."""
     import envs
 
     try:
@@ -93,159 +91,8 @@ def _world(name: str, cure: str) -> Finding:
             frame, *_ = env.step(env.action_space.sample())
         rate = 20 / (time.monotonic() - began)
         env.close()
-    except Exception as error:  # a doctor names whatever is wrong
-        return Finding(name, False, f"{type(error).__name__}: {error}", cure)
+    except Exception as error:  # reports any error
+        return Check(name, False, f"{type(error).__name__}: {error}", advice)
     if not np.asarray(frame).any():
-        return Finding(name, False, "shows black frames", "unset SDL_VIDEODRIVER, or set it to dummy")
-    return Finding(name, True, f"plays and shows frames, {rate:.0f} steps/s")
-
-
-def describe(path: Path) -> list[tuple[str, str]]:
-    """What lies in a folder: a run, a store, a world model or an agent.
-
-    Raises:
-        ValueError: none of them.
-    """
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    rows: list[tuple[str, str]] = []
-    if is_run(path):
-        rows += _describe_run(path)
-    if (path / "shards").is_dir() or (path / "metadata.json").exists():
-        rows += _describe_store(path)
-    if (path / "config.json").exists():
-        rows += _describe_world(path)
-    if (path / "controller.safetensors").exists():
-        rows += _describe_controller(path / "controller.safetensors")
-    if (path / "report.json").exists():
-        from agents.evaluation import Report
-
-        report = Report.load(path / "report.json")
-        rows += [*_options(report.env_options), ("score", str(report))]
-    if not rows:
-        raise ValueError(f"{path} is neither a run nor a store, a world model or an agent")
-    return rows
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder is a run's."""
-    return (path / "rollouts" / "metadata.json").exists() or (path / "config.yaml").exists()
-
-
-def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
-    """A row of an environment's options, where it has some."""
-    return [("env_options", json.dumps(env_options))] if env_options else []
-
-
-def _describe_run(path: Path) -> list[tuple[str, str]]:
-    from agents.renewal import behind
-    from agents.run import Run
-    from worldmodel.record import unfinished
-
-    run = Run(path)
-    rows = [("run", str(path))]
-    if (run.rollouts_folder / "metadata.json").exists():
-        rows += _describe_store(run.rollouts_folder)
-    for part in ("vae", "memory"):
-        try:
-            if stopped := unfinished(path / part):
-                rows += [(f"train {part}", "stopped at update {:,} of {:,}; the same command goes on".format(*stopped))]
-        except ValueError as error:  # the rest of the folder is described all the same
-            rows += [(f"train {part}", str(error))]
-    if (run.world_folder / "config.json").exists():
-        rows += _describe_world(run.world_folder)
-        if sentence := behind(run):
-            rows += [("out of date", sentence)]
-    for where in ("dream", "game"):
-        controller = path / f"evolve-{where}" / "controller.safetensors"
-        if controller.exists():
-            rows += [(f"evolved in the {where}", str(controller))]
-    rows += [(f"time, {name}", duration(seconds)) for name, seconds in run.timings().items()]
-    return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]
-
-
-def _describe_store(path: Path) -> list[tuple[str, str]]:
-    from rollouts import Store
-
-    store = Store(path)
-    kind = f"{store.actions} choices" if store.discrete else f"{store.actions} numbers in [-1, 1]"
-    options = store.metadata.get("env_options") or {}
-    stored = sum(shard.path.stat().st_size for shard in store.shards)
-    raw = (store.steps + len(store)) * 64 * 64 * 3
-    rows = [
-        (
-            "rollouts",
-            f"{len(store)} episodes, {store.steps:,} steps of {store.env} by {store.metadata.get('policy', '?')}",
-        ),
-        ("actions", kind),
-        *_options({} if "world" in options else options),  # of dreams: the world model's name
-        ("size", f"{size(stored)} in {len(store.shards)} shards, {raw / max(stored, 1):.1f} times compressed"),
-    ]
-    if len(store):
-        returns, lengths = np.array(store.returns), np.array(store.lengths)
-        rows.append(("steps of an episode", _spread(lengths)))
-        rows.append(("return of an episode", _spread(returns)))
-        ended = sum(store.course(index).terminated for index in range(len(store)))
-        rows.append(("ended by the game", f"{ended} of {len(store)}"))
-    return rows + [(f"damaged: {name}", reason) for name, reason in store.damaged.items()]
-
-
-def read_with_minari(path: Path) -> list[tuple[str, str]]:
-    """What Minari makes of a store, or of a run's.
-
-    Raises:
-        ValueError: Minari is not installed, or there is no whole store.
-    """
-    from rollouts import Store
-
-    dataset = Store(path if (path / "metadata.json").exists() else path / "rollouts").minari()
-    return [("read by Minari", f"{dataset.total_episodes} episodes, {dataset.total_steps:,} steps")]
-
-
-def _spread(values: np.ndarray) -> str:
-    low, middle, high = np.quantile(values, [0, 0.5, 1])
-    return f"mean {figure(values.mean())}, least {figure(low)}, median {figure(middle)}, most {figure(high)}"
-
-
-def contact_sheet(path: Path, picture: Path) -> bool:
-    """Draw some frames of some episodes of a store, or of a run's; says whether there were any.
-
-    Raises:
-        OSError: the picture cannot be written.
-    """
-    from agents import pictures
-    from rollouts import Store
-
-    folder = next((place for place in (path, path / "rollouts") if (place / "metadata.json").exists()), None)
-    if folder is None or not len(store := Store(folder)):
-        return False
-    rows = []
-    for index in np.unique(np.linspace(0, len(store) - 1, SHEET_ROWS).astype(int)):
-        shard, number = store.place(int(index))
-        times = np.linspace(0, shard.lengths[number], SHEET_COLUMNS).astype(int)
-        rows.append(np.concatenate([store.reader.frames(shard, number, t, t + 1)[0] for t in times]))
-    pictures.write_png(picture, pictures.grid(rows, scale=1))
-    return True
-
-
-def _describe_world(path: Path) -> list[tuple[str, str]]:
-    from worldmodel import WorldModel
-
-    world = WorldModel.load(path)
-    numbers = sum(parameter.numel() for parameter in world.parameters())
-    kind = "choices" if world.discrete else "numbers in [-1, 1]"
-    density = world.memory.density
-    return [
-        ("world model", f"{numbers:,} parameters"),
-        ("latent, hidden", f"{world.latent}, {world.hidden}"),
-        *([("emphasis", f"{world.vae.emphasis:g}")] if world.vae.emphasis != 1 else ()),
-        ("actions", f"{world.actions} {kind}"),
-        ("density", f"{type(density).__name__} {', '.join(f'{k}={v}' for k, v in density.settings.items())}"),
-    ]
-
-
-def _describe_controller(path: Path) -> list[tuple[str, str]]:
-    from agents.controller import load_controller
-
-    controller = load_controller(path)
-    return [("controller", f"{controller.size} parameters: {controller.inputs} inputs, {controller.actions} actions")]
+        return Check(name, False, "renders black frames", "unset SDL_VIDEODRIVER, or set it to dummy")
+    return Check(name, True, f"renders frames, {rate:.0f} steps/s")

@@ -1,4 +1,7 @@
-"""Evaluation: how good is an agent, on which episodes, and how sure are we."""
+"""Evaluation of agents and policies over seeded episodes.
+
+Start reading at `evaluate`, which returns a `Report`.
+"""
 
 import json
 import math
@@ -7,52 +10,54 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from agents.agent import Agent
-from rollouts import played, policies
-from rollouts.lockstep import Life
-from rollouts.opening import EnvSpec, portable
+from rollouts import EnvFitness, policies
+from rollouts.env_cache import EnvSpec, make_portable
 from rollouts.policies import Policy
-from rollouts.tasks import Group, play_group
+from rollouts.rollout_tasks import RolloutTask, run_rollout_task
+from rollouts.runner import EpisodeResult
 from rollouts.workers import envs_closed_after, run_tasks
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_test_seed
-from worldmodel.checkpoints import read_json, record_of, write_json
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.io import from_json, read_json, write_json
+from worldmodel.migration import renamed_env_options, renamed_evaluation
 from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
 
 @dataclass(frozen=True)
 class Report:
-    """Returns of one agent over episodes it was not trained on."""
+    """Returns of one agent or policy over episodes that no training used."""
 
     env: str
     returns: list[float]
     lengths: list[int]
     seeds: list[int]
     policy: str = "agent"
-    """What tables call it."""
+    """Name in tables."""
     agent: str = ""
-    """Tells its weights apart (`rollouts.policies.name_of`)."""
+    """Identifier of the weights (`rollouts.policies.policy_name`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
-    """Where episodes were cut; None: nowhere."""
+    """Maximal number of steps of an episode; None: no limit."""
     flags: list[bool] | None = None
-    """Super Mario: whether each episode ended at the flag."""
+    """Whether each episode reached the flag; None: another game than Super Mario."""
     wall_clock_s: float = 0.0
     hardware: str = ""
     command: str = ""
     real_steps: int | None = None
-    """Environment steps the agent was trained with, where known."""
+    """Number of environment steps of the agent's training; None: unknown."""
     dream_steps: int | None = None
+    """Number of dreamed steps of the agent's training; None: unknown."""
 
     @property
     def n(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         return len(self.returns)
 
     @property
@@ -72,37 +77,42 @@ class Report:
 
     @property
     def flag_rate(self) -> float | None:
-        """Super Mario: the share of episodes that ended at the flag."""
+        """Fraction of episodes that reached the flag; None: another game than Super Mario."""
         return None if self.flags is None else float(np.mean(self.flags))
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line with the environment, the policy and the statistics."""
         flag = "" if self.flag_rate is None else f", flag in {self.flag_rate:.0%}"
-        if self.n == 1:  # a single episode has no spread
-            return f"{self.env}, {self.policy}: {figure(self.mean)} (n = 1{flag})"
-        spread = f"{figure(self.mean)} +- {figure(self.std)} (n = {self.n}, se {figure(self.stderr)}{flag})"
-        return f"{self.env}, {self.policy}: {spread}"
+        if self.n == 1:  # one episode has no standard deviation
+            return f"{self.env}, {self.policy}: {format_number(self.mean)} (n = 1{flag})"
+        mean, std, stderr = (format_number(value) for value in (self.mean, self.std, self.stderr))
+        return f"{self.env}, {self.policy}: {mean} +- {std} (n = {self.n}, se {stderr}{flag})"
 
     def __repr__(self) -> str:
-        """The environment, the policy and the statistics."""
+        """Return ``Report(...)`` around the line of `str`."""
         return f"Report({str(self)!r})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report, with its statistics, as JSON."""
+        """Write the report and its statistics as JSON."""
         statistics = {"n": self.n, "mean": self.mean, "std": self.std, "stderr": self.stderr}
         write_json(path, {**statistics, "flag_rate": self.flag_rate, **asdict(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read the file of `save`.
 
         Raises:
-            ValueError: the file is missing or is not a report.
+            ValueError: The file is missing or is not a report.
         """
-        report = record_of(cls, read_json(path), path)
+        report = from_json(cls, read_json(path), path)
+        report = replace(
+            report,
+            env_options=renamed_env_options(report.env, report.env_options),
+            command=renamed_evaluation(report.env, report.command),
+        )
         if not 0 < len(report.returns) == len(report.lengths) == len(report.seeds):
             counts = (len(report.returns), len(report.lengths), len(report.seeds))
-            raise ValueError(f"{path} must hold a return, a length and a seed for each episode, got {counts}")
+            raise ValueError(f"{path} must hold one return, length and seed for each episode, got {counts}")
         return report
 
 
@@ -121,90 +131,93 @@ def evaluate(
     backend: str = "loky",
     progress: Progress | bool = silent,
 ) -> Report:
-    """Let an agent, or any policy, play ``episodes`` whole episodes with seeds ``seed, seed + 1, ...``.
+    """Evaluate an agent or a policy over ``episodes`` complete episodes with the seeds ``seed, seed + 1, ...``.
 
-    No episode is left out, and none is given up early. Seeds below 2**24 are for tests: no training of ours draws them.
-
-    Raises:
-        ValueError: an argument is out of range, or the agent does not fit the environment.
+    All episodes count, without idle truncation. Seeds below 2**24 are reserved for evaluation: no training draws them.
 
     Args:
-        agent: an `Agent`, a policy such as `rollouts.uniform`, or its name.
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        episodes: n.
-        seed: the first environment seed.
-        workers: processes.
-        env_options: more arguments of `envs.make`.
-        max_steps: cut episodes here (for environments that never end).
-        policy_name: the name in the report.
-        backend: where the workers are (`rollouts.workers.run_tasks`).
-        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
+        agent: `Agent`, policy such as `rollouts.uniform`, or name of a policy.
+        env: Id for `envs.make`, or picklable function that makes an environment.
+        episodes: Number of episodes.
+        seed: Seed of the first episode.
+        workers: Number of worker processes.
+        env_options: Keyword arguments of `envs.make`.
+        max_steps: Maximal number of steps of an episode; None: no limit.
+        policy_name: Name in the report; empty: "agent" or the name of the policy.
+        backend: Executor of the workers (`rollouts.workers.run_tasks`).
+        progress: Function that is called as ``progress(episodes done, episodes, note)``; True: a bar.
+
+    Returns:
+        The report, in the order of the seeds.
+
+    Raises:
+        ValueError: An argument is out of range, or the agent does not fit the environment.
     """
     report = callback(progress)
-    agent = agent if isinstance(agent, Agent) else policies.named(agent)
-    at_least_one(episodes=episodes)
-    at_least_one_if_given(max_steps=max_steps)
-    check_test_seed(seed, episodes)
-    began = time.monotonic()
+    agent = agent if isinstance(agent, Agent) else policies.resolve_policy(agent)
+    validate_positive_int(episodes=episodes)
+    validate_optional_positive_int(max_steps=max_steps)
+    validate_test_seed(seed, episodes)
+    start_time = time.monotonic()
     seeds = list(range(seed, seed + episodes))
     options = dict(env_options or {})
     if isinstance(agent, Agent):
-        if agent.exploration or agent.spread:
-            noise = f"exploration = {agent.exploration}, spread = {agent.spread}"
-            raise ValueError(f"an agent is evaluated without exploration or spread, got {noise}")
-        fitness = played(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
+        if agent.action_noise or agent.param_noise:
+            noise = f"action_noise = {agent.action_noise}, param_noise = {agent.param_noise}"
+            raise ValueError(f"agent must have no action_noise or param_noise, got {noise}")
+        fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
-        lives = fitness.live(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
+        results = fitness.run_episodes(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
     else:
-        opened = portable(env)
+        portable = make_portable(env)
         tasks = [
-            Group(opened, options, agent, [number], 1, None, max_steps, first=index)
-            for index, number in enumerate(seeds)
+            RolloutTask(portable, options, agent, [episode_seed], 1, None, max_steps, first_index=index)
+            for index, episode_seed in enumerate(seeds)
         ]
-        done: dict[int, Life] = {}
+        done: dict[int, EpisodeResult] = {}
         report(0, episodes, "")
-        for index, came in run_tasks(play_group, tasks, workers, backend):
-            done[index] = came.lives[0]
+        for index, result in run_tasks(run_rollout_task, tasks, workers, backend):
+            done[index] = result.episodes[0]
             report(len(done), episodes, "")
-        lives = [done[index] for index in range(episodes)]
-    flags = [life.info.get("flag_get") for life in lives]
+        results = [done[index] for index in range(episodes)]
+    flags = [result.info.get("flag_get") for result in results]
     return Report(
         env=env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),
-        returns=[life.total for life in lives],
-        lengths=[life.length for life in lives],
+        returns=[result.episode_return for result in results],
+        lengths=[result.length for result in results],
         seeds=seeds,
-        policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.name_of(agent)),
-        agent=policies.name_of(agent),
+        policy=policy_name or ("agent" if isinstance(agent, Agent) else policies.policy_name(agent)),
+        agent=policies.policy_name(agent),
         env_options=options,
         max_steps=max_steps,
         flags=None if None in flags else [bool(flag) for flag in flags],
-        wall_clock_s=round(time.monotonic() - began, 2),
+        wall_clock_s=round(time.monotonic() - start_time, 2),
         hardware=hardware(),
     )
 
 
-def repeating(place: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
-    """The command, as a shell takes it, that repeats a test of what ``place`` names.
+def reproduce_command(source: Sequence[str], report: Report, more: dict[str, Any], max_steps: int | None = None) -> str:
+    """Return the shell command that repeats an evaluation.
 
     Args:
-        place: words of the command: a folder or a name, and what says which controller.
-        report: of the test.
-        more: options of the environment besides those that are stored.
-        max_steps: where episodes were cut.
+        source: Arguments that name the agent: a folder or a name, and the choice of the controller.
+        report: Report of the evaluation.
+        more: Environment options beyond the stored ones.
+        max_steps: Maximal number of steps of an episode; None: no limit.
     """
-    words = ["worldmodel", "evaluate", *place, "--episodes", str(report.n), "--seed", str(report.seeds[0])]
-    words += [] if max_steps is None else ["--max_steps", str(max_steps)]
+    words = ["worldmodel", "evaluate", *source, "--eval.episodes", str(report.n), "--eval.seed", str(report.seeds[0])]
+    words += [] if max_steps is None else ["--eval.max_steps", str(max_steps)]
     return shlex.join([*words, "--env_options", json.dumps(more)] if more else words)
 
 
 def hardware() -> str:
-    """This machine in a few words: processor, cores, GPU."""
+    """Return the name of the processor, the number of cores, and the name of the GPU if there is one."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
-    words = f"{name}, {os.cpu_count()} cores"
+    cpu = f"{name}, {os.cpu_count()} cores"
     import torch
 
-    return f"{words}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else words
+    return f"{cpu}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cpu

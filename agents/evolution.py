@@ -1,7 +1,7 @@
-"""Evolution of controllers by CMA-ES: from a population to returns, again and again.
+"""Evolution of controllers with CMA-ES.
 
-Start reading at `evolve`. Evolution knows nothing of games or dreams; it sees a function from a population to returns
-(`rollouts.played`, `rollouts.dreamed`, or one of your own).
+Start reading at `evolve`. The fitness is any function from a population to returns, such as `rollouts.EnvFitness` or
+`rollouts.DreamFitness`.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from agents.checks import check_search
+from agents.cma_es import CMAES, StoppingCriteria, score
+from agents.config.schema import Covariance
+from agents.config.validate import validate_search
 from agents.controller import Controller
-from agents.coordinates import Coordinates
-from agents.search import Ending, Search, compared
-from agents.settings import Covariance
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
-from worldmodel.figures import figure
+from agents.whitening import Whitening
+from worldmodel.formatting import format_number
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
 Family = TypeVar("Family", bound=Controller)
 
@@ -37,229 +37,255 @@ def evolve(
     generations: int = 100,
     population: int = 64,
     sigma: float = 0.1,
-    decay: float = 1.0,
-    coordinates: Coordinates | None = None,
-    check: Callable[..., np.ndarray] | None = None,
-    check_every: int = 10,
-    target: float | None = None,
-    most_episodes: int | None = None,
+    sigma_decay: float = 1.0,
+    whitening: Whitening | None = None,
+    eval_fitness: Callable[..., np.ndarray] | None = None,
+    eval_every: int = 10,
+    target_return: float | None = None,
+    max_episodes: int | None = None,
     antithetic: bool = False,
     covariance: Covariance = "auto",
     bounds: float | None = None,
-    elite: int = 0,
-    average: int = 0,
-    balanced: bool = False,
+    num_eval_candidates: int = 0,
+    mean_window: int = 0,
+    normalize_episodes: bool = False,
     ranked: bool = False,
-    stale: int | None = None,
-    least_sigma: float = 0.0,
+    eval_patience: int | None = None,
+    min_sigma: float = 0.0,
     restarts: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | bool = silent,
-    watch: Callable[[dict[str, Any]], None] | None = None,
+    on_generation: Callable[[dict[str, Any]], None] | None = None,
 ) -> Family:
-    """Evolve a controller's parameters by CMA-ES and return the distribution's mean, or its average over generations.
+    """Evolve the parameters of a controller with CMA-ES.
 
-    Every member of a generation lives through the same episodes, and every generation through new ones.
+    All members of a generation play the same episodes; each generation draws new episodes.
 
     Args:
-        controller: where to start: its parameters are the first mean.
-        fitness: ``fitness(population (P, size), seed) -> returns``, of shape (P,) or (P, n); a function of the population
-            alone is called without a seed. More is better. Its ``steps``, where it has them, are logged; its ``identity``
-            tells evolutions in a folder apart; with ``episodes``, so many first columns are whole ones, which the log's scores
-            are of; with ``scouts``, the mean of these returns is logged, too (`rollouts.played` with ``scouted``).
-        seed: of the search and of all episodes.
-        generations: how many.
-        population: members of a generation, at least 3.
-        sigma: the first standard deviation.
-        decay: the step size is multiplied by this after every generation, besides what CMA-ES makes of it. Where noise
-            hides that it should fall, as it does near a good controller, something below 1 lets it.
-        coordinates: what the search steps along, such as `Coordinates.of` a world model; None: the parameters themselves.
-            ``sigma`` is in its units.
-        check: fitness for testing the mean on fresh seeds every ``check_every`` generations and after the last (the first
-            time the start, too); the parameters with the best check are returned. None: the last mean is returned.
-        check_every: generations between checks.
-        target: stop when a check's mean return reaches this. The best of many noisy checks flatters: it is reached a
-            little early.
-        most_episodes: let each member live up to so many episodes as differences between members drown in the noise of
-            theirs. The fitness must take ``episodes`` and begin with at least two. None: always as many.
-        antithetic: draw members in pairs, to both sides of the mean (mirrored sampling), and select the better one of each.
-        covariance: "full", "diagonal", or "auto": full up to 2,000 parameters, diagonal above.
-        bounds: keep every parameter that lives in [-bounds, bounds]; None: wherever it goes. The search itself may stray
-            beyond, and does where returns are mostly noise: only members that live alike are told apart by their distance.
-        elite: so many of a generation's best members live through a check, too; where one is better than the mean and all
-            before it, on the check's episodes, it is what is kept.
-        average: an exponential average of the mean, over about so many last generations, lives through a check, too, and is
-            kept where it is better; without a check it is what is returned. Selection by noisy returns makes the mean
-            wander, and what it wanders around is often better. 0: no.
-        balanced: let each episode count alike: members are compared by their returns after `balance`, so that an episode in
-            which little is to be won decides as much as one with much. Else by their mean return.
-        ranked: compare members by the share of the others that they beat, on average over the episodes (`beaten`): how often
-            one is better counts, and not by how much, so that a rare failure does not drown what all the others tell.
-        stale: end after so many checks without a better one; None: never. A call that stops earlier and one that goes on
-            make one check more, at the stop, which counts.
-        least_sigma: end when the step size falls below this, which must be below sigma; 0: never.
-        restarts: instead of the last two, begin again at the best so far, with the first sigma and twice the population.
-        out: a folder for the state to resume from (saved whole after every generation), ``metrics.jsonl`` and
-            ``controller.safetensors``. The same call with the same folder continues; more generations go further.
-        progress: called as ``progress(generation, generations, note)``; True: a bar.
-        watch: called with each generation's row of ``metrics.jsonl``, those of an earlier sitting first.
+        controller: Initial controller; its parameters are the initial mean.
+        fitness: Function ``fitness(population (P, size), seed) -> returns`` with returns of shape (P,) or (P, n); more is
+            better. A function of the population alone is called without a seed. Optional attributes: ``steps`` (logged),
+            ``identity`` (a resumed search must have the same), ``episodes`` (number of columns that are complete episodes;
+            logged returns use these columns), ``candidate_returns`` (their mean is logged, see
+            ``hard_episode_candidates`` of `rollouts.EnvFitness`).
+        seed: Seed of the search and of all episodes.
+        generations: Number of generations.
+        population: Number of members of a generation, at least 3.
+        sigma: Initial step size (standard deviation).
+        sigma_decay: Factor of the step size after each generation, in addition to the adaptation of CMA-ES. Noise can
+            keep the adaptation from shrinking the step size near a good controller; a value below 1 shrinks it.
+        whitening: Coordinates of the search, as from `Whitening.fit`; ``sigma`` is in their unit. None: the parameters
+            themselves.
+        eval_fitness: Fitness that evaluates the mean on new seeds every ``eval_every`` generations and after the last
+            one; the first evaluation includes the initial controller. None: no evaluation.
+        eval_every: Number of generations between evaluations.
+        target_return: Mean return of an evaluation that stops the search; None: none. The best of many noisy evaluations
+            is biased upwards, so the search stops a little early.
+        max_episodes: Maximal number of episodes of a member. The number grows when noise dominates the differences
+            between members. The fitness must accept ``episodes`` and start with at least two. None: no growth.
+        antithetic: Whether to draw members in pairs, mirrored at the mean, and to select only the better one of a pair.
+        covariance: Kind of covariance: "full", "diagonal", or "auto" (full up to 2,000 parameters, diagonal above).
+        bounds: Limit of the absolute value of each parameter; members are clipped before they are evaluated. None: no
+            limit. The mean of the search can leave the bounds when returns are mostly noise, because the distance from
+            the bounds only breaks ties.
+        num_eval_candidates: Number of best members of a generation that an evaluation includes.
+        mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. Noisy
+            selection makes the mean fluctuate around a point that is often better. 0: no average.
+        normalize_episodes: Whether to compare members by `standardize_per_episode`, so that each episode has the same
+            weight. False: by their mean return.
+        ranked: Whether to compare members by their mean `win_rate`. It ignores the size of differences, so a rare
+            failure does not outweigh all other episodes.
+        eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
+            resuming a call adds an evaluation at the stop, which counts.
+        min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
+        restarts: Number of restarts in place of a stop by ``eval_patience`` or ``min_sigma``. A restart begins at the
+            best parameters so far, with the initial step size and twice the population.
+        out: Path of a folder for the state (saved after each generation), ``metrics.jsonl`` and
+            ``controller.safetensors``. The same call with the same folder resumes; more generations extend the search.
+        progress: Function that is called as ``progress(generation, generations, note)``; True: a bar.
+        on_generation: Function that is called with each row of ``metrics.jsonl``, first with those of an earlier call.
+
+    Returns:
+        The controller with the best evaluation. Without ``eval_fitness``: the last mean, or its average over
+        ``mean_window`` generations.
 
     Raises:
-        ValueError: an argument is out of range, returns are not finite, or ``out`` holds another evolution.
+        ValueError: An argument is out of range, returns are not finite, or ``out`` holds another evolution.
 
     References:
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
         Hansen, Niederberger, Guzzella and Koumoutsakos, A Method for Handling Uncertainty in Evolutionary Optimization, 2009
-        (spending evaluations where noise dominates; the measure here is `noise_share`).
+        (more evaluations where noise dominates; the measure here is `noise_share`).
         Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
     report = callback(progress)
-    at_least_one(generations=generations, population=population, check_every=check_every)
-    at_least_one_if_given(stale=stale, most_episodes=most_episodes)
-    check_seed(seed)
-    episodes = _episodes_of(fitness, most_episodes)
+    validate_positive_int(generations=generations, population=population, eval_every=eval_every)
+    validate_optional_positive_int(eval_patience=eval_patience, max_episodes=max_episodes)
+    validate_seed(seed)
+    episodes = _episodes_of(fitness, max_episodes)
     start = controller.parameters.double().numpy()
     settings = {
         "size": controller.size,
         "population": population,
         "sigma": sigma,
-        "decay": decay,
-        "coordinates": None if coordinates is None else coordinates.identity,
+        "sigma_decay": sigma_decay,
+        "whitening": None if whitening is None else whitening.identity,
         "seed": seed,
-        "check": check is not None,
-        "check_every": check_every,
-        "most_episodes": most_episodes,
+        "eval_fitness": eval_fitness is not None,
+        "eval_every": eval_every,
+        "max_episodes": max_episodes,
         "antithetic": antithetic,
         "covariance": covariance,
         "bounds": bounds,
-        "elite": elite,
-        "average": average,
-        "balanced": balanced,
+        "num_eval_candidates": num_eval_candidates,
+        "mean_window": mean_window,
+        "normalize_episodes": normalize_episodes,
         "ranked": ranked,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
-        "checked by": getattr(check, "identity", None),
+        "eval_fitness_identity": getattr(eval_fitness, "identity", None),
     }
-    ending = Ending(target, stale, least_sigma, restarts)
-    _check(settings, ending, coordinates, episodes, getattr(fitness, "scouted", 0) if most_episodes else 0)
+    stopping = StoppingCriteria(target_return, eval_patience, min_sigma, restarts)
+    _validate(
+        settings, stopping, whitening, episodes, getattr(fitness, "hard_episode_candidates", 0) if max_episodes else 0
+    )
     folder = None if out is None else folder_path(out, "out")
     signature = inspect.signature(evolve).parameters
     defaults = {
         name: one.default for name, one in signature.items() if name in settings and one.default is not one.empty
     }
-    search = Search(start, json.loads(json.dumps(settings)), ending, folder, episodes, coordinates, defaults)
-    if watch is not None:
+    search = CMAES(start, json.loads(json.dumps(settings)), stopping, folder, episodes, whitening, defaults)
+    if on_generation is not None:
         for row in search.rows:
-            watch(row)
-    report(search.generation, generations, _where(search, generations))
-    while search.generation < generations and not search.ended:
-        if search.stuck:
+            on_generation(row)
+    report(search.generation, generations, _resume_note(search, generations))
+    while search.generation < generations and not search.should_stop:
+        if search.is_stagnant:
             search.restart()
-        row = _generation(search, fitness, check, seed, generations, check_every, most_episodes)
-        search.record(row, controller)
-        note = "" if search.best_check == -math.inf else f", best check {figure(search.best_check)}"
-        report(search.generation, generations, f"mean {figure(row['mean'])}, max {figure(row['max'])}{note}")
-        if watch is not None:
-            watch(row)
-    best = controller.having(search.best)
-    if folder is not None:  # also where nothing was left to do: a lost or damaged file comes back
+        row = _generation(search, fitness, eval_fitness, seed, generations, eval_every, max_episodes)
+        search.log_generation(row, controller)
+        note = "" if search.best_eval == -math.inf else f", best eval {format_number(search.best_eval)}"
+        report(
+            search.generation, generations, f"mean {format_number(row['mean'])}, max {format_number(row['max'])}{note}"
+        )
+        if on_generation is not None:
+            on_generation(row)
+    best = controller.with_parameters(search.best)
+    if folder is not None:  # also after a finished search: this repairs a lost or damaged file
         best.save(folder / "controller.safetensors")
     return best
 
 
-def _where(search: Search, generations: int) -> str:
-    """Where a search goes on, or that it does not."""
-    if search.generation >= generations or search.ended:
+def _resume_note(search: CMAES, generations: int) -> str:
+    """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
+    if search.generation >= generations or search.should_stop:
         return f"already finished at generation {search.generation}"
-    return f"going on at generation {search.generation}" if search.generation else ""
+    return f"resuming at generation {search.generation}" if search.generation else ""
 
 
-def _check(
-    settings: dict[str, Any], ending: Ending, coordinates: Coordinates | None, episodes: int | None, scouted: int
+def _validate(
+    settings: dict[str, Any],
+    stopping: StoppingCriteria,
+    whitening: Whitening | None,
+    episodes: int | None,
+    candidates: int,
 ) -> None:
-    """Refuse numbers that are out of range, and those that do nothing beside one another."""
-    check_search(settings | vars(ending) | {"episodes": episodes, "scouted": scouted})
-    if coordinates is not None and coordinates.size != settings["size"]:
-        raise ValueError(f"coordinates must be of {settings['size']} parameters, got {coordinates.size}")
-    wanting = {"target": ending.target, "stale": ending.stale, "elite": settings["elite"] or None}
-    if not settings["check"] and wanting != dict.fromkeys(wanting):
-        name = next(name for name, value in wanting.items() if value is not None)
-        raise ValueError(f"{name} needs a check, got {name} = {wanting[name]} and no check")
+    """Validate the settings: each one is in range, and their combination has an effect."""
+    search = {
+        "episodes": episodes,
+        "hard_episode_candidates": candidates,
+        "eval_patience": stopping.patience,
+        "min_sigma": stopping.min_sigma,
+        "restarts": stopping.restarts,
+    }
+    validate_search(settings | search)
+    if whitening is not None and whitening.size != settings["size"]:
+        raise ValueError(f"whitening must have {settings['size']} parameters, got {whitening.size}")
+    dependent = {
+        "target_return": stopping.target_return,
+        "eval_patience": stopping.patience,
+        "num_eval_candidates": settings["num_eval_candidates"] or None,
+    }
+    if not settings["eval_fitness"] and dependent != dict.fromkeys(dependent):
+        name = next(name for name, value in dependent.items() if value is not None)
+        raise ValueError(f"{name} needs eval_fitness, got {name} = {dependent[name]} and none")
 
 
 def _generation(
-    search: Search,
+    search: CMAES,
     fitness: Callable[..., np.ndarray],
-    check: Callable[..., np.ndarray] | None,
+    eval_fitness: Callable[..., np.ndarray] | None,
     seed: int,
     generations: int,
-    check_every: int,
-    most_episodes: int | None,
+    eval_every: int,
+    max_episodes: int | None,
 ) -> dict[str, Any]:
-    """Live, learn, and check where it is time; what there is to say about it."""
-    began = time.monotonic()
-    drawn = search.ask()
-    members = search.within(drawn)
-    lived = {} if search.episodes is None else {"episodes": search.episodes}
-    each, steps = _call(fitness, members, _derived(seed, 0, search.generation), **lived)
-    how = (search.settings["balanced"], search.settings["ranked"])
-    scores = compared(each, *how).mean(axis=1)
-    search.tell(drawn, scores)
-    count = search.episodes or getattr(fitness, "episodes", each.shape[1])
-    returns, along = each[:, :count].mean(axis=1), each[:, count:]  # lives from moments on are no scores of the game
+    """Evaluate a generation, update the search, and evaluate the mean when it is due; return the row of the log."""
+    start_time = time.monotonic()
+    coordinates = search.ask()
+    members = search.clip(coordinates)
+    num_episodes = {} if search.num_episodes is None else {"episodes": search.num_episodes}
+    all_returns, steps = _call(fitness, members, _episode_seed(seed, 0, search.generation), **num_episodes)
+    comparison = (search.settings["normalize_episodes"], search.settings["ranked"])
+    scores = score(all_returns, *comparison).mean(axis=1)
+    search.tell(coordinates, scores)
+    count = search.num_episodes or getattr(fitness, "episodes", all_returns.shape[1])
+    # episodes that start from a restored state are not complete: the row has a separate value for them
+    returns, after_resets = all_returns[:, :count].mean(axis=1), all_returns[:, count:]
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
-    row |= {"along": float(along.mean())} if along.size else {}
-    scouts = getattr(fitness, "scouts", None)
-    row |= {} if scouts is None else {"scouted": float(np.mean(scouts))}
+    row |= {"state_resets": float(after_resets.mean())} if after_resets.size else {}
+    candidate_returns = getattr(fitness, "candidate_returns", None)
+    row |= {} if candidate_returns is None else {"hard_episodes": float(np.mean(candidate_returns))}
     if search.restarts:
         row |= {"restart": search.restarts, "population": len(members)}
-    if check is not None and (search.generation == generations or search.generation % check_every == 0):
-        best_first = np.argsort(-scores, kind="stable")[: search.settings["elite"]]
-        averages = search.average[None][: search.settings["average"]]
-        first = search.best_check == -math.inf  # then the start, too: a search that finds nothing better keeps it
+    if eval_fitness is not None and (search.generation == generations or search.generation % eval_every == 0):
+        best_first = np.argsort(-scores, kind="stable")[: search.settings["num_eval_candidates"]]
+        averages = search.averaged_mean[None][: search.settings["mean_window"]]
+        first = search.best_eval == -math.inf  # with the initial controller: a search without progress keeps it
         candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
-        tested, check_steps = _call(check, candidates, _derived(seed, 1, search.generation))
-        spread = float(tested[0].std(ddof=1)) if tested[0].size > 1 else 0.0
-        row |= {"check": float(tested[0].mean()), "check_std": spread, "check_n": int(tested[0].size)}
-        row |= {"average": float(tested[1].mean())} if len(averages) else {}
-        elite = tested[1 + len(averages) :][: len(best_first)]
-        row |= {"elite": float(elite.mean(axis=1).max())} if len(best_first) else {}
-        row |= {} if check_steps is None else {"check_steps": check_steps}
-        search.judge(candidates, tested.mean(axis=1))
+        evaluated, eval_steps = _call(eval_fitness, candidates, _episode_seed(seed, 1, search.generation))
+        std = float(evaluated[0].std(ddof=1)) if evaluated[0].size > 1 else 0.0
+        row |= {"eval": float(evaluated[0].mean()), "eval_std": std, "eval_n": int(evaluated[0].size)}
+        row |= {"eval_average": float(evaluated[1].mean())} if len(averages) else {}
+        best_members = evaluated[1 + len(averages) :][: len(best_first)]
+        row |= {"eval_candidate": float(best_members.mean(axis=1).max())} if len(best_first) else {}
+        row |= {} if eval_steps is None else {"eval_steps": eval_steps}
+        search.update_best(candidates, evaluated.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}
-    if most_episodes is not None:
-        row |= lived | {"noise": search.listen(compared(each[:, : search.episodes], *how), most_episodes)}
-    row["seconds"] = round(time.monotonic() - began, 3)
+    if max_episodes is not None:
+        compared = score(all_returns[:, : search.num_episodes], *comparison)
+        row |= num_episodes | {"noise_fraction": search.adapt_num_episodes(compared, max_episodes)}
+    row["seconds"] = round(time.monotonic() - start_time, 3)
     return row
 
 
-def _episodes_of(fitness: Callable[..., np.ndarray], most: int | None) -> int | None:
-    """With how many episodes a fitness begins whose episodes may grow."""
-    if most is None:
+def _episodes_of(fitness: Callable[..., np.ndarray], max_episodes: int | None) -> int | None:
+    """Return the initial number of episodes of a fitness whose number can grow; None: it cannot grow."""
+    if max_episodes is None:
         return None
     episodes = getattr(fitness, "episodes", None)
     if episodes is None or "episodes" not in inspect.signature(fitness).parameters:
-        raise ValueError(f"most_episodes needs a fitness with episodes, such as rollouts.played, got {fitness!r}")
+        raise ValueError(f"max_episodes needs a fitness with episodes, such as rollouts.EnvFitness, got {fitness!r}")
     return int(episodes)
 
 
 def _call(
-    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, **lived: int
+    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, **num_episodes: int
 ) -> tuple[np.ndarray, int | None]:
-    """Ask for returns (P, n), check them, and count the steps that were taken for them, where the fitness counts."""
+    """Return the validated returns (P, n) of a population and their number of steps; None: the fitness has no ``steps``."""
     before, count = getattr(fitness, "steps", None), len(members)
     takes_seed = len(inspect.signature(fitness).parameters) > 1
-    returns = np.asarray(fitness(members, seed, **lived) if takes_seed else fitness(members), dtype=np.float64)
+    returns = np.asarray(fitness(members, seed, **num_episodes) if takes_seed else fitness(members), dtype=np.float64)
     if returns.ndim not in (1, 2) or len(returns) != count:
-        raise ValueError(f"fitness must give returns of shape ({count},) or ({count}, n), got {returns.shape}")
+        raise ValueError(f"fitness must return shape ({count},) or ({count}, n), got {returns.shape}")
     if not np.isfinite(returns).all():
-        raise ValueError("fitness gave a return that is NaN or infinite")
+        raise ValueError("fitness must return finite numbers, got NaN or infinity")
     steps = None if before is None else int(fitness.steps) - int(before)  # type: ignore[attr-defined]
     return returns.reshape(count, -1), steps
 
 
-def _derived(seed: int, stream: int, generation: int) -> int:
-    """The episodes' seed of one generation: stream 0 for the population, 1 for checks."""
+def _episode_seed(seed: int, stream: int, generation: int) -> int:
+    """Return the seed of the episodes of a generation: stream 0 is for the population, 1 for evaluations."""
     return int(np.random.SeedSequence([seed, stream, generation]).generate_state(1)[0]) >> 1

@@ -1,46 +1,51 @@
-"""How long a run takes at most, before it begins: the environment's speed is measured, the rest is known per unit of work."""
+"""Estimate of a run's duration, from the measured speed of the environment and constant speeds of training and dreaming.
+
+Start reading at `forecast`.
+"""
 
 import math
 
 import rollouts
-from agents.settings import RunSettings
+from agents.config.schema import RunConfig
 
-FRAMES, STEPS, DREAMED = 210.0, 40_000.0, 60_000.0
-"""A second on two cores: frames that the VAE learns, steps that a memory of 256 units learns, steps that are dreamed."""
-PROBE = 4
-"""Episodes that an estimate of an environment's speed is asked for."""
+VAE_SPEED, MEMORY_SPEED, DREAM_SPEED = 210.0, 40_000.0, 60_000.0
+"""Speeds on two cores: frames of VAE training, steps of memory training with 256 hidden units, and dream steps, per second."""
+NUM_EPISODES = 4
+"""Number of episodes that measure the speed of an environment."""
 
 
-def forecast(settings: RunSettings) -> float:
-    """Seconds of a run if nothing ends early; the report, and iterations beyond the first one, are left out."""
+def forecast(settings: RunConfig) -> float:
+    """Estimate the duration of a run in seconds, without early stopping, the report and the iterations after the first one."""
     vae, memory, dream, game = settings.vae, settings.memory, settings.dream, settings.game
-    learned = vae.updates * vae.batch / FRAMES
-    learned += memory.updates * memory.batch * memory.length * memory.hidden / 256 / STEPS
-    dreamed = dream.generations * dream.population * dream.dreams * dream.horizon / DREAMED
-    speed = {env: _speed(settings, env) for env in {settings.env, settings.plays_in}}
+    training = vae.num_updates * vae.batch_size / VAE_SPEED
+    training += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
+    dreaming = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
+    speed = {env: _speed(settings, env) for env in {settings.env, settings.rollout_env}}
     episodes = game.population * game.episodes * game.generations
-    episodes += game.check_episodes * -(-game.generations // game.check_every)
-    tests = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
+    episodes += game.eval_episodes * -(-game.generations // game.eval_every)
+    evaluations = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
     played = (
-        (settings.plays_in, settings.collect.episodes, settings.collect.max_steps),
-        (settings.plays_in, episodes, game.max_steps),
-        (settings.env, tests * settings.test.episodes, settings.test.max_steps),
+        (settings.rollout_env, settings.collect.episodes, settings.collect.max_steps),
+        (settings.rollout_env, episodes, game.max_steps),
+        (settings.env, evaluations * settings.eval.episodes, settings.eval.max_steps),
     )
     return (
-        learned
-        + dreamed
-        + sum(count * min(speed[env][1], most or math.inf) * speed[env][0] for env, count, most in played)
+        training
+        + dreaming
+        + sum(count * min(speed[env][1], limit or math.inf) * speed[env][0] for env, count, limit in played)
     )
 
 
-def _speed(settings: RunSettings, env: str) -> tuple[float, int]:
-    """Seconds of a step, shared by the workers, and steps of the longest episode."""
-    found = rollouts.estimate(env, "smooth", PROBE, workers=settings.workers, env_options=settings.env_options)
-    return found.seconds / found.steps, found.steps // PROBE
+def _speed(settings: RunConfig, env: str) -> tuple[float, int]:
+    """Measure the seconds per step with all workers, and the largest number of steps of an episode."""
+    estimate = rollouts.estimate_collection(
+        env, "smooth", NUM_EPISODES, workers=settings.workers, env_options=settings.env_options
+    )
+    return estimate.seconds / estimate.steps, estimate.steps // NUM_EPISODES
 
 
 def about(seconds: float) -> str:
-    """Seconds in round words.
+    """Format seconds as rounded minutes, hours or days.
 
     Example:
         >>> about(500), about(10_000), about(900_000)

@@ -1,6 +1,6 @@
-"""What becomes of a run's stages when what they began with has changed: a training learns on, an evolution begins anew.
+"""Stages of a run whose inputs have changed: a training continues, an evolution starts again.
 
-Nothing is deleted: an evolution whose world model has changed is renamed into the run's folder ``earlier``.
+Start reading at `set_aside`. Nothing is deleted: an outdated evolution is moved to the run's folder ``earlier``.
 """
 
 import hashlib
@@ -12,40 +12,49 @@ from typing import Any
 import numpy as np
 
 from agents.controller import Controller
-from agents.display import console
+from agents.progress import console
 from agents.run import Run
 from agents.shell import command
+from worldmodel import migration
 from worldmodel.batches import Data
-from worldmodel.checkpoints import fingerprint, read_json
+from worldmodel.io import fingerprint, read_json
 
-CAUSES = {"world": "the world model", "starts": "the set of episodes", "start": "the controller that it starts at"}
+CAUSES = {"world": "the world model", "start_states": "the set of episodes", "start": "the initial controller"}
+"""Keys of a search's identity that make it outdated, with their names in messages."""
 
 
-def say_new_data(folder: Path, data: Data, updates: int) -> None:
-    """Say in one line that a training goes on because its data have changed."""
+def print_new_data(folder: Path, data: Data, updates: int) -> None:
+    """Print one line if a finished training continues because its data have changed.
+
+    Args:
+        folder: Path of the training's folder.
+        data: Present data.
+        updates: Number of updates that follow.
+    """
     path = folder / "settings.json"
     if (folder / "resume.pt").exists() and path.exists() and read_json(path).get("data") != data.identity:
         console.print(
-            f"train {folder.name}: its data have changed; it goes on from its weights for {updates:,} updates",
+            f"train {folder.name}: the data have changed; training continues from its weights for {updates:,} updates",
             markup=False,
         )
 
 
 def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controller | None = None) -> None:
-    """Rename an evolution that began with another world model, other episodes or another controller than there are now.
+    """Move an evolution to ``earlier`` if its world model, episodes or initial controller have changed.
 
     Args:
-        run: the run.
-        name: the evolution's folder.
-        identity: what its returns depend on now (`rollouts.dreamed`, `rollouts.played`); only CAUSES of it count.
-        start: the controller that it starts at; None: that is a setting, which must be what it was.
+        run: Run of the evolution.
+        name: Name of the evolution's folder.
+        identity: Present identity of the fitness (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only the keys in `CAUSES`
+            are compared.
+        start: Present initial controller; None: only `agents.evolve` compares it.
     """
     folder = run.folder / name
     try:
         with np.load(folder / "state.npz", allow_pickle=False) as saved:
-            before = json.loads(str(saved["about"]))["settings"]
+            before = migration.search_state(json.loads(str(saved["about"])))["settings"]
             was, now = {**before["fitness"], "start": before["start"]}, dict(identity)
-    except Exception:  # there is none, or the evolution itself says what is wrong with it
+    except Exception:  # no state, or a damaged one, which `agents.evolve` reports
         return
     if start is not None:
         now["start"] = hashlib.sha256(start.parameters.double().numpy().tobytes()).hexdigest()[:16]
@@ -57,20 +66,22 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
         number += 1
     aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
-    console.print(f"{name}: {changed[0]} has changed; it begins anew, and what it was lies in {aside}", markup=False)
+    console.print(
+        f"{name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
+    )
 
 
-def say_behind(run: Run) -> None:
-    """Say in one line that a run's world model was not made of its newest VAE."""
-    if sentence := behind(run):
+def print_outdated(run: Run) -> None:
+    """Print one line if the world model of a run does not contain its newest VAE."""
+    if sentence := outdated(run):
         console.print(f"{run.folder}: {sentence}", markup=False)
 
 
-def behind(run: Run) -> str:
-    """That a run's world model was not made of its newest VAE, and the command that makes it anew; empty: it was."""
+def outdated(run: Run) -> str:
+    """Return a sentence with a command if the world model of a run does not contain its newest VAE; otherwise ""."""
     if (run.folder / "iterations").exists() or not (run.folder / "vae" / "weights.safetensors").exists():
         return ""
     if fingerprint(run.vae()) == fingerprint(run.world().vae):
         return ""
     again = command("worldmodel", "train", "memory", run.folder)
-    return f"the VAE has changed since the world model was made; {again} brings it up to date"
+    return f"the VAE is newer than the world model; {again} updates the world model"

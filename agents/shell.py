@@ -1,4 +1,4 @@
-"""Commands as a shell takes them: every one that is printed runs as printed."""
+"""Command lines for a shell: a printed command runs as it is printed. Start reading at `command`."""
 
 import os
 import shlex
@@ -10,42 +10,48 @@ PROGRAM = "worldmodel"
 
 
 def command(*words: object) -> str:
-    """A command line, to be copied into a shell.
+    """Quote words as a command line for a shell.
 
-    A first word "worldmodel" or "python" becomes a path where the shell would start another program, or none.
+    If the shell would not find this program as "worldmodel" or "python", the first word becomes its path.
+
+    Example:
+        >>> command("ls", "my folder")
+        "ls 'my folder'"
     """
     first, *rest = map(str, words)
-    starts = {PROGRAM: _program, "python": _python}.get(first)
-    return shlex.join([*(starts() if starts else [first]), *rest])
+    resolve = {PROGRAM: _program, "python": _python}.get(first)
+    return shlex.join([*(resolve() if resolve else [first]), *rest])
 
 
 def _program() -> list[str]:
-    """How a shell starts this program."""
+    """Return the words that start this program in a shell."""
     script = Path(sys.argv[0])
     if script.stem == PROGRAM and script.is_file():
-        here: str | None = str(script.absolute())
-    else:  # started in another way: the script that was installed beside this Python
-        here = shutil.which(PROGRAM, path=str(Path(sys.executable).parent))
-    if here is None:
+        path: str | None = str(script.absolute())
+    else:  # started as a module or from Python: the script that pip installed beside this Python
+        path = shutil.which(PROGRAM, path=str(Path(sys.executable).parent))
+    if path is None:
         return [*_python(), "-m", "agents.cli"]
-    return [PROGRAM if _same(shutil.which(PROGRAM), here) else _short(here)]
+    return [PROGRAM if _same(shutil.which(PROGRAM), path) else _short(path)]
 
 
 def _python() -> list[str]:
-    """How a shell starts this Python."""
+    """Return the word that starts this Python in a shell."""
     return ["python" if _same(shutil.which("python"), sys.executable) else _short(sys.executable)]
 
 
 def _same(one: str | None, other: str) -> bool:
-    """Whether a shell would start the other program under one's name; links count as what they are, not where they lead."""
+    """Return whether two paths are the same; links are not followed."""
     return one is not None and os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100 - links are not followed
 
 
 def _short(path: str) -> str:
-    """A program's path, relative to the current directory where it lies below."""
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
+    """Return a program's path, relative to the current directory if it is inside."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
     cwd = Path.cwd()
-    if not place.is_relative_to(cwd):
-        return str(place)
-    below = place.relative_to(cwd)
-    return str(below) if len(below.parts) > 1 else os.path.join(".", below)  # noqa: PTH118 - a Path would drop the dot
+    if not absolute.is_relative_to(cwd):
+        return str(absolute)
+    relative = absolute.relative_to(cwd)
+    if len(relative.parts) > 1:
+        return str(relative)
+    return os.path.join(".", relative)  # noqa: PTH118 - a Path would drop the dot

@@ -1,4 +1,4 @@
-"""What diagnostics and tests mean, in words: nothing that failed may look like success.
+"""Verdicts: diagnostics and evaluations as sentences with a level, which makes failures visible.
 
 Start reading at `verdicts`.
 """
@@ -14,134 +14,140 @@ import numpy as np
 from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from agents.evaluation import Report
 from agents.run import Run
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
 
-LEAST_EXPLAINED, ENOUGH_EXPLAINED, ENOUGH_MOVING = 0.05, 0.5, 0.2
-"""Explained variances below which a VAE draws the same picture always, loses much, and does not draw what moves."""
+MIN_EXPLAINED, GOOD_EXPLAINED, GOOD_MOVING_EXPLAINED = 0.05, 0.5, 0.2
+"""Minimum explained variances: of a VAE that is not bad, of a good VAE, and of a good VAE on moving pixels."""
 SIGNIFICANCE = 0.05
+"""Significance level of the comparison with random actions."""
 PERMUTATIONS = 9_999
-SHARE = 0.25
-"""A dream's return differs from the real one if it does by this share of the larger one, and by two standard errors; numbers
-of terminations if they do by this share, and by three standard deviations of a Poisson distribution."""
-LEAST_GAP = 0.01
-"""Returns that differ by less are the same, also where the game paid nothing at all."""
+"""Number of random relabellings of a permutation test."""
+MIN_DIFFERENCE = 0.25
+"""Minimum difference of two values that disagree, as a fraction of the larger one. Dream and real returns must also differ by
+two standard errors, numbers of terminations by three standard deviations of a Poisson distribution."""
+MIN_GAP = 0.01
+"""Minimum absolute difference of dream and real returns that disagree; it matters when both are close to zero."""
 CONTROLLERS = {"dream": "controller evolved in dreams", "game": "controller evolved in the game"}
-CURES = {
-    "dream": "try more episodes, a higher dream.temperature, or evolve it in the game (--where game)",
+ADVICE = {
+    "dream": "try more episodes, a higher dream.temperature, or evolution in the game (--where game)",
     "game": "try more generations or a larger population",
 }
-"""What helps a controller that is no better than random, by where it was evolved."""
+"""Advice for a controller that is not better than random, by its origin."""
 
 
 class Verdict(NamedTuple):
-    """What one part of a run is worth, in a sentence."""
+    """Quality of one part of a run, in one sentence and as a level."""
 
     part: str
     text: str
     level: Literal["good", "weak", "bad"]
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line with the part and the text."""
         return f"{self.part}: {self.text}"
 
 
-def verdict_of_vae(found: VAEDiagnostics) -> Verdict:
-    """Whether the VAE draws what it sees."""
-    explained, moving = found.explained_variance, found.moving_explained_variance
+def verdict_of_vae(metrics: VAEDiagnostics) -> Verdict:
+    """Return the verdict on the reconstructions of the VAE."""
+    explained, moving = metrics.explained_variance, metrics.moving_explained_variance
     if explained is None:
-        return Verdict(
-            "VAE", f"all {found.num_frames:,} held-out frames are the same: there is nothing to learn", "bad"
+        return Verdict("VAE", f"all {metrics.num_frames:,} held-out frames are equal: they contain no signal", "bad")
+    numbers = f"explained variance {format_number(explained, 2)}"
+    numbers += "" if moving is None else f", of moving pixels {format_number(moving, 2)}"
+    numbers += f" on {metrics.num_frames:,} held-out frames"
+    varies = metrics.reconstruction_std > 0.5 * metrics.frame_std
+    if explained < MIN_EXPLAINED:
+        problem = (
+            "reconstructions are no better than the mean frame" if varies else "all reconstructions are the same image"
         )
-    numbers = f"explained variance {figure(explained, 2)}"
-    numbers += "" if moving is None else f", of moving pixels {figure(moving, 2)}"
-    numbers += f" on {found.num_frames:,} held-out frames"
-    varies = found.reconstruction_std > 0.5 * found.frame_std
-    if explained < LEAST_EXPLAINED:
-        what = (
-            "its pictures are no better than the mean" if varies else "the VAE draws the same picture whatever it sees"
-        )
-        cure = "nothing trained on it can work; try more updates, another seed or a lower lr"
-        return Verdict("VAE", f"{what} ({numbers}); {cure}", "bad")
-    if explained < ENOUGH_EXPLAINED:
-        return Verdict("VAE", f"{numbers}: much of the picture is lost; try more updates", "weak")
-    if moving is not None and moving < ENOUGH_MOVING:
-        return Verdict("VAE", f"{numbers}: it does not draw what moves; try more updates", "weak")
+        advice = "no later stage can work; try more updates, another seed or a lower learning rate"
+        return Verdict("VAE", f"{problem} ({numbers}); {advice}", "bad")
+    if explained < GOOD_EXPLAINED:
+        return Verdict("VAE", f"{numbers}: reconstructions lose much of the frame; try more updates", "weak")
+    if moving is not None and moving < GOOD_MOVING_EXPLAINED:
+        return Verdict("VAE", f"{numbers}: reconstructions lose the moving parts; try more updates", "weak")
     return Verdict("VAE", numbers, "good")
 
 
-def verdict_of_memory(found: MemoryDiagnostics) -> Verdict:
-    """Whether the memory predicts better than baselines that know nothing."""
-    baselines = {"persistence": found.persistence_nll, "marginal": found.marginal_nll}
-    parts = [f"{name} {figure(value)}" for name, value in baselines.items()]
-    parts += [] if found.posterior_entropy is None else [f"floor {figure(found.posterior_entropy)}"]
-    numbers = f"nll {figure(found.nll)} nats a frame ({', '.join(parts)})"
-    faults = []
-    if worse := [name for name, value in baselines.items() if found.nll >= value]:
-        faults.append(f"no better than the {' and the '.join(worse)} baseline")
-    if found.reward_r2 is not None:
-        numbers += f", R2 of rewards {figure(found.reward_r2, 2)}"
-        faults += ["rewards are predicted no better than by their mean"] if found.reward_r2 <= 0 else []
-    if found.predicted_terminations is not None and found.num_steps:
-        happened = f"{figure(found.predicted_terminations)} predicted, {found.terminations} happened"
-        numbers += f", terminations: {happened} in {found.num_episodes} held-out episodes"
-        excess = found.predicted_terminations - found.terminations
-        counts = (found.predicted_terminations, found.terminations)
-        if abs(excess) > max(3 * max(found.predicted_terminations, 1) ** 0.5, SHARE * max(counts)):
-            faults.append(f"terminations are predicted {'more' if excess > 0 else 'less'} often than they happen")
-        elif found.terminations and found.termination_nll >= found.constant_termination_nll:  # type: ignore[operator]
-            faults.append("terminations are predicted no better than by their rate")
-    if not faults:
+def verdict_of_memory(metrics: MemoryDiagnostics) -> Verdict:
+    """Return the verdict on the predictions of the memory, compared with the persistence and the marginal baseline."""
+    baselines = {"persistence": metrics.persistence_nll, "marginal": metrics.marginal_nll}
+    parts = [f"{name} {format_number(value)}" for name, value in baselines.items()]
+    parts += [] if metrics.posterior_entropy is None else [f"floor {format_number(metrics.posterior_entropy)}"]
+    numbers = f"NLL {format_number(metrics.nll)} nats per frame ({', '.join(parts)})"
+    problems = []
+    if worse := [name for name, value in baselines.items() if metrics.nll >= value]:
+        problems.append(f"no better than the {' and the '.join(worse)} baseline")
+    if metrics.reward_r2 is not None:
+        numbers += f", R2 of rewards {format_number(metrics.reward_r2, 2)}"
+        problems += ["reward predictions are no better than the mean reward"] if metrics.reward_r2 <= 0 else []
+    if metrics.predicted_terminations is not None and metrics.num_steps:
+        counts_text = f"{format_number(metrics.predicted_terminations)} predicted, {metrics.terminations} real"
+        numbers += f", terminations: {counts_text} in {metrics.num_episodes} held-out episodes"
+        excess = metrics.predicted_terminations - metrics.terminations
+        counts = (metrics.predicted_terminations, metrics.terminations)
+        if abs(excess) > max(3 * max(metrics.predicted_terminations, 1) ** 0.5, MIN_DIFFERENCE * max(counts)):
+            problems.append(f"the memory predicts {'more' if excess > 0 else 'fewer'} terminations than occur")
+        elif metrics.terminations and metrics.termination_nll >= metrics.constant_termination_nll:  # type: ignore[operator]
+            problems.append("termination predictions are no better than the constant rate")
+    if not problems:
         return Verdict("memory", numbers, "good")
-    return Verdict("memory", f"{'; '.join(faults)}: {numbers}; try more updates or episodes",
+    return Verdict("memory", f"{'; '.join(problems)}: {numbers}; try more updates or episodes",
                    "bad" if worse else "weak")  # fmt: skip
 
 
-def verdict_of_dream(found: DreamDiagnostics) -> Verdict:
-    """Whether the game pays what dreams promise."""
-    dream, real = found.dream_return, found.real_return
-    numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {found.horizon} steps"
-    numbers += f" from states of {found.num_episodes} real episodes"
-    gap, least = dream - real, max(SHARE * max(abs(dream), abs(real)), LEAST_GAP)
-    if found.real_stderr is None:
-        return Verdict("dream", f"one real episode shows nothing: {numbers}", "weak")
-    least = max(least, 2 * math.hypot(found.real_stderr, found.dream_stderr or 0.0))
-    if gap > least:
-        return Verdict("dream", f"it promises more than the game pays: {numbers}", "weak")
-    if gap < -least:
-        return Verdict("dream", f"it promises less than the game pays: {numbers}", "weak")
-    return Verdict("dream", f"it promises about what the game pays: {numbers}", "good")
+def verdict_of_dream(metrics: DreamDiagnostics) -> Verdict:
+    """Return the verdict on the model-exploitation gap: dream return minus real return."""
+    dream, real = metrics.dream_return, metrics.real_return
+    numbers = f"a return of {number(dream)} in dreams, {number(real)} in the game, over {metrics.horizon} steps"
+    numbers += f" from states of {metrics.num_episodes} real episodes"
+    gap, min_gap = dream - real, max(MIN_DIFFERENCE * max(abs(dream), abs(real)), MIN_GAP)
+    if metrics.real_stderr is None:
+        return Verdict("dream", f"one real episode is not enough for a comparison: {numbers}", "weak")
+    min_gap = max(min_gap, 2 * math.hypot(metrics.real_stderr, metrics.dream_stderr or 0.0))
+    if gap > min_gap:
+        return Verdict("dream", f"returns are higher in dreams than in the game: {numbers}", "weak")
+    if gap < -min_gap:
+        return Verdict("dream", f"returns are lower in dreams than in the game: {numbers}", "weak")
+    return Verdict("dream", f"returns in dreams and in the game agree: {numbers}", "good")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Returns of a controller against those of random actions."""
+    """Mean returns of a controller and of random actions."""
 
     mean: float
     random_mean: float
     p_value: float
-    """Of a two-sided permutation test that the means are equal."""
+    """P-value of a two-sided permutation test of equal means."""
 
     @property
-    def words(self) -> str:
-        """What it shows."""
+    def result(self) -> str:
+        """Result of the test in words."""
         if self.p_value >= SIGNIFICANCE:
             return "no better than random"
         return "better than random" if self.mean > self.random_mean else "worse than random"
 
 
 def compared_with_random(report: Report, random: Report) -> Comparison:
-    """Test whether a controller's mean return differs from that of random actions."""
+    """Compare the mean returns of a controller and of random actions (`permutation_test`)."""
     return Comparison(report.mean, random.mean, permutation_test(report.returns, random.returns))
 
 
 def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
-    """P-value of a two-sided test that two samples have one mean: the fraction of relabelled samples that differ as much.
+    """Return the p-value of a two-sided permutation test that two samples have the same mean.
 
-    The statistic is Welch's t, so samples may differ in size and variance; the plain difference of means where a sample has
-    one value. All relabellings are tested where there are few, else `PERMUTATIONS` random ones.
+    It is the fraction of relabelled samples whose statistic is at least as large. The statistic is Welch's t. The test is
+    exact if both samples have the same distribution, and approximate if their variances differ. If a sample has one value,
+    the statistic is the difference of the means. For at most 16 values in total, all relabellings are enumerated; otherwise
+    `PERMUTATIONS` random ones are drawn.
+
+    Args:
+        one: First sample.
+        other: Second sample.
 
     Raises:
-        ValueError: a sample is empty, or a value is not finite.
+        ValueError: A sample is empty, or a value is not finite.
 
     References:
         Janssen, Studentized Permutation Tests for Non-i.i.d. Hypotheses and the Generalized Behrens-Fisher Problem, 1997.
@@ -150,8 +156,11 @@ def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
     values = np.concatenate([one, other]).astype(np.float64)
     total, count = len(values), len(one)
     if not 0 < count < total or not np.isfinite(values).all():
-        raise ValueError(f"samples must hold finite values, at least one each, got {list(one)} and {list(other)}")
-    values = values / max(float(np.abs(values).max()), 1e-300)
+        raise ValueError(f"samples must contain finite values, at least one each, got {list(one)} and {list(other)}")
+    values = np.ldexp(values, -math.frexp(float(np.abs(values).max()))[1])  # against overflow, without rounding
+    values = values - values.mean()
+    spread = float(np.abs(values).max())
+    values = values / spread if spread > 1e-14 else np.zeros(total)  # the rest of equal values is rounding
     subsets = list(itertools.combinations(range(total), count)) if total <= 16 else []  # 12,870 at most
     if subsets:
         chosen = np.zeros((len(subsets), total), bool)
@@ -165,8 +174,10 @@ def permutation_test(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _welch_t(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Absolute t statistic of the chosen values against the others, for each row of ``chosen`` (samples, values)."""
-    values = values - values.mean()  # so that little cancels in the variances
+    """Return the absolute Welch's t of chosen values and the others, (samples,), for a mask ``chosen`` (samples, values).
+
+    The values have mean zero and largest absolute value 1.
+    """
     means, variances = [], []
     for part in (chosen.astype(np.float64), (~chosen).astype(np.float64)):
         n = part.sum(axis=1)
@@ -182,30 +193,30 @@ def _welch_t(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def comparable(report: Report, random: Report) -> bool:
-    """Whether two tests are of the same game: environment, options, and episodes that are cut alike."""
+    """Whether two reports have the same environment, the same options and the same effective limit of steps."""
     same = (report.env, report.env_options) == (random.env, random.env_options)
     limits = ((report.max_steps, random), (random.max_steps, report))
-    uncut = all(limit is None or max(other.lengths) < limit for limit, other in limits)
-    return same and (report.max_steps == random.max_steps or uncut)
+    unlimited = all(limit is None or max(other.lengths) < limit for limit, other in limits)
+    return same and (report.max_steps == random.max_steps or unlimited)
 
 
 def verdict_of_controller(report: Report, random: Report) -> Verdict:
-    """Whether a controller is better than random actions."""
-    found = compared_with_random(report, random)
-    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
-    few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= 2
-    text = (
-        f"{found.words}: {number(found.mean)} against {number(found.random_mean)} (n = {report.n} and {random.n}, {p})"
-    )
+    """Return the verdict on a controller, compared with random actions."""
+    comparison = compared_with_random(report, random)
+    p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.2g}"
+    # the smallest p-value: exchanging the labels of equally large samples gives the same statistic
+    too_few = math.comb(report.n + random.n, report.n) * SIGNIFICANCE <= (2 if report.n == random.n else 1)
+    means = f"{number(comparison.mean)} against {number(comparison.random_mean)}"
+    text = f"{comparison.result}: {means} (n = {report.n} and {random.n}, {p})"
     part = CONTROLLERS.get(report.policy, f"controller, {report.policy}")
-    if found.words == "better than random":
+    if comparison.result == "better than random":
         return Verdict(part, text, "good")
-    cure = "these are too few episodes to tell, try more" if few else CURES.get(report.policy)
-    return Verdict(part, text + (f"; {cure}" if cure else ""), "bad")
+    advice = "there are too few episodes for a significant result, try more" if too_few else ADVICE.get(report.policy)
+    return Verdict(part, text + (f"; {advice}" if advice else ""), "bad")
 
 
 def against_random(run: Run, report: Report) -> Verdict | None:
-    """A test of a run's controller beside the run's test of random actions; None where there is none of the same game."""
+    """Return the verdict on an evaluated controller; None: the run has no comparable report of random actions."""
     random = run.reports().get("random")
     if random is None or report.agent == random.agent or not comparable(report, random):
         return None
@@ -213,21 +224,21 @@ def against_random(run: Run, report: Report) -> Verdict | None:
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    """All that is known of a run's parts, in the order of its stages."""
-    words: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
-    known = [words[name](found) for name, found in diagnostics(run).items()]
+    """Return all verdicts on the parts of a run, in the order of its stages."""
+    functions: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
+    results = [functions[name](metrics) for name, metrics in diagnostics(run).items()]
     tests = [against_random(run, report) for name, report in run.reports().items() if name in ("dream", "game")]
-    return [*known, *(test for test in tests if test is not None)]
+    return [*results, *(test for test in tests if test is not None)]
 
 
-def weakest(known: Sequence[Verdict]) -> Verdict | None:
-    """The first part that failed, or else the first that is weak: what comes later stands on it."""
-    ordered = [one for level in ("bad", "weak") for one in known if one.level == level]
+def weakest(results: Sequence[Verdict]) -> Verdict | None:
+    """Return the first bad verdict, or else the first weak one: later stages depend on earlier ones."""
+    ordered = [one for level in ("bad", "weak") for one in results if one.level == level]
     return ordered[0] if ordered else None
 
 
 def number(value: float) -> str:
-    """A return in few digits."""
+    """Format a return with few digits."""
     if abs(value) >= 1e7:
-        return figure(value)
+        return format_number(value)
     return f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3g}"

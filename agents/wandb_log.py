@@ -1,6 +1,6 @@
-"""A run folder's curves and scores in Weights & Biases: an adapter that reads the files every run has.
+"""Upload of a run folder's metrics and scores to Weights & Biases; start reading at `send`.
 
-Start reading at `send`. Nothing is logged twice: ``wandb.json`` in the folder keeps the run's id and how far it came.
+``wandb.json`` in the folder has the id of the run and the number of rows sent, so that each row is logged once.
 """
 
 import json
@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from agents.config.io import read_yaml
 from agents.run import Run
-from agents.yaml_files import read_yaml
-from worldmodel.checkpoints import read_json, understood, write_json
+from worldmodel import migration
+from worldmodel.io import error_context, read_json, write_json
 from worldmodel.paths import folder_path
 
 STEPS = ("update", "generation", "iteration")
-"""What a row of ``metrics.jsonl`` counts in: the horizontal axis of its curves."""
+"""Keys of a row of ``metrics.jsonl`` that can be the horizontal axis of its curves."""
 
 
-class Sent(NamedTuple):
-    """What went out, and where to."""
+class UploadResult(NamedTuple):
+    """Number of rows, metrics files and evaluations of an upload, and its address or folder."""
 
     rows: int
     groups: int
@@ -27,19 +28,22 @@ class Sent(NamedTuple):
     where: str
 
 
-def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sent:
-    """Log what a run folder's ``metrics.jsonl`` files and tests hold and was not sent before.
+def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> UploadResult:
+    """Send the new rows of a run folder's ``metrics.jsonl`` files, and the scores of its evaluations.
 
     Args:
-        folder: of a run, or of a density's.
-        project: of Weights & Biases.
-        mode: "online", or "offline": kept in ``folder/wandb`` until ``wandb sync``.
+        folder: Path of the folder of a run or of a density.
+        project: Name of the project at Weights & Biases.
+        mode: "online", or "offline": saved in ``folder/wandb`` until ``wandb sync``.
+
+    Returns:
+        What was sent.
 
     Raises:
-        ValueError: there is nothing to send, or wandb is not installed or not logged in.
+        ValueError: There is nothing to send, or wandb is not installed or not logged in.
     """
     try:
-        import wandb  # optional, and slow to import: only where it is needed
+        import wandb  # optional, and slow to import
     except ModuleNotFoundError as error:
         raise ValueError(f"Weights & Biases needs {error.name}: pip install 'worldmodel[wandb]'") from None
     folder = folder_path(folder, "run")
@@ -50,13 +54,13 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
     }
     reports = Run(folder).reports()
     if not files and not reports:
-        raise ValueError(f"{folder} holds neither metrics nor tests: nothing to send")
+        raise ValueError(f"{folder} has neither metrics nor evaluations: nothing to send")
     memo = folder / "wandb.json"
-    with understood(memo):
-        before: dict[str, Any] = read_json(memo) if memo.exists() else {"id": secrets.token_hex(4), "rows": {}}
-        identity, rows = str(before["id"]), {str(name): int(count) for name, count in before["rows"].items()}
+    with error_context(memo):
+        sent: dict[str, Any] = read_json(memo) if memo.exists() else {"id": secrets.token_hex(4), "rows": {}}
+        identity, rows = str(sent["id"]), {str(name): int(count) for name, count in sent["rows"].items()}
     config = folder / "config.yaml"
-    settings = read_yaml(config) if config.exists() else {}
+    settings = migration.config_file(read_yaml(config)) if config.exists() else {}
     count = 0
     try:
         run = wandb.init(
@@ -69,7 +73,7 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
             resume="allow",
         )
     except wandb.errors.Error as error:
-        raise ValueError(f"Weights & Biases says: {str(error).strip()}; wandb login, or --mode offline") from None
+        raise ValueError(f"Weights & Biases: {str(error).strip()}; run wandb login, or use --mode offline") from None
     for group, path in files.items():
         prefix = "" if group == "." else f"{group}/"
         for row in list(_rows(path))[rows.get(group, 0) :]:
@@ -86,23 +90,28 @@ def send(folder: Path, project: str = "worldmodel", mode: str = "online") -> Sen
     where = run.url or str(Path(run.dir).parent)
     run.finish()
     write_json(memo, {"id": identity, "rows": rows})
-    return Sent(count, len(files), len(reports), where)
+    return UploadResult(count, len(files), len(reports), where)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file; one that is being written is left for the next time."""
+    """Yield the rows of a file; an incomplete last line, which a run is writing, is skipped."""
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
-            with understood(path):
-                yield dict(json.loads(line))
+            with error_context(path):
+                yield migration.renamed(json.loads(line), migration.GENERATION)
 
 
 def _flat(row: dict[str, Any], prefix: str) -> dict[str, float]:
-    """A row's numbers, with the names of nested ones joined by strokes."""
-    found: dict[str, float] = {}
+    """Return the numbers of a row, with the names of nested ones joined by slashes.
+
+    Example:
+        >>> _flat({"loss": {"kl": 1.5}, "note": "text"}, "vae/")
+        {'vae/loss/kl': 1.5}
+    """
+    flattened: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}/")
+            flattened |= _flat(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
-            found[prefix + name] = value
-    return found
+            flattened[prefix + name] = value
+    return flattened

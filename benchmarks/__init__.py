@@ -1,1 +1,1 @@
-"""Tables of speed and of scores, each written by a command."""
+"""Commands that write the tables of speeds, scores and likelihoods."""

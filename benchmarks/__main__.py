@@ -1,6 +1,8 @@
-"""Speed of everything that takes time, as ratios to a rival or limit measured in the same run.
+"""Measure speeds, as ratios to a reference measured in the same run.
 
-python -m benchmarks [--only PART] [--write]      --write keeps the table in benchmarks/README.md
+Start reading at `PARTS`.
+
+python -m benchmarks [--only PART] [--write]      --write saves the table in benchmarks/README.md
 """
 
 import argparse
@@ -21,30 +23,36 @@ import torch
 import envs
 import rollouts
 from agents.evaluation import hardware
-from envs.nes import start_machine
+from envs.nes_py_backend import make_backend
 from rollouts.collect import episode_seed
 from rollouts.shards import Reader, read_shard, shard_bytes
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
 from worldmodel.batches import SequenceBatch
-from worldmodel.builders import build
-from worldmodel.checkpoints import write_bytes
+from worldmodel.io import write_bytes
+from worldmodel.registry import build
 
 Row = tuple[str, float, str, str]
-"""What, rate, unit, ratio to what."""
+"""What was measured, its rate, the unit, and the ratio to the last reference; a reference has "1"."""
 
 
 def rate(work: Callable[[], Any], units: int, seconds: float = 3.0) -> float:
-    """Units a second of ``work``, after one call to warm up."""
+    """Return the number of units per second of ``work``, after one warm-up call.
+
+    Args:
+        work: Function to measure.
+        units: Number of units in a call.
+        seconds: Minimum time of the measurement.
+    """
     work()
-    began, calls = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    start_time, calls = time.perf_counter(), 0
+    while time.perf_counter() - start_time < seconds:
         work()
         calls += 1
-    return units * calls / (time.perf_counter() - began)
+    return units * calls / (time.perf_counter() - start_time)
 
 
-def playing(env: gymnasium.Env[Any, Any], steps: int = 50) -> Callable[[], None]:
-    """Fifty steps of random actions."""
+def random_steps(env: gymnasium.Env[Any, Any], steps: int = 50) -> Callable[[], None]:
+    """Return a function that takes ``steps`` steps of random actions."""
     env.reset(seed=0)
     env.action_space.seed(0)
 
@@ -58,10 +66,10 @@ def playing(env: gymnasium.Env[Any, Any], steps: int = 50) -> Callable[[], None]
 
 
 def games() -> list[Row]:
-    """Frames of the games a second, on one core."""
-    official = rate(playing(gymnasium.make("CarRacing-v3", render_mode="rgb_array")), 50)
+    """Measure frames of the games per second, on one core."""
+    official = rate(random_steps(gymnasium.make("CarRacing-v3", render_mode="rgb_array")), 50)
     rows = [("CarRacing-v3 of Gymnasium, 96x96", official, "frames/s", "1")]
-    ours = rate(playing(gymnasium.make("envs:FastCarRacing-v3")), 50)
+    ours = rate(random_steps(gymnasium.make("envs:FastCarRacing-v3")), 50)
     rows.append(("envs:FastCarRacing-v3, 96x96", ours, "frames/s", f"{ours / official:.1f}"))
     if importlib.util.find_spec("envpool"):
         import envpool
@@ -72,85 +80,94 @@ def games() -> list[Row]:
         rows.append(("envpool's CarRacing (other tracks and pixels)", theirs, "frames/s", f"{theirs / official:.1f}"))
     for id in ("CarRacing", "FastCarRacing"):
         for repeat in (1, 4):
-            ours = rate(playing(envs.make(id, action_repeat=repeat)), 50 * repeat)
+            ours = rate(random_steps(envs.make(id, action_repeat=repeat)), 50 * repeat)
             rows.append(
                 (f"envs.make('{id}', action_repeat={repeat}), 64x64", ours, "frames/s", f"{ours / official:.1f}")
             )
     physics: Any = envs.make("FastCarRacing", action_repeat=50)
-    ours = rate(playing(physics, 4), 200)
-    rows.append(("its physics alone (one picture in 50 frames)", ours, "frames/s", f"{ours / official:.1f}"))
-    theirs_machine, machine = start_machine("nes-py"), start_machine()
-    limit = rate(lambda: [theirs_machine.frame(0) for _ in range(100)], 100)
-    rows.append(("nes-py's emulator alone", limit, "frames/s", "1"))
-    for words, draw in (("every frame drawn", True), ("none drawn", False)):
-        ours = rate(lambda draw=draw: [machine.frame(0, draw) for _ in range(500)], 500)
-        rows.append((f"our machine alone, {words}", ours, "frames/s", f"{ours / limit:.1f}"))
-    for kind, repeat in (("nes-py", 4), ("fast", 4), ("fast", 8)):
-        mario = envs.make("SuperMarioBros-1-1", machine=kind, action_repeat=repeat)
-        ours = rate(playing(mario), 50 * repeat)
-        words = f"envs.make('SuperMarioBros-1-1', machine='{kind}', action_repeat={repeat})"
+    ours = rate(random_steps(physics, 4), 200)
+    rows.append(
+        ("physics of FastCarRacing alone (renders one frame in 50)", ours, "frames/s", f"{ours / official:.1f}")
+    )
+    nes_py, backend = make_backend("nes-py"), make_backend()
+    limit = rate(lambda: [nes_py.frame_advance(0) for _ in range(100)], 100)
+    rows.append(("emulator of nes-py alone", limit, "frames/s", "1"))
+    for words, draw in (("every frame rendered", True), ("no frame rendered", False)):
+        ours = rate(lambda draw=draw: [backend.frame_advance(0, draw) for _ in range(500)], 500)
+        rows.append((f"Numba emulator alone, {words}", ours, "frames/s", f"{ours / limit:.1f}"))
+    for kind, repeat in (("nes-py", 4), ("numba", 4), ("numba", 8)):
+        mario = envs.make("SuperMarioBros-1-1", backend=kind, action_repeat=repeat)
+        ours = rate(random_steps(mario), 50 * repeat)
+        words = f"envs.make('SuperMarioBros-1-1', backend='{kind}', action_repeat={repeat})"
         rows.append((words, ours, "frames/s", f"{ours / limit:.2f}"))
-    state = machine.save()
+    state = backend.save()
     return [
         *rows,
         (
-            "snapshots of Super Mario saved",
-            rate(lambda: [machine.save() for _ in range(100)], 100, 1),
+            "saving a snapshot of Super Mario",
+            rate(lambda: [backend.save() for _ in range(100)], 100, 1),
             "snapshots/s",
             "",
         ),
-        ("and loaded", rate(lambda: [machine.load(state) for _ in range(100)], 100, 1), "snapshots/s", ""),
+        (
+            "loading a snapshot of Super Mario",
+            rate(lambda: [backend.load(state) for _ in range(100)], 100, 1),
+            "snapshots/s",
+            "",
+        ),
     ]
 
 
 def collecting() -> list[Row]:
-    """Real steps a second on all cores together, first without and then with a world model that acts."""
+    """Measure environment steps per second on all cores, first with random actions and then with a world model."""
     rows: list[Row] = []
     game = envs.make("FastCarRacing")
-    seeds = [episode_seed(1, index) for index in range(4, 36)]  # of the episodes that are collected below
-    began = time.perf_counter()
+    seeds = [episode_seed(1, index) for index in range(4, 36)]  # the same episodes are collected below
+    start_time = time.perf_counter()
     for seed in seeds:
         rollouts.play(game, rollouts.uniform, seed, max_steps=500)
-    bare = 500 * len(seeds) / (time.perf_counter() - began)
-    rows.append(("playing FastCarRacing, nothing stored, 1 core", bare, "steps/s", "1"))
+    bare = 500 * len(seeds) / (time.perf_counter() - start_time)
+    rows.append(("episodes of FastCarRacing, not stored, 1 core", bare, "steps/s", "1"))
     with tempfile.TemporaryDirectory() as folder:
         for workers in range(1, (os.cpu_count() or 1) + 1):
             out = Path(folder) / str(workers)
 
             def collect(episodes: int, out: Path = out, workers: int = workers) -> None:
-                rollouts.collect("FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=500, block=4)
+                rollouts.collect(
+                    "FastCarRacing", rollouts.uniform, episodes, 1, workers, out, max_steps=500, episodes_per_shard=4
+                )
 
-            collect(4 * workers)  # workers start, and load what they need
-            began = time.perf_counter()
+            collect(4 * workers)  # workers start and import modules
+            start_time = time.perf_counter()
             collect(64 * workers)
-            ours = 60 * workers * 500 / (time.perf_counter() - began)
-            rows.append((f"rollouts.collect of it, {workers} workers", ours, "steps/s", f"{ours / bare:.2f}"))
+            ours = 60 * workers * 500 / (time.perf_counter() - start_time)
+            rows.append((f"rollouts.collect of the same, {workers} workers", ours, "steps/s", f"{ours / bare:.2f}"))
         world = WorldModel(VAE(), Memory(FRMDN(35, 32))).eval()
         population = np.random.default_rng(0).normal(0, 0.1, (32, 867))
-        for repeat, lanes in ((1, 1), (1, 4), (1, 8), (1, 16), (2, 8), (4, 8)):
-            fitness = rollouts.played(
+        for repeat, num_envs in ((1, 1), (1, 4), (1, 8), (1, 16), (2, 8), (4, 8)):
+            fitness = rollouts.EnvFitness(
                 "FastCarRacing",
                 world,
                 2,
                 os.cpu_count() or 1,
-                lanes,
+                num_envs,
                 max_steps=200,
                 env_options={"action_repeat": repeat},
             )
             fitness(population[:8], 0)
-            taken, began = fitness.steps, time.perf_counter()
+            steps_before, start_time = fitness.steps, time.perf_counter()
             fitness(population, 1)
-            ours = (fitness.steps - taken) * repeat / (time.perf_counter() - began)
-            what = f"rollouts.played, repeat {repeat}, {lanes} lanes, {os.cpu_count()} workers"
+            ours = (fitness.steps - steps_before) * repeat / (time.perf_counter() - start_time)
+            what = f"rollouts.EnvFitness, repeat {repeat}, {num_envs} environments each in {os.cpu_count()} workers"
             rows.append((what, ours, "frames/s", f"{ours / bare:.2f}"))
     return rows
 
 
 def dreams() -> list[Row]:
-    """Dream steps a second; the limit is the LSTM alone."""
+    """Measure dream steps per second; the reference is the LSTM alone."""
     rows: list[Row] = []
     world = WorldModel(VAE(), Memory(FRMDN(35, 32))).eval()
-    starts = torch.randn(100, 32)
+    start_states = torch.randn(100, 32)
     lstm = torch.nn.LSTMCell(35, 256)
     for batch in (1, 64, 1024):
         x, state = torch.randn(batch, 35), (torch.zeros(batch, 256), torch.zeros(batch, 256))
@@ -159,41 +176,47 @@ def dreams() -> list[Row]:
         controllers = np.zeros((batch if batch < 64 else 64, 867))
         each = max(1, batch // 64)
         ours = rate(
-            lambda c=controllers, n=each: rollouts.dream(world, c, starts, 50, n, threshold=2.0, burn_in=0), 50 * batch
+            lambda c=controllers, n=each: rollouts.dream(
+                world, c, start_states, 50, n, termination_threshold=2.0, burn_in=0
+            ),
+            50 * batch,
         )
         rows.append((f"LSTM-256 alone, batch {batch}", limit, "steps/s", "1"))
         rows.append((f"rollouts.dream, batch {batch}", ours, "steps/s", f"{ours / limit:.2f}"))
-    options = {"threshold": 2.0, "burn_in": 0, "compile": True}
+    options: dict[str, Any] = {"termination_threshold": 2.0, "burn_in": 0, "compile": True}
     fast = rate(
-        lambda: rollouts.dream(world, controllers, starts, 50, each, **options), 50 * batch
+        lambda: rollouts.dream(world, controllers, start_states, 50, each, **options), 50 * batch
     )  # warmed up by rate
     rows.append((f"the same, compiled, batch {batch}", fast, "steps/s", f"{fast / limit:.2f}"))
     return rows
 
 
 class Plain(torch.nn.Module):
-    """An MDN-RNN with torch's own distributions, as the widely used replication of World Models computes it."""
+    """An MDN-RNN with the distributions of torch, as in the most used PyTorch replication of World Models."""
 
-    def __init__(self, latent: int = 32, actions: int = 3, hidden: int = 256, mixtures: int = 5) -> None:
+    def __init__(
+        self, latent_dim: int = 32, action_dim: int = 3, hidden_size: int = 256, num_components: int = 5
+    ) -> None:
         super().__init__()
-        self.lstm = torch.nn.LSTM(latent + actions, hidden, batch_first=True)
-        self.head = torch.nn.Linear(hidden, (2 * latent + 1) * mixtures + 2)
-        self.sizes = (latent * mixtures, latent * mixtures, mixtures, 1, 1)
+        self.lstm = torch.nn.LSTM(latent_dim + action_dim, hidden_size, batch_first=True)
+        self.head = torch.nn.Linear(hidden_size, (2 * latent_dim + 1) * num_components + 2)
+        self.sizes = (latent_dim * num_components, latent_dim * num_components, num_components, 1, 1)
 
     def loss(self, batch: SequenceBatch) -> torch.Tensor:
-        """Mixture, reward and termination losses."""
+        """Return the sum of the mixture, reward and termination losses."""
         h, _ = self.lstm(torch.cat((batch.latent, batch.action), dim=-1))
-        loc, scale, logits, reward, end = self.head(h).split(self.sizes, dim=-1)
+        loc, scale, logits, reward, termination = self.head(h).split(self.sizes, dim=-1)
         k = logits.shape[-1]
         normal = torch.distributions.Normal(loc.unflatten(-1, (k, -1)), scale.unflatten(-1, (k, -1)).exp())
-        each = normal.log_prob(batch.next_latent.unsqueeze(-2)).sum(dim=-1)
-        nll = -torch.logsumexp(logits.log_softmax(dim=-1) + each, dim=-1).mean()
+        log_prob = normal.log_prob(batch.next_latent.unsqueeze(-2)).sum(dim=-1)
+        nll = -torch.logsumexp(logits.log_softmax(dim=-1) + log_prob, dim=-1).mean()
         reward_loss = torch.nn.functional.mse_loss(reward[..., 0], batch.reward)
-        return nll + reward_loss + torch.nn.functional.binary_cross_entropy_with_logits(end[..., 0], batch.terminated)
+        termination_loss = torch.nn.functional.binary_cross_entropy_with_logits(termination[..., 0], batch.terminated)
+        return nll + reward_loss + termination_loss
 
 
-def stepping(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """A gradient step with Adam."""
+def gradient_step(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """Return a function that takes one gradient step with Adam."""
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
 
     def work() -> None:
@@ -205,32 +228,32 @@ def stepping(module: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Calla
 
 
 def speaking() -> list[Row]:
-    """Seconds of 16 kHz speech that densities draw in a second, frame by frame, on one core."""
+    """Measure the seconds of 16 kHz speech that densities sample per second, frame by frame, on one core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows: list[Row] = []
     for name in ("rmdn", "frmdn", "vrnn"):
         for batch in (1, 16):
-            model = build(name, event=200).eval()
-            ours = rate(lambda m=model, b=batch: m.sample(80, batch=b), batch, 1.0)  # 80 frames are a second
-            rows.append((f"sampling speech, {name}, {batch} at once", ours, "x real time", ""))
+            model = build(name, event_dim=200).eval()
+            ours = rate(lambda m=model, b=batch: m.sample(80, batch=b), batch, 1.0)  # 80 frames last one second
+            rows.append((f"sampling speech, {name}, batch {batch}", ours, "x real time", ""))
     torch.set_num_threads(threads)
     return rows
 
 
 def learning() -> list[Row]:
-    """Training steps a second, with Adam, from encoded frames; the limit is the LSTM alone."""
+    """Measure training updates per second with Adam, on encoded frames; the reference is the LSTM alone."""
     rows: list[Row] = []
     for size, length in ((16, 32), (100, 500)):
         shapes = [(size, length, n) for n in (32, 3, 32)] + [(size, length)] * 2
         parts = [torch.randn(shape) for shape in shapes]
         batch = SequenceBatch(*parts[:4], torch.zeros(size, length), torch.ones(size, length))
-        seen, lstm = torch.cat((batch.latent, batch.action), dim=-1), torch.nn.LSTM(35, 256, batch_first=True)
-        limit = rate(stepping(lstm, lambda m=lstm, x=seen: m(x)[0].square().mean()), 1)
+        inputs, lstm = torch.cat((batch.latent, batch.action), dim=-1), torch.nn.LSTM(35, 256, batch_first=True)
+        limit = rate(gradient_step(lstm, lambda m=lstm, x=inputs: m(x)[0].square().mean()), 1)
         rows.append((f"LSTM-256 alone, update of {size}x{length}", limit, "updates/s", "1"))
         plain = Plain()
-        ours = rate(stepping(plain, lambda m=plain, b=batch: m.loss(b)), 1)
-        rows.append((f"MDN-RNN by torch.distributions, {size}x{length}", ours, "updates/s", f"{ours / limit:.2f}"))
+        ours = rate(gradient_step(plain, lambda m=plain, b=batch: m.loss(b)), 1)
+        rows.append((f"MDN-RNN with torch.distributions, {size}x{length}", ours, "updates/s", f"{ours / limit:.2f}"))
         kinds = {
             "RMDN": RMDN(35, 32),
             "FRMDN": FRMDN(35, 32),
@@ -242,19 +265,19 @@ def learning() -> list[Row]:
             if size > 16 and name not in ("RMDN", "FRMDN"):
                 continue
             memory = Memory(density)
-            ours = rate(stepping(memory, lambda m=memory, b=batch: m.loss(b).value), 1)
+            ours = rate(gradient_step(memory, lambda m=memory, b=batch: m.loss(b).value), 1)
             rows.append((f"memory update, {name}, {size}x{length}", ours, "updates/s", f"{ours / limit:.2f}"))
     vae = VAE()
     for size in (32, 64):
         frames = torch.randint(0, 255, (size, 64, 64, 3), dtype=torch.uint8)
-        ours = rate(stepping(vae, lambda f=frames: vae.loss(f).value), size)
-        rows.append((f"VAE training, {size} frames an update", ours, "frames/s", "1"))
+        ours = rate(gradient_step(vae, lambda f=frames: vae.loss(f).value), size)
+        rows.append((f"VAE training, batch {size}", ours, "frames/s", "1"))
 
         def half(frames: torch.Tensor = frames) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16):
                 return vae.loss(frames).value
 
-        faster = rate(stepping(vae, half), size)
+        faster = rate(gradient_step(vae, half), size)
         rows.append(("the same in bfloat16", faster, "frames/s", f"{faster / ours:.2f}"))
     with torch.no_grad():
         pictures = torch.zeros(16, 3, 64, 64).to(memory_format=torch.channels_last)
@@ -265,10 +288,10 @@ def learning() -> list[Row]:
 
 
 def storing() -> list[Row]:
-    """Writing and reading frames of CarRacing in chunks of 16, on one core."""
+    """Measure the writing and reading of CarRacing frames in chunks of 16, on one core."""
     episode = rollouts.play(envs.make("FastCarRacing"), rollouts.smooth_random, 3, max_steps=800)
     rows: list[Row] = []
-    first = 0.0
+    reference = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name, options in {
             "no compression": {},
@@ -285,19 +308,21 @@ def storing() -> list[Row]:
                 with h5py.File(path) as file:
                     file["frames"][:]
 
-            wrote, got = rate(write, len(episode.frames), 1), rate(read, len(episode.frames), 1)
-            first = first or wrote
+            write_rate, read_rate = rate(write, len(episode.frames), 1), rate(read, len(episode.frames), 1)
+            reference = reference or write_rate
             size = path.stat().st_size / len(episode.frames)
-            rows.append((f"writing frames, {name}, {size:,.0f} bytes each", wrote, "frames/s", f"{wrote / first:.2f}"))
-            rows.append((f"reading frames, {name}", got, "frames/s", f"{got / first:.2f}"))
+            what = f"writing frames, {name}, {size:,.0f} bytes each"
+            rows.append((what, write_rate, "frames/s", f"{write_rate / reference:.2f}"))
+            rows.append((f"reading frames, {name}", read_rate, "frames/s", f"{read_rate / reference:.2f}"))
         content = shard_bytes([episode])
-        wrote = rate(lambda: write_bytes(Path(folder) / "000000.h5", shard_bytes([episode])), len(episode.frames), 1)
-        shard, reader = read_shard(Path(folder) / "000000.h5"), Reader()
-        got = rate(lambda: reader.episode(shard, 0), len(episode.frames), 1)
+        path = Path(folder) / "000000.h5"
+        write_rate = rate(lambda: write_bytes(path, shard_bytes([episode])), len(episode.frames), 1)
+        shard, reader = read_shard(path), Reader()
+        read_rate = rate(lambda: reader.episode(shard, 0), len(episode.frames), 1)
         size = len(content) / len(episode.frames)
         what = f"writing frames, our shards (gzip by ISA-L, synced), {size:,.0f} bytes each"
-        rows.append((what, wrote, "frames/s", f"{wrote / first:.2f}"))
-        rows.append(("reading frames, our shards", got, "frames/s", f"{got / first:.2f}"))
+        rows.append((what, write_rate, "frames/s", f"{write_rate / reference:.2f}"))
+        rows.append(("reading frames, our shards", read_rate, "frames/s", f"{read_rate / reference:.2f}"))
         store = rollouts.collect("FastCarRacing", rollouts.smooth_random, 8, 1, 1, Path(folder) / "store")
         rng = np.random.default_rng(0)
         threads = torch.get_num_threads()
@@ -314,17 +339,17 @@ PAGE = Path(__file__).parent / "README.md"
 
 
 def main() -> None:
-    """Print the table, and keep it if asked to."""
+    """Print the table, and save it with ``--write``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=PARTS, help="measure one part; --write then keeps the other rows as they are")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", choices=PARTS, help="Part to measure; --write leaves the other rows unchanged.")
+    parser.add_argument("--write", action="store_true", help="Save the table in benchmarks/README.md.")
     options = parser.parse_args()
     rows = [row for name, part in PARTS.items() if options.only in (None, name) for row in part()]
     lines = [f"| {what} | {number:,.0f} {unit} | {ratio} |" for what, number, unit, ratio in rows]
     print("\n".join([*HEAD, *lines]))
     if not options.write:
         return
-    before, said = PAGE.read_text(encoding="utf-8"), f"{datetime.date.today()}, {hardware()}"
+    before, machine = PAGE.read_text(encoding="utf-8"), f"{datetime.date.today()}, {hardware()}"
     if options.only:
         new = tuple(f"| {what} |" for what, *_ in rows)
         table = before.partition(HEAD[1] + "\n")[2].splitlines()
@@ -332,9 +357,9 @@ def main() -> None:
         intro = before.partition(HEAD[0])[0]
     else:
         intro = (
-            "# Benchmarks\n\n`make bench` prints this table; `python -m benchmarks --write` keeps it here. Ratios are to the "
-            "row above that has 1, measured in the same run.\n\n"
-            f"{said}, torch {torch.__version__} with {torch.get_num_threads()} threads.\n\n"
+            "# Benchmarks\n\n`make bench` prints this table; `python -m benchmarks --write` saves it here. A ratio is to the "
+            "last row above with ratio 1, measured in the same run.\n\n"
+            f"{machine}, torch {torch.__version__} with {torch.get_num_threads()} threads.\n\n"
         )
     PAGE.write_text(intro + "\n".join([*HEAD, *lines]) + "\n", encoding="utf-8")
 

@@ -1,13 +1,15 @@
-"""Densities of speech and images compared: every model with the same budget, on corpora that anybody can make.
+"""Compare densities of speech and images: every model with the same budget, on corpora that this command can make.
+
+Start reading at `compare`.
 
 python -m benchmarks.density make espeak-16k              # or font-digits; see benchmarks.density_corpora
-python -m benchmarks.density run espeak-16k --seeds 3 --updates 250
-python -m benchmarks.density run font-digits --seeds 3 --updates 600
-python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --updates 20000 --hidden 1000
-python -m benchmarks.density write espeak-16k             # the page alone, from its results.json
+python -m benchmarks.density run espeak-16k --seeds 3 --num_updates 250
+python -m benchmarks.density run font-digits --seeds 3 --num_updates 600
+python -m benchmarks.density run mine --data timit:/data/TIMIT --seeds 3 --num_updates 20000 --hidden_size 1000
+python -m benchmarks.density write espeak-16k             # only the page, from results.json
 
-Corpora and trainings lie in runs/density/NAME; the same command continues what was stopped. Page, picture and sounds go
-to --out (runs/density/NAME/page), numbers to docs/results/density-NAME. Debian packages of the two corpora: espeak-ng;
+Corpora and trainings are in runs/density/NAME; the same command continues a stopped comparison. Page, picture and sounds
+are written to --out (default: runs/density/NAME/page), numbers to docs/results/density-NAME. Debian packages: espeak-ng;
 fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
 """
 
@@ -20,78 +22,98 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.density import Density, evaluate_density, fit_density
-from agents.display import bar, console
+from agents.density import DensityConfig, evaluate_density, fit_density
+from agents.progress import bar, console
 from agents.run import Run
 from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import RESULTS, write_page
 from rollouts.workers import run_tasks
 from worldmodel import TrainingDiverged
-from worldmodel.checkpoints import locked, read_json, write_json
+from worldmodel.io import locked, read_json, write_json
+from worldmodel.migration import density_result
 
 MODELS: dict[str, dict[str, Any]] = {
-    "RNN-Gauss": {"model": "rnn-gauss", "mixtures": None},
+    "RNN-Gauss": {"model": "rnn-gauss", "num_components": None},
     "RMDN": {"model": "rmdn"},
     "RMDN, rank 2": {"model": "rmdn", "rank": 2},
     "FRMDN": {"model": "frmdn"},
-    "VRNN-Gauss": {"model": "vrnn", "mixtures": None},
+    "VRNN-Gauss": {"model": "vrnn", "num_components": None},
     "VRNN-GMM": {"model": "vrnn-gmm"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "espeak-16k": {"data": "audio:{corpus}", "updates": 250, "batch": 16},
-    "font-digits": {"data": "mnist:{corpus}", "updates": 600, "batch": 32},
+    "espeak-16k": {"data": "audio:{corpus}", "num_updates": 250, "batch_size": 16},
+    "font-digits": {"data": "mnist:{corpus}", "num_updates": 600, "batch_size": 32},
 }
-"""What each corpus is read as, and its budget."""
+"""Kind, number of updates and batch size of each corpus."""
 RUNS = Path("runs") / "density"
 
 
-class Job(NamedTuple):
-    """A task for a worker: learn one density once, and judge it."""
+class TrainingJob(NamedTuple):
+    """A task for a worker: train and evaluate one model with one seed."""
 
     folder: str
     name: str
-    settings: Density
+    settings: DensityConfig
 
 
-def learn(job: Job) -> dict[str, Any]:
-    """Learn and judge, or read what an earlier call found out."""
+def run_job(job: TrainingJob) -> dict[str, Any]:
+    """Train and evaluate a model, or read the result of an earlier call.
+
+    Raises:
+        ValueError: The folder has a training with other settings.
+    """
     folder = Path(job.folder)
-    wanted = {"name": job.name, **asdict(job.settings)}
+    job_json = {"name": job.name, **asdict(job.settings)}
     if (folder / "result.json").exists():
-        result = read_json(folder / "result.json")
-        if result["job"] == wanted:
+        result = density_result(read_json(folder / "result.json"))
+        if result["job"] == job_json:
             return result
-        raise ValueError(f"{folder} holds a training with other settings: remove it, or name another corpus")
+        raise ValueError(f"{folder} has a training with other settings: remove it, or use another name")
     status = "trained"
     try:
         evaluation = fit_density(job.settings, folder, report=False)
     except TrainingDiverged as error:
         status = str(error)
         evaluation = evaluate_density(folder)
-    checks = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    validations = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     result = {
-        "job": wanted,
+        "job": job_json,
         "status": status,
-        "seconds": Run(folder).timings()["learn"],
-        "best_update": min(checks, key=lambda row: row["held_out"]["loss"])["update"],
+        "seconds": Run(folder).timings()["fit"],
+        "best_update": min(validations, key=lambda row: row["held_out"]["loss"])["update"],
         **asdict(evaluation),
     }
     write_json(folder / "result.json", result)
     return result
 
 
-def compare(name: str, settings: Density, models: list[str], seeds: int, workers: int, command: str, out: Path) -> Path:
-    """Train every model with every seed, and write the page into ``out``; returns its path."""
+def compare(
+    name: str, settings: DensityConfig, models: list[str], seeds: int, workers: int, command: str, out: Path
+) -> Path:
+    """Train every model with every seed, and write the page.
+
+    Args:
+        name: Name of the corpus.
+        settings: Settings that all models share.
+        models: Names of models (`MODELS`).
+        seeds: Number of trainings of each model.
+        workers: Number of trainings at the same time.
+        command: Command that the page shows.
+        out: Path of the folder of the page.
+
+    Returns:
+        Path of the page.
+    """
     jobs = [
-        Job(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
+        TrainingJob(str(RUNS / name / f"{model.lower().replace(', ', '-').replace(' ', '')}-{seed}"), model,
             replace(settings, seed=seed, **MODELS[model]))
         for seed in range(1, seeds + 1)
         for model in models
     ]  # fmt: skip
-    began, found = time.monotonic(), dict[int, dict[str, Any]]()
+    start_time, found = time.monotonic(), dict[int, dict[str, Any]]()
     with locked(RUNS / name), bar(f"densities of {name}", "trainings") as progress:
         progress(0, len(jobs), "")
-        for index, result in run_tasks(learn, jobs, workers):
+        for index, result in run_tasks(run_job, jobs, workers):
             found[index] = result
             progress(len(found), len(jobs), jobs[index].name)
     corpus = Path(settings.data.partition(":")[2]) / "about.json"
@@ -100,17 +122,21 @@ def compare(name: str, settings: Density, models: list[str], seeds: int, workers
         out,
         name,
         [found[index] for index in range(len(jobs))],
-        {job.name: Path(job.folder) for job in reversed(jobs)},  # of each model its first training
+        {job.name: Path(job.folder) for job in reversed(jobs)},  # the first training of each model
         {
             "command": command,
-            "wall_clock_s": time.monotonic() - began,
+            "wall_clock_s": time.monotonic() - start_time,
             "made_of": read_json(corpus) if corpus.exists() else {},
         },
     )
 
 
 def make(name: str, folder: Path) -> None:
-    """Make a corpus, unless it is there."""
+    """Make a corpus if it does not exist.
+
+    Raises:
+        ValueError: No corpus with this name can be made.
+    """
     if (folder / "about.json").exists():
         return
     console.print(f"make {name} in {folder} ...", markup=False)
@@ -120,27 +146,39 @@ def make(name: str, folder: Path) -> None:
         make_digits(folder)
     else:
         raise ValueError(
-            f"a corpus that can be made is one of {', '.join(SETTINGS)}, got {name!r}: give --data KIND:FOLDER"
+            f"name must be one of {', '.join(SETTINGS)}, got {name!r}: for another corpus, add --data KIND:FOLDER"
         )
 
 
 def main(words: list[str] | None = None) -> int:
-    """Make, run or write; returns the exit code."""
+    """Make a corpus, run a comparison or write a page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("make", "run", "write"))
-    parser.add_argument("name", help="espeak-16k, font-digits, or any name together with --data")
-    parser.add_argument("--data", help="KIND:FOLDER of another corpus (worldmodel density fit --help)")
-    parser.add_argument("--out", type=Path, help="folder of the page, its picture and its sounds")
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    for option, default in {
-        "seeds": 3,
-        "updates": None,
-        "hidden": 256,
-        "mixtures": 20,
-        "batch": None,
-        "workers": 2,
-    }.items():
-        parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument(
+        "what", choices=("make", "run", "write"), help="Make the corpus, compare, or write only the page."
+    )
+    parser.add_argument("name", help="Name of the corpus: espeak-16k, font-digits, or any name with --data.")
+    parser.add_argument("--data", help="KIND:FOLDER of another corpus (worldmodel density fit --help).")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="Path of the folder of the page, its picture and sounds (default: runs/density/NAME/page).",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=list(MODELS),
+        default=list(MODELS),
+        help="Names of the models to train (default: all).",
+    )
+    for option, default, text in (
+        ("seeds", 3, "Number of trainings of each model (default: 3)."),
+        ("num_updates", None, "Number of gradient steps (default: that of the corpus, else 300)."),
+        ("hidden_size", 256, "Number of hidden units (default: 256)."),
+        ("num_components", 20, "Number of mixture components (default: 20)."),
+        ("batch_size", None, "Number of sequences in a batch (default: that of the corpus, else 16)."),
+        ("workers", 2, "Number of trainings at the same time (default: 2)."),
+    ):
+        parser.add_argument(f"--{option}", type=int, default=default, help=text)
     options = parser.parse_args(words)
     corpus, out = RUNS / options.name / "corpus", options.out or RUNS / options.name / "page"
     try:
@@ -150,19 +188,23 @@ def main(words: list[str] | None = None) -> int:
         if options.data is None:
             make(options.name, corpus)
         if options.what == "run":
-            known = SETTINGS.get(options.name, {"data": options.data, "updates": 300, "batch": 16})
-            updates, batch = options.updates or known["updates"], options.batch or known["batch"]
-            settings = Density(
-                options.data or known["data"].format(corpus=corpus),
-                hidden=options.hidden,
-                mixtures=options.mixtures,
-                updates=updates,
-                batch=batch,
-                check_every=max(updates // 12, 1),
+            defaults = SETTINGS.get(options.name, {"data": options.data, "num_updates": 300, "batch_size": 16})
+            num_updates = options.num_updates or defaults["num_updates"]
+            batch_size = options.batch_size or defaults["batch_size"]
+            settings = DensityConfig(
+                options.data or defaults["data"].format(corpus=corpus),
+                hidden_size=options.hidden_size,
+                num_components=options.num_components,
+                num_updates=num_updates,
+                batch_size=batch_size,
+                eval_every=max(num_updates // 12, 1),
                 patience=None,
             )
-            command = f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --updates {updates}"
-            command += f" --hidden {options.hidden} --mixtures {options.mixtures} --batch {batch}"
+            command = (
+                f"python -m benchmarks.density run {options.name} --seeds {options.seeds} --num_updates {num_updates}"
+            )
+            command += f" --hidden_size {options.hidden_size} --num_components {options.num_components}"
+            command += f" --batch_size {batch_size}"
             command += "" if options.data is None else f" --data {shlex.quote(options.data)}"
             command += "" if options.models == list(MODELS) else f" --models {shlex.join(options.models)}"
             print(compare(options.name, settings, options.models, options.seeds, options.workers, command, out))

@@ -1,14 +1,16 @@
-"""Two corpora that anybody can make: speech of a synthesiser, and digits of fonts. Nothing of them is committed.
+"""Make two corpora for comparisons of densities: synthetic speech, and digits of fonts. Neither is committed.
 
-**espeak-16k**: 91 voices of espeak-ng (7 accents of English x 13 variants, each with a pitch and a pace of its own), 13 seconds
-of sentences of a little grammar each, 16 kHz, one file for each voice, so that a split by files is one by voices. A
-synthesiser is silent without noise, and a density of digital silence has no bound: white noise of 0.001 of full scale is
-added. Debian: espeak-ng.
+Start reading at `make_speech` and `make_digits`.
 
-**font-digits**: ten digits in every font of the system and of matplotlib x rotation, size, shift, and thickness, as bytes
-of 28 x 28 in MNIST's files. A fifth of the font families is the test part; the training images are ordered by family, so
-that the held-out tenth at their end has families of its own (but for one that is cut). Debian: fonts-dejavu
-fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
+**espeak-16k**: 91 voices of espeak-ng (7 English accents x 13 variants, each with its own pitch and speed). Each voice speaks
+13 seconds of sentences from a small grammar at 16 kHz. Each voice has its own file, so a split by files is a split by voices.
+Synthetic pauses are digital silence, where the density has no bound. White noise of 0.001 of full scale is therefore added.
+Debian: espeak-ng.
+
+**font-digits**: ten digits in every font of the system and of matplotlib, with random rotation, size, shift and thickness.
+The images are 28 x 28 bytes in the file format of MNIST. A fifth of the font families is the test part. The training images
+are ordered by family, so the held-out tenth at the end has its own families, except for one family that is divided.
+Debian: fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-urw-base35 fonts-lato fonts-open-sans fonts-roboto.
 """
 
 import shutil
@@ -23,15 +25,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from worldmodel.checkpoints import atomic, write_bytes, write_json
 from worldmodel.corpora.audio_files import inspect
-from worldmodel.corpora.resampling import length, resampled
+from worldmodel.corpora.resampling import num_samples, resample
+from worldmodel.io import atomic, write_bytes, write_json
 
 RATE = 16_000
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5")
 NOISE = 1e-3
-"""Standard deviation of the noise under the speech, of full scale."""
+"""Standard deviation of the noise that is added to the speech, as a fraction of full scale."""
 WORDS = {
     "who": "the old sailor, my sister, a young doctor, the king, our neighbour, the tall girl, every student, the black cat",
     "does": "found, painted, carried, forgot, admired, followed, described, sold, repaired, watched",
@@ -40,16 +42,22 @@ WORDS = {
     "when": "yesterday, in winter, before sunrise, after the storm, on Thursday, a year ago, at noon",
 }
 FOREIGN = ("cmex", "cmsy", "cmmi", "stixsiz", "stixnonuni", "d050000l", "symbol", "dingbat", "emoji", "lastresort")
-"""Fonts whose digits are no digits, or others than they seem: parts of their names."""
+"""Parts of the names of fonts whose digits are symbols."""
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")
 TEST_EACH = 8
-"""A test font is drawn so many times less often than one for training: a VRNN's importance estimate takes its time."""
+"""Ratio of images per training font to images per test font: the importance estimate of a VRNN is slow."""
 SIDE, TIMES = 28, 4
-"""Pixels of a side, and how many times as large digits are drawn."""
+"""Side of an image in pixels, and the factor by which digits are drawn larger before the image is reduced."""
 
 
 def make_speech(folder: Path, minutes: float = 20.0, voices: int = 91, seed: int = 0) -> None:
-    """Speak: ``folder/VOICE.wav`` for each voice, and ``about.json``.
+    """Write ``folder/NUMBER-VOICE.wav`` for each voice, and ``about.json``.
+
+    Args:
+        folder: Path of the corpus.
+        minutes: Total duration in minutes.
+        voices: Number of voices.
+        seed: Random seed.
 
     Raises:
         ValueError: espeak-ng is not installed.
@@ -75,32 +83,39 @@ def make_speech(folder: Path, minutes: float = 20.0, voices: int = 91, seed: int
 
 
 def _sentence(rng: np.random.Generator) -> str:
+    """Return a random sentence."""
     who, does, what, where, when = (str(rng.choice(words.split(", "))) for words in WORDS.values())
     order = f"{when}, {who} {does} {what} {where}" if rng.random() < 0.5 else f"{who} {does} {what} {where} {when}"
     return order.capitalize() + "."
 
 
 def _say(sentence: str, voice: str, pitch: int, pace: int) -> np.ndarray:
-    """A sentence at 16 kHz."""
+    """Return a spoken sentence at 16 kHz."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "said.wav"
         command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(pace), "-w", str(path), sentence]
         subprocess.run(command, check=True, capture_output=True)
         sound = inspect(path)
-        return resampled(sound, RATE, 0, length(sound, RATE))
+        return resample(sound, RATE, 0, num_samples(sound, RATE))
 
 
 def _write_wav(path: Path, sound: np.ndarray) -> None:
-    with atomic(path) as aside, wave.open(str(aside), "wb") as writer:
+    """Write samples in [-1, 1] as 16-bit PCM."""
+    with atomic(path) as temporary, wave.open(str(temporary), "wb") as writer:
         writer.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
         writer.writeframes(np.round(sound * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2").tobytes())
 
 
 def make_digits(folder: Path, images: int = 24_000, seed: int = 0) -> None:
-    """Draw: MNIST's four files, and ``about.json`` with the fonts.
+    """Write the four files of MNIST, and ``about.json`` with the fonts.
+
+    Args:
+        folder: Path of the corpus.
+        images: Approximate number of training images.
+        seed: Random seed.
 
     Raises:
-        ValueError: there are too few fonts.
+        ValueError: There are too few fonts.
     """
     families = _families()
     if len(families) < 5:
@@ -130,7 +145,7 @@ def make_digits(folder: Path, images: int = 24_000, seed: int = 0) -> None:
 
 
 def _families() -> dict[str, list[Path]]:
-    """Family -> its fonts, those that have ten different digits."""
+    """Return the paths of the fonts of each family, for fonts with ten different digits."""
     import matplotlib
 
     places = [*(Path(place).expanduser() for place in FONTS), Path(matplotlib.get_data_path()) / "fonts" / "ttf"]
@@ -143,14 +158,14 @@ def _families() -> dict[str, list[Path]]:
             shapes = {bytes(font.getmask(text)) for text in (*"0123456789", "\U0010fffd")}
         except (OSError, ValueError):
             continue
-        if len(shapes) == 11:  # ten digits, and the sign for what a font does not have
+        if len(shapes) == 11:  # ten digits, and the sign for a missing character
             family = str(font.getname()[0]).split()[0]
             found["Computer" if family.startswith("cm") else family].setdefault(path.name, path)
     return {family: sorted(fonts.values()) for family, fonts in found.items()}
 
 
 def _draw(digit: str, path: Path, rng: np.random.Generator) -> np.ndarray:
-    """A digit, white on black, in the middle but for a little shift."""
+    """Return the image of a digit, white on black, with a small random shift from the centre."""
     side = SIDE * TIMES
     font = ImageFont.truetype(str(path), int(side * rng.uniform(0.62, 0.82)))
     picture = Image.new("L", (side, side))
@@ -160,12 +175,14 @@ def _draw(digit: str, path: Path, rng: np.random.Generator) -> np.ndarray:
         picture = picture.filter(ImageFilter.MaxFilter(2 * thickness + 1))
     elif thickness < 0:
         thinner = picture.filter(ImageFilter.MinFilter(3))
-        picture = thinner if np.asarray(thinner).sum() > np.asarray(picture).sum() / 2 else picture  # hairlines stay
+        picture = (
+            thinner if np.asarray(thinner).sum() > np.asarray(picture).sum() / 2 else picture
+        )  # thin fonts keep their thickness
     shift = (int(rng.integers(-TIMES, TIMES + 1)), int(rng.integers(-TIMES, TIMES + 1)))
     picture = picture.rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, translate=shift)
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _idx(values: np.ndarray) -> bytes:
-    """MNIST's format: zero, zero, type 8 (bytes), axes, and their sizes."""
+    """Return an array in the file format of MNIST: zero, zero, type 8 (bytes), the number of axes, and their sizes."""
     return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()

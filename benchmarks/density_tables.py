@@ -1,4 +1,4 @@
-"""The page of a comparison of densities, from ``results.json``: tables, a picture, and two sounds.
+"""Write the page of a comparison of densities from ``results.json``: tables, a picture, and two sounds.
 
 Start reading at `write_page`.
 """
@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agents import pictures
-from agents.comparison.intervals import Interval, interval
+from agents import video
+from agents.comparison.statistics import Interval, interval
 from agents.density import sample_density
 from agents.density.samples import coloured
-from agents.display import duration
-from worldmodel.checkpoints import atomic, read_json, write_json
+from agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
+from worldmodel.io import atomic, read_json, write_json
+from worldmodel.migration import density_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 REFERENCES = ("RMDN", "FRMDN")
-"""Differences are shown to these."""
+"""Models that all others are compared with."""
 PUBLISHED = """## Published, on other corpora
 
-Nats a sequence, from VRNN, [arXiv 1506.02216](https://arxiv.org/abs/1506.02216), table 1: other data, other lengths, models of
-2,000 (TIMIT) and 4,000 (Blizzard) LSTM units, trained to the end; of VRNNs lower bounds. **They do not compare with the
-numbers above.**
+Nats per sequence, from VRNN, [arXiv 1506.02216](https://arxiv.org/abs/1506.02216), table 1: other data, other lengths, models
+of 2,000 (TIMIT) and 4,000 (Blizzard) LSTM units, trained until convergence; lower bounds for VRNNs. **They do not compare with
+the numbers above.**
 
 | Model | Blizzard | TIMIT |
 |---|---|---|
@@ -39,7 +40,7 @@ numbers above.**
 | VRNN-GMM | ≥ 9107 | ≥ 28982 |
 """
 SECONDS = 3.0
-"""Of the two sounds: 96 kB each."""
+"""Duration of each of the two sounds, which have 96 kB each."""
 
 Results = list[dict[str, Any]]
 
@@ -52,36 +53,59 @@ def write_page(
     folders: dict[str, Path] | None = None,
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Write ``results.json`` into ``kept``, samples and ``README.md`` into ``out``; or the page alone."""
+    """Write ``results.json`` into ``kept``, and samples and ``README.md`` into ``out``.
+
+    Args:
+        kept: Path of the folder of ``results.json``.
+        out: Path of the folder of the page.
+        name: Name of the corpus.
+        results: Results of all trainings. None: write only the page, from an existing ``results.json``.
+        folders: Folder of one training of each model, for samples.
+        about: Command, wall-clock seconds, and description of the corpus.
+
+    Returns:
+        Path of the page.
+    """
     numbers = kept / "results.json"
     if results is not None and about is not None and folders is not None:
         before = read_json(numbers)["about"] if numbers.exists() else {}
-        if before.get("command") == about["command"]:  # another sitting of the same comparison
+        if before.get("command") == about["command"]:  # the comparison was stopped and continued
             about["wall_clock_s"] = max(about["wall_clock_s"], before["wall_clock_s"])
-        shared = {key: results[0][key] for key in ("unit", "levels", "corpus", "hardware", "part")}
+        shared = {key: results[0][key] for key in ("unit", "quantization_limit", "corpus", "hardware", "part")}
         rows = [{key: value for key, value in row.items() if key not in shared} for row in results]
         for measure in (measure for row in rows for measure in row["measures"]):
             measure["values"] = [round(value, 3) for value in measure["values"]]
         _samples(out, rows, folders, shared["corpus"])
         write_json(numbers, {"about": about, **shared, "trainings": rows})
-    found = read_json(numbers)
+    found = density_result(read_json(numbers))
+    found["trainings"] = [density_result(row) for row in found["trainings"]]
     if "clusters" not in found:
         found["clusters"] = clusters(_corpus(found["trainings"][0]["job"]), found["about"]["made_of"])
         write_json(numbers, found)
     out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / "README.md") as aside:
-        aside.write_text(_page(name, found), encoding="utf-8")
+    with atomic(out / "README.md") as temporary:
+        temporary.write_text(_page(name, found), encoding="utf-8")
     return out / "README.md"
 
 
 def clusters(corpus: Corpus, made_of: dict[str, Any]) -> dict[str, Any]:
-    """What the test sequences share, as far as it is known: ``labels``, in the order in which they are judged, ``of`` what."""
+    """Return the groups of dependent test sequences, such as files or speakers.
+
+    Args:
+        corpus: Corpus.
+        made_of: Content of the corpus's ``about.json``; empty for other corpora.
+
+    Returns:
+        ``labels``, the group of each test sequence in the order of evaluation, and ``of``, the kind of group.
+    """
     if corpus.kind == "speech":
-        recordings, piece = corpus.test.recordings, corpus.dimensions  # type: ignore[attr-defined]
-        labels = [one.group for one in recordings for _ in range(one.used // (piece or one.used))]
+        recordings, segment = corpus.test.recordings, corpus.dimensions  # type: ignore[attr-defined]
+        labels = [
+            one.group for one in recordings for _ in range(one.num_used_samples // (segment or one.num_used_samples))
+        ]
         of = "voices" if "voices" in made_of else "speakers" if corpus.name in ("timit", "accent") else "files"
     elif "t10k" in made_of:
-        each = 10 * made_of["distortions of each digit"]["t10k"]  # of a font, one after the other
+        each = 10 * made_of["distortions of each digit"]["t10k"]  # images of a font are consecutive
         labels = [name for name, fonts in made_of["t10k"]["fonts"].items() for _ in range(each * len(fonts))]
         of = "font families"
     else:
@@ -91,7 +115,7 @@ def clusters(corpus: Corpus, made_of: dict[str, Any]) -> dict[str, Any]:
 
 
 def compared(found: dict[str, Any], name: str, measure: int, reference: str) -> Interval:
-    """A model's difference to the first measure of another, in the unit of ``results.json``."""
+    """Return the difference of a model to the first measure of another, with its interval, in the unit of ``results.json``."""
     values = [
         [row["measures"][number]["values"] for row in found["trainings"] if row["job"]["name"] == model]
         for model, number in ((name, measure), (reference, 0))
@@ -100,30 +124,32 @@ def compared(found: dict[str, Any], name: str, measure: int, reference: str) -> 
 
 
 def _page(name: str, found: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
     rows, corpus, about = found["trainings"], found["corpus"], found["about"]
     speech = corpus["kind"] == "speech"
     seeds, job = len({row["job"]["seed"] for row in rows}), rows[0]["job"]
     better = "higher is better" if speech else "lower is better"
     sign = "plus" if speech else "minus"
     parts = [
-        f"# Densities of {name}, compared\n",
-        f"The same budget for every model: {job['updates']:,} updates of {job['batch']} sequences, hidden {job['hidden']}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; {found['hardware']}; "
-        f"{duration(about['wall_clock_s'])}.\n",
+        f"# Comparison of densities: {name}\n",
+        f"The same budget for every model: {job['num_updates']:,} updates of {job['batch_size']} sequences, "
+        f"{job['hidden_size']} hidden units, {seeds} seed{'s' if seeds > 1 else ''}. `{about['command']}`; "
+        f"{found['hardware']}; {duration(about['wall_clock_s'])}.\n",
         f"Unit: {found['unit']}; {better}. Protocol: {corpus['protocol']}.\n",
-        f"± behind a mean is the standard deviation over seeds. {_intervals(found)} {sign.capitalize()} means better than the "
-        "model in the column's name.\n",
+        f"The ± of a mean is the standard deviation over seeds. {_intervals(found)} {sign.capitalize()} means better than the "
+        "model in the head of the column.\n",
         f"{_converged(rows)}\n",
         _table(found, speech),
     ]
     if speech:
         least = min((row["ceiling"] for row in rows if row["ceiling"] is not None), default=math.inf)
         parts.append(
-            f"Ceilings: a diagonal Gaussian's precision is clamped, so that no such model passes {least:.0f} nats a frame; "
-            f"above {found['levels']:.0f} nats a frame a density tells 16-bit levels apart instead of knowing speech.\n"
+            f"Ceilings: the precision of diagonal Gaussians is clamped, so no model with one exceeds {least:.0f} nats per "
+            f"frame. Above {found['quantization_limit']:.0f} nats per frame, a density separates 16-bit levels and does not "
+            "model speech.\n"
         )
         parts.append(
-            "![A piece of the corpus, and samples: samples and spectrograms](samples.png)\n\n"
+            "![Waveforms and spectrograms of the corpus and of samples](samples.png)\n\n"
             "Samples at temperature 1: [RMDN](rmdn.wav), [FRMDN](frmdn.wav).\n"
         )
     else:
@@ -134,52 +160,51 @@ def _page(name: str, found: dict[str, Any]) -> str:
 
 
 def _intervals(found: dict[str, Any]) -> str:
-    """What the differences' intervals are."""
+    """Return the explanation of the intervals of differences."""
     labels, of = found["clusters"]["labels"], found["clusters"]["of"]
     seeds = len({row["job"]["seed"] for row in found["trainings"]})
     if seeds < 2 or len(set(labels)) < 2:
-        return f"Differences have no interval: {seeds} seeds and {len(set(labels))} of the {of} in the test part."
-    alone = (
-        ", which are taken as independent of each other" if of == "images" else ", whose sequences are not independent"
-    )
+        return f"Differences have no interval: the test part has {len(set(labels))} {of}, and there are {seeds} seeds."
+    assumption = ", which are assumed to be independent" if of == "images" else ", whose sequences are not independent"
     return (
-        "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals are for "
-        f"other trainings and other {of}: the variance over {seeds} seeds plus that over {len(set(labels))} {of}{alone}; "
-        "quantiles of Student's t, with Satterthwaite's degrees of freedom (`agents/comparison/intervals.py`). No correction "
-        "is made for the number of comparisons."
+        "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals "
+        f"generalize to other trainings and other {of}: the variance over {seeds} seeds plus that over "
+        f"{len(set(labels))} {of}{assumption}; each with a quantile of Student's t "
+        "(`agents/comparison/statistics.py`). No correction is made for the number of comparisons."
     )
 
 
 def _converged(rows: Results) -> str:
-    """Whether another budget could change the order."""
-    late = sum(row["best_update"] > row["job"]["updates"] - row["job"]["check_every"] for row in rows)
+    """Return a sentence on convergence: whether another budget could change the order."""
+    late = sum(row["best_update"] > row["job"]["num_updates"] - row["job"]["eval_every"] for row in rows)
     return (
-        f"In {late} of {len(rows)} trainings one of the last two checks is the best: those had not converged, and the table "
-        "says what this budget gives, not what the models can do."
+        f"In {late} of {len(rows)} trainings one of the last two validations is the best. These have not converged: the table "
+        "compares models at this budget, not at convergence."
     )
 
 
 def _table(found: dict[str, Any], speech: bool) -> str:
+    """Return the table of all models."""
     rows: Results = found["trainings"]
-    unit, digits = ("nats a sequence", 1) if speech else ("bits a dimension", 4)
-    frame = " nats a frame |" if speech else ""
+    unit, digits = ("nats per sequence", 1) if speech else ("bits per dimension", 4)
+    frame = " nats per frame |" if speech else ""
     names = list(dict.fromkeys(row["job"]["name"] for row in rows))
     references = [name for name in REFERENCES if name in names]
     columns = "".join(f" difference to {name} |" for name in references)
     lines = [
-        f"| Model | Parameters | {unit} |{columns}{frame} best update | seconds, median |",
+        f"| Model | Parameters | {unit} |{columns}{frame} best update | median seconds |",
         f"|---|---|---|{'---|' * len(references)}{'---|' if speech else ''}---|---|",
     ]
     for name in names:
         mine = [row for row in rows if row["job"]["name"] == name]
-        wrong = sum(row["status"] != "trained" for row in mine)
+        diverged = sum(row["status"] != "trained" for row in mine)
         for number, measure in enumerate(mine[0]["measures"]):
             means = [row["measures"][number]["mean"] for row in mine]
             what = "" if "exact" in measure["what"] else ": bound" if number == 0 else ": importance-weighted bound"
             cells = [
-                name + what + (f" ({wrong} diverged)" if wrong else ""),
+                name + what + (f" ({diverged} diverged)" if diverged else ""),
                 f"{mine[0]['parameters']:,}",
-                f"{np.mean(means):.{digits}f} ± {np.std(means, ddof=1) if len(means) > 1 else 0:.{digits}f}",
+                f"{np.mean(means):.{digits}f} " + (f" ± {np.std(means, ddof=1):.{digits}f}" if len(means) > 1 else ""),
             ]
             cells += [
                 "" if name == other else compared(found, name, number, other).text(digits) for other in references
@@ -187,7 +212,7 @@ def _table(found: dict[str, Any], speech: bool) -> str:
             cells += [f"{np.mean([row['measures'][number]['frame'] for row in mine]):.2f}"] if speech else []
             cells += [
                 f"{np.mean([row['best_update'] for row in mine]):.0f}",
-                f"{statistics.median(row['seconds'] for row in mine):.0f}",  # of trainings that ran beside other work
+                f"{statistics.median(row['seconds'] for row in mine):.0f}",  # the machine also ran other work
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines.append(f"\nn = {len(rows[0]['measures'][0]['values'])} sequences of the test part.\n")
@@ -195,21 +220,22 @@ def _table(found: dict[str, Any], speech: bool) -> str:
 
 
 def _corpus(job: dict[str, Any]) -> Corpus:
-    """The corpus of a training."""
+    """Open the corpus of a training."""
     return open_corpus(
-        job["data"], **{key: job[key] for key in ("piece", "logit", "pixelwise") if job[key] is not None}
+        job["data"],
+        **{key: job[key] for key in ("segment_length", "logit", "pixelwise") if job[key] is not None},
     )
 
 
 def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict[str, Any]) -> None:
-    """A picture with the corpus and samples of each model's first training; and sounds."""
+    """Write a picture with test data and samples of the first training of each model; for speech also two sounds."""
     names = [name for name in dict.fromkeys(row["job"]["name"] for row in rows) if name in folders]
     corpus = _corpus(rows[0]["job"])
     if described["kind"] == "image":
         true = next(iter(corpus.test.batches(12))).event
         lines = [coloured(corpus.to_data(true).numpy())]
-        lines += [coloured(_drawn(folders[name], corpus)) for name in names]
-        pictures.write_png(out / "samples.png", pictures.png(pictures.grid(lines)))
+        lines += [coloured(_sample_images(folders[name], corpus)) for name in names]
+        video.write_png(out / "samples.png", video.png(video.grid(lines)))
         return
     true = next(iter(corpus.test.batches(1)))
     sounds = {"the corpus": corpus.to_data(true.event)[0].numpy()}
@@ -219,34 +245,34 @@ def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict
         if name in ("RMDN", "FRMDN"):
             out.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, out / f"{name.lower()}.wav")
-    pictures.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
+    video.write_png(out / "samples.png", _spectrograms(sounds, described["scale"]["rate"]))
 
 
-def _drawn(folder: Path, corpus: Any) -> np.ndarray:
-    """A dozen images of a model, as bytes."""
+def _sample_images(folder: Path, corpus: Any) -> np.ndarray:
+    """Return 12 sampled images of a model, as bytes."""
     import torch
 
     from agents.density import load_density
 
     model, _ = load_density(folder)
-    length = corpus.dimensions // corpus.event
+    length = corpus.dimensions // corpus.event_dim
     return corpus.to_data(model.sample(length, 12, generator=torch.Generator().manual_seed(1))).numpy()
 
 
 def _spectrograms(sounds: dict[str, np.ndarray], rate: int) -> bytes:
-    """Of each sound half a second: its samples, and its spectrogram."""
+    """Return a PNG with the waveform and the spectrogram of half a second of each sound."""
     from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(9, 1.1 * len(sounds)), layout="constrained")
-    for (above, below), (name, sound) in zip(figure.subplots(len(sounds), 2), sounds.items(), strict=True):
+    for (left, right), (name, sound) in zip(figure.subplots(len(sounds), 2), sounds.items(), strict=True):
         sound = sound[: rate // 2]
-        above.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4)
-        above.set_ylabel(name, rotation=0, ha="right", fontsize=8)
-        below.specgram(sound + 1e-8, NFFT=256, noverlap=192, Fs=rate, vmin=-140, vmax=-40)
-        for axes in (above, below):
+        left.plot(np.arange(len(sound)) / rate, sound, linewidth=0.4)
+        left.set_ylabel(name, rotation=0, ha="right", fontsize=8)
+        right.specgram(sound + 1e-8, NFFT=256, noverlap=192, Fs=rate, vmin=-140, vmax=-40)
+        for axes in (left, right):
             axes.tick_params(labelsize=6)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
-    picture = Image.open(buffer).convert("RGB").quantize(64)  # a quarter of the size
+    picture = Image.open(buffer).convert("RGB").quantize(64)  # a palette quarters the file size
     picture.save(small := io.BytesIO(), format="PNG", optimize=True)
     return small.getvalue()

@@ -1,8 +1,8 @@
-"""A thousand episodes, ten kills: collect CarRacing, kill -9 the command at random moments, and look at what is left.
+"""Test that collection survives SIGKILL: collect CarRacing, kill the command at random times, and check the store.
 
 python -m benchmarks.endurance FOLDER [--episodes 1000] [--kills 10] [--write]
 
-The store stays in FOLDER. --write keeps the figures in docs/results/endurance.json.
+The store is in FOLDER. --write saves the measurements in docs/results/endurance.json.
 """
 
 import argparse
@@ -23,112 +23,113 @@ import torch
 
 from agents.evaluation import hardware
 from rollouts import Store
-from rollouts.latents import encode
+from rollouts.encoded_dataset import encode
 from worldmodel import VAE
 
 ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
-    """Kill, resume, check, measure."""
+    """Kill and resume the collection, check the store, and measure speed and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--episodes", type=int, default=1000)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("folder", type=Path, help="Path of the run folder.")
+    parser.add_argument("--episodes", type=int, default=1000, help="Number of episodes (default: 1000).")
+    parser.add_argument("--kills", type=int, default=10, help="Number of kills (default: 10).")
+    parser.add_argument("--write", action="store_true", help="Save the measurements.")
     options = parser.parse_args()
-    command = ["worldmodel", "collect", "CarRacing", "--episodes", str(options.episodes), "--workers", "2"]
+    command = ["worldmodel", "collect", "CarRacing", "--collect.episodes", str(options.episodes), "--workers", "2"]
     words = [sys.executable, "-m", "agents.cli", *command[1:], "--out", str(options.folder)]
     rng, shards = random.Random(0), options.folder / "rollouts" / "shards"
-    blocks, peaks, began, working = options.episodes // 10, list[float](), time.monotonic(), 0.0
-    moments = sorted(rng.sample(range(1, blocks), options.kills))  # after so many shards, and then a random while
-    for moment in [*moments, None]:
+    num_shards, peaks, start_time, running_time = options.episodes // 10, list[float](), time.monotonic(), 0.0
+    # numbers of shards after which the process is killed, with a random delay
+    kill_points = sorted(rng.sample(range(1, num_shards), options.kills))
+    for kill_point in [*kill_points, None]:
         before = contents(shards)
-        started = time.monotonic()
+        process_start = time.monotonic()
         process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None:
             peaks.append(memory(process.pid))
-            if moment is not None and len(list(shards.glob("*.h5"))) >= moment:
+            if kill_point is not None and len(list(shards.glob("*.h5"))) >= kill_point:
                 time.sleep(rng.uniform(0, 3))
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             time.sleep(0.2)
-        working += time.monotonic() - started
-        time.sleep(1.5)  # orphaned workers notice that their parent is gone
+        running_time += time.monotonic() - process_start
+        time.sleep(1.5)  # orphaned workers exit
         after = contents(shards)
         assert before.items() <= after.items(), "a finished shard changed"
         damaged = Store(options.folder / "rollouts").damaged
         assert not damaged, damaged
-        print(f"{len(after)} shards whole, peak memory so far {max(peaks):.0f} MB", flush=True)
+        print(f"{len(after)} complete shards, peak memory so far {max(peaks):.0f} MB", flush=True)
     assert process.returncode == 0
     store = Store(options.folder / "rollouts")
-    courses = [store.course(index) for index in range(len(store))]
-    distinct = len({hashlib.sha256(course.actions.tobytes()).digest() for course in courses})
-    assert [course.number for course in courses] == list(range(options.episodes)) and distinct == options.episodes
+    episodes = [store.episode_metadata(index) for index in range(len(store))]
+    distinct = len({hashlib.sha256(meta.actions.tobytes()).digest() for meta in episodes})
+    assert [meta.episode_index for meta in episodes] == list(range(options.episodes)) and distinct == options.episodes
     quarter = len(peaks) // 4
     stored = sum(shard.path.stat().st_size for shard in store.shards)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "command": " ".join(command),
         "hardware": hardware(),
         "episodes": len(store),
         "distinct episodes": distinct,
         "steps": store.steps,
         "kills": options.kills,
-        "wall clock s": round(time.monotonic() - began, 1),
-        "steps/s, restarts included": round(store.steps / working),
+        "wall clock s": round(time.monotonic() - start_time, 1),
+        "steps/s, restarts included": round(store.steps / running_time),
         "raw GB": round((store.steps + len(store)) * 64 * 64 * 3 / 1e9, 2),
         "stored GB": round(stored / 1e9, 2),
         "peak memory MB, first quarter": round(max(peaks[:quarter])),
         "peak memory MB, last quarter": round(max(peaks[-quarter:])),
         **reading(store),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(results, indent=1))
     if options.write:
         path = ROOT / "docs" / "results" / "endurance.json"
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def reading(store: Store) -> dict[str, Any]:
-    """How fast a large store is read on one core, and encoded on all."""
+    """Measure how fast a large store is read on one core and encoded on all cores, and the peak memory."""
     rng, windows = np.random.default_rng(0), store.windows(32)
-    for _ in range(100):  # every file is opened once, and the places of its chunks are noted
+    for _ in range(100):  # open every file once, and cache the positions of its chunks
         windows.batch(32, rng)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < 10:
+    start_time, count = time.monotonic(), 0
+    while time.monotonic() - start_time < 10:
         windows.batch(32, rng)
         count += 32
-    rate = count / (time.monotonic() - began)
+    rate = count / (time.monotonic() - start_time)
     torch.set_num_threads(threads)
     part = Store(store.path)
     part.shards = part.shards[:3]
-    part._places = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
+    part._locations = [(shard, number) for shard in part.shards for number in range(len(shard.lengths))]
     frames, vae = sum(part.lengths) + len(part), VAE().eval()
     with torch.no_grad():
         pictures, batches = torch.zeros(16, 64, 64, 3, dtype=torch.uint8), frames // 16
-        began = time.monotonic()
+        start_time = time.monotonic()
         for _ in range(batches):
             vae.encode(pictures.movedim(-1, 1).float().div_(255))
-        alone = 16 * batches / (time.monotonic() - began)
-    began = time.monotonic()
+        vae_rate = 16 * batches / (time.monotonic() - start_time)
+    start_time = time.monotonic()
     encode(part, vae)
     return {
         "random windows of 32 frames/s on one core": round(rate),
-        "frames encoded/s": round(frames / (time.monotonic() - began)),
-        "frames/s of the VAE alone": round(alone),
+        "frames encoded/s": round(frames / (time.monotonic() - start_time)),
+        "frames/s of the VAE alone": round(vae_rate),
         "peak memory of the reader MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
     }
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """A digest of every finished shard."""
+    """Return the SHA-256 digest of every complete shard, by file name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.h5")}
 
 
 def memory(parent: int) -> float:
-    """Resident megabytes of a process and its descendants."""
-    total, family = 0, {parent}
+    """Return the resident memory of a process and its descendants, in MB."""
+    total, pids = 0, {parent}
     rows = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -136,9 +137,9 @@ def memory(parent: int) -> float:
             rows.append((int(path.parent.name), int(words[1]), int(words[21])))
         except (OSError, IndexError):
             continue
-    for number, above, pages in sorted(rows):
-        if number in family or above in family:
-            family.add(number)
+    for pid, parent_pid, pages in sorted(rows):
+        if pid in pids or parent_pid in pids:
+            pids.add(pid)
             total += pages
     return total * os.sysconf("SC_PAGE_SIZE") / 1e6
 

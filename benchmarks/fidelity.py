@@ -1,6 +1,8 @@
-"""How far the dreams of the agents that come with the package pay as the game does, and what their pictures miss.
+"""Compare dream returns of the pretrained agents with real ones, and measure small moving objects in their reconstructions.
 
-python -m benchmarks.fidelity car-racing car-racing-dream mario-1-1 [--keep]     # --keep: into the agents' folders
+Start reading at `measure`.
+
+python -m benchmarks.fidelity car-racing car-racing-dream mario-1-1 [--keep]     # --keep: save in the agents' folders
 """
 
 import sys
@@ -13,25 +15,26 @@ import torch
 import envs
 import rollouts
 from agents.agent import Agent
-from agents.pretrained import shipped
-from agents.settings import FAST
+from agents.config.schema import FAST
+from agents.pretrained import pretrained_agent
 from agents.viewer.controls import controls
 from agents.viewer.fidelity import Fidelity, agree, small_moving
-from envs.frames import FRAMES
+from envs.wrappers import FRAME_SPACE
 from rollouts.policies import smooth_random
 
-MOMENTS, DREAMS, STEPS = 8, 3, 120
-FIRST = "no key, from the start of the game"
-SEEN = 200
-"""Number of steps of the controller's game whose frames are looked at for small things."""
+NUM_START_STATES, NUM_DREAMS, HORIZON = 8, 3, 120
+INITIAL_STATE = "no key, from the start of the game"
+"""Name of the behavior that starts at the first state of an episode."""
+NUM_FRAMES = 200
+"""Number of steps of an episode whose frames are searched for small moving objects."""
 SEED = 90_000
-"""Of the first game."""
-EARLIEST, LATEST = 20, 120
-"""Real steps before a moment."""
+"""Seed of the first episode."""
+MIN_STEPS, MAX_STEPS = 20, 120
+"""Range of the number of real steps before a start state."""
 
 
 def held(*keys: str) -> Callable[[dict[str, Any]], list[float]]:
-    """The action of keys that are held all the time."""
+    """Return a function from controls (`agents.viewer.controls.controls`) to the action of keys that are held."""
 
     def action(given: dict[str, Any]) -> list[float]:
         if given["kind"] == "box":
@@ -45,117 +48,127 @@ def held(*keys: str) -> Callable[[dict[str, Any]], list[float]]:
     return action
 
 
-WAYS: dict[str, Callable[[dict[str, Any]], list[float]] | None] = {
+BEHAVIORS: dict[str, Callable[[dict[str, Any]], list[float]] | None] = {
     "its controller": None,
     "no key": held(),
     "gas": held("up"),
     "gas and right, off the road": held("up", "right"),
     "random": None,
 }
-DISCRETE = {"its controller": None, "no key": held(), "jump": held("a"), "random": None}
+DISCRETE_BEHAVIORS = {"its controller": None, "no key": held(), "jump": held("a"), "random": None}
 
 
 @torch.inference_mode()
 def measure(name: str) -> Fidelity:
-    """Play and dream from the same moments of the controller's own games, in each way."""
-    place = shipped(name)
-    agent = place.agent()
+    """Play and dream from the same start states of the controller's own episodes, with each behavior."""
+    pretrained = pretrained_agent(name)
+    agent = pretrained.agent()
     world = agent.world.eval()
-    env = FAST.get(place.env, place.env)
-    game = envs.make(env, **place.env_options)
-    given = controls(env, place.env_options, world)
-    ways = DISCRETE if world.discrete else WAYS
-    dreamed, real = {way: [] for way in (*ways, FIRST)}, {way: [] for way in (*ways, FIRST)}
-    for moment in range(MOMENTS):
-        rng = np.random.default_rng(moment)
-        lived, state = _lived(agent, game, SEED + moment, int(rng.integers(EARLIEST, LATEST)))
-        drawn = smooth_random(game.action_space, rng)
-        walk = [world.action_inputs(np.asarray(drawn(FRAMES.low))) for _ in range(STEPS)]
-        for way, hold in ways.items():
-            actions = walk if way == "random" else hold and [torch.tensor(hold(given))] * STEPS
-            dreamed[way].append(_dream(agent, state, actions, moment))
-            _replay(game, SEED + moment, lived, world.discrete)
-            real[way].append(_live(agent, game, state, actions))
-        first = world.initial(1).seeing(_see(agent, _replay(game, SEED + moment, [], world.discrete)))
-        still = [torch.tensor(held()(given))] * STEPS
-        dreamed[FIRST].append(_dream(agent, first, still, moment))
-        real[FIRST].append(_live(agent, game, first, still))
-    seen = rollouts.play(game, agent, SEED + 1, max_steps=SEEN).frames
+    env = FAST.get(pretrained.env, pretrained.env)
+    game = envs.make(env, **pretrained.env_options)
+    given = controls(env, pretrained.env_options, world)
+    behaviors = DISCRETE_BEHAVIORS if world.discrete else BEHAVIORS
+    names = (*behaviors, INITIAL_STATE)
+    dreamed, real = {name: [] for name in names}, {name: [] for name in names}
+    for index in range(NUM_START_STATES):
+        rng = np.random.default_rng(index)
+        prefix, state = _start_state(agent, game, SEED + index, int(rng.integers(MIN_STEPS, MAX_STEPS)))
+        policy = smooth_random(game.action_space, rng)
+        random_actions = [world.action_inputs(np.asarray(policy(FRAME_SPACE.low))) for _ in range(HORIZON)]
+        for behavior, hold in behaviors.items():
+            actions = random_actions if behavior == "random" else hold and [torch.tensor(hold(given))] * HORIZON
+            dreamed[behavior].append(_dream_return(agent, state, actions, index))
+            _replay(game, SEED + index, prefix, world.discrete)
+            real[behavior].append(_real_return(agent, game, state, actions))
+        initial = world.initial(1).with_latent(_encode(agent, _replay(game, SEED + index, [], world.discrete)))
+        no_key = [torch.tensor(held()(given))] * HORIZON
+        dreamed[INITIAL_STATE].append(_dream_return(agent, initial, no_key, index))
+        real[INITIAL_STATE].append(_real_return(agent, game, initial, no_key))
+    frames = rollouts.play(game, agent, SEED + 1, max_steps=NUM_FRAMES).frames
     game.close()
     return Fidelity(
-        small_moving(world.vae, torch.from_numpy(np.ascontiguousarray(seen))), STEPS, MOMENTS, list(dreamed),
-        [round(float(np.mean(found)), 1) for found in dreamed.values()],
-        [round(float(np.mean(found)), 1) for found in real.values()],
+        small_moving(world.vae, torch.from_numpy(np.ascontiguousarray(frames))), HORIZON, NUM_START_STATES, list(dreamed),
+        [round(float(np.mean(returns)), 1) for returns in dreamed.values()],
+        [round(float(np.mean(returns)), 1) for returns in real.values()],
     )  # fmt: skip
 
 
-def _lived(agent: Agent, game: Any, seed: int, steps: int) -> tuple[list[torch.Tensor], Any]:
-    """The controller's first steps: its actions, and the state after them."""
+def _start_state(agent: Agent, game: Any, seed: int, steps: int) -> tuple[list[torch.Tensor], Any]:
+    """Play the first steps of the controller; return its actions and the state after them."""
     frame, _ = game.reset(seed=seed)
-    state, actions = agent.world.initial(1).seeing(_see(agent, frame)), []
+    state, actions = agent.world.initial(1).with_latent(_encode(agent, frame)), []
     for _ in range(steps):
-        actions.append(agent.world.squash(agent.controller(state.features))[0])
-        frame, _, terminated, truncated, _ = game.step(_taken(actions[-1], agent.world.discrete))
-        assert not (terminated or truncated), "the moment lies behind the game's end"
-        state = agent.world.observe(state, state.latent, actions[-1][None]).seeing(_see(agent, frame))
+        actions.append(agent.world.squash(agent.controller(state.controller_inputs))[0])
+        frame, _, terminated, truncated, _ = game.step(_env_action(actions[-1], agent.world.discrete))
+        assert not (terminated or truncated), "the episode ended before the start state"
+        state = agent.world.observe(state, state.latent, actions[-1][None]).with_latent(_encode(agent, frame))
     return actions, state
 
 
 def _replay(game: Any, seed: int, actions: list[torch.Tensor], discrete: bool) -> np.ndarray:
-    """Play a game up to a moment; returns the last frame."""
+    """Repeat the actions from the start of an episode; return the last frame."""
     frame, _ = game.reset(seed=seed)
     for action in actions:
-        frame, *_ = game.step(_taken(action, discrete))
+        frame, *_ = game.step(_env_action(action, discrete))
     return frame
 
 
-def _live(agent: Agent, game: Any, state: Any, actions: list[torch.Tensor] | None) -> float:
-    """The real return of the next steps; None: the controller acts on what it sees."""
+def _real_return(agent: Agent, game: Any, state: Any, actions: list[torch.Tensor] | None) -> float:
+    """Return the real return of the next steps; ``actions`` None: the controller acts."""
     total = 0.0
-    for step in range(STEPS):
-        action = agent.world.squash(agent.controller(state.features))[0] if actions is None else actions[step]
-        frame, reward, terminated, truncated, _ = game.step(_taken(action, agent.world.discrete))
+    for step in range(HORIZON):
+        action = agent.world.squash(agent.controller(state.controller_inputs))[0] if actions is None else actions[step]
+        frame, reward, terminated, truncated, _ = game.step(_env_action(action, agent.world.discrete))
         total += float(reward)
         if terminated or truncated:
             break
         if actions is None:
-            state = agent.world.observe(state, state.latent, action[None]).seeing(_see(agent, frame))
+            state = agent.world.observe(state, state.latent, action[None]).with_latent(_encode(agent, frame))
     return total
 
 
-def _dream(agent: Agent, state: Any, actions: list[torch.Tensor] | None, seed: int) -> float:
-    """The mean return of several dreams of the next steps."""
+def _dream_return(agent: Agent, state: Any, actions: list[torch.Tensor] | None, seed: int) -> float:
+    """Return the mean return of `NUM_DREAMS` dreams of the next steps; ``actions`` None: the controller acts."""
     world, generator = agent.world, torch.Generator().manual_seed(seed)
-    many = lambda part: part.expand(DREAMS, *part.shape[1:]).contiguous()  # noqa: E731
-    state = state._replace(latent=many(state.latent), memory=type(state.memory)(*map(many, state.memory)))
-    total, alive = torch.zeros(DREAMS), torch.ones(DREAMS)
-    for step in range(STEPS):
-        action = world.squash(agent.controller(state.features)) if actions is None else actions[step].expand(DREAMS, -1)
+    expand = lambda part: part.expand(NUM_DREAMS, *part.shape[1:]).contiguous()  # noqa: E731
+    state = state._replace(latent=expand(state.latent), memory=type(state.memory)(*map(expand, state.memory)))
+    total, active = torch.zeros(NUM_DREAMS), torch.ones(NUM_DREAMS)
+    for step in range(HORIZON):
+        action = (
+            world.squash(agent.controller(state.controller_inputs))
+            if actions is None
+            else actions[step].expand(NUM_DREAMS, -1)
+        )
         imagined, state = world.imagine(state, action.float(), generator=generator)
-        total += imagined.reward * alive
-        alive *= 1 - imagined.terminated.float()
+        total += imagined.reward * active
+        active *= 1 - imagined.terminated.float()
     return float(total.mean())
 
 
-def _see(agent: Agent, frame: np.ndarray) -> torch.Tensor:
-    return agent.world.see(torch.from_numpy(np.ascontiguousarray(frame))[None])
+def _encode(agent: Agent, frame: np.ndarray) -> torch.Tensor:
+    """Return the latent of a frame, with a batch dimension."""
+    return agent.world.encode(torch.from_numpy(np.ascontiguousarray(frame))[None])
 
 
-def _taken(action: torch.Tensor, discrete: bool) -> Any:
+def _env_action(action: torch.Tensor, discrete: bool) -> Any:
+    """Convert an action of the world model to one of the environment."""
     return int(action.argmax()) if discrete else action.numpy()
 
 
 def main(*words: str) -> None:
-    """Measure the agents that are named."""
+    """Measure the named agents, and print the results; ``--keep`` saves them."""
     for name in (word for word in words if not word.startswith("--")):
         found = measure(name)
-        print(f"{name}: {found.steps} steps, {found.moments} moments; small moving things: {found.small:.2f}")
-        scale = max(map(abs, found.real))
-        for way, dreamed, real in zip(found.ways, found.dreamed, found.real, strict=True):
-            apart = "" if agree(dreamed, real, scale) else "apart"
-            print(f"  {way:34s} dreamed {dreamed:7.1f}   real {real:7.1f}   {apart}")
+        print(
+            f"{name}: {found.horizon} steps, {found.num_start_states} start states; "
+            f"small moving objects: {found.small_motion:.2f}"
+        )
+        scale = max(map(abs, found.real_returns))
+        for behavior, dreamed, real in zip(found.behaviors, found.dream_returns, found.real_returns, strict=True):
+            note = "" if agree(dreamed, real, scale) else "differs"
+            print(f"  {behavior:34s} dream {dreamed:7.1f}   real {real:7.1f}   {note}")
         if "--keep" in words:
-            found.save(shipped(name).folder)
+            found.save(pretrained_agent(name).folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the tables of README and docs from the files in ``docs/results``.
 
-python -m benchmarks.pages             # write them
-python -m benchmarks.pages --check     # change nothing; exit code 1 and the pages' names if a table is not what its file says
+python -m benchmarks.pages             # write the tables
+python -m benchmarks.pages --check     # write nothing; exit code 1, with the names of pages whose table differs from its file
 """
 
 import argparse
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import reconstruction, records, results
-from worldmodel.checkpoints import read_json
+from worldmodel.io import read_json
 
 ROOT = Path(__file__).parent.parent
 
 
 class Table(NamedTuple):
-    """A table of a page, between two marks."""
+    """A table in a page, between two marks; ``text`` returns the table."""
 
     page: str
     begin: str
@@ -43,22 +43,22 @@ TABLES = (
 
 
 def main(words: list[str] | None = None) -> int:
-    """Write or check all tables; the exit code."""
+    """Write or check all tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, name the pages that differ")
+    parser.add_argument("--check", action="store_true", help="Write nothing, and print the names of pages that differ.")
     check = parser.parse_args(words).check
-    stale = []
+    changed = []
     for page, begin, end, text in TABLES:
         path = ROOT / page
         before = path.read_text(encoding="utf-8")
         after = results.replaced(before, begin, text(), end, page)
         if after != before:
-            stale.append(page)
+            changed.append(page)
             if not check:
                 path.write_text(after, encoding="utf-8")
-    for page in dict.fromkeys(stale):
+    for page in dict.fromkeys(changed):
         print(f"{page} {'differs from docs/results: run python -m benchmarks.pages' if check else 'written'}")
-    return 1 if stale and check else 0
+    return 1 if changed and check else 0
 
 
 if __name__ == "__main__":

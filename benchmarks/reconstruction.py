@@ -1,6 +1,6 @@
-"""What VAEs of the quick preset reconstruct, over sixteen games: dark ones, white ones, and ones with small moving things.
+"""Measure reconstructions by VAEs of the quick preset in sixteen games: dark, white, and with small moving objects.
 
-python -m benchmarks.reconstruction --runs FOLDER [GAME ...]     collect and train; a game that is finished is not trained again
+python -m benchmarks.reconstruction --runs FOLDER [GAME ...]     collect and train; a finished game is not trained again
 python -m benchmarks.reconstruction --write                      the table of docs/reconstruction.md from docs/results
 """
 
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import yaml
 
+from agents.config.schema import CollectConfig, VAEConfig
 from agents.diagnostics import measure_vae
 from agents.evaluation import hardware
 from agents.run import Run
-from agents.settings import Collecting, Seeing
-from agents.story import collect, train_vae
+from agents.stages import collect, train_vae
 from benchmarks.results import put
-from rollouts.views import Frames
-from worldmodel.checkpoints import write_json
+from rollouts.datasets import Frames
+from worldmodel.io import write_json
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "reconstruction.json"
@@ -33,7 +33,12 @@ SIDE, SPEED, HALF, STEPS = 64, 3.0, 4, 100
 
 
 class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A red square that the actions move, and a green one that drifts; touching it pays 1 a step."""
+    """The actions move a red square, and a green one drifts; the reward of a step is 1 while they touch.
+
+    Args:
+        background: Grey level from 0 to 255.
+        render_mode: "rgb_array" or None.
+    """
 
     metadata = {"render_modes": ["rgb_array"]}
     observation_space = gymnasium.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
@@ -43,45 +48,45 @@ class TwoSquares(gymnasium.Env[np.ndarray, np.ndarray]):
         self.background, self.render_mode = background, render_mode
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Draw both places, and where the green one drifts."""
+        """Draw the positions of both squares, and the velocity of the green one."""
         super().reset(seed=seed)
-        self.places = self.np_random.uniform(HALF, SIDE - HALF, (2, 2))  # green, then red
+        self.positions = self.np_random.uniform(HALF, SIDE - HALF, (2, 2))  # green, then red
         self.drift = self.np_random.uniform(-1, 1, 2)
         self.steps = 0
         return self._frame(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Move both; the green one is reflected at the edges."""
-        moved = self.places + np.stack((self.drift, SPEED * np.asarray(action)))
+        """Move both squares; the edges reflect the green one."""
+        moved = self.positions + np.stack((self.drift, SPEED * np.asarray(action)))
         self.drift = np.where((moved[0] < HALF) | (moved[0] > SIDE - HALF), -self.drift, self.drift)
-        self.places = np.clip(moved, HALF, SIDE - HALF)
+        self.positions = np.clip(moved, HALF, SIDE - HALF)
         self.steps += 1
-        touches = np.abs(self.places[0] - self.places[1]).max() < 2 * HALF
+        touches = np.abs(self.positions[0] - self.positions[1]).max() < 2 * HALF
         return self._frame(), float(touches), False, self.steps >= STEPS, {}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The frame."""
+        """Return the frame."""
         return self._frame()
 
     def _frame(self) -> np.ndarray:
         frame = np.full((SIDE, SIDE, 3), self.background, np.uint8)
-        for (x, y), colour in zip(self.places.astype(int), ((40, 200, 40), (220, 60, 60)), strict=True):
+        for (x, y), colour in zip(self.positions.astype(int), ((40, 200, 40), (220, 60, 60)), strict=True):
             frame[y - HALF : y + HALF, x - HALF : x + HALF] = colour
         return frame
 
 
 def squares_on_black() -> gymnasium.Env[Any, Any]:
-    """Two squares on black."""
+    """Make two squares on black."""
     return TwoSquares(0)
 
 
 def squares_on_grey() -> gymnasium.Env[Any, Any]:
-    """Two squares on grey."""
+    """Make two squares on grey."""
     return TwoSquares(128)
 
 
 def squares_on_white() -> gymnasium.Env[Any, Any]:
-    """Two squares on white."""
+    """Make two squares on white."""
     return TwoSquares(255)
 
 
@@ -103,18 +108,26 @@ GAMES: dict[str, tuple[str | Callable[[], gymnasium.Env[Any, Any]], str]] = {
     "CarRacing": ("FastCarRacing", "car-racing"),
     "Super Mario Bros 1-1": ("SuperMarioBros-1-1", "mario"),
 }
-"""What to make, and whose quick preset it has."""
+"""Environment and name of the quick preset of each game."""
 
 
 def train(name: str, runs: Path) -> dict[str, Any]:
-    """Collect and train as ``worldmodel run GAME --preset quick`` does, and measure held-out frames."""
+    """Collect and train as ``worldmodel run GAME --preset quick`` does, and measure held-out frames.
+
+    Args:
+        name: Name of a game (`GAMES`).
+        runs: Path of the folder of all runs.
+
+    Returns:
+        A row of ``docs/results/reconstruction.json``.
+    """
     env, kind = GAMES[name]
     preset = yaml.safe_load((ROOT / "agents" / "presets" / f"{kind}.quick.yaml").read_text(encoding="utf-8"))
     run = Run(runs / name.replace(" ", "-"))
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked():
-        collect(run, env, Collecting(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
-        vae = train_vae(run, Seeing(**preset["vae"]), 1)
+        collect(run, env, CollectConfig(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
+        vae = train_vae(run, VAEConfig(**preset["vae"]), 1)
         found = measure_vae(run, vae, 1)
     _draw(run, vae)
     store = run.store()
@@ -123,25 +136,25 @@ def train(name: str, runs: Path) -> dict[str, Any]:
         **dataclasses.asdict(found),
         "episodes": len(store),
         "steps": store.steps,
-        "updates": preset["vae"]["updates"],
-        "batch": preset["vae"]["batch"],
+        "updates": preset["vae"]["num_updates"],
+        "batch": preset["vae"]["batch_size"],
         "seconds": run.timings()["train vae"],
     }
 
 
 def _draw(run: Run, vae: Any) -> None:
-    """Held-out frames above their reconstructions, as ``reconstructions.png`` in the run."""
-    from agents.pictures import grid, write_png
+    """Write ``reconstructions.png`` into the run: held-out frames above their reconstructions."""
+    from agents.video import grid, write_png
     from worldmodel.batches import frames_to_float, frames_to_uint8
 
     frames = next(Frames(run.store()).split(0.1, 1)[1].batches(12))
     with torch.no_grad():
-        drawn = frames_to_uint8(vae.decode(vae.encode(frames_to_float(frames)).loc))
-    write_png(run.folder / "reconstructions.png", grid([frames.numpy(), drawn.numpy()]))
+        decoded = frames_to_uint8(vae.decode(vae.encode(frames_to_float(frames)).loc))
+    write_png(run.folder / "reconstructions.png", grid([frames.numpy(), decoded.numpy()]))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The page's table."""
+    """Return the table of the page."""
     lines = [
         "| Game | Explained variance | of moving pixels | Episodes | Steps | Updates x frames | Seconds |",
         "|---|---|---|---|---|---|---|",
@@ -154,11 +167,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Train what is asked for and keep the figures, or write the page's table."""
+    """Train and save the measurements, or only write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("games", nargs="*", help=f"some of: {', '.join(GAMES)} (default: all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/reconstruction"), help="folder of the runs")
-    parser.add_argument("--write", action="store_true", help="only write the table")
+    parser.add_argument("games", nargs="*", help=f"Names of games (default: all): {', '.join(GAMES)}.")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/reconstruction"),
+        help="Path of the folder of all runs (default: runs/reconstruction).",
+    )
+    parser.add_argument("--write", action="store_true", help="Only write the table.")
     options = parser.parse_args()
     kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"rows": []}
     rows = {row["game"]: row for row in kept["rows"]}

@@ -1,15 +1,17 @@
-"""Keep the best agents: test them on the official game, ship them with the package, and write the table of records.
+"""Save the best agents: evaluate them on the official game, add them to the package, and write the table of records.
+
+Start reading at `keep`.
 
 python -m benchmarks.records keep RUN NAME --title "CarRacing, evolved in the game" --also RUN... --ship
 python -m benchmarks.records keep RUN NAME --where dream --title "CarRacing, evolved only in dreams"
-python -m benchmarks.records keep RUN NAME --test 'sticky actions={"sticky": 0.25}' --test 'deterministic={"noops": 0}'
+python -m benchmarks.records keep RUN NAME --test 'deterministic={"noop_max": 0}'
 python -m benchmarks.records write                         # the tables of README and docs/records.md, from docs/results/records
 
---ship: the agent replaces the package's of that name, once it was tested.
---also: runs whose real steps it took, too. --after: a run whose evolution went before, and at whose controller RUN's began.
---on: the record NAME, as it is, is where RUN's evolution began: all that it took counts.
-A record is docs/results/records/NAME.about.json with a report for each test; the plain test, whose label is empty, is always
-among them (--test '={"noops": 0}' gives it options).
+--ship: after the evaluation, the agent replaces the one with this name in the package.
+--also: runs whose real steps and time count, too. --after: a run whose evolution gave RUN's initial controller.
+--on: the present record NAME gave the initial controller of RUN's evolution; its steps and time count, too.
+A record is docs/results/records/NAME.about.json with a report for each test. The plain test has an empty label and always
+runs (--test '={"noop_max": 0}' sets its options).
 """
 
 import argparse
@@ -24,26 +26,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agents.agent import Agent
-from agents.display import bar, duration
-from agents.evaluation import Report, evaluate, repeating
-from agents.pictures import write_png
-from agents.pretrained import HOME, Shipped
+from agents.config.schema import OFFICIAL
+from agents.evaluation import Report, evaluate, reproduce_command
+from agents.pretrained import HOME, PretrainedAgent
+from agents.progress import bar, duration
 from agents.run import Run
-from agents.settings import OFFICIAL
+from agents.video import write_png
 from benchmarks.results import CHECKED, ROOT, put
-from worldmodel.checkpoints import atomic, read_json, write_json
-from worldmodel.starts import Starts
+from worldmodel import migration
+from worldmodel.io import atomic, read_json, write_json
+from worldmodel.start_states import StartStates
 
 RECORDS = ROOT / "docs" / "results" / "records"
 PAGES = {"README.md": False, "docs/records.md": True}
-"""Where the table of records stands, and whether with every test."""
+"""Pages with the table of records, and whether the table has every test."""
 EPISODES, SEED = 100, 20_000
-"""Of the test; no other test has these seeds."""
+"""Number of episodes of the test, and seed of the first; no other test uses these seeds."""
 MARK, END = "<!-- records: written by `python -m benchmarks.records write`, " + CHECKED, "<!-- end of records -->"
 ADDED = ("seconds", "evolution_seconds", "frames", "frames_before", "seconds_before")
-"""What is the sum over a record and the evolution that went on from it."""
+"""Keys whose values are summed when an evolution continues a record."""
 PUBLISHED = {"CarRacing": {"World Models (2018), its log": ([25e6, 51e6, 1.72e9], [823, 867, 906])}}
-"""Returns after so many frames of the game."""
+"""Frames of the game and returns of published learning curves, by game and label."""
 RIVALS = {
     "car-racing": "917 (DreamerV3), 914 ± 15 (AttentionAgent), 906 ± 21 (World Models)",
     "car-racing-cropped": "906 ± 21 (World Models)",
@@ -65,20 +68,30 @@ def keep(
     after: Run | None = None,
     on: bool = False,
 ) -> None:
-    """Test a controller of a run, write the record down, and ship it if it shall.
+    """Evaluate a controller of a run, and write the record.
 
-    ``on``: evolution began at the controller of the record as it is.
+    Args:
+        run: Run with the controller.
+        name: Name of the record.
+        where: Where the controller was evolved: "game" or "dream".
+        title: Name in the table.
+        also: Runs whose real steps and time count, too.
+        tests: Additional environment options of each test, by label.
+        send: Whether to add the agent to the package.
+        workers: Number of processes that step environments.
+        after: Run whose evolution gave the initial controller. None: there is no such run.
+        on: Whether the present record gave the initial controller.
 
     Raises:
-        ValueError: the run has no history of what is to be kept.
+        ValueError: The run has no history of this evolution.
     """
     history = {"game": ("evolve-game", "metrics.jsonl"), "dream": ("iterations", "summary.json")}[where]
     source = run.folder.joinpath(*history)
     if not source.exists():
-        raise ValueError(f"{source} must exist for --where {where}: a record shows how it came about")
-    agent, place = Agent(run.world(), run.controller(where)), [str(run.folder), "--where", where]
+        raise ValueError(f"{source} must exist for --where {where}: a record includes its history")
+    agent, words = Agent(run.world(), run.controller(where)), [str(run.folder), "--where", where]
     if send:
-        agent, place = compacted(agent), [name, "--pretrained"]  # what is tested is what will be shipped
+        agent, words = compacted(agent), [name, "--pretrained"]  # test the same weights as the package will have
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
     before = former(name) if on else Former()
@@ -87,7 +100,7 @@ def keep(
         report = test(run, agent, name, label, options, workers)
         files[label] = f"{name}{'-' * bool(label)}{label.replace(' ', '-')}.json"
         dreamed = before.dreamed + sum(one.evolution_steps("dream") for one in runs)
-        command = repeating(place, report, options)
+        command = reproduce_command(words, report, options)
         replace(report, real_steps=before.steps + steps(runs), dream_steps=dreamed, command=command).save(
             RECORDS / files[label]
         )
@@ -106,13 +119,13 @@ def keep(
         first = Report.load(RECORDS / next(iter(files.values())))
         ship(run, agent, HOME / name)
         first.save(HOME / name / "report.json")
-        with atomic(HOME / name / "README.md") as aside:
-            aside.write_text(card(name, first, written), encoding="utf-8")
-        print(Shipped(HOME / name, Path()).report())
+        with atomic(HOME / name / "README.md") as temporary:
+            temporary.write_text(card(name, first, written), encoding="utf-8")
+        print(PretrainedAgent(HOME / name, Path()).report())
 
 
 class Former(NamedTuple):
-    """What a record took, at whose controller an evolution began."""
+    """The costs and the history of an earlier record; ``steps`` are environment steps, ``dreamed`` dream steps."""
 
     about: dict[str, Any] = {}
     steps: int = 0
@@ -121,7 +134,7 @@ class Former(NamedTuple):
 
 
 def former(name: str) -> Former:
-    """A record as it is."""
+    """Read the present record."""
     about = read_json(RECORDS / f"{name}.about.json")
     history = (RECORDS / f"{name}.metrics.jsonl").read_text(encoding="utf-8")
     report = Report.load(RECORDS / about["tests"][""])
@@ -129,20 +142,20 @@ def former(name: str) -> Former:
 
 
 def compacted(agent: Agent) -> Agent:
-    """An agent as it is when it was saved for the package, in half precision."""
+    """Return the agent in half precision, as the package has it."""
     with tempfile.TemporaryDirectory() as folder:
         agent.save(folder, compact=True)
         return Agent.load(folder)
 
 
 def ship(run: Run, agent: Agent, folder: Path) -> None:
-    """Put an agent into the package."""
+    """Save an agent and its start states in a folder of the package."""
     agent.save(folder, compact=True)
-    Starts.cut(run.latents(agent.world)).save(folder)
+    StartStates.from_episodes(run.latents(agent.world)).save(folder)
 
 
 def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any], workers: int) -> Report:
-    """Let an agent play the official game of a run, with the run's options and more."""
+    """Evaluate an agent in the official environment of a run, with the run's options and ``options``."""
     store = run.store()
     env, stored = OFFICIAL.get(store.env, store.env), dict(store.metadata["env_options"])
     with bar(f"test {name} in {env}{', ' * bool(label)}{label}", "episodes") as progress:
@@ -159,66 +172,73 @@ def test(run: Run, agent: Agent, name: str, label: str, options: dict[str, Any],
 
 
 def about(evolutions: list[Run], runs: list[Run], where: str, agent: Agent) -> dict[str, Any]:
-    """What an agent is, and what it took in all runs; those of its evolution in their order."""
+    """Describe an agent and the costs of all runs; ``evolutions`` are in temporal order."""
     seconds = sum(sum(one.timings().values()) for one in runs)
-    evolving = sum(one.timings().get(f"evolve in {'dreams' if where == 'dream' else 'the game'}", 0) for one in runs)
+    evolution_seconds = sum(
+        one.timings().get(f"evolve in {'dreams' if where == 'dream' else 'the game'}", 0) for one in runs
+    )
     return {
         "seconds": round(seconds),
-        "evolution_seconds": round(evolving),
+        "evolution_seconds": round(evolution_seconds),
         "frames": frames(runs),
         "frames_before": frames(runs) - sum(map(evolution_frames, evolutions)),
         "seconds_before": round(seconds - sum(run.timings().get("evolve in the game", 0) for run in evolutions)),
         "action_repeat": _repeat(evolutions[-1]),
         "controller": repr(agent.controller),
-        "memory": agent.world.memory.settings,
+        "memory": agent.world.memory.config,
         "runs": [str(one.folder) for one in runs],
     }
 
 
 def frames(runs: list[Run]) -> int:
-    """Frames of the game that runs played, action repeat included; rollouts that they share count once."""
+    """Return the number of frames of the game in all runs, with action repeat; shared rollouts count once."""
     stored = sum(run.store().steps * _repeat(run) for run in _stores(runs))
     return stored + sum(evolution_frames(run) for run in runs)
 
 
 def steps(runs: list[Run]) -> int:
-    """Steps of the game that runs played: an action and its repeats are one."""
+    """Return the number of environment steps in all runs: an action and its repeats are one step."""
     return sum(run.store().steps for run in _stores(runs)) + sum(run.evolution_steps("game") for run in runs)
 
 
 def evolution_frames(run: Run) -> int:
-    """Those of a run's evolution in the game."""
+    """Return the number of frames of a run's evolution in the game."""
     return run.evolution_steps("game") * _repeat(run)
 
 
 def _stores(runs: list[Run]) -> list[Run]:
-    """One run for each store."""
+    """Return one run for each store."""
     return list({run.rollouts_folder.resolve(): run for run in runs}.values())
 
 
 def _repeat(run: Run) -> int:
+    """Return the action repeat of a run."""
     return int(run.store().metadata["env_options"].get("action_repeat", 1))
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The generations of a record's evolution in the game."""
+    """Return the generations of a record's evolution in the game."""
     path = RECORDS / f"{name}.metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [migration.renamed(json.loads(line), migration.GENERATION) for line in path.read_text().splitlines()]
+        if path.exists()
+        else []
+    )
 
 
-def checks(name: str) -> tuple[list[float], list[float], list[float]]:
-    """Frames, seconds and returns at every test on fresh seeds, of the search's mean or of its average where it has one.
+def evaluations(name: str) -> tuple[list[float], list[float], list[float]]:
+    """Return frames, seconds and returns at every evaluation of the distribution mean, or of its average if there is one.
 
-    Of iterations: of each one's whole real episodes.
+    Iterations: returns are those of the whole real episodes, and seconds are empty.
     """
     about = read_json(RECORDS / f"{name}.about.json")
     found: tuple[list[float], list[float], list[float]] = ([], [], [])
     played, seconds = float(about["frames_before"]), float(about["seconds_before"])
     for row in rows(name):
-        played += (row["steps"] + row.get("check_steps", 0)) * about["action_repeat"]
+        played += (row["steps"] + row.get("eval_steps", 0)) * about["action_repeat"]
         seconds += row["seconds"]
-        if "check" in row:
-            for values, value in zip(found, (played, seconds, row.get("average", row["check"])), strict=True):
+        if "eval" in row:
+            for values, value in zip(found, (played, seconds, row.get("eval_average", row["eval"])), strict=True):
                 values.append(value)
     path = RECORDS / f"{name}.iterations.json"
     for one in read_json(path)["rows"] if path.exists() else ():
@@ -228,10 +248,10 @@ def checks(name: str) -> tuple[list[float], list[float], list[float]]:
 
 
 def curve(name: str) -> bytes:
-    """Return against frames of the game, beside what was published, and against wall clock or the dream's promise, as PNG."""
+    """Return a PNG of the learning curve: against frames, with published returns, and against time or beside dream returns."""
     from matplotlib.figure import Figure
 
-    played, seconds, returns = checks(name)
+    played, seconds, returns = evaluations(name)
     about = read_json(RECORDS / f"{name}.about.json")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=bool(seconds))
@@ -242,12 +262,12 @@ def curve(name: str) -> bytes:
     left.legend(fontsize=7)
     if seconds:
         right.plot(np.array(seconds) / 60, returns, marker=".")
-        right.set(xlabel="minutes on this machine, all training included")
+        right.set(xlabel="minutes, including all training")
     else:
-        said = read_json(RECORDS / f"{name}.iterations.json")["rows"]
-        for key, label in (("dream", "in dreams"), ("real", "in the game, as long")):
-            right.plot([one["number"] for one in said], [one[key] for one in said], marker=".", label=label)
-        right.set(xlabel="iteration", ylabel="return of a stretch")
+        iterations = read_json(RECORDS / f"{name}.iterations.json")["rows"]
+        for key, label in (("dream", "in dreams"), ("real", "in the game, same horizon")):
+            right.plot([one["number"] for one in iterations], [one[key] for one in iterations], marker=".", label=label)
+        right.set(xlabel="iteration", ylabel="return over the horizon")
         right.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -257,43 +277,44 @@ def curve(name: str) -> bytes:
 
 
 def score(report: Report) -> str:
-    """A report in a table's cell."""
+    """Return a report as the text of a table cell."""
     flag = "" if report.flag_rate is None else f", flag in {report.flag_rate:.0%}"
-    if report.env_options.get("noops") == 0 and not report.env_options.get("sticky"):  # seeds change nothing
-        return f"{report.mean:.0f}, always the same game{flag}"
+    # the game is deterministic: seeds have no effect
+    if report.env_options.get("noop_max") == 0 and not report.env_options.get("sticky_action_prob"):
+        return f"{report.mean:.0f}, identical episodes{flag}"
     return f"{report.mean:.0f} ± {report.std:.0f} ({report.stderr:.1f}, {report.n}){flag}"
 
 
 def card(name: str, report: Report, about: dict[str, Any]) -> str:
-    """The model card."""
+    """Return the model card as Markdown."""
     memory, options = about["memory"], ", ".join(f"{key} {value}" for key, value in report.env_options.items())
     seeds = f"{report.seeds[0]} to {report.seeds[-1]}"
-    whole, evolving = duration(about["seconds"]), duration(about["evolution_seconds"])
-    flow = f"{memory.get('couplings', 0)} couplings{', conditional' if memory.get('conditional') else ''}"
+    total, evolving = duration(about["seconds"]), duration(about["evolution_seconds"])
+    flow = f"{memory.get('num_couplings', 0)} couplings{', conditional' if memory.get('conditional') else ''}"
     lines = [
         f"- **Score, {label}**: {score(Report.load(RECORDS / file))}."
         for label, file in about["tests"].items()
         if label
     ]
-    few = ""
+    note = ""
     if "Mario" in report.env:
-        few = " Games differ by 0 to 30 idle frames at the start alone: the seeds are new, but training met every such game."
+        note = " Games differ only in 0 to 30 idle frames at the start: the seeds are new, but training used all such games."
     return f"""# {name}
 
-{about["title"]}: a world model and a controller, `{about["controller"]}`, by CMA-ES.
+{about["title"]}: a world model and a controller, `{about["controller"]}`, evolved by CMA-ES.
 
-- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which no training has met:
+- **Score**: {score(report)} (standard error, n) in {report.env} with {options}, seeds {seeds}, which no training used:
   `{report.command}`.
-{chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {about["frames"]:,} frames of the game, rollouts included.
-- **Time**: {whole} in all, {evolving} of it evolution; {report.hardware}.
-- **Memory**: {memory["density"]}, {memory["hidden"]} hidden, {memory["mixtures"]} components, {flow}.
-- **Files**: half precision; `report.json` has every return. Nothing in them is executed.
-- **Limits**: it acts as it was evolved, with these options of the game; its dreams are good for some dozens of steps.{few}
+{chr(10).join(lines)}{chr(10) * bool(lines)}- **Data**: {about["frames"]:,} frames of the game, including rollouts.
+- **Time**: {total} in total, {evolving} for evolution; {report.hardware}.
+- **Memory**: {memory["density"]}, {memory["hidden_size"]} hidden units, {memory["num_components"]} components, {flow}.
+- **Files**: half precision; `report.json` has every return. The files contain no code.
+- **Limits**: the agent needs these environment options; its dreams are accurate for some dozens of steps.{note}
 """
 
 
 def table(every_test: bool = True) -> str:
-    """The table of the page of records, with a row for each test; README's has the plain tests alone."""
+    """Return the table of records: a row for each test, or only the plain tests."""
     head = ("Game", "Mean ± standard deviation (standard error, n)", "Frames of the game", "Dream steps", "Wall clock")
     head += ("Published",)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -315,20 +336,26 @@ def table(every_test: bool = True) -> str:
 
 
 def main() -> None:
-    """Keep a record, or write the table."""
+    """Save a record and write the tables, or only write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     keeping = commands.add_parser("keep")
-    keeping.add_argument("run", type=Path)
-    keeping.add_argument("name")
-    keeping.add_argument("--title", required=True)
-    keeping.add_argument("--where", choices=["game", "dream"], default="game")
-    keeping.add_argument("--also", type=Path, nargs="*", default=[])
-    keeping.add_argument("--after", type=Path)
-    keeping.add_argument("--on", action="store_true")
-    keeping.add_argument("--test", action="append", default=[], help='LABEL={"option": value}')
-    keeping.add_argument("--ship", action="store_true")
-    keeping.add_argument("--workers", type=int, default=2)
+    keeping.add_argument("run", type=Path, help="Path of the run folder.")
+    keeping.add_argument("name", help="Name of the record.")
+    keeping.add_argument("--title", required=True, help="Name in the table.")
+    keeping.add_argument(
+        "--where", choices=["game", "dream"], default="game", help="Where the controller was evolved (default: game)."
+    )
+    keeping.add_argument(
+        "--also", type=Path, nargs="*", default=[], help="Paths of runs whose real steps and time count, too."
+    )
+    keeping.add_argument("--after", type=Path, help="Path of the run whose evolution gave the initial controller.")
+    keeping.add_argument("--on", action="store_true", help="The present record gave the initial controller.")
+    keeping.add_argument("--test", action="append", default=[], help='Additional test: LABEL={"option": value}.')
+    keeping.add_argument("--ship", action="store_true", help="Add the agent to the package.")
+    keeping.add_argument(
+        "--workers", type=int, default=2, help="Number of processes that step environments (default: 2)."
+    )
     commands.add_parser("write")
     options = parser.parse_args()
     if options.command == "keep":

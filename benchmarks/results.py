@@ -1,6 +1,4 @@
-"""Keep the scores of finished runs in ``docs/results``, and write tables from what is kept there.
-
-README and docs/frmdn.md:
+"""Save the scores of finished runs in ``docs/results``, and write the tables of README and docs/frmdn.md from them.
 
 (time make demo) 2>&1 | tee /dev/stderr | grep real > runs/car-racing-quick/make-demo.txt
 python -m benchmarks.results runs/car-racing-quick runs/mario-quick
@@ -13,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.comparison.learning import ABLATIONS, REFERENCE
 from agents.comparison.report import difference, episodes
-from agents.display import duration
+from agents.comparison.train import ABLATIONS, REFERENCE
 from agents.evaluation import Report
+from agents.progress import duration
 from agents.run import Run
-from worldmodel.checkpoints import write_json
+from worldmodel import migration
+from worldmodel.io import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -29,7 +28,7 @@ NAMES = {"random": "random actions", "dream": "evolved in dreams", "game": "evol
 
 
 def keep(folder: Path) -> None:
-    """Copy a finished run's tests and timings."""
+    """Copy the reports and timings of a finished run into ``docs/results``."""
     run = Run(folder)
     reports = run.reports()
     for name, report in reports.items():
@@ -42,17 +41,17 @@ def keep(folder: Path) -> None:
 
 
 def table() -> str:
-    """README's table, from the files in ``docs/results``."""
+    """Return the table of README from the files in ``docs/results``."""
     lines = ["| Game | Controller | Mean | Standard deviation | Standard error | n |", "|---|---|---|---|---|---|"]
     notes = []
     for folder in sorted(RESULTS.iterdir()):
-        if not (folder / "timings.json").exists():  # not a run's
+        if not (folder / "timings.json").exists():  # not the folder of a run
             continue
-        for name, words in NAMES.items():
+        for name, label in NAMES.items():
             if (folder / f"{name}.json").exists():
                 report = Report.load(folder / f"{name}.json")
                 numbers = f"{report.mean:.0f} | {report.std:.0f} | {report.stderr:.0f} | {report.n}"
-                lines.append(f"| {report.env} | {words} | {numbers} |")
+                lines.append(f"| {report.env} | {label} | {numbers} |")
         seconds = sum(json.loads((folder / "timings.json").read_text(encoding="utf-8")).values())
         options = ", ".join(f"{key} {value}" for key, value in report.env_options.items())
         clock = folder / "make-demo.txt"
@@ -65,15 +64,15 @@ def table() -> str:
 
 
 def memories() -> str:
-    """The table of `docs/frmdn.md`, from the comparisons in ``docs/results``: a row for each variant."""
+    """Return the table of ``docs/frmdn.md`` from the comparisons in ``docs/results``: a row for each variant."""
     head, floors, rows = ["Variant"], ["floor"], dict[str, list[str]]()
     for folder in sorted(RESULTS.glob("memory-*")):
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = [migration.comparison_result(row) for row in read_json(folder / "results.json")]
         env = json.loads((folder / "about.json").read_text(encoding="utf-8"))["env"]
-        for targets in ("mean", "sample"):
-            trained = [row for row in results if row["job"]["targets"] == targets]
-            head.append(f"{env}, {targets}")
-            floors.append(f"{np.mean(trained[0]['floor']):.2f}" if targets == "sample" else "")
+        for latent_targets in ("mean", "sample"):
+            trained = [row for row in results if row["job"]["latent_targets"] == latent_targets]
+            head.append(f"{env}, {latent_targets}")
+            floors.append(f"{np.mean(trained[0]['floor']):.2f}" if latent_targets == "sample" else "")
             rows.setdefault(REFERENCE, []).append(f"{episodes(trained, REFERENCE).mean():.2f}")
             for name in dict.fromkeys(row["job"]["name"] for row in trained):
                 if name not in (REFERENCE, *ABLATIONS):
@@ -83,25 +82,32 @@ def memories() -> str:
 
 
 def put(path: Path, begin: str, table: str, end: str) -> None:
-    """Write a table between two marks of a page."""
+    """Write a table between two marks in a page."""
     path.write_text(replaced(path.read_text(encoding="utf-8"), begin, table, end, str(path)), encoding="utf-8")
 
 
 def replaced(text: str, begin: str, table: str, end: str, page: str) -> str:
-    """A page's text with another table between two marks.
+    """Return the text of a page with another table between two marks.
+
+    Args:
+        text: Text of the page.
+        begin: Mark before the table.
+        table: The new table.
+        end: Mark after the table.
+        page: Name of the page in messages.
 
     Raises:
-        ValueError: the page lacks one of the marks.
+        ValueError: The page lacks one of the marks.
     """
     before, mark, rest = text.partition(begin)
     _, other, after = rest.partition(end)
     if not (mark and other):
-        raise ValueError(f"{page} must hold {begin.strip()!r} and then {end!r}")
+        raise ValueError(f"{page} must contain {begin.strip()!r} and then {end!r}")
     return before + begin + table + end + after
 
 
 def write() -> None:
-    """Put the tables into their pages."""
+    """Write the tables into their pages."""
     put(ROOT / "README.md", BEGIN, table(), END)
     put(ROOT / "docs" / "frmdn.md", MEMORIES, memories(), MEMORIES_END)
 

@@ -1,4 +1,4 @@
-"""The reference of the command line, in Markdown, from the very parser that reads the commands."""
+"""Reference of the command line in Markdown, generated from the parser of the commands."""
 
 import inspect
 import sys
@@ -10,30 +10,30 @@ from agents.commands import COMMANDS
 from agents.parser import Parser
 
 MARK = "<!-- every command, from the parser -->"
-"""Where it goes in ``command-line.md``."""
+"""Line of ``command-line.md`` that `page` replaces."""
 
 
 def page() -> str:
-    """All commands: what they say of themselves, and every argument with its values and default."""
+    """Return the description of every command, and a table of its arguments with values and defaults."""
     return "\n".join(_command(name, build) for name, (build, _) in COMMANDS.items())
 
 
 def _command(name: str, build: Callable[[Parser], None]) -> str:
     parser = Parser(prog=f"worldmodel {name}")
     build(parser)
-    # --help and the like, and --dream FILE beside --dream.NAME, are what every command has: they have no defaults
+    # leave out arguments without a default: --help, and --dream FILE beside --dream.NAME
     actions = [action for action in parser._actions if action.default != SUPPRESS]
     given = [action for action in actions if not action.option_strings]
     flags = [action for action in actions if action.option_strings]
     words = [f"worldmodel {name}", *(action.dest.upper() for action in given), *(["[OPTIONS]"] if flags else [])]
     lines = [f"## worldmodel {name}", "", "```text", " ".join(words), "```", "", *_description(build), ""]
     if actions:
-        lines += ["| Argument | Values | Default | What it is |", "|---|---|---|---|", *map(_row, given + flags), ""]
+        lines += ["| Argument | Values | Default | Description |", "|---|---|---|---|", *map(_row, given + flags), ""]
     return "\n".join(lines)
 
 
 def _description(build: Callable[[Parser], None]) -> list[str]:
-    """The docstring; lines that it indents are commands."""
+    """Return the lines of the docstring; indented lines are commands."""
     lines = inspect.cleandoc(build.__doc__ or "").splitlines()
     return [f"    {line.strip()}" if line.startswith("  ") else line for line in lines]
 
@@ -47,7 +47,7 @@ def _row(action: Action) -> str:
 
 
 def _values(action: Action) -> str:
-    """What may be given: a kind, or choices."""
+    """Return the type or the choices of an argument."""
     if action.nargs == 0:
         return "a switch"
     kind = getattr(action, "_typehint", None)
@@ -61,7 +61,7 @@ def _values(action: Action) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A default, as it would be typed."""
+    """Format a default as a user types it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -1,4 +1,4 @@
-"""How Sphinx makes the pages: `make docs`."""
+"""Configuration of Sphinx; `make docs` builds the pages."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import command_pages  # noqa: E402  (it lies beside this file)
+import command_pages  # noqa: E402  (a module in this folder)
 
 project, author = "worldmodel", "the authors of worldmodel"
 release = metadata.version("worldmodel")
@@ -19,45 +19,41 @@ html_theme, html_title = "furo", "worldmodel"
 html_static_path: list[str] = []
 
 myst_enable_extensions = ["html_image"]
-myst_heading_anchors = 3  # so that page.md#a-heading works here as it does on GitHub
+myst_heading_anchors = 3  # links such as page.md#a-heading work as on GitHub
 
-default_role = (
-    "py:obj"  # `Store` in a docstring is a link where there is such a name here, and code where there is none
-)
+default_role = "py:obj"  # `Store` in a docstring is a link if the name exists here, otherwise code
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-nitpick_ignore_regex = [
-    ("py:.*", ".*")
-]  # types of torch, numpy and gymnasium, whose pages a build without network lacks
+nitpick_ignore_regex = [("py:.*", ".*")]  # types of torch, numpy and gymnasium: a build without network has no links
 
 OUTSIDE = {"../benchmarks/README.md": "speed.md", "../README.md": "index.md"}
-"""Links that lead out of ``docs`` on GitHub, and the page that stands for them here."""
+"""Links to files outside ``docs``, and the page that replaces each of them."""
 
 
 def _read(app: Any, page: str, source: list[str]) -> None:
-    """Fill in what is made when the pages are, and turn links that would lead out of them."""
+    """Insert the reference of the command line, and replace links to files outside ``docs``."""
     source[0] = source[0].replace(command_pages.MARK, command_pages.page())
     for outside, inside in OUTSIDE.items():
         source[0] = source[0].replace(f"]({outside})", f"](/{inside})")
 
 
 def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
-    """Pages that are made anew even where their file did not change."""
+    """Return the pages that are built again even if their file did not change."""
     return ["command-line"]
 
 
 def _shapes(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Keep a star of a shape, as of ``*batch``, from opening an emphasis."""
+    """Escape the star of a shape such as ``*batch``, which would start an emphasis."""
     for number, line in enumerate(lines):
-        parts = line.split("``")  # every second one is code
+        parts = line.split("``")  # every second part is code
         parts[::2] = [re.sub(r"(?<=[(\s])\*(?=\w+[,)])", r"\\*", part) for part in parts[::2]]
         lines[number] = "``".join(parts)
 
 
 def setup(app: Any) -> None:
-    """What Sphinx calls first."""
+    """Connect the functions above to the events of Sphinx."""
     app.connect("source-read", _read)
     app.connect("env-get-outdated", _outdated)
     app.connect("autodoc-process-docstring", _shapes)

@@ -5,8 +5,8 @@ Start reading at `make`.
 
 import gymnasium
 
-from envs.frames import action_kind
-from envs.making import make
+from envs.registration import make
+from envs.wrappers import action_kind
 
 __all__ = ["DreamEnv", "DreamVectorEnv", "action_kind", "make"]
 
@@ -16,16 +16,16 @@ gymnasium.register(
     max_episode_steps=1000,  # as CarRacing-v3
     reward_threshold=900,
 )
-gymnasium.register("Dream-v0", entry_point="envs.dream:DreamEnv")
+gymnasium.register("Dream-v0", entry_point="envs.dream_env:DreamEnv")
 gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros", nondeterministic=False)
 
 
 def __getattr__(name: str) -> object:
-    """Load the dream environments, and torch with them, when they are asked for."""
+    """Import the dream environments, and torch with them, on first use."""
     if name in ("DreamEnv", "DreamVectorEnv"):
-        from envs import dream
+        from envs import dream_env
 
-        return getattr(dream, name)
+        return getattr(dream_env, name)
     raise AttributeError(f"module 'envs' has no attribute {name!r}")
 
 

@@ -1,8 +1,9 @@
-"""Super Mario Bros as a Gymnasium environment: buttons in, pictures and rewards out.
+"""Super Mario Bros as a Gymnasium environment.
 
-Start reading at `SuperMarioBros.step`; the machine that runs the game is in `envs.nes`.
+Start reading at `SuperMarioBros.step`; `envs.nes_py_backend` has the emulators that run the game.
 
-The memory map is public: https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
+References:
+    Super Mario Bros RAM map, https://datacrystal.tcrf.net/wiki/Super_Mario_Bros./RAM_map.
 """
 
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.frames import Shrunk
-from envs.nes import start_machine
+from envs.nes_py_backend import make_backend
+from envs.wrappers import ResizeFrame
 
 RIGHT, LEFT, DOWN, UP, START, B, A = 128, 64, 32, 16, 8, 2, 1
-"""The controller's buttons, as bits."""
-BUTTONS: dict[str, tuple[int, ...]] = {
+"""Bits of the controller's buttons."""
+ACTION_SETS: dict[str, tuple[int, ...]] = {
     "run": (RIGHT | B, RIGHT | A | B),
     "right": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B),
     "simple": (0, RIGHT, RIGHT | A, RIGHT | B, RIGHT | A | B, A, LEFT),
@@ -25,52 +26,53 @@ BUTTONS: dict[str, tuple[int, ...]] = {
         *(LEFT, LEFT | A, LEFT | B, LEFT | A | B, DOWN, UP),
     ),
 }
-"""Choices in each set of buttons, as gym-super-mario-bros numbers them; "right" is its right-only set. "run" is
-ours: run to the right, and jump or not."""
+"""Buttons of each action, by action set. "right", "simple" and "complex" are numbered as in gym-super-mario-bros, where
+"right" is the right-only set. "run" is our own: run to the right, with or without a jump."""
 REWARD_BOUND = 15.0
-"""A frame's reward is cut to plus or minus this."""
-DEATH = -25.0
-FLAG, BOWSER = 0x31, 0x2D
+"""A frame's reward is clipped to [-REWARD_BOUND, REWARD_BOUND]."""
+DEATH_PENALTY = -25.0
+FLAGPOLE, BOWSER = 0x31, 0x2D
 DYING, DEAD = 0x0B, 0x06
-BUSY = frozenset((0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07))
-"""Player states in which the game plays by itself: pipes, vines, entering an area, black screens."""
-LONGEST_PAUSE = 2_000
-"""Frames after which a scene that should have ended is taken for a broken emulator."""
+BUSY_STATES = frozenset((0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x07))
+"""Player states in which the game ignores the buttons: pipes, vines, entering an area, black screens."""
+MAX_CUTSCENE_FRAMES = 2_000
+"""Maximum number of frames of a scene without control; a longer one means that the emulator is broken."""
 
 
-class Snapshot(NamedTuple):
-    """A moment of the game, with all that follows from it."""
+class MarioSnapshot(NamedTuple):
+    """Complete state of the environment."""
 
-    machine: Any
-    """The whole machine: bytes, or an object of its own with nes-py 9."""
-    pressed: int
-    x: int
-    clock: int
-    over: bool
-    random: Any
-    """The state of ``np_random``, from which sticky actions are drawn."""
+    backend: Any
+    """State of the emulator: bytes, or an object of nes-py 9."""
+    buttons: int
+    x_pos: int
+    time_left: int
+    is_over: bool
+    rng_state: Any
+    """State of ``np_random``, which draws the sticky actions."""
 
 
 class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
-    """One stage of Super Mario Bros, with one life.
+    """One stage of Super Mario Bros, with one attempt per episode.
 
-    A frame's reward is the way to the right in pixels, minus the ticks of the clock, minus 25 for a death, cut to
-    [-15, 15]; a step's is the sum over its frames. Death and the flag terminate; the end of the clock truncates.
-    The game is deterministic: what differs from seed to seed are the idle frames at the start (``noops``), and the
-    actions that are held on (``sticky``).
+    The reward of a frame is the movement to the right in pixels, minus the ticks of the clock, minus 25 for a death, clipped
+    to [-15, 15]. The reward of a step is the sum over its frames. Death and the flag terminate an episode; the end of the
+    clock truncates it. The game is deterministic: the seed determines only the number of idle frames at the start
+    (``noop_max``) and the repeated actions (``sticky_action_prob``).
 
     Args:
-        world: 1 to 8.
-        stage: 1 to 4.
-        buttons: "right", "simple" or "complex": the choices of gym-super-mario-bros; or "run": run, and jump or not.
-        frame_skip: frames for each step.
-        noops: at most this many idle frames before an episode begins, drawn with its seed.
-        sticky: probability, at each frame, that the last buttons stay pressed (Machado et al., 2018, section 5.2).
-        machine: "fast", ours, or "nes-py", the emulator that it repeats to the last bit.
+        world: World, 1 to 8.
+        stage: Stage, 1 to 4.
+        action_set: "right", "simple" or "complex": the actions of gym-super-mario-bros. "run": run, with or without a jump.
+        frame_skip: Number of frames per step.
+        noop_max: Maximum number of idle frames at the start of an episode; the number is drawn from the seed.
+        sticky_action_prob: Probability, at each frame, that the previous buttons stay pressed (Machado et al., 2018,
+            section 5.2).
+        backend: "numba": the emulator of this package. "nes-py": the emulator that it reproduces bit by bit.
         render_mode: "rgb_array" or None.
 
     Raises:
-        ValueError: an argument is out of range, or the emulator is not installed.
+        ValueError: An argument is out of range, or the emulator is not installed.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
@@ -79,201 +81,216 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, Any]):
         self,
         world: int = 1,
         stage: int = 1,
-        buttons: str = "simple",
+        action_set: str = "simple",
         frame_skip: int = 4,
-        noops: int = 30,
-        sticky: float = 0.0,
-        machine: str = "fast",
+        noop_max: int = 30,
+        sticky_action_prob: float = 0.0,
+        backend: str = "numba",
         render_mode: str | None = "rgb_array",
     ) -> None:
         if not (world in range(1, 9) and stage in range(1, 5)):
             raise ValueError(f"world must be 1 to 8 and stage 1 to 4, got {world} and {stage}")
-        if buttons not in BUTTONS:
-            raise ValueError(f"buttons must be one of {', '.join(BUTTONS)}, got {buttons!r}")
-        if frame_skip < 1 or noops < 0 or not 0 <= sticky < 1:
+        if action_set not in ACTION_SETS:
+            raise ValueError(f"action_set must be one of {', '.join(ACTION_SETS)}, got {action_set!r}")
+        if frame_skip < 1 or noop_max < 0 or not 0 <= sticky_action_prob < 1:
             raise ValueError(
-                f"frame_skip must be at least 1, noops at least 0 and sticky in [0, 1), got {frame_skip}, {noops}, {sticky}"
+                f"frame_skip must be at least 1, noop_max at least 0 and sticky_action_prob in [0, 1), "
+                f"got {frame_skip}, {noop_max}, {sticky_action_prob}"
             )
-        if machine not in ("fast", "nes-py"):
-            raise ValueError(f"machine must be fast or nes-py, got {machine!r}")
-        self.buttons, self.frame_skip, self.noops, self.sticky = BUTTONS[buttons], frame_skip, noops, sticky
+        if backend not in ("numba", "nes-py"):
+            raise ValueError(f"backend must be numba or nes-py, got {backend!r}")
+        self.button_sets, self.frame_skip = ACTION_SETS[action_set], frame_skip
+        self.noop_max, self.sticky_action_prob = noop_max, sticky_action_prob
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, (240, 256, 3), np.uint8)
-        self.action_space = spaces.Discrete(len(self.buttons))
-        self._machine = start_machine(machine)
-        self._ram = self._machine.ram
-        self._pressed = 0
-        self._x = self._clock = 0
-        self._over = True
-        self._start(world, stage)
-        self._begun = self._machine.save()
+        self.action_space = spaces.Discrete(len(self.button_sets))
+        self._backend = make_backend(backend)
+        self._ram = self._backend.ram
+        self._held_buttons = 0
+        self._last_x_pos = self._last_time_left = 0
+        self._is_over = True
+        self._enter_stage(world, stage)
+        self._start_state = self._backend.save()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin the stage; its first idle frames come from the seed."""
+        """Start the stage; the seed determines the number of idle frames."""
         super().reset(seed=seed)
-        self._machine.load(self._begun)
-        for _ in range(int(self.np_random.integers(self.noops + 1))):
-            self._machine.frame(0, draw=False)
-        self._pressed, self._over = 0, False
-        self._x, self._clock = self.x, self.clock
-        return self._machine.picture(), self.info()
+        self._backend.load(self._start_state)
+        for _ in range(int(self.np_random.integers(self.noop_max + 1))):
+            self._backend.frame_advance(0, draw=False)
+        self._held_buttons, self._is_over = 0, False
+        self._last_x_pos, self._last_time_left = self.x_pos, self.time_left
+        return self._backend.screen(), self.info()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold a choice of buttons for ``frame_skip`` frames."""
+        """Press the buttons of an action for ``frame_skip`` frames."""
         if not self.action_space.contains(np.int64(action)):
-            raise ValueError(f"action must be one of 0 to {len(self.buttons) - 1}, got {action!r}")
-        if self._over:
+            raise ValueError(f"action must be one of 0 to {len(self.button_sets) - 1}, got {action!r}")
+        if self._is_over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset")
-        total, terminated, truncated = 0.0, False, False
+        total_reward, terminated, truncated = 0.0, False, False
         for frame in range(self.frame_skip):
-            if not (self.sticky and self.np_random.random() < self.sticky):
-                self._pressed = self.buttons[int(action)]
-            self._machine.frame(self._pressed, draw=frame == self.frame_skip - 1)
-            total += self._reward()
-            truncated = self.clock == 0
-            terminated = not truncated and (self.dead or self.flag)
+            if not (self.sticky_action_prob and self.np_random.random() < self.sticky_action_prob):
+                self._held_buttons = self.button_sets[int(action)]
+            self._backend.frame_advance(self._held_buttons, draw=frame == self.frame_skip - 1)
+            total_reward += self._reward()
+            truncated = self.time_left == 0
+            terminated = not truncated and (self.is_dead or self.flag_get)
             if terminated or truncated:
                 break
-            self._skip_pauses()
-        self._over = terminated or truncated
-        return self._machine.picture(), total, terminated, truncated, self.info()
+            self._skip_cutscenes()
+        self._is_over = terminated or truncated
+        return self._backend.screen(), total_reward, terminated, truncated, self.info()
 
-    def save_state(self) -> Snapshot:
-        """Remember this moment. Any number of snapshots may exist; they outlive resets, and this environment."""
-        random = self.np_random.bit_generator.state
-        return Snapshot(self._machine.save(), self._pressed, self._x, self._clock, self._over, random)
+    def save_state(self) -> MarioSnapshot:
+        """Return the current state. Snapshots stay valid after a reset, and after this environment is closed."""
+        rng_state = self.np_random.bit_generator.state
+        return MarioSnapshot(
+            self._backend.save(), self._held_buttons, self._last_x_pos, self._last_time_left, self._is_over, rng_state
+        )
 
-    def load_state(self, snapshot: Snapshot) -> tuple[np.ndarray, dict[str, Any]]:
-        """Go to a moment that this environment, or another one of the same emulator, remembered.
+    def load_state(self, snapshot: MarioSnapshot) -> tuple[np.ndarray, dict[str, Any]]:
+        """Restore a state of this environment, or of another one with the same emulator.
 
-        What follows is what followed then: the same actions lead to the same frames, sticky actions included.
+        The same actions then give the same frames as after the save, sticky actions included.
 
         Returns:
-            The picture and the info of that moment, as `reset` gives them.
+            The frame and the info of that state, as in `reset`.
         """
-        self._machine.load(snapshot.machine)
-        _, self._pressed, self._x, self._clock, self._over, random = snapshot
-        self.np_random.bit_generator.state = random
-        return self._machine.picture(), self.info()
+        self._backend.load(snapshot.backend)
+        _, self._held_buttons, self._last_x_pos, self._last_time_left, self._is_over, rng_state = snapshot
+        self.np_random.bit_generator.state = rng_state
+        return self._backend.screen(), self.info()
 
     def render(self) -> np.ndarray | None:
-        """The screen, (240, 256, 3)."""
-        return self._machine.picture() if self.render_mode == "rgb_array" else None
+        """Return the screen, (240, 256, 3)."""
+        return self._backend.screen() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Give the emulator back."""
-        self._machine.close()
-        self._ram = self._machine.ram  # the emulator's memory may be gone
+        """Free the emulator."""
+        self._backend.close()
+        self._ram = self._backend.ram  # the emulator's memory may have been freed
 
-    # What the machine's memory says -----------------------------------------------------------------------------------
+    # Values in the console's memory -----------------------------------------------------------------------------------
 
     @property
-    def x(self) -> int:
-        """Mario's way from the stage's left end, in pixels."""
+    def x_pos(self) -> int:
+        """Mario's distance from the left end of the stage, in pixels."""
         return self._ram[0x6D] * 256 + self._ram[0x86]
 
     @property
-    def clock(self) -> int:
-        """Time left, in the game's own units."""
-        return self._digits(0x7F8, 3)
+    def time_left(self) -> int:
+        """Time left, in the game's time units."""
+        return self._read_digits(0x7F8, 3)
 
     @property
-    def dead(self) -> bool:
-        """Dying, dead, or below the screen."""
+    def is_dead(self) -> bool:
+        """Whether Mario is dying, dead, or below the screen."""
         return self._ram[0x0E] in (DYING, DEAD) or self._ram[0xB5] > 1
 
     @property
-    def flag(self) -> bool:
-        """The stage is won: sliding down the flagpole, or the axe that ends a castle."""
+    def flag_get(self) -> bool:
+        """Whether the stage is won: Mario slides down the flagpole, or reached the axe of a castle."""
         if self._ram[0x770] == 2:
             return True
-        return any(self._ram[0x16 + slot] in (FLAG, BOWSER) for slot in range(5)) and self._ram[0x1D] == 3
+        return any(self._ram[0x16 + slot] in (FLAGPOLE, BOWSER) for slot in range(5)) and self._ram[0x1D] == 3
 
     def info(self) -> dict[str, Any]:
-        """The state of the game in Python numbers."""
+        """Return the state of the game as Python numbers."""
         ram = self._ram
         above = ram[0xB5] < 1
         return {
-            "coins": self._digits(0x7ED, 2),
-            "flag_get": self.flag,
+            "coins": self._read_digits(0x7ED, 2),
+            "flag_get": self.flag_get,
             "life": ram[0x75A],
-            "score": self._digits(0x7DE, 6),
+            "score": self._read_digits(0x7DE, 6),
             "stage": ram[0x75C] + 1,
             "status": ("small", "tall", "fireball")[min(ram[0x756], 2)],
-            "time": self.clock,
+            "time": self.time_left,
             "world": ram[0x75F] + 1,
-            "x_pos": self.x,
+            "x_pos": self.x_pos,
             "y_pos": 255 - ram[0x3B8] + (255 if above else 0),
         }
 
-    def _digits(self, address: int, count: int) -> int:
+    def _read_digits(self, address: int, count: int) -> int:
         number = 0
         for digit in self._ram[address : address + count]:
             number = number * 10 + digit
         return number
 
-    # The course of the game -------------------------------------------------------------------------------------------
+    # Progress of the game ---------------------------------------------------------------------------------------------
 
     def _reward(self) -> float:
-        moved, ticked = self.x - self._x, self.clock - self._clock
-        self._x, self._clock = self.x, self.clock
-        moved = moved if abs(moved) <= 5 else 0  # a jump in x is a change of area, not a way that was gone
-        reward = moved + min(ticked, 0) + (DEATH if self.dead and self.clock else 0.0)
+        moved, ticked = self.x_pos - self._last_x_pos, self.time_left - self._last_time_left
+        self._last_x_pos, self._last_time_left = self.x_pos, self.time_left
+        moved = moved if abs(moved) <= 5 else 0  # a larger change of x is a change of area, not a movement
+        reward = moved + min(ticked, 0) + (DEATH_PENALTY if self.is_dead and self.time_left else 0.0)
         return max(-REWARD_BOUND, min(REWARD_BOUND, reward))
 
-    def _start(self, world: int, stage: int) -> None:
-        """Press start until the stage runs; then let its first frames pass."""
-        # In worlds with a walk into a pipe before the second stage, that walk counts as an area of its own.
-        area = stage + 1 if world in (1, 2, 4, 7) and stage >= 2 else stage
-        machine, ram = self._machine, self._ram
-        machine.frame(START)
-        machine.frame(0)
-        self._until(lambda: self.clock > 0, START, lambda: self._choose(world, stage, area))
-        seen = [self.clock]
+    def _enter_stage(self, mario_world: int, stage: int) -> None:
+        """Press start until the stage runs; then skip its first frames."""
+        # Worlds whose second stage starts with a walk into a pipe count this walk as an area.
+        area = stage + 1 if mario_world in (1, 2, 4, 7) and stage >= 2 else stage
+        backend, ram = self._backend, self._ram
+        backend.frame_advance(START)
+        backend.frame_advance(0)
+        self._run_until(lambda: self.time_left > 0, START, lambda: self._select_stage(mario_world, stage, area))
+        previous = [self.time_left]
 
-        def ticking() -> bool:
-            before, seen[0] = seen[0], self.clock
-            return self.clock < before
+        def has_ticked() -> bool:
+            last, previous[0] = previous[0], self.time_left
+            return self.time_left < last
 
-        self._until(ticking, 0, lambda: None)
-        assert (ram[0x75F], ram[0x75C]) == (world - 1, stage - 1)
+        self._run_until(has_ticked, 0, lambda: None)
+        assert (ram[0x75F], ram[0x75C]) == (mario_world - 1, stage - 1)
 
-    def _choose(self, world: int, stage: int, area: int) -> None:
-        """Write the stage where the game reads it, and run out the timer of the black screen."""
-        self._ram[0x75F], self._ram[0x75C], self._ram[0x760] = world - 1, stage - 1, area - 1
-        self._machine.frame(0)
+    def _select_stage(self, mario_world: int, stage: int, area: int) -> None:
+        """Write the stage to the address that the game reads, and end the timer of the black screen."""
+        self._ram[0x75F], self._ram[0x75C], self._ram[0x760] = mario_world - 1, stage - 1, area - 1
+        self._backend.frame_advance(0)
         self._ram[0x7A0] = 0
 
-    def _skip_pauses(self) -> None:
-        """Let scenes pass in which the player has no say: area changes, pipes, black screens."""
+    def _skip_cutscenes(self) -> None:
+        """Skip scenes in which the buttons have no effect: area changes, pipes, black screens."""
         if 1 < self._ram[0x6DE] < 255:
             self._ram[0x6DE] = 1
-        self._until(lambda: self._ram[0x0E] not in BUSY and self._ram[0x770] != 2, 0, self._shorten)
+        self._run_until(lambda: self._ram[0x0E] not in BUSY_STATES and self._ram[0x770] != 2, 0, self._end_black_screen)
 
-    def _shorten(self) -> None:
+    def _end_black_screen(self) -> None:
         self._ram[0x7A0] = 0
 
-    def _until(self, condition: Any, pressed: int, between: Any) -> None:
-        for _ in range(LONGEST_PAUSE):
+    def _run_until(self, condition: Any, buttons: int, between: Any) -> None:
+        for _ in range(MAX_CUTSCENE_FRAMES):
             if condition():
                 return
-            self._machine.frame(pressed, draw=False)
+            self._backend.frame_advance(buttons, draw=False)
             between()
-        raise RuntimeError(f"Super Mario Bros did not go on after {LONGEST_PAUSE} frames")
+        raise RuntimeError(f"Super Mario Bros did not continue within {MAX_CUTSCENE_FRAMES} frames")
 
 
-def make_mario(world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
-    """One stage with 64x64 frames.
+def make_mario(mario_world: int, stage: int, action_repeat: int = 4, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Make one stage with 64x64 frames.
+
+    Args:
+        mario_world: World, 1 to 8.
+        stage: Stage, 1 to 4.
+        action_repeat: Number of game frames per step.
+        options: Further arguments of `SuperMarioBros`.
 
     Raises:
-        ValueError: an option is unknown or out of range.
+        ValueError: An option is unknown or out of range.
     """
     try:
-        game = gymnasium.make(
-            "SuperMarioBros-v0", world=world, stage=stage, frame_skip=action_repeat, disable_env_checker=True, **options
+        env = gymnasium.make(
+            "SuperMarioBros-v0",
+            world=mario_world,
+            stage=stage,
+            frame_skip=action_repeat,
+            disable_env_checker=True,
+            **options,
         )
-        return Shrunk(game)
+        return ResizeFrame(env)
     except TypeError as error:
-        raise ValueError(f"SuperMarioBros-{world}-{stage} cannot be made with {options}: {error}") from None
+        raise ValueError(f"SuperMarioBros-{mario_world}-{stage} cannot be made with {options}: {error}") from None

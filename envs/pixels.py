@@ -1,4 +1,7 @@
-"""Any Gymnasium environment that shows pixels."""
+"""Make any Gymnasium environment with pixels show 64x64 frames and take standard actions.
+
+Start reading at `to_pixels`.
+"""
 
 import atexit
 import contextlib
@@ -14,141 +17,158 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from envs.conformance import Checked, check_interface, failure, in_a_line, is_picture, layers
-from envs.frames import FRAMES, Adapted, FromZero, Normalised, Rendered, Repeated, Shrunk
+from envs.env_checker import EnvChecker, describe_error, is_image_space, iter_wrappers, summarize_space, validate_env
+from envs.wrappers import (
+    FRAME_SPACE,
+    ActionRepeat,
+    PixelEnv,
+    RenderFrame,
+    RescaleBoxAction,
+    ResizeFrame,
+    ZeroBasedDiscrete,
+)
 
-RGB = "rgb_array"
+RGB_ARRAY = "rgb_array"
 
 
-def make_pixels(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.Env[Any, Any]:
-    """Make a Gymnasium environment and bring its frames and actions to ours.
+def make_pixel_env(id: str, action_repeat: int = 1, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Make a Gymnasium environment with 64x64 frames and standard actions.
 
     Args:
-        id: a Gymnasium id ("module:id" imports the module first).
-        action_repeat: frames of the game for each step.
-        options: arguments of `gymnasium.make`.
+        id: Gymnasium id ("module:id" imports the module first).
+        action_repeat: Number of game frames per step.
+        options: Further arguments of `gymnasium.make`.
 
     Raises:
-        ValueError: no pixels, an unsupported action space, a missing dependency or an unknown option.
+        ValueError: The environment shows no pixels, its action space is not supported, a dependency is missing, or an
+            option is unknown.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    env = _made(id, options)
+    env = _make(id, options)
     game: Any = getattr(env.unwrapped, "game", None)
-    if hasattr(game, "set_doom_config_path"):  # VizDoom writes its settings into the working directory otherwise
-        game.set_doom_config_path(str(_scratch() / "vizdoom.ini"))
-        env = Swept(env)
+    if hasattr(game, "set_doom_config_path"):  # otherwise VizDoom writes its settings into the working directory
+        game.set_doom_config_path(str(_temp_dir() / "vizdoom.ini"))
+        env = RemoveVizDoomFolder(env)
     try:
-        return as_pixels(env, action_repeat)
+        return to_pixels(env, action_repeat)
     except ValueError as error:
         env.close()
         raise ValueError(f"{id}: {error}") from None
 
 
-class Swept(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Removes the empty folder that VizDoom's emulator makes in the working directory when it begins."""
+class RemoveVizDoomFolder(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Removes the empty folder that VizDoom creates in the working directory at its start."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; the first one begins the emulator."""
-        came = self.env.reset(seed=seed, options=options)
-        with contextlib.suppress(OSError):  # there is none, or it is not empty
+        """Start an episode; the first reset starts the emulator."""
+        result = self.env.reset(seed=seed, options=options)
+        with contextlib.suppress(OSError):  # the folder does not exist or is not empty
             Path("_vizdoom").rmdir()
-        return came
+        return result
 
 
 @cache
-def _scratch() -> Path:
-    """A folder that ends with this process."""
+def _temp_dir() -> Path:
+    """Return a temporary folder that is deleted when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
 
-def _made(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """`gymnasium.make`, with ``render_mode`` for those that know it."""
-    asked = {"disable_env_checker": True, **options}
+def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Call `gymnasium.make`, with ``render_mode`` if the environment takes it."""
+    kwargs = {"disable_env_checker": True, **options}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # then it observes pictures
-            return gymnasium.make(id, **{"render_mode": RGB, **asked})
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")  # checked in `to_pixels`
+            return gymnasium.make(id, **{"render_mode": RGB_ARRAY, **kwargs})
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"{id} needs another package: {error}") from None
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
         if "render_mode" not in options and isinstance(error, TypeError | ValueError | AssertionError):
-            try:  # an environment that observes pictures need not render
-                return gymnasium.make(id, **asked)
+            try:  # an environment with image observations need not render
+                return gymnasium.make(id, **kwargs)
             except (Exception, SystemExit) as second:
                 error = second if "render_mode" in str(error) else error
-        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {failure(error)}") from error
+        raise ValueError(f"{id} cannot be made with {options or 'its defaults'}: {describe_error(error)}") from error
 
 
-def as_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
-    """Bring an environment object, such as one of your own, to 64x64 frames and our actions.
+def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium.Env[Any, Any]:
+    """Wrap an environment so that it shows 64x64 frames and takes standard actions.
 
-    One that was brought there already, such as what `envs.make` gives, is returned as it is.
+    An environment that already does, for example from `envs.make`, is returned unchanged.
+
+    Args:
+        env: Gymnasium environment with image observations or ``render_mode="rgb_array"``.
+        action_repeat: Number of game frames per step.
 
     Raises:
-        ValueError: it is no environment of Gymnasium, it shows no pixels, or its actions are neither Box nor Discrete.
+        ValueError: It is not a Gymnasium environment, it shows no pixels, or its actions are neither Box nor Discrete.
     """
-    check_interface(env)
+    validate_env(env)
     space = env.action_space
-    if any(isinstance(layer, Adapted) for layer in layers(env)) and env.observation_space == FRAMES and fits(space):
-        return env if action_repeat == 1 else Repeated(env, action_repeat)
-    if not is_picture(env.observation_space):
-        check_rendering(env)
-    show = Shrunk if is_picture(env.observation_space) else Rendered
-    env = Checked(env)
+    if (
+        any(isinstance(layer, PixelEnv) for layer in iter_wrappers(env))
+        and env.observation_space == FRAME_SPACE
+        and is_standard_action_space(space)
+    ):
+        return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
+    if not is_image_space(env.observation_space):
+        validate_rendering(env)
+    wrapper = ResizeFrame if is_image_space(env.observation_space) else RenderFrame
+    env = EnvChecker(env)
     if isinstance(space, spaces.Discrete):
-        env = FromZero(env) if space.start else env
+        env = ZeroBasedDiscrete(env) if space.start else env
     elif isinstance(space, spaces.Box):
-        env = Normalised(env)
+        env = RescaleBoxAction(env)
     else:
-        raise ValueError(f"action space must be Box or Discrete, got {in_a_line(space)}")
-    return show(Repeated(env, action_repeat))
+        raise ValueError(f"action space must be Box or Discrete, got {summarize_space(space)}")
+    return wrapper(ActionRepeat(env, action_repeat))
 
 
-def fits(space: gymnasium.Space[Any]) -> bool:
-    """Whether actions are ours: choices from 0 on, or numbers in [-1, 1]."""
+def is_standard_action_space(space: gymnasium.Space[Any]) -> bool:
+    """Whether an action space is Discrete from 0 on, or a Box (n,) in [-1, 1]."""
     if isinstance(space, spaces.Discrete):
         return int(space.start) == 0
     return isinstance(space, spaces.Box) and space == spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
 
 
-def check_rendering(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse an environment that neither observes pictures nor was made to render them.
+def validate_rendering(env: gymnasium.Env[Any, Any]) -> None:
+    """Check that an environment without image observations was made with ``render_mode="rgb_array"``.
 
     Raises:
-        ValueError: names what is missing.
+        ValueError: Names what is missing.
     """
-    if env.render_mode == RGB:
+    if env.render_mode == RGB_ARRAY:
         return
     modes = (env.metadata or {}).get("render_modes") or []
-    seen = f"no pixels: it observes {in_a_line(env.observation_space)}{_why(env.observation_space)}"
-    if RGB not in modes:
-        raise ValueError(f"{seen} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB}")
-    if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB:
-        raise ValueError(f"{seen} and forgets its render mode: self.render_mode = render_mode in __init__")
-    raise ValueError(f'{seen} and has the render mode {env.render_mode}: make it with render_mode="{RGB}"')
+    problem = f"no pixels: it observes {summarize_space(env.observation_space)}{_why_not_images(env.observation_space)}"
+    if RGB_ARRAY not in modes:
+        raise ValueError(f"{problem} and renders {', '.join(map(str, modes)) or 'nothing'}, not {RGB_ARRAY}")
+    if env.spec is not None and env.spec.kwargs.get("render_mode") == RGB_ARRAY:
+        raise ValueError(f"{problem} and does not set its render mode: self.render_mode = render_mode in __init__")
+    raise ValueError(f'{problem} and has the render mode {env.render_mode}: make it with render_mode="{RGB_ARRAY}"')
 
 
-def _why(space: gymnasium.Space[Any]) -> str:
-    """Why a space that looks like one of pictures is none."""
+def _why_not_images(space: gymnasium.Space[Any]) -> str:
+    """Return a hint on why a space is not an image space."""
     shape = space.shape or ()
     if isinstance(space, spaces.Dict):
-        boxes = [name for name, part in space.spaces.items() if is_picture(part)]
+        boxes = [name for name, part in space.spaces.items() if is_image_space(part)]
         return f" (observe {boxes[0]!r} alone: gymnasium.wrappers.TransformObservation)" if boxes else ""
     if len(shape) not in (2, 3) or sorted(shape)[-2] < 16:
         return ""
     if space.dtype != np.uint8:
-        return " (pictures are bytes from 0 to 255, of dtype uint8)"
+        return " (images must have dtype uint8, from 0 to 255)"
     if len(shape) == 3 and shape[0] in (1, 3, 4):
-        return " (channels come last in pictures: np.moveaxis(picture, 0, -1))"
+        return " (images must have their channels last: np.moveaxis(image, 0, -1))"
     if len(shape) == 3 and shape[2] not in (1, 3, 4):
-        return " (pictures have 1, 3 or 4 channels)"
-    return " (pictures are of at least 16x16 pixels, and as bright as 255)"
+        return " (images must have 1, 3 or 4 channels)"
+    return " (images must have at least 16x16 pixels and a bound of 255)"

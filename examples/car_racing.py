@@ -1,9 +1,9 @@
-"""World Models on CarRacing, chapter by chapter: collect, encode, remember, dream, evolve. About ten minutes on two cores.
+"""World Models on CarRacing, stage by stage: collect, encode, train the memory, dream, evolve. About ten minutes on two cores.
 
-    python examples/car_racing.py                   # everything lies in runs/example-car-racing
-    python examples/car_racing.py 0.1 runs/short    # a tenth of the work, in a folder of its own
+    python examples/car_racing.py                   # output: runs/example-car-racing
+    python examples/car_racing.py 0.1 runs/short    # a tenth of the work, in another folder
 
-A story that was stopped goes on with the same command.
+The same command continues a stopped run.
 """
 
 import sys
@@ -11,50 +11,60 @@ from pathlib import Path
 
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
-from agents.dream_pictures import film
-from agents.pictures import write_gif
+from agents.dream_video import film
+from agents.video import write_gif
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
-GAME = {"action_repeat": 4}  # an action lasts four frames: a quarter of the decisions, and as good a driver
+GAME = {"action_repeat": 4}  # an action lasts four frames: a quarter of the decisions, and an equally good agent
 
 
 def main(size: float = 1.0, folder: str = "runs/example-car-racing") -> None:
-    """Tell the story; ``size`` makes every chapter longer or shorter."""
-    out, some = Path(folder), lambda number: max(2, round(size * number))
+    """Run all stages.
 
-    # Collect: random driving in FastCarRacing, the same game drawn many times as fast.
+    Args:
+        size: Factor on the amount of work in every stage.
+        folder: Path of the output.
+    """
+    out, scaled = Path(folder), lambda number: max(2, round(size * number))
+
+    # Collect: random driving in FastCarRacing, the same game with faster rendering.
     store = rollouts.collect(
-        "FastCarRacing", rollouts.smooth_random, episodes=some(160), seed=1, workers=2,
-        out=out / "rollouts", max_steps=some(125), env_options=GAME,
+        "FastCarRacing", rollouts.smooth_random, episodes=scaled(160), seed=1, workers=2,
+        out=out / "rollouts", max_steps=scaled(125), env_options=GAME,
     )  # fmt: skip
     print(f"collected {store.steps} steps of {len(store)} episodes")
 
-    # Encode: a frame becomes 32 numbers.
-    vae = fit(VAE(latent=32), store.frames(), updates=some(800), out=out / "vae")
+    # Encode: the VAE maps a frame to 32 numbers.
+    vae = fit(VAE(latent_dim=32), store.frames(), num_updates=scaled(800), out=out / "vae")
 
-    # Remember: the density of the next 32 numbers, the reward and the end, given all that was seen and done.
-    memory = Memory.for_store(store, FRMDN, hidden=64)
-    fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
+    # Train the memory: it predicts the next latent, the reward and termination from all latents and actions so far.
+    memory = Memory.for_store(store, FRMDN, hidden_size=64)
+    fit(memory, store.sequences(vae), num_updates=scaled(1000), out=out / "memory")
     world = WorldModel(vae, memory)
     world.save(out / "world")
 
-    # Dream: what was, its reconstruction, and what the memory makes of the first frames and the actions alone.
+    # Dream: show the game, its reconstruction, and a prediction from the first frames and the actions alone.
     write_gif(out / "dream.gif", film(world, store.episode(0)))
-    print(f"a dream beside reality: {out / 'dream.gif'}")
+    print(f"a dream beside the game: {out / 'dream.gif'}")
 
-    # Evolve a linear controller twice: in dreams, without a single frame of the game, and in the game itself.
-    places = {
-        "dream": rollouts.dreamed(world, store.latents(vae), horizon=some(100), dreams=16),
-        "game": rollouts.played("FastCarRacing", world, episodes=2, workers=2, patience=20, env_options=GAME),
+    # Evolve a linear controller twice: in dreams, without frames of the game, and in the game.
+    fitnesses = {
+        "dream": rollouts.DreamFitness(world, store.latents(vae), horizon=scaled(100), num_rollouts=16),
+        "game": rollouts.EnvFitness("FastCarRacing", world, episodes=2, workers=2, max_idle_steps=20, env_options=GAME),
     }
-    for place, fitness in places.items():
+    for where, fitness in fitnesses.items():
         best = evolve(
-            LinearController.sized(world), fitness, seed=1, generations=some(25), population=16, out=out / place
+            LinearController.for_world_model(world),
+            fitness,
+            seed=1,
+            generations=scaled(25),
+            population=16,
+            out=out / where,
         )
-        # The test: whole episodes (250 actions) of the official game, on tracks that nobody has seen.
-        agent, steps = Agent(world, best), some(250)
-        report = evaluate(agent, "CarRacing", some(8), seed=10_000, workers=2, max_steps=steps, env_options=GAME)
-        print(f"evolved in the {place}: {report}")
+        # Evaluate: whole episodes (250 actions) of the official game, on tracks that no training used.
+        agent, steps = Agent(world, best), scaled(250)
+        report = evaluate(agent, "CarRacing", scaled(8), seed=10_000, workers=2, max_steps=steps, env_options=GAME)
+        print(f"evolved in the {where}: {report}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Train Stable-Baselines3's PPO inside a dream, and test it in the real game. A few minutes on two cores.
+"""Train Stable-Baselines3's PPO in dreams, and evaluate it in the real game. A few minutes on two cores.
 
     pip install stable-baselines3
-    python examples/dream_with_sb3.py                                # dreams of the world model that comes with the package
-    python examples/dream_with_sb3.py 1 runs/car-racing-quick/agent  # or of your own
+    python examples/dream_with_sb3.py                                # dreams of a pretrained world model
+    python examples/dream_with_sb3.py 1 runs/car-racing-quick/agent  # or of your own run
 
-The dream shows what a controller sees: the latent in view and the memory's hidden state. In the real game `Remembering` shows
-the same.
+An observation of the dream is a controller's input: the latent and the hidden state of the memory. In the real game
+`WorldModelObservation` gives the same observations.
 """
 
 import sys
@@ -19,48 +19,59 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import envs
-from agents.pretrained import HOME, Shipped
+from agents.pretrained import HOME, PretrainedAgent
 from worldmodel import WorldModel
 
 
-class Remembering(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
-    """A real game seen through a world model: latent and hidden state instead of frames."""
+class WorldModelObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
+    """Replaces the frames of an environment by latent and hidden state of a world model.
+
+    Args:
+        env: Environment with 64x64 frames.
+        world: World model.
+    """
 
     def __init__(self, env: gymnasium.Env[np.ndarray, Any], world: WorldModel) -> None:
         super().__init__(env)
         self.world = world.eval()
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (world.features,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
 
     def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin, and forget."""
+        """Start an episode, and reset the hidden state."""
         frame, info = self.env.reset(**options)
         self.state = self.world.initial(1)
-        return self.see(frame), info
+        return self.encode(frame), info
 
     @torch.no_grad()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Remember what was seen and done."""
+        """Update the hidden state, and take a step."""
         assert self.state.latent is not None
         inputs = self.world.action_inputs(np.asarray(action)[None])
         self.state = self.world.observe(self.state, self.state.latent, inputs)
         frame, reward, terminated, truncated, info = self.env.step(action)
-        return self.see(frame), float(reward), terminated, truncated, info
+        return self.encode(frame), float(reward), terminated, truncated, info
 
     @torch.no_grad()
-    def see(self, frame: np.ndarray) -> np.ndarray:
-        """The frame's latent beside the memory of what was before."""
-        self.state = self.state.seeing(self.world.see(torch.from_numpy(frame[None])))
-        return self.state.features[0].numpy()
+    def encode(self, frame: np.ndarray) -> np.ndarray:
+        """Encode a frame; return its latent and the hidden state of the steps before."""
+        self.state = self.state.with_latent(self.world.encode(torch.from_numpy(frame[None])))
+        return self.state.controller_inputs[0].numpy()
 
 
 def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int = 1) -> tuple[float, float]:
-    """Train in the dream, test in the game; returns the mean and standard deviation of real returns."""
-    agent, steps, episodes = Shipped(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
+    """Train in dreams and evaluate in the game; return the mean and standard deviation of real returns.
+
+    Args:
+        size: Factor on the amount of work.
+        folder: Path of an agent.
+        seed: Random seed of PPO.
+    """
+    agent, steps, episodes = PretrainedAgent(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
     dream = gymnasium.make("envs:Dream-v0", world=folder, observation="latent", horizon=250)
     model = PPO("MlpPolicy", dream, seed=seed, device="cpu", verbose=0)
     model.learn(steps)
     game = envs.make(agent.env, **agent.env_options)
-    real = gymnasium.wrappers.RecordEpisodeStatistics(Remembering(game, WorldModel.load(folder)))
+    real = gymnasium.wrappers.RecordEpisodeStatistics(WorldModelObservation(game, WorldModel.load(folder)))
     real.reset(seed=10_000)
     mean, std = evaluate_policy(model, real, episodes, warn=False)
     print(f"PPO after {steps:,} dreamed steps, in {agent.env}: {mean:.1f} +- {std:.1f} (n = {episodes})")

@@ -1,9 +1,9 @@
-"""Super Mario Bros, whose actions are choices: a controller that decides when to jump. About ten minutes on two cores.
+"""Super Mario Bros, a game with discrete actions: a controller that decides when to jump. About ten minutes on two cores.
 
-python examples/mario.py                   # everything lies in runs/example-mario
-python examples/mario.py 0.1 runs/short    # a tenth of the work, in a folder of its own
+python examples/mario.py                   # output: runs/example-mario
+python examples/mario.py 0.1 runs/short    # a tenth of the work, in another folder
 
-The same command goes on where it was stopped.
+The same command continues a stopped run.
 """
 
 import sys
@@ -12,44 +12,56 @@ from pathlib import Path
 import envs
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
-from agents.pictures import enlarge, write_mp4
+from agents.video import enlarge, write_mp4
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
 
 STAGE = "SuperMarioBros-1-1"
-GAME = {"buttons": "run", "action_repeat": 8}  # Mario always runs; every eighth frame he may begin or end a jump
+GAME = {"action_set": "run", "action_repeat": 8}  # Mario always runs; a jump starts or ends every eighth frame
 
 
 def main(size: float = 1.0, folder: str = "runs/example-mario") -> None:
-    """Tell the story; ``size`` makes every chapter longer or shorter."""
-    out, some = Path(folder), lambda number: max(2, round(size * number))
-    store = rollouts.collect(
-        STAGE, rollouts.smooth_random, episodes=some(120), seed=1, workers=2,
-        out=out / "rollouts", max_steps=some(100), env_options=GAME,
-    )  # fmt: skip
-    print(f"collected {store.steps} steps; an action is one of {store.actions} choices")
+    """Run all stages.
 
-    # A choice enters the memory as a one-hot vector, so the sizes are the same as for steering a car.
-    vae = fit(VAE(latent=32), store.frames(), updates=some(700), out=out / "vae")
-    memory = Memory.for_store(store, FRMDN, hidden=64)
-    fit(memory, store.sequences(vae), updates=some(1000), out=out / "memory")
+    Args:
+        size: Factor on the amount of work in every stage.
+        folder: Path of the output.
+    """
+    out, scaled = Path(folder), lambda number: max(2, round(size * number))
+    store = rollouts.collect(
+        STAGE, rollouts.smooth_random, episodes=scaled(120), seed=1, workers=2,
+        out=out / "rollouts", max_steps=scaled(100), env_options=GAME,
+    )  # fmt: skip
+    print(f"collected {store.steps} steps; an action is one of {store.action_dim}")
+
+    # A discrete action enters the memory as a one-hot vector, so it has a size like a Box action.
+    vae = fit(VAE(latent_dim=32), store.frames(), num_updates=scaled(700), out=out / "vae")
+    memory = Memory.for_store(store, FRMDN, hidden_size=64)
+    fit(memory, store.sequences(vae), num_updates=scaled(1000), out=out / "memory")
     world = WorldModel(vae, memory, store)
 
-    # The controller's largest output is what Mario does. Hopeless lives are given up after 12 steps without progress.
-    fitness = rollouts.played(STAGE, world, episodes=2, workers=2, patience=12, max_steps=some(300), env_options=GAME)
+    # The largest output of the controller is the action. Episodes are truncated after 12 steps without progress.
+    fitness = rollouts.EnvFitness(
+        STAGE, world, episodes=2, workers=2, max_idle_steps=12, max_steps=scaled(300), env_options=GAME
+    )
     best = evolve(
-        LinearController.sized(world), fitness, seed=1, generations=some(25), population=16, out=out / "evolve"
+        LinearController.for_world_model(world),
+        fitness,
+        seed=1,
+        generations=scaled(25),
+        population=16,
+        out=out / "evolve",
     )
     agent = Agent(world, best)
-    agent.save(out / "agent")  # Agent.load(...) brings it back
+    agent.save(out / "agent")  # Agent.load(...) reads it
 
     for name, policy in {"random": rollouts.uniform, "evolved": agent}.items():
-        report = evaluate(policy, STAGE, some(8), seed=10_000, workers=2, max_steps=some(500), env_options=GAME)
+        report = evaluate(policy, STAGE, scaled(8), seed=10_000, workers=2, max_steps=scaled(500), env_options=GAME)
         print(f"{name}: {report}")
 
-    # Watch it: one episode, filmed as the agent saw it.
-    episode = rollouts.play(envs.make(STAGE, **GAME), agent, seed=10_000, max_steps=some(500))
+    # Record one episode as a video of the agent's frames.
+    episode = rollouts.play(envs.make(STAGE, **GAME), agent, seed=10_000, max_steps=scaled(500))
     write_mp4(out / "evolved.mp4", enlarge(episode.frames, 4), fps=8)
-    print(f"a film of it: {out / 'evolved.mp4'}")
+    print(f"video: {out / 'evolved.mp4'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Collect episodes with several workers into a store that a kill cannot spoil.
+"""Collect episodes with several workers into a store that stays valid when the process is killed.
 
-Start reading at `collect`. Episodes are cut into blocks; a worker plays a block and writes it as one shard, whole or not
-at all. What is there counts, whoever wrote it and when: the same call goes on where another one stopped.
+Start reading at `collect`. Episodes are split into blocks. A worker plays a block and writes it atomically as one shard.
+The same call continues an interrupted collection: it plays only the episodes that the store lacks.
 """
 
 import json
@@ -18,52 +18,55 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import envs
+from rollouts.actors import BatchedPolicy, make_actor
+from rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
 from rollouts.episode import Episode, training_seeds
-from rollouts.lockstep import CrowdPolicy, Life, SpoiledLife, live, mind_of, play
-from rollouts.opening import EnvSpec, Opened, look, open_env, portable, worker_env
-from rollouts.policies import Policy, name_of, named
+from rollouts.policies import Policy, policy_name, resolve_policy
+from rollouts.runner import EpisodeError, EpisodeResult, play, run_episodes
 from rollouts.shards import FORMAT, shard_bytes
-from rollouts.store import Store, check_metadata, write_minari_index
-from rollouts.workers import Shared, check_backend, envs_closed_after, run_tasks, share
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_options, check_seed
-from worldmodel.checkpoints import locked, read_json, write_bytes, write_json
+from rollouts.store import Store, validate_metadata, write_minari_index
+from rollouts.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
+from worldmodel.io import locked, read_json, write_bytes, write_json
+from worldmodel.migration import renamed_env_options, renamed_metadata
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.validation import validate_optional_positive_int, validate_options, validate_positive_int, validate_seed
 
 logger = logging.getLogger(__name__)
-LARGEST_BLOCK = 10
+MAX_EPISODES_PER_SHARD = 10
 PROBE_STEPS = 60
-WORKERS_START_S = 5.0
-"""Until worker processes have imported torch and opened their environments."""
+WORKER_STARTUP_S = 5.0
+"""Seconds until worker processes have imported torch and opened their environments."""
 
 
-class Block(NamedTuple):
-    """A task for a worker: play these episodes and write them as one shard."""
+class CollectTask(NamedTuple):
+    """A worker's task: play these episodes and write them as one shard."""
 
     folder: Path
-    env: Opened
+    env: PortableEnv
     options: dict[str, Any]
     policy: Shared
     seed: int
     first: int
     episodes: int
-    block: int
-    """Episodes of a whole block: an agent's batch always has as many, so that nothing beside an episode changes it."""
+    batch_size: int
+    """Number of episodes of a whole block. An agent's batch always has this size, so that an episode does not depend on
+    the others."""
     max_steps: int | None
-    patience: int | None
-    sent: bool
-    """Whether shards are sent back instead of written: a cluster's machines need not share a disk."""
+    max_idle_steps: int | None
+    return_files: bool
+    """Whether to return shards instead of writing them: the machines of a cluster may have no common disk."""
 
 
-class Shards(NamedTuple):
-    """What came of a block."""
+class CollectResult(NamedTuple):
+    """Result of a block."""
 
     steps: int
-    sent: dict[str, bytes]
-    """Names and contents of files that the caller writes."""
-    spoiled: str
-    """Why not all of its episodes were played."""
+    files: dict[str, bytes]
+    """Names and contents of the files that the caller writes."""
+    error: str
+    """Why an episode could not be played; empty: all were."""
 
 
 @shows_progress("collect", "episodes")
@@ -76,127 +79,164 @@ def collect(
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     max_steps: int | None = None,
-    block: int | None = None,
+    episodes_per_shard: int | None = None,
     env_options: dict[str, Any] | None = None,
     backend: str = "loky",
-    further: bool = False,
+    allow_new_policy: bool = False,
     progress: Progress | bool = silent,
-    patience: int | None = None,
+    max_idle_steps: int | None = None,
 ) -> Store:
     """Play ``episodes`` episodes and record them.
 
-    Episode i is a function of (seed, i) alone: neither the number of workers nor a kill in between changes it (an agent
-    thinks in batches of ``block`` lives, and another block may change its last bits). More episodes than before make the
-    store grow.
+    Episode i is a function of (seed, i) alone: it does not depend on the number of workers or on interruptions. (An agent
+    acts in batches of ``episodes_per_shard`` episodes; another batch size may change the last bits.) A call with more
+    episodes extends the store.
 
     Args:
-        env: an id for `envs.make`, or a picklable function that makes an environment.
-        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function of your own.
-        episodes: how many the store shall hold.
-        seed: of all of them.
-        workers: processes.
-        out: the store's folder; None: a new temporary one.
-        max_steps: cut episodes here; None: when the environment ends them.
-        block: episodes that a worker writes at once; what a kill can cost. None: up to 10, or what the store has.
-        env_options: more arguments of `envs.make`.
-        backend: where the workers are (`rollouts.workers.run_tasks`).
-        further: whether another policy than the store's last one may add episodes behind those that are there; the store's
-            metadata say where each policy began.
-        progress: called as ``progress(episodes done, episodes, note)``; True: a bar.
-        patience: cut an episode after so many steps without a reward above zero; None: never.
+        env: Id for `envs.make`, or a picklable function that makes an environment.
+        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function (`rollouts.policies`).
+        episodes: Number of episodes in the store after the call.
+        seed: Seed of all episodes.
+        workers: Number of worker processes.
+        out: Path of the store. None: a new temporary folder.
+        max_steps: Truncate episodes after this number of steps. None: no limit besides the environment's own.
+        episodes_per_shard: Number of episodes that a worker writes at once; an interruption loses at most these. None: up
+            to 10, or the number that the store has.
+        env_options: Further arguments of `envs.make`.
+        backend: Where workers run (`rollouts.workers.run_tasks`).
+        allow_new_policy: Whether a policy other than the store's last one may add episodes. The store's metadata record
+            the first episode of each policy.
+        progress: Called as ``progress(episodes done, episodes, note)``. True: a progress bar.
+        max_idle_steps: Truncate an episode after this number of steps without a positive reward. None: never.
 
     Raises:
-        ValueError: an argument is out of range, or the folder holds a store with other settings; or an episode cannot be
-            recorded (a reward is not finite, a frame is none): those before it stay.
-        OSError: the disk is full; what was written before stays.
-        rollouts.WorkerDied: workers died three times over the same episodes.
+        ValueError: An argument is out of range, the folder holds a store with other settings, or an episode cannot be
+            recorded (a reward is not finite, a frame is invalid). Earlier episodes stay in the store.
+        OSError: The disk is full. Files written before stay.
+        rollouts.WorkerDied: Workers died three times on the same episodes.
 
     Example:
         >>> store = collect("CartPole-v1", "uniform", episodes=3, seed=1)
-        >>> len(store), store.discrete, store.actions
+        >>> len(store), store.discrete, store.action_dim
         (3, True, 2)
     """
-    report, policy = callback(progress), named(policy)
-    at_least_one(episodes=episodes)
-    at_least_one_if_given(max_steps=max_steps, block=block, patience=patience)
-    check_backend(backend, workers)
-    check_seed(seed)
-    check_options(env_options={} if env_options is None else env_options)
-    options = json.loads(json.dumps(env_options or {}))  # as they come back from a file
+    report, policy = callback(progress), resolve_policy(policy)
+    validate_positive_int(episodes=episodes)
+    validate_optional_positive_int(
+        max_steps=max_steps, episodes_per_shard=episodes_per_shard, max_idle_steps=max_idle_steps
+    )
+    validate_backend(backend, workers)
+    validate_seed(seed)
+    validate_options(env_options={} if env_options is None else env_options)
+    options = json.loads(json.dumps(env_options or {}))  # the values that a JSON file returns, for comparison
     folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
-    opened = portable(env)
-    space = look(opened, options)
+    portable_env = make_portable(env)
+    space = probe_env(portable_env, options)
     kind, size = envs.action_kind(space)
     settings = {
         "format": FORMAT,
-        "env": env if isinstance(env, str) else name_of(env),
+        "env": env if isinstance(env, str) else policy_name(env),
         "env_options": options,
         "discrete": kind == "discrete",
-        "actions": size,
-        "policy": name_of(policy),
+        "action_dim": size,
+        "policy": policy_name(policy),
         "seed": seed,
         "max_steps": max_steps,
     }
-    settings |= {} if patience is None else {"patience": patience}
+    settings |= {} if max_idle_steps is None else {"max_idle_steps": max_idle_steps}
     with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
-        block, start = _remember(folder, settings, block, episodes, further)
-        _set_damaged_aside(folder)
+        episodes_per_shard, start = _load_or_write_metadata(
+            folder, settings, episodes_per_shard, episodes, allow_new_policy
+        )
+        _quarantine_damaged(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
-        blocks = [
-            Block(folder / "shards", opened, options, shared, seed, first, count, block, max_steps,
-                  patience, sent=backend != "loky")
-            for first, count in _missing(Store(folder), start, episodes, block)
-        ]  # fmt: skip
-        done = episodes - sum(task.episodes for task in blocks)
-        report(done, episodes, "")
-        waiting, spoiled = set(range(len(blocks))), dict[int, str]()
-        for index, came in run_tasks(play_block, blocks, workers, backend):
-            for name, content in came.sent.items():
-                write_bytes(blocks[index].folder / name, content)
-            waiting.remove(index)
-            if came.spoiled:
-                spoiled[index] = came.spoiled
-            if spoiled and min(waiting, default=len(blocks)) > (first := min(spoiled)):
-                raise ValueError(f"{spoiled[first]}; the episodes before it are kept")
-            done += blocks[index].episodes
-            report(done, episodes, f"{came.steps / blocks[index].episodes:.0f} steps an episode")
+        tasks = [
+            CollectTask(
+                folder / "shards",
+                portable_env,
+                options,
+                shared,
+                seed,
+                first,
+                count,
+                episodes_per_shard,
+                max_steps,
+                max_idle_steps,
+                return_files=backend != "loky",
+            )
+            for first, count in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
+        ]
+        _run_collect_tasks(tasks, episodes, workers, backend, report)
         store = Store(folder)
         write_minari_index(store, space, can_be_made=isinstance(env, str))
     if out is None:
-        logger.warning("the rollouts are in a temporary folder, %s: out=FOLDER keeps them elsewhere", folder)
+        logger.warning("the rollouts are in a temporary folder, %s: set out=FOLDER to keep them elsewhere", folder)
     return store
 
 
-def play_block(task: Block) -> Shards:
-    """Play a block in a worker, and write it; of one that is spoiled, the episodes that had ended."""
+def _run_collect_tasks(
+    tasks: Sequence[CollectTask], episodes: int, workers: int, backend: str, report: Progress
+) -> None:
+    """Run the tasks of a collection and report their progress.
+
+    Raises:
+        ValueError: An episode failed; raised after all blocks before it are written.
+    """
+    done = episodes - sum(task.episodes for task in tasks)
+    report(done, episodes, "")
+    pending, errors = set(range(len(tasks))), dict[int, str]()
+    for index, result in run_tasks(run_collect_task, tasks, workers, backend):
+        for name, content in result.files.items():
+            write_bytes(tasks[index].folder / name, content)
+        pending.remove(index)
+        if result.error:
+            errors[index] = result.error
+        if errors and min(pending, default=len(tasks)) > (first := min(errors)):
+            raise ValueError(f"{errors[first]}; the episodes before it are kept")
+        done += tasks[index].episodes
+        report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
+
+
+def run_collect_task(task: CollectTask) -> CollectResult:
+    """Play a block in a worker and write it as shards; if an episode fails, only the episodes that have ended."""
     indices = range(task.first, task.first + task.episodes)
     seeds = [episode_seed(task.seed, index) for index in indices]
     policy = task.policy.get()
-    lanes = task.block if isinstance(policy, CrowdPolicy) else 1
-    games = [worker_env(task.env, task.options, slot) for slot in range(min(lanes, task.episodes))]
-    mind = mind_of(policy, games[0].action_space, seeds, [index % task.block for index in indices], task.block)
-    lives: Sequence[Life | None] = []
-    spoiled = ""
+    num_envs = task.batch_size if isinstance(policy, BatchedPolicy) else 1
+    environments = [worker_env(task.env, task.options, slot) for slot in range(min(num_envs, task.episodes))]
+    actor = make_actor(
+        policy, environments[0].action_space, seeds, [index % task.batch_size for index in indices], task.batch_size
+    )
+    results: Sequence[EpisodeResult | None] = []
+    message = ""
     try:
-        lives = live(games, mind, seeds, patience=task.patience, max_steps=task.max_steps, record=True, numbers=indices)
-    except SpoiledLife as error:
-        lives, spoiled = error.lives, str(error)
-    shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _runs(task.first, lives)}
-    if not task.sent:
+        results = run_episodes(
+            environments,
+            actor,
+            seeds,
+            max_idle_steps=task.max_idle_steps,
+            max_steps=task.max_steps,
+            record=True,
+            episode_indices=indices,
+        )
+    except EpisodeError as error:
+        results, message = error.episodes, str(error)
+    shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _consecutive(task.first, results)}
+    if not task.return_files:
         for name, content in shards.items():
             write_bytes(task.folder / name, content)
-    steps = sum(life.length for life in lives if life is not None)
-    return Shards(steps, shards if task.sent else {}, spoiled)
+    steps = sum(result.length for result in results if result is not None)
+    return CollectResult(steps, shards if task.return_files else {}, message)
 
 
-def _runs(first: int, lives: Sequence[Life | None]) -> list[list[Episode]]:
-    """Episodes that follow one another, together."""
+def _consecutive(first: int, episodes: Sequence[EpisodeResult | None]) -> list[list[Episode]]:
+    """Group episodes with consecutive indices."""
     runs: list[list[Episode]] = [[]]
-    for index, life in enumerate(lives, first):
-        if life is None:
+    for index, result in enumerate(episodes, first):
+        if result is None:
             runs.append([])
-        elif life.episode is not None:
-            runs[-1].append(life.episode.at(index))
+        elif result.episode is not None:
+            runs[-1].append(result.episode.at(index))
     return [run for run in runs if run]
 
 
@@ -205,64 +245,77 @@ def episode_seed(seed: int, index: int) -> int:
     return training_seeds(seed, Stream.COLLECT, index)[0]
 
 
-def _remember(
-    folder: Path, settings: dict[str, Any], block: int | None, episodes: int, further: bool
+def _load_or_write_metadata(
+    folder: Path, settings: dict[str, Any], episodes_per_shard: int | None, episodes: int, allow_new_policy: bool
 ) -> tuple[int, int]:
-    """Write what is collected, or compare with what was; returns the episodes of a block, and the policy's first episode."""
+    """Write the metadata of a new store, or compare the settings with an existing store's.
+
+    Returns:
+        Number of episodes of a block, and index of the first episode of the current policy.
+
+    Raises:
+        ValueError: The store has other settings, or the folder holds something else.
+    """
     path = folder / "metadata.json"
     if path.exists():
-        before = read_json(path)
-        check_metadata(before, path)
-        later = before.get("further", [])
-        last = later[-1] if later else {"first": 0, "policy": before.get("policy")}
-        if further and last["policy"] != settings["policy"]:
-            last = {"first": _behind(Store(folder)), "policy": settings["policy"]}
-            later = [*later, last]
-        wanted = settings | ({} if block is None else {"block": block})
-        wanted.setdefault("patience", None)
-        for name, value in wanted.items():
-            was = last["policy"] if name == "policy" else before.get(name)
-            if was != value:
+        metadata = renamed_metadata(read_json(path))
+        validate_metadata(metadata, path)
+        changes = metadata.get("policy_changes", [])
+        current: dict[str, Any] = changes[-1] if changes else {"first": 0, "policy": metadata.get("policy")}
+        if allow_new_policy and current["policy"] != settings["policy"]:
+            current = {"first": _next_index(Store(folder)), "policy": settings["policy"]}
+            changes = [*changes, current]
+        requested = settings | ({} if episodes_per_shard is None else {"episodes_per_shard": episodes_per_shard})
+        requested.setdefault("max_idle_steps", None)
+        for name, value in requested.items():
+            stored = current["policy"] if name == "policy" else metadata.get(name)
+            if name == "env_options":
+                stored = renamed_env_options(metadata["env"], stored)
+            if stored != value:
                 raise ValueError(
-                    f"{folder} holds rollouts with {name} = {was!r}, asked for {value!r}: use another folder"
+                    f"{folder} holds rollouts with {name} = {stored!r}, asked for {value!r}: use another folder"
                 )
-        if later != before.get("further", []):
-            write_json(path, before | {"further": later})
-        return int(before.get("block") or LARGEST_BLOCK), int(last["first"])
-    # hidden files are the lock, and what a kill left of a file that was being written
+        if changes != metadata.get("policy_changes", []):
+            write_json(path, metadata | {"policy_changes": changes})
+        return int(metadata.get("episodes_per_shard") or MAX_EPISODES_PER_SHARD), int(current["first"])
+    # hidden files are the lock and partly written files of a killed process
     if folder.exists() and any(not child.name.startswith(".") for child in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a rollout store: use another folder")
-    block = block or min(LARGEST_BLOCK, max(1, episodes // 16))
-    write_json(path, settings | {"block": block})
-    return block, 0
+    episodes_per_shard = episodes_per_shard or min(MAX_EPISODES_PER_SHARD, max(1, episodes // 16))
+    write_json(path, settings | {"episodes_per_shard": episodes_per_shard})
+    return episodes_per_shard, 0
 
 
-def _behind(store: Store) -> int:
-    """The number of the episode behind a store's last one."""
+def _next_index(store: Store) -> int:
+    """Return the index after a store's last episode."""
     return max((shard.first + len(shard.lengths) for shard in store.shards), default=0)
 
 
-def _set_damaged_aside(folder: Path) -> None:
+def _quarantine_damaged(folder: Path) -> None:
     """Rename shards that cannot be read, so that their episodes are collected again and nothing is deleted.
 
-    What killed workers left half written goes; nobody else writes here now.
+    Partly written files of killed workers are deleted; the lock excludes other writers.
     """
-    for half in (folder / "shards").glob(".*.part"):
-        half.unlink()
+    for partial in (folder / "shards").glob(".*.part"):
+        partial.unlink()
     for name in Store(folder).damaged:
         path, stamp = folder / "shards" / name, int(time.time())
-        while (aside := path.with_name(f"{name}.damaged-{stamp}")).exists():  # the clock may have been set back
+        while (quarantined := path.with_name(f"{name}.damaged-{stamp}")).exists():  # the clock may have been set back
             stamp += 1
-        path.rename(aside)
+        path.rename(quarantined)
 
 
-def _missing(store: Store, start: int, episodes: int, block: int) -> Iterator[tuple[int, int]]:
-    """Runs (first, count) of episodes from ``start`` on that the store lacks; none reaches over a multiple of ``block``."""
-    there = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges (first, count) of missing episodes from ``start`` on; a range stays within one block."""
+    existing = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
     first = start
     while first < episodes:
         count = 0
-        while first + count < episodes and first + count not in there and (count == 0 or (first + count) % block):
+        while (
+            first + count < episodes
+            and first + count not in existing
+            and (count == 0 or (first + count) % episodes_per_shard)
+        ):
             count += 1
         if count:
             yield first, count
@@ -270,28 +323,28 @@ def _missing(store: Store, start: int, episodes: int, block: int) -> Iterator[tu
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a collection will take, measured on a few steps."""
+class CollectionEstimate:
+    """Estimated time and size of a collection, measured on a few steps."""
 
     seconds: float
     bytes: float
     steps: int
-    free: int
-    """Bytes free on the disk."""
-    startup: float = 0.0
-    """Seconds until workers play."""
+    free_bytes: int
+    """Free bytes on the disk."""
+    startup_s: float = 0.0
+    """Seconds until workers start to play."""
 
     def __str__(self) -> str:
-        """One line."""
-        seconds = self.seconds + self.startup
+        """Return one line."""
+        seconds = self.seconds + self.startup_s
         time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{max(seconds, 1):.0f} s"
         return (
             f"up to {self.steps:,} steps, about {time} and {max(self.bytes / 1e6, 1):,.0f} MB "
-            f"({self.free / 1e9:,.1f} GB free)"
+            f"({self.free_bytes / 1e9:,.1f} GB free)"
         )
 
 
-def estimate(
+def estimate_collection(
     env: EnvSpec,
     policy: Policy | str,
     episodes: int,
@@ -300,32 +353,34 @@ def estimate(
     out: str | os.PathLike[str] = ".",
     max_steps: int | None = None,
     env_options: dict[str, Any] | None = None,
-) -> Estimate:
-    """Measure a few steps, and tell what ``collect`` with these arguments will take if no episode ends early.
+) -> CollectionEstimate:
+    """Measure a few steps and estimate what `collect` with these arguments takes if no episode ends early.
 
-    An environment without a time limit of its own is counted with 1,000 steps an episode.
+    An environment without a time limit counts as 1,000 frames an episode.
 
     Raises:
-        ValueError: an argument is out of range, or the environment cannot be played.
+        ValueError: An argument is out of range, or the environment cannot be played.
     """
-    at_least_one(episodes=episodes, workers=workers)
-    at_least_one_if_given(max_steps=max_steps)
-    check_seed(seed)
-    policy, options = named(policy), dict(env_options or {})
-    game = open_env(portable(env), options)
-    repeat = int(options.get("action_repeat", 1) or 1)
-    own = getattr(game.spec, "max_episode_steps", None)  # counted in frames
-    limit = min(max_steps or math.inf, -(-own // repeat) if own else math.inf)
-    limit = int(limit) if limit < math.inf else -(-1000 // repeat)
-    play(game, policy, seed, max_steps=2)  # what happens only once, such as loading fonts, is not counted
-    began = time.monotonic()
-    probe = play(game, policy, seed, max_steps=min(PROBE_STEPS, limit))
-    seconds = (time.monotonic() - began) / len(probe)
-    game.close()
+    validate_positive_int(episodes=episodes, workers=workers)
+    validate_optional_positive_int(max_steps=max_steps)
+    validate_seed(seed)
+    policy, options = resolve_policy(policy), dict(env_options or {})
+    environment = open_env(make_portable(env), options)
+    action_repeat = int(options.get("action_repeat", 1) or 1)
+    time_limit = getattr(environment.spec, "max_episode_steps", None)  # counted in frames
+    limit = min(max_steps or math.inf, -(-time_limit // action_repeat) if time_limit else math.inf)
+    limit = int(limit) if limit < math.inf else -(-1000 // action_repeat)
+    play(environment, policy, seed, max_steps=2)  # excludes one-time work, such as loading fonts
+    started = time.monotonic()
+    probe = play(environment, policy, seed, max_steps=min(PROBE_STEPS, limit))
+    seconds = (time.monotonic() - started) / len(probe)
+    environment.close()
     size = len(shard_bytes([probe])) / len(probe)
-    place = expand(out).absolute()
-    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    target = expand(out).absolute()
+    existing_folder = next(parent for parent in (target, *target.parents) if parent.exists())
     steps = episodes * limit
     cores = min(workers, os.cpu_count() or 1)
-    free = shutil.disk_usage(existing).free
-    return Estimate(seconds * steps / cores, size * steps, steps, free, WORKERS_START_S if workers > 1 else 0.0)
+    free_bytes = shutil.disk_usage(existing_folder).free
+    return CollectionEstimate(
+        seconds * steps / cores, size * steps, steps, free_bytes, WORKER_STARTUP_S if workers > 1 else 0.0
+    )

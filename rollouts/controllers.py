@@ -1,6 +1,6 @@
-"""Populations of controllers as one tensor operation: P flat parameter vectors act on P x N lives at once.
+"""Populations of controllers as one tensor operation: P parameter vectors compute the actions of P x N episodes.
 
-The arithmetic lives here because dreaming and playing both need it; `agents.controller` gives it a name and a file.
+Start reading at `Controller`. Dreams and rollouts both use this arithmetic; `agents.controller` adds names and files.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -15,92 +15,104 @@ from worldmodel import WorldModel
 
 @runtime_checkable
 class Controller(Protocol):
-    """A family of controllers: how flat parameters turn what is seen into action outputs."""
+    """A family of controllers: maps flat parameters and inputs to action outputs."""
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         ...
 
     @property
     def parameters(self) -> Tensor:
-        """One member's numbers (size,), or those of many (population, size)."""
+        """Parameters of one controller (size,) or of a population (population, size)."""
         ...
 
     def outputs(
-        self, parameters: Float[Tensor, "population size"], features: Float[Tensor, "population lives inputs"]
-    ) -> Float[Tensor, "population lives actions"]:
-        """Each member's raw outputs (before tanh or argmax) in each of its lives."""
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
+    ) -> Float[Tensor, "population episodes actions"]:
+        """Return each member's raw outputs (before tanh or argmax) in each of its episodes."""
         ...
 
 
-def check_fits(controller: Any, world: WorldModel) -> None:
-    """Refuse a controller that was not made for a world model; one that does not say its sizes is not looked at.
+def validate_controller(controller: Any, world: WorldModel) -> None:
+    """Check that a controller fits a world model; sizes that the controller does not declare are not checked.
 
     Raises:
-        ValueError: its inputs are neither the latent nor latent and hidden, or it has other actions.
+        ValueError: The inputs are neither the latent nor latent and hidden state, or the number of actions differs.
     """
-    inputs, actions = getattr(controller, "inputs", world.features), getattr(controller, "actions", world.actions)
-    if inputs not in (world.latent, world.features) or actions != world.actions:
+    inputs, actions = (
+        getattr(controller, "num_inputs", world.num_features),
+        getattr(controller, "action_dim", world.action_dim),
+    )
+    if inputs not in (world.latent_dim, world.num_features) or actions != world.action_dim:
         raise ValueError(
-            f"controller must have {world.features} inputs (or {world.latent}, the latent's) and {world.actions} actions, "
+            f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and "
+            f"{world.action_dim} actions, "
             f"got {inputs} and {actions}"
         )
 
 
-def linear_size(inputs: int, actions: int) -> int:
-    """Parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
-    return (inputs + 1) * actions
+def linear_size(num_inputs: int, action_dim: int) -> int:
+    """Return the number of parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
+    return (num_inputs + 1) * action_dim
 
 
 def linear_outputs(
     parameters: Float[Tensor, "population size"],
-    features: Float[Tensor, "population lives inputs"],
-) -> Float[Tensor, "population lives actions"]:
-    """W x + b for a whole population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
-    population, _, inputs = features.shape
-    actions, rest = divmod(parameters.shape[-1], inputs + 1)
-    if rest or not actions:
+    inputs: Float[Tensor, "population episodes inputs"],
+) -> Float[Tensor, "population episodes actions"]:
+    """Return W x + b for a population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
+    population, _, num_inputs = inputs.shape
+    action_dim, rest = divmod(parameters.shape[-1], num_inputs + 1)
+    if rest or not action_dim:
         raise ValueError(
-            f"parameters of a linear controller for {inputs} inputs must be a multiple of {inputs + 1} long, "
+            f"parameters of a linear controller for {num_inputs} inputs must be a multiple of {num_inputs + 1} long, "
             f"got {parameters.shape[-1]}"
         )
-    weight = parameters[:, : actions * inputs].view(population, actions, inputs)
-    bias = parameters[:, actions * inputs :].view(population, 1, actions)
-    return torch.baddbmm(bias, features, weight.transpose(1, 2))
+    weight = parameters[:, : action_dim * num_inputs].view(population, action_dim, num_inputs)
+    bias = parameters[:, action_dim * num_inputs :].view(population, 1, action_dim)
+    return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
 
 
-def hidden_size(inputs: int, hidden: int, actions: int) -> int:
-    """Parameters of a controller with a hidden layer, biases included."""
-    return linear_size(inputs, hidden) + linear_size(hidden, actions)
+def mlp_size(num_inputs: int, hidden_units: int, action_dim: int) -> int:
+    """Return the number of parameters of a controller with one hidden layer, biases included."""
+    return linear_size(num_inputs, hidden_units) + linear_size(hidden_units, action_dim)
 
 
-def hidden_outputs(
+def mlp_outputs(
     parameters: Float[Tensor, "population size"],
-    features: Float[Tensor, "population lives inputs"],
-    hidden: int,
-) -> Float[Tensor, "population lives actions"]:
-    """W2 tanh(W1 x + b1) + b2 for a whole population; a flat vector holds the first layer, then the second."""
-    below = linear_size(features.shape[-1], hidden)
-    return linear_outputs(parameters[:, below:], linear_outputs(parameters[:, :below], features).tanh())
+    inputs: Float[Tensor, "population episodes inputs"],
+    hidden_units: int,
+) -> Float[Tensor, "population episodes actions"]:
+    """Return W2 tanh(W1 x + b1) + b2 for a population; a flat vector holds the first layer, then the second."""
+    first_layer = linear_size(inputs.shape[-1], hidden_units)
+    return linear_outputs(parameters[:, first_layer:], linear_outputs(parameters[:, :first_layer], inputs).tanh())
 
 
 class Linear:
-    """The family of linear controllers, for parameters that come as a bare array (population, size)."""
+    """The family of linear controllers, for parameters given as a bare array (population, size)."""
 
     def __init__(self, parameters: Float[Tensor, "population size"]) -> None:
         self.parameters = parameters
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         return self.parameters.shape[-1]
 
     outputs = staticmethod(linear_outputs)
 
 
 class Population:
-    """Many members of one family of controllers, as `rollouts.dream` takes them."""
+    """Several members of one family of controllers, in the form that `rollouts.dream` takes.
+
+    Args:
+        controller: Family of the members.
+        parameters: (population, size) or (size,).
+
+    Raises:
+        ValueError: The parameters have another shape.
+    """
 
     def __init__(self, controller: Controller, parameters: np.ndarray | Tensor) -> None:
         self.controller = controller
@@ -108,40 +120,41 @@ class Population:
         if self.parameters.ndim == 1:
             self.parameters = self.parameters[None]
         if self.parameters.ndim != 2 or self.parameters.shape[1] != controller.size:
-            wanted, came = controller.size, tuple(self.parameters.shape)
-            raise ValueError(f"population must have shape (P, {wanted}), got {came}")
+            expected, actual = controller.size, tuple(self.parameters.shape)
+            raise ValueError(f"population must have shape (P, {expected}), got {actual}")
 
     @property
     def size(self) -> int:
-        """How many numbers describe one controller."""
+        """Number of parameters of one controller."""
         return self.controller.size
 
-    def outputs(self, parameters: Tensor, features: Tensor) -> Tensor:
-        """Each member's raw outputs, as its family computes them."""
-        return self.controller.outputs(parameters, features)
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Return each member's raw outputs."""
+        return self.controller.outputs(parameters, inputs)
 
 
-def population_of(
-    controllers: object, inputs: int, actions: int
+def as_population(
+    controllers: object, num_inputs: int, action_dim: int
 ) -> tuple[Controller, Float[Tensor, "population size"]]:
-    """One controller, or an array of flat linear ones, as its family and a (P, size) tensor.
+    """Split one controller, or an array of flat linear controllers, into its family and a (P, size) tensor.
 
     Raises:
-        ValueError: sizes do not match a linear controller of this world, or a parameter is not finite.
+        ValueError: The size differs from that of a linear controller for these inputs and actions, or a parameter is
+            not finite.
     """
     if isinstance(controllers, Controller):
-        family = controllers.controller if isinstance(controllers, Population) else controllers
+        controller = controllers.controller if isinstance(controllers, Population) else controllers
         parameters = torch.as_tensor(controllers.parameters)
         parameters = parameters if parameters.ndim == 2 else parameters[None]
-        if parameters.shape[1] != family.size:
-            raise ValueError(f"parameters must have shape (P, {family.size}), got {tuple(parameters.shape)}")
+        if parameters.shape[1] != controller.size:
+            raise ValueError(f"parameters must have shape (P, {controller.size}), got {tuple(parameters.shape)}")
     else:
         parameters = torch.as_tensor(np.asarray(controllers))
         if parameters.ndim == 1:
             parameters = parameters[None]
-        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(inputs, actions)):
+        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(num_inputs, action_dim)):
             raise ValueError(f"controllers must have shape (P, {size}), got {tuple(parameters.shape)}")
-        family = Linear(parameters[:1])
+        controller = Linear(parameters[:1])
     if not torch.isfinite(parameters).all():
         raise ValueError("controllers must hold finite numbers, got NaN or infinity")
-    return family, parameters.float()
+    return controller, parameters.float()

@@ -1,7 +1,7 @@
-"""Dreams: many lives at once inside the world model, without a single real frame.
+"""Dreams: rollouts of controllers inside the world model, batched, without real frames.
 
-Start reading at `dream`. Each dream begins at a real moment: the memory first re-lives the steps before it (burn-in),
-so that the controller wakes up in the middle of a life, not at its start.
+Start reading at `dream`. Each dream starts at a random step of a real episode. The memory first replays the steps before
+it (burn-in).
 """
 
 import itertools
@@ -14,39 +14,39 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rollouts.controllers import check_fits, population_of
-from rollouts.worlds import Alone, Worlds
+from rollouts.controllers import as_population, validate_controller
+from rollouts.ensemble import ModelEnsemble, SingleModel
 from worldmodel import Memory, WorldModel
-from worldmodel.arguments import at_least_one, check_seed, check_temperature
-from worldmodel.figures import figure
-from worldmodel.model import Noise, Step
+from worldmodel.formatting import format_number
 from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.starts import EncodedEpisodes
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes
+from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
+from worldmodel.world_model import Noise, Step
 
-LUCK_STEPS = 32
-"""Noise is drawn for this many steps at once."""
-LOOK = 16
-"""Steps between two looks at whether a dream is still going on."""
-LEAST = 1e-20
-"""An exponential number of zero would make its logarithm infinite."""
-LEAST_WEIGHT = 1e-6
-"""A dream whose ends are weighed is over when its rewards count no more than this."""
-KEEPABLE = ("latents", "actions", "rewards", "frames")
+NOISE_BLOCK = 32
+"""Number of steps for which noise is drawn at once."""
+SYNC_EVERY = 16
+"""Number of steps between two checks for active dreams."""
+MIN_EXPONENTIAL = 1e-20
+"""Lower bound of an exponential random number; the logarithm of zero is infinite."""
+MIN_CONTINUATION = 1e-6
+"""A dream with expected continuation ends when the weight of its rewards is below this."""
+HISTORIES = ("latents", "actions", "rewards", "frames")
 
 
 class Dreams(NamedTuple):
-    """What P controllers dreamed, N dreams each; arrays not asked for are None.
+    """Results of P controllers with N dreams each; arrays that were not requested are None.
 
-    After a dream's end its latents, actions and rewards are zero, and its frames are what the VAE makes of zeros.
+    After the end of a dream its latents, actions and rewards are zero; its frames are the decoded zero latent.
     """
 
     returns: np.ndarray
-    """(P, N) sums of the expected rewards."""
+    """(P, N) sums of expected rewards."""
     lengths: np.ndarray
-    """(P, N) steps until the dream ended."""
+    """(P, N) number of steps until the dream ended."""
     terminated: np.ndarray
-    """(P, N) whether it ended by itself, before the horizon."""
+    """(P, N) whether the dream terminated before the horizon."""
     latents: np.ndarray | None = None
     """(P, N, T + 1, latent)."""
     actions: np.ndarray | None = None
@@ -54,14 +54,14 @@ class Dreams(NamedTuple):
     rewards: np.ndarray | None = None
     """(P, N, T)."""
     frames: np.ndarray | None = None
-    """(P, N, T + 1, 64, 64, 3) bytes."""
+    """(P, N, T + 1, 64, 64, 3) uint8."""
 
     def __repr__(self) -> str:
-        """Sizes, mean return and mean length."""
-        controllers, dreams = self.returns.shape
-        kept = [name for name in KEEPABLE if getattr(self, name) is not None]
+        """Return sizes, mean return and mean length."""
+        controllers, num_rollouts = self.returns.shape
+        kept = [name for name in HISTORIES if getattr(self, name) is not None]
         return (
-            f"Dreams(controllers={controllers}, dreams={dreams}, mean return={figure(self.returns.mean())}, "
+            f"Dreams(controllers={controllers}, num_rollouts={num_rollouts}, mean return={format_number(self.returns.mean())}, "
             f"mean length={self.lengths.mean():.0f}, keep={kept})"
         )
 
@@ -71,181 +71,205 @@ class Dreams(NamedTuple):
 def dream(
     world: WorldModel,
     controllers: Any,
-    starts: EncodedEpisodes | Float[Tensor, "starts latent"],
+    start_states: EncodedEpisodes | Float[Tensor, "starts latent"],
     horizon: int = 1000,
-    dreams: int = 16,
+    num_rollouts: int = 16,
     temperature: float | np.ndarray | Tensor = 1.0,
     seed: int = 0,
     *,
     noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
-    threshold: float | None = None,
-    hazard_ratio: float = 1.0,
-    weigh_ends: bool = False,
+    termination_threshold: float | None = None,
+    termination_hazard_ratio: float = 1.0,
+    use_expected_continuation: bool = False,
     keep: tuple[str, ...] = (),
     compile: bool = False,
-    worlds: Sequence[Memory] | None = None,
+    ensemble: Sequence[Memory] | None = None,
     progress: Progress | bool = silent,
 ) -> Dreams:
-    """Dream P x N lives as one batch.
+    """Dream P x N rollouts as one batch.
 
-    Dream n has a source of randomness of its own, the same for all controllers: they wake up at the same moment and have the
-    same luck, so that returns differ by what they do (common random numbers; Ng and Jordan, 2000). What a controller dreams
-    depends neither on the other controllers nor on the number of dreams, but for the rounding of sums over another batch.
+    Dream n has its own random stream, which all controllers share: the same start state and the same noise. Returns then
+    differ only by the actions (common random numbers; Ng and Jordan, 2000). A controller's dreams do not depend on the
+    other controllers or on the number of dreams, up to rounding errors of sums over another batch size.
 
     Args:
-        world: the world model; its device is where the dream is computed.
-        controllers: a (P, size) array of flat linear parameters, or one controller (`agents.LinearController`).
-        starts: ``store.latents(vae)``, or a (S, latent) tensor of first latents.
-        horizon: steps after which a dream is cut.
-        dreams: N, dreams for each controller.
-        temperature: above zero; 1 is the model's own uncertainty. One number, or one for each of the N dreams.
-        seed: of starts and of all that is drawn.
-        noise_temperature: another temperature for the Gaussian noise, so that ``temperature`` is the mixture's alone.
-        burn_in: real steps that the memory re-lives before a dream begins (where ``starts`` has them).
-        threshold: end a dream when its termination probability exceeds this; None: draw with that probability (or weigh).
-        hazard_ratio: above 1, dreams end more often than the memory expects (and below, less often): a step that is survived
-            with probability q is survived with q ** hazard_ratio, as if it were taken so many times. What evolves there
-            keeps further from where lives end.
-        weigh_ends: draw no ends, but weigh each reward with the chance that the dream has not ended before: returns of the same
-            mean, with less chance in them. Dreams then last until hardly any would still go on; their rewards are weighed.
-        keep: which histories to return, of "latents", "actions", "rewards", "frames".
-        compile: whether to compile a step with `torch.compile`: some seconds at first, then faster; for long dreams.
-        worlds: memories that imagine instead of the world model's own, dream n in the n-th of them, again and again; the
-            world model's memory looks on for the controller, as it does in the game (`rollouts.worlds`).
-        progress: called as ``progress(steps, horizon, note)`` now and then; True: a bar.
+        world: World model; its device computes the dreams.
+        controllers: Array (P, size) of flat linear parameters, or one controller (`agents.LinearController`).
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents.
+        horizon: Maximum number of steps of a dream.
+        num_rollouts: N, the number of dreams per controller.
+        temperature: Sampling temperature above zero; 1 is the model's own uncertainty. A number, or one per dream (N,).
+        seed: Seed of the start states and of all noise.
+        noise_temperature: Temperature of the Gaussian noise; ``temperature`` then applies to the mixture only. None:
+            ``temperature`` applies to both.
+        burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
+        termination_threshold: End a dream when its termination probability exceeds this. None: sample terminations with
+            that probability (or use the expected continuation).
+        termination_hazard_ratio: Exponent r of the survival probability: a step survives with q ** r instead of q. Above
+            1 dreams end earlier than the memory predicts, below 1 later. Controllers evolved with r above 1 keep a
+            larger distance from terminal states.
+        use_expected_continuation: Whether to weight each reward with the probability that the dream has not ended before,
+            instead of sampling terminations. Returns have the same mean and less variance. Dreams last until this
+            probability is close to zero; their rewards are the weighted ones.
+        keep: Arrays to return, of "latents", "actions", "rewards", "frames".
+        compile: Whether to compile a step with `torch.compile`: takes some seconds once, then steps are faster.
+        ensemble: Memories that imagine in place of the world model's own; dream n uses memory n modulo their number. The
+            world model's memory observes the dream and gives the controller's inputs (`rollouts.ensemble`).
+        progress: Called as ``progress(steps, horizon, note)``. True: a progress bar.
+
+    Returns:
+        Returns, lengths and terminations, and the arrays in ``keep``.
 
     Raises:
-        ValueError: an argument is out of range or has the wrong shape.
+        ValueError: An argument is out of range or has the wrong shape.
 
     References:
         Ng and Jordan, PEGASUS, 2000, https://arxiv.org/abs/1301.3878.
     """
-    at_least_one(horizon=horizon, dreams=dreams)
-    check_seed(seed)
-    if not (hazard_ratio > 0 and math.isfinite(hazard_ratio)):
-        raise ValueError(f"hazard_ratio must be finite and above zero, got {hazard_ratio}")
-    if (hazard_ratio != 1 or weigh_ends) and threshold is not None:
-        raise ValueError(
-            f"threshold must be None beside hazard_ratio or weigh_ends: nothing is drawn with it, got {threshold}"
-        )
-    if unknown := [name for name in keep if name not in KEEPABLE]:
-        raise ValueError(f"keep takes names of {', '.join(KEEPABLE)}, got {unknown[0]!r}")
+    validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
+    validate_seed(seed)
+    _validate_termination(termination_threshold, termination_hazard_ratio, use_expected_continuation)
+    if unknown := [name for name in keep if name not in HISTORIES]:
+        raise ValueError(f"keep must hold names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
-    family, parameters = population_of(controllers, world.features, world.actions)
-    check_fits(family, world)
+    controller, parameters = as_population(controllers, world.num_features, world.action_dim)
+    validate_controller(controller, world)
     parameters, population = parameters.to(world.device), len(parameters)
-    shape = (population, dreams)
-    mixing, spread = _temperature("temperature", temperature, shape, world.device), None
+    shape = (population, num_rollouts)
+    mixture_temperature, gaussian_temperature = _temperature("temperature", temperature, shape, world.device), None
     if noise_temperature is not None:
-        spread = _temperature("noise_temperature", noise_temperature, shape, world.device)
-    place = Alone(world, dreams, population) if worlds is None else Worlds(world, worlds, dreams, population)
+        gaussian_temperature = _temperature("noise_temperature", noise_temperature, shape, world.device)
+    model = (
+        SingleModel(world, num_rollouts, population)
+        if ensemble is None
+        else ModelEnsemble(world, ensemble, num_rollouts, population)
+    )
 
-    def live(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
-        features = state.features.view(*shape, -1)
-        action = world.squash(family.outputs(parameters, features)).flatten(0, 1)
-        return action, *place.imagine(state, action, noise, mixing, spread)
+    def imagine_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
+        inputs = state.controller_inputs.view(*shape, -1)
+        action = world.squash(controller.outputs(parameters, inputs)).flatten(0, 1)
+        return action, *model.imagine(state, action, noise, mixture_temperature, gaussian_temperature)
 
-    step_once = torch.compile(live, dynamic=False) if compile else live
-    state: Any = place.begin(starts, seed, burn_in)
-    diary = _Diary(state.latent, shape, keep)
+    step_once = torch.compile(imagine_step, dynamic=False) if compile else imagine_step
+    state: Any = model.sample_start_states(start_states, seed, burn_in)
+    buffer = _TrajectoryBuffer(state.latent, shape, keep)
     report = callback(progress)
     report(0, horizon, "")
-    fortune = luck(world, seed, dreams, population, place.together)
-    for number, noise in enumerate(itertools.islice(fortune, horizon), 1):
+    noise_steps = common_random_numbers(world, seed, num_rollouts, population, model.group_size)
+    for step_number, noise in enumerate(itertools.islice(noise_steps, horizon), 1):
         action, step, state = step_once(state, noise)
-        if hazard_ratio != 1:
-            chance = 1 - (1 - step.termination) ** hazard_ratio
-            step = step._replace(termination=chance, terminated=noise.uniform < chance)
-        if weigh_ends:
-            diary.write_weighed(action, step)
+        if termination_hazard_ratio != 1:
+            probability = 1 - (1 - step.termination) ** termination_hazard_ratio
+            step = step._replace(termination=probability, terminated=noise.uniform < probability)
+        if use_expected_continuation:
+            buffer.add_weighted(action, step)
         else:
-            diary.write(action, step, step.terminated if threshold is None else step.termination > threshold)
-        if number % LOOK == 0:
-            report(number, horizon, "")
-            if not diary.alive.any():  # not at every step: a look waits for the device
+            buffer.add(
+                action,
+                step,
+                step.terminated if termination_threshold is None else step.termination > termination_threshold,
+            )
+        if step_number % SYNC_EVERY == 0:
+            report(step_number, horizon, "")
+            if not buffer.active.any():  # reading it at every step would synchronize with the device each time
                 break
     report(horizon, horizon, "")
-    return diary.read(world)
+    return buffer.to_dreams(world)
 
 
-class _Diary:
-    """What happened in P x N dreams so far, step by step.
+def _validate_termination(
+    termination_threshold: float | None, termination_hazard_ratio: float, use_expected_continuation: bool
+) -> None:
+    """Check the arguments of `dream` that determine when a dream ends."""
+    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
+        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
+    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
+        raise ValueError(
+            f"termination_threshold must be None with termination_hazard_ratio "
+            f"or use_expected_continuation, got {termination_threshold}"
+        )
+
+
+class _TrajectoryBuffer:
+    """Collects the steps of P x N dreams.
 
     Args:
-        latent: (P * N, latent): where they began.
+        latent: (P * N, latent): latents of the start states.
         shape: (P, N).
-        keep: as `dream` takes it.
+        keep: As in `dream`.
     """
 
     def __init__(self, latent: Tensor, shape: tuple[int, int], keep: tuple[str, ...]) -> None:
         self.shape, self.keep = shape, keep
         self.returns = latent.new_zeros(len(latent), dtype=torch.float64)
         self.lengths = latent.new_zeros(len(latent), dtype=torch.int64)
-        self.alive = latent.new_ones(len(latent), dtype=torch.bool)
-        self.weight: Tensor | float = 1.0
-        """Of the rewards to come."""
+        self.active = latent.new_ones(len(latent), dtype=torch.bool)
+        self.continuation: Tensor | float = 1.0
+        """Weight of the rewards of the next step."""
         self.history: dict[str, list[Tensor]] = {
             name: [latent] if name == "latents" else []
             for name in ("latents", "actions", "rewards")
             if name in keep or (name == "latents" and "frames" in keep)
         }
 
-    def write(self, action: Tensor, step: Step, ended: Tensor) -> None:
-        """A step of every dream; one that is over may drift anywhere, even to NaN: it counts no more."""
-        reward = torch.where(self.alive, step.reward, 0) * self.weight
+    def add(self, action: Tensor, step: Step, ended: Tensor) -> None:
+        """Add a step of every dream; values of ended dreams are masked, since they may diverge to NaN."""
+        reward = torch.where(self.active, step.reward, 0) * self.continuation
         self.returns += reward
-        self.lengths += self.alive
+        self.lengths += self.active
         values = {"latents": step.latent, "actions": action, "rewards": reward}
         for name, parts in self.history.items():
             value = values[name]
-            parts.append(torch.where(self.alive if value.ndim == 1 else self.alive[:, None], value, 0))
-        self.alive = self.alive & ~ended
+            parts.append(torch.where(self.active if value.ndim == 1 else self.active[:, None], value, 0))
+        self.active = self.active & ~ended
 
-    def write_weighed(self, action: Tensor, step: Step) -> None:
-        """A step that may be the last one: rewards to come count as much less."""
-        weight = self.weight * (1 - step.termination)
-        self.write(action, step, weight < LEAST_WEIGHT)
-        self.weight = weight
+    def add_weighted(self, action: Tensor, step: Step) -> None:
+        """Add a step; its termination probability lowers the weight of later rewards."""
+        continuation = self.continuation * (1 - step.termination)
+        self.add(action, step, continuation < MIN_CONTINUATION)
+        self.continuation = continuation
 
-    def read(self, world: WorldModel) -> Dreams:
-        """All of it, up to the end of the longest dream; ``world`` decodes the frames."""
+    def to_dreams(self, world: WorldModel) -> Dreams:
+        """Return all arrays up to the end of the longest dream; ``world`` decodes the frames."""
         last = int(self.lengths.max())
-        found = {
+        arrays = {
             name: torch.stack(parts[: last + (name == "latents")], dim=1).unflatten(0, self.shape)
             for name, parts in self.history.items()
         }
-        kept = {name: found[name].cpu().numpy() for name in self.keep if name in found}
+        kept = {name: arrays[name].cpu().numpy() for name in self.keep if name in arrays}
         if "frames" in self.keep:
-            kept["frames"] = world.show(found["latents"])
+            kept["frames"] = world.decode(arrays["latents"])
         returns, lengths, ended = (
-            part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.alive)
+            part.view(self.shape).cpu().numpy() for part in (self.returns, self.lengths, ~self.active)
         )
         return Dreams(returns, lengths, ended, **kept)
 
 
-def luck(world: WorldModel, seed: int, dreams: int, population: int, together: int = 1) -> Iterator[Noise]:
-    """The noise of one step after the other, (population * dreams, ...): that of dream n follows from (seed, n) alone.
+def common_random_numbers(
+    world: WorldModel, seed: int, num_rollouts: int, population: int, group_size: int = 1
+) -> Iterator[Noise]:
+    """Yield the noise of each step, (population * dreams, ...); the noise of dream n depends on (seed, n) alone.
 
-    It is drawn for `LUCK_STEPS` steps at once, from one generator for each dream, or for so many dreams ``together``.
+    `NOISE_BLOCK` steps are drawn at once, from one generator per dream, or per group of ``group_size`` dreams.
     """
-    sources = [np.random.default_rng([seed, Stream.DREAM, number]) for number in range(-(-dreams // together))]
-    whose = np.arange(dreams) // together
+    rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
+    group = np.arange(num_rollouts) // group_size
     gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())
 
     def to_tensor(blocks: list[np.ndarray]) -> Tensor:
-        each = torch.from_numpy(np.stack(blocks, axis=1)[:, whose]).to(like)  # (time, dreams, ...)
-        return each.repeat(1, population, *(1 for _ in each.shape[2:]))
+        stacked = torch.from_numpy(np.stack(blocks, axis=1)[:, group]).to(like)  # (time, dreams, ...)
+        return stacked.repeat(1, population, *(1 for _ in stacked.shape[2:]))
 
     while True:
         block = [
             (
-                -np.log(np.maximum(source.standard_exponential((LUCK_STEPS, *gumbel), np.float32), LEAST)),
-                source.standard_normal((LUCK_STEPS, *normal), np.float32),
-                source.random(LUCK_STEPS, np.float32),
+                -np.log(np.maximum(rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32), MIN_EXPONENTIAL)),
+                rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
+                rng.random(NOISE_BLOCK, np.float32),
             )
-            for source in sources
+            for rng in rngs
         ]
         parts = (to_tensor(list(part)).unbind(0) for part in zip(*block, strict=True))
         yield from itertools.starmap(Noise, zip(*parts, strict=True))
@@ -254,57 +278,60 @@ def luck(world: WorldModel, seed: int, dreams: int, population: int, together: i
 def _temperature(
     name: str, value: float | np.ndarray | Tensor, shape: tuple[int, int], device: torch.device
 ) -> float | Tensor:
-    """A temperature for all dreams, or (P * N,): the same N for every controller."""
+    """Return one temperature for all dreams, or (P * N,): the same N values for every controller."""
     if isinstance(value, np.ndarray | Tensor) and value.ndim:
-        each = torch.as_tensor(value, dtype=torch.float32, device=device)
-        if each.shape != shape[1:]:
-            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(each.shape)}")
-        check_temperature(each)
-        return each.repeat(shape[0])
-    check_temperature(value)
+        values = torch.as_tensor(value, dtype=torch.float32, device=device)
+        if values.shape != shape[1:]:
+            raise ValueError(f"{name} must be a number or have shape ({shape[1]},), got {tuple(values.shape)}")
+        validate_temperature(values)
+        return values.repeat(shape[0])
+    validate_temperature(value)
     return float(value)
 
 
 @torch.no_grad()
-def dream_along(
+def open_loop_rollout(
     world: WorldModel,
     latents: Float[Tensor, "frames latent"],
     actions: Float[Tensor, "steps actions"],
-    start: int,
-    dreams: int = 1,
+    start_step: int,
+    num_rollouts: int = 1,
     temperature: float = 1.0,
     seed: int = 0,
     burn_in: int = 32,
 ) -> tuple[Float[Tensor, "dreams frames latent"], Float[Tensor, "dreams steps"]]:
-    """Dream a real episode on from ``start`` under its own actions: what the model thinks would have been seen.
+    """Continue a real episode from ``start_step`` in the world model, with the episode's own actions.
 
     Args:
-        world: the world model.
-        latents: (T + 1, latent): the real episode's.
-        actions: (T, actions): the real episode's action inputs.
-        start: the last frame that the dream sees.
-        dreams: how many times to dream.
-        temperature: above zero.
-        seed: of all that is drawn.
-        burn_in: real steps before ``start`` that the memory re-lives.
+        world: World model.
+        latents: (T + 1, latent): latents of the real episode.
+        actions: (T, actions): action inputs of the real episode.
+        start_step: Index of the last real latent.
+        num_rollouts: Number of dreams.
+        temperature: Sampling temperature above zero.
+        seed: Seed of all noise.
+        burn_in: Number of real steps before ``start_step`` that the memory replays.
 
     Returns:
-        Latents (dreams, steps + 1, latent), beginning with the real one at ``start``, and rewards (dreams, steps).
+        Latents (dreams, steps + 1, latent), starting with the real one at ``start_step``, and rewards (dreams, steps).
+
+    Raises:
+        ValueError: ``start_step``, ``temperature`` or ``seed`` is out of range.
     """
-    check_temperature(temperature)
-    check_seed(seed)
-    if not 0 <= start < len(actions):
-        raise ValueError(f"start must be from 0 to {len(actions) - 1}, got {start}")
+    validate_temperature(temperature)
+    validate_seed(seed)
+    if not 0 <= start_step < len(actions):
+        raise ValueError(f"start_step must be from 0 to {len(actions) - 1}, got {start_step}")
     world.eval()
     weight = next(world.memory.parameters())
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     generator = Generator(weight.device).manual_seed(seed)
-    before = slice(max(0, start - burn_in), start)
-    state = world.relive(latents[before].expand(dreams, -1, -1), actions[before].expand(dreams, -1, -1))
-    state = state.seeing(latents[start].expand(dreams, -1).contiguous())
-    dreamed, rewards = [state.latent], []
-    for action in actions[start:]:
-        step, state = world.imagine(state, action.expand(dreams, -1), temperature, generator)
-        dreamed.append(step.latent)
+    before = slice(max(0, start_step - burn_in), start_step)
+    state = world.replay(latents[before].expand(num_rollouts, -1, -1), actions[before].expand(num_rollouts, -1, -1))
+    state = state.with_latent(latents[start_step].expand(num_rollouts, -1).contiguous())
+    imagined, rewards = [state.latent], []
+    for action in actions[start_step:]:
+        step, state = world.imagine(state, action.expand(num_rollouts, -1), temperature, generator)
+        imagined.append(step.latent)
         rewards.append(step.reward)
-    return torch.stack([latent for latent in dreamed if latent is not None], dim=1), torch.stack(rewards, dim=1)
+    return torch.stack([latent for latent in imagined if latent is not None], dim=1), torch.stack(rewards, dim=1)

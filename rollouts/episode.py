@@ -1,51 +1,51 @@
-"""One episode, as it is recorded."""
+"""A recorded episode, and the validation of its frames and actions. Start reading at `Episode`."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
-from worldmodel.arguments import TEST_SEEDS as TEST_SEEDS
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.validation import TEST_SEEDS as TEST_SEEDS
 
 FRAME = (64, 64, 3)
-"""A frame's shape."""
+"""Shape of a frame."""
 
 
 def training_seeds(*entropy: int, count: int = 1) -> list[int]:
-    """Environment seeds that follow from ``entropy``, from `TEST_SEEDS` to 2**31 (what every environment accepts)."""
+    """Return environment seeds derived from ``entropy``, from `TEST_SEEDS` to 2**31 (a range all environments accept)."""
     words = np.random.SeedSequence(entropy).generate_state(count, np.uint64)
     return [int(word % np.uint64(2**31 - TEST_SEEDS)) + TEST_SEEDS for word in words]
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """T actions and T + 1 frames: ``actions[t]`` leads from ``frames[t]`` to ``frames[t + 1]`` and earns ``rewards[t]``.
+    """T actions and T + 1 frames: ``actions[t]`` leads from ``frames[t]`` to ``frames[t + 1]`` with ``rewards[t]``.
 
     Raises:
-        ValueError: lengths do not fit together.
+        ValueError: The lengths do not match.
     """
 
     frames: np.ndarray
-    """(T + 1, 64, 64, 3) bytes."""
+    """(T + 1, 64, 64, 3) uint8."""
     actions: np.ndarray
     """(T, n) float32 in [-1, 1], or (T,) int64."""
     rewards: np.ndarray
     """(T,) float32."""
     terminated: bool
-    """Whether the last step ended the episode in the game itself."""
+    """Whether the last step terminated the episode."""
     truncated: bool
-    """Whether the episode was cut (a time limit, or ``max_steps``)."""
+    """Whether the episode was truncated (a time limit, ``max_steps`` or ``max_idle_steps``)."""
     seed: int = 0
-    """What the environment was reset with."""
+    """Seed of the environment's reset."""
     index: int = 0
-    """Its place in the store."""
+    """Index in the store."""
 
     def __post_init__(self) -> None:
         if not len(self.frames) - 1 == len(self.actions) == len(self.rewards):
-            came = (len(self.frames), len(self.actions), len(self.rewards))
+            lengths = (len(self.frames), len(self.actions), len(self.rewards))
             raise ValueError(
-                f"an episode has T + 1 frames, T actions and T rewards, got {came[0]}, {came[1]}, {came[2]}"
+                f"an episode must have T + 1 frames, T actions and T rewards, got {lengths[0]}, {lengths[1]}, {lengths[2]}"
             )
 
     def __len__(self) -> int:
@@ -53,18 +53,16 @@ class Episode:
         return len(self.actions)
 
     def __repr__(self) -> str:
-        """Index, length, return and how it ended."""
+        """Return index, length, return and the kind of end."""
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "unfinished"
-        return (
-            f"Episode({self.index}, steps={len(self)}, return={figure(self.rewards.sum(dtype=np.float64))}, {ending})"
-        )
+        return f"Episode({self.index}, steps={len(self)}, return={format_number(self.rewards.sum(dtype=np.float64))}, {ending})"
 
     def at(self, index: int) -> Self:
-        """The same episode with another place in a store."""
+        """Return the same episode with another index."""
         return replace(self, index=index)
 
     def first(self, steps: int) -> Self:
-        """The episode's first ``steps`` steps."""
+        """Return the episode's first ``steps`` steps, as a truncated episode."""
         if steps >= len(self):
             return self
         return replace(
@@ -77,23 +75,23 @@ class Episode:
         )
 
 
-def checked_frame(frame: Any) -> np.ndarray:
-    """A copy of a frame: an environment may draw the next one into the same array.
+def validate_frame(frame: Any) -> np.ndarray:
+    """Return a copy of a frame, since an environment may reuse its array.
 
     Raises:
-        ValueError: it is none of ours.
+        ValueError: It is not a (64, 64, 3) uint8 array.
     """
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != FRAME:
-        came = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise ValueError(f"frames must be (64, 64, 3) uint8, got {came}")
+        actual = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"frames must be (64, 64, 3) uint8, got {actual}")
     return frame.copy()
 
 
-def checked_action(action: Any, discrete: bool, size: int) -> Any:
-    """What a policy wants done: a whole number below ``size``, or as many finite numbers.
+def validate_action(action: Any, discrete: bool, size: int) -> Any:
+    """Return a policy's action: an integer below ``size`` if discrete, else ``size`` finite numbers.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: It is neither.
     """
     values = np.asarray(action)
     if discrete:

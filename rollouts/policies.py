@@ -1,6 +1,7 @@
-"""Policies for collecting: called at the start of an episode, they give the function that acts in it.
+"""Policies for collecting rollouts.
 
-A policy is any picklable ``policy(action_space, rng) -> act``, with ``act(frame) -> action``; `agents.Agent` is one too.
+Start reading at `Policy`. A policy is any picklable ``policy(action_space, rng) -> act``, called at the start of an episode,
+with ``act(frame) -> action``. An `agents.Agent` is a policy, too.
 """
 
 from collections.abc import Callable
@@ -10,27 +11,27 @@ import gymnasium
 import numpy as np
 
 import envs
-from worldmodel.spelling import nearest
+from worldmodel.suggestions import did_you_mean
 
 Act = Callable[[np.ndarray], Any]
-"""From a frame (64, 64, 3) of bytes to an action."""
+"""Maps a frame (64, 64, 3) uint8 to an action."""
 
 DRIFT = 50**-0.5
-"""Standard deviation of a step of the random walk: across the whole range in about 50 steps."""
+"""Standard deviation of a random-walk step: the walk crosses the range [-1, 1] in about 50 steps."""
 HOLD = 8
-"""Steps that a discrete action is held, on average."""
+"""Average number of steps that a discrete action is repeated."""
 
 
 class Policy(Protocol):
-    """Begins an episode: all of its state and randomness live in the function it returns."""
+    """Starts an episode; the returned function holds all state and randomness."""
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator, /) -> Act:
-        """The function that acts in one episode."""
+        """Return the act function of one episode."""
         ...
 
 
 def uniform(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
-    """Independent, uniformly random actions."""
+    """Choose independent, uniformly random actions."""
     kind, size = envs.action_kind(space)
     if kind == "discrete":
         return lambda frame: int(rng.integers(size))
@@ -38,19 +39,19 @@ def uniform(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
 
 
 def smooth_random(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
-    """A random walk through the actions: Brownian and reflected at the bounds for a Box, held for a while if discrete.
+    """Choose actions by a random walk: Brownian and reflected at the bounds for a Box, repeated for a while if discrete.
 
-    Independent random actions cancel each other out; these lead to places.
+    Independent random actions cancel out on average; correlated ones explore further.
     """
     kind, size = envs.action_kind(space)
     if kind == "discrete":
-        held = int(rng.integers(size))
+        current = int(rng.integers(size))
 
         def hold(frame: np.ndarray) -> int:
-            nonlocal held
+            nonlocal current
             if rng.random() < 1 / HOLD:
-                held = int(rng.integers(size))
-            return held
+                current = int(rng.integers(size))
+            return current
 
         return hold
     action = rng.uniform(-1, 1, size)
@@ -65,49 +66,49 @@ def smooth_random(space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
 
 
 NAMES: dict[str, Policy] = {"smooth": smooth_random, "uniform": uniform, "random": uniform}
-"""Policies that have a name; "random" is another one of "uniform"."""
+"""Policies by name; "random" is an alias of "uniform"."""
 
 
-def named(policy: Policy | str) -> Policy:
-    """The policy itself, or the one of a name.
+def resolve_policy(policy: Policy | str) -> Policy:
+    """Return the policy itself, or the policy of a name.
 
     Raises:
-        ValueError: there is none of that name, or what came is no policy.
+        ValueError: The name is unknown, or the value is not callable.
     """
     if isinstance(policy, str):
         if policy not in NAMES:
-            raise ValueError(f"policy must be one of {', '.join(NAMES)}, got {policy!r}{nearest(policy, NAMES)}")
+            raise ValueError(f"policy must be one of {', '.join(NAMES)}, got {policy!r}{did_you_mean(policy, NAMES)}")
         return NAMES[policy]
     if not callable(policy):
         raise ValueError(f"policy must be a name or policy(action_space, rng), got {type(policy).__name__}")
     return policy
 
 
-class Mixed:
-    """Each episode is played by one of several policies, drawn evenly: for rollouts that show more than one way to live.
+class MixturePolicy:
+    """Plays each episode with one of several policies, drawn uniformly, for more varied rollouts.
 
     Args:
-        policies: at least one; names, too.
+        policies: At least one policy or name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
 
     def __init__(self, *policies: Policy | str) -> None:
         if not policies:
             raise ValueError("policies must hold at least one policy, got none")
-        self.policies = tuple(map(named, policies))
+        self.policies = tuple(map(resolve_policy, policies))
 
     @property
     def name(self) -> str:
-        """The names of all of them."""
-        return f"mixed({', '.join(map(name_of, self.policies))})"
+        """Names of all policies."""
+        return f"mixed({', '.join(map(policy_name, self.policies))})"
 
     def __call__(self, space: gymnasium.Space[Any], rng: np.random.Generator) -> Act:
-        """Draw who plays, and begin."""
+        """Draw a policy and start its episode."""
         return self.policies[int(rng.integers(len(self.policies)))](space, rng)
 
 
-def name_of(policy: Any) -> str:
-    """What to call a policy in files and tables."""
+def policy_name(policy: Any) -> str:
+    """Return the name of a policy in files and tables."""
     return str(getattr(policy, "name", "") or getattr(policy, "__name__", "") or type(policy).__name__)

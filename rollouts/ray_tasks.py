@@ -1,7 +1,7 @@
-"""The same tasks on a Ray cluster: what a dead worker, or a dead machine, lost is done again.
+"""Run tasks on a Ray cluster; tasks of dead workers or machines run again.
 
-Start reading at `run_on_ray`; `rollouts.workers.run_tasks` calls it. The package must be installed on every machine of the
-cluster, in the same version.
+Start reading at `run_on_ray`; `rollouts.workers.run_tasks` calls it. Every machine of the cluster needs the same version of
+this package.
 """
 
 import atexit
@@ -16,24 +16,28 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rollouts.attempts import DEATHS, THREADS, WorkerDied, attempt
+from rollouts.retry import MAX_FAILURES, THREADS, WorkerDied, run_attempt
 
 
 def connect(backend: str, workers: int | None = None) -> Any:
-    """Join the cluster that ``backend`` names, a running one of this machine, or begin one with ``workers`` cores.
+    """Connect to a Ray cluster, or start one with ``workers`` cores.
 
-    One that begins here ends with this process.
+    A cluster that this function starts ends with this process.
+
+    Args:
+        backend: "ray": the cluster of ``RAY_ADDRESS`` or of this machine, or a new one. Otherwise the cluster's address.
+        workers: Number of cores of a new cluster. None: all cores of this machine.
 
     Raises:
-        ValueError: there is no such cluster.
+        ValueError: The cluster does not exist.
     """
     if ray.is_initialized():
         return ray
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own future default; keeps it quiet
-    atexit.register(_end)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; avoids its warning
+    atexit.register(_disconnect)
     try:
-        with _signals_kept():
+        with _preserve_signals():
             if backend != "ray":
                 ray.init(address=backend, **options)
             elif os.environ.get("RAY_ADDRESS"):
@@ -48,37 +52,37 @@ def connect(backend: str, workers: int | None = None) -> Any:
     return ray
 
 
-def _end() -> None:
-    """Leave the cluster; of one that began here nothing stays: Ray alone forgets helpers that are still beginning."""
-    ours = [(process, _command(process)) for process in _processes(os.getpid())]
+def _disconnect() -> None:
+    """Disconnect from the cluster and kill the processes of one that started here; `ray.shutdown` misses young ones."""
+    children = [(process, _command(process)) for process in _ray_processes(os.getpid())]
     ray.shutdown()
-    for process, command in ours:
-        if _is_of_ray(process) or (command and _command(process) == command):
+    for process, command in children:
+        if _is_ray_process(process) or (command and _command(process) == command):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
 
-def _processes(parent: int, inside: bool = False) -> list[int]:
-    """Ray's processes below one (where the system has /proc), and what runs below those, such as emulators.
+def _ray_processes(parent: int, below_ray: bool = False) -> list[int]:
+    """Return Ray's processes below ``parent`` (on systems with /proc) and all their children, such as emulators.
 
-    Those of a cluster that began elsewhere are not below.
+    Processes of a cluster that started elsewhere are not below ``parent``.
     """
-    found: list[int] = []
+    processes: list[int] = []
     for path in Path(f"/proc/{parent}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             for child in map(int, path.read_text().split()):
-                of_ray = inside or _is_of_ray(child)
-                found += [child] * of_ray + _processes(child, of_ray)
-    return found
+                is_ray = below_ray or _is_ray_process(child)
+                processes += [child] * is_ray + _ray_processes(child, is_ray)
+    return processes
 
 
-def _is_of_ray(process: int) -> bool:
-    words = _command(process)
-    return words.startswith(b"ray::") or b"/ray/" in words
+def _is_ray_process(process: int) -> bool:
+    command = _command(process)
+    return command.startswith(b"ray::") or b"/ray/" in command
 
 
 def _command(process: int) -> bytes:
-    """The words a process was started with; none where it has ended."""
+    """Return a process's command line; empty if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
@@ -86,64 +90,64 @@ def _command(process: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Put back what answers SIGTERM and SIGINT behind `ray.init`, whose own handlers end the process."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may, and Ray knows that, too
+def _preserve_signals() -> Iterator[None]:
+    """Restore the handlers of SIGTERM and SIGINT after `ray.init`, whose own handlers end the process."""
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set in the main thread only
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def put_back() -> None:
+    def restore_handlers() -> None:
         for number, handler in before.items():
-            if handler is not None:  # None: it was not set by Python, and cannot be from here
+            if handler is not None:  # None: not set by Python, so Python cannot set it again
                 signal.signal(number, handler)
 
     try:
         yield
-    except SystemExit:  # Ray's answer to a SIGTERM: ours comes instead
-        put_back()
+    except SystemExit:  # Ray's handler raises it on SIGTERM; run ours instead
+        restore_handlers()
         signal.raise_signal(signal.SIGTERM)
         raise
     finally:
-        put_back()
+        restore_handlers()
 
 
 def run_on_ray(
     function: Callable[[Any], Any], tasks: Sequence[Any], workers: int, backend: str
 ) -> Iterator[tuple[int, Any]]:
-    """`rollouts.workers.run_tasks` on a Ray cluster, at most ``workers`` tasks at a time."""
+    """Run `rollouts.workers.run_tasks` on a Ray cluster, with at most ``workers`` tasks at a time."""
     connect(backend, workers)
-    remote = ray.remote(num_cpus=1, max_retries=DEATHS - 1, runtime_env={"env_vars": THREADS})(_remote_attempt)
-    waiting = list(range(len(tasks)))[::-1]
+    remote = ray.remote(num_cpus=1, max_retries=MAX_FAILURES - 1, runtime_env={"env_vars": THREADS})(_remote_attempt)
+    pending = list(range(len(tasks)))[::-1]
     failures = [0] * len(tasks)
     running: dict[Any, int] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                index = waiting.pop()
+        while pending or running:
+            while pending and len(running) < workers:
+                index = pending.pop()
                 running[remote.remote(function, tasks[index])] = index
             (done,), _ = ray.wait(list(running), num_returns=1)
             index = running.pop(done)
             try:
                 result, failure = ray.get(done)
             except RayTaskError as error:
-                raise error.cause from None  # bad input, or a full disk
-            except RayError as error:  # a dead worker or machine, no memory left: Ray has tried again
-                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{error}") from None
+                raise error.cause from None  # bad input or a full disk
+            except RayError as error:  # a dead worker or machine, or no memory; Ray has already retried
+                raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{error}") from None
             if not failure:
                 yield index, result
                 continue
             failures[index] += 1
-            if failures[index] >= DEATHS:
-                raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{failure}")
-            waiting.append(index)
+            if failures[index] >= MAX_FAILURES:
+                raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{failure}")
+            pending.append(index)
     finally:
-        for left in running:
-            ray.cancel(left, force=True)
+        for reference in running:
+            ray.cancel(reference, force=True)
 
 
 def _remote_attempt(function: Callable[[Any], Any], task: Any) -> tuple[Any, str]:
     import torch
 
     torch.set_num_threads(1)
-    return attempt(function, task)
+    return run_attempt(function, task)

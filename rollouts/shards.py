@@ -1,7 +1,7 @@
-"""Shards: files of whole episodes, written at once and read piece by piece.
+"""Shards: files of whole episodes, written atomically and read in parts.
 
-A shard is plain HDF5 with gzip chunks, which every HDF5 reader opens. Writing and reading go around HDF5's own zlib, though:
-ISA-L makes and reads the same zlib streams several times as fast (benchmarks/README.md). Start reading at `shard_bytes`.
+A shard is plain HDF5 with gzip chunks, which every HDF5 reader opens. Writing and reading bypass HDF5's own zlib: ISA-L
+writes and reads the same zlib streams several times as fast (benchmarks/README.md). Start reading at `shard_bytes`.
 """
 
 from collections import OrderedDict
@@ -17,40 +17,40 @@ from rollouts.episode import FRAME, Episode
 
 FORMAT = 1
 CHUNK = 16
-"""Frames in a compressed chunk."""
-LARGEST_CHUNK = 256
-"""Frames in a chunk of a file that somebody else may have made."""
+"""Number of frames in a compressed chunk."""
+MAX_CHUNK = 256
+"""Maximum number of frames in a chunk of a file from elsewhere."""
 FRAME_BYTES = 64 * 64 * 3
-LEVEL = 2
-"""ISA-L's level: as small as zlib's first, several times as fast."""
-RATIO = 1_032
-"""No filter of HDF5 that we know makes more bytes of one."""
-KNOWN = 8_192
-"""A reader remembers where the chunks of this many episodes are, and their actions and rewards."""
+COMPRESSION_LEVEL = 2
+"""ISA-L's level: files as small as with zlib's level 1, several times as fast."""
+MAX_COMPRESSION_RATIO = 1_032
+"""Upper bound of the compression ratio of HDF5's known filters."""
+MAX_CACHED_EPISODES = 8_192
+"""Number of episodes whose chunk locations, actions and rewards a reader caches."""
 
 
 class Shard(NamedTuple):
-    """One file of whole episodes."""
+    """A file of whole episodes."""
 
     path: Path
     first: int
-    """The number of its first episode."""
+    """Index of its first episode."""
     lengths: tuple[int, ...]
-    """Steps of its episodes."""
+    """Number of steps of its episodes."""
 
 
 def shard_bytes(episodes: Sequence[Episode]) -> bytes:
-    """Whole episodes as the content of a file.
+    """Return whole episodes as the content of a file.
 
     Raises:
-        ValueError: there are none, their numbers do not follow one another, or one could not be read back as it is.
+        ValueError: There is no episode, their indices are not consecutive, or one is invalid.
     """
-    numbers = [episode.index for episode in episodes]
-    if not numbers or numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] < 0:
-        raise ValueError(f"a shard holds episodes of consecutive numbers from 0 on, got {numbers}")
+    indices = [episode.index for episode in episodes]
+    if not indices or indices != list(range(indices[0], indices[0] + len(indices))) or indices[0] < 0:
+        raise ValueError(f"a shard must hold episodes with consecutive indices from 0 on, got {indices}")
     for episode in episodes:
-        check_episode(episode)
-    # In memory: HDF5 itself takes a full disk badly, and a block of episodes is small.
+        validate_episode(episode)
+    # In memory: HDF5 handles a full disk badly, and a block of episodes is small.
     with h5py.File("shard", "w", driver="core", backing_store=False, libver="latest", track_order=True) as file:
         file.attrs.update(format=FORMAT, first=episodes[0].index, count=len(episodes))
         file.attrs["lengths"] = np.array([len(episode) for episode in episodes], np.int64)
@@ -60,30 +60,32 @@ def shard_bytes(episodes: Sequence[Episode]) -> bytes:
         return file.id.get_file_image()
 
 
-def check_episode(episode: Episode) -> None:
-    """Refuse what a reader would refuse, or not give back as it was.
+def validate_episode(episode: Episode) -> None:
+    """Check that an episode can be stored and read back unchanged.
 
     Raises:
-        ValueError: names the episode, and what is wrong with it.
+        ValueError: Names the episode, what was expected and what came.
     """
     frames, actions, rewards, steps = episode.frames, episode.actions, episode.rewards, len(episode)
-    choices = _is_array(actions, np.int64, (steps,))
-    numbers = actions.ndim == 2 and actions.shape[1] > 0 and _is_array(actions, np.float32, (steps, actions.shape[1]))
-    wrong = None
+    discrete = _is_array(actions, np.int64, (steps,))
+    continuous = (
+        actions.ndim == 2 and actions.shape[1] > 0 and _is_array(actions, np.float32, (steps, actions.shape[1]))
+    )
+    expected = None
     if steps == 0:
-        wrong = "at least one step"
+        expected = "at least one step"
     elif not _is_array(frames, np.uint8, (steps + 1, *FRAME)):
-        wrong = f"frames {(steps + 1, *FRAME)} uint8, got {frames.shape} {frames.dtype}"
-    elif not (choices or numbers):
-        wrong = f"actions (T, n) float32 or (T,) int64, finite, got {actions.shape} {actions.dtype}"
+        expected = f"frames {(steps + 1, *FRAME)} uint8, got {frames.shape} {frames.dtype}"
+    elif not (discrete or continuous):
+        expected = f"actions (T, n) float32 or (T,) int64, finite, got {actions.shape} {actions.dtype}"
     elif not _is_array(rewards, np.float32, (steps,)):
-        wrong = f"rewards (T,) float32, finite, got {rewards.shape} {rewards.dtype}"
+        expected = f"rewards (T,) float32, finite, got {rewards.shape} {rewards.dtype}"
     elif not all(isinstance(end, bool | np.bool_) for end in (episode.terminated, episode.truncated)):
-        wrong = f"ends that are flags, got {episode.terminated!r} and {episode.truncated!r}"
+        expected = f"boolean terminated and truncated, got {episode.terminated!r} and {episode.truncated!r}"
     elif not -(2**63) <= episode.seed < 2**63:
-        wrong = f"a seed of 64 bits, got {episode.seed}"
-    if wrong:
-        raise ValueError(f"episode {episode.index} must have {wrong}")
+        expected = f"a seed of 64 bits, got {episode.seed}"
+    if expected:
+        raise ValueError(f"episode {episode.index} must have {expected}")
 
 
 def _is_array(values: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...]) -> bool:
@@ -92,30 +94,32 @@ def _is_array(values: np.ndarray, dtype: type[np.generic], shape: tuple[int, ...
 
 
 def _write_episode(group: h5py.Group, episode: Episode) -> None:
-    """One episode in Minari's layout."""
+    """Write one episode in Minari's layout."""
     frames = episode.frames
     size = min(CHUNK, len(frames))
-    pictures = group.create_dataset(
+    observations = group.create_dataset(
         "observations", frames.shape, np.uint8, chunks=(size, *FRAME), compression="gzip", compression_opts=1
     )
     for start in range(0, len(frames), size):
         chunk = frames[start : start + size]
-        if len(chunk) < size:  # HDF5 knows whole chunks only
+        if len(chunk) < size:  # HDF5 stores complete chunks only
             chunk = np.concatenate((chunk, np.zeros((size - len(chunk), *FRAME), np.uint8)))
-        pictures.id.write_direct_chunk((start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), LEVEL))
+        observations.id.write_direct_chunk(
+            (start, 0, 0, 0), isal_zlib.compress(np.ascontiguousarray(chunk), COMPRESSION_LEVEL)
+        )
     last = np.arange(len(episode)) == len(episode) - 1
-    course = {"actions": episode.actions, "rewards": episode.rewards}
-    course |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
-    for name, values in course.items():  # with checksums; frames have zlib's
+    arrays = {"actions": episode.actions, "rewards": episode.rewards}
+    arrays |= {"terminations": last & episode.terminated, "truncations": last & episode.truncated}
+    for name, values in arrays.items():  # with checksums; zlib's streams of frames have their own
         group.create_dataset(name, data=values, fletcher32=bool(values.size))
     group.attrs.update(id=episode.index, seed=episode.seed, total_steps=len(episode))
 
 
 def read_shard(path: Path) -> Shard:
-    """Look into a shard.
+    """Read the index and lengths of a shard.
 
     Raises:
-        ValueError: it is truncated or foreign.
+        ValueError: The file is truncated, or not a shard.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -129,132 +133,132 @@ def read_shard(path: Path) -> Shard:
                 if shape != (length + 1, *FRAME) or len(group["actions"]) != length or len(group["rewards"]) != length:
                     raise ValueError(f"{path} holds an episode of frames {shape} and {len(group['actions'])} actions")
             if path.stem.isdecimal() and int(path.stem) != first:
-                raise ValueError(f"{path} holds episodes from {first} on: it is another file's content")
+                raise ValueError(f"{path} holds episodes from {first} on: it does not match its name")
     except (OSError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{path} is not a whole shard of rollouts: {error}") from None
     return Shard(path, first, lengths)
 
 
-class Course(NamedTuple):
-    """An episode without its frames, and where these are."""
+class EpisodeMeta(NamedTuple):
+    """An episode without its frames, and the location of its frames."""
 
     actions: np.ndarray
     rewards: np.ndarray
     terminated: bool
     truncated: bool
     seed: int
-    number: int
-    frames: int
+    episode_index: int
+    num_frames: int
     """T + 1."""
-    size: int
-    """Frames of a chunk."""
-    places: np.ndarray
-    """(chunks, 2): offset and length in the file, in bytes."""
+    chunk_size: int
+    """Number of frames of a chunk."""
+    chunk_locations: np.ndarray
+    """(chunks, 2): offset and size in the file, in bytes."""
 
 
 class Reader:
-    """Reads episodes, or any frames of them; remembers where they lie, and opens a file only while it reads."""
+    """Reads episodes or parts of their frames; caches their locations, and opens a file only while it reads."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Path, int], Course] = OrderedDict()
+        self._cache: OrderedDict[tuple[Path, int], EpisodeMeta] = OrderedDict()
 
-    def course(self, shard: Shard, number: int) -> Course:
-        """All of the shard's episode ``number`` but its frames.
+    def metadata(self, shard: Shard, number: int) -> EpisodeMeta:
+        """Return all of the shard's episode ``number`` except its frames.
 
         Raises:
-            ValueError: the shard is damaged.
+            ValueError: The shard is damaged.
         """
         key = (shard.path, number)
-        if key not in self._known:
+        if key not in self._cache:
             try:
                 with h5py.File(shard.path, "r") as file:
-                    self._known[key] = _course(file[f"episode_{shard.first + number}"])
+                    self._cache[key] = _read_meta(file[f"episode_{shard.first + number}"])
             except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{shard.path} cannot be read: {error}") from None
-            if len(self._known) > KNOWN:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+            if len(self._cache) > MAX_CACHED_EPISODES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
     def frames(self, shard: Shard, number: int, start: int, stop: int) -> list[np.ndarray]:
-        """Frames ``start`` to ``stop`` of the shard's episode ``number``, in a few read-only pieces.
+        """Return frames ``start`` to ``stop`` of the shard's episode ``number``, as a list of read-only arrays.
 
         Raises:
-            ValueError: the shard is damaged.
+            ValueError: The shard is damaged.
         """
-        course = self.course(shard, number)
-        stop, size, pieces = min(stop, course.frames), course.size, []
+        meta = self.metadata(shard, number)
+        stop, size, parts = min(stop, meta.num_frames), meta.chunk_size, []
         try:
             with shard.path.open("rb", buffering=0) as file:
                 for chunk in range(start // size, -(-stop // size)):
-                    offset, length = map(int, course.places[chunk])
+                    offset, length = map(int, meta.chunk_locations[chunk])
                     file.seek(offset)
-                    frames = _unpacked(file.read(length), size)
-                    pieces.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
+                    frames = _decompress(file.read(length), size)
+                    parts.append(frames[max(start - chunk * size, 0) : stop - chunk * size])
         except (OSError, ValueError) as error:
             raise ValueError(f"{shard.path} cannot be read: {error}") from None
-        return pieces
+        return parts
 
     def episode(self, shard: Shard, number: int) -> Episode:
-        """One whole episode.
+        """Return one whole episode.
 
         Raises:
-            ValueError: the shard is damaged.
+            ValueError: The shard is damaged.
         """
-        course = self.course(shard, number)
-        frames = np.concatenate(self.frames(shard, number, 0, course.frames))
+        meta = self.metadata(shard, number)
+        frames = np.concatenate(self.frames(shard, number, 0, meta.num_frames))
         return Episode(
-            frames, course.actions, course.rewards, course.terminated, course.truncated, course.seed, course.number
+            frames, meta.actions, meta.rewards, meta.terminated, meta.truncated, meta.seed, meta.episode_index
         )
 
 
-def _unpacked(packed: bytes, size: int) -> np.ndarray:
-    """A chunk of ``size`` frames; whatever its bytes claim, no more than that is unpacked."""
-    whole = size * FRAME_BYTES
-    unpacker = isal_zlib.decompressobj()
+def _decompress(compressed: bytes, size: int) -> np.ndarray:
+    """Decompress a chunk of ``size`` frames, and never more bytes than that."""
+    expected = size * FRAME_BYTES
+    decompressor = isal_zlib.decompressobj()
     try:
-        content = unpacker.decompress(packed, whole + 1)
+        content = decompressor.decompress(compressed, expected + 1)
     except isal_zlib.error as error:  # type: ignore[misc]
         raise ValueError(str(error)) from None
-    if len(content) != whole or not unpacker.eof:  # at its end a stream has compared its checksum
-        raise ValueError("a chunk of frames is not whole")
+    if len(content) != expected or not decompressor.eof:  # the checksum is verified at the end of the stream
+        raise ValueError("a chunk of frames is incomplete")
     return np.frombuffer(content, np.uint8).reshape(size, *FRAME)
 
 
-def _numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
-    """A dataset with something for each step, whole and finite; no larger than what is stored of it could be."""
+def _read_numbers(group: h5py.Group, name: str, steps: int) -> np.ndarray:
+    """Read a dataset of ``steps`` finite numbers, after checking its size against the bytes stored."""
     dataset = group[name]
     if len(dataset) != steps or dataset.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be {steps} numbers, got {dataset.shape} {dataset.dtype}")
-    if dataset.nbytes > RATIO * dataset.id.get_storage_size():
-        raise ValueError(f"{name} of shape {dataset.shape} is not there")
+    if dataset.nbytes > MAX_COMPRESSION_RATIO * dataset.id.get_storage_size():
+        raise ValueError(f"{name} of shape {dataset.shape} is missing from the file")
     numbers = dataset[:]
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} holds NaN or infinity")
     return numbers
 
 
-def _course(group: h5py.Group) -> Course:
-    pictures = group["observations"]
-    if pictures.chunks is None or pictures.chunks[1:] != FRAME or pictures.chunks[0] > LARGEST_CHUNK:
-        raise ValueError(f"frames must lie in chunks of up to {LARGEST_CHUNK}, got {pictures.chunks}")
-    size, count, end = pictures.chunks[0], len(pictures), Path(group.file.filename).stat().st_size
+def _read_meta(group: h5py.Group) -> EpisodeMeta:
+    observations = group["observations"]
+    if observations.chunks is None or observations.chunks[1:] != FRAME or observations.chunks[0] > MAX_CHUNK:
+        raise ValueError(f"frames must be stored in chunks of up to {MAX_CHUNK}, got {observations.chunks}")
+    size, count, end = observations.chunks[0], len(observations), Path(group.file.filename).stat().st_size
     if count > end * size:
         raise ValueError(f"{end} bytes cannot hold {count} frames")
-    places = np.zeros((-(-count // size), 2), np.int64)
+    chunk_locations = np.zeros((-(-count // size), 2), np.int64)
 
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        places[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
+    def add_location(chunk: h5py.h5d.StoreInfo) -> None:
+        chunk_locations[chunk.chunk_offset[0] // size] = (chunk.byte_offset, chunk.size)
 
-    pictures.id.chunk_iter(note)
-    if (places < 0).any() or (places[:, 1] == 0).any() or (places.sum(axis=1) > end).any():
-        raise ValueError("a chunk of frames is missing, or lies outside of the file")
+    observations.id.chunk_iter(add_location)
+    if (chunk_locations < 0).any() or (chunk_locations[:, 1] == 0).any() or (chunk_locations.sum(axis=1) > end).any():
+        raise ValueError("a chunk of frames is missing, or outside of the file")
     actions, rewards, terminations, truncations = (
-        _numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
+        _read_numbers(group, name, count - 1) for name in ("actions", "rewards", "terminations", "truncations")
     )
     if actions.ndim > 2 or rewards.ndim > 1 or (actions.ndim == 1) != (actions.dtype.kind in "iu"):
-        raise ValueError(f"actions and rewards have shapes {actions.shape} and {rewards.shape}")
-    return Course(
+        raise ValueError(f"actions and rewards have invalid shapes, {actions.shape} and {rewards.shape}")
+    return EpisodeMeta(
         actions,
         rewards,
         bool(terminations.any()),
@@ -263,49 +267,49 @@ def _course(group: h5py.Group) -> Course:
         int(group.attrs["id"]),
         count,
         size,
-        places,
+        chunk_locations,
     )
 
 
-class Stored(Protocol):
-    """What encodings and views need of a store."""
+class EpisodeStore(Protocol):
+    """The part of a store that datasets use."""
 
     path: Path
     shards: list[Shard]
     reader: Reader
 
     def __len__(self) -> int:
-        """Episodes."""
+        """Number of episodes."""
         ...
 
     @property
     def env(self) -> str:
-        """The environment's id."""
+        """Id of the environment."""
         ...
 
     @property
-    def actions(self) -> int:
-        """Numbers of a Box action, or choices."""
+    def action_dim(self) -> int:
+        """Size of a Box action, or number of discrete actions."""
         ...
 
     @property
     def lengths(self) -> list[int]:
-        """Steps of each episode."""
+        """Number of steps of each episode."""
         ...
 
     @property
     def identity(self) -> str:
-        """What the episodes are, in a few words."""
+        """Fingerprint of the episodes."""
         ...
 
-    def place(self, index: int) -> tuple[Shard, int]:
-        """Where an episode lies: its shard, and its place in it."""
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """Return an episode's shard, and its number in the shard."""
         ...
 
     def episode(self, index: int) -> Episode:
         """Read one episode."""
         ...
 
-    def course(self, index: int) -> Course:
-        """One episode without its frames."""
+    def episode_metadata(self, index: int) -> EpisodeMeta:
+        """Return one episode without its frames."""
         ...

@@ -1,11 +1,11 @@
-"""A folder of recorded episodes: written shard by shard, read without loading it into memory, and open to Minari.
+"""A store: a folder of recorded episodes, written in shards, read without loading it into memory, and readable by Minari.
 
-    STORE/metadata.json          what was collected, and how
-    STORE/shards/000000.h5       whole episodes, named by the first one's number; written aside and renamed
-    STORE/minari-v0/data/        an index of links that Minari reads as a dataset
+    STORE/metadata.json          environment, policy, seed and other settings
+    STORE/shards/000000.h5       whole episodes, named by the index of the first; written to a temporary file and renamed
+    STORE/minari-v0/data/        an index of links, which Minari reads as a dataset
     STORE/latents/<weights>/     encoded frames (`Store.latents`)
 
-Start reading at `Store`; `rollouts.collect` writes what it reads.
+Start reading at `Store`; `rollouts.collect` writes the shards.
 """
 
 import contextlib
@@ -23,43 +23,53 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from rollouts.endings import Ended
+from rollouts.datasets import Frames, Sequences, Windows
+from rollouts.encoded_dataset import EncodedDataset, encode
 from rollouts.episode import Episode
-from rollouts.latents import Latents, encode
-from rollouts.shards import FORMAT, Course, Reader, Shard, read_shard
-from rollouts.views import Frames, Sequences, Windows
+from rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
+from rollouts.stall_termination import StallTerminated
 from worldmodel import VAE
-from worldmodel.checkpoints import atomic, read_json, write_json
+from worldmodel.io import atomic, read_json, write_json
+from worldmodel.migration import (
+    STORE_METADATA,
+    original,
+    renamed_env_options,
+    renamed_env_spec,
+    renamed_metadata,
+    stored_env_options,
+)
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
 
-MOST = 65_536
-"""Actions, or episodes of a block: no store has more."""
-MINARI = "0.5.3"
-"""The version whose layout the index follows: the oldest that the extra allows (Minari compares this text with those that it
-supports)."""
+MAX_COUNT = 65_536
+"""Maximum number of actions, and of episodes of a block."""
+MINARI_VERSION = "0.5.3"
+"""Version of Minari whose layout the index has: the oldest that the extra allows. (Minari compares this text with the
+versions it supports.)"""
 MINARI_FOLDER = "minari-v0"
 NAMESPACE = re.compile(r"[-_\w][-_\w/]*[-_\w]")
-"""What Minari takes for the folders above a dataset; it fails on all datasets where one is called otherwise."""
+"""Folder names that Minari accepts above a dataset; with another name its listing fails for all datasets."""
 
 
 class Store:
     """Recorded episodes in a folder.
 
     Args:
-        path: the folder.
+        path: Path of the folder.
 
     Raises:
-        ValueError: there is no store, or its metadata are damaged. A damaged shard is listed in ``damaged``; the others
-            still read.
+        ValueError: There is no store, or its metadata are damaged. A damaged shard is listed in ``damaged``; the others
+            can still be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = folder_path(path, "path")
         if not (self.path / "metadata.json").exists():
             raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
-        self.metadata = read_json(self.path / "metadata.json")
-        check_metadata(self.metadata, self.path / "metadata.json")
+        self.metadata = renamed_metadata(read_json(self.path / "metadata.json"))
+        validate_metadata(self.metadata, self.path / "metadata.json")
+        if "env_options" in self.metadata:
+            self.metadata["env_options"] = renamed_env_options(self.env, self.metadata["env_options"])
         self.damaged: dict[str, str] = {}
         """Shards that cannot be read, with the reason."""
         self.shards: list[Shard] = []
@@ -69,191 +79,208 @@ class Store:
             except ValueError as error:
                 self.damaged[file.name] = str(error)
         self.reader = Reader()
-        self._places = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
+        self._locations = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
 
     def __repr__(self) -> str:
-        """Path, environment and size."""
+        """Return path, environment and size."""
         return f"Store({str(self.path)!r}, env={self.env!r}, episodes={len(self)}, steps={self.steps:,})"
 
     @property
     def env(self) -> str:
-        """The environment's id."""
+        """Id of the environment."""
         return self.metadata["env"]
 
     @property
     def discrete(self) -> bool:
-        """Whether actions are choices."""
+        """Whether actions are discrete."""
         return bool(self.metadata["discrete"])
 
     @property
-    def actions(self) -> int:
-        """Numbers of a Box action, or choices."""
-        return int(self.metadata["actions"])
+    def action_dim(self) -> int:
+        """Size of a Box action, or number of discrete actions."""
+        return int(self.metadata["action_dim"])
 
     @property
-    def patience(self) -> int | None:
-        """After how many steps without a reward above zero episodes were cut; None: never."""
-        return self.metadata.get("patience")
+    def max_idle_steps(self) -> int | None:
+        """Number of steps without a positive reward after which episodes were truncated; None: never."""
+        return self.metadata.get("max_idle_steps")
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Steps of each episode."""
+        """Number of steps of each episode."""
         return [length for shard in self.shards for length in shard.lengths]
 
     @property
     def steps(self) -> int:
-        """Steps of all episodes together."""
+        """Number of steps of all episodes."""
         return sum(self.lengths)
 
     @property
     def identity(self) -> str:
-        """What the episodes are, in a few words: two stores with the same words hold the same episodes."""
-        about = {name: value for name, value in self.metadata.items() if name not in ("format", "block")}
-        about["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._places]
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        """Fingerprint of the episodes: stores with equal text hold equal episodes."""
+        metadata = {
+            name: value
+            for name, value in original(self.metadata, STORE_METADATA).items()
+            if name not in ("format", "block")
+        }
+        if "env_options" in metadata:  # keep the identity of stores of older versions
+            metadata["env_options"] = stored_env_options(self.env, metadata["env_options"])
+        metadata["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._locations]
+        digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
         return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
 
     def __len__(self) -> int:
-        """Episodes that can be read."""
-        return len(self._places)
+        """Number of episodes that can be read."""
+        return len(self._locations)
 
-    def place(self, index: int) -> tuple[Shard, int]:
-        """Where episode ``index`` lies: its shard, and its place in it."""
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """Return the shard of episode ``index``, and its number in the shard."""
         if not 0 <= index < len(self):
             raise ValueError(f"index must be from 0 to {len(self) - 1}, got {index}")
-        return self._places[index]
+        return self._locations[index]
 
     def episode(self, index: int) -> Episode:
         """Read one episode."""
-        return self.reader.episode(*self.place(index))
+        return self.reader.episode(*self.locate(index))
 
-    def course(self, index: int) -> Course:
-        """One episode without its frames: actions, rewards, how it ended."""
-        return self.reader.course(*self.place(index))
+    def episode_metadata(self, index: int) -> EpisodeMeta:
+        """Return one episode without its frames: actions, rewards and ends."""
+        return self.reader.metadata(*self.locate(index))
 
     @property
     def returns(self) -> list[float]:
-        """The sum of each episode's rewards."""
-        return [float(self.course(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
+        """Sum of rewards of each episode."""
+        return [float(self.episode_metadata(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
 
     def episodes(self) -> Iterator[Episode]:
-        """Read all episodes, one after the other."""
+        """Read all episodes one after the other."""
         return (self.episode(index) for index in range(len(self)))
 
     def frames(self) -> Frames:
-        """Single frames, for training a VAE."""
+        """Return single frames, for training a VAE."""
         return Frames(self)
 
-    def windows(self, length: int = 32) -> Windows:
-        """Windows of frames, actions and rewards, for training end to end."""
-        return Windows(self, length)
+    def windows(self, seq_len: int = 32) -> Windows:
+        """Return windows of frames, actions and rewards, for joint training of VAE and memory."""
+        return Windows(self, seq_len)
 
-    def latents(self, vae: VAE, progress: Progress | bool = silent, stalls_end: bool = False) -> Latents:
-        """The frames as ``vae`` sees them, encoded once and kept beside the shards.
+    def latents(self, vae: VAE, progress: Progress | bool = silent, terminate_on_stall: bool = False) -> EncodedDataset:
+        """Return the frames encoded by ``vae``; they are encoded once and stored with the shards.
 
-        ``stalls_end``: whether episodes that were cut for want of patience end with their last rewards
-        (`rollouts.endings.Ended`).
+        Args:
+            vae: Encoder.
+            progress: Called as ``progress(frames done, frames, note)``. True: a progress bar.
+            terminate_on_stall: Whether idle truncation counts as termination at the last reward
+                (`rollouts.stall_termination.StallTerminated`).
 
         Raises:
-            ValueError: ``stalls_end``, and the episodes were collected without patience.
+            ValueError: ``terminate_on_stall`` is set, but the episodes were collected without ``max_idle_steps``.
         """
-        if not stalls_end:
+        if not terminate_on_stall:
             return encode(self, vae, progress)
-        if self.patience is None:
-            raise ValueError(f"stalls_end needs rollouts that were collected with patience, got {self.path} without")
-        return Ended(encode(self, vae, progress), self.patience)
+        if self.max_idle_steps is None:
+            raise ValueError(
+                f"terminate_on_stall needs rollouts collected with max_idle_steps, got {self.path} without"
+            )
+        return StallTerminated(encode(self, vae, progress), self.max_idle_steps)
 
     def sequences(
         self,
         vae: VAE,
-        length: int = 32,
-        targets: str = "sample",
+        seq_len: int = 32,
+        latent_targets: str = "sample",
         weights: np.ndarray | None = None,
-        stalls_end: bool = False,
-        overhang: bool = False,
+        terminate_on_stall: bool = False,
+        pad_episode_ends: bool = False,
     ) -> Sequences:
-        """Windows of encoded steps, for training a memory; see `rollouts.views.Sequences`, and `latents`."""
-        latents = self.latents(vae, stalls_end=stalls_end)
-        return Sequences(latents, length, targets, weights=weights, overhang=overhang)
+        """Return windows of encoded steps, for training a memory (`rollouts.datasets.Sequences`, `latents`)."""
+        latents = self.latents(vae, terminate_on_stall=terminate_on_stall)
+        return Sequences(latents, seq_len, latent_targets, weights=weights, pad_episode_ends=pad_episode_ends)
 
     def minari(self) -> Any:
-        """The episodes as a ``minari.MinariDataset``, which reads them where they lie.
+        """Return the episodes as a ``minari.MinariDataset``, without copying them.
 
         Raises:
-            ValueError: Minari is not installed, or the collection never came to its end, where the index is written.
+            ValueError: Minari is not installed, or the collection did not finish (it writes the index at its end).
         """
         try:
-            from minari import MinariDataset  # optional, and slow to import: only where it is needed
+            from minari import MinariDataset  # optional, and slow to import
         except ModuleNotFoundError as error:
             raise ValueError(f"reading with Minari needs {error.name}: pip install 'worldmodel[minari]'") from None
         if not (index := minari_index(self.path) / "metadata.json").exists():
             if (older := self.path / "data" / "metadata.json").exists():
                 return MinariDataset(older.parent)
-            raise ValueError(f"{self.path} has no index for Minari yet: let its collection come to an end")
-        if (about := read_json(index))["dataset_id"] != (name := minari_id(self.path)):  # the folder was moved
-            write_json(index, about | {"dataset_id": name})
+            raise ValueError(f"{self.path} has no index for Minari: finish its collection first")
+        metadata = read_json(index)
+        current = metadata | {"dataset_id": minari_id(self.path)}  # the folder may have moved
+        if "env_spec" in metadata:
+            current["env_spec"] = renamed_env_spec(metadata["env_spec"])
+        if current != metadata:
+            write_json(index, current)
         return MinariDataset(index.parent)
 
 
-def check_metadata(metadata: Any, path: Path) -> None:
-    """Refuse metadata that are not a store's.
+def validate_metadata(metadata: Any, path: Path) -> None:
+    """Check the metadata of a store.
 
     Raises:
-        ValueError: names the file, and what is wrong.
+        ValueError: Names the file, and what is wrong.
     """
-    missing = {"format", "env", "discrete", "actions"} - set(metadata if isinstance(metadata, dict) else ())
+    missing = {"format", "env", "discrete", "action_dim"} - set(metadata if isinstance(metadata, dict) else ())
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: it is of another kind")
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: it is not a store's metadata")
     if metadata["format"] != FORMAT:
-        raise ValueError(f"{path} has format {metadata['format']}, this version reads {FORMAT}")
+        raise ValueError(f"{path} has format {metadata['format']}, but this version reads format {FORMAT}")
     kinds: dict[str, type] = {
         "env": str,
         "discrete": bool,
-        "actions": int,
+        "action_dim": int,
         "env_options": dict,
-        "block": int,
-        "further": list,
+        "episodes_per_shard": int,
+        "policy_changes": list,
     }
     for name, kind in kinds.items():
         value = metadata.get(name)
-        strange = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MOST)
-        if strange and (value is not None or name in ("env", "discrete", "actions")):
-            raise ValueError(f"{path} must hold a sensible {name}, got {str(value)[:40]!r}")
-    patience = metadata.get("patience")
-    if patience is not None and not (type(patience) is int and patience > 0):
-        raise ValueError(f"{path} must hold a sensible patience, got {str(patience)[:40]!r}")
-    for last in metadata.get("further") or []:
-        if not (isinstance(last, dict) and isinstance(last.get("first"), int) and isinstance(last.get("policy"), str)):
-            raise ValueError(f"{path} must hold first and policy for each further policy, got {str(last)[:40]!r}")
+        invalid = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MAX_COUNT)
+        if invalid and (value is not None or name in ("env", "discrete", "action_dim")):
+            raise ValueError(f"{path} must hold a valid {name}, got {str(value)[:40]!r}")
+    max_idle_steps = metadata.get("max_idle_steps")
+    if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
+        raise ValueError(f"{path} must hold a valid max_idle_steps, got {str(max_idle_steps)[:40]!r}")
+    for change in metadata.get("policy_changes") or []:
+        if not (
+            isinstance(change, dict) and isinstance(change.get("first"), int) and isinstance(change.get("policy"), str)
+        ):
+            raise ValueError(f"{path} must hold first and policy for each policy change, got {str(change)[:40]!r}")
 
 
 def minari_index(store: Path) -> Path:
-    """The folder of a store's index; where Minari's listing would fail on its name, one that the listing does not see."""
-    place = store.absolute()
-    fits = NAMESPACE.fullmatch(place.name) and NAMESPACE.fullmatch(f"{place.parent.name}/{place.name}")
-    return store / (MINARI_FOLDER if fits else f".{MINARI_FOLDER}") / "data"
+    """Return the folder of a store's index; a hidden one if Minari's listing would fail on the store's name."""
+    folder = store.absolute()
+    valid = NAMESPACE.fullmatch(folder.name) and NAMESPACE.fullmatch(f"{folder.parent.name}/{folder.name}")
+    return store / (MINARI_FOLDER if valid else f".{MINARI_FOLDER}") / "data"
 
 
 def minari_id(store: Path) -> str:
-    """What Minari calls a store: the path of its index below ``MINARI_DATASETS_PATH``.
+    """Return Minari's id of a store: the path of its index below ``MINARI_DATASETS_PATH``.
 
-    Where the store is not below that, the folder of the run, or of a store without a run, is taken to lie in it.
+    For a store elsewhere, the folder of its run (or of the store, without a run) is taken as a child of that path.
     """
-    place = store.absolute()
-    root = place.parent.parent if place.name == "rollouts" else place.parent
+    folder = store.absolute()
+    root = folder.parent.parent if folder.name == "rollouts" else folder.parent
     if configured := os.environ.get("MINARI_DATASETS_PATH"):
         datasets = expand(configured).absolute()
-        root = datasets if datasets in (place, *place.parents) else root
-    return (place.relative_to(root) / MINARI_FOLDER).as_posix()
+        root = datasets if datasets in (folder, *folder.parents) else root
+    return (folder.relative_to(root) / MINARI_FOLDER).as_posix()
 
 
 def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
-    """Link all episodes into a dataset, so that ``minari.load_dataset`` and ``minari list`` find the store.
+    """Write an index that links all episodes, so that ``minari.load_dataset`` and ``minari list`` find the store.
 
     Args:
-        store: the episodes.
-        space: of the actions.
-        can_be_made: whether `envs.make` makes the environment by its id: Minari then can, too.
+        store: Episodes.
+        space: Action space.
+        can_be_made: Whether `envs.make` can make the environment from its id; then Minari can, too.
     """
     folder = minari_index(store.path)
     with (
@@ -261,13 +288,13 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
         h5py.File(aside, "w", libver="latest", track_order=True) as index,
     ):
         for number in range(len(store)):
-            shard, place = store.place(number)
-            link = h5py.ExternalLink(f"../../shards/{shard.path.name}", f"/episode_{shard.first + place}")
+            shard, position = store.locate(number)
+            link = h5py.ExternalLink(f"../../shards/{shard.path.name}", f"/episode_{shard.first + position}")
             index[f"episode_{number}"] = link
-    about = {
+    metadata = {
         "data_format": "hdf5",
         "jpeg_encoding": False,
-        "minari_version": MINARI,
+        "minari_version": MINARI_VERSION,
         "dataset_id": minari_id(store.path),
         "algorithm_name": store.metadata.get("policy", ""),
         "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
@@ -280,27 +307,31 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
     if can_be_made:
         options = {"id": store.env, **(store.metadata.get("env_options") or {})}
         spec = EnvSpec(
-            "worldmodel/Frames-v0", "envs.making:make", order_enforce=False, disable_env_checker=True, kwargs=options
+            "worldmodel/Frames-v0",
+            "envs.registration:make",
+            order_enforce=False,
+            disable_env_checker=True,
+            kwargs=options,
         )
-        about["env_spec"] = spec.to_json()
-    write_json(folder / "metadata.json", about)
+        metadata["env_spec"] = spec.to_json()
+    write_json(folder / "metadata.json", metadata)
     _remove_older_index(store.path / "data")
 
 
 def _remove_older_index(folder: Path) -> None:
-    """Remove an index of an older version, on which Minari's listing fails; a dataset of somebody else stays."""
+    """Remove the index of an older version, on which Minari's listing fails; another dataset stays."""
     links = folder / "main_data.hdf5"
-    with contextlib.suppress(OSError):  # there is none, it is no HDF5 file, or something else lies there
+    with contextlib.suppress(OSError):  # no such file, or not HDF5
         with h5py.File(links) as index:
-            ours = all(isinstance(index.get(name, getlink=True), h5py.ExternalLink) for name in index)
-        if ours:
+            is_index = all(isinstance(index.get(name, getlink=True), h5py.ExternalLink) for name in index)
+        if is_index:
             links.unlink()
             (folder / "metadata.json").unlink(missing_ok=True)
             folder.rmdir()
 
 
 def _space_json(space: Any) -> str:
-    """A space as Minari writes it."""
+    """Return a space in Minari's JSON format."""
     if isinstance(space, spaces.Discrete):
         content: dict[str, Any] = {"type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n)}
     else:

@@ -1,7 +1,7 @@
-"""Work on several cores that does not hang: what a dead worker lost is done again.
+"""Run tasks on several cores; tasks of dead workers run again, and nothing waits forever.
 
-Start reading at `run_tasks`. Workers live on between calls, each with one torch thread, and keep their environments
-(`rollouts.opening`) until `close_all_envs`. loky's workers are processes of this machine, Ray's may be anywhere.
+Start reading at `run_tasks`. Workers stay alive between calls, each with one torch thread, and keep their environments
+(`rollouts.env_cache`) until `close_all_envs`. loky's workers are processes of this machine; Ray's may be on any machine.
 """
 
 import atexit
@@ -26,21 +26,21 @@ from loky import get_reusable_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
 
-from rollouts import attempts
-from rollouts.attempts import DEATHS, THREADS, Interrupted, WorkerDied, attempt
-from rollouts.opening import close_envs
-from worldmodel.arguments import at_least_one
-from worldmodel.checkpoints import write_bytes
+from rollouts import retry
+from rollouts.env_cache import close_envs
+from rollouts.retry import MAX_FAILURES, THREADS, Interrupted, WorkerDied, run_attempt
+from worldmodel.io import write_bytes
+from worldmodel.validation import validate_positive_int
 
-MOST_WORKERS = 4096
-"""More processes than any machine or cluster of ours has cores: such a number is a slip."""
-CLOSE = getattr(signal, "SIGUSR1", None)
-"""Asks a worker to close its environments. None: Windows has no such signal; workers end there, which closes them."""
+MAX_WORKERS = 4096
+"""Upper bound of ``workers``, above the core count of any machine or cluster in use; a larger number is a typing error."""
+CLOSE_SIGNAL = getattr(signal, "SIGUSR1", None)
+"""Requests that a worker closes its environments. None: Windows lacks it; workers end instead, which closes them."""
 POLL_S = 0.5
-"""Seconds between two looks at how far workers are."""
-CLOSING_S = 5.0
-"""How long this may take."""
-UNSENT = "what more than one of workers shall do cannot be sent to other processes: "
+"""Seconds between two calls of ``poll``."""
+CLOSE_TIMEOUT_S = 5.0
+"""Maximum number of seconds to wait for workers to close their environments."""
+NOT_PICKLABLE = "workers above 1 need picklable tasks: "
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -55,18 +55,19 @@ def run_tasks(
     """Yield ``(index, function(tasks[index]))`` as results arrive.
 
     Args:
-        function: picklable; it runs in worker processes, or here if ``workers`` is 1 and they are loky's.
-        tasks: picklable.
-        workers: processes.
-        backend: "loky": processes of this machine. "ray": tasks on the running Ray cluster, or on one that begins here;
-            "ray://HOST:PORT": on that cluster.
-        poll: called every `POLL_S` while processes of this machine work, such as to show how far they are.
+        function: Picklable; it runs in worker processes, or in this one if ``workers`` is 1 and ``backend`` is "loky".
+        tasks: Picklable.
+        workers: Number of worker processes.
+        backend: "loky": processes of this machine. "ray": the running Ray cluster, or a new one on this machine.
+            "ray://HOST:PORT": that cluster.
+        poll: Called every `POLL_S` seconds while processes of this machine work, for example to show progress.
 
     Raises:
-        ValueError: an argument is out of range; or the function raised one (bad input is not tried again), or an OSError.
-        WorkerDied: the same work failed three times; with the last traceback, or the signal that killed the worker.
+        ValueError: An argument is out of range, or the function raised a ValueError (bad input is not retried).
+        OSError: The function raised it.
+        WorkerDied: The same task failed three times; with the last traceback, or the signal that killed the worker.
     """
-    check_backend(backend, workers)
+    validate_backend(backend, workers)
     if backend != "loky":
         from rollouts.ray_tasks import run_on_ray
 
@@ -78,15 +79,15 @@ def run_tasks(
         yield from _run_on_loky(function, tasks, workers, poll)
 
 
-def check_backend(backend: str, workers: int) -> None:
-    """Refuse a backend or a number of workers that cannot be.
+def validate_backend(backend: str, workers: int) -> None:
+    """Check a backend and a number of workers.
 
     Raises:
-        ValueError: names the argument; or Ray is not installed.
+        ValueError: Names the argument, or Ray is not installed.
     """
-    at_least_one(workers=workers)
-    if workers > MOST_WORKERS:
-        raise ValueError(f"workers must be at most {MOST_WORKERS}, got {workers}")
+    validate_positive_int(workers=workers)
+    if workers > MAX_WORKERS:
+        raise ValueError(f"workers must be at most {MAX_WORKERS}, got {workers}")
     if backend not in ("loky", "ray") and not backend.startswith("ray://"):
         raise ValueError(f"backend must be 'loky', 'ray' or 'ray://HOST:PORT', got {backend!r}")
     if backend != "loky" and importlib.util.find_spec("ray") is None:
@@ -96,20 +97,20 @@ def check_backend(backend: str, workers: int) -> None:
 def _run_on_loky(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int, poll: Callable[[], None] | None
 ) -> Iterator[tuple[int, Result]]:
-    waiting = list(range(len(tasks)))[::-1]
-    deaths = [0] * len(tasks)
-    here = str(Path.cwd())
+    pending = list(range(len(tasks)))[::-1]
+    failures = [0] * len(tasks)
+    working_folder = str(Path.cwd())
     running: dict[Future[Any], int] = {}
     try:
-        while waiting or running:
+        while pending or running:
             lost: list[tuple[int, str]] = []
             try:
-                while waiting and len(running) < workers:
-                    index = waiting[-1]
-                    running[_pool(workers).submit(attempt, function, tasks[index], here)] = index
-                    waiting.pop()
-            except BrokenProcessPool as error:  # it broke between two tasks: what was running comes back as lost
-                lost.append((waiting.pop(), str(error)))
+                while pending and len(running) < workers:
+                    index = pending[-1]
+                    running[_pool(workers).submit(run_attempt, function, tasks[index], working_folder)] = index
+                    pending.pop()
+            except BrokenProcessPool as error:  # between two tasks; the running ones fail below
+                lost.append((pending.pop(), str(error)))
             finished = wait(running, POLL_S if poll else None, FIRST_COMPLETED).done if running else set()
             if poll is not None:
                 poll()
@@ -121,27 +122,27 @@ def _run_on_loky(
                     lost.append((index, f"a worker process was killed: {_first_line(error)}"))
                     continue
                 except pickle.PicklingError as error:
-                    raise ValueError(UNSENT + _first_line(error.__cause__ or error)) from error
+                    raise ValueError(NOT_PICKLABLE + _first_line(error.__cause__ or error)) from error
                 if failure:
                     lost.append((index, failure))
                     continue
                 yield index, result
             for index, reason in lost:
-                deaths[index] += 1
-                if deaths[index] >= DEATHS:
-                    raise WorkerDied(f"the same work failed {DEATHS} times; the last time:\n{reason}")
-                waiting.append(index)
+                failures[index] += 1
+                if failures[index] >= MAX_FAILURES:
+                    raise WorkerDied(f"the same work failed {MAX_FAILURES} times; the last time:\n{reason}")
+                pending.append(index)
     finally:
         if running:
             try:
-                if CLOSE is not None:  # else the end of a worker's task would be waited for
+                if CLOSE_SIGNAL is not None:  # otherwise it would wait for the running tasks
                     close_all_envs()
             finally:
                 _pool(workers).shutdown(wait=True, kill_workers=True)
 
 
 _executors: list[Any] = []
-"""The last one that was asked for."""
+"""The last executor, if any."""
 
 
 def _pool(workers: int) -> Any:
@@ -151,9 +152,9 @@ def _pool(workers: int) -> Any:
             get_reusable_executor(
                 workers,
                 timeout=300,
-                kill_workers=True,  # an executor that is replaced must not wait for what its workers still do
-                initializer=_begin,
-                initargs=(os.getpid(), _marks()),
+                kill_workers=True,  # a replaced executor must not wait for its running tasks
+                initializer=_init_worker,
+                initargs=(os.getpid(), _signal_folder()),
                 env=THREADS,
             )
         ]
@@ -161,43 +162,45 @@ def _pool(workers: int) -> Any:
 
 
 @cache
-def _marks() -> Path:
-    """A folder with a file for each worker that answers signals, and another while it shall close its environments."""
+def _signal_folder() -> Path:
+    """Return a folder with a file per worker that handles signals, and another while it must close its environments."""
     folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
 
 def close_all_envs() -> None:
-    """Close the environments of this process and of its workers, so that no emulator of theirs stays behind."""
+    """Close the environments of this process and of its workers, so that no emulator process is left."""
     close_envs()
-    if CLOSE is None:
+    if CLOSE_SIGNAL is None:
         for executor in _executors:
             executor.shutdown(wait=True)
         return
     workers = [
-        worker for worker in (_executors[0]._processes if _executors else ()) if (_marks() / f"{worker}").exists()
+        worker
+        for worker in (_executors[0]._processes if _executors else ())
+        if (_signal_folder() / f"{worker}").exists()
     ]
     for worker in workers:
-        (_marks() / f"{worker}.close").touch()
+        (_signal_folder() / f"{worker}.close").touch()
         with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, CLOSE)
-    until = time.monotonic() + CLOSING_S
+            os.kill(worker, CLOSE_SIGNAL)
+    deadline = time.monotonic() + CLOSE_TIMEOUT_S
     for worker in workers:
-        while (_marks() / f"{worker}.close").exists() and _lives(worker) and time.monotonic() < until:
+        while (_signal_folder() / f"{worker}.close").exists() and _is_alive(worker) and time.monotonic() < deadline:
             time.sleep(0.005)
 
 
-def end_workers() -> None:
-    """Close all environments and end the workers at once: an orderly end of theirs takes seconds."""
+def shutdown_workers() -> None:
+    """Close all environments and kill the workers; an orderly shutdown takes seconds."""
     close_all_envs()
     for executor in _executors:
         executor.shutdown(wait=True, kill_workers=True)
     _executors.clear()
 
 
-def _lives(process: int) -> bool:
-    """Whether a child of ours has not ended."""
+def _is_alive(process: int) -> bool:
+    """Whether a child process is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -207,47 +210,47 @@ def _lives(process: int) -> bool:
 
 @contextlib.contextmanager
 def envs_closed_after() -> Iterator[None]:
-    """Close all environments at the end."""
+    """Close all environments at the end of the block."""
     try:
         yield
     finally:
         close_all_envs()
 
 
-def _begin(parent: int, marks: Path) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C (its parent decides), and gone when its parent is."""
+def _init_worker(parent: int, signal_folder: Path) -> None:
+    """Set up a worker: one thread, no reaction to Ctrl-C (its parent decides), and exit when its parent exits."""
 
     def close(number: int) -> None:
         close_envs()
-        (marks / f"{os.getpid()}.close").unlink(missing_ok=True)
+        (signal_folder / f"{os.getpid()}.close").unlink(missing_ok=True)
         if number == signal.SIGTERM:
             os._exit(128 + number)
 
-    def answer(number: int, frame: Any) -> None:
-        if attempts.working:
+    def handle(number: int, frame: Any) -> None:
+        if retry.working:
             raise Interrupted(number)
         close(number)
 
-    def watch() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(CLOSING_S)
+        time.sleep(CLOSE_TIMEOUT_S)
         os._exit(1)
 
-    attempts.when_interrupted = close
+    retry.when_interrupted = close
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, answer)
-    if CLOSE is not None:
-        signal.signal(CLOSE, answer)
-    (marks / f"{os.getpid()}").touch()
+    signal.signal(signal.SIGTERM, handle)
+    if CLOSE_SIGNAL is not None:
+        signal.signal(CLOSE_SIGNAL, handle)
+    (signal_folder / f"{os.getpid()}").touch()
     torch.set_num_threads(1)
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """The arithmetic of a worker, in this process: results do not depend on the number of workers."""
+    """Use one torch thread, as workers do, so that results do not depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -258,45 +261,45 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Shared:
-    """An object that workers need for many tasks: sent once, not with every task."""
+    """An object that many tasks use; it is sent to each worker once, not with every task."""
 
-    mark: str
-    """Says what it is: the same mark, the same object."""
+    key: str
+    """Identifies the object: equal keys mean equal objects."""
     value: Any = field(default=None, compare=False)
-    """The object itself, where the work is done in this process."""
+    """The object itself, if tasks run in this process."""
     path: Path | None = None
     reference: Any = field(default=None, compare=False)
-    """Ray's name for it; each machine fetches it once."""
+    """Ray's object reference; each machine fetches it once."""
 
     def get(self) -> Any:
-        """The object; a worker keeps the last ones."""
-        return _received(self) if self.value is None else self.value
+        """Return the object; a worker caches the last two."""
+        return _load_shared(self) if self.value is None else self.value
 
 
 @lru_cache(maxsize=2)
-def _received(shared: Shared) -> Any:
+def _load_shared(shared: Shared) -> Any:
     if shared.path is not None:
-        return pickle.loads(shared.path.read_bytes())  # written by `share` of this very program
+        return pickle.loads(shared.path.read_bytes())  # trusted: written by `share` in the parent process
     import ray
 
     return ray.get(shared.reference)
 
 
-def share(value: Any, mark: str, folder: Path, workers: int, backend: str) -> Shared:
-    """Let the workers of a backend have an object; ``folder`` must stay until they are done."""
+def share(value: Any, key: str, folder: Path, workers: int, backend: str) -> Shared:
+    """Make an object available to the workers of a backend; ``folder`` must exist until they are done."""
     if backend == "loky" and workers == 1:
-        return Shared(mark, value)
+        return Shared(key, value)
     if backend == "loky":
-        path = folder / f"{mark}.pickle"
+        path = folder / f"{key}.pickle"
         try:
             content = bytes(dumps(value))
         except Exception as error:
-            raise ValueError(UNSENT + _first_line(error)) from error
+            raise ValueError(NOT_PICKLABLE + _first_line(error)) from error
         write_bytes(path, content)
-        return Shared(mark, path=path)
+        return Shared(key, path=path)
     from rollouts.ray_tasks import connect
 
-    return Shared(mark, reference=connect(backend).put(value))
+    return Shared(key, reference=connect(backend).put(value))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,23 +1,23 @@
-"""The command line, called within the tests' own process."""
+"""The command line, called in the process of the tests."""
 
 from agents.cli import main
 
 
 def exit_code(*words: str) -> int:
-    """What the shell gets: the parser leaves by itself, everything else comes back."""
+    """Run a command and return its exit code, whether `main` returns it or the parser raises SystemExit."""
     try:
         return main(list(words))
-    except SystemExit as left:
-        return left.code
+    except SystemExit as error:
+        return error.code
 
 
 def refused(capsys, *words: str) -> str:
-    """The line that a command ends with that must fail: exit code 2, and no second error."""
+    """Run a command that must fail with exit code 2 and a single error, and return the error line."""
     capsys.readouterr()
     code = exit_code(*words)
-    shown = capsys.readouterr().err
-    assert code == 2, shown
-    *before, line = shown.splitlines()
-    assert line.startswith("worldmodel"), shown
-    assert not any(other.startswith(("worldmodel", "Traceback")) for other in before), shown
+    stderr = capsys.readouterr().err
+    assert code == 2, stderr
+    *before, line = stderr.splitlines()
+    assert line.startswith("worldmodel"), stderr
+    assert not any(other.startswith(("worldmodel", "Traceback")) for other in before), stderr
     return line

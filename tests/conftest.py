@@ -1,11 +1,12 @@
 """Fixtures for all tests.
 
-Environment variables that a run of the tests heeds, beside those of torch itself (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`):
-    TEST_THREADS: torch's threads, 1 unless told. Every count must pass.
+Environment variables of the tests, in addition to those of torch (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`):
+    TEST_THREADS: Number of torch threads, 1 by default. The tests pass with any number.
 
-``pytest --no-skips`` (``make test SKIPS=forbid``) fails where a test was skipped for want of something that can be installed.
+``pytest --no-skips`` (``make test SKIPS=forbid``) fails if a test was skipped because an optional dependency is missing.
 """
 
+import functools
 import os
 import signal
 
@@ -16,7 +17,7 @@ import torch
 
 from tests.skips import IMPOSSIBLE
 
-# One thread: tests run side by side, and small operations on two busy cores stall.
+# Tests run in parallel processes; more threads would slow down small operations.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
 
 
@@ -25,34 +26,34 @@ def pytest_report_header() -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--no-skips", action="store_true", help="fail where a test was skipped that could run here")
+    parser.addoption("--no-skips", action="store_true", help="fail if a test was skipped that could run here")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Turn skips into a failed session; in the process that reports, not in pytest-xdist's workers."""
+    """Fail the session after avoidable skips. Runs in the reporting process, not in the workers of pytest-xdist."""
     config = session.config
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if not config.getoption("--no-skips") or hasattr(config, "workerinput") or reporter is None:
         return
     reasons = {str(report.longrepr[2]) for report in reporter.stats.get("skipped", []) if len(report.longrepr) == 3}
-    cured = sorted(reason for reason in reasons if not reason.removeprefix("Skipped: ").startswith(IMPOSSIBLE))
-    if cured and session.exitstatus == 0:
+    avoidable = sorted(reason for reason in reasons if not reason.removeprefix("Skipped: ").startswith(IMPOSSIBLE))
+    if avoidable and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line("")
-        reporter.write_line(f"--no-skips: {'; '.join(cured)}", red=True)
+        reporter.write_line(f"--no-skips: {'; '.join(avoidable)}", red=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """What a test or its fixtures draw without a seed of their own is the same in any order of the tests."""
+    """Seed the global random states, so that unseeded draws do not depend on the order of the tests."""
     torch.manual_seed(0)
     np.random.seed(0)
 
 
 @pytest.fixture
 def as_users_do():
-    """Without jaxtyping's checks, which answer before our own messages do."""
+    """Disable jaxtyping's checks, which would raise before our own validation does."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -60,7 +61,29 @@ def as_users_do():
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C as a terminal's program knows it; one that a shell started in the background ignores it."""
+    """Handle SIGINT as a foreground program does; a shell starts background programs with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_vaes(request):
+    """Build VAEs with 4 instead of 32 channels in the first layer: the published width is slow to train and to write.
+
+    Files name the width, so other processes load it. A module with ``PUBLISHED_VAE = True`` keeps the published width.
+    """
+    if getattr(request.module, "PUBLISHED_VAE", False):
+        yield
+        return
+    from worldmodel import VAE  # not above: jaxtyping's checks are installed after this file is read
+
+    build = VAE.__init__
+
+    @functools.wraps(build)
+    def narrow(self, *args, **options):
+        build(self, *args, **{"base_channels": 4} | options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VAE, "__init__", narrow)
+        yield

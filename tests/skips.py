@@ -1,4 +1,4 @@
-"""Why a test may not run here."""
+"""Reasons to skip a test."""
 
 IMPOSSIBLE = "impossible here: "
-"""How the reason of a skip begins that no installation would cure; ``--no-skips`` lets it pass."""
+"""Prefix of a skip reason that no installation can cure; ``--no-skips`` accepts it."""

@@ -1,8 +1,8 @@
-"""The comparison of densities: its corpora are what they say, and its page says what the trainings found."""
+"""The density benchmark: its corpora, its trainings and its page of results."""
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import clusters
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect
+from worldmodel.io import write_json
+from worldmodel.migration import DENSITY_CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_digits_are_split_by_font(digits):
     assert pixels.mean() < 100
 
 
-def test_families_are_named_in_the_order_in_which_images_are_judged(digits):
+def test_font_families_are_labelled_in_the_order_of_evaluation(digits):
     about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
     corpus = open_corpus(f"mnist:{digits}")
     found = clusters(corpus, about)
@@ -48,12 +50,12 @@ def test_families_are_named_in_the_order_in_which_images_are_judged(digits):
     known: dict[bytes, set[str]] = {}
     for pixels, family in zip(corpus.test.pixels, families, strict=True):
         known.setdefault(pixels.tobytes(), set()).add(family)
-    judged = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
-    assert all(label in known[image.tobytes()] for image, label in zip(judged, found["labels"], strict=True))
+    evaluated = [image for batch in corpus.test.batches(7) for image in corpus.to_data(batch.event).numpy()]
+    assert all(label in known[image.tobytes()] for image, label in zip(evaluated, found["labels"], strict=True))
     assert clusters(corpus, {})["of"] == "images"
 
 
-def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path):
+def test_audio_files_are_labelled_in_the_order_of_evaluation(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(5):
         loud = 0.01 * 2**number * rng.standard_normal(8_000 * (number + 1))
@@ -62,9 +64,9 @@ def test_files_are_named_in_the_order_in_which_their_pieces_are_judged(tmp_path)
     found = clusters(replace(corpus, test=corpus.train), {})
     assert found["of"] == "files"
     assert len(set(found["labels"])) == 3
-    judged = [piece for batch in corpus.train.batches(2) for piece in corpus.to_data(batch.event).numpy()]
-    heard = [f"{round(np.log2(piece.std() / 0.01))}.wav" for piece in judged]
-    assert heard == found["labels"]
+    evaluated = [segment for batch in corpus.train.batches(2) for segment in corpus.to_data(batch.event).numpy()]
+    labels = [f"{round(np.log2(segment.std() / 0.01))}.wav" for segment in evaluated]
+    assert labels == found["labels"]
 
 
 def test_too_few_fonts_are_refused(tmp_path, monkeypatch):
@@ -81,27 +83,48 @@ def test_a_missing_synthesiser_is_named(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="apt-get install espeak-ng")
-def test_speech_is_spoken(tmp_path):
+def test_speech_is_synthesized(tmp_path):
     make_speech(tmp_path, minutes=0.1, voices=3)
     sounds = [inspect(path) for path in sorted(tmp_path.glob("*.wav"))]
-    assert [(sound.rate, sound.samples) for sound in sounds] == [(16_000, 32_000)] * 3
-    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.scale.std < 0.5
+    assert [(sound.sample_rate, sound.num_samples) for sound in sounds] == [(16_000, 32_000)] * 3
+    assert 0.01 < open_corpus(f"audio:{tmp_path}").train.normalizer.std < 0.5
+
+
+def test_results_of_older_versions_are_read(tmp_path):
+    job = density.TrainingJob(str(tmp_path), "FRMDN", density.DensityConfig("mnist:x"))
+    current = {"name": job.name, **asdict(job.settings)}
+    former = {new: old for old, new in DENSITY_CONFIG.items()}
+    older = {former.get(name, name): value for name, value in current.items()}
+    assert older != current
+    write_json(tmp_path / "result.json", {"job": older, "status": "trained"})
+    assert density.run_job(job) == {"job": current, "status": "trained"}
 
 
 @pytest.mark.slow
-def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
+def test_a_benchmark_is_run_and_resumed(tmp_path, monkeypatch, capsys):
     models, rng = ["RMDN", "FRMDN", "VRNN-Gauss"], np.random.default_rng(0)
     for number in range(4):
         density_corpora._write_wav(tmp_path / "speech" / f"{number}.wav", 0.1 * rng.standard_normal(16_500))
     monkeypatch.setattr(density, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(density, "RESULTS", tmp_path / "results")
-    words = ["run", "mine", "--data", f"audio:{tmp_path / 'speech'}", "--seeds", "2", "--updates", "2", "--hidden", "8"]
-    words += ["--mixtures", "2", "--batch", "2", "--workers", "1", "--models", *models]
-    assert density.main(words) == 0
-    folder, kept = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
+    args = [
+        "run",
+        "mine",
+        "--data",
+        f"audio:{tmp_path / 'speech'}",
+        "--seeds",
+        "2",
+        "--num_updates",
+        "2",
+        "--hidden_size",
+        "8",
+    ]
+    args += ["--num_components", "2", "--batch_size", "2", "--workers", "1", "--models", *models]
+    assert density.main(args) == 0
+    folder, results_dir = tmp_path / "runs" / "mine" / "page", tmp_path / "results" / "density-mine"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    found = json.loads((kept / "results.json").read_text(encoding="utf-8"))
-    assert [path.name for path in kept.iterdir()] == ["results.json"]
+    found = json.loads((results_dir / "results.json").read_text(encoding="utf-8"))
+    assert [path.name for path in results_dir.iterdir()] == ["results.json"]
     assert len(found["trainings"]) == 6
     means = [row["measures"][0]["mean"] for row in found["trainings"] if row["job"]["name"] == "FRMDN"]
     assert f"| {np.mean(means):.1f} ± {np.std(means, ddof=1):.1f} |" in page
@@ -116,10 +139,10 @@ def test_a_comparison_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert Image.open(folder / "samples.png").width > 300
     assert (folder / "frmdn.wav").stat().st_size == 96_044
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
-    assert density.main(words) == 0
+    assert density.main(args) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == written
     assert density.main(["write", "mine", "--out", str(tmp_path / "page")]) == 0
     assert (tmp_path / "page" / "README.md").read_text(encoding="utf-8").partition(";")[0] == page.partition(";")[0]
     capsys.readouterr()
-    assert density.main([*words, "--hidden", "9"]) == 2
+    assert density.main([*args, "--hidden_size", "9"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("benchmarks.density: ")

@@ -1,4 +1,4 @@
-"""The documentation keeps its word: code runs, commands parse, links lead somewhere, tutorials print what they show."""
+"""The documentation is correct: code runs, commands parse, links resolve, tutorials show what is printed."""
 
 import argparse
 import importlib.util
@@ -16,13 +16,15 @@ import agents.density
 import envs
 import rollouts
 import worldmodel
-from agents import cli, display
+from agents import cli, progress
 from agents.commands import COMMANDS
 from agents.parser import Parser
 from agents.run import Run
 from tests.worldmodel.corpora import formats
 from worldmodel import FRMDN, VAE, Memory, WorldModel
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
+
+PUBLISHED_VAE = True
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -35,11 +37,11 @@ LINKED = PAGES | {
     for pattern in ("*.md", "benchmarks/**/*.md", "docs/results/**/*.md", "agents/**/*.md", "examples/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
-"""Every page whose links must lead somewhere."""
+"""Every page whose links are checked."""
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 """A block: its language and its text."""
 SLOW = ("README.md", "docs/density.md", "docs/games.md", "docs/own-environment.md", "docs/tutorials/evolve.md")
-"""Pages whose code takes some seconds, even with small sizes; `tests/test_readme.py` runs README's story in the fast suite."""
+"""Pages whose code takes seconds even with small sizes; `tests/test_readme.py` runs README's example in the fast suite."""
 
 
 def blocks(page, language):
@@ -51,49 +53,50 @@ def blocks(page, language):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A run folder as `make demo` leaves one, of a few steps and an untrained world model of CarRacing."""
+    """A run folder as `make demo` writes it, with a few steps of CarRacing and an untrained world model."""
     run = Run(tmp_path_factory.mktemp("docs") / "run")
     store = rollouts.collect(
         "FastCarRacing", rollouts.smooth_random, episodes=3, seed=1, max_steps=6, out=run.rollouts_folder
     )
-    world = WorldModel(VAE(), Memory(FRMDN(inputs=35, outputs=32, hidden=8)))
+    world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8)))
     world.save(run.world_folder)
-    Starts.cut(store.latents(world.vae), count=4).save(run.world_folder)
+    StartStates.from_episodes(store.latents(world.vae), num=4).save(run.world_folder)
     return run
 
 
-def smaller(monkeypatch, page):
-    """Let the same calls take small sizes."""
+def use_small_sizes(monkeypatch, page):
+    """Patch the public functions to use small sizes."""
 
     def limit(module, name, **sizes):
-        whole = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given, **more: whole(*given, **more | sizes))
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: original(*args, **kwargs | sizes))
 
-    limit(worldmodel, "fit", updates=2, batch=4)
+    limit(worldmodel, "fit", num_updates=2, batch_size=4)
     limit(agents, "evolve", generations=2, population=4)
     limit(agents, "evaluate", episodes=2, max_steps=5)
     limit(rollouts, "collect", episodes=3, max_steps=6, workers=1)
-    limit(rollouts, "dreamed", horizon=5)
-    limit(rollouts, "played", episodes=1, workers=1, max_steps=4)
-    limit(agents.density, "Density", updates=2, hidden=8, mixtures=2, batch=4)
-    if "hidden=256" not in PAGES[page] and page != "docs/dreams.md":  # there 867 parameters are a number of the text
+    limit(rollouts, "DreamFitness", horizon=5)
+    limit(rollouts, "EnvFitness", episodes=1, workers=1, max_steps=4)
+    limit(agents.density, "DensityConfig", num_updates=2, hidden_size=8, num_components=2, batch_size=4)
+    # docs/dreams.md states the number of parameters, 867
+    if "hidden_size=256" not in PAGES[page] and page != "docs/dreams.md":
         monkeypatch.setattr(worldmodel, "FRMDN", _narrow(worldmodel.FRMDN))
 
 
-def _narrow(kind):
+def _narrow(cls):
     """The same class with few hidden units."""
 
-    def build(self, *given, **sizes):
-        kind.__init__(self, *given, **sizes | {"hidden": min(sizes.get("hidden", 8), 16)})
+    def build(self, *args, **sizes):
+        cls.__init__(self, *args, **sizes | {"hidden_size": min(sizes.get("hidden_size", 8), 16)})
 
-    return type(kind.__name__, (kind,), {"__init__": build})
+    return type(cls.__name__, (cls,), {"__init__": build})
 
 
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES if blocks(page, "python")]
 )
 def test_code_runs(page, tiny, tmp_path, monkeypatch, capsys):
-    """The very blocks, one after the other, with smaller sizes put in; what comments say of shapes is what is printed."""
+    """Run the code blocks in order with smaller sizes; shapes in comments equal the printed ones."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "car-racing-quick").symlink_to(tiny.folder)
@@ -103,23 +106,23 @@ def test_code_runs(page, tiny, tmp_path, monkeypatch, capsys):
         pixels = np.random.default_rng(1).integers(0, 256, (24, 28, 28), np.uint8)
         formats.write_mnist(tmp_path / "data" / "MNIST", pixels, pixels[:12])
     store, world = tiny.store(), tiny.world()
-    names = {"__name__": "docs", "store": store, "world": world, "starts": store.latents(world.vae)}
-    smaller(monkeypatch, page)
+    names = {"__name__": "docs", "store": store, "world": world, "start_states": store.latents(world.vae)}
+    use_small_sizes(monkeypatch, page)
     for number, text in enumerate(blocks(page, "python"), 1):
         text = text.replace("/data/", f"{tmp_path}/data/")
         exec(compile(text, f"{page}, block {number}", "exec"), names)
     printed = capsys.readouterr().out
-    for said in re.findall(
+    for expected in re.findall(
         r"^print\(.*\)  # ((?:\(\d|torch\.Size|Box).*)$", "\n".join(blocks(page, "python")), re.MULTILINE
     ):
-        assert said.partition(":")[0] in printed, said
+        assert expected.partition(":")[0] in printed, expected
 
 
 # commands -------------------------------------------------------------------------------------------------------------
 
 
 def commands(page):
-    """The words behind every `worldmodel` in shell blocks and in code within sentences."""
+    """The arguments of every `worldmodel` command in shell blocks and inline code."""
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     sentences = re.sub(r"^> .*$", "", FENCE.sub("", PAGES[page]), flags=re.MULTILINE)  # without quoted messages
     lines += [
@@ -145,12 +148,12 @@ def parser():
 
 
 def test_commands_parse(parser, capsys):
-    """No flag, value or command in the pages that the program does not know."""
+    """Every flag, value and command in the pages is valid."""
     for page, words in [(name, words) for name in PAGES for words in commands(name)]:
         words = ["1" if word == "N" else word for word in words]  # "--iterations N"
-        if words[0] == "COMMAND" or (len(words) <= 2 and " ".join(words) in COMMANDS):  # named, not called
+        if words[0] == "COMMAND" or (len(words) <= 2 and " ".join(words) in COMMANDS):  # a name, not a call
             continue
-        fresh = "--print_completion" in words  # it spends its parser
+        fresh = "--print_completion" in words  # a parser can print it only once
         try:
             (cli.build_parser([]) if fresh else parser).parse_args(words)
         except SystemExit as ended:
@@ -172,7 +175,7 @@ FOREIGN = {
 
 
 def test_flags_exist(parser):
-    """Flags that sentences name are those of some command."""
+    """Every flag in inline code belongs to a command."""
     known = {flag for sub in _parsers(parser) for action in sub._actions for flag in action.option_strings} | FOREIGN
     for page, text in PAGES.items():
         spans = " ".join(re.findall(r"`(--[^`\n]+)`", FENCE.sub("", text)))
@@ -188,7 +191,7 @@ def _parsers(parser):
 
 
 def test_every_command_is_in_its_reference():
-    """The page is made of the parser, and holds every command and every flag with its default."""
+    """The page is generated from the parser and lists every command and every flag with its default."""
     spec = importlib.util.spec_from_file_location("command_pages", ROOT / "docs" / "command_pages.py")
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
@@ -208,47 +211,47 @@ def test_every_command_is_in_its_reference():
 # pages ----------------------------------------------------------------------------------------------------------------
 
 
-def test_links_lead_somewhere():
-    """Relative links work on GitHub: files exist, and so do headings; so do the files and modules that code spans name."""
-    lost = []
+def test_links_resolve():
+    """Files and headings of relative links exist, and so do the files and modules in code spans."""
+    broken = []
     for page, text in LINKED.items():
         prose = FENCE.sub("", text)
         for target in re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'<img src="([^"]+)"', prose):
             if "://" in target:
                 continue
-            place, _, heading = target.partition("#")
-            path = ((ROOT / page).parent / place).resolve() if place else ROOT / page
+            file, _, heading = target.partition("#")
+            path = ((ROOT / page).parent / file).resolve() if file else ROOT / page
             if not path.exists() or (heading and heading not in anchors(path)):
-                lost.append((page, target))
-        if page == "CHANGELOG.md":  # names what was there once
+                broken.append((page, target))
+        if page == "CHANGELOG.md":  # names files that were removed since
             continue
         for path in re.findall(r"`((?:agents|rollouts|envs|worldmodel|tests)/[\w/]+\.(?:py|yaml))`", prose):
             if not (ROOT / path).exists():
-                lost.append((page, path))
+                broken.append((page, path))
         for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
             if importlib.util.find_spec(module) is None:
-                lost.append((page, module))
-    assert lost == []
+                broken.append((page, module))
+    assert broken == []
 
 
 def anchors(path):
-    """What GitHub calls the headings of a page."""
+    """Anchors of the headings of a page, as on GitHub."""
     titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
 def test_public_names_are_in_the_reference():
-    for package in (worldmodel, rollouts, envs, agents):
-        page = PAGES[f"docs/api/{package.__name__}.md"]
-        listed = set(re.findall(r":: (\w+)$", page, re.MULTILINE))
-        assert set(package.__all__) - listed == set()
+    packages = (worldmodel, rollouts, envs, agents)
+    pages = "\n".join(PAGES[f"docs/api/{package.__name__}.md"] for package in packages)
+    listed = set(re.findall(r":: (\w+)$", pages, re.MULTILINE))
+    assert {name for package in packages for name in package.__all__} - listed == set()
 
 
 # tutorials ------------------------------------------------------------------------------------------------------------
 
 
-def alike(text):
-    """Lines without what differs from machine to machine: numbers, durations, and how a table is drawn."""
+def normalized(text):
+    """Lines without the parts that differ between machines: numbers, durations and table borders."""
     text = re.sub(r"-?\d[\d,.]*", "#", re.sub(r"[┌┐└┘├┤┬┴┼─│]+", " ", text))
     text = re.sub(r"(# h )?(# min )?# s\b", "#", text)
     text = re.sub(r"latents [#, ]+", "latents ", text)
@@ -260,7 +263,7 @@ def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setattr(display.answers, "width", 80)  # it was made before, and has seen another terminal
+    monkeypatch.setattr(progress.answers, "width", 80)  # created earlier, with the width of another terminal
     for name in ("collect", "memories", "evolve", "dream"):
         page = f"docs/tutorials/{name}.md"
         pairs = re.findall(r"^```bash\n(.*?)^```\n\n```text\n(.*?)^```$", PAGES[page], re.DOTALL | re.MULTILINE)
@@ -268,4 +271,4 @@ def test_tutorials_print_what_they_show(tmp_path, monkeypatch, capsys):
         for typed, shown in pairs:
             for line in typed.replace("\\\n", " ").splitlines():
                 assert cli.main(shlex.split(line)[1:]) == 0, line
-            assert alike(capsys.readouterr().out) == alike(shown), typed
+            assert normalized(capsys.readouterr().out) == normalized(shown), typed

@@ -1,4 +1,4 @@
-"""Imports point down (agents, rollouts, envs, worldmodel), not in circles, and load nothing heavy before it is needed."""
+"""Imports point down (agents, rollouts, envs, worldmodel), have no cycles, and load heavy modules only on demand."""
 
 import ast
 import subprocess
@@ -11,21 +11,21 @@ ONLY_IN = {
     "gymnasium": ("envs", "rollouts", "agents"),
     "h5py": ("envs", "rollouts", "agents"),
     "cv2": ("envs",),
-    "cma": ("agents/search.py", "agents/cma_state.py"),
-    "matplotlib": ("agents/pictures.py",),
-    "av": ("agents/pictures.py",),
-    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/pickled.py")),
+    "cma": ("agents/cma_es.py", "agents/cma_state.py"),
+    "matplotlib": ("agents/plots.py",),
+    "av": ("agents/video.py",),
+    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
 }
-"""Modules of others, and the only packages or files that may import them."""
+"""Third-party modules, with the only packages or files that may import them."""
 LIGHT = [
     ("import agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
     ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
     ("import worldmodel.corpora", ("soundfile", "gymnasium", "rollouts", "h5py")),
-    ("from tests.agents.viewer.stages import world; world().save(sys.argv[1])", ()),
+    ("from tests.agents.viewer.scenes import world; world().save(sys.argv[1])", ()),
     ("worldmodel.WorldModel.load(sys.argv[1])", ("torch._dynamo",)),
     ("import agents.viewer.export", ("starlette", "uvicorn")),
 ]
-"""Statements of one program, and what none of them has loaded after each."""
+"""Statements of one program, with the modules that must not be loaded after each."""
 
 
 def imports(path: Path) -> set[str]:
@@ -47,22 +47,24 @@ def test_layers(tmp_path):
     for path, found in files.items():
         packages = {name.partition(".")[0] for name in found}
         above = LAYERS[LAYERS.index(path.parts[0]) + 1 :]
-        if path.parts[0] == "envs" and path.name != "dream.py":
+        if path.parts[0] == "envs" and path.name != "dream_env.py":
             above = [*above, "worldmodel"]
         if "commands" not in path.parts and path.name != "cli.py":
             above = [*above, "agents.cli", "agents.commands"]
         upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
-        misplaced = [name for name, homes in ONLY_IN.items() if name in packages and not str(path).startswith(homes)]
+        misplaced = [
+            name for name, allowed in ONLY_IN.items() if name in packages and not str(path).startswith(allowed)
+        ]
         wrong += [f"{path} imports {name}" for name in (*upward, *misplaced)]
     assert wrong == []
 
     done: set[str] = set()
 
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        assert name not in way, " imports ".join((*way, name))
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, " imports ".join((*chain, name))
         if name not in done:
             for other in modules[name] & modules.keys():
-                visit(other, (*way, name))
+                visit(other, (*chain, name))
             done.add(name)
 
     for name in modules:

@@ -1,4 +1,4 @@
-"""OpenMP: threads that wait spin little on a busy machine, and a user's own choice stays."""
+"""OpenMP: a low spin count for waiting threads, unless the user sets one."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-SEEN = """
+PROBE = """
 import importlib.abc, os, sys
 class First(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -28,14 +28,14 @@ except ModuleNotFoundError as error:
         ("from worldmodel import VAE", "7"),
         ("from worldmodel import VAE", None),
         ("import rollouts", None),
-        ("import envs.dream", None),
+        ("import envs.dream_env", None),
         ("import agents.controller", None),
         ("import agents.cli", None),
     ],
 )
-def test_waiting_threads_are_told_to_spin_little_before_torch_is_loaded(statement, given):
+def test_spin_count_is_set_before_torch_is_loaded(statement, given):
     env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     env |= {} if given is None else {"GOMP_SPINCOUNT": given}
-    words = [sys.executable, "-c", SEEN.format(statement=statement)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    args = [sys.executable, "-c", PROBE.format(statement=statement)]
+    done = subprocess.run(args, capture_output=True, text=True, check=False, env=env)
     assert done.stdout.split() == [given or "1000"], done.stderr

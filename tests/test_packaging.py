@@ -1,4 +1,4 @@
-"""What a stranger installs: declared dependencies, the wheel, the source distribution, and the files around them."""
+"""The distributions: declared dependencies, constraints, the wheel, the source distribution and its files."""
 
 import ast
 import os
@@ -27,15 +27,15 @@ MODULES = {
     "nes-py": "nes_py",
 }
 """Distributions whose module has another name."""
-THROUGH = {
+USED_AS = {
     "tensorboard": "torch.utils.tensorboard",
-    "gym-super-mario-bros": 'folder_of("gym_super_mario_bros")',
-    "nes-py": 'folder_of("nes_py")',
+    "gym-super-mario-bros": 'package_dir("gym_super_mario_bros")',
+    "nes-py": 'package_dir("nes_py")',
     "websockets": "websockets",
 }
-"""Distributions that are used without an import of theirs: by words of the code."""
-FROM_OTHERS = {"pygame": "gymnasium[box2d]"}
-"""Modules that come with another dependency, which we ask for by its extra."""
+"""Distributions that are used without an import, with the code that uses them."""
+INSTALLED_BY = {"pygame": "gymnasium[box2d]"}
+"""Modules that another dependency installs, with the requirement that does so."""
 
 
 def requirements(*extras: str) -> list[Requirement]:
@@ -59,20 +59,20 @@ def module_of(requirement: Requirement) -> str:
     return MODULES.get(requirement.name, requirement.name.replace("-", "_"))
 
 
-def test_what_the_packages_import_is_declared():
+def test_imports_are_declared():
     extras = set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
     declared = {module_of(requirement) for requirement in requirements() + requirements(*extras)}
-    assert imported(*PACKAGES) <= declared | set(FROM_OTHERS)
-    assert set(FROM_OTHERS.values()) <= set(re.split("[><=;]", line)[0] for line in PROJECT["dependencies"])
+    assert imported(*PACKAGES) <= declared | set(INSTALLED_BY)
+    assert set(INSTALLED_BY.values()) <= set(re.split("[><=;]", line)[0] for line in PROJECT["dependencies"])
 
 
-def test_what_is_declared_is_used():
-    extras = set(PROJECT["optional-dependencies"]) - {"dev", "docs", "games"}  # games are made by their ids
+def test_declared_dependencies_are_used():
+    extras = set(PROJECT["optional-dependencies"]) - {"dev", "docs", "games"}  # games are created by their ids
     code = "\n".join(path.read_text(encoding="utf-8") for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
     used = imported(*PACKAGES)
     for requirement in requirements() + requirements(*extras):
-        known = module_of(requirement) in used or THROUGH.get(requirement.name, "\0") in code
-        assert known, f"{requirement} is declared and never imported"
+        is_used = module_of(requirement) in used or USED_AS.get(requirement.name, "\0") in code
+        assert is_used, f"{requirement} is declared and never imported"
 
 
 def test_constraints_are_within_the_bounds():
@@ -83,9 +83,9 @@ def test_constraints_are_within_the_bounds():
     for requirement in requirements() + requirements(*set(PROJECT["optional-dependencies"]) - {"docs"}):
         name = requirement.name.lower().replace("_", "-")
         for python in ("3.11", "3.13"):
-            place = {"python_version": python}
-            if requirement.marker is None or requirement.marker.evaluate(place):
-                pins = [p for p in pinned[name] if p.marker is None or p.marker.evaluate(place)]
+            python_env = {"python_version": python}
+            if requirement.marker is None or requirement.marker.evaluate(python_env):
+                pins = [p for p in pinned[name] if p.marker is None or p.marker.evaluate(python_env)]
                 [version] = [spec.version for pin in pins for spec in pin.specifier]
                 assert requirement.specifier.contains(version), (requirement, version)
 
@@ -107,25 +107,25 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_distributions_hold_what_they_should(built):
+def test_distributions_contain_the_expected_files(built):
     wheel, source = built
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {
+    members = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert wanted <= inside
+    assert expected <= members
     for kind in ("pretrained/car-racing/vae.safetensors", "presets/mario.quick.yaml", "viewer/page/index.html"):
-        assert f"agents/{kind}" in wanted
-    assert {name.partition("/")[0] for name in inside - wanted} == {f"worldmodel-{PROJECT['version']}.dist-info"}
-    assert any(name.endswith("licenses/LICENSE") for name in inside)
+        assert f"agents/{kind}" in expected
+    assert {name.partition("/")[0] for name in members - expected} == {f"worldmodel-{PROJECT['version']}.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in members)
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for name in ("LICENSE", "README.md", "constraints.txt", "Makefile", "CITATION.cff", "tests/test_packaging.py"):
         assert name in names
-    assert wanted <= names
+    assert expected <= names
     assert {name.partition("/")[0] for name in names} <= {
         *PACKAGES, "tests", "benchmarks", "examples", "docs", ".ci", "Makefile", "LICENSE", "README.md", "PKG-INFO",
         "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml", ".gitignore",
@@ -135,18 +135,21 @@ def test_the_distributions_hold_what_they_should(built):
 
 @pytest.mark.slow
 def test_the_wheel_works_without_the_repository(built, tmp_path):
-    """In a fresh environment that has our dependencies, but not the installation that the tests run in."""
+    """In a new virtual environment with our dependencies but without the package that the tests use."""
     fresh, home = tmp_path / "fresh", tmp_path / "home"
     home.mkdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(fresh)], check=True)
     python = fresh / "bin" / "python"
     install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(built[0])]
     subprocess.run([sys.executable, *install], check=True, cwd=home)
-    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *(p for p in sys.path if "-packages" in p)}
+    package_folders = {
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("platlib"),
+        *(p for p in sys.path if "-packages" in p),
+    }
     lib = fresh / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (lib / "dependencies.pth").write_text(
-        "\n".join(sorted(places)), encoding="utf-8"
-    )  # a .pth in there is not followed
+    # .pth files in these folders are not read
+    (lib / "dependencies.pth").write_text("\n".join(sorted(package_folders)), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def call(*words: str) -> str:
@@ -159,8 +162,8 @@ def test_the_wheel_works_without_the_repository(built, tmp_path):
     command = str(fresh / "bin" / "worldmodel")
     assert call(command, "--version") == f"worldmodel {PROJECT['version']}\n"
     call(command, "doctor")
-    call(command, "dream", "car-racing", "--pretrained", "--steps", "8")
-    call(command, "evaluate", "car-racing", "--pretrained", "--episodes", "1", "--workers", "1")
-    call(command, "collect", "mario", "--episodes", "1", "--max_steps", "20", "--workers", "1")
-    [film] = (home / "runs" / "car-racing-pretrained" / "media").glob("dream-*.mp4")
-    assert film.stat().st_size > 1000
+    call(command, "dream", "car-racing", "--pretrained", "--horizon", "8")
+    call(command, "evaluate", "car-racing", "--pretrained", "--eval.episodes", "1", "--workers", "1")
+    call(command, "collect", "mario", "--collect.episodes", "1", "--collect.max_steps", "20", "--workers", "1")
+    [video] = (home / "runs" / "car-racing-pretrained" / "media").glob("dream-*.mp4")
+    assert video.stat().st_size > 1000

@@ -1,4 +1,4 @@
-"""Paths: ``~`` is a home folder wherever a path is written; a file is no folder, and a folder no file."""
+"""Paths: ``~`` is expanded in every path argument, and files and folders are not confused."""
 
 import os
 import re
@@ -16,15 +16,15 @@ from rollouts import Store
 from tests import toys
 from tests.command_line import exit_code, refused
 from worldmodel import WorldModel
-from worldmodel.checkpoints import locked, read_json, write_json
 from worldmodel.corpora import open_corpus
+from worldmodel.io import locked, read_json, write_json
 from worldmodel.paths import expand, folder_path
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home folder that is the working folder, too, so that a folder named ``~`` would be seen."""
+    """A home folder that is also the working folder, so that a folder named ``~`` would be found."""
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def test_a_leading_tilde_is_the_home_folder_as_in_a_shell(home, monkeypatch):
 def test_python_writes_and_reads_below_home(home):
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
     assert len(Store("~/s")) == len(store) == 2 and store.path == home / "s"
-    assert rollouts.estimate(toys.counter, toys.marking, 1, out="~/new/s").free
+    assert rollouts.estimate_collection(toys.counter, toys.marking, 1, out="~/new/s").free_bytes
     write_json("~/a.json", {"a": 1})
     assert read_json("~/a.json") == {"a": 1}
     with locked("~/lock"):
@@ -64,7 +64,7 @@ def test_python_writes_and_reads_below_home(home):
         Agent.load,
         Store,
         Run,
-        Starts.load,
+        StartStates.load,
         evaluate_density,
         sample_density,
         lambda path: locked(path).__enter__(),
@@ -92,7 +92,7 @@ def test_writing_a_file_over_a_folder_is_refused(tmp_path):
         LinearController(3, 2).save(tmp_path)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "a"))):
         (tmp_path / "a").touch()
-        WorldModel.save(None, tmp_path / "a")  # refused before anything is looked at
+        WorldModel.save(None, tmp_path / "a")  # refused before the world model is used
 
 
 COMMANDS = [
@@ -128,21 +128,21 @@ def test_the_command_line_expands_each_path(home, capsys):
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out="~/s")
     assert exit_code("inspect", "~/s", "--picture=~/sheet.png") == 0
     assert (home / "sheet.png").exists()
-    (home / "vae.yaml").write_text("updates: none\n")
+    (home / "vae.yaml").write_text("vae: {num_updates: none}\n")
     (home / "r").mkdir()
-    assert "updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
+    assert "num_updates" in refused(capsys, "train", "vae", "~/r", "--config=~/vae.yaml")
     assert exit_code("train", "vae", "~/r", "--config", "~/r") == 2
     policy = "smooth,~/s"  # a folder, but of no agent
-    assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--policy", policy)
+    assert "config.json" in refused(capsys, "collect", "CartPole-v1", "--out=~/c", "--collect.policy", policy)
     assert not (home / "c").exists() and len(store) == 2
 
 
-def test_a_tilde_alone_is_the_home_folder_too():
+def test_a_tilde_alone_is_the_home_folder():
     words = ["collect", "CartPole-v1", "--out=~"]
     assert build_parser(words).parse_args(words).collect.out == "~"
 
 
-def test_out_of_another_home_is_refused(home, capsys):
+def test_home_of_an_unknown_user_is_refused(home, capsys):
     assert "~nobody-of-that-name" in refused(capsys, "collect", "CartPole-v1", "--out=~nobody-of-that-name/x")
 
 

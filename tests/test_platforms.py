@@ -1,4 +1,4 @@
-"""The packages import, lock, save and load where there is nothing that only POSIX has: Windows lacks these modules."""
+"""The packages import, lock, save and load without the modules that Windows lacks."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ for package in (agents, envs, rollouts, worldmodel):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if "__main__" not in module.name and module.name != "rollouts.ray_tasks":  # Ray for Linux needs them itself
             importlib.import_module(module.name)
-from worldmodel.checkpoints import locked
+from worldmodel.io import locked
 warnings.simplefilter("ignore")  # without flock the lock is a file
 folder = pathlib.Path(sys.argv[1])
 with locked(folder / "lock"):
@@ -40,19 +40,19 @@ with torch.random.fork_rng():
 world = worldmodel.WorldModel(worldmodel.VAE(4), memory, discrete=True)
 world.save(folder / "world")
 worldmodel.WorldModel.load(folder / "world")
-print(rollouts.estimate("FrozenLake-v1", rollouts.uniform, 1, out=folder))
+print(rollouts.estimate_collection("FrozenLake-v1", rollouts.uniform, 1, out=folder))
 """
 
 
 @pytest.mark.slow
-def test_all_works_without_what_only_posix_has(tmp_path):
-    words = [sys.executable, "-c", WITHOUT, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ))
+def test_packages_work_without_posix_modules(tmp_path):
+    args = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    done = subprocess.run(args, capture_output=True, text=True, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "GB" in done.stdout
 
 
-def test_doctor_knows_where_it_is_tested(monkeypatch):
+def test_doctor_reports_whether_the_platform_is_tested(monkeypatch):
     states = {system: platform_state(system, monkeypatch) for system in ("Linux", "Darwin", "Windows")}
     assert all(system in state for system, state in states.items())
     assert len(states["Linux"]) < min(len(states["Darwin"]), len(states["Windows"]))  # the others have a caveat
@@ -60,8 +60,8 @@ def test_doctor_knows_where_it_is_tested(monkeypatch):
 
 def platform_state(system, monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
-    monkeypatch.setattr(doctor, "WORLDS", {})
-    monkeypatch.setattr(doctor, "_device", lambda: doctor.Finding("device", True, "none"))
-    [found] = [one for one in doctor.examine() if one.what == "platform"]
-    assert found.good
+    monkeypatch.setattr(doctor, "GAMES", {})
+    monkeypatch.setattr(doctor, "_device", lambda: doctor.Check("device", True, "none"))
+    [found] = [one for one in doctor.run_checks() if one.name == "platform"]
+    assert found.ok
     return found.state

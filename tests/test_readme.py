@@ -1,4 +1,4 @@
-"""README's story runs, and tables that differ from their files are found and written again."""
+"""README's example runs, and tables that differ from their files are reported and rewritten."""
 
 import functools
 import re
@@ -10,24 +10,26 @@ import rollouts
 import worldmodel
 from benchmarks import pages
 
+PUBLISHED_VAE = True
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_story_in_python_runs(monkeypatch, capsys):
-    """The very block, with smaller defaults put in."""
+def test_python_example_runs(monkeypatch, capsys):
+    """Run the code block with smaller defaults."""
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     collect, evaluate = rollouts.collect, agents.evaluate
-    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, updates=3, batch=4))
+    monkeypatch.setattr(worldmodel, "fit", functools.partial(worldmodel.fit, num_updates=3, batch_size=4))
     monkeypatch.setattr(agents, "evolve", functools.partial(agents.evolve, generations=2, population=4))
     monkeypatch.setattr(rollouts, "collect", lambda *a, episodes, **k: collect(*a, episodes=3, max_steps=6, **k))
     monkeypatch.setattr(agents, "evaluate", lambda *a, episodes, **k: evaluate(*a, episodes=2, max_steps=5, **k))
-    monkeypatch.setattr(rollouts, "dreamed", functools.partial(rollouts.dreamed, horizon=5, dreams=2))
+    monkeypatch.setattr(rollouts, "DreamFitness", functools.partial(rollouts.DreamFitness, horizon=5, num_rollouts=2))
     exec(compile(block, "README.md", "exec"), {})
     assert "CarRacing" in capsys.readouterr().out
 
 
-def test_a_table_that_differs_from_its_files_is_named_and_written_again(tmp_path, monkeypatch, capsys):
+def test_outdated_tables_are_reported_and_rewritten(tmp_path, monkeypatch, capsys):
     names = {table.page for table in pages.TABLES}
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -37,10 +39,10 @@ def test_a_table_that_differs_from_its_files_is_named_and_written_again(tmp_path
         monkeypatch.setattr(pages, "TABLES", (table,))
         assert pages.main([]) == 0
         path = tmp_path / table.page
-        right = path.read_text(encoding="utf-8")
-        row = right.partition(table.begin)[2].splitlines()[2]
-        path.write_text(right.replace(row, re.sub(r"\d(?=[^\d]*$)", lambda digit: str(9 - int(digit[0])), row)))
+        original = path.read_text(encoding="utf-8")
+        row = original.partition(table.begin)[2].splitlines()[2]
+        path.write_text(original.replace(row, re.sub(r"\d(?=[^\d]*$)", lambda digit: str(9 - int(digit[0])), row)))
         assert pages.main(["--check"]) == 1
         assert table.page in capsys.readouterr().out
         assert pages.main([]) == 0
-        assert path.read_text(encoding="utf-8") == right
+        assert path.read_text(encoding="utf-8") == original

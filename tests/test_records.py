@@ -1,4 +1,4 @@
-"""Records: what they count, what they keep, and commands that repeat them."""
+"""Benchmark records: their counts, their files and the commands that reproduce them."""
 
 import json
 import shlex
@@ -12,12 +12,14 @@ from agents.cli import main
 from agents.run import Run
 from benchmarks import records
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import read_json, write_json
+from worldmodel.io import read_json, write_json
+
+PUBLISHED_VAE = True
 
 ROWS = [
     {"generation": 1, "steps": 100, "seconds": 2.0},
-    {"generation": 2, "steps": 50, "check_steps": 10, "check": 7.5, "seconds": 1.0},
-    {"generation": 3, "steps": 70, "check_steps": 20, "check": 9.5, "seconds": 4.0},
+    {"generation": 2, "steps": 50, "eval_steps": 10, "eval": 7.5, "seconds": 1.0},
+    {"generation": 3, "steps": 70, "eval_steps": 20, "eval": 9.5, "seconds": 4.0},
 ]
 
 
@@ -28,21 +30,21 @@ def write_rows(path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that played every second frame, and evolved."""
+    """A run with an action repeat of 2 and an evolution in the game."""
     run = Run(tmp_path_factory.mktemp("records") / "a run")
     options = {"action_repeat": 2}
     rollouts.collect("CartPole-v1", rollouts.uniform, 3, seed=1, out=run.rollouts_folder, env_options=options)
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(FRMDN(3 + 2, 3, hidden=5)), discrete=True)
+        world = WorldModel(VAE(latent_dim=3), Memory(FRMDN(3 + 2, 3, hidden_size=5)), discrete=True)
     world.save(run.world_folder)
     write_rows(run.folder / "evolve-game" / "metrics.jsonl")
-    LinearController.sized(world).save(run.folder / "evolve-game" / "controller.safetensors")
+    LinearController.for_world_model(world).save(run.folder / "evolve-game" / "controller.safetensors")
     write_json(run.folder / "timings.json", {"collect": 10.0, "evolve in the game": 7.0})
     return run
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
+def records_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(records, "HOME", tmp_path / "pretrained")
     monkeypatch.setattr(records, "EPISODES", 2)
@@ -61,50 +63,50 @@ def test_frames_count_repeats_and_shared_rollouts_once(run, tmp_path):
     assert records.frames([run, other]) == 2 * (run.store().steps + 500)
 
 
-def test_checks_tell_frames_seconds_and_returns(kept):
-    write_json(kept / "one.about.json", {"frames_before": 1000, "seconds_before": 60, "action_repeat": 2})
-    write_rows(kept / "one.metrics.jsonl")
-    assert records.checks("one") == ([1320.0, 1500.0], [63.0, 67.0], [7.5, 9.5])
+def test_checks_list_frames_seconds_and_returns(records_dir):
+    write_json(records_dir / "one.about.json", {"frames_before": 1000, "seconds_before": 60, "action_repeat": 2})
+    write_rows(records_dir / "one.metrics.jsonl")
+    assert records.evaluations("one") == ([1320.0, 1500.0], [63.0, 67.0], [7.5, 9.5])
 
 
-def test_checks_of_iterations_tell_frames_and_returns(kept):
-    write_json(kept / "one.about.json", {"frames_before": 0, "seconds_before": 0, "action_repeat": 4})
-    write_json(kept / "one.iterations.json", {"rows": [{"real_steps": 50, "episode_mean": 3.0}]})
-    assert records.checks("one") == ([200], [], [3.0])
+def test_checks_of_iterations_list_frames_and_returns(records_dir):
+    write_json(records_dir / "one.about.json", {"frames_before": 0, "seconds_before": 0, "action_repeat": 4})
+    write_json(records_dir / "one.iterations.json", {"rows": [{"real_steps": 50, "episode_mean": 3.0}]})
+    assert records.evaluations("one") == ([200], [], [3.0])
 
 
-def test_a_record_has_a_report_for_each_test_and_commands_that_repeat_them(run, kept, monkeypatch):
-    words = ["records", "keep", str(run.folder), "pole", "--title", "CartPole", "--workers", "1"]
-    monkeypatch.setattr(sys, "argv", [*words, "--test", 'slow={"action_repeat": 3}'])
+def test_a_record_has_a_report_for_each_test_and_commands_that_reproduce_them(run, records_dir, monkeypatch):
+    args = ["records", "keep", str(run.folder), "pole", "--title", "CartPole", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", [*args, "--test", 'slow={"action_repeat": 3}'])
     monkeypatch.setattr(records, "put", lambda *where: None)
     records.main()
-    about = read_json(kept / "pole.about.json")
+    about = read_json(records_dir / "pole.about.json")
     assert about["tests"] == {"": "pole.json", "slow": "pole-slow.json"}
     assert about["frames"] == records.frames([run])
     assert about["seconds_before"] == 10
     assert "| CartPole, slow |" in records.table()
     for name, repeat in (("pole", 2), ("pole-slow", 3)):
-        report = Report.load(kept / f"{name}.json")
+        report = Report.load(records_dir / f"{name}.json")
         assert report.env_options == {"action_repeat": repeat}
         assert report.real_steps == records.steps([run])
         assert main([*shlex.split(report.command)[1:], "--workers", "1"]) == 0
     again = [Report.load(path) for path in (run.folder / "tests").glob("*.json")]
     assert {report.env_options["action_repeat"]: report.returns for report in again} == {
-        repeat: Report.load(kept / f"{name}.json").returns for name, repeat in (("pole", 2), ("pole-slow", 3))
+        repeat: Report.load(records_dir / f"{name}.json").returns for name, repeat in (("pole", 2), ("pole-slow", 3))
     }
 
 
-def test_what_is_shipped_says_what_it_took(run, kept):
+def test_shipped_agents_state_their_cost(run, records_dir):
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
     folder = records.HOME / "pole"
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"{records.frames([run]):,}" in card
     report = Report.load(folder / "report.json")
-    assert report == Report.load(kept / "pole.json")
-    assert Agent.load(folder).name == report.agent  # what was tested, to the last bit
+    assert report == Report.load(records_dir / "pole.json")
+    assert Agent.load(folder).name == report.agent  # bit-equal to the tested agent
 
 
-def test_a_test_that_is_stopped_leaves_what_is_shipped(run, kept, monkeypatch):
+def test_an_interrupted_test_keeps_the_shipped_agent(run, records_dir, monkeypatch):
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
     before = {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()}
 
@@ -117,34 +119,34 @@ def test_a_test_that_is_stopped_leaves_what_is_shipped(run, kept, monkeypatch):
     assert {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()} == before
 
 
-def test_an_evolution_that_went_before_is_part_of_the_history(run, kept, tmp_path):
+def test_history_includes_an_earlier_evolution(run, records_dir, tmp_path):
     first = Run(tmp_path / "first")
     first.folder.mkdir()
     first.rollouts_folder.symlink_to(run.rollouts_folder)
     write_rows(first.folder / "evolve-game" / "metrics.jsonl")
     write_json(first.folder / "timings.json", {"evolve in the game": 5.0})
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1, after=first)
-    about, played = read_json(kept / "pole.about.json"), run.store().steps
-    assert about["frames"] == 2 * (played + 500)
-    assert [about["frames_before"], about["seconds"], about["seconds_before"]] == [2 * played, 22, 10]
-    assert records.checks("pole")[0] == [2 * (played + steps) for steps in (160, 250, 410, 500)]
+    about, collected_steps = read_json(records_dir / "pole.about.json"), run.store().steps
+    assert about["frames"] == 2 * (collected_steps + 500)
+    assert [about["frames_before"], about["seconds"], about["seconds_before"]] == [2 * collected_steps, 22, 10]
+    assert records.evaluations("pole")[0] == [2 * (collected_steps + steps) for steps in (160, 250, 410, 500)]
 
 
-def test_a_record_without_a_history_is_refused_before_anything_plays(run, kept):
+def test_a_record_without_a_history_is_refused_before_playing(run, records_dir):
     with pytest.raises(ValueError, match=r"iterations/summary\.json"):
         records.keep(run, "pole", "dream", "CartPole", [], {"": {}}, False, 1)
-    assert not list(kept.iterdir())
+    assert not list(records_dir.iterdir())
 
 
-def test_what_goes_on_from_a_record_counts_all_that_it_took(run, kept, monkeypatch):
+def test_a_continued_record_adds_up_costs(run, records_dir, monkeypatch):
     steps = {"game": run.evolution_steps("game"), "dream": 40}
     monkeypatch.setattr(Run, "evolution_steps", lambda self, where: steps[where])
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1)
-    before, rows = read_json(kept / "pole.about.json"), records.rows("pole")
+    before, rows = read_json(records_dir / "pole.about.json"), records.rows("pole")
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, False, 1, on=True)
-    about = read_json(kept / "pole.about.json")
+    about = read_json(records_dir / "pole.about.json")
     assert {name: about[name] for name in records.ADDED} == {name: 2 * before[name] for name in records.ADDED}
     assert about["runs"] == [str(run.folder)] * 2
     assert records.rows("pole") == rows * 2 == ROWS * 2
-    report = Report.load(kept / "pole.json")
+    report = Report.load(records_dir / "pole.json")
     assert [report.real_steps, report.dream_steps] == [2 * records.steps([run]), 80]

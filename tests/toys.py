@@ -1,8 +1,8 @@
 """Toy worlds with known answers.
 
-Counter finds off-by-one errors, Beacon is solved by a linear controller, `linear_gaussian` has an exact likelihood, and
-`banana` is a noise that few diagonal Gaussians fit badly and a flow fits well, and `bent` a process with that shape. A Dot is a
-world with pixels and dynamics: a square that a controller pushes along a line.
+Counter finds off-by-one errors, and a linear controller solves Beacon. `linear_gaussian` has an exact likelihood. `banana` is a
+distribution that a few diagonal Gaussians fit badly and a flow fits well, and `bent` is a process with that shape. Dot is an
+environment with pixels and dynamics: a controller pushes a square along a line.
 """
 
 import gymnasium
@@ -16,7 +16,7 @@ FRAMES = spaces.Box(0, 255, (64, 64, 3), np.uint8)
 
 
 class Counter(gymnasium.Env):
-    """Frame t is filled with t; the reward of a step is t + 1, the frame that it leads to; ends after ``length`` steps."""
+    """Frame t is filled with t. The step from frame t to frame t + 1 has the reward t + 1. Ends after ``length`` steps."""
 
     metadata = {"render_modes": []}
 
@@ -40,7 +40,7 @@ class Counter(gymnasium.Env):
 
 
 class Beacon(gymnasium.Env):
-    """A light stands left or right; the reward is how far the one action leans towards it."""
+    """The left or the right half of the frame is lit. The reward is the action towards the lit half."""
 
     metadata = {"render_modes": []}
 
@@ -66,7 +66,7 @@ class Beacon(gymnasium.Env):
 
 
 class Remembered(Beacon):
-    """A Beacon that can go back to a moment."""
+    """A Beacon whose state can be saved and restored."""
 
     def save_state(self):
         return self.now, self.side, self.np_random.bit_generator.state
@@ -77,7 +77,7 @@ class Remembered(Beacon):
 
 
 class Dot(gymnasium.Env):
-    """A square on an even background at x in [-1, 1]. An action moves it by speed * action; a step earns reward(x)."""
+    """A square on a uniform background at x in [-1, 1]. An action moves it by speed * action; the reward is reward(x)."""
 
     metadata = {"render_modes": []}
 
@@ -97,7 +97,7 @@ class Dot(gymnasium.Env):
 
 
 SIDE = 32
-"""Pixels; so large that neighbouring squares overlap, and a VAE learns of the place in some seconds."""
+"""Pixels. Neighbouring squares overlap, so a VAE learns the position in seconds."""
 
 
 def dot_frame(x: float, background: int = 0) -> np.ndarray:
@@ -114,7 +114,7 @@ def dot_place(frame: np.ndarray) -> float:
 
 
 def nearness(x: float) -> float:
-    """The reward of a Dot with a target at 0.5: at most 1, there."""
+    """The reward of a Dot with a target at 0.5, where it is 1."""
     return 1 - abs(x - 0.5)
 
 
@@ -132,12 +132,12 @@ def dot_before_cliff() -> Dot:
 
 
 def shy(space, rng):
-    """A policy of random actions that never leads a Dot over the edge: right of 0.2 it pushes to the left."""
+    """A policy of random actions that never moves a Dot over the edge: right of 0.2 it pushes to the left."""
     return lambda frame: rng.uniform(-1, 1 if dot_place(frame) < 0.2 else 0, 1).astype(np.float32)
 
 
 class Rewarding(gymnasium.Env):
-    """Black frames for 50 steps; step t earns ``rewards(seed, t)``."""
+    """Black frames for 50 steps; the reward of step t is ``rewards(seed, t)``."""
 
     metadata = {"render_modes": []}
 
@@ -156,12 +156,12 @@ class Rewarding(gymnasium.Env):
 
 
 def now_and_then() -> Rewarding:
-    """A reward with steps 4 and 8, and never again."""
+    """A reward of 1 at steps 4 and 8, and of 0 at all others."""
     return Rewarding(lambda seed, now: now in (4, 8))
 
 
 def seeded_reward() -> Rewarding:
-    """The first step earns the episode's seed."""
+    """The reward of the first step is the seed of the episode."""
     return Rewarding(lambda seed, now: seed if now == 1 else 0)
 
 
@@ -182,7 +182,7 @@ def remembered() -> Remembered:
 
 
 def marking(space, rng):
-    """A policy whose action t is (t / 100, 0.5): says when it was taken."""
+    """A policy whose action t is (t / 100, 0.5), so that an action states its step."""
     now = -1
 
     def act(frame):
@@ -227,7 +227,7 @@ def autoregressive(batch: int, time: int, seed: int, decay: float = 0.8, noise: 
 
 def bent(batch: int, time: int, seed: int, decay: float = 0.5):
     """Events y = (x_1, x_2 + x_1^2 / 2) of a linear-Gaussian process x with noise (1, 0.1): (B, T, 2), and the exact log p of
-    each in nats, (B, T). The bend preserves volumes: a flow can undo it exactly, diagonal Gaussians cannot follow it.
+    each in nats, (B, T). The transform preserves volumes: a flow can invert it exactly, diagonal Gaussians cannot fit it.
     """
     generator = torch.Generator().manual_seed(seed)
     errors, noise = torch.randn(batch, time, 2, generator=generator), torch.tensor([1.0, 0.1])
@@ -268,7 +268,7 @@ def whole(event: torch.Tensor, log_jacobian: float = 0.0) -> EventBatch:
 
 
 class RoadFollower:
-    """Drives CarRacing: follows the grey of the road as far as it can be seen, from 64x64 frames alone."""
+    """A policy for CarRacing that steers towards the visible grey road in 64x64 frames."""
 
     def __call__(self, space, rng):
         return self.act

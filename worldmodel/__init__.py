@@ -1,34 +1,34 @@
-"""Compress what is seen, remember what happens, imagine what follows.
+"""World models: encode frames, predict the next latent, and dream.
 
-Start reading at `worldmodel.model`, which puts the eye (`worldmodel.vae`) and the memory (`worldmodel.memory`) together.
+Start reading at `worldmodel.world_model`, which combines the VAE (`worldmodel.vae`) and the memory (`worldmodel.memory`).
 
-Names are imported when they are first used, so that ``worldmodel --help`` does not import torch.
+Names are imported on first use, so that ``worldmodel --help`` does not import torch.
 """
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Before torch loads OpenMP: threads that wait spin no more than this, so that a busy machine's other work goes on
-# (benchmarks/busy.py). A value that is set already stays.
+# Limit the busy waiting of OpenMP threads, so that they do not slow down other work on a busy machine (benchmarks/busy.py).
+# This must precede the import of torch. An existing value is kept.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
-    from worldmodel.density import FRMDN, RMDN
+    from worldmodel.mdn_rnn import FRMDN, RMDN
     from worldmodel.memory import Memory
-    from worldmodel.model import WorldModel
     from worldmodel.sequences import SequenceDensity
     from worldmodel.training import TrainingDiverged, fit, seeded
     from worldmodel.vae import VAE
+    from worldmodel.world_model import WorldModel
 
 _HOMES = {
-    "FRMDN": "worldmodel.density",
-    "RMDN": "worldmodel.density",
+    "FRMDN": "worldmodel.mdn_rnn",
+    "RMDN": "worldmodel.mdn_rnn",
     "VAE": "worldmodel.vae",
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
     "TrainingDiverged": "worldmodel.training",
-    "WorldModel": "worldmodel.model",
+    "WorldModel": "worldmodel.world_model",
     "fit": "worldmodel.training",
     "seeded": "worldmodel.training",
 }

@@ -1,6 +1,6 @@
-"""What training consumes: frames, sequences, and the protocol of whoever provides them.
+"""Batches of training data, and the protocol of their sources.
 
-The types live here, with their consumer; `rollouts.views` and the corpora produce them.
+`rollouts.datasets` and the corpora produce them. Start reading at `SequenceBatch` and `Data`.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Loss(NamedTuple):
-    """What a model's ``loss`` returns: the number to minimise, and its parts for the log (plain scalars as tensors)."""
+    """Result of a model's ``loss``: the scalar to minimize, and its parts for the log (scalar tensors)."""
 
     value: Float[Tensor, ""]
     parts: dict[str, Tensor]
 
 
 class SequenceBatch(NamedTuple):
-    """A batch of transitions in time, aligned: ``action[:, t]`` leads from ``latent[:, t]`` to ``next_latent[:, t]``."""
+    """A batch of sequences of transitions; ``action[:, t]`` leads from ``latent[:, t]`` to ``next_latent[:, t]``."""
 
     latent: Float[Tensor, "batch time latent"]
     action: Float[Tensor, "batch time actions"]
@@ -28,32 +28,32 @@ class SequenceBatch(NamedTuple):
     reward: Float[Tensor, "batch time"]
     terminated: Float[Tensor, "batch time"]
     mask: Float[Tensor, "batch time"]
-    """One where a transition happened, zero where the sequence was padded."""
+    """One for a transition, zero for padding."""
 
 
 class EventBatch(NamedTuple):
-    """A batch of sequences whose density is to be learned: frames of speech, rows of images (`worldmodel.corpora`)."""
+    """A batch of sequences for density modeling: frames of speech, rows of images (`worldmodel.corpora`)."""
 
     event: Float[Tensor, "batch time event"]
-    """What the density is over, one event for each time."""
+    """One event per time."""
     mask: Float[Tensor, "batch time"]
-    """One where there is an event, zero where the sequence was padded."""
+    """One for an event, zero for padding."""
     log_jacobian: Float[Tensor, "batch"]
-    """log|d event / d data| of the whole sequence in nats: added to log p(events), it gives the density of the data in
-    the unit that the corpus states (zero for speech, which is measured on its standardised samples)."""
+    """log|d event / d data| of the whole sequence in nats. log p(events) plus this number is the log-density of the data in the
+    corpus's unit. It is zero for speech, whose unit is the standardised sample."""
 
 
 @runtime_checkable
 class Data(Protocol):
-    """A source of training batches that `worldmodel.fit` can split, draw from and pass over."""
+    """A source of training batches for `worldmodel.fit`."""
 
     @property
     def identity(self) -> str:
-        """What the data are, in a few words: a training goes on only with the data that it began with."""
+        """Short description of the data. A training continues only with data of the same identity."""
         ...
 
     def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:
-        """Cut by whole episodes into training data and the held-out ``fraction``."""
+        """Split by whole episodes into training data and the held-out ``fraction``."""
         ...
 
     def batch(self, size: int, rng: np.random.Generator) -> Any:
@@ -61,26 +61,26 @@ class Data(Protocol):
         ...
 
     def batches(self, size: int) -> Iterator[Any]:
-        """Pass once over everything, in a fixed order and with fixed randomness."""
+        """Iterate once over all data, in a fixed order and with fixed random numbers."""
         ...
 
 
 def frames_to_float(
     frames: UInt8[Tensor, "*batch height width channel"],
 ) -> Float[Tensor, "*batch channel height width"]:
-    """Turn stored frames (bytes, channel last) into the network's (floats in [0, 1], channel first)."""
+    """Convert stored frames (uint8, channel last) to network inputs (floats in [0, 1], channel first)."""
     return frames.movedim(-1, -3).float().div_(255)
 
 
 def frames_to_uint8(
     frames: Float[Tensor, "*batch channel height width"],
 ) -> UInt8[Tensor, "*batch height width channel"]:
-    """The way back from `frames_to_float`, rounded and clipped."""
+    """Invert `frames_to_float`; round and clip."""
     return frames.detach().float().mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(-3, -1)
 
 
-def single(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """What a layer computed in bfloat16 or half under autocast, in single precision: densities and sums need it."""
+def to_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Convert bfloat16 or half outputs under autocast to single precision, which densities and sums need."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) and _autocast(values) else values
 
 
@@ -88,8 +88,8 @@ def _autocast(values: Tensor) -> bool:
     return torch.is_autocast_enabled(values.device.type)
 
 
-def counted(batch: Any) -> int:
-    """How many things a batch's loss is the mean over: what its mask says is real, or its examples."""
+def num_valid(batch: Any) -> int:
+    """Return the number of items in the mean of a batch's loss: its valid steps, or its examples without a mask."""
     mask = getattr(batch, "mask", None)
     if mask is not None:
         return int((mask > 0).sum())
@@ -98,19 +98,19 @@ def counted(batch: Any) -> int:
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
-    return each(batch, lambda part: part.to(device, non_blocking=True))
+    return tree_map(batch, lambda part: part.to(device, non_blocking=True))
 
 
-def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change a tensor, or every tensor of a NamedTuple."""
-    return change(value) if isinstance(value, Tensor) else type(value)(*map(change, value))
+def tree_map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``function`` to a tensor, or to every tensor of a NamedTuple."""
+    return function(value) if isinstance(value, Tensor) else type(value)(*map(function, value))
 
 
 def action_inputs(actions: np.ndarray, size: int, discrete: bool) -> Float[np.ndarray, "*batch size"]:
-    """Actions of an environment as a memory's inputs, float32: one-hot if they are choices.
+    """Convert environment actions to float32 inputs of a memory; discrete actions become one-hot.
 
     Raises:
-        ValueError: there are no such choices, or not as many numbers.
+        ValueError: a discrete action is out of range, or a Box action has the wrong size.
     """
     if discrete:
         if actions.size and not 0 <= actions.min() <= actions.max() < size:

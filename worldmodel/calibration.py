@@ -1,6 +1,6 @@
-"""How good is a predictive distribution, beyond its likelihood: judged by its samples, whatever made them.
+"""Evaluate predictive distributions by their samples: calibration and energy scores.
 
-All functions take samples (S, N, D) of N predictions and what came true (N, D).
+Start reading at `integral_transform` and `energy_score`. Samples are (S, N, D) for N predictions; the truth is (N, D).
 """
 
 import torch
@@ -8,15 +8,15 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 LEVELS = torch.linspace(0.05, 0.95, 19)
-"""Probabilities at which calibration is looked at."""
+"""Probabilities at which `coverage` is computed."""
 
 
 def integral_transform(
     samples: Float[Tensor, "draws events dims"], truth: Float[Tensor, "events dims"], generator: Generator | None = None
 ) -> Float[Tensor, "events dims"]:
-    """The probability integral transform: uniform on [0, 1] in each dimension if, and only if, margins are right.
+    """Return the probability integral transform: uniform on [0, 1] in each dimension if the marginals are correct.
 
-    Ranks of the truth among the samples, with a uniform number for the place within a rank.
+    The reverse does not hold. It is the rank of the truth among the samples, plus a uniform random number, divided by S + 1.
 
     References:
         Gneiting, Balabdaoui, Raftery, Probabilistic forecasts, calibration and sharpness, 2007 (section 3.1).
@@ -26,21 +26,29 @@ def integral_transform(
 
 
 def coverage(transformed: Float[Tensor, "events dims"]) -> Float[Tensor, "levels"]:
-    """The share of transformed values below each of `LEVELS`, over all events and dimensions: the levels, if calibrated."""
+    """Return the fraction of transformed values below each of `LEVELS`. A calibrated model gives `LEVELS`."""
     return torch.stack([(transformed < level).float().mean() for level in LEVELS])
 
 
 def calibration_error(transformed: Float[Tensor, "events dims"]) -> float:
-    """The mean distance between `coverage` and `LEVELS`: zero if calibrated; 0.5 if the truth is always far on one side."""
+    """Return the mean distance of `coverage` to `LEVELS`: 0.5 if the truth is always outside on one side.
+
+    For a calibrated model it tends to 0 as the number of events grows.
+    """
     return float((coverage(transformed) - LEVELS).abs().mean())
 
 
 def energy_score(samples: Float[Tensor, "draws events dims"], truth: Float[Tensor, "events dims"]) -> float:
-    """``E|X - y| - E|X - X'| / 2``, averaged over events: a proper score of the whole distribution; lower is better.
+    """Return ``E|X - y| - E|X - X'| / 2``, averaged over events: a proper score of the joint distribution; lower is better.
+
+    Raises:
+        ValueError: there are fewer than two samples.
 
     References:
         Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007 (equation 22).
     """
+    if len(samples) < 2:
+        raise ValueError(f"samples must have at least two draws, got {len(samples)}")
     to_truth = (samples - truth).norm(dim=-1).mean()
     half = len(samples) // 2
     among = (samples[:half] - samples[half : 2 * half]).norm(dim=-1).mean()
@@ -48,13 +56,14 @@ def energy_score(samples: Float[Tensor, "draws events dims"], truth: Float[Tenso
 
 
 def energy_distance(one: Float[Tensor, "count dims"], other: Float[Tensor, "count_other dims"]) -> float:
-    """``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` between two sets of points: zero if, and only if, they are alike.
+    """Return ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of two sets of points.
 
-    That is for sets drawn independently. Of sets that share what they began with, such as dreams and what really followed the
-    same moments, those that are alike come out below zero: such sets are to be compared with one another, not with zero.
+    Its expectation is zero if and only if independent sets have the same distribution. Sets with shared start states, such as
+    dreams and the real episodes from the same steps, are below zero at equal distributions. Compare these values with one
+    another, not with zero.
 
     References:
-        Székely and Rizzo, Energy statistics, 2013 (equation 5). This is the unbiased estimate; it may fall below zero.
+        Székely and Rizzo, Energy statistics, 2013 (equation 5). This is the unbiased estimate; it may be negative.
     """
 
     def within(points: Tensor) -> Tensor:

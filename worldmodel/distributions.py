@@ -1,7 +1,7 @@
-"""Gaussian mixtures by precision, and densities seen through a flow.
+"""Gaussian mixtures parameterized by precision, and mixtures transformed by a flow.
 
 Start reading at `GaussianMixture.log_prob`. Component k has precision ``P_k = diag(d_k) + U_k U_k^T``, so that density,
-gradient and sample cost O(K D (1 + R)) and no D x D matrix is ever built.
+gradient and sample cost O(K (D (1 + R^2) + R^3)). The code never builds a D x D matrix.
 """
 
 import math
@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor
 
-from worldmodel.arguments import check_temperature
-from worldmodel.low_rank import LOG_TWO_PI, LogNormal, capacitance, noise
+from worldmodel.low_rank import LOG_TWO_PI, GaussianLogProb, capacitance, matmul, noise, widest_dtype
+from worldmodel.validation import validate_temperature
 
 
 @runtime_checkable
-class Bijection(Protocol):
-    """What `Flowed` needs of a flow."""
+class Transform(Protocol):
+    """Protocol of the flows in a `TransformedMixture`."""
 
     def __call__(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map y to u; return u and log|det du/dy|."""
@@ -29,17 +29,19 @@ class Bijection(Protocol):
 
 
 def standard_gumbel(like: Tensor, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
-    """Standard Gumbel numbers of a shape, on ``like``'s device."""
-    # In bfloat16 a uniform number could round to 1, so it is drawn in single precision at least.
+    """Sample standard Gumbel numbers of a shape, on the device of ``like``."""
+    # a uniform number in bfloat16 may round to 1, so sample at least in single precision
     wide = torch.promote_types(like.dtype, torch.float32)
     uniform = like.new_empty(shape, dtype=wide).uniform_(generator=generator)
     return -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
 
 
 class _Mixture:
-    """What all Gaussian mixtures share: weights, means, and how one draws from them."""
+    """Weights, means and sampling, common to all Gaussian mixtures."""
 
-    def __init__(self, logits: Float[Tensor, "*batch mixtures"], loc: Float[Tensor, "*batch mixtures event"]) -> None:
+    def __init__(
+        self, logits: Float[Tensor, "*batch components"], loc: Float[Tensor, "*batch components event"]
+    ) -> None:
         if loc.ndim < 2 or logits.shape != loc.shape[:-1]:
             raise ValueError(
                 f"logits must have shape (*batch, K) and loc (*batch, K, D), got {tuple(logits.shape)} and {tuple(loc.shape)}"
@@ -53,104 +55,107 @@ class _Mixture:
 
     @property
     def event_shape(self) -> Size:
-        """(D,)."""
+        """Shape of the event, (D,)."""
         return self.loc.shape[-1:]
 
     @property
-    def mixtures(self) -> int:
-        """K."""
+    def num_components(self) -> int:
+        """K, number of components."""
         return self.logits.shape[-1]
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, summed over the event."""
+        """Return log p(value) in nats, summed over the event."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(f"value must end in {self.event_shape[0]} dimensions, got {tuple(value.shape)}")
         return torch.logsumexp(self.logits.log_softmax(dim=-1) + self._component_log_prob(value), dim=-1)
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
         """Draw samples of shape (*shape, *batch, D).
 
-        Temperature tau divides the mixture's logits by tau and multiplies the noise by sqrt(tau): at 1 these are samples of
-        the density, towards 0 its mode.
+        Temperature tau divides the logits by tau and multiplies the noise by sqrt(tau). Samples at 1 follow the density; as
+        tau goes to 0, they approach `mode`.
 
         Args:
-            shape: how many, for each element of the batch.
-            temperature: finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
-            generator: the source of all randomness; None: torch's own.
-            noise_temperature: another temperature for the noise; None: the same.
+            sample_shape: Shape of the samples for each element of the batch.
+            temperature: Finite and above zero; a number, or a tensor that broadcasts to (*shape, *batch).
+            generator: Source of all random numbers. None: torch's default generator.
+            noise_temperature: Temperature of the noise. None: ``temperature``.
 
         Raises:
             ValueError: a temperature is not finite and above zero.
         """
-        check_temperature(temperature)
+        validate_temperature(temperature)
         if noise_temperature is not None:
-            check_temperature(noise_temperature)
-        full = (*shape, *self.batch_shape)
-        gumbel = standard_gumbel(self.logits, (*full, self.mixtures), generator)
-        normal = self.loc.new_empty(*full, self.normals).normal_(generator=generator)
-        return self.from_noise(gumbel, normal, temperature, noise_temperature)
+            validate_temperature(noise_temperature)
+        full = (*sample_shape, *self.batch_shape)
+        gumbel = standard_gumbel(self.logits, (*full, self.num_components), generator)
+        normal = self.loc.new_empty(*full, self.noise_dim).normal_(generator=generator)
+        return self.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
 
-    def from_noise(
+    def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        gumbel: Float[Tensor, "*shape_batch components"],
         normal: Float[Tensor, "*shape_batch normals"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """The samples that standard Gumbel and standard Normal numbers stand for: `sample` without its randomness."""
-        mixing, spread = temperature, temperature if noise_temperature is None else noise_temperature
-        if isinstance(mixing, Tensor):
-            mixing = mixing.to(self.logits).unsqueeze(-1)
-        if isinstance(spread, Tensor):
-            spread = spread.to(self.loc).unsqueeze(-1)
-        # Gumbel's trick: argmax(logits / tau + noise) is a draw from the tempered weights.
-        chosen = (self.logits / mixing + gumbel).argmax(dim=-1)
-        root = spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread)
-        return self._pick(self.loc, chosen) + root * self._noise(chosen, normal)
+        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
+        if noise_temperature is None:
+            noise_temperature = temperature
+        if isinstance(temperature, Tensor):
+            temperature = temperature.to(self.logits).unsqueeze(-1)
+        if isinstance(noise_temperature, Tensor):
+            noise_temperature = noise_temperature.to(self.loc).unsqueeze(-1)
+        # Gumbel-max trick: argmax(logits / tau + noise) is a sample of softmax(logits / tau)
+        chosen = (self.logits / temperature + gumbel).argmax(dim=-1)
+        root = noise_temperature.sqrt() if isinstance(noise_temperature, Tensor) else math.sqrt(noise_temperature)
+        return self._gather_component(self.loc, chosen) + root * self._component_noise(chosen, normal)
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
-        """The components' probabilities."""
+    def weights(self) -> Float[Tensor, "*batch components"]:
+        """Probabilities of the components."""
         return self.logits.softmax(dim=-1)
 
     @property
-    def normals(self) -> int:
-        """How many standard Normal numbers a sample takes."""
+    def noise_dim(self) -> int:
+        """Number of standard Normal numbers per sample."""
         return self.loc.shape[-1]
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
-        """The mixture's mean."""
+        """Mean of the mixture."""
         return (self.weights.unsqueeze(-1) * self.loc).sum(dim=-2)
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
-        """The mean of the heaviest component: where samples go as the temperature goes to zero."""
-        return self._pick(self.loc, self.logits.argmax(dim=-1))
+        """Mean of the component with the largest weight: the limit of samples as the temperature goes to zero."""
+        return self._gather_component(self.loc, self.logits.argmax(dim=-1))
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
-        """Log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
+        """Return log N(value; mu_k, P_k^-1) of every component, (*batch, K)."""
         raise NotImplementedError
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        """Draws from N(0, P^-1) of the chosen components, made of standard normals (*full, normals)."""
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        """Return samples of N(0, P^-1) of the chosen components from standard Normal numbers (*full, normals)."""
         raise NotImplementedError
 
-    def _pick(self, values: Tensor, chosen: Tensor) -> Tensor:
-        """The chosen component's part of (*batch, K, ...) values; ``chosen`` has shape (*shape, *batch)."""
+    def _gather_component(self, values: Tensor, chosen: Tensor) -> Tensor:
+        """Select the chosen component from values (*batch, K, ...); ``chosen`` has shape (*shape, *batch)."""
         trailing = values.shape[len(self.batch_shape) + 1 :]
         index = chosen.reshape(*chosen.shape, 1, *(1 for _ in trailing)).expand(*chosen.shape, 1, *trailing)
-        return values.expand(*chosen.shape, self.mixtures, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+        return (
+            values.expand(*chosen.shape, self.num_components, *trailing).gather(chosen.ndim, index).squeeze(chosen.ndim)
+        )
 
 
 class GaussianMixture(_Mixture):
-    """A mixture of K Gaussians over D dimensions, each given by its precision.
+    """A mixture of K Gaussians over D dimensions, parameterized by precision.
 
     ``p(x) = sum_k pi_k N(x; mu_k, P_k^-1)``, with ``P_k = diag(exp(log_precision_k)) + U_k U_k^T``.
 
@@ -161,7 +166,7 @@ class GaussianMixture(_Mixture):
         precision_factor: (*batch, K, D, R), U_k; None for a diagonal precision.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes are inconsistent.
 
     Example:
         >>> g = GaussianMixture(torch.zeros(5), torch.zeros(5, 32), torch.zeros(5, 32))
@@ -175,10 +180,10 @@ class GaussianMixture(_Mixture):
 
     def __init__(
         self,
-        logits: Float[Tensor, "*batch mixtures"],
-        loc: Float[Tensor, "*batch mixtures event"],
-        log_precision: Float[Tensor, "*batch mixtures event"],
-        precision_factor: Float[Tensor, "*batch mixtures event rank"] | None = None,
+        logits: Float[Tensor, "*batch components"],
+        loc: Float[Tensor, "*batch components event"],
+        log_precision: Float[Tensor, "*batch components event"],
+        precision_factor: Float[Tensor, "*batch components event rank"] | None = None,
     ) -> None:
         super().__init__(logits, loc)
         if log_precision.shape != loc.shape:
@@ -187,22 +192,22 @@ class GaussianMixture(_Mixture):
             )
         if precision_factor is not None and precision_factor.shape[:-1] != loc.shape:
             raise ValueError(
-                f"precision_factor must have shape {tuple(loc.shape)} and a rank behind it, got {tuple(precision_factor.shape)}"
+                f"precision_factor must have shape {tuple(loc.shape)} + (R,), got {tuple(precision_factor.shape)}"
             )
         if precision_factor is not None and precision_factor.shape[-1] == 0:
             precision_factor = None
         self.log_precision, self.precision_factor = log_precision, precision_factor
 
     def __repr__(self) -> str:
-        """Shapes."""
+        """Return the shapes."""
         rank = 0 if self.precision_factor is None else self.precision_factor.shape[-1]
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
-        return f"GaussianMixture({shapes}, mixtures={self.mixtures}, rank={rank})"
+        return f"GaussianMixture({shapes}, num_components={self.num_components}, rank={rank})"
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
         shape = torch.broadcast_shapes(value.unsqueeze(-2).shape, self.loc.shape)
         factor = self.precision_factor
-        return LogNormal.apply(
+        return GaussianLogProb.apply(
             value.unsqueeze(-2).expand(shape),
             self.loc.expand(shape),
             self.log_precision.expand(shape),
@@ -210,167 +215,164 @@ class GaussianMixture(_Mixture):
         )
 
     @property
-    def normals(self) -> int:
-        """How many standard Normal numbers a sample takes: D + R."""
+    def noise_dim(self) -> int:
+        """Number of standard Normal numbers per sample: D + R."""
         return self.loc.shape[-1] + (0 if self.precision_factor is None else self.precision_factor.shape[-1])
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        log_precision = self._pick(self.log_precision, chosen)
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        log_precision = self._gather_component(self.log_precision, chosen)
         if self.precision_factor is None:
             return normal * torch.exp(-0.5 * log_precision)
-        factor = self._pick(self.precision_factor, chosen)  # (*full, D, R)
+        factor = self._gather_component(self.precision_factor, chosen)  # (*full, D, R)
         own, common = normal.split((log_precision.shape[-1], factor.shape[-1]), dim=-1)
         return noise(log_precision, factor, own, common)
 
     @property
-    def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
-        """P_k, in full."""
+    def precision(self) -> Float[Tensor, "*batch components event event"]:
+        """P_k as full matrices."""
         diagonal = torch.diag_embed(self.log_precision.exp())
-        return (
-            diagonal if self.precision_factor is None else diagonal + self.precision_factor @ self.precision_factor.mT
-        )
+        factor = self.precision_factor
+        return diagonal if factor is None else diagonal + matmul(factor, factor.mT)
 
     @property
-    def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
-        """P_k^-1, in full."""
-        inverse = torch.diag_embed((-self.log_precision).exp())
-        if self.precision_factor is None:
-            return inverse
-        scaled = self.precision_factor * (-self.log_precision).exp().unsqueeze(-1)  # D^-1 U
-        return inverse - scaled @ torch.cholesky_solve(scaled.mT, torch.linalg.cholesky(self._capacitance()))
-
-    def _capacitance(self) -> Float[Tensor, "*batch mixtures rank rank"]:
-        """I_R + U^T D^-1 U."""
-        assert self.precision_factor is not None
-        return capacitance(self.log_precision, self.precision_factor)
+    def covariance(self) -> Float[Tensor, "*batch components event event"]:
+        """P_k^-1 as full matrices, computed in double precision."""
+        log_precision = self.log_precision.to(widest_dtype(self.log_precision))
+        inverse = torch.diag_embed((-log_precision).exp())
+        if self.precision_factor is not None:
+            factor = self.precision_factor.to(log_precision.dtype)
+            lower = torch.linalg.cholesky(capacitance(log_precision, factor))
+            scaled = factor * (-log_precision).exp().unsqueeze(-1)  # D^-1 U
+            inverse = inverse - scaled @ torch.cholesky_solve(scaled.mT, lower)
+        return inverse.to(self.log_precision.dtype)
 
 
 class FullGaussianMixture(_Mixture):
-    """A mixture of K Gaussians with full precisions ``P_k = L_k L_k^T``: the rival that costs O(K D^2).
+    """A mixture of K Gaussians with full precisions ``P_k = L_k L_k^T``, at a cost of O(K D^2).
 
     Args:
         logits: (*batch, K), unnormalised log-weights.
         loc: (*batch, K, D), the means.
-        log_diagonal: (*batch, K, D), the logarithms of L's diagonal.
-        below: (*batch, K, D (D - 1) / 2), L's entries below it, row by row.
+        log_diagonal: (*batch, K, D), logarithm of the diagonal of L_k.
+        tril: (*batch, K, D (D - 1) / 2), entries of L_k below the diagonal, row by row.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: the shapes are inconsistent.
     """
 
     def __init__(
         self,
-        logits: Float[Tensor, "*batch mixtures"],
-        loc: Float[Tensor, "*batch mixtures event"],
-        log_diagonal: Float[Tensor, "*batch mixtures event"],
-        below: Float[Tensor, "*batch mixtures entries"],
+        logits: Float[Tensor, "*batch components"],
+        loc: Float[Tensor, "*batch components event"],
+        log_diagonal: Float[Tensor, "*batch components event"],
+        tril: Float[Tensor, "*batch components entries"],
     ) -> None:
         super().__init__(logits, loc)
         size = loc.shape[-1]
-        if log_diagonal.shape != loc.shape or below.shape != (*loc.shape[:-1], size * (size - 1) // 2):
+        if log_diagonal.shape != loc.shape or tril.shape != (*loc.shape[:-1], size * (size - 1) // 2):
             raise ValueError(
-                f"log_diagonal must have loc's shape {tuple(loc.shape)} and below end in {size * (size - 1) // 2}, "
-                f"got {tuple(log_diagonal.shape)} and {tuple(below.shape)}"
+                f"log_diagonal must have loc's shape {tuple(loc.shape)} and tril end in {size * (size - 1) // 2}, "
+                f"got {tuple(log_diagonal.shape)} and {tuple(tril.shape)}"
             )
         self.log_diagonal = log_diagonal
         lower = torch.diag_embed(log_diagonal.exp())
         rows, columns = torch.tril_indices(size, size, -1, device=loc.device)
-        lower[..., rows, columns] = below
+        lower[..., rows, columns] = tril
         self.lower = lower
 
     def __repr__(self) -> str:
-        """Shapes."""
+        """Return the shapes."""
         shapes = f"batch={tuple(self.batch_shape)}, event={tuple(self.event_shape)}"
-        return f"FullGaussianMixture({shapes}, mixtures={self.mixtures})"
+        return f"FullGaussianMixture({shapes}, num_components={self.num_components})"
 
     def _component_log_prob(self, value: Tensor) -> Tensor:
-        """With ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
+        """Use ``log det P = 2 sum_i log L_ii`` and ``e^T P e = ||L^T e||^2``."""
         error = (value.unsqueeze(-2) - self.loc).unsqueeze(-2)
-        quadratic = (error @ self.lower).squeeze(-2).square().sum(dim=-1)
+        quadratic = matmul(error, self.lower).squeeze(-2).square().sum(dim=-1)
         return self.log_diagonal.sum(dim=-1) - 0.5 * (quadratic + self.event_shape[0] * LOG_TWO_PI)
 
-    def _noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
-        lower = self._pick(self.lower, chosen)
+    def _component_noise(self, chosen: Tensor, normal: Tensor) -> Tensor:
+        lower = self._gather_component(self.lower, chosen)
         return torch.linalg.solve_triangular(lower.mT, normal.unsqueeze(-1), upper=True).squeeze(-1)  # L^T x = n
 
     @property
-    def precision(self) -> Float[Tensor, "*batch mixtures event event"]:
+    def precision(self) -> Float[Tensor, "*batch components event event"]:
         """P_k."""
-        return self.lower @ self.lower.mT
+        return matmul(self.lower, self.lower.mT)
 
     @property
-    def covariance(self) -> Float[Tensor, "*batch mixtures event event"]:
-        """P_k^-1."""
-        return torch.cholesky_inverse(self.lower)
+    def covariance(self) -> Float[Tensor, "*batch components event event"]:
+        """P_k^-1, computed in double precision."""
+        return torch.cholesky_inverse(self.lower.to(widest_dtype(self.lower))).to(self.lower.dtype)
 
 
-class Flowed:
-    """The density of y when a flow maps it to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
+class TransformedMixture:
+    """The density of y where a flow f maps y to a base density: ``log p(y) = log p_base(f(y)) + log|det df/dy|``.
 
     Args:
-        base: a `GaussianMixture` or `FullGaussianMixture` over u = f(y).
-        flow: the bijection f.
-        context: what a conditional flow sees, (*batch, C).
+        base_dist: Mixture over u = f(y).
+        flow: The flow f.
+        context: Context of a conditional flow, (*batch, C).
     """
 
     def __init__(
         self,
-        base: GaussianMixture | FullGaussianMixture,
-        flow: Bijection,
+        base_dist: GaussianMixture | FullGaussianMixture,
+        flow: Transform,
         context: Float[Tensor, "*batch context"] | None = None,
     ) -> None:
-        self.base, self.flow, self.context = base, flow, context
+        self.base_dist, self.flow, self.context = base_dist, flow, context
 
     def __repr__(self) -> str:
-        """The base, and whether the flow sees a context."""
-        return f"Flowed({self.base!r}, conditional={self.context is not None})"
+        """Return the base, and whether the flow has a context."""
+        return f"TransformedMixture({self.base_dist!r}, conditional={self.context is not None})"
 
     @property
     def batch_shape(self) -> Size:
         """Shape of the batch."""
-        return self.base.batch_shape
+        return self.base_dist.batch_shape
 
     @property
     def event_shape(self) -> Size:
-        """(D,)."""
-        return self.base.event_shape
+        """Shape of the event, (D,)."""
+        return self.base_dist.event_shape
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, the log-determinant included."""
+        """Return log p(value) in nats, including the log-determinant."""
         base_value, log_det = self.flow(value, self._context(value))
-        return self.base.log_prob(base_value) + log_det
+        return self.base_dist.log_prob(base_value) + log_det
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """Draw from the base at a temperature (see `GaussianMixture.sample`), and map back through the flow."""
-        drawn = self.base.sample(shape, temperature, generator, noise_temperature)
+        """Sample the base at a temperature (see `GaussianMixture.sample`) and invert the flow."""
+        drawn = self.base_dist.sample(sample_shape, temperature, generator, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
-    def from_noise(
+    def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch mixtures"],
+        gumbel: Float[Tensor, "*shape_batch components"],
         normal: Float[Tensor, "*shape_batch normals"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """The samples that standard Gumbel and standard Normal numbers stand for."""
-        drawn = self.base.from_noise(gumbel, normal, temperature, noise_temperature)
+        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
+        drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
         return self.flow.inverse(drawn, self._context(drawn))
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
-        """The probabilities of the base's components."""
-        return self.base.weights
+    def weights(self) -> Float[Tensor, "*batch components"]:
+        """Probabilities of the base's components."""
+        return self.base_dist.weights
 
     @property
     def mode(self) -> Float[Tensor, "*batch event"]:
-        """The base's mode mapped back: where samples go as the temperature goes to zero."""
-        return self.flow.inverse(self.base.mode, self.context)
+        """The base's mode mapped back: the limit of samples as the temperature goes to zero."""
+        return self.flow.inverse(self.base_dist.mode, self.context)
 
     def _context(self, value: Tensor) -> Tensor | None:
         return None if self.context is None else self.context.expand(*value.shape[:-1], self.context.shape[-1])

@@ -1,7 +1,7 @@
-"""Bijections with exact log-determinants.
+"""Normalizing flows with exact log-determinants.
 
-A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = log|det du/dy|``, and ``flow.inverse(u)``
-maps back.
+A flow maps data y to a base space u: ``u, log_det = flow(y)`` with ``log_det = log|det du/dy|``. ``flow.inverse(u)`` maps back.
+Start reading at `Flow` and `AffineCoupling`.
 """
 
 import itertools
@@ -15,134 +15,137 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu_, linear, softplus
 
-from worldmodel.arguments import at_least_one
-from worldmodel.batches import single
+from worldmodel.batches import to_float32
+from worldmodel.validation import validate_positive_int
 
 LOG_SCALE_BOUND = 3.0
-"""The log-scale of a coupling stays in (-3, 3): no input, however far out, can make it overflow."""
-LEAST_SHARE, LEAST_SLOPE = 1e-3, 1e-3
-"""No piece of a spline is narrower or lower than this share of the whole, and no slope at a knot below the second
-(inside a piece it may be)."""
+"""The log-scale of a coupling stays in (-3, 3), so that no input makes it overflow."""
+MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
+"""Smallest width and height of a spline bin, as a fraction of the whole; smallest derivative at a knot (inside a bin the
+derivative may be smaller)."""
 INPUT_BOUND = 10.0
-"""What the couplings' networks see is squashed smoothly beyond about this, so that outliers cannot blow them up."""
+"""Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
 
 class Coupling(nn.Module):
-    """Half of the dimensions, changed one by one by functions whose parameters a network reads off the other half.
+    """Transform half of the dimensions elementwise; a network computes the parameters from the other half.
 
-    The identity at initialisation: the network's last layer begins at zero. In a `Flow` the halves swap from coupling to
-    coupling. With one dimension there is nothing to condition on: the parameters depend on the context alone.
+    The initial coupling is the identity, because the network's last layer starts at zero. In a `Flow` the halves swap from
+    coupling to coupling. With one dimension the parameters depend on the context alone.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers (three hidden layers make the paper's four linear ones).
-        context: how many numbers of context the network sees too; 0: none.
-        numbers: parameters of the function of one dimension.
+        num_features: D, number of dimensions.
+        hidden: Widths of the hidden layers. Three hidden layers are the four linear layers of the paper.
+        context: Size of the context, a second input of the network. 0: no context.
+        num_params: Number of parameters per transformed dimension.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int], context: int, numbers: int) -> None:
+    def __init__(self, num_features: int, hidden: Sequence[int], context: int, num_params: int) -> None:
         super().__init__()
-        at_least_one(features=features)
+        validate_positive_int(num_features=num_features)
         if context < 0:
             raise ValueError(f"context must be zero or more, got {context}")
         if any(width < 1 for width in hidden):
             raise ValueError(f"hidden must hold widths of at least 1, got {tuple(hidden)}")
-        self.features, self.context, self.numbers = features, context, numbers
-        kept = features // 2
-        changed = features - kept
+        self.num_features, self.context, self.num_params = num_features, context, num_params
+        kept = num_features // 2
+        changed = num_features - kept
         self.sizes = (kept, changed)
         layers: list[nn.Module] = []
         widths = (kept + context, *hidden)
         for size_in, size_out in itertools.pairwise(widths):
             layers += [_linear(size_in, size_out), nn.LeakyReLU()]
-        last = _linear(widths[-1], numbers * changed)
+        last = _linear(widths[-1], num_params * changed)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(*layers, last)
 
     def extra_repr(self) -> str:
-        """The arguments."""
-        return f"features={self.features}, context={self.context}"
+        """Return the arguments."""
+        return f"num_features={self.num_features}, context={self.context}"
 
     def forward(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
     ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
-        changed, log_slope = self._change(changed, self._read(kept, context))
-        return torch.cat((kept, changed), dim=-1), log_slope.sum(dim=-1)
+        changed, log_derivative = self._forward(changed, self._params(kept, context))
+        return torch.cat((kept, changed), dim=-1), log_derivative.sum(dim=-1)
 
     def inverse(
         self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         kept, changed = self._split(value)
-        return torch.cat((kept, self._change_back(changed, self._read(kept, context))), dim=-1)
+        return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The function of each dimension, and the logarithm of its slope; parameters are (*batch, numbers, changed)."""
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the transformed values and the log-derivatives; ``parameters`` is (*batch, params, changed)."""
         raise NotImplementedError
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _split(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        if value.shape[-1] != self.features:
-            raise ValueError(f"value must end in {self.features} dimensions, got {tuple(value.shape)}")
+        if value.shape[-1] != self.num_features:
+            raise ValueError(f"value must end in {self.num_features} dimensions, got {tuple(value.shape)}")
         kept, changed = value.split(self.sizes, dim=-1)
         return kept, changed
 
-    def _read(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch numbers changed"]:
+    def _params(self, kept: Tensor, context: Tensor | None) -> Float[Tensor, "*batch params changed"]:
         if (context is None) != (self.context == 0):
             raise ValueError(f"context must {'have size ' + str(self.context) if self.context else 'be None'}")
-        seen = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
-        x = seen if context is None else torch.cat((seen, context), dim=-1)
-        for layer in self.network:  # by hand: calling modules would take as long as their arithmetic in a single dream
+        bounded = INPUT_BOUND * torch.tanh(kept / INPUT_BOUND)
+        x = bounded if context is None else torch.cat((bounded, context), dim=-1)
+        for layer in self.network:  # for one dream, calling the modules takes as long as their arithmetic
             x = linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else leaky_relu_(x)
-        return single(x).unflatten(-1, (self.numbers, self.sizes[1]))
+        return to_float32(x).unflatten(-1, (self.num_params, self.sizes[1]))
 
 
 class AffineCoupling(Coupling):
-    """Half of the dimensions, scaled and shifted by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
+    """Scale and shift half of the dimensions by functions of the other half: ``u_b = y_b exp(s(y_a)) + t(y_a)``.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers.
-        context: how many numbers of context the network sees too; 0: none.
+        num_features: D, number of dimensions.
+        hidden: Widths of the hidden layers.
+        context: Size of the context, a second input of the network. 0: no context.
 
     References:
         Dinh, Sohl-Dickstein, Bengio, Density Estimation using Real NVP, 2016, https://arxiv.org/abs/1605.08803 (eq. 4-8).
         Razavi, Hosseini, Behzad, FRMDN, 2020, https://arxiv.org/abs/2008.02144.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
-        super().__init__(features, hidden, context, numbers=2)
+    def __init__(self, num_features: int, hidden: Sequence[int] = (128, 128, 128), context: int = 0) -> None:
+        super().__init__(num_features, hidden, context, num_params=2)
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self._scale_and_shift(parameters)
         return value * log_scale.exp() + shift, log_scale
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         log_scale, shift = self._scale_and_shift(parameters)
         return (value - shift) * (-log_scale).exp()
 
     def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-scale, bounded by a scaled tanh, and the shift."""
+        """Return the log-scale, bounded by a scaled tanh, and the shift."""
         log_scale, shift = parameters.unbind(dim=-2)
         return LOG_SCALE_BOUND * torch.tanh(log_scale / LOG_SCALE_BOUND), shift
 
 
 class SplineCoupling(Coupling):
-    """Half of the dimensions through monotonic rational-quadratic splines that the other half shapes.
+    """Transform half of the dimensions by monotonic rational-quadratic splines; the other half gives their parameters.
 
-    Between -bound and bound a spline of ``bins`` pieces, outside the identity.
+    The spline has ``bins`` bins in [-bound, bound] and is the identity outside.
 
     Args:
-        features: D.
-        hidden: widths of the hidden layers.
-        context: how many numbers of context the network sees too; 0: none.
-        bins: pieces.
-        bound: where the splines end.
+        num_features: D, number of dimensions.
+        hidden: Widths of the hidden layers.
+        context: Size of the context, a second input of the network. 0: no context.
+        bins: Number of bins.
+        bound: Bound of the splines.
 
     References:
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (section 3.1).
@@ -150,97 +153,103 @@ class SplineCoupling(Coupling):
 
     def __init__(
         self,
-        features: int,
+        num_features: int,
         hidden: Sequence[int] = (128, 128, 128),
         context: int = 0,
         bins: int = 8,
         bound: float = 5.0,
     ) -> None:
-        at_least_one(bins=bins)
+        validate_positive_int(bins=bins)
+        if bins * MIN_BIN_SIZE >= 1:
+            raise ValueError(f"bins must be below {1 / MIN_BIN_SIZE:.0f}, got {bins}")
         if not bound > 0:
             raise ValueError(f"bound must be above zero, got {bound}")
-        super().__init__(features, hidden, context, numbers=3 * bins - 1)
+        super().__init__(num_features, hidden, context, num_params=3 * bins - 1)
         self.bins, self.bound = bins, bound
 
-    def _change(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return rational_quadratic(value, *self._knots(parameters))
 
-    def _change_back(self, value: Tensor, parameters: Tensor) -> Tensor:
+    def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
         return rational_quadratic_inverse(value, *self._knots(parameters))
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Places (*batch, changed, bins + 1) of the knots, their values, and the slopes there."""
-        widths, heights, slopes = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
+        """Return the knots' x, y and derivatives, each (*batch, changed, bins + 1)."""
+        widths, heights, derivatives = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
-        def places(raw: Tensor) -> Tensor:
-            shares = LEAST_SHARE + (1 - LEAST_SHARE * self.bins) * raw.softmax(dim=-1)
-            ends = 2 * self.bound * shares.cumsum(dim=-1)[..., :-1] - self.bound
+        def knots(raw: Tensor) -> Tensor:
+            fractions = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * self.bins) * raw.softmax(dim=-1)
+            ends = 2 * self.bound * fractions.cumsum(dim=-1)[..., :-1] - self.bound
             edge = torch.full_like(raw[..., :1], self.bound)
             return torch.cat((-edge, ends, edge), dim=-1)
 
-        inner = LEAST_SLOPE + softplus(slopes + math.log(math.expm1(1 - LEAST_SLOPE)))  # 1 at initialisation
-        one = torch.ones_like(parameters.mT[..., :1])  # the identity's slope, where the spline meets it
-        return places(widths), places(heights), torch.cat((one, inner, one), dim=-1)
+        inner = MIN_DERIVATIVE + softplus(derivatives + math.log(math.expm1(1 - MIN_DERIVATIVE)))  # 1 at initialisation
+        one = torch.ones_like(parameters.mT[..., :1])  # at the ends, the derivative of the identity outside
+        return knots(widths), knots(heights), torch.cat((one, inner, one), dim=-1)
 
 
 def rational_quadratic(
     value: Float[Tensor, "*batch"],
-    places: Float[Tensor, "*batch knots"],
-    values: Float[Tensor, "*batch knots"],
-    slopes: Float[Tensor, "*batch knots"],
+    knots_x: Float[Tensor, "*batch knots"],
+    knots_y: Float[Tensor, "*batch knots"],
+    derivatives: Float[Tensor, "*batch knots"],
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """A monotonic rational-quadratic spline through knots, and the logarithm of its slope; the identity outside.
+    """Return a monotonic rational-quadratic spline of ``value``, and its log-derivative; the identity outside the knots.
 
     References:
         Durkan et al., Neural Spline Flows, 2019, https://arxiv.org/abs/1906.04032 (eq. 4 and 5).
     """
-    inside, (x0, width, y0, height, low, high) = _piece(value, places, places, values, slopes)
-    steep = height / width
-    share = ((value - x0) / width).clamp(0, 1)
-    between = share * (1 - share)
-    below = steep + (low + high - 2 * steep) * between
-    mapped = y0 + height * (steep * share.square() + low * between) / below
-    slope = steep.square() * (high * share.square() + 2 * steep * between + low * (1 - share).square()) / below.square()
-    return torch.where(inside, mapped, value), torch.where(inside, slope.log(), 0)
+    inside, (x0, width, y0, height, low, high) = _bin(value, knots_x, knots_x, knots_y, derivatives)
+    slope = height / width
+    fraction = ((value - x0) / width).clamp(0, 1)
+    product = fraction * (1 - fraction)
+    denominator = slope + (low + high - 2 * slope) * product
+    mapped = y0 + height * (slope * fraction.square() + low * product) / denominator
+    numerator = slope.square() * (high * fraction.square() + 2 * slope * product + low * (1 - fraction).square())
+    derivative = numerator / denominator.square()
+    return torch.where(inside, mapped, value), torch.where(inside, derivative.log(), 0)
 
 
 def rational_quadratic_inverse(
     value: Float[Tensor, "*batch"],
-    places: Float[Tensor, "*batch knots"],
-    values: Float[Tensor, "*batch knots"],
-    slopes: Float[Tensor, "*batch knots"],
+    knots_x: Float[Tensor, "*batch knots"],
+    knots_y: Float[Tensor, "*batch knots"],
+    derivatives: Float[Tensor, "*batch knots"],
 ) -> Float[Tensor, "*batch"]:
-    """The way back through `rational_quadratic`: the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
-    inside, (x0, width, y0, height, low, high) = _piece(value, values, places, values, slopes)
-    steep = height / width
-    over = (value - y0).clamp(min=0)
-    bend = over * (low + high - 2 * steep)
-    a, b, c = height * (steep - low) + bend, height * low - bend, -steep * over
+    """Invert `rational_quadratic`: return the root of a quadratic equation (Durkan et al., eq. 6 to 8)."""
+    inside, (x0, width, y0, height, low, high) = _bin(value, knots_y, knots_x, knots_y, derivatives)
+    slope = height / width
+    offset = (value - y0).clamp(min=0)
+    curvature_term = offset * (low + high - 2 * slope)
+    a, b, c = height * (slope - low) + curvature_term, height * low - curvature_term, -slope * offset
     root = (2 * c) / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
     return torch.where(inside, x0 + width * root, value)
 
 
-def _piece(
-    value: Tensor, axis: Tensor, places: Tensor, values: Tensor, slopes: Tensor
+def _bin(
+    value: Tensor, axis: Tensor, knots_x: Tensor, knots_y: Tensor, derivatives: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Which values lie within the knots on ``axis``, and of their pieces: begin and size on both axes, slopes at the ends."""
+    """Return which values are inside the knots on ``axis``, and the x, width, y, height and end derivatives of their bins."""
     inside = (value > axis[..., 0]) & (value < axis[..., -1])
     number = ((axis < value.unsqueeze(-1)).sum(dim=-1, keepdim=True) - 1).clamp(0, axis.shape[-1] - 2)
 
     def at(knots: Tensor, step: int) -> Tensor:
         return knots.gather(-1, number + step).squeeze(-1)
 
-    x0, y0 = at(places, 0), at(values, 0)
-    return inside, (x0, at(places, 1) - x0, y0, at(values, 1) - y0, at(slopes, 0), at(slopes, 1))
+    x0, y0 = at(knots_x, 0), at(knots_y, 0)
+    return inside, (x0, at(knots_x, 1) - x0, y0, at(knots_y, 1) - y0, at(derivatives, 0), at(derivatives, 1))
 
 
 class Flow(nn.Module):
-    """Couplings one after the other; the log-determinants add up.
+    """A composition of couplings; their log-determinants are summed.
 
-    The halves swap from coupling to coupling: every second coupling sees the dimensions in reverse order.
+    The halves swap from coupling to coupling: every second coupling gets the dimensions in reverse order.
 
     Args:
-        couplings: bijections with the same features; an empty list is the identity.
+        couplings: Couplings with the same ``num_features``. An empty list is the identity.
+
+    Raises:
+        ValueError: the couplings have different ``num_features``.
 
     Example:
         >>> flow = Flow([AffineCoupling(4), AffineCoupling(4)])
@@ -251,8 +260,8 @@ class Flow(nn.Module):
 
     def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
-        if len({coupling.features for coupling in couplings}) > 1:
-            raise ValueError(f"couplings must have the same features, got {[c.features for c in couplings]}")
+        if len({coupling.num_features for coupling in couplings}) > 1:
+            raise ValueError(f"couplings must have the same num_features, got {[c.num_features for c in couplings]}")
         self.couplings = nn.ModuleList(couplings)
 
     def forward(
@@ -261,8 +270,8 @@ class Flow(nn.Module):
         """Map y to u, with log|det du/dy|."""
         log_det = value.new_zeros(value.shape[:-1])
         for number, coupling in enumerate(self.couplings):
-            value, part = coupling(_turn(value, number), context)
-            value, log_det = _turn(value, number), log_det + part
+            value, part = coupling(_flip(value, number), context)
+            value, log_det = _flip(value, number), log_det + part
         return value, log_det
 
     def inverse(
@@ -270,19 +279,19 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*batch features"]:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = _turn(cast(Coupling, coupling).inverse(_turn(value, number), context), number)
+            value = _flip(cast(Coupling, coupling).inverse(_flip(value, number), context), number)
         return value
 
 
-def _turn(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
-    """Reverse the dimensions for every second coupling, so that each half is transformed; its own inverse."""
+def _flip(value: Float[Tensor, "*batch features"], number: int) -> Float[Tensor, "*batch features"]:
+    """Reverse the dimensions for every second coupling, so that both halves are transformed; it is its own inverse."""
     return value.flip(-1) if number % 2 else value
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer; one without inputs is its bias alone."""
-    if inputs:
-        return nn.Linear(inputs, outputs)
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    """Return a linear layer; without inputs it has a bias alone."""
+    if in_features:
+        return nn.Linear(in_features, out_features)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "initializing zero-element tensors is a no-op" is what is wanted
-        return nn.Linear(inputs, outputs)
+        warnings.simplefilter("ignore")  # the no-op on zero-element tensors is intended
+        return nn.Linear(in_features, out_features)

@@ -1,6 +1,6 @@
-"""The algebra of precisions ``P = diag(d) + U U^T``: densities, gradients and samples without a D x D matrix.
+"""Algebra of precisions ``P = diag(d) + U U^T``: densities, gradients and samples without a D x D matrix.
 
-Start reading at `LogNormal`; `worldmodel.distributions` is who needs it.
+Start reading at `GaussianLogProb`; `worldmodel.distributions` uses it.
 """
 
 import math
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LOG_TWO_PI = math.log(2 * math.pi)
-UNROLLED = 4
-"""Up to this rank the R x R Cholesky factor is written out by hand: far faster than batched LAPACK."""
+MAX_UNROLLED_RANK = 4
+"""Largest rank whose R x R Cholesky factor is unrolled; this is far faster than batched LAPACK."""
 
 
-class LogNormal(torch.autograd.Function):
+class GaussianLogProb(torch.autograd.Function):
     """log N(value; loc, P^-1) with ``P = diag(d) + U U^T``, and its gradient in closed form.
 
     With e = value - loc, w = U^T e, C = I_R + U^T D^-1 U and G = P^-1 U = D^-1 U C^-1:
@@ -24,13 +24,16 @@ class LogNormal(torch.autograd.Function):
         log N  = (sum log d + log det C - sum d e^2 - |w|^2 - D log 2 pi) / 2
         d/dloc = P e = d e + U w,    d/dlog d = (1 - sum_r G_r U_r - d e^2) / 2,    d/dU = G - e w^T
 
-    One node in place of some thirty: training spends its time in the recurrent network, not in bookkeeping. It can be
-    differentiated once.
+    In single precision, the error of log det C grows with the condition number of C: |log N| is wrong by 0.01 nats and more
+    once U's columns are nearly collinear and |U_r|^2 / d exceeds about 10^5. Double precision would take up to twice as long.
+
+    One autograd node replaces about thirty, so that training does not spend its time on autograd overhead. The function can
+    be differentiated once.
     """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, loc: Tensor, log_precision: Tensor, factor: Tensor | None) -> Tensor:
-        """The density's logarithm."""
+        """Return the log-density."""
         error, precision = value - loc, log_precision.exp()
         pull = precision * error  # D e
         twice = log_precision.sum(dim=-1) - (pull * error).sum(dim=-1) - error.shape[-1] * LOG_TWO_PI
@@ -46,7 +49,7 @@ class LogNormal(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient."""
+        """Return the gradient."""
         error, pull, *rest = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
         by_log, by_factor = 1 - pull * error, None
@@ -60,21 +63,34 @@ class LogNormal(torch.autograd.Function):
         return -by_loc, by_loc, grad * (0.5 * by_log), by_factor
 
 
+def widest_dtype(like: Tensor) -> torch.dtype:
+    """Return double precision, or single precision on Apple's GPUs."""
+    return torch.float32 if like.device.type == "mps" else torch.float64
+
+
+def matmul(one: Tensor, other: Tensor) -> Tensor:
+    """Multiply matrices in their own dtype, also under `torch.autocast`, which would round them to bfloat16."""
+    if not torch.is_autocast_enabled(one.device.type):
+        return one @ other
+    with torch.autocast(one.device.type, enabled=False):
+        return one @ other
+
+
 def capacitance(
     log_precision: Float[Tensor, "*batch event"], factor: Float[Tensor, "*batch event rank"]
 ) -> Float[Tensor, "*batch rank rank"]:
-    """I_R + U^T D^-1 U."""
+    """Return I_R + U^T D^-1 U."""
     return _identity_plus(factor, factor * (-log_precision).exp().unsqueeze(-1))
 
 
 def _identity_plus(
     factor: Float[Tensor, "*batch event rank"], scaled: Float[Tensor, "*batch event rank"]
 ) -> Float[Tensor, "*batch rank rank"]:
-    """I_R + A^T B, for a symmetric A^T B."""
+    """Return I_R + A^T B, for a symmetric A^T B."""
     rank = factor.shape[-1]
-    if rank > UNROLLED:
-        inner = factor.mT @ scaled
-    else:  # a few long sums beat many tiny matrix products
+    if rank > MAX_UNROLLED_RANK:
+        inner = matmul(factor.mT, scaled)
+    else:  # a few long sums are faster than many small matrix products
         columns, others = factor.unbind(dim=-1), scaled.unbind(dim=-1)
         products = {(i, j): (columns[i] * others[j]).sum(dim=-1) for i in range(rank) for j in range(i + 1)}
         rows = [torch.stack([products[max(i, j), min(i, j)] for j in range(rank)], dim=-1) for i in range(rank)]
@@ -88,17 +104,17 @@ def noise(
     own: Float[Tensor, "*batch event"],
     common: Float[Tensor, "*batch rank"],
 ) -> Float[Tensor, "*batch event"]:
-    """A draw from N(0, (D + U U^T)^-1), made of standard Normal numbers n1 (D of them) and n2 (R).
+    """Return a sample of N(0, (D + U U^T)^-1) from standard Normal numbers n1 (D numbers) and n2 (R numbers).
 
-    Woodbury's identity solves ``(D + U U^T) x = D^1/2 n1 + U n2``. With V = D^-1/2 U and C = I_R + V^T V the large terms that
-    cancel can be cancelled by hand:
+    Woodbury's identity solves ``(D + U U^T) x = D^1/2 n1 + U n2``. With V = D^-1/2 U and C = I_R + V^T V, large terms cancel
+    analytically:
 
         x = D^-1/2 (n1 - V C^-1 (V^T n1 - n2))
 
-    What is left along V is of size 1 / |V|, of numbers of size 1, and C's condition is |V|^2, so the bracket is computed in
-    double precision (but on Apple's GPUs, which have none): there are only D + R numbers in it.
+    The result along V is of size 1 / |V|, a difference of numbers of size 1, and the condition number of C is |V|^2. The
+    bracket is therefore computed in double precision, except on Apple's GPUs, which have none. It has only D + R numbers.
     """
-    wide = torch.float32 if own.device.type == "mps" else torch.float64
+    wide = widest_dtype(own)
     scale = torch.exp(-0.5 * log_precision)
     whole, tall = own.to(wide), factor.to(wide) * scale.to(wide).unsqueeze(-1)  # n1, V
     pull = (tall.mT @ whole.unsqueeze(-1)).squeeze(-1) - common.to(wide)
@@ -106,17 +122,18 @@ def noise(
     return scale * (whole - (tall @ solved.unsqueeze(-1)).squeeze(-1)).to(scale.dtype)
 
 
-Triangle = list[list[Tensor]] | Tensor
-"""A lower Cholesky factor: rows of scalars (*batch,) when written out, one (*batch, R, R) tensor otherwise."""
+CholeskyFactor = list[list[Tensor]] | Tensor
+"""A lower Cholesky factor: rows of scalars (*batch,) if unrolled, otherwise one (*batch, R, R) tensor."""
 
 
-def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
+def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> CholeskyFactor:
     rank = matrix.shape[-1]
-    if rank > UNROLLED:
-        wide = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()  # LAPACK knows no others
+    if rank > MAX_UNROLLED_RANK:
+        # LAPACK supports no other dtypes
+        wide = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
         triangle, failed = torch.linalg.cholesky_ex(wide)
-        # the true matrix is I plus a Gram matrix: where it is not positive, rounding alone made it so
-        return torch.linalg.cholesky(_lifted(wide)).to(wide.dtype) if failed.any() else triangle
+        # the exact matrix is I plus a Gram matrix, so only rounding can make it indefinite
+        return torch.linalg.cholesky(_nearest_valid(wide)).to(wide.dtype) if failed.any() else triangle
     lower: list[list[Tensor]] = []
     for i in range(rank):
         row: list[Tensor] = []
@@ -124,26 +141,26 @@ def _cholesky(matrix: Float[Tensor, "*batch rank rank"]) -> Triangle:
             rest = matrix[..., i, j]
             for k in range(j):
                 rest = rest - row[k] * (lower[j][k] if j < i else row[k])
-            # The true pivot is at least 1 (I plus a Gram matrix); rounding must not push it below.
+            # the exact pivot is at least 1 (I plus a Gram matrix); correct a smaller one after rounding
             row.append(rest.clamp(min=1.0).sqrt() if i == j else rest / lower[j][j])
         lower.append(row)
     return lower
 
 
-def _lifted(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
-    """The nearest matrix whose eigenvalues are at least 1, as those of I plus a Gram matrix are; in double precision."""
+def _nearest_valid(matrix: Float[Tensor, "*batch rank rank"]) -> Float[Tensor, "*batch rank rank"]:
+    """Return the nearest matrix with eigenvalues of at least 1, as in I plus a Gram matrix; in double precision."""
     values, vectors = torch.linalg.eigh(matrix.double())
     return (vectors * values.clamp(min=1.0).unsqueeze(-2)) @ vectors.mT
 
 
-def _log_diagonal(lower: Triangle) -> Float[Tensor, "*batch"]:
-    """The sum of the logarithms of a Cholesky factor's diagonal."""
+def _log_diagonal(lower: CholeskyFactor) -> Float[Tensor, "*batch"]:
+    """Return the sum of the logarithms of a Cholesky factor's diagonal."""
     if isinstance(lower, Tensor):
         return lower.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
     return torch.stack([row[-1] for row in lower]).log().sum(dim=0)
 
 
-def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
+def _solve(lower: CholeskyFactor, right: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch rank"]:
     """Solve L L^T x = b."""
     if isinstance(lower, Tensor):
         return torch.cholesky_solve(right.unsqueeze(-1).to(lower.dtype), lower).squeeze(-1).to(right.dtype)
@@ -163,8 +180,8 @@ def _solve(lower: Triangle, right: Float[Tensor, "*batch rank"]) -> Float[Tensor
     return torch.stack(backward[::-1], dim=-1)
 
 
-def _solve_rows(lower: Triangle, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
-    """Every row of ``right`` times (L L^T)^-1."""
+def _solve_rows(lower: CholeskyFactor, right: Float[Tensor, "*batch event rank"]) -> Float[Tensor, "*batch event rank"]:
+    """Multiply every row of ``right`` by (L L^T)^-1."""
     if isinstance(lower, Tensor):
         return torch.cholesky_solve(right.mT.to(lower.dtype), lower).mT.to(right.dtype)
     return _solve([[entry.unsqueeze(-1) for entry in row] for row in lower], right)

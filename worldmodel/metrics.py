@@ -1,6 +1,7 @@
-"""How much of the frames a VAE reconstructs: explained variance of all pixels, and of those that move.
+"""Measure how well a VAE reconstructs frames: explained variance of all pixels, and of moving pixels.
 
-A loss alone does not tell: a VAE that draws the same picture whatever it sees has a loss that falls, too.
+The loss is not enough: it also decreases for a VAE that decodes every latent to the same frame. Start reading at
+`reconstruction_metrics`.
 """
 
 import math
@@ -14,29 +15,30 @@ from worldmodel.batches import frames_to_float
 from worldmodel.vae import VAE
 
 MOTION_THRESHOLD = 0.06
-"""A pixel moves where a channel differs from the background by more than this (of 1): codecs and noise differ by less."""
+"""A pixel is moving if a channel differs from the background by more than this, in [0, 1]. Codecs and noise differ less."""
 
 ROUNDING = 1e-6
-"""Sums of squares below this are rounding: one byte that changes once gives more."""
+"""Sums of squares below this are rounding errors. One change of one byte gives more."""
 
 
 class ReconstructionMetrics(NamedTuple):
-    """How a VAE reconstructs frames, from the means of its posteriors."""
+    """Metrics of reconstructions from the means of the posteriors."""
 
     explained_variance: float
-    """1 - SSE / SS: squared errors over squares around each pixel's mean; nan where no pixel of the data changes."""
+    """1 - SSE / SS: squared errors over squared deviations from each pixel's mean; nan if no pixel changes."""
     moving_explained_variance: float
-    """The same, of the pixels that differ from the background (each pixel's median) alone, and around it; nan without any."""
+    """The same for moving pixels, with deviations from the background (each pixel's median); nan if no pixel moves."""
     reconstruction_std: float
-    """Standard deviation of a pixel over the reconstructions, root mean square over pixels; pixels are in [0, 1]."""
+    """Standard deviation over the reconstructions, root mean square over pixels in [0, 1]."""
     frame_std: float
-    """Standard deviation of a pixel over the frames themselves."""
+    """Standard deviation over the frames, root mean square over pixels in [0, 1]."""
     num_frames: int
 
     @property
     def relative_std(self) -> float:
-        """How much reconstructions vary, relative to frames; nan where frames do not."""
-        return self.reconstruction_std / self.frame_std if self.frame_std else math.nan
+        """Standard deviation of the reconstructions relative to that of the frames; nan if the frames do not vary."""
+        total = self.frame_std**2 * self.num_frames * 64 * 64 * 3
+        return self.reconstruction_std / self.frame_std if total > ROUNDING else math.nan
 
 
 @torch.no_grad()
@@ -46,19 +48,19 @@ def reconstruction_metrics(
     """Compare frames with their reconstructions, ``decode(encode(frame).loc)``.
 
     Args:
-        vae: the VAE; its device is where this is computed.
-        frames: frames of bytes, best of held-out episodes.
-        chunk: number of frames at a time.
+        vae: VAE; its device is used.
+        frames: uint8 frames, preferably of held-out episodes.
+        chunk: Number of frames at a time.
 
     Raises:
-        ValueError: there are no frames, or they have another shape.
+        ValueError: there are no frames, or they have the wrong shape.
     """
     if frames.ndim != 4 or frames.shape[1:] != (64, 64, 3) or not len(frames):
         raise ValueError(f"frames must have shape (frames, 64, 64, 3) with at least one, got {tuple(frames.shape)}")
     device, was_training = next(vae.parameters()).device, vae.training
     vae.eval()
     mean = (frames.sum(dim=0, dtype=torch.float64) / (255 * len(frames))).movedim(-1, 0)
-    background = frames_to_float(frames.contiguous().median(dim=0).values)  # wrong in torch 2.13 for expanded tensors
+    background = frames_to_float(frames.contiguous().median(dim=0).values)  # torch 2.13 is wrong for expanded tensors
     error = moving_error = moving = drawn_sum = drawn_squares = torch.zeros((), dtype=torch.float64)
     total = torch.zeros((), dtype=torch.float64)
     for part in frames.split(chunk):
@@ -82,12 +84,12 @@ def reconstruction_metrics(
 
 
 def explained_variance(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"]) -> float:
-    """Share of the pixels' variance that a VAE reconstructs: 1 is all, 0 no more than their mean; nan if nothing changes."""
+    """Return the explained variance of all pixels: 1 is perfect, 0 equals the mean frame; nan if no pixel changes."""
     return reconstruction_metrics(vae, frames).explained_variance
 
 
 def moving_explained_variance(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"]) -> float:
-    """The same of what moves alone, however small: 0 is a VAE that draws the background; nan if nothing moves."""
+    """Return the explained variance of moving pixels: 0 equals the background; nan if no pixel moves."""
     return reconstruction_metrics(vae, frames).moving_explained_variance
 
 

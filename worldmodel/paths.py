@@ -1,4 +1,4 @@
-"""Paths as people write them: ``~`` is expanded, and a file where a folder is needed is refused, and the other way round."""
+"""Expand ``~`` in paths, and check that a path is not a file where a folder is needed, or the reverse."""
 
 import os
 from pathlib import Path
@@ -7,34 +7,34 @@ AnyPath = str | os.PathLike[str]
 
 
 def expand(path: AnyPath) -> Path:
-    """A path whose leading ``~`` or ``~user`` stands for a home folder, as in a shell.
+    """Expand a leading ``~`` or ``~user`` to a home folder, as in a shell.
 
     Raises:
-        ValueError: no such home folder is known.
+        ValueError: the home folder is unknown.
 
     Example:
         >>> expand("~/runs") == Path.home() / "runs"
         True
     """
     text = os.fspath(path)
-    found = Path(os.path.expanduser(text))  # noqa: PTH111 - it leaves ./~ as it is
+    found = Path(os.path.expanduser(text))  # noqa: PTH111 - it keeps ./~
     if found.parts[:1] and found.parts[0].startswith("~"):
         if not text.startswith("~"):  # ./~name: pathlib drops the dot
             return Path.cwd() / found
         if not Path(found.parts[0]).exists():
-            raise ValueError(f"{text} begins with {found.parts[0]}, and there is no such home folder")
+            raise ValueError(f"{text} begins with {found.parts[0]}, which is not a known home folder")
     return found
 
 
 def folder_path(path: AnyPath, name: str) -> Path:
-    """A folder's path, expanded, whether or not it is there.
+    """Expand the path of a folder, which need not exist.
 
     Args:
-        path: the folder.
-        name: the argument that errors name.
+        path: Path of the folder.
+        name: Name of the argument in errors.
 
     Raises:
-        ValueError: it, or a folder that it lies in, is a file.
+        ValueError: the path or one of its parents is a file.
     """
     found = expand(path)
     for place in (found, *found.parents):
@@ -46,14 +46,14 @@ def folder_path(path: AnyPath, name: str) -> Path:
 
 
 def file_path(path: AnyPath, name: str) -> Path:
-    """A file's path, expanded, whether or not it is there.
+    """Expand the path of a file, which need not exist.
 
     Args:
-        path: the file.
-        name: the argument that errors name.
+        path: Path of the file.
+        name: Name of the argument in errors.
 
     Raises:
-        ValueError: it is a folder.
+        ValueError: the path is a folder.
     """
     found = expand(path)
     if found.is_dir():

@@ -1,6 +1,6 @@
-"""Progress of long work: a callback that the caller draws as a bar, logs, or ignores; ``True`` draws a bar on stderr.
+"""Report the progress of long work to a callback; ``True`` shows a bar on stderr.
 
-Start reading at `shows_progress`. `agents.display` draws the command line's bars from the same `Task`.
+Start reading at `shows_progress`. `agents.progress` uses `Task` for the bars of the command line.
 """
 
 import functools
@@ -15,24 +15,24 @@ Progress = Callable[[int, int, str], None]
 """Called as ``progress(done, total, note)``; ``note`` is a short text such as ``"loss 31.2"``."""
 
 LINE_SECONDS = 5.0
-"""Without a terminal a line is printed at most this often."""
+"""Shortest time between two lines without a terminal, in seconds."""
 REFRESH_SECONDS = 0.1
-"""A bar in a terminal is drawn at most this often."""
-BAR, LEAST_BAR, LEAST_NOTE, LEAST_TITLE = 24, 8, 10, 8
-"""Characters of a bar where there is room, and the least that a bar, a note and a title have."""
-SLOW = 0.5
-"""Below this rate a second, the seconds of one unit are shown."""
+"""Shortest time between two updates of a bar in a terminal, in seconds."""
+BAR_WIDTH, MIN_BAR_WIDTH, MIN_NOTE_WIDTH, MIN_TITLE_WIDTH = 24, 8, 10, 8
+"""Width of a bar in characters, and smallest widths of a bar, a note and a title."""
+SLOW_RATE = 0.5
+"""Rate per second below which the seconds per unit are shown."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def silent(done: int, total: int, note: str) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 def duration(seconds: int | float) -> str:
-    """Seconds as people say them."""
+    """Format seconds as seconds, minutes or hours."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -42,32 +42,32 @@ def duration(seconds: int | float) -> str:
 
 
 class Clock:
-    """Rate and time left, measured from the first tick: what a resumed job finds done does not count."""
+    """Rate and time left since the first tick; work before a resumed job does not count."""
 
     def __init__(self) -> None:
-        self.began = self.latest = time.monotonic()
+        self.started = self.latest = time.monotonic()
         self.first: int | None = None
         self.done = 0
 
     def tick(self, done: int) -> None:
-        """Note how much is done by now."""
+        """Record the number of finished units."""
         now = time.monotonic()
         if self.first is None:
-            self.first, self.began = done, now
+            self.first, self.started = done, now
         if done != self.done:
             self.done, self.latest = done, now
 
     @property
     def rate(self) -> float:
-        """Units a second, up to the latest one."""
-        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.began, 1e-9)
+        """Number of units per second, up to the latest unit."""
+        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.started, 1e-9)
 
     def speed(self, unit: str) -> str:
-        """The rate in words; of slow work, the seconds of one unit."""
+        """Format the rate; for slow work, the seconds per unit."""
         if not self.rate:
             return ""
         rate, seconds = self.rate, 1 / self.rate
-        if rate >= SLOW:
+        if rate >= SLOW_RATE:
             return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"
         return (
             f"{seconds:,.0f} s/{unit.removesuffix('s')}"
@@ -75,14 +75,14 @@ class Clock:
             else f"{seconds:.3g} s/{unit.removesuffix('s')}"
         )
 
-    def left(self, total: int) -> float | None:
-        """Seconds until all is done; None before the first unit."""
+    def seconds_left(self, total: int) -> float | None:
+        """Return the estimated seconds until the end; None before the first unit."""
         since = time.monotonic() - self.latest
         return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
 
 
 class Row(NamedTuple):
-    """A bar in pieces, each with the spaces before it."""
+    """Parts of a bar, each with its leading space."""
 
     title: str
     filled: str
@@ -96,86 +96,88 @@ class Task:
     """Work that reports its progress.
 
     Args:
-        title: what is done.
-        unit: what is counted, in the plural.
+        title: Name of the work.
+        unit: Name of the counted units, in the plural.
     """
 
     def __init__(self, title: str, unit: str = "") -> None:
         self.title, self.unit, self.clock = title, unit, Clock()
-        self.began = time.monotonic()
+        self.started = time.monotonic()
         self.done, self.total, self.note = 0, 0, ""
 
     def update(self, done: int, total: int, note: str) -> str | None:
-        """Note how much is done; returns a line about work that an earlier call did, if this is the first tick."""
+        """Record progress; on the first tick of resumed work, return a line with the update or step where it resumed."""
         first = self.clock.first is None
         self.clock.tick(done)
         self.done, self.total, self.note = done, total, " ".join(note.split())
-        going_on = first and 1 < done < total  # a fresh training reports after its first update
+        going_on = first and 1 < done < total  # a new training reports after its first update
         return (
-            f"{self.title}: going on at {self.unit.removesuffix('s') or 'step'} {done} of {total}" if going_on else None
+            f"{self.title}: resumed at {self.unit.removesuffix('s') or 'step'} {done} of {total}" if going_on else None
         )
 
     @property
     def finished(self) -> bool:
-        """Whether all is done."""
+        """Whether all units are finished."""
         return 0 < self.total <= self.done
 
     @property
-    def left(self) -> str:
-        """The time left, in words."""
-        seconds = None if self.finished else self.clock.left(self.total)
+    def time_left(self) -> str:
+        """Formatted time left; empty if unknown or finished."""
+        seconds = None if self.finished else self.clock.seconds_left(self.total)
         return "" if seconds is None else f"{duration(seconds)} left"
 
     def line(self) -> str:
-        """A line for a log."""
-        parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.left, self.note]
+        """Format the progress as a line of a log."""
+        parts = [f"{self.done}/{self.total}", self.clock.speed(self.unit), self.time_left, self.note]
         return f"{self.title}: {', '.join(filter(None, parts))}"
 
     def row(self, width: int, filled: str = "━", empty: str = "─") -> Row:
-        """A bar of at most ``width`` characters.
+        """Format a bar of at most ``width`` characters.
 
-        Where there is no room the note is cut, then the time that has passed goes, then most of the bar, the end of the
-        title, the bar, the rate, the count. The time left is the last to go.
+        With too little room, parts are shortened or removed in this order: the note, the elapsed time, most of the bar, the
+        end of the title, the bar, the rate, the count, the time left.
         """
         count, speed = f"{self.done}/{self.total}" if self.total else "", self.clock.speed(self.unit)
-        passed = duration(time.monotonic() - self.began)
-        left, least = self.left or passed, min(len(self.title), LEAST_TITLE)
-        times = ", ".join(filter(None, (passed, self.left)))
+        passed = duration(time.monotonic() - self.started)
+        left, least = self.time_left or passed, min(len(self.title), MIN_TITLE_WIDTH)
+        times = ", ".join(filter(None, (passed, self.time_left)))
         wanted = [
             " ".join(filter(None, parts)) for parts in ((count, speed, times), (count, speed, left), (count, left))
         ]
-        note = min(len(self.note), LEAST_NOTE) + 1 if self.note else 0
-        beside = len(self.title) + 1 + (LEAST_BAR + 1 if self.total else 0) + note
+        note = min(len(self.note), MIN_NOTE_WIDTH) + 1 if self.note else 0
+        beside = len(self.title) + 1 + (MIN_BAR_WIDTH + 1 if self.total else 0) + note
         numbers = wanted[0]
         if beside + len(numbers) > width:
             numbers = next((text for text in wanted[1:] if least + 1 + len(text) <= width), left)
-        room = width - len(numbers) - 1  # of title, bar and note
-        title = cut(self.title, max(room, 0) if room < least + LEAST_BAR + 1 else max(room - LEAST_BAR - 1, least))
+        room = width - len(numbers) - 1  # width of title, bar and note
+        title = shorten(
+            self.title, max(room, 0) if room < least + MIN_BAR_WIDTH + 1 else max(room - MIN_BAR_WIDTH - 1, least)
+        )
         room -= len(title)
         bar = 0
-        if self.total and room > LEAST_BAR:
-            bar = max(min(BAR, room - 1 - (len(self.note) + 1 if self.note else 0)), LEAST_BAR)
+        if self.total and room > MIN_BAR_WIDTH:
+            bar = max(min(BAR_WIDTH, room - 1 - (len(self.note) + 1 if self.note else 0)), MIN_BAR_WIDTH)
             room -= bar + 1
-        note = room - 1 if room > LEAST_NOTE or room > len(self.note) else 0
+        note = room - 1 if room > MIN_NOTE_WIDTH or room > len(self.note) else 0
         whole = round(bar * min(self.done / self.total, 1)) if bar else 0
         return Row(
             title,
             f" {filled * whole}" if bar else "",
             empty * (bar - whole),
-            cut(f" {numbers}" if title else numbers, width),
-            f" {cut(self.note, note)}" if note and self.note else "",
+            shorten(f" {numbers}" if title else numbers, width),
+            f" {shorten(self.note, note)}" if note and self.note else "",
         )
 
 
-def cut(text: str, width: int) -> str:
-    """A text of at most ``width`` characters; a longer one ends with dots."""
+def shorten(text: str, width: int) -> str:
+    """Shorten a text to at most ``width`` characters; a shortened text ends with dots."""
     return text if len(text) <= width else f"{text[: max(width - 2, 0)]}.."[: max(width, 0)]
 
 
 class Lines:
-    """Progress for a log: a line when work begins, one every few seconds, and one at the end.
+    """Progress for a log: a line at the start, one every few seconds, and one at the end.
 
-    The first call begins: bad input that is refused before it is one line.
+    The first call writes the first line, so that an error before it is the only line.
     """
 
     def __init__(self, title: str, unit: str, write: Callable[[str], None]) -> None:
@@ -184,7 +186,7 @@ class Lines:
         self.written: tuple[int, int, str] | None = None
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        """Report; what is as it was is not written again."""
+        """Report progress; unchanged progress is not written again."""
         if (done, total, note) == self.written:
             return
         going_on, now = self.task.update(done, total, note), time.monotonic()
@@ -198,14 +200,14 @@ class Lines:
 
 
 class TextBar:
-    """A bar in the terminal of stderr, drawn over and over in its line."""
+    """A bar in the terminal of stderr that is redrawn in its line."""
 
     def __init__(self, title: str, unit: str) -> None:
         self.task, self.stream = Task(title, unit), sys.stderr
         self.shown, self.open = float("-inf"), False
 
     def __call__(self, done: int, total: int, note: str) -> None:
-        """Report."""
+        """Report progress."""
         if going_on := self.task.update(done, total, note):
             self.stream.write(f"{going_on}\n")
         if time.monotonic() - self.shown < REFRESH_SECONDS and done < total:
@@ -218,14 +220,14 @@ class TextBar:
         self.stream.flush()
 
     def close(self) -> None:
-        """End the bar's line: keep a finished bar, remove another one."""
+        """End the bar's line; keep a finished bar and remove an unfinished one."""
         if self.open:
             self.stream.write("\n" if self.task.finished else "\r\x1b[K")
             self.stream.flush()
 
 
 def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function with an argument ``progress`` take True (a bar, or lines in a log, on stderr) and False, too."""
+    """Let the argument ``progress`` of a function also be True (a bar, or lines of a log, on stderr) or False (silent)."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -235,7 +237,7 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
-                return function(*args, **kwargs)  # says what is wrong in the function's own name
+                return function(*args, **kwargs)  # raises the error with the function's own name
             progress = bound.arguments.get("progress")
             if not isinstance(progress, bool):
                 return function(*args, **kwargs)
@@ -257,10 +259,10 @@ def shows_progress(title: str, unit: str) -> Callable[[Callable[P, R]], Callable
 
 
 def callback(progress: Any) -> Progress:
-    """What `shows_progress` hands to a function.
+    """Return the progress callback that `shows_progress` passes to a function.
 
     Raises:
-        ValueError: it cannot be called.
+        ValueError: ``progress`` is not callable.
     """
     if not callable(progress):
         raise ValueError(f"progress must be True, False or a function (done, total, note), got {progress!r}")

@@ -1,7 +1,7 @@
-"""One `fit` for every model: anything with a ``loss(batch, generator)`` learns from anything that follows `batches.Data`.
+"""Train any model with a ``loss(batch, generator)`` on any data that implement `batches.Data`.
 
-Start reading at `fit`; `worldmodel.record` keeps its folder. Randomness is a function of (seed, update) alone, so a training
-that was stopped anywhere and continued takes the same steps, on one device, as one that was not.
+Start reading at `fit`; `worldmodel.training_checkpoint` writes its folder. Random numbers depend on (seed, update) alone. A
+training that was stopped and continued therefore takes the same steps as an uninterrupted one, on the same device.
 """
 
 import contextlib
@@ -17,42 +17,42 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from worldmodel import parallel
-from worldmodel.arguments import at_least_one, at_least_one_if_given, check_seed
-from worldmodel.batches import Data, Loss, counted, to_device
-from worldmodel.checkpoints import fingerprint
+from worldmodel import distributed
+from worldmodel.batches import Data, Loss, num_valid, to_device
+from worldmodel.io import fingerprint
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.record import Record, TrainingState
-from worldmodel.stopping import Stopping
+from worldmodel.signals import GracefulInterrupt
+from worldmodel.training_checkpoint import TrainingCheckpoint, TrainingState
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
-PRECISIONS = ("float32", "bfloat16")
-SPIKE = 5.0
-"""A gradient longer than this many times its running average is shortened to that."""
-SKIPS = 20
-"""So many gradients in a row may be NaN or infinite before all stops."""
-PREPARE = 64
-"""At least so many examples say where a model begins (`Memory.start_from_batch`)."""
+DTYPES = ("float32", "bfloat16")
+SPIKE_FACTOR = 5.0
+"""Gradient norms are clipped to this multiple of their running average."""
+MAX_SKIPPED_UPDATES = 20
+"""Number of consecutive NaN or infinite gradients at which training stops."""
+MIN_INIT_EXAMPLES = 64
+"""Smallest number of examples that initialize a model (such as `Memory.init_from_data`)."""
 SAVE_SECONDS = 10.0
-"""The state to resume from is saved at the first check after this long."""
-CHECK_BATCHES = 32
-"""At most this many held-out batches are looked at in a check."""
+"""Shortest time between two saves of the training state, in seconds."""
+MAX_VAL_BATCHES = 32
+"""Largest number of held-out batches in one validation."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class TrainingDiverged(ValueError):
-    """A loss stopped being a number; the last good weights were kept."""
+    """The loss or the gradient became NaN or infinite; the best weights are kept."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block, such as building a module, with torch's generator at ``seed``, and leave no trace of it.
+    """Run a block, such as building a module, with torch's generator at ``seed``, and restore the generator afterwards.
 
     Raises:
         ValueError: the seed is out of range.
     """
-    check_seed(seed)
+    validate_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -63,141 +63,142 @@ def fit(
     model: Model,
     data: Data,
     *,
-    updates: int = 2_000,
-    batch: int = 32,
-    lr: float = 1e-3,
+    num_updates: int = 2_000,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
     max_grad_norm: float | None = None,
     seed: int = 0,
-    held_out: float = 0.1,
+    val_fraction: float = 0.1,
     split_seed: int | None = None,
-    check_every: int = 100,
+    eval_every: int = 100,
     patience: int | None = None,
     out: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    precision: str = "float32",
+    dtype: str = "float32",
     tensorboard: bool = True,
-    further: bool = False,
-    new_data: bool = False,
+    warm_start: bool = False,
+    allow_new_data: bool = False,
     progress: Progress | bool = silent,
 ) -> Model:
-    """Train ``model`` on ``data`` with Adam and keep the weights that were best on held-out episodes.
+    """Train ``model`` on ``data`` with Adam and keep the weights with the lowest loss on held-out episodes.
 
     Args:
-        model: a module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). Trained in place.
-        data: where batches come from (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
-        updates: gradient steps. More of them than ``out`` has go further: the training in it ends as it began, and from its
-            best weights a second schedule leads to ``updates``, with a fresh optimizer, a warm-up and a cosine of its own.
-        batch: examples (frames or sequences) a step, of all processes together (`worldmodel.parallel`).
-        lr: peak learning rate; a short warm-up leads to it and a cosine leads from it to a twentieth.
-        max_grad_norm: Largest norm of the gradient; longer ones are scaled down. None: what the model names
-            (`VAE.max_grad_norm`), else only spikes are.
-        seed: of batches and noise.
-        held_out: the share of episodes that is never trained on.
-        split_seed: of the choice of held-out episodes; None: ``seed``. Trainings one after the other on a store that grows
-            need the same one, or episodes that an earlier one was trained on are held out from a later one.
-        check_every: updates between two looks at the held-out loss.
-        patience: stop after this many checks without a better held-out loss; None: never.
-        out: a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the state to resume from.
+        model: Module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). It is trained in place.
+        data: Source of batches (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
+        num_updates: Number of gradient steps. If ``out`` has a training with fewer, that training is completed first. A
+            second schedule then continues from its best weights, with a new optimizer, warm-up and cosine decay.
+        batch_size: Number of examples (frames or sequences) per step, over all processes (`worldmodel.distributed`).
+        learning_rate: Peak learning rate. A short warm-up precedes it; a cosine decay to a twentieth of it follows.
+        max_grad_norm: Largest gradient norm; larger gradients are scaled down. None: ``model.max_grad_norm`` if the model has
+            one (`VAE.max_grad_norm`); otherwise only spikes are clipped.
+        seed: Seed of batches and noise.
+        val_fraction: Fraction of the episodes that is held out for validation.
+        split_seed: Seed of the choice of held-out episodes. None: ``seed``. Use one value for successive trainings on a
+            growing store; otherwise a later training holds out episodes of an earlier training set.
+        eval_every: Number of updates between two validations.
+        patience: Number of validations without a lower held-out loss after which training stops. None: no early stopping.
+        out: Path of a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the training state.
             The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
-            saves after the update that it came in; a kill costs what came after the last save.
-        device: where to compute; None: CUDA where there is one.
-        precision: "float32", or "bfloat16": layers compute in bfloat16 (weights, densities and sums stay in single
-            precision), which is faster on GPUs and on CPUs that have it.
-        tensorboard: whether to write TensorBoard's files into ``out``.
-        further: whether ``model`` comes from an earlier training and goes on from its weights as they are.
-        new_data: whether a training in ``out`` may go on with other data, such as a store that has grown or was encoded
-            anew: with another schedule of ``updates`` from its best weights. What it draws of them must be the same
-            (`rollouts.views.Sequences.form`).
-        progress: called as ``progress(update, updates, note)``, and first with where it goes on; True: a bar.
+            saves after the current update; a killed process loses the updates since the last save.
+        device: Device of the computation. None: CUDA if available, else the CPU.
+        dtype: Data type of the layers, "float32" or "bfloat16". Weights, densities and sums stay in single precision.
+            bfloat16 is faster on GPUs and CPUs that support it.
+        tensorboard: Whether to write TensorBoard's files into ``out``.
+        warm_start: Whether to continue from the current weights of ``model``, without initialization from the data.
+        allow_new_data: Whether a training in ``out`` may continue with other data, such as a store that has grown or was
+            encoded again. A new schedule of ``num_updates`` updates then starts from its best weights. The form of the
+            batches must be the same (`rollouts.datasets.Sequences.form`).
+        progress: Function that is called as ``progress(update, num_updates, note)``, first at the update where training
+            starts or continues. True: show a progress bar.
 
     Returns:
-        ``model``, on the device it came on, in eval mode.
+        ``model``, on its original device, in eval mode.
 
     Raises:
-        ValueError: an argument is out of range, or ``out`` holds a training with other settings, or with more updates.
-        TrainingDiverged: the loss became NaN or infinite. The best weights so far are in ``model`` and ``out``.
+        ValueError: an argument is out of range, or ``out`` has a training with other settings or with more updates.
+        TrainingDiverged: the loss or the gradient became NaN or infinite. ``model`` and ``out`` have the best weights so far.
     """
     report = callback(progress)
-    at_least_one(updates=updates, batch=batch, check_every=check_every)
-    at_least_one_if_given(patience=patience)
-    check_seed(seed)
-    if not (lr > 0 and math.isfinite(lr)):
-        raise ValueError(f"lr must be above zero, got {lr}")
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    validate_positive_int(num_updates=num_updates, batch_size=batch_size, eval_every=eval_every)
+    validate_optional_positive_int(patience=patience)
+    validate_seed(seed)
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction must be between 0 and 1, got {val_fraction}")
     if max_grad_norm is None:
         max_grad_norm = getattr(model, "max_grad_norm", None)
     elif not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm must be a number above zero, got {max_grad_norm!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     assert isinstance(model, nn.Module)
     settings = {
         "model": type(model).__name__,
-        "model_settings": model.settings,
-        "updates": updates,
-        "batch": batch,
-        "lr": lr,
+        "model_config": model.config,
+        "num_updates": num_updates,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "seed": seed,
-        "held_out": held_out,
-        "check_every": check_every,
+        "val_fraction": val_fraction,
+        "eval_every": eval_every,
         "patience": patience,
-        "precision": precision,
+        "dtype": dtype,
         "data": data.identity,
     }
-    if further:
+    if warm_start:
         settings["from"] = fingerprint(model)
     if split_seed is not None:
-        check_seed(split_seed, "split_seed")
+        validate_seed(split_seed, "split_seed")
         settings["split_seed"] = split_seed
     if max_grad_norm is not None:
         settings["max_grad_norm"] = max_grad_norm
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    rank, size = parallel.join()
-    device = torch.device(device or parallel.device())
-    if batch < size:
-        raise ValueError(f"batch must be at least the number of processes, {size}, got {batch}")
-    record = Record(None if out is None else folder_path(out, "out"), settings, tensorboard)
-    saved = record.load(device, getattr(data, "form", "") if new_data else None)
+    rank, size = distributed.init()
+    device = torch.device(device or distributed.device())
+    if batch_size < size:
+        raise ValueError(f"batch_size must be at least the number of processes, {size}, got {batch_size}")
+    checkpoint = TrainingCheckpoint(None if out is None else folder_path(out, "out"), settings, tensorboard)
+    saved = checkpoint.load(device, getattr(data, "form", "") if allow_new_data else None)
     model.to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
-    state, best = record.resume(saved, model, optimizer)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=device.type in ("cpu", "cuda"))
+    state, best = checkpoint.restore(saved, model, optimizer)
     before: dict[str, Any] = dict(settings if saved is None else saved["settings"])
     other = before["data"] != settings["data"]
-    more = updates if other else updates - before["updates"]
+    more = num_updates if other else num_updates - before["num_updates"]
     try:
         if state.finished and not more:
-            record.keep(best)  # a lost or damaged file of weights comes back
+            checkpoint.save_best(best)  # restores a lost or damaged file of weights
             report(state.update, state.update, f"already finished at update {state.update}")
         else:
-            training, validation = data.split(held_out, seed if split_seed is None else split_seed)
-            parallel.agree(model, size)
-            start_from_batch = getattr(model, "start_from_batch", None)
-            if saved is None and start_from_batch is not None and not further:
-                first = training.batch(max(batch, PREPARE), np.random.default_rng([seed, 0]))
-                start_from_batch(to_device(first, device))
+            training, validation = data.split(val_fraction, seed if split_seed is None else split_seed)
+            distributed.broadcast(model, size)
+            init_from_data = getattr(model, "init_from_data", None)
+            if saved is None and init_from_data is not None and not warm_start:
+                first = training.batch(max(batch_size, MIN_INIT_EXAMPLES), np.random.default_rng([seed, 0]))
+                init_from_data(to_device(first, device))
             if saved is None:
                 best = copy.deepcopy(model.state_dict())
-            loop = _Loop(model, optimizer, training, validation, settings, device, rank, size)
+            loop = _Trainer(model, optimizer, training, validation, settings, device, rank, size)
             if not (state.finished or other):
-                record.settings["updates"] = before["updates"]  # until this schedule is over
-                best = loop.run(state, best, record, report)
+                checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule ends
+                best = loop.run(state, best, checkpoint, report)
             if more:
                 until = (state.update if other else state.until) + more
-                loop.learn_on(state, best, until)
-                record.rename(updates)
-                best = loop.run(state, best, record, report)
-        parallel.wait(size)  # what the first process wrote is there for all
+                loop.continue_training(state, best, until)
+                checkpoint.set_num_updates(num_updates)
+                best = loop.run(state, best, checkpoint, report)
+        distributed.barrier(size)  # wait until the main process has written its files
     finally:
-        record.close()
+        checkpoint.close()
         model.load_state_dict(best)
         model.to(home).eval()
     return model
 
 
 @dataclass
-class _Loop:
-    """The loop of updates and checks."""
+class _Trainer:
+    """The loop of updates and validations."""
 
     model: Any
     optimizer: torch.optim.Optimizer
@@ -209,40 +210,40 @@ class _Loop:
     size: int
 
     def run(
-        self, state: TrainingState, best: dict[str, Tensor], record: Record, progress: Progress
+        self, state: TrainingState, best: dict[str, Tensor], checkpoint: TrainingCheckpoint, progress: Progress
     ) -> dict[str, Tensor]:
-        until, check_every = state.until, self.settings["check_every"]
+        until, eval_every = state.until, self.settings["eval_every"]
         patience = self.settings["patience"]
         sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
         state.sums = {}
-        began = f"going on at update {state.update}, " if state.update else ""
+        began = f"resumed at update {state.update}, " if state.update else ""
         try:
-            with Stopping() as stop:
+            with GracefulInterrupt() as stop:
                 while state.update < until and (patience is None or state.stale < patience):
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-                    count = state.update - max(state.began, (state.update - 1) // check_every * check_every)
+                    count = state.update - max(state.began, (state.update - 1) // eval_every * eval_every)
                     note = f"loss {float(sums['loss']) / count:.4g}"
-                    progress(state.update, until, began + (f"{record.note}, {note}" if record.note else note))
+                    progress(state.update, until, began + (f"{checkpoint.note}, {note}" if checkpoint.note else note))
                     began = ""
-                    if not state.update % check_every or state.update == until:
+                    if not state.update % eval_every or state.update == until:
                         means = {name: float(total) / count for name, total in sums.items()}
                         sums = {}
-                        best = self.check(state, best, means, record)
-                    if stop.asked:
+                        best = self.validate(state, best, means, checkpoint)
+                    if stop.requested:
                         state.sums = {name: float(total) for name, total in sums.items()}
-                        record.save(self.model, self.optimizer, state, best)
+                        checkpoint.save(self.model, self.optimizer, state, best)
                         raise KeyboardInterrupt
         except TrainingDiverged:
-            record.keep(best)
+            checkpoint.save_best(best)
             raise
         state.finished = True
-        record.keep(best)
-        record.save(self.model, self.optimizer, state, best)
+        checkpoint.save_best(best)
+        checkpoint.save(self.model, self.optimizer, state, best)
         return best
 
-    def learn_on(self, state: TrainingState, best: dict[str, Tensor], until: int) -> None:
-        """Begin another schedule at the best weights, which are judged anew: the held-out data may be others."""
+    def continue_training(self, state: TrainingState, best: dict[str, Tensor], until: int) -> None:
+        """Start another schedule at the best weights; evaluate them again, because the held-out data may have changed."""
         self.model.load_state_dict(best)
         self.optimizer.state.clear()
         state.began, state.until, state.finished = state.update, until, False
@@ -251,37 +252,42 @@ class _Loop:
         state.best = loss if math.isfinite(loss) else math.inf
 
     def update(self, state: TrainingState) -> dict[str, Tensor]:
-        """One gradient step."""
-        update, batch, seed = state.update, self.settings["batch"], self.settings["seed"]
+        """Take one gradient step; return the loss and its parts, averaged over processes."""
+        update, batch, seed = state.update, self.settings["batch_size"], self.settings["seed"]
         for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(update - state.began, state.until - state.began, self.settings["lr"])
-        drawn = parallel.part(self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size)
+            group["lr"] = _learning_rate(
+                update - state.began, state.until - state.began, self.settings["learning_rate"]
+            )
+        drawn = distributed.shard(
+            self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size
+        )
         examples = to_device(drawn, self.device)
         loss = self.loss(examples, _generator(self.device, seed, update, self.rank))
         self.optimizer.zero_grad(set_to_none=True)
-        share = parallel.weight(examples, self.size)
+        share = distributed.batch_weight(examples, self.size)
         (share * loss.value).backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         parts = {"loss": share * loss.value.detach(), **{name: share * part for name, part in loss.parts.items()}}
-        parallel.average([*gradients, *parts.values()], self.size)
+        distributed.all_reduce_mean([*gradients, *parts.values()], self.size)
         norm = float(nn.utils.get_total_norm(gradients))
         if not math.isfinite(value := float(parts["loss"])):
             bad = [f"{name} = {float(parts[name])}" for name in loss.parts if not math.isfinite(float(parts[name]))]
             raise TrainingDiverged(
                 f"the loss of {self.settings['model']} became {value} in update {update + 1} "
                 f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
-                "A smaller lr, or data without NaN and extreme values, helps."
+                "A smaller learning_rate, or data without NaN and extreme values, helps."
             )
-        if not math.isfinite(norm):  # this step is left out: one spike must not end a training
+        if not math.isfinite(norm):  # skip this step: a single one must not end the training
             state.skipped += 1
-            if state.skipped >= SKIPS:
+            if state.skipped >= MAX_SKIPPED_UPDATES:
                 raise TrainingDiverged(
-                    f"the gradient of {self.settings['model']} was not a number {SKIPS} times in a row, up to update "
-                    f"{update + 1}; the weights of update {state.best_update} are kept. A smaller lr helps."
+                    f"the gradient of {self.settings['model']} was not a number {MAX_SKIPPED_UPDATES} times "
+                    f"in a row, up to update "
+                    f"{update + 1}; the weights of update {state.best_update} are kept. A smaller learning_rate helps."
                 )
         else:
             state.skipped = 0
-            spike = SPIKE * state.norm if state.norm else norm
+            spike = SPIKE_FACTOR * state.norm if state.norm else norm
             limit = min(spike, self.settings.get("max_grad_norm", math.inf))
             if norm > limit:
                 for gradient in gradients:
@@ -292,14 +298,14 @@ class _Loop:
         return parts
 
     def loss(self, examples: Any, generator: Generator) -> Loss:
-        """The model's loss, in the precision that was asked for."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
+        """Return the model's loss, computed in the requested dtype."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["dtype"] == "bfloat16"):
             return self.model.loss(examples, generator)
 
-    def check(
-        self, state: TrainingState, best: dict[str, Tensor], means: dict[str, float], record: Record
+    def validate(
+        self, state: TrainingState, best: dict[str, Tensor], means: dict[str, float], checkpoint: TrainingCheckpoint
     ) -> dict[str, Tensor]:
-        """Look at the held-out loss, remember the best weights, and write it all down."""
+        """Compute the held-out loss, update the best weights, log, and save if due; return the best weights."""
         held_out = self.evaluate()
         if held_out["loss"] < state.best:
             state.best, state.best_update, state.stale = held_out["loss"], state.update, 0
@@ -308,23 +314,24 @@ class _Loop:
             state.stale += 1
         row = {"update": state.update, "train": means, "held_out": held_out}
         state.history.append(row)
-        record.write(row)
-        if record.due(SAVE_SECONDS):
-            record.save(self.model, self.optimizer, state, best)
+        checkpoint.log(row)
+        if checkpoint.is_due(SAVE_SECONDS):
+            checkpoint.save(self.model, self.optimizer, state, best)
         return best
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The mean loss and parts over a fixed pass through held-out batches, with fixed noise.
+        """Return the mean loss and its parts over a fixed pass through held-out batches, with fixed noise.
 
-        A batch counts as much as what its loss is the mean over, so that the numbers do not depend on how it was cut.
+        A batch is weighted by its number of valid steps or examples, so that means over them do not depend on the batching. The
+        loss of a VAE does: free bits bound the mean KL divergence of a batch, and the noise is drawn per batch.
         """
         self.model.eval()
         totals: dict[str, float] = {}
         count = 0
         generator = _generator(self.device, self.settings["seed"], -1)
-        for examples in itertools.islice(self.validation.batches(self.settings["batch"]), CHECK_BATCHES):
-            loss, events = self.loss(to_device(examples, self.device), generator), counted(examples)
+        for examples in itertools.islice(self.validation.batches(self.settings["batch_size"]), MAX_VAL_BATCHES):
+            loss, events = self.loss(to_device(examples, self.device), generator), num_valid(examples)
             for name, part in {"loss": loss.value, **loss.parts}.items():
                 totals[name] = totals.get(name, 0.0) + events * float(part)
             count += events
@@ -332,15 +339,15 @@ class _Loop:
         return {name: total / max(count, 1) for name, total in totals.items()}
 
 
-def _learning_rate(update: int, updates: int, peak: float) -> float:
-    warm = min(100, max(1, updates // 10))
+def _learning_rate(update: int, num_updates: int, peak: float) -> float:
+    warm = min(100, max(1, num_updates // 10))
     if update < warm:
         return peak * (update + 1) / warm
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, updates - warm))))
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, num_updates - warm))))
 
 
 def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
-    """A generator that belongs to one update of one process."""
+    """Return the generator of one update of one process."""
     words = [seed, update + 1, rank] if rank else [seed, update + 1]
     entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return Generator(device).manual_seed(int(entropy >> np.uint64(1)))

@@ -1,37 +1,52 @@
-"""The command line's subcommands, in the order of the story: `agents.cli` makes its parser of them.
+"""Subcommands of the command line, in the order of ``worldmodel --help``; `agents.cli` builds its parser from them.
 
-Nothing heavy is imported before a command runs, so that ``worldmodel --help`` is quick.
+The modules import torch and gymnasium only when a command runs, so that ``--help`` is fast.
 """
 
-from agents.commands import acting, comparing, density, dreaming, learning, looking, sending, whole
+from agents.commands import (
+    collect,
+    compare,
+    density,
+    doctor,
+    dream,
+    evaluate,
+    evolve,
+    export,
+    inspect,
+    play,
+    run,
+    train_memory,
+    train_vae,
+    wandb,
+)
 from agents.commands.common import Command, staged
 
 COMMANDS = {
-    "run": Command(whole.build_run, whole.run),
-    "collect": Command(learning.build_collect, learning.collect),
-    "train vae": Command(learning.build_train_vae, learning.train_vae),
-    "train memory": Command(learning.build_train_memory, learning.train_memory),
-    "evolve": Command(acting.build_evolve, acting.evolve),
-    "compare": Command(comparing.build_compare, comparing.compare),
-    "dream": Command(dreaming.build_dream, dreaming.dream),
-    "play": Command(dreaming.build_play, dreaming.play),
-    "export": Command(dreaming.build_export, dreaming.export),
-    "evaluate": Command(acting.build_evaluate, acting.evaluate),
+    "run": Command(run.build_run, run.run),
+    "collect": Command(collect.build_collect, collect.collect),
+    "train vae": Command(train_vae.build_train_vae, train_vae.train_vae),
+    "train memory": Command(train_memory.build_train_memory, train_memory.train_memory),
+    "evolve": Command(evolve.build_evolve, evolve.evolve),
+    "compare": Command(compare.build_compare, compare.compare),
+    "dream": Command(dream.build_dream, dream.dream),
+    "play": Command(play.build_play, play.play),
+    "export": Command(export.build_export, export.export),
+    "evaluate": Command(evaluate.build_evaluate, evaluate.evaluate),
     "density fit": Command(density.build_fit, density.fit),
     "density evaluate": Command(density.build_evaluate, density.evaluate),
     "density sample": Command(density.build_sample, density.sample),
-    "wandb": Command(sending.build_wandb, sending.wandb),
-    "inspect": Command(looking.build_inspect, looking.inspect),
-    "doctor": Command(looking.build_doctor, looking.doctor),
+    "wandb": Command(wandb.build_wandb, wandb.wandb),
+    "inspect": Command(inspect.build_inspect, inspect.inspect),
+    "doctor": Command(doctor.build_doctor, doctor.doctor),
 }
 PRESETS = {
-    "run": whole.preset,
-    "collect": learning.collect_preset,
-    "train vae": staged("vae"),
-    "train memory": staged("memory"),
+    "run": run.preset,
+    "collect": collect.collect_preset,
+    "train vae": staged("vae", nested=True),
+    "train memory": staged("memory", nested=True),
     "evolve": staged("controller", "dream", "game", nested=True),
-    "evaluate": staged("test"),
-    "dream": dreaming.dream_preset,
+    "evaluate": staged("eval", nested=True),
+    "dream": dream.dream_preset,
     "density fit": density.preset,
 }
-"""Commands whose defaults are those of a preset: by the words behind the command's name."""
+"""Functions that set a command's defaults to those of a preset, from the words after the command's name."""

@@ -1,4 +1,4 @@
-"""What several commands share: a folder to work on, settings from options, the game of a run, presets."""
+"""Shared parts of the commands: arguments, settings from options, the environment of a run, presets."""
 
 import difflib
 import json
@@ -11,17 +11,17 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from agents.checks import check
-from agents.display import busy
+from agents.config.io import flat
+from agents.config.schema import OFFICIAL, Preset
+from agents.config.validate import validate
 from agents.parser import Parser
-from agents.settings import OFFICIAL, Preset
-from agents.yaml_files import flat
+from agents.progress import busy
 
-WORLDS = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
-"""Names of environments that have presets of their own; any other environment id uses the general ones."""
+ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+"""Names of environments with presets of their own; other environment ids use the general presets."""
 PRESETS = Path(__file__).parent.parent / "presets"
-_ONCE = " (the first time its emulator is compiled: about 10 s)"
-WHERE = "(default: where the run's controller was evolved: in the game if there, else in dreams; game if there is none)"
+_COMPILATION = " (the first start compiles the emulator: about 10 s)"
+WHERE = "None: game, or dream where the run has only a controller evolved in dreams."
 """The default of --where, the same in every command."""
 
 
@@ -29,19 +29,19 @@ class Command(NamedTuple):
     """A subcommand."""
 
     build: Callable[[Parser], None]
-    """Says what it takes; its docstring is the help."""
+    """Adds the arguments to a parser; its docstring is the description in the help."""
     run: Callable[[Namespace], int | None]
-    """Does it; a thin layer over the public API. Returns an exit code, where that is not 0."""
+    """Runs the command by calls of the public API. Returns an exit code; None: 0."""
 
 
 @dataclass(frozen=True)
 class Common:
-    """Where and how.
+    """Seed and workers.
 
     Args:
-        seed: of everything.
-        workers: processes that play the game.
-        backend: where they are: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+        seed: Random seed.
+        workers: Number of processes that step environments.
+        backend: Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
     """
 
     seed: int = 1
@@ -50,75 +50,83 @@ class Common:
 
 
 def add_run(parser: Parser, agents: bool = False) -> None:
-    """The folder that a command works on; some take an agent's folder or the name of a pretrained agent, too."""
+    """Add the run folder as an argument; ``agents``: whether an agent is accepted, too."""
     if agents:
-        parser.add_argument("run", type=str, help="a run folder, an agent's folder, or a name with --pretrained")
+        parser.add_argument(
+            "run", type=str, help="Path of a run folder or of an agent's folder; with --pretrained, an agent's name."
+        )
         parser.add_argument(
             "--pretrained",
             action="store_true",
-            help="RUN names an agent that comes with the package; what is written goes to runs/NAME-pretrained",
+            help="RUN is the name of an agent of this package; output goes to runs/NAME-pretrained.",
         )
     else:
-        parser.add_argument("run", type=str, help="the run folder")
-    parser.add_argument("--config", action="config", help="a YAML file with these settings")
+        parser.add_argument("run", type=str, help="Path of the run folder.")
+    parser.add_argument("--config", action="config", help="Path of a YAML file with these settings.")
 
 
 def add_preset(parser: Parser) -> None:
-    """The preset that a command of one stage takes its defaults from."""
+    """Add ``--preset`` to the command of one stage."""
     parser.add_argument(
         "--preset",
         type=Preset | None,
         default=None,
-        help="take the defaults of `worldmodel run` with this preset and environment: quick, standard or paper",
+        help="Preset of `worldmodel run` that sets the defaults: quick, standard or paper.",
     )
 
 
 def preset_words(options: Namespace) -> list[str]:
-    """What a printed command of the next stage takes its sizes from: the preset that was given, or the one of minutes."""
+    """Return ``--preset`` for the printed command of the next stage: the preset that was given, else quick."""
     return ["--preset", options.preset or "quick"]
 
 
 def add_where(parser: Parser, what: str) -> None:
-    """Which of a run's controllers a command is about."""
+    """Add ``--where``, which selects one of a run's controllers; ``what`` is the first sentence of its help."""
     parser.add_argument("--where", type=Literal["game", "dream"] | None, default=None, help=f"{what} {WHERE}")
 
 
 def slug(env: str) -> str:
-    """An environment's id as part of a file's name."""
+    """Return an environment's id in a form that a file name can hold."""
     return re.sub(r"[/:]", "-", env)
 
 
-def settings_of(kind: type, options: Namespace) -> Any:
-    """Build a settings dataclass from parsed options, and check it."""
+def settings_of(kind: type, options: Namespace, prefix: str = "") -> Any:
+    """Build a settings dataclass from parsed options, and validate it."""
     built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-    check(built)
+    validate(built, prefix)
     return built
 
 
-def check_env(env: str, env_options: dict[str, Any]) -> None:
-    """Make the environment once, so that a wrong id or option is told before anything starts.
+def validate_env(env: str, env_options: dict[str, Any]) -> None:
+    """Make the environment once, to find a wrong id or option before a command starts.
 
     Raises:
-        ValueError: names what is wrong.
+        ValueError: The id or an option is wrong; the message names it.
     """
     import envs
-    from worldmodel.arguments import check_options
+    from worldmodel.validation import validate_options
 
-    check_options(env_options=env_options)
+    validate_options(env_options=env_options)
     if "id" in env_options:
         raise ValueError(f"env_options cannot have an id: the environment is {env}")
     try:
-        with busy(f"starting {env}{_ONCE if env.startswith('SuperMarioBros') else ''}"):
+        with busy(f"starting {env}{_COMPILATION if env.startswith('SuperMarioBros') else ''}"):
             game = envs.make(env, **env_options)
     except ValueError as error:
-        if not (close := difflib.get_close_matches(env, WORLDS, n=1, cutoff=0.75)):
+        if not (close := difflib.get_close_matches(env, ENV_ALIASES, n=1, cutoff=0.75)):
             raise
-        raise ValueError(f"{error} Or {close[0]!r}, which has presets of its own?") from None
+        raise ValueError(f"{error} Or {close[0]!r}?") from None
     game.close()
 
 
-def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
-    """The environment that a run's rollouts come from (or its official one), or the one asked for; the same options."""
+def env_and_options(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the environment of a command about a run, and the environment options of the run's rollouts.
+
+    Args:
+        run: The `Run`.
+        env: The environment that was given. None: that of the run's rollouts.
+        official: Whether to use the official version of the rollouts' environment.
+    """
     store = run.store()
     options = dict(store.metadata.get("env_options") or {})
     kept = game_asked(env, store.env, run.folder)
@@ -126,16 +134,17 @@ def game_of(run: Any, env: str | None, official: bool = False) -> tuple[str, dic
 
 
 def game_asked(env: str | None, kept: str, folder: Path) -> str:
-    """The environment that was typed, or else the one that a folder's files name.
+    """Return the environment that was given, else the one named in a folder's files.
 
     Raises:
-        ValueError: making that one would import a module: files of somebody else's must not choose what is run.
+        ValueError: Making the environment that the files name would import a module: an untrusted folder must not choose
+            which code runs.
     """
-    from envs.making import imports
+    from envs.registration import imported_module
 
     if env:
-        return WORLDS.get(env, env)
-    if module := imports(kept):
+        return ENV_ALIASES.get(env, env)
+    if module := imported_module(kept):
         raise ValueError(
             f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
         )
@@ -143,17 +152,24 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
 
 
 def env_words(run: Any) -> list[str]:
-    """What a printed command about a run's game needs behind it: its environment, where that imports a module."""
-    from envs.making import imports
+    """Return ``--env ENV`` for a printed command, if making the run's environment imports a module; else no words."""
+    from envs.registration import imported_module
 
     env = run.store().env
-    return ["--env", env] if imports(env) else []
+    return ["--env", env] if imported_module(env) else []
 
 
-def glance(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """What defaults depend on, before anything is parsed: the positional words, and ``options`` with the values given.
+def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Scan a command line before it is parsed, for the words that defaults depend on.
 
-    Every option but `FLAGS` takes a value.
+    Every option except `FLAGS` takes a value.
+
+    Returns:
+        The positional words, and ``options`` with the values that were given.
+
+    Example:
+        >>> scan_argv(["runs/mine", "--preset", "quick"], {"--preset": ""})
+        (['runs/mine'], {'--preset': 'quick'})
     """
     positional, found, rest = list[str](), dict(options), iter(words)
     for word in rest:
@@ -173,36 +189,38 @@ FLAGS = ("--help", "-h", "--pretrained")
 
 
 def set_preset(parser: Parser, path: Path) -> None:
-    """Make the values of a preset, if there is such a one, the defaults."""
+    """Set a parser's defaults to the values of a preset file, if it exists."""
     if path.exists():
         parser.set_defaults(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
 
 
 def preset_of(env: str, preset: str) -> dict[str, Any]:
-    """The values of a preset: that of the environment, or else the general one; none where there is no such preset."""
-    worlds = {name: name for name in WORLDS} | {env: name for name, env in WORLDS.items()}
-    world = worlds.get(OFFICIAL.get(env, env), "any")
-    path = PRESETS / f"{world}.{preset}.yaml"
+    """Return the values of a preset: that of the environment, else the general one; empty if no file exists."""
+    aliases = {name: name for name in ENV_ALIASES} | {env: name for name, env in ENV_ALIASES.items()}
+    alias = aliases.get(OFFICIAL.get(env, env), "any")
+    path = PRESETS / f"{alias}.{preset}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def env_of(words: list[str]) -> str:
-    """The environment that a command is about, as far as it is known without reading rollouts: of a run folder, or a name."""
+    """Return the environment of a command from its positional words: that of a run folder's rollouts, else the first word."""
     path = Path(words[0] if words else "") / "rollouts" / "metadata.json"
     try:
         return str(json.loads(path.read_bytes())["env"])
-    except (OSError, ValueError, LookupError, TypeError):  # what is wrong with it is said when it is opened
+    except (OSError, ValueError, LookupError, TypeError):  # opening the store later reports what is wrong
         return words[0] if words else ""
 
 
 def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]], None]:
-    """Sets the defaults of a command about a run folder to a preset's ``sections``, if --preset names one.
+    """Return a function that sets a command's defaults to the ``sections`` of the preset of ``--preset``.
 
-    ``nested``: whether the command's options have the sections' names before them.
+    Args:
+        sections: Names of the sections.
+        nested: Whether the command's options have the section's name as a prefix.
     """
 
     def preset(parser: Parser, words: list[str]) -> None:
-        positional, found = glance(words, {"--preset": ""})
+        positional, found = scan_argv(words, {"--preset": ""})
         values = preset_of(env_of(positional), found["--preset"])
         chosen = {name: values[name] for name in sections if name in values}
         if chosen:

@@ -1,1 +1,5 @@
-"""Memories compared: `learning` trains every variant, `judging` measures, `report` writes the page."""
+"""Comparison of memory models.
+
+Start reading at `train.compare`, which trains the variants. `metrics` evaluates them, `statistics` computes confidence
+intervals, `report` writes the page.
+"""

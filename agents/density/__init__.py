@@ -1,28 +1,28 @@
-"""Densities of speech and images on one run folder: learn, judge, draw.
+"""Densities of speech and images: training, evaluation and sampling on one run folder.
 
-Start reading at `agents.density.fitting`. ``worldmodel density`` is a thin layer over these::
+Start reading at `agents.density.fitting`. ``worldmodel density`` calls these functions::
 
-    from agents.density import Density, evaluate_density, fit_density, sample_density
+    from agents.density import DensityConfig, evaluate_density, fit_density, sample_density
 
-    fit_density(Density("timit:/data/TIMIT", model="frmdn", updates=2_000), "runs/speech")
+    fit_density(DensityConfig("timit:/data/TIMIT", model="frmdn", num_updates=2_000), "runs/speech")
     print(evaluate_density("runs/speech", part="held_out"))
     sample_density("runs/speech", count=4, temperature=0.9, length=10)
 
-Names are fetched when they are first used, as in `agents`.
+Names are imported on first use, as in `agents`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents.density.config import DensityConfig
     from agents.density.evaluation import Evaluation, Measure
     from agents.density.fitting import evaluate_density, fit_density
     from agents.density.runs import load_density
     from agents.density.samples import complete_images, sample_density
-    from agents.density.settings import Density
 
 _HOMES = {
-    "Density": "settings",
+    "DensityConfig": "config",
     "Evaluation": "evaluation",
     "Measure": "evaluation",
     "complete_images": "samples",
@@ -32,7 +32,7 @@ _HOMES = {
     "sample_density": "samples",
 }
 __all__ = [
-    "Density",
+    "DensityConfig",
     "Evaluation",
     "Measure",
     "complete_images",

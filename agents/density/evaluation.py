@@ -1,6 +1,6 @@
-"""What a density of speech or images is worth: log-likelihoods of whole sequences, with what belongs beside them.
+"""Evaluation of a density of speech or images: log-likelihoods of whole sequences and their standard errors.
 
-Start reading at `judge`.
+Start reading at `evaluate_model`.
 """
 
 import math
@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.comparison.statistics import t_quantile
 from agents.density.gaussian import Gaussian
 from agents.evaluation import hardware
-from worldmodel import SequenceDensity, parallel
+from worldmodel import SequenceDensity, distributed
 from worldmodel.baselines import VRNN
 from worldmodel.batches import to_device
-from worldmodel.checkpoints import write_json
 from worldmodel.corpora import Corpus
+from worldmodel.io import write_json
 from worldmodel.progress import Progress, silent
 
-BATCH = 32
-"""Sequences that are judged at once; a VRNN's noise depends on it."""
+BATCH_SIZE = 32
+"""Number of sequences in a batch of the evaluation. The noise of a VRNN depends on it."""
 EXACT = "log p, exact"
 BOUND = "lower bound of log p (ELBO, one sample of z)"
 IMPORTANCE = "importance estimate of log p"
@@ -30,127 +31,141 @@ IMPORTANCE = "importance estimate of log p"
 
 @dataclass(frozen=True)
 class Measure:
-    """One number: the mean over the sequences of a part.
+    """One measure: the mean over the sequences of a part.
 
     Args:
-        what: "log p, exact", or which bound of it.
-        mean: over sequences, in the evaluation's unit.
-        stderr: its standard error, files being what is drawn.
-        n: number of files (recordings or images).
-        sequences: number of sequences; a recording that is cut into pieces has several.
-        frame: of speech, nats a frame: all sequences' sum over all their frames.
-        frame_stderr: its standard error, files being what is drawn.
-        values: of each sequence.
+        what: Name of the measure: "log p, exact", or the bound of log p.
+        mean: Mean over sequences, in the unit of the evaluation.
+        stderr: Standard error of ``mean``, clustered by file; None for one file.
+        n: Number of files (recordings or images).
+        sequences: Number of sequences; a recording that is cut into segments has several.
+        frame: Sum over all sequences divided by their number of frames, in nats per frame; None for images.
+        frame_stderr: Standard error of ``frame``, clustered by file; None for images and for one file.
+        values: Value of each sequence.
     """
 
     what: str
     mean: float
-    stderr: float
+    stderr: float | None
     n: int
     sequences: int
     frame: float | None
     frame_stderr: float | None
     values: tuple[float, ...]
 
+    def text(self, frame: bool = False) -> str:
+        """Return the mean (or with ``frame`` the value a frame) and ± its standard error, if there is one."""
+        value, stderr, digits = (self.frame, self.frame_stderr, 3) if frame else (self.mean, self.stderr, 4)
+        return f"{value:.{digits}f}{_plus_minus(stderr if self.n > 1 else None, digits)}"
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a density is worth on one part of its corpus; everything that a number needs beside it.
+    """Evaluation of a density on one part of its corpus, with all that a report needs beside the numbers.
 
     Args:
-        part: "test", "held_out" or "train".
-        measures: the exact log-likelihood; or of a VRNN a bound and an importance estimate.
-        unit: of the means.
-        ceiling: of speech, nats a frame that the clamp of precisions and the couplings allow; None: unbounded.
-        levels: of speech, nats a frame at which a density begins to tell 16-bit levels apart.
-        model: name.
-        parameters: how many.
-        corpus: `worldmodel.corpora.Corpus.describe`.
-        hardware: this machine.
-        own: identity of this part of the corpus that the density was learned from, where it was judged on another one.
-        gaussian: mean of the simplest density (`agents.density.gaussian`), in the same unit.
-        better: by how much the last measure is better than that; below zero: worse.
-        better_stderr: its standard error, files being what is drawn.
-        learned: sentences on the training (`agents.density.learning`).
+        part: Part of the corpus: "test", "held_out" or "train".
+        measures: Exact log-likelihood; for a VRNN, a lower bound and an importance estimate.
+        unit: Unit of the means.
+        ceiling: Upper bound of a likelihood of speech by the clamp of precisions and the couplings, in nats per frame. None:
+            unbounded, or images.
+        quantization_limit: Likelihood of speech above which a density resolves 16-bit levels, in nats per frame. None:
+            images.
+        model: Name of the model.
+        parameters: Number of parameters of the model.
+        corpus: Description by `worldmodel.corpora.Corpus.describe`.
+        hardware: Description of this machine.
+        training_identity: Identity of this part of the training corpus, if the evaluation is on another corpus; else None.
+        gaussian: Mean of the reference density (`agents.density.gaussian`), in the same unit.
+        gain: Difference of the last measure to the reference density; positive is better.
+        gain_stderr: Standard error of ``gain``, clustered by file; None for one file.
+        training_summary: Sentences about the training (`agents.density.training_summary`).
     """
 
     part: str
     measures: tuple[Measure, ...]
     unit: str
     ceiling: float | None
-    levels: float | None
+    quantization_limit: float | None
     model: str
     parameters: int
     corpus: dict[str, Any]
     hardware: str
-    own: str | None = None
+    training_identity: str | None = None
     gaussian: float | None = None
-    better: float | None = None
-    better_stderr: float | None = None
-    learned: tuple[str, ...] = ()
+    gain: float | None = None
+    gain_stderr: float | None = None
+    training_summary: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = []
         for measure in self.measures:
             unit = self.unit.partition(",")[0]
-            line = (
-                f"{self.model}, {self.part}: {measure.mean:.4f} ± {measure.stderr:.4f} {unit} ({self.count(measure)})"
-            )
+            line = f"{self.model}, {self.part}: {measure.text()} {unit} ({self.count(measure)})"
             if measure.frame is not None:
-                line += f"; {measure.frame:.3f} ± {measure.frame_stderr:.3f} nats a frame"
+                line += f"; {measure.text(frame=True)} nats per frame"
             lines.append(f"{line}; {measure.what}")
         return "\n".join([*lines, *self.findings, *self.notes])
 
     def count(self, measure: Measure) -> str:
-        """How many files, and how many sequences of them, were judged."""
+        """Format the number of files and, if it differs, the number of sequences."""
         files = "recordings" if self.corpus["kind"] == "speech" else "images"
         pieces = f", {measure.sequences} sequences" if measure.sequences != measure.n else ""
         return f"n = {measure.n} {files}{pieces}"
 
     @property
     def findings(self) -> list[str]:
-        """What the numbers mean: the result beside the simplest density, and the training."""
-        if self.gaussian is None or self.better is None or self.better_stderr is None:
-            return list(self.learned)
-        sure = abs(self.better) > 2 * self.better_stderr and self.measures[-1].n > 1
-        words = "No better" if not sure or not self.better else "Better" if self.better > 0 else "WORSE"
-        words = (
-            words if self.measures[-1].n > 1 else "With one file, which has no standard error, not known to be better"
-        )
-        bound = "" if self.measures[-1].what == EXACT else ", by its lower bound,"
+        """Conclusions: the comparison with the reference density (a t test), and the sentences about the training."""
+        if self.gaussian is None or self.gain is None:
+            return list(self.training_summary)
+        n = self.measures[-1].n
+        stderr = self.gain_stderr if n > 1 else None  # older files have 0 for one file
+        if stderr is None:
+            verdict = "With one file, which has no standard error, not known to be better"
+        elif abs(self.gain) <= t_quantile(0.975, n - 1) * stderr:
+            verdict = "Not significantly better"
+        else:
+            verdict = "Better" if self.gain > 0 else "WORSE"
+        bound = "" if self.measures[-1].what == EXACT else " (by the lower bound)"
         unit = self.unit.partition(",")[0]
         return [
-            f"{words}{bound} than one Gaussian for each number of an event, which has {self.gaussian:.4f} {unit}: "
-            f"difference {self.better:+.4f} ± {self.better_stderr:.4f} (above zero: better).",
-            *self.learned,
+            f"{verdict}{bound} than one independent Gaussian for each dimension of an event ({self.gaussian:.4f} {unit}): "
+            f"difference {self.gain:+.4f}{_plus_minus(stderr, 4)} (positive: better).",
+            *self.training_summary,
         ]
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said beside the numbers."""
-        notes = [f"In {self.unit}; ± is the standard error of the mean over files."]
-        if self.levels is not None:
-            most = "not bounded" if self.ceiling is None else f"at most {self.ceiling:.1f} nats a frame"
+        """Notes on the unit, the ceiling and, if it is not the training corpus, the corpus."""
+        files = (
+            "one file has no standard error"
+            if self.measures[-1].n == 1
+            else "± is the standard error of the mean over files"
+        )
+        notes = [f"In {self.unit}; {files}."]
+        if self.quantization_limit is not None:
+            ceiling = "none" if self.ceiling is None else f"{self.ceiling:.1f} nats per frame"
             notes.append(
-                f"Ceiling: {most} by the model's precision; above {self.levels:.1f} a density tells 16-bit levels apart."
+                f"Ceiling by the model's precision: {ceiling}. Above {self.quantization_limit:.1f} nats per frame a density "
+                "resolves 16-bit levels."
             )
-        if self.own is not None:
-            judged = self.corpus["parts"][self.part]["identity"]
+        if self.training_identity is not None:
+            identity = self.corpus["parts"][self.part]["identity"]
             notes.append(
-                f"Another corpus than the one that it was learned from: judged on {judged}; its own is {self.own}."
+                f"Evaluated on another corpus than its training corpus: {identity} instead of {self.training_identity}."
             )
         return notes
 
-    def save(self, path: Path, **more: Any) -> Path:
-        """Write everything but the single sequences' values as JSON."""
+    def save(self, path: Path, **extra: Any) -> Path:
+        """Write the evaluation and ``extra`` as JSON, without the values of single sequences; return the path."""
         plain = asdict(self)
         for measure in plain["measures"]:
             del measure["values"]
-        write_json(path, plain | more)
+        write_json(path, plain | extra)
         return path
 
 
-def judge(
+def evaluate_model(
     model: SequenceDensity | VRNN,
     name: str,
     corpus: Corpus,
@@ -158,26 +173,32 @@ def judge(
     samples: int,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Judge a model on a part of its corpus, in single precision; sums are in double.
+    """Evaluate a model on one part of its corpus, in single precision; only sums over sequences are in double precision.
 
     Args:
-        model: the density.
-        name: of the model, for the report.
-        corpus: with its unit.
-        part: "test", "held_out" or "train".
-        samples: of a VRNN's latents, for its importance estimate.
-        progress: called as ``progress(sequences, all of them, "")``.
+        model: The density.
+        name: Name of the model for the report.
+        corpus: The corpus, which defines the unit.
+        part: Part of the corpus: "test", "held_out" or "train".
+        samples: Number of latent samples for the importance estimate of a VRNN.
+        progress: Callback ``progress(sequences, total, "")``.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ValueError: a log-likelihood is not finite, or the corpus does not match its stored mean and standard deviation.
     """
     data, speech = getattr(corpus, part), corpus.kind == "speech"
-    gaussian, simple = Gaussian(corpus.train), list[np.ndarray]()
-    scale = corpus.scale.describe()  # first of all: recordings may be others than those that it was kept for
-    device = parallel.device()
+    reference, reference_values = Gaussian(corpus.train), list[np.ndarray]()
+    scale = corpus.normalizer.describe()  # first: raises an error if the stored mean and std are of other recordings
+    device = distributed.device()
     model.to(device)
-    found: dict[str, list[np.ndarray]] = {}
+    measured: dict[str, list[np.ndarray]] = {}
     frames: list[np.ndarray] = []
     progress(0, len(data), "")
     try:
-        for batch in data.batches(BATCH):
+        for batch in data.batches(BATCH_SIZE):
             for what, values in _log_likelihoods(model, to_device(batch, device), samples, len(frames)):
                 values = _in_unit(values, corpus)
                 if not torch.isfinite(values).all():
@@ -185,33 +206,34 @@ def judge(
                     raise ValueError(
                         f"{what} of sequence {first} of the {part} part of {corpus.name} is not a finite number"
                     )
-                found.setdefault(what, []).append(values.numpy())
-            simple.append(_in_unit(gaussian.log_prob(batch), corpus).numpy())
+                measured.setdefault(what, []).append(values.numpy())
+            reference_values.append(_in_unit(reference.log_prob(batch), corpus).numpy())
             frames.append(batch.mask.sum(dim=1).double().numpy())
             progress(sum(map(len, frames)), len(data), "")
     finally:
         model.cpu()
-    lengths, files = np.concatenate(frames), data.files
-    measured = {what: np.concatenate(parts) for what, parts in found.items()}
-    gain = (list(measured.values())[-1] - np.concatenate(simple)) * (1 if speech else -1)
-    ceiling = model.ceiling * corpus.event
+    lengths, files = np.concatenate(frames), data.file_indices
+    values_of = {what: np.concatenate(values) for what, values in measured.items()}
+    difference = (list(values_of.values())[-1] - np.concatenate(reference_values)) * (1 if speech else -1)
+    ceiling = model.ceiling * corpus.event_dim
     return Evaluation(
         part,
-        tuple(_measure(what, values, files, lengths if speech else None) for what, values in measured.items()),
+        tuple(_measure(what, values, files, lengths if speech else None) for what, values in values_of.items()),
         corpus.unit,
         ceiling if speech and math.isfinite(ceiling) else None,
-        scale["ceiling"] * corpus.event if speech else None,
+        scale["ceiling"] * corpus.event_dim if speech else None,
         name,
         sum(parameter.numel() for parameter in model.parameters()),
         corpus.describe(),
         hardware(),
-        gaussian=float(np.concatenate(simple).mean()),
-        better=float(gain.mean()),
-        better_stderr=_stderr(gain, files),
+        gaussian=float(np.concatenate(reference_values).mean()),
+        gain=float(difference.mean()),
+        gain_stderr=_stderr(difference, files),
     )
 
 
 def _in_unit(values: torch.Tensor, corpus: Corpus) -> torch.Tensor:
+    """Convert nats of whole sequences to the unit of the corpus, in double precision."""
     values = values.cpu().double()
     return values if corpus.kind == "speech" else corpus.bits(values)
 
@@ -220,18 +242,20 @@ def _in_unit(values: torch.Tensor, corpus: Corpus) -> torch.Tensor:
 def _log_likelihoods(
     model: SequenceDensity | VRNN, batch: Any, samples: int, number: int
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the name and the values (batch,) of each measure; ``number`` seeds the noise of a VRNN."""
     if isinstance(model, SequenceDensity):
         yield EXACT, model.log_prob(batch)
     else:
         generator = torch.Generator(batch.event.device).manual_seed(number)
-        yield BOUND, model.bound(batch, generator)
+        yield BOUND, model.elbo(batch, generator)
         yield (
             f"{IMPORTANCE} ({samples} samples of z; a lower bound, too)",
-            model.importance_sampled(batch, samples, generator),
+            model.iwae_bound(batch, samples, generator),
         )
 
 
 def _measure(what: str, values: np.ndarray, files: np.ndarray, frames: np.ndarray | None) -> Measure:
+    """Return the measure of the values of all sequences; ``frames`` is the number of frames of each, for speech."""
     frame, frame_stderr = None, None
     if frames is not None:
         frame = float(values.sum() / frames.sum())
@@ -240,12 +264,26 @@ def _measure(what: str, values: np.ndarray, files: np.ndarray, frames: np.ndarra
     return Measure(what, float(values.mean()), stderr, n, len(values), frame, frame_stderr, tuple(values.tolist()))
 
 
-def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = None) -> float:
-    """Standard error of sum(values) / sum(sizes), files being what is drawn; sizes: of each value, 1 unless given."""
+def _stderr(values: np.ndarray, files: np.ndarray, sizes: np.ndarray | None = None) -> float | None:
+    """Return the standard error of the ratio sum(values) / sum(sizes), clustered by file; None for a single file.
+
+    It is std(r) / (sqrt(n) mean(S)) with the residual r_f = V_f - S_f sum(V) / sum(S) of each of n files, where V_f and S_f
+    are the sums of the values and sizes of file f.
+
+    Args:
+        values: Value of each sequence.
+        files: Index of the file of each sequence.
+        sizes: Size of each sequence. None: 1.
+    """
     sizes = np.ones(len(values)) if sizes is None else sizes
-    _, of = np.unique(files, return_inverse=True)
-    if of.max() < 1:
-        return 0.0
-    total, size = np.bincount(of, values), np.bincount(of, sizes)
-    rest = total - size * total.sum() / size.sum()  # of a ratio of means
-    return float(rest.std(ddof=1)) / math.sqrt(len(rest)) / float(size.mean())
+    _, clusters = np.unique(files, return_inverse=True)
+    if clusters.max() < 1:
+        return None
+    total, size = np.bincount(clusters, values), np.bincount(clusters, sizes)
+    residuals = total - size * total.sum() / size.sum()
+    return float(residuals.std(ddof=1)) / math.sqrt(len(residuals)) / float(size.mean())
+
+
+def _plus_minus(stderr: float | None, digits: int) -> str:
+    """Format a standard error after its mean."""
+    return "" if stderr is None else f" ± {stderr:.{digits}f}"

@@ -1,89 +1,94 @@
-"""Learn a density of speech or images on one run folder, and judge what was learned."""
+"""Training and evaluation of a density of speech or images on one run folder.
+
+Start reading at `fit_density`.
+"""
 
 import os
 from dataclasses import replace
 
 import torch
 
-from agents.config import remember
-from agents.density.evaluation import Evaluation, judge
-from agents.density.learning import Learning, event_name
-from agents.density.runs import load_density, open_data, open_moved, own_part
-from agents.density.settings import Density, check_density
+from agents.config.provenance import save_config
+from agents.config.schema import training
+from agents.density.config import DensityConfig, validate_density
+from agents.density.evaluation import Evaluation, evaluate_model
+from agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
+from agents.density.training_summary import TrainingSummary, event_name
 from agents.run import Run
-from agents.settings import training
-from worldmodel import fit, parallel, seeded
-from worldmodel.arguments import at_least_one
-from worldmodel.builders import build, check_memory
-from worldmodel.checkpoints import write_json
+from worldmodel import distributed, fit, seeded
 from worldmodel.corpora import open_corpus
+from worldmodel.io import write_json
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, silent
+from worldmodel.registry import build, validate_fits_in_ram
+from worldmodel.validation import validate_positive_int
 
 SAMPLES = 16
-"""Of a VRNN's latents, for its importance estimate."""
-MOST_SAMPLES = 10_000
-"""More would take hours without a word."""
+"""Default number of latent samples for the importance estimate of a VRNN."""
+MAX_SAMPLES = 10_000
+"""Largest number of latent samples: more take hours without any progress report."""
 
 
 def fit_density(
-    settings: Density, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
+    settings: DensityConfig, out: str | os.PathLike[str], progress: Progress = silent, report: bool = True
 ) -> Evaluation:
-    """Learn a density, judge it on the test part, and write numbers and a report.
+    """Train a density, evaluate it on the test part, and write the results and a report.
+
+    The same call continues a stopped training. For a finished training it only repeats the evaluation.
 
     Args:
-        settings: model, corpus and training.
-        out: the run folder; the same call continues a stopped training; a finished one is only judged again.
-        progress: called as ``progress(update, updates, note)``.
-        report: whether to write ``report.html``, for which samples are drawn.
+        settings: Model, corpus and training.
+        out: Path of the run folder.
+        progress: Callback ``progress(update, num_updates, note)``.
+        report: Whether to write ``report.html``, for which samples are drawn.
 
     Returns:
-        The evaluation of the test part, which is in ``out/results.json`` too.
+        The evaluation on the test part, which is also in ``out/results.json``.
 
     Raises:
         ValueError: a setting is out of range, the corpus is missing, or ``out`` belongs to another configuration.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    check_density(settings)
+    validate_density(settings)
     run = Run(folder_path(out, "out"))
-    opened = open_corpus(settings.data, **settings.corpus_options)  # before a folder is made
-    sizes = (settings.model, opened.event, settings.hidden, settings.truncate)
+    opened = open_corpus(settings.data, **settings.corpus_options)  # an error leaves no run folder
+    sizes = (settings.model, opened.event_dim, settings.hidden_size, settings.bptt_length)
     with torch.device("meta"):
-        check_memory(build(*sizes, **settings.model_options))
+        validate_fits_in_ram(build(*sizes, **settings.model_options))
     with seeded(settings.seed):
         model = build(*sizes, **settings.model_options)
     with run.locked():
-        if parallel.leader():
-            remember(settings, run.folder / "config.yaml", may_grow=("updates",))
-        corpus = open_data(settings, run.folder)
-        with run.chapter("learn"):
+        if distributed.is_main_process():
+            save_config(settings, run.folder / "config.yaml", may_grow=("num_updates",))
+        corpus = open_run_corpus(settings, run.folder)
+        with run.stage("fit"):
             fit(
                 model,
-                corpus.parts,
+                corpus.splits,
                 **training(settings),
                 seed=settings.seed,
-                check_every=settings.check_every,
+                eval_every=settings.eval_every,
                 out=run.folder,
                 progress=progress,
             )
-        if parallel.leader():  # not before: `fit` refuses a folder whose weights belong to another corpus
+        if distributed.is_main_process():  # after `fit`, which refuses a folder with weights of another corpus
             write_json(run.folder / "corpus.json", corpus.describe())
-        with run.chapter("judge"):
-            evaluation = judge(model, settings.model, corpus, "test", SAMPLES)
-            evaluation = replace(evaluation, learned=_learned(run.folder, settings))
-        if parallel.leader():
+        with run.stage("evaluate"):
+            evaluation = evaluate_model(model, settings.model, corpus, "test", SAMPLES)
+            evaluation = replace(evaluation, training_summary=_training_sentences(run.folder, settings))
+        if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
-                from agents.density.report import write_density_report  # films and plots: slow to import
+                from agents.density.report import write_density_report  # video and plots are slow to import
 
                 write_density_report(run, settings, evaluation, corpus)
     return evaluation
 
 
-def _learned(folder: str | os.PathLike[str], settings: Density) -> tuple[str, ...]:
-    """Sentences on a run's training."""
-    learning = Learning.of(folder)
-    return tuple(learning.words(event_name(settings.kind, settings.pixelwise))) if learning else ()
+def _training_sentences(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
+    """Return the sentences about a run's training."""
+    summary = TrainingSummary.from_run(folder)
+    return tuple(summary.sentences(event_name(settings.kind, settings.pixelwise))) if summary else ()
 
 
 def evaluate_density(
@@ -93,28 +98,34 @@ def evaluate_density(
     data: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Judge a learned density: its mean log-likelihood over whole sequences.
+    """Evaluate a trained density: the mean log-likelihood of whole sequences.
 
-    Another corpus of its kind is allowed, as long as recordings are standardised by the same training part; the evaluation
-    says so then, and names both.
+    The density can be evaluated on another corpus of the same kind, if recordings are standardised by the same training
+    part. The evaluation then names both corpora.
 
     Args:
-        folder: of `fit_density`.
-        part: "test", "held_out" or "train".
-        samples: of a VRNN's latents, for its importance estimate.
-        data: KIND:FOLDER, where the corpus lies now, or another one; None: where it was learned from.
-        progress: called as ``progress(sequences, all of them, "")``.
+        folder: Path of the run folder of `fit_density`.
+        part: Part of the corpus: "test", "held_out" or "train".
+        samples: Number of latent samples for the importance estimate of a VRNN.
+        data: KIND:FOLDER of the corpus, if it has moved or is another one. None: that of the run.
+        progress: Callback ``progress(sequences, total, "")``.
+
+    Returns:
+        The evaluation.
 
     Raises:
-        ValueError: there is no learned density, no such part, or the corpus is missing or of another kind.
+        ValueError: the folder has no trained density, ``part`` or ``samples`` is invalid, or the corpus is missing or of
+            another kind.
     """
     if part not in ("test", "held_out", "train"):
         raise ValueError(f"part must be one of test, held_out, train, got {part!r}")
-    at_least_one(samples=samples)
-    if samples > MOST_SAMPLES:
-        raise ValueError(f"samples must be at most {MOST_SAMPLES}, got {samples}")
+    validate_positive_int(samples=samples)
+    if samples > MAX_SAMPLES:
+        raise ValueError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
     model, settings = load_density(folder)
-    corpus = open_moved(settings, folder, model, data)
-    own = own_part(folder, part, getattr(corpus, part).identity)
-    judged = judge(model, settings.model, corpus, part, samples, progress)
-    return replace(judged, own=own, learned=_learned(folder, settings))
+    corpus = open_matching_corpus(settings, folder, model, data)
+    training_identity = original_identity(folder, part, getattr(corpus, part).identity)
+    evaluation = evaluate_model(model, settings.model, corpus, part, samples, progress)
+    return replace(
+        evaluation, training_identity=training_identity, training_summary=_training_sentences(folder, settings)
+    )

@@ -1,4 +1,4 @@
-"""The simplest density to be compared with: one Gaussian for each number of an event, without any memory."""
+"""A reference density without memory: one independent Gaussian for each dimension of an event."""
 
 import numpy as np
 import torch
@@ -6,30 +6,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.corpora.corpus import Part
+from worldmodel.corpora.dataset import Split
 
-BATCHES, BATCH = 16, 32
+NUM_BATCHES, BATCH_SIZE = 16, 32
 """Number and size of the random batches of the training part that it is fitted to."""
-FLOOR = 1e-3
+MIN_SCALE = 1e-3
 """Smallest standard deviation."""
 
 
 class Gaussian:
-    """log p(x) of independent numbers, with the training part's mean and standard deviation of each.
+    """Independent Gaussians with the mean and standard deviation of each dimension in the training part.
 
     Args:
-        training: the training part.
+        training: The training part.
     """
 
-    def __init__(self, training: Part) -> None:
+    def __init__(self, training: Split) -> None:
         rng = np.random.default_rng(0)
-        drawn = [training.batch(BATCH, rng) for _ in range(BATCHES)]
-        events = torch.cat([batch.event[batch.mask > 0] for batch in drawn]).double()
+        batches = [training.batch(BATCH_SIZE, rng) for _ in range(NUM_BATCHES)]
+        events = torch.cat([batch.event[batch.mask > 0] for batch in batches]).double()
         self.loc = events.mean(dim=0)
-        self.scale = events.std(dim=0, correction=0).clamp(min=FLOOR)
+        self.scale = events.std(dim=0, correction=0).clamp(min=MIN_SCALE)
 
     def log_prob(self, batch: EventBatch) -> Float[Tensor, "batch"]:
-        """Of whole sequences, with their log-Jacobian, in double precision."""
+        """Return the log-density of whole sequences, including the log-Jacobian, in nats and double precision."""
         normal = torch.distributions.Normal(self.loc, self.scale, validate_args=False)
-        each = normal.log_prob(batch.event.cpu().double()).sum(dim=-1)
-        return (each * batch.mask.cpu()).sum(dim=-1) + batch.log_jacobian.cpu()
+        log_prob = normal.log_prob(batch.event.cpu().double()).sum(dim=-1)
+        return (log_prob * batch.mask.cpu()).sum(dim=-1) + batch.log_jacobian.cpu()

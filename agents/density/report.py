@@ -1,4 +1,7 @@
-"""The report of a density: one HTML page with its learning curve, its numbers, and samples to hear or to see."""
+"""The report of a density: one HTML page with the learning curve, the results and samples.
+
+Start reading at `write_density_report`.
+"""
 
 import contextlib
 import html
@@ -7,43 +10,47 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import pictures
+from agents import plots, video
+from agents.density.config import DensityConfig
 from agents.density.evaluation import Evaluation
-from agents.density.learning import Learning, event_name
-from agents.density.samples import can_be_completed, coloured, complete_images, rows, sample_density, wav
-from agents.density.settings import Density
-from agents.display import duration
-from agents.page import image, losses, rows_of, settings_section, write_page
+from agents.density.samples import can_be_completed, coloured, complete_images, open_wav, rows, sample_density
+from agents.density.training_summary import TrainingSummary, event_name
+from agents.html import image, losses, rows_of, settings_section, write_page
+from agents.progress import duration
 from agents.run import Run
 from worldmodel.corpora import Corpus
 
 TEMPERATURES = (1.0, 0.8)
-"""Of the samples on the page."""
+"""Sampling temperatures of the samples on the page."""
 SECONDS = 3.0
+"""Length of a sample of speech on the page, in seconds."""
 SOUNDS = 2
-"""Number of real recordings, and of samples at each temperature."""
+"""Number of real recordings, and of samples of speech at each temperature."""
 IMAGES = 36
+"""Number of real images, and of sampled images at each temperature."""
 
 
-def write_density_report(run: Run, settings: Density, evaluation: Evaluation, corpus: Corpus) -> Path:
-    """Write ``report.html`` and ``media/`` into the run folder; returns the page's path."""
+def write_density_report(run: Run, settings: DensityConfig, evaluation: Evaluation, corpus: Corpus) -> Path:
+    """Write ``report.html`` and ``media/`` into the run folder; return the path of the page."""
     title = f"{settings.model} as a density of {settings.data.partition(':')[0]}"
     sections = (
-        _numbers(evaluation), _curve(run, settings), _samples(run, settings, corpus),
+        _results(evaluation), _curve(run, settings), _samples(run, settings, corpus),
         settings_section(settings),
     )  # fmt: skip
     return write_page(run.folder / "report.html", title, "".join(sections))
 
 
-def _numbers(evaluation: Evaluation) -> str:
+def _results(evaluation: Evaluation) -> str:
+    """Format the results as a table with notes."""
     speech = evaluation.corpus["kind"] == "speech"
     lines = ""
     for measure in evaluation.measures:
-        cells = [f"{measure.mean:.4f}", f"{measure.stderr:.4f}", str(measure.n), str(measure.sequences)]
-        cells += [f"{measure.frame:.3f} ± {measure.frame_stderr:.3f}"] if speech else []
+        stderr = "" if measure.stderr is None or measure.n == 1 else f"{measure.stderr:.4f}"
+        cells = [f"{measure.mean:.4f}", stderr, str(measure.n), str(measure.sequences)]
+        cells += [measure.text(frame=True)] if speech else []
         lines += f"<tr><td>{html.escape(measure.what)}</td>"
         lines += "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
-    frame = "<th>nats a frame</th>" if speech else ""
+    frame = "<th>nats per frame</th>" if speech else ""
     n = "recordings" if speech else "images"
     notes = [
         f"{' '.join(evaluation.notes)} {'Higher' if speech else 'Lower'} is better.",
@@ -59,70 +66,76 @@ def _numbers(evaluation: Evaluation) -> str:
     )
 
 
-def _curve(run: Run, settings: Density) -> str:
+def _curve(run: Run, settings: DensityConfig) -> str:
+    """Format the plot of the losses and the wall-clock times."""
     series = losses(rows_of(run.folder / "metrics.jsonl"), "loss")
     bound = ", a bound" if "vrnn" in settings.model else ""
     event = event_name(settings.kind, settings.pixelwise)
-    plot = pictures.curves(series, "update", f"-log p (nats a {event}{bound})")
+    plot = plots.curves(series, "update", f"-log p (nats per {event}{bound})")
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.timings().items())
-    return f'<h2>Learning</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
+    return f'<h2>Training</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 
 
-def _samples(run: Run, settings: Density, corpus: Corpus) -> str:
-    """Real data of the test part, and beside them what the density draws."""
-    show = _sounds if settings.kind == "speech" else _images
-    learning = Learning.of(run.folder)
-    which = f"Drawn with the weights of update {learning.best_update:,}. " if learning else ""
-    return f'<h2>Samples</h2><p class="note">{which}First: data of the test part.</p>{show(run, corpus)}'
+def _samples(run: Run, settings: DensityConfig, corpus: Corpus) -> str:
+    """Format data of the test part and samples of the density."""
+    write = _speech_samples if settings.kind == "speech" else _image_samples
+    summary = TrainingSummary.from_run(run.folder)
+    which = f"Sampled with the weights of update {summary.best_update:,}. " if summary else ""
+    return f'<h2>Samples</h2><p class="note">{which}Data of the test part come first.</p>{write(run, corpus)}'
 
 
-def _sounds(run: Run, corpus: Corpus) -> str:
-    media, rate = run.folder / "media", corpus.scale.describe()["rate"]
+def _speech_samples(run: Run, corpus: Corpus) -> str:
+    """Write WAV files of real recordings and of samples; format their players, waveforms and spectrograms."""
+    media, rate = run.folder / "media", corpus.normalizer.describe()["rate"]
     groups, shown = list[tuple[str, list[Path]]](), dict[str, np.ndarray]()
     real = corpus.test.sounds(SOUNDS, SECONDS)  # type: ignore[attr-defined]  # of `Recordings`
-    groups.append(("test part", [_keep(media / f"real-{index}.wav", sound, rate) for index, sound in enumerate(real)]))
+    groups.append(
+        ("test part", [_write_wav(media / f"real-{index}.wav", sound, rate) for index, sound in enumerate(real)])
+    )
     for temperature in TEMPERATURES:
         drawn = sample_density(run.folder, SOUNDS, temperature, out=media, length=SECONDS)
-        clipped = f"; {drawn.clipped:.2%} of the samples clipped" if drawn.clipped else ""
-        words = f"temperature {temperature:g}; drawn at {drawn.speed:.3g} x real time, {SOUNDS} at once{clipped}"
-        groups.append((words, drawn.paths))
+        clipped = f"; {drawn.clipped:.2%} of the audio samples clipped" if drawn.clipped else ""
+        caption = f"temperature {temperature:g}; {drawn.speed:.3g} x real time for {SOUNDS} samples at once{clipped}"
+        groups.append((caption, drawn.paths))
     parts = []
-    for words, paths in groups:
-        sounds = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)
-        parts.append(f"<figure>{sounds}<figcaption>{words}</figcaption></figure>")
-        shown |= {f"{words.partition(';')[0]}, {number + 1}": heard(path) for number, path in enumerate(paths)}
-    plot = image(pictures.sounds(shown, rate), "waveforms and spectrograms")
-    caption = "Waveform (full scale is from -1 to 1) and spectrogram of each."
+    for caption, paths in groups:
+        players = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)
+        parts.append(f"<figure>{players}<figcaption>{caption}</figcaption></figure>")
+        shown |= {f"{caption.partition(';')[0]}, {number + 1}": read_wav(path) for number, path in enumerate(paths)}
+    plot = image(plots.sounds(shown, rate), "waveforms and spectrograms")
+    caption = "Waveform (full scale from -1 to 1) and spectrogram of each sample."
     return "".join(parts) + f"<figure>{plot}<figcaption>{caption}</figcaption></figure>"
 
 
-def _keep(path: Path, sound: np.ndarray, rate: int) -> Path:
-    """Write samples as a WAV file."""
+def _write_wav(path: Path, sound: np.ndarray, rate: int) -> Path:
+    """Write audio samples, full scale from -1 to 1, as a 16-bit WAV file; return its path."""
     with contextlib.ExitStack() as files:
-        whole = np.round(np.asarray(sound, np.float64) * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
-        wav(files, path, rate).writeframesraw(whole.tobytes())
+        pcm = np.round(np.asarray(sound, np.float64) * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
+        open_wav(files, path, rate).writeframesraw(pcm.tobytes())
     return path
 
 
-def heard(path: Path) -> np.ndarray:
-    """The samples of a WAV file of ours."""
+def read_wav(path: Path) -> np.ndarray:
+    """Read the audio samples of a 16-bit mono WAV file; full scale is from -1 to 1."""
     with wave.open(str(path)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
 
 
-def _images(run: Run, corpus: Corpus) -> str:
+def _image_samples(run: Run, corpus: Corpus) -> str:
+    """Write pictures of real images, of samples and of completed images; format them as figures."""
     media = run.folder / "media"
     count = min(IMAGES, len(corpus.test))
     real = corpus.to_data(next(iter(corpus.test.batches(count))).event).numpy()
-    pictures.write_png(media / "real.png", pictures.grid(rows(coloured(real))))
+    video.write_png(media / "real.png", video.grid(rows(coloured(real))))
     shown = [("test part", media / "real.png")]
     for temperature in TEMPERATURES:
         shown.append(
             (f"temperature {temperature:g}", sample_density(run.folder, IMAGES, temperature, out=media).paths[0])
         )
     if can_be_completed(run.folder):
-        words = "Test images: the upper half that was given, the lower half completed at temperature 1, the true image."
-        shown.append((words, complete_images(run.folder, 12, out=media)))
+        caption = "Rows: given upper halves of test images, images completed at temperature 1, true images."
+        shown.append((caption, complete_images(run.folder, 12, out=media)))
     return "".join(
-        f"<figure>{image(path.read_bytes(), words)}<figcaption>{words}</figcaption></figure>" for words, path in shown
+        f"<figure>{image(path.read_bytes(), caption)}<figcaption>{caption}</figcaption></figure>"
+        for caption, path in shown
     )

@@ -1,9 +1,9 @@
-"""Agents that come with the package, and agents in folders: a world model, a controller, real moments, a report.
+"""Pretrained agents of this package, and agents in other folders.
 
     agents/pretrained/<name>/   vae.safetensors, memory.safetensors, config.json, controller.safetensors,
-                                starts.safetensors, report.json, README.md (the model card)
+                                starts.safetensors (start states), report.json, README.md (the model card)
 
-The same files lie in a run's ``agent/``. Nothing in them is executed.
+The folder ``agent/`` of a run has the same files. Loading them executes no code. Start reading at `PretrainedAgent`.
 """
 
 from dataclasses import dataclass
@@ -14,39 +14,44 @@ from agents.agent import Agent
 from agents.evaluation import Report
 from agents.run import Run
 from worldmodel.paths import folder_path
-from worldmodel.spelling import nearest
-from worldmodel.starts import Starts
+from worldmodel.start_states import StartStates
+from worldmodel.suggestions import did_you_mean
 
 HOME = Path(__file__).parent
+"""Path of the folder with one folder for each pretrained agent."""
 
 
 @dataclass(frozen=True)
-class Shipped:
-    """An agent's folder."""
+class PretrainedAgent:
+    """The folder of an agent: its world model, controller, start states and report.
+
+    Args:
+        folder: Path of the agent's folder.
+        out: Path of the folder for the output of commands.
+    """
 
     folder: Path
     out: Path
-    """Where commands write what they make of it."""
 
     def agent(self) -> Agent:
-        """World model and controller.
+        """Load the world model and the controller.
 
         Raises:
             ValueError: a file is missing or damaged.
         """
         return Agent.load(self.folder)
 
-    def starts(self) -> Starts:
-        """Real moments to dream from."""
-        return Starts.load(self.folder)
+    def start_states(self) -> StartStates:
+        """Load the start states of its dreams, encoded from real episodes."""
+        return StartStates.load(self.folder)
 
     def report(self) -> Report:
-        """How good it is, and in which environment."""
+        """Load the report of its evaluation."""
         return Report.load(self.folder / "report.json")
 
     @property
     def env(self) -> str:
-        """The official environment's id."""
+        """Id of the official environment."""
         return self.report().env
 
     @property
@@ -55,56 +60,55 @@ class Shipped:
         return dict(self.report().env_options)
 
 
-def names() -> list[str]:
-    """Agents that come with the package."""
-    return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
-
-
 def pretrained_names() -> list[str]:
-    """Names of the agents that come with the package.
+    """Return the names of the pretrained agents of this package.
 
     Example:
         >>> pretrained_names()
         ['car-racing', 'car-racing-dream', 'mario-1-1']
     """
-    return names()
+    return sorted(path.parent.name for path in HOME.glob("*/controller.safetensors"))
 
 
 def load_pretrained(name: str) -> Agent:
-    """Load an agent that comes with the package.
+    """Load a pretrained agent of this package.
 
     Args:
-        name: one of `pretrained_names`. Its environment and score are in ``agents/pretrained/NAME/README.md``.
+        name: One of `pretrained_names`. Its environment and score are in ``agents/pretrained/NAME/README.md``.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no pretrained agent of this name.
     """
-    return shipped(name).agent()
+    return pretrained_agent(name).agent()
 
 
-def shipped(name: str) -> Shipped:
-    """An agent that comes with the package.
+def pretrained_agent(name: str) -> PretrainedAgent:
+    """Return the folder of a pretrained agent of this package.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no pretrained agent of this name.
     """
-    if name not in names():
-        known = ", ".join(names()) or "none"
-        raise ValueError(f"there is no pretrained agent {name!r}, only {known}{nearest(name, names())}")
-    return Shipped(HOME / name, Path("runs") / f"{name}-pretrained")
+    if name not in (names := pretrained_names()):
+        known = ", ".join(names) or "none"
+        raise ValueError(f"there is no pretrained agent {name!r}, expected one of {known}{did_you_mean(name, names)}")
+    return PretrainedAgent(HOME / name, Path("runs") / f"{name}-pretrained")
 
 
-def found(path: str, pretrained: bool) -> Run | Shipped:
-    """What a command was given: a run folder, an agent's folder, or the name of a pretrained agent.
+def resolve_agent(path: str, pretrained: bool) -> Run | PretrainedAgent:
+    """Return the run, the agent's folder or the pretrained agent that a command got as its argument.
+
+    Args:
+        path: Path of a run folder or of an agent's folder; with ``pretrained``, the name of a pretrained agent.
+        pretrained: Whether ``path`` is the name of a pretrained agent.
 
     Raises:
-        ValueError: there is no such agent, or only with ``pretrained``.
+        ValueError: there is no pretrained agent of this name, or ``path`` is such a name and ``pretrained`` is False.
     """
     if pretrained:
-        return shipped(path)
+        return pretrained_agent(path)
     folder = folder_path(path, "run")
     if (folder / "controller.safetensors").exists() and (folder / "config.json").exists():
-        return Shipped(folder, folder)
-    if not folder.is_dir() and path in names():
-        raise ValueError(f"there is no run folder {path}; the agent that comes with the package needs --pretrained")
+        return PretrainedAgent(folder, folder)
+    if not folder.is_dir() and path in pretrained_names():
+        raise ValueError(f"there is no run folder {path}; use --pretrained for the pretrained agent of this name")
     return Run(folder)

@@ -1,6 +1,6 @@
-"""A page where a person steers a dream: `serve` opens it, also from a notebook.
+"""A web page on which a person plays a dream. Start reading at `serve`.
 
-`server` serves it, `session` is one visitor's dream, `export` makes it static.
+`server` serves the page, `session` computes the dream of one visitor, `export` writes a static copy of the page.
 """
 
 import os
@@ -14,36 +14,36 @@ from torch import Tensor
 
 import envs
 from agents.agent import Agent
+from agents.config.schema import FAST
 from agents.controller import Controller
-from agents.pretrained import Shipped, found, names
+from agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
 from agents.run import Run
-from agents.settings import FAST
 from agents.viewer.controls import controls
-from agents.viewer.fidelity import Fidelity, of_run
-from agents.viewer.game import game_of
-from agents.viewer.session import SPEEDS, Stage
-from envs.making import imports
+from agents.viewer.fidelity import Fidelity, measure_run
+from agents.viewer.game import game_facts
+from agents.viewer.session import SPEEDS, Scene
+from envs.registration import imported_module
 from worldmodel import WorldModel
-from worldmodel.arguments import at_least_one
 from worldmodel.paths import expand
-from worldmodel.starts import EncodedEpisodes
+from worldmodel.start_states import EncodedEpisodes
+from worldmodel.validation import validate_positive_int
 
 if TYPE_CHECKING:
     from agents.viewer.server import Page
 
-NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
+CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
 
 def serve(
-    place: Run | Shipped | Agent | Stage | str | os.PathLike[str],
+    source: Run | PretrainedAgent | Agent | Scene | str | os.PathLike[str],
     env: str | None = None,
     *,
-    starts: EncodedEpisodes | Tensor | None = None,
+    start_states: EncodedEpisodes | Tensor | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     visitors: int = 8,
 ) -> "Page":
-    """Serve the page in the background, from a script or a notebook.
+    """Serve the page in a background thread, from a script or a notebook.
 
     Example::
 
@@ -52,99 +52,110 @@ def serve(
         page.stop()
 
     Args:
-        place: a run (or its folder), an agent's folder, the name of an agent that comes with the package, or an `Agent`.
-        env: the game beside the dream; None: that of ``place``.
-        starts: of an `Agent`, real moments to dream from: `rollouts.Store.latents`, or latents (S, latent).
-        host: "0.0.0.0": every machine may visit.
-        port: 0: any free one.
-        visitors: how many may dream at a time.
+        source: Run, path of a run folder or of an agent's folder, name of a pretrained agent, or `Agent`.
+        env: Id of the real environment. None: that of ``source``.
+        start_states: Start states of dreams, required for an `Agent`: `rollouts.Store.latents`, or latents (S, latent).
+        host: Network address of the page. "0.0.0.0": any machine can open it.
+        port: Port of the page. 0: any free port.
+        visitors: Largest number of dreams at the same time.
 
     Returns:
-        The page: its ``url``, and ``stop()``. It is a context manager, and shows itself in a notebook.
+        The page, with ``url`` and ``stop()``. It is a context manager, and a notebook displays it.
 
     Raises:
-        ValueError: there is nothing to dream, an argument is out of range, or a package is missing.
-        OSError: the port is taken.
+        ValueError: ``source`` has no dream, an argument is out of range, or a package is missing.
+        OSError: The port is in use.
     """
-    at_least_one(visitors=visitors)
+    validate_positive_int(visitors=visitors)
     if not 0 <= port < 65_536:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
-    if starts is not None and not isinstance(place, Agent):
-        raise ValueError("starts must be given with an Agent alone: a folder has its own")
-    if isinstance(place, Agent):
-        if starts is None:
-            raise ValueError("starts must be given with an Agent: real moments to dream from, as store.latents(vae)")
-        stage = _stage(place.world, starts, {"trained": place.controller}, env or "", {}, env)
+    if start_states is not None and not isinstance(source, Agent):
+        raise ValueError("start_states must be given only with an Agent: a folder has its own start states")
+    if isinstance(source, Agent):
+        if start_states is None:
+            raise ValueError(
+                "start_states must be given with an Agent: start states of dreams, for example store.latents(vae)"
+            )
+        scene = _scene(source.world, start_states, {"trained": source.controller}, env or "", {}, env)
     else:
-        stage = place if isinstance(place, Stage) else stage_of(_found(place), env)
+        scene = source if isinstance(source, Scene) else scene_of(_resolve(source), env)
     try:
         from agents.viewer.server import Page
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
-    return Page(stage, host, port, visitors)
+    return Page(scene, host, port, visitors)
 
 
-def _found(place: Run | Shipped | str | os.PathLike[str]) -> Run | Shipped:
-    if isinstance(place, Run | Shipped):
-        return place
-    path = expand(place)
-    return found(str(path), pretrained=not path.is_dir() and str(place) in names())
+def _resolve(source: Run | PretrainedAgent | str | os.PathLike[str]) -> Run | PretrainedAgent:
+    """Return the run or the agent of a folder or a name."""
+    if isinstance(source, Run | PretrainedAgent):
+        return source
+    path = expand(source)
+    return resolve_agent(str(path), pretrained=not path.is_dir() and str(source) in pretrained_names())
 
 
-def stage_of(place: Run | Shipped, env: str | None = None) -> Stage:
-    """What there is to dream in a run folder, or in an agent's.
+def scene_of(source: Run | PretrainedAgent, env: str | None = None) -> Scene:
+    """Build the scene of a run folder or of an agent's folder.
 
-    Reality beside it is the environment ``env``; None: the one that the folder names, unless that imports a module, which
-    files of somebody else's must not choose.
+    Args:
+        source: Run or agent.
+        env: Id of the real environment. None: that of the folder, unless its id imports a module: a downloaded file must
+            not choose which code runs.
 
     Raises:
-        ValueError: the run has no trained world model or no rollouts; a file of the agent is missing or damaged.
+        ValueError: The run has no trained world model or no rollouts, or a file of the agent is missing or damaged.
     """
-    if isinstance(place, Shipped):
-        agent, known = place.agent(), Fidelity.of(place.folder)
-        stage = _stage(
-            agent.world, place.starts(), {"trained": agent.controller},
-            FAST.get(place.env, place.env), place.env_options, env,
+    if isinstance(source, PretrainedAgent):
+        agent, fidelity = source.agent(), Fidelity.of(source.folder)
+        scene = _scene(
+            agent.world, source.start_states(), {"trained": agent.controller},
+            FAST.get(source.env, source.env), source.env_options, env,
         )  # fmt: skip
-        return replace(stage, notes=(*stage.notes, *(known.notes(stage.speed) if known else ())))
-    run = place
+        return replace(scene, notes=(*scene.notes, *(fidelity.notes(scene.speed) if fidelity else ())))
+    run = source
     world, store = run.world(), run.store()
     options = dict(store.metadata.get("env_options") or {})
-    drivers: dict[str, Controller] = {}
-    for where, name in NAMES.items():
+    controllers: dict[str, Controller] = {}
+    for where, name in CONTROLLER_NAMES.items():
         if (run.folder / f"evolve-{where}" / "controller.safetensors").exists():
-            drivers[name] = run.controller(where)
-    stage = _stage(world, run.latents(world), drivers, store.env, options, env)
-    return replace(stage, notes=(*stage.notes, *of_run(store, world).notes(stage.speed)))
+            controllers[name] = run.controller(where)
+    scene = _scene(world, run.latents(world), controllers, store.env, options, env)
+    return replace(scene, notes=(*scene.notes, *measure_run(store, world).notes(scene.speed)))
 
 
-def _stage(
+def _scene(
     world: WorldModel,
-    starts: EncodedEpisodes | Tensor,
-    drivers: dict[str, Controller],
-    kept: str,
+    start_states: EncodedEpisodes | Tensor,
+    controllers: dict[str, Controller],
+    saved_env: str,
     options: dict[str, Any],
-    asked: str | None,
-) -> Stage:
-    """A stage, with what the game itself tells: the one asked for, or the one that a file names."""
-    env, make, notes = asked or kept, _maker(asked, kept, options), list[str]()
-    if kept and make is None:
-        notes.append(f"The real game is not shown: {kept} imports a module. If you trust it, add --env {kept}.")
+    requested_env: str | None,
+) -> Scene:
+    """Build a scene with the speed and the action names of the requested or, without a request, the saved environment."""
+    env, make, notes = requested_env or saved_env, _env_factory(requested_env, saved_env, options), list[str]()
+    if saved_env and make is None:
+        notes.append(
+            f"The real game is not shown: {saved_env} imports a module. If you trust it, add --env {saved_env}."
+        )
     try:
-        game = game_of(env, options, make)
+        game = game_facts(env, options, make)
     except (ValueError, ImportError) as error:
-        if asked:
+        if requested_env:
             raise
-        make, game = None, game_of(env, options, None)
-        notes.append(f"The real game cannot be shown beside the dream: {error}")
+        make, game = None, game_facts(env, options, None)
+        notes.append(f"The real game cannot be shown: {error}")
     world.eval()
-    given = controls(env, options, world, game.meanings)
+    key_map = controls(env, options, world, game.meanings)
     speed = min(max(game.speed, SPEEDS[0]), SPEEDS[1])
-    return Stage(env or "a dream", world, starts, given, drivers, make, speed, tuple(notes))
+    return Scene(env or "a dream", world, start_states, key_map, controllers, make, speed, tuple(notes))
 
 
-def _maker(env: str | None, kept: str, options: dict[str, Any]) -> Callable[[], gymnasium.Env[Any, Any]] | None:
-    """What makes the environment asked for, or the one that a file names; None: that would import a module."""
-    if not (env or kept):
+def _env_factory(
+    requested_env: str | None, saved_env: str, options: dict[str, Any]
+) -> Callable[[], gymnasium.Env[Any, Any]] | None:
+    """Return a factory of the requested or the saved environment; None: no environment, or a saved id with a module."""
+    if not (requested_env or saved_env):
         return None
-    return partial(envs.make, env or kept, **options) if env or not imports(kept) else None
+    if requested_env or not imported_module(saved_env):
+        return partial(envs.make, requested_env or saved_env, **options)
+    return None

@@ -1,4 +1,4 @@
-"""What a person's keys mean: the names of a game's actions, from which the page makes actions and its help."""
+"""Key bindings of the page: names and keys of the actions of a game. Start reading at `controls`."""
 
 import re
 from collections.abc import Sequence
@@ -7,48 +7,49 @@ from typing import Any
 from worldmodel import WorldModel
 
 KEYS = {128: "right", 64: "left", 32: "down", 16: "up", 2: "b", 1: "a"}
-"""The buttons of a NES controller as the page's keys."""
+"""Key of each bit of the NES controller."""
 CHOICES = {2: ("left", "right"), 3: ("left", "", "right"), 4: ("left", "down", "right", "up")}
-"""Arrows for a few choices, where nothing is known of a game."""
+"""Arrow keys of discrete actions without names, by the number of actions; an empty string is no key."""
 MEANING = re.compile(r"NOOP|(UP|DOWN)?(LEFT|RIGHT)?(FIRE)?")
-"""An action of Atari's games."""
+"""Pattern of the action names of Atari games."""
 
 
 def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings: Sequence[str] = ()) -> dict[str, Any]:
-    """How keys become the memory's action input.
+    """Return the mapping from keys to the memory's action input.
 
-    Box actions have axes: ``{"name", "negative", "positive", "rest"}``, a key for -1 and one for 1. Discrete ones have
-    choices: ``{"name", "keys"}``; the page takes the one whose keys are most like those that are pressed. Both have
-    ``help``: pairs of keys and what they do.
+    Box actions have ``axes``: ``{"name", "negative", "positive", "rest"}``, with one key for -1 and one for 1. Discrete
+    actions have ``choices``: ``{"name", "keys"}``; the page chooses the action whose keys match the pressed keys best.
+    Both have ``help``: pairs of keys and their effect.
 
     Args:
-        env: the game's id.
-        env_options: arguments of `envs.make`.
-        world: the world model, which knows the number of actions.
-        meanings: names of discrete actions, as the game's ``get_action_meanings`` gives them.
+        env: Id of the environment.
+        env_options: Arguments of `envs.make`.
+        world: World model; it defines the number of actions.
+        meanings: Names of discrete actions, as in the ``get_action_meanings`` of an Atari game.
     """
     if not world.discrete:
-        axes = _axes(env, world.actions)
-        found: dict[str, list[str]] = {}
+        axes = _axes(env, world.action_dim)
+        effects: dict[str, list[str]] = {}
         for axis in axes:
-            for key, does in zip((axis["negative"], axis["positive"]), _ways(axis), strict=True):
-                found.setdefault(key, []).append(does)
-        return {"kind": "box", "axes": axes, "help": [[[key], ", ".join(does)] for key, does in found.items() if key]}
+            for key, effect in zip((axis["negative"], axis["positive"]), _effects(axis), strict=True):
+                effects.setdefault(key, []).append(effect)
+        key_help = [[[key], ", ".join(names)] for key, names in effects.items() if key]
+        return {"kind": "box", "axes": axes, "help": key_help}
     if env.startswith("SuperMarioBros"):
-        choices = _buttons(env_options.get("buttons", "simple"))
-    elif len(meanings) == world.actions:
+        choices = _buttons(env_options.get("action_set", "simple"))
+    elif len(meanings) == world.action_dim:
         choices = [{"name": name, "keys": _keys(name, number)} for number, name in enumerate(meanings)]
     else:
-        arrows = CHOICES.get(world.actions)
+        arrows = CHOICES.get(world.action_dim)
         choices = [
             {
                 "name": f"action {number}",
                 "keys": [key for key in ([arrows[number]] if arrows else [str(number)]) if key],
             }
-            for number in range(world.actions)
+            for number in range(world.action_dim)
         ]
-    always = set.intersection(*(set(choice["keys"]) for choice in choices))
-    keys = [[key for key in choice["keys"] if key not in always] for choice in choices]
+    common = set.intersection(*(set(choice["keys"]) for choice in choices))  # no player has to press these
+    keys = [[key for key in choice["keys"] if key not in common] for choice in choices]
     return {
         "kind": "discrete",
         "choices": choices,
@@ -56,22 +57,24 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
     }
 
 
-def _buttons(which: str) -> list[dict[str, Any]]:
-    from envs.mario import BUTTONS
+def _buttons(action_set: str) -> list[dict[str, Any]]:
+    """Return the choices of an action set of Super Mario Bros."""
+    from envs.mario import ACTION_SETS
 
-    pressed = [[key for bit, key in KEYS.items() if choice & bit] for choice in BUTTONS[which]]
+    pressed = [[key for bit, key in KEYS.items() if choice & bit] for choice in ACTION_SETS[action_set]]
     names = {"a": "jump", "b": "run"}
     return [{"name": " + ".join(names.get(key, key) for key in keys) or "stand", "keys": keys} for keys in pressed]
 
 
 def _keys(meaning: str, number: int) -> list[str]:
-    """Keys for a named action: those that its name spells, or the one of its number."""
-    if not (spelt := MEANING.fullmatch(meaning)):
+    """Return the keys of a named action: those in its name, or the digit key of its number."""
+    if not (match := MEANING.fullmatch(meaning)):
         return [str(number)]
-    return ["a" if part == "FIRE" else part.lower() for part in spelt.groups() if part]
+    return ["a" if part == "FIRE" else part.lower() for part in match.groups() if part]
 
 
 def _axes(env: str, actions: int) -> list[dict[str, Any]]:
+    """Return the axes of a box action with ``actions`` dimensions."""
     if "CarRacing" in env:
         return [
             {"name": "steer", "negative": "left", "positive": "right", "rest": 0},
@@ -85,8 +88,8 @@ def _axes(env: str, actions: int) -> list[dict[str, Any]]:
     ]
 
 
-def _ways(axis: dict[str, Any]) -> tuple[str, str]:
-    """What an axis's two keys do."""
+def _effects(axis: dict[str, Any]) -> tuple[str, str]:
+    """Return the effects of the negative and the positive key of an axis, in words."""
     name = axis["name"]
     if not axis["negative"]:
         return "", name

@@ -1,7 +1,7 @@
-"""A static folder that dreams by itself: the page, the world model as ONNX, and a runtime for browsers.
+"""Export of the page as a static folder: the page, the world model as ONNX graphs, and an ONNX runtime for browsers.
 
-Start reading at `export`. Any file server can serve the folder; nothing of it runs Python. The randomness stays outside
-the graphs, which are the deterministic part of a step (`worldmodel.WorldModel.imagine_from`).
+Start reading at `export`. Any file server can serve the folder; no part of it needs Python. The graphs compute the
+deterministic part of a step (`worldmodel.WorldModel.imagine_from`); the page draws the noise.
 """
 
 import json
@@ -21,26 +21,26 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from agents.controller import Controller, LinearController
-from agents.viewer.session import PAGE, Stage
+from agents.viewer.session import PAGE, Scene
 from worldmodel import WorldModel
 from worldmodel.batches import frames_to_uint8
-from worldmodel.checkpoints import write_bytes, write_json
-from worldmodel.density import State
-from worldmodel.model import Noise, WorldState
+from worldmodel.io import write_bytes, write_json
+from worldmodel.mdn_rnn import State
 from worldmodel.paths import folder_path
-from worldmodel.starts import begin
+from worldmodel.start_states import sample_start_states
+from worldmodel.world_model import Noise, WorldState
 
 RUNTIME = "onnxruntime-web@1.30.0"
-"""The runtime, as npm knows it."""
+"""npm package and version of the runtime."""
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-MOMENTS = 32
-"""Real moments that dreams in the folder begin at."""
+NUM_START_STATES = 32
+"""Number of start states in the folder."""
 INPUTS = ("latent", "action", "hidden", "cell", "gumbel", "normal", "temperature")
 OUTPUTS = ("next_latent", "reward", "termination", "next_hidden", "next_cell", "weights")
 
 
 class StepGraph(nn.Module):
-    """A step of the dream as plain tensors, in the order of `INPUTS` and `OUTPUTS`."""
+    """One step of the dream as a function of tensors, in the order of `INPUTS` and `OUTPUTS`."""
 
     def __init__(self, world: WorldModel) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class StepGraph(nn.Module):
         normal: Tensor,
         temperature: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Of one dream: what follows, and the weights of the mixture it was drawn from."""
+        """Return the next state, the reward, the termination probability and the mixture weights of one dream."""
         before = WorldState(latent, State(hidden, cell))
         noise = Noise(gumbel, normal, latent.new_zeros(1))
         step, after = self.world.imagine_from(before, action, noise, temperature)
@@ -66,57 +66,68 @@ class StepGraph(nn.Module):
 
 
 class PictureGraph(nn.Module):
-    """A latent (1, latent) as a picture (64, 64, 3) of bytes."""
+    """The decoder: a latent (1, latent) to a uint8 image (64, 64, 3)."""
 
     def __init__(self, world: WorldModel) -> None:
         super().__init__()
         self.vae = world.vae
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Draw it."""
+        """Decode a latent."""
         return frames_to_uint8(self.vae.decode(latent))[0]
 
 
-def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:
-    """Write the folder.
+def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike[str] | None = None) -> Path:
+    """Write the static folder; returns its path.
 
     Args:
-        stage: what is dreamed; reality stays behind.
-        out: the folder; new, empty, or an earlier export.
-        runtime: a folder with `RUNTIME_FILES`; None: npm fetches them once.
+        scene: Scene. Its real environment is not exported.
+        out: Path of the folder, which must be new, empty, or an earlier export.
+        runtime: Path of a folder with `RUNTIME_FILES`. None: npm downloads them the first time.
 
     Raises:
-        ValueError: the folder holds something else, the memory has full precisions, or ONNX or the runtime is not to be had.
+        ValueError: The folder has other files, the memory has full precision matrices, a controller is not linear, or ONNX or
+            the runtime is missing.
     """
     _need_onnx()
     folder = folder_path(out, "web")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "stage.json").exists():
-        raise ValueError(f"{folder} is not empty and no earlier export: use another folder")
-    density = stage.world.memory.density
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not any((folder / name).exists() for name in ("scene.json", "stage.json"))
+    ):
+        raise ValueError(f"{folder} is not empty and is not an earlier export: choose another folder")
+    density = scene.world.memory.density
     if getattr(density, "base", density).full:
-        raise ValueError("a memory with full precisions cannot be exported: ONNX solves no triangular systems")
+        raise ValueError(
+            "a memory with full precision matrices cannot be exported: ONNX cannot solve triangular systems"
+        )
     files = runtime_files(runtime)
-    world = stage.world
-    state = begin(world, stage.starts, MOMENTS, np.random.default_rng(0))
+    world = scene.world
+    state = sample_start_states(world, scene.start_states, NUM_START_STATES, np.random.default_rng(0))
     assert state.latent is not None
     parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes
     facts = {
-        "title": stage.title,
-        "controls": stage.controls,
-        "drivers": {name: _driver(controller, stage.world.features) for name, controller in stage.drivers.items()},
+        "title": scene.title,
+        "controls": scene.controls,
+        "controllers": {
+            name: _linear_layer(controller, scene.world.num_features) for name, controller in scene.controllers.items()
+        },
         "discrete": world.discrete,
-        "speed": stage.speed,
-        "notes": list(stage.notes),
-        "moments": MOMENTS,
+        "speed": scene.speed,
+        "notes": list(scene.notes),
+        "num_start_states": NUM_START_STATES,
         "shapes": {name: list(part.shape[1:]) for name, part in parts.items()},
         "gumbel": list(gumbel),
         "normal": list(normal),
     }
-    write_json(folder / "stage.json", facts)  # first of all: it says what the folder is
-    write_bytes(folder / "moments.bin", b"".join(part.float().cpu().numpy().tobytes() for part in parts.values()))
+    write_json(folder / "scene.json", facts)  # the first file, which marks the folder as an export
+    write_bytes(folder / "start_states.bin", b"".join(part.float().cpu().numpy().tobytes() for part in parts.values()))
     to_onnx(StepGraph(world), step_example(world), INPUTS, OUTPUTS, folder / "step.onnx")
-    to_onnx(PictureGraph(world), (torch.zeros(1, world.latent),), ("latent",), ("picture",), folder / "picture.onnx")
+    to_onnx(
+        PictureGraph(world), (torch.zeros(1, world.latent_dim),), ("latent",), ("picture",), folder / "picture.onnx"
+    )
     for path in files:
         write_bytes(folder / "runtime" / path.name, path.read_bytes())
     for name in ("style.css", "play.js", "engine.js"):
@@ -124,16 +135,18 @@ def export(stage: Stage, out: str | os.PathLike[str], runtime: str | os.PathLike
     page = (PAGE / "index.html").read_text(encoding="utf-8")
     page = page.replace('<html lang="en">', '<html lang="en" data-engine="./engine.js">')
     write_bytes(folder / "index.html", page.encode())
+    for name in ("stage.json", "moments.bin"):  # names of `scene.json` and `start_states.bin` in older versions
+        (folder / name).unlink(missing_ok=True)
     return folder
 
 
 def step_example(world: WorldModel) -> tuple[Tensor, ...]:
-    """Inputs of a step, for tracing."""
+    """Return example inputs of `StepGraph` for tracing."""
     gumbel, normal = world.memory.density.noise_shapes
     memory = world.initial(1).memory
     return (
-        torch.zeros(1, world.latent),
-        torch.zeros(1, world.actions),
+        torch.zeros(1, world.latent_dim),
+        torch.zeros(1, world.action_dim),
         *memory,
         torch.zeros(1, *gumbel),
         torch.zeros(1, *normal),
@@ -142,6 +155,7 @@ def step_example(world: WorldModel) -> tuple[Tensor, ...]:
 
 
 def _need_onnx() -> None:
+    """Raise ValueError if the ONNX packages are missing."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -154,14 +168,21 @@ def to_onnx(
 ) -> None:
     """Write a module as an ONNX graph in one file.
 
+    Args:
+        module: Module; it is put into evaluation mode.
+        example: Example inputs for tracing.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        path: Path of the file.
+
     Raises:
-        ValueError: the packages for it are missing.
+        ValueError: The ONNX packages are missing.
     """
     _need_onnx()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it complains of torchvision, which nobody needs here
-    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as aside:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about a missing torchvision, which is not needed
+    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
         warnings.simplefilter("ignore")
-        draft = Path(aside) / "graph.onnx"
+        draft = Path(temporary) / "graph.onnx"
         torch.onnx.export(
             module.eval(), example, str(draft), input_names=inputs, output_names=outputs, dynamo=True,
             external_data=False, verbose=False,
@@ -170,52 +191,57 @@ def to_onnx(
 
 
 def runtime_files(folder: str | os.PathLike[str] | None) -> list[Path]:
-    """The runtime's files: in a given folder, or fetched by npm into the user's cache.
+    """Return the paths of `RUNTIME_FILES`.
+
+    Args:
+        folder: Path of a folder with the files. None: the user's cache, into which npm downloads them the first time.
 
     Raises:
-        ValueError: a file is missing, or npm could not fetch them.
+        ValueError: A file is missing, or npm cannot download them.
     """
     if folder is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        place = cache / "worldmodel" / RUNTIME.replace("@", "-")
-        if not all((place / name).exists() for name in RUNTIME_FILES):
-            _fetch(place)
+        source = cache / "worldmodel" / RUNTIME.replace("@", "-")
+        if not all((source / name).exists() for name in RUNTIME_FILES):
+            _download(source)
     else:
-        place = folder_path(folder, "runtime")
-    files = [place / name for name in RUNTIME_FILES]
+        source = folder_path(folder, "runtime")
+    files = [source / name for name in RUNTIME_FILES]
     if missing := [path.name for path in files if not path.exists()]:
-        raise ValueError(f"runtime must hold {', '.join(RUNTIME_FILES)}; {place} lacks {', '.join(missing)}")
+        raise ValueError(f"runtime must contain {', '.join(RUNTIME_FILES)}; {source} lacks {', '.join(missing)}")
     return files
 
 
-def _fetch(place: Path) -> None:
+def _download(target: Path) -> None:
+    """Download `RUNTIME_FILES` with npm into a folder."""
     npm = shutil.which("npm")
-    advice = f"give --runtime a folder with {', '.join(RUNTIME_FILES)} of {RUNTIME}"
+    advice = f"set --runtime to a folder with {', '.join(RUNTIME_FILES)} of {RUNTIME}"
     if npm is None:
-        raise ValueError(f"the browser's runtime comes from npm, which is not installed: install it, or {advice}")
-    with tempfile.TemporaryDirectory() as aside:
+        raise ValueError(f"npm, which downloads the ONNX runtime, is not installed: install it, or {advice}")
+    with tempfile.TemporaryDirectory() as temporary:
         command = [npm, "pack", "--silent", RUNTIME]
-        done = subprocess.run(command, cwd=aside, capture_output=True, text=True, check=False)
-        packed = next(Path(aside).glob("*.tgz"), None)
-        if done.returncode or packed is None:
-            reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
-            raise ValueError(f"npm could not fetch {RUNTIME} ({reason}); {advice}")
+        completed = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
+        packed = next(Path(temporary).glob("*.tgz"), None)
+        if completed.returncode or packed is None:
+            reason = (completed.stderr.strip() or "no error message").splitlines()[-1]
+            raise ValueError(f"npm cannot download {RUNTIME} ({reason}); {advice}")
         with tarfile.open(packed) as archive:
             for name in RUNTIME_FILES:
                 member = archive.extractfile(f"package/dist/{name}")
                 assert member is not None, f"{RUNTIME} has no {name}"
-                write_bytes(place / name, member.read())
+                write_bytes(target / name, member.read())
 
 
-def _driver(controller: Controller, features: int) -> dict[str, Any]:
+def _linear_layer(controller: Controller, num_features: int) -> dict[str, Any]:
+    """Return the weight and the bias of a linear controller, for the input of the latent and the hidden output."""
     if not isinstance(controller, LinearController):
         raise ValueError(f"only linear controllers can be exported, got {controller}")
-    weight = pad(controller.weight, (0, features - controller.inputs))  # what it does not see has no weight
+    weight = pad(controller.weight, (0, num_features - controller.num_inputs))  # zero weights for unused inputs
     return {"weight": weight.tolist(), "bias": controller.bias.tolist()}
 
 
 def about(folder: Path) -> str:
-    """How large an export is, in words."""
+    """Return the size of an export and its number of controllers, in words."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    drivers = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["drivers"]
-    return f"{size / 1e6:.0f} MB, {len(drivers)} controllers"
+    controllers = json.loads((folder / "scene.json").read_text(encoding="utf-8"))["controllers"]
+    return f"{size / 1e6:.0f} MB, {len(controllers)} controllers"

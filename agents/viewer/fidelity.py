@@ -1,7 +1,7 @@
-"""What is known of a dream before anybody steers it: whether it pays as the game does, and whether it shows what is small.
+"""Fidelity of a dream: whether its returns agree with the game's, and whether its frames contain small moving objects.
 
-`Fidelity` lies in an agent's folder; `benchmarks.fidelity` makes it, and needs the game. Of a run, what needs no game is
-measured at once.
+Start reading at `Fidelity`. `benchmarks.fidelity` measures both in the game and writes them into an agent's folder.
+`measure_run` measures the second one on the stored frames of a run, without the game.
 """
 
 import math
@@ -15,99 +15,108 @@ from torch import Tensor
 from torch.nn.functional import pad, unfold
 
 import rollouts
-from worldmodel import VAE, WorldModel
+from worldmodel import VAE, WorldModel, migration
 from worldmodel.batches import frames_to_float
-from worldmodel.checkpoints import read_json, record_of, understood, write_json
-from worldmodel.figures import figure
+from worldmodel.formatting import format_number
+from worldmodel.io import error_context, from_json, read_json, write_json
 from worldmodel.metrics import MOTION_THRESHOLD
 
 FILE = "fidelity.json"
 WINDOW = 7
-"""Pixels: what covers less than half of such a square is small."""
+"""Side of a square in pixels; an object that covers less than half of it is small."""
 MISSING = 0.3
-"""Below this share of what is small and moves, the page says that it is missing."""
+"""The page reports missing small moving objects if the reconstructed fraction is below this value."""
 APART = 2.0
-"""Returns that differ by more than this factor disagree."""
+"""Two returns agree if they differ by at most this factor."""
 LITTLE = 0.1
-"""Nor do those that differ by less than this share of the largest real one."""
+"""Two returns also agree if they differ by at most this fraction of the largest real return."""
 FRAMES = 64
-"""Number of a run's frames that are looked at."""
+"""Number of frames of a run that `measure_run` uses, approximately."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What is known of a dream.
+    """Measurements of a dream's fidelity.
 
     Args:
-        small: share of what is small and moves that the VAE reconstructs (`small_moving`); None: nothing is, or not measured.
-        steps: number of steps of each return.
-        moments: number of real moments, the same for dream and game.
-        ways: names of ways to act.
-        dreamed: mean returns in dreams, one for each way.
-        real: mean returns in the game.
+        small_motion: Fraction of small moving objects that the VAE reconstructs (`small_moving`). None: there are none, or
+            it was not measured.
+        horizon: Number of steps of each return.
+        num_start_states: Number of real start states, the same for dreams and the game.
+        behaviors: Names of the behaviours.
+        dream_returns: Mean return of each behaviour in dreams.
+        real_returns: Mean return of each behaviour in the game.
     """
 
-    small: float | None = None
-    steps: int = 0
-    moments: int = 0
-    ways: list[str] = field(default_factory=list)
-    dreamed: list[float] = field(default_factory=list)
-    real: list[float] = field(default_factory=list)
+    small_motion: float | None = None
+    horizon: int = 0
+    num_start_states: int = 0
+    behaviors: list[str] = field(default_factory=list)
+    dream_returns: list[float] = field(default_factory=list)
+    real_returns: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not len(self.ways) == len(self.dreamed) == len(self.real):
-            raise ValueError("ways, dreamed and real must be lists of one length")
+        if not len(self.behaviors) == len(self.dream_returns) == len(self.real_returns):
+            raise ValueError("behaviors, dream_returns and real_returns must have the same length")
 
     @classmethod
     def of(cls, folder: Path) -> "Fidelity | None":
-        """What was measured for an agent's folder; None: nothing.
+        """Return the measurements in an agent's folder; None: there are none.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: The file is damaged.
         """
         if not (path := folder / FILE).exists():
             return None
-        with understood(path, values=True):
-            return record_of(cls, read_json(path), path)
+        with error_context(path, wrap_value_errors=True):
+            return from_json(cls, migration.renamed(read_json(path), migration.FIDELITY), path)
 
     def save(self, folder: Path) -> None:
         """Write ``fidelity.json``."""
         write_json(folder / FILE, asdict(self))
 
     def notes(self, speed: float) -> tuple[str, ...]:
-        """Sentences for the page; ``speed``: steps a second."""
-        found = []
-        rows = list(zip(self.ways, self.dreamed, self.real, strict=True))
+        """Return the measurements as sentences for the page; ``speed`` is in steps per second."""
+        sentences = []
+        rows = list(zip(self.behaviors, self.dream_returns, self.real_returns, strict=True))
         if rows:
-            each = "; ".join(f"{way} {figure(dreamed, 0)} ({figure(real, 0)})" for way, dreamed, real in rows)
-            found.append(
-                f"Dreamed return, and in brackets the real one, of {self.steps} steps ({self.steps / speed:.1f} s) "
-                f"from {self.moments} real moments: {each}."
+            returns = "; ".join(
+                f"{behavior} {format_number(dream, 0)} ({format_number(real, 0)})" for behavior, dream, real in rows
             )
-        scale = max(map(abs, self.real), default=0.0)
-        if apart := [way for way, dreamed, real in rows if not agree(dreamed, real, scale)]:
-            found.append(f"The dream's rewards are wrong by more than a factor of {APART:g} for: {'; '.join(apart)}.")
-        if self.small is not None and self.small < MISSING:
-            share = f"{max(self.small, 0):.0%}"
-            found.append(f"Small moving things are missing in the dream: its pictures show {share} of them.")
-        return tuple(found)
+            sentences.append(
+                f"Mean return in the dream, with the real return in brackets, over {self.horizon} steps "
+                f"({self.horizon / speed:.1f} s) from {self.num_start_states} real start states: {returns}."
+            )
+        scale = max(map(abs, self.real_returns), default=0.0)
+        if wrong := [behavior for behavior, dream, real in rows if not agree(dream, real, scale)]:
+            sentences.append(f"The dream's returns differ by more than a factor of {APART:g} for: {'; '.join(wrong)}.")
+        if self.small_motion is not None and self.small_motion < MISSING:
+            fraction = f"{max(self.small_motion, 0):.0%}"
+            sentences.append(f"The dream lacks small moving objects: its frames contain {fraction} of them.")
+        return tuple(sentences)
 
 
 def agree(dreamed: float, real: float, scale: float = 0.0) -> bool:
-    """Whether two returns differ by no more than a factor of `APART`, or by little beside ``scale``, the largest return."""
+    """Whether two returns differ by at most a factor of `APART`, or by at most `LITTLE` of ``scale``, the largest return."""
     low, high = sorted((abs(dreamed), abs(real)))
     return (dreamed * real > 0 and high <= APART * low) or abs(dreamed - real) <= LITTLE * scale
 
 
 @torch.no_grad()
 def small_moving(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"], chunk: int = 16) -> float | None:
-    """Share of what is small and moves that a VAE reconstructs: 1 is all, 0 is no more than the surroundings.
+    """Return the fraction of small moving objects that a VAE reconstructs.
 
-    A pixel counts where it differs from the median of its `WINDOW` (small) and from its own median over time (moving). The
-    share is 1 - SSE / SS, with squares around the median of the window.
+    Pixels are used that differ from the median of their `WINDOW` (small) and from their own median over time (moving), by
+    more than `MOTION_THRESHOLD`. The fraction is 1 - SSE / SS. SSE is the squared error of the reconstruction, SS the squared
+    difference from the median of the window.
+
+    Args:
+        vae: VAE.
+        frames: Frames of one or more episodes, (frames, 64, 64, 3).
+        chunk: Number of frames that the VAE processes at once.
 
     Returns:
-        None: nothing small moves.
+        1 if the objects are complete, 0 if the VAE draws only their surroundings. None: no small object moves.
     """
     background = frames_to_float(frames.contiguous().median(dim=0).values)  # wrong in torch 2.13 for expanded tensors
     error = total = 0.0
@@ -123,18 +132,18 @@ def small_moving(vae: VAE, frames: UInt8[Tensor, "frames 64 64 3"], chunk: int =
 
 
 def _window_median(pixels: Tensor) -> Tensor:
-    """Each pixel's median over a square around it; (frames, 3, 64, 64)."""
+    """Return the median of the square around each pixel, (frames, 3, 64, 64)."""
     frames, channels, height, width = pixels.shape
     edge = WINDOW // 2
     patches = unfold(pad(pixels, (edge,) * 4, mode="replicate"), WINDOW)
     return patches.view(frames, channels, WINDOW * WINDOW, height, width).median(dim=2).values
 
 
-def of_run(store: rollouts.Store, world: WorldModel) -> Fidelity:
-    """What a run's own frames tell: some of each of some episodes."""
-    few = np.linspace(0, len(store) - 1, min(len(store), 8)).astype(int)
+def measure_run(store: rollouts.Store, world: WorldModel) -> Fidelity:
+    """Measure `small_moving` on evenly spaced frames of up to 8 stored episodes."""
+    indices = np.linspace(0, len(store) - 1, min(len(store), 8)).astype(int)
     frames = []
-    for index in few:
+    for index in indices:
         episode = store.episode(int(index)).frames
-        frames.append(episode[:: max(1, math.ceil(len(episode) * len(few) / FRAMES))])
+        frames.append(episode[:: max(1, math.ceil(len(episode) * len(indices) / FRAMES))])
     return Fidelity(small_moving(world.vae, torch.from_numpy(np.concatenate(frames))))

@@ -1,34 +1,41 @@
-"""What the page has to know of the real game: how long a step lasts, and what its actions are called."""
+"""Speed and action names of the real game, for the page. Start reading at `game_facts`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
 
-from envs.making import STAGE, repeats
+from envs.registration import MARIO_ID, frames_per_step
 
 FPS = 30.0
-"""Frames a second of a game that does not say."""
+"""Frames per second of a game without ``render_fps``."""
 ATARI_FPS, MARIO_FPS = 60.0, 60.0
 
 
 class Game(NamedTuple):
-    """A game's facts."""
+    """Speed and action names of a game."""
 
     speed: float
-    """Steps a second, where the game runs as its makers meant."""
+    """Steps per second at the game's normal speed."""
     meanings: tuple[str, ...] = ()
-    """Names of discrete actions; none, where the game has none."""
+    """Names of discrete actions; empty if the game does not name them."""
 
 
-def game_of(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[Any, Any]] | None) -> Game:
-    """Ask the game, which is made for it once; Super Mario Bros, which takes long to start, is known.
+def game_facts(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[Any, Any]] | None) -> Game:
+    """Return the speed and the action names of a game.
+
+    The environment is made once and closed. Super Mario Bros is not made, because it starts slowly; its speed is a constant.
+
+    Args:
+        id: Id of the environment.
+        options: Arguments of `envs.make`.
+        make: Factory of the environment. None: the default speed without action names.
 
     Raises:
-        ValueError: the game cannot be made.
+        ValueError: The environment cannot be made.
     """
-    times = repeats(id, options.get("action_repeat"))
-    if STAGE.fullmatch(id):
+    times = frames_per_step(id, options.get("action_repeat"))
+    if MARIO_ID.fullmatch(id):
         return Game(MARIO_FPS / times)
     if make is None:
         return Game(FPS / times)
@@ -37,7 +44,7 @@ def game_of(id: str, options: dict[str, Any], make: Callable[[], gymnasium.Env[A
         frames = env.metadata.get("render_fps")
         speed = float(frames) if isinstance(frames, int | float) and frames > 0 else FPS
         skipped = env.spec.kwargs.get("frameskip") if env.spec else None
-        if isinstance(skipped, int) and skipped > 0:  # of Atari, whose render_fps knows nothing of it
+        if isinstance(skipped, int) and skipped > 0:  # Atari: render_fps ignores the frame skip
             speed = ATARI_FPS / skipped
         named = getattr(env.unwrapped, "get_action_meanings", None)
         return Game(speed / times, tuple(map(str, named())) if callable(named) else ())

@@ -1,8 +1,8 @@
-"""The local server of the page: static files, and a WebSocket that carries one dream for each visitor.
+"""Local web server of the page: static files, and one WebSocket with one dream per visitor.
 
-Start reading at `build_app`; `Page` serves it. A message to the page is: four bytes with the length of a JSON
-text, that text, the dream's
-64 x 64 x 3 bytes, and reality's where it is shown. Messages from the page are small JSON texts (`session._VALUES`).
+Start reading at `build_app`; `Page` serves the application. A frame is sent to the page as one binary message: the length of
+a JSON text (uint32, little-endian), the text, the dream's frame (64 x 64 x 3 bytes), and the real frame if it is shown. The
+page sends short JSON texts (`session._VALUES`).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import uvicorn
-import websockets  # noqa: F401  uvicorn imports it only after the page's address was told
+import websockets  # noqa: F401  uvicorn imports it late; a missing package must raise here
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -27,45 +27,46 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from agents.viewer.session import PAGE, Session, Shot, Stage
+from agents.viewer.session import PAGE, Frame, Scene, Session
 
 LARGEST_MESSAGE = 4096
-"""Bytes; a visitor who sends more is sent away."""
-MESSAGES_A_SECOND, BURST = 120.0, 240.0
-LAST_WORDS_S = 3
-"""How long a page that is stopped waits for its visitors' connections."""
+"""Maximum size of a message from the page, in bytes; a larger one closes the connection."""
+MESSAGE_RATE, MESSAGE_BURST = 120.0, 240.0
+"""Limits of a visitor's messages: messages per second on average, and messages at once; more close the connection."""
+SHUTDOWN_TIMEOUT = 3
+"""Seconds that a stopped page waits for open connections to close."""
 VISITORS = 8
-"""So many at a time; each costs a processor's time."""
-ANYWHERE = ("0.0.0.0", "::")
+"""Default largest number of dreams at the same time; each of them needs processor time."""
+ANY_ADDRESS = ("0.0.0.0", "::")
 POLICY, TRY_LATER = 1008, 1013
-"""WebSocket codes for closing."""
+"""WebSocket close codes: policy violation, and try again later."""
 
 
-def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starlette:
-    """The page as an ASGI application.
+def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starlette:
+    """Build the ASGI application of the page.
 
     Args:
-        stage: what is dreamed.
-        hosts: names that the server answers to ("*": any), which keeps other pages' tricks with names out.
-        visitors: how many may dream at a time.
+        scene: Scene.
+        hosts: Accepted host names ("*": any), as a protection against DNS rebinding.
+        visitors: Largest number of dreams at the same time.
     """
     sessions: dict[str, Session | None] = {}
 
     async def dream(visitor: WebSocket) -> None:
         if not same_origin(visitor):
-            await visitor.close(POLICY)  # before it is accepted: the browser sees a refusal
+            await visitor.close(POLICY)  # without accepting it first, so that the handshake fails
             return
         await visitor.accept()
         if len(sessions) >= visitors:
-            await visitor.send_json({"error": f"{visitors} visitors are dreaming here: come back later"})
+            await visitor.send_json({"error": f"the limit of {visitors} visitors is reached: try again later"})
             await visitor.close(TRY_LATER)
             return
         token = secrets.token_urlsafe(16)
-        sessions[token] = session = None  # the place is taken before the dream is ready
+        sessions[token] = session = None  # counts as a visitor while its session is being built
         try:
-            sessions[token] = session = await asyncio.to_thread(Session, stage, secrets.randbits(60))
-            await visitor.send_json(hello(stage, token))
-            await _live(visitor, session)
+            sessions[token] = session = await asyncio.to_thread(Session, scene, secrets.randbits(60))
+            await visitor.send_json(hello(scene, token))
+            await _run_session(visitor, session)
         finally:
             del sessions[token]
             if session is not None:
@@ -74,7 +75,7 @@ def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starl
     async def recording(request: Request) -> Response:
         session = sessions.get(request.path_params["token"])
         if session is None:
-            return PlainTextResponse("there is no such recording", 404)
+            return PlainTextResponse("recording not found", 404)
         try:
             film = await asyncio.to_thread(session.recording)
         except ValueError as error:
@@ -95,59 +96,65 @@ def build_app(stage: Stage, hosts: list[str], visitors: int = VISITORS) -> Starl
     return app
 
 
-def hello(stage: Stage, token: str) -> dict[str, Any]:
-    """What the page needs to know at first."""
+def hello(scene: Scene, token: str) -> dict[str, Any]:
+    """Return the first message to the page: title, controls, controllers, speed and notes."""
     return {
-        "title": stage.title,
-        "controls": stage.controls,
-        "drivers": list(stage.drivers),
-        "reality": stage.make_env is not None,
+        "title": scene.title,
+        "controls": scene.controls,
+        "controllers": list(scene.controllers),
+        "reality": scene.make_env is not None,
         "recording": f"recording/{token}.mp4",
-        "speed": stage.speed,
-        "notes": stage.notes,
+        "speed": scene.speed,
+        "notes": scene.notes,
     }
 
 
 def same_origin(visitor: WebSocket) -> bool:
-    """Whether a browser's page of this very server asks; programs that are no browsers send no origin."""
+    """Whether a request comes from a page of this server, or has no origin, as those of programs other than browsers."""
     origin = visitor.headers.get("origin")
     try:
         return origin is None or urlsplit(origin).netloc == visitor.headers.get("host")
-    except ValueError:  # an origin that is no address
+    except ValueError:  # the origin is not a URL
         return False
 
 
-def pack(shot: Shot) -> bytes:
-    """A message to the page."""
-    facts = json.dumps(shot.facts).encode()
-    real = b"" if shot.reality is None else shot.reality.tobytes()
-    return struct.pack("<I", len(facts)) + facts + shot.dream.tobytes() + real
+def pack(frame: Frame) -> bytes:
+    """Return a frame as a binary message to the page."""
+    facts = json.dumps(frame.facts).encode()
+    real = b"" if frame.reality is None else frame.reality.tobytes()
+    return struct.pack("<I", len(facts)) + facts + frame.dream.tobytes() + real
 
 
-async def _live(visitor: WebSocket, session: Session) -> None:
-    """Listen and dream until the visitor leaves."""
-    tasks = [asyncio.create_task(_listen(visitor, session)), asyncio.create_task(_dream(visitor, session))]
+async def _run_session(visitor: WebSocket, session: Session) -> None:
+    """Receive messages and send frames until the visitor disconnects."""
+    tasks = [
+        asyncio.create_task(_receive_messages(visitor, session)),
+        asyncio.create_task(_send_frames(visitor, session)),
+    ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
-            gone = isinstance(result, WebSocketDisconnect) or visitor.application_state != WebSocketState.CONNECTED
-            if isinstance(result, Exception) and not gone and visitor.client_state == WebSocketState.CONNECTED:
+            disconnected = (
+                isinstance(result, WebSocketDisconnect) or visitor.application_state != WebSocketState.CONNECTED
+            )
+            if isinstance(result, Exception) and not disconnected and visitor.client_state == WebSocketState.CONNECTED:
                 raise result
 
 
-async def _listen(visitor: WebSocket, session: Session) -> None:
-    allowed, last = BURST, time.monotonic()
+async def _receive_messages(visitor: WebSocket, session: Session) -> None:
+    """Pass the visitor's messages to its session; close the connection at a violation of the limits."""
+    allowed, last = MESSAGE_BURST, time.monotonic()
     while True:
         try:
             text = await visitor.receive_text()
-        except KeyError:  # bytes, where a text was expected
+        except KeyError:  # a binary message
             await visitor.close(POLICY)
             return
         now = time.monotonic()
-        allowed, last = min(BURST, allowed + (now - last) * MESSAGES_A_SECOND) - 1, now
+        allowed, last = min(MESSAGE_BURST, allowed + (now - last) * MESSAGE_RATE) - 1, now
         if allowed < 0 or len(text) > LARGEST_MESSAGE:
             await visitor.close(POLICY)
             return
@@ -157,37 +164,40 @@ async def _listen(visitor: WebSocket, session: Session) -> None:
             await visitor.send_json({"error": str(error)[:300]})
 
 
-async def _dream(visitor: WebSocket, session: Session) -> None:
+async def _send_frames(visitor: WebSocket, session: Session) -> None:
+    """Advance the session at its speed, and send each new frame."""
     due = time.monotonic()
     while True:
-        shot = await asyncio.to_thread(session.advance)
-        if shot is not None:
-            await visitor.send_bytes(pack(shot))
-        due = max(due + 1 / session.speed, time.monotonic() - 0.1)  # what was missed is not made up for
+        frame = await asyncio.to_thread(session.advance)
+        if frame is not None:
+            await visitor.send_bytes(pack(frame))
+        due = max(due + 1 / session.speed, time.monotonic() - 0.1)  # late steps are not made up
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
 class Page:
-    """A page that a thread of its own serves, so that it works in notebooks, too: until `stop`, or the end of a ``with``.
+    """The page, served until `stop` or the end of a ``with`` block.
+
+    The server runs in its own thread, so that it also works in notebooks.
 
     Args:
-        stage: what is dreamed.
-        host: "127.0.0.1": only this machine may visit.
-        port: 0: any free one.
-        visitors: how many may dream at a time.
+        scene: Scene.
+        host: Network address. "127.0.0.1": only this machine can open the page.
+        port: Port. 0: any free port.
+        visitors: Largest number of dreams at the same time.
 
     Raises:
-        OSError: the port is taken, or there is no such host.
+        OSError: The port is in use, or the host does not exist.
     """
 
-    def __init__(self, stage: Stage, host: str = "127.0.0.1", port: int = 0, visitors: int = VISITORS) -> None:
+    def __init__(self, scene: Scene, host: str = "127.0.0.1", port: int = 0, visitors: int = VISITORS) -> None:
         local = ["127.0.0.1", "localhost", "[::1]"]
-        self.app = build_app(stage, ["*"] if host in ANYWHERE else [*local, host], visitors)
+        self.app = build_app(scene, ["*"] if host in ANY_ADDRESS else [*local, host], visitors)
         settings = uvicorn.Config(
             self.app, log_level="warning", ws="websockets-sansio", ws_max_size=LARGEST_MESSAGE, lifespan="off",
-            timeout_graceful_shutdown=LAST_WORDS_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         )  # fmt: skip
-        self.title = stage.title
+        self.title = scene.title
         self._listening = socket_at(host, port)
         self.url = f"http://{_address(host)}:{self._listening.getsockname()[1]}/"
         self._server = uvicorn.Server(settings)
@@ -197,12 +207,12 @@ class Page:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when the page is stopped."""
+        """Block until the page is stopped."""
         while self._thread.is_alive():
-            self._thread.join(0.5)  # so that Ctrl-C is heard everywhere
+            self._thread.join(0.5)  # a join without a timeout blocks Ctrl-C on some systems
 
     def stop(self) -> None:
-        """Send all visitors away and free the port."""
+        """Close all connections and free the port."""
         self._server.should_exit = True
         self._thread.join()
         self._listening.close()
@@ -214,31 +224,35 @@ class Page:
         self.stop()
 
     def __repr__(self) -> str:
-        """Address, and whether it is served."""
+        """Title, address, and whether the page is stopped."""
         return f"Page({self.title!r}, {self.url}{'' if self._thread.is_alive() else ', stopped'})"
 
     def _repr_html_(self) -> str:
-        """The page itself, in a notebook."""
+        """Return the page as HTML for a notebook."""
         if not self._thread.is_alive():
             return html.escape(repr(self))
         return (
-            f'<p><a href="{self.url}" target="_blank">{html.escape(self.title)}: steer the dream</a></p>'
-            f'<iframe src="{self.url}" width="100%" height="640" style="border:0" title="A dream to steer"></iframe>'
+            f'<p><a href="{self.url}" target="_blank">{html.escape(self.title)}: play the dream</a></p>'
+            f'<iframe src="{self.url}" width="100%" height="640" style="border:0" title="Play the dream"></iframe>'
         )
 
 
 def _address(host: str) -> str:
-    """A host as an address to visit has it."""
-    if host in ANYWHERE:
+    """Return a host as it appears in a URL."""
+    if host in ANY_ADDRESS:
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
 def socket_at(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Return a listening socket.
+
+    Args:
+        host: Network address.
+        port: Port. 0: any free port.
 
     Raises:
-        OSError: the port is taken, or there is no such host.
+        OSError: The port is in use, or the host does not exist.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -248,5 +262,5 @@ def socket_at(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise OSError(error.errno, error.strerror or str(error), f"{host}:{port}") from None
-    listening.listen()  # who comes before the server is ready waits
+    listening.listen()  # connections wait here until the server is ready
     return listening

@@ -1,6 +1,6 @@
-"""One visitor's dream: what is in view, who steers, reality beside it, the past to rewind to, and a film being recorded.
+"""The dream of one visitor, with its controller, the real game beside it, rewinding and recording.
 
-Start reading at `Session.advance`. Nothing here knows of networks; `agents.viewer.server` brings the messages.
+Start reading at `Session.advance`. `agents.viewer.server` transports the messages and the frames.
 """
 
 import math
@@ -16,137 +16,149 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from agents import pictures
+from agents import video
 from agents.controller import Controller
 from rollouts.episode import training_seeds
 from worldmodel import WorldModel
-from worldmodel.model import WorldState
-from worldmodel.starts import EncodedEpisodes, begin
-from worldmodel.streams import Stream
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes, sample_start_states
+from worldmodel.world_model import WorldState
 
 PAGE = Path(__file__).parent / "page"
-"""The files of the page."""
+"""Path of the page's files."""
 PAST = 900
-"""Steps that can be rewound."""
+"""Largest number of steps that can be rewound."""
 FILM = 1800
-"""Frames of the longest recording."""
+"""Largest number of frames of a recording."""
 WARM_UP = 40
-"""Real steps before a dream beside reality begins."""
+"""Number of steps in the real game before a dream beside it starts."""
 BURN_IN = 32
+"""Number of stored steps that the memory processes before any other dream starts."""
 REST = 1.5
-"""Seconds between a dream's end and the next one."""
+"""Seconds between the end of a dream and the next dream."""
 TEMPERATURES = (0.05, 3.0)
+"""Lowest and highest temperature."""
 SPEEDS = (1.0, 60.0)
+"""Lowest and highest speed, in steps per second."""
 YOU = "you"
+"""Name of the visitor in the list of controllers."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What all visitors share."""
+class Scene:
+    """The world model, start states, controls and real game that all visitors share."""
 
     title: str
     world: WorldModel
-    starts: EncodedEpisodes | Tensor
+    start_states: EncodedEpisodes | Tensor
     controls: dict[str, Any]
-    drivers: dict[str, Controller] = field(default_factory=dict)
-    """Controllers that a visitor may hand over to, by name."""
+    controllers: dict[str, Controller] = field(default_factory=dict)
+    """Controllers that a visitor can select, by name."""
     make_env: Callable[[], gymnasium.Env[Any, Any]] | None = None
-    """The real game; None: there is none to show."""
+    """Factory of the real environment. None: there is none."""
     speed: float = 30.0
-    """Steps a second at which the real game runs."""
+    """Speed of the real game, in steps per second."""
     notes: tuple[str, ...] = ()
-    """Sentences on what is known of this dream."""
+    """Sentences about the fidelity of the dream."""
 
 
-class Shot(NamedTuple):
-    """What is to be drawn."""
+class Frame(NamedTuple):
+    """Images and numbers of one step, for the page."""
 
     facts: dict[str, Any]
-    """Numbers for the page."""
+    """Step, reward, return and settings of the session."""
     dream: np.ndarray
-    """(64, 64, 3) bytes."""
+    """Frame of the dream, uint8 (64, 64, 3)."""
     reality: np.ndarray | None
+    """Frame of the real game, uint8 (64, 64, 3). None: it is not shown."""
 
 
-class _Moment(NamedTuple):
+class _RewindPoint(NamedTuple):
+    """A past step of the dream, for rewinding."""
+
     state: WorldState
     facts: dict[str, Any]
     dream: np.ndarray
 
 
 class Session:
-    """A dream that one visitor steers. It starts paused, with its first frame to be drawn.
+    """A dream that one visitor controls; it is paused at first.
 
     Args:
-        stage: what is dreamed.
-        seed: of the moments that dreams begin at and of all that is drawn.
+        scene: Scene.
+        seed: Seed of the start states and of all noise.
     """
 
-    def __init__(self, stage: Stage, seed: int = 0) -> None:
-        self.stage = stage
+    def __init__(self, scene: Scene, seed: int = 0) -> None:
+        self.scene = scene
         self.rng = np.random.default_rng(seed)
-        self.generator = Generator(stage.world.device)
-        self.temperature, self.driver, self.paused = 1.0, YOU, True
-        self.speed = float(np.clip(stage.speed, *SPEEDS))
-        self.action = self._still()
+        self.generator = Generator(scene.world.device)
+        self.temperature, self.controller, self.paused = 1.0, YOU, True
+        self.speed = float(np.clip(scene.speed, *SPEEDS))
+        self.action = self._neutral_action()
         self.film: list[np.ndarray] | None = None
-        """The frames recorded so far; None: nothing is recorded."""
-        self.with_reality = self._filming = self._closed = False
+        """Recorded frames. None: nothing was recorded."""
+        self.with_reality = self._is_recording = self._closed = False
         self._env: gymnasium.Env[Any, Any] | None = None
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
-        self._lock = threading.Lock()  # one step at a time; closing waits for it
-        self._drawn = False
+        self._lock = threading.Lock()  # serializes `advance`, `recording` and `close`
+        self._has_sent_frame = False
         self._restart()
 
     def receive(self, message: Any) -> None:
-        """Take a message of the page; it counts from the next step on.
+        """Queue a message of the page for the next call of `advance`.
 
         Raises:
-            ValueError: it is not one that a page sends.
+            ValueError: The message is invalid.
         """
-        self._inbox.append(self._checked(message))
+        self._inbox.append(self._validated(message))
 
-    def advance(self) -> Shot | None:
-        """Do what was asked for, and a step if the dream goes on; None if there is nothing new to draw."""
+    def advance(self) -> Frame | None:
+        """Apply the queued messages, and take a step unless the dream is paused or over; None: nothing has changed."""
         with self._lock, torch.inference_mode():
-            if self._closed:  # the visitor left while a thread waited for its turn
+            if self._closed:  # the session was closed while this thread waited for the lock
                 return None
-            new, single = not self._drawn, False
-            self._drawn = True
+            changed, single = not self._has_sent_frame, False
+            self._has_sent_frame = True
             while self._inbox:
                 message = self._inbox.popleft()
                 single = single or message["type"] == "step"
-                new = self._obey(message) or new
+                changed = self._apply(message) or changed
             if self.facts["over"] and not self.paused:
-                self._rested += 1
-                if self._rested > REST * self.speed:
+                self._steps_since_end += 1
+                if self._steps_since_end > REST * self.speed:
                     self._restart()
-                    new = True
+                    changed = True
             elif single or not self.paused:
                 self._step()
-                new = True
-            if not new:
+                changed = True
+            if not changed:
                 return None
-            self.facts |= {"past": len(self.past), "driver": self.driver, "paused": self.paused, "speed": self.speed}
-            self.facts |= {"temperature": self.temperature, "recording": self._filming}
+            self.facts |= {
+                "past": len(self.past),
+                "controller": self.controller,
+                "paused": self.paused,
+                "speed": self.speed,
+            }
+            self.facts |= {"temperature": self.temperature, "recording": self._is_recording}
             self.facts["film"] = 0 if self.film is None else len(self.film)
-            return Shot(dict(self.facts), self.dream, self.reality)
+            return Frame(dict(self.facts), self.dream, self.reality)
 
     def recording(self) -> bytes:
-        """The recorded film as MP4: the dream, and reality beside it where it was shown.
+        """Return the recording as MP4, with the real game beside the dream if all frames have it.
 
         Raises:
-            ValueError: nothing was recorded.
+            ValueError: Nothing was recorded.
         """
         with self._lock:
             if not self.film:
                 raise ValueError("nothing was recorded")
             width = min(frame.shape[1] for frame in self.film)
             frames = np.stack([frame[:, :width] for frame in self.film])
-        return pictures.mp4(pictures.enlarge(frames), max(1, round(self.speed)))
+        return video.mp4(video.enlarge(frames), max(1, round(self.speed)))
 
     def close(self) -> None:
-        """Free everything."""
+        """Close the real environment and free the memory."""
         with self._lock:
             self._closed = True
             if self._env is not None:
@@ -155,36 +167,37 @@ class Session:
             self.past.clear()
             self.film = None
 
-    def _checked(self, message: Any) -> dict[str, Any]:
+    def _validated(self, message: Any) -> dict[str, Any]:
+        """Return the type and the value of a message, or raise ValueError."""
         kind = message.get("type") if isinstance(message, dict) else None
         if not isinstance(kind, str) or kind not in _VALUES:
-            raise ValueError(f"a message must be an object with a type of {', '.join(_VALUES)}")
+            raise ValueError(f"message must be an object whose type is one of {', '.join(_VALUES)}")
         value, expected = message.get("value"), _VALUES[kind]
         if expected is float and not _is_number(value):
-            raise ValueError(f"{kind} must have a finite number, got {str(value)[:40]!r}")
+            raise ValueError(f"{kind} must be a finite number, got {str(value)[:40]!r}")
         if expected is bool and not isinstance(value, bool):
             raise ValueError(f"{kind} must be true or false, got {value!r}")
         if kind == "action":
-            size = self.stage.world.actions
+            size = self.scene.world.action_dim
             numbers = value if isinstance(value, list) else []
             if len(numbers) != size or not all(map(_is_number, numbers)):
                 raise ValueError(f"action must be {size} finite numbers, got {value!r}")
-        if kind == "driver" and value not in (YOU, *self.stage.drivers):
-            raise ValueError(f"driver must be one of {', '.join((YOU, *self.stage.drivers))}, got {value!r}")
+        if kind == "controller" and value not in (YOU, *self.scene.controllers):
+            raise ValueError(f"controller must be one of {', '.join((YOU, *self.scene.controllers))}, got {value!r}")
         return {"type": kind, "value": value}
 
-    def _obey(self, message: dict[str, Any]) -> bool:
-        """Carry out a message; returns whether there is something new to draw."""
+    def _apply(self, message: dict[str, Any]) -> bool:
+        """Apply a message; returns whether the page must be updated."""
         kind, value = message["type"], message["value"]
         if kind == "action":
-            self.action = self._squashed(torch.tensor([value], dtype=torch.float32))
+            self.action = self._model_action(torch.tensor([value], dtype=torch.float32))
             return False
         if kind == "temperature":
             self.temperature = float(np.clip(value, *TEMPERATURES))
         elif kind == "speed":
             self.speed = float(np.clip(value, *SPEEDS))
-        elif kind == "driver":
-            self.driver = value
+        elif kind == "controller":
+            self.controller = value
         elif kind == "pause":
             self.paused = value
         elif kind == "restart":
@@ -192,67 +205,68 @@ class Session:
         elif kind == "rewind":
             self._rewind(int(np.clip(value, 1, PAST)))
         elif kind == "reality":
-            self.with_reality = value and self.stage.make_env is not None
+            self.with_reality = value and self.scene.make_env is not None
             try:
                 self._restart()
-            except (ValueError, ImportError) as error:  # a game that is not installed here
+            except (ValueError, ImportError) as error:  # the game is not installed
                 self.with_reality = False
                 self._restart()
                 self.facts["notice"] = f"The real game cannot be shown: {error}"
         elif kind == "record":
-            self._filming = value
+            self._is_recording = value
             if value:
                 self.film = []
-                self._shoot()
+                self._record_frame()
         return True
 
     def _restart(self) -> None:
-        """Wake up at another real moment."""
-        self.past: deque[_Moment] = deque(maxlen=PAST)
-        self._rested = 0
+        """Start a dream from another start state."""
+        self.past: deque[_RewindPoint] = deque(maxlen=PAST)
+        self._steps_since_end = 0
         self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.reality: np.ndarray | None = None
         real: dict[str, Any] | None = None
         if self.with_reality:
-            self.state = self._live()
+            self.state = self._play_warm_up()
             real = {"reward": 0.0, "total": 0.0, "over": False}
         else:
-            self.state = begin(self.stage.world, self.stage.starts, 1, self.rng, BURN_IN)
+            self.state = sample_start_states(self.scene.world, self.scene.start_states, 1, self.rng, BURN_IN)
         self.facts: dict[str, Any] = {"step": 0, "reward": 0.0, "total": 0.0, "termination": 0.0, "over": False}
-        self.facts |= {"weights": [], "action": self._still()[0].tolist(), "real": real}
-        self._draw()
+        self.facts |= {"weights": [], "action": self._neutral_action()[0].tolist(), "real": real}
+        self._decode_frame()
 
-    def _live(self) -> WorldState:
-        """Play the real game for a while, seeing and remembering: where a dream beside it begins."""
-        world = self.stage.world
+    def _play_warm_up(self) -> WorldState:
+        """Play `WARM_UP` steps of the real game; returns the state after them, from which the dream starts."""
+        world = self.scene.world
         if self._env is None:
-            assert self.stage.make_env is not None
-            self._env = self.stage.make_env()
-        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.PLAY)[0])
-        state, action = world.initial(1).seeing(self._encode(frame)), self._still()
-        driver = next(iter(self.stage.drivers.values()), None)
+            assert self.scene.make_env is not None
+            self._env = self.scene.make_env()
+        frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
+        state, action = world.initial(1).with_latent(self._encode(frame)), self._neutral_action()
+        controller = next(iter(self.scene.controllers.values()), None)
         for number in range(WARM_UP):
             assert state.latent is not None
-            if driver is not None:
-                action = world.squash(driver(state.features))
+            if controller is not None:
+                action = world.squash(controller(state.controller_inputs))
             elif number % 4 == 0:
-                action = self._squashed(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
+                action = self._model_action(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
             before = world.observe(state, state.latent, action)
-            frame, _, terminated, truncated, _ = self._env.step(self._real_action(action))
+            frame, _, terminated, truncated, _ = self._env.step(self._env_action(action))
             if terminated or truncated:
                 frame, _ = self._env.reset()
                 before = world.initial(1)
-            state = before.seeing(self._encode(frame))
+            state = before.with_latent(self._encode(frame))
         self.reality = frame
         return state
 
     def _step(self) -> None:
-        world, facts = self.stage.world, dict(self.facts)
-        self.past.append(_Moment(self.state, self.facts, self.dream))
+        """Take a step of the dream, and one of the real game if it is shown."""
+        world, facts = self.scene.world, dict(self.facts)
+        self.past.append(_RewindPoint(self.state, self.facts, self.dream))
         assert self.state.latent is not None
-        driver = self.stage.drivers.get(self.driver)
-        if driver is not None:
-            self.action = world.squash(driver(self.state.features))
+        controller = self.scene.controllers.get(self.controller)
+        if controller is not None:
+            self.action = world.squash(controller(self.state.controller_inputs))
         step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
         reward = float(step.reward)
         weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
@@ -261,57 +275,59 @@ class Session:
         facts |= {"weights": weights, "action": self.action[0].tolist()}
         if facts["real"] is not None and not facts["real"]["over"]:
             assert self._env is not None
-            frame, real, terminated, truncated, _ = self._env.step(self._real_action(self.action))
+            frame, real, terminated, truncated, _ = self._env.step(self._env_action(self.action))
             over = bool(terminated or truncated)
             total = facts["real"]["total"] + float(real)
             facts["real"] = {"reward": float(real), "total": total, "over": over}
             self.reality = frame
         self.facts = facts
-        self._draw()
+        self._decode_frame()
 
     def _rewind(self, steps: int) -> None:
-        """Go back in the dream; reality does not come along."""
-        moment = None
+        """Go back by a number of steps in the dream, and hide the real game, which cannot be rewound."""
+        snapshot = None
         while self.past and steps:
-            moment, steps = self.past.pop(), steps - 1
-        if moment is not None:
-            self.state, self.facts, self.dream = moment.state, dict(moment.facts), moment.dream
+            snapshot, steps = self.past.pop(), steps - 1
+        if snapshot is not None:
+            self.state, self.facts, self.dream = snapshot.state, dict(snapshot.facts), snapshot.dream
             self.facts["real"], self.reality = None, None
 
-    def _draw(self) -> None:
+    def _decode_frame(self) -> None:
+        """Decode the frame of the current state, and record it."""
         assert self.state.latent is not None
-        self.dream = self.stage.world.show(self.state.latent)[0]
-        self._shoot()
+        self.dream = self.scene.world.decode(self.state.latent)[0]
+        self._record_frame()
 
-    def _shoot(self) -> None:
-        """Add what is in view to the film."""
-        if self._filming and self.film is not None and len(self.film) < FILM:
-            both = [self.dream] if self.reality is None else [self.dream, self.reality]
-            self.film.append(np.concatenate(both, axis=1))
+    def _record_frame(self) -> None:
+        """Append the current frame to the recording, if one is running."""
+        if self._is_recording and self.film is not None and len(self.film) < FILM:
+            frames = [self.dream] if self.reality is None else [self.dream, self.reality]
+            self.film.append(np.concatenate(frames, axis=1))
 
     def _encode(self, frame: np.ndarray) -> Tensor:
-        return self.stage.world.see(torch.from_numpy(np.asarray(frame))[None])
+        """Return the latent (1, latent) of a real frame."""
+        return self.scene.world.encode(torch.from_numpy(np.asarray(frame))[None])
 
-    def _still(self) -> Tensor:
-        """The action of untouched controls."""
-        controls = self.stage.controls
+    def _neutral_action(self) -> Tensor:
+        """Return the action without any pressed key, (1, actions)."""
+        controls = self.scene.controls
         if controls["kind"] == "box":
             return torch.tensor([[float(axis["rest"]) for axis in controls["axes"]]])
         fewest = min(range(len(controls["choices"])), key=lambda number: len(controls["choices"][number]["keys"]))
         return torch.eye(len(controls["choices"]))[fewest][None]
 
-    def _squashed(self, action: Tensor) -> Tensor:
-        """An action as the memory takes it: in [-1, 1], or one-hot."""
-        return self.stage.world.squash(action) if self.stage.world.discrete else action.clamp(-1, 1)
+    def _model_action(self, action: Tensor) -> Tensor:
+        """Return an action as the memory's input: in [-1, 1], or one-hot."""
+        return self.scene.world.squash(action) if self.scene.world.discrete else action.clamp(-1, 1)
 
-    def _real_action(self, action: Tensor) -> Any:
-        """An action as the game takes it."""
-        return int(action[0].argmax()) if self.stage.world.discrete else action[0].cpu().numpy()
+    def _env_action(self, action: Tensor) -> Any:
+        """Return an action of the dream as an action of the environment."""
+        return int(action[0].argmax()) if self.scene.world.discrete else action[0].cpu().numpy()
 
 
 _VALUES: dict[str, type | None] = {
     "action": None,
-    "driver": None,
+    "controller": None,
     "pause": bool,
     "reality": bool,
     "record": bool,
@@ -321,11 +337,11 @@ _VALUES: dict[str, type | None] = {
     "step": None,
     "temperature": float,
 }
-"""Types of message, and what their value must be."""
+"""Types of messages, with the type of their value; None: another check, or no value."""
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a number that is finite as a float."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits

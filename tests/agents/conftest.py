@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def no_report():
-    """Runs without their page: its pictures take longer than a tiny run."""
+    """Runs without a report: its plots take longer than a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agents.report.write_report", lambda run, settings, *rest: None)
         yield

@@ -1,4 +1,4 @@
-"""Functions to evolve on, of which everything is known."""
+"""Fitness functions with a known optimum."""
 
 import numpy as np
 

@@ -1,5 +1,6 @@
-"""Controllers, agents, evaluation."""
+"""Controllers, agents and their evaluation."""
 
+import pickle
 from dataclasses import replace
 
 import gymnasium
@@ -10,8 +11,9 @@ import torch
 import envs
 import rollouts
 from agents import Agent, LinearController, Report, evaluate
-from agents.evaluation import repeating
-from agents.story import named_policy
+from agents.evaluation import reproduce_command
+from agents.stages import make_policy
+from rollouts.actors import make_actor
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
@@ -19,22 +21,22 @@ from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 
 def world(discrete=False, actions=1):
     with seeded(0):
-        return WorldModel(VAE(latent=3), Memory(RMDN(3 + actions, 3, hidden=5)), discrete=discrete).eval()
+        return WorldModel(VAE(latent_dim=3), Memory(RMDN(3 + actions, 3, hidden_size=5)), discrete=discrete).eval()
 
 
-def agent(built=None, **options):
-    built = built or world()
-    controller = LinearController.sized(built)
-    return Agent(built, controller.having(np.linspace(-1, 1, controller.size)), **options)
+def agent(world_model=None, **options):
+    world_model = world_model or world()
+    controller = LinearController.for_world_model(world_model)
+    return Agent(world_model, controller.with_parameters(np.linspace(-1, 1, controller.size)), **options)
 
 
 def test_published_size_and_action_map():
-    big = WorldModel(VAE(latent=32), Memory(FRMDN(inputs=35, outputs=32, hidden=256)))
-    assert LinearController.sized(big).size == 867
+    big = WorldModel(VAE(latent_dim=32), Memory(FRMDN(input_size=35, output_size=32, hidden_size=256)))
+    assert LinearController.for_world_model(big).size == 867
     raw = torch.tensor([[0.3, -0.7, -2.0]])
     steer, gas, brake = big.squash(raw)[0].tolist()
     env = envs.make("CarRacing")
-    command = env._command(np.array([steer, gas, brake], np.float32))
+    command = env._game_action(np.array([steer, gas, brake], np.float32))
     assert command.tolist() == pytest.approx([np.tanh(0.3), (np.tanh(-0.7) + 1) / 2, 0.0], abs=1e-6)
     env.close()
 
@@ -71,14 +73,46 @@ def test_bad_controllers_are_refused():
         evaluate(agent(), "CartPole-v1", episodes=1)
 
 
-def test_an_agent_collects_with_exploration(tmp_path):
-    store = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "s")
-    again = rollouts.collect(toys.beacon, agent(exploration=0.3), 3, out=tmp_path / "t")
+def test_agents_collect_with_action_noise(tmp_path):
+    store = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "s")
+    again = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "t")
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(store.episodes(), again.episodes(), strict=True))
-    calm = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
-    assert not np.array_equal(calm.episode(0).actions, store.episode(0).actions)
-    with pytest.raises(ValueError, match="exploration"):
-        evaluate(agent(exploration=0.3), toys.beacon, episodes=1)
+    noiseless = rollouts.collect(toys.beacon, agent(), 3, out=tmp_path / "u")
+    assert not np.array_equal(noiseless.episode(0).actions, store.episode(0).actions)
+    with pytest.raises(ValueError, match="action_noise"):
+        evaluate(agent(action_noise=0.3), toys.beacon, episodes=1)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_act_equals_the_policy_in_rollouts(discrete):
+    world_model = world(discrete, 3)
+    space = gymnasium.spaces.Discrete(3) if discrete else gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    noisy = agent(world_model, action_noise=0.5, param_noise=0.5)
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    for seed in (4, 5):  # the second reset starts a new episode
+        actor = make_actor(noisy, space, [seed])
+        actor.reset(0, 0)
+        noisy.reset(seed=seed)
+        for frame in frames:
+            action, expected = noisy.act(frame), actor.act(frame[None], [0])[0]
+            assert np.array_equal(action, expected)
+            assert isinstance(action, int) if discrete else action.dtype == np.float32
+            assert space.contains(action)
+
+
+def test_act_starts_the_first_episode_and_reset_the_next():
+    noiseless = agent(world(actions=3))
+    frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
+    first = [noiseless.act(frame) for frame in frames]
+    second = [noiseless.act(frame) for frame in frames]
+    noiseless.reset()
+    again = [noiseless.act(frame) for frame in frames]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    copy = pickle.loads(pickle.dumps(noiseless))
+    assert np.array_equal(copy.act(frames[0]), first[0])
+    with pytest.raises(ValueError, match="frame"):
+        noiseless.act(frames)
 
 
 def test_evaluate_reports_every_return(tmp_path):
@@ -88,19 +122,20 @@ def test_evaluate_reports_every_return(tmp_path):
     assert report.std == pytest.approx(np.std(report.returns, ddof=1))
     assert report.stderr == pytest.approx(report.std / 7**0.5)
     single = [evaluate(agent(), toys.beacon, episodes=1, seed=seed).returns[0] for seed in report.seeds]
-    assert_same_sums(single, report.returns, count=5 * (agent().world.features + 1), terms=1.0)
+    assert_same_sums(single, report.returns, count=5 * (agent().world.num_features + 1), terms=1.0)
     report.save(tmp_path / "r.json")
     assert Report.load(tmp_path / "r.json") == report
 
 
-def test_the_command_that_repeats_a_test_names_the_options_that_are_not_stored():
+def test_reproduce_command_contains_the_options_that_are_not_stored():
     report = Report("CartPole-v1", [1.0, 2.0], [1, 2], [50, 51])
-    assert repeating(["runs/a"], report, {}) == "worldmodel evaluate runs/a --episodes 2 --seed 50"
-    words = "worldmodel evaluate runs/a --episodes 2 --seed 50 --max_steps 9 --env_options '{\"sticky\": 0.25}'"
-    assert repeating(["runs/a"], report, {"sticky": 0.25}, 9) == words
+    assert reproduce_command(["runs/a"], report, {}) == "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50"
+    command = "worldmodel evaluate runs/a --eval.episodes 2 --eval.seed 50 --eval.max_steps 9"
+    command += " --env_options '{\"sticky_action_prob\": 0.25}'"
+    assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == command
 
 
-def test_a_plain_policy_plays_the_seeds_that_the_report_names():
+def test_policies_play_the_seeds_of_the_report():
     report = evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=40, workers=2)
     assert report.seeds == [40, 41, 42]
     played = [rollouts.play(toys.beacon(), rollouts.uniform, seed) for seed in report.seeds]
@@ -110,52 +145,56 @@ def test_a_plain_policy_plays_the_seeds_that_the_report_names():
         evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=2**24)
 
 
-def test_discrete_exploration_is_as_often_as_said():
-    built = world(discrete=True, actions=4)
-    calm, curious = (agent(built, exploration=share) for share in (0.0, 0.4))
+def test_discrete_exploration_has_the_given_rate():
+    world_model = world(discrete=True, actions=4)
+    noiseless, exploring = (agent(world_model, action_noise=noise) for noise in (0.0, 0.4))
     space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
-    steady = calm(space, np.random.default_rng(0))(frame)
-    chosen = [curious(space, np.random.default_rng(seed))(frame) for seed in range(200)]
-    assert np.mean([choice != steady for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
+    greedy = noiseless(space, np.random.default_rng(0))(frame)
+    chosen = [exploring(space, np.random.default_rng(seed))(frame) for seed in range(200)]
+    assert np.mean([choice != greedy for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
     assert set(chosen) == {0, 1, 2, 3}
 
 
-def test_box_exploration_has_the_spread_that_is_asked_for():
-    built, frame = world(), np.zeros((64, 64, 3), np.uint8)
+def test_box_exploration_has_the_given_standard_deviation():
+    world_model, frame = world(), np.zeros((64, 64, 3), np.uint8)
     space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    zero = LinearController.sized(built)
-    act, bold = (Agent(built, zero, spread)(space, np.random.default_rng(0)) for spread in (0.2, 9.0))
+    zero = LinearController.for_world_model(world_model)
+    act, saturated = (Agent(world_model, zero, std)(space, np.random.default_rng(0)) for std in (0.2, 9.0))
     drawn = [act(frame)[0] for _ in range(300)]
     assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
-    assert np.abs([bold(frame)[0] for _ in range(20)]).max() <= 1
+    assert np.abs([saturated(frame)[0] for _ in range(20)]).max() <= 1
 
 
-def test_a_spread_agent_is_another_controller_in_each_episode():
-    built, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-    centre = agent(built)
-    spread = replace(centre, spread=0.5)
+def test_param_noise_draws_a_controller_for_each_episode():
+    world_model, space = world(), gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    central = agent(world_model)
+    perturbed = replace(central, param_noise=0.5)
     frames = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3)).astype(np.uint8)
-    drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, centre.controller.size) for seed in range(6)])
-    mind = spread.crowd(space, [np.random.default_rng(seed) for seed in range(6)], lanes=6)
-    for lane in range(6):
-        mind.begin(lane, lane)
-    together = np.array([mind.act(np.stack([frame] * 6), range(6)) for frame in frames])
-    assert together.std(axis=1).min() > 1e-3  # they differ
+    drawn = np.array([np.random.default_rng(seed).normal(0, 0.5, central.controller.size) for seed in range(6)])
+    actor = perturbed.batched_actor(space, [np.random.default_rng(seed) for seed in range(6)], num_envs=6)
+    for slot in range(6):
+        actor.reset(slot, slot)
+    batched = np.array([actor.act(np.stack([frame] * 6), range(6)) for frame in frames])
+    assert batched.std(axis=1).min() > 1e-3  # controllers differ
     for seed, noise in enumerate(drawn):
-        alone = spread(space, np.random.default_rng(seed))
-        plain = Agent(built, centre.controller.having(centre.controller.parameters + torch.from_numpy(noise)))
-        like = plain(space, np.random.default_rng(0))
+        single = perturbed(space, np.random.default_rng(seed))
+        plain = Agent(
+            world_model, central.controller.with_parameters(central.controller.parameters + torch.from_numpy(noise))
+        )
+        reference = plain(space, np.random.default_rng(0))
         for step, frame in enumerate(frames):
-            action = alone(frame)
-            for other in (like(frame), together[step, seed]):
-                assert_same_sums(action, other, count=len(frames) * (built.features + 1), terms=1.0)
-    assert spread.name == f"{centre.name}-spread-0.5"
-    with pytest.raises(ValueError, match="exploration"):
-        evaluate(spread, toys.beacon, episodes=1)
+            action = single(frame)
+            for other in (reference(frame), batched[step, seed]):
+                assert_same_sums(action, other, count=len(frames) * (world_model.num_features + 1), terms=1.0)
+    assert perturbed.name == f"{central.name}-spread-0.5"
+    with pytest.raises(ValueError, match="action_noise"):
+        evaluate(perturbed, toys.beacon, episodes=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [("exploration", -0.1), ("exploration", float("nan")), ("spread", -0.1)])
-def test_noise_that_cannot_be_drawn_is_refused(name, value):
+@pytest.mark.parametrize(
+    ("name", "value"), [("action_noise", -0.1), ("action_noise", float("nan")), ("param_noise", -0.1)]
+)
+def test_invalid_noise_is_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} .*{value}"):
         agent(**{name: value})
 
@@ -181,28 +220,28 @@ def minus_ones(space, rng):
     return lambda frame: -np.ones(1, np.float32)
 
 
-def test_mixed_policies_take_turns_by_episode(tmp_path):
-    mixed = rollouts.Mixed(ones, minus_ones)
+def test_mixture_policies_draw_one_policy_per_episode(tmp_path):
+    mixed = rollouts.MixturePolicy(ones, minus_ones)
     store = rollouts.collect(toys.beacon, mixed, 40, out=tmp_path / "s")
     assert store.metadata["policy"] == "mixed(ones, minus_ones)"
     played = [set(episode.actions.flatten()) for episode in store.episodes()]
     assert all(len(actions) == 1 for actions in played)  # one policy for a whole episode
     assert 10 <= sum(actions == {1.0} for actions in played) <= 30
     with pytest.raises(ValueError, match="polic"):
-        rollouts.Mixed()
+        rollouts.MixturePolicy()
 
 
-def test_policies_by_name(tmp_path):
+def test_policies_are_made_from_names(tmp_path):
     agent().save(tmp_path / "agent")
-    mixed = named_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
+    mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
-    assert mixed.policies[2].exploration == 0.2
-    assert named_policy("uniform", 0.0, {}) is rollouts.uniform
+    assert mixed.policies[2].action_noise == 0.2
+    assert make_policy("uniform", 0.0, {}) is rollouts.uniform
     with pytest.raises(ValueError, match="policy .*'clever'"):
-        named_policy("smooth,clever", 0.0, {})
+        make_policy("smooth,clever", 0.0, {})
 
 
-def test_policies_are_evaluated_too():
+def test_policies_can_be_evaluated():
     report = evaluate(rollouts.uniform, "CartPole-v1", episodes=4, seed=9)
     assert report.returns == [float(length) for length in report.lengths]
     assert report.policy == "uniform"

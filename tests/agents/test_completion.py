@@ -1,4 +1,4 @@
-"""Shells complete the command line's words."""
+"""Completion of the command line in shells."""
 
 import shutil
 import subprocess
@@ -14,12 +14,12 @@ COMP_WORDS=(worldmodel "$@"); COMP_CWORD=$#; COMP_LINE="worldmodel $*"; COMP_POI
 $(complete -p worldmodel | sed 's/.*-F \\([^ ]*\\).*/\\1/') worldmodel "${@: -1}" ""
 printf '%s\\n' "${COMPREPLY[@]}"
 """
-"""What a bash does when somebody presses the tabulator behind the words."""
+"""Completion in bash, as after a press of the tab key behind the words."""
 
 
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory):
-    """The script for bash; gives a function from words to what completes the last one."""
+    """A function from words to the completions of the last one, by the script for bash."""
     if not (shell := shutil.which("bash")):
         pytest.skip("needs bash")
     path = tmp_path_factory.mktemp("completion") / "worldmodel.bash"
@@ -43,11 +43,11 @@ def test_bash_completes_commands(bash):
 
 
 def test_bash_completes_options(bash):
-    assert bash("evaluate", "--ep") == {"--episodes"}
-    assert bash("train", "vae", "--upd") == {"--updates"}
+    assert bash("evaluate", "--eval.ep") == {"--eval.episodes"}
+    assert bash("train", "vae", "--vae.num_upd") == {"--vae.num_updates"}
 
 
-def test_an_unknown_shell_is_one_line(capsys):
+def test_unknown_shells_give_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--print_completion", "shtab-dos"])
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""Controllers: their arithmetic beside plain torch, what they see, and their files."""
+"""Controllers: their arithmetic against plain torch, their inputs and their files."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ from rollouts.controllers import Population
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import write_tensors
+from worldmodel.io import write_tensors
 
 
 @pytest.fixture(scope="module")
 def world():
     with seeded(0):
-        return WorldModel(VAE(4), Memory(RMDN(inputs=6, outputs=4, hidden=8)))
+        return WorldModel(VAE(4), Memory(RMDN(input_size=6, output_size=4, hidden_size=8)))
 
 
 def random_parameters(size, seed=0):
@@ -25,68 +25,71 @@ def random_parameters(size, seed=0):
 
 
 def test_a_hidden_layer_is_two_linear_maps_with_tanh_between():
-    controller = HiddenController(4, 2, random_parameters(HiddenController(4, 2, hidden=3).size), hidden=3)
+    controller = HiddenController(4, 2, random_parameters(HiddenController(4, 2, hidden_units=3).size), hidden_units=3)
     first, second = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
     parts = controller.parameters.split([12, 3, 6, 2])
-    for place, part in zip((first.weight, first.bias, second.weight, second.bias), parts, strict=True):
-        place.data = part.view_as(place)
-    features = random_parameters(40, 1).view(5, 2, 4)
-    torch.testing.assert_close(controller(features), second(first(features).tanh()))
+    for parameter, part in zip((first.weight, first.bias, second.weight, second.bias), parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    inputs = random_parameters(40, 1).view(5, 2, 4)
+    torch.testing.assert_close(controller(inputs), second(first(inputs).tanh()))
 
 
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
-def test_the_latent_alone_is_all_that_is_seen(kind, world):
-    zeros = kind.sized(world, sees="latent")
-    controller = zeros.having(random_parameters(zeros.size))
-    features = random_parameters(3 * world.features, 1).view(3, -1)
-    other = features.clone()
-    other[:, world.latent :] += 5
-    assert controller(features).equal(controller(other))
+def test_inputs_z_use_the_latent_only(kind, world):
+    zeros = kind.for_world_model(world, inputs="z")
+    controller = zeros.with_parameters(random_parameters(zeros.size))
+    inputs = random_parameters(3 * world.num_features, 1).view(3, -1)
+    other = inputs.clone()
+    other[:, world.latent_dim :] += 5
+    assert controller(inputs).equal(controller(other))
     other[:, 0] += 5
-    assert not controller(features).equal(controller(other))
+    assert not controller(inputs).equal(controller(other))
 
 
-def test_a_linear_controller_without_memory_is_one_with_weights_of_zero(world):
-    zeros = LinearController.sized(world, sees="latent")
-    blind = zeros.having(random_parameters(zeros.size))
-    weight = torch.cat((blind.weight, torch.zeros(2, 8)), dim=1)
-    full = LinearController(12, 2, torch.cat((weight.flatten(), blind.bias)))
-    starts = random_parameters(20, 1).view(5, 4)
-    one, two = (rollouts.dream(world, one, starts, horizon=6, dreams=3, keep=("actions",)) for one in (blind, full))
-    assert_same_sums(one.actions, two.actions, count=6 * (world.features + 1), terms=1.0)
+def test_a_linear_controller_on_z_equals_one_with_zero_weights_on_h(world):
+    zeros = LinearController.for_world_model(world, inputs="z")
+    latent_only = zeros.with_parameters(random_parameters(zeros.size))
+    weight = torch.cat((latent_only.weight, torch.zeros(2, 8)), dim=1)
+    full = LinearController(12, 2, torch.cat((weight.flatten(), latent_only.bias)))
+    start_states = random_parameters(20, 1).view(5, 4)
+    one, two = (
+        rollouts.dream(world, one, start_states, horizon=6, num_rollouts=3, keep=("actions",))
+        for one in (latent_only, full)
+    )
+    assert_same_sums(one.actions, two.actions, count=6 * (world.num_features + 1), terms=1.0)
 
 
 @pytest.mark.parametrize("kind", [LinearController, HiddenController])
-@pytest.mark.parametrize("sees", ["both", "latent"])
-def test_a_population_dreams_as_its_members_do(kind, sees, world):
-    zeros = kind.sized(world, sees)
+@pytest.mark.parametrize("inputs", ["z+h", "z"])
+def test_populations_dream_like_their_members(kind, inputs, world):
+    zeros = kind.for_world_model(world, inputs)
     population = random_parameters(3 * zeros.size).view(3, -1).numpy()
-    starts = random_parameters(20, 1).view(5, 4)
-    settings = {"horizon": 5, "dreams": 2, "seed": 3, "keep": ("actions", "latents")}
-    together = rollouts.dream(world, Population(zeros, population), starts, **settings)
-    for number, member in enumerate(population):
-        alone = rollouts.dream(world, zeros.having(member), starts, **settings)
-        assert_same_sums(together.actions[number], alone.actions[0], count=5 * (world.features + 1), terms=1.0)
-        assert_same_sums(together.latents[number], alone.latents[0], count=5 * (world.features + 1))
-    assert np.abs(together.actions[0] - together.actions[1]).max() > 0.01
+    start_states = random_parameters(20, 1).view(5, 4)
+    settings = {"horizon": 5, "num_rollouts": 2, "seed": 3, "keep": ("actions", "latents")}
+    batched = rollouts.dream(world, Population(zeros, population), start_states, **settings)
+    for index, member in enumerate(population):
+        single = rollouts.dream(world, zeros.with_parameters(member), start_states, **settings)
+        assert_same_sums(batched.actions[index], single.actions[0], count=5 * (world.num_features + 1), terms=1.0)
+        assert_same_sums(batched.latents[index], single.latents[0], count=5 * (world.num_features + 1))
+    assert np.abs(batched.actions[0] - batched.actions[1]).max() > 0.01
 
 
 @pytest.mark.parametrize(
     "controller",
     [
         LinearController(5, 2, random_parameters(12)),
-        HiddenController(5, 2, random_parameters(HiddenController(5, 2, hidden=7).size), hidden=7),
+        HiddenController(5, 2, random_parameters(HiddenController(5, 2, hidden_units=7).size), hidden_units=7),
     ],
     ids=["linear", "hidden"],
 )
-def test_files_keep_kind_and_numbers(controller, tmp_path):
+def test_files_preserve_class_and_parameters(controller, tmp_path):
     controller.save(tmp_path / "c.safetensors")
-    back = load_controller(tmp_path / "c.safetensors")
-    assert repr(back) == repr(controller)
-    assert back.parameters.equal(controller.parameters)
+    loaded = load_controller(tmp_path / "c.safetensors")
+    assert repr(loaded) == repr(controller)
+    assert loaded.parameters.equal(controller.parameters)
 
 
-def test_foreign_files_are_refused(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     whole = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
     layer = {"hidden.weight": torch.zeros(3, 5), "hidden.bias": torch.zeros(3)}
@@ -104,16 +107,16 @@ def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"c\.safetensors"):
         LinearController.load(path)
     with pytest.raises(ValueError, match="hidden"):
-        HiddenController(2, 2, hidden=0)
+        HiddenController(2, 2, hidden_units=0)
 
 
-def test_agents_of_every_kind_play_and_come_back(world, tmp_path):
+def test_agents_with_every_controller_save_and_load(world, tmp_path):
     for kind in (LinearController, HiddenController):
-        zeros = kind.sized(world, sees="latent")
-        agent = Agent(world, zeros.having(random_parameters(zeros.size)))
+        zeros = kind.for_world_model(world, inputs="z")
+        agent = Agent(world, zeros.with_parameters(random_parameters(zeros.size)))
         agent.save(tmp_path / kind.__name__)
-        back = Agent.load(tmp_path / kind.__name__)
-        one, two = (rollouts.play(toys.counter(), each, 3, max_steps=4) for each in (agent, back))
+        loaded = Agent.load(tmp_path / kind.__name__)
+        one, two = (rollouts.play(toys.counter(), each, 3, max_steps=4) for each in (agent, loaded))
         assert np.array_equal(one.actions, two.actions)
         assert np.abs(one.actions).max() > 0
     with pytest.raises(ValueError, match="controller"):

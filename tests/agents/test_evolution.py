@@ -1,4 +1,4 @@
-"""Evolution: solves what it should, resumes bit for bit, keeps its randomness to itself."""
+"""Evolution: convergence, bit-equal resumption and a private random state."""
 
 import json
 
@@ -12,20 +12,20 @@ from tests.agents.spheres import controller, noisy, sphere
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, seeded
 
 
-def test_solves_the_sphere():
+def test_evolution_solves_the_sphere():
     best = evolve(controller(), sphere, seed=1, generations=80, population=16, sigma=0.5)
     np.testing.assert_allclose(best.parameters, 1.5, atol=0.01)
 
 
 @pytest.mark.parametrize("size", [(4, 2), (700, 3)], ids=["full", "diagonal"])
 @pytest.mark.parametrize(("stop", "population"), [(1, 3), (4, 9), (6, 4)])
-def test_resumes_bit_for_bit(tmp_path, size, stop, population):
-    settings = {"seed": 3, "population": population, "check": noisy, "check_every": 3}
-    whole = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
+def test_evolution_resumes_bit_for_bit(tmp_path, size, stop, population):
+    settings = {"seed": 3, "population": population, "eval_fitness": noisy, "eval_every": 3}
+    uninterrupted = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "whole")
     evolve(controller(*size), noisy, **settings, generations=stop, out=tmp_path / "parts")
-    parts = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
-    if stop % 3 == 0:  # the last generation of a call is checked too; else the stop itself is one more check
-        assert whole.parameters.equal(parts.parameters)
+    resumed = evolve(controller(*size), noisy, **settings, generations=9, out=tmp_path / "parts")
+    if stop % 3 == 0:  # each call evaluates its last generation, so another stop adds an evaluation
+        assert uninterrupted.parameters.equal(resumed.parameters)
     first, second = (np.load(tmp_path / name / "state.npz") for name in ("whole", "parts"))
     assert set(first.files) == set(second.files)
     for name in first.files:
@@ -33,24 +33,24 @@ def test_resumes_bit_for_bit(tmp_path, size, stop, population):
             np.testing.assert_array_equal(first[name], second[name])
 
 
-def test_a_kill_in_a_generation_changes_nothing(tmp_path):
+def test_an_interrupted_generation_changes_nothing(tmp_path):
     class Stop(Exception):
         pass
 
     calls = []
 
-    def killed(population, seed):
+    def interrupted(population, seed):
         calls.append(seed)
         if len(calls) == 6:
             raise Stop
         return noisy(population, seed)
 
-    settings = {"seed": 3, "population": 8, "check_every": 3, "generations": 9}
-    whole = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "whole")
+    settings = {"seed": 3, "population": 8, "eval_every": 3, "generations": 9}
+    uninterrupted = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        evolve(controller(), killed, check=noisy, **settings, out=tmp_path / "parts")
-    parts = evolve(controller(), noisy, check=noisy, **settings, out=tmp_path / "parts")
-    assert whole.parameters.equal(parts.parameters)
+        evolve(controller(), interrupted, eval_fitness=noisy, **settings, out=tmp_path / "parts")
+    resumed = evolve(controller(), noisy, eval_fitness=noisy, **settings, out=tmp_path / "parts")
+    assert uninterrupted.parameters.equal(resumed.parameters)
     rows = [
         [json.loads(row) for row in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("whole", "parts")
@@ -59,76 +59,77 @@ def test_a_kill_in_a_generation_changes_nothing(tmp_path):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_every_member_of_a_generation_gets_the_same_seed_and_every_generation_another():
+def test_each_generation_has_one_seed_of_its_own():
     seeds = []
 
-    def remember(population, seed):
+    def record(population, seed):
         seeds.append(seed)
         return sphere(population, seed)
 
-    evolve(controller(), remember, check=remember, check_every=2, seed=5, generations=4, population=4)
+    evolve(controller(), record, eval_fitness=record, eval_every=2, seed=5, generations=4, population=4)
     assert len(seeds) == 4 + 2
     assert len(set(seeds)) == 6
 
 
-def test_global_randomness_is_left_alone():
+def test_the_global_random_state_is_unchanged():
     before = np.random.get_state()[1].copy()
     one = evolve(controller(), sphere, seed=0, generations=3, population=4)
     assert (np.random.get_state()[1] == before).all()
     assert one.parameters.equal(evolve(controller(), sphere, seed=0, generations=3, population=4).parameters)
 
 
-def test_a_start_that_checks_better_than_all_means_is_returned():
-    start = controller()
-    home = start.parameters.double().numpy()
+def test_the_initial_controller_is_returned_if_it_evaluates_best():
+    initial = controller()
+    optimum = initial.parameters.double().numpy()
 
     def closeness(population, seed):
-        return -np.square(population - home).sum(axis=1)
+        return -np.square(population - optimum).sum(axis=1)
 
-    kept = evolve(start, sphere, seed=1, generations=6, population=8, check=closeness, check_every=2)
-    assert kept.parameters.equal(start.parameters)
+    kept = evolve(initial, sphere, seed=1, generations=6, population=8, eval_fitness=closeness, eval_every=2)
+    assert kept.parameters.equal(initial.parameters)
 
 
-def test_the_mean_with_the_best_check_is_returned():
-    """Fitness leads away from where the check is best."""
+def test_the_mean_with_the_best_evaluation_is_returned():
+    """The fitness leads away from the optimum of the evaluation."""
     best = evolve(
         controller(), sphere, seed=1, generations=40, population=16, sigma=0.3,
-        check=lambda population, seed: -np.abs(np.abs(population).mean(axis=1) - 0.5), check_every=1,
+        eval_fitness=lambda population, seed: -np.abs(np.abs(population).mean(axis=1) - 0.5), eval_every=1,
     )  # fmt: skip
     assert float(best.parameters.abs().mean()) == pytest.approx(0.5, abs=0.15)
 
 
-def test_the_average_of_a_wandering_mean_is_better_than_the_mean(tmp_path):
-    """Noise that nobody can see through: the mean wanders around the optimum, its average stays there."""
+@pytest.mark.slow
+def test_the_average_of_noisy_means_is_better_than_the_mean(tmp_path):
+    """With strong noise the mean wanders around the optimum, and its average stays there."""
 
-    def drowned(population, seed):
+    def noisy_sphere(population, seed):
         return sphere(population, seed) + np.random.default_rng(seed).normal(scale=5, size=len(population))
 
-    settings = {"seed": 1, "population": 8, "sigma": 0.3, "check_every": 20, "average": 40}
-    settings["check"] = sphere
-    evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "whole")
+    settings = {"seed": 1, "population": 8, "sigma": 0.3, "eval_every": 20, "mean_window": 40}
+    settings["eval_fitness"] = sphere
+    evolve(controller(), noisy_sphere, **settings, generations=200, out=tmp_path / "whole")
     rows = [json.loads(row) for row in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    checked = [(row["check"], row["average"]) for row in rows if "check" in row]
-    assert np.mean([average - mean for mean, average in checked[3:]]) > 0
+    evaluated = [(row["eval"], row["eval_average"]) for row in rows if "eval" in row]
+    assert np.mean([average - mean for mean, average in evaluated[3:]]) > 0
     kept = LinearController.load(tmp_path / "whole" / "controller.safetensors")
-    best = max(max(pair) for pair in checked)
+    best = max(max(pair) for pair in evaluated)
     assert float(sphere(kept.parameters.numpy()[None], 0)[0]) == pytest.approx(best, rel=1e-4)
-    evolve(controller(), drowned, **settings, generations=60, out=tmp_path / "parts")
-    evolve(controller(), drowned, **settings, generations=200, out=tmp_path / "parts")
-    whole, parts = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
-    np.testing.assert_array_equal(whole, parts)
-    unchecked = {**settings, "check": None, "generations": 200}
-    mean, average = (evolve(controller(), drowned, **{**unchecked, "average": n}) for n in (0, 40))
+    evolve(controller(), noisy_sphere, **settings, generations=60, out=tmp_path / "parts")
+    evolve(controller(), noisy_sphere, **settings, generations=200, out=tmp_path / "parts")
+    uninterrupted, resumed = (np.load(tmp_path / name / "state.npz")["average"] for name in ("whole", "parts"))
+    np.testing.assert_array_equal(uninterrupted, resumed)
+    without_eval = {**settings, "eval_fitness": None, "generations": 200}
+    mean, average = (evolve(controller(), noisy_sphere, **{**without_eval, "mean_window": n}) for n in (0, 40))
     assert sphere(average.parameters.numpy()[None], 0) > sphere(mean.parameters.numpy()[None], 0)
 
 
-def test_stops_at_the_target(tmp_path):
+def test_evolution_stops_at_the_target_return(tmp_path):
     evolve(
         controller(),
         sphere,
-        check=sphere,
-        check_every=1,
-        target=-5.0,
+        eval_fitness=sphere,
+        eval_every=1,
+        target_return=-5.0,
         seed=1,
         generations=500,
         population=16,
@@ -136,21 +137,21 @@ def test_stops_at_the_target(tmp_path):
     )
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(rows) < 500
-    assert json.loads(rows[-1])["check"] >= -5
+    assert json.loads(rows[-1])["eval"] >= -5
 
 
-def test_solves_the_beacon_by_playing(tmp_path):
-    """See a light, lean towards it: the VAE, the world model, evolution and playing together."""
+def test_evolution_solves_the_beacon(tmp_path):
+    """The agent encodes a light and leans towards it: VAE, world model, evolution and rollouts together."""
     store = rollouts.collect(toys.beacon, rollouts.uniform, 10, seed=1, out=tmp_path / "s")
     with seeded(0):
-        vae, memory = VAE(latent=2), Memory(RMDN(3, 2, hidden=4, mixtures=1))
-    fit(vae, store.frames(), updates=40, batch=8, lr=2e-3, seed=1)
+        vae, memory = VAE(latent_dim=2), Memory(RMDN(3, 2, hidden_size=4, num_components=1))
+    fit(vae, store.frames(), num_updates=40, batch_size=8, learning_rate=2e-3, seed=1)
     world = WorldModel(vae, memory)
     best = evolve(
-        LinearController.sized(world), rollouts.played(toys.beacon, world, episodes=2),
+        LinearController.for_world_model(world), rollouts.EnvFitness(toys.beacon, world, episodes=2),
         seed=2, generations=12, population=10, sigma=0.5,
     )  # fmt: skip
-    returns = rollouts.played(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
+    returns = rollouts.EnvFitness(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
     assert returns.mean() > 4.5  # of 5
 
 
@@ -158,11 +159,11 @@ def test_solves_the_beacon_by_playing(tmp_path):
     "change",
     [
         {"generations": 0},
-        {"stale": 1.5},
+        {"eval_patience": 1.5},
         {"seed": "1"},
         {"population": 2},
         {"sigma": 0.0},
-        {"target": 5.0},
+        {"target_return": 5.0},
         {"fitness": lambda p: np.full(len(p), np.nan)},
         {"fitness": lambda p: np.zeros(3)},
     ],
@@ -187,23 +188,28 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
     assert [json.loads(row)["generation"] for row in rows] == [1, 2]
 
 
-def test_what_was_scouted_is_logged(tmp_path):
-    class Scouting:
+def test_candidate_returns_are_logged(tmp_path):
+    class CandidateFitness:
         def __call__(self, population, seed):
-            self.scouts = np.array([1.0, float(seed % 7)])
+            self.candidate_returns = np.array([1.0, float(seed % 7)])
             return sphere(population, seed)
 
-    seen, fitness = [], Scouting()
+    logged, fitness = [], CandidateFitness()
     evolve(
-        controller(), fitness, generations=3, population=4, watch=lambda row: seen.append(fitness.scouts), out=tmp_path
+        controller(),
+        fitness,
+        generations=3,
+        population=4,
+        on_generation=lambda row: logged.append(fitness.candidate_returns),
+        out=tmp_path,
     )
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["scouted"] for row in rows] == [scouts.mean() for scouts in seen]
-    assert len({row["scouted"] for row in rows}) > 1
+    assert [row["hard_episodes"] for row in rows] == [returns.mean() for returns in logged]
+    assert len({row["hard_episodes"] for row in rows}) > 1
 
 
-def test_an_evolution_of_other_returns_is_refused(tmp_path):
-    class Counted:
+def test_an_evolution_with_another_fitness_is_refused(tmp_path):
+    class CountingFitness:
         def __init__(self, identity):
             self.identity, self.steps = {"env": identity}, 0
 
@@ -211,18 +217,27 @@ def test_an_evolution_of_other_returns_is_refused(tmp_path):
             self.steps += len(population)
             return sphere(population, seed)
 
-    game = Counted("game")
-    evolve(controller(), game, check=game, check_every=1, generations=2, population=4, out=tmp_path)
+    game = CountingFitness("game")
+    evolve(controller(), game, eval_fitness=game, eval_every=1, generations=2, population=4, out=tmp_path)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["steps"], row["check_steps"]) for row in rows] == [(4, 2), (4, 1)]  # the first time the start, too
+    # The first evaluation includes the initial controller.
+    assert [(row["steps"], row["eval_steps"]) for row in rows] == [(4, 2), (4, 1)]
     with pytest.raises(ValueError, match="fitness.env = 'game'"):
-        evolve(controller(), Counted("dream"), check=game, check_every=1, generations=2, population=4, out=tmp_path)
+        evolve(
+            controller(),
+            CountingFitness("dream"),
+            eval_fitness=game,
+            eval_every=1,
+            generations=2,
+            population=4,
+            out=tmp_path,
+        )
     with pytest.raises(ValueError, match=r"\bstart\b"):
-        evolve(controller().having(-controller().parameters + 1), game, check=game, check_every=1, generations=2,
+        evolve(controller().with_parameters(-controller().parameters + 1), game, eval_fitness=game, eval_every=1, generations=2,
                population=4, out=tmp_path)  # fmt: skip
 
 
-def test_a_lost_controller_comes_back(tmp_path):
+def test_a_lost_controller_is_restored(tmp_path):
     best = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
     (tmp_path / "controller.safetensors").write_bytes(b"")
     again = evolve(controller(), sphere, seed=1, generations=2, population=4, out=tmp_path)
@@ -230,24 +245,24 @@ def test_a_lost_controller_comes_back(tmp_path):
     assert LinearController.load(tmp_path / "controller.safetensors").parameters.equal(best.parameters)
 
 
-def test_the_log_tells_scores_of_whole_episodes_and_those_of_lives_from_moments_apart(tmp_path):
-    """Selection knows both; ``mean``, ``std`` and ``max`` are the game's."""
+def test_the_log_separates_whole_episodes_from_state_resets(tmp_path):
+    """Selection uses both; ``mean``, ``std`` and ``max`` are those of whole episodes."""
 
-    class Along:
+    class ResetFitness:
         episodes = 2
 
         def __call__(self, population, seed):
-            whole = sphere(population, seed)[:, None] * [1.0, 1.0]
-            return np.hstack([whole, np.full((len(population), 3), 50.0)])
+            episode_returns = sphere(population, seed)[:, None] * [1.0, 1.0]
+            return np.hstack([episode_returns, np.full((len(population), 3), 50.0)])
 
-    evolve(controller(), Along(), seed=1, generations=2, population=6, out=tmp_path / "along")
+    evolve(controller(), ResetFitness(), seed=1, generations=2, population=6, out=tmp_path / "along")
     evolve(controller(), sphere, seed=1, generations=2, population=6, out=tmp_path / "plain")
-    along, plain = (
+    with_resets, plain = (
         [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("along", "plain")
     )
-    for one, other in zip(along, plain, strict=True):
-        assert one["along"] == 50
+    for one, other in zip(with_resets, plain, strict=True):
+        assert one["state_resets"] == 50
         for name in ("mean", "std", "max"):
             assert one[name] == pytest.approx(other[name])
-        assert "along" not in other
+        assert "state_resets" not in other

@@ -1,4 +1,4 @@
-"""What is optional: without it one line names the command that installs it; with it, it works."""
+"""Optional packages: a missing one gives one line with the command that installs it, an installed one works."""
 
 import json
 import re
@@ -25,7 +25,7 @@ NEEDS = [
     ("onnx", "onnxscript", "export car-racing --pretrained --web {tmp}/page"),
     ("cluster", "ray", "collect CartPole-v1 --backend ray --out {tmp}/run"),
     ("cluster", "ray", "run CartPole-v1 --preset quick --backend ray --out {tmp}/run"),
-    ("cluster", "ray", "evaluate car-racing --pretrained --episodes 1 --backend ray"),
+    ("cluster", "ray", "evaluate car-racing --pretrained --eval.episodes 1 --backend ray"),
     ("games", "ale_py", "collect ALE/Pong-v5 --out {tmp}/run"),
     ("minari", "minari", "inspect {tmp}/store --minari true"),
     ("wandb", "wandb", "wandb {tmp}/run"),
@@ -34,8 +34,8 @@ NEEDS = [
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with sounds in a format that needs soundfile, a store, and a run that has metrics."""
+def workspace(tmp_path, monkeypatch):
+    """A folder with sounds in a format that needs soundfile, and a run with metrics."""
     monkeypatch.chdir(tmp_path)
     for name in ("sounds", "run"):
         (tmp_path / name).mkdir()
@@ -58,33 +58,33 @@ def hide(monkeypatch, package: str) -> None:
 
 
 @pytest.mark.parametrize(("extra", "package", "words"), NEEDS)
-def test_what_is_missing_is_one_line_with_its_cure(place, monkeypatch, capsys, extra, package, words):
+def test_missing_extras_give_one_line_with_the_install_command(workspace, monkeypatch, capsys, extra, package, words):
     if extra == "minari":
-        rollouts.collect("CartPole-v1", rollouts.uniform, 1, seed=1, max_steps=3, out=place / "store")
+        rollouts.collect("CartPole-v1", rollouts.uniform, 1, seed=1, max_steps=3, out=workspace / "store")
     if extra == "cluster":
-        (place / "run").rename(place / "not-a-run")
+        (workspace / "run").rename(workspace / "not-a-run")
     hide(monkeypatch, package)
-    assert f"pip install 'worldmodel[{extra}]'" in refused(capsys, *words.format(tmp=place).split())
-    assert not list(place.glob("page/*"))
+    assert f"pip install 'worldmodel[{extra}]'" in refused(capsys, *words.format(tmp=workspace).split())
+    assert not list(workspace.glob("page/*"))
 
 
-def test_every_extra_is_among_these():
+def test_every_extra_is_listed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert {extra for extra, *_ in NEEDS} == set(project["optional-dependencies"]) - {"dev", "docs"}
 
 
-def test_doctor_names_what_is_missing(monkeypatch):
+def test_doctor_names_missing_extras(monkeypatch):
     from agents import doctor
 
     hide(monkeypatch, "wandb")
     hide(monkeypatch, "minari")
     monkeypatch.setattr(doctor, "EXTRAS", {"wandb": "wandb", "yaml": "yaml", "minari": "minari"})
-    monkeypatch.setattr(doctor, "_world", lambda name, cure: doctor.Finding(name, True, ""))
-    [state] = [finding.state for finding in doctor.examine() if finding.what == "optional"]
+    monkeypatch.setattr(doctor, "_check_env", lambda name, advice: doctor.Check(name, True, ""))
+    [state] = [check.state for check in doctor.run_checks() if check.name == "optional"]
     assert "yaml" in state and "pip install 'worldmodel[minari,wandb]'" in state
 
 
-def test_minari_reads_a_run(tmp_path, capsys):
+def test_minari_loads_a_run(tmp_path, capsys):
     pytest.importorskip("minari")
     store = rollouts.collect("CartPole-v1", rollouts.uniform, 2, seed=1, out=tmp_path / "rollouts")
     [one, two] = store.minari().iterate_episodes()
@@ -97,14 +97,14 @@ def test_minari_reads_a_run(tmp_path, capsys):
 
 
 class Recorder(SimpleNamespace):
-    """Stands for wandb: keeps what it is told."""
+    """A stand-in for wandb that stores what is logged."""
 
     def __init__(self) -> None:
-        super().__init__(logged=[], metrics={}, summary={}, url=None, dir="wandb/run/files", given=[])
+        super().__init__(logged=[], metrics={}, summary={}, url=None, dir="wandb/run/files", init_options=[])
         self.errors = SimpleNamespace(Error=OSError)
 
     def init(self, **options):
-        self.given.append(options)
+        self.init_options.append(options)
         return self
 
     def define_metric(self, name, step_metric=None, hidden=None):
@@ -117,32 +117,45 @@ class Recorder(SimpleNamespace):
         pass
 
 
-def test_wandb_gets_every_row_once(place, monkeypatch):
-    told = Recorder()
-    monkeypatch.setitem(sys.modules, "wandb", told)
-    folder = place / "run"
+def test_wandb_logs_every_row_once(workspace, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    folder = workspace / "run"
     (folder / "evolve-game").mkdir()
     file = folder / "evolve-game" / "metrics.jsonl"
     file.write_text('{"generation": 1, "mean": 5.0, "note": "text"}\n{"generation": 2, "me', encoding="utf-8")
     assert send(folder, "mine", "offline")[:3] == (3, 2, 0)
-    assert told.metrics["evolve-game/*"] == "evolve-game/generation"
-    assert {"evolve-game/generation": 1, "evolve-game/mean": 5.0} in told.logged
-    assert {"update": 20, "train/loss": 1.5, "held_out/loss": 2.0} in told.logged
+    assert recorder.metrics["evolve-game/*"] == "evolve-game/generation"
+    assert {"evolve-game/generation": 1, "evolve-game/mean": 5.0} in recorder.logged
+    assert {"update": 20, "train/loss": 1.5, "held_out/loss": 2.0} in recorder.logged
     assert send(folder)[0] == 0
     file.write_text('{"generation": 1, "mean": 5.0}\n{"generation": 2, "mean": 6.0}\n', encoding="utf-8")
     assert send(folder)[0] == 1
-    assert told.logged[-1] == {"evolve-game/generation": 2, "evolve-game/mean": 6.0}
-    assert len({options["id"] for options in told.given}) == 1
+    assert recorder.logged[-1] == {"evolve-game/generation": 2, "evolve-game/mean": 6.0}
+    assert len({options["id"] for options in recorder.init_options}) == 1
 
 
-def test_nothing_to_send_is_refused(tmp_path, monkeypatch):
+def test_wandb_gets_the_current_names(workspace, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, "wandb", recorder)
+    folder = workspace / "run"
+    (folder / "config.yaml").write_text("{env: CarRacing, env_options: {indicators: true}, dream: {dreams: 3}}")
+    (folder / "metrics.jsonl").write_text('{"generation": 1, "check": 5.0, "noise": 0.5}\n')
+    send(folder)
+    assert recorder.init_options[0]["config"] == {
+        "env": "CarRacing", "env_options": {"show_hud": True}, "dream": {"num_rollouts": 3}
+    }  # fmt: skip
+    assert recorder.logged == [{"generation": 1, "eval": 5.0, "noise_fraction": 0.5}]
+
+
+def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Recorder())
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         send(tmp_path)
 
 
 @pytest.mark.slow
-def test_wandb_itself_takes_a_run_offline(place):
+def test_wandb_accepts_an_offline_run(workspace):
     pytest.importorskip("wandb")
-    assert main(["wandb", str(place / "run"), "--mode", "offline"]) == 0
-    assert list((place / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert main(["wandb", str(workspace / "run"), "--mode", "offline"]) == 0
+    assert list((workspace / "run" / "wandb").glob("offline-run-*/*.wandb"))

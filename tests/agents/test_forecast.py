@@ -1,4 +1,4 @@
-"""What is said before a run begins: how long it takes, and which stages it has."""
+"""The forecast of the time of a run, and the list of its stages."""
 
 import io
 from dataclasses import replace
@@ -6,42 +6,46 @@ from dataclasses import replace
 from rich.console import Console
 
 import rollouts
-from agents import display, forecast, whole
-from agents.settings import DreamEvolving, GameEvolving, RunSettings
-from rollouts.collect import Estimate
+from agents import forecast, pipeline, progress
+from agents.config.schema import DreamConfig, GameConfig, RunConfig
+from rollouts.collect import CollectionEstimate
 
 
 def test_a_forecast_grows_with_the_work(monkeypatch):
-    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))  # 1 ms a step
-    small = RunSettings("CartPole-v1", dream=DreamEvolving(generations=0), game=GameEvolving(generations=0))
+    # A step takes 1 ms.
+    monkeypatch.setattr(rollouts, "estimate_collection", lambda *args, **larger: CollectionEstimate(4.0, 0.0, 4_000, 0))
+    small = RunConfig("CartPole-v1", dream=DreamConfig(generations=0), game=GameConfig(generations=0))
     base = forecast.forecast(small)
-    for more in (
-        replace(small, vae=replace(small.vae, updates=20_000)),
-        replace(small, memory=replace(small.memory, hidden=512)),
-        replace(small, dream=DreamEvolving(generations=5)),
-        replace(small, game=GameEvolving(generations=5)),
+    for larger in (
+        replace(small, vae=replace(small.vae, num_updates=20_000)),
+        replace(small, memory=replace(small.memory, hidden_size=512)),
+        replace(small, dream=DreamConfig(generations=5)),
+        replace(small, game=GameConfig(generations=5)),
         replace(small, collect=replace(small.collect, episodes=400)),
     ):
-        assert forecast.forecast(more) > base
-    game = replace(small, game=GameEvolving(generations=5))
-    assert forecast.forecast(replace(game, game=replace(game.game, check_every=1))) > forecast.forecast(game)
-    for probed, limit in ((4_000, 100), (80, 100)):  # an episode is no longer than its limit, nor than the game's own
-        monkeypatch.setattr(rollouts, "estimate", lambda *args, p=probed, **more: Estimate(p / 1e3, 0.0, p, 0))
-        cut = replace(small, collect=replace(small.collect, max_steps=limit), test=replace(small.test, episodes=1))
-        twice = replace(cut, collect=replace(cut.collect, episodes=2 * cut.collect.episodes))
-        added = forecast.forecast(twice) - forecast.forecast(cut)
-        assert abs(added - cut.collect.episodes * min(limit, probed // 4) / 1e3) < 1e-6
-    monkeypatch.setattr(rollouts, "estimate", lambda *args, **more: Estimate(4.0, 0.0, 4_000, 0))
-    played = forecast.forecast(replace(small, collect=replace(small.collect, episodes=400))) - base
-    assert abs(played - 200.0) < 1e-6  # of 1,000 steps of 1 ms
+        assert forecast.forecast(larger) > base
+    game = replace(small, game=GameConfig(generations=5))
+    assert forecast.forecast(replace(game, game=replace(game.game, eval_every=1))) > forecast.forecast(game)
+    # An episode is no longer than max_steps and than the probed episodes.
+    for probed, limit in ((4_000, 100), (80, 100)):
+        monkeypatch.setattr(
+            rollouts, "estimate_collection", lambda *args, p=probed, **larger: CollectionEstimate(p / 1e3, 0.0, p, 0)
+        )
+        limited = replace(small, collect=replace(small.collect, max_steps=limit), eval=replace(small.eval, episodes=1))
+        doubled = replace(limited, collect=replace(limited.collect, episodes=2 * limited.collect.episodes))
+        added = forecast.forecast(doubled) - forecast.forecast(limited)
+        assert abs(added - limited.collect.episodes * min(limit, probed // 4) / 1e3) < 1e-6
+    monkeypatch.setattr(rollouts, "estimate_collection", lambda *args, **larger: CollectionEstimate(4.0, 0.0, 4_000, 0))
+    collecting = forecast.forecast(replace(small, collect=replace(small.collect, episodes=400))) - base
+    assert abs(collecting - 200.0) < 1e-6  # of 1,000 steps of 1 ms
 
 
 def test_stages_are_numbered(monkeypatch):
-    settings = RunSettings("CartPole-v1")
-    names = whole.stages(settings)
+    settings = RunConfig("CartPole-v1")
+    names = pipeline.stage_names(settings)
     assert len(names) == 7
-    assert len(whole.stages(replace(settings, game=GameEvolving(generations=0)))) == 6
+    assert len(pipeline.stage_names(replace(settings, game=GameConfig(generations=0)))) == 6
     screen = Console(file=io.StringIO(), highlight=False)
-    monkeypatch.setattr(display, "console", screen)
-    display.Stages(*names)("train memory")
+    monkeypatch.setattr(progress, "console", screen)
+    progress.Stages(*names)("train memory")
     assert "3 of 7" in screen.file.getvalue()

@@ -1,55 +1,68 @@
-"""What is said of a mistake on the command line: one line that a person understands, and exit code 2."""
+"""Errors of the command line: one plain line and exit code 2."""
 
 import pytest
+import yaml
 
 from agents.cli import main
 from agents.commands.common import slug
+from agents.config.schema import RunConfig
+from agents.parser import Parser
 from tests.command_line import refused
+from worldmodel import migration
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         # a value of another kind
-        ("collect CarRacing --episodes abc", ["collect", "--episodes", "abc"]),
-        ("collect CarRacing --max_steps x", ["--max_steps", "null", "x"]),
+        ("collect CarRacing --collect.episodes abc", ["collect", "--collect.episodes", "abc"]),
+        ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
         ("evolve x --game.whiten maybe", ["--game.whiten", "true", "false", "maybe"]),
-        ("train memory x --cell rnn", ["train memory", "--cell", "'lstm', 'gru'", "rnn"]),
-        # what nobody knows
+        ("train memory x --memory.cell rnn", ["train memory", "--memory.cell", "'lstm', 'gru'", "rnn"]),
+        # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
         ("sing", ["sing", "'run', 'collect'"]),
         ("evolve x --dream none.yaml", ["--dream", "none.yaml"]),
-        # what is missing names what it may be
+        # missing arguments, with the choices
         ("", ["run,collect,train,evolve"]),
         ("train", ["vae,memory"]),
         ("collect", ["collect", "ENV", "CarRacing", "SuperMarioBros-1-1"]),
-        ("run --preset quick", ["WORLD", "car-racing"]),
+        ("run --preset quick", ["ENV", "car-racing"]),
         ("train memory", ["train memory", "RUN"]),
         ("density fit", ["density fit", "--data", "mnist"]),
-        # slips
+        # typing errors
         ("colect CarRacing", [" collect"]),
         ("train vea", [" vae"]),
-        ("collect CarRacing --episdes=3", ["--episodes"]),
-        ("collect CarRacing -episodes 3", ["--episodes"]),
+        ("collect CarRacing --episdes=3", ["--collect.episodes"]),
+        ("collect CarRacing -episodes 3", ["--collect.episodes"]),
         ("run x --generaton 3", ["--dream.generations", "--game.generations"]),
         ("run x --game {generatons:3}", ["game.generations"]),
         ("run x --preset quik", ["quick"]),
         ("evaluate x --where gmae", [" game"]),
     ],
 )
-def test_mistakes_are_told_in_one_plain_line(words, named, capsys):
-    told = refused(capsys, *(word.replace(":", ": ") for word in words.split()))
-    assert [part for part in named if part not in told] == []
-    assert not any(jargon in told for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
+def test_mistakes_give_one_plain_line(words, named, capsys):
+    message = refused(capsys, *(word.replace(":", ": ") for word in words.split()))
+    assert [part for part in named if part not in message] == []
+    assert not any(jargon in message for jargon in ("[options]", "<class", "typing", "Union", "Got value"))
 
 
-def test_a_slip_in_a_file_of_settings_is_corrected(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("command", "text", "named"),
+    [
+        (("run", "CartPole-v1"), "game: {generatons: 3}", "game.generations"),
+        (("train", "vae", "RUN"), "num_updates: 3", "vae.num_updates"),
+        (("train", "memory", "RUN"), "memory: {num_update: 3}", "memory.num_updates"),
+    ],
+)
+def test_typing_errors_in_settings_files_are_corrected(command, text, named, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
-    path.write_text("game: {generatons: 3}\n", encoding="utf-8")
-    assert "game.generations" in refused(capsys, "run", "CartPole-v1", "--config", str(path))
+    path.write_text(text, encoding="utf-8")
+    words = [word.replace("RUN", str(tmp_path)) for word in command]
+    assert named in refused(capsys, *words, "--config", str(path))
 
 
-def test_a_slip_in_an_agents_name_is_corrected(capsys):
+def test_typing_errors_in_agent_names_are_corrected(capsys):
     assert "car-racing" in refused(capsys, "evaluate", "car-racng", "--pretrained")
 
 
@@ -65,7 +78,7 @@ def test_a_slip_in_an_agents_name_is_corrected(capsys):
     ],
     ids=["alias", "twice", "digits", "bytes", "list"],
 )
-def test_files_of_settings_are_plain(option, text, tmp_path, capsys):
+def test_settings_files_are_plain_yaml(option, text, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text(text, encoding="latin-1")
     assert str(path) in refused(capsys, "evolve", str(tmp_path), option, str(path))
@@ -78,12 +91,54 @@ def test_values_have_no_aliases(capsys):
     assert len(capsys.readouterr().err) < 800
 
 
-def test_settings_of_the_other_place_are_refused(tmp_path, capsys):
+@pytest.fixture
+def parser():
+    parser = Parser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(RunConfig)
+    return parser
+
+
+def test_values_on_the_command_line_keep_their_names(parser):
+    options = parser.parse_args(["--env", "CarRacing", "--env_options", '{"env": "a", "test": 1}'])
+    assert options.env_options == {"env": "a", "test": 1}
+    options = parser.parse_args(["--env", "CarRacing", "--env_options", '{"data": "a", "model": 1, "sa": 2}'])
+    assert options.env_options == {"data": "a", "model": 1, "sa": 2}
+
+
+def test_settings_files_of_older_versions_are_converted_once(parser, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        migration,
+        "config_file",
+        lambda content, convert=migration.config_file: calls.append(content) or convert(content),
+    )
+    config = {
+        "env": "FastCarRacing",
+        "env_options": {"indicators": True},
+        "dream": {"dreams": 3},
+        "test": {"episodes": 5},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    options = parser.parse_args(["--config", str(tmp_path / "config.yaml")])
+    assert (options.env_options, options.dream.num_rollouts, options.eval.episodes) == ({"show_hud": True}, 3, 5)
+    assert calls == [config]
+
+
+def test_sections_of_older_versions_are_converted(parser, tmp_path):
+    (tmp_path / "dream.yaml").write_text("{dreams: 3, decay: 0.5}", encoding="utf-8")
+    (tmp_path / "controller.yaml").write_text("sees: both", encoding="utf-8")
+    words = ["--dream", str(tmp_path / "dream.yaml"), "--controller", str(tmp_path / "controller.yaml")]
+    options = parser.parse_args(["--env", "CarRacing", *words])
+    assert (options.dream.num_rollouts, options.dream.sigma_decay, options.controller.inputs) == (3, 0.5, "z+h")
+
+
+def test_settings_of_the_other_search_are_refused(tmp_path, capsys):
     assert "--game.generations" in refused(
         capsys, "evolve", str(tmp_path), "--where", "dream", "--game.generations", "3"
     )
 
 
-def test_files_have_names_without_folders_or_drives():
+def test_slugs_have_no_folders_or_drives():
     assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
     assert slug("envs:FastCarRacing-v3") == "envs-FastCarRacing-v3"

@@ -1,4 +1,4 @@
-"""A preset means the same in every command, and so does --where."""
+"""Presets and --where mean the same in every command."""
 
 import json
 
@@ -9,7 +9,7 @@ from agents.run import Run
 from tests.command_line import refused
 
 ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
-"""The word of `run`, and the environment that its store names."""
+"""The game of `run`, and the environment in the metadata of its store."""
 
 
 def parsed(*words):
@@ -17,42 +17,42 @@ def parsed(*words):
     return options.train.memory if words[:2] == ("train", "memory") else options[words[0]]
 
 
-def folder_of(world, path):
+def folder_of(game, path):
     """A run folder whose store is of an environment."""
     (path / "rollouts").mkdir()
-    (path / "rollouts" / "metadata.json").write_text(json.dumps({"env": ENVS[world]}), encoding="utf-8")
+    (path / "rollouts" / "metadata.json").write_text(json.dumps({"env": ENVS[game]}), encoding="utf-8")
     return str(path)
 
 
 @pytest.mark.parametrize(
-    ("world", "preset"), [("car-racing", "quick"), ("mario", "standard"), ("CartPole-v1", "paper"), ("mario", "quick")]
+    ("game", "preset"), [("car-racing", "quick"), ("mario", "standard"), ("CartPole-v1", "paper"), ("mario", "quick")]
 )
-def test_a_stage_has_the_defaults_of_the_whole(world, preset, tmp_path):
-    folder = folder_of(world, tmp_path)
-    whole = parsed("run", world, "--preset", preset)
-    for env in {world, ENVS[world]}:
+def test_stages_have_the_defaults_of_the_pipeline(game, preset, tmp_path):
+    folder = folder_of(game, tmp_path)
+    pipeline = parsed("run", game, "--preset", preset)
+    for env in {game, ENVS[game]}:
         collect = parsed("collect", env, "--preset", preset)
-        assert {name: collect[name] for name in vars(whole.collect)} == vars(whole.collect)
-        assert collect.env_options == whole.env_options
-        assert parsed("run", env, "--preset", preset).game == whole.game
+        assert collect.collect == pipeline.collect
+        assert collect.env_options == pipeline.env_options
+        assert parsed("run", env, "--preset", preset).game == pipeline.game
     vae = build_parser(words := ["train", "vae", folder, "--preset", preset]).parse_args(words).train.vae
-    assert {name: vae[name] for name in vars(whole.vae)} == vars(whole.vae)
+    assert vae.vae == pipeline.vae
     memory = parsed("train", "memory", folder, "--preset", preset)
-    assert {name: memory[name] for name in vars(whole.memory)} == vars(whole.memory)
+    assert memory.memory == pipeline.memory
     evolve = parsed("evolve", folder, "--preset", preset)
-    assert (evolve.game, evolve.dream, evolve.controller) == (whole.game, whole.dream, whole.controller)
-    test = parsed("evaluate", folder, "--preset", preset)
-    assert {name: test[name] for name in vars(whole.test)} == vars(whole.test)
+    assert (evolve.game, evolve.dream, evolve.controller) == (pipeline.game, pipeline.dream, pipeline.controller)
+    evaluation = parsed("evaluate", folder, "--preset", preset)
+    assert evaluation.eval == pipeline.eval
     dream = parsed("dream", folder, "--preset", preset)
-    assert dream.dreams == whole.dream.dreams or preset != "quick"
+    assert dream.num_rollouts == pipeline.dream.num_rollouts or preset != "quick"
 
 
-def test_options_win_over_a_preset(tmp_path):
+def test_options_override_a_preset(tmp_path):
     folder = folder_of("car-racing", tmp_path)
     assert parsed("evolve", folder, "--preset", "quick", "--game.generations", "3").game.generations == 3
-    assert parsed("train", "memory", folder, "--updates", "7", "--preset", "quick").updates == 7
+    assert parsed("train", "memory", folder, "--memory.num_updates", "7", "--preset", "quick").memory.num_updates == 7
     words = ("evaluate", "--pretrained", "car-racing", "--preset", "quick")
-    assert parsed(*words).episodes == parsed("run", "car-racing", "--preset", "quick").test.episodes
+    assert parsed(*words).eval.episodes == parsed("run", "car-racing", "--preset", "quick").eval.episodes
 
 
 @pytest.mark.parametrize("words", ["collect CartPole-v1", "train vae x", "evaluate x"])

@@ -1,14 +1,18 @@
-"""What the page of a run shows."""
+"""The report of a run."""
+
+import json
 
 import numpy as np
+import pytest
 
 import rollouts
-from agents import dream_pictures as show
+from agents import dream_video, report
 from agents.controller import LinearController
-from agents.page import section, table
+from agents.diagnostics import MemoryDiagnostics
+from agents.html import section, table
 from agents.run import REST, Run
 from tests import toys
-from tests.agents.test_dream_pictures import episode, world
+from tests.agents.test_dream_video import episode, world
 from worldmodel import FRMDN, VAE, Memory, WorldModel
 
 
@@ -23,43 +27,65 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("agents.run.time.monotonic", lambda: now[0])
     run = Run(tmp_path)
-    for _ in range(2):  # two sittings
-        with run.sitting() as add_rest:
+    for _ in range(2):  # two sessions
+        with run.session() as add_rest:
             now[0] += 1
-            with run.chapter("collect"):
+            with run.stage("collect"):
                 now[0] += 10
             add_rest()
     assert run.timings() == {"collect": 20, REST: 2}
 
 
-def test_a_controller_drives_in_the_game_and_in_its_own_dream():
-    built, lived = world(), episode()
-    film = show.driving_film(built, LinearController.sized(built), lived, 30)
+def test_times_of_an_older_density_get_the_current_names(tmp_path):
+    (tmp_path / "timings.json").write_text('{"learn": 12.5, "judge": 0.5}')
+    assert Run(tmp_path).timings() == {"fit": 12.5, "evaluate": 0.5}
+
+
+def test_controller_film_shows_the_game_and_the_dream():
+    world_model, played = world(), episode()
+    film = dream_video.controller_film(world_model, LinearController.for_world_model(world_model), played, 30)
     assert film.shape[2] == 2 * 256 + 8
-    assert len(film) >= len(lived) + 1  # the shorter one stands still at its end
-    np.testing.assert_array_equal(film[3, 16::4, :256:4], lived.frames[3])
-    first = built.show(show.seen(built, lived)[:1])[0]
+    assert len(film) >= len(played) + 1  # the shorter one repeats its last frame
+    np.testing.assert_array_equal(film[3, 16::4, :256:4], played.frames[3])
+    first = world_model.decode(dream_video.encode_means(world_model, played)[:1])[0]
     np.testing.assert_allclose(film[0, 16::4, 264::4].astype(int), first, atol=1)
 
 
-def test_reconstructions_are_of_frames_that_differ(tmp_path):
-    built = world()
+def test_reconstructions_show_varied_frames(tmp_path):
+    world_model = world()
     store = rollouts.collect(toys.counter, rollouts.uniform, 3, seed=1, out=tmp_path)
-    frames = show.varied_frames(store, store.latents(built.vae), 6)
+    frames = dream_video.varied_frames(store, store.latents(world_model.vae), 6)
     values = frames[:, 0, 0, 0].tolist()
     assert len(set(values)) >= 3
     assert {0, 20} & set(values)
-    assert show.reconstructions(built, frames).shape == (2 * (3 * 64 + 2 * 2), 2 * (6 * 64 + 5 * 2), 3)
+    assert dream_video.reconstructions(world_model, frames).shape == (2 * (3 * 64 + 2 * 2), 2 * (6 * 64 + 5 * 2), 3)
 
 
-def test_pictures_that_never_change_are_shown_too(tmp_path):
-    built = WorldModel(VAE(latent=3), Memory(FRMDN(4, 3, hidden=5))).eval()
-    still = toys.Rewarding(lambda seed, now: 0)
-    lived = rollouts.play(still, rollouts.uniform, 1)
-    assert len(show.driving_film(built, LinearController.sized(built), lived, 60)) >= len(lived) + 1
-    assert show.write_film(tmp_path, "still", show.film(built, lived))[0].stat().st_size > 0
+def test_constant_frames_are_shown(tmp_path):
+    world_model = WorldModel(VAE(latent_dim=3), Memory(FRMDN(4, 3, hidden_size=5))).eval()
+    constant = toys.Rewarding(lambda seed, now: 0)
+    played = rollouts.play(constant, rollouts.uniform, 1)
+    assert (
+        len(dream_video.controller_film(world_model, LinearController.for_world_model(world_model), played, 60))
+        >= len(played) + 1
+    )
+    assert dream_video.write_film(tmp_path, "still", dream_video.film(world_model, played))[0].stat().st_size > 0
     store = rollouts.collect(toys.now_and_then, rollouts.uniform, 2, seed=1, out=tmp_path / "store")
-    assert show.varied_frames(store, store.latents(built.vae)).shape == (10, 64, 64, 3)
-    assert show.long_episode([5, 70, 9]) == 1
-    assert show.long_episode([5, 7, 6]) == 1
-    assert show.start_step(lived.first(4)) == 2
+    assert dream_video.varied_frames(store, store.latents(world_model.vae)).shape == (10, 64, 64, 3)
+    assert dream_video.long_episode([5, 70, 9]) == 1
+    assert dream_video.long_episode([5, 7, 6]) == 1
+    assert dream_video.resolve_start_step(played.first(4)) == 2
+
+
+@pytest.mark.parametrize("floor", [None, 12.5])
+def test_the_floor_is_the_entropy_at_held_out_targets(tmp_path, monkeypatch, floor):
+    """The diagnostics have an entropy only where the targets of the memory are samples."""
+    lines = []
+    (tmp_path / "memory").mkdir()
+    rows = [{"update": 1, "train": {"nll": 2.0}, "held_out": {"nll": 3.0}}]
+    (tmp_path / "memory" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measured = MemoryDiagnostics(3.0, 4.0, 5.0, floor, None, None, 0, None, None, 10, 1)
+    monkeypatch.setattr(report, "diagnostics", lambda run: {"memory": measured})
+    monkeypatch.setattr(report.plots, "curves", lambda *args, **options: lines.append(args[3]) or b"")
+    report._curves(Run(tmp_path))
+    assert [None if one is None else list(one.values()) for one in lines] == [None if floor is None else [floor]]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agents import display
+from agents import progress
 from agents.shell import command
 
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """A virtual environment's folder below the current one, whose script is running."""
+    """The running script, in a virtual environment below the current folder."""
     script = tmp_path / ".venv" / "bin" / "worldmodel"
     script.parent.mkdir(parents=True)
     script.write_text("#!/bin/sh\necho ours $*\n")
@@ -29,14 +29,14 @@ def shell(line: str) -> str:
     return subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_shell_that_lacks_the_program_is_given_its_path(installed, monkeypatch):
+def test_commands_contain_the_path_if_the_shell_lacks_the_program(installed, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     line = command("worldmodel", "train", "vae", Path("runs/my run"))
     assert shlex.split(line)[0] == ".venv/bin/worldmodel"
     assert shell(line) == "ours train vae runs/my run"
 
 
-def test_a_shell_that_has_the_program_is_given_its_name(installed, monkeypatch):
+def test_commands_contain_the_name_if_the_shell_has_the_program(installed, monkeypatch):
     monkeypatch.setenv("PATH", os.pathsep.join([str(installed.parent), "/usr/bin", "/bin"]))
     assert command("worldmodel", "inspect", "x") == "worldmodel inspect x"
 
@@ -50,14 +50,14 @@ def test_another_program_of_that_name_is_not_started(installed, monkeypatch, tmp
     assert shell(command("worldmodel", "doctor")) == "ours doctor"
 
 
-def test_a_program_elsewhere_has_its_whole_path(installed, monkeypatch):
+def test_commands_contain_the_absolute_path_of_a_program_elsewhere(installed, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(installed), "run"])
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.chdir("/")
     assert shell(command("worldmodel", "doctor")) == "ours doctor"
 
 
-def test_python_is_the_one_that_runs(monkeypatch):
+def test_commands_use_the_running_python(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     for folder in (Path.cwd(), Path("/")):  # a path below the current folder is printed relative to it
         monkeypatch.chdir(folder)
@@ -68,6 +68,6 @@ def test_python_is_the_one_that_runs(monkeypatch):
 
 def test_the_next_command_can_be_copied_into_a_shell(installed, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    display.say_next("worldmodel", "train", "vae", Path("runs/my run"))
+    progress.next_hint("worldmodel", "train", "vae", Path("runs/my run"))
     line = capsys.readouterr().out.partition(": ")[2]
     assert shell(line) == "ours train vae runs/my run"

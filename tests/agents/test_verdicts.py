@@ -1,4 +1,4 @@
-"""What failed is said to have failed."""
+"""Verdicts on the parts of a run."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from agents.verdicts import (
 
 
 def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options) -> Report:
-    """A test with these returns."""
+    """A report with these returns."""
     count = len(returns)
     seeds = list(range(count))
     return Report(
@@ -40,9 +40,9 @@ def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options)
         (None, None, 0.0, "bad"),
     ],
 )
-def test_a_vae_that_draws_little_is_told(explained, moving, std, level):
-    found = verdict_of_vae(VAEDiagnostics(explained, moving, std, 0.2, 100))
-    assert found.level == level
+def test_the_verdict_of_a_vae_finds_poor_reconstructions(explained, moving, std, level):
+    result = verdict_of_vae(VAEDiagnostics(explained, moving, std, 0.2, 100))
+    assert result.level == level
 
 
 MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000, 5)
@@ -64,7 +64,7 @@ MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000,
         ({"terminations": 1_000, "predicted_terminations": 1_100.0}, "good"),
     ],
 )
-def test_a_memory_that_is_worse_than_a_baseline_is_told(changes, level):
+def test_the_verdict_of_a_memory_compares_it_with_baselines(changes, level):
     assert verdict_of_memory(replace(MEMORY, **changes)).level == level
 
 
@@ -73,21 +73,30 @@ def test_a_memory_that_is_worse_than_a_baseline_is_told(changes, level):
     [(50, 48, (1, 1), "good"), (100, 20, (1, 1), "weak"), (20, 100, (1, 1), "weak"), (100, 20, (50, 0), "good"),
      (100, 20, (0, 50), "good"), (0, 0, (0, 0), "good"), (-20, -80, (2, 2), "weak"), (50, 48, (None, 1), "weak")],
 )  # fmt: skip
-def test_a_dream_that_promises_too_much_is_told(dream, real, stderr, level):
+def test_the_verdict_of_a_dream_compares_it_with_the_game(dream, real, stderr, level):
     assert verdict_of_dream(DreamDiagnostics(dream, real, *stderr, 100, 8)).level == level
 
 
 def test_controllers_are_compared_with_random_actions():
     random = report_of(np.arange(20, 36))
-    found = [verdict_of_controller(report_of(np.arange(first, first + 16)), random) for first in (5, 21, 80)]
-    assert [one.level for one in found] == ["bad", "bad", "good"]  # worse, no better, better
-    assert len({one.text for one in found}) == 3
-    assert verdict_of_controller(report_of([500.0]), report_of([1.0])).level == "bad"  # one episode shows nothing
+    result = [verdict_of_controller(report_of(np.arange(first, first + 16)), random) for first in (5, 21, 80)]
+    assert [one.level for one in result] == ["bad", "bad", "good"]  # worse, no better, better
+    assert len({one.text for one in result}) == 3
+    assert verdict_of_controller(report_of([500.0]), report_of([1.0])).level == "bad"  # one episode is no evidence
     assert verdict_of_controller(report_of([9.0] * 8), report_of([9.0] * 8)).level == "bad"
 
 
+@pytest.mark.parametrize(("n", "m", "too_few"), [(3, 3, True), (3, 4, False), (2, 4, True), (2, 5, False)])
+def test_samples_without_a_possible_significant_result_are_too_few(n, m, too_few):
+    """The smallest p-value is 2 / C(n + m, n) for equal sizes, otherwise 1 / C(n + m, n)."""
+    text = verdict_of_controller(report_of([1.0] * n), report_of([1.0] * m)).text
+    assert ("too few episodes" in text) == too_few
+    smallest = permutation_test(np.arange(n) + 1e3, np.arange(m) / 10)
+    assert (smallest >= 0.05) == too_few
+
+
 @pytest.mark.parametrize(("policy", "helps"), [("dream", ("temperature", "--where game")), ("game", ("generations",))])
-def test_what_helps_a_controller_that_is_worse_than_random_is_told(policy, helps):
+def test_the_verdict_of_a_controller_below_random_names_remedies(policy, helps):
     low, high = (replace(report_of(np.arange(first, first + 16)), policy=policy) for first in (5, 50))
     assert all(word in verdict_of_controller(low, high).text for word in helps)
     assert not any(word in verdict_of_controller(high, low).text for word in helps)
@@ -97,33 +106,36 @@ def test_returns_below_one_keep_their_digits():
     assert [number(value) for value in (0.0, 0.042, -0.5, 20.25, 1e30)] == ["0.0", "0.042", "-0.5", "20.2", "1e+30"]
 
 
-def test_the_permutation_test_is_exact_where_it_can_be():
+def test_the_permutation_test_is_exact_for_small_samples():
     assert permutation_test([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
     assert permutation_test([1e300, 1e300], [0, 0]) == pytest.approx(2 / 6)
+    few = [1e6 + 1e-4 * number for number in range(5)]
+    assert permutation_test(few, [value + 1e-3 for value in few]) == pytest.approx(2 / 252)  # a far common offset
+    assert permutation_test([1e6 + 0.1] * 5, [1e6 + 0.1] * 4) == 1.0
     rng = np.random.default_rng(0)
-    found = [permutation_test(rng.normal(size=10), rng.normal(size=12)) for _ in range(60)]
-    assert 0.35 < float(np.mean(found)) < 0.65  # uniform where there is no difference
+    result = [permutation_test(rng.normal(size=10), rng.normal(size=12)) for _ in range(60)]
+    assert 0.35 < float(np.mean(result)) < 0.65  # uniform where there is no difference
     for bad in ([], [np.nan, 1.0], [np.inf]):
         with pytest.raises(ValueError, match="finite"):
             permutation_test(bad, [1.0, 2.0])
 
 
 @pytest.mark.parametrize(("sizes", "scales"), [((4, 40), (10, 1)), ((10, 10), (1, 10))])
-def test_the_permutation_test_holds_its_level_where_sizes_and_variances_differ(sizes, scales):
+def test_the_permutation_test_holds_its_level_for_unequal_variances(sizes, scales):
     rng = np.random.default_rng(1)
     samples = [[rng.normal(size=n) * scale for n, scale in zip(sizes, scales, strict=True)] for _ in range(40)]
     false = np.mean([permutation_test(*pair) < 0.05 for pair in samples])
-    assert false < 0.2  # a test of plain differences errs more often than not
-    found = [permutation_test(one + 40, other) < 0.05 for one, other in samples]
-    assert np.mean(found) > 0.8
+    assert false < 0.2  # a test of plain differences errs in most cases
+    result = [permutation_test(one + 40, other) < 0.05 for one, other in samples]
+    assert np.mean(result) > 0.8
 
 
-def test_only_tests_of_the_same_game_are_compared():
+def test_only_reports_of_the_same_game_are_comparable():
     one = report_of([1, 2])
     assert comparable(one, report_of([3]))
     assert not comparable(one, report_of([3], env="Acrobot-v1"))
     assert not comparable(one, report_of([3], action_repeat=2))
-    assert comparable(one, report_of([3], max_steps=11))  # nothing was cut
+    assert comparable(one, report_of([3], max_steps=11))  # nothing was truncated
     assert not comparable(one, report_of([3], max_steps=10))
     assert not comparable(report_of([1], lengths=50), report_of([3], lengths=5, max_steps=20))
 

@@ -1,4 +1,4 @@
-"""Dreams as environments: what the model imagines, as Gymnasium wants it."""
+"""Dreams as Gymnasium environments."""
 
 import av
 import gymnasium
@@ -13,7 +13,7 @@ import rollouts
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, world
 from tests.tolerance import assert_same_sums
-from worldmodel.starts import Starts, begin
+from worldmodel.start_states import StartStates, sample_start_states
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +22,20 @@ def store(tmp_path_factory):
     return rollouts.collect(toys.counter, toys.marking, episodes=4, seed=3, out=out)
 
 
-def test_the_dream_environment_dreams_what_the_model_imagines():
-    built = world()
-    env = envs.DreamEnv(built, STARTS, observation="latent", horizon=30)
-    seen, _ = env.reset(seed=4)
+def test_dream_env_equals_imagined_steps():
+    model = world()
+    env = envs.DreamEnv(model, STARTS, observation="latent", horizon=30)
+    obs, _ = env.reset(seed=4)
     rng = np.random.default_rng(np.random.SeedSequence(4))
-    state = begin(built, STARTS, 1, rng, 32)
+    state = sample_start_states(model, STARTS, 1, rng, 32)
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for t in range(10):
-        assert_same_sums(seen[:3], state.latent[0], count=10 * (built.features + 1))
+        assert_same_sums(obs[:3], state.latent[0], count=10 * (model.num_features + 1))
         action = np.array([np.sin(t), 0.3], np.float32)
-        seen, reward, terminated, _, _ = env.step(action)
+        obs, reward, terminated, _, _ = env.step(action)
         with torch.no_grad():
-            step, state = built.imagine(state, torch.from_numpy(action)[None], 1.0, generator)
-        assert_same_rewards(reward, step.reward[0], built.memory, steps=10)
+            step, state = model.imagine(state, torch.from_numpy(action)[None], 1.0, generator)
+        assert_same_rewards(reward, step.reward[0], model.memory, steps=10)
         assert terminated == bool(step.terminated)
         if terminated:
             break
@@ -44,23 +44,23 @@ def test_the_dream_environment_dreams_what_the_model_imagines():
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("observation", ["pixels", "latent"])
 @pytest.mark.filterwarnings("ignore:.*spec.*", "ignore:.*infinity.*")
-def test_dream_environments_conform(discrete, observation):
+def test_dream_envs_conform_to_gymnasium(discrete, observation):
     check_env(envs.DreamEnv(world(discrete), STARTS, horizon=10, observation=observation))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, store):
-    """A world model with its starts."""
+    """Folder of a world model with its start states."""
     folder = tmp_path_factory.mktemp("folder") / "run" / "world"
-    built = world()
-    built.save(folder)
-    Starts.cut(store.latents(built.vae), count=8, length=6).save(folder)
+    model = world()
+    model.save(folder)
+    StartStates.from_episodes(store.latents(model.vae), num=8, max_steps=6).save(folder)
     return folder
 
 
-@pytest.mark.parametrize("place", [".", ".."])
-def test_a_folder_is_a_dream_that_gymnasium_makes(folder, place):
-    env = gymnasium.make("envs:Dream-v0", world=folder / place, horizon=7)
+@pytest.mark.parametrize("subfolder", [".", ".."])
+def test_gymnasium_makes_a_dream_env_from_a_folder(folder, subfolder):
+    env = gymnasium.make("envs:Dream-v0", world=folder / subfolder, horizon=7)
     check_env(env.unwrapped, skip_render_check=True)
     env = gymnasium.wrappers.RecordEpisodeStatistics(env)
     env.reset(seed=1)
@@ -72,7 +72,7 @@ def test_a_folder_is_a_dream_that_gymnasium_makes(folder, place):
     assert 1 <= info["episode"]["l"] <= 7
 
 
-def test_dreams_are_filmed_by_gymnasium(folder, tmp_path):
+def test_gymnasium_records_videos_of_dreams(folder, tmp_path):
     env = gymnasium.make("envs:Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
     env = gymnasium.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda number: True)
     env.reset(seed=1)
@@ -80,39 +80,39 @@ def test_dreams_are_filmed_by_gymnasium(folder, tmp_path):
         if any(env.step(env.action_space.sample())[2:4]):
             break
     env.close()
-    (film,) = tmp_path.glob("*.mp4")
-    with av.open(str(film)) as container:
+    (video_path,) = tmp_path.glob("*.mp4")
+    with av.open(str(video_path)) as container:
         assert sum(1 for _ in container.decode(video=0)) >= 2
 
 
-def test_a_window_shows_the_dream(folder, monkeypatch):
+def test_human_render_mode_shows_the_dream(folder, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     env = envs.DreamEnv(folder, render_mode="human")
     env.reset(seed=1)
     env.step(env.action_space.sample())
-    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
-    np.testing.assert_array_equal(shown[::8, ::8], env._dream.pictures()[0])
+    image = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    np.testing.assert_array_equal(image[::8, ::8], env._dream.render_frames()[0])
     env.close()
     assert pygame.display.get_surface() is None
 
 
-def test_a_world_model_without_starts_is_refused(folder):
-    with pytest.raises(ValueError, match="starts"):
+def test_a_world_model_without_start_states_is_refused(folder):
+    with pytest.raises(ValueError, match="start_states"):
         envs.DreamEnv(world())
     with pytest.raises(ValueError, match="render_mode"):
         envs.DreamEnv(folder, render_mode="ascii")
 
 
-def test_vector_environment_restarts_with_the_next_step():
+def test_vector_env_resets_in_the_next_step():
     env = envs.DreamVectorEnv(world(termination=False), STARTS, num_envs=3, horizon=4, observation="latent")
     assert env.reset(seed=1)[0].shape == (3, 8)
-    history = [env.step(env.action_space.sample()) for _ in range(10)]
-    assert [bool(step[3].all()) for step in history] == [False] * 3 + [True] + [False] * 4 + [True] + [False]
-    assert history[4][1].tolist() == [0.0] * 3  # the step that begins anew
-    assert any(np.array_equal(history[4][0][0, :3].round(5), start.numpy().round(5)) for start in STARTS)
+    steps = [env.step(env.action_space.sample()) for _ in range(10)]
+    assert [bool(step[3].all()) for step in steps] == [False] * 3 + [True] + [False] * 4 + [True] + [False]
+    assert steps[4][1].tolist() == [0.0] * 3  # the step that resets
+    assert any(np.array_equal(steps[4][0][0, :3].round(5), start.numpy().round(5)) for start in STARTS)
 
 
-def test_vector_environment_repeats_with_its_seed():
+def test_vector_env_repeats_with_its_seed():
     runs = []
     for _ in range(2):
         env = envs.DreamVectorEnv(world(), STARTS, num_envs=4, horizon=5)
@@ -121,30 +121,30 @@ def test_vector_environment_repeats_with_its_seed():
     assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_a_dream_that_begins_anew_forgets_the_one_before():
-    built = world(termination=False)
-    env = envs.DreamVectorEnv(built, STARTS, num_envs=2, horizon=3, observation="latent", burn_in=0)
+def test_a_new_dream_resets_the_hidden_state():
+    model = world(termination=False)
+    env = envs.DreamVectorEnv(model, STARTS, num_envs=2, horizon=3, observation="latent", burn_in=0)
     env.reset(seed=1)
     for _ in range(4):
-        seen = env.step(np.ones((2, 2), np.float32))[0]
-    assert (seen[:, 3:] == 0).all()  # the hidden state of a life in which nothing happened yet
+        obs = env.step(np.ones((2, 2), np.float32))[0]
+    assert (obs[:, 3:] == 0).all()  # the initial hidden state
     assert (env.step(np.ones((2, 2), np.float32))[0][:, 3:] != 0).all()
 
 
 @pytest.mark.parametrize(
-    ("discrete", "action", "means"), [(True, 1, [0.0, 1.0]), (False, np.array([7.0, -0.5]), [1.0, -0.5])]
+    ("discrete", "action", "expected_action"), [(True, 1, [0.0, 1.0]), (False, np.array([7.0, -0.5]), [1.0, -0.5])]
 )
-def test_the_dream_environment_takes_the_action_that_is_meant(discrete, action, means):
-    built = world(discrete)
-    env = envs.DreamEnv(built, STARTS, observation="latent")
+def test_dream_env_applies_the_given_action(discrete, action, expected_action):
+    model = world(discrete)
+    env = envs.DreamEnv(model, STARTS, observation="latent")
     env.reset(seed=4)
     before = env._dream.state
-    seen = env.step(action)[0]
-    hidden = built.observe(before, before.latent, torch.tensor([means])).hidden
-    assert_same_sums(seen[3:], hidden[0], count=built.features + 1, terms=1.0)
+    obs = env.step(action)[0]
+    hidden = model.observe(before, before.latent, torch.tensor([expected_action])).hidden
+    assert_same_sums(obs[3:], hidden[0], count=model.num_features + 1, terms=1.0)
 
 
-def test_a_vector_environment_takes_one_seed():
+def test_vector_env_takes_one_seed():
     env = envs.DreamVectorEnv(world(), STARTS, num_envs=2)
     with pytest.raises(ValueError, match="seed"):
         env.reset(seed=[1, 2])

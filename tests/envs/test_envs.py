@@ -1,4 +1,4 @@
-"""Environments: conformance, repeatability, pictures, errors."""
+"""Environments: conformance, repeatability, frames, errors."""
 
 import subprocess
 import sys
@@ -12,15 +12,15 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import envs
-from envs.frames import FromZero, Normalised, shrink
-from envs.pixels import as_pixels
+from envs.pixels import to_pixels
+from envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 from tests import toys
 
 IDS = {
     "FastCarRacing": {"action_repeat": 2},
     "CarRacing": {"action_repeat": 3},
     "SuperMarioBros-1-1": {},
-    "SuperMarioBros-8-4": {"buttons": "complex", "sticky": 0.25},
+    "SuperMarioBros-8-4": {"action_set": "complex", "sticky_action_prob": 0.25},
     "CartPole-v1": {},
     "Pendulum-v1": {"action_repeat": 2},
     "CliffWalking-v1": {},
@@ -70,19 +70,19 @@ def test_frames_are_64_by_64_bytes_and_not_black(id):
     env.close()
 
 
-@pytest.mark.parametrize(("options", "rows"), [({}, 84), ({"indicators": True}, 96)])
-def test_car_racing_is_the_official_game_cropped_and_shrunk(options, rows):
+@pytest.mark.parametrize(("options", "rows"), [({}, 84), ({"show_hud": True}, 96)])
+def test_car_racing_is_the_official_game_cropped_and_resized(options, rows):
     ours, official = envs.make("CarRacing", **options), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     frame, _ = ours.reset(seed=5)
     theirs, _ = official.reset(seed=5)
     for t in range(25):
-        assert np.abs(frame.astype(int) - shrink(theirs[:rows])).max() == 0
+        assert np.abs(frame.astype(int) - resize_frame(theirs[:rows])).max() == 0
         steer, gas, brake = np.sin(t / 9), 0.2, -0.5 if t < 18 else 0.7
         frame, reward, *_ = ours.step(np.array([steer, gas, brake], np.float32))
-        theirs, wanted, *_ = official.step(
+        theirs, expected, *_ = official.step(
             np.array([np.float32(steer), (np.float32(gas) + 1) / 2, max(np.float32(brake), 0)], np.float64)
         )
-        assert reward == pytest.approx(wanted, abs=1e-9)
+        assert reward == pytest.approx(expected, abs=1e-9)
     ours.close()
 
 
@@ -103,17 +103,17 @@ def test_repeated_car_racing_sums_rewards_and_shows_the_last_frame():
     fast.close()
 
 
-def test_car_racing_is_forgotten_when_closed():
+def test_car_racing_is_freed_when_closed():
     import gc
     import weakref
 
     env = envs.make("CarRacing")
     env.reset(seed=0)
-    ghost = weakref.ref(env.unwrapped)
+    reference = weakref.ref(env.unwrapped)
     env.close()
     del env
     gc.collect()
-    assert ghost() is None
+    assert reference() is None
 
 
 def test_importing_envs_and_playing_mario_never_imports_old_gym():
@@ -143,7 +143,7 @@ print([name for name in ("gym", "nes_py", "torch") if name in sys.modules])
         ("nosuchmodule:Thing-v0", "nosuchmodule"),
     ],
 )
-def test_unknown_ids_name_the_nearest(id, nearest):
+def test_errors_of_unknown_ids_suggest_the_nearest(id, nearest):
     with pytest.raises(ValueError, match=nearest):
         envs.make(id)
 
@@ -151,13 +151,13 @@ def test_unknown_ids_name_the_nearest(id, nearest):
 @pytest.mark.parametrize(
     ("id", "options", "named"),
     [
-        ("SuperMarioBros-1-1", {"buttons": "all"}, "buttons"),
+        ("SuperMarioBros-1-1", {"action_set": "all"}, "action_set"),
         ("SuperMarioBros-1-1", {"wings": 2}, "wings"),
-        ("SuperMarioBros-1-1", {"sticky": 1.0}, "sticky"),
+        ("SuperMarioBros-1-1", {"sticky_action_prob": 1.0}, "sticky_action_prob"),
         ("CarRacing", {"wheels": 5}, "wheels"),
         ("CartPole-v1", {"poles": 2}, "poles"),
-        ("CarRacing", {"indicators": "yes"}, "indicators"),
-        ("FastCarRacing", {"crop": True, "indicators": True}, "crop"),
+        ("CarRacing", {"show_hud": "yes"}, "show_hud"),
+        ("FastCarRacing", {"crop": True, "show_hud": True}, "crop"),
         ("CarRacing", {"fast": True}, "FastCarRacing"),
         ("CarRacing", {"action_repeat": 0}, "action_repeat"),
         ("CartPole-v1", {"action_repeat": 10**21}, "action_repeat"),
@@ -187,20 +187,27 @@ class Odd(toys.Counter):
 )
 def test_unsupported_environments_are_refused(env, named):
     with pytest.raises(ValueError, match=named):
-        as_pixels(env)
+        to_pixels(env)
 
 
-def test_actions_reach_the_environment_in_its_own_bounds():
-    box = Normalised(Odd(actions=spaces.Box(np.array([0, -2], np.float32), np.array([10, 2], np.float32))))
+def test_actions_are_rescaled_to_the_bounds_of_the_environment():
+    box = RescaleBoxAction(Odd(actions=spaces.Box(np.array([0, -2], np.float32), np.array([10, 2], np.float32))))
     assert box.action(np.array([-1, 1])).tolist() == [0, 2]
     assert box.action(np.array([0, 0])).tolist() == [5, 0]
     assert box.action(np.array([9, -9])).tolist() == [10, -2]
-    assert FromZero(Odd(actions=spaces.Discrete(3, start=5))).action(2) == 7
+    assert ZeroBasedDiscrete(Odd(actions=spaces.Discrete(3, start=5))).action(2) == 7
 
 
-def test_shrinking_means_areas():
-    picture = np.zeros((128, 128, 3), np.uint8)
-    picture[::2, ::2] = 200
-    assert (shrink(picture) == 50).all()
-    assert shrink(np.zeros((40, 90), np.uint8)).shape == (64, 64, 3)
-    assert shrink(np.zeros((100, 90, 4), np.uint8)).shape == (64, 64, 3)
+def test_resizing_averages_areas():
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[::2, ::2] = 200
+    assert (resize_frame(image) == 50).all()
+    assert resize_frame(np.zeros((40, 90), np.uint8)).shape == (64, 64, 3)
+    assert resize_frame(np.zeros((100, 90, 4), np.uint8)).shape == (64, 64, 3)
+
+
+def test_an_action_repeat_sums_the_rewards_of_any_environment():
+    env = envs.make("CartPole-v1", action_repeat=3)
+    env.reset(seed=1)
+    assert env.step(0)[1] == 3.0
+    env.close()

@@ -1,4 +1,4 @@
-"""FastCarRacing is CarRacing: the same tracks, physics and rewards, and nearly the same pictures."""
+"""FastCarRacing equals CarRacing: the same tracks, physics and rewards, and nearly the same images."""
 
 import gc
 import subprocess
@@ -41,7 +41,7 @@ def difference(one, other):
 
 
 def compare(seed, steps):
-    """Step both; physics must agree bit for bit; returns the frames' differences."""
+    """Step both games, assert that the physics is bit-equal, and return the differences of the frames."""
     official, fast = pair()
     differences = [difference(official.reset(seed=seed)[0], fast.reset(seed=seed)[0])]
     for action in driving(seed, steps):
@@ -57,7 +57,7 @@ def compare(seed, steps):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_physics_is_bitwise_the_same_and_pictures_nearly(seed):
+def test_physics_is_bit_equal_and_images_nearly_equal(seed):
     differences = compare(seed, 120)
     assert np.mean(differences) < 1.0
     assert max(differences) < 1.5
@@ -85,13 +85,13 @@ def test_takes_the_official_arguments(options):
     assert difference(theirs[0], ours[0]) < 1.5
 
 
-def test_leaving_the_field_ends_both_alike():
+def test_leaving_the_field_ends_both_games():
     games = pair()
     for env in games:
         env.reset(seed=0)
         car = env.unwrapped.car
         x, y = car.hull.position
-        for body in (car.hull, *car.wheels):  # to the edge, on the way out
+        for body in (car.hull, *car.wheels):  # move to the edge, with an outward velocity
             body.position = (body.position[0] - x + 330, body.position[1] - y)
             body.linearVelocity = (40, 0)
     for _ in range(100):
@@ -105,15 +105,15 @@ def test_leaving_the_field_ends_both_alike():
     assert (theirs[0][:20] == 0).mean() + (theirs[0][:, 60:] == 0).mean() > 0.1
 
 
-def test_rgb_array_is_the_official_picture():
+def test_rgb_array_is_the_official_image():
     official, fast = pair(render_mode="rgb_array")
     official.reset(seed=1)
     fast.reset(seed=1)
     assert np.array_equal(official.render(), fast.render())
 
 
-@pytest.mark.parametrize("options", [{}, {"indicators": True}])
-def test_small_frames_are_those_of_the_official_pipeline(options):
+@pytest.mark.parametrize("options", [{}, {"show_hud": True}])
+def test_small_frames_are_close_to_those_of_the_official_game(options):
     official, fast = envs.make("CarRacing", **options), envs.make("FastCarRacing", **options)
     differences = [difference(official.reset(seed=4)[0], fast.reset(seed=4)[0])]
     for action in driving(4, 80):
@@ -124,31 +124,31 @@ def test_small_frames_are_those_of_the_official_pipeline(options):
     assert max(differences) < 1.5
 
 
-def test_indicators_are_drawn_after_another_game_quit_pygame():
-    game = envs.make("FastCarRacing", indicators=True)
+def test_hud_is_drawn_after_another_game_quit_pygame():
+    game = envs.make("FastCarRacing", show_hud=True)
     first, _ = game.reset(seed=4)
     shown = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
     shown.reset(seed=1)
     shown.render()
     shown.close()
     pygame.quit()
-    fast_car_racing._score.cache_clear()
+    fast_car_racing._score_image.cache_clear()
     again, _ = game.reset(seed=4)
     assert np.array_equal(first, again)
 
 
-def test_indicators_show_how_fast_the_car_is():
-    """The official picture and ours say the same of the speed, and it is true."""
-    official, fast = (envs.make(id, indicators=True) for id in ("CarRacing", "FastCarRacing"))
+def test_hud_shows_the_speed_of_the_car():
+    """The speed bars of both games correlate with the speed of the car."""
+    official, fast = (envs.make(id, show_hud=True) for id in ("CarRacing", "FastCarRacing"))
     official.reset(seed=4)
     fast.reset(seed=4)
-    speeds, seen = [], []
+    speeds, bars = [], []
     for _ in range(120):
         action = np.array([0, 0.2, -1], np.float32)
         frames = [env.step(action)[0].astype(float) for env in (official, fast)]
         speeds.append(np.hypot(*fast.unwrapped.car.hull.linearVelocity))
-        seen.append([frame[56:, 8:10].sum() for frame in frames])
-    theirs, ours = np.array(seen).T
+        bars.append([frame[56:, 8:10].sum() for frame in frames])
+    theirs, ours = np.array(bars).T
     assert np.corrcoef(speeds, theirs)[0, 1] > 0.95
     assert np.corrcoef(theirs, ours)[0, 1] > 0.95
 
@@ -158,14 +158,14 @@ def test_conforms_to_gymnasium():
     check_env(gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True).unwrapped, skip_render_check=True)
 
 
-def test_is_forgotten_when_closed():
+def test_is_freed_when_closed():
     env = envs.make("FastCarRacing")
     env.reset(seed=0)
-    ghost = weakref.ref(env.unwrapped)
+    reference = weakref.ref(env.unwrapped)
     env.close()
     del env
     gc.collect()
-    assert ghost() is None
+    assert reference() is None
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_memory_does_not_grow_over_resets():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in range(100, 700):
         env.reset(seed=seed)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 6_000  # kilobytes: ten for each track
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 6_000  # kilobytes, ten per track
 
 
 GROWTH = """
@@ -190,26 +190,26 @@ def resident():
     gc.collect()
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
 
-def live(seed):
+def stepped_env(seed):
     env = envs.make("FastCarRacing")
     env.reset(seed=seed)
     env.step(np.zeros(3, np.float32))
     return env
 
-live(0).close()
+stepped_env(0).close()
 for seed in range(40):
-    live(seed).close()
+    stepped_env(seed).close()
 before = resident()
 for seed in range(460):
-    live(seed).close()
+    stepped_env(seed).close()
 closed = resident() - before
-kept = [live(seed) for seed in range(16)]
+kept = [stepped_env(seed) for seed in range(16)]
 print(closed, (resident() - before - closed) / 16)
 """
 
 
 @pytest.mark.slow
-def test_memory_of_one_environment_and_of_500_that_were_closed():
+def test_memory_of_one_environment_and_of_500_closed_ones():
     output = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     growth, one = map(float, output.split())
     assert growth < 20  # megabytes
@@ -218,14 +218,14 @@ def test_memory_of_one_environment_and_of_500_that_were_closed():
 
 @pytest.mark.slow
 def test_a_policy_scores_the_same_in_both():
-    """Paired: the same driver on the same tracks; the difference stays within its sampling error."""
+    """The same policy drives the same tracks; the mean difference is within its sampling error."""
     official, fast = (
         np.array(evaluate(RoadFollower(), id, 12, seed=500, workers=2, max_steps=500).returns)
         for id in ("CarRacing", "FastCarRacing")
     )
     difference = official - fast
     error = difference.std(ddof=1) / len(difference) ** 0.5
-    assert official.mean() > 100  # it drives
+    assert official.mean() > 100  # the policy drives
     assert abs(difference.mean()) < max(2.5 * error, 10)
 
 

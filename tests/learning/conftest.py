@@ -1,4 +1,4 @@
-"""A trained VAE that several tests share: training one is the slowest part of all of them."""
+"""A session fixture with a trained VAE, because training it is the slowest part of these tests."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.learning.frames import dot_vae
 
 @pytest.fixture(scope="session")
 def vae():
-    """Sees where the square of a `toys.Dot` is."""
+    """VAE trained on frames of `toys.Dot`; its latents encode the position of the square."""
     return dot_vae()

@@ -1,4 +1,4 @@
-"""A small world, moments to begin at, controllers, and how exact a return is."""
+"""A small world model, start states, controllers, and tolerances of rewards and returns."""
 
 import torch
 
@@ -8,10 +8,10 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 
 def world(discrete=False, actions=2, **heads):
     with seeded(0):
-        built = WorldModel(VAE(latent=3), Memory(FRMDN(3 + actions, 3, hidden=5), **heads), discrete=discrete)
-        for parameter in built.memory.parameters():
+        model = WorldModel(VAE(latent_dim=3), Memory(FRMDN(3 + actions, 3, hidden_size=5), **heads), discrete=discrete)
+        for parameter in model.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
-    return built.eval()
+    return model.eval()
 
 
 def beacon_world():
@@ -25,17 +25,17 @@ def controllers(count=3, size=18, seed=0):
     return 0.5 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def assert_same_rewards(found, wanted, memory, steps):
-    """Rewards of dreams of this many steps, or the sums of them.
+def assert_same_rewards(actual, expected, memory, steps):
+    """Assert that rewards of dreams of `steps` steps, or their sums, are equal up to rounding.
 
-    A reward is itself a sum, of every bin's reward times its probability. The outer bins stand for thousands, with either
-    sign, and a reward is what they leave of each other. The size of a term is its mean under a uniform prediction; a learned
-    one is narrower. Through the memory the roundings of each step reach the later ones.
+    A reward is itself a sum over the bins: reward times probability. The outer bins stand for thousands, of either sign, and
+    cancel in the sum. The size of a term is its mean under a uniform prediction; a trained prediction is narrower. The memory
+    carries the roundings of each step to later ones.
     """
     bins = len(memory.support)
-    assert_same_sums(found, wanted, steps * bins, memory.support.abs().mean() / bins)
+    assert_same_sums(actual, expected, steps * bins, memory.support.abs().mean() / bins)
 
 
-def assert_same_lives(found, wanted, steps):
-    """Returns in a Beacon: every step earns an action, at most one, which is a sum over the features of all steps before."""
-    assert_same_sums(found, wanted, steps * (beacon_world().features + 1), terms=1.0)
+def assert_same_returns(actual, expected, steps):
+    """Assert that returns of a Beacon are equal up to rounding: rewards are actions, at most 1, and sum over all features."""
+    assert_same_sums(actual, expected, steps * (beacon_world().num_features + 1), terms=1.0)

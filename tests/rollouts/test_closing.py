@@ -1,4 +1,4 @@
-"""Environments are closed where work ends, so that no process of theirs stays behind."""
+"""Environments are closed when work ends, so that none of their processes stays behind."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Emulated(toys.Beacon):
-    """A game with a process of its own, as emulators have, which ends with `close` alone."""
+    """An environment with a child process, as emulators have; only `close` ends it."""
 
     def __init__(self, folder, pause=0.0, length=5):
         super().__init__(length)
@@ -36,18 +36,18 @@ class Emulated(toys.Beacon):
         self.child.wait()
 
 
-def alive(folder):
-    """Processes of games that did not end."""
+def running_children(folder):
+    """Ids of child processes that still run."""
     return [int(path.name) for path in Path(folder).iterdir() if Path(f"/proc/{path.name}/status").exists()]
 
 
 @pytest.fixture
 def children(tmp_path):
-    """Where games write down their processes; none stays after the test."""
+    """Folder in which environments record their child processes; the fixture kills those that are left."""
     folder = tmp_path / "children"
     folder.mkdir()
     yield folder
-    for child in alive(folder):
+    for child in running_children(folder):
         os.kill(child, signal.SIGKILL)
 
 
@@ -55,25 +55,25 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason=f"{IMPOSSIBLE}it
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_what_collects_or_evaluates_leaves_no_process_behind(children, tmp_path, workers):
+def test_collecting_and_evaluating_leave_no_process_behind(children, tmp_path, workers):
     make = partial(Emulated, children)
-    rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", block=1)
+    rollouts.collect(make, rollouts.uniform, 4, seed=1, workers=workers, out=tmp_path / "s", episodes_per_shard=1)
     assert len(list(children.iterdir())) > 1
-    assert alive(children) == []
+    assert running_children(children) == []
     evaluate(rollouts.uniform, make, 4, workers=workers)
-    assert alive(children) == []
+    assert running_children(children) == []
 
 
-def test_a_game_that_fails_is_closed(children, tmp_path):
+def test_a_failing_environment_is_closed(children, tmp_path):
     def broken():
-        game = Emulated(children)
-        game.action_space = None
-        return game
+        env = Emulated(children)
+        env.action_space = None
+        return env
 
     with pytest.raises(ValueError, match="action_space"):
         rollouts.collect(broken, rollouts.uniform, 1, out=tmp_path / "s")
     assert len(list(children.iterdir())) == 1
-    assert alive(children) == []
+    assert running_children(children) == []
 
 
 GAME = """
@@ -96,20 +96,21 @@ sys.exit(main())
     ("how", "workers"),
     [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGKILL, 2)],
 )
-def test_a_command_that_is_stopped_leaves_no_process_behind(children, tmp_path, how, workers):
+def test_a_stopped_command_leaves_no_process_behind(children, tmp_path, how, workers):
     (tmp_path / "emulated.py").write_text(GAME.replace("CHILDREN", repr(str(children))))
-    words = ["collect", "emulated:Emulated-v0", "--out", "run", "--episodes", "8", "--workers", str(workers)]
+    words = ["collect", "emulated:Emulated-v0", "--out", "run", "--collect.episodes", "8", "--workers", str(workers)]
     command = subprocess.Popen(
         [sys.executable, "-c", START, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    until = time.monotonic() + 120
-    while len(alive(children)) < workers or len(list(children.iterdir())) < 2 + workers:  # two are opened before
-        assert time.monotonic() < until
+    deadline = time.monotonic() + 120
+    # two environments are opened before
+    while len(running_children(children)) < workers or len(list(children.iterdir())) < 2 + workers:
+        assert time.monotonic() < deadline
         assert command.poll() is None
         time.sleep(0.05)
     command.send_signal(how)
     assert command.wait(timeout=60) == (130 if how != signal.SIGKILL else -how)
-    until = time.monotonic() + 10
-    while alive(children) and time.monotonic() < until:
+    deadline = time.monotonic() + 10
+    while running_children(children) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert alive(children) == []
+    assert running_children(children) == []

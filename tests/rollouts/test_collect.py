@@ -1,4 +1,4 @@
-"""Collecting and storing: alignment, repeatability, kills, damage."""
+"""Collecting and storing: alignment, repeatability, killed workers, damaged files."""
 
 import os
 import re
@@ -23,16 +23,16 @@ from rollouts.store import Store
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.checkpoints import locked
+from worldmodel.io import locked
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory):
-    """Nine episodes of the counter, by a policy whose actions say when they were taken."""
+def counter_store(tmp_path_factory):
+    """Nine episodes of Counter; each action states its step."""
     out = tmp_path_factory.mktemp("counted") / "store"
-    return rollouts.collect(toys.counter, toys.marking, episodes=9, seed=3, out=out, block=4)
+    return rollouts.collect(toys.counter, toys.marking, episodes=9, seed=3, out=out, episodes_per_shard=4)
 
 
 def equal(one, other):
@@ -45,9 +45,9 @@ def equal(one, other):
     )
 
 
-def test_action_t_leads_from_frame_t_to_frame_t_plus_one(counted):
-    assert len(counted) == 9
-    for index, episode in enumerate(counted.episodes()):
+def test_action_t_leads_from_frame_t_to_frame_t_plus_one(counter_store):
+    assert len(counter_store) == 9
+    for index, episode in enumerate(counter_store.episodes()):
         assert (len(episode), episode.index, episode.seed) == (20, index, episode_seed(3, index))
         assert episode.frames[:, 0, 0, 0].tolist() == list(range(21))
         np.testing.assert_allclose(episode.actions[:, 0] * 100, np.arange(20), atol=1e-5)
@@ -56,12 +56,12 @@ def test_action_t_leads_from_frame_t_to_frame_t_plus_one(counted):
         assert not episode.truncated
 
 
-def test_alignment_holds_through_latents_and_memory_inputs(counted):
+def test_alignment_holds_through_latents_and_memory_inputs(counter_store):
     with seeded(0):
-        vae = VAE(latent=3)
-    latents, frames = counted.latents(vae), np.arange(21)
+        vae = VAE(latent_dim=3)
+    latents, frames = counter_store.latents(vae), np.arange(21)
     brightness = {t: latents.episode(0).mean[t].tolist() for t in frames}
-    batch = counted.sequences(vae, length=8, targets="mean").batch(40, np.random.default_rng(0))
+    batch = counter_store.sequences(vae, seq_len=8, latent_targets="mean").batch(40, np.random.default_rng(0))
     for row in range(40):
         first = round(float(batch.action[row, 0, 0]) * 100)
         for step in range(8):
@@ -73,8 +73,8 @@ def test_alignment_holds_through_latents_and_memory_inputs(counted):
             assert float(batch.terminated[row, step]) == (t == 19)
 
 
-def test_what_is_stored_is_what_the_game_did(tmp_path):
-    """A Box action beyond the bounds is clipped by the game's adapter; the memory must not learn from another number."""
+def test_stored_actions_are_clipped(tmp_path):
+    """The wrapper clips actions beyond the bounds of a Box; the memory must train on the clipped ones."""
 
     def wild(space, rng):
         return lambda frame: np.full(2, 3.0, np.float32)
@@ -90,45 +90,49 @@ def test_max_steps_truncates(tmp_path):
 
 
 class Late(toys.Counter):
-    """Rewards end with step 3."""
+    """The reward is 0 after step 3."""
 
     def step(self, action):
         frame, _, *rest = super().step(action)
         return frame, float(self.now <= 3), *rest
 
 
-def test_patience_cuts_an_episode_without_rewards(tmp_path):
-    store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", patience=4)
+def test_idle_episodes_are_truncated(tmp_path):
+    store = rollouts.collect(Late, toys.marking, episodes=2, out=tmp_path / "s", max_idle_steps=4)
     assert store.lengths == [7, 7]
     assert [(e.terminated, e.truncated) for e in store.episodes()] == [(False, True)] * 2
-    with pytest.raises(ValueError, match="patience = 4"):
+    with pytest.raises(ValueError, match="max_idle_steps = 4"):
         rollouts.collect(Late, toys.marking, episodes=3, out=tmp_path / "s")
     plain = rollouts.collect(Late, toys.marking, episodes=1, out=tmp_path / "t")
     assert plain.lengths == [20]
-    assert "patience" not in plain.metadata  # stores of before are what they were
+    assert "max_idle_steps" not in plain.metadata  # the metadata of older stores is unchanged
 
 
-def test_neither_workers_nor_blocks_change_an_episode(tmp_path):
-    one = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, block=6)
-    two = rollouts.collect("CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, block=1)
+def test_episodes_do_not_depend_on_workers_or_shards(tmp_path):
+    one = rollouts.collect(
+        "CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, episodes_per_shard=6
+    )
+    two = rollouts.collect(
+        "CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "b", workers=2, episodes_per_shard=1
+    )
     assert all(equal(a, b) for a, b in zip(one.episodes(), two.episodes(), strict=True))
     other = rollouts.collect("CartPole-v1", rollouts.smooth_random, 1, seed=6, out=tmp_path / "c")
     assert not equal(one.episode(0), other.episode(0))
 
 
-def test_more_episodes_grow_a_store_and_a_lost_shard_comes_back(tmp_path):
-    whole = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "whole", block=2)
-    store = rollouts.collect(toys.counter, toys.marking, 3, seed=1, out=tmp_path / "s", block=2)
+def test_stores_grow_and_lost_shards_are_collected_again(tmp_path):
+    whole = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "whole", episodes_per_shard=2)
+    store = rollouts.collect(toys.counter, toys.marking, 3, seed=1, out=tmp_path / "s", episodes_per_shard=2)
     assert len(store) == 3
     (store.shards[0].path).unlink()
-    store = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "s", block=2)
+    store = rollouts.collect(toys.counter, toys.marking, 7, seed=1, out=tmp_path / "s", episodes_per_shard=2)
     assert all(equal(a, b) for a, b in zip(whole.episodes(), store.episodes(), strict=True))
 
 
 COLLECT = """
 import rollouts, sys
 if __name__ == "__main__":
-    rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], block=1)
+    rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], episodes_per_shard=1)
 """
 
 
@@ -147,11 +151,11 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        time.sleep(1.5)  # the orphaned workers notice
+        time.sleep(1.5)  # the orphaned workers exit
         finished = {path.name: path.read_bytes() for path in out.glob("shards/*.h5")}
         assert len(finished) >= before + 5
         assert Store(out).damaged == {}
-    store = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=out, block=1)
+    store = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=out, episodes_per_shard=1)
     assert all((out / "shards" / name).read_bytes() == content for name, content in finished.items())
     whole = rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, out=tmp_path / "whole")
     assert len(store) == 40
@@ -160,9 +164,9 @@ def test_sigkill_loses_no_finished_shard(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["truncated", "foreign", "zeroed", "swapped"])
-def test_a_damaged_shard_is_named_and_the_others_read(tmp_path, how):
+def test_a_damaged_shard_is_named_and_the_others_are_read(tmp_path, how):
     out = tmp_path / "s"
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=2)
     path = store.shards[0].path
     content = path.read_bytes()
     if how == "swapped":
@@ -174,7 +178,7 @@ def test_a_damaged_shard_is_named_and_the_others_read(tmp_path, how):
     assert list(store.damaged) == ["000000.h5"]
     assert "000000.h5" in store.damaged["000000.h5"]
     assert [e.index for e in store.episodes()] == [2, 3]
-    again = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=2)
+    again = rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=2)
     assert [e.index for e in again.episodes()] == [0, 1, 2, 3]
     assert len(list(out.glob("shards/*.damaged-*"))) == 1
 
@@ -188,14 +192,20 @@ def test_a_store_with_other_settings_is_refused(tmp_path, name):
         rollouts.collect(**settings, episodes=1, out=tmp_path / "s")
 
 
-def test_numpy_s_integers_are_counts(tmp_path):
+def test_numpy_integers_are_accepted_as_counts(tmp_path):
     for steps in (np.int32(2), 2):
         store = rollouts.collect(toys.counter, toys.marking, 2, max_steps=steps, out=tmp_path / "s")
         assert store.lengths == [2, 2]
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    for name, value in {"episodes": 0, "workers": 0, "max_steps": 0, "block": 0, "patience": 0}.items():
+    for name, value in {
+        "episodes": 0,
+        "workers": 0,
+        "max_steps": 0,
+        "episodes_per_shard": 0,
+        "max_idle_steps": 0,
+    }.items():
         with pytest.raises(ValueError, match=f"^{name} .*0"):
             rollouts.collect(**{"env": toys.counter, "policy": toys.marking, "episodes": 1, name: value})
     for episodes in (float("nan"), 1.5, True, "2", None):
@@ -215,15 +225,15 @@ def test_bad_arguments_are_refused(tmp_path):
 def test_one_step_episodes(tmp_path):
     store = rollouts.collect(toys.short_counter, toys.marking, 3, out=tmp_path / "s")
     with seeded(0):
-        vae = VAE(latent=3)
-    batch = store.sequences(vae, length=4).batch(5, np.random.default_rng(0))
+        vae = VAE(latent_dim=3)
+    batch = store.sequences(vae, seq_len=4).batch(5, np.random.default_rng(0))
     assert batch.mask.sum(1).tolist() == [1.0] * 5
     assert bool(batch.terminated[:, 0].all())
 
 
-def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_loses_nothing(tmp_path, monkeypatch):
     out = tmp_path / "s"
-    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, block=1)
+    rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=out, episodes_per_shard=1)
 
     def full(self, content):
         self.touch()
@@ -231,7 +241,7 @@ def test_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"000002\.h5"):
-        rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, block=1)
+        rollouts.collect(toys.counter, toys.marking, 4, seed=1, out=out, episodes_per_shard=1)
     monkeypatch.undo()
     assert len(Store(out)) == 2
     assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
@@ -246,14 +256,14 @@ def test_two_collections_on_one_folder_are_refused(tmp_path):
 
 def agent():
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
-    controller = LinearController.sized(world)
-    return Agent(world, controller.having(np.linspace(-3, 3, controller.size)), exploration=0.1)
+        world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
+    controller = LinearController.for_world_model(world)
+    return Agent(world, controller.with_parameters(np.linspace(-3, 3, controller.size)), action_noise=0.1)
 
 
-def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path):
-    """To the last bit, though an agent thinks in batches."""
-    collect = partial(rollouts.collect, toys.beacon, agent(), seed=5, block=4)
+def test_agent_episodes_do_not_depend_on_workers_lost_shards_or_growth(tmp_path):
+    """Episodes are bit-equal, although an agent acts in batches."""
+    collect = partial(rollouts.collect, toys.beacon, agent(), seed=5, episodes_per_shard=4)
     one = collect(10, out=tmp_path / "a", workers=1)
     collect(3, out=tmp_path / "b")
     grown = collect(10, out=tmp_path / "b", workers=2)
@@ -261,13 +271,13 @@ def test_neither_workers_nor_kills_nor_growth_change_an_agent_s_episode(tmp_path
     grown = collect(10, out=tmp_path / "b")
     assert all(equal(a, b) for a, b in zip(one.episodes(), grown.episodes(), strict=True))
     alone = rollouts.play(toys.beacon(), agent(), one.episode(6).seed)
-    assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.features + 1), terms=1.0)
-    with pytest.raises(ValueError, match="block = 4"):
-        rollouts.collect(toys.beacon, agent(), 10, seed=5, block=5, out=tmp_path / "b")
+    assert_same_sums(alone.actions, one.episode(6).actions, count=5 * (agent().world.num_features + 1), terms=1.0)
+    with pytest.raises(ValueError, match="episodes_per_shard = 4"):
+        rollouts.collect(toys.beacon, agent(), 10, seed=5, episodes_per_shard=5, out=tmp_path / "b")
 
 
-def test_options_are_compared_as_they_are_stored(tmp_path):
-    for _ in range(2):  # a tuple comes back from the file as a list
+def test_options_are_compared_in_their_stored_form(tmp_path):
+    for _ in range(2):  # the file stores a tuple as a list
         store = rollouts.collect("FrozenLake-v1", rollouts.uniform, 1, out=tmp_path / "s", max_steps=3,
                                  env_options={"desc": ("SF", "FG")})  # fmt: skip
     assert store.metadata["env_options"] == {"desc": ["SF", "FG"]}
@@ -280,17 +290,17 @@ def test_training_never_draws_a_test_seed():
     assert len(set(seeds)) > 99_000
 
 
-def test_other_readers_see_the_same_shard(counted):
-    with h5py.File(counted.shards[0].path) as file:  # HDF5's own zlib reads what ISA-L wrote
+def test_hdf5_reads_the_same_frames(counter_store):
+    with h5py.File(counter_store.shards[0].path) as file:  # HDF5's zlib reads the chunks that ISA-L compressed
         frames = file["episode_0/observations"][:]
-    np.testing.assert_array_equal(frames, counted.episode(0).frames)
+    np.testing.assert_array_equal(frames, counter_store.episode(0).frames)
 
 
 @pytest.mark.parametrize("where", ["middle", "checksum"])
-def test_a_flipped_bit_in_a_frame_is_noticed(tmp_path, where):
+def test_a_flipped_bit_in_a_frame_is_detected(tmp_path, where):
     store = rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=tmp_path / "s")
-    shard, number = store.place(0)
-    offset, length = map(int, store.reader.course(shard, number).places[0])
+    shard, number = store.locate(0)
+    offset, length = map(int, store.reader.metadata(shard, number).chunk_locations[0])
     content = bytearray(shard.path.read_bytes())
     content[offset + (length // 2 if where == "middle" else length - 1)] ^= 1
     shard.path.write_bytes(content)
@@ -311,7 +321,7 @@ def test_hostile_shards_are_refused_without_harm(tmp_path, how):
             rows = 100_000 if how == "huge chunk" else 16
             made = group.create_dataset("observations", (21, 64, 64, 3), np.uint8, chunks=(rows, 64, 64, 3),
                                         maxshape=(None, 64, 64, 3), compression="gzip")  # fmt: skip
-            if how == "bomb":  # a chunk that would unpack to 128 MB
+            if how == "bomb":  # a chunk of 128 MB when decompressed
                 packer = zlib.compressobj()
                 bomb = b"".join(packer.compress(bytes(2**24)) for _ in range(8)) + packer.flush()
                 made.id.write_direct_chunk((0, 0, 0, 0), bomb)
@@ -323,7 +333,7 @@ def test_hostile_shards_are_refused_without_harm(tmp_path, how):
     tracemalloc.stop()
 
 
-def test_what_a_killed_worker_left_goes(tmp_path):
+def test_partial_files_of_killed_workers_are_removed(tmp_path):
     out = tmp_path / "s"
     rollouts.collect(toys.counter, toys.marking, 1, seed=1, out=out)
     (out / "shards" / ".000001.h5.123.part").write_bytes(b"half")
@@ -331,38 +341,55 @@ def test_what_a_killed_worker_left_goes(tmp_path):
     assert sorted(p.name for p in (out / "shards").iterdir()) == ["000000.h5", "000001.h5"]
 
 
-def test_estimate_says_time_and_disk(tmp_path):
-    found = rollouts.estimate("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there")
+def test_estimates_state_time_and_disk_space(tmp_path):
+    found = rollouts.estimate_collection("CartPole-v1", rollouts.uniform, 100, out=tmp_path / "not" / "there")
     assert "50,000" in str(found) and "MB" in str(found)
 
 
-def test_further_episodes_are_of_another_policy_and_the_first_stay(tmp_path):
-    settings = {"seed": 1, "out": tmp_path / "s", "block": 2}
+def test_new_policies_add_episodes_and_keep_the_first(tmp_path):
+    settings = {"seed": 1, "out": tmp_path / "s", "episodes_per_shard": 2}
     first = rollouts.collect(toys.counter, toys.marking, 3, **settings)
     before = {shard.path.name: shard.path.read_bytes() for shard in first.shards}
     with pytest.raises(ValueError, match="policy"):
         rollouts.collect(toys.counter, rollouts.uniform, 5, **settings)
-    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
-    store = rollouts.collect(toys.counter, rollouts.uniform, 6, **settings, further=True)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
+    store = rollouts.collect(toys.counter, rollouts.uniform, 6, **settings, allow_new_policy=True)
     assert len(store) == 6
     assert all((store.path / "shards" / name).read_bytes() == content for name, content in before.items())
-    assert store.metadata["further"] == [{"first": 3, "policy": "uniform"}]
-    alone = rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=tmp_path / "alone", block=2)
+    assert store.metadata["policy_changes"] == [{"first": 3, "policy": "uniform"}]
+    alone = rollouts.collect(toys.counter, rollouts.uniform, 6, seed=1, out=tmp_path / "alone", episodes_per_shard=2)
     assert all(equal(alone.episode(index), store.episode(index)) for index in range(3, 6))
-    with pytest.raises(ValueError, match="policy"):  # the first policy's turn is over
+    with pytest.raises(ValueError, match="policy"):  # the first policy cannot continue
         rollouts.collect(toys.counter, toys.marking, 8, **settings)
 
 
-def test_a_lost_shard_of_an_earlier_policy_is_not_played_by_a_later_one(tmp_path):
-    settings = {"seed": 1, "out": tmp_path / "s", "block": 1}
+def test_a_lost_shard_of_an_earlier_policy_is_not_collected_with_a_later_one(tmp_path):
+    settings = {"seed": 1, "out": tmp_path / "s", "episodes_per_shard": 1}
     store = rollouts.collect(toys.counter, toys.marking, 3, **settings)
-    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
     store.shards[1].path.unlink()
-    again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, further=True)
+    again = rollouts.collect(toys.counter, rollouts.uniform, 5, **settings, allow_new_policy=True)
     assert [shard.first for shard in again.shards] == [0, 2, 3, 4]
 
 
-def test_what_a_kill_left_of_the_first_file_is_no_other_store(tmp_path):
+def test_partial_metadata_files_are_ignored(tmp_path):
     (tmp_path / ".metadata.json.123.part").write_text("{")
     store = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path)
     assert len(store) == 2
+
+
+def test_an_episode_that_terminates_at_the_limit_is_not_truncated(tmp_path):
+    store = rollouts.collect(toys.counter, toys.marking, 1, out=tmp_path / "s", max_steps=20)
+    assert [(len(e.actions), e.terminated, e.truncated) for e in store.episodes()] == [(20, True, False)]
+
+
+class Penalized(toys.Counter):
+    """The reward is 1 up to step 3, then -1."""
+
+    def step(self, action):
+        frame, _, *rest = super().step(action)
+        return frame, 1.0 if self.now <= 3 else -1.0, *rest
+
+
+def test_a_penalty_is_no_progress(tmp_path):
+    assert rollouts.collect(Penalized, toys.marking, 1, out=tmp_path / "s", max_idle_steps=4).lengths == [7]

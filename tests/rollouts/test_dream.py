@@ -1,4 +1,4 @@
-"""Dreams: commuting squares, repeatability, starts, endings."""
+"""Dreams: equality with single steps, repeatability, start states, terminations."""
 
 import subprocess
 import sys
@@ -10,11 +10,11 @@ import torch
 
 import rollouts
 from agents import LinearController
-from rollouts.dream import LUCK_STEPS, dream_along, luck
+from rollouts.dream import NOISE_BLOCK, common_random_numbers, open_loop_rollout
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
-from worldmodel.starts import begin
+from worldmodel.start_states import sample_start_states
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,43 +25,45 @@ def store(tmp_path_factory):
     return rollouts.collect(toys.counter, toys.marking, episodes=4, seed=3, out=out)
 
 
-def test_batched_dreams_equal_imagining_step_by_step():
-    built, parameters = world(), controllers(1)
+def test_batched_dreams_equal_single_steps():
+    model, parameters = world(), controllers(1)
     dreams = rollouts.dream(
-        built, parameters, STARTS, horizon=12, dreams=4, seed=5, keep=("latents", "actions", "rewards")
+        model, parameters, STARTS, horizon=12, num_rollouts=4, seed=5, keep=("latents", "actions", "rewards")
     )
-    noise = luck(built, 5, 4, 1)
-    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    noise = common_random_numbers(model, 5, 4, 1)
+    state = sample_start_states(model, STARTS, 4, np.random.default_rng([5, 1]))
     weight, bias = torch.from_numpy(parameters[0, :16]).view(2, 8), torch.from_numpy(parameters[0, 16:])
     total, alive = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
     sums = 12 * 8  # terms of the controller and of the memory, at every step
     for t in range(dreams.latents.shape[2] - 1):
         action = (torch.cat((state.latent, state.hidden), 1) @ weight.T + bias).tanh()
         assert_same_sums(dreams.actions[0, :, t][alive], action[alive], sums)
-        step, state = built.imagine_from(state, action.detach(), next(noise), 1.0)
+        step, state = model.imagine_from(state, action.detach(), next(noise), 1.0)
         assert_same_sums(dreams.latents[0, :, t + 1][alive], step.latent[alive], sums)
         total += torch.where(alive, step.reward.detach(), 0)
         alive &= ~step.terminated
-    assert_same_rewards(dreams.returns[0], total, built.memory, steps=12)
-    assert_same_rewards(dreams.rewards[0].sum(1), total, built.memory, steps=12)
+    assert_same_rewards(dreams.returns[0], total, model.memory, steps=12)
+    assert_same_rewards(dreams.rewards[0].sum(1), total, model.memory, steps=12)
 
 
-def test_a_dream_does_not_depend_on_how_the_batch_is_cut():
-    built, parameters, keep = world(), controllers(3), ("latents", "rewards")
-    horizon = LUCK_STEPS + 5
-    together = rollouts.dream(built, parameters, STARTS, horizon, 6, seed=5, keep=keep, threshold=2.0)
+def test_dreams_do_not_depend_on_their_batch():
+    model, parameters, keep = world(), controllers(3), ("latents", "rewards")
+    horizon = NOISE_BLOCK + 5
+    together = rollouts.dream(model, parameters, STARTS, horizon, 6, seed=5, keep=keep, termination_threshold=2.0)
     for p in range(3):
         for n in (1, 4):
-            alone = rollouts.dream(built, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, threshold=2.0)
+            alone = rollouts.dream(
+                model, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, termination_threshold=2.0
+            )
             latents = together.latents[p, :n, : horizon - 2]
             assert_same_sums(alone.latents[0], latents, count=8 * horizon)
-            assert_same_rewards(alone.rewards[0], together.rewards[p, :n, : horizon - 3], built.memory, horizon)
+            assert_same_rewards(alone.rewards[0], together.rewards[p, :n, : horizon - 3], model.memory, horizon)
 
 
-def test_the_luck_of_dreams_is_standard_and_independent():
-    noise = [next_ for next_, _ in zip(luck(world(), 3, 40, 2), range(100), strict=False)]
+def test_common_random_numbers_are_standard_and_independent():
+    noise = [next_ for next_, _ in zip(common_random_numbers(world(), 3, 40, 2), range(100), strict=False)]
     gumbel, normal, uniform = (torch.stack(part).double() for part in zip(*noise, strict=True))
-    assert gumbel[:, :40].equal(gumbel[:, 40:])  # the second controller's luck is the first one's
+    assert gumbel[:, :40].equal(gumbel[:, 40:])  # all controllers share the noise
     for values, cdf in (
         (normal, torch.special.ndtr),
         (gumbel, lambda x: torch.exp(-torch.exp(-x))),
@@ -76,29 +78,31 @@ def test_the_luck_of_dreams_is_standard_and_independent():
     assert abs(np.corrcoef(*steps)[0, 1]) < 5 / len(steps[0]) ** 0.5
 
 
-def test_every_dream_may_have_a_temperature_of_its_own():
-    built, parameters, options = world(), controllers(2), {"seed": 5, "keep": ("latents",), "threshold": 2.0}
-    mixed = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
+def test_each_dream_can_have_its_own_temperature():
+    model, parameters, options = (
+        world(),
+        controllers(2),
+        {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0},
+    )
+    mixed = rollouts.dream(model, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
     for n, temperature in enumerate((0.3, 1.0, 2.0)):
-        plain = rollouts.dream(built, parameters, STARTS, 8, 3, temperature=temperature, **options)
+        plain = rollouts.dream(model, parameters, STARTS, 8, 3, temperature=temperature, **options)
         assert_same_sums(mixed.latents[:, n], plain.latents[:, n], count=8 * 8)
 
 
-def test_the_noise_may_have_a_temperature_of_its_own():
-    built, parameters = world(), controllers(1)
-    options = {"seed": 5, "keep": ("latents",), "threshold": 2.0}
-    same = rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
+def test_noise_can_have_its_own_temperature():
+    model, parameters = world(), controllers(1)
+    options = {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0}
+    same = rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
     np.testing.assert_array_equal(
-        same.latents, rollouts.dream(built, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
+        same.latents, rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
     )
-    quiet = rollouts.dream(built, parameters, STARTS, 1, 4, noise_temperature=1e-12, **options).latents[0, :, 1]
-    state = begin(built, STARTS, 4, np.random.default_rng([5, 1]))
+    quiet = rollouts.dream(model, parameters, STARTS, 1, 4, noise_temperature=1e-12, **options).latents[0, :, 1]
+    state = sample_start_states(model, STARTS, 4, np.random.default_rng([5, 1]))
     action = LinearController(8, 2, parameters[0])(torch.cat((state.latent, state.hidden), 1)).tanh()
-    hidden, _ = built.memory.features(state.latent[:, None], action[:, None], state.memory)
-    base = built.memory.density.base.distribution(hidden[:, -1])
-    means = built.memory.density.flow.inverse(
-        base.loc
-    ).detach()  # (4, K, latent): a component's mean, whichever is drawn
+    hidden, _ = model.memory.unroll(state.latent[:, None], action[:, None], state.memory)
+    base = model.memory.density.base.distribution(hidden[:, -1])
+    means = model.memory.density.flow.inverse(base.loc).detach()  # (4, K, latent): the mean of a component
     assert (torch.from_numpy(quiet)[:, None] - means).abs().amax(-1).min(-1).values.max() < 1e-5 * means.abs().max()
 
 
@@ -108,7 +112,7 @@ import rollouts
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
 
-options = {"horizon": 9, "dreams": 3, "seed": 5, "keep": ("latents", "rewards")}
+options = {"horizon": 9, "num_rollouts": 3, "seed": 5, "keep": ("latents", "rewards")}
 plain, fast = (rollouts.dream(world(), controllers(2), STARTS, compile=c, **options) for c in (False, True))
 assert_same_sums(fast.latents, plain.latents, count=8 * 9)
 assert_same_rewards(fast.returns, plain.returns, world().memory, steps=9)
@@ -116,59 +120,60 @@ assert_same_rewards(fast.returns, plain.returns, world().memory, steps=9)
 
 
 @pytest.mark.slow
-def test_a_compiled_dream_is_the_same_dream():
-    subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT, check=True)  # the checker of shapes cannot be compiled
+def test_compiled_dreams_equal_eager_dreams():
+    subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT, check=True)  # jaxtyping's checks cannot be compiled
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_dreams_become_rollouts(discrete, tmp_path):
-    built, keep = world(discrete), ("latents", "actions", "rewards", "frames")
-    dreams = rollouts.dream(built, controllers(3), STARTS, 9, 4, seed=5, keep=keep)
-    store = rollouts.keep_dreams(dreams, built, tmp_path / "store")
-    assert (len(store), store.discrete, store.actions) == (12, discrete, 2)
+def test_dreams_are_written_as_rollouts(discrete, tmp_path):
+    model, keep = world(discrete), ("latents", "actions", "rewards", "frames")
+    dreams = rollouts.dream(model, controllers(3), STARTS, 9, 4, seed=5, keep=keep)
+    store = rollouts.write_dreams(dreams, model, tmp_path / "store")
+    assert (len(store), store.discrete, store.action_dim) == (12, discrete, 2)
     assert len(store.shards) == 2
-    for number, life in enumerate(np.ndindex(3, 4)):
-        episode, steps = store.episode(number), dreams.lengths[life]
-        assert (len(episode), episode.terminated) == (steps, dreams.terminated[life])
+    for number, index in enumerate(np.ndindex(3, 4)):
+        episode, steps = store.episode(number), dreams.lengths[index]
+        assert (len(episode), episode.terminated) == (steps, dreams.terminated[index])
         assert episode.truncated != episode.terminated
-        np.testing.assert_allclose(episode.frames, dreams.frames[life][: steps + 1], atol=1)  # where .5 is rounded
-        assert_same_sums(episode.rewards.sum(), dreams.returns[life], len(episode), terms=episode.rewards)
-        actions = dreams.actions[life][:steps]
+        # .5 may be rounded either way
+        np.testing.assert_allclose(episode.frames, dreams.frames[index][: steps + 1], atol=1)
+        assert_same_sums(episode.rewards.sum(), dreams.returns[index], len(episode), terms=episode.rewards)
+        actions = dreams.actions[index][:steps]
         np.testing.assert_array_equal(episode.actions, actions.argmax(-1) if discrete else actions)
-    assert store.sequences(built.vae, length=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
+    assert store.sequences(model.vae, seq_len=4).batch(3, np.random.default_rng(0)).latent.shape == (3, 4, 3)
     with pytest.raises(ValueError, match="store"):
-        rollouts.keep_dreams(dreams, built, tmp_path / "store")
+        rollouts.write_dreams(dreams, model, tmp_path / "store")
     with pytest.raises(ValueError, match="keep"):
-        rollouts.keep_dreams(dreams._replace(actions=None), built, tmp_path / "other")
+        rollouts.write_dreams(dreams._replace(actions=None), model, tmp_path / "other")
 
 
-def test_same_seed_same_dreams_and_all_controllers_start_alike():
-    built = world()
-    one, other = (rollouts.dream(built, controllers(), STARTS, 8, 4, seed=2, keep=("latents",)) for _ in range(2))
+def test_same_seed_same_dreams_and_controllers_share_start_states():
+    model = world()
+    one, other = (rollouts.dream(model, controllers(), STARTS, 8, 4, seed=2, keep=("latents",)) for _ in range(2))
     assert np.array_equal(one.latents, other.latents)
     assert np.array_equal(one.latents[0, :, 0], one.latents[2, :, 0])
-    third = rollouts.dream(built, controllers(), STARTS, 8, 4, seed=3)
+    third = rollouts.dream(model, controllers(), STARTS, 8, 4, seed=3)
     assert not np.array_equal(one.returns, third.returns)
 
 
-def test_an_ended_dream_earns_nothing_more():
-    built = world()
+def test_terminated_dreams_get_no_more_rewards():
+    model = world()
     with torch.no_grad():
-        built.memory.termination_head.bias.fill_(100.0)
-    dreams = rollouts.dream(built, controllers(), STARTS, horizon=50, dreams=4, keep=("rewards",))
+        model.memory.termination_head.bias.fill_(100.0)
+    dreams = rollouts.dream(model, controllers(), STARTS, horizon=50, num_rollouts=4, keep=("rewards",))
     assert (dreams.lengths == 1).all()
     assert dreams.terminated.all()
     assert dreams.rewards.shape == (3, 4, 1)
-    without = rollouts.dream(world(termination=False), controllers(), STARTS, horizon=50, dreams=4)
+    without = rollouts.dream(world(termination=False), controllers(), STARTS, horizon=50, num_rollouts=4)
     assert (without.lengths == 50).all()
     assert not without.terminated.any()
 
 
-@pytest.mark.parametrize("weigh_ends", [False, True])
-def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_as_zeros(monkeypatch, weigh_ends):
-    """The first of two dreams ends with its third step, the other one lives on."""
-    built, ends = world(), 3
-    imagine, steps = built.imagine_from, []
+@pytest.mark.parametrize("use_expected_continuation", [False, True])
+def test_nans_after_termination_change_no_return_and_are_kept_as_zeros(monkeypatch, use_expected_continuation):
+    """The first of two dreams terminates at its third step, the other one does not."""
+    model, ends = world(), 3
+    imagine, steps = model.imagine_from, []
 
     def drifting(*arguments):
         step, state = imagine(*arguments)
@@ -179,28 +184,35 @@ def test_a_dream_that_drifts_to_nan_after_its_end_keeps_its_return_and_is_kept_a
                 torch.where(mask, torch.nan, part)
                 for mask, part in ((first, step.reward), (first[:, None], step.latent))
             )
-            step, state = step._replace(reward=reward, latent=latent), state.seeing(latent)
+            step, state = step._replace(reward=reward, latent=latent), state.with_latent(latent)
         ended = first & (len(steps) == ends)
         return step._replace(terminated=ended, termination=ended.float()), state
 
-    monkeypatch.setattr(built, "imagine_from", drifting)
+    monkeypatch.setattr(model, "imagine_from", drifting)
     keep = ("latents", "actions", "rewards")
     dreams = rollouts.dream(
-        built, controllers(1), STARTS, horizon=8, dreams=2, seed=5, keep=keep, weigh_ends=weigh_ends
+        model,
+        controllers(1),
+        STARTS,
+        horizon=8,
+        num_rollouts=2,
+        seed=5,
+        keep=keep,
+        use_expected_continuation=use_expected_continuation,
     )
     assert dreams.lengths.tolist() == [[ends, 8]]
-    lived = sum(step.reward[0].double() for step in steps[:ends])
-    assert_same_sums(dreams.returns[0, 0], lived, ends, terms=torch.stack([step.reward[0] for step in steps[:ends]]))
+    expected = sum(step.reward[0].double() for step in steps[:ends])
+    assert_same_sums(dreams.returns[0, 0], expected, ends, terms=torch.stack([step.reward[0] for step in steps[:ends]]))
     assert all(np.isfinite(getattr(dreams, name)).all() for name in keep)
     for kept in (dreams.latents[0, 0, ends + 1 :], dreams.actions[0, 0, ends:], dreams.rewards[0, 0, ends:]):
         np.testing.assert_array_equal(kept, 0)
 
 
-def test_dreams_end_one_by_one():
-    built = world()
+def test_dreams_terminate_independently():
+    model = world()
     with torch.no_grad():
-        built.memory.termination_head.bias.fill_(-1.5)
-    dreams = rollouts.dream(built, controllers(), STARTS, horizon=20, dreams=8, keep=("rewards",))
+        model.memory.termination_head.bias.fill_(-1.5)
+    dreams = rollouts.dream(model, controllers(), STARTS, horizon=20, num_rollouts=8, keep=("rewards",))
     assert len(np.unique(dreams.lengths)) > 3
     assert_same_sums(dreams.returns, dreams.rewards.sum(axis=2), dreams.rewards.shape[2], terms=dreams.rewards)
     for length, rewards in zip(dreams.lengths.flat, dreams.rewards.reshape(24, -1), strict=True):
@@ -209,52 +221,54 @@ def test_dreams_end_one_by_one():
 
 
 @pytest.mark.parametrize("burn_in", [0, 6, 100])
-def test_burn_in_relives_the_real_episode(store, burn_in):
-    built = world()
-    latents = store.latents(built.vae)
+def test_burn_in_replays_the_real_episode(store, burn_in):
+    model = world()
+    latents = store.latents(model.vae)
     rng = np.random.default_rng([0, 1])
-    state = begin(built, latents, 1, np.random.default_rng([0, 1]), burn_in)
+    state = sample_start_states(model, latents, 1, np.random.default_rng([0, 1]), burn_in)
     episode = latents.episode(int(rng.integers(4)))
-    moment = int(rng.integers(len(episode.action)))
+    start = int(rng.integers(len(episode.action)))
     mean = torch.from_numpy(episode.mean.astype(np.float32))
     action = torch.from_numpy(np.array(episode.action))
-    assert state.latent[0].equal(mean[moment])
-    first = max(moment - burn_in, 0)
-    expected = built.initial(1)
-    for t in range(first, moment):
-        expected = built.observe(expected, mean[t : t + 1], action[t : t + 1])
+    assert state.latent[0].equal(mean[start])
+    first = max(start - burn_in, 0)
+    expected = model.initial(1)
+    for t in range(first, start):
+        expected = model.observe(expected, mean[t : t + 1], action[t : t + 1])
     assert_same_sums(state.hidden, expected.hidden, count=20 * 8, terms=1.0)
 
 
-def test_dreaming_along_starts_at_the_real_frame(store):
-    built = world()
-    episode = store.latents(built.vae).episode(0)
+def test_open_loop_rollouts_start_at_the_real_frame(store):
+    model = world()
+    episode = store.latents(model.vae).episode(0)
     mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
-    latents, rewards = dream_along(built, mean, action, start=5, dreams=2)
+    latents, rewards = open_loop_rollout(model, mean, action, start_step=5, num_rollouts=2)
     assert latents.shape == (2, 16, 3)
     assert rewards.shape == (2, 15)
     assert latents[:, 0].equal(mean[5].expand(2, 3))
 
 
-def test_dreaming_along_wakes_up_with_what_was_before(store):
-    built = world(termination=False)
-    episode = store.latents(built.vae).episode(1)
+def test_open_loop_rollouts_burn_in_with_earlier_steps(store):
+    model = world(termination=False)
+    episode = store.latents(model.vae).episode(1)
     mean, action = torch.from_numpy(episode.mean.astype(np.float32)), torch.from_numpy(np.array(episode.action))
-    state = built.initial(1)
+    state = model.initial(1)
     for t in range(3, 9):
-        state = built.observe(state, mean[t : t + 1], action[t : t + 1])
-    step, _ = built.imagine(state.seeing(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
-    latents, rewards = dream_along(built, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
+        state = model.observe(state, mean[t : t + 1], action[t : t + 1])
+    step, _ = model.imagine(state.with_latent(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
+    latents, rewards = open_loop_rollout(model, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
     assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
-    assert_same_rewards(rewards[0, 0], step.reward[0], built.memory, steps=7)
+    assert_same_rewards(rewards[0, 0], step.reward[0], model.memory, steps=7)
 
 
-def test_a_threshold_ends_dreams_without_chance():
-    built = world()
+def test_a_termination_threshold_is_deterministic():
+    model = world()
     with torch.no_grad():
-        built.memory.termination_head.weight.zero_()
-        built.memory.termination_head.bias.fill_(0.0)  # a chance of one half at every step
-    never, at_once = (rollouts.dream(built, controllers(), STARTS, 9, 4, threshold=value) for value in (0.6, 0.4))
+        model.memory.termination_head.weight.zero_()
+        model.memory.termination_head.bias.fill_(0.0)  # a termination probability of 0.5 at every step
+    never, at_once = (
+        rollouts.dream(model, controllers(), STARTS, 9, 4, termination_threshold=value) for value in (0.6, 0.4)
+    )
     assert (never.lengths == 9).all()
     assert not never.terminated.any()
     assert (at_once.lengths == 1).all()
@@ -262,62 +276,77 @@ def test_a_threshold_ends_dreams_without_chance():
 
 
 @pytest.mark.parametrize("hazard", [1.0, 4.0])
-def test_hazard_is_a_power_of_the_chance_to_survive(hazard):
-    """Each step is survived with 0.9 ** hazard: lives as long as a geometric law says, within four standard errors."""
-    built, count = world(), 400
+def test_hazard_ratio_is_an_exponent_of_the_survival_probability(hazard):
+    """The mean length is that of a geometric distribution with survival 0.9 ** hazard, within four standard errors."""
+    model, count = world(), 400
     with torch.no_grad():
-        built.memory.termination_head.weight.zero_()
-        built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(0.1))))
-    dreams = rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3, hazard_ratio=hazard)
+        model.memory.termination_head.weight.zero_()
+        model.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(0.1))))
+    dreams = rollouts.dream(model, controllers(1), STARTS, 200, count, seed=3, termination_hazard_ratio=hazard)
     ends = 1 - 0.9**hazard
     assert dreams.terminated.mean() > 0.99
     assert abs(dreams.lengths.mean() - 1 / ends) < 4 * np.sqrt(1 - ends) / ends / np.sqrt(count)
     if hazard == 1:
-        assert np.array_equal(dreams.returns, rollouts.dream(built, controllers(1), STARTS, 200, count, seed=3).returns)
+        assert np.array_equal(dreams.returns, rollouts.dream(model, controllers(1), STARTS, 200, count, seed=3).returns)
 
 
 @pytest.mark.parametrize("hazard", [1.0, 2.5])
-def test_weighed_ends_weigh_each_reward_with_the_chance_to_have_come_there(hazard):
-    """The first reward counts whole, the second as often as one step is survived; a dream that hardly goes on is over."""
-    built, chance = world(), 0.3
+def test_expected_continuation_weights_rewards_with_the_survival_probability(hazard):
+    """The weight of a reward is the probability that its step is reached; a dream ends when the weight is negligible."""
+    model, probability = world(), 0.3
     with torch.no_grad():
-        for head in (built.memory.termination_head, built.memory.reward_head):
+        for head in (model.memory.termination_head, model.memory.reward_head):
             head.weight.zero_()
-        built.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(chance))))
-        built.memory.reward_head.bias.copy_(torch.randn(63, generator=torch.Generator().manual_seed(1)))
-        reward = float(built.memory.expected_reward(built.memory.reward_head.bias))
+        model.memory.termination_head.bias.fill_(float(torch.logit(torch.tensor(probability))))
+        model.memory.reward_head.bias.copy_(torch.randn(63, generator=torch.Generator().manual_seed(1)))
+        reward = float(model.memory.expected_reward(model.memory.reward_head.bias))
     dreams = rollouts.dream(
-        built, controllers(1), STARTS, 100, 3, seed=1, hazard_ratio=hazard, weigh_ends=True, keep=("rewards",)
+        model,
+        controllers(1),
+        STARTS,
+        100,
+        3,
+        seed=1,
+        termination_hazard_ratio=hazard,
+        use_expected_continuation=True,
+        keep=("rewards",),
     )
-    survival = (1 - chance) ** hazard
+    survival = (1 - probability) ** hazard
     steps = int(np.ceil(np.log(1e-6) / np.log(survival)))
     assert (dreams.lengths == steps).all()
-    assert_same_rewards(dreams.rewards[0, 0], reward * survival ** np.arange(steps), built.memory, steps)
+    assert_same_rewards(dreams.rewards[0, 0], reward * survival ** np.arange(steps), model.memory, steps)
     assert_same_sums(dreams.returns, dreams.rewards.sum(-1), dreams.rewards.shape[-1], terms=dreams.rewards)
 
 
 @pytest.mark.parametrize("hazard", [1.0, 3.0])
-def test_weighed_ends_have_the_mean_of_drawn_ones_and_less_noise(hazard):
-    """Within four standard errors; noise only in what is seen, not in when it ends."""
-    built, count = world(), 2_000
+def test_expected_continuation_has_the_same_mean_and_less_noise(hazard):
+    """The means agree within four standard errors; the time of termination adds no noise."""
+    model, count = world(), 2_000
     with torch.no_grad():
-        built.memory.termination_head.weight.normal_(generator=torch.Generator().manual_seed(1))
-        built.memory.termination_head.bias.fill_(-2.0)
-        built.memory.reward_head.weight.normal_(generator=torch.Generator().manual_seed(2))
-    drawn, weighed = (
+        model.memory.termination_head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        model.memory.termination_head.bias.fill_(-2.0)
+        model.memory.reward_head.weight.normal_(generator=torch.Generator().manual_seed(2))
+    drawn, weighted = (
         rollouts.dream(
-            built, controllers(1), STARTS, 12, count, seed=seed, hazard_ratio=hazard, weigh_ends=how
+            model,
+            controllers(1),
+            STARTS,
+            12,
+            count,
+            seed=seed,
+            termination_hazard_ratio=hazard,
+            use_expected_continuation=how,
         ).returns[0]
         for seed, how in ((1, False), (2, True))
     )
-    assert abs(drawn.mean() - weighed.mean()) < 4 * np.hypot(drawn.std(), weighed.std()) / np.sqrt(count)
-    assert weighed.std() < 0.9 * drawn.std()
+    assert abs(drawn.mean() - weighted.mean()) < 4 * np.hypot(drawn.std(), weighted.std()) / np.sqrt(count)
+    assert weighted.std() < 0.9 * drawn.std()
 
 
-def test_low_temperature_dreams_differ_less():
-    built = world(termination=False)
+def test_low_temperatures_reduce_the_spread_of_dreams():
+    model = world(termination=False)
     spread = [
-        rollouts.dream(built, controllers(1), STARTS[:1], 5, 200, tau, keep=("latents",))
+        rollouts.dream(model, controllers(1), STARTS[:1], 5, 200, tau, keep=("latents",))
         .latents[0, :, -1]
         .std(0)
         .mean()
@@ -336,20 +365,20 @@ def test_frames_are_decoded_on_request():
     ("change", "named"),
     [
         ({"horizon": 0}, "horizon"),
-        ({"dreams": 0}, "dreams"),
+        ({"num_rollouts": 0}, "num_rollouts"),
         ({"temperature": 0.0}, "temperature"),
         ({"controllers": np.zeros((2, 17))}, "controllers"),
         ({"controllers": np.full((2, 18), np.nan)}, "controllers"),
-        ({"starts": torch.zeros(2, 4)}, "starts"),
+        ({"start_states": torch.zeros(2, 4)}, "start_states"),
         ({"keep": ("thoughts",)}, "keep"),
         ({"burn_in": -1}, "burn_in"),
-        ({"hazard_ratio": 0.0}, "hazard_ratio"),
-        ({"hazard_ratio": float("inf")}, "hazard_ratio"),
-        ({"hazard_ratio": 2.0, "threshold": 0.5}, "threshold"),
+        ({"termination_hazard_ratio": 0.0}, "termination_hazard_ratio"),
+        ({"termination_hazard_ratio": float("inf")}, "termination_hazard_ratio"),
+        ({"termination_hazard_ratio": 2.0, "termination_threshold": 0.5}, "termination_threshold"),
         ({"seed": -1}, "seed"),
     ],
 )
 def test_bad_arguments_are_refused(change, named, as_users_do):
-    settings = {"world": world(), "controllers": controllers(), "starts": STARTS, "horizon": 3, "dreams": 2}
+    settings = {"world": world(), "controllers": controllers(), "start_states": STARTS, "horizon": 3, "num_rollouts": 2}
     with pytest.raises(ValueError, match=rf"^{named} "):
         rollouts.dream(**settings | change)

@@ -1,4 +1,4 @@
-"""A dream with the exact model of a world is life in that world."""
+"""A dream with an exact model of an environment equals the environment."""
 
 import gymnasium
 import numpy as np
@@ -9,21 +9,21 @@ from torch import nn
 import rollouts
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel
-from worldmodel.density import State
 from worldmodel.distributions import GaussianMixture
+from worldmodel.mdn_rnn import State
 from worldmodel.memory import reward_support
 
 LIMIT, REWARDS = 1.5, (20, 44)
-NEARLY_EXACT = 30.0  # the density's logarithm of the precision
+NEARLY_EXACT = 30.0  # log precision of the density
 
 
 class Slope(gymnasium.Env):
-    """A ball rolls on a slope and is pushed; it earns one of two rewards, by its side, and is gone beyond the limit."""
+    """A ball rolls on a slope and is pushed. Its side determines the reward, and the episode terminates beyond the limit."""
 
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, place: float, speed: float) -> None:
-        self.x, self.v = place, speed
+    def __init__(self, position: float, speed: float) -> None:
+        self.x, self.v = position, speed
 
     def step(self, action):
         self.x, self.v = self.x + 0.1 * self.v, 0.98 * self.v + 0.3 * float(action[0]) + 0.05
@@ -32,9 +32,9 @@ class Slope(gymnasium.Env):
 
 
 class SlopeDensity(nn.Module):
-    """The slope's law as a density: the next place and speed, (nearly) without noise."""
+    """The dynamics of Slope as a density: the next position and speed, nearly without noise."""
 
-    inputs, outputs, hidden, noise_shapes = 3, 2, 3, ((1,), (2,))
+    input_size, output_size, hidden_size, noise_shapes = 3, 2, 3, ((1,), (2,))
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SlopeDensity(nn.Module):
     def initial(self, batch):
         return State(torch.zeros(batch, 1, 3), torch.zeros(batch, 1, 0))
 
-    def features(self, x, state=None):
+    def unroll(self, x, state=None):
         return x, State(x[:, -1:], torch.zeros(len(x), 1, 0))
 
     def distribution(self, hidden):
@@ -53,8 +53,8 @@ class SlopeDensity(nn.Module):
         return GaussianMixture(torch.zeros_like(loc[..., 0]), loc, torch.full_like(loc, NEARLY_EXACT))
 
 
-class Ends(nn.Module):
-    """The logit of |next place| > LIMIT."""
+class TerminationHead(nn.Module):
+    """The logit of |next position| > LIMIT."""
 
     def __init__(self, law):
         super().__init__()
@@ -64,8 +64,8 @@ class Ends(nn.Module):
         return 1e4 * (self.law(hidden)[..., :1].abs() - LIMIT)
 
 
-class Earns(nn.Module):
-    """Logits of the reward that the next place earns."""
+class RewardHead(nn.Module):
+    """Logits of the reward at the next position."""
 
     def __init__(self, law):
         super().__init__()
@@ -77,25 +77,30 @@ class Earns(nn.Module):
         return logits.scatter(-1, torch.where(right, REWARDS[1], REWARDS[0]), 1e4)
 
 
-def test_a_dream_with_the_exact_model_is_life():
+def test_a_dream_with_the_exact_model_equals_the_environment():
     density = SlopeDensity()
-    memory = Memory(RMDN(3, 2, hidden=3))
-    memory.density, memory.reward_head, memory.termination_head = density, Earns(density.law), Ends(density.law)
-    world = WorldModel(VAE(latent=2), memory).eval()
+    memory = Memory(RMDN(3, 2, hidden_size=3))
+    memory.density, memory.reward_head, memory.termination_head = (
+        density,
+        RewardHead(density.law),
+        TerminationHead(density.law),
+    )
+    world = WorldModel(VAE(latent_dim=2), memory).eval()
     rng = np.random.default_rng(0)
-    starts = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
+    start_states = torch.from_numpy(rng.uniform(-1, 1, (5, 2)).astype(np.float32))
     controllers = rng.normal(size=(7, 6)).astype(np.float32)
-    dreams = rollouts.dream(world, controllers, starts, horizon=60, dreams=5, seed=2, keep=("latents",))
-    noise = 60 * 6 * float(np.exp(-0.5 * NEARLY_EXACT))  # six standard deviations a step; float32's roundings are fewer
+    dreams = rollouts.dream(world, controllers, start_states, horizon=60, num_rollouts=5, seed=2, keep=("latents",))
+    # six standard deviations per step; float32 roundings are smaller
+    noise = 60 * 6 * float(np.exp(-0.5 * NEARLY_EXACT))
     ended = 0
     for p, weights in enumerate(controllers):
         for n in range(5):
             x, v = dreams.latents[p, n, 0]
             env, action, total, steps, terminated = Slope(x, v), 0.0, 0.0, 0, False
-            before = np.zeros(3)  # the hidden state is what the memory read last
+            before = np.zeros(3)  # the hidden state is the last input of the memory
             while steps < 60 and not terminated:
-                seen = np.concatenate(([env.x, env.v], before))
-                action = np.tanh(seen @ weights[:5] + weights[5])
+                obs = np.concatenate(([env.x, env.v], before))
+                action = np.tanh(obs @ weights[:5] + weights[5])
                 before = np.array([env.x, env.v, action])
                 latent, reward, terminated, _, _ = env.step([action])
                 total, steps = total + reward, steps + 1

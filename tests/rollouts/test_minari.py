@@ -1,4 +1,4 @@
-"""Minari opens, lists, shows, filters and splits stores where they lie, and makes their environments again."""
+"""Minari lists, reads, filters and splits stores in place, and recovers their environments."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import pytest
 import rollouts
 from rollouts import Store
 from tests import toys
-from worldmodel.checkpoints import read_json
+from worldmodel.io import read_json
 
 minari = pytest.importorskip("minari")
 
@@ -33,8 +33,8 @@ def store(collected, tmp_path, monkeypatch):
 
 
 def test_minari_lists_and_reads_a_run(store):
-    [(name, about)] = minari.list_local_datasets().items()
-    assert name == "mine/rollouts/minari-v0" and about["total_episodes"] == 5
+    [(name, metadata)] = minari.list_local_datasets().items()
+    assert name == "mine/rollouts/minari-v0" and metadata["total_episodes"] == 5
     dataset = minari.load_dataset(name)
     assert dataset.total_steps == store.steps and dataset.observation_space.shape == (64, 64, 3)
     for ours, theirs in zip(store.episodes(), dataset.iterate_episodes(), strict=True):
@@ -51,15 +51,15 @@ def test_minari_filters_and_splits(store):
     assert (first.total_episodes, rest.total_episodes) == (2, 3)
 
 
-def test_the_environment_comes_back_with_the_same_frames_and_options(store):
+def test_recovered_environments_have_the_same_frames_and_options(store):
     env = minari.load_dataset("mine/rollouts/minari-v0").recover_environment()
     episode = store.episode(0)
     frame, _ = env.reset(seed=episode.seed)
     np.testing.assert_array_equal(frame, episode.frames[0])
     for action, reward, after in zip(episode.actions, episode.rewards, episode.frames[1:], strict=True):
-        frame, came, *_ = env.step(action)
+        frame, replayed, *_ = env.step(action)
         np.testing.assert_array_equal(frame, after)
-        assert came == reward
+        assert replayed == reward
     env.close()
 
 
@@ -73,35 +73,35 @@ def test_the_command_line_of_minari_lists_and_shows(store):
         assert "minari-v0" in done.output.replace("\n", "") or "5" in done.output
 
 
-def test_a_store_of_a_name_that_minari_cannot_list_leaves_its_listing_whole(store, tmp_path):
-    strange = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path / "a.b c" / "rollouts")
+def test_stores_with_invalid_names_do_not_break_the_listing(store, tmp_path):
+    other = rollouts.collect(toys.counter, toys.marking, 2, seed=1, out=tmp_path / "a.b c" / "rollouts")
     assert list(minari.list_local_datasets()) == ["mine/rollouts/minari-v0"]
-    assert strange.minari().total_episodes == 2
+    assert other.minari().total_episodes == 2
     with pytest.raises(ValueError, match="env_spec"):
-        strange.minari().recover_environment()
+        other.minari().recover_environment()
 
 
-def test_an_index_of_an_older_version_makes_room(store):
-    old, now = store.path / "data", store.path / "minari-v0" / "data"
+def test_an_index_of_an_older_version_is_replaced(store):
+    old, new = store.path / "data", store.path / "minari-v0" / "data"
     old.mkdir()
-    about = read_json(now / "metadata.json") | {"dataset_id": "rollouts-v0"}
-    (old / "metadata.json").write_text(json.dumps(about))
+    metadata = read_json(new / "metadata.json") | {"dataset_id": "rollouts-v0"}
+    (old / "metadata.json").write_text(json.dumps(metadata))
     with h5py.File(old / "main_data.hdf5", "w") as index:
         for number in range(5):
             index[f"episode_{number}"] = h5py.ExternalLink("../shards/000000.h5", f"/episode_{number}")
-    shutil.rmtree(now.parent)
+    shutil.rmtree(new.parent)
     assert store.minari().total_episodes == 5 and len(next(store.minari().iterate_episodes()).rewards)
     rollouts.collect("FrozenLake-v1", rollouts.uniform, 6, seed=1, out=store.path, env_options={"is_slippery": False})
     assert not old.exists() and minari.list_local_datasets()["mine/rollouts/minari-v0"]["total_episodes"] == 6
 
 
-def test_the_index_is_of_the_oldest_version_that_the_extra_allows(store):
-    about = read_json(store.path / "minari-v0" / "data" / "metadata.json")
-    assert about["minari_version"] in minari.supported_dataset_versions and about["minari_version"] == "0.5.3"
-    assert json.loads(about["env_spec"])["kwargs"] == {"id": "FrozenLake-v1", "is_slippery": False}
+def test_the_index_has_the_oldest_version_that_the_extra_allows(store):
+    metadata = read_json(store.path / "minari-v0" / "data" / "metadata.json")
+    assert metadata["minari_version"] in minari.supported_dataset_versions and metadata["minari_version"] == "0.5.3"
+    assert json.loads(metadata["env_spec"])["kwargs"] == {"id": "FrozenLake-v1", "is_slippery": False}
 
 
-def test_a_moved_run_is_called_by_its_new_place(store, tmp_path):
+def test_a_moved_run_has_the_name_of_its_new_folder(store, tmp_path):
     moved = shutil.move(tmp_path / "mine", tmp_path / "other")
     assert Store(f"{moved}/rollouts").minari().id == "other/rollouts/minari-v0"
     assert list(minari.list_local_datasets()) == ["other/rollouts/minari-v0"]

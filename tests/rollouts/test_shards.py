@@ -1,4 +1,4 @@
-"""The law of shards: what is written is read back as it was, and what could not be is refused."""
+"""Shards: accepted episodes are read back equal, and invalid ones are refused."""
 
 import tempfile
 from dataclasses import replace
@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from rollouts.episode import Episode
 from rollouts.shards import Reader, read_shard, shard_bytes
 
-NUMBERS = st.one_of(
+ARRAYS = st.one_of(
     arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)),
     arrays.arrays(np.float64, arrays.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5)),
     arrays.arrays(np.int64, arrays.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5)),
@@ -24,7 +24,7 @@ SHAPES = st.sampled_from([(64, 64, 3)] * 8 + [(64, 64), (64, 64, 4), (32, 64, 3)
 
 @st.composite
 def episodes(draw):
-    """Mostly whole episodes, with any part replaced now and then."""
+    """Mostly valid episodes, some with an invalid part."""
     steps = draw(st.integers(0, 20))
     size = draw(st.integers(0, 3))
     kind = draw(st.sampled_from([np.uint8] * 6 + [np.float32, np.int64]))
@@ -33,7 +33,7 @@ def episodes(draw):
     actions = draw(
         arrays.arrays(np.float32, (steps, size), elements=finite)
         | arrays.arrays(np.int64, (steps,))
-        | NUMBERS.filter(lambda a: len(a) == steps)
+        | ARRAYS.filter(lambda a: len(a) == steps)
         if steps < 6
         else arrays.arrays(np.float32, (steps, size), elements=finite)
     )
@@ -54,8 +54,10 @@ def read_back(content, count):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(episodes(), max_size=3), st.integers(-1, 5), st.booleans())
-def test_what_is_accepted_is_read_back_equal(several, first, gap):
-    numbered = [episode.at(first + number + (gap and number > 0)) for number, episode in enumerate(several)]
+def test_accepted_episodes_are_read_back_equal(drawn_episodes, first, skips_an_index):
+    numbered = [
+        episode.at(first + number + (skips_an_index and number > 0)) for number, episode in enumerate(drawn_episodes)
+    ]
     try:
         content = shard_bytes(numbered)
     except ValueError:
@@ -73,7 +75,7 @@ def test_what_is_accepted_is_read_back_equal(several, first, gap):
         )
 
 
-def whole(steps=3):
+def valid_episode(steps=3):
     return Episode(
         np.zeros((steps + 1, 64, 64, 3), np.uint8),
         np.zeros((steps, 2), np.float32),
@@ -97,17 +99,17 @@ def whole(steps=3):
         ("actions", {"actions": np.zeros((3, 0), np.float32)}),
         ("actions", {"actions": np.zeros((3, 2), np.int64)}),
         ("actions", {"actions": np.array([b"a", b"b", b"c"])}),
-        ("flags", {"terminated": None}),
+        ("terminated", {"terminated": None}),
         ("seed", {"seed": 2**63}),
     ],
 )
-def test_what_no_reader_would_take_is_refused(named, changes):
-    assert len(read_back(shard_bytes([whole()]), 1)) == 1
+def test_invalid_episodes_are_refused(named, changes):
+    assert len(read_back(shard_bytes([valid_episode()]), 1)) == 1
     with pytest.raises(ValueError, match=named):
-        shard_bytes([replace(whole(), **changes)])
+        shard_bytes([replace(valid_episode(), **changes)])
 
 
-def test_a_shard_holds_episodes_and_these_hold_steps():
-    for several in ([], [whole(0)], [whole().at(1), whole().at(3)]):
+def test_empty_or_noncontiguous_shards_are_refused():
+    for drawn_episodes in ([], [valid_episode(0)], [valid_episode().at(1), valid_episode().at(3)]):
         with pytest.raises(ValueError, match="episode"):
-            shard_bytes(several)
+            shard_bytes(drawn_episodes)

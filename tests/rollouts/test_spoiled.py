@@ -1,4 +1,4 @@
-"""What cannot be recorded is refused while it is played; what was played before it stays."""
+"""Invalid data and errors during an episode are reported; the episodes before it are kept."""
 
 import json
 import re
@@ -20,11 +20,11 @@ SPOILED = episode_seed(SEED, 3)
 
 
 class Spoiling(toys.Beacon):
-    """Step 3 of the episode with one seed earns something strange."""
+    """The reward of step 3 of the episode with one seed is invalid."""
 
     def __init__(self, seed=SPOILED, reward=float("nan")):
         super().__init__()
-        self.spoiled, self.strange = seed, reward
+        self.spoiled, self.invalid_reward = seed, reward
 
     def reset(self, *, seed=None, options=None):
         self.seed = seed
@@ -32,50 +32,57 @@ class Spoiling(toys.Beacon):
 
     def step(self, action):
         frame, reward, *rest = super().step(action)
-        return frame, self.strange if (self.seed, self.now) == (self.spoiled, 3) else reward, *rest
+        return frame, self.invalid_reward if (self.seed, self.now) == (self.spoiled, 3) else reward, *rest
 
 
 def agent():
     with seeded(0):
-        world = WorldModel(VAE(latent=3), Memory(RMDN(4, 3, hidden=5, mixtures=1)))
-    return Agent(world, LinearController.sized(world))
+        world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
+    return Agent(world, LinearController.for_world_model(world))
 
 
-def said(seed):
+def error_pattern(seed):
     return rf"{seed}\b.*\b3\b.*reward"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("block", [1, 5])
-def test_episodes_before_a_spoiled_one_are_kept_and_a_rerun_goes_on(tmp_path, workers, block):
+def test_episodes_before_an_invalid_one_are_kept_and_a_rerun_continues(tmp_path, workers, block):
     settings = {"policy": rollouts.uniform, "episodes": 5, "seed": SEED, "out": tmp_path / "s", "workers": workers}
     for _ in range(2):
-        with pytest.raises(ValueError, match=rf"episode 3\b.*{said(SPOILED)}"):
-            rollouts.collect(Spoiling, **settings, block=block)
+        with pytest.raises(ValueError, match=rf"episode 3\b.*{error_pattern(SPOILED)}"):
+            rollouts.collect(Spoiling, **settings, episodes_per_shard=block)
         store = Store(tmp_path / "s")
         assert store.damaged == {}
         assert [episode.index for episode in store.episodes()][:3] == [0, 1, 2]
 
-    def cured():
+    def repaired():
         return Spoiling(seed=None)
 
-    cured.__name__ = "Spoiling"
+    repaired.__name__ = "Spoiling"
     before = {shard.path: shard.path.read_bytes() for shard in store.shards}
-    store = rollouts.collect(cured, **settings, block=block)
+    store = rollouts.collect(repaired, **settings, episodes_per_shard=block)
     assert sorted(episode.index for episode in store.episodes()) == list(range(5))
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize("strange", [np.inf, None, np.zeros(2)], ids=str)
-def test_no_reward_that_a_file_cannot_hold_is_stored(tmp_path, strange):
+@pytest.mark.parametrize("invalid_reward", [np.inf, None, np.zeros(2)], ids=str)
+def test_values_that_a_file_cannot_store_are_refused(tmp_path, invalid_reward):
     with pytest.raises(ValueError, match="reward"):
-        rollouts.collect(lambda: Spoiling(reward=strange), rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
+        rollouts.collect(
+            lambda: Spoiling(reward=invalid_reward),
+            rollouts.uniform,
+            5,
+            seed=SEED,
+            out=tmp_path / "s",
+            episodes_per_shard=5,
+        )
     assert len(Store(tmp_path / "s")) == 3
 
 
-def test_agents_that_play_side_by_side_keep_what_ended(tmp_path):
-    with pytest.raises(ValueError, match=said(SPOILED)):
-        rollouts.collect(Spoiling, agent(), 5, seed=SEED, out=tmp_path / "s", block=5)
+def test_batched_agents_keep_finished_episodes(tmp_path):
+    with pytest.raises(ValueError, match=error_pattern(SPOILED)):
+        rollouts.collect(Spoiling, agent(), 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=5)
     assert Store(tmp_path / "s").damaged == {}
 
 
@@ -84,11 +91,11 @@ def test_evaluate_names_the_episode(player):
     def make():
         return Spoiling(seed=102)
 
-    with pytest.raises(ValueError, match=rf"episode 2\b.*{said(102)}"):
+    with pytest.raises(ValueError, match=rf"episode 2\b.*{error_pattern(102)}"):
         evaluate(player, make, 4, seed=100)
 
 
-def test_fitness_and_play_refuse_it_too():
+def test_fitness_and_play_refuse_invalid_rewards():
     player = agent()
 
     class Always(Spoiling):
@@ -96,35 +103,35 @@ def test_fitness_and_play_refuse_it_too():
             self.spoiled = seed
             return super().reset(seed=seed)
 
-    fitness = rollouts.played(Always, player.world)
+    fitness = rollouts.EnvFitness(Always, player.world)
     with pytest.raises(ValueError, match="reward"):
         fitness(np.zeros((2, player.controller.size), np.float32), seed=1)
-    with pytest.raises(ValueError, match=said(7)):
+    with pytest.raises(ValueError, match=error_pattern(7)):
         rollouts.play(Always(), rollouts.uniform, seed=7)
 
 
 @pytest.mark.parametrize("action", [np.nan, np.zeros(2), "left", None], ids=str)
-def test_policies_that_do_nonsense_are_refused(action):
+def test_invalid_actions_are_refused(action):
     with pytest.raises(ValueError, match=r"step 1\b.*action"):
         rollouts.play(toys.beacon(), lambda space, rng: lambda frame: action, seed=1)
 
 
 @pytest.mark.parametrize("action", [0.5, [0.5], np.array([[0.5]]), np.float64(0.5)])
-def test_an_action_of_one_number_is_understood_in_any_form(action):
+def test_scalar_actions_are_accepted_in_any_form(action):
     episode = rollouts.play(toys.beacon(), lambda space, rng: lambda frame: action, seed=1)
     assert episode.actions.shape == (5, 1)
 
 
 @pytest.mark.parametrize("action", [2, -1, 0.5, np.nan, np.zeros(2, int), None])
-def test_choices_that_are_none_are_refused(action):
+def test_invalid_discrete_actions_are_refused(action):
     env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
     with pytest.raises(ValueError, match=r"step 1\b.*action"):
         rollouts.play(env, lambda space, rng: lambda frame: action, seed=1)
 
 
-def test_an_environment_of_one_s_own_is_adapted_wherever_it_is_played():
+def test_custom_environments_are_adapted_everywhere():
     class Wide(gymnasium.Env):
-        """Redraws one buffer, takes actions up to 2, and earns what it was given."""
+        """Reuses one buffer for all frames, takes actions up to 2, and rewards the action."""
 
         observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         action_space = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
@@ -149,12 +156,12 @@ def test_an_environment_of_one_s_own_is_adapted_wherever_it_is_played():
         assert (episode.actions == 1).all()
     assert evaluate(full, Wide, 1).returns == [8]
     player = agent()
-    upwards = player.controller.having(np.full(player.controller.size, 9.0))
+    upwards = player.controller.with_parameters(np.full(player.controller.size, 9.0))
     assert evaluate(Agent(player.world, upwards), Wide, 1).lengths == [4]
 
 
 @pytest.mark.parametrize("env", [toys.beacon(), 3, None], ids=str)
-def test_an_environment_is_named_or_made(tmp_path, env):
+def test_env_must_be_an_id_or_a_function(tmp_path, env):
     with pytest.raises(ValueError, match="^env "):
         rollouts.collect(env, rollouts.uniform, 1, out=tmp_path / "s")
     with pytest.raises(ValueError, match="^env "):
@@ -163,7 +170,7 @@ def test_an_environment_is_named_or_made(tmp_path, env):
 
 
 class Raising(toys.Beacon):
-    """Fails in the episode with one seed: in ``part`` of the interface."""
+    """Raises an error in ``part`` of the interface, in the episode with one seed."""
 
     def __init__(self, error, part="step", seed=SPOILED):
         super().__init__()
@@ -199,31 +206,31 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("part", "error"), ERRORS, ids=repr)
-def test_what_an_environment_raises_is_named_with_its_place(tmp_path, error, part):
+def test_errors_of_environments_name_their_location(tmp_path, error, part):
     make = partial(Raising, error, part)
-    with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*{type(error).__name__}.*apple") as told:
-        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=5)
-    assert re.search(rf"{re.escape(__file__)}:\d+", str(told.value))
-    assert "\n" not in str(told.value)
-    assert part == "reset" or re.search(r"step 3\b", str(told.value))
+    with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*{type(error).__name__}.*apple") as raised:
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=5)
+    assert re.search(rf"{re.escape(__file__)}:\d+", str(raised.value))
+    assert "\n" not in str(raised.value)
+    assert part == "reset" or re.search(r"step 3\b", str(raised.value))
     assert len(Store(tmp_path / "s")) == 3
 
 
-def test_what_an_environment_raises_in_a_worker_comes_back_at_once(tmp_path):
+def test_errors_of_environments_in_workers_are_raised_at_once(tmp_path):
     make = partial(Raising, KeyError("apple"))
     with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*KeyError.*apple.*test_spoiled.py:\d+"):
-        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", block=1, workers=2)
+        rollouts.collect(make, rollouts.uniform, 5, seed=SEED, out=tmp_path / "s", episodes_per_shard=1, workers=2)
     assert len(Store(tmp_path / "s")) >= 3
     with pytest.raises(ValueError, match=r"KeyError.*test_spoiled.py:\d+"):
         evaluate(agent(), partial(Raising, KeyError("apple"), seed=102), 4, seed=100, workers=2)
 
 
-def test_memory_that_runs_out_is_no_fault_of_the_environment():
+def test_memory_errors_are_not_wrapped():
     with pytest.raises(MemoryError):
         rollouts.play(Raising(MemoryError(), seed=1), rollouts.uniform, seed=1)
 
 
-def test_what_a_policy_raises_is_named_with_its_place(tmp_path):
+def test_errors_of_policies_name_their_location(tmp_path):
     def failing(space, rng):
         calls = []
 
@@ -239,7 +246,7 @@ def test_what_a_policy_raises_is_named_with_its_place(tmp_path):
         rollouts.play(toys.beacon(), lambda space, rng: 1 / 0, seed=1)
 
 
-def test_what_fails_at_once_leaves_no_store(tmp_path):
+def test_failing_environments_leave_no_store(tmp_path):
     class Failing(toys.Beacon):
         def step(self, action):
             raise KeyError("a slip of the game")
@@ -253,23 +260,23 @@ def test_what_fails_at_once_leaves_no_store(tmp_path):
     "space",
     [gymnasium.spaces.Box(-1, 1, (0,)), gymnasium.spaces.Box(-1, 1, (65_537,)), gymnasium.spaces.Discrete(65_537)],
 )
-def test_a_number_of_actions_that_no_store_has_leaves_no_store(tmp_path, space):
-    class Strange(toys.Beacon):
+def test_unsupported_numbers_of_actions_leave_no_store(tmp_path, space):
+    class WithSpace(toys.Beacon):
         def __init__(self):
             super().__init__()
             self.action_space = space
 
     with pytest.raises(ValueError, match=r"\baction\b.*65536"):
-        rollouts.collect(Strange, rollouts.uniform, 1, out=tmp_path / "s")
+        rollouts.collect(WithSpace, rollouts.uniform, 1, out=tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
     "wrong", [{"seed": -1}, {"seed": 2**63}, {"episodes": 0}, {"workers": 0}, {"max_steps": 0}], ids=str
 )
-def test_an_estimate_names_the_argument(wrong):
+def test_estimates_name_the_invalid_argument(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        rollouts.estimate(toys.beacon, rollouts.uniform, **({"episodes": 2} | wrong))
+        rollouts.estimate_collection(toys.beacon, rollouts.uniform, **({"episodes": 2} | wrong))
 
 
 def test_an_environment_that_cannot_be_closed_is_played(tmp_path):
@@ -278,16 +285,16 @@ def test_an_environment_that_cannot_be_closed_is_played(tmp_path):
             raise RuntimeError("it does not close")
 
     assert len(rollouts.collect(Stuck, rollouts.uniform, 1, out=tmp_path / "s")) == 1
-    rollouts.estimate(Stuck, rollouts.uniform, 1)
+    rollouts.estimate_collection(Stuck, rollouts.uniform, 1)
 
 
-def test_nothing_but_numbers_reaches_a_report(tmp_path):
+def test_reports_contain_only_numbers(tmp_path):
     report = evaluate(rollouts.uniform, toys.beacon, 2)
     report.save(tmp_path / "report.json")
     assert re.fullmatch(r"[-\d.e, \[\]]+", json.dumps(json.loads((tmp_path / "report.json").read_text())["returns"]))
 
 
-def test_returns_are_finite_where_rewards_are(tmp_path):
+def test_returns_of_finite_rewards_are_finite(tmp_path):
     class Rich(Spoiling):
         def step(self, action):
             frame, _, *rest = super().step(action)

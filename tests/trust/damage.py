@@ -1,4 +1,4 @@
-"""Ways to spoil a file."""
+"""Kinds of damage to a file."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ OTHERS = {
 
 
 def damaged(content, how, name="", seed=0):
-    """A file's content as it must not be."""
+    """Damage the content of a file."""
     rng = np.random.default_rng([seed, len(content)])
     if how == "truncated":
         return content[: int(rng.integers(1, max(len(content), 2)))]
@@ -27,7 +27,7 @@ def damaged(content, how, name="", seed=0):
     return flipped(content, int(rng.integers(first, end)), int(rng.integers(8)))
 
 
-def flipped(content, place, bit):
+def flipped(content, offset, bit):
     changed = bytearray(content)
-    changed[place] ^= 1 << bit
+    changed[offset] ^= 1 << bit
     return bytes(changed)

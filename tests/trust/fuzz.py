@@ -1,7 +1,7 @@
 """A reader under coverage-guided fuzzing: ``python -m tests.trust.fuzz READER FOLDER [libFuzzer's options]``.
 
-Atheris grows files in ``FOLDER/corpus``, from good ones, towards lines of ours that no file reached before. A reader owes
-them what it owes those of hypothesis (`properties.one_line`). One that breaks this stays in the folder, and the process fails.
+Atheris mutates the valid files in ``FOLDER/corpus`` to reach new lines of our code. A reader must satisfy `properties.one_line`
+for all of them. A file that violates this stays in the folder, and the process fails.
 """
 
 import sys
@@ -12,23 +12,23 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["agents", "worldmodel"]):
+    from agents.config.io import read_yaml
     from agents.controller import load_controller
     from agents.evaluation import Report
-    from agents.yaml_files import read_yaml
     from tests.trust.properties import one_line
-    from worldmodel.checkpoints import read_json, read_rows, read_tensors
     from worldmodel.corpora import audio_files
     from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
+    from worldmodel.io import read_json, read_jsonl, read_tensors
 
 
 def read_audio(path: Path) -> Any:
     sound = audio_files.inspect(path)
-    return audio_files.read(sound, 0, min(sound.samples, 1_000))
+    return audio_files.read(sound, 0, min(sound.num_samples, 1_000))
 
 
 @atheris.instrument_func
 def read_planted(path: Path) -> None:
-    """A reader with a planted fault: one file of two bytes breaks it, so a fuzzer that finds nothing is noticed."""
+    """A reader with a planted fault: one file of two bytes breaks it, which tests the fuzzer itself."""
     content = path.read_bytes()
     if len(content) == 2 and content[0] == 87 and content[1] == 65:
         raise KeyError("planted")
@@ -43,12 +43,12 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "json": (read_json, "some.json"),
     "planted": (read_planted, "planted"),
     "report": (Report.load, "report.json"),
-    "rows": (read_rows, "metrics.jsonl"),
+    "rows": (read_jsonl, "metrics.jsonl"),
     "sphere": (read_audio, "some.sph"),
     "tensors": (read_tensors, "weights.safetensors"),
     "yaml": (read_yaml, "config.yaml"),
 }
-"""What is fuzzed, and what the files are called."""
+"""Readers by name, with the names of their files."""
 
 
 def main() -> None:
@@ -56,18 +56,18 @@ def main() -> None:
         print(*READERS)
         return
     name, folder, *options = sys.argv[1:]
-    read, called = READERS[name]
-    path = Path(folder) / called
+    read, file_name = READERS[name]
+    path = Path(folder) / file_name
 
-    def lived(content: bytes) -> None:
+    def check_reader(content: bytes) -> None:
         path.write_bytes(content)
         one_line(path, read)
 
     corpus = Path(folder) / "corpus"
-    for file in corpus.iterdir():  # or it would not be grown from good ones
+    for file in corpus.iterdir():  # the fuzzer must start from valid files
         path.write_bytes(file.read_bytes())
         read(path)
-    atheris.Setup([sys.argv[0], f"-artifact_prefix={folder}/broken-", *options, str(corpus)], lived)
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={folder}/broken-", *options, str(corpus)], check_reader)
     atheris.Fuzz()
 
 

@@ -1,8 +1,8 @@
-"""Tiny whole stories, told by processes that can be killed at any file they write, and what must not depend on that.
+"""Tiny pipelines in processes that can be killed at any file operation, and the results that must not depend on kills.
 
-A process is forked from one that has imported everything (multiprocessing's forkserver), so that fifty cost little. It counts
-what it does to files by Python's audit events: between two of them nothing on disk changes, so a kill at each of them is a
-kill at any moment, and the same number repeats it.
+Processes are forked from one that has imported all modules (multiprocessing's forkserver), so that fifty are cheap. They count
+their file operations by Python's audit events. Nothing on disk changes between two events, so kills at events cover all points
+in time, and the same number reproduces a kill.
 """
 
 import ctypes
@@ -24,83 +24,90 @@ import torch
 SETTINGS = {
     "workers": 1,
     "iterations": 2,
-    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "worlds": 2},
+    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "ensemble_size": 2},
     "collect": {"episodes": 6, "max_steps": 12},
-    "vae": {"updates": 4, "batch": 4, "latent": 2},
-    "memory": {"updates": 4, "batch": 4, "length": 8, "hidden": 4, "mixtures": 2, "couplings": 1},
-    "dream": {"generations": 2, "population": 3, "dreams": 2, "horizon": 5},
-    "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "check_every": 1, "check_episodes": 1},
-    "test": {"episodes": 2, "max_steps": 10},
+    "vae": {"num_updates": 4, "batch_size": 4, "latent_dim": 2},
+    "memory": {
+        "num_updates": 4,
+        "batch_size": 4,
+        "seq_len": 8,
+        "hidden_size": 4,
+        "num_components": 2,
+        "num_couplings": 1,
+    },
+    "dream": {"generations": 2, "population": 3, "num_rollouts": 2, "horizon": 5},
+    "game": {"generations": 2, "population": 3, "episodes": 1, "max_steps": 10, "eval_every": 1, "eval_episodes": 1},
+    "eval": {"episodes": 2, "max_steps": 10},
 }
-FIT = {"check_every": 2, "tensorboard": False}
-PRELOADED = ["agents.whole", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
+FIT = {"eval_every": 2, "tensorboard": False}
+PRELOADED = ["agents.pipeline", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
 CHANGES = ("os.rename", "os.remove", "os.mkdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-PATIENCE = 600.0
-"""Seconds for one sitting, on a machine that does much else."""
+TIMEOUT = 600.0
+"""Seconds for one process, on a busy machine."""
 
 
 def context():
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(PRELOADED)
-    return found
+    result = multiprocessing.get_context("forkserver")
+    result.set_forkserver_preload(PRELOADED)
+    return result
 
 
-def tell(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
-    """Tell the story into ``run`` below ``cwd``; write down what is done to files in ``log``, or stop at ``target``.
+def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
+    """Run the pipeline into ``run`` below ``cwd``; log the file operations in ``log``, or stop at ``target``.
 
-    A target is a path, and how often it is met before; ``order`` has the first time of every path.
+    A target is a path and a number of operations on it to skip; ``order`` has the index of the first operation on each path.
     """
     os.chdir(cwd)
-    sys.stdout = sys.stderr = Path(cwd, "said.txt").open("a", encoding="utf-8")  # noqa: SIM115
-    from agents import story, whole
-    from agents.settings import RunSettings
+    sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
+    from agents import pipeline, stages
+    from agents.config.schema import RunConfig
     from worldmodel import training
 
     torch.set_num_threads(1)
-    story.fit = partial(training.fit, **FIT)
-    training.SAVE_SECONDS = 0.0  # every check saves, so that a kill finds trainings in their middle
-    kinds = {name: field.default_factory for name, field in RunSettings.__dataclass_fields__.items()}
+    stages.fit = partial(training.fit, **FIT)
+    training.SAVE_SECONDS = 0.0  # every validation saves, so that kills interrupt trainings
+    kinds = {name: field.default_factory for name, field in RunConfig.__dataclass_fields__.items()}
     plain = {name: kinds[name](**value) if isinstance(value, dict) else value for name, value in SETTINGS.items()}
-    written = [] if log else None
-    left, stopped = [target[1] if target else 0], []
+    operations = [] if log else None
+    to_skip, stopped = [target[1] if target else 0], []
 
     def hook(event, arguments):
         path = changed(event, arguments)
         if path is None:
             return
-        if written is not None:
-            written.append(path)
-        elif target and path == target[0] and left[0]:
-            left[0] -= 1
+        if operations is not None:
+            operations.append(path)
+        elif target and path == target[0] and to_skip[0]:
+            to_skip[0] -= 1
         elif target and not stopped and (path == target[0] or order.get(path, -1) > order[target[0]]):
             stopped.append(path)
             os.kill(os.getpid(), stop)
 
     sys.addaudithook(hook)
-    whole.tell(RunSettings("CartPole-v1", **plain), "run")
+    pipeline.run_pipeline(RunConfig("CartPole-v1", **plain), "run")
     if log:
-        names, written = list(written), None
+        names, operations = list(operations), None
         Path(log).write_text(json.dumps(names))
 
 
-def tell_on_little_room(cwd):
-    """Tell until the disk is full, which is an error of the disk's own that names a file: exit code 28, its number."""
+def run_pipeline_on_a_small_disk(cwd):
+    """Run the pipeline until the disk is full: the OSError names a file, and the exit code is its number, 28."""
     try:
-        tell(cwd)
+        run_pipeline(cwd)
     except OSError as error:
         assert str(error.filename).startswith("run/"), error.filename
         os._exit(error.errno)
 
 
 def reset_often(id, count, path):
-    """Reset an environment, and write down how much memory was in use before the last eight tenths of it, and behind.
+    """Reset an environment often, and write the memory in use during the second and the last tenth of the resets.
 
-    Pictures come and go by the ten megabytes: what counts is the least that was in use within a tenth of the resets.
+    Images of ten megabytes are allocated and freed, so the minimum within a tenth of the resets is used.
     """
     import envs
 
-    give_back()
+    return_freed_memory()
     env = envs.make(id)
     parts = {1: list[int](), 9: list[int]()}
     for seed in range(count):
@@ -113,27 +120,29 @@ def reset_often(id, count, path):
 
 
 def dream_long(horizon, path):
-    """Dream one long batch, and write down how much memory was in use, every half second."""
+    """Dream one long batch, and write the memory in use every half second."""
     import threading
 
     import rollouts
     from agents import LinearController
     from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 
-    give_back()
+    return_freed_memory()
     torch.set_num_threads(1)
     with seeded(1):
-        world = WorldModel(VAE(2), Memory(RMDN(3, 2, hidden=4, mixtures=2), termination=False))
+        world = WorldModel(VAE(2), Memory(RMDN(3, 2, hidden_size=4, num_components=2), termination=False))
     used, over = [], threading.Event()
 
     def watch():
         while not over.wait(0.5):
             used.append(resident())
 
-    rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=200, dreams=4)
+    rollouts.dream(world, LinearController.for_world_model(world), torch.zeros(1, 2), horizon=200, num_rollouts=4)
     watcher = threading.Thread(target=watch)
     watcher.start()
-    dreams = rollouts.dream(world, LinearController.sized(world), torch.zeros(1, 2), horizon=horizon, dreams=4)
+    dreams = rollouts.dream(
+        world, LinearController.for_world_model(world), torch.zeros(1, 2), horizon=horizon, num_rollouts=4
+    )
     over.set()
     watcher.join()
     assert (dreams.lengths == horizon).all()
@@ -141,15 +150,15 @@ def dream_long(horizon, path):
 
 
 def resident():
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def give_back():
-    """Have the C library return whatever is larger than 128 KiB to the system as soon as it is free.
+def return_freed_memory():
+    """Make the C library return freed blocks larger than 128 KiB to the system at once.
 
-    By itself it keeps the first large pieces that are given up, to use them again: a picture of ten megabytes stays, sometimes
-    from the first reset on and sometimes from the thousandth.
+    By default it keeps the first large blocks for reuse: an image of ten megabytes stays allocated, sometimes from the first
+    reset on and sometimes from the thousandth.
     """
     library, M_MMAP_THRESHOLD = ctypes.CDLL(None), -3  # malloc.h's name and number
     if hasattr(library, "mallopt"):  # glibc
@@ -157,7 +166,7 @@ def give_back():
 
 
 def changed(event, arguments):
-    """The file of the run that something is done to, as it will be called; None: nothing that lasts."""
+    """The final path of the file of the run that an event changes; None if nothing lasting changes."""
     if (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING) or event in CHANGES:
         path = arguments[0]
     else:
@@ -171,8 +180,8 @@ def changed(event, arguments):
     return None if whole.endswith(("timings.json", "config.yaml", ".lock")) else whole
 
 
-def sit(function, *arguments, timeout=PATIENCE):
-    """Run a function in a process of its own; returns its exit code, negative for a signal."""
+def run_in_process(function, *arguments, timeout=TIMEOUT):
+    """Run a function in its own process and return the exit code, negative for a signal."""
     process = context().Process(target=function, args=arguments)
     process.start()
     process.join(timeout)
@@ -183,32 +192,32 @@ def sit(function, *arguments, timeout=PATIENCE):
     return process.exitcode
 
 
-def copy(run, place):
-    """A copy that shares what commands replace whole, and has its own of what they append to."""
+def copy(run, target_folder):
+    """Copy a run: link files that commands replace, and copy files that they append to."""
 
     def one(source, target):
         (shutil.copy2 if source.endswith((".jsonl", ".lock")) else os.link)(source, target)
 
-    return Path(shutil.copytree(run, place, copy_function=one))
+    return Path(shutil.copytree(run, target_folder, copy_function=one))
 
 
-def spoil(path, content):
-    """Give a copy's file another content, and let the one that it shares be."""
+def replace_content(path, content):
+    """Replace the content of a file in a copy without changing the linked original."""
     path.unlink()
     path.write_bytes(content)
 
 
 def results(run):
-    """All that a run wrote but for wall clocks, by path."""
-    found = {}
+    """The contents of all files of a run by path, without wall-clock times."""
+    result = {}
     for path in sorted(Path(run).rglob("*")):
         name = str(path.relative_to(run))
         if path.is_file() and not path.name.startswith(".") and path.name != "timings.json":
-            found[name] = _lasting(path)
-    return found
+            result[name] = _reproducible(path)
+    return result
 
 
-def _lasting(path):
+def _reproducible(path):
     if path.suffix == ".json":
         return _timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
@@ -219,10 +228,10 @@ def _lasting(path):
             return arrays | {"about": _timeless(json.loads(str(saved["about"])))}
     if path.suffix == ".pt":
         return _plain(torch.load(path, weights_only=True))  # equal objects may be pickled as one or as two
-    if path.suffix == ".mp4":  # threads of the encoder may write the same film in other bytes; its GIF is compared
-        with av.open(str(path)) as film:
-            return [sum(1 for _ in film.decode(video=0)), film.streams.video[0].width, film.streams.video[0].height]
-    if path.suffix == ".yaml":  # without the versions in its first line
+    if path.suffix == ".mp4":  # encoder threads may write the same video in other bytes; its GIF is compared
+        with av.open(str(path)) as video:
+            return [sum(1 for _ in video.decode(video=0)), video.streams.video[0].width, video.streams.video[0].height]
+    if path.suffix == ".yaml":  # without the first line, which has versions
         return path.read_text(encoding="utf-8").partition("\n")[2]
     if path.suffix == ".html":
         # without clocks and the folder's path

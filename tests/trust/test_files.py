@@ -1,4 +1,4 @@
-"""Every file of a run, spoilt: the command that reads it names it in one line, or repairs it to what it was."""
+"""Damaged files of a run: commands name the file in one line, or restore it."""
 
 import re
 from dataclasses import is_dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import story
+from agents import stages
 from agents.cli import main
-from agents.settings import RunSettings
+from agents.config.schema import RunConfig
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
@@ -17,8 +17,8 @@ from worldmodel import training
 
 pytestmark = pytest.mark.slow
 UNCHECKED = (".json", ".jsonl", ".yaml")
-"""Text has no checksum: a flipped digit is another number."""
-RETOLD = [
+"""Files of text, which have no checksum: a flipped digit gives another number."""
+RERUN_FILES = [
     "config.yaml",
     "timings.json",
     "rollouts/metadata.json",
@@ -46,64 +46,68 @@ RETOLD = [
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """As the story was told; its pictures are another matter."""
-    monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
+    """Train as the undisturbed run did, and write no report."""
+    monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
     monkeypatch.setattr("agents.report.write_report", lambda *given: None)
 
 
 @pytest.mark.parametrize("text", [BOMB, "- list", "[" * 2_000, "a: b: c", ""])
-def test_a_hostile_configuration_is_one_line(tmp_path, monkeypatch, capsys, text):
+def test_hostile_configurations_give_one_error_line(tmp_path, monkeypatch, capsys, text):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
     with pytest.raises(SystemExit) as stop:
         main(["run", "CartPole-v1", "--config", "config.yaml", "--out", "run"])
     assert stop.value.code == 2
-    said = capsys.readouterr().err.strip()
-    assert "config.yaml" in said
-    assert "\n" not in said
+    message = capsys.readouterr().err.strip()
+    assert "config.yaml" in message
+    assert "\n" not in message
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(("text", "name"), [("game:\n  start:\n", "game.start"), ("vae:\n  updates:\n", "vae.updates")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("game:\n  start:\n", "game.init_from"), ("vae:\n  updates:\n", "vae.num_updates")]
+)
 def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text, name):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(text)
-    code, line = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
+    code, line = run_command(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
     assert code == 2
     assert name.rpartition(".")[2] in line
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, field in RunSettings.__dataclass_fields__.items() if is_dataclass(field.type)]
+    "name", [name for name, field in RunConfig.__dataclass_fields__.items() if is_dataclass(field.type)]
 )
 def test_a_section_without_a_value_is_named(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     for content in ("", "5", "[]", "true"):
         Path("config.yaml").write_text(f"seed: 1\n{name}: {content}\n")
-        code, line = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
+        code, line = run_command(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run")
         assert code == 2
         assert re.search(rf"\b{name}\b", line)
         assert not Path("run").exists()
 
 
-def test_a_configuration_cut_anywhere_is_one_line(told, tmp_path, monkeypatch, capsys):
-    """Whatever is left of it: a test of no episodes ends what could begin."""
+def test_truncated_configurations_give_one_error_line(undisturbed_run, tmp_path, monkeypatch, capsys):
+    """Wherever the file is cut. An evaluation of 0 episodes refuses the configurations that are still valid."""
     monkeypatch.chdir(tmp_path)
-    whole = (told[0] / "run" / "config.yaml").read_text()
-    ends = [place for place, letter in enumerate(whole) if letter == "\n"]
+    whole = (undisturbed_run[0] / "run" / "config.yaml").read_text()
+    ends = [index for index, letter in enumerate(whole) if letter == "\n"]
     for end in ends + [end - 1 for end in ends] + [end + 4 for end in ends]:
         Path("config.yaml").write_text(whole[:end])
-        code, _ = said(capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run", "--test.episodes", "0")
+        code, _ = run_command(
+            capsys, "run", "CartPole-v1", "--config", "config.yaml", "--out", "run", "--eval.episodes", "0"
+        )
         assert code == 2, whole[:end]
         assert not Path("run").exists()
 
 
-def said(capsys, *words):
-    """A command's exit code, and what it said of errors: one line, or nothing."""
+def run_command(capsys, *args):
+    """Run a command and return its exit code and its error line, empty on success."""
     try:
-        code = main(list(words))
-    except SystemExit as stop:  # the parser's own
+        code = main(list(args))
+    except SystemExit as stop:  # raised by the parser
         code = stop.code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("worldmodel", "Traceback"))]
     assert code in (0, 2)
@@ -111,26 +115,26 @@ def said(capsys, *words):
     return code, "".join(lines)
 
 
-RETELL = ("run", "CartPole-v1", "--config", "run/config.yaml", "--out", "run")
+RERUN = ("run", "CartPole-v1", "--config", "run/config.yaml", "--out", "run")
 
 
-@pytest.mark.parametrize("name", RETOLD)
+@pytest.mark.parametrize("name", RERUN_FILES)
 @pytest.mark.parametrize("how", ["truncated", "flipped anywhere"])
-def test_a_run_goes_on_as_it_was_or_names_the_file(told, copied, capsys, name, how):
-    path = next(copied.glob(name))
+def test_a_run_continues_unchanged_or_names_the_file(undisturbed_run, run_copy, capsys, name, how):
+    path = next(run_copy.glob(name))
     content = damaged(path.read_bytes(), how, name)
-    runs.spoil(path, content)
-    code, line = said(capsys, *RETELL)
+    runs.replace_content(path, content)
+    code, line = run_command(capsys, *RERUN)
     if code == 2:
         assert path.name in line or name == "config.yaml", line
         return
     if path.suffix in UNCHECKED:
         return
-    place = str(path.relative_to(copied))
-    wanted, found = runs.results(told[0] / "run"), runs.results(copied)
-    different = [file for file in wanted if found.get(file) != wanted[file]]
-    assert different in ([], [place]), different
-    assert place not in different or path.read_bytes() == content  # nobody read it
+    damaged_file = str(path.relative_to(run_copy))
+    expected, found = runs.results(undisturbed_run[0] / "run"), runs.results(run_copy)
+    different = [file for file in expected if found.get(file) != expected[file]]
+    assert different in ([], [damaged_file]), different
+    assert damaged_file not in different or path.read_bytes() == content  # no command read it
 
 
 READ = {
@@ -145,18 +149,19 @@ READ = {
     ),
     "evaluate": ("rollouts/metadata.json", "world/config.json", "evolve-game/controller.safetensors"),
 }
-MORE = {"evaluate": ("--episodes", "1", "--max_steps", "2", "--workers", "1")}
+MORE = {"evaluate": ("--eval.episodes", "1", "--eval.max_steps", "2", "--workers", "1")}
 
 
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in READ.items() for name in names])
-def test_a_command_names_what_it_cannot_read(copied, capsys, command, name):
-    path = next(copied.glob(name))
+def test_a_command_names_what_it_cannot_read(run_copy, capsys, command, name):
+    path = next(run_copy.glob(name))
     whole = path.read_bytes()
     for number, how in enumerate(HOW):
-        runs.spoil(path, damaged(whole, how, name, number))
-        code, line = said(capsys, command, "run", *MORE.get(command, ()))
+        runs.replace_content(path, damaged(whole, how, name, number))
+        code, line = run_command(capsys, command, "run", *MORE.get(command, ()))
         if code == 2:
-            assert path.name in line or how.startswith("flipped"), (how, line)  # a flipped name of a game is one, too
+            # a flipped bit may give another valid name
+            assert path.name in line or how.startswith("flipped"), (how, line)
         else:
             assert how.startswith("flipped") or path.suffix == ".h5", how
 
@@ -165,10 +170,10 @@ AGENT = ("config.json", "vae.safetensors", "memory.safetensors", "controller.saf
 
 
 @pytest.mark.parametrize("name", AGENT)
-def test_an_agent_s_folder_is_refused_by_the_file(copied, capsys, name):
-    path = copied / "agent" / name
+def test_damaged_files_of_an_agent_are_named(run_copy, capsys, name):
+    path = run_copy / "agent" / name
     whole = path.read_bytes()
     for number, how in enumerate(HOW):
-        runs.spoil(path, damaged(whole, how, name, number))
-        code, line = said(capsys, "inspect", "run/agent")
+        runs.replace_content(path, damaged(whole, how, name, number))
+        code, line = run_command(capsys, "inspect", "run/agent")
         assert path.name in line if code == 2 else how.startswith("flipped"), (how, line)

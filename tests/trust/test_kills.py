@@ -1,4 +1,4 @@
-"""Fifty kills with SIGKILL, spread over everything that a whole story writes: the end is that of an undisturbed one."""
+"""Fifty kills with SIGKILL, spread over all file operations of a run, do not change its results."""
 
 import itertools
 import signal
@@ -9,51 +9,51 @@ import pytest
 from tests.trust import runs
 
 GROUPS, KILLS = 5, 10
-CHAPTERS = ("rollouts/shards", "vae/", "memory/", "latents/", "iterations/", "evolve-dream/", "evolve-game/")
-CHAPTERS += ("tests/", "media/")
+STAGES = ("rollouts/shards", "vae/", "memory/", "latents/", "iterations/", "evolve-dream/", "evolve-game/")
+STAGES += ("tests/", "media/")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def undisturbed(told):
-    """The results of a story that nothing disturbed, and the files in the order in which it wrote to them."""
-    folder, written = told
-    return runs.results(folder / "run"), written
+def undisturbed_results(undisturbed_run):
+    """The results of an undisturbed run, and the paths of its file operations in order."""
+    folder, operations = undisturbed_run
+    return runs.results(folder / "run"), operations
 
 
-def targets(written, group):
-    """``KILLS`` files and how often each is met before the kill: one of each tenth of all that is written, but for the last
-    ones, which stand for a chapter that chance could pass over."""
+def targets(operations, group):
+    """``KILLS`` paths, each with a number of operations to skip: one of each tenth of all operations.
+
+    The last ones are replaced by the first path of each stage of the group, which a random choice could miss.
+    """
     rng = np.random.default_rng([group, 9])
-    edges = np.linspace(0, len(written), KILLS + 1).astype(int)
-    found = []
+    edges = np.linspace(0, len(operations), KILLS + 1).astype(int)
+    chosen = []
     for first, last in itertools.pairwise(edges):
-        path = written[int(rng.integers(first, last))]
-        found.append((path, int(rng.integers(written.count(path)))))
-    chapters = CHAPTERS[group::GROUPS]
-    return found[: KILLS - len(chapters)] + [
-        (next(path for path in written if chapter in path), 0) for chapter in chapters
-    ]
+        path = operations[int(rng.integers(first, last))]
+        chosen.append((path, int(rng.integers(operations.count(path)))))
+    stages = STAGES[group::GROUPS]
+    return chosen[: KILLS - len(stages)] + [(next(path for path in operations if stage in path), 0) for stage in stages]
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_ten_kills_change_nothing(undisturbed, tmp_path, group):
-    wanted, written = undisturbed
-    order = {path: number for number, path in reversed(list(enumerate(written)))}
+def test_ten_kills_change_no_result(undisturbed_results, tmp_path, group):
+    expected, operations = undisturbed_results
+    order = {path: number for number, path in reversed(list(enumerate(operations)))}
     killed = []
-    for target in sorted(targets(written, group), key=lambda target: order[target[0]]):
-        code = runs.sit(runs.tell, tmp_path, None, target, order)
-        assert code in (0, -signal.SIGKILL), (target, (tmp_path / "said.txt").read_text()[-2000:])
+    for target in sorted(targets(operations, group), key=lambda target: order[target[0]]):
+        code = runs.run_in_process(runs.run_pipeline, tmp_path, None, target, order)
+        assert code in (0, -signal.SIGKILL), (target, (tmp_path / "output.txt").read_text()[-2000:])
         killed.append(code)
     assert killed.count(-signal.SIGKILL) >= KILLS - 1, killed
-    assert runs.sit(runs.tell, tmp_path) == 0, (tmp_path / "said.txt").read_text()[-2000:]
+    assert runs.run_in_process(runs.run_pipeline, tmp_path) == 0, (tmp_path / "output.txt").read_text()[-2000:]
     found = runs.results(tmp_path / "run")
-    assert sorted(found) == sorted(wanted)
-    assert [name for name in wanted if found[name] != wanted[name]] == []
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_the_kills_reach_every_chapter(undisturbed):
-    _, written = undisturbed
-    met = " ".join(path for group in range(GROUPS) for path, _ in targets(written, group))
-    for chapter in CHAPTERS:
-        assert chapter in met
+def test_kills_reach_every_stage(undisturbed_results):
+    _, operations = undisturbed_results
+    reached = " ".join(path for group in range(GROUPS) for path, _ in targets(operations, group))
+    for stage in STAGES:
+        assert stage in reached

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, folders with odd names, odd languages, and two processes at once."""
+"""Full and read-only disks, unusual names of folders, unusual locales, and two processes at once."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agents import story
+from agents import stages
 from agents.cli import main
 from rollouts.store import Store
 from tests.command_line import refused
@@ -23,61 +23,72 @@ from tests.trust import runs
 from worldmodel import training
 
 ROOT = Path(__file__).parent.parent.parent
-COLLECT = ("collect", "CartPole-v1", "--episodes", "30", "--max_steps", "4", "--workers", "1", "--seed", "3")
+COLLECT = (
+    "collect",
+    "CartPole-v1",
+    "--collect.episodes",
+    "30",
+    "--collect.max_steps",
+    "4",
+    "--workers",
+    "1",
+    "--seed",
+    "3",
+)
 ODD = ("ünïcödé ✓ with space", "-dash", "[bold]a:b[red]quo'te\"s")
 
 
 def mounted(folder, options):
-    """A small file system, or the reason to skip: only root may mount one."""
+    """Mount a small file system, or skip the test: only root may mount."""
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+    args = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(args, capture_output=True).returncode:
         pytest.skip(f"{IMPOSSIBLE}only root may mount file systems")
     return folder
 
 
-def again(folder, options):
+def remount(folder, options):
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
 @pytest.fixture
-def small(tmp_path):
+def small_disk(tmp_path):
     """A disk of 60 kB."""
     folder = mounted(tmp_path / "disk", "size=60k")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_what_was_written_stays(small, tmp_path, capsys):
-    assert main([*COLLECT, "--out", str(small)]) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
-    assert len(said) == 1
-    assert str(small) in said[0]
-    kept = {path.name: path.read_bytes() for path in small.glob("rollouts/shards/*.h5")}
-    assert Store(small / "rollouts").damaged == {}
-    again(small, "size=50m")
-    assert main([*COLLECT, "--out", str(small)]) == 0
+def test_a_full_disk_gives_one_error_line_and_keeps_files(small_disk, tmp_path, capsys):
+    assert main([*COLLECT, "--out", str(small_disk)]) == 2
+    error_lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(error_lines) == 1
+    assert str(small_disk) in error_lines[0]
+    kept = {path.name: path.read_bytes() for path in small_disk.glob("rollouts/shards/*.h5")}
+    assert Store(small_disk / "rollouts").damaged == {}
+    remount(small_disk, "size=50m")
+    assert main([*COLLECT, "--out", str(small_disk)]) == 0
     assert main([*COLLECT, "--out", str(tmp_path / "elsewhere")]) == 0
-    shards = {path.name: path.read_bytes() for path in small.glob("rollouts/shards/*.h5")}
+    shards = {path.name: path.read_bytes() for path in small_disk.glob("rollouts/shards/*.h5")}
     assert shards.items() >= kept.items()
     assert shards == {path.name: path.read_bytes() for path in tmp_path.glob("elsewhere/rollouts/shards/*.h5")}
 
 
 @pytest.mark.parametrize("command", [COLLECT, ("inspect",)])
-def test_a_disk_that_may_not_be_written_is_one_line(small, capsys, command):
-    again(small, "size=50m")
-    assert main([*COLLECT, "--out", str(small)]) == 0
-    again(small, "ro")
-    more = ("--out", str(small), "--episodes", "31") if command is COLLECT else (str(small),)
+def test_a_read_only_disk_gives_one_error_line(small_disk, capsys, command):
+    remount(small_disk, "size=50m")
+    assert main([*COLLECT, "--out", str(small_disk)]) == 0
+    remount(small_disk, "ro")
+    more = ("--out", str(small_disk), "--collect.episodes", "31") if command is COLLECT else (str(small_disk),)
     capsys.readouterr()
     assert main([*command, *more]) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
-    assert len(said) == 1
-    assert str(small) in said[0]
-    assert ".part" not in said[0]  # the file that was meant
+    error_lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(error_lines) == 1
+    assert str(small_disk) in error_lines[0]
+    assert ".part" not in error_lines[0]  # names the final file
 
 
-def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
+def test_a_file_size_limit_gives_one_error_line(tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
     try:
@@ -85,55 +96,57 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
-    assert len(said) == 1
-    assert str(tmp_path) in said[0]
+    error_lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
+    assert len(error_lines) == 1
+    assert str(tmp_path) in error_lines[0]
 
 
 @pytest.mark.slow
-def test_a_story_goes_on_where_a_full_disk_stopped_it(told, tmp_path):
+def test_a_pipeline_continues_after_a_full_disk(undisturbed_run, tmp_path):
     folder = mounted(tmp_path / "disk", "size=1m")
     try:
         for size in (1, 20, 45, 80, 110, 150, 180):
-            again(folder, f"size={size}m")
-            assert runs.sit(runs.tell_on_little_room, folder) == errno.ENOSPC, (folder / "said.txt").read_text()[-2000:]
-        again(folder, "size=500m")
-        assert runs.sit(runs.tell_on_little_room, folder) == 0
-        wanted, found = runs.results(told[0] / "run"), runs.results(folder / "run")
-        assert [name for name in wanted if found.get(name) != wanted[name]] == []
+            remount(folder, f"size={size}m")
+            assert runs.run_in_process(runs.run_pipeline_on_a_small_disk, folder) == errno.ENOSPC, (
+                folder / "output.txt"
+            ).read_text()[-2000:]
+        remount(folder, "size=500m")
+        assert runs.run_in_process(runs.run_pipeline_on_a_small_disk, folder) == 0
+        expected, found = runs.results(undisturbed_run[0] / "run"), runs.results(folder / "run")
+        assert [name for name in expected if found.get(name) != expected[name]] == []
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_while_the_first_works(told, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(story, "fit", partial(training.fit, **runs.FIT))
-    written = told[1]
-    order = {path: number for number, path in reversed(list(enumerate(written)))}
+def test_a_second_process_is_refused_while_the_first_works(undisturbed_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
+    operations = undisturbed_run[1]
+    order = {path: number for number, path in reversed(list(enumerate(operations)))}
     target = ("run/evolve-game/state.npz", 1)
-    first = runs.context().Process(target=runs.tell, args=(tmp_path, None, target, order, signal.SIGSTOP))
+    first = runs.context().Process(target=runs.run_pipeline, args=(tmp_path, None, target, order, signal.SIGSTOP))
     first.start()
     status = Path(f"/proc/{first.pid}/stat")
-    until = time.monotonic() + runs.PATIENCE
+    deadline = time.monotonic() + runs.TIMEOUT
     while status.read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     monkeypatch.chdir(tmp_path)
     try:
-        for words in (("run", "CartPole-v1", "--config", "run/config.yaml"), (*COLLECT,), ("train", "vae", "run")):
-            assert "run" in refused(capsys, *words, *(() if words[0] == "train" else ("--out", "run")))
+        for args in (("run", "CartPole-v1", "--config", "run/config.yaml"), (*COLLECT,), ("train", "vae", "run")):
+            assert "run" in refused(capsys, *args, *(() if args[0] == "train" else ("--out", "run")))
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    first.join(runs.PATIENCE)
+    first.join(runs.TIMEOUT)
     assert first.exitcode == 0
-    wanted, found = runs.results(told[0] / "run"), runs.results(tmp_path / "run")
-    assert [name for name in wanted if found.get(name) != wanted[name]] == []
+    expected, found = runs.results(undisturbed_run[0] / "run"), runs.results(tmp_path / "run")
+    assert [name for name in expected if found.get(name) != expected[name]] == []
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
-    few = ("--episodes", "1", "--max_steps", "2", "--workers", "1")
+    few = ("--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1")
     assert main(["collect", "CartPole-v1", *few, f"--out={name}"]) == 0
     assert main(["inspect", f"./{name}"]) == 0
     assert sorted(os.listdir(tmp_path)) == [name]
@@ -141,17 +154,17 @@ def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
     assert name in refused(capsys, "train", "memory", f"./{name}")
 
 
-SAY = """
+RUN_COMMANDS = """
 import sys
 from agents.cli import main
-few = ["--episodes", "1", "--max_steps", "2", "--workers", "1"]
+few = ["--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1"]
 for name in sys.argv[1:]:
     if code := main(["collect", "CartPole-v1", *few, "--out", name]) or main(["inspect", name]):
         sys.exit(code)
 """
 
 
-def languages():
+def locales():
     known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.split()
     turkish = next((name for name in known if name.startswith("tr_TR")), None)
     return [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}] + (
@@ -160,12 +173,12 @@ def languages():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("language", languages(), ids=json.dumps)
-def test_odd_languages(tmp_path, language):
+@pytest.mark.parametrize("locale_variables", locales(), ids=json.dumps)
+def test_unusual_locales(tmp_path, locale_variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
     found = subprocess.run(
-        [sys.executable, "-c", SAY, "Ünïcödé İı", b"no utf-8 \xff"], cwd=tmp_path, capture_output=True, check=False,
-        env=environment | language | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", RUN_COMMANDS, "Ünïcödé İı", b"no utf-8 \xff"], cwd=tmp_path, capture_output=True, check=False,
+        env=environment | locale_variables | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr.decode("utf-8", "replace")
     assert b"Traceback" not in found.stderr

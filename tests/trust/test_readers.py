@@ -1,4 +1,4 @@
-"""Whatever bytes a reader is given: what was written, or one line that names the file; nothing runs, nothing large is made."""
+"""Readers of arbitrary bytes return what was written or name the file in one line. They run no code and use little memory."""
 
 import json
 import math
@@ -13,25 +13,25 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.config import remember
+from agents.config.io import read_yaml
+from agents.config.provenance import save_config
+from agents.config.schema import RunConfig
 from agents.controller import HiddenController, LinearController, load_controller
+from agents.density.config import DensityConfig
 from agents.density.runs import load_density
-from agents.density.settings import Density
 from agents.evaluation import Report
 from agents.evolution import evolve
-from agents.iterations import Iteration
+from agents.iterative_training import Iteration
 from agents.run import Run
-from agents.settings import RunSettings
-from agents.yaml_files import read_yaml
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
-from tests.trust.properties import BOMB, PLACE, PLAIN, QUICK, one_line
+from tests.trust.properties import BOMB, OFFSET_AND_BIT, PLAIN, QUICK, one_line
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
-from worldmodel.builders import build, build_density, check_memory
-from worldmodel.checkpoints import read_json, read_rows, read_tensors, record_of, write_json, write_tensors
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
-from worldmodel.model import build_memory
-from worldmodel.starts import Starts
+from worldmodel.io import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
+from worldmodel.registry import build, build_density, validate_fits_in_ram
+from worldmodel.start_states import StartStates
+from worldmodel.world_model import build_memory
 
 # tensors --------------------------------------------------------------------------------------------------------------
 
@@ -39,7 +39,7 @@ NUMBERS = {"weight": torch.arange(12.0).view(3, 4), "bias": torch.zeros(3).half(
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_weights_is_noticed(tmp_path, place, bit):
     path = tmp_path / "some.safetensors"
     write_tensors(path, NUMBERS)
@@ -66,19 +66,19 @@ def safetensors(header, data=b""):
 
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "I64", "BOOL", "C64", "F4", "nonsense"])
-def test_weights_of_other_kinds_of_numbers_are_refused(tmp_path, kind):
+def test_weights_of_other_dtypes_are_refused(tmp_path, kind):
     size = {"I64": 8, "C64": 8}.get(kind, 1)
-    parts, place = {}, 0
+    parts, offset = {}, 0
     for name, shape in (("weight", [1, 2]), ("bias", [1])):
         count = math.prod(shape) * size
-        parts[name] = {"dtype": kind, "shape": shape, "data_offsets": [place, place + count]}
-        place += count
+        parts[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + count]}
+        offset += count
     path = tmp_path / "controller.safetensors"
-    path.write_bytes(safetensors(parts, bytes(place)))
+    path.write_bytes(safetensors(parts, bytes(offset)))
     one_line(path, load_controller)
     (tmp_path / "starts.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="starts.safetensors"):
-        Starts.load(tmp_path)
+        StartStates.load(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -88,8 +88,8 @@ def test_a_controller_that_is_not_finite_is_named(tmp_path, bad):
     assert one_line(path, load_controller) is None
 
 
-def test_controllers_come_back_bit_for_bit(tmp_path):
-    for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden=4)):
+def test_controllers_are_loaded_bit_equal(tmp_path):
+    for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden_units=4)):
         controller.save(tmp_path / "some.safetensors")
         assert torch.equal(load_controller(tmp_path / "some.safetensors").parameters, controller.parameters)
 
@@ -99,19 +99,19 @@ def test_controllers_come_back_bit_for_bit(tmp_path):
 
 @pytest.fixture
 def world(tmp_path):
-    """A tiny world model's folder."""
-    WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden=4, mixtures=2))).save(tmp_path / "world")
+    """Folder of a tiny world model."""
+    WorldModel(VAE(2), Memory(FRMDN(3, 2, hidden_size=4, num_components=2))).save(tmp_path / "world")
     return tmp_path / "world"
 
 
 HUGE = [
-    ("vae", "latent", 65_536),
-    ("memory", "hidden", 65_536),
-    ("memory", "layers", 65_536),
-    ("memory", "couplings", 10**6),
+    ("vae", "latent_dim", 65_536),
+    ("memory", "hidden_size", 65_536),
+    ("memory", "num_layers", 65_536),
+    ("memory", "num_couplings", 10**6),
     ("memory", "rank", 60_000),
-    ("memory", "outputs", 65_535),
-    ("memory", "hidden", 2.5),
+    ("memory", "output_size", 65_535),
+    ("memory", "hidden_size", 2.5),
     ("memory", "cell", "abacus"),
     ("memory", "density", "os.system"),
     ("memory", "density", ["RMDN"]),
@@ -119,52 +119,62 @@ HUGE = [
 
 
 @pytest.mark.parametrize(("part", "name", "value"), HUGE)
-def test_sizes_that_the_weights_do_not_have_cost_nothing(world, part, name, value, as_users_do):
+def test_wrong_sizes_in_a_config_use_no_memory(world, part, name, value, as_users_do):
     config = read_json(world / "config.json")
     config[part][name] = value
     write_json(world / "config.json", config)
-    began, before = time.process_time(), peak()
+    started, before = time.process_time(), peak()
     with pytest.raises(ValueError, match=r"config\.json|vae\.safetensors|memory\.safetensors"):
         WorldModel.load(world)
-    assert time.process_time() - began < 5
+    assert time.process_time() - started < 5
     assert peak() - before < 200e6
 
 
 def peak():
-    """The most memory that this process ever had, in bytes."""
+    """Peak memory of this process in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_run_s_vae_is_not_larger_than_its_weights(tmp_path):
+def test_the_vae_of_a_run_has_the_size_of_its_weights(tmp_path):
     vae = VAE(2)
     write_tensors(tmp_path / "vae" / "weights.safetensors", vae.state_dict())
     for latent in (60_000, 10**9, "many", None):
-        write_json(tmp_path / "vae" / "settings.json", {"model_settings": {"latent": latent}})
+        write_json(tmp_path / "vae" / "settings.json", {"model_config": {"latent_dim": latent}})
         with pytest.raises(ValueError, match=r"settings\.json|weights\.safetensors"):
             Run(tmp_path).vae()
-    write_json(tmp_path / "vae" / "settings.json", {"model_settings": vae.settings})
+    write_json(tmp_path / "vae" / "settings.json", {"model_config": vae.config})
     assert torch.equal(Run(tmp_path).vae().posterior.weight, vae.posterior.weight)
 
 
-@pytest.mark.parametrize("name", ["event", "hidden", "mixtures", "layers", "latent", "width", "depth"])
+@pytest.mark.parametrize(
+    "name", ["event_dim", "hidden_size", "num_components", "num_layers", "latent_dim", "width", "depth"]
+)
 def test_every_builder_refuses_absurd_sizes(name):
-    kind = "vrnn-gmm" if name in ("latent", "width", "depth") else "frmdn"
+    kind = "vrnn-gmm" if name in ("latent_dim", "width", "depth") else "frmdn"
     with pytest.raises(ValueError, match=rf"\b{name}\b"):
-        build(**{"name": kind, "event": 2, name: 10**6})
-    described = build(kind, 2, hidden=2, mixtures=2).settings
-    described |= {name: 10**6} if name in described else {"hidden": 10**6}
+        build(**{"name": kind, "event_dim": 2, name: 10**6})
+    described = build(kind, 2, hidden_size=2, num_components=2).config
+    described |= {name: 10**6} if name in described else {"hidden_size": 10**6}
     with pytest.raises(ValueError, match=r"\b1000000\b|" + rf"\b({name}|hidden)\b"):
         build_density(described)
 
 
-def test_a_model_that_does_not_fit_into_memory_is_told_before_it_is_built():
+def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built():
     with torch.device("meta"):
-        check_memory(build_memory({"density": "RMDN", "inputs": 3, "outputs": 2}))
-        huge = build_memory({"density": "RMDN", "inputs": 60_001, "outputs": 60_000, "hidden": 60_000, "mixtures": 900})
+        validate_fits_in_ram(build_memory({"density": "RMDN", "input_size": 3, "output_size": 2}))
+        huge = build_memory(
+            {
+                "density": "RMDN",
+                "input_size": 60_001,
+                "output_size": 60_000,
+                "hidden_size": 60_000,
+                "num_components": 900,
+            }
+        )
     with pytest.raises(ValueError, match="parameters"):
-        check_memory(huge)
+        validate_fits_in_ram(huge)
 
 
 # states ---------------------------------------------------------------------------------------------------------------
@@ -177,14 +187,14 @@ def evolved(folder):
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    """A finished evolution's folder, and its state's bytes."""
+    """Folder of a finished evolution, the content of its state, and its best controller."""
     folder = tmp_path_factory.mktemp("search")
     best = evolved(folder)
     return folder, (folder / "state.npz").read_bytes(), best
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_an_evolution_is_noticed(search, place, bit):
     folder, content, best = search
     (folder / "state.npz").write_bytes(flipped(content, place % len(content), bit))
@@ -193,7 +203,7 @@ def test_a_flipped_bit_in_an_evolution_is_noticed(search, place, bit):
 
 
 @pytest.mark.parametrize("how", HOW[:4])
-def test_a_spoilt_evolution_is_named(search, how):
+def test_a_damaged_evolution_is_named(search, how):
     folder, content, _ = search
     (folder / "state.npz").write_bytes(damaged(content, how))
     assert one_line(folder / "state.npz", lambda path: evolved(path.parent)) is None
@@ -201,7 +211,7 @@ def test_a_spoilt_evolution_is_named(search, how):
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
-    """A finished training's folder, and the content of its files."""
+    """Folder of a finished training, and the contents of its files."""
     folder = tmp_path_factory.mktemp("training")
     trained(folder)
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -210,12 +220,12 @@ def training(tmp_path_factory):
 def trained(folder):
     data = toys.Sequences(lambda size, seed: toys.autoregressive(size, 4, seed)[0].float())
     with seeded(1):
-        model = build("rmdn", 1, hidden=2, mixtures=1)
-    return fit(model, data, updates=4, batch=2, check_every=2, out=folder, tensorboard=False)
+        model = build("rmdn", 1, hidden_size=2, num_components=1)
+    return fit(model, data, num_updates=4, batch_size=2, eval_every=2, out=folder, tensorboard=False)
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_a_training_is_noticed(training, place, bit):
     folder, files = training
     content = files["resume.pt"]
@@ -227,7 +237,7 @@ def test_a_flipped_bit_in_a_training_is_noticed(training, place, bit):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "metrics.jsonl"])
 @pytest.mark.parametrize("how", HOW)
-def test_what_a_training_wrote_comes_back(training, name, how):
+def test_damaged_outputs_of_a_training_are_restored(training, name, how):
     folder, files = training
     (folder / "resume.pt").write_bytes(files["resume.pt"])
     (folder / name).write_bytes(damaged(files[name], how, name))
@@ -235,7 +245,7 @@ def test_what_a_training_wrote_comes_back(training, name, how):
     assert (folder / name).read_bytes() == files[name]
 
 
-def test_a_training_that_would_execute_something_does_not(tmp_path):
+def test_malicious_pickles_are_not_executed(tmp_path):
     class Hostile:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
@@ -256,17 +266,17 @@ def test_a_training_that_would_execute_something_does_not(tmp_path):
 
 
 @QUICK
-@given(st.sampled_from([Report, Iteration, Density]), PLAIN)
+@given(st.sampled_from([Report, Iteration, DensityConfig]), PLAIN)
 @example(Report, {"env": "x", "returns": [], "lengths": [], "seeds": []})
 @example(Report, {"env": "x", "returns": ["1"], "lengths": [1], "seeds": [1]})
 def test_any_json_is_a_record_or_named(tmp_path, kind, content):
     path = tmp_path / "some.json"
     path.write_text(json.dumps(content))
-    one_line(path, lambda path: record_of(kind, read_json(path), path))
+    one_line(path, lambda path: from_json(kind, read_json(path), path))
     one_line(path, Report.load)
 
 
-def test_a_report_of_wrong_numbers_is_named(tmp_path):
+def test_a_report_with_invalid_values_is_named(tmp_path):
     path = tmp_path / "report.json"
     good = Report("CartPole-v1", [1.0, 2.0], [1, 2], [3, 4])
     good.save(path)
@@ -282,25 +292,25 @@ def test_a_report_of_wrong_numbers_is_named(tmp_path):
     "text", [BOMB, "[" * 500, "a: " * 50, "seed: 2026-99-99", "seed: " + "9" * 5_000, "!!python/object:os.system {}",
              "- list", "3", "", "a: b: c", "\x00", "!!binary x"]
 )  # fmt: skip
-def test_hostile_yaml_is_one_line(tmp_path, text):
+def test_hostile_yaml_gives_one_error_line(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert one_line(path, read_yaml) is None
-    assert one_line(path, lambda path: remember(RunSettings("CartPole-v1"), path)) is None
+    assert one_line(path, lambda path: save_config(RunConfig("CartPole-v1"), path)) is None
     (tmp_path / "weights.safetensors").write_bytes(b"")
     assert one_line(path, lambda path: load_density(path.parent)) is None
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "\xff", "9" * 5_000, "", '{"a": 1'])
-def test_hostile_json_is_one_line(tmp_path, text):
+def test_hostile_json_gives_one_error_line(tmp_path, text):
     path = tmp_path / "some.json"
     path.write_text(text, encoding="latin-1")
     assert one_line(path, read_json) is None
-    assert text == "" or one_line(path, read_rows) is None
+    assert text == "" or one_line(path, read_jsonl) is None
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e400, "long", None, [1]])
-def test_strange_timings_are_named(tmp_path, value):
+def test_invalid_timings_are_named(tmp_path, value):
     (tmp_path / "timings.json").write_text(json.dumps({"collect": value}))
     assert one_line(tmp_path / "timings.json", lambda path: Run(path.parent).timings()) is None
 

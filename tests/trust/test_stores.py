@@ -1,4 +1,4 @@
-"""Whatever lies in a store: what was written, or one line that names the file; what is lost is played or encoded again."""
+"""Damaged stores: files are read as written or named in one line, and lost ones are collected or encoded again."""
 
 import json
 import math
@@ -14,14 +14,14 @@ import rollouts
 from rollouts.store import Store
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
-from tests.trust.properties import PLACE, PLAIN, QUICK, one_line
+from tests.trust.properties import OFFSET_AND_BIT, PLAIN, QUICK, one_line
 from worldmodel import VAE, seeded
 
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    """A store of four short episodes in two shards, and the first shard's bytes."""
-    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, block=2, max_steps=5,
+    """Folder of a store of four short episodes in two shards, the first shard's content, and the episodes."""
+    store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, episodes_per_shard=2, max_steps=5,
                              out=tmp_path_factory.mktemp("store") / "s")  # fmt: skip
     return store.path, store.shards[0].path.read_bytes(), list(store.episodes())
 
@@ -32,7 +32,7 @@ def same(a, b):
 
 
 @QUICK
-@given(*PLACE)
+@given(*OFFSET_AND_BIT)
 def test_a_flipped_bit_in_a_shard_is_noticed(collected, place, bit):
     folder, content, episodes = collected
     path = folder / "shards" / "000000.h5"
@@ -47,19 +47,19 @@ def test_a_flipped_bit_in_a_shard_is_noticed(collected, place, bit):
 
 
 @pytest.mark.parametrize("how", [*HOW, "that of the other"])
-def test_a_spoilt_shard_is_played_again(collected, how):
+def test_a_damaged_shard_is_collected_again(collected, how):
     folder, content, episodes = collected
     path, other = folder / "shards" / "000000.h5", folder / "shards" / "000002.h5"
     path.write_bytes(other.read_bytes() if how == "that of the other" else damaged(content, how))
     store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
-    if how.startswith("flipped") and len(store) == 4:  # only a look at every number finds it
+    if how.startswith("flipped") and len(store) == 4:  # only reading every value finds it
         found = one_line(path, lambda _: list(store.episodes()))
         assert found is None or all(map(same, found, episodes))
         return
     assert all(map(same, store.episodes(), episodes))
 
 
-def test_a_shard_that_claims_more_than_it_holds_costs_nothing(collected):
+def test_a_shard_that_declares_more_than_it_holds_is_refused(collected):
     folder, content, _ = collected
     path = folder / "shards" / "000000.h5"
     for shape in ((5, 10**9), (5, 2, 10**9)):
@@ -72,12 +72,12 @@ def test_a_shard_that_claims_more_than_it_holds_costs_nothing(collected):
     path.write_bytes(content)
 
 
-def test_what_is_damaged_twice_is_kept_twice_whatever_the_clock_says(collected, monkeypatch):
+def test_shards_that_are_damaged_twice_are_kept_twice(collected, monkeypatch):
     folder, _, episodes = collected
     path = folder / "shards" / "000000.h5"
-    for moment in (2_000_000_000.5, 2_000_000_000.4):
-        monkeypatch.setattr("time.time", lambda moment=moment: moment)
-        path.write_bytes(f"damaged at {moment}".encode())
+    for timestamp in (2_000_000_000.5, 2_000_000_000.4):
+        monkeypatch.setattr("time.time", lambda timestamp=timestamp: timestamp)
+        path.write_bytes(f"damaged at {timestamp}".encode())
         store = rollouts.collect(toys.counter, toys.marking, 4, seed=1, max_steps=5, out=folder)
         assert all(map(same, store.episodes(), episodes))
     kept = {aside.read_text() for aside in path.parent.glob("000000.h5.damaged-20000*")}
@@ -85,7 +85,7 @@ def test_what_is_damaged_twice_is_kept_twice_whatever_the_clock_says(collected, 
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_a_shard_with_rewards_that_are_no_numbers_is_named(collected, bad):
+def test_a_shard_with_non_finite_rewards_is_named(collected, bad):
     folder, content, _ = collected
     path = folder / "shards" / "000000.h5"
     path.write_bytes(content)
@@ -97,33 +97,42 @@ def test_a_shard_with_rewards_that_are_no_numbers_is_named(collected, bad):
 
 @pytest.mark.parametrize("kind", ["latents", "actions", "outcomes"])
 @pytest.mark.parametrize("how", ["emptied", "swapped", "flipped anywhere", "another shard's"])
-def test_spoilt_encodings_are_made_again(collected, kind, how):
+def test_damaged_encodings_are_recomputed(collected, kind, how):
     folder, content, _ = collected
     (folder / "shards" / "000000.h5").write_bytes(content)
     with seeded(1):
         vae = VAE(2)
     latents = Store(folder).latents(vae)
-    wanted = [np.array(part) for part in latents.episode(0)]
+    expected = [np.array(part) for part in latents.episode(0)]
     path = latents.folder / f"000000.{kind}.npy"
     other = (latents.folder / f"000002.{kind}.npy").read_bytes()
     path.write_bytes(other if how == "another shard's" else damaged(path.read_bytes(), how))
     again = Store(folder).latents(vae).episode(0)
-    assert all(map(np.array_equal, wanted, again))
+    assert all(map(np.array_equal, expected, again))
 
 
-def test_encodings_survive_a_clock_that_was_set_back(collected):
+def test_encodings_do_not_depend_on_file_times(collected):
     folder, content, _ = collected
     shard = folder / "shards" / "000000.h5"
     shard.write_bytes(content)
     with seeded(1):
         vae = VAE(2)
-    wanted = [np.array(part) for part in Store(folder).latents(vae).episode(0)]
-    for moment in (0, 2**31 - 1):
-        os.utime(shard, (moment, moment))
-        assert all(map(np.array_equal, wanted, Store(folder).latents(vae).episode(0)))
+    expected = [np.array(part) for part in Store(folder).latents(vae).episode(0)]
+    for timestamp in (0, 2**31 - 1):
+        os.utime(shard, (timestamp, timestamp))
+        assert all(map(np.array_equal, expected, Store(folder).latents(vae).episode(0)))
 
 
-NAMES = ["format", "env", "discrete", "actions", "env_options", "block", "further", "patience"]
+NAMES = [
+    "format",
+    "env",
+    "discrete",
+    "action_dim",
+    "env_options",
+    "episodes_per_shard",
+    "policy_changes",
+    "max_idle_steps",
+]
 
 
 @QUICK
@@ -136,8 +145,8 @@ def test_any_metadata_are_a_store_s_or_named(collected, content):
         path.write_text(json.dumps(json.loads(whole) | content))
         store = one_line(path, lambda path: Store(path.parent))
         if store is not None:
-            assert 1 <= store.actions <= 65_536
-            assert store.patience is None or store.patience >= 1
+            assert 1 <= store.action_dim <= 65_536
+            assert store.max_idle_steps is None or store.max_idle_steps >= 1
             assert isinstance(repr(store) + store.identity, str)
     finally:
         path.write_bytes(whole)

@@ -1,4 +1,4 @@
-"""Laws of calibration measures: what is true scores best, and known errors have known sizes."""
+"""Laws of calibration measures: the true distribution scores best, and known errors have known values."""
 
 import pytest
 import torch
@@ -30,12 +30,12 @@ def test_the_transform_of_the_true_distribution_is_uniform():
     assert calibration_error(values) < 0.01
 
 
-def test_wrong_widths_and_places_are_seen():
-    narrow, wide, aside = transformed(scale=0.5), transformed(scale=2.0), transformed(shift=1.0)
-    # with half the true width, 5 % of the predictions lie below Phi^-1(0.05) / 2, where really 20.5 % are
+def test_calibration_measures_detect_wrong_scales_and_locations():
+    narrow, wide, shifted = transformed(scale=0.5), transformed(scale=2.0), transformed(shift=1.0)
+    # With half the true scale, the predicted 5 % quantile is Phi^-1(0.05) / 2, and 20.5 % of the values lie below it.
     assert float(coverage(narrow)[0]) == pytest.approx(0.205, abs=0.015)
     assert float(coverage(wide)[0]) == pytest.approx(0.0005, abs=0.003)
-    assert min(calibration_error(values) for values in (narrow, wide, aside)) > 0.08
+    assert min(calibration_error(values) for values in (narrow, wide, shifted)) > 0.08
 
 
 def test_the_energy_score_is_least_for_the_true_distribution():
@@ -45,15 +45,25 @@ def test_the_energy_score_is_least_for_the_true_distribution():
     assert energy_score(normals(100, 4_000, 3, seed=4, shift=0.7), truth) > scores[1.0]
 
 
-def test_the_energy_distance_of_two_normals():
-    """In one dimension, N(0, 1) and N(m, 1): E|X - Y| is the mean of a folded normal."""
-    alike = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2))
-    assert abs(alike) < 0.01
+def test_energy_distance_of_two_normals_is_exact():
+    """For N(0, 1) and N(m, 1) in one dimension, E|X - Y| is the mean of a folded normal."""
+    same = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2))
+    assert abs(same) < 0.01
     shift = 2.0
     folded = torch.distributions.Normal(0.0, 1.0)
     between = 2 / torch.pi**0.5 * torch.exp(torch.tensor(-(shift**2) / 4)) + shift * (
         1 - 2 * folded.cdf(torch.tensor(-shift / 2**0.5))
     )
-    wanted = 2 * float(between) - 4 / torch.pi**0.5
+    expected = 2 * float(between) - 4 / torch.pi**0.5
     apart = energy_distance(normals(1_500, 1, seed=1), normals(1_500, 1, seed=2, shift=shift))
-    assert apart == pytest.approx(wanted, abs=0.1)
+    assert apart == pytest.approx(expected, abs=0.1)
+
+
+def test_the_energy_distance_of_three_points_is_the_unbiased_one():
+    one, other = torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]] * 2)
+    assert energy_distance(one, other) == pytest.approx(2 * (1 + 2) / 2 - 3 - 0)
+
+
+def test_the_energy_score_needs_two_samples():
+    with pytest.raises(ValueError, match="samples"):
+        energy_score(torch.zeros(1, 3, 2), torch.zeros(3, 2))

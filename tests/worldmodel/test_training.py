@@ -1,4 +1,4 @@
-"""fit: learning, resuming, stopping, refusing."""
+"""`fit`: training, resuming, stopping and refusing bad arguments."""
 
 import json
 import os
@@ -11,49 +11,52 @@ from torch import nn
 
 from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
-from worldmodel.training import _Loop
+from worldmodel.training import _Trainer
+
+PUBLISHED_VAE = True
 
 
 class Line(nn.Module):
-    """y = w x + b, with noise in the loss, so that randomness is tested too."""
+    """y = w x + b, with noise in the loss, so that tests also cover the random state."""
 
-    settings = {"kind": "line"}
+    config = {"kind": "line"}
 
-    def __init__(self, poison=None, spike=None, broken=()):
+    def __init__(self, nan_after=None, spike_at=None, nan_gradients_at=()):
         super().__init__()
-        self.layer, self.poison, self.spike, self.broken, self.calls = nn.Linear(1, 1), poison, spike, broken, 0
+        self.layer, self.calls = nn.Linear(1, 1), 0
+        self.nan_after, self.spike_at, self.nan_gradients_at = nan_after, spike_at, nan_gradients_at
 
     def loss(self, batch, generator=None):
         self.calls += 1
         x = batch + 0.01 * torch.randn(batch.shape, generator=generator)
         value = (self.layer(x) - 3 * batch - 1).square().mean()
-        if self.poison is not None and self.calls > self.poison:
+        if self.nan_after is not None and self.calls > self.nan_after:
             value = value * float("nan")
-        if self.calls == self.spike:
+        if self.calls == self.spike_at:
             value = value * 1e8
-        if self.calls in self.broken:
+        if self.calls in self.nan_gradients_at:
             value = value + (0 * self.layer.weight).square().sum().sqrt()  # zero, but its gradient is NaN
         return Loss(value, {"error": value.detach()})
 
 
 class Numbers:
-    """Training data are drawn, held-out data are passed over; neither may be used as the other."""
+    """Random numbers. Only the training split is drawn from, and only the held-out split is iterated."""
 
     identity = "numbers"
 
-    def __init__(self, part="all", held_out_at=1.0):
-        self.part, self.held_out_at = part, held_out_at
+    def __init__(self, split_name="all", held_out_at=1.0):
+        self.split_name, self.held_out_at = split_name, held_out_at
 
     def split(self, fraction, seed):
-        assert self.part == "all"
+        assert self.split_name == "all"
         return Numbers("training", self.held_out_at), Numbers("held out", self.held_out_at)
 
     def batch(self, size, rng):
-        assert self.part == "training"
+        assert self.split_name == "training"
         return torch.from_numpy(rng.normal(size=(size, 1)).astype(np.float32))
 
     def batches(self, size):
-        assert self.part == "held out"
+        assert self.split_name == "held out"
         yield torch.linspace(-self.held_out_at, self.held_out_at, size)[:, None]
 
 
@@ -66,11 +69,18 @@ def line(**arguments):
         return Line(**arguments)
 
 
-SETTINGS = {"updates": 200, "batch": 16, "lr": 0.05, "check_every": 20, "seed": 3, "tensorboard": False}
+SETTINGS = {
+    "num_updates": 200,
+    "batch_size": 16,
+    "learning_rate": 0.05,
+    "eval_every": 20,
+    "seed": 3,
+    "tensorboard": False,
+}
 
 
-def test_learns(tmp_path):
-    model = fit(line(), Numbers(), **SETTINGS | {"updates": 400}, out=tmp_path)
+def test_fit_finds_the_known_weight(tmp_path):
+    model = fit(line(), Numbers(), **SETTINGS | {"num_updates": 400}, out=tmp_path)
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.05)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(20, 401, 20))
@@ -79,9 +89,9 @@ def test_learns(tmp_path):
 
 
 @pytest.mark.parametrize("at", [37, 60])
-def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at):
+def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, at):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
+    uninterrupted = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
 
     def stop(done, total, note):
         if done == at:
@@ -89,34 +99,34 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path, monkeypatch, at
 
     with pytest.raises(Stop):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "stopped", progress=stop)
-    again = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "stopped")
-    assert again.layer.weight.equal(whole.layer.weight)
+    resumed = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "stopped")
+    assert resumed.layer.weight.equal(uninterrupted.layer.weight)
     for name in ("metrics.jsonl", "weights.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
 @pytest.mark.parametrize("at", [37, 60])
-def test_ctrl_c_saves_the_update_that_it_came_in(ctrl_c, tmp_path, at):
-    """Between two checks, too: no update is made twice, and rows of metrics are those of an undisturbed training."""
+def test_ctrl_c_saves_the_current_update(ctrl_c, tmp_path, at):
+    """Also between evaluations: no update is repeated, and the metrics equal those of uninterrupted training."""
 
     def press(update, updates, note):
         if update == at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    whole = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
+    uninterrupted = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=press)
-    seen = []
-    watch = lambda update, updates, note: seen.append(update)  # noqa: E731
-    parts = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=watch)
-    assert seen[0] == at + 1
-    for name, weight in whole.state_dict().items():
-        assert weight.equal(parts.state_dict()[name])
+    updates_seen = []
+    watch = lambda update, updates, note: updates_seen.append(update)  # noqa: E731
+    resumed = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=watch)
+    assert updates_seen[0] == at + 1
+    for name, weight in uninterrupted.state_dict().items():
+        assert weight.equal(resumed.state_dict()[name])
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
 
 
-def test_ctrl_c_during_a_check_saves_too(ctrl_c, tmp_path, monkeypatch):
-    whole, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Loop.evaluate, []
+def test_ctrl_c_during_evaluation_saves_the_update(ctrl_c, tmp_path, monkeypatch):
+    uninterrupted, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Trainer.evaluate, []
 
     def press(loop):
         calls.append(loop)
@@ -124,18 +134,22 @@ def test_ctrl_c_during_a_check_saves_too(ctrl_c, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return evaluate(loop)
 
-    monkeypatch.setattr(_Loop, "evaluate", press)
+    monkeypatch.setattr(_Trainer, "evaluate", press)
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts")
-    seen = []
-    parts = fit(
-        line(), Numbers(), **SETTINGS, out=tmp_path / "parts", progress=lambda update, *rest: seen.append(update)
+    updates_seen = []
+    resumed = fit(
+        line(),
+        Numbers(),
+        **SETTINGS,
+        out=tmp_path / "parts",
+        progress=lambda update, *rest: updates_seen.append(update),
     )
-    assert seen[0] == 3 * SETTINGS["check_every"] + 1
-    assert parts.layer.weight.equal(whole.layer.weight)
+    assert updates_seen[0] == 3 * SETTINGS["eval_every"] + 1
+    assert resumed.layer.weight.equal(uninterrupted.layer.weight)
 
 
-def test_a_finished_training_is_not_done_again(tmp_path):
+def test_finished_training_is_not_repeated(tmp_path):
     first = fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     second = line()
     fit(second, Numbers(), **SETTINGS, out=tmp_path)
@@ -143,8 +157,8 @@ def test_a_finished_training_is_not_done_again(tmp_path):
     assert second.layer.weight.equal(first.layer.weight)
 
 
-def test_nan_stops_and_keeps_the_best_weights(tmp_path):
-    model = line(poison=50)
+def test_nan_loss_stops_training_and_keeps_the_best_weights(tmp_path):
+    model = line(nan_after=50)
     with pytest.raises(TrainingDiverged, match=r"\bLine\b.*\bnan\b"):
         fit(model, Numbers(), **SETTINGS, out=tmp_path)
     assert torch.isfinite(model.layer.weight).all()
@@ -152,7 +166,7 @@ def test_nan_stops_and_keeps_the_best_weights(tmp_path):
 
 
 class Drifting(Line):
-    """The same loss in training; held out, the best slope is 1, which training only passes through."""
+    """The training loss is the same; the held-out loss is lowest at slope 1, which training only passes through."""
 
     def loss(self, batch, generator=None):
         if self.training:
@@ -163,14 +177,14 @@ class Drifting(Line):
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path):
     with seeded(0):
-        model = fit(Drifting(), Numbers(), **SETTINGS | {"check_every": 5}, out=tmp_path)
+        model = fit(Drifting(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path)
     rows = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert min(rows) < 0.1 < rows[-1]
     assert float((model.layer.weight.detach() - 1).square()) == pytest.approx(min(rows), rel=1e-4)
 
 
 class Uneven(Numbers):
-    """Held out, ten numbers in whatever batches, the last of which may be smaller."""
+    """Ten held-out numbers in batches of any size, of which the last may be smaller."""
 
     def split(self, fraction, seed):
         return Numbers("training"), Uneven("held out")
@@ -179,53 +193,55 @@ class Uneven(Numbers):
         yield from (torch.arange(10.0)[:, None] ** 2).split(size)
 
 
-class Constant(Line):
-    """Its loss is the mean of what it sees."""
+class BatchMean(Line):
+    """The loss is the mean of the batch."""
 
     def loss(self, batch, generator=None):
         return Loss(batch.mean() + 0 * self.layer.weight.sum(), {"error": batch.mean()})
 
 
-@pytest.mark.parametrize("batch", [1, 4, 10])
-def test_a_smaller_last_batch_counts_less_in_the_held_out_loss(tmp_path, batch):
-    fit(Constant(), Uneven(), **SETTINGS | {"updates": 1, "batch": batch}, out=tmp_path)
-    found = json.loads((tmp_path / "metrics.jsonl").read_text())["held_out"]
-    assert found == pytest.approx({"loss": 28.5, "error": 28.5})
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_a_smaller_last_batch_counts_less_in_the_held_out_loss(tmp_path, batch_size):
+    fit(BatchMean(), Uneven(), **SETTINGS | {"num_updates": 1, "batch_size": batch_size}, out=tmp_path)
+    metrics = json.loads((tmp_path / "metrics.jsonl").read_text())["held_out"]
+    assert metrics == pytest.approx({"loss": 28.5, "error": 28.5})
 
 
-def test_one_spike_does_not_spoil_a_training():
-    model = fit(line(spike=60), Numbers(), **SETTINGS | {"updates": 400})
+def test_one_loss_spike_does_not_harm_training():
+    model = fit(line(spike_at=60), Numbers(), **SETTINGS | {"num_updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(0.25, 0.25), (1e9, None), (None, None)])
-def test_long_gradients_are_scaled_to_the_limit(limit, wanted):
+@pytest.mark.parametrize(("max_grad_norm", "expected_norm"), [(0.25, 0.25), (1e9, None), (None, None)])
+def test_gradients_are_clipped_to_the_maximum_norm(max_grad_norm, expected_norm):
     def gradients(**more):
-        model = fit(line(), Numbers(), **(SETTINGS | {"updates": 1} | more))
+        model = fit(line(), Numbers(), **(SETTINGS | {"num_updates": 1} | more))
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
-    free, limited = gradients(), gradients(max_grad_norm=limit)
-    assert float(free.norm()) > 1
-    torch.testing.assert_close(limited, free if wanted is None else free * (wanted / free.norm()))
+    unclipped, clipped = gradients(), gradients(max_grad_norm=max_grad_norm)
+    assert float(unclipped.norm()) > 1
+    torch.testing.assert_close(
+        clipped, unclipped if expected_norm is None else unclipped * (expected_norm / unclipped.norm())
+    )
 
 
-def test_a_model_may_name_its_own_limit():
+def test_model_may_set_its_own_max_grad_norm():
     model = line()
     model.max_grad_norm = 0.25
-    fit(model, Numbers(), **(SETTINGS | {"updates": 1}))
+    fit(model, Numbers(), **(SETTINGS | {"num_updates": 1}))
     assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.25)
-    fit(model, Numbers(), **(SETTINGS | {"updates": 1, "max_grad_norm": 0.5}))
+    fit(model, Numbers(), **(SETTINGS | {"num_updates": 1, "max_grad_norm": 0.5}))
     assert float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()) == pytest.approx(0.5)
 
 
-def test_steps_whose_gradient_is_not_a_number_are_left_out():
-    model = fit(line(broken=(5, 6, 90)), Numbers(), **SETTINGS | {"updates": 400})
+def test_updates_with_nan_gradients_are_skipped():
+    model = fit(line(nan_gradients_at=(5, 6, 90)), Numbers(), **SETTINGS | {"num_updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
     with pytest.raises(TrainingDiverged, match=r"\bLine\b.*\b20\b"):
-        fit(line(broken=range(50, 10_000)), Numbers(), **SETTINGS)
+        fit(line(nan_gradients_at=range(50, 10_000)), Numbers(), **SETTINGS)
 
 
-def test_a_refused_training_leaves_the_model_and_the_folder_as_they_were(tmp_path):
+def test_refused_training_does_not_change_the_model_or_the_folder(tmp_path):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     model = line().eval()
@@ -236,7 +252,7 @@ def test_a_refused_training_leaves_the_model_and_the_folder_as_they_were(tmp_pat
 
 
 class Sequences:
-    """Walks whose next step can be foreseen in part."""
+    """Random walks whose next step is partly predictable."""
 
     identity = "walks"
 
@@ -249,59 +265,59 @@ class Sequences:
         return SequenceBatch(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts))
 
     def batches(self, size):
-        yield self.batch(8 if isinstance(self, Pictures) else 64, np.random.default_rng(1))
+        yield self.batch(8 if isinstance(self, GreyFrames) else 64, np.random.default_rng(1))
 
 
-class Pictures(Sequences):
-    """Grey pictures."""
+class GreyFrames(Sequences):
+    """Frames of a single grey level."""
 
     def batch(self, size, rng):
-        light = rng.integers(0, 255, (size, 1, 1, 1)).astype(np.uint8)
-        return torch.from_numpy(np.broadcast_to(light, (size, 64, 64, 3)).copy())
+        brightness = rng.integers(0, 255, (size, 1, 1, 1)).astype(np.uint8)
+        return torch.from_numpy(np.broadcast_to(brightness, (size, 64, 64, 3)).copy())
 
 
 @pytest.mark.parametrize("kind", ["vae", "memory"])
-def test_bfloat16_learns_the_same_within_noise(tmp_path, kind):
+def test_bfloat16_training_matches_float32(tmp_path, kind):
     losses = {}
-    for precision in ("float32", "bfloat16"):
+    for dtype in ("float32", "bfloat16"):
         with seeded(0):
-            model = VAE(latent=2) if kind == "vae" else Memory(FRMDN(6, 4, hidden=8, rank=1))
-        data, updates = (Pictures(), 6) if kind == "vae" else (Sequences(), 40)
+            model = VAE(latent_dim=2) if kind == "vae" else Memory(FRMDN(6, 4, hidden_size=8, rank=1))
+        data, updates = (GreyFrames(), 6) if kind == "vae" else (Sequences(), 40)
         fit(
             model,
             data,
-            updates=updates,
-            batch=4,
-            lr=2e-3,
+            num_updates=updates,
+            batch_size=4,
+            learning_rate=2e-3,
             seed=1,
-            precision=precision,
+            dtype=dtype,
             tensorboard=False,
-            out=tmp_path / precision,
+            out=tmp_path / dtype,
         )
-        rows = [json.loads(row) for row in (tmp_path / precision / "metrics.jsonl").read_text().splitlines()]
-        losses[precision] = rows[-1]["held_out"]["loss" if kind == "vae" else "nll"]
+        rows = [json.loads(row) for row in (tmp_path / dtype / "metrics.jsonl").read_text().splitlines()]
+        losses[dtype] = rows[-1]["held_out"]["loss" if kind == "vae" else "nll"]
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.25 if kind == "vae" else 0.05)
-    with pytest.raises(ValueError, match="precision"):
-        fit(line(), Numbers(), precision="half")
+    with pytest.raises(ValueError, match="dtype"):
+        fit(line(), Numbers(), dtype="half")
 
 
-def test_patience_stops_early(tmp_path):
+def test_patience_stops_training_early(tmp_path):
     model = line()
     rows = []
-    fit(model, Numbers(), **SETTINGS | {"updates": 5_000, "patience": 3, "lr": 0.3}, out=tmp_path,
+    fit(model, Numbers(), **SETTINGS | {"num_updates": 5_000, "patience": 3, "learning_rate": 0.3}, out=tmp_path,
         progress=lambda done, total, note: rows.append(done))  # fmt: skip
     assert rows[-1] < 5_000
 
 
-def test_other_settings_are_refused(tmp_path):
+def test_resuming_with_other_settings_is_refused(tmp_path):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
-    with pytest.raises(ValueError, match=r"\blr = 0\.05\b.*\b0\.1\b"):
-        fit(line(), Numbers(), **SETTINGS | {"lr": 0.1}, out=tmp_path)
+    with pytest.raises(ValueError, match=r"\blearning_rate = 0\.05\b.*\b0\.1\b"):
+        fit(line(), Numbers(), **SETTINGS | {"learning_rate": 0.1}, out=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04rubbish", b"PK\x03\x04 half a zip"])
-def test_a_damaged_state_is_named(tmp_path, content):
+def test_damaged_resume_file_is_named(tmp_path, content):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     (tmp_path / "resume.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"resume.pt"):
@@ -319,7 +335,7 @@ def test_pickles_are_not_executed(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_global_randomness_is_left_alone():
+def test_fit_does_not_change_global_randomness():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     fit(line(), Numbers(), **SETTINGS)
     assert before[0].equal(torch.get_rng_state())
@@ -329,11 +345,11 @@ def test_global_randomness_is_left_alone():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("updates", 0),
-        ("batch", 0),
-        ("lr", 0.0),
-        ("lr", float("nan")),
-        ("held_out", 1.0),
+        ("num_updates", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("val_fraction", 1.0),
         ("seed", -1),
         ("max_grad_norm", 0.0),
         ("split_seed", -1),
@@ -345,14 +361,14 @@ def test_bad_arguments_are_refused(name, value):
 
 
 def test_tensorboard_files_are_written(tmp_path):
-    fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "updates": 20}, out=tmp_path)
+    fit(line(), Numbers(), **SETTINGS | {"tensorboard": True, "num_updates": 20}, out=tmp_path)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
 @pytest.mark.parametrize(
     "change", [{"model": 7}, {"optimizer": {}}, {"progress": {"far": 1}}, {"best": {}}, {"progress": None}]
 )
-def test_a_whole_state_of_other_contents_is_named(tmp_path, change):
+def test_resume_file_with_wrong_contents_is_named(tmp_path, change):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
     torch.save(saved | change, tmp_path / "resume.pt")
@@ -360,119 +376,142 @@ def test_a_whole_state_of_other_contents_is_named(tmp_path, change):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
 
-def test_a_full_disk_is_an_oserror(tmp_path, monkeypatch):
-    def full(path, content):
+def test_full_disk_raises_oserror(tmp_path, monkeypatch):
+    def raise_full_disk(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("worldmodel.record.write_bytes", full)
+    monkeypatch.setattr("worldmodel.training_checkpoint.write_bytes", raise_full_disk)
     with pytest.raises(OSError):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
 
-def ended(folder, stop_at=(), data=None, **settings):
-    """Weights after a training to which the same call is made again after each stop."""
+def final_weights(folder, stop_at=(), data=None, **settings):
+    """Weights after training that is interrupted at each of ``stop_at`` and resumed by the same call."""
     for at in stop_at:
 
-        def stopping(done, total, note, at=at):
+        def interrupt(done, total, note, at=at):
             if done == at and "loss" in note:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            fit(line(), data or Numbers(), **SETTINGS | settings, out=folder, progress=stopping)
+            fit(line(), data or Numbers(), **SETTINGS | settings, out=folder, progress=interrupt)
     model = fit(line(), data or Numbers(), **SETTINGS | settings, out=folder)
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 
 @pytest.mark.parametrize("at", [(201,), (215, 259)])
-def test_more_updates_go_further_and_a_kill_on_the_way_changes_nothing(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # each check saves
-    assert torch.equal(ended(tmp_path / "a"), ended(tmp_path / "b"))
-    whole = ended(tmp_path / "a", updates=270)
-    assert torch.equal(whole, ended(tmp_path / "b", at, updates=270))
-    assert not torch.equal(whole, ended(tmp_path / "c"))
+def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, monkeypatch, at):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # every evaluation saves
+    assert torch.equal(final_weights(tmp_path / "a"), final_weights(tmp_path / "b"))
+    uninterrupted = final_weights(tmp_path / "a", num_updates=270)
+    assert torch.equal(uninterrupted, final_weights(tmp_path / "b", at, num_updates=270))
+    assert not torch.equal(uninterrupted, final_weights(tmp_path / "c"))
     for name in ("metrics.jsonl", "settings.json"):
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
     rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == [*range(20, 261, 20), 270]
-    assert json.loads((tmp_path / "a" / "settings.json").read_text())["updates"] == 270
+    assert json.loads((tmp_path / "a" / "settings.json").read_text())["num_updates"] == 270
 
 
-def test_an_unfinished_training_ends_as_it_began_before_it_goes_further(tmp_path, monkeypatch):
+def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    ended(tmp_path / "a")
+    final_weights(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
-        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: stop_at(done, 90))
-    more = {"updates": 240}
-    assert torch.equal(ended(tmp_path / "a", **more), ended(tmp_path / "b", (150, 215), **more))
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: interrupt_at(done, 90))
+    more = {"num_updates": 240}
+    assert torch.equal(final_weights(tmp_path / "a", **more), final_weights(tmp_path / "b", (150, 215), **more))
 
 
-def stop_at(done, at):
+def interrupt_at(done, at):
     if done == at:
         raise KeyboardInterrupt
 
 
-def test_a_second_schedule_never_ends_worse_and_warms_up_again(tmp_path, monkeypatch):
+def test_second_schedule_warms_up_again_and_does_not_end_worse(tmp_path, monkeypatch):
     rates = []
     monkeypatch.setattr(
-        _Loop, "loss", lambda self, *given, _loss=_Loop.loss: note_rate(self, rates) or _loss(self, *given)
+        _Trainer,
+        "loss",
+        lambda self, *args, _loss=_Trainer.loss: record_learning_rate(self, rates) or _loss(self, *args),
     )
-    ended(tmp_path)
-    first = min(json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    final_weights(tmp_path)
+    first_loss = min(
+        json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    )
     rates.clear()
-    model = fit(line(), Numbers(), **SETTINGS | {"updates": 300}, out=tmp_path)
+    model = fit(line(), Numbers(), **SETTINGS | {"num_updates": 300}, out=tmp_path)
     assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.0026
     x = torch.linspace(-1, 1, 16)[:, None]
-    assert float((model.layer(x) - 3 * x - 1).square().mean().detach()) <= first + 1e-3
+    assert float((model.layer(x) - 3 * x - 1).square().mean().detach()) <= first_loss + 1e-3
 
 
-def note_rate(loop, rates):
+def record_learning_rate(loop, rates):
     if loop.model.training:
         rates.append(loop.optimizer.param_groups[0]["lr"])
 
 
-def test_fewer_updates_are_refused_and_the_same_are_finished(tmp_path):
-    before = ended(tmp_path)
+def test_fewer_updates_are_refused_and_equal_updates_are_complete(tmp_path):
+    before = final_weights(tmp_path)
     with pytest.raises(ValueError, match=r"updates = 200.*199"):
-        ended(tmp_path, updates=199)
+        final_weights(tmp_path, num_updates=199)
     notes = []
-    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *told: notes.append(told))
-    assert [told[:2] for told in notes] == [(200, 200)]
-    assert torch.equal(before, ended(tmp_path))
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *args: notes.append(args))
+    assert [args[:2] for args in notes] == [(200, 200)]
+    assert torch.equal(before, final_weights(tmp_path))
 
 
-def test_what_goes_on_says_where(tmp_path, monkeypatch):
+def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda done, *_: stop_at(done, 90))
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda done, *_: interrupt_at(done, 90))
     notes = []
-    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *told: notes.append(told))
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda *args: notes.append(args))
     assert notes[0][:2] == (81, 200) and "80" in notes[0][2]
 
 
-def test_other_data_are_another_schedule_where_that_is_asked_for(tmp_path, monkeypatch):
+def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    grown = Numbers(held_out_at=2.0)
-    grown.identity = "more numbers"
-    ended(tmp_path / "a"), ended(tmp_path / "b")
+    new_data = Numbers(held_out_at=2.0)
+    new_data.identity = "more numbers"
+    final_weights(tmp_path / "a"), final_weights(tmp_path / "b")
     with pytest.raises(ValueError, match="data"):
-        ended(tmp_path / "a", data=grown)
-    allowed = {"data": grown, "new_data": True}
-    whole = ended(tmp_path / "a", **allowed)
-    assert torch.equal(whole, ended(tmp_path / "b", (290,), **allowed))
+        final_weights(tmp_path / "a", data=new_data)
+    allowed = {"data": new_data, "allow_new_data": True}
+    uninterrupted = final_weights(tmp_path / "a", **allowed)
+    assert torch.equal(uninterrupted, final_weights(tmp_path / "b", (290,), **allowed))
     rows = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(rows[-1])["update"] == 400  # its 200, once more
-    assert torch.equal(whole, ended(tmp_path / "a", **allowed))
-    grown.identity, grown.form = "most numbers, in windows", ", in windows"
+    assert json.loads(rows[-1])["update"] == 400  # 200 more updates
+    assert torch.equal(uninterrupted, final_weights(tmp_path / "a", **allowed))
+    new_data.identity, new_data.form = "most numbers, in windows", ", in windows"
     with pytest.raises(ValueError, match="data"):
-        ended(tmp_path / "a", **allowed)
+        final_weights(tmp_path / "a", **allowed)
 
 
-def test_out_that_is_a_file_is_refused_and_a_home_folder_is_found(tmp_path, monkeypatch):
+def test_out_must_be_a_folder_and_may_start_with_a_tilde(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="^out "):
-        ended(tmp_path / "file")
+        final_weights(tmp_path / "file")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    ended("~/there", updates=20)
+    final_weights("~/there", num_updates=20)
     assert (tmp_path / "there" / "weights.safetensors").exists() and not (tmp_path / "~").exists()
+
+
+class Splitting(Numbers):
+    """Data that log the seeds of their splits."""
+
+    def __init__(self):
+        super().__init__()
+        self.seeds = []
+
+    def split(self, fraction, seed):
+        self.seeds.append(seed)
+        return super().split(fraction, seed)
+
+
+def test_the_split_has_its_own_seed():
+    data = Splitting()
+    for split_seed in (None, 7):
+        fit(line(), data, num_updates=1, batch_size=2, seed=3, split_seed=split_seed, tensorboard=False)
+    assert data.seeds == [3, 7]

@@ -1,4 +1,4 @@
-"""Models of others, to compare with."""
+"""Baseline models from the literature."""
 
 from worldmodel.baselines.per_dimension import PerDimensionRMDN
 from worldmodel.baselines.vrnn import VRNN

@@ -1,4 +1,7 @@
-"""The RMDN of Ha's code: one scalar mixture for each dimension, instead of one joint mixture for all."""
+"""The RMDN of Ha's code: one scalar mixture per dimension, instead of one joint mixture.
+
+Start reading at `PerDimensionRMDN`.
+"""
 
 import math
 from typing import Any
@@ -7,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Size, Tensor, nn
 
-from worldmodel.batches import single
-from worldmodel.density import LOG_PRECISION_RANGE, RMDN, State
+from worldmodel.batches import to_float32
 from worldmodel.distributions import GaussianMixture
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, RMDN, State
 
 
 class PerDimensionMixture:
     """D independent scalar mixtures of K Gaussians; the log-likelihood is summed over them.
 
     Args:
-        scalar: a `GaussianMixture` with batch (*batch, D) and event (1,).
+        scalar: Mixture with batch shape (*batch, D) and event shape (1,).
     """
 
     def __init__(self, scalar: GaussianMixture) -> None:
@@ -29,90 +32,90 @@ class PerDimensionMixture:
 
     @property
     def event_shape(self) -> Size:
-        """(D,)."""
+        """Shape of the event, (D,)."""
         return self.scalar.batch_shape[-1:]
 
     def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
-        """Log p(value) in nats, summed over the event."""
+        """Return log p(value) in nats, summed over the event."""
         return self.scalar.log_prob(value.unsqueeze(-1)).sum(dim=-1)
 
     def sample(
         self,
-        shape: tuple[int, ...] = (),
+        sample_shape: tuple[int, ...] = (),
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """Draw each dimension by itself (see `GaussianMixture.sample`)."""
-        each, noise = map(_for_each, (temperature, noise_temperature))
-        return self.scalar.sample(shape, each, generator, noise).squeeze(-1)
+        """Sample each dimension independently (see `GaussianMixture.sample`)."""
+        each, noise = map(_per_dimension, (temperature, noise_temperature))
+        return self.scalar.sample(sample_shape, each, generator, noise).squeeze(-1)
 
-    def from_noise(
+    def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch event mixtures"],
+        gumbel: Float[Tensor, "*shape_batch event components"],
         normal: Float[Tensor, "*shape_batch event"],
         temperature: float | Tensor = 1.0,
         noise_temperature: float | Tensor | None = None,
     ) -> Float[Tensor, "*shape_batch event"]:
-        """The samples that standard Gumbel and standard Normal numbers stand for."""
-        each, noise = map(_for_each, (temperature, noise_temperature))
-        return self.scalar.from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
+        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
+        each, noise = map(_per_dimension, (temperature, noise_temperature))
+        return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
-    def weights(self) -> Float[Tensor, "*batch mixtures"]:
-        """The probabilities of the components, averaged over the dimensions, each of which has its own."""
+    def weights(self) -> Float[Tensor, "*batch components"]:
+        """Probabilities of the components, averaged over the dimensions."""
         return self.scalar.weights.mean(dim=-2)
 
     @property
     def mean(self) -> Float[Tensor, "*batch event"]:
-        """The mean."""
+        """Mean of the mixture."""
         return self.scalar.mean.squeeze(-1)
 
 
-def _for_each(temperature: Any) -> Any:
-    """A temperature for all dimensions of an event."""
+def _per_dimension(temperature: Any) -> Any:
+    """Expand a temperature to the dimensions of an event."""
     return temperature.unsqueeze(-1) if isinstance(temperature, Tensor) else temperature
 
 
 class PerDimensionRMDN(RMDN):
-    """An LSTM that puts out K scalar Gaussians for each of D dimensions: another model than an `RMDN` with K mixtures.
+    """An LSTM with a mixture of K scalar Gaussians for each of D dimensions; an `RMDN` has one joint mixture of K.
 
-    It can choose K^D combinations where the joint mixture chooses one of K, and it cannot know that dimensions belong
-    together. Its likelihoods compare with those of other densities over the same event, but "K = 5" means two things.
+    It has K^D combinations of components instead of K, and no dependence between dimensions. Its likelihoods are comparable
+    with those of other densities over the same event; its K is not comparable with the K of a joint mixture.
 
     Args:
-        inputs: size of what is read at each time.
-        outputs: D, size of the event.
-        hidden: width of the LSTM.
-        mixtures: K, for each dimension.
+        input_size: Size of the input at each time.
+        output_size: D, size of the event.
+        hidden_size: Number of hidden units of the LSTM.
+        num_components: K, number of components per dimension.
 
     References:
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122, and its code.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int = 256, mixtures: int = 5) -> None:
-        super().__init__(inputs, outputs, hidden, mixtures)
-        self.head = nn.Linear(hidden, 3 * mixtures * outputs)
+    def __init__(self, input_size: int, output_size: int, hidden_size: int = 256, num_components: int = 5) -> None:
+        super().__init__(input_size, output_size, hidden_size, num_components)
+        self.head = nn.Linear(hidden_size, 3 * num_components * output_size)
         with torch.no_grad():
-            logits, loc, log_precision = self.head.bias.split(mixtures * outputs)
+            logits, loc, log_precision = self.head.bias.split(num_components * output_size)
             logits.zero_()
             log_precision.zero_()
             loc.normal_(0.0, 0.5)
-            self.head.weight[2 * mixtures * outputs :].mul_(0.1)
+            self.head.weight[2 * num_components * output_size :].mul_(0.1)
 
     @property
-    def settings(self) -> dict[str, int]:
-        """The arguments that build this module again."""
-        return {name: getattr(self, name) for name in ("inputs", "outputs", "hidden", "mixtures")}
+    def config(self) -> dict[str, int]:
+        """Arguments that rebuild this module."""
+        return {name: getattr(self, name) for name in ("input_size", "output_size", "hidden_size", "num_components")}
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Standard Gumbel and standard Normal numbers that a sample is made of."""
-        return (self.outputs, self.mixtures), (self.outputs,)
+        """Shapes of the standard Gumbel and Normal numbers of one sample."""
+        return (self.output_size, self.num_components), (self.output_size,)
 
-    def start_from(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
-        """Begin near a Normal with the data's own mean and standard deviation (once, on fresh weights)."""
-        k, d = self.mixtures, self.outputs
+    def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
+        """Move the initial distribution to the mean and standard deviation of the data; call it once, on new weights."""
+        k, d = self.num_components, self.output_size
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
         with torch.no_grad():
             _, weight, _ = self.head.weight.split(k * d)
@@ -122,15 +125,17 @@ class PerDimensionRMDN(RMDN):
             log_precision.copy_((-2 * std.log())[:, None].expand(d, k).flatten())
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:  # type: ignore[override]
-        """The D mixtures that a hidden state stands for."""
-        k, d = self.mixtures, self.outputs
-        logits, loc, log_precision = (part.unflatten(-1, (d, k)) for part in single(self.head(h)).split(k * d, dim=-1))
+        """Return the D mixtures for hidden states."""
+        k, d = self.num_components, self.output_size
+        logits, loc, log_precision = (
+            part.unflatten(-1, (d, k)) for part in to_float32(self.head(h)).split(k * d, dim=-1)
+        )
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
         return PerDimensionMixture(GaussianMixture(logits, loc.unsqueeze(-1), log_precision))
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
     ) -> tuple[PerDimensionMixture, State]:
-        """Distributions with batch (B, T) and event (outputs,); and the state to go on from."""
-        h, state = self.features(x, state)
+        """Return distributions with batch shape (B, T) and event shape (D,), and the final state."""
+        h, state = self.unroll(x, state)
         return self.distribution(h), state

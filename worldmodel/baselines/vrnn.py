@@ -1,7 +1,7 @@
-"""The variational recurrent network: a latent variable at each time, whose likelihood is only bounded.
+"""The variational recurrent neural network (VRNN): a latent variable at each time.
 
-Start reading at `VRNN`. Its numbers are bounds on log p where those of an `RMDN` are log p itself: `VRNN.bound` is the one that
-training raises, `VRNN.importance_sampled` a tighter one.
+Start reading at `VRNN`. Its likelihoods are lower bounds of log p; those of an `RMDN` are exact. Training maximizes
+`VRNN.elbo`; `VRNN.iwae_bound` is tighter.
 """
 
 import itertools
@@ -13,28 +13,33 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given, call_of, check_temperature
-from worldmodel.baselines.normal import Normal, kl
-from worldmodel.batches import EventBatch, Loss, single
-from worldmodel.density import LOG_PRECISION_RANGE
+from worldmodel.baselines.diagonal_gaussian import DiagonalGaussian, kl_divergence
+from worldmodel.batches import EventBatch, Loss, to_float32
 from worldmodel.distributions import GaussianMixture
-from worldmodel.sequences import continued, frame_mean, in_pieces, precision_ceiling, real_events, streamed
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE
+from worldmodel.sequences import masked_events, masked_mean, precision_ceiling, stream_steps, tbptt_chunks, with_prefix
+from worldmodel.validation import (
+    constructor_repr,
+    validate_optional_positive_int,
+    validate_positive_int,
+    validate_temperature,
+)
 
-ROWS = 256
-"""At most so many samples of sequences are weighed at once (or one of each sequence, if there are more sequences)."""
+MAX_ROWS = 256
+"""Largest number of sampled sequences per pass of `VRNN.iwae_bound` (at least one per sequence)."""
 
 
 class VRNNState(NamedTuple):
-    """The LSTM's state."""
+    """State of the LSTM."""
 
     hidden: Float[Tensor, "batch hidden"]
     cell: Float[Tensor, "batch hidden"]
 
 
 class VRNN(nn.Module):
-    """A recurrent network with a latent z_t at each time, given to the decoder and to the recurrence.
+    """A recurrent network with a latent z_t at each time, an input of the decoder and of the recurrence.
 
-    Equation numbers are the paper's; every phi is a network of ``depth`` hidden layers with rectified linear units::
+    Equation numbers follow the paper. Every phi is a network of ``depth`` hidden layers with rectified linear units::
 
         z_t ~ N(mu_0, sigma_0^2),        [mu_0, sigma_0] = phi_prior(h_t-1)               (5)
         x_t | z_t ~ a Gaussian mixture,  parameters = phi_dec(phi_z(z_t), h_t-1)          (6)
@@ -44,22 +49,22 @@ class VRNN(nn.Module):
         q(z | x) = prod_t q(z_t | x_1..t, z_1..t-1)                                       (10)
         log p(x) >= E_q sum_t log p(x_t | z_1..t, x_1..t-1) - KL(q(z_t | ..) || p(z_t | ..))  (11)
 
-    All log-precisions are clamped to the range of an `RMDN`'s, so that ceilings compare.
+    Log-precisions are clamped to the range of an `RMDN`, so that the ceilings are comparable.
 
     Args:
-        event: D, the size of an event.
-        hidden: width of the LSTM.
-        latent: size of z.
-        mixtures: K diagonal Gaussians that an event is drawn from; 1: the paper's VRNN-Gauss.
-        width: units of the hidden layers, and size of what phi_x and phi_z put out.
-        depth: hidden layers of each phi (the paper's speech models have four).
-        truncate: events a gradient goes back through, in training; None: all of the sequence. Values do not depend on it.
+        event_dim: D, size of an event.
+        hidden_size: Number of hidden units of the LSTM.
+        latent_dim: Size of z.
+        num_components: K, number of diagonal Gaussians of an event's mixture. 1: the paper's VRNN-Gauss.
+        width: Number of units per hidden layer, and size of the outputs of phi_x and phi_z.
+        depth: Number of hidden layers of each phi (four in the paper's speech models).
+        bptt_length: Number of events that a gradient passes back through. None: the whole sequence. Values do not depend on it.
 
     Example:
         >>> from worldmodel.baselines import VRNN
-        >>> model = VRNN(event=28, hidden=64, mixtures=5)
+        >>> model = VRNN(event_dim=28, hidden_size=64, num_components=5)
         >>> rows = EventBatch(torch.zeros(2, 28, 28), torch.ones(2, 28), torch.zeros(2))
-        >>> model.bound(rows).shape, model.importance_sampled(rows, samples=3).shape
+        >>> model.elbo(rows).shape, model.iwae_bound(rows, num_samples=3).shape
         (torch.Size([2]), torch.Size([2]))
 
     References:
@@ -69,126 +74,138 @@ class VRNN(nn.Module):
 
     def __init__(
         self,
-        event: int,
-        hidden: int = 256,
-        latent: int = 64,
-        mixtures: int = 1,
+        event_dim: int,
+        hidden_size: int = 256,
+        latent_dim: int = 64,
+        num_components: int = 1,
         width: int = 256,
         depth: int = 2,
-        truncate: int | None = None,
+        bptt_length: int | None = None,
     ) -> None:
         super().__init__()
-        at_least_one(event=event, hidden=hidden, latent=latent, mixtures=mixtures, width=width, depth=depth)
-        at_least_one_if_given(truncate=truncate)
-        self.event, self.hidden, self.latent, self.mixtures = event, hidden, latent, mixtures
-        self.width, self.depth, self.truncate = width, depth, truncate
-        self.phi_x, self.phi_z = _layers(event, width, depth), _layers(latent, width, depth)
-        self.prior = _Network(hidden, width, depth, 2 * latent)
-        self.encoder = _Network(width + hidden, width, depth, 2 * latent)
-        self.decoder = _Network(width + hidden, width, depth, sum(self._sizes()))
-        self.lstm = nn.LSTMCell(2 * width, hidden)
-        self._start()
+        validate_positive_int(
+            event_dim=event_dim,
+            hidden_size=hidden_size,
+            latent_dim=latent_dim,
+            num_components=num_components,
+            width=width,
+            depth=depth,
+        )
+        validate_optional_positive_int(bptt_length=bptt_length)
+        self.event_dim, self.hidden_size, self.latent_dim, self.num_components = (
+            event_dim,
+            hidden_size,
+            latent_dim,
+            num_components,
+        )
+        self.width, self.depth, self.bptt_length = width, depth, bptt_length
+        self.phi_x, self.phi_z = _layers(event_dim, width, depth), _layers(latent_dim, width, depth)
+        self.prior = _MLP(hidden_size, width, depth, 2 * latent_dim)
+        self.encoder = _MLP(width + hidden_size, width, depth, 2 * latent_dim)
+        self.decoder = _MLP(width + hidden_size, width, depth, sum(self._sizes()))
+        self.lstm = nn.LSTMCell(2 * width, hidden_size)
+        self.reset_parameters()
 
     def __repr__(self) -> str:
-        """The call that builds it."""
-        return call_of(self, **{name: value for name, value in self.settings.items() if name != "density"})
+        """Return the constructor call."""
+        return constructor_repr(self, **{name: value for name, value in self.config.items() if name != "density"})
 
     def _sizes(self) -> tuple[int, int, int]:
-        """Outputs of the decoder: logits, means, log-precisions."""
-        return self.mixtures, self.mixtures * self.event, self.mixtures * self.event
+        """Return the sizes of the decoder's outputs: logits, means, log-precisions."""
+        return self.num_components, self.num_components * self.event_dim, self.num_components * self.event_dim
 
     @torch.no_grad()
-    def _start(self) -> None:
-        """Begin near N(0, 1) everywhere, as an `RMDN` does, and with a memory that lasts."""
+    def reset_parameters(self) -> None:
+        """Initialize all distributions near N(0, 1), as in an `RMDN`, and open the forget gates."""
         for network in (self.prior, self.encoder):
             network.last.weight.mul_(0.1)
             network.last.bias.zero_()
         logits, loc, log_precision = self.decoder.last.bias.split(self._sizes())
         logits.zero_()
-        loc.normal_(0.0, 0.5 if self.mixtures > 1 else 0.0)
+        loc.normal_(0.0, 0.5 if self.num_components > 1 else 0.0)
         log_precision.zero_()
         logits, _, log_precision = self.decoder.last.weight.split(self._sizes())
         logits.zero_()
         log_precision.mul_(0.1)
-        self.lstm.bias_ih[self.hidden : 2 * self.hidden].fill_(1.0)  # forget gates start open (Jozefowicz et al., 2015)
+        self.lstm.bias_ih[self.hidden_size : 2 * self.hidden_size].fill_(1.0)  # as in `RMDN`
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What `worldmodel.builders.build_density` makes this model of again."""
-        names = ("event", "hidden", "latent", "mixtures", "width", "depth", "truncate")
+    def config(self) -> dict[str, Any]:
+        """Settings from which `worldmodel.registry.build_density` rebuilds this model."""
+        names = ("event_dim", "hidden_size", "latent_dim", "num_components", "width", "depth", "bptt_length")
         return {"density": "VRNN", **{name: getattr(self, name) for name in names}}
 
     @property
     def ceiling(self) -> float:
-        """The most that log p of an event can be, in nats a dimension (`precision_ceiling`)."""
+        """Upper bound of log p of an event in nats per dimension (`precision_ceiling`)."""
         return precision_ceiling()
 
     def extra_repr(self) -> str:
-        """The arguments that the layers do not show."""
-        return f"event={self.event}, latent={self.latent}, mixtures={self.mixtures}"
+        """Return the arguments that the layers do not show."""
+        return f"event_dim={self.event_dim}, latent_dim={self.latent_dim}, num_components={self.num_components}"
 
     def initial(self, batch: int) -> VRNNState:
-        """The state before the first event."""
-        zeros = self.lstm.weight_hh.new_zeros(batch, self.hidden)
+        """Return the state before the first event."""
+        zeros = self.lstm.weight_hh.new_zeros(batch, self.hidden_size)
         return VRNNState(zeros, zeros.clone())
 
     def observe(
         self, state: VRNNState, event: Float[Tensor, "batch time event"], generator: Generator | None = None
     ) -> VRNNState:
-        """Read events that happened; their latents are drawn from the encoder."""
-        return in_pieces(self._piece, state, self.truncate, event, self._noise(event, generator))[1]
+        """Return the state after observed events; the encoder samples their latents."""
+        return tbptt_chunks(self._chunk, state, self.bptt_length, event, self._noise(event, generator))[1]
 
-    def bound(self, batch: EventBatch, generator: Generator | None = None) -> Float[Tensor, "batch"]:
-        """The evidence lower bound of each sequence in nats (11), by one sample of q; the Jacobian of ``batch`` included.
+    def elbo(self, batch: EventBatch, generator: Generator | None = None) -> Float[Tensor, "batch"]:
+        """Return the evidence lower bound (11) of each sequence in nats from one sample of q, with the Jacobian of ``batch``.
 
         Raises:
-            ValueError: ``batch`` has other shapes than the model was made for, or padding before its end.
+            ValueError: ``batch`` has the wrong shape, or padding that is not at the end.
         """
-        event, seen = real_events(batch, self.event)
+        event, valid = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
-        return torch.where(seen, log_event - divergence, 0).sum(dim=1) + batch.log_jacobian
+        return torch.where(valid, log_event - divergence, 0).sum(dim=1) + batch.log_jacobian
 
     @torch.no_grad()
-    def importance_sampled(
-        self, batch: EventBatch, samples: int, generator: Generator | None = None
+    def iwae_bound(
+        self, batch: EventBatch, num_samples: int, generator: Generator | None = None
     ) -> Float[Tensor, "batch"]:
-        """``log 1/S sum_s p(x, z_s) / q(z_s | x)`` of each sequence in nats, z_s ~ q; the Jacobian included.
+        """Return ``log 1/S sum_s p(x, z_s) / q(z_s | x)`` of each sequence in nats, z_s ~ q, with the Jacobian; no gradients.
 
-        A bound too, in the mean over z, and nearer to log p(x) the more samples there are; over long sequences one sample
-        outweighs all others, and a thousand times as many win little. No gradients.
+        The mean over z is a lower bound of log p(x) that becomes tighter with more samples. For long sequences one sample
+        dominates the sum, and a thousand times more samples tighten it little.
 
         References:
             Burda, Grosse, Salakhutdinov, Importance Weighted Autoencoders, 2015, https://arxiv.org/abs/1509.00519 (eq. 8).
         """
-        at_least_one(samples=samples)
-        event, seen = real_events(batch, self.event)
-        many = max(1, ROWS // len(event))
+        validate_positive_int(num_samples=num_samples)
+        event, valid = masked_events(batch, self.event_dim)
+        many = max(1, MAX_ROWS // len(event))
         total = event.new_full((len(event),), -math.inf)
-        for done in range(0, samples, many):
-            count = min(many, samples - done)
+        for done in range(0, num_samples, many):
+            count = min(many, num_samples - done)
             log_event, _, log_ratio = self._terms(event.repeat(count, 1, 1), generator)
-            log_weight = torch.where(seen, (log_event + log_ratio).unflatten(0, (count, -1)), 0).sum(dim=-1)
+            log_weight = torch.where(valid, (log_event + log_ratio).unflatten(0, (count, -1)), 0).sum(dim=-1)
             total = torch.logaddexp(total, log_weight.logsumexp(dim=0))
-        return total - math.log(samples) + batch.log_jacobian
+        return total - math.log(num_samples) + batch.log_jacobian
 
     def loss(self, batch: EventBatch, generator: Generator | None = None) -> Loss:
-        """Mean over events of the negative bound: nats a frame, without the Jacobian; and the part of it that is KL."""
-        event, seen = real_events(batch, self.event)
+        """Return the mean of the negative bound over events, in nats per event, without the Jacobian; also log its KL part."""
+        event, valid = masked_events(batch, self.event_dim)
         log_event, divergence, _ = self._terms(event, generator)
-        value, part = frame_mean(divergence - log_event, seen), frame_mean(divergence, seen)
+        value, part = masked_mean(divergence - log_event, valid), masked_mean(divergence, valid)
         return Loss(value, {"nll_bound": value.detach(), "kl": part.detach()})
 
     @torch.no_grad()
-    def start_from_batch(self, batch: EventBatch) -> None:
-        """Begin near the data's own statistics: `worldmodel.fit` calls it with the first batch of a new training."""
-        seen = batch.event[batch.mask > 0]
-        if len(seen) > 1:
-            mean, std = seen.mean(dim=0), seen.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
+    def init_from_data(self, batch: EventBatch) -> None:
+        """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
+        event = batch.event[batch.mask > 0]
+        if len(event) > 1:
+            mean, std = event.mean(dim=0), event.std(dim=0).clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
             _, weight, _ = self.decoder.last.weight.split(self._sizes())
             _, loc, log_precision = self.decoder.last.bias.split(self._sizes())
-            weight.mul_(std.repeat(self.mixtures)[:, None])
-            loc.copy_((loc.view(self.mixtures, -1) * std + mean).flatten())
-            log_precision.copy_((-2 * std.log()).repeat(self.mixtures))
+            weight.mul_(std.repeat(self.num_components)[:, None])
+            loc.copy_((loc.view(self.num_components, -1) * std + mean).flatten())
+            log_precision.copy_((-2 * std.log()).repeat(self.num_components))
 
     def stream(
         self,
@@ -201,18 +218,18 @@ class VRNN(nn.Module):
         """Draw events one at a time, in constant memory.
 
         Args:
-            length: how many; None: without end.
-            batch: how many sequences at once (where ``prefix`` holds several, one for each of them).
-            temperature: scales the variance of z, and tempers the mixture as `GaussianMixture.sample` does.
-            generator: the source of all randomness.
-            prefix: (batch or 1, T0, D) events that came before; they are not drawn again, but their latents are.
+            length: Number of events. None: endless.
+            batch: Number of sequences. If ``prefix`` has several sequences, there is one sequence per prefix.
+            temperature: Temperature of the mixture, as in `GaussianMixture.sample`, and factor of the variance of z.
+            generator: Source of all random numbers. None: torch's default generator.
+            prefix: Events (batch or 1, T0, D) before the first sampled one; they are not returned. Their latents are sampled.
         """
-        check_temperature(temperature)
-        given = continued(prefix, batch, self.event)
+        validate_temperature(temperature)
+        given = with_prefix(prefix, batch, self.event_dim)
         with torch.no_grad():
             state = self.initial(batch if given is None else len(given))
             state = state if given is None else self.observe(state, given, generator)
-        return streamed(lambda before: self._draw(before, temperature, generator), state, length)
+        return stream_steps(lambda before: self._draw(before, temperature, generator), state, length)
 
     def sample(
         self,
@@ -222,70 +239,76 @@ class VRNN(nn.Module):
         generator: Generator | None = None,
         prefix: Float[Tensor, "given past event"] | None = None,
     ) -> Float[Tensor, "batch time event"]:
-        """Draw ``length`` new events of each sequence, (B, length, D): what `stream` draws."""
-        at_least_one(length=length)
+        """Draw ``length`` new events of each sequence, (B, length, D), with `stream`."""
+        validate_positive_int(length=length)
         return torch.stack(list(self.stream(length, batch, temperature, generator, prefix)), dim=1)
 
     def _terms(self, event: Tensor, generator: Generator | None) -> tuple[Tensor, ...]:
-        """Of each time, (batch, time): log p(x_t | z_t), the KL, and log p(z_t) / q(z_t)."""
+        """Return log p(x_t | z_t), the KL, and log p(z_t) / q(z_t), each (batch, time)."""
         noise = self._noise(event, generator)
-        return in_pieces(self._piece, self.initial(len(event)), self.truncate, event, noise)[0]
+        return tbptt_chunks(self._chunk, self.initial(len(event)), self.bptt_length, event, noise)[0]
 
     def _noise(self, event: Tensor, generator: Generator | None) -> Tensor:
-        """Drawn time by time, so that padding behind a sequence changes none of what is drawn for it."""
+        """Sample noise time by time, so that padding after a sequence does not change its noise."""
         batch, time = event.shape[:2]
         return torch.stack(
-            [event.new_empty(batch, self.latent).normal_(generator=generator) for _ in range(time)], dim=1
+            [event.new_empty(batch, self.latent_dim).normal_(generator=generator) for _ in range(time)], dim=1
         )
 
-    def _piece(self, state: VRNNState, event: Tensor, noise: Tensor) -> tuple[tuple[Tensor, ...], VRNNState]:
-        """Walk through time with the encoder alone; prior and decoder then see all times at once."""
-        read, steps = single(self.phi_x(event)), []
+    def _chunk(self, state: VRNNState, event: Tensor, noise: Tensor) -> tuple[tuple[Tensor, ...], VRNNState]:
+        """Run the encoder time by time; then apply prior and decoder to all times at once."""
+        event_features, steps = to_float32(self.phi_x(event)), []
         for t in range(event.shape[1]):
-            q = self._normal(self.encoder, torch.cat((read[:, t], state.hidden), dim=-1))  # (9)
-            z = q.at(noise[:, t])
-            seen = single(self.phi_z(z))
-            steps.append((state.hidden, z, seen, *q))
-            state = self._advance(state, read[:, t], seen)
-        before, z, seen, loc, log_precision = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
-        q, p = Normal(loc, log_precision), self._normal(self.prior, before)  # (5)
-        return (self._decode(seen, before).log_prob(event), kl(q, p), p.log_prob(z) - q.log_prob(z)), state
+            q = self._normal(self.encoder, torch.cat((event_features[:, t], state.hidden), dim=-1))  # (9)
+            z = q.rsample_from_noise(noise[:, t])
+            latent_features = to_float32(self.phi_z(z))
+            steps.append((state.hidden, z, latent_features, *q))
+            state = self._advance(state, event_features[:, t], latent_features)
+        before, z, latent_features, loc, log_precision = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
+        q, p = DiagonalGaussian(loc, log_precision), self._normal(self.prior, before)  # (5)
+        return (
+            self._decode(latent_features, before).log_prob(event),
+            kl_divergence(q, p),
+            p.log_prob(z) - q.log_prob(z),
+        ), state
 
     def _draw(
         self, state: VRNNState, temperature: float | Tensor, generator: Generator | None
     ) -> tuple[Tensor, VRNNState]:
         p = self._normal(self.prior, state.hidden)
         root = torch.as_tensor(temperature).to(p.loc).sqrt()[..., None]
-        seen = self.phi_z(p.at(root * torch.empty_like(p.loc).normal_(generator=generator)))
-        event = self._decode(seen, state.hidden).sample((), temperature, generator)
-        return event, self._advance(state, self.phi_x(event), seen)
+        latent_features = self.phi_z(p.rsample_from_noise(root * torch.empty_like(p.loc).normal_(generator=generator)))
+        event = self._decode(latent_features, state.hidden).sample((), temperature, generator)
+        return event, self._advance(state, self.phi_x(event), latent_features)
 
-    def _advance(self, state: VRNNState, read: Tensor, seen: Tensor) -> VRNNState:
-        hidden, cell = self.lstm(torch.cat((read, seen), dim=-1), state)  # (7)
-        return VRNNState(single(hidden), single(cell))
+    def _advance(self, state: VRNNState, event_features: Tensor, latent_features: Tensor) -> VRNNState:
+        hidden, cell = self.lstm(torch.cat((event_features, latent_features), dim=-1), state)  # (7)
+        return VRNNState(to_float32(hidden), to_float32(cell))
 
-    def _normal(self, network: nn.Module, seen: Tensor) -> Normal:
-        loc, log_precision = single(network(seen)).chunk(2, dim=-1)
-        return Normal(loc, log_precision.clamp(*LOG_PRECISION_RANGE))
+    def _normal(self, network: nn.Module, inputs: Tensor) -> DiagonalGaussian:
+        loc, log_precision = to_float32(network(inputs)).chunk(2, dim=-1)
+        return DiagonalGaussian(loc, log_precision.clamp(*LOG_PRECISION_RANGE))
 
-    def _decode(self, seen: Tensor, hidden: Tensor) -> GaussianMixture:
-        parts = single(self.decoder(torch.cat((seen, hidden), dim=-1))).split(self._sizes(), dim=-1)  # (6)
-        loc, log_precision = (part.unflatten(-1, (self.mixtures, self.event)) for part in parts[1:])
+    def _decode(self, latent_features: Tensor, hidden: Tensor) -> GaussianMixture:
+        parts = to_float32(self.decoder(torch.cat((latent_features, hidden), dim=-1))).split(
+            self._sizes(), dim=-1
+        )  # (6)
+        loc, log_precision = (part.unflatten(-1, (self.num_components, self.event_dim)) for part in parts[1:])
         return GaussianMixture(parts[0], loc, log_precision.clamp(*LOG_PRECISION_RANGE))
 
 
-class _Network(nn.Module):
-    """Hidden layers, and a linear one behind them."""
+class _MLP(nn.Module):
+    """Hidden layers, followed by a linear layer."""
 
-    def __init__(self, inputs: int, width: int, depth: int, outputs: int) -> None:
+    def __init__(self, input_size: int, width: int, depth: int, output_size: int) -> None:
         super().__init__()
-        self.layers, self.last = _layers(inputs, width, depth), nn.Linear(width, outputs)
+        self.layers, self.last = _layers(input_size, width, depth), nn.Linear(width, output_size)
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         return self.last(self.layers(x))
 
 
-def _layers(inputs: int, width: int, depth: int) -> nn.Sequential:
-    """Hidden layers with rectified linear units."""
-    sizes = itertools.pairwise((inputs, *([width] * depth)))
+def _layers(input_size: int, width: int, depth: int) -> nn.Sequential:
+    """Return hidden layers with rectified linear units."""
+    sizes = itertools.pairwise((input_size, *([width] * depth)))
     return nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in sizes))

@@ -1,9 +1,9 @@
-"""Speech and images as sequences of events (`worldmodel.batches.EventBatch`), for density models that know no actions.
+"""Speech and images as sequences of events (`worldmodel.batches.EventBatch`), for densities without actions.
 
-Start reading at `worldmodel.corpora.corpus`; `open_corpus` makes a corpus of a folder.
+Start reading at `worldmodel.corpora.dataset`. `open_corpus` opens the corpus in a folder.
 """
 
-from worldmodel.corpora.corpus import Corpus, Parts
-from worldmodel.corpora.opening import open_corpus
+from worldmodel.corpora.dataset import Corpus, Splits
+from worldmodel.corpora.registry import open_corpus
 
-__all__ = ["Corpus", "Parts", "open_corpus"]
+__all__ = ["Corpus", "Splits", "open_corpus"]

@@ -1,7 +1,7 @@
-"""Audio files: what their headers say, and any stretch of their samples, without reading the rest.
+"""Audio files: their headers, and any range of their samples without reading the rest.
 
-RIFF WAV (8, 16, 24 and 32 bit, float) and NIST SPHERE (16 bit) are read here; MP3, FLAC and what else there is through
-soundfile, if it is installed. The first bytes tell which, not the name. Start reading at `inspect`.
+This module reads RIFF WAV (8, 16, 24 and 32 bit, float) and NIST SPHERE (16 bit); the optional package soundfile reads MP3,
+FLAC and other formats. The first bytes of a file determine its format, not its name. Start reading at `inspect`.
 
 References:
     Multimedia Programming Interface and Data Specifications 1.0 (RIFF WAVE), IBM and Microsoft, 1991;
@@ -17,24 +17,25 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 SUFFIXES = frozenset((".wav", ".sph", ".nist", ".mp3", ".flac", ".ogg", ".aif", ".aiff"))
-"""Names that end so, in any letter case, are taken for audio files."""
-RATES = (1_000, 192_000)
-"""Samples a second: the least and the most that a file may have."""
-CHANNELS = 32
-"""The most channels."""
-LOUDEST = 1e4
-"""Samples of float files further from 0, full scale being 1, are no sound: squares and likelihoods of them overflow."""
-CHUNKS = 1_000
-"""So many chunks of a WAV file are looked at."""
-HEADER = 2**20
-"""A SPHERE header is at most so long, in bytes."""
-PER_BYTE = 8_192
-"""No codec packs more samples into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
+"""Suffixes of audio files, in any letter case."""
+SAMPLE_RATE_RANGE = (1_000, 192_000)
+"""Smallest and largest number of samples a second in a file."""
+MAX_CHANNELS = 32
+"""Largest number of channels."""
+MAX_AMPLITUDE = 1e4
+"""Largest absolute value of a float sample; full scale is 1. Larger values overflow in squares and likelihoods."""
+MAX_CHUNKS = 1_000
+"""Largest number of chunks of a WAV file before its samples."""
+MAX_HEADER_BYTES = 2**20
+"""Largest number of bytes of a SPHERE header."""
+MAX_SAMPLES_PER_BYTE = 8_192
+"""Largest number of samples that a codec packs into a byte: FLAC's shortest block, 11 bytes, holds up to 65,535 of silence."""
 PREROLL = 16 * 1_152
-"""So many samples before those that are asked for are decoded too: an MP3 frame borrows bits from frames before it."""
+"""Number of samples that are decoded before the requested ones: an MP3 frame uses bits of earlier frames."""
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
-STREAMED = 0xFFFFFFFF
-"""The length that a WAV file gives which was written without knowing it."""
+"""Codec numbers of a WAV file."""
+UNKNOWN_LENGTH = 0xFFFFFFFF
+"""Length field of a WAV file that was written before its length was known."""
 ENCODINGS = {
     (PCM, 8): "u1",
     (PCM, 16): "<i2",
@@ -43,144 +44,167 @@ ENCODINGS = {
     (FLOAT, 32): "<f4",
     (FLOAT, 64): "<f8",
 }
+"""NumPy dtype of each codec and number of bits; i3 stands for 24-bit integers."""
 
 
-class Sound(NamedTuple):
-    """An audio file, as its header describes it."""
+class AudioInfo(NamedTuple):
+    """The header of an audio file.
+
+    Args:
+        path: Path of the file.
+        sample_rate: Number of samples a second.
+        num_channels: Number of channels.
+        num_samples: Number of samples of each channel.
+        encoding: A NumPy dtype, "i3" for 24-bit integers, or "soundfile".
+        offset: Position of the first sample in the file, in bytes.
+    """
 
     path: Path
-    rate: int
-    """Samples a second."""
-    channels: int
-    samples: int
-    """Of each channel."""
+    sample_rate: int
+    num_channels: int
+    num_samples: int
     encoding: str
-    """A numpy dtype, "i3" for 24 bit, or "soundfile"."""
     offset: int
-    """Where the samples begin, in bytes."""
 
 
-def inspect(path: str | os.PathLike[str]) -> Sound:
-    """Read a file's header.
+def inspect(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read the header of an audio file.
 
     Raises:
-        ValueError: the file is missing, damaged, cut off, or in a form that cannot be read; the message names it.
+        ValueError: the file is missing, damaged, truncated or of an unsupported format; the message names it.
     """
     path = Path(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could block forever
             raise ValueError(f"{path} is not a regular file")
         with path.open("rb") as file:
             size, magic = os.fstat(file.fileno()).st_size, file.read(12)
-            sound = None
+            audio = None
             if magic[:7] == b"NIST_1A":
-                sound = _sphere(path, file, size)
+                audio = _sphere(path, file, size)
             elif magic[:4] == b"RIFF" and magic[8:] == b"WAVE":
-                sound = _wav(path, file, size)
+                audio = _wav(path, file, size)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    sound = sound or _other(path, size)
-    if not RATES[0] <= sound.rate <= RATES[1]:
+    audio = audio or _soundfile_info(path, size)
+    if not SAMPLE_RATE_RANGE[0] <= audio.sample_rate <= SAMPLE_RATE_RANGE[1]:
         raise ValueError(
-            f"{path} must have from {RATES[0]} to {RATES[1]} samples a second, its header says {sound.rate}"
+            f"{path} must have from {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} samples a second, "
+            f"got {audio.sample_rate} in its header"
         )
-    if not 1 <= sound.channels <= CHANNELS:
-        raise ValueError(f"{path} must have from 1 to {CHANNELS} channels, its header says {sound.channels}")
-    return sound
+    if not 1 <= audio.num_channels <= MAX_CHANNELS:
+        raise ValueError(f"{path} must have from 1 to {MAX_CHANNELS} channels, got {audio.num_channels} in its header")
+    return audio
 
 
-def read(sound: Sound, start: int, stop: int) -> np.ndarray:
-    """Samples ``start`` to ``stop``, (stop - start,) in single precision, channels averaged, full scale from -1 to 1.
+def read(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
+    """Read a range of samples as mono audio.
+
+    Args:
+        audio: The header of the file.
+        start: Index of the first sample.
+        stop: Index after the last sample.
+
+    Returns:
+        The samples (stop - start,), float32, averaged over channels; full scale is from -1 to 1.
 
     Raises:
-        ValueError: the file changed since it was inspected, or holds NaN, infinity or more than `LOUDEST`.
+        ValueError: the file changed after `inspect`, or has samples that are NaN, infinite or beyond `MAX_AMPLITUDE`.
     """
-    assert 0 <= start <= stop <= sound.samples
-    decode = _decode if sound.encoding == "soundfile" else _unpack
-    frames = decode(sound, start, stop)
-    mono = frames.mean(axis=1, dtype=np.float32) if sound.channels > 1 else frames[:, 0]
+    assert 0 <= start <= stop <= audio.num_samples
+    decode = _decode if audio.encoding == "soundfile" else _read_pcm
+    frames = decode(audio, start, stop)
+    mono = frames.mean(axis=1, dtype=np.float32) if audio.num_channels > 1 else frames[:, 0]
     if not np.isfinite(mono).all():
-        raise ValueError(f"{sound.path} holds samples that are NaN or infinite")
-    if len(mono) and max(-float(mono.min()), float(mono.max())) > LOUDEST:
-        raise ValueError(f"{sound.path} holds samples beyond {LOUDEST:g} times full scale")
+        raise ValueError(f"{audio.path} has samples that are NaN or infinite")
+    if len(mono) and max(-float(mono.min()), float(mono.max())) > MAX_AMPLITUDE:
+        raise ValueError(f"{audio.path} has samples beyond {MAX_AMPLITUDE:g} times full scale")
     return mono
 
 
-def _wav(path: Path, file: BinaryIO, size: int) -> Sound | None:
-    """RIFF WAV: chunks of (name, length, content). None: a codec for soundfile to decode."""
-    form: tuple[int, int, int, int] | None = None
-    place = 12
-    for _ in range(CHUNKS):
-        file.seek(place)
+def _wav(path: Path, file: BinaryIO, size: int) -> AudioInfo | None:
+    """Read the header of RIFF WAV, a list of chunks (name, length, content); return None for a codec of soundfile."""
+    wav_format: tuple[int, int, int, int] | None = None
+    position = 12
+    for _ in range(MAX_CHUNKS):
+        file.seek(position)
         head = file.read(8)
         if len(head) < 8:
-            raise ValueError(f"{path} is cut off: a WAV file without samples (no chunk 'data')")
+            raise ValueError(f"{path} is truncated: it has no samples (no chunk 'data')")
         name, length = head[:4], struct.unpack("<I", head[4:])[0]
-        place += 8
+        position += 8
         if name == b"fmt ":
-            form = _wav_format(path, file.read(min(length, 40)))
+            wav_format = _wav_format(path, file.read(min(length, 40)))
         elif name == b"data":
-            return _wav_data(path, form, place, length, size)
-        place += length + length % 2
-    raise ValueError(f"{path} is damaged: no samples in the first {CHUNKS} chunks of a WAV file")
+            return _wav_data(path, wav_format, position, length, size)
+        position += length + length % 2
+    raise ValueError(f"{path} is damaged: it has no samples in its first {MAX_CHUNKS} chunks")
 
 
 def _wav_format(path: Path, content: bytes) -> tuple[int, int, int, int]:
-    """The chunk 'fmt ': codec, channels, rate, bits a sample."""
+    """Read the chunk 'fmt ': codec, number of channels, sample rate, bits of a sample."""
     if len(content) < 16:
         raise ValueError(f"{path} is damaged: the chunk 'fmt ' must have at least 16 bytes, got {len(content)}")
     codec, channels, rate, _, block, bits = struct.unpack("<HHIIHH", content[:16])
     if codec == EXTENSIBLE:
         if len(content) < 26:
-            raise ValueError(f"{path} is damaged: an extensible WAV format must have 40 bytes, got {len(content)}")
+            raise ValueError(
+                f"{path} is damaged: the chunk 'fmt ' of an extensible format must have 40 bytes, got {len(content)}"
+            )
         codec = struct.unpack("<H", content[24:26])[0]  # the first two bytes of the subformat's GUID
     if (codec, bits) in ENCODINGS and block != channels * bits // 8:
-        raise ValueError(f"{path} is damaged: {channels} channels of {bits} bit in blocks of {block} bytes")
+        raise ValueError(f"{path} is damaged: {channels} channels of {bits} bits do not fit in blocks of {block} bytes")
     return codec, channels, rate, bits
 
 
-def _wav_data(path: Path, form: tuple[int, int, int, int] | None, place: int, length: int, size: int) -> Sound | None:
-    if form is None:
-        raise ValueError(f"{path} is damaged: samples before the chunk 'fmt ' that describes them")
-    codec, channels, rate, bits = form
+def _wav_data(
+    path: Path, wav_format: tuple[int, int, int, int] | None, position: int, length: int, size: int
+) -> AudioInfo | None:
+    """Return the header of a WAV file from its format and the position of its samples; None for soundfile's codecs."""
+    if wav_format is None:
+        raise ValueError(f"{path} is damaged: its samples precede the chunk 'fmt '")
+    codec, channels, rate, bits = wav_format
     if (codec, bits) not in ENCODINGS:
         return None
-    if length == STREAMED:
-        length = size - place
-    if place + length > size:
-        raise ValueError(f"{path} is cut off: its header says {length} bytes of samples, {size - place} are there")
-    return Sound(path, rate, channels, length // max(channels * bits // 8, 1), ENCODINGS[codec, bits], place)
+    if length == UNKNOWN_LENGTH:
+        length = size - position
+    if position + length > size:
+        raise ValueError(
+            f"{path} is truncated: it must have {length} bytes of samples as in its header, got {size - position}"
+        )
+    return AudioInfo(path, rate, channels, length // max(channels * bits // 8, 1), ENCODINGS[codec, bits], position)
 
 
-def _sphere(path: Path, file: BinaryIO, size: int) -> Sound:
-    """NIST SPHERE: a header of lines "name -type value", as long as its second line says."""
+def _sphere(path: Path, file: BinaryIO, size: int) -> AudioInfo:
+    """Read the header of NIST SPHERE: lines "name -type value"; its second line gives its length in bytes."""
     file.seek(0)
     second = file.read(16).split(b"\n")[1:2]
-    length = _whole(path, "header size", b"".join(second).decode("latin-1"))
-    if not 16 <= length <= min(HEADER, size):
-        raise ValueError(f"{path} is damaged: a SPHERE header of {length} bytes in a file of {size}")
+    length = _parse_int(path, "header size", b"".join(second).decode("latin-1"))
+    if not 16 <= length <= min(MAX_HEADER_BYTES, size):
+        raise ValueError(f"{path} is damaged: a SPHERE header of {length} bytes does not fit in a file of {size} bytes")
     file.seek(0)
     fields = _sphere_fields(file.read(length))
     coding = fields.get("sample_coding", "pcm")
     if coding != "pcm":
         raise ValueError(
-            f"{path} is compressed ({coding}): only 16-bit PCM is read. NIST's w_decode -o pcm or sph2pipe -f wav unpacks it"
+            f"{path} must have 16-bit PCM samples, got {coding}; convert it with NIST's w_decode -o pcm or with sph2pipe -f wav"
         )
-    width = _whole(path, "sample_n_bytes", fields.get("sample_n_bytes", ""))
+    width = _parse_int(path, "sample_n_bytes", fields.get("sample_n_bytes", ""))
     order = fields.get("sample_byte_format", "")
     if width != 2 or order not in ("01", "10"):
         raise ValueError(
-            f"{path} must have samples of 2 bytes in the order 01 or 10, its header says {width} and {order!r}"
+            f"{path} must have samples of 2 bytes in the order 01 or 10, got {width} and {order!r} in its header"
         )
-    rate, channels = (_whole(path, name, fields.get(name, "")) for name in ("sample_rate", "channel_count"))
-    there = (size - length) // (2 * max(channels, 1))
-    count = _whole(path, "sample_count", fields.get("sample_count", str(there)))
-    if count > there:
-        raise ValueError(f"{path} is cut off: its header says {count} samples, {there} are there")
-    return Sound(path, rate, channels, count, "<i2" if order == "01" else ">i2", length)
+    rate, channels = (_parse_int(path, name, fields.get(name, "")) for name in ("sample_rate", "channel_count"))
+    available = (size - length) // (2 * max(channels, 1))
+    count = _parse_int(path, "sample_count", fields.get("sample_count", str(available)))
+    if count > available:
+        raise ValueError(f"{path} is truncated: it must have {count} samples as in its header, got {available}")
+    return AudioInfo(path, rate, channels, count, "<i2" if order == "01" else ">i2", length)
 
 
 def _sphere_fields(header: bytes) -> dict[str, str]:
+    """Return the fields of a SPHERE header."""
     fields = {}
     for line in header.decode("latin-1").split("\n")[2:]:
         if line.strip() == "end_head":
@@ -191,38 +215,39 @@ def _sphere_fields(header: bytes) -> dict[str, str]:
     return fields
 
 
-def _whole(path: Path, name: str, text: str) -> int:
+def _parse_int(path: Path, name: str, text: str) -> int:
+    """Parse the nonnegative integer of a header field."""
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise ValueError(f"{path} is damaged: {name} must be a whole number, its header says {text[:40]!r}")
+        raise ValueError(f"{path} is damaged: {name} must be a nonnegative integer, got {text[:40]!r} in its header")
     return int(text)
 
 
-def _unpack(sound: Sound, start: int, stop: int) -> np.ndarray:
-    """(stop - start, channels) out of PCM or float samples."""
-    width = 3 if sound.encoding == "i3" else np.dtype(sound.encoding).itemsize
-    wanted = (stop - start) * sound.channels
+def _read_pcm(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
+    """Read PCM or float samples (stop - start, channels)."""
+    width = 3 if audio.encoding == "i3" else np.dtype(audio.encoding).itemsize
+    count = (stop - start) * audio.num_channels
     try:
-        raw = np.fromfile(sound.path, np.uint8, wanted * width, offset=sound.offset + start * sound.channels * width)
+        raw = np.fromfile(audio.path, np.uint8, count * width, offset=audio.offset + start * audio.num_channels * width)
     except OSError as error:
-        raise ValueError(f"{sound.path} cannot be read: {error.strerror or error}") from None
-    if len(raw) != wanted * width:
+        raise ValueError(f"{audio.path} cannot be read: {error.strerror or error}") from None
+    if len(raw) != count * width:
         raise ValueError(
-            f"{sound.path} is shorter than when it was opened: {wanted * width} bytes asked, {len(raw)} came"
+            f"{audio.path} changed after its header was read: expected {count * width} bytes of samples, got {len(raw)}"
         )
-    if sound.encoding == "i3":  # into the upper three bytes of four
-        wide = np.zeros((wanted, 4), np.uint8)
-        wide[:, 1:] = raw.reshape(wanted, 3)
+    if audio.encoding == "i3":  # to the upper three bytes of an int32
+        wide = np.zeros((count, 4), np.uint8)
+        wide[:, 1:] = raw.reshape(count, 3)
         values = wide.reshape(-1).view("<i4")
     else:
-        values = raw.view(sound.encoding)
-    return _full_scale(values).reshape(stop - start, sound.channels)
+        values = raw.view(audio.encoding)
+    return _full_scale(values).reshape(stop - start, audio.num_channels)
 
 
 def _full_scale(values: np.ndarray) -> np.ndarray:
-    """Whole numbers from -1 to 1; floats as they are."""
+    """Scale integers to [-1, 1) and convert to float32; floats keep their scale."""
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore", invalid="ignore"):  # `read` refuses what does not fit
+        with np.errstate(over="ignore", invalid="ignore"):  # `read` rejects values that overflow
             return values.astype(np.float32)
     if values.dtype == np.uint8:
         return (values.astype(np.float32) - 128) / 128
@@ -230,35 +255,40 @@ def _full_scale(values: np.ndarray) -> np.ndarray:
 
 
 def _soundfile(path: Path) -> Any:
+    """Import soundfile."""
     try:
-        import soundfile  # optional, and slow to import: only where it is needed
+        import soundfile  # optional and slow to import
     except (ImportError, OSError):
-        raise ValueError(f"{path} is not PCM WAV or SPHERE: to read it, pip install 'worldmodel[audio]'") from None
+        raise ValueError(
+            f"{path} is not PCM WAV or SPHERE; install soundfile to read it: pip install 'worldmodel[audio]'"
+        ) from None
     return soundfile
 
 
-def _other(path: Path, size: int) -> Sound:
-    """What soundfile makes of a file."""
+def _soundfile_info(path: Path, size: int) -> AudioInfo:
+    """Read the header of a file with soundfile."""
     soundfile = _soundfile(path)
     try:
-        found = soundfile.info(str(path))
-    except Exception as error:  # the library's own kinds, and TypeError for headerless audio
-        raise ValueError(f"{path} is not an audio file that can be read: {error}") from None
-    if not 0 <= found.frames <= PER_BYTE * size:
-        raise ValueError(f"{path} is damaged: its {size} bytes cannot hold {found.frames} samples")
-    return Sound(path, int(found.samplerate), int(found.channels), int(found.frames), "soundfile", 0)
+        info = soundfile.info(str(path))
+    except Exception as error:  # its own errors, and TypeError for headerless audio
+        raise ValueError(f"{path} must be an audio file: {error}") from None
+    if not 0 <= info.frames <= MAX_SAMPLES_PER_BYTE * size:
+        raise ValueError(f"{path} is damaged: its {size} bytes cannot hold {info.frames} samples")
+    return AudioInfo(path, int(info.samplerate), int(info.channels), int(info.frames), "soundfile", 0)
 
 
-def _decode(sound: Sound, start: int, stop: int) -> np.ndarray:
-    """(stop - start, channels) through soundfile."""
-    soundfile = _soundfile(sound.path)
-    early = max(start - PREROLL, 0)
+def _decode(audio: AudioInfo, start: int, stop: int) -> np.ndarray:
+    """Decode samples (stop - start, channels) with soundfile."""
+    soundfile = _soundfile(audio.path)
+    first = max(start - PREROLL, 0)
     try:
-        with soundfile.SoundFile(str(sound.path)) as file:
-            file.seek(early)  # and one read: soundfile seeks after each, and what was borrowed would be lost again
-            frames = np.asarray(file.read(stop - early, dtype="float32", always_2d=True))[start - early :]
+        with soundfile.SoundFile(str(audio.path)) as file:
+            file.seek(first)  # a single read: soundfile seeks after each, which loses the bits of earlier frames
+            frames = np.asarray(file.read(stop - first, dtype="float32", always_2d=True))[start - first :]
     except Exception as error:
-        raise ValueError(f"{sound.path} is damaged: {error}") from None
-    if frames.shape != (stop - start, sound.channels):
-        raise ValueError(f"{sound.path} is cut off: {stop - start} samples asked at {start}, {len(frames)} came")
+        raise ValueError(f"{audio.path} is damaged: {error}") from None
+    if frames.shape != (stop - start, audio.num_channels):
+        raise ValueError(
+            f"{audio.path} is truncated: expected {stop - start} samples from sample {start}, got {len(frames)}"
+        )
     return frames

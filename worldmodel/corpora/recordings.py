@@ -1,6 +1,6 @@
-"""Recordings as sequences of frames: an index of files in memory, samples read from disk as they are asked for.
+"""Recordings as sequences of frames: memory holds an index of the files, and batches read their samples from disk.
 
-Start reading at `Recordings`. `worldmodel.corpora.speech` says which files belong to which part.
+Start reading at `Recordings`. `worldmodel.corpora.speech` assigns the files to parts.
 """
 
 import functools
@@ -17,288 +17,333 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel.batches import EventBatch
-from worldmodel.checkpoints import read_json, write_json
-from worldmodel.corpora.audio_files import SUFFIXES, Sound, read
-from worldmodel.corpora.corpus import digest, shares
-from worldmodel.corpora.resampling import METHOD, length, resampled
+from worldmodel.corpora.audio_files import SUFFIXES, AudioInfo, read
+from worldmodel.corpora.dataset import digest, random_split
+from worldmodel.corpora.resampling import METHOD, num_samples, resample
+from worldmodel.io import read_json, write_json
 from worldmodel.paths import expand
 
-RATE = 16_000
-"""Samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
-LONGEST = 30 * 60 * RATE
-"""No sequence is longer, in samples: half an hour."""
+SAMPLE_RATE = 16_000
+"""Number of samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""
+MAX_SAMPLES = 30 * 60 * SAMPLE_RATE
+"""Largest number of samples in a sequence: half an hour."""
 BLOCK = 2**18
-"""So many samples are read at once for mean and standard deviation."""
-STRETCHES, STRETCH = 8, 1_024
-"""Of each file, an identity covers so many stretches of so many samples, spread evenly from its first to its last."""
+"""Number of samples that are read at once for mean and standard deviation."""
+NUM_CHUNKS, CHUNK_SAMPLES = 8, 1_024
+"""Number of chunks, evenly spread over each file, that an identity covers, and number of samples in a chunk."""
 
 
 class Recording(NamedTuple):
-    """A file of a corpus."""
+    """A file of a corpus.
+
+    Args:
+        name: Path of the file inside the corpus.
+        group: Name of the speaker or the file; a group is never in two parts.
+        audio: Header of the file.
+        num_used_samples: Number of samples, at `SAMPLE_RATE`, that are cut into sequences: whole frames or segments from the
+            start of the file.
+    """
 
     name: str
-    """Its path inside the corpus."""
     group: str
-    """Speaker or file: never in two parts."""
-    sound: Sound
-    used: int
-    """So many samples, at `RATE`, are cut into sequences: from the beginning, in whole frames or pieces."""
+    audio: AudioInfo
+    num_used_samples: int
 
     @property
     def resampled(self) -> bool:
-        """Whether it has another rate on disk."""
-        return self.sound.rate != RATE
+        """Whether the file has another sample rate."""
+        return self.audio.sample_rate != SAMPLE_RATE
 
 
-class Cut(NamedTuple):
-    """How recordings are cut into sequences."""
+class Segmentation(NamedTuple):
+    """Segmentation of recordings into sequences.
+
+    Args:
+        frame: Number of samples in an event.
+        segment_length: Number of samples in a sequence. None: a recording is a sequence.
+    """
 
     frame: int
-    """Samples of an event."""
-    piece: int | None
-    """Samples of a sequence; None: a recording is a sequence."""
+    segment_length: int | None
 
-    def used(self, sound: Sound) -> int:
-        """Samples of whole frames, or of whole pieces; what is left behind them is dropped.
+    def num_used_samples(self, audio: AudioInfo) -> int:
+        """Return the number of samples in whole frames or whole segments; the rest of the file is dropped.
 
         Raises:
-            ValueError: a recording that is to stay whole is too long.
+            ValueError: a whole recording is longer than `MAX_SAMPLES`.
         """
-        step, samples = self.piece or self.frame, length(sound, RATE)
-        if self.piece is None and samples > LONGEST:
-            raise ValueError(f"{sound.path} lasts longer than {LONGEST // RATE} seconds: cut it with piece=8000")
+        step, samples = self.segment_length or self.frame, num_samples(audio, SAMPLE_RATE)
+        if self.segment_length is None and samples > MAX_SAMPLES:
+            raise ValueError(
+                f"{audio.path} is longer than {MAX_SAMPLES // SAMPLE_RATE} seconds: use segments, such as segment_length=8000"
+            )
         return samples // step * step
 
 
 def audio_paths(folder: Path) -> list[Path]:
-    """All audio files below ``folder``, in order; hidden ones (``._x.wav`` of macOS) are left out.
+    """Return the sorted paths of all audio files below ``folder``, without hidden files (``._x.wav`` of macOS).
 
     Raises:
         ValueError: a folder cannot be read.
     """
 
-    def refuse(error: OSError) -> None:
+    def raise_error(error: OSError) -> None:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror or error}")
 
-    found = [
-        Path(place) / name
-        for place, _, names in os.walk(folder, onerror=refuse)
+    paths = [
+        Path(directory) / name
+        for directory, _, names in os.walk(folder, onerror=raise_error)
         for name in names
         if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
     ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
-class Standardisation:
-    """One mean and one standard deviation, of all samples of the training part.
+class Standardization:
+    """Standardization of samples by one mean and one standard deviation, those of all samples of the training part.
 
-    They are computed when first asked for, in one pass over the files that never holds more than a block.
+    The first use computes them in one pass over the files, block by block.
 
     Args:
-        recordings: of the training part.
-        cut: its frames.
-        cache: a JSON file that keeps the two numbers; None: they are kept in memory alone.
+        recordings: Recordings of the training part.
+        segmentation: Segmentation of the recordings.
+        cache: Path of a JSON file that stores the two numbers. None: memory only.
     """
 
-    def __init__(self, recordings: Sequence[Recording], cut: Cut, cache: str | os.PathLike[str] | None = None) -> None:
-        self.recordings, self.cut, self.cache = tuple(recordings), cut, None if cache is None else expand(cache)
+    def __init__(
+        self, recordings: Sequence[Recording], segmentation: Segmentation, cache: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.recordings, self.segmentation, self.cache = (
+            tuple(recordings),
+            segmentation,
+            None if cache is None else expand(cache),
+        )
 
     @property
     def mean(self) -> float:
-        """Of full scale, which goes from -1 to 1."""
-        return self._numbers[0]
+        """Mean of the samples; full scale is from -1 to 1."""
+        return self._mean_std[0]
 
     @property
     def std(self) -> float:
-        """Of full scale, above zero."""
-        return self._numbers[1]
+        """Standard deviation of the samples, above zero; full scale is from -1 to 1."""
+        return self._mean_std[1]
 
     def events(self, samples: np.ndarray) -> np.ndarray:
-        """Samples (T x D,) as standardised frames (T, D)."""
-        standard = (samples.astype(np.float64) - self.mean) / self.std
-        return standard.astype(np.float32).reshape(-1, self.cut.frame)
+        """Convert samples (T x D,) to standardized frames (T, D)."""
+        standardized = (samples.astype(np.float64) - self.mean) / self.std
+        return standardized.astype(np.float32).reshape(-1, self.segmentation.frame)
 
     def to_data(self, events: Float[Tensor, "batch time event"]) -> Float[Tensor, "batch samples"]:
-        """Frames as samples, full scale from -1 to 1."""
+        """Convert frames to samples (B, T x D); full scale is from -1 to 1."""
         return events.detach().double().mul(self.std).add(self.mean).float().flatten(1)
 
     def describe(self) -> dict[str, Any]:
-        """The numbers, for a report.
+        """Return the constants for a report.
 
-        ``ceiling``: nats a sample, -log of the distance of two 16-bit levels in events; what a density has above it, it
-        has from telling the levels apart, not from knowing speech.
+        ``ceiling``, in nats per sample, is -log of the distance of two 16-bit levels in events. A density with a higher
+        likelihood gains it from resolving these levels, not from a better model of speech.
         """
         numbers = {"mean": self.mean, "std": self.std, "ceiling": math.log(self.std * 2**15)}
-        return numbers | {"rate": RATE, "frame": self.cut.frame, "piece": self.cut.piece}
+        return numbers | {
+            "rate": SAMPLE_RATE,
+            "frame": self.segmentation.frame,
+            "segment_length": self.segmentation.segment_length,
+        }
 
     @functools.cached_property
     def identity(self) -> str:
-        """Of the training part's recordings."""
+        """Identity of the recordings of the training part."""
         return identity(self.recordings)
 
     @functools.cached_property
-    def _numbers(self) -> tuple[float, float]:
+    def _mean_std(self) -> tuple[float, float]:
+        """Mean and standard deviation, from the cache or computed."""
         if self.cache is not None and self.cache.exists():
-            return self._kept(self.cache)
+            return self._load(self.cache)
         mean, std = self._measured()
         if self.cache is not None:
             write_json(self.cache, {"recordings": self.identity, "mean": mean, "std": std})
         return mean, std
 
-    def _kept(self, cache: Path) -> tuple[float, float]:
-        kept = read_json(cache)
-        of = kept.get("recordings") if isinstance(kept, dict) else None
-        if of not in (self.identity, listed(self.recordings)):
-            raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
-        mean, std = kept.get("mean"), kept.get("std")
+    def _load(self, cache: Path) -> tuple[float, float]:
+        """Read mean and standard deviation from the cache, and verify that they are of these recordings."""
+        stored = read_json(cache)
+        stored_identity = stored.get("recordings") if isinstance(stored, dict) else None
+        if stored_identity not in (self.identity, listed(self.recordings)):
+            raise ValueError(f"{cache} has the mean and std of other recordings: use another cache")
+        mean, std = stored.get("mean"), stored.get("std")
         if not (isinstance(mean, float) and isinstance(std, float) and math.isfinite(mean) and 0 < std < math.inf):
-            raise ValueError(f"{cache} must hold a finite mean and a std above zero, got {mean!r} and {std!r}")
-        if of != self.identity:  # an older version's, which knew names and lengths alone
+            raise ValueError(f"{cache} must have a finite mean and a std above zero, got {mean!r} and {std!r}")
+        if stored_identity != self.identity:  # an older version stored a digest of names and lengths only
             if not np.allclose((mean, std), self._measured(), rtol=1e-6, atol=1e-9):
-                raise ValueError(f"{cache} does not hold the mean and std of these recordings: name another cache")
+                raise ValueError(f"{cache} has the mean and std of other recordings: use another cache")
             write_json(cache, {"recordings": self.identity, "mean": mean, "std": std})
         return mean, std
 
     def _measured(self) -> tuple[float, float]:
-        count, mean, square = 0, 0.0, 0.0  # square: the sum of (x - mean)^2
+        """Compute mean and standard deviation of all used samples."""
+        count, mean, square = 0, 0.0, 0.0  # square is the sum of (x - mean)^2
         for recording in self.recordings:
-            for first in range(0, recording.used, BLOCK):
-                block = resampled(recording.sound, RATE, first, min(first + BLOCK, recording.used)).astype(np.float64)
+            for first in range(0, recording.num_used_samples, BLOCK):
+                block = resample(
+                    recording.audio, SAMPLE_RATE, first, min(first + BLOCK, recording.num_used_samples)
+                ).astype(np.float64)
                 # Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979
                 shift, total = block.mean() - mean, count + len(block)
                 square += ((block - block.mean()) ** 2).sum() + shift**2 * count * len(block) / total
                 mean, count = mean + shift * len(block) / total, total
         std = math.sqrt(square / count)
         if not std > 0:
-            raise ValueError(f"{count} samples of the training part are all {mean:g}: they have no standard deviation")
+            raise ValueError(
+                f"the {count} samples of the training part must have a standard deviation above zero, all are {mean:g}"
+            )
         return float(mean), std
 
 
 class Recordings:
-    """Sequences of frames, (batch, time, frame), read from audio files on demand; shorter ones are padded, and masked.
+    """Sequences of frames (batch, time, frame), read from audio files on demand; shorter sequences are padded and masked.
 
     Args:
-        label: which corpus and part, in a few words.
-        recordings: the files.
-        scale: how samples become events; the training part's, whatever the part.
+        label: Name of the corpus and the part.
+        recordings: Recordings of the part.
+        normalizer: Conversion between samples and events; all parts use that of the training part.
+
+    Raises:
+        ValueError: no recording is long enough for a sequence.
     """
 
-    def __init__(self, label: str, recordings: Iterable[Recording], scale: Standardisation) -> None:
-        self.label, self.scale = label, scale
-        self.recordings = tuple(recording for recording in recordings if recording.used)
-        step = [scale.cut.piece or recording.used for recording in self.recordings]
-        counts = [recording.used // size for recording, size in zip(self.recordings, step, strict=True)]
+    def __init__(self, label: str, recordings: Iterable[Recording], normalizer: Standardization) -> None:
+        self.label, self.normalizer = label, normalizer
+        self.recordings = tuple(recording for recording in recordings if recording.num_used_samples)
+        step = [normalizer.segmentation.segment_length or recording.num_used_samples for recording in self.recordings]
+        counts = [recording.num_used_samples // size for recording, size in zip(self.recordings, step, strict=True)]
         if not counts:
-            raise ValueError(f"{label}: no recording is long enough for a sequence ({scale.cut})")
-        self._file = np.repeat(np.arange(len(counts)), counts)  # of each sequence, and its first sample and length
-        number = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
+            raise ValueError(f"{label}: no recording is long enough for a sequence ({normalizer.segmentation})")
+        self._file = np.repeat(np.arange(len(counts)), counts)  # file, first sample and length of each sequence
+        index_in_file = np.arange(len(self._file)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._length = np.repeat(step, counts)
-        self._start = number * self._length
+        self._start = index_in_file * self._length
 
     def __len__(self) -> int:
-        """How many sequences."""
+        """Return the number of sequences."""
         return len(self._file)
 
     @functools.cached_property
     def identity(self) -> str:
-        """Which files, with what in them, and how they are cut; it is found out once."""
-        whole = "whole" if self.scale.cut.piece is None else f"in pieces of {self.scale.cut.piece} samples"
+        """Identity of the files, their contents, the segmentation and the standardization; computed once."""
+        whole = (
+            "whole"
+            if self.normalizer.segmentation.segment_length is None
+            else f"in pieces of {self.normalizer.segmentation.segment_length} samples"
+        )
         return (
-            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.scale.cut.frame} samples, "
-            f"standardised by {self.scale.identity}"
+            f"{self.label}: {identity(self.recordings)}, {whole}, frames of {self.normalizer.segmentation.frame} samples, "
+            f"standardised by {self.normalizer.identity}"
         )
 
     def split(self, fraction: float, seed: int) -> tuple["Recordings", "Recordings"]:
-        """Training and held-out sequences, by whole groups (speakers or files), on the scale that they have."""
-        held_out, training = shares((recording.group for recording in self.recordings), [fraction], seed)
-        return self._of("training", training), self._of("held out", held_out)
+        """Split by whole groups (speakers or files) into training and held-out sequences with the same normalizer."""
+        held_out, training = random_split((recording.group for recording in self.recordings), [fraction], seed)
+        return self._subset("training", training), self._subset("held out", held_out)
 
     def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
-        """Random sequences, each as likely as any other."""
+        """Draw random sequences, each with the same probability."""
         return self._sequences(rng.integers(len(self), size=size))
 
     @property
-    def files(self) -> np.ndarray:
-        """Of each sequence, in the order of `batches`, the number of its recording."""
+    def file_indices(self) -> np.ndarray:
+        """Index of the recording of each sequence, in the order of `batches`."""
         return self._file[self._order]
 
     @property
     def _order(self) -> np.ndarray:
+        """Fixed random order of the sequences."""
         return np.random.default_rng(0).permutation(len(self))
 
     def sounds(self, count: int, seconds: float) -> list[np.ndarray]:
-        """The beginnings of the first ``count`` recordings: samples, full scale from -1 to 1."""
-        most = round(seconds * RATE)
-        return [resampled(item.sound, RATE, 0, min(item.used, most)) for item in self.recordings[:count]]
+        """Read at most ``seconds`` from the start of the first ``count`` recordings; full scale is from -1 to 1."""
+        maximum = round(seconds * SAMPLE_RATE)
+        return [
+            resample(item.audio, SAMPLE_RATE, 0, min(item.num_used_samples, maximum))
+            for item in self.recordings[:count]
+        ]
 
     def batches(self, size: int) -> Iterator[EventBatch]:
-        """All sequences once, in a fixed random order."""
+        """Iterate once over all sequences in a fixed random order."""
         order = self._order
         for number in range(0, len(order), size):
             yield self._sequences(order[number : number + size])
 
     def describe(self) -> dict[str, Any]:
-        """Counts, for a report."""
-        samples = sum(recording.used for recording in self.recordings)
+        """Return counts for a report."""
+        samples = sum(recording.num_used_samples for recording in self.recordings)
         return {
             "sequences": len(self),
             "files": len(self.recordings),
             "resampled_files": sum(recording.resampled for recording in self.recordings),
             "groups": len(Counter(recording.group for recording in self.recordings)),
-            "frames": samples // self.scale.cut.frame,
-            "hours": samples / RATE / 3600,
-            "dropped_samples": sum(length(recording.sound, RATE) - recording.used for recording in self.recordings),
+            "frames": samples // self.normalizer.segmentation.frame,
+            "hours": samples / SAMPLE_RATE / 3600,
+            "dropped_samples": sum(
+                num_samples(recording.audio, SAMPLE_RATE) - recording.num_used_samples for recording in self.recordings
+            ),
         }
 
-    def _of(self, label: str, groups: set[str]) -> "Recordings":
-        chosen = (recording for recording in self.recordings if recording.group in groups)
-        return Recordings(f"{self.label}, {label}", chosen, self.scale)
+    def _subset(self, label: str, groups: set[str]) -> "Recordings":
+        """Return the part with the recordings of these groups."""
+        selected = (recording for recording in self.recordings if recording.group in groups)
+        return Recordings(f"{self.label}, {label}", selected, self.normalizer)
 
-    def _sequences(self, chosen: np.ndarray) -> EventBatch:
-        frames = self._length[chosen] // self.scale.cut.frame
-        event = np.zeros((len(chosen), int(frames.max()), self.scale.cut.frame), np.float32)
+    def _sequences(self, indices: np.ndarray) -> EventBatch:
+        """Read the sequences with these indices as a padded batch."""
+        frames = self._length[indices] // self.normalizer.segmentation.frame
+        event = np.zeros((len(indices), int(frames.max()), self.normalizer.segmentation.frame), np.float32)
         mask = (np.arange(event.shape[1]) < frames[:, None]).astype(np.float32)
-        for row, place in enumerate(chosen):
-            start, stop = int(self._start[place]), int(self._start[place] + self._length[place])
-            samples = resampled(self.recordings[self._file[place]].sound, RATE, start, stop)
-            event[row, : frames[row]] = self.scale.events(samples)
-        return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(chosen)))
+        for row, index in enumerate(indices):
+            start, stop = int(self._start[index]), int(self._start[index] + self._length[index])
+            samples = resample(self.recordings[self._file[index]].audio, SAMPLE_RATE, start, stop)
+            event[row, : frames[row]] = self.normalizer.events(samples)
+        return EventBatch(torch.from_numpy(event), torch.from_numpy(mask), torch.zeros(len(indices)))
 
 
 def identity(recordings: Sequence[Recording]) -> str:
-    """How many files, with a digest of their names and lengths, and another of what is in them.
+    """Return the number of files, a digest of their names and lengths, and a digest of their contents.
 
-    The latter covers `STRETCHES` of `STRETCH` samples of each file, so that a corpus of any size is known in seconds: other
-    sounds, another loudness or another order are noticed, a change between two stretches of a file is not. Of what only
-    soundfile decodes it covers bytes, which no decoder's version changes.
+    The digest of the contents covers `NUM_CHUNKS` chunks of `CHUNK_SAMPLES` samples of each file, which takes seconds for a
+    corpus of any size. Other audio, another loudness or another order of the samples changes it; a change between two chunks
+    does not. For formats that only soundfile decodes it covers bytes, which do not depend on the version of the decoder.
 
     Raises:
-        ValueError: a file cannot be read any more.
+        ValueError: a file cannot be read.
     """
-    return f"{listed(recordings)}, contents {digest(part for item in recordings for part in _stretches(item.sound))}"
+    return (
+        f"{listed(recordings)}, contents {digest(part for item in recordings for part in _content_chunks(item.audio))}"
+    )
 
 
 def listed(recordings: Sequence[Recording]) -> str:
-    """How many files, with a digest of their names and lengths, and of how they were resampled."""
+    """Return the number of files and a digest of their names, lengths and resampling."""
     lines = [
-        f"{recording.name} {recording.sound.rate} {recording.sound.samples}{f' {METHOD}' if recording.resampled else ''}"
+        f"{recording.name} {recording.audio.sample_rate} "
+        f"{recording.audio.num_samples}{f' {METHOD}' if recording.resampled else ''}"
         for recording in recordings
     ]
     return f"{len(recordings)} files ({digest(lines)})"
 
 
-def _stretches(sound: Sound) -> Iterator[bytes]:
-    """Parts of a file's samples, the same in every format; or of its bytes, where these are a codec's."""
-    coded = sound.encoding == "soundfile"
+def _content_chunks(audio: AudioInfo) -> Iterator[bytes]:
+    """Yield chunks of a file's samples, the same for every format; for formats of soundfile, chunks of its bytes."""
+    compressed = audio.encoding == "soundfile"
     try:
-        size = sound.path.stat().st_size if coded else sound.samples
-        starts = np.unique(np.linspace(0, max(size - STRETCH, 0), STRETCHES).astype(int)).tolist()
-        if not coded:
-            yield from (read(sound, start, min(start + STRETCH, size)).tobytes() for start in starts)
+        size = audio.path.stat().st_size if compressed else audio.num_samples
+        starts = np.unique(np.linspace(0, max(size - CHUNK_SAMPLES, 0), NUM_CHUNKS).astype(int)).tolist()
+        if not compressed:
+            yield from (read(audio, start, min(start + CHUNK_SAMPLES, size)).tobytes() for start in starts)
             return
-        with sound.path.open("rb") as file:
+        with audio.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
-                yield file.read(STRETCH)
+                yield file.read(CHUNK_SAMPLES)
     except OSError as error:
-        raise ValueError(f"{sound.path} cannot be read: {error.strerror or error}") from None
+        raise ValueError(f"{audio.path} cannot be read: {error.strerror or error}") from None

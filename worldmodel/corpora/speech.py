@@ -1,42 +1,43 @@
 """Raw speech: TIMIT, Blizzard 2013, the Speech Accent Archive, or any folder of audio files.
 
-The setting is that of VRNN and FRMDN: 16 kHz, one channel; one mean and one standard deviation, of all samples of the
-training part; frames of 200 samples, side by side; an incomplete frame at the end is dropped, and so is what is left
-behind the last whole piece where recordings are cut into pieces. Sequences that are shorter than others are padded and
-masked. The log-likelihood is in nats a sequence, of the standardised samples.
+The preprocessing is that of VRNN and FRMDN: 16 kHz, one channel, one mean and one standard deviation of all samples of the
+training part, and frames of 200 samples without overlap. An incomplete last frame is dropped, and so is an incomplete last
+segment. Shorter sequences are padded and masked. The log-likelihood is in nats per sequence, of the standardized samples. Start
+reading at `timit`.
 
-Nothing in the data bounds that number: where a recording holds digital silence, or fewer levels than single precision tells
-apart, it rises to the model's own ceiling, 6.08 nats a sample (`worldmodel.sequences.precision_ceiling`), or more with a flow
-or factors of the precision. State ``model.ceiling`` beside it (`SequenceDensity.ceiling`, `baselines.VRNN.ceiling`).
+The data do not bound this number. For digital silence, or fewer levels than single precision resolves, it rises to the model's
+ceiling: 6.08 nats per sample (`worldmodel.sequences.precision_ceiling`), or more with a flow or factors of the precision.
+Report ``model.ceiling`` beside it (`SequenceDensity.ceiling`, `baselines.VRNN.ceiling`).
 
 References:
     A Recurrent Latent Variable Model for Sequential Data (VRNN), Chung, Kastner, Dinh, Goel, Courville, Bengio, 2015,
     https://arxiv.org/abs/1506.02216;
     Flow-based Recurrent Mixture Density Network (FRMDN), Razavi, Hosseini, Behzad, 2020,
-    https://arxiv.org/abs/2008.02144
+    https://arxiv.org/abs/2008.02144.
 """
 
 import os
 import re
 from pathlib import Path
 
-from worldmodel.arguments import at_least_one, at_least_one_if_given
 from worldmodel.corpora.audio_files import inspect
-from worldmodel.corpora.corpus import Corpus, shares
-from worldmodel.corpora.recordings import RATE, Cut, Recording, Recordings, Standardisation, audio_paths
+from worldmodel.corpora.dataset import Corpus, random_split
+from worldmodel.corpora.recordings import SAMPLE_RATE, Recording, Recordings, Segmentation, Standardization, audio_paths
 from worldmodel.corpora.resampling import METHOD
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int
 
 FRAME = 200
-"""Samples of an event (VRNN)."""
-PIECE = 8_000
-"""Samples of a sequence of Blizzard: half a second, 40 frames (VRNN)."""
-SHARES = (0.05, 0.05)
-"""Held out and test, of corpora that come without a split; 0.9 is left for training (VRNN)."""
-TIMIT_HELD_OUT = 0.05
-"""Of TIMIT's training speakers (VRNN, which does not say by what: here, whole speakers)."""
+"""Number of samples in an event (VRNN)."""
+SEGMENT_LENGTH = 8_000
+"""Number of samples in a sequence of Blizzard: half a second, 40 frames (VRNN)."""
+SPLIT_FRACTIONS = (0.05, 0.05)
+"""Held-out and test fractions of corpora without a split of their own; 0.9 is for training (VRNN)."""
+TIMIT_VAL_FRACTION = 0.05
+"""Held-out fraction of TIMIT's training data (VRNN). The paper does not name the unit; here it is the speaker."""
 TIMIT_SENTENCES = (4_620, 1_680)
-"""Of the whole corpus: training and test, SA sentences among them."""
+"""Number of training and test sentences of the complete corpus, SA sentences included."""
 UNIT = "nats a sequence, of samples standardised with the training part's mean and standard deviation"
+"""Unit of the likelihood."""
 
 _TIMIT_PATH = re.compile(
     r"(?:.*/)?(train|test)/dr\d/([a-z0-9]+)/([a-z0-9]+)\.(?:wav|sph|nist|flac)(?:\.wav)?", re.IGNORECASE
@@ -46,186 +47,206 @@ _TIMIT_PATH = re.compile(
 def timit(
     folder: Path,
     *,
-    piece: int | None = None,
+    segment_length: int | None = None,
     frame: int = FRAME,
     seed: int = 0,
-    sa: bool = True,
+    include_sa: bool = True,
     cache: str | os.PathLike[str] | None = None,
 ) -> Corpus:
-    """TIMIT: its own training and test speakers, a twentieth of the former held out; whole sentences.
+    """Open TIMIT: whole sentences, its own training and test speakers, and a twentieth of the training speakers held out.
 
     Args:
-        folder: holds TRAIN/DR1/FCJF0/SA1.WAV and so on, at any depth and in any letter case.
-        piece: samples of a sequence; None: whole sentences.
-        frame: samples of an event.
-        seed: of the choice of held-out speakers.
-        sa: whether to keep the two sentences (SA1, SA2) that every speaker reads, in training as in test.
-        cache: a JSON file that keeps mean and standard deviation.
+        folder: Path of the folder with TRAIN/DR1/FCJF0/SA1.WAV and so on, at any depth and in any letter case.
+        segment_length: Number of samples in a sequence. None: whole sentences.
+        frame: Number of samples in an event.
+        seed: Random seed of the held-out speakers.
+        include_sa: Whether to include the two sentences (SA1, SA2) that every speaker reads, in training and test.
+        cache: Path of a JSON file that stores mean and standard deviation. None: memory only.
 
     Raises:
-        ValueError: files are missing or damaged.
+        ValueError: an argument is out of range, or files are missing or damaged.
     """
-    cut = _cut(piece, frame)
-    parts = _timit_parts(folder, cut, sa)
+    segmentation = _segmentation(segment_length, frame)
+    parts = _timit_parts(folder, segmentation, include_sa)
     speakers = {item.group for item in parts["train"]}
-    if both := sorted(speakers & {item.group for item in parts["test"]}):
-        raise ValueError(f"{folder} has speaker {both[0]} in TRAIN and in TEST")
-    held_out, _ = shares(speakers, [TIMIT_HELD_OUT], seed)
-    everything = parts["train"] + parts["test"]
+    if shared := sorted(speakers & {item.group for item in parts["test"]}):
+        raise ValueError(f"{folder} must have a speaker in TRAIN or in TEST, got {shared[0]} in both")
+    held_out, _ = random_split(speakers, [TIMIT_VAL_FRACTION], seed)
+    recordings = parts["train"] + parts["test"]
     counts = (len(parts["train"]), len(parts["test"]))
-    found = (
-        "complete" if not sa or counts == TIMIT_SENTENCES else f"not complete: {counts[0]} and {counts[1]} sentences"
+    completeness = (
+        "complete"
+        if not include_sa or counts == TIMIT_SENTENCES
+        else f"not complete: {counts[0]} and {counts[1]} sentences"
     )
     protocol = (
-        f"the corpus's own training and test speakers, {found}; {len(held_out)} of the training speakers (5 %) held out, "
-        f"seed {seed}; SA sentences {'kept' if sa else 'left out'}; {_how(cut, everything)} (arXiv 1506.02216, 2008.02144)"
+        f"the corpus's own training and test speakers, {completeness}; {len(held_out)} of the training speakers (5 %) held "
+        f"out, seed {seed}; SA sentences {'kept' if include_sa else 'left out'}; {_describe(segmentation, recordings)} (arXiv "
+        f"1506.02216, 2008.02144)"
     )
     training = [item for item in parts["train"] if item.group not in held_out]
     validation = [item for item in parts["train"] if item.group in held_out]
-    return _corpus("timit", protocol, [training, validation, parts["test"]], cut, cache)
+    return _corpus("timit", protocol, [training, validation, parts["test"]], segmentation, cache)
 
 
 def blizzard(
     folder: Path,
     *,
-    piece: int | None = PIECE,
+    segment_length: int | None = SEGMENT_LENGTH,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     name: str = "blizzard",
 ) -> Corpus:
-    """Blizzard 2013, or any folder of recordings: pieces of half a second; 0.9, 0.05, 0.05 of the files.
+    """Open Blizzard 2013, or any folder of recordings: segments of half a second; 0.9, 0.05, 0.05 of the files.
 
     Args:
-        folder: holds audio files, at any depth.
-        piece: samples of a sequence; None: whole files.
-        frame: samples of an event.
-        seed: of the split.
-        cache: a JSON file that keeps mean and standard deviation.
-        name: of the corpus.
+        folder: Path of the folder with audio files, at any depth.
+        segment_length: Number of samples in a sequence. None: whole files.
+        frame: Number of samples in an event.
+        seed: Random seed of the split.
+        cache: Path of a JSON file that stores mean and standard deviation. None: memory only.
+        name: Name of the corpus.
 
     Raises:
-        ValueError: files are missing or damaged.
+        ValueError: an argument is out of range, or files are missing or damaged.
     """
-    cut = _cut(piece, frame)
+    segmentation = _segmentation(segment_length, frame)
     paths = ((path.relative_to(folder).as_posix(), path) for path in audio_paths(folder))
-    return _split(name, "files", [_recording(place, place, path, cut) for place, path in paths], cut, seed, cache)
+    return _split(
+        name, "files", [_recording(file, file, path, segmentation) for file, path in paths], segmentation, seed, cache
+    )
 
 
 def audio(
     folder: Path,
     *,
-    piece: int | None = PIECE,
+    segment_length: int | None = SEGMENT_LENGTH,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
 ) -> Corpus:
-    """Any folder of recordings, as `blizzard`."""
-    return blizzard(folder, piece=piece, frame=frame, seed=seed, cache=cache, name="audio")
+    """Open any folder of recordings; the arguments are those of `blizzard`."""
+    return blizzard(folder, segment_length=segment_length, frame=frame, seed=seed, cache=cache, name="audio")
 
 
 def accent(
     folder: Path,
     *,
-    piece: int | None = None,
+    segment_length: int | None = None,
     frame: int = FRAME,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
 ) -> Corpus:
-    """The Speech Accent Archive: whole recordings; 0.9, 0.05, 0.05 of the speakers.
+    """Open the Speech Accent Archive: whole recordings; 0.9, 0.05, 0.05 of the speakers.
 
     Args:
-        folder: holds one recording of each speaker, whose name is the file's (english12.mp3), at any depth.
-        piece: samples of a sequence; None: whole recordings.
-        frame: samples of an event.
-        seed: of the split.
-        cache: a JSON file that keeps mean and standard deviation.
+        folder: Path of the folder with one recording for each speaker, with the speaker's name (english12.mp3), at any depth.
+        segment_length: Number of samples in a sequence. None: whole recordings.
+        frame: Number of samples in an event.
+        seed: Random seed of the split.
+        cache: Path of a JSON file that stores mean and standard deviation. None: memory only.
 
     Raises:
-        ValueError: files are missing or damaged.
+        ValueError: an argument is out of range, or files are missing or damaged.
     """
-    cut = _cut(piece, frame)
+    segmentation = _segmentation(segment_length, frame)
     paths = audio_paths(folder)
-    recordings = [_recording(path.relative_to(folder).as_posix(), path.stem.lower(), path, cut) for path in paths]
-    return _split("accent", "speakers", recordings, cut, seed, cache)
+    recordings = [
+        _recording(path.relative_to(folder).as_posix(), path.stem.lower(), path, segmentation) for path in paths
+    ]
+    return _split("accent", "speakers", recordings, segmentation, seed, cache)
 
 
-def _timit_parts(folder: Path, cut: Cut, sa: bool) -> dict[str, list[Recording]]:
-    """Training and test recordings."""
+def _timit_parts(folder: Path, segmentation: Segmentation, include_sa: bool) -> dict[str, list[Recording]]:
+    """Return the training and test recordings."""
     parts: dict[str, list[Recording]] = {"train": [], "test": []}
     for (part, speaker, sentence), path in _timit_paths(folder).items():
-        if sa or not sentence.startswith("SA"):
-            parts[part].append(_recording(f"{part}/{speaker}/{sentence}", speaker, path, cut))
+        if include_sa or not sentence.startswith("SA"):
+            parts[part].append(_recording(f"{part}/{speaker}/{sentence}", speaker, path, segmentation))
     for part, recordings in parts.items():
         if not recordings:
-            raise ValueError(f"{folder} must hold {part.upper()}/DR1/SPEAKER/SENTENCE.WAV and so on, got no such file")
+            raise ValueError(f"{folder} must have files {part.upper()}/DR1/SPEAKER/SENTENCE.WAV, got none")
     return parts
 
 
 def _timit_paths(folder: Path) -> dict[tuple[str, str, str], Path]:
-    """(train or test, speaker, sentence) -> file; of copies of a sentence (SA1.WAV, SA1.WAV.wav) the shorter name."""
-    found: dict[tuple[str, str, str], Path] = {}
+    """Map (train or test, speaker, sentence) to a file; of two copies (SA1.WAV, SA1.WAV.wav), to the shorter name."""
+    paths: dict[tuple[str, str, str], Path] = {}
     for path in audio_paths(folder):
         match = _TIMIT_PATH.fullmatch((folder.absolute() / path.relative_to(folder)).as_posix())
         if match:
             key = (match[1].lower(), match[2].upper(), match[3].upper())
-            if key not in found or len(path.name) < len(found[key].name):
-                found[key] = path
-    return dict(sorted(found.items()))
+            if key not in paths or len(path.name) < len(paths[key].name):
+                paths[key] = path
+    return dict(sorted(paths.items()))
 
 
-def _recording(name: str, group: str, path: Path, cut: Cut) -> Recording:
-    sound = inspect(path)
-    return Recording(name, group, sound, cut.used(sound))
+def _recording(name: str, group: str, path: Path, segmentation: Segmentation) -> Recording:
+    """Read the header of a file and return its recording."""
+    header = inspect(path)
+    return Recording(name, group, header, segmentation.num_used_samples(header))
 
 
 def _split(
     name: str,
     groups: str,
     recordings: list[Recording],
-    cut: Cut,
+    segmentation: Segmentation,
     seed: int,
     cache: str | os.PathLike[str] | None,
 ) -> Corpus:
-    """A corpus that comes without a split; recordings that are too short for a sequence take no part in it."""
-    found = {recording.group for recording in recordings if recording.used}
-    if len(found) <= len(SHARES):
+    """Split a corpus without a split of its own; recordings that are too short for a sequence are left out."""
+    split_groups = {recording.group for recording in recordings if recording.num_used_samples}
+    if len(split_groups) <= len(SPLIT_FRACTIONS):
         raise ValueError(
-            f"{name} must hold at least {len(SHARES) + 1} {groups} with a whole sequence, got {len(found)}"
+            f"{name} must have at least {len(SPLIT_FRACTIONS) + 1} {groups} with a whole sequence, got {len(split_groups)}"
         )
-    held_out, test, training = shares(found, SHARES, seed)
+    held_out, test, training = random_split(split_groups, SPLIT_FRACTIONS, seed)
     protocol = (
         f"{len(training)}, {len(held_out)} and {len(test)} {groups} (0.9, 0.05, 0.05) for training, held out and test, "
-        f"seed {seed}; {_how(cut, recordings)} (arXiv 1506.02216, 2008.02144)"
+        f"seed {seed}; {_describe(segmentation, recordings)} (arXiv 1506.02216, 2008.02144)"
     )
     parts = [[item for item in recordings if item.group in part] for part in (training, held_out, test)]
-    return _corpus(name, protocol, parts, cut, cache)
+    return _corpus(name, protocol, parts, segmentation, cache)
 
 
 def _corpus(
-    name: str, protocol: str, parts: list[list[Recording]], cut: Cut, cache: str | os.PathLike[str] | None
+    name: str,
+    protocol: str,
+    parts: list[list[Recording]],
+    segmentation: Segmentation,
+    cache: str | os.PathLike[str] | None,
 ) -> Corpus:
-    """A corpus of training, held-out and test recordings."""
-    scale = Standardisation([recording for recording in parts[0] if recording.used], cut, cache)
+    """Return the corpus of training, held-out and test recordings."""
+    scale = Standardization([recording for recording in parts[0] if recording.num_used_samples], segmentation, cache)
     training, held_out, test = (
         Recordings(f"{name}, {label}", part, scale)
         for label, part in zip(("training", "held out", "test"), parts, strict=True)
     )
-    return Corpus(name, "speech", cut.frame, cut.piece, UNIT, protocol, training, held_out, test, scale)
+    return Corpus(
+        name, "speech", segmentation.frame, segmentation.segment_length, UNIT, protocol, training, held_out, test, scale
+    )
 
 
-def _cut(piece: int | None, frame: int) -> Cut:
-    at_least_one(frame=frame)
-    at_least_one_if_given(piece=piece)
-    if piece is not None and piece % frame:
-        raise ValueError(f"piece must be whole frames of {frame} samples, got {piece}")
-    return Cut(frame, piece)
+def _segmentation(segment_length: int | None, frame: int) -> Segmentation:
+    """Validate the sizes and return the segmentation."""
+    validate_positive_int(frame=frame)
+    validate_optional_positive_int(segment_length=segment_length)
+    if segment_length is not None and segment_length % frame:
+        raise ValueError(f"segment_length must be a multiple of the frame of {frame} samples, got {segment_length}")
+    return Segmentation(frame, segment_length)
 
 
-def _how(cut: Cut, recordings: list[Recording]) -> str:
-    whole = "whole recordings" if cut.piece is None else f"pieces of {cut.piece} samples, the rest of a file dropped"
-    short = sum(not recording.used for recording in recordings)
-    left_out = f", {short} files shorter than a sequence left out" if short else ""
-    changed = sum(recording.resampled for recording in recordings if recording.used)
-    rates = f", {changed} files resampled to {RATE} samples a second ({METHOD})" if changed else ""
-    return f"{whole}, frames of {cut.frame} samples without overlap, an incomplete last frame dropped{left_out}{rates}"
+def _describe(segmentation: Segmentation, recordings: list[Recording]) -> str:
+    """Describe the segmentation, and count the recordings that are left out or resampled."""
+    whole = (
+        "whole recordings"
+        if segmentation.segment_length is None
+        else f"segments of {segmentation.segment_length} samples, the rest of a file dropped"
+    )
+    num_short = sum(not recording.num_used_samples for recording in recordings)
+    left_out = f", {num_short} files shorter than a sequence left out" if num_short else ""
+    num_resampled = sum(recording.resampled for recording in recordings if recording.num_used_samples)
+    rates = f", {num_resampled} files resampled to {SAMPLE_RATE} samples a second ({METHOD})" if num_resampled else ""
+    return f"{whole}, frames of {segmentation.frame} samples without overlap, an incomplete last frame dropped{left_out}{rates}"

@@ -1,4 +1,4 @@
-// The engine that asks a server: one WebSocket, one dream.
+// The engine of the served page: a server computes the dream and sends it over a WebSocket.
 
 const FRAME = 64 * 64 * 3;
 
@@ -10,22 +10,22 @@ export class Engine {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     this.socket = new WebSocket(url);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.hear(JSON.parse(data)) : this.see(data));
-    this.socket.onclose = ({ code }) => this.page.say(code === 1013 ? "Too many visitors: come back later." : "The server has gone: reload to dream on.");
+    this.socket.onmessage = ({ data }) => (typeof data === "string" ? this.receiveMessage(JSON.parse(data)) : this.receiveFrame(data));
+    this.socket.onclose = ({ code }) => this.page.setStatus(code === 1013 ? "Too many visitors: try again later." : "The connection is closed: reload the page to continue.");
   }
 
   send(message) { if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message)); }
 
-  hear(message) {
+  receiveMessage(message) {
     if (message.error) return console.warn(message.error);
     this.page.hello(message);
   }
 
-  see(data) {
+  receiveFrame(data) {
     const length = new DataView(data).getUint32(0, true);
     const facts = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
-    const start = 4 + length;
-    const real = data.byteLength > start + FRAME ? new Uint8Array(data, start + FRAME, FRAME) : null;
-    this.page.show(facts, new Uint8Array(data, start, FRAME), real);
+    const offset = 4 + length;
+    const reality = data.byteLength > offset + FRAME ? new Uint8Array(data, offset + FRAME, FRAME) : null;
+    this.page.show(facts, new Uint8Array(data, offset, FRAME), reality);
   }
 }

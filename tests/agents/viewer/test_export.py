@@ -1,4 +1,4 @@
-"""The exported dream: its graphs compute what torch computes, and it plays from a plain file server."""
+"""The exported dream: its graphs compute what torch computes, and it runs from a plain file server."""
 
 import re
 import subprocess
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
-from tests.agents.viewer.stages import stage, world
-from tests.agents.viewer.test_page import browser, opened, pixels  # noqa: F401
+from tests.agents.viewer.scenes import scene, world
+from tests.agents.viewer.test_page import browser, open_page, pixels  # noqa: F401
 from tests.command_line import refused
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.model import Noise
+from worldmodel.world_model import Noise
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCRIPT = """
@@ -27,20 +27,20 @@ import onnxruntime
 import torch
 from pathlib import Path
 from agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_example, to_onnx
-from tests.agents.viewer.stages import world
+from tests.agents.viewer.scenes import world
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.baselines import PerDimensionRMDN
-from worldmodel.model import WorldState
-from worldmodel.density import State
+from worldmodel.world_model import WorldState
+from worldmodel.mdn_rnn import State
 
 KINDS = {"plain": {}, "rank": {"rank": 2}, "conditional": {"conditional": True}, "spline": {"spline": True},
-         "gru": {"cell": "gru"}, "layers": {"layers": 2}}
+         "gru": {"cell": "gru"}, "layers": {"num_layers": 2}}
 folder = Path(sys.argv[1])
 rng = np.random.default_rng(0)
 for kind in sys.argv[2:]:
     with seeded(0):
-        density = PerDimensionRMDN(7, 4, 8) if kind == "per dimension" else FRMDN(7, 4, hidden=8, **KINDS[kind])
-        built = WorldModel(VAE(latent=4), Memory(density)).eval()
+        density = PerDimensionRMDN(7, 4, 8) if kind == "per dimension" else FRMDN(7, 4, hidden_size=8, **KINDS[kind])
+        built = WorldModel(VAE(latent_dim=4), Memory(density)).eval()
         for parameter in built.memory.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     graph, example = StepGraph(built), step_example(built)
@@ -82,42 +82,44 @@ for kind in sys.argv[2:]:
 """
 
 
-def check(folder, *kinds):
-    """In a process of its own: what checks shapes in tests cannot be traced."""
+def compare_graphs(folder, *kinds):
+    """Run in a separate process: the shape checks of the tests cannot be traced."""
     subprocess.run([sys.executable, "-c", SCRIPT, str(folder), *kinds], cwd=ROOT, check=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kinds", ["plain", "rank,conditional,spline,gru,layers,per dimension"])
-def test_the_graphs_compute_what_torch_computes(tmp_path, kinds):
-    check(tmp_path, *kinds.split(","))
+def test_graphs_compute_the_same_as_torch(tmp_path, kinds):
+    compare_graphs(tmp_path, *kinds.split(","))
 
 
-def test_a_step_of_the_graph_is_one_of_the_world():
-    built = world()
-    state = built.observe(built.initial(1), torch.zeros(1, 3), torch.ones(1, 2)).seeing(torch.ones(1, 3))
+def test_a_step_of_the_graph_equals_one_of_the_world_model():
+    world_model = world()
+    state = world_model.observe(world_model.initial(1), torch.zeros(1, 3), torch.ones(1, 2)).with_latent(
+        torch.ones(1, 3)
+    )
     with seeded(1):
-        noise = Noise(*(torch.randn(part.shape) for part in step_example(built)[4:6]), torch.zeros(1))
+        noise = Noise(*(torch.randn(part.shape) for part in step_example(world_model)[4:6]), torch.zeros(1))
     with torch.no_grad():
-        wanted, after = built.imagine_from(state, torch.ones(1, 2), noise, torch.tensor([0.7]))
-        found = StepGraph(built)(state.latent, torch.ones(1, 2), *state.memory, *noise[:2], torch.tensor([0.7]))
-        picture = PictureGraph(built)(wanted.latent)
-    assert found[0].equal(wanted.latent) and found[1].equal(wanted.reward)
-    assert all(one.equal(other) for one, other in zip(found[3:5], after.memory, strict=True))
-    assert float(found[5].sum()) == pytest.approx(1)
-    assert (picture.numpy() == built.show(wanted.latent)[0]).all()
+        expected, after = world_model.imagine_from(state, torch.ones(1, 2), noise, torch.tensor([0.7]))
+        outputs = StepGraph(world_model)(state.latent, torch.ones(1, 2), *state.memory, *noise[:2], torch.tensor([0.7]))
+        picture = PictureGraph(world_model)(expected.latent)
+    assert outputs[0].equal(expected.latent) and outputs[1].equal(expected.reward)
+    assert all(one.equal(other) for one, other in zip(outputs[3:5], after.memory, strict=True))
+    assert float(outputs[5].sum()) == pytest.approx(1)
+    assert (picture.numpy() == world_model.decode(expected.latent)[0]).all()
 
 
 EXPORT = """
 import sys
 from agents.viewer.export import export
-from tests.agents.viewer.stages import stage
-export(stage(latent=32, actions=3, hidden=256), sys.argv[1])
+from tests.agents.viewer.scenes import scene
+export(scene(latent=32, actions=3, hidden=256), sys.argv[1])
 """
 
 
 @pytest.mark.slow
-def test_an_exported_page_plays_from_a_file_server(browser, tmp_path):  # noqa: F811
+def test_an_exported_page_runs_from_a_file_server(browser, tmp_path):  # noqa: F811
     try:
         runtime_files(None)
     except ValueError as error:
@@ -125,14 +127,14 @@ def test_an_exported_page_plays_from_a_file_server(browser, tmp_path):  # noqa: 
     subprocess.run([sys.executable, "-c", EXPORT, str(tmp_path)], cwd=ROOT, check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with opened(browser, f"http://127.0.0.1:{server.server_port}/") as page:
+    with open_page(browser, f"http://127.0.0.1:{server.server_port}/") as page:
         first = pixels(page)
         page.keyboard.down("ArrowRight")
         page.wait_for_function("dreamPage.facts().action[0] === 1")
         page.keyboard.up("ArrowRight")
         assert pixels(page) != first
         page.locator("body").press("c")
-        page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+        page.wait_for_function("dreamPage.facts().controller === 'evolved'")
         page.wait_for_function("dreamPage.facts().action.every((value) => value !== 0)")
         page.locator("body").press("v")
         page.wait_for_function("dreamPage.facts().film > 20")
@@ -164,13 +166,29 @@ NOISE = """async () => {
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A file server that says nothing."""
+    """A file server without a log."""
 
     def log_message(self, *_):
         pass
 
 
-def test_a_runtime_or_a_folder_that_will_not_do_is_told(tmp_path, monkeypatch, capsys):
+def test_an_export_replaces_one_of_an_older_version(tmp_path, monkeypatch):
+    (tmp_path / "runtime").mkdir()
+    for name in RUNTIME_FILES:
+        (tmp_path / "runtime" / name).write_bytes(b"")
+    monkeypatch.setattr("agents.viewer.export._need_onnx", lambda: None)
+    monkeypatch.setattr("agents.viewer.export.to_onnx", lambda *arguments: arguments[-1].write_bytes(b""))
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for name in ("stage.json", "moments.bin", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    export(scene(), folder, tmp_path / "runtime")
+    names = {path.name for path in folder.iterdir()}
+    assert {"scene.json", "start_states.bin", "notes.txt"} <= names
+    assert not names & {"stage.json", "moments.bin"}
+
+
+def test_bad_runtimes_and_folders_are_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"lacks ort\.wasm\.min\.mjs"):
         runtime_files(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -179,10 +197,10 @@ def test_a_runtime_or_a_folder_that_will_not_do_is_told(tmp_path, monkeypatch, c
         runtime_files(None)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
-        export(stage(), tmp_path)
+        export(scene(), tmp_path)
     full = WorldModel(VAE(3), Memory(RMDN(5, 3, full=True)))
     with pytest.raises(ValueError, match="full"):
-        export(replace(stage(), world=full), tmp_path / "full")
+        export(replace(scene(), world=full), tmp_path / "full")
     assert str(tmp_path) in refused(capsys, "export", str(tmp_path), "--web", str(tmp_path / "web"))
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"")

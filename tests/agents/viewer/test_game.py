@@ -1,4 +1,4 @@
-"""What the page knows of a game and of a dream: speed, names, and what is measured."""
+"""Facts about a game and its dream on the page: speed, action names and fidelity."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ import torch
 
 import envs
 from agents.viewer.fidelity import Fidelity, agree, small_moving
-from agents.viewer.game import game_of
+from agents.viewer.game import game_facts
 from tests import toys
 from worldmodel import VAE
 
@@ -23,12 +23,12 @@ from worldmodel import VAE
         ("CartPole-v1", {"action_repeat": 2}, 25),
     ],
 )
-def test_a_step_lasts_as_long_as_in_the_game(id, options, speed):
-    assert game_of(id, options, partial(envs.make, id, **options)).speed == speed
+def test_the_speed_is_that_of_the_game(id, options, speed):
+    assert game_facts(id, options, partial(envs.make, id, **options)).speed == speed
 
 
-def test_a_game_that_may_not_be_made_has_a_speed():
-    assert game_of("my_games:Mine-v0", {"action_repeat": 3}, None) == (10, ())
+def test_a_game_that_cannot_be_made_has_a_default_speed():
+    assert game_facts("my_games:Mine-v0", {"action_repeat": 3}, None) == (10, ())
 
 
 class Arcade(toys.Counter):
@@ -39,12 +39,12 @@ class Arcade(toys.Counter):
         return ["NOOP", "FIRE"]
 
 
-def test_arcade_games_name_their_actions_and_skip_frames():
-    assert game_of("Arcade-v0", {}, Arcade) == (15, ("NOOP", "FIRE"))
+def test_arcade_games_have_action_names_and_frame_skips():
+    assert game_facts("Arcade-v0", {}, Arcade) == (15, ("NOOP", "FIRE"))
 
 
-class Pictures(VAE):
-    """Reconstructs a given picture, whatever it sees."""
+class FixedReconstructions(VAE):
+    """A VAE with given reconstructions."""
 
     def __init__(self, pictures):
         super().__init__(4)
@@ -54,33 +54,35 @@ class Pictures(VAE):
         return next(self.pictures)
 
 
-def test_small_moving_things_are_found_missing():
+def test_missing_small_moving_objects_are_detected():
     frames = torch.full((16, 64, 64, 3), 90, dtype=torch.uint8)
-    frames[:, 40:, :, 1] = 200  # large things do not count
+    frames[:, 40:, :, 1] = 200  # large objects do not count
     plain = frames.permute(0, 3, 1, 2) / 255
     for time in range(16):
         frames[time, 30:33, 2 * time : 2 * time + 3] = 255
     whole = frames.permute(0, 3, 1, 2) / 255
-    assert small_moving(Pictures(whole.split(16)), frames) == pytest.approx(1, abs=1e-5)
-    share = small_moving(Pictures(plain.split(16)), frames)
+    assert small_moving(FixedReconstructions(whole.split(16)), frames) == pytest.approx(1, abs=1e-5)
+    share = small_moving(FixedReconstructions(plain.split(16)), frames)
     assert share == pytest.approx(0, abs=0.05)
     assert (
-        small_moving(Pictures(plain[:1].expand(16, -1, -1, -1).split(16)), (plain * 255).byte().permute(0, 2, 3, 1))
+        small_moving(
+            FixedReconstructions(plain[:1].expand(16, -1, -1, -1).split(16)), (plain * 255).byte().permute(0, 2, 3, 1)
+        )
         is None
     )
-    parts = small_moving(Pictures(plain.split(5)), frames, chunk=5)
+    parts = small_moving(FixedReconstructions(plain.split(5)), frames, chunk=5)
     assert parts == pytest.approx(share, abs=1e-5)
-    still = frames[:1].expand(16, -1, -1, -1)  # what is small and rests does not count
-    assert small_moving(Pictures(plain.split(16)), still) is None
+    static = frames[:1].expand(16, -1, -1, -1)  # small objects at rest do not count
+    assert small_moving(FixedReconstructions(plain.split(16)), static) is None
     assert len(Fidelity(share).notes(10)) == 1
     assert Fidelity(0.9).notes(10) == Fidelity(None).notes(10) == ()
 
 
-def test_what_is_known_of_a_dream_is_kept_and_told(tmp_path):
-    known = Fidelity(0.1, 60, 12, ["gas", "no key"], [90.0, 40.0], [80.0, 4.0])
-    known.save(tmp_path)
-    assert Fidelity.of(tmp_path) == known
-    returns, apart, small = known.notes(15)
+def test_fidelity_is_saved_and_described(tmp_path):
+    fidelity = Fidelity(0.1, 60, 12, ["gas", "no key"], [90.0, 40.0], [80.0, 4.0])
+    fidelity.save(tmp_path)
+    assert Fidelity.of(tmp_path) == fidelity
+    returns, apart, small = fidelity.notes(15)
     assert "4.0 s" in returns
     assert "no key" in apart
     assert "gas" not in apart

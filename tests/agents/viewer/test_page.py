@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, obeys keys and sliders, hands over, records, holds its rate."""
+"""The page in a real browser: frames, keys, sliders, controllers, recordings and speed."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import av
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, until
 
 pytestmark = pytest.mark.slow
@@ -28,14 +28,12 @@ def browser():
 
 
 @contextlib.contextmanager
-def opened(browser, url, started=True, **options):
-    """A page without any complaint of the browser."""
+def open_page(browser, url, started=True, **options):
+    """A page without errors or warnings in the console."""
     page = browser.new_page(**options)
-    complaints = []
-    page.on(
-        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    messages = []
+    page.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(url)
     page.wait_for_function("globalThis.dreamPage?.facts()")
     if started:
@@ -43,12 +41,12 @@ def opened(browser, url, started=True, **options):
         page.wait_for_function("globalThis.dreamPage?.facts()?.step > 2")
     yield page
     page.close()
-    assert not complaints
+    assert not messages
 
 
 @pytest.fixture
 def page(browser):
-    with served(stage()) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/") as page:
+    with served(scene()) as (port, sessions), open_page(browser, f"http://127.0.0.1:{port}/") as page:
         yield page, sessions
 
 
@@ -72,8 +70,11 @@ def pixels(page, canvas="dream"):
 
 @pytest.mark.parametrize("how", ["key", "shortcut", "pad", "button"])
 def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
-    there = replace(stage(), speed=20.0, notes=("It is <b>measured</b>.",))
-    with served(there) as (port, sessions), opened(browser, f"http://127.0.0.1:{port}/", started=False) as page:
+    custom_scene = replace(scene(), speed=20.0, notes=("It is <b>measured</b>.",))
+    with (
+        served(custom_scene) as (port, sessions),
+        open_page(browser, f"http://127.0.0.1:{port}/", started=False) as page,
+    ):
         page.wait_for_timeout(300)
         assert page.evaluate("dreamPage.facts().step") == 0
         assert session_of(sessions).paused
@@ -82,7 +83,7 @@ def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
         assert "20" in page.inner_text("#speed-value")
         assert "action 0 +1" in page.inner_text("#help")
         page.keyboard.press("Tab")
-        assert session_of(sessions).paused  # one who looks around has not begun
+        assert session_of(sessions).paused  # a change of focus does not start the dream
         if how == "key":
             page.keyboard.down("ArrowUp")
         elif how == "shortcut":
@@ -96,7 +97,7 @@ def test_the_page_is_paused_until_the_first_key_or_button(browser, how):
         step = page.evaluate("dreamPage.facts().step")
         page.keyboard.press("ArrowUp")
         page.wait_for_timeout(300)
-        assert page.evaluate("dreamPage.facts().step") == step  # who paused it goes on with the same button
+        assert page.evaluate("dreamPage.facts().step") == step  # only the pause button ends a pause
 
 
 TAP = """() => {
@@ -109,13 +110,13 @@ TAP = """() => {
 
 
 def test_a_short_press_between_two_steps_counts(browser):
-    with served(replace(stage(), speed=2.0)) as (port, _), opened(browser, f"http://127.0.0.1:{port}/") as page:
+    with served(replace(scene(), speed=2.0)) as (port, _), open_page(browser, f"http://127.0.0.1:{port}/") as page:
         page.evaluate(TAP)
         page.wait_for_function("seen.includes(1)")
         page.wait_for_function("dreamPage.facts().action[0] === 0")
 
 
-def test_keys_steer_and_change_what_is_drawn(page):
+def test_keys_steer_and_change_the_frames(page):
     page, sessions = page
     session = session_of(sessions)
     assert session.action.tolist() == [[0, 0]]
@@ -133,7 +134,7 @@ def test_keys_steer_and_change_what_is_drawn(page):
     until(lambda: session.action.tolist() == [[0, 0]])
 
 
-def test_the_pad_is_for_fingers_and_for_the_keyboard(page):
+def test_the_pad_works_with_pointer_and_keyboard(page):
     page, sessions = page
     session = session_of(sessions)
     pad = page.get_by_role("button", name="action 0 +1")
@@ -158,9 +159,9 @@ def test_sliders_pause_rewind_and_restart(page):
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     until(lambda: session.temperature == pytest.approx(1.2))
-    assert session.action.tolist() == [[0, 0]]  # the arrow was the slider's
+    assert session.action.tolist() == [[0, 0]]  # the arrow key moves only the slider
     page.wait_for_function("document.getElementById('temperature-value').textContent === '1.20'")
-    page.get_by_label("Steps a second").fill("50")
+    page.get_by_label("Steps per second").fill("50")
     until(lambda: session.speed == 50)
     page.locator("body").press("p")
     page.wait_for_function("dreamPage.facts().paused")
@@ -170,17 +171,17 @@ def test_sliders_pause_rewind_and_restart(page):
     page.wait_for_function(f"dreamPage.facts().step === {step + 1}")
     page.get_by_role("button", name="Rewind").click()
     page.wait_for_function(f"dreamPage.facts().step < {step}")
-    page.get_by_role("button", name="Another moment").click()
+    page.get_by_role("button", name="New dream").click()
     page.wait_for_function("dreamPage.facts().step === 0")
 
 
-def test_the_controller_takes_over_and_reality_appears(page):
+def test_the_controller_drives_and_the_real_game_appears(page):
     page, sessions = page
     assert page.locator("#reality-figure").is_hidden()
-    page.get_by_role("button", name="Let the controller drive").click()
-    page.wait_for_function("dreamPage.facts().driver === 'evolved'")
+    page.get_by_role("button", name="Let the controller play").click()
+    page.wait_for_function("dreamPage.facts().controller === 'evolved'")
     assert "evolved" in page.inner_text("#status")
-    assert session_of(sessions).driver == "evolved"
+    assert session_of(sessions).controller == "evolved"
     page.wait_for_function("dreamPage.facts().action.some((value) => value !== 0)")
     page.locator("body").press("b")
     page.wait_for_function("dreamPage.facts().real !== null")
@@ -188,7 +189,7 @@ def test_the_controller_takes_over_and_reality_appears(page):
     real = pixels(page, "reality")
     assert real[0] == real[4] == real[8] > 0  # the counter's frame has one colour
     page.locator("body").press("c")
-    page.wait_for_function("dreamPage.facts().driver === 'you'")
+    page.wait_for_function("dreamPage.facts().controller === 'you'")
 
 
 def test_a_recording_is_saved_and_can_be_played(page, tmp_path):
@@ -205,17 +206,17 @@ def test_a_recording_is_saved_and_can_be_played(page, tmp_path):
         assert sum(1 for _ in film.decode(video=0)) > 10
 
 
-def test_a_page_that_is_closed_frees_its_dream(browser):
-    with served(stage()) as (port, sessions):
-        with opened(browser, f"http://127.0.0.1:{port}/"):
+def test_a_closed_page_frees_its_dream(browser):
+    with served(scene()) as (port, sessions):
+        with open_page(browser, f"http://127.0.0.1:{port}/"):
             assert len(sessions) == 1
         until(lambda: not sessions)
 
 
-def test_everything_fits_on_a_phone(browser):
+def test_the_page_fits_on_a_phone(browser):
     with (
-        served(stage()) as (port, _),
-        opened(browser, f"http://127.0.0.1:{port}/", viewport={"width": 360, "height": 740}) as page,
+        served(scene()) as (port, _),
+        open_page(browser, f"http://127.0.0.1:{port}/", viewport={"width": 360, "height": 740}) as page,
     ):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         for button in page.get_by_role("button").all():
@@ -225,10 +226,10 @@ def test_everything_fits_on_a_phone(browser):
 
 
 def test_a_dream_never_runs_faster_than_its_speed(browser):
-    """With a world model of the published size; how much slower it is depends on the machine."""
+    """The world model has the published size; a slow machine may be slower."""
     with (
-        served(stage(latent=32, actions=3, hidden=256)) as (port, _),
-        opened(browser, f"http://127.0.0.1:{port}/") as page,
+        served(scene(latent=32, actions=3, hidden=256)) as (port, _),
+        open_page(browser, f"http://127.0.0.1:{port}/") as page,
     ):
         first, began = page.evaluate("dreamPage.facts().step"), time.monotonic()
         page.wait_for_function(f"dreamPage.facts().step >= {first + 60}", timeout=120_000)

@@ -1,4 +1,4 @@
-"""The page from Python: in a script, in a running event loop, in a notebook."""
+"""The page from Python: in a script, in a running event loop and in a notebook."""
 
 import asyncio
 import json
@@ -13,24 +13,24 @@ from websockets.sync.client import connect
 from agents import viewer
 from agents.agent import Agent
 from agents.run import Run
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 
 
 def title_of(page):
-    """What a visitor is greeted with."""
+    """The title in the first message to a visitor."""
     with connect(page.url.replace("http", "ws") + "dream") as visitor:
         return json.loads(visitor.recv(timeout=30))["title"]
 
 
-def refused(page):
-    """Whether nobody listens there any more."""
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", int(page.url.rstrip("/").rpartition(":")[2]))) != 0
+def is_closed(page):
+    """Whether the port of the page is closed."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", int(page.url.rstrip("/").rpartition(":")[2]))) != 0
 
 
-def test_a_page_is_served_inside_of_a_running_event_loop_and_stopped():
+def test_a_page_is_served_inside_a_running_event_loop_and_stopped():
     async def notebook():
-        page = viewer.serve(stage())
+        page = viewer.serve(scene())
         with await asyncio.to_thread(urllib.request.urlopen, page.url) as answer:
             assert b"<canvas" in answer.read()
         assert await asyncio.to_thread(title_of, page) == "Counter"
@@ -38,46 +38,46 @@ def test_a_page_is_served_inside_of_a_running_event_loop_and_stopped():
         return page
 
     page = asyncio.run(notebook())
-    assert refused(page)
-    page.stop()  # once more does no harm
+    assert is_closed(page)
+    page.stop()  # a second stop has no effect
 
 
-def test_a_page_is_a_context_manager_and_shows_itself():
-    with viewer.serve(stage()) as page, viewer.serve(stage()) as other:
+def test_a_page_is_a_context_manager_with_a_notebook_view():
+    with viewer.serve(scene()) as page, viewer.serve(scene()) as other:
         assert page.url != other.url
         assert page.url in repr(page)
         assert f'<iframe src="{page.url}"' in page._repr_html_()
-    assert refused(page)
+    assert is_closed(page)
     assert "iframe" not in page._repr_html_()
 
 
 def test_names_and_agents_are_served(tmp_path):
     with viewer.serve("car-racing-dream") as page:
         assert title_of(page) == "FastCarRacing"
-    there = stage()
-    agent = Agent(there.world, there.drivers["evolved"])
-    with viewer.serve(agent, starts=torch.randn(4, there.world.latent)) as page:
+    custom_scene = scene()
+    agent = Agent(custom_scene.world, custom_scene.controllers["evolved"])
+    with viewer.serve(agent, start_states=torch.randn(4, custom_scene.world.latent_dim)) as page:
         assert title_of(page)
-    for what, named in (
-        (lambda: viewer.serve(agent), "starts"),
+    for serve, named in (
+        (lambda: viewer.serve(agent), "start_states"),
         (lambda: viewer.serve(Run(tmp_path)), str(tmp_path)),
         (lambda: viewer.serve(tmp_path / "none"), "none"),
-        (lambda: viewer.serve(stage(), port=70_000), "port"),
-        (lambda: viewer.serve(stage(), visitors=0), "visitors"),
+        (lambda: viewer.serve(scene(), port=70_000), "port"),
+        (lambda: viewer.serve(scene(), visitors=0), "visitors"),
     ):
         with pytest.raises(ValueError, match=named):
-            what()
+            serve()
 
 
 def test_a_taken_port_is_named():
-    with viewer.serve(stage()) as page, pytest.raises(OSError, match=page.url.rstrip("/").rpartition(":")[2]):
-        viewer.serve(stage(), port=int(page.url.rstrip("/").rpartition(":")[2]))
+    with viewer.serve(scene()) as page, pytest.raises(OSError, match=page.url.rstrip("/").rpartition(":")[2]):
+        viewer.serve(scene(), port=int(page.url.rstrip("/").rpartition(":")[2]))
 
 
 CELL = """
 from agents import viewer
-from tests.agents.viewer.stages import stage
-page = viewer.serve(stage())
+from tests.agents.viewer.scenes import scene
+page = viewer.serve(scene())
 import json, urllib.request
 from websockets.sync.client import connect
 assert b"<canvas" in urllib.request.urlopen(page.url).read()

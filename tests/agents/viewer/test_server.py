@@ -1,4 +1,4 @@
-"""The page's server: what it sends, whom it refuses, and that who leaves is forgotten."""
+"""The server of the page: messages, refused requests and the end of sessions."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
-from tests.agents.viewer.stages import stage
+from tests.agents.viewer.scenes import scene
 from tests.command_line import refused
 
 FRAME = 64 * 64 * 3
@@ -27,22 +27,22 @@ def until(condition, seconds=10.0):
 
 
 @contextlib.contextmanager
-def served(there, visitors=3):
-    """A running server: its port, and its sessions."""
-    with Page(there, visitors=visitors) as page:
+def served(shown_scene, visitors=3):
+    """A running server: its port and its sessions."""
+    with Page(shown_scene, visitors=visitors) as page:
         until(lambda: page._server.started)
         yield int(page.url.rstrip("/").rpartition(":")[2]), page.app.state.sessions
 
 
 @pytest.fixture(scope="module")
 def server():
-    with served(stage()) as found:
-        yield found
+    with served(scene()) as running:
+        yield running
 
 
 @contextlib.contextmanager
 def visit(port, started=True, **options):
-    """A visitor, whose dream goes on."""
+    """A visitor with a running dream."""
     with connect(f"ws://127.0.0.1:{port}/dream", **options) as visitor:
         if started:
             visitor.send('{"type": "pause", "value": false}')
@@ -50,27 +50,27 @@ def visit(port, started=True, **options):
 
 
 def shots(visitor):
-    """What is drawn, one message after the other."""
+    """The facts, the dream and the real frame of each message."""
     while True:
         message = visitor.recv(timeout=10)
         if isinstance(message, bytes):
             (length,) = struct.unpack("<I", message[:4])
-            rest = message[4 + length :]
-            yield json.loads(message[4 : 4 + length]), rest[:FRAME], rest[FRAME:]
+            images = message[4 + length :]
+            yield json.loads(message[4 : 4 + length]), images[:FRAME], images[FRAME:]
 
 
-def test_a_visitor_is_greeted_and_sees_the_dream_go_on(server):
+def test_a_visitor_gets_a_greeting_and_consecutive_frames(server):
     with visit(server[0]) as visitor:
         hello = json.loads(visitor.recv(timeout=10))
-        assert (hello["title"], hello["drivers"], hello["reality"]) == ("Counter", ["evolved"], True)
-        seen = shots(visitor)
-        facts, dream, real = next(seen)
+        assert (hello["title"], hello["controllers"], hello["reality"]) == ("Counter", ["evolved"], True)
+        frames = shots(visitor)
+        facts, dream, real = next(frames)
         assert (len(dream), len(real)) == (FRAME, 0)
-        steps = [facts["step"], *(next(seen)[0]["step"] for _ in range(5))]
+        steps = [facts["step"], *(next(frames)[0]["step"] for _ in range(5))]
         assert steps == list(range(steps[0], steps[0] + 6))
 
 
-def test_actions_reality_and_recordings_travel(server):
+def test_actions_real_frames_and_recordings_are_sent(server):
     port, _ = server
     with visit(port) as visitor:
         hello = json.loads(visitor.recv(timeout=10))
@@ -80,10 +80,10 @@ def test_actions_reality_and_recordings_travel(server):
             {"type": "action", "value": [0.25, -1]},
         ):
             visitor.send(json.dumps(message))
-        seen = shots(visitor)
-        facts, _, real = next(shot for shot in seen if shot[0]["action"] == [0.25, -1] and shot[2])
+        frames = shots(visitor)
+        facts, _, real = next(frame for frame in frames if frame[0]["action"] == [0.25, -1] and frame[2])
         assert set(np.frombuffer(real, np.uint8)) == {int(facts["real"]["reward"])}
-        until(lambda: next(seen)[0]["film"] > 3)
+        until(lambda: next(frames)[0]["film"] > 3)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{hello['recording']}") as answer:
             assert answer.headers["content-type"] == "video/mp4"
             assert b"ftyp" in answer.read(32)
@@ -91,7 +91,7 @@ def test_actions_reality_and_recordings_travel(server):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/{hello['recording']}")
 
 
-def test_bad_messages_are_answered_and_the_dream_goes_on(server):
+def test_bad_messages_are_answered_and_the_dream_continues(server):
     with visit(server[0]) as visitor:
         visitor.recv(timeout=10)
         for text in ("no json", '{"type": "shutdown"}', "[" * 3000, '{"type":"temperature","value":1e999}'):
@@ -102,7 +102,7 @@ def test_bad_messages_are_answered_and_the_dream_goes_on(server):
 
 
 @pytest.mark.parametrize("hostile", ["x" * (LARGEST_MESSAGE + 1), b"bytes", "flood"])
-def test_hostile_visitors_are_sent_away_and_forgotten(server, hostile):
+def test_hostile_visitors_are_disconnected(server, hostile):
     port, sessions = server
     until(lambda: not sessions)
     with visit(port) as visitor, pytest.raises(ConnectionClosed):
@@ -119,7 +119,7 @@ def test_pages_of_other_origins_are_refused(server, origin):
         pass
 
 
-def test_other_names_of_this_machine_are_refused(server):
+def test_other_host_names_and_paths_are_refused(server):
     request = urllib.request.Request(f"http://127.0.0.1:{server[0]}/", headers={"host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(request)
@@ -128,7 +128,7 @@ def test_other_names_of_this_machine_are_refused(server):
             urllib.request.urlopen(f"http://127.0.0.1:{server[0]}/{path}")
 
 
-def test_every_visitor_has_a_dream_and_who_leaves_frees_it(server):
+def test_every_visitor_has_a_dream_until_the_connection_closes(server):
     port, sessions = server
     until(lambda: not sessions)
     with contextlib.ExitStack() as stack:
@@ -137,18 +137,18 @@ def test_every_visitor_has_a_dream_and_who_leaves_frees_it(server):
         assert len({hello["recording"] for hello in hellos}) == 3
         frames = [next(shots(visitor))[1] for visitor in visitors]
         assert len(set(frames)) == 3
-        alive = list(sessions.values())
+        open_sessions = list(sessions.values())
         with visit(port, started=False) as fourth:
             fourth.recv(timeout=10)  # the reason
-            with pytest.raises(ConnectionClosed) as gone:
+            with pytest.raises(ConnectionClosed) as closed:
                 fourth.recv(timeout=10)
-            assert gone.value.rcvd.code == 1013
+            assert closed.value.rcvd.code == 1013
     until(lambda: not sessions)
-    until(lambda: all(session.film is None and not session.past for session in alive))
-    assert all(session.advance() is None for session in alive)
+    until(lambda: all(session.film is None and not session.past for session in open_sessions))
+    assert all(session.advance() is None for session in open_sessions)
 
 
-def test_the_command_tells_what_is_missing(tmp_path, capsys):
+def test_bad_arguments_of_play_are_named(tmp_path, capsys):
     assert str(tmp_path) in refused(capsys, "play", str(tmp_path))
     assert "port" in refused(capsys, "play", str(tmp_path), "--port", "70000")
 

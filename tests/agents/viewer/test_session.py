@@ -1,4 +1,4 @@
-"""One visitor's dream: steering, handing over, rewinding, reality, recording."""
+"""The session of a visitor: actions, controllers, rewinding, the real game and recordings."""
 
 import io
 from dataclasses import replace
@@ -11,91 +11,91 @@ import torch
 from agents.viewer import session as session_module
 from agents.viewer.controls import controls
 from agents.viewer.session import REST, WARM_UP, Session
-from tests.agents.viewer.stages import stage, world
+from tests.agents.viewer.scenes import scene, world
 from tests.tolerance import assert_same_sums
 
 
 def started(*arguments, **options):
-    """A session that goes on."""
+    """A running session."""
     session = Session(*arguments, **options)
     session.receive({"type": "pause", "value": False})
     return session
 
 
 def test_a_session_is_paused_at_first_and_runs_at_the_speed_of_the_game():
-    session = Session(replace(stage(), speed=7.5), seed=3)
-    shot = session.advance()
-    assert (shot.facts["step"], shot.facts["paused"], shot.facts["speed"]) == (0, True, 7.5)
+    session = Session(replace(scene(), speed=7.5), seed=3)
+    frame = session.advance()
+    assert (frame.facts["step"], frame.facts["paused"], frame.facts["speed"]) == (0, True, 7.5)
     assert session.advance() is None
     session.receive({"type": "pause", "value": False})
     assert session.advance().facts["step"] == 1
 
 
-def test_a_game_that_cannot_be_made_is_told_and_the_dream_goes_on():
+def test_the_dream_continues_if_the_game_cannot_be_made():
     def broken():
         raise ValueError("no cartridge")
 
-    session = started(replace(stage(), make_env=broken), seed=3)
+    session = started(replace(scene(), make_env=broken), seed=3)
     session.receive({"type": "reality", "value": True})
-    shot = session.advance()
-    assert "no cartridge" in shot.facts["notice"]
-    assert shot.reality is None
+    frame = session.advance()
+    assert "no cartridge" in frame.facts["notice"]
+    assert frame.reality is None
     assert session.advance().facts["step"] == 2
 
 
-def test_the_dream_follows_the_model_and_the_hand():
-    session = started(stage(), seed=3)
+def test_the_dream_follows_the_world_model_and_the_actions():
+    session = started(scene(), seed=3)
     state, generator = session.state, torch.Generator().manual_seed(0)
     generator.set_state(session.generator.get_state())
     session.receive({"type": "temperature", "value": 0.4})
     total = 0.0
     for action in ([0.5, -1.0], [1.0, 3.0]):
         session.receive({"type": "action", "value": action})
-        shot = session.advance()
+        frame = session.advance()
         clipped = torch.tensor([action]).clamp(-1, 1)
         with torch.inference_mode():
-            step, state = session.stage.world.imagine(state, clipped, 0.4, generator)
+            step, state = session.scene.world.imagine(state, clipped, 0.4, generator)
         total += float(step.reward)
-        assert shot.facts["reward"] == float(step.reward)
-        assert shot.facts["total"] == pytest.approx(total)
-        assert shot.facts["termination"] == float(step.termination)
-        assert shot.facts["action"] == clipped[0].tolist()
+        assert frame.facts["reward"] == float(step.reward)
+        assert frame.facts["total"] == pytest.approx(total)
+        assert frame.facts["termination"] == float(step.termination)
+        assert frame.facts["action"] == clipped[0].tolist()
         with torch.inference_mode():
-            expected = session.stage.world.memory.density.distribution(state.hidden)
-        assert_same_sums(shot.facts["weights"], expected.weights[0], count=state.hidden.shape[1] + 1, terms=1.0)
-        np.testing.assert_array_equal(shot.dream, session.stage.world.show(step.latent)[0])
-    assert shot.facts["step"] == 2
-    assert shot.reality is None
+            expected = session.scene.world.memory.density.distribution(state.hidden)
+        assert_same_sums(frame.facts["weights"], expected.weights[0], count=state.hidden.shape[1] + 1, terms=1.0)
+        np.testing.assert_array_equal(frame.dream, session.scene.world.decode(step.latent)[0])
+    assert frame.facts["step"] == 2
+    assert frame.reality is None
 
 
-def test_the_controller_drives_and_gives_back():
-    session = started(stage(), seed=3)
+def test_the_controller_drives_until_the_visitor_does():
+    session = started(scene(), seed=3)
     session.receive({"type": "action", "value": [1, 1]})
     session.advance()
-    session.receive({"type": "driver", "value": "evolved"})
+    session.receive({"type": "controller", "value": "evolved"})
     state = session.state
-    shot = session.advance()
-    seen = torch.cat((state.latent, state.hidden), dim=1)
-    wanted = session.stage.drivers["evolved"](seen).tanh()[0]
-    assert_same_sums(shot.facts["action"], wanted, count=seen.shape[1] + 1, terms=1.0)
-    session.receive({"type": "driver", "value": "you"})
+    frame = session.advance()
+    inputs = torch.cat((state.latent, state.hidden), dim=1)
+    expected = session.scene.controllers["evolved"](inputs).tanh()[0]
+    assert_same_sums(frame.facts["action"], expected, count=inputs.shape[1] + 1, terms=1.0)
+    session.receive({"type": "controller", "value": "you"})
     session.receive({"type": "action", "value": [-1, 0]})
     assert session.advance().facts["action"] == [-1, 0]
 
 
 def test_pausing_stepping_and_rewinding(monkeypatch):
     monkeypatch.setattr(session_module, "PAST", 30)
-    session = started(stage(), seed=3)
-    shots = [session.advance() for _ in range(6)]
+    session = started(scene(), seed=3)
+    frames = [session.advance() for _ in range(6)]
     session.receive({"type": "pause", "value": True})
     assert session.advance().facts["paused"]
     assert session.advance() is None  # nothing new
     session.receive({"type": "step"})
     assert session.advance().facts["step"] == 7
     session.receive({"type": "rewind", "value": 4})
-    back = session.advance()
-    assert back.facts["step"] == 3
-    np.testing.assert_array_equal(back.dream, shots[2].dream)
+    rewound = session.advance()
+    assert rewound.facts["step"] == 3
+    np.testing.assert_array_equal(rewound.dream, frames[2].dream)
     session.receive({"type": "rewind", "value": 1e9})
     assert session.advance().facts["step"] == 0
     for _ in range(3):
@@ -107,19 +107,19 @@ def test_pausing_stepping_and_rewinding(monkeypatch):
     assert len(session.past) == 30
 
 
-def test_reality_lives_beside_the_dream():
-    session = started(stage(), seed=3)
+def test_the_real_game_runs_beside_the_dream():
+    session = started(scene(), seed=3)
     session.receive({"type": "reality", "value": True})
-    shot = session.advance()
-    # the counter counts to 20, begins again, and the dream wakes up after WARM_UP real steps
+    frame = session.advance()
+    # the counter counts to 20 and starts again; the dream starts after WARM_UP real steps
     now = WARM_UP % 20 + 1
-    assert (shot.reality == now).all()
-    assert shot.facts["real"] == {"reward": now, "total": now, "over": False}
+    assert (frame.reality == now).all()
+    assert frame.facts["real"] == {"reward": now, "total": now, "over": False}
     for _ in range(25):
-        shot = session.advance()
-    assert shot.facts["real"]["over"]
-    assert (shot.reality == 20).all()
-    assert shot.facts["real"]["total"] == sum(range(now, 21))
+        frame = session.advance()
+    assert frame.facts["real"]["over"]
+    assert (frame.reality == 20).all()
+    assert frame.facts["real"]["total"] == sum(range(now, 21))
     session.receive({"type": "rewind", "value": 2})
     assert session.advance().facts["real"] is None
     session.receive({"type": "restart"})
@@ -127,15 +127,15 @@ def test_reality_lives_beside_the_dream():
     session.close()
 
 
-def test_a_stage_without_a_game_has_no_reality():
-    session = started(stage(real=False), seed=3)
+def test_a_scene_without_a_game_has_no_real_frames():
+    session = started(scene(real=False), seed=3)
     session.receive({"type": "reality", "value": True})
     assert session.advance().reality is None
 
 
 def test_a_film_is_recorded_and_can_be_played(monkeypatch):
     monkeypatch.setattr(session_module, "FILM", 20)
-    session = started(stage(), seed=3)
+    session = started(scene(), seed=3)
     with pytest.raises(ValueError, match="record"):
         session.recording()
     session.receive({"type": "record", "value": True})
@@ -144,31 +144,30 @@ def test_a_film_is_recorded_and_can_be_played(monkeypatch):
     session.advance()
     with av.open(io.BytesIO(session.recording())) as container:
         played = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert len(played) == 13  # what was in view, and what followed
+    assert len(played) == 13  # the first frame and the recorded ones
     assert played[0].shape == (256, 256, 3)
-    assert (
-        np.abs(played[5][::4, ::4].astype(int) - frames[4]).mean() < 25
-    )  # of 85 for other frames: codecs lose some of noise
+    # Other frames differ by 85; codecs lose some noise.
+    assert np.abs(played[5][::4, ::4].astype(int) - frames[4]).mean() < 25
     session.receive({"type": "record", "value": True})
     for _ in range(29):
         session.advance()
     assert session.facts["film"] == 20
 
 
-def test_a_dream_that_ended_rests_and_another_begins():
-    there = stage()
-    there.world.memory.termination_head.bias.data.fill_(20)
-    session = started(there, seed=3)
+def test_a_finished_dream_rests_before_the_next_starts():
+    ending_scene = scene()
+    ending_scene.world.memory.termination_head.bias.data.fill_(20)
+    session = started(ending_scene, seed=3)
     assert session.advance().facts["over"]
     waited = 0
-    while (shot := session.advance()) is None:
+    while (frame := session.advance()) is None:
         waited += 1
     assert waited == int(REST * 30)
-    assert (shot.facts["step"], shot.facts["over"]) == (0, False)
+    assert (frame.facts["step"], frame.facts["over"]) == (0, False)
 
 
 def test_discrete_actions_are_choices():
-    session = started(stage(actions=3, discrete=True, real=False), seed=3)
+    session = started(scene(actions=3, discrete=True, real=False), seed=3)
     assert session.action.tolist() == [[0, 1, 0]]  # the choice without keys
     session.receive({"type": "action", "value": [0.2, 0.1, 0.9]})
     assert session.advance().facts["action"] == [0, 0, 1]
@@ -189,26 +188,26 @@ def test_discrete_actions_are_choices():
         {"type": "temperature", "value": "hot"},
         {"type": "rewind"},
         {"type": "pause", "value": 1},
-        {"type": "driver", "value": ["you"]},
+        {"type": "controller", "value": ["you"]},
     ],
     ids=str,
 )
-def test_foreign_messages_are_refused(message):
-    session = started(stage(), seed=3)
+def test_invalid_messages_are_refused(message):
+    session = started(scene(), seed=3)
     with pytest.raises(ValueError):
         session.receive(message)
     assert session.advance().facts["step"] == 1
 
 
-def test_values_are_kept_in_bounds():
-    session = started(stage(), seed=3)
+def test_values_are_clipped():
+    session = started(scene(), seed=3)
     session.receive({"type": "temperature", "value": 1e9})
     session.receive({"type": "speed", "value": -4})
     assert {session.advance().facts[key] for key in ("temperature", "speed")} == {3.0, 1.0}
 
 
 def test_controls_of_known_games():
-    mario = controls("SuperMarioBros-1-1", {"buttons": "run"}, world(actions=2, discrete=True))
+    mario = controls("SuperMarioBros-1-1", {"action_set": "run"}, world(actions=2, discrete=True))
     assert mario["choices"] == [
         {"name": "right + run", "keys": ["right", "b"]},
         {"name": "right + run + jump", "keys": ["right", "b", "a"]},
@@ -224,10 +223,10 @@ def test_controls_of_known_games():
         assert [choice["name"] for choice in choices] == [f"action {number}" for number in range(actions)]
 
 
-def test_a_game_names_its_actions():
+def test_action_names_of_a_game_are_shown():
     names = ["NOOP", "FIRE", "RIGHT", "UPLEFTFIRE", "TURN_LEFT"]
-    found = controls("Any-v0", {}, world(actions=5, discrete=True), names)
-    assert [choice["name"] for choice in found["choices"]] == names
-    assert [choice["keys"] for choice in found["choices"]] == [[], ["a"], ["right"], ["up", "left", "a"], ["4"]]
-    others = controls("Any-v0", {}, world(actions=3, discrete=True), names)  # names of other actions than the memory's
-    assert [choice["name"] for choice in others["choices"]] == ["action 0", "action 1", "action 2"]
+    named = controls("Any-v0", {}, world(actions=5, discrete=True), names)
+    assert [choice["name"] for choice in named["choices"]] == names
+    assert [choice["keys"] for choice in named["choices"]] == [[], ["a"], ["right"], ["up", "left", "a"], ["4"]]
+    unnamed = controls("Any-v0", {}, world(actions=3, discrete=True), names)  # the memory has another number of actions
+    assert [choice["name"] for choice in unnamed["choices"]] == ["action 0", "action 1", "action 2"]

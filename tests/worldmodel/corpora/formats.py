@@ -1,4 +1,4 @@
-"""Tiny files in the true formats, byte by byte from their descriptions, without the code under test."""
+"""Writers of tiny corpus files in the true formats, built from the format descriptions without the code under test."""
 
 import contextlib
 import gzip
@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 
-GUID = bytes.fromhex("000000001000800000aa00389b71")  # of every subformat of extensible WAV, after its first two bytes
+GUID = bytes.fromhex("000000001000800000aa00389b71")  # bytes 3 to 16 of every subformat of extensible WAV
 
 
 def chunk(name, content):
@@ -16,7 +16,7 @@ def chunk(name, content):
 
 
 def wav_bytes(samples, rate=16_000, kind="i2", extensible=False, before=b""):
-    """RIFF WAV of samples (n,) or (n, channels) in [-1, 1)."""
+    """Bytes of a RIFF WAV file with samples (n,) or (n, channels) in [-1, 1)."""
     samples = np.asarray(samples, np.float64)
     samples = samples[:, None] if samples.ndim == 1 else samples
     channels, bits = samples.shape[1], 8 * int(kind[1])
@@ -25,8 +25,10 @@ def wav_bytes(samples, rate=16_000, kind="i2", extensible=False, before=b""):
     elif kind == "u1":
         raw = np.round(samples * 128 + 128).clip(0, 255).astype(np.uint8).tobytes()
     else:
-        whole = np.round(samples * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1).astype("<i8")
-        raw = whole.reshape(-1, 1).view(np.uint8)[:, : bits // 8].tobytes()
+        quantized = (
+            np.round(samples * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1).astype("<i8")
+        )
+        raw = quantized.reshape(-1, 1).view(np.uint8)[:, : bits // 8].tobytes()
     codec = 3 if kind[0] == "f" else 1
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", 0xFFFE if extensible else codec, channels, rate, rate * block, block, bits)
@@ -37,24 +39,24 @@ def wav_bytes(samples, rate=16_000, kind="i2", extensible=False, before=b""):
 
 
 def sphere_bytes(samples, rate=16_000, order="01", header=1024, **fields):
-    """NIST SPHERE of 16-bit samples (n,) in [-1, 1)."""
-    whole = np.round(np.asarray(samples) * 2**15).clip(-(2**15), 2**15 - 1)
-    told = {
+    """Bytes of a NIST SPHERE file with 16-bit samples (n,) in [-1, 1)."""
+    quantized = np.round(np.asarray(samples) * 2**15).clip(-(2**15), 2**15 - 1)
+    header_fields = {
         "database_id -s5": "TIMIT",
         "channel_count -i": 1,
-        "sample_count -i": len(whole),
+        "sample_count -i": len(quantized),
         "sample_rate -i": rate,
         "sample_n_bytes -i": 2,
         "sample_byte_format -s2": order,
         "sample_sig_bits -i": 16,
     } | {name.replace("__", " -"): value for name, value in fields.items()}
-    lines = [f"{name} {value}" for name, value in told.items() if value is not None]
+    lines = [f"{name} {value}" for name, value in header_fields.items() if value is not None]
     text = "\n".join(["NIST_1A", f"{header:7d}", *lines, "end_head", ""])
-    return text.encode().ljust(header, b" ") + whole.astype("<i2" if order == "01" else ">i2").tobytes()
+    return text.encode().ljust(header, b" ") + quantized.astype("<i2" if order == "01" else ">i2").tobytes()
 
 
 def idx_bytes(pixels):
-    """IDX of bytes (N, H, W)."""
+    """Bytes of an IDX file with pixels (N, H, W)."""
     return (
         struct.pack(">BBBB", 0, 0, 8, pixels.ndim) + struct.pack(f">{pixels.ndim}I", *pixels.shape) + pixels.tobytes()
     )
@@ -79,7 +81,7 @@ def cifar_bytes(pixels):
 
 
 def cifar_pickle(pixels, protocol=2):
-    """As the original: a dict with bytes for keys."""
+    """A batch as in the original files: a pickled dict with bytes as keys."""
     content = {
         b"batch_label": b"training batch 1 of 5",
         b"labels": [number % 10 for number in range(len(pixels))],
@@ -97,7 +99,7 @@ def write_cifar(folder, training, test, write=cifar_bytes, ending=".bin"):
 
 
 def speech(rng, samples):
-    """Something like speech: a tone that comes and goes, with noise."""
+    """Speech-like samples: an amplitude-modulated tone with noise."""
     time = np.arange(samples) / 16_000
     tone = np.sin(2 * np.pi * rng.uniform(100, 300) * time) * np.sin(2 * np.pi * rng.uniform(1, 3) * time) ** 2
     return 0.02 + 0.3 * tone + 0.01 * rng.normal(size=samples)
@@ -106,23 +108,23 @@ def speech(rng, samples):
 def write_timit(
     folder, train=("FAAA0", "MBBB0", "FCCC0", "MDDD0"), test=("FEEE0",), case=str.upper, ending=".WAV", seed=0
 ):
-    """As on the disc: four sentences of each speaker, SPHERE in both orders of bytes, with their words."""
+    """Write TIMIT as on its disc: four sentences per speaker, SPHERE in both byte orders, with transcripts."""
     rng = np.random.default_rng(seed)
     for part, speakers in (("TRAIN", train), ("TEST", test)):
         for number, speaker in enumerate(speakers):
-            place = folder / case(part) / case(f"DR{number % 8 + 1}") / case(speaker)
-            place.mkdir(parents=True)
+            speaker_folder = folder / case(part) / case(f"DR{number % 8 + 1}") / case(speaker)
+            speaker_folder.mkdir(parents=True)
             for sentence in ("SA1", "SA2", "SX7", "SI1001"):
                 samples = speech(rng, int(rng.integers(1_000, 3_000)))
                 content = sphere_bytes(samples, order=("01", "10")[number % 2])
-                (place / (case(sentence) + ending)).write_bytes(content)
-                (place / case(sentence + ".TXT")).write_text("0 100 She had your dark suit")
+                (speaker_folder / (case(sentence) + ending)).write_bytes(content)
+                (speaker_folder / case(sentence + ".TXT")).write_text("0 100 She had your dark suit")
     return folder
 
 
 @contextlib.contextmanager
-def at_most(size):
-    """A block may not hold more bytes at any time."""
+def assert_peak_memory_below(size):
+    """Assert that the traced memory of a block stays below ``size`` bytes."""
     tracemalloc.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""IDX and CIFAR-10 files: true formats, damaged and hostile ones."""
+"""IDX and CIFAR-10 files: valid, damaged and hostile files."""
 
 import gzip
 import itertools
@@ -35,7 +35,7 @@ def long(text):
 
 
 def original_pickle(pixels):
-    """As Python 2's cPickle wrote the files that are given out: texts are byte strings, names are those of numpy 1."""
+    """A batch as Python 2's cPickle wrote the distributed files: texts are byte strings, and names are those of numpy 1."""
     rows = formats.cifar_rows(pixels)
     shape = b"K" + bytes([len(rows)]) + b"M" + struct.pack("<H", rows.shape[1]) + b"\x86"
     dtype = (
@@ -51,15 +51,15 @@ def original_pickle(pixels):
 
 @pytest.mark.parametrize("mark", ["-", "."])
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("place", ["", "raw", "MNIST/raw"])
-def test_idx(tmp_path, mark, packed, place):
-    formats.write_mnist(tmp_path / place, GREY, GREY[:3], mark, packed)
+@pytest.mark.parametrize("subfolder", ["", "raw", "MNIST/raw"])
+def test_idx_files_are_read(tmp_path, mark, packed, subfolder):
+    formats.write_mnist(tmp_path / subfolder, GREY, GREY[:3], mark, packed)
     training, test = mnist_images(tmp_path)
     assert np.array_equal(training, GREY[..., None])
     assert np.array_equal(test, GREY[:3, ..., None])
 
 
-def test_images_of_two_sizes_do_not_fit_together(tmp_path):
+def test_images_of_two_sizes_are_refused(tmp_path):
     formats.write_mnist(tmp_path, GREY, GREY[:, :3])
     with pytest.raises(ValueError, match=r"t10k.*\(5, 4\).*\(3, 4\)"):
         mnist_images(tmp_path)
@@ -70,16 +70,16 @@ def test_images_of_two_sizes_do_not_fit_together(tmp_path):
     [(formats.cifar_bytes, ".bin"), (formats.cifar_pickle, ""), (original_pickle, "")]
     + [(lambda pixels, protocol=protocol: formats.cifar_pickle(pixels, protocol), "") for protocol in (0, 1, 3, 4, 5)],
 )
-@pytest.mark.parametrize("place", ["", "cifar-10-batches-py"])
-def test_cifar(tmp_path, write, ending, place):
-    formats.write_cifar(tmp_path / place, COLOUR, COLOUR[2:4], write, ending)
+@pytest.mark.parametrize("subfolder", ["", "cifar-10-batches-py"])
+def test_cifar_files_are_read(tmp_path, write, ending, subfolder):
+    formats.write_cifar(tmp_path / subfolder, COLOUR, COLOUR[2:4], write, ending)
     training, test = cifar10_images(tmp_path)
     assert training.dtype == np.uint8
     assert np.array_equal(training, COLOUR)
     assert np.array_equal(test, COLOUR[2:4])
 
 
-def test_missing_files_are_no_images(tmp_path):
+def test_missing_image_files_return_none(tmp_path):
     formats.write_mnist(tmp_path, GREY, GREY)
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     formats.write_cifar(tmp_path, COLOUR, COLOUR)
@@ -109,14 +109,14 @@ def header(*shape):
         (gzip.compress(IDX)[:-12], ""),
         (gzip.compress(IDX + b"\0"), "141"),
         (gzip.compress(IDX)[:-8] + b"\0" * 8, ""),
-        (gzip.compress(header(1, 2, 2) + bytes(2**26)), "5"),  # a bomb behind an honest header
+        (gzip.compress(header(1, 2, 2) + bytes(2**26)), "5"),  # a decompression bomb behind a valid header
         (b"\x1f\x8b" + bytes(50), ""),
     ],
     ids=itertools.count(),
 )
-def test_damaged_idx_files_are_named_and_cost_nothing(tmp_path, content, named):
+def test_damaged_idx_files_are_named_and_use_little_memory(tmp_path, content, named):
     path = put(tmp_path, content)
-    with formats.at_most(2**20), pytest.raises(ValueError, match=f"/x .*{named}"):
+    with formats.assert_peak_memory_below(2**20), pytest.raises(ValueError, match=f"/x .*{named}"):
         read_idx(path)
 
 
@@ -170,16 +170,16 @@ RECONSTRUCT = np.empty(0, np.uint8).__reduce__()[0]
         dumped(np.zeros((2, 3_072), np.int64)),
         dumped(np.zeros((1, 3_072), object)),
         dumped(np.asfortranarray(np.zeros((2, 3_072), np.uint8))),
-        dumped(Evil(RECONSTRUCT, np.ndarray, (2**40,), b"b")),  # would reserve a terabyte
+        dumped(Evil(RECONSTRUCT, np.ndarray, (2**40,), b"b")),  # would allocate a terabyte
         b"\x80\x02r\xff\xff\xff\x7f.",
-        b"\x80\x02}r\xff\xff\xff\x7f.",  # would reserve 32 gigabytes
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # would allocate 32 gigabytes
         b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",
         b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"}.",
         b"\x80\x02cos\nsystem\n.",
         b"\x80\x02\x82\x01.",  # EXT1
         b"(S'echo'\nios\nsystem\n.",  # INST
         b"Pwhere\n.",  # PERSID
-        b"\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00xK\x01sb}.",  # a state for a function
+        b"\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00xK\x01sb}.",  # sets the state of a function
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x05\x00\x00\x00idna9\x86R.",
         b"\x80\x02" + b"(" * 20_000 + b"t" * 20_000 + b".",
     ],
@@ -187,11 +187,11 @@ RECONSTRUCT = np.empty(0, np.uint8).__reduce__()[0]
 )
 def test_damaged_and_hostile_pickles_are_refused(tmp_path, content):
     path = put(tmp_path, content)
-    with formats.at_most(2**25), pytest.raises(ValueError, match="/x "):
+    with formats.assert_peak_memory_below(2**25), pytest.raises(ValueError, match="/x "):
         read_cifar_pickle(path)
 
 
-def test_a_hostile_pickle_leaves_the_reader_as_it_was(tmp_path):
+def test_hostile_pickle_does_not_change_the_reader(tmp_path):
     with pytest.raises(ValueError, match="/x "):
         read_cifar_pickle(put(tmp_path, b"\x80\x02c_codecs\nencode\nN}X\x04\x00\x00\x00callNs\x86b."))
     assert len(read_cifar_pickle(put(tmp_path, formats.cifar_pickle(COLOUR, 2)))) == 7
@@ -232,13 +232,13 @@ def test_a_pickle_with_wrong_bytes_is_read_or_refused(tmp_path_factory, place, p
     [b"K\x01" + b"".join(b"q%ch%ch%c\x86" % (n, n, n) for n in range(60)),
      b"K\x01" + b"".join(b"q%c(" % n + b"h%c" % n * 9 + b"t" for n in range(15))],
 )  # fmt: skip
-def test_tuples_in_tuples_do_not_hang(tmp_path, nested):
+def test_nested_tuples_do_not_hang(tmp_path, nested):
     for content in (b"\x80\x02}" + nested + b"Ns.", b"\x80\x02" + nested + b"."):
         with pytest.raises(ValueError, match="/x "):
             read_cifar_pickle(put(tmp_path, content))
 
 
-def test_nested_lists_are_not_told(tmp_path):
+def test_nested_lists_do_not_hang(tmp_path):
     nested = b"]" + b"".join(b"q%c0]q%ch%cah%ca" % (n, n + 1, n, n) for n in range(14))
     array = b"cnumpy\nndarray\n" + nested + b"U\x02u1U\x01x\x87R"
     with pytest.raises(ValueError, match="/x "):

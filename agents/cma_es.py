@@ -1,0 +1,355 @@
+"""CMA-ES with ask and tell, noise handling, stopping criteria, restarts and a state that is saved without pickle.
+
+Start reading at `CMAES`. `agents.evolution` evaluates the populations.
+
+References:
+    Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
+    Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011
+    (only the better member of a mirrored pair is recombined).
+    Auger and Hansen, A Restart CMA Evolution Strategy With Increasing Population Size, 2005.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cma
+import numpy as np
+
+from agents.cma_state import restore, shapes, snapshot
+from agents.controller import Controller
+from agents.whitening import Whitening
+from worldmodel import migration
+from worldmodel.io import atomic
+
+FULL_COVARIANCE = 2_000
+"""Number of parameters above which covariance "auto" adapts only the diagonal."""
+NOISE_THRESHOLD, EPISODES_GROWTH, SMOOTHING = 0.5, 1.25, 4
+"""The number of episodes grows by 25 % when the noise fraction, smoothed over about four generations, is above 0.5."""
+MIN_STD_FRACTION = 0.1
+"""Smallest standard deviation that `standardize_per_episode` divides by, as a fraction of the largest."""
+POPULATION_GROWTH = 2
+"""Factor of the population size at each restart."""
+
+
+@dataclass(frozen=True)
+class StoppingCriteria:
+    """Conditions that stop or restart a search before its last generation.
+
+    Args:
+        target_return: Mean return of an evaluation that stops the search; None: none.
+        patience: Number of evaluations in a row without a better one that stops the search; None: none.
+        min_sigma: Step size below which the search stops.
+        restarts: Number of restarts in place of a stop by ``patience`` or ``min_sigma``. A restart begins at the best
+            parameters so far, with the initial step size and twice the population.
+    """
+
+    target_return: float | None = None
+    patience: int | None = None
+    min_sigma: float = 0.0
+    restarts: int = 0
+
+
+class CMAES:
+    """CMA-ES and the log of its generations.
+
+    Args:
+        start: Initial mean, (size,).
+        settings: All settings of the search; a saved state with other settings is refused. This class reads population,
+            sigma, seed, size, covariance, antithetic, bounds, sigma_decay, mean_window and eval_fitness.
+        stopping: Stopping criteria.
+        folder: Path of the folder of the saved state; None: nothing is saved.
+        num_episodes: Initial number of episodes of a member, if the number can grow.
+        whitening: Coordinates of the search; None: the parameters themselves.
+        defaults: Values of settings that an older state does not contain.
+
+    Raises:
+        ValueError: The folder holds the state of another search, or a damaged one.
+    """
+
+    def __init__(
+        self,
+        start: np.ndarray,
+        settings: dict[str, Any],
+        stopping: StoppingCriteria,
+        folder: Path | None,
+        num_episodes: int | None = None,
+        whitening: Whitening | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.settings, self.stopping, self.folder, self.num_episodes = settings, stopping, folder, num_episodes
+        self.defaults = dict(defaults or {})
+        self.whitening = whitening
+        self.noise_fraction: float | None = None
+        self.generation, self.best_eval, self.num_stagnant_evals = 0, -math.inf, 0
+        self.restarts = 0
+        self.rows: list[dict[str, Any]] = []
+        self.best = start.copy()
+        self.averaged_mean = start.copy()
+        self.rng = np.random.default_rng()
+        self.es = self._make_es(start)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "state.npz").exists():
+                self._load(folder / "state.npz")
+
+    def _make_es(self, start: np.ndarray) -> "cma.CMAEvolutionStrategy":
+        """Return a new strategy with the mean ``start`` and the population of this restart."""
+        covariance, large = self.settings["covariance"], self.settings["size"] > FULL_COVARIANCE
+        options: dict[str, Any] = {
+            "popsize": self.population,
+            "randn": self._normal,
+            "seed": math.nan,  # pycma reads 0 as "the clock" and reseeds numpy's global state
+            "verbose": -9,
+            "CMA_mirrors": 0,  # pycma mirrors tiny populations and keeps the samples, which `snapshot` does not save
+            "CMA_diagonal": covariance == "diagonal" or (covariance == "auto" and large),
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps samples, too
+        }
+        with warnings.catch_warnings():  # pycma warns about a single parameter
+            warnings.simplefilter("ignore")
+            return cma.CMAEvolutionStrategy(self._to_coordinates(start), self.settings["sigma"], options)
+
+    @property
+    def population(self) -> int:
+        """Number of members of a generation."""
+        return int(self.settings["population"]) * POPULATION_GROWTH**self.restarts
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the distribution, as parameters within the bounds, (size,)."""
+        return self.clip(np.asarray(self.es.mean))
+
+    def _to_coordinates(self, parameters: np.ndarray) -> np.ndarray:
+        """Invert `to_parameters`."""
+        return parameters if self.whitening is None else self.whitening.to_coordinates(parameters)
+
+    def to_parameters(self, y: np.ndarray) -> np.ndarray:
+        """Convert coordinates of the search to parameters, both (..., size)."""
+        return y if self.whitening is None else self.whitening.to_parameters(y)
+
+    def clip(self, y: np.ndarray) -> np.ndarray:
+        """Convert coordinates of the search to parameters, clipped to the bounds if there are any."""
+        parameters, bounds = self.to_parameters(y), self.settings["bounds"]
+        return parameters if bounds is None else np.clip(parameters, -bounds, bounds)
+
+    def ask(self) -> np.ndarray:
+        """Sample the coordinates of a generation, (P, size). Evaluate them after `clip`; pass them to `tell` unchanged."""
+        self.rng = np.random.default_rng([self.settings["seed"], self.generation])
+        return np.stack(self.es.ask())
+
+    def _normal(self, *shape: int) -> np.ndarray:
+        """Draw standard Normal samples; with ``antithetic`` the second half of a generation is minus the first."""
+        samples = self.rng.standard_normal(shape)
+        if self.settings["antithetic"] and len(shape) == 2 and shape[0] == self.population:
+            pairs = shape[0] // 2
+            samples[pairs : 2 * pairs] = -samples[:pairs]
+        return samples
+
+    def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
+        """Update the distribution.
+
+        Args:
+            members: Coordinates from `ask`, (P, size).
+            returns: Returns of the members, (P,); more is better.
+        """
+        costs = -returns  # CMA-ES minimises: the sign flips only here
+        if self.settings["bounds"] is not None:  # clipped members tie; preferring the nearer one prevents drift
+            outside = np.square(self.to_parameters(members) - self.clip(members)).sum(axis=1)
+            costs = np.lexsort((outside, costs)).argsort().astype(float)
+        if self.settings["antithetic"]:
+            # rank the worse member of each pair last: if both are selected, their steps cancel and sigma collapses
+            pairs = len(costs) // 2
+            worse = np.where(costs[:pairs] > costs[pairs : 2 * pairs], np.arange(pairs), np.arange(pairs, 2 * pairs))
+            costs = np.lexsort((costs, np.isin(np.arange(len(costs)), worse))).argsort().astype(float)
+        self.es.tell(list(members), list(costs))
+        self.es.sigma *= self.settings["sigma_decay"]
+        self.generation += 1
+        window = min(self.generation, self.settings["mean_window"] or 1)
+        self.averaged_mean += (self.mean - self.averaged_mean) / window
+
+    def adapt_num_episodes(self, returns: np.ndarray, max_episodes: int) -> float:
+        """Increase the number of episodes if the smoothed noise fraction is above `NOISE_THRESHOLD`.
+
+        Args:
+            returns: Returns of the members, (P, n).
+            max_episodes: Maximal number of episodes.
+
+        Returns:
+            The noise fraction of these returns (`noise_share`).
+        """
+        noise = noise_share(returns)
+        self.noise_fraction = (
+            noise if self.noise_fraction is None else self.noise_fraction + (noise - self.noise_fraction) / SMOOTHING
+        )
+        if self.noise_fraction > NOISE_THRESHOLD and self.num_episodes is not None and self.num_episodes < max_episodes:
+            more = min(max_episodes, math.ceil(EPISODES_GROWTH * self.num_episodes))
+            self.noise_fraction *= self.num_episodes / more
+            self.num_episodes = more
+        return round(noise, 4)
+
+    def update_best(self, candidates: np.ndarray, evaluated: np.ndarray) -> None:
+        """Keep the best candidate if it is better than all earlier ones.
+
+        Args:
+            candidates: Parameters, (C, size).
+            evaluated: Mean returns in an evaluation, (C,).
+        """
+        top = int(evaluated.argmax())
+        better = evaluated[top] > self.best_eval
+        self.num_stagnant_evals = 0 if better else self.num_stagnant_evals + 1
+        if better:
+            self.best_eval, self.best = float(evaluated[top]), candidates[top].copy()
+
+    @property
+    def is_stagnant(self) -> bool:
+        """Whether ``patience`` evaluations bring no improvement, or the step size is below ``min_sigma``."""
+        exhausted = self.stopping.patience is not None and self.num_stagnant_evals >= self.stopping.patience
+        return exhausted or self.es.sigma < self.stopping.min_sigma
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the target return is reached, or the search is stagnant and has no restart left."""
+        reached = self.stopping.target_return is not None and self.best_eval >= self.stopping.target_return
+        return reached or (self.is_stagnant and self.restarts >= self.stopping.restarts)
+
+    def restart(self) -> None:
+        """Start again at the best parameters so far, with a larger population."""
+        self.restarts, self.num_stagnant_evals = self.restarts + 1, 0
+        self.averaged_mean = self.best.copy()
+        self.es = self._make_es(self.best)
+
+    def log_generation(self, row: dict[str, Any], controller: Controller) -> None:
+        """Append a generation to the log, and save the state and the best controller."""
+        self.rows.append(row)
+        if not self.settings["eval_fitness"]:
+            self.best = (self.averaged_mean if self.settings["mean_window"] else self.mean).copy()
+        if self.folder is None:
+            return
+        arrays = {f"es.{name}": value for name, value in snapshot(self.es).items()}
+        about = {
+            "settings": self.settings,
+            "generation": self.generation,
+            "rows": self.rows,
+            "episodes": self.num_episodes,
+            "noise_fraction": self.noise_fraction,
+            "best_eval": None if self.best_eval == -math.inf else self.best_eval,
+            "num_stagnant_evals": self.num_stagnant_evals,
+            "restarts": self.restarts,
+        }
+        with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.averaged_mean, **arrays)  # type: ignore[arg-type]
+        controller.with_parameters(self.best).save(self.folder / "controller.safetensors")
+        mode = "a" if len(self.rows) > 1 else "w"  # a removed state leaves an old log
+        with (self.folder / "metrics.jsonl").open(mode, encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _load(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                about = migration.search_state(json.loads(str(saved["about"])))
+                best = saved["best"]
+                average = saved.get("average", best)  # older states do not have it
+                arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
+            saved_settings = dict(about["settings"])
+        except Exception as error:
+            raise _damaged(path, error) from None
+        before = {"controller": self.settings["controller"]} | self.defaults | saved_settings
+        if changed := differences({name: before.get(name) for name in self.settings}, self.settings):
+            raise ValueError(
+                f"{path.parent} holds an evolution with {changed}: use the same settings (the same --preset), or remove "
+                "this folder to start again"
+            )
+        try:
+            self._restore(about, best, average, arrays)
+        except Exception as error:  # pycma raises many types on wrong values
+            raise _damaged(path, error) from None
+        with atomic(path.parent / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def _restore(
+        self, about: dict[str, Any], best: np.ndarray, average: np.ndarray, arrays: dict[str, np.ndarray]
+    ) -> None:
+        """Set the state of this search to a loaded one."""
+        finite = all(np.isfinite(value).all() for name, value in arrays.items() if value.ndim or name == ".sigma")
+        finite = finite and bool(np.isfinite(best).all() and np.isfinite(average).all())
+        if not best.shape == average.shape == self.best.shape or not finite:
+            raise ValueError(f"values must be finite, with {len(self.best)} parameters")
+        self.best, self.averaged_mean = best, average
+        self.generation, self.rows = int(about["generation"]), list(about["rows"])
+        self.num_episodes, self.noise_fraction = about.get("episodes"), about.get("noise_fraction")
+        self.num_stagnant_evals = about.get("num_stagnant_evals", 0)
+        self.best_eval = -math.inf if about["best_eval"] is None else about["best_eval"]
+        self.restarts = about.get("restarts", 0)  # the population of `_make_es` depends on it
+        template = self._make_es(best)
+        for _ in range(min(2, int(arrays[".countiter"]))):  # all attributes exist after two generations
+            members = template.ask()
+            template.tell(members, list(range(len(members))))
+        if shapes(arrays) != shapes(snapshot(template)):
+            raise ValueError("array names or shapes differ from those of this search")
+        self.es = self._make_es(best)
+        restore(self.es, arrays)
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = f"{type(error).__name__} {error}".splitlines()[0]
+    return ValueError(f"{path} must be a complete evolution state, got {reason}; remove it to start again")
+
+
+def noise_share(returns: np.ndarray) -> float:
+    """Return the fraction of the variance between the members' mean returns that is noise.
+
+    The noise of a return is its residual after the member's mean and the episode's mean (a two-way layout without
+    interaction). A mean over n episodes has 1/n of its variance.
+
+    Args:
+        returns: Returns of P members in the same n episodes, (P, n).
+
+    Returns:
+        The fraction, from 0 (the ranks are certain) to 1 (the ranks are random, or unknown with one episode).
+    """
+    members, episodes = returns.shape
+    if episodes == 1:
+        return 1.0  # one episode has no estimate of the noise
+    total = returns.mean(axis=1).var(ddof=1)
+    if total == 0:
+        return 1.0  # equal members have random ranks
+    residual = returns - returns.mean(axis=1, keepdims=True) - returns.mean(axis=0) + returns.mean()
+    noise = np.square(residual).sum() / ((members - 1) * (episodes - 1)) / episodes
+    return float(min(1.0, noise / total))
+
+
+def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
+    """Standardize the returns (P, n) of each episode over the members: zero mean, unit standard deviation.
+
+    A standard deviation below a tenth of the largest is replaced by that tenth, so that tiny differences do not count fully.
+    """
+    std = returns.std(axis=0)
+    if not std.max():
+        return np.zeros_like(returns)
+    scaled: np.ndarray = (returns - returns.mean(axis=0)) / np.maximum(std, MIN_STD_FRACTION * std.max())
+    return scaled
+
+
+def win_rate(returns: np.ndarray) -> np.ndarray:
+    """Return the fraction of the other members with a lower return in each episode, (P, n) in [0, 1]; ties count half."""
+    above, equal = returns[:, None] > returns, returns[:, None] == returns
+    rate: np.ndarray = (above.sum(axis=1) + (equal.sum(axis=1) - 1) / 2) / (len(returns) - 1)
+    return rate
+
+
+def score(returns: np.ndarray, normalize_episodes: bool, ranked: bool) -> np.ndarray:
+    """Return the scores (P, n) that rank the members: the returns, `standardize_per_episode` or `win_rate`."""
+    return win_rate(returns) if ranked else standardize_per_episode(returns) if normalize_episodes else returns
+
+
+def differences(before: Any, asked: Any, name: str = "") -> str:
+    """Return a text that names each different setting with both values; mappings are compared key by key."""
+    if isinstance(before, dict) and isinstance(asked, dict):
+        keys = dict.fromkeys([*before, *asked])
+        inner = (differences(before.get(key), asked.get(key), f"{name}.{key}" if name else key) for key in keys)
+        return "; ".join(filter(None, inner))
+    return "" if before == asked else f"{name} = {before!r}, asked for {asked!r}"

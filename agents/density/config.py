@@ -1,0 +1,119 @@
+"""Settings of a density of speech or images and of its training. This module imports no torch, for a fast command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from agents.config.validate import validate
+
+PRESETS = Path(__file__).parent.parent / "presets" / "density"
+"""Path of the folder with the preset files."""
+IMAGES = ("mnist", "cifar10")
+"""Kinds of corpora that are images; all others are speech."""
+VARIATIONAL = ("vrnn", "vrnn-gmm")
+"""Models with a latent variable."""
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """A density of sequences, its corpus and its training.
+
+    Args:
+        data: Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, audio (any recordings), mnist
+            and cifar10.
+        model: Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm".
+        hidden_size: Number of recurrent units in a layer.
+        num_components: Number of components of the Gaussian mixture. None: 20, or 1 for rnn-gauss and vrnn.
+        rank: Rank R of U in the precision matrix D + U U^T (rmdn, frmdn, rnn-gauss). 0: diagonal.
+        full: Whether to use full precision matrices (rmdn, frmdn, rnn-gauss).
+        num_layers: Number of recurrent layers (rmdn, frmdn, rnn-gauss).
+        num_couplings: Number of coupling layers of the flow (frmdn).
+        conditional: Whether to condition the flow on the hidden state (frmdn).
+        spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
+        latent_dim: Number of latent dimensions (vrnn, vrnn-gmm).
+        width: Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).
+        depth: Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).
+        bptt_length: Number of events per chunk of truncated back-propagation through time. None: whole sequences.
+        num_updates: Number of gradient steps.
+        batch_size: Number of sequences in a batch.
+        learning_rate: Peak learning rate.
+        eval_every: Number of updates between two validations on the held-out part.
+        patience: Number of validations without a lower held-out loss after which training stops. None: never.
+        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
+        seed: Random seed of the weights, the batches and the noise.
+        segment_length: Number of samples in a sequence of speech. 0: whole recordings. None: as in the papers.
+        frame: Number of samples in an event of speech. None: 200.
+        include_sa: Whether to include the two sentences that all speakers of TIMIT read. None: true.
+        split_seed: Random seed of the split into parts, for speech. None: 0.
+        logit: Whether the events of images are logits. None: false.
+        pixelwise: Whether an event of images is a pixel instead of a row. None: false.
+    """
+
+    data: str
+    model: Literal["rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm"] = "frmdn"
+    hidden_size: int = 256
+    num_components: int | None = None
+    rank: int = 0
+    full: bool = False
+    num_layers: int = 1
+    num_couplings: int = 2
+    conditional: bool = False
+    spline: bool = False
+    latent_dim: int = 64
+    width: int = 256
+    depth: int = 2
+    bptt_length: int | None = None
+    num_updates: int = 10_000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    eval_every: int = 100
+    patience: int | None = 20
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 1
+    segment_length: int | None = None
+    frame: int | None = None
+    include_sa: bool | None = None
+    split_seed: int | None = None
+    logit: bool | None = None
+    pixelwise: bool | None = None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the data: "speech" or "image"."""
+        return corpus_kind(self.data)
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Arguments of `worldmodel.registry.build` for this model."""
+        names = ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers"]
+        names += ["num_couplings", "conditional", "spline"] if self.model == "frmdn" else []
+        names += ["num_components"] if self.num_components is not None else []
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def corpus_options(self) -> dict[str, Any]:
+        """Arguments of `worldmodel.corpora.open_corpus`, without those that are None."""
+        names = ("frame", "include_sa", "logit", "pixelwise")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.segment_length is not None:
+            given["segment_length"] = self.segment_length or None
+        given |= {"seed": self.split_seed} if self.split_seed is not None else {}
+        return given
+
+
+def corpus_kind(data: str) -> str:
+    """Return "image" if KIND:FOLDER names a corpus of images, else "speech"."""
+    return "image" if data.partition(":")[0] in IMAGES else "speech"
+
+
+def validate_density(settings: DensityConfig) -> None:
+    """Check that the settings are in range and that the model has them.
+
+    Raises:
+        ValueError: a setting is out of range, or the model does not have it; the message names the setting.
+    """
+    validate(settings)
+    options = settings.model_options
+    for name in ("rank", "full", "conditional", "spline"):
+        if getattr(settings, name) and name not in options:
+            raise ValueError(f"{name} is not a setting of the model {settings.model}")

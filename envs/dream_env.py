@@ -1,0 +1,290 @@
+"""Dreams as Gymnasium environments, with the world model as the simulator.
+
+Start reading at `DreamEnv`; `DreamVectorEnv` computes several dreams as one batch.
+"""
+
+import os
+from typing import Any
+
+import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
+
+# isort: split
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Generator, Tensor
+
+from envs.wrappers import FRAME_SPACE, PixelEnv
+from worldmodel.paths import folder_path
+from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
+from worldmodel.validation import validate_positive_int, validate_temperature
+from worldmodel.world_model import WorldModel, WorldState
+
+OBSERVATIONS = ("pixels", "latent")
+
+
+class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
+    """An environment of one dream at a time.
+
+    Args:
+        world: World model, or the path of a folder with one (a run, its ``world`` or its ``agent``).
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents. None: the folder's start states.
+        temperature: Sampling temperature above zero; 1 is the model's own uncertainty.
+        horizon: Number of steps after which a dream is truncated.
+        burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
+        observation: "pixels": 64x64x3 frames decoded by the VAE. "latent": latent and hidden state, a controller's inputs.
+        render_mode: "rgb_array", "human" (a window) or None.
+
+    Raises:
+        ValueError: An argument is out of range, or the start states do not fit the world model.
+
+    Example:
+        >>> from worldmodel import FRMDN, VAE, Memory
+        >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
+        >>> env = DreamEnv(world, start_states=torch.zeros(4, 32))
+        >>> env.reset(seed=1)[0].shape
+        (64, 64, 3)
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 50}
+
+    def __init__(
+        self,
+        world: WorldModel | str | os.PathLike[str],
+        start_states: EncodedEpisodes | Tensor | None = None,
+        temperature: float = 1.0,
+        horizon: int = 1000,
+        burn_in: int = 32,
+        observation: str = "pixels",
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be 'rgb_array', 'human' or None, got {render_mode!r}")
+        self.render_mode = render_mode
+        self._window: _Window | None = None
+        self._dream = _DreamBatch(world, start_states, 1, temperature, horizon, burn_in, observation)
+        self.observation_space, self.action_space = self._dream.observation_space, self._dream.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start a dream at a random start state."""
+        super().reset(seed=seed)
+        self._dream.reset(self.np_random)
+        self._render_human()
+        return self._dream.observe()[0], {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Imagine one step."""
+        if not self._dream.has_started:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
+        self._render_human()
+        return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+
+    def render(self) -> np.ndarray | None:
+        """Return the current frame (64, 64, 3) uint8, or show it in a window."""
+        if self.render_mode == "rgb_array":
+            return self._dream.render_frames()[0]
+        self._render_human()
+        return None
+
+    def _render_human(self) -> None:
+        if self.render_mode == "human":
+            self._window = self._window or _Window(self.metadata["render_fps"])
+            self._window.show(self._dream.render_frames()[0])
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+class _Window:
+    """A window that shows enlarged frames, at most ``fps`` per second."""
+
+    def __init__(self, fps: int, scale: int = 8) -> None:
+        import pygame
+
+        pygame.display.init()
+        self.pygame, self.fps, self.size = pygame, fps, (64 * scale, 64 * scale)
+        self.surface = pygame.display.set_mode(self.size)
+        pygame.display.set_caption("a dream")
+        self.clock = pygame.time.Clock()
+
+    def show(self, frame: np.ndarray) -> None:
+        surface = self.pygame.surfarray.make_surface(frame.swapaxes(0, 1))
+        self.surface.blit(self.pygame.transform.scale(surface, self.size), (0, 0))
+        self.pygame.event.pump()
+        self.pygame.display.flip()
+        self.clock.tick(self.fps)
+
+    def close(self) -> None:
+        self.pygame.display.quit()
+
+
+class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """Several dreams as one batch; a dream that ended starts anew in the next step (Gymnasium's next-step autoreset).
+
+    Args:
+        world: World model, or the path of a folder with one; its device computes the dreams.
+        start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents. None: the folder's start states.
+        num_envs: Number of dreams.
+        temperature: Sampling temperature above zero.
+        horizon: Number of steps after which a dream is truncated.
+        burn_in: Number of real steps that the memory replays before a dream.
+        observation: "pixels" or "latent".
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ValueError: An argument is out of range, or the start states do not fit the world model.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50, "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        world: WorldModel | str | os.PathLike[str],
+        start_states: EncodedEpisodes | Tensor | None = None,
+        num_envs: int = 16,
+        temperature: float = 1.0,
+        horizon: int = 1000,
+        burn_in: int = 32,
+        observation: str = "pixels",
+        render_mode: str | None = None,
+    ) -> None:
+        validate_positive_int(num_envs=num_envs)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self._dream = _DreamBatch(world, start_states, num_envs, temperature, horizon, burn_in, observation)
+        self.single_observation_space = self._dream.observation_space
+        self.single_action_space = self._dream.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._autoreset = np.zeros(num_envs, bool)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start all dreams at random start states."""
+        if isinstance(seed, list):
+            raise ValueError(f"seed must be one number, since all dreams share a generator, got a list of {len(seed)}")
+        super().reset(seed=seed)
+        self._dream.reset(self.np_random)
+        self._autoreset[:] = False
+        return self._dream.observe(), {}
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Imagine one step; dreams that ended in the last step start anew instead."""
+        if not self._dream.has_started:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        autoreset = self._autoreset
+        rewards, terminated, truncated = self._dream.step(np.asarray(actions))
+        if autoreset.any():
+            self._dream.restart(autoreset, self.np_random)
+            rewards[autoreset], terminated[autoreset], truncated[autoreset] = 0.0, False, False
+        self._autoreset = terminated | truncated
+        return self._dream.observe(), rewards, terminated, truncated, {}
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Return the current frames, ``num_envs`` arrays (64, 64, 3) uint8."""
+        return tuple(self._dream.render_frames()) if self.render_mode == "rgb_array" else None
+
+
+def _load_world(
+    world: WorldModel | str | os.PathLike[str], start_states: EncodedEpisodes | Tensor | None
+) -> tuple[WorldModel, EncodedEpisodes | Tensor]:
+    """Load a world model from a folder, and its start states if none are given."""
+    if isinstance(world, WorldModel):
+        if start_states is None:
+            raise ValueError("start_states must be given with a world model; only a folder has its own")
+        return world, start_states
+    folder = folder_path(world, "world")
+    candidates = [folder, folder / "world", folder / "agent"]
+    folder = next((candidate for candidate in candidates if (candidate / "config.json").exists()), folder)
+    return WorldModel.load(folder), StartStates.load(folder) if start_states is None else start_states
+
+
+class _DreamBatch:
+    """A batch of ``num_dreams`` dreams."""
+
+    def __init__(
+        self,
+        world: WorldModel | str | os.PathLike[str],
+        start_states: EncodedEpisodes | Tensor | None,
+        num_dreams: int,
+        temperature: float,
+        horizon: int,
+        burn_in: int,
+        observation: str,
+    ) -> None:
+        validate_temperature(temperature)
+        validate_positive_int(horizon=horizon)
+        if observation not in OBSERVATIONS:
+            raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
+        world, start_states = _load_world(world, start_states)
+        self.world, self.start_states, self.num_dreams = world.eval(), start_states, num_dreams
+        self.temperature, self.horizon, self.burn_in, self.kind = temperature, horizon, burn_in, observation
+        sample_start_states(world, start_states, 1, np.random.default_rng(0), burn_in)  # raises now if they do not fit
+        vector_space = spaces.Box(-np.inf, np.inf, (world.num_features,), np.float32)
+        self.observation_space: spaces.Box = FRAME_SPACE if observation == "pixels" else vector_space
+        self.action_space: spaces.Discrete | spaces.Box = (
+            spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
+        )
+        self.generator = Generator(world.device)
+        self.elapsed_steps = np.zeros(num_dreams, np.int64)
+        self._state: WorldState | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether `reset` was called."""
+        return self._state is not None
+
+    @property
+    def state(self) -> WorldState:
+        """Current state of the dreams."""
+        assert self._state is not None
+        return self._state
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start all dreams; ``rng`` determines all randomness."""
+        self._state = sample_start_states(self.world, self.start_states, self.num_dreams, rng, self.burn_in)
+        self.generator.manual_seed(int(rng.integers(2**62)))
+        self.elapsed_steps[:] = 0
+
+    def restart(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        """Start the dreams of ``mask`` anew."""
+        fresh = sample_start_states(self.world, self.start_states, int(mask.sum()), rng, self.burn_in)
+        rows = torch.from_numpy(mask)
+        assert self.state.latent is not None and fresh.latent is not None
+        latent = self.state.latent.clone()
+        latent[rows] = fresh.latent
+        tensors = [tensor.clone() for tensor in self.state.memory]
+        for tensor, new in zip(tensors, fresh.memory, strict=True):
+            tensor[rows] = new
+        self._state = WorldState(latent, type(fresh.memory)(*tensors))
+        self.elapsed_steps[mask] = 0
+
+    @torch.no_grad()
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Imagine one step of every dream; return rewards, terminated and truncated."""
+        inputs = self.world.action_inputs(actions)
+        step, self._state = self.world.imagine(self.state, inputs, self.temperature, self.generator)
+        self.elapsed_steps += 1
+        terminated = step.terminated.cpu().numpy()
+        return step.reward.double().cpu().numpy(), terminated, (self.elapsed_steps >= self.horizon) & ~terminated
+
+    def observe(self) -> np.ndarray:
+        """Return the current observations."""
+        if self.kind == "pixels":
+            return self.render_frames()
+        return self.state.controller_inputs.float().cpu().numpy()
+
+    @torch.no_grad()
+    def render_frames(self) -> np.ndarray:
+        """Return the current frames, (num_dreams, 64, 64, 3) uint8."""
+        assert self.state.latent is not None
+        return self.world.decode(self.state.latent)

@@ -1,0 +1,126 @@
+"""Make an environment with 64x64 frames and actions in [-1, 1] or Discrete from its id.
+
+Start reading at `make`.
+"""
+
+import difflib
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from envs.env_checker import describe_error
+
+MARIO_ID = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
+REGISTERED_BY = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
+"""Patterns of ids, with the module whose import registers them."""
+MAX_ACTION_REPEAT = 1000
+"""Maximum number of game frames per step; above it, a whole episode of the supported games is one step."""
+
+
+def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Make an environment with observations uint8 (64, 64, 3), and Box actions in [-1, 1] or Discrete ones.
+
+    Args:
+        id: "CarRacing", "FastCarRacing" (the same game with a faster renderer), "SuperMarioBros-1-1" (or another world and
+            stage), or any Gymnasium id with image observations or ``rgb_array`` rendering. "MODULE:ID" first imports a
+            module, which may be in the working directory. Ids of Atari ("ALE/...") and VizDoom need no module.
+        action_repeat: Number of game frames per step; their rewards are summed. None: 4 for Super Mario Bros, else 1.
+        options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
+            ``sticky_action_prob``).
+
+    Raises:
+        ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its actions are
+            neither Box nor Discrete, or an option is unknown.
+    """
+    if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
+        raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
+    if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
+        from envs.car_racing import make_car_racing
+
+        if "fast" in options:
+            raise ValueError("CarRacing takes no option fast: use the id FastCarRacing")
+        return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
+    if stage := MARIO_ID.fullmatch(id):
+        from envs.mario import make_mario
+
+        return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), **options)
+    _ensure_registered(id)
+    from envs.pixels import make_pixel_env
+
+    return make_pixel_env(id, action_repeat or 1, **options)
+
+
+def frames_per_step(id: str, action_repeat: int | None = None) -> int:
+    """Return the number of game frames per step of `make`'s environment."""
+    return action_repeat or (4 if MARIO_ID.fullmatch(id) else 1)
+
+
+def imported_module(id: str) -> str | None:
+    """Return the module that an id names, such as ``my_package`` of ``my_package:MyGame-v0``; None without one."""
+    module, colon, _ = id.partition(":")
+    return module if colon and module != "envs" else None
+
+
+def _ensure_registered(id: str) -> None:
+    """Import the module that registers an environment: the one that the id names, or that of a known package.
+
+    Raises:
+        ValueError: The module or the environment does not exist.
+    """
+    module = imported_module(id)
+    if module is None:
+        family = next((family for family in REGISTERED_BY if re.match(family, id)), None)
+        if _is_registered(id) or id.startswith("envs:"):
+            return
+        if family is None:
+            package = "; if another package registers it, add the package: PACKAGE:" + id
+            raise ValueError(f"there is no environment {id!r}{_suggest(id) or package}")
+        module = REGISTERED_BY[family]
+    try:
+        _import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise ValueError(f"{id}: importing {module} fails: {error}") from error
+        problem = f"there is no module {module!r}, neither installed nor in {Path.cwd()}"
+        if module in REGISTERED_BY.values():
+            problem = f"it needs {module.partition('.')[0]}: pip install 'worldmodel[games]'"
+        raise ValueError(f"{id}: {problem}") from None
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{id}: importing {module} fails: {describe_error(error)}") from error
+    name = id.rpartition(":")[2]
+    if not _is_registered(name):
+        raise ValueError(f"{module} registers no environment {name!r}{_suggest(name)}")
+
+
+def _import_module(module: str) -> None:
+    """Import a module, which may be in the working directory (installed programs do not search it)."""
+    working_folder = str(Path.cwd())
+    if working_folder not in sys.path and "" not in sys.path:
+        sys.path.append(working_folder)
+    importlib.import_module(module)
+
+
+def _is_registered(id: str) -> bool:
+    try:
+        gymnasium.spec(id)
+    except gymnasium.error.Error:
+        return False
+    return True
+
+
+def _suggest(id: str) -> str:
+    """Return a question with up to two similar ids; empty if there is none."""
+    stages = [f"SuperMarioBros-{world}-{stage}" for world in range(1, 9) for stage in range(1, 5)]
+    known = [
+        "CarRacing",
+        "FastCarRacing",
+        *stages,
+        *(name for name in gymnasium.registry if name != "SuperMarioBros-v0"),
+    ]
+    lower = {name.lower(): name for name in known}
+    similar = difflib.get_close_matches(id.lower(), lower, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(lower[name]) for name in similar)}?" if similar else ""

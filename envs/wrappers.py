@@ -1,0 +1,177 @@
+"""Wrappers that resize frames to 64x64 and map actions to [-1, 1] or Discrete from 0 on.
+
+Start reading at `action_kind` and `resize_frame`.
+"""
+
+from typing import Any
+
+import cv2
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from envs.env_checker import summarize_space, validate_reward
+
+FRAME_SIZE = 64
+FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+"""Observation space of all environments of this package."""
+MAX_ACTIONS = 65_536
+"""Maximum size of a Box action, and maximum number of discrete actions; the limit of `rollouts.Store`."""
+OPAQUE = 255
+"""Alpha of an opaque pixel."""
+
+
+def action_kind(space: gymnasium.Space[Any]) -> tuple[str, int]:
+    """Return ("box", size of an action) or ("discrete", number of actions).
+
+    Raises:
+        ValueError: The space is of another kind, has more than one axis, or has no action or too many.
+    """
+    if isinstance(space, spaces.Discrete):
+        kind, size = "discrete", int(space.n)
+    elif isinstance(space, spaces.Box) and len(space.shape) == 1:
+        kind, size = "box", int(space.shape[0])
+    else:
+        raise ValueError(f"action space must be Box (n,) or Discrete, got {summarize_space(space)}")
+    if not 1 <= size <= MAX_ACTIONS:
+        raise ValueError(f"action space must have from 1 to {MAX_ACTIONS} actions, got {summarize_space(space)}")
+    return kind, size
+
+
+def resize_frame(image: np.ndarray, crop_bottom: int = 0) -> np.ndarray:
+    """Resize an image (H, W, 3) uint8 to 64x64; a smaller pixel is the mean of the area it covers.
+
+    Args:
+        image: uint8. Without a channel axis, or with one channel, it is grey; a fourth channel is dropped.
+        crop_bottom: Number of rows to crop first.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    if crop_bottom:
+        image = image[:-crop_bottom]
+    if image.shape[:2] == (FRAME_SIZE, FRAME_SIZE):
+        return np.array(image, np.uint8)
+    downscale = image.shape[0] >= FRAME_SIZE and image.shape[1] >= FRAME_SIZE
+    return cv2.resize(
+        np.ascontiguousarray(image),
+        (FRAME_SIZE, FRAME_SIZE),
+        interpolation=cv2.INTER_AREA if downscale else cv2.INTER_LINEAR,
+    )
+
+
+def validate_image(what: str, image: Any) -> np.ndarray:
+    """Check that an image is uint8 (H, W), or (H, W, C) with 1, 3 or 4 channels; RGBA images must be opaque.
+
+    Args:
+        what: Source of the image, for the message.
+        image: Value to check.
+
+    Raises:
+        ValueError: It is not an image; the message says how to fix it.
+    """
+    hint = "it must be an array (H, W, 3) of bytes"
+    if image is None or isinstance(image, list):
+        raise ValueError(f"{what} gave {'None' if image is None else 'a list'}: {hint}")
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{what} gave {type(image).__name__}: {hint}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"{what} gave {image.dtype} numbers: {hint}, from 0 to 255")
+    shape = image.shape
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
+        channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
+        channel_hint = ", channels last: np.moveaxis(image, 0, -1)" if channels_first else ""
+        raise ValueError(f"{what} gave an array of shape {shape}: {hint}{channel_hint}")
+    if len(shape) == 3 and shape[2] == 4 and not (image[..., 3] == OPAQUE).all():
+        raise ValueError(
+            f"{what} gave an array of shape {shape} that is not an RGBA image (its fourth channel is not {OPAQUE} "
+            "everywhere): if it is a stack of grey frames, observe RGB or a single frame instead"
+        )
+    return image
+
+
+class PixelEnv:
+    """Marks environments with 64x64 frames and standard actions."""
+
+
+class ResizeFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Resizes the frames of an environment with image observations."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
+        RecordConstructorArgs.__init__(self, crop_bottom=crop_bottom)
+        super().__init__(env)
+        self.observation_space, self.crop_bottom = FRAME_SPACE, crop_bottom
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Resize the frame."""
+        return resize_frame(validate_image("the environment", observation), self.crop_bottom)
+
+
+class RenderFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Renders frames of an environment without image observations."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        self.observation_space = FRAME_SPACE
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """Render and resize; the environment's own observation is dropped."""
+        return resize_frame(validate_image("render()", self.env.render()))
+
+
+class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Repeats each action for ``action_repeat`` frames, and sums their rewards."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int) -> None:
+        RecordConstructorArgs.__init__(self, action_repeat=action_repeat)
+        super().__init__(env)
+        self.action_repeat = action_repeat
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step until the end of the episode, at most ``action_repeat`` frames."""
+        total_reward = 0.0
+        for _ in range(self.action_repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total_reward += validate_reward(reward)
+            if terminated or truncated:
+                break
+        return observation, total_reward, terminated, truncated, info
+
+
+class RescaleBoxAction(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Maps Box actions in [-1, 1] linearly to the environment's bounds."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(f"action space must be Box of floats or Discrete, got {summarize_space(space)}")
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise ValueError(f"a Box of actions must have finite bounds, got {summarize_space(space)}")
+        self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self.shape, self.dtype = space.shape, space.dtype
+        self.action_space = spaces.Box(-1, 1, (int(np.prod(space.shape)),), np.float32)
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        """Map an action to the environment's bounds."""
+        fraction = (np.clip(np.asarray(action, np.float64), -1, 1).reshape(self.shape) + 1) / 2
+        return (self.low + fraction * (self.high - self.low)).astype(self.dtype)
+
+
+class ZeroBasedDiscrete(gymnasium.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Maps Discrete actions from zero on to those of the environment."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        space = env.action_space
+        assert isinstance(space, spaces.Discrete)
+        self.start = int(space.start)
+        self.action_space = spaces.Discrete(int(space.n))
+
+    def action(self, action: Any) -> int:
+        """Add the environment's first action number."""
+        return int(action) + self.start

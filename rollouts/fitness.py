@@ -1,0 +1,384 @@
+"""Returns of a population of controllers, from dreams (`DreamFitness`) or from the environment (`EnvFitness`).
+
+Start reading at either class. Both are functions ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n), the
+only thing that evolution needs. A seed determines the episodes, or the start states and noise of dreams, of all controllers.
+"""
+
+import contextlib
+import hashlib
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from rollouts.controllers import Controller, Population, as_population, validate_controller
+from rollouts.dream import dream
+from rollouts.ensemble import ModelEnsemble
+from rollouts.env_cache import EnvSpec, make_portable, open_env
+from rollouts.episode import training_seeds
+from rollouts.policies import policy_name
+from rollouts.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
+from rollouts.runner import EpisodeResult
+from rollouts.state_resets import Trajectory, unwrap_snapshot_env
+from rollouts.workers import Shared, run_tasks, share, validate_backend
+from worldmodel import Memory, WorldModel
+from worldmodel.io import fingerprint
+from worldmodel.progress import Progress, silent
+from worldmodel.rng import Stream
+from worldmodel.start_states import EncodedEpisodes, validate_start_states
+from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
+
+NUM_TASKS, MAX_TASK_EPISODES = 8, 64
+"""A generation is split into about `NUM_TASKS` tasks of at most `MAX_TASK_EPISODES` episodes. The split does not depend on
+the number of workers, so returns do not either."""
+
+
+class DreamFitness:
+    """Fitness in dreams: each controller's sums of expected rewards in ``num_rollouts`` dreams from common start states.
+
+    Args:
+        world: World model.
+        start_states: ``store.latents(vae)``, or a tensor (S, latent).
+        horizon: Maximum number of steps of a dream.
+        num_rollouts: Number of dreams per controller.
+        temperature: Sampling temperature above zero.
+        controller: Family of controllers. None: linear.
+        ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
+        disagreement_penalty: Factor of the standard deviation between the ensemble members' mean returns, which is
+            subtracted from a controller's returns. Where members disagree, at most one of them is right.
+        options: Further arguments of `rollouts.dream`.
+
+    Raises:
+        ValueError: Sizes do not match, or ``disagreement_penalty`` is negative, or positive with fewer than two members.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        start_states: EncodedEpisodes | Float[Tensor, "starts latent"],
+        horizon: int = 1000,
+        num_rollouts: int = 16,
+        temperature: float = 1.0,
+        controller: Controller | None = None,
+        ensemble: Sequence[Memory] | None = None,
+        disagreement_penalty: float = 0.0,
+        **options: Any,
+    ) -> None:
+        if not disagreement_penalty >= 0 or (disagreement_penalty and len(ensemble or ()) < 2):
+            raise ValueError(
+                f"disagreement_penalty must be zero, or positive with an ensemble of at least 2, got {disagreement_penalty}"
+            )
+        validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
+        validate_start_states(world, start_states)
+        if controller is not None:
+            validate_controller(controller, world)
+        if ensemble is not None:
+            ModelEnsemble(world, ensemble, num_rollouts, population=1)
+        self.world, self.start_states, self.controller = world, start_states, controller
+        self.ensemble, self.disagreement_penalty = ensemble, disagreement_penalty
+        self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
+        self.steps = 0
+        """Number of dream steps so far."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All settings that returns depend on."""
+        start_states = self.start_states
+        if isinstance(start_states, Tensor | np.ndarray):
+            starts: Any = hashlib.sha256(np.asarray(start_states).tobytes()).hexdigest()[:16]
+        else:
+            starts = getattr(start_states, "identity", len(start_states))
+        identity = {**self.settings, "world": fingerprint(self.world), "start_states": starts}
+        if self.ensemble is not None:
+            identity |= {
+                "ensemble": [fingerprint(memory) for memory in self.ensemble],
+                "disagreement_penalty": self.disagreement_penalty,
+            }
+        return identity
+
+    @property
+    def episodes(self) -> int:
+        """Number of dreams per controller."""
+        return int(self.settings["num_rollouts"])
+
+    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
+        """Return the returns (P, dreams); ``episodes`` replaces the number of dreams."""
+        if self.controller is None:
+            controllers: Any = population
+        else:
+            controllers = Population(self.controller, population)
+        settings = self.settings | {"num_rollouts": episodes or self.episodes}
+        result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **settings)
+        self.steps += int(result.lengths.sum())
+        if not self.disagreement_penalty:
+            return result.returns
+        assert self.ensemble is not None
+        return result.returns - self.disagreement_penalty * disagreement(result.returns, len(self.ensemble))[:, None]
+
+    def __repr__(self) -> str:
+        """Return the main settings."""
+        return f"DreamFitness({', '.join(f'{name}={value}' for name, value in self.settings.items())})"
+
+
+def disagreement(
+    returns: Float[np.ndarray, "population dreams"], ensemble_size: int
+) -> Float[np.ndarray, "population"]:
+    """Return the standard deviation between the mean returns of a controller with each ensemble member.
+
+    Dream n uses member ``n % ensemble_size``. Only complete groups count: their dreams differ by their members alone
+    (`rollouts.ensemble`).
+
+    Raises:
+        ValueError: There are fewer than two members, or fewer dreams than members.
+    """
+    groups = returns.shape[1] // ensemble_size if ensemble_size else 0
+    if ensemble_size < 2 or not groups:
+        raise ValueError(f"ensemble_size must be from 2 to num_rollouts ({returns.shape[1]}), got {ensemble_size}")
+    spread: np.ndarray = (
+        returns[:, : groups * ensemble_size]
+        .reshape(len(returns), groups, ensemble_size)
+        .mean(axis=1)
+        .std(axis=1, ddof=1)
+    )
+    return spread
+
+
+class EnvFitness:
+    """Fitness in the environment: each controller's returns in ``episodes`` episodes with common seeds.
+
+    Args:
+        env: Id for `envs.make`, or a picklable function that makes an environment.
+        world: World model that encodes frames and updates the memory for the controllers.
+        episodes: Number of episodes per controller.
+        workers: Number of worker processes.
+        envs_per_worker: Number of environments that a process steps together.
+        max_idle_steps: Truncate an episode after this number of steps without a positive reward. None: never.
+        max_steps: Truncate an episode after this number of steps. None: never.
+        env_options: Further arguments of `envs.make`.
+        controller: Family of controllers. None: linear.
+        backend: Where workers run (`rollouts.workers.run_tasks`).
+        progress: Called as ``progress(episodes, total, note)``.
+        num_state_resets: Number of additional episodes per controller, which start from states along the best
+            trajectories of the call (the best of each episode seed), the same states for all controllers. All
+            controllers then practise obstacles that only the best ones reach. Needs an environment with ``save_state``
+            and ``load_state``, such as Super Mario Bros or FastCarRacing.
+        reset_horizon: Number of steps of an additional episode.
+        hard_episode_candidates: Number of candidate episodes. The distribution mean plays all of them; the population
+            is evaluated on the ``episodes`` (fewer) with the lowest return, so that rare failures occur in every
+            generation. 0: all episodes are drawn alike. (Related to prioritized level replay, Jiang, Grefenstette and
+            Rocktaschel, 2021, https://arxiv.org/abs/2010.03934.)
+
+    Raises:
+        ValueError: An argument is out of range, or the environment does not support ``num_state_resets``.
+        rollouts.WorkerDied: Workers died three times on the same task.
+    """
+
+    def __init__(
+        self,
+        env: EnvSpec,
+        world: WorldModel,
+        episodes: int = 1,
+        workers: int = 1,
+        envs_per_worker: int = 8,
+        max_idle_steps: int | None = None,
+        max_steps: int | None = None,
+        env_options: dict[str, Any] | None = None,
+        controller: Controller | None = None,
+        backend: str = "loky",
+        progress: Progress = silent,
+        num_state_resets: int = 0,
+        reset_horizon: int = 40,
+        hard_episode_candidates: int = 0,
+    ) -> None:
+        validate_backend(backend, workers)
+        validate_positive_int(episodes=episodes, envs_per_worker=envs_per_worker, reset_horizon=reset_horizon)
+        validate_optional_positive_int(max_idle_steps=max_idle_steps, max_steps=max_steps)
+        validate_candidates(hard_episode_candidates, episodes)
+        self._portable_env = make_portable(env)
+        validate_state_resets(env, dict(env_options or {}), num_state_resets)
+        self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
+        self.envs_per_worker, self.max_idle_steps, self.max_steps = envs_per_worker, max_idle_steps, max_steps
+        self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
+        self.backend, self.num_state_resets, self.reset_horizon, self.hard_episode_candidates = (
+            backend,
+            num_state_resets,
+            reset_horizon,
+            hard_episode_candidates,
+        )
+        self.steps = 0
+        """Number of environment steps so far, including replayed trajectories."""
+        self.candidate_returns: np.ndarray | None = None
+        """Returns of the last population's mean in the candidate episodes."""
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._shared: Shared | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All settings that returns depend on."""
+        more = (
+            {"num_state_resets": self.num_state_resets, "reset_horizon": self.reset_horizon}
+            if self.num_state_resets
+            else {}
+        )
+        more |= {"hard_episode_candidates": self.hard_episode_candidates} if self.hard_episode_candidates else {}
+        return {
+            "env": self.env if isinstance(self.env, str) else policy_name(self.env),
+            "env_options": self.env_options,
+            "episodes": self.episodes,
+            "max_idle_steps": self.max_idle_steps,
+            "max_steps": self.max_steps,
+            "envs_per_worker": self.envs_per_worker,
+            "world": fingerprint(self.world),
+        } | more
+
+    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
+        """Return the returns (P, episodes + state resets); another number of ``episodes`` starts with the same seeds."""
+        population, episodes = np.atleast_2d(population), episodes or self.episodes
+        validate_candidates(self.hard_episode_candidates, episodes)
+        seeds, members = (
+            training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.hard_episode_candidates)),
+            len(population),
+        )
+        if self.hard_episode_candidates:
+            results = self.run_episodes(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
+            self.candidate_returns = np.array([result.episode_return for result in results])
+            seeds = [seeds[index] for index in np.argsort(self.candidate_returns, kind="stable")[:episodes]]
+        # ordered by episode: an environment may reset faster with its previous seed
+        results = self.run_episodes(
+            np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)]
+        )
+        returns = np.array([result.episode_return for result in results]).reshape(episodes, members).T
+        trajectories = []
+        for episode, count in enumerate(split_evenly(self.num_state_resets, episodes)):
+            if count:  # resets along the best trajectory of this episode
+                best = results[episode * members + int(returns[:, episode].argmax())]
+                rng = np.random.default_rng([seed, Stream.STATE_RESETS, episode])
+                trajectories.append(
+                    Trajectory.sample_resets(seeds[episode], best.actions, count, self.reset_horizon, rng)
+                )
+        reset_results = self._run_tasks(
+            [task for trajectory in trajectories for task in self._reset_tasks(population, trajectory)]
+        )
+        columns, start = [returns], 0
+        for trajectory in trajectories:
+            end = start + len(trajectory.reset_steps) * members
+            columns.append(
+                np.array([result.episode_return for result in reset_results[start:end]]).reshape(members, -1)
+            )
+            start = end
+        return np.hstack(columns)
+
+    def run_episodes(self, parameters: np.ndarray, seeds: list[int]) -> list[EpisodeResult]:
+        """Play one episode per row of ``parameters`` (episodes, size), with its seed."""
+        return self._run_tasks(self._rollout_tasks(parameters, seeds))
+
+    def _reset_tasks(self, population: np.ndarray, trajectory: Trajectory) -> list[RolloutTask]:
+        """Return tasks in which each controller starts once at each reset step of a trajectory."""
+        parameters = np.repeat(population, len(trajectory.reset_steps), axis=0)
+        return self._rollout_tasks(parameters, [trajectory.seed] * len(parameters), trajectory)
+
+    def _rollout_tasks(
+        self, parameters: np.ndarray, seeds: list[int], trajectory: Trajectory | None = None
+    ) -> list[RolloutTask]:
+        """Return tasks with one episode per row of ``parameters`` and seed; with a trajectory, at its steps in turn."""
+        reset_steps = trajectory.reset_steps * (len(seeds) // len(trajectory.reset_steps)) if trajectory else ()
+        controller, tensor = as_population(
+            parameters if self.controller is None else Population(self.controller, parameters),
+            self.world.num_features,
+            self.world.action_dim,
+        )
+        parameters = tensor.numpy()
+        half = -(-len(seeds) // 2)
+        chunk = min(MAX_TASK_EPISODES, max(-(-len(seeds) // NUM_TASKS), min(self.envs_per_worker, half)))
+        shared = self._share_world()
+        return [
+            RolloutTask(
+                self._portable_env,
+                self.env_options,
+                ControllerBatch(shared, controller, parameters[first : first + chunk]),
+                seeds[first : first + chunk],
+                self.envs_per_worker,
+                self.max_idle_steps,
+                self.reset_horizon if trajectory else self.max_steps,
+                trajectory,
+                reset_steps[first : first + chunk],
+                return_actions=self.num_state_resets > 0 and trajectory is None,
+                first_index=first,
+            )
+            for first in range(0, len(seeds), chunk)
+        ]
+
+    def _run_tasks(self, tasks: list[RolloutTask]) -> list[EpisodeResult]:
+        """Run tasks and return their episodes in order."""
+        results: dict[int, list[EpisodeResult]] = {}
+        total = sum(len(task.seeds) for task in tasks)
+        self.progress(0, total, "")
+        in_process = self.workers == 1 and self.backend == "loky"
+        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
+            counter = FileCounter(Path(folder) / "ended")
+
+            def report() -> None:  # episodes repeated after a worker's death count twice
+                done = sum(map(len, results.values()))
+                self.progress(max(done, min(counter.count, total - 1)), total, "")
+
+            def episode_ended() -> None:
+                counter()
+                report()
+
+            if self.backend == "loky":  # other machines cannot access the file
+                tasks = [task._replace(on_episode_end=episode_ended if in_process else counter) for task in tasks]
+            for index, result in run_tasks(run_rollout_task, tasks, self.workers, self.backend, report):
+                results[index] = result.episodes
+                self.steps += result.steps
+                report()
+        return [result for index in range(len(tasks)) for result in results[index]]
+
+    def _share_world(self) -> Shared:
+        """Share the current world model with the workers; it is written again only after its weights change."""
+        key = fingerprint(self.world)
+        if self._shared is None or self._shared.key != key:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
+                weakref.finalize(self, self._folder.cleanup)
+            self._shared = share(self.world, key, Path(self._folder.name), self.workers, self.backend)
+        return self._shared
+
+    def __repr__(self) -> str:
+        """Return the main settings."""
+        names = ("episodes", "workers", "max_idle_steps", "num_state_resets", "hard_episode_candidates")
+        return f"EnvFitness({self.env!r}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+
+
+def validate_candidates(hard_episode_candidates: int, episodes: int) -> None:
+    """Check that there are more candidate episodes than selected ones.
+
+    Raises:
+        ValueError: Names the argument.
+    """
+    validate_non_negative_int(hard_episode_candidates=hard_episode_candidates)
+    if hard_episode_candidates and hard_episode_candidates <= episodes:
+        raise ValueError(
+            f"hard_episode_candidates must be zero or above episodes = {episodes}, got {hard_episode_candidates}"
+        )
+
+
+def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
+    """Check that an environment supports state resets.
+
+    Raises:
+        ValueError: Names the argument.
+    """
+    validate_non_negative_int(num_state_resets=num_state_resets)
+    if num_state_resets:
+        with contextlib.closing(open_env(env, options)) as game:
+            unwrap_snapshot_env(game)
+
+
+def split_evenly(total: int, parts: int) -> list[int]:
+    """Split ``total`` into integer parts that differ by at most one, larger ones first."""
+    return [total // parts + (number < total % parts) for number in range(parts)]

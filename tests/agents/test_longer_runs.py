@@ -1,0 +1,163 @@
+"""Larger numbers of episodes, updates and generations continue a run; smaller ones are refused, old searches are archived."""
+
+import json
+import shutil
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from agents.cli import main
+from agents.run import Run
+from worldmodel.io import fingerprint, read_json, read_jsonl
+
+SMALL_COUNTS = {
+    "collect.episodes": 4,
+    "vae.num_updates": 4,
+    "memory.num_updates": 4,
+    "dream.generations": 1,
+    "game.generations": 1,
+}
+OTHER_SETTINGS = {
+    **{
+        "workers": 1,
+        "collect.max_steps": 12,
+        "vae.latent_dim": 4,
+        "memory.hidden_size": 8,
+        "dream.population": 3,
+        "dream.num_rollouts": 2,
+    },
+    **{"dream.horizon": 5, "game.population": 3, "game.episodes": 1, "game.eval_episodes": 1, "game.max_steps": 12},
+    **{"eval.episodes": 1, "eval.max_steps": 12, "vae.batch_size": 4, "memory.batch_size": 4, "memory.seq_len": 8},
+}
+
+
+def run_pipeline(out, more=MappingProxyType({})):
+    words = [
+        word for name, value in (SMALL_COUNTS | OTHER_SETTINGS | more).items() for word in (f"--{name}", str(value))
+    ]
+    return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
+
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, no_report):
+    out = tmp_path_factory.mktemp("longer") / "run"
+    assert run_pipeline(out) == 0
+    return out
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    return Run(shutil.copytree(small, tmp_path / "run"))
+
+
+def updates(run, part):
+    return read_jsonl(run.folder / part / "metrics.jsonl")[-1]["update"]
+
+
+def generations(run, where):
+    return len(read_jsonl(run.folder / f"evolve-{where}" / "metrics.jsonl"))
+
+
+def fitness_of(run, where):
+    with np.load(run.folder / f"evolve-{where}" / "state.npz") as saved:
+        return json.loads(str(saved["about"]))["settings"]["fitness"]
+
+
+def assert_stages_match(run):
+    """Assert that each stage uses the last result of the stage before."""
+    world = run.world()
+    assert fingerprint(world.vae) == fingerprint(run.vae())
+    assert fitness_of(run, "dream")["world"] == fitness_of(run, "game")["world"] == fingerprint(world)
+    assert read_json(run.folder / "memory" / "settings.json")["data"].count(fingerprint(run.vae()))
+    assert all(
+        f"{len(run.store())} episodes" in read_json(run.folder / p / "settings.json")["data"] for p in ("vae", "memory")
+    )
+
+
+@pytest.mark.slow
+def test_larger_counts_continue_all_stages_and_archive_old_searches(run, tmp_path, capsys):
+    before = {where: run.controller(where).parameters for where in ("dream", "game")}
+    more = {"collect.episodes": 6, "vae.num_updates": 6, "memory.num_updates": 5}
+    more |= {"dream.generations": 2, "game.generations": 2}
+    assert run_pipeline(run.folder, more) == 0
+    assert len(run.store()) == 6 and updates(run, "vae") == 4 + 6 and updates(run, "memory") == 4 + 5
+    assert generations(run, "dream") == generations(run, "game") == 2
+    assert_stages_match(run)
+    messages = capsys.readouterr().err
+    for where in ("dream", "game"):
+        archived = run.folder / "earlier" / f"evolve-{where}-1"
+        assert str(archived) in messages.replace("\n", "")
+        archive = Run(run.folder / "earlier")
+        shutil.copytree(archived, archive.folder / f"evolve-{where}")
+        assert archive.controller(where).parameters.equal(before[where])
+    weights = (run.folder / "memory" / "weights.safetensors").read_bytes()
+    assert run_pipeline(run.folder, more) == 0  # nothing is left to do
+    assert (run.folder / "memory" / "weights.safetensors").read_bytes() == weights
+    assert not (run.folder / "earlier" / "evolve-dream-2").exists()
+
+
+def test_more_generations_alone_continue_the_searches(run):
+    first = read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0]
+    assert run_pipeline(run.folder, {"dream.generations": 3, "game.generations": 2}) == 0
+    assert generations(run, "dream") == 3 and generations(run, "game") == 2
+    assert read_jsonl(run.folder / "evolve-dream" / "metrics.jsonl")[0] == first
+    assert not (run.folder / "earlier").exists()
+
+
+def test_more_memory_updates_alone_leave_the_vae_unchanged(run):
+    vae_weights = (run.folder / "vae" / "weights.safetensors").read_bytes()
+    assert run_pipeline(run.folder, {"memory.num_updates": 7}) == 0
+    assert updates(run, "memory") == 7 and (run.folder / "vae" / "weights.safetensors").read_bytes() == vae_weights
+    assert_stages_match(run)
+
+
+@pytest.mark.parametrize("name", ["collect.episodes", "vae.num_updates", "memory.num_updates"])
+def test_smaller_counts_are_refused_before_anything_changes(run, name, capsys):
+    config = (run.folder / "config.yaml").read_text()
+    assert run_pipeline(run.folder, {name: 2}) == 2
+    assert f"{name} = 4" in capsys.readouterr().err
+    assert (run.folder / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize("part", ["vae", "memory"])
+def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
+    size = ["--vae.latent_dim", "4"] if part == "vae" else ["--memory.hidden_size", "8", "--memory.seq_len", "8"]
+    words = ["train", part, str(run.folder), *size, f"--{part}.batch_size", "4"]
+    setting = f"--{part}.num_updates"
+    assert main([*words, setting, "7"]) == 0
+    assert updates(run, part) == 7
+    assert main([*words, setting, "3"]) == 2
+    assert "updates = 7" in capsys.readouterr().err
+    assert main([*words, setting, "7", f"--{part}.learning_rate", "0.5"]) == 2
+    if part == "memory":
+        assert main([*words, setting, "7", "--memory.seq_len", "9"]) == 2
+    else:  # a search with the older world model prints a hint
+        search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
+        assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
+        changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be the older ones
+        assert ("train memory" in capsys.readouterr().err) == changed
+
+
+@pytest.mark.slow
+def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):
+    other = Run(shutil.copytree(run.folder, tmp_path / "other"))
+    more = {"vae.num_updates": 8, "memory.num_updates": 8}
+    assert run_pipeline(run.folder, more) == 0
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    from agents import stages
+
+    for name in ("train_memory", "evolve_dream"):
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, name, stop)
+            assert run_pipeline(other.folder, more) == 130
+    assert run_pipeline(other.folder, more) == 0
+    for path in ("vae/weights.safetensors", "memory/weights.safetensors", "evolve-game/controller.safetensors"):
+        assert (run.folder / path).read_bytes() == (other.folder / path).read_bytes()
+
+
+def stop(*given, **named):
+    raise KeyboardInterrupt

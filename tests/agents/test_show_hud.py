@@ -1,0 +1,39 @@
+"""CarRacing with and without HUD: the VAE weights the HUD, and agents of the other variant are refused."""
+
+import pytest
+
+from agents import Report, stages
+from agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
+from agents.init_controller import validate_picture
+from agents.pretrained import HOME, pretrained_agent
+from agents.run import Run
+
+
+@pytest.mark.parametrize(
+    ("env_options", "weight", "expected"),
+    [({}, None, 1.0), ({"show_hud": True}, None, 16.0), ({"show_hud": True}, 2.0, 2.0)],
+)
+def test_the_vae_weights_the_hud_where_it_is_shown(tmp_path, env_options, weight, expected):
+    run = Run(tmp_path)
+    stages.collect(run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, env_options)
+    vae = stages.train_vae(run, VAEConfig(latent_dim=2, hud_loss_weight=weight, num_updates=1, batch_size=2), 1)
+    assert vae.hud_loss_weight == expected
+    assert run.vae().hud_loss_weight == expected
+
+
+def test_agents_with_another_show_hud_are_refused(tmp_path):
+    run = Run(tmp_path)
+    stages.collect(
+        run, "FastCarRacing", CollectConfig(episodes=2, policy="uniform", max_steps=4), 1, 1, {"action_repeat": 2}
+    )
+    agent = pretrained_agent("car-racing").agent()
+    with pytest.raises(ValueError, match="show_hud"):
+        stages.init_controller(run, agent.world, ControllerConfig(), str(HOME / "car-racing"))
+
+
+@pytest.mark.parametrize(("used", "shown"), [(True, False), (False, True)])
+def test_an_initial_controller_needs_the_frames_that_it_was_trained_on(tmp_path, used, shown):
+    Report("FastCarRacing", [1.0], [1], [10_000], env_options={"show_hud": used}).save(tmp_path / "report.json")
+    validate_picture(str(tmp_path), {"show_hud": used})
+    with pytest.raises(ValueError, match="show_hud"):
+        validate_picture(str(tmp_path), {"show_hud": shown})

@@ -1,0 +1,39 @@
+"""Errors in reading and writing name the file in one line."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from worldmodel.io import atomic, error_context, write_bytes
+
+
+@pytest.mark.parametrize("fail", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
+def test_error_context_names_the_file(fail):
+    with pytest.raises(ValueError, match="some.json"), error_context("some.json"):
+        fail()
+
+
+def test_error_context_keeps_the_message_of_a_value_error():
+    with pytest.raises(ValueError, match="^exactly this$"), error_context("some.json"):
+        raise ValueError("exactly this")
+
+
+def test_write_error_names_the_target_file(tmp_path, monkeypatch):
+    """A read-only disk also refuses to remove the temporary file that was never written."""
+
+    def refuse(path, *rest, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError) as refused:
+        write_bytes(tmp_path / "test.json", b"{}")
+    assert refused.value.filename == str(tmp_path / "test.json")
+
+
+def test_atomic_keeps_the_error_of_the_block_and_leaves_no_file(tmp_path):
+    with pytest.raises(KeyError, match="mine"), atomic(tmp_path / "test.json") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError("mine")
+    assert list(tmp_path.iterdir()) == []

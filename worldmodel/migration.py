@@ -1,0 +1,422 @@
+"""Convert the names in files of older versions to the current names.
+
+Start reading at `renamed`.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+
+def renamed(old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content with keys renamed by ``names``; other keys are unchanged."""
+    return {names.get(name, name): value for name, value in old.items()}
+
+
+VAE_SETTINGS = {"latent": "latent_dim", "emphasis": "hud_loss_weight"}
+"""Arguments of `worldmodel.VAE`, in ``config.json`` of a world model and ``settings.json`` of a training."""
+
+MEMORY_SETTINGS = {
+    "inputs": "input_size",
+    "outputs": "output_size",
+    "hidden": "hidden_size",
+    "mixtures": "num_components",
+    "layers": "num_layers",
+    "couplings": "num_couplings",
+}
+"""Arguments of `worldmodel.Memory` and its density, in the same files."""
+
+SEQUENCE_DENSITY_SETTINGS = MEMORY_SETTINGS | {"event": "event_dim", "latent": "latent_dim", "truncate": "bptt_length"}
+"""Arguments of `worldmodel.SequenceDensity` and `worldmodel.baselines.VRNN`, in ``settings.json`` of a training."""
+
+TRAINING_SETTINGS = {
+    "model_settings": "model_config",
+    "updates": "num_updates",
+    "batch": "batch_size",
+    "lr": "learning_rate",
+    "held_out": "val_fraction",
+    "check_every": "eval_every",
+    "precision": "dtype",
+}
+"""Arguments of `worldmodel.fit`, in ``settings.json`` and ``resume.pt`` of a training."""
+
+CORPUS = {"event": "event_dim"}
+"""Keys of the ``corpus.json`` of a density."""
+SCALE = {"piece": "segment_length"}
+"""Keys of the constants of speech in the same file."""
+
+
+def corpus(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``corpus.json`` of a density, or a part of it, under the current names."""
+    new = renamed(old, CORPUS)
+    return new | {"scale": renamed(new["scale"], SCALE)} if isinstance(new.get("scale"), Mapping) else new
+
+
+def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``config.json`` of a world model under the current names."""
+    return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": renamed(old["memory"], MEMORY_SETTINGS)}
+
+
+def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training and of its model under their current names."""
+    settings = renamed(old, TRAINING_SETTINGS)
+    if isinstance(model := settings.get("model_config"), Mapping):
+        settings["model_config"] = renamed(model, VAE_SETTINGS | SEQUENCE_DENSITY_SETTINGS)
+    return settings
+
+
+# Options of environments: metadata.json of rollouts, config.yaml of runs, reports, and the identity of a search
+
+CAR_RACING_OPTIONS = {"indicators": "show_hud"}
+MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky_action_prob", "machine": "backend"}
+CAR_RACING_ID = re.compile(r"(envs:)?(CarRacing|CarRacing-v3|FastCarRacing)")
+MARIO_ID = re.compile(r"(envs:)?SuperMarioBros-([1-8]-[1-4]|v0)")
+"""Patterns of the ids of this package's environments."""
+
+
+def _env_option_names(env: object) -> dict[str, str]:
+    """Return the option names that changed for an environment id. Options of other environments do not change."""
+    if not isinstance(env, str):
+        return {}
+    return MARIO_OPTIONS if MARIO_ID.fullmatch(env) else CAR_RACING_OPTIONS if CAR_RACING_ID.fullmatch(env) else {}
+
+
+def renamed_env_options(env: object, options: Any) -> Any:
+    """Return options of `envs.make` under the names of this version. Anything else than a dictionary is unchanged.
+
+    Example:
+        >>> renamed_env_options("SuperMarioBros-1-1", {"buttons": "run", "machine": "fast"})
+        {'action_set': 'run', 'backend': 'numba'}
+    """
+    if not isinstance(options, Mapping) or not (names := _env_option_names(env)):
+        return options
+    found = renamed(options, names)
+    if options.get("machine") == "fast":
+        found["backend"] = "numba"
+    return found
+
+
+def stored_env_options(env: object, options: Any) -> Any:
+    """Return options under their former names. The identity of a store has these, so that it stays.
+
+    Example:
+        >>> stored_env_options("SuperMarioBros-1-1", {"action_set": "run", "backend": "numba"})
+        {'buttons': 'run', 'machine': 'fast'}
+    """
+    if not isinstance(options, Mapping) or not (names := _env_option_names(env)):
+        return options
+    found = renamed(options, {new: old for old, new in names.items()})
+    if options.get("backend") == "numba":
+        found["machine"] = "fast"
+    return found
+
+
+def renamed_run_options(content: Any) -> Any:
+    """Return a run's config, nested or flat, with renamed options of its environments. Anything else is unchanged."""
+    if not isinstance(content, Mapping):
+        return content
+    parts = {name: renamed_env_options(content.get("env"), content[name])
+             for name in ("env_options", "test_options", "eval_env_options") if name in content}  # fmt: skip
+    return {**content, **parts} if parts else content
+
+
+EVALUATION_FLAGS = {"--episodes": "--eval.episodes", "--seed": "--eval.seed", "--max_steps": "--eval.max_steps"}
+"""Flags of ``worldmodel evaluate``."""
+
+
+def renamed_evaluation(env: object, command: str) -> str:
+    """Return the command of a report under the current names. Another command, and a damaged one, is unchanged.
+
+    Args:
+        env: Id of the report's environment.
+        command: Shell command that repeats the evaluation.
+
+    Example:
+        >>> renamed_evaluation("CarRacing", "worldmodel evaluate runs/car --episodes 2 --seed 10000")
+        'worldmodel evaluate runs/car --eval.episodes 2 --eval.seed 10000'
+    """
+    try:
+        words = shlex.split(command)
+        if words[:2] != ["worldmodel", "evaluate"]:
+            return command
+        for number, word in enumerate(words):
+            if word in EVALUATION_FLAGS:
+                words[number] = EVALUATION_FLAGS[word]
+            elif words[number - 1] == "--env_options":
+                options = json.loads(word)
+                if (new := renamed_env_options(env, options)) != options:
+                    words[number] = json.dumps(new)
+    except ValueError:
+        return command
+    return shlex.join(words)
+
+
+def renamed_env_spec(text: Any) -> Any:
+    """Return the JSON of an environment's specification, as Minari keeps it, with this version's module and options."""
+    if not isinstance(text, str) or "envs.making:make" not in text:
+        return text
+    spec = json.loads(text)
+    kwargs = spec.get("kwargs")
+    if isinstance(kwargs, dict):
+        spec["kwargs"] = renamed_env_options(kwargs.get("id"), kwargs)
+    return json.dumps(spec | {"entry_point": "envs.registration:make"})
+
+
+STORE_METADATA = {
+    "actions": "action_dim",
+    "block": "episodes_per_shard",
+    "further": "policy_changes",
+    "patience": "max_idle_steps",
+}
+"""Keys of a rollout store's ``metadata.json``."""
+
+
+def renamed_metadata(content: Any) -> Any:
+    """Return a store's metadata under the current names. Anything else than a dictionary is unchanged."""
+    return renamed(content, STORE_METADATA) if isinstance(content, dict) else content
+
+
+FITNESS_IDENTITY = {
+    "caution": "disagreement_penalty",
+    "dreams": "num_rollouts",
+    "hazard_ratio": "termination_hazard_ratio",
+    "lanes": "envs_per_worker",
+    "moments": "num_state_resets",
+    "patience": "max_idle_steps",
+    "scouted": "hard_episode_candidates",
+    "starts": "start_states",
+    "stretch": "reset_horizon",
+    "threshold": "termination_threshold",
+    "weigh_ends": "use_expected_continuation",
+    "worlds": "ensemble",
+}
+"""Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
+
+
+def fitness_identity(content: Any) -> Any:
+    """Return the identity of a fitness under the current names. Identities of other functions are unchanged.
+
+    Example:
+        >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
+        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b'}
+    """
+    if not isinstance(content, dict):
+        return content
+    if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
+        return content
+    new = renamed(content, FITNESS_IDENTITY)
+    if "env_options" in new:
+        new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
+    return new
+
+
+def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content under the names of older versions, to compare identities with those in older files."""
+    return renamed(new, {now: before for before, now in names.items()})
+
+
+# Names in the files of agents: settings of runs, states of searches, metrics, comparisons
+
+RUN_CONFIG: dict[str, Any] = {"test": "eval", "test_options": "eval_env_options"}
+"""Sections and top-level settings in a run's ``config.yaml``."""
+RUN_SECTIONS: dict[str, Any] = {
+    "collect": {"patience": "max_idle_steps", "exploration": "action_noise"},
+    "vae": {
+        "latent": "latent_dim",
+        "emphasis": "hud_loss_weight",
+        "updates": "num_updates",
+        "batch": "batch_size",
+        "lr": "learning_rate",
+        "precision": "dtype",
+    },
+    "memory": {
+        "hidden": "hidden_size",
+        "mixtures": "num_components",
+        "couplings": "num_couplings",
+        "layers": "num_layers",
+        "targets": "latent_targets",
+        "overhang": "pad_episode_ends",
+        "stalls_end": "terminate_on_stall",
+        "length": "seq_len",
+        "updates": "num_updates",
+        "batch": "batch_size",
+        "lr": "learning_rate",
+        "precision": "dtype",
+    },
+    "controller": {"sees": "inputs", "units": "hidden_units"},
+    "dream": {
+        "dreams": "num_rollouts",
+        "hazard_ratio": "termination_hazard_ratio",
+        "weigh_ends": "use_expected_continuation",
+        "decay": "sigma_decay",
+        "average": "mean_window",
+    },
+    "game": {
+        "patience": "max_idle_steps",
+        "decay": "sigma_decay",
+        "check_every": "eval_every",
+        "check_episodes": "eval_episodes",
+        "target": "target_return",
+        "lanes": "envs_per_worker",
+        "start": "init_from",
+        "most_episodes": "max_episodes",
+        "average": "mean_window",
+        "elite": "num_eval_candidates",
+        "balanced": "normalize_episodes",
+        "stale": "eval_patience",
+        "least_sigma": "min_sigma",
+        "moments": "num_state_resets",
+        "stretch": "reset_horizon",
+        "scouted": "hard_episode_candidates",
+    },
+    "iterate": {
+        "exploration": "action_noise",
+        "spread": "param_noise",
+        "start": "init_from",
+        "newest": "recent_episodes",
+        "newest_share": "recent_fraction",
+        "beginnings": "initial_state_fraction",
+        "worlds": "ensemble_size",
+        "caution": "disagreement_penalty",
+    },
+}
+"""Settings of the sections of ``config.yaml``, and of an iteration's ``settings.json``."""
+CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
+"""Values of ``controller.inputs``."""
+DENSITY_CONFIG: dict[str, Any] = {
+    "hidden": "hidden_size",
+    "mixtures": "num_components",
+    "couplings": "num_couplings",
+    "layers": "num_layers",
+    "updates": "num_updates",
+    "batch": "batch_size",
+    "lr": "learning_rate",
+    "precision": "dtype",
+    "latent": "latent_dim",
+    "truncate": "bptt_length",
+    "check_every": "eval_every",
+    "piece": "segment_length",
+    "sa": "include_sa",
+}
+"""Settings in the ``config.yaml`` of a density."""
+SEARCH_SETTINGS: dict[str, Any] = {
+    "decay": "sigma_decay",
+    "coordinates": "whitening",
+    "check": "eval_fitness",
+    "check_every": "eval_every",
+    "most_episodes": "max_episodes",
+    "elite": "num_eval_candidates",
+    "average": "mean_window",
+    "balanced": "normalize_episodes",
+    "checked by": "eval_fitness_identity",
+}
+"""Settings in the state of a search."""
+SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
+"""Other keys of the state of a search."""
+GENERATION: dict[str, Any] = {
+    "check": "eval",
+    "check_std": "eval_std",
+    "check_n": "eval_n",
+    "check_steps": "eval_steps",
+    "average": "eval_average",
+    "elite": "eval_candidate",
+    "scouted": "hard_episodes",
+    "noise": "noise_fraction",
+    "along": "state_resets",
+}
+"""Keys of a generation's row in ``metrics.jsonl``."""
+CONTROLLER: dict[str, Any] = {"inputs": "num_inputs", "actions": "action_dim", "hidden": "hidden_units"}
+"""Arguments in a controller's repr."""
+TRAINING_JOB: dict[str, Any] = {
+    "updates": "num_updates",
+    "batch": "batch_size",
+    "length": "seq_len",
+    "targets": "latent_targets",
+}
+"""Keys of the job in a comparison's results."""
+NETWORK_SETTINGS: dict[str, Any] = {
+    "hidden": "hidden_size",
+    "mixtures": "num_components",
+    "couplings": "num_couplings",
+    "layers": "num_layers",
+}
+"""Arguments of the density in that job's settings."""
+DENSITY_STAGES: dict[str, Any] = {"learn": "fit", "judge": "evaluate"}
+"""Stages of a density in ``timings.json``."""
+DENSITY_EVALUATION: dict[str, Any] = {
+    "levels": "quantization_limit",
+    "own": "training_identity",
+    "better": "gain",
+    "better_stderr": "gain_stderr",
+    "learned": "training_summary",
+}
+"""Fields of `agents.density.Evaluation`, in ``results.json`` and ``evaluation-*.json`` of a density."""
+COMPARISON: dict[str, Any] = {"margins": "marginals", "standing_still": "persistence"}
+"""Keys of the measurements of a comparison."""
+FIDELITY: dict[str, Any] = {
+    "small": "small_motion",
+    "steps": "horizon",
+    "moments": "num_start_states",
+    "ways": "behaviors",
+    "dreamed": "dream_returns",
+    "real": "real_returns",
+}
+"""Keys of an agent's ``fidelity.json``."""
+
+
+def run_config(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run, or some of their sections, under the current names."""
+    new = renamed(old, RUN_CONFIG)
+    for section, names in RUN_SECTIONS.items():
+        if isinstance(new.get(section), dict):
+            new[section] = renamed(new[section], names)
+    controller = new.get("controller")
+    if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
+        new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
+    new = dict(renamed_run_options(new))
+    return new
+
+
+def config_file(old: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``config.yaml`` of a run (with ``env``) or a density (with ``data``) under current names; others unchanged."""
+    if "env" in old:
+        return run_config(old)
+    return renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
+
+
+def search_state(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the description in a search's ``state.npz`` under the current names."""
+    new = renamed(old, SEARCH_STATE)
+    settings = renamed(dict(new["settings"]), SEARCH_SETTINGS)
+    if isinstance(settings.get("controller"), str):
+        for before, after in CONTROLLER.items():
+            settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])
+    for name in ("fitness", "eval_fitness_identity"):
+        if name in settings:
+            settings[name] = fitness_identity(settings[name])
+    new["settings"] = settings
+    if isinstance(new.get("rows"), list):
+        new["rows"] = [renamed(row, GENERATION) for row in new["rows"]]
+    return new
+
+
+def comparison_result(old: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a comparison's ``results.json`` under the current names."""
+    job = renamed(old["job"], TRAINING_JOB)
+    if isinstance(job.get("settings"), dict):
+        job["settings"] = renamed(job["settings"], NETWORK_SETTINGS)
+    return {name: job if name == "job" else _deep(value, COMPARISON) for name, value in old.items()}
+
+
+def density_result(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a training in a comparison of densities under the current names."""
+    new = renamed(old, DENSITY_EVALUATION)
+    return new | {"job": renamed(new["job"], DENSITY_CONFIG)} if "job" in new else new
+
+
+def _deep(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _deep(part, names) for name, part in renamed(value, names).items()}
+    return value

@@ -1,0 +1,329 @@
+"""Combine a VAE and a memory into a world model that steps with real frames (`observe`) or in a dream (`imagine`).
+
+Start reading at `WorldModel.observe` and `WorldModel.imagine`.
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Generator, Tensor, nn
+
+from worldmodel import migration
+from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
+from worldmodel.distributions import standard_gumbel
+from worldmodel.io import load_module, read_json, write_json, write_tensors
+from worldmodel.mdn_rnn import State
+from worldmodel.memory import ActionSource, Memory
+from worldmodel.paths import folder_path
+from worldmodel.registry import build_memory, build_vae
+from worldmodel.vae import MERGED_KEY, VAE, merge_decoder, split_decoder
+from worldmodel.validation import validate_positive_int, validate_temperature
+
+FORMAT = 1
+
+
+class WorldState(NamedTuple):
+    """State of a batch of episodes: the current latent, and the recurrent state of the memory."""
+
+    latent: Float[Tensor, "batch latent"] | None
+    """The current latent. None: not known yet; `WorldModel.imagine` samples it first."""
+    memory: State
+
+    @property
+    def hidden(self) -> Float[Tensor, "batch hidden"]:
+        """Hidden state of the memory's last layer."""
+        return self.memory.hidden[:, -1]
+
+    @property
+    def controller_inputs(self) -> Float[Tensor, "batch features"]:
+        """Inputs of a controller: the latent, then the hidden state."""
+        assert self.latent is not None, "the state has no latent"
+        return torch.cat((self.latent, self.hidden), dim=-1)
+
+    def with_latent(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
+        """Return this state with ``latent`` as the current latent."""
+        return self._replace(latent=latent)
+
+
+class Noise(NamedTuple):
+    """All random numbers of one imagined step."""
+
+    gumbel: Float[Tensor, "batch *components"]
+    """Standard Gumbel numbers; they select the mixture component."""
+    normal: Float[Tensor, "batch normals"]
+    """Standard Normal numbers; they give the Gaussian noise of the component."""
+    uniform: Float[Tensor, "batch"]
+    """Uniform numbers in [0, 1). An episode terminates where its number is below the termination probability."""
+
+
+class Step(NamedTuple):
+    """Result of one imagined step."""
+
+    latent: Float[Tensor, "batch latent"]
+    """The next latent."""
+    reward: Float[Tensor, "batch"]
+    """Expected reward; zero without a reward head."""
+    terminated: Bool[Tensor, "batch"]
+    """Whether the episode terminated; sampled with probability ``termination``."""
+    termination: Float[Tensor, "batch"]
+    """Probability that this step terminates the episode; zero without a termination head."""
+
+
+class WorldModel(nn.Module):
+    """A `VAE` and a `Memory` for one type of action space.
+
+    Args:
+        vae: Model that encodes frames to latents.
+        memory: Model that predicts the next latent, reward and termination.
+        store: Rollouts (`rollouts.Store`) that define the action space. None: ``discrete`` defines it.
+        discrete: Whether actions are one-hot choices; otherwise they are numbers in [-1, 1] (a Box). None: as in ``store``,
+            or a Box without a store.
+
+    Raises:
+        ValueError: ``vae`` and ``memory`` have different latent sizes, or the action space differs from the store's.
+        TypeError: ``store`` is a boolean.
+
+    Example:
+        >>> from worldmodel import FRMDN
+        >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
+        >>> state = world.initial(4)
+        >>> state = world.observe(state, torch.zeros(4, 32), torch.zeros(4, 3))
+        >>> step, state = world.imagine(state, torch.zeros(4, 3), temperature=1.0)
+        >>> step.latent.shape
+        torch.Size([4, 32])
+    """
+
+    def __init__(
+        self, vae: VAE, memory: Memory, store: ActionSource | None = None, *, discrete: bool | None = None
+    ) -> None:
+        super().__init__()
+        if isinstance(store, bool):
+            raise TypeError(f"store must be rollouts, got {store}; use discrete={store} to set the action space")
+        if vae.latent_dim != memory.latent_dim:
+            raise ValueError(f"memory must have the VAE's latent_dim {vae.latent_dim}, got {memory.latent_dim}")
+        if store is not None and store.action_dim != memory.action_dim:
+            raise ValueError(f"memory must have the store's action_dim {store.action_dim}, got {memory.action_dim}")
+        if store is not None and discrete not in (None, store.discrete):
+            raise ValueError(f"discrete must be {store.discrete} as in the store, got {discrete}")
+        self.vae, self.memory = vae, memory
+        self.discrete = bool(discrete if store is None else store.discrete)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions."""
+        return self.vae.latent_dim
+
+    @property
+    def action_dim(self) -> int:
+        """Size of a Box action, or number of discrete choices."""
+        return self.memory.action_dim
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of the memory's hidden state."""
+        return self.memory.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def num_features(self) -> int:
+        """Number of controller inputs: ``latent_dim + hidden_size``."""
+        return self.latent_dim + self.hidden_size
+
+    def __repr__(self) -> str:
+        """Return the constructor call."""
+        return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete})"
+
+    def initial(self, batch: int) -> WorldState:
+        """Return the initial state of ``batch`` episodes; it has no latent yet."""
+        validate_positive_int(batch=batch)
+        return WorldState(None, self.memory.initial(batch))
+
+    def encode(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
+        """Return the mean of q(z|x) for uint8 frames, on the device of this model."""
+        return self.vae.encode(frames_to_float(frames.to(self.device))).loc
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "*batch latent"], chunk: int = 256) -> UInt8[np.ndarray, "*batch 64 64 3"]:
+        """Decode latents to uint8 frames, ``chunk`` latents at a time."""
+        flat = latents.reshape(-1, latents.shape[-1])
+        frames = [frames_to_uint8(self.vae.decode(part)).cpu() for part in flat.split(chunk)]
+        return torch.cat(frames).numpy().reshape(*latents.shape[:-1], 64, 64, 3)
+
+    def squash(self, outputs: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch actions"]:
+        """Map controller outputs to action inputs of the memory: tanh for a Box, one-hot argmax for discrete actions."""
+        if not self.discrete:
+            return outputs.tanh()
+        return torch.zeros_like(outputs).scatter_(-1, outputs.argmax(dim=-1, keepdim=True), 1.0)
+
+    def action_inputs(self, actions: np.ndarray) -> Float[Tensor, "*batch actions"]:
+        """Map environment actions to action inputs on the device of this model: clipped to [-1, 1], or one-hot."""
+        inputs = action_inputs(np.asarray(actions), self.action_dim, self.discrete)
+        return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
+
+    def observe(
+        self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
+    ) -> WorldState:
+        """Advance the memory by one real step: the environment showed ``latent`` and the agent took ``action``.
+
+        The returned state has no latent. The next `observe` or `WorldState.with_latent` sets it, or `imagine` samples it.
+        """
+        self._validate(latent, self.latent_dim, "latent", state)
+        self._validate(action, self.action_dim, "action", state)
+        _, memory = self.memory.unroll(latent[:, None], action[:, None], state.memory)
+        return WorldState(None, memory)
+
+    def replay(
+        self,
+        latent: Float[Tensor, "batch time latent"],
+        action: Float[Tensor, "batch time actions"],
+        mask: Bool[Tensor, "batch time"] | None = None,
+    ) -> WorldState:
+        """Return the state after real steps from the start of an episode; it applies `observe` to each step.
+
+        Args:
+            latent: Latents of the steps, (batch, time, latent).
+            action: Actions of the steps, (batch, time, actions).
+            mask: Whether a step is valid, (batch, time); the state does not change at other steps. None: all are valid.
+        """
+        state = self.initial(len(latent))
+        for time in range(latent.shape[1]):
+            after = self.observe(state, latent[:, time], action[:, time]).memory
+            if mask is not None:
+                valid = mask[:, time, None, None]
+                after = type(after)(
+                    *(torch.where(valid, new, old) for new, old in zip(after, state.memory, strict=True))
+                )
+            state = WorldState(None, after)
+        return state
+
+    def imagine(
+        self,
+        state: WorldState,
+        action: Float[Tensor, "batch actions"],
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        noise_temperature: float | Tensor | None = None,
+    ) -> tuple[Step, WorldState]:
+        """Take ``action`` in the dream and sample the next step.
+
+        Args:
+            state: State of the dream. Where it has no latent, one is sampled first.
+            action: Actions in the form that `squash` returns, (batch, actions).
+            temperature: Sampling temperature, above zero. 1 samples the predicted distribution; near 0 it approaches its mode.
+            generator: Source of all random numbers. None: torch's default generator.
+            noise_temperature: Temperature of the Gaussian noise. None: ``temperature``.
+
+        Returns:
+            The imagined step, and the state after it.
+
+        Raises:
+            ValueError: a temperature or the shape of ``action`` is invalid.
+        """
+        validate_temperature(temperature)
+        if noise_temperature is not None:
+            validate_temperature(noise_temperature)
+        if state.latent is None:
+            distribution = self.memory.density.distribution(state.hidden)
+            state = state.with_latent(distribution.sample((), temperature, generator, noise_temperature))
+        return self.imagine_from(
+            state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
+        )
+
+    def noise(self, batch: int, generator: Generator | None = None) -> Noise:
+        """Sample the random numbers of one step of ``batch`` dreams."""
+        gumbel, normal = self.memory.density.noise_shapes
+        like = next(self.memory.parameters())
+        return Noise(
+            standard_gumbel(like, (batch, *gumbel), generator),
+            like.new_empty(batch, *normal).normal_(generator=generator),
+            like.new_empty(batch).uniform_(generator=generator),
+        )
+
+    def imagine_from(
+        self,
+        state: WorldState,
+        action: Float[Tensor, "batch actions"],
+        noise: Noise,
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> tuple[Step, WorldState]:
+        """Compute the step that `imagine` returns for given random numbers ``noise``.
+
+        Raises:
+            ValueError: ``state`` has no latent, or ``action`` has the wrong shape.
+        """
+        self._validate(action, self.action_dim, "action", state)
+        if state.latent is None:
+            raise ValueError("state must have a latent, got None: set it with WorldState.with_latent")
+        hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
+        prediction = self.memory.predict(hidden[:, -1])
+        following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
+        reward = following.new_zeros(len(following))
+        if prediction.reward_logits is not None:
+            reward = self.memory.expected_reward(prediction.reward_logits)
+        termination = following.new_zeros(len(following))
+        if prediction.termination_logit is not None:
+            termination = prediction.termination_logit.sigmoid()
+        step = Step(following, reward, noise.uniform < termination, termination)
+        return step, WorldState(following, memory)
+
+    def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:
+        """Write ``vae.safetensors``, ``memory.safetensors`` and ``config.json`` into ``folder``.
+
+        Args:
+            folder: Path of the folder; it is created if needed.
+            compact: Whether to write half precision and merge the decoder's first two layers
+                (`worldmodel.vae.merge_decoder`). The files are a tenth of the size; the function is nearly the same.
+        """
+        folder = folder_path(folder, "folder")
+        (folder / "config.json").unlink(missing_ok=True)  # written last: its presence marks a complete folder
+        vae, memory = self.vae.state_dict(), self.memory.state_dict()
+        if compact:
+            vae, memory = (
+                {name: part.half() for name, part in state.items()} for state in (merge_decoder(vae), memory)
+            )
+        write_tensors(folder / "vae.safetensors", vae)
+        write_tensors(folder / "memory.safetensors", memory)
+        config = {"format": FORMAT, "discrete": self.discrete, "vae": self.vae.config, "memory": self.memory.config}
+        write_json(folder / "config.json", config)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "WorldModel":
+        """Load a world model that `save` wrote. No code in the files is executed.
+
+        Raises:
+            ValueError: a file is missing, truncated, in another format, or of another model; the message names the file.
+        """
+        folder = folder_path(folder, "folder")
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a world model folder: the folder does not exist")
+        path = folder / "config.json"
+        config = read_json(path)
+        try:
+            if config["format"] != FORMAT:
+                raise ValueError(f"format {config['format']} is not {FORMAT}")
+            config = migration.world_model(config)
+            with torch.device("meta"):  # compare the parts before reading any weights
+                cls(build_vae(config["vae"]), build_memory(config["memory"]), discrete=bool(config["discrete"]))
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path} does not describe a world model: {words}") from None
+        vae = load_module(lambda: build_vae(config["vae"]), folder / "vae.safetensors", _split_if_merged)
+        memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
+        return cls(vae, memory, discrete=bool(config["discrete"]))
+
+    def _validate(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
+        batch = len(state.memory.hidden)
+        if value.shape != (batch, size):
+            raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def _split_if_merged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return split_decoder(state) if MERGED_KEY in state else state
