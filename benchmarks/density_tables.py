@@ -204,7 +204,7 @@ def _table(found: dict[str, Any], speech: bool) -> str:
             cells = [
                 name + what + (f" ({diverged} diverged)" if diverged else ""),
                 f"{mine[0]['parameters']:,}",
-                f"{np.mean(means):.{digits}f} " + (f" ± {np.std(means, ddof=1):.{digits}f}" if len(means) > 1 else ""),
+                f"{np.mean(means):.{digits}f}" + (f" ± {np.std(means, ddof=1):.{digits}f}" if len(means) > 1 else ""),
             ]
             cells += [
                 "" if name == other else compared(found, name, number, other).text(digits) for other in references

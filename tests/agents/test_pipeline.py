@@ -246,8 +246,8 @@ STAGES = {
 
 
 @pytest.mark.slow
-def test_sigkill_in_every_stage_changes_nothing(finished, tmp_path):
-    out = tmp_path / "run"
+def test_sigkill_in_every_stage_changes_nothing(tmp_path):
+    out, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     for stage, pattern in STAGES.items():
         process = subprocess.Popen(
             [sys.executable, "-m", "agents.cli", *run_words(out, "--workers", "2")], cwd=ROOT, env=ENVIRONMENT,
@@ -259,19 +259,15 @@ def test_sigkill_in_every_stage_changes_nothing(finished, tmp_path):
         assert process.poll() is None, f"the run ended before it could be killed in {stage}"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(
-        [sys.executable, "-m", "agents.cli", *run_words(out)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-    )
-    assert results(out) == results(finished)
+    for folder in (out, undisturbed):
+        program = [sys.executable, "-m", "agents.cli", *run_words(folder)]
+        subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
+    assert results(out) == results(undisturbed)
     assert not list(out.rglob("*.part")) or all(p.name.startswith(".") for p in out.rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_sigterm_stops_with_one_line_and_the_command_that_resumes(finished, tmp_path):
+def test_sigterm_stops_with_one_line_and_the_command_that_resumes(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "agents.cli", *run_words(out)],
