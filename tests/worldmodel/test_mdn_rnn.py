@@ -10,7 +10,7 @@ import worldmodel.registry
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
 from worldmodel import FRMDN, RMDN
 from worldmodel.baselines import PerDimensionRMDN
-from worldmodel.mdn_rnn import State
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, State
 
 DENSITIES = {
     "rmdn": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 3} | k),
@@ -190,3 +190,16 @@ def test_initial_distributions_scale_with_the_data(options):
     density.init_from_statistics(mean, std)
     after = density(x)[0].log_prob(mean + std * event)
     torch.testing.assert_close(after, before - std.log().sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("output", "end"), [(-1e3, 0), (1e3, 1)])
+def test_precisions_are_clamped_to_their_range(full, output, end):
+    """Without factors the diagonal of the precision is between exp(-10) and exp(14), full or not."""
+    density = RMDN(3, 2, hidden_size=4, num_components=1, full=full)
+    with torch.no_grad():
+        density.head.weight.zero_()
+        density.head.bias.zero_()
+        density.head.bias[3:5] = output  # one logit, two means, then the log-precisions
+        precision = density.distribution(torch.zeros(1, 4)).precision[0, 0]
+    assert precision.diagonal().log().tolist() == pytest.approx([LOG_PRECISION_RANGE[end]] * 2, rel=1e-5)

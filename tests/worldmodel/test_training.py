@@ -422,6 +422,24 @@ def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path
     assert torch.equal(final_weights(tmp_path / "a", **more), final_weights(tmp_path / "b", (150, 215), **more))
 
 
+def test_second_schedule_starts_with_an_empty_optimizer_at_the_best_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    best, seen = final_weights(tmp_path / "first"), []
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path / "both", progress=lambda done, *_: interrupt_at(done, 90))
+
+    def continue_training(self, *args, _continue=_Trainer.continue_training):
+        assert self.optimizer.state  # of the first schedule
+        _continue(self, *args)
+        seen.append((len(self.optimizer.state), torch.nn.utils.parameters_to_vector(self.model.parameters()).detach()))
+
+    monkeypatch.setattr(_Trainer, "continue_training", continue_training)
+    final_weights(tmp_path / "both", num_updates=240)  # the first schedule ends in the same call
+    [(moments, weights)] = seen
+    assert moments == 0
+    assert torch.equal(weights, best)
+
+
 def interrupt_at(done, at):
     if done == at:
         raise KeyboardInterrupt
