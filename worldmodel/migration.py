@@ -18,27 +18,27 @@ def renamed(old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 VAE_SETTINGS = {"latent": "latent_dim", "emphasis": "hud_loss_weight"}
 """Arguments of `worldmodel.VAE`, in ``config.json`` of a world model and ``settings.json`` of a training."""
 
-MEMORY_SETTINGS = {
-    "inputs": "input_size",
-    "outputs": "output_size",
+NETWORK_SETTINGS = {
     "hidden": "hidden_size",
     "mixtures": "num_components",
     "layers": "num_layers",
     "couplings": "num_couplings",
 }
+"""Sizes of a density, in settings of memories, of runs, of densities and of comparisons."""
+
+MEMORY_SETTINGS = NETWORK_SETTINGS | {"inputs": "input_size", "outputs": "output_size"}
 """Arguments of `worldmodel.Memory` and its density, in the same files."""
 
 SEQUENCE_DENSITY_SETTINGS = MEMORY_SETTINGS | {"event": "event_dim", "latent": "latent_dim", "truncate": "bptt_length"}
 """Arguments of `worldmodel.SequenceDensity` and `worldmodel.baselines.VRNN`, in ``settings.json`` of a training."""
 
-TRAINING_SETTINGS = {
+SCHEDULE_SETTINGS = {"updates": "num_updates", "batch": "batch_size", "lr": "learning_rate", "precision": "dtype"}
+"""Settings of a training, in settings of trainings, of runs and of densities."""
+
+TRAINING_SETTINGS = SCHEDULE_SETTINGS | {
     "model_settings": "model_config",
-    "updates": "num_updates",
-    "batch": "batch_size",
-    "lr": "learning_rate",
     "held_out": "val_fraction",
     "check_every": "eval_every",
-    "precision": "dtype",
 }
 """Arguments of `worldmodel.fit`, in ``settings.json`` and ``resume.pt`` of a training."""
 
@@ -223,27 +223,14 @@ RUN_CONFIG: dict[str, Any] = {"test": "eval", "test_options": "eval_env_options"
 """Sections and top-level settings in a run's ``config.yaml``."""
 RUN_SECTIONS: dict[str, Any] = {
     "collect": {"patience": "max_idle_steps", "exploration": "action_noise"},
-    "vae": {
-        "latent": "latent_dim",
-        "emphasis": "hud_loss_weight",
-        "updates": "num_updates",
-        "batch": "batch_size",
-        "lr": "learning_rate",
-        "precision": "dtype",
-    },
-    "memory": {
-        "hidden": "hidden_size",
-        "mixtures": "num_components",
-        "couplings": "num_couplings",
-        "layers": "num_layers",
+    "vae": VAE_SETTINGS | SCHEDULE_SETTINGS,
+    "memory": NETWORK_SETTINGS
+    | SCHEDULE_SETTINGS
+    | {
         "targets": "latent_targets",
         "overhang": "pad_episode_ends",
         "stalls_end": "terminate_on_stall",
         "length": "seq_len",
-        "updates": "num_updates",
-        "batch": "batch_size",
-        "lr": "learning_rate",
-        "precision": "dtype",
     },
     "controller": {"sees": "inputs", "units": "hidden_units"},
     "dream": {
@@ -286,14 +273,8 @@ RUN_SECTIONS: dict[str, Any] = {
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
-    "hidden": "hidden_size",
-    "mixtures": "num_components",
-    "couplings": "num_couplings",
-    "layers": "num_layers",
-    "updates": "num_updates",
-    "batch": "batch_size",
-    "lr": "learning_rate",
-    "precision": "dtype",
+    **NETWORK_SETTINGS,
+    **SCHEDULE_SETTINGS,
     "latent": "latent_dim",
     "truncate": "bptt_length",
     "check_every": "eval_every",
@@ -336,13 +317,6 @@ TRAINING_JOB: dict[str, Any] = {
     "targets": "latent_targets",
 }
 """Keys of the job in a comparison's results."""
-NETWORK_SETTINGS: dict[str, Any] = {
-    "hidden": "hidden_size",
-    "mixtures": "num_components",
-    "couplings": "num_couplings",
-    "layers": "num_layers",
-}
-"""Arguments of the density in that job's settings."""
 DENSITY_STAGES: dict[str, Any] = {"learn": "fit", "judge": "evaluate"}
 """Stages of a density in ``timings.json``."""
 DENSITY_EVALUATION: dict[str, Any] = {
@@ -375,8 +349,7 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
     controller = new.get("controller")
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
-    new = dict(renamed_run_options(new))
-    return new
+    return dict(renamed_run_options(new))
 
 
 def config_file(old: dict[str, Any]) -> dict[str, Any]:
