@@ -65,7 +65,7 @@ def test_hostile_configurations_give_one_error_line(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("game:\n  start:\n", "game.init_from"), ("vae:\n  updates:\n", "vae.num_updates")]
+    ("text", "name"), [("game:\n  init_from:\n", "game.init_from"), ("vae:\n  updates:\n", "vae.num_updates")]
 )
 def test_a_setting_without_a_value_is_named(tmp_path, monkeypatch, capsys, text, name):
     monkeypatch.chdir(tmp_path)
