@@ -10,6 +10,9 @@ USABLE := .venv/.user
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(filter forbid,$(SKIPS)),--no-skips)
 
+# Tests start many processes; without bytecode files each of them compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Settings of another machine: older vector instructions, other sums, language and time zone. See tests/tolerance.py.
 ELSEWHERE := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE TEST_THREADS=2 OMP_WAIT_POLICY=PASSIVE \
 	LC_ALL=C TZ=Asia/Kolkata

@@ -27,6 +27,7 @@ def digits(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_digits_are_split_by_font(digits):
     about = json.loads((digits / "about.json").read_text(encoding="utf-8"))
     train, test = (set(about[part]["fonts"]) for part in ("train", "t10k"))

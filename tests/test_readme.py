@@ -5,6 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 import agents
 import rollouts
 import worldmodel
@@ -29,6 +31,7 @@ def test_python_example_runs(monkeypatch, capsys):
     assert "CarRacing" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_outdated_tables_are_reported_and_rewritten(tmp_path, monkeypatch, capsys):
     names = {table.page for table in pages.TABLES}
     for name in names:

@@ -75,6 +75,7 @@ def test_checks_of_iterations_list_frames_and_returns(records_dir):
     assert records.evaluations("one") == ([200], [], [3.0])
 
 
+@pytest.mark.slow
 def test_a_record_has_a_report_for_each_test_and_commands_that_reproduce_them(run, records_dir, monkeypatch):
     args = ["records", "keep", str(run.folder), "pole", "--title", "CartPole", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", [*args, "--test", 'slow={"action_repeat": 3}'])
@@ -96,6 +97,7 @@ def test_a_record_has_a_report_for_each_test_and_commands_that_reproduce_them(ru
     }
 
 
+@pytest.mark.slow
 def test_shipped_agents_state_their_cost(run, records_dir):
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
     folder = records.HOME / "pole"
@@ -106,6 +108,7 @@ def test_shipped_agents_state_their_cost(run, records_dir):
     assert Agent.load(folder).name == report.agent  # bit-equal to the tested agent
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_keeps_the_shipped_agent(run, records_dir, monkeypatch):
     records.keep(run, "pole", "game", "CartPole", [], {"": {}}, True, 1)
     before = {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()}
@@ -138,6 +141,7 @@ def test_a_record_without_a_history_is_refused_before_playing(run, records_dir):
     assert not list(records_dir.iterdir())
 
 
+@pytest.mark.slow
 def test_a_continued_record_adds_up_costs(run, records_dir, monkeypatch):
     steps = {"game": run.evolution_steps("game"), "dream": 40}
     monkeypatch.setattr(Run, "evolution_steps", lambda self, where: steps[where])

@@ -73,6 +73,7 @@ def test_bad_controllers_are_refused():
         evaluate(agent(), "CartPole-v1", episodes=1)
 
 
+@pytest.mark.slow
 def test_agents_collect_with_action_noise(tmp_path):
     store = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "s")
     again = rollouts.collect(toys.beacon, agent(action_noise=0.3), 3, out=tmp_path / "t")
@@ -115,6 +116,7 @@ def test_act_starts_the_first_episode_and_reset_the_next():
         noiseless.act(frames)
 
 
+@pytest.mark.slow
 def test_evaluate_reports_every_return(tmp_path):
     report = evaluate(agent(), toys.beacon, episodes=7, seed=50, workers=2)
     assert (report.n, report.seeds, report.lengths) == (7, list(range(50, 57)), [5] * 7)
@@ -247,6 +249,7 @@ def test_policies_can_be_evaluated():
     assert report.policy == "uniform"
 
 
+@pytest.mark.slow
 def test_mario_reports_the_flag():
     report = evaluate(rollouts.uniform, "SuperMarioBros-1-1", episodes=2, seed=1, max_steps=40)
     assert report.flags == [False, False]

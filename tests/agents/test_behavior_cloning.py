@@ -34,6 +34,7 @@ def latent_agent(world_model, actions):
     return Agent(world_model, LinearController(3, actions, [*2 * weight, *np.zeros(actions)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [0, 6], ids=["linear", "hidden"])
 def test_clones_act_like_the_agent_with_another_encoder(tmp_path, hidden):
     store = rollouts.collect("Pendulum-v1", rollouts.uniform, 4, seed=1, out=tmp_path, max_steps=30)
@@ -48,6 +49,7 @@ def test_clones_act_like_the_agent_with_another_encoder(tmp_path, hidden):
     assert torch.equal(imitate(agent, other, store, kind).parameters, clone.controller.parameters)
 
 
+@pytest.mark.slow
 def test_clones_choose_the_discrete_actions_of_the_agent(tmp_path):
     store = rollouts.collect("CartPole-v1", rollouts.uniform, 8, seed=1, out=tmp_path)
     one, other = two_encoders(store, discrete=True)

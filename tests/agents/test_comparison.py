@@ -43,6 +43,7 @@ def test_every_variant_can_be_built(name):
     assert memory.action_dim == 2
 
 
+@pytest.mark.slow
 def test_comparisons_run_resume_and_report(run, tmp_path, capsys):
     words = [
         "compare",
@@ -96,6 +97,7 @@ ONE = ["--workers", "1", "--batch_size", "4", "--seeds", "1", "--num_updates", "
 ONE += ["--variants", '["RMDN per dimension"]']
 
 
+@pytest.mark.slow
 def test_results_of_other_episodes_or_another_vae_are_refused(run, tmp_path, capsys):
     copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
     words = ["compare", str(copy.folder), *ONE]
@@ -120,6 +122,7 @@ def test_results_of_older_versions_get_current_names(tmp_path):
     assert train._saved_result(job) == {"job": job.to_json, "calibration": {"marginals": 1}}
 
 
+@pytest.mark.slow
 def test_all_trainings_use_the_episodes_present_at_the_start(run, tmp_path):
     copy = Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
 

@@ -91,6 +91,7 @@ def fit_words(data, model, out):
 FAST = (("timit", "frmdn"), ("mnist", "vrnn-gmm"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_model_can_be_fitted_and_evaluated(corpora, tmp_path, model):
     mixtures = {"num_components": NUM_COMPONENTS[model]} if model in NUM_COMPONENTS else {}
@@ -177,6 +178,7 @@ def test_results_and_samples_name_the_update(trained, tmp_path, capsys):
         assert f"update {best}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_n_counts_files_and_not_segments(tmp_path):
     rng = np.random.default_rng(2)
     for number in range(40):
@@ -302,6 +304,7 @@ class Stop(Exception):
     """Raised in the middle of a training."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["frmdn", "vrnn"])
 def test_resumed_training_equals_uninterrupted_training(corpora, tmp_path, monkeypatch, model):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)

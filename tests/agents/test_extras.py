@@ -57,6 +57,7 @@ def hide(monkeypatch, package: str) -> None:
             monkeypatch.delitem(gymnasium.registry, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("extra", "package", "words"), NEEDS)
 def test_missing_extras_give_one_line_with_the_install_command(workspace, monkeypatch, capsys, extra, package, words):
     if extra == "minari":

@@ -52,6 +52,7 @@ def finished(tmp_path_factory, no_report):
     return out
 
 
+@pytest.mark.slow
 def test_each_iteration_adds_its_episodes_and_a_row_of_results(finished):
     run = Run(finished)
     store, results = run.store(), rows(finished)
@@ -72,6 +73,7 @@ def test_each_iteration_adds_its_episodes_and_a_row_of_results(finished):
     assert first != second
 
 
+@pytest.mark.slow
 def test_the_controller_plays_without_noise_before_it_explores(finished):
     policies = [part["policy"] for part in Run(finished).store().metadata["policy_changes"]]
     for index, name in ((0, "01"), (2, "02")):
@@ -155,6 +157,7 @@ def test_recent_start_states_end_at_the_last_reward():
         assert [len(part) for part in episode] == [steps + 1, steps + 1, steps, steps, steps]
 
 
+@pytest.mark.slow
 def test_the_report_counts_real_steps_and_dream_steps(finished):
     evaluation = Run(finished).reports()["dream"]
     assert evaluation.real_steps == Run(finished).store().steps
@@ -270,6 +273,7 @@ def test_invalid_settings_of_an_iteration_are_named(tmp_path, text, named):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_invalid_settings_of_an_unfinished_iteration_give_one_line(finished, tmp_path, capsys):
     run, path = tmp_path / "run", tmp_path / "run" / "iterations" / "02" / "settings.json"
     shutil.copytree(finished, run)
@@ -299,12 +303,14 @@ def test_another_search_does_not_replace_the_best_controller(finished, tmp_path,
     assert path.read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_zero_iterations_are_refused_for_a_run_with_iterations(finished, capsys):
     before = (finished / "evolve-dream" / "controller.safetensors").read_bytes()
     assert "iterations" in refused(capsys, *ITERATED, "--iterations", "0", "--out", str(finished))
     assert (finished / "evolve-dream" / "controller.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_metrics_have_one_line_for_each_iteration(finished):
     path = finished / "iterations" / "metrics.jsonl"
     path.write_text(path.read_text() * 2)  # the state after a kill between the line and the file of the iteration
@@ -344,6 +350,7 @@ def test_recent_episodes_have_the_given_share_of_the_draws():
     assert [recent_episode_weights(lengths, *how) for how in ((2, 0.0), (None, 0.5), (4, 0.5), (9, 0.5))] == [None] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("episode_mean", None), ("number", 9)])
 def test_invalid_results_of_an_iteration_are_refused(finished, tmp_path, capsys, name, value):
     out = shutil.copytree(finished, tmp_path / "run")

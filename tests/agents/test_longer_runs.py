@@ -39,7 +39,7 @@ def run_pipeline(out, more=MappingProxyType({})):
     return main(["run", "CartPole-v1", "--preset", "quick", *words, "--out", str(out)])
 
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = [pytest.mark.usefixtures("no_report"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,6 @@ def assert_stages_match(run):
     )
 
 
-@pytest.mark.slow
 def test_larger_counts_continue_all_stages_and_archive_old_searches(run, tmp_path, capsys):
     before = {where: run.controller(where).parameters for where in ("dream", "game")}
     more = {"collect.episodes": 6, "vae.num_updates": 6, "memory.num_updates": 5}
@@ -142,7 +141,6 @@ def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
         assert ("train memory" in capsys.readouterr().err) == changed
 
 
-@pytest.mark.slow
 def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
     more = {"vae.num_updates": 8, "memory.num_updates": 8}

@@ -144,6 +144,7 @@ def test_inspect_shows_unfinished_and_outdated_stages(finished, tmp_path):
     assert "resume.pt" in dict(describe(run))["train memory"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_unchanged(finished):
     before = results(finished)
     assert main(run_words(finished)) == 0
@@ -216,6 +217,7 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
     )
 
 
+@pytest.mark.slow
 def test_a_search_starts_from_an_agent_of_another_world_model(finished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(finished, out, ignore=shutil.ignore_patterns("evolve-*", "memory", "world", "tests"))
@@ -350,6 +352,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, wo
     assert list(tmp_path.iterdir()) == []  # nothing starts, and a mistyped folder is not created
 
 
+@pytest.mark.slow
 def test_a_changed_controller_is_evaluated_again(finished, tmp_path):
     """A report is kept while its controller, its episodes and its seeds are unchanged."""
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
@@ -463,6 +466,7 @@ def test_incompatible_settings_are_refused_before_encoding(tmp_path, capsys):
     assert not (run.rollouts_folder / "latents").exists()
 
 
+@pytest.mark.slow
 def test_min_steps_collects_more_episodes(tmp_path):
     words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--workers", "1", "--out"]
     assert main([*words, str(tmp_path / "few")]) == 0
@@ -485,6 +489,7 @@ def test_a_run_that_lost_episodes_of_its_iterations_is_refused(tmp_path, episode
         pipeline._validate_rollouts(run, settings)
 
 
+@pytest.mark.slow
 def test_the_program_shuts_its_workers_down_and_succeeds(tmp_path):
     words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--collect.max_steps", "3", "--workers", "2"]
     program = [sys.executable, "-m", "agents.cli", *words, "--out", str(tmp_path / "run")]

@@ -81,6 +81,7 @@ def test_resolve_agent_finds_agents_and_runs(folder, tmp_path):
         pretrained_agent("chess")
 
 
+@pytest.mark.slow
 def test_commands_accept_the_folder_of_an_agent(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
     monkeypatch.setattr("rollouts.env_cache._cached", {})  # other tests cache the real environment
@@ -105,6 +106,7 @@ def test_commands_accept_the_folder_of_an_agent(folder, tmp_path, monkeypatch, c
     assert "'chess'" in refused(capsys, "evaluate", "chess", "--pretrained")
 
 
+@pytest.mark.slow
 def test_report_files_cannot_import_modules(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "stranger.py").write_text("raise AssertionError('imported')")
     monkeypatch.syspath_prepend(tmp_path)

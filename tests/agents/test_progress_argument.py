@@ -60,6 +60,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_true_shows_progress_and_false_is_silent(name, store, world, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

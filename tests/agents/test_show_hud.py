@@ -9,6 +9,7 @@ from agents.pretrained import HOME, pretrained_agent
 from agents.run import Run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env_options", "weight", "expected"),
     [({}, None, 1.0), ({"show_hud": True}, None, 16.0), ({"show_hud": True}, 2.0, 2.0)],

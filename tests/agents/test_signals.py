@@ -60,6 +60,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "code", "output", "errors"),
     [

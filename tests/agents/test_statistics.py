@@ -28,10 +28,10 @@ def test_quantiles_equal_those_of_the_tables(freedom, expected):
     ids=["voices", "fonts", "episodes", "two trainings", "three trainings"],
 )
 def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training, cluster):
-    """Seeds, clusters and sequences have known variances; with 700 repetitions, three standard errors of 0.95 are 0.025. The
+    """Seeds, clusters and sequences have known variances; with 300 repetitions, three standard errors of 0.95 are 0.038. The
     intervals are conservative, so the coverage may be higher."""
     rng, labels, covered, naive = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes), 0, 0
-    for _ in range(700):
+    for _ in range(300):
         differences = (
             2.0 + training * rng.standard_normal((seeds, 1)) + cluster * rng.standard_normal(len(sizes))[labels]
         )
@@ -40,9 +40,9 @@ def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training
         covered += abs(result.mean - 2.0) < result.half
         means = differences.mean(axis=0)  # ignores the variance over trainings and clusters
         naive += abs(means.mean() - 2.0) < 1.96 * means.std(ddof=1) / math.sqrt(len(means))
-    assert covered / 700 > 0.925
+    assert covered / 300 > 0.912
     if training or len(sizes) < 10:
-        assert naive / 700 < 0.75
+        assert naive / 300 < 0.75
 
 
 def test_unequal_clusters_have_fewer_degrees_of_freedom_than_equal_ones():

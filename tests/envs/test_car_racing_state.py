@@ -61,6 +61,7 @@ def test_without_a_seed_there_is_a_new_track_each_time():
     assert first != second != env.unwrapped.track != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 50])
 def test_restored_episodes_continue_nearly_as_before_and_repeat_exactly(step):
     first, second = racing(), racing()

@@ -72,6 +72,7 @@ def test_gymnasium_makes_a_dream_env_from_a_folder(folder, subfolder):
     assert 1 <= info["episode"]["l"] <= 7
 
 
+@pytest.mark.slow
 def test_gymnasium_records_videos_of_dreams(folder, tmp_path):
     env = gymnasium.make("envs:Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
     env = gymnasium.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda number: True)

@@ -116,6 +116,7 @@ def test_car_racing_is_freed_when_closed():
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_importing_envs_and_playing_mario_never_imports_old_gym():
     code = """
 import sys, warnings

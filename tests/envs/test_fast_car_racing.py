@@ -71,6 +71,7 @@ def test_fidelity_over_twenty_seeds(first):
     assert max(differences) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"continuous": False}, {"domain_randomize": True}, {"lap_complete_percent": 0.5}])
 def test_takes_the_official_arguments(options):
     official, fast = pair(**options)
@@ -112,6 +113,7 @@ def test_rgb_array_is_the_official_image():
     assert np.array_equal(official.render(), fast.render())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"show_hud": True}])
 def test_small_frames_are_close_to_those_of_the_official_game(options):
     official, fast = envs.make("CarRacing", **options), envs.make("FastCarRacing", **options)
@@ -137,6 +139,7 @@ def test_hud_is_drawn_after_another_game_quit_pygame():
     assert np.array_equal(first, again)
 
 
+@pytest.mark.slow
 def test_hud_shows_the_speed_of_the_car():
     """The speed bars of both games correlate with the speed of the car."""
     official, fast = (envs.make(id, show_hud=True) for id in ("CarRacing", "FastCarRacing"))

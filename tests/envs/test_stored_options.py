@@ -45,6 +45,7 @@ def test_options_of_a_config_are_renamed():
     assert renamed_run_options(config) == config | {"env_options": NEW, "test_options": {"sticky_action_prob": 0.5}}
 
 
+@pytest.mark.slow
 def test_an_older_store_loads_with_its_identity_and_grows(tmp_path):
     options = {"action_repeat": 2, "show_hud": True}
     store = rollouts.collect("FastCarRacing", "uniform", 1, seed=1, out=tmp_path, max_steps=3, env_options=options)

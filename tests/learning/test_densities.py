@@ -48,6 +48,7 @@ def memory_excess(memory: Memory) -> tuple[float, float]:
         return excess(memory(batch.latent, batch.action)[0].latent.log_prob(batch.next_latent), exact)
 
 
+@pytest.mark.slow
 def test_memory_reaches_the_entropy_of_a_linear_gaussian_process():
     divergence, error = memory_excess(trained_memory(0))
     # A true divergence is never negative: five standard errors below zero mean a density that does not integrate to one.

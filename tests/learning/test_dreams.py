@@ -1,5 +1,7 @@
 """A controller that is trained in dreams alone also works in the environment."""
 
+import pytest
+
 import rollouts
 from agents import Agent, LinearController, evaluate, evolve
 from tests import toys
@@ -38,6 +40,7 @@ def evolve_in_dreams(vae, folder, seed: int):
     return world, controller
 
 
+@pytest.mark.slow
 def test_controller_evolved_in_dreams_is_better_in_the_environment(vae, tmp_path):
     world, after = evolve_in_dreams(vae, tmp_path, seed=1)
     before = LinearController.for_world_model(world)

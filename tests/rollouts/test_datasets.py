@@ -265,6 +265,7 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
         one.frames().split(0.1, 0)
 
 
+@pytest.mark.slow
 @given(
     st.sets(st.integers(0, 300), min_size=2, max_size=60),
     st.sets(st.integers(301, 600), max_size=60),

@@ -16,6 +16,7 @@ from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, controllers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_env_fitness_does_not_depend_on_workers_or_envs_per_worker(workers):
     fitness = rollouts.EnvFitness(toys.beacon, beacon_world(), episodes=3, workers=workers, envs_per_worker=1 + workers)
@@ -132,6 +133,7 @@ def slow():
     return Slow(toys.beacon())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_episodes_are_counted_as_they_end(workers):
     calls = []

@@ -45,6 +45,7 @@ def error_pattern(seed):
     return rf"{seed}\b.*\b3\b.*reward"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("block", [1, 5])
 def test_episodes_before_an_invalid_one_are_kept_and_a_rerun_continues(tmp_path, workers, block):
@@ -216,6 +217,7 @@ def test_errors_of_environments_name_their_location(tmp_path, error, part):
     assert len(Store(tmp_path / "s")) == 3
 
 
+@pytest.mark.slow
 def test_errors_of_environments_in_workers_are_raised_at_once(tmp_path):
     make = partial(Raising, KeyError("apple"))
     with pytest.raises(ValueError, match=rf"episode 3\b.*{SPOILED}\b.*KeyError.*apple.*test_spoiled.py:\d+"):

@@ -57,6 +57,7 @@ def test_stalled(rewards, terminated, max_idle_steps, expected):
     assert is_stalled(np.array(rewards), terminated, max_idle_steps) is expected
 
 
+@pytest.mark.slow
 def test_truncated_episodes_end_with_their_last_reward(store, vae):
     ended, whole = store.latents(vae, terminate_on_stall=True), store.latents(vae)
     assert isinstance(ended, StallTerminated)
@@ -105,6 +106,7 @@ def test_stores_without_max_idle_steps_are_refused(tmp_path, vae):
         store.sequences(vae, terminate_on_stall=True)
 
 
+@pytest.mark.slow
 def test_memory_predicts_terminations_as_often_as_they_occur(store, vae):
     """Episodes (17 steps on average) are longer than windows (4 steps): few windows without padding would contain an end."""
     with seeded(1):

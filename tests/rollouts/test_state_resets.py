@@ -32,6 +32,7 @@ def test_episodes_from_reset_states_equal_the_rest_of_the_trajectory():
     assert fitness.steps == 30 + max(steps) + sum(min(12, 30 - step) for step in steps)
 
 
+@pytest.mark.slow
 def test_reset_states_come_from_the_best_trajectory_with_any_number_of_workers():
     model, population = beacon_world(), 3 * controllers(3, 9)
     alone = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(population, 9)

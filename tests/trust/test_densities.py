@@ -20,6 +20,7 @@ def tiny(data, **settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1)])
 @pytest.mark.parametrize("pixelwise", [None, True])
 def test_images_of_a_single_row_or_column_are_fitted_and_sampled(tmp_path, shape, pixelwise):

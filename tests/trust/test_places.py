@@ -59,6 +59,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_one_error_line_and_keeps_files(small_disk, tmp_path, capsys):
     assert main([*COLLECT, "--out", str(small_disk)]) == 2
     error_lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
@@ -74,6 +75,7 @@ def test_a_full_disk_gives_one_error_line_and_keeps_files(small_disk, tmp_path, 
     assert shards == {path.name: path.read_bytes() for path in tmp_path.glob("elsewhere/rollouts/shards/*.h5")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [COLLECT, ("inspect",)])
 def test_a_read_only_disk_gives_one_error_line(small_disk, capsys, command):
     remount(small_disk, "size=50m")
@@ -143,6 +145,7 @@ def test_a_second_process_is_refused_while_the_first_works(undisturbed_run, tmp_
     assert [name for name in expected if found.get(name) != expected[name]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)

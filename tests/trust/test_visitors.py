@@ -101,7 +101,12 @@ def server():
         yield found
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+SLOWLY_CLOSED = ("bytes", "a flood")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOWLY_CLOSED else case for case in HOSTILE]
+)
 def test_hostile_frames_close_only_their_own_connection(server, case):
     port, sessions = server
     until(lambda: not sessions)

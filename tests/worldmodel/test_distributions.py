@@ -203,7 +203,8 @@ def transformed_mixture(context=0):
     )
 
 
-@pytest.mark.parametrize("context", [pytest.param(0, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [0, 3])
 def test_transformed_density_integrates_to_one(context):
     density = transformed_mixture(context)
     axis = torch.linspace(-60, 60, 1601, dtype=torch.float64)

@@ -139,6 +139,7 @@ def test_nll_approaches_the_true_entropy_and_never_beats_it():
     assert nll < entropy + 0.08
 
 
+@pytest.mark.slow
 def test_frmdn_beats_rmdn_on_the_banana():
     def draw(seed):
         return torch.zeros(64, 1, 1), banana(64, seed)[:, None]

@@ -92,6 +92,7 @@ def test_expected_reward_is_the_mean_of_the_bins():
     torch.testing.assert_close(memory.expected_reward(two_hot(reward).log()), reward, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_heads_learn_known_rewards_and_terminations():
     """The reward is twice the first action component, and a second component above 0.8 terminates the episode."""
     with seeded(1):

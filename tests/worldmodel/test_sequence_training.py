@@ -42,6 +42,7 @@ def train(model, updates=400, **more):
     return fit(model, data, **settings | more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bptt_length"),
     [

@@ -129,7 +129,7 @@ def test_the_future_leaves_the_past_bit_equal(model):
     assert not before[:, 4:].isclose(after[:, 4:]).any()
 
 
-@pytest.mark.parametrize(("bptt_length", "value"), [(None, math.nan), (2, 1e6), (2, math.inf)])
+@pytest.mark.parametrize(("bptt_length", "value"), [(None, math.nan), (2, math.inf)])
 def test_padding_changes_neither_value_nor_gradient(model, value, bptt_length):
     lengths, batch = (7, 4, 1, 6), whole(events(), 0.5)
     model.bptt_length = bptt_length

@@ -276,6 +276,7 @@ class GreyFrames(Sequences):
         return torch.from_numpy(np.broadcast_to(brightness, (size, 64, 64, 3)).copy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vae", "memory"])
 def test_bfloat16_training_matches_float32(tmp_path, kind):
     losses = {}
@@ -399,6 +400,7 @@ def final_weights(folder, stop_at=(), data=None, **settings):
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [(201,), (215, 259)])
 def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, monkeypatch, at):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # every evaluation saves

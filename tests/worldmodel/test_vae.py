@@ -180,6 +180,7 @@ class FixedFrames:
         return iter(self.frames.split(size))
 
 
+@pytest.mark.slow
 def test_statistics_of_the_data_are_saved_with_the_weights(tmp_path):
     frames = square_frames(255)
     vae = fit(VAE(4), FixedFrames(frames), num_updates=1, batch_size=8, out=tmp_path / "vae")
@@ -197,6 +198,7 @@ def test_bytes_and_floats_convert_without_loss():
     assert frames_to_float(frames).shape == (1, 3, 64, 64)
 
 
+@pytest.mark.slow
 def test_constant_frames_train_without_infinities():
     with seeded(0):
         vae = VAE(latent_dim=3)

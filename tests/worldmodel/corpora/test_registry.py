@@ -69,6 +69,7 @@ def test_option_of_another_corpus_is_named(mnist, audio):
         corpora.open_corpus(audio, logit=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "audio"])
 def test_fit_uses_the_held_out_split_of_the_corpus(name, request, tmp_path):
     options = {"segment_length": 800} if name == "audio" else {}
