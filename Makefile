@@ -40,8 +40,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(READY)
-	$(BIN)/mypy
+type: $(READY)  ## the types of the package as it is installed, with the folders beside worldmodel/ in it
+	rm -rf build/types && mkdir -p build/types/worldmodel
+	ln -s $(CURDIR)/worldmodel/[a-z_]*[a-z.]* $(addprefix $(CURDIR)/,agents envs rollouts) build/types/worldmodel
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 docs: $(READY)  ## the pages of the documentation, in docs/_build/html; fails if a table differs from its file
 	$(BIN)/python -m benchmarks.pages --check

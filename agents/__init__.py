@@ -8,29 +8,27 @@ Names are imported on first use, so that ``worldmodel --help`` does not import t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import worldmodel  # noqa: F401 - sets an OpenMP variable, which must precede the import of torch
-
 if TYPE_CHECKING:
-    from agents.agent import Agent
-    from agents.behavior_cloning import imitate
-    from agents.controller import HiddenController, LinearController
-    from agents.evaluation import Report, evaluate
-    from agents.evolution import evolve
-    from agents.pretrained import load_pretrained, pretrained_names
-    from rollouts.fitness import DreamFitness, EnvFitness
+    from worldmodel.agents.agent import Agent
+    from worldmodel.agents.behavior_cloning import imitate
+    from worldmodel.agents.controller import HiddenController, LinearController
+    from worldmodel.agents.evaluation import Report, evaluate
+    from worldmodel.agents.evolution import evolve
+    from worldmodel.agents.pretrained import load_pretrained, pretrained_names
+    from worldmodel.rollouts.fitness import DreamFitness, EnvFitness
 
 _HOMES = {
-    "Agent": "agents.agent",
-    "DreamFitness": "rollouts.fitness",
-    "EnvFitness": "rollouts.fitness",
-    "HiddenController": "agents.controller",
-    "LinearController": "agents.controller",
-    "Report": "agents.evaluation",
-    "evaluate": "agents.evaluation",
-    "evolve": "agents.evolution",
-    "imitate": "agents.behavior_cloning",
-    "load_pretrained": "agents.pretrained",
-    "pretrained_names": "agents.pretrained",
+    "Agent": "worldmodel.agents.agent",
+    "DreamFitness": "worldmodel.rollouts.fitness",
+    "EnvFitness": "worldmodel.rollouts.fitness",
+    "HiddenController": "worldmodel.agents.controller",
+    "LinearController": "worldmodel.agents.controller",
+    "Report": "worldmodel.agents.evaluation",
+    "evaluate": "worldmodel.agents.evaluation",
+    "evolve": "worldmodel.agents.evolution",
+    "imitate": "worldmodel.agents.behavior_cloning",
+    "load_pretrained": "worldmodel.agents.pretrained",
+    "pretrained_names": "worldmodel.agents.pretrained",
 }
 __all__ = [
     "Agent",

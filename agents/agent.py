@@ -12,9 +12,9 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 import torch
+from worldmodel.agents.controller import Controller, load_controller, validate_controller
+from worldmodel.rollouts.actors import WorldModelActor
 
-from agents.controller import Controller, load_controller, validate_controller
-from rollouts.actors import WorldModelActor
 from worldmodel import WorldModel
 from worldmodel.io import fingerprint
 from worldmodel.paths import folder_path
@@ -43,7 +43,7 @@ class Agent:
         Plappert et al., Parameter Space Noise for Exploration, 2018, https://arxiv.org/abs/1706.01905.
 
     Example:
-        >>> from agents.controller import LinearController
+        >>> from worldmodel.agents.controller import LinearController
         >>> from worldmodel import VAE, FRMDN, Memory
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> agent = Agent(world, LinearController.for_world_model(world))

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.whitening import Whitening, controller_inputs
+from worldmodel.rollouts.store import Store
 
-from agents.agent import Agent
-from agents.controller import Controller
-from agents.whitening import Whitening, controller_inputs
-from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.progress import Progress, shows_progress, silent
 

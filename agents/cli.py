@@ -13,14 +13,13 @@ from importlib import import_module, metadata
 from typing import Any
 
 from jsonargparse import set_parsing_settings
-
-from agents.commands import COMMANDS, PRESETS
-from agents.config.io import read_yaml
-from agents.config.validate import validate_seeds
-from agents.parser import Parser
-from agents.progress import busy, console
-from agents.shell import command as command_line
-from agents.signals import graceful_interrupt
+from worldmodel.agents.commands import COMMANDS, PRESETS
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.validate import validate_seeds
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import busy, console
+from worldmodel.agents.shell import command as command_line
+from worldmodel.agents.signals import graceful_interrupt
 
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),
@@ -60,8 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 return _run(*_parsed(words))
             finally:
-                if "rollouts.workers" in sys.modules:  # only commands with workers import it: the import is slow
-                    workers = sys.modules["rollouts.workers"]
+                if (
+                    "worldmodel.rollouts.workers" in sys.modules
+                ):  # only commands with workers import it: the import is slow
+                    workers = sys.modules["worldmodel.rollouts.workers"]
                     (workers.shutdown_workers if arguments is None else workers.close_all_envs)()
     except KeyboardInterrupt:
         if arguments is None:  # a second Ctrl-C must not interrupt the exit
@@ -105,7 +106,7 @@ def _run(name: str, options: Any) -> int:
         if isinstance(error, MemoryError) or any(part in str(error) for part in ("allocate memory", "out of memory")):
             first = (str(error).strip().splitlines() or ["the system has none left"])[0]
             return _failed(f"worldmodel {name}: not enough memory: {first}")
-        from rollouts import WorkerDied
+        from worldmodel.rollouts import WorkerDied
 
         if not isinstance(error, WorkerDied):
             raise

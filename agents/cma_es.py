@@ -19,10 +19,10 @@ from typing import Any
 
 import cma
 import numpy as np
+from worldmodel.agents.cma_state import restore, shapes, snapshot
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.whitening import Whitening
 
-from agents.cma_state import restore, shapes, snapshot
-from agents.controller import Controller
-from agents.whitening import Whitening
 from worldmodel import migration
 from worldmodel.io import atomic
 

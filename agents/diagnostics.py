@@ -14,17 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.comparison.metrics import inputs, predictions
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.horizon_returns import common_horizon, own_returns
+from worldmodel.agents.run import Run
+from worldmodel.rollouts.datasets import Frames, Sequences
+from worldmodel.rollouts.encoded_dataset import EncodedEpisode
+from worldmodel.rollouts.env_cache import EnvSpec
 
-import rollouts
-from agents.agent import Agent
-from agents.comparison.metrics import inputs, predictions
-from agents.controller import Controller
-from agents.horizon_returns import common_horizon, own_returns
-from agents.run import Run
-from rollouts.datasets import Frames, Sequences
-from rollouts.encoded_dataset import EncodedEpisode
-from rollouts.env_cache import EnvSpec
-from worldmodel import VAE, Memory
+from worldmodel import VAE, Memory, rollouts
 from worldmodel.io import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.metrics import reconstruction_metrics
 from worldmodel.progress import Progress, silent

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from agents.progress import size
+from worldmodel.agents.progress import size
 
 PACKAGES = ("torch", "numpy", "gymnasium", "opencv-python-headless", "h5py", "cma", "loky", "safetensors", "av")
 
@@ -80,7 +79,7 @@ def _device() -> Check:
 
 def _check_env(name: str, advice: str) -> Check:
     """Play 20 steps of an environment without a screen, and check that its frames are not black."""
-    import envs
+    from worldmodel import envs
 
     try:
         env = envs.make(name)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from worldmodel.agents import plots, video
+from worldmodel.agents.controller import Controller
+from worldmodel.rollouts.dream import dream, open_loop_rollout
+from worldmodel.rollouts.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.store import Store
 
-from agents import plots, video
-from agents.controller import Controller
-from rollouts.dream import dream, open_loop_rollout
-from rollouts.encoded_dataset import EncodedDataset
-from rollouts.episode import Episode
-from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.formatting import format_number
 from worldmodel.start_states import StartStates

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from worldmodel.agents.agent import Agent
+from worldmodel.rollouts import EnvFitness, policies
+from worldmodel.rollouts.env_cache import EnvSpec, make_portable
+from worldmodel.rollouts.policies import Policy
+from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
+from worldmodel.rollouts.runner import EpisodeResult
+from worldmodel.rollouts.workers import envs_closed_after, run_tasks
 
-from agents.agent import Agent
-from rollouts import EnvFitness, policies
-from rollouts.env_cache import EnvSpec, make_portable
-from rollouts.policies import Policy
-from rollouts.rollout_tasks import RolloutTask, run_rollout_task
-from rollouts.runner import EpisodeResult
-from rollouts.workers import envs_closed_after, run_tasks
 from worldmodel.formatting import format_number
 from worldmodel.io import from_json, read_json, write_json
 from worldmodel.migration import renamed_env_options, renamed_evaluation

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from worldmodel.agents.cma_es import CMAES, StoppingCriteria, score
+from worldmodel.agents.config.schema import Covariance
+from worldmodel.agents.config.validate import validate_search
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.whitening import Whitening
 
-from agents.cma_es import CMAES, StoppingCriteria, score
-from agents.config.schema import Covariance
-from agents.config.validate import validate_search
-from agents.controller import Controller
-from agents.whitening import Whitening
 from worldmodel.formatting import format_number
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent

@@ -6,13 +6,12 @@ Start reading at `own_returns`.
 from collections.abc import Sequence
 
 import numpy as np
+from worldmodel.agents.config.schema import DREAMS
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.start_states import ComparableStartStates, num_comparable_steps
+from worldmodel.rollouts.stall_termination import is_complete
 
-import rollouts
-from agents.config.schema import DREAMS
-from agents.controller import Controller
-from agents.start_states import ComparableStartStates, num_comparable_steps
-from rollouts.stall_termination import is_complete
-from worldmodel import Memory, WorldModel
+from worldmodel import Memory, WorldModel, rollouts
 
 
 def own_returns(

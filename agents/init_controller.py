@@ -6,13 +6,14 @@ Start reading at `init_controller`.
 from pathlib import Path
 from typing import Any
 
-from agents.agent import Agent
-from agents.behavior_cloning import imitate
-from agents.config.schema import ControllerConfig
-from agents.controller import Controller, HiddenController, LinearController, load_controller
-from agents.evaluation import Report
-from agents.progress import bar
-from agents.run import Run
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.behavior_cloning import imitate
+from worldmodel.agents.config.schema import ControllerConfig
+from worldmodel.agents.controller import Controller, HiddenController, LinearController, load_controller
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.progress import bar
+from worldmodel.agents.run import Run
+
 from worldmodel import WorldModel
 from worldmodel.io import fingerprint
 from worldmodel.paths import expand

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from worldmodel.agents.progress import duration, size
 
-from agents.progress import duration, size
 from worldmodel.formatting import format_number
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
@@ -31,7 +31,7 @@ def describe(path: Path) -> list[tuple[str, str]]:
     if (path / "controller.safetensors").exists():
         rows += _describe_controller(path / "controller.safetensors")
     if (path / "report.json").exists():
-        from agents.evaluation import Report
+        from worldmodel.agents.evaluation import Report
 
         report = Report.load(path / "report.json")
         rows += [*_options(report.env_options), ("score", str(report))]
@@ -52,8 +52,9 @@ def _options(env_options: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _describe_run(path: Path) -> list[tuple[str, str]]:
     """Describe a run: its rollouts, stopped trainings, world model, controllers, times and scores."""
-    from agents.renewal import outdated
-    from agents.run import Run
+    from worldmodel.agents.renewal import outdated
+    from worldmodel.agents.run import Run
+
     from worldmodel.training_checkpoint import unfinished
 
     run = Run(path)
@@ -81,7 +82,7 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_store(path: Path) -> list[tuple[str, str]]:
-    from rollouts import Store
+    from worldmodel.rollouts import Store
 
     store = Store(path)
     kind = f"{store.action_dim} choices" if store.discrete else f"{store.action_dim} numbers in [-1, 1]"
@@ -112,7 +113,7 @@ def read_with_minari(path: Path) -> list[tuple[str, str]]:
     Raises:
         ValueError: Minari is not installed, or there is no complete store.
     """
-    from rollouts import Store
+    from worldmodel.rollouts import Store
 
     dataset = Store(path if (path / "metadata.json").exists() else path / "rollouts").minari()
     return [("read by Minari", f"{dataset.total_episodes} episodes, {dataset.total_steps:,} steps")]
@@ -130,8 +131,8 @@ def contact_sheet(path: Path, picture: Path) -> bool:
     Raises:
         OSError: The picture cannot be written.
     """
-    from agents import video
-    from rollouts import Store
+    from worldmodel.agents import video
+    from worldmodel.rollouts import Store
 
     folder = next((one for one in (path, path / "rollouts") if (one / "metadata.json").exists()), None)
     if folder is None or not len(store := Store(folder)):
@@ -162,7 +163,7 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_controller(path: Path) -> list[tuple[str, str]]:
-    from agents.controller import load_controller
+    from worldmodel.agents.controller import load_controller
 
     controller = load_controller(path)
     return [

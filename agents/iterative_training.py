@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from worldmodel.agents import stages
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.schema import DreamConfig, LoopConfig, RunConfig
+from worldmodel.agents.config.sections import from_dict, read_sections, write_sections
+from worldmodel.agents.config.validate import validate_combination
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.horizon_returns import own_returns
+from worldmodel.agents.progress import bar, console
+from worldmodel.agents.run import Run
+from worldmodel.agents.start_states import RecentStartStates
 
-import rollouts
-from agents import stages
-from agents.agent import Agent
-from agents.config.io import read_yaml
-from agents.config.schema import DreamConfig, LoopConfig, RunConfig
-from agents.config.sections import from_dict, read_sections, write_sections
-from agents.config.validate import validate_combination
-from agents.controller import Controller
-from agents.horizon_returns import own_returns
-from agents.progress import bar, console
-from agents.run import Run
-from agents.start_states import RecentStartStates
-from worldmodel import VAE, Memory, WorldModel, migration
+from worldmodel import VAE, Memory, WorldModel, migration, rollouts
 from worldmodel.formatting import format_number
 from worldmodel.io import atomic, error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.start_states import StartStates

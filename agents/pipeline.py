@@ -6,17 +6,25 @@ Start reading at `run_pipeline`. The stages are in `agents.stages`, the iteratio
 import os
 from typing import Any
 
-from agents import stages
-from agents.config.provenance import save_config
-from agents.config.schema import RunConfig
-from agents.config.validate import validate, validate_combination
-from agents.evaluation import Report
-from agents.forecast import about, forecast
-from agents.iterative_training import PER_ITERATION, freeze_settings, has_started, iterate, iteration_run, refuse_search
-from agents.progress import Stages, busy, console
-from agents.run import Run
-from rollouts.fitness import validate_state_resets
-from rollouts.workers import validate_backend
+from worldmodel.agents import stages
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.validate import validate, validate_combination
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.forecast import about, forecast
+from worldmodel.agents.iterative_training import (
+    PER_ITERATION,
+    freeze_settings,
+    has_started,
+    iterate,
+    iteration_run,
+    refuse_search,
+)
+from worldmodel.agents.progress import Stages, busy, console
+from worldmodel.agents.run import Run
+from worldmodel.rollouts.fitness import validate_state_resets
+from worldmodel.rollouts.workers import validate_backend
+
 from worldmodel.io import error_context, read_json
 from worldmodel.paths import folder_path
 
@@ -86,7 +94,7 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         with run.stage("test"):
             reports = stages.evaluate_controllers(run, settings)
         stage("report")
-        from agents.report import write_report  # imports matplotlib and video codecs, which are slow
+        from worldmodel.agents.report import write_report  # imports matplotlib and video codecs, which are slow
 
         write_report(run, settings, add_rest)
     return reports

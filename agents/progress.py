@@ -11,15 +11,15 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from worldmodel.agents.shell import command
 
-from agents.shell import command
 from worldmodel.formatting import format_number
 from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback
 from worldmodel.progress import duration as duration
 
 if TYPE_CHECKING:  # agents.verdicts imports torch, which is slow
-    from agents.verdicts import Verdict
+    from worldmodel.agents.verdicts import Verdict
 
 LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.progress import console
+from worldmodel.agents.run import Run
+from worldmodel.agents.shell import command
 
-from agents.controller import Controller
-from agents.progress import console
-from agents.run import Run
-from agents.shell import command
 from worldmodel import migration
 from worldmodel.batches import Data
 from worldmodel.io import fingerprint, read_json

@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import envs
-from agents import plots, video
-from agents.agent import Agent
-from agents.config.io import flat
-from agents.config.provenance import versions
-from agents.config.schema import RunConfig
-from agents.config.sections import read_sections
-from agents.diagnostics import diagnostics
-from agents.dream_video import (
+from worldmodel.agents import plots, video
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.provenance import versions
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import read_sections
+from worldmodel.agents.diagnostics import diagnostics
+from worldmodel.agents.dream_video import (
     FURTHEST,
     controller_film,
     film,
@@ -30,15 +29,16 @@ from agents.dream_video import (
     varied_frames,
     write_film,
 )
-from agents.html import image, losses, rows_of, section, settings_section, table, write_page
-from agents.iterative_training import PER_ITERATION
-from agents.progress import bar, duration
-from agents.run import Run
-from agents.shell import command
-from agents.verdicts import Verdict, against_random, verdicts, weakest
-from rollouts.episode import Episode
-from rollouts.runner import play
-from worldmodel import WorldModel
+from worldmodel.agents.html import image, losses, rows_of, section, settings_section, table, write_page
+from worldmodel.agents.iterative_training import PER_ITERATION
+from worldmodel.agents.progress import bar, duration
+from worldmodel.agents.run import Run
+from worldmodel.agents.shell import command
+from worldmodel.agents.verdicts import Verdict, against_random, verdicts, weakest
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.runner import play
+
+from worldmodel import WorldModel, envs
 from worldmodel.formatting import format_number
 from worldmodel.start_states import StartStates
 

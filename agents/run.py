@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from worldmodel.agents.controller import Controller, load_controller
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.html import rows_of
+from worldmodel.agents.shell import command
+from worldmodel.envs.registration import imported_module
+from worldmodel.rollouts.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.stall_termination import STALL_TERMINATED
 
-import rollouts
-from agents.controller import Controller, load_controller
-from agents.evaluation import Report
-from agents.html import rows_of
-from agents.shell import command
-from envs.registration import imported_module
-from rollouts.encoded_dataset import EncodedDataset
-from rollouts.stall_termination import STALL_TERMINATED
-from worldmodel import VAE, WorldModel, distributed
+from worldmodel import VAE, WorldModel, distributed, rollouts
 from worldmodel.io import error_context, load_module, locked, read_json, write_json
 from worldmodel.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.paths import folder_path

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-
-import rollouts
-from agents.agent import Agent
-from agents.config.schema import (
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.schema import (
     CollectConfig,
     ControllerConfig,
     DreamConfig,
@@ -26,20 +24,21 @@ from agents.config.schema import (
     VAEConfig,
     training,
 )
-from agents.controller import Controller
-from agents.diagnostics import measure_dream, measure_memory, measure_vae
-from agents.evaluation import Report, evaluate, reproduce_command
-from agents.evolution import evolve
-from agents.init_controller import init_controller, validate_picture, zero_controller
-from agents.progress import bar, busy, console, duration, generations, print_verdict
-from agents.renewal import print_new_data, print_outdated, set_aside
-from agents.run import Run
-from agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
-from agents.whitening import Whitening
-from rollouts import policies
-from rollouts.datasets import Sequences
-from rollouts.policies import Policy
-from worldmodel import VAE, Memory, WorldModel, distributed, fit, seeded
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.diagnostics import measure_dream, measure_memory, measure_vae
+from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
+from worldmodel.agents.evolution import evolve
+from worldmodel.agents.init_controller import init_controller, validate_picture, zero_controller
+from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
+from worldmodel.agents.renewal import print_new_data, print_outdated, set_aside
+from worldmodel.agents.run import Run
+from worldmodel.agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
+from worldmodel.agents.whitening import Whitening
+from worldmodel.rollouts import policies
+from worldmodel.rollouts.datasets import Sequences
+from worldmodel.rollouts.policies import Policy
+
+from worldmodel import VAE, Memory, WorldModel, distributed, fit, rollouts, seeded
 from worldmodel.io import fingerprint, read_json
 from worldmodel.migration import training_settings
 from worldmodel.paths import expand

@@ -19,14 +19,12 @@ import gymnasium
 import h5py
 import numpy as np
 import torch
+from worldmodel.agents.evaluation import hardware
+from worldmodel.envs.nes_py_backend import make_backend
+from worldmodel.rollouts.collect import episode_seed
+from worldmodel.rollouts.shards import Reader, read_shard, shard_bytes
 
-import envs
-import rollouts
-from agents.evaluation import hardware
-from envs.nes_py_backend import make_backend
-from rollouts.collect import episode_seed
-from rollouts.shards import Reader, read_shard, shard_bytes
-from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, envs, rollouts
 from worldmodel.batches import SequenceBatch
 from worldmodel.io import write_bytes
 from worldmodel.registry import build
@@ -69,8 +67,8 @@ def games() -> list[Row]:
     """Measure frames of the games per second, on one core."""
     official = rate(random_steps(gymnasium.make("CarRacing-v3", render_mode="rgb_array")), 50)
     rows = [("CarRacing-v3 of Gymnasium, 96x96", official, "frames/s", "1")]
-    ours = rate(random_steps(gymnasium.make("envs:FastCarRacing-v3")), 50)
-    rows.append(("envs:FastCarRacing-v3, 96x96", ours, "frames/s", f"{ours / official:.1f}"))
+    ours = rate(random_steps(gymnasium.make("worldmodel.envs:worldmodel/FastCarRacing-v3")), 50)
+    rows.append(("worldmodel.envs:worldmodel/FastCarRacing-v3, 96x96", ours, "frames/s", f"{ours / official:.1f}"))
     if importlib.util.find_spec("envpool"):
         import envpool
 

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.schema import FAST
+from worldmodel.agents.pretrained import pretrained_agent
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
+from worldmodel.envs.wrappers import FRAME_SPACE
+from worldmodel.rollouts.policies import smooth_random
 
-import envs
-import rollouts
-from agents.agent import Agent
-from agents.config.schema import FAST
-from agents.pretrained import pretrained_agent
-from agents.viewer.controls import controls
-from agents.viewer.fidelity import Fidelity, agree, small_moving
-from envs.wrappers import FRAME_SPACE
-from rollouts.policies import smooth_random
+from worldmodel import envs, rollouts
 
 NUM_START_STATES, NUM_DREAMS, HORIZON = 8, 3, 120
 INITIAL_STATE = "no key, from the start of the game"

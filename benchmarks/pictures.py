@@ -12,9 +12,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-
-from agents import viewer
-from agents.video import grid, png, write_png
+from worldmodel.agents import viewer
+from worldmodel.agents.video import grid, png, write_png
 
 SCENES = {(3, "start"): 1, (3, "zoom"): 12, (3, "road"): 60, (5, "corner"): 150, (7, "skid"): 220, (8, "grass"): 300}
 """Seed of the track, description of the scene, and number of steps before the frame."""
@@ -53,7 +52,9 @@ def compare() -> None:
     """Play both environments with the same actions, and write the picture."""
     rows: list[list[np.ndarray]] = [[], [], []]
     for (seed, _), step in SCENES.items():
-        games: list[gymnasium.Env[Any, Any]] = [gymnasium.make(id) for id in ("CarRacing-v3", "envs:FastCarRacing-v3")]
+        games: list[gymnasium.Env[Any, Any]] = [
+            gymnasium.make(id) for id in ("CarRacing-v3", "worldmodel.envs:worldmodel/FastCarRacing-v3")
+        ]
         frames = [game.reset(seed=seed)[0] for game in games]
         rng, action = np.random.default_rng(seed), np.zeros(3)
         for _ in range(step):

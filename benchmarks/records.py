@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.schema import OFFICIAL
+from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
+from worldmodel.agents.pretrained import HOME, PretrainedAgent
+from worldmodel.agents.progress import bar, duration
+from worldmodel.agents.run import Run
+from worldmodel.agents.video import write_png
 
-from agents.agent import Agent
-from agents.config.schema import OFFICIAL
-from agents.evaluation import Report, evaluate, reproduce_command
-from agents.pretrained import HOME, PretrainedAgent
-from agents.progress import bar, duration
-from agents.run import Run
-from agents.video import write_png
 from benchmarks.results import CHECKED, ROOT, put
 from worldmodel import migration
 from worldmodel.io import atomic, read_json, write_json

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from worldmodel.agents.comparison.report import difference, episodes
+from worldmodel.agents.comparison.train import ABLATIONS, REFERENCE
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.progress import duration
+from worldmodel.agents.run import Run
 
-from agents.comparison.report import difference, episodes
-from agents.comparison.train import ABLATIONS, REFERENCE
-from agents.evaluation import Report
-from agents.progress import duration
-from agents.run import Run
 from worldmodel import migration
 from worldmodel.io import read_json, write_json
 

@@ -44,11 +44,16 @@ def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: s
     return ["command-line"]
 
 
+SHORT_NAME = re.compile(r"`((?:agents|envs|rollouts)\.[\w.]+)`")
+"""A name of a subpackage, as after ``from worldmodel import rollouts``."""
+
+
 def _shapes(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Escape the star of a shape such as ``*batch``, which would start an emphasis."""
+    """Escape the star of a shape such as ``*batch``, which would start an emphasis, and link short names."""
     for number, line in enumerate(lines):
         parts = line.split("``")  # every second part is code
         parts[::2] = [re.sub(r"(?<=[(\s])\*(?=\w+[,)])", r"\\*", part) for part in parts[::2]]
+        parts[::2] = [SHORT_NAME.sub(r"`\1 <worldmodel.\1>`", part) for part in parts[::2]]
         lines[number] = "``".join(parts)
 
 

@@ -4,29 +4,30 @@ Start reading at `make`.
 """
 
 import gymnasium
-
-from envs.registration import make
-from envs.wrappers import action_kind
+from worldmodel.envs.registration import make
+from worldmodel.envs.wrappers import action_kind
 
 __all__ = ["DreamEnv", "DreamVectorEnv", "action_kind", "make"]
 
 gymnasium.register(
-    "FastCarRacing-v3",
-    entry_point="envs.fast_car_racing:FastCarRacing",
+    "worldmodel/FastCarRacing-v3",
+    entry_point="worldmodel.envs.fast_car_racing:FastCarRacing",
     max_episode_steps=1000,  # as CarRacing-v3
     reward_threshold=900,
 )
-gymnasium.register("Dream-v0", entry_point="envs.dream_env:DreamEnv")
-gymnasium.register("SuperMarioBros-v0", entry_point="envs.mario:SuperMarioBros", nondeterministic=False)
+gymnasium.register("worldmodel/Dream-v0", entry_point="worldmodel.envs.dream_env:DreamEnv")
+gymnasium.register(
+    "worldmodel/SuperMarioBros-v0", entry_point="worldmodel.envs.mario:SuperMarioBros", nondeterministic=False
+)
 
 
 def __getattr__(name: str) -> object:
     """Import the dream environments, and torch with them, on first use."""
     if name in ("DreamEnv", "DreamVectorEnv"):
-        from envs import dream_env
+        from worldmodel.envs import dream_env
 
         return getattr(dream_env, name)
-    raise AttributeError(f"module 'envs' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,8 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-
-from envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
+from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
 
 HUD_ROWS = 12
 """Number of rows of the 96x96 frame that the bar with speed and score (HUD) covers."""

@@ -6,8 +6,6 @@ Start reading at `DreamEnv`; `DreamVectorEnv` computes several dreams as one bat
 import os
 from typing import Any
 
-import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
-
 # isort: split
 import gymnasium
 import numpy as np
@@ -16,8 +14,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
+from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 
-from envs.wrappers import FRAME_SPACE, PixelEnv
 from worldmodel.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature

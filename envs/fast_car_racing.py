@@ -17,9 +17,8 @@ import pygame
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM, CarRacing
-
-from envs import car_racing_state
-from envs.car_racing import destroy_bodies
+from worldmodel.envs import car_racing_state
+from worldmodel.envs.car_racing import destroy_bodies
 
 PIXELS_PER_UNIT = 3.0
 """Pixels of the playfield image per world unit: 12 MB, about twice the resolution of a frame."""

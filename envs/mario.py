@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-
-from envs.nes_py_backend import make_backend
-from envs.wrappers import ResizeFrame
+from worldmodel.envs.nes_py_backend import make_backend
+from worldmodel.envs.wrappers import ResizeFrame
 
 RIGHT, LEFT, DOWN, UP, START, B, A = 128, 64, 32, 16, 8, 2, 1
 """Bits of the controller's buttons."""

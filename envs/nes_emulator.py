@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-
-from envs.rom import validate_open
+from worldmodel.envs.rom import validate_open
 
 CPU_CYCLES_PER_FRAME = 29_781
 """CPU cycles per frame; the PPU runs three dots per cycle."""

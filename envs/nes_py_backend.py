@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-
-from envs.rom import package_dir, rom_path, validate_open
+from worldmodel.envs.rom import package_dir, rom_path, validate_open
 
 if TYPE_CHECKING:
-    from envs.nes_emulator import NumbaBackend
+    from worldmodel.envs.nes_emulator import NumbaBackend
 
 
 class NesPyBackend:
@@ -126,7 +125,7 @@ class NesPyNativeBackend:
 def make_backend(name: str = "numba") -> "NumbaBackend | NesPyBackend | NesPyNativeBackend":
     """Make an emulator by name: "numba" is this package's, "nes-py" the installed nes-py's."""
     if name == "numba":
-        from envs.nes_emulator import NumbaBackend  # Numba is slow to import
+        from worldmodel.envs.nes_emulator import NumbaBackend  # Numba is slow to import
 
         return NumbaBackend(rom_path())
     return NesPyNativeBackend() if any(package_dir("nes_py").glob("_native*")) else NesPyBackend()

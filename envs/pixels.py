@@ -16,9 +16,15 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-
-from envs.env_checker import EnvChecker, describe_error, is_image_space, iter_wrappers, summarize_space, validate_env
-from envs.wrappers import (
+from worldmodel.envs.env_checker import (
+    EnvChecker,
+    describe_error,
+    is_image_space,
+    iter_wrappers,
+    summarize_space,
+    validate_env,
+)
+from worldmodel.envs.wrappers import (
     FRAME_SPACE,
     ActionRepeat,
     PixelEnv,

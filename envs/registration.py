@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-
-from envs.env_checker import describe_error
+from worldmodel.envs.env_checker import describe_error
 
 MARIO_ID = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
 REGISTERED_BY = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
 """Patterns of ids, with the module whose import registers them."""
+OLDER_IDS = {f"envs:{name}": f"worldmodel/{name}" for name in ("Dream-v0", "FastCarRacing-v3", "SuperMarioBros-v0")}
+"""Ids in files of older versions, with their present form."""
 MAX_ACTION_REPEAT = 1000
 """Maximum number of game frames per step; above it, a whole episode of the supported games is one step."""
 
@@ -38,18 +39,19 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     """
     if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
+    id = OLDER_IDS.get(id, id).removeprefix("worldmodel.envs:")
     if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
-        from envs.car_racing import make_car_racing
+        from worldmodel.envs.car_racing import make_car_racing
 
         if "fast" in options:
             raise ValueError("CarRacing takes no option fast: use the id FastCarRacing")
         return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
     if stage := MARIO_ID.fullmatch(id):
-        from envs.mario import make_mario
+        from worldmodel.envs.mario import make_mario
 
         return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), **options)
     _ensure_registered(id)
-    from envs.pixels import make_pixel_env
+    from worldmodel.envs.pixels import make_pixel_env
 
     return make_pixel_env(id, action_repeat or 1, **options)
 
@@ -62,7 +64,7 @@ def frames_per_step(id: str, action_repeat: int | None = None) -> int:
 def imported_module(id: str) -> str | None:
     """Return the module that an id names, such as ``my_package`` of ``my_package:MyGame-v0``; None without one."""
     module, colon, _ = id.partition(":")
-    return module if colon and module != "envs" else None
+    return module if colon and module != "worldmodel.envs" and id not in OLDER_IDS else None
 
 
 def _ensure_registered(id: str) -> None:
@@ -74,7 +76,7 @@ def _ensure_registered(id: str) -> None:
     module = imported_module(id)
     if module is None:
         family = next((family for family in REGISTERED_BY if re.match(family, id)), None)
-        if _is_registered(id) or id.startswith("envs:"):
+        if _is_registered(id):
             return
         if family is None:
             package = "; if another package registers it, add the package: PACKAGE:" + id
@@ -119,7 +121,7 @@ def _suggest(id: str) -> str:
         "CarRacing",
         "FastCarRacing",
         *stages,
-        *(name for name in gymnasium.registry if name != "SuperMarioBros-v0"),
+        *(name for name in gymnasium.registry if not name.startswith("worldmodel/")),
     ]
     lower = {name.lower(): name for name in known}
     similar = difflib.get_close_matches(id.lower(), lower, n=2, cutoff=0.5)

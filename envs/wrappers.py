@@ -10,8 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-
-from envs.env_checker import summarize_space, validate_reward
+from worldmodel.envs.env_checker import summarize_space, validate_reward
 
 FRAME_SIZE = 64
 FRAME_SPACE = spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
+from worldmodel.agents.pretrained import HOME, PretrainedAgent
 
-import envs
-from agents.pretrained import HOME, PretrainedAgent
-from worldmodel import WorldModel
+from worldmodel import WorldModel, envs
 
 
 class WorldModelObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):
@@ -67,7 +66,7 @@ def main(size: float = 1.0, folder: str | Path = HOME / "car-racing", seed: int 
         seed: Random seed of PPO.
     """
     agent, steps, episodes = PretrainedAgent(Path(folder), Path(folder)), round(20_000 * size), max(2, round(8 * size))
-    dream = gymnasium.make("envs:Dream-v0", world=folder, observation="latent", horizon=250)
+    dream = gymnasium.make("worldmodel.envs:worldmodel/Dream-v0", world=folder, observation="latent", horizon=250)
     model = PPO("MlpPolicy", dream, seed=seed, device="cpu", verbose=0)
     model.learn(steps)
     game = envs.make(agent.env, **agent.env_options)

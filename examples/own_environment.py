@@ -6,11 +6,10 @@ python examples/own_environment.py
 import sys
 
 import gymnasium
+from worldmodel.agents import Agent, LinearController, evaluate, evolve
+from worldmodel.envs.pixels import to_pixels
 
-import rollouts
-from agents import Agent, LinearController, evaluate, evolve
-from envs.pixels import to_pixels
-from worldmodel import FRMDN, VAE, Memory, WorldModel, fit
+from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
 
 
 def make():

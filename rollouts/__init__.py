@@ -3,16 +3,15 @@
 Start reading at `rollouts.collect` for rollouts in an environment and at `rollouts.dream` for dreams.
 """
 
-import worldmodel  # noqa: F401 - it sets OpenMP up, which must come before torch
-from rollouts.collect import collect, estimate_collection
-from rollouts.dream import Dreams, dream
-from rollouts.dream_store import write_dreams
-from rollouts.episode import Episode
-from rollouts.fitness import DreamFitness, EnvFitness, disagreement
-from rollouts.policies import MixturePolicy, Policy, smooth_random, uniform
-from rollouts.runner import play
-from rollouts.store import Store
-from rollouts.workers import WorkerDied
+from worldmodel.rollouts.collect import collect, estimate_collection
+from worldmodel.rollouts.dream import Dreams, dream
+from worldmodel.rollouts.dream_store import write_dreams
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, disagreement
+from worldmodel.rollouts.policies import MixturePolicy, Policy, smooth_random, uniform
+from worldmodel.rollouts.runner import play
+from worldmodel.rollouts.store import Store
+from worldmodel.rollouts.workers import WorkerDied
 
 __all__ = [
     "DreamFitness",

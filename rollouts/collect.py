@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import envs
-from rollouts.actors import BatchedPolicy, make_actor
-from rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
-from rollouts.episode import Episode, training_seeds
-from rollouts.policies import Policy, policy_name, resolve_policy
-from rollouts.runner import EpisodeError, EpisodeResult, play, run_episodes
-from rollouts.shards import FORMAT, shard_bytes
-from rollouts.store import Store, validate_metadata, write_minari_index
-from rollouts.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
+from worldmodel.rollouts.actors import BatchedPolicy, make_actor
+from worldmodel.rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
+from worldmodel.rollouts.episode import Episode, training_seeds
+from worldmodel.rollouts.policies import Policy, policy_name, resolve_policy
+from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play, run_episodes
+from worldmodel.rollouts.shards import FORMAT, shard_bytes
+from worldmodel.rollouts.store import Store, validate_metadata, write_minari_index
+from worldmodel.rollouts.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
+
+from worldmodel import envs
 from worldmodel.io import locked, read_json, write_bytes, write_json
 from worldmodel.migration import renamed_env_options, renamed_metadata
 from worldmodel.paths import expand, folder_path

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, sample_posterior
+from worldmodel.rollouts.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
 
-from rollouts.encoded_dataset import EncodedDataset, sample_posterior
-from rollouts.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
 from worldmodel.batches import SequenceBatch, action_inputs
 from worldmodel.rng import Stream
 from worldmodel.validation import validate_positive_int

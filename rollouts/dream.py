@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from worldmodel.rollouts.controllers import as_population, validate_controller
+from worldmodel.rollouts.ensemble import ModelEnsemble, SingleModel
 
-from rollouts.controllers import as_population, validate_controller
-from rollouts.ensemble import ModelEnsemble, SingleModel
 from worldmodel import Memory, WorldModel
 from worldmodel.formatting import format_number
 from worldmodel.progress import Progress, callback, shows_progress, silent

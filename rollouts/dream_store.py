@@ -7,16 +7,16 @@ import os
 
 import numpy as np
 import torch
+from worldmodel.rollouts.dream import Dreams
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.shards import FORMAT, shard_bytes
+from worldmodel.rollouts.store import Store
 
-from rollouts.dream import Dreams
-from rollouts.episode import Episode
-from rollouts.shards import FORMAT, shard_bytes
-from rollouts.store import Store
 from worldmodel import WorldModel
 from worldmodel.io import fingerprint, locked, write_bytes, write_json
 from worldmodel.paths import folder_path
 
-DREAM_ENV_ID = "envs:Dream-v0"
+DREAM_ENV_ID = "worldmodel.envs:worldmodel/Dream-v0"
 """Environment id in the metadata of a store of dreams."""
 EPISODES_PER_SHARD = 10
 """Number of dreams of a shard, and the maximum number decoded at once."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from isal import isal_zlib
 from numpy.lib.format import open_memmap
+from worldmodel.rollouts.shards import EpisodeStore, Shard
 
-from rollouts.shards import EpisodeStore, Shard
 from worldmodel import VAE
 from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.io import atomic, error_context, fingerprint, read_json, write_json

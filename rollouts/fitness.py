@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from worldmodel.rollouts.controllers import Controller, Population, as_population, validate_controller
+from worldmodel.rollouts.dream import dream
+from worldmodel.rollouts.ensemble import ModelEnsemble
+from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env
+from worldmodel.rollouts.episode import training_seeds
+from worldmodel.rollouts.policies import policy_name
+from worldmodel.rollouts.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
+from worldmodel.rollouts.runner import EpisodeResult
+from worldmodel.rollouts.state_resets import Trajectory, unwrap_snapshot_env
+from worldmodel.rollouts.workers import Shared, run_tasks, share, validate_backend
 
-from rollouts.controllers import Controller, Population, as_population, validate_controller
-from rollouts.dream import dream
-from rollouts.ensemble import ModelEnsemble
-from rollouts.env_cache import EnvSpec, make_portable, open_env
-from rollouts.episode import training_seeds
-from rollouts.policies import policy_name
-from rollouts.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
-from rollouts.runner import EpisodeResult
-from rollouts.state_resets import Trajectory, unwrap_snapshot_env
-from rollouts.workers import Shared, run_tasks, share, validate_backend
 from worldmodel import Memory, WorldModel
 from worldmodel.io import fingerprint
 from worldmodel.progress import Progress, silent

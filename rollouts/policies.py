@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-import envs
+from worldmodel import envs
 from worldmodel.suggestions import did_you_mean
 
 Act = Callable[[np.ndarray], Any]

@@ -15,8 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-
-from rollouts.retry import MAX_FAILURES, THREADS, WorkerDied, run_attempt
+from worldmodel.rollouts.retry import MAX_FAILURES, THREADS, WorkerDied, run_attempt
 
 
 def connect(backend: str, workers: int | None = None) -> Any:

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+from worldmodel.rollouts.actors import BatchedActor, WorldModelActor, make_actor
+from worldmodel.rollouts.controllers import Controller
+from worldmodel.rollouts.env_cache import PortableEnv, env_key, worker_env
+from worldmodel.rollouts.policies import Policy
+from worldmodel.rollouts.runner import EpisodeResult, run_episodes
+from worldmodel.rollouts.state_resets import ResetState, Trajectory, replay
+from worldmodel.rollouts.workers import Shared
 
-from rollouts.actors import BatchedActor, WorldModelActor, make_actor
-from rollouts.controllers import Controller
-from rollouts.env_cache import PortableEnv, env_key, worker_env
-from rollouts.policies import Policy
-from rollouts.runner import EpisodeResult, run_episodes
-from rollouts.state_resets import ResetState, Trajectory, replay
-from rollouts.workers import Shared
 from worldmodel import WorldModel
 
 

@@ -12,8 +12,7 @@ from typing import NamedTuple, Protocol
 import h5py
 import numpy as np
 from isal import isal_zlib
-
-from rollouts.episode import FRAME, Episode
+from worldmodel.rollouts.episode import FRAME, Episode
 
 FORMAT = 1
 CHUNK = 16

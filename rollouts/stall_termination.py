@@ -1,9 +1,8 @@
 """Treat idle truncation as termination at the last reward. Start reading at `StallTerminated`."""
 
 import numpy as np
-
-from rollouts.encoded_dataset import EncodedDataset, EncodedEpisode
-from rollouts.shards import EpisodeMeta
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode
+from worldmodel.rollouts.shards import EpisodeMeta
 
 
 def is_stalled(rewards: np.ndarray, terminated: bool, max_idle_steps: int | None) -> bool:

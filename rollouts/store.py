@@ -22,12 +22,12 @@ import h5py
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
+from worldmodel.rollouts.datasets import Frames, Sequences, Windows
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, encode
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
+from worldmodel.rollouts.stall_termination import StallTerminated
 
-from rollouts.datasets import Frames, Sequences, Windows
-from rollouts.encoded_dataset import EncodedDataset, encode
-from rollouts.episode import Episode
-from rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
-from rollouts.stall_termination import StallTerminated
 from worldmodel import VAE
 from worldmodel.io import atomic, read_json, write_json
 from worldmodel.migration import (
@@ -308,7 +308,7 @@ def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
         options = {"id": store.env, **(store.metadata.get("env_options") or {})}
         spec = EnvSpec(
             "worldmodel/Frames-v0",
-            "envs.registration:make",
+            "worldmodel.envs.registration:make",
             order_enforce=False,
             disable_env_checker=True,
             kwargs=options,

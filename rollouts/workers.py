@@ -25,10 +25,10 @@ import torch
 from loky import get_reusable_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
+from worldmodel.rollouts import retry
+from worldmodel.rollouts.env_cache import close_envs
+from worldmodel.rollouts.retry import MAX_FAILURES, THREADS, Interrupted, WorkerDied, run_attempt
 
-from rollouts import retry
-from rollouts.env_cache import close_envs
-from rollouts.retry import MAX_FAILURES, THREADS, Interrupted, WorkerDied, run_attempt
 from worldmodel.io import write_bytes
 from worldmodel.validation import validate_positive_int
 
@@ -69,7 +69,7 @@ def run_tasks(
     """
     validate_backend(backend, workers)
     if backend != "loky":
-        from rollouts.ray_tasks import run_on_ray
+        from worldmodel.rollouts.ray_tasks import run_on_ray
 
         yield from run_on_ray(function, tasks, workers, backend)
     elif workers == 1:
@@ -297,7 +297,7 @@ def share(value: Any, key: str, folder: Path, workers: int, backend: str) -> Sha
             raise ValueError(NOT_PICKLABLE + _first_line(error)) from error
         write_bytes(path, content)
         return Shared(key, path=path)
-    from rollouts.ray_tasks import connect
+    from worldmodel.rollouts.ray_tasks import connect
 
     return Shared(key, reference=connect(backend).put(value))
 

@@ -9,6 +9,7 @@ Environment variables of the tests, in addition to those of torch (`ATEN_CPU_CAP
 import functools
 import os
 import signal
+from pathlib import Path
 
 import jaxtyping
 import numpy as np
@@ -16,6 +17,12 @@ import pytest
 import torch
 
 from tests.skips import IMPOSSIBLE
+
+# Check the shapes and types of calls inside `worldmodel` itself, not in its subpackages, whose fakes have other types.
+LIBRARY = Path(__file__).parent.parent / "worldmodel"
+jaxtyping.install_import_hook(
+    [f"worldmodel.{path.stem}" for path in LIBRARY.iterdir() if not path.stem.startswith("__")], "beartype.beartype"
+)
 
 # Tests run in parallel processes; more threads would slow down small operations.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import worldmodel.agents.density
+from worldmodel.agents import cli, progress
+from worldmodel.agents.commands import COMMANDS
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.run import Run
 
-import agents
-import agents.density
-import envs
-import rollouts
 import worldmodel
-from agents import cli, progress
-from agents.commands import COMMANDS
-from agents.parser import Parser
-from agents.run import Run
 from tests.worldmodel.corpora import formats
-from worldmodel import FRMDN, VAE, Memory, WorldModel
+from worldmodel import FRMDN, VAE, Memory, WorldModel, agents, envs, rollouts
 from worldmodel.start_states import StartStates
 
 PUBLISHED_VAE = True
@@ -137,8 +134,8 @@ def commands(page):
 
 
 def _words(words):
-    if "agents.cli" in words:
-        return words[words.index("agents.cli") + 1 :]
+    if "worldmodel.agents.cli" in words:
+        return words[words.index("worldmodel.agents.cli") + 1 :]
     return words[1:] if words and Path(words[0]).name == "worldmodel" else None
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worldmodel.agents import Agent, LinearController
+from worldmodel.agents.evaluation import Report
 
-import rollouts
 import worldmodel
-from agents import Agent, LinearController
-from agents.evaluation import Report
 from tests import toys
+from worldmodel import rollouts
 from worldmodel.start_states import StartStates
 from worldmodel.training import seeded
 
@@ -93,7 +93,7 @@ def test_a_third_party_agent_learns_in_a_dream(tmp_path, monkeypatch):
     Agent(world, LinearController.for_world_model(world)).save(folder)
     StartStates.from_episodes(store.latents(vae)).save(folder)
     Report("beacon", [0.0], [1], [0]).save(folder / "report.json")
-    monkeypatch.setattr("envs.make", lambda env, **options: toys.beacon())
+    monkeypatch.setattr("worldmodel.envs.make", lambda env, **options: toys.beacon())
     main = example("dream_with_sb3")["main"]
     untrained, _ = main(0.003, folder)
     trained, _ = main(0.6, folder)

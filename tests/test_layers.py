@@ -40,17 +40,24 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def module_name(path: Path) -> str:
+    """The full name of the module in a file; the folders beside ``worldmodel`` are its subpackages."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts if parts[0] == "worldmodel" else ("worldmodel", *parts))
+
+
 def test_layers(tmp_path):
     files = {path.relative_to(ROOT): imports(path) for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
-    modules = {".".join(path.with_suffix("").parts): found for path, found in files.items()}
+    modules = {module_name(path): found for path, found in files.items()}
     wrong = []
     for path, found in files.items():
         packages = {name.partition(".")[0] for name in found}
-        above = LAYERS[LAYERS.index(path.parts[0]) + 1 :]
+        above = [f"worldmodel.{layer}" for layer in LAYERS[LAYERS.index(path.parts[0]) + 1 :]]
         if path.parts[0] == "envs" and path.name != "dream_env.py":
+            found = {name for name in found if not name.startswith("worldmodel.envs")}
             above = [*above, "worldmodel"]
         if "commands" not in path.parts and path.name != "cli.py":
-            above = [*above, "agents.cli", "agents.commands"]
+            above = [*above, "worldmodel.agents.cli", "worldmodel.agents.commands"]
         upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
         misplaced = [
             name for name, allowed in ONLY_IN.items() if name in packages and not str(path).startswith(allowed)

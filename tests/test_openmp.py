@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
     [
         ("from worldmodel import VAE", "7"),
         ("from worldmodel import VAE", None),
-        ("import rollouts", None),
+        ("from worldmodel import rollouts", None),
         ("import envs.dream_env", None),
         ("import agents.controller", None),
         ("import agents.cli", None),

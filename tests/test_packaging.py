@@ -100,7 +100,10 @@ def built(tmp_path_factory):
     """The wheel and the source distribution."""
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-d", str(out)], cwd=ROOT, check=True, capture_output=True
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     [wheel], [source] = out.glob("*.whl"), out.glob("*.tar.gz")
     return wheel, source
@@ -110,27 +113,65 @@ def built(tmp_path_factory):
 def test_distributions_contain_the_expected_files(built):
     wheel, source = built
     members = set(zipfile.ZipFile(wheel).namelist())
-    expected = {
+    sources = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    expected = {name if name.startswith("worldmodel/") else f"worldmodel/{name}" for name in sources}
     assert expected <= members
     for kind in ("pretrained/car-racing/vae.safetensors", "presets/mario.quick.yaml", "viewer/page/index.html"):
-        assert f"agents/{kind}" in expected
+        assert f"agents/{kind}" in sources
     assert {name.partition("/")[0] for name in members - expected} == {f"worldmodel-{PROJECT['version']}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in members)
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for name in ("LICENSE", "README.md", "constraints.txt", "Makefile", "CITATION.cff", "tests/test_packaging.py"):
         assert name in names
-    assert expected <= names
+    assert sources <= names
     assert {name.partition("/")[0] for name in names} <= {
         *PACKAGES, "tests", "benchmarks", "examples", "docs", ".ci", "Makefile", "LICENSE", "README.md", "PKG-INFO",
         "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "constraints.txt", "pyproject.toml", ".gitignore",
-        ".pre-commit-config.yaml",
+        ".pre-commit-config.yaml", "MANIFEST.in", "setup.cfg", "worldmodel.egg-info",
     }  # fmt: skip
+
+
+def test_every_package_is_listed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")}
+    names = {
+        ".".join(folder.parts if folder.parts[0] == "worldmodel" else ("worldmodel", *folder.parts))
+        for folder in folders
+    }
+    assert names == set(project["tool"]["setuptools"]["packages"])
+
+
+FOREIGN = """
+import agents, envs, rollouts, worldmodel.agents, worldmodel.envs, worldmodel.rollouts
+assert all(module.MINE for module in (agents, envs, rollouts))
+store = worldmodel.rollouts.collect("envs:Mine-v0", "uniform", 2, workers=2, out="store", max_steps=4)
+assert store.env == "envs:Mine-v0" and len(store) == 2
+"""
+"""A program beside folders with the names of this package's folders."""
+MINE = """
+import gymnasium, gymnasium.envs.classic_control
+MINE = True
+gymnasium.register("Mine-v0", entry_point=gymnasium.envs.classic_control.CartPoleEnv, max_episode_steps=9)
+"""
+
+
+@pytest.mark.slow
+def test_a_project_may_have_its_own_envs_and_agents(tmp_path):
+    for name in ("agents", "envs", "rollouts"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(MINE if name == "envs" else "MINE = True\n", encoding="utf-8")
+    (tmp_path / "program.py").write_text(
+        "if __name__ == '__main__':" + FOREIGN.replace("\n", "\n    ").rstrip(" "), encoding="utf-8"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
@@ -157,7 +198,7 @@ def test_the_wheel_works_without_the_repository(built, tmp_path):
         assert found.returncode == 0, found.stderr[-2000:]
         return found.stdout
 
-    where = "import agents, envs, rollouts, worldmodel as w; print(*(m.__file__ for m in (agents, envs, rollouts, w)))"
+    where = "import worldmodel as w; print(*(m.__file__ for m in (w, w.agents, w.envs, w.rollouts)))"
     assert all(path.startswith(str(lib)) for path in call(str(python), "-c", where).split())
     command = str(fresh / "bin" / "worldmodel")
     assert call(command, "--version") == f"worldmodel {PROJECT['version']}\n"

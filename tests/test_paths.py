@@ -5,17 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from worldmodel.agents import Agent, LinearController, Report
+from worldmodel.agents.cli import build_parser
+from worldmodel.agents.controller import load_controller
+from worldmodel.agents.density import evaluate_density, sample_density
+from worldmodel.agents.run import Run
+from worldmodel.rollouts import Store
 
-import rollouts
-from agents import Agent, LinearController, Report
-from agents.cli import build_parser
-from agents.controller import load_controller
-from agents.density import evaluate_density, sample_density
-from agents.run import Run
-from rollouts import Store
 from tests import toys
 from tests.command_line import exit_code, refused
-from worldmodel import WorldModel
+from worldmodel import WorldModel, rollouts
 from worldmodel.corpora import open_corpus
 from worldmodel.io import locked, read_json, write_json
 from worldmodel.paths import expand, folder_path

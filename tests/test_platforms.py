@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-from agents import doctor
+from worldmodel.agents import doctor
 
 WITHOUT = """
 import importlib, pathlib, pkgutil, signal, sys, warnings
@@ -14,13 +13,14 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in {"SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2"} & set(dir(signal)):
     delattr(signal, name)
-import agents, envs, os, rollouts, torch, worldmodel
+import os, torch, worldmodel
+from worldmodel import agents, envs, rollouts
 for name in ("pread", "fork", "killpg", "getuid", "sched_getaffinity"):
     if hasattr(os, name):
         delattr(os, name)
-for package in (agents, envs, rollouts, worldmodel):
+for package in (worldmodel, agents, envs, rollouts):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if "__main__" not in module.name and module.name != "rollouts.ray_tasks":  # Ray for Linux needs them itself
+        if "__main__" not in module.name and module.name != "worldmodel.rollouts.ray_tasks":  # Ray for Linux needs them itself
             importlib.import_module(module.name)
 from worldmodel.io import locked
 warnings.simplefilter("ignore")  # without flock the lock is a file

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import agents
-import rollouts
 import worldmodel
 from benchmarks import pages
+from worldmodel import agents, rollouts
 
 PUBLISHED_VAE = True
 

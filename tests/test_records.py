@@ -5,13 +5,12 @@ import shlex
 import sys
 
 import pytest
+from worldmodel.agents import Agent, LinearController, Report
+from worldmodel.agents.cli import main
+from worldmodel.agents.run import Run
 
-import rollouts
-from agents import Agent, LinearController, Report
-from agents.cli import main
-from agents.run import Run
 from benchmarks import records
-from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.io import read_json, write_json
 
 PUBLISHED_VAE = True

@@ -45,8 +45,13 @@ __all__ = [
     "seeded",
 ]
 
+_SUBPACKAGES = ("agents", "envs", "rollouts")
+"""Packages that are imported on first use, too; their folders lie beside this one."""
+
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"worldmodel.{name}")
     if name == "__version__":
         from importlib.metadata import version
 
@@ -57,4 +62,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_SUBPACKAGES])

@@ -71,8 +71,9 @@ def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
 
 CAR_RACING_OPTIONS = {"indicators": "show_hud"}
 MARIO_OPTIONS = {"buttons": "action_set", "noops": "noop_max", "sticky": "sticky_action_prob", "machine": "backend"}
-CAR_RACING_ID = re.compile(r"(envs:)?(CarRacing|CarRacing-v3|FastCarRacing)")
-MARIO_ID = re.compile(r"(envs:)?SuperMarioBros-([1-8]-[1-4]|v0)")
+PREFIX = "((worldmodel[.])?envs:(worldmodel/)?)?"
+CAR_RACING_ID = re.compile(rf"{PREFIX}(CarRacing|CarRacing-v3|FastCarRacing)(-v3)?")
+MARIO_ID = re.compile(rf"{PREFIX}SuperMarioBros-([1-8]-[1-4]|v0)")
 """Patterns of the ids of this package's environments."""
 
 
@@ -153,15 +154,19 @@ def renamed_evaluation(env: object, command: str) -> str:
     return shlex.join(words)
 
 
+ENV_ENTRY_POINTS = ("envs.making:make", "envs.registration:make")
+"""Former functions that make an environment from a specification."""
+
+
 def renamed_env_spec(text: Any) -> Any:
     """Return the JSON of an environment's specification, as Minari keeps it, with this version's module and options."""
-    if not isinstance(text, str) or "envs.making:make" not in text:
+    if not isinstance(text, str) or not any(f'"{made_by}"' in text for made_by in ENV_ENTRY_POINTS):
         return text
     spec = json.loads(text)
     kwargs = spec.get("kwargs")
     if isinstance(kwargs, dict):
         spec["kwargs"] = renamed_env_options(kwargs.get("id"), kwargs)
-    return json.dumps(spec | {"entry_point": "envs.registration:make"})
+    return json.dumps(spec | {"entry_point": "worldmodel.envs.registration:make"})
 
 
 STORE_METADATA = {

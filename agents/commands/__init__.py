@@ -3,7 +3,7 @@
 The modules import torch and gymnasium only when a command runs, so that ``--help`` is fast.
 """
 
-from agents.commands import (
+from worldmodel.agents.commands import (
     collect,
     compare,
     density,
@@ -19,7 +19,7 @@ from agents.commands import (
     train_vae,
     wandb,
 )
-from agents.commands.common import Command, staged
+from worldmodel.agents.commands.common import Command, staged
 
 COMMANDS = {
     "run": Command(run.build_run, run.run),

@@ -3,8 +3,7 @@
 from typing import Any
 
 from jsonargparse import Namespace
-
-from agents.commands.common import (
+from worldmodel.agents.commands.common import (
     ENV_ALIASES,
     Common,
     add_preset,
@@ -16,10 +15,11 @@ from agents.commands.common import (
     slug,
     validate_env,
 )
-from agents.config.io import flat
-from agents.config.schema import FAST, CollectConfig
-from agents.parser import Parser
-from agents.progress import answers, next_hint
+from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.schema import FAST, CollectConfig
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint
+
 from worldmodel.paths import folder_path
 
 
@@ -54,9 +54,9 @@ def collect_preset(parser: Parser, words: list[str]) -> None:
 
 def collect(options: Namespace) -> None:
     """Collect episodes."""
-    from agents import stages
-    from agents.run import Run
-    from rollouts.workers import validate_backend
+    from worldmodel.agents import stages
+    from worldmodel.agents.run import Run
+    from worldmodel.rollouts.workers import validate_backend
 
     settings = settings_of(CollectConfig, options.collect, "collect.")
     env = ENV_ALIASES.get(options.env, options.env)

@@ -10,12 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
-
-from agents.config.io import flat
-from agents.config.schema import OFFICIAL, Preset
-from agents.config.validate import validate
-from agents.parser import Parser
-from agents.progress import busy
+from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.schema import OFFICIAL, Preset
+from worldmodel.agents.config.validate import validate
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import busy
 
 ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of environments with presets of their own; other environment ids use the general presets."""
@@ -103,7 +102,7 @@ def validate_env(env: str, env_options: dict[str, Any]) -> None:
     Raises:
         ValueError: The id or an option is wrong; the message names it.
     """
-    import envs
+    from worldmodel import envs
     from worldmodel.validation import validate_options
 
     validate_options(env_options=env_options)
@@ -140,7 +139,7 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
         ValueError: Making the environment that the files name would import a module: an untrusted folder must not choose
             which code runs.
     """
-    from envs.registration import imported_module
+    from worldmodel.envs.registration import imported_module
 
     if env:
         return ENV_ALIASES.get(env, env)
@@ -153,7 +152,7 @@ def game_asked(env: str | None, kept: str, folder: Path) -> str:
 
 def env_words(run: Any) -> list[str]:
     """Return ``--env ENV`` for a printed command, if making the run's environment imports a module; else no words."""
-    from envs.registration import imported_module
+    from worldmodel.envs.registration import imported_module
 
     env = run.store().env
     return ["--env", env] if imported_module(env) else []

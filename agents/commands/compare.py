@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
+from worldmodel.agents.commands.common import add_run
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, late_bar
 
-from agents.commands.common import add_run
-from agents.parser import Parser
-from agents.progress import answers, late_bar
 from worldmodel.paths import folder_path
 
 
@@ -43,9 +43,9 @@ def compare(options: Namespace) -> None:
     """Compare memories and write the report."""
     import time
 
-    from agents.comparison import train
-    from agents.comparison.report import write_comparison
-    from agents.run import Run
+    from worldmodel.agents.comparison import train
+    from worldmodel.agents.comparison.report import write_comparison
+    from worldmodel.agents.run import Run
 
     run = Run(Path(options.run)).existing()
     known = train.VARIANTS | (train.ABLATIONS if options.ablations else {})

@@ -6,12 +6,12 @@ They call `agents.density`, which offers the same in Python.
 from typing import Literal
 
 from jsonargparse import Namespace
+from worldmodel.agents.commands.common import scan_argv, set_preset
+from worldmodel.agents.config.schema import Preset
+from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind, validate_density
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, late_bar, next_hint, quiet_other_processes
 
-from agents.commands.common import scan_argv, set_preset
-from agents.config.schema import Preset
-from agents.density.config import PRESETS, DensityConfig, corpus_kind, validate_density
-from agents.parser import Parser
-from agents.progress import answers, late_bar, next_hint, quiet_other_processes
 from worldmodel.paths import expand, folder_path
 
 
@@ -42,7 +42,7 @@ def fit(options: Namespace) -> None:
     """Train a density, print its evaluation and write the report."""
     settings = DensityConfig(**{name: options[name] for name in DensityConfig.__dataclass_fields__})
     validate_density(settings)
-    from agents.density import fit_density
+    from worldmodel.agents.density import fit_density
 
     quiet_other_processes()
     folder = folder_path(options.out or f"runs/density-{settings.data.partition(':')[0]}-{settings.model}", "out")
@@ -72,7 +72,7 @@ def build_evaluate(parser: Parser) -> None:
 
 def evaluate(options: Namespace) -> None:
     """Evaluate a density, and print and save the result."""
-    from agents.density import evaluate_density
+    from worldmodel.agents.density import evaluate_density
 
     with late_bar("evaluate a density", "sequences") as progress:
         evaluation = evaluate_density(options.run, options.part, options.samples, options.data, progress)
@@ -110,8 +110,8 @@ def build_sample(parser: Parser) -> None:
 
 def sample(options: Namespace) -> None:
     """Draw samples, or complete test images, and print the paths of the files."""
-    from agents.density import complete_images, sample_density
-    from agents.density.training_summary import TrainingSummary
+    from worldmodel.agents.density import complete_images, sample_density
+    from worldmodel.agents.density.training_summary import TrainingSummary
 
     common = (options.count, options.temperature, options.seed, options.out)
     if options.complete:

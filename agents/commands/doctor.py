@@ -3,9 +3,8 @@
 from jsonargparse import Namespace
 from rich.table import Column, Table
 from rich.text import Text
-
-from agents.parser import Parser
-from agents.progress import answers
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers
 
 
 def build_doctor(parser: Parser) -> None:
@@ -14,7 +13,7 @@ def build_doctor(parser: Parser) -> None:
 
 def doctor(options: Namespace) -> int:
     """Run the checks and print a table; returns 1 if a check failed."""
-    from agents.doctor import run_checks
+    from worldmodel.agents.doctor import run_checks
 
     checks = run_checks()
     failed = not all(check.ok for check in checks)

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jsonargparse import Namespace
-
-from agents.commands.common import (
+from worldmodel.agents.commands.common import (
     add_preset,
     add_run,
     add_where,
@@ -18,9 +17,9 @@ from agents.commands.common import (
     slug,
     validate_env,
 )
-from agents.config.schema import EvalConfig
-from agents.parser import Parser
-from agents.progress import answers, next_hint, print_verdict
+from worldmodel.agents.config.schema import EvalConfig
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint, print_verdict
 
 
 def build_evaluate(parser: Parser) -> None:
@@ -46,13 +45,13 @@ def build_evaluate(parser: Parser) -> None:
 
 def evaluate(options: Namespace) -> None:
     """Evaluate, print the score and save the report."""
-    from agents import evaluation
-    from agents.agent import Agent
-    from agents.pretrained import resolve_agent
-    from agents.progress import bar
-    from agents.run import Run
-    from agents.verdicts import against_random
-    from rollouts.workers import validate_backend
+    from worldmodel.agents import evaluation
+    from worldmodel.agents.agent import Agent
+    from worldmodel.agents.pretrained import resolve_agent
+    from worldmodel.agents.progress import bar
+    from worldmodel.agents.run import Run
+    from worldmodel.agents.verdicts import against_random
+    from worldmodel.rollouts.workers import validate_backend
 
     validate_backend(options.backend, options.workers)
     source = resolve_agent(options.run, options.pretrained)

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-
-from agents.commands.common import (
+from worldmodel.agents.commands.common import (
     Common,
     add_preset,
     add_run,
@@ -17,10 +16,10 @@ from agents.commands.common import (
     preset_words,
     settings_of,
 )
-from agents.config.schema import FAST, ControllerConfig, DreamConfig, GameConfig
-from agents.config.validate import validate_search
-from agents.parser import Parser
-from agents.progress import answers, next_hint
+from worldmodel.agents.config.schema import FAST, ControllerConfig, DreamConfig, GameConfig
+from worldmodel.agents.config.validate import validate_search
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint
 
 
 def build_evolve(parser: Parser) -> None:
@@ -39,10 +38,10 @@ def build_evolve(parser: Parser) -> None:
 
 def evolve(options: Namespace) -> None:
     """Evolve a controller; after dreams, compare dreamed and real returns."""
-    from agents import stages
-    from agents.run import Run
-    from rollouts.fitness import validate_state_resets
-    from rollouts.workers import validate_backend
+    from worldmodel.agents import stages
+    from worldmodel.agents.run import Run
+    from worldmodel.rollouts.fitness import validate_state_resets
+    from worldmodel.rollouts.workers import validate_backend
 
     run = Run(Path(options.run))
     validate_backend(options.backend, options.workers)

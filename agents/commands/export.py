@@ -1,10 +1,9 @@
 """The command ``worldmodel export``: write a run's dream as a static web page."""
 
 from jsonargparse import Namespace
-
-from agents.commands.common import add_run
-from agents.parser import Parser
-from agents.progress import answers, busy, next_hint
+from worldmodel.agents.commands.common import add_run
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, busy, next_hint
 
 
 def build_export(parser: Parser) -> None:
@@ -25,10 +24,10 @@ def build_export(parser: Parser) -> None:
 
 def export(options: Namespace) -> None:
     """Write the page."""
-    from agents.pretrained import resolve_agent
-    from agents.viewer import scene_of
-    from agents.viewer.export import about
-    from agents.viewer.export import export as write
+    from worldmodel.agents.pretrained import resolve_agent
+    from worldmodel.agents.viewer import scene_of
+    from worldmodel.agents.viewer.export import about
+    from worldmodel.agents.viewer.export import export as write
 
     with busy(f"writing {options.web}"):
         folder = write(scene_of(resolve_agent(options.run, options.pretrained)), options.web, options.runtime)

@@ -3,9 +3,9 @@
 from jsonargparse import Namespace
 from rich.table import Column, Table
 from rich.text import Text
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import LEVEL_STYLES, answers
 
-from agents.parser import Parser
-from agents.progress import LEVEL_STYLES, answers
 from worldmodel.paths import file_path, folder_path
 
 
@@ -27,10 +27,10 @@ def build_inspect(parser: Parser) -> None:
 
 def inspect(options: Namespace) -> None:
     """Print a table about the folder and write the contact sheet."""
-    from agents.inspect import contact_sheet, describe, is_run, read_with_minari
-    from agents.pretrained import pretrained_agent
-    from agents.run import Run
-    from agents.verdicts import verdicts
+    from worldmodel.agents.inspect import contact_sheet, describe, is_run, read_with_minari
+    from worldmodel.agents.pretrained import pretrained_agent
+    from worldmodel.agents.run import Run
+    from worldmodel.agents.verdicts import verdicts
 
     table = Table(Column("name", overflow="fold"), Column("value", overflow="fold", ratio=1), show_header=False)
     folder = pretrained_agent(options.path).folder if options.pretrained else folder_path(options.path, "path")

@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from jsonargparse import Namespace
-
-from agents.commands.common import add_run
-from agents.parser import Parser
-from agents.progress import answers
+from worldmodel.agents.commands.common import add_run
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers
 
 
 def build_play(parser: Parser) -> None:
@@ -28,8 +27,8 @@ def build_play(parser: Parser) -> None:
 
 def play(options: Namespace) -> None:
     """Serve the page."""
-    from agents.pretrained import resolve_agent
-    from agents.viewer import serve
+    from worldmodel.agents.pretrained import resolve_agent
+    from worldmodel.agents.viewer import serve
 
     try:
         page = serve(

@@ -6,13 +6,13 @@ from typing import get_type_hints
 from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
+from worldmodel.agents.commands.common import ENV_ALIASES, env_of, env_words, preset_of, scan_argv, slug, validate_env
+from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.schema import Preset, RunConfig
+from worldmodel.agents.config.validate import validate, validate_combination
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint, print_verdict
 
-from agents.commands.common import ENV_ALIASES, env_of, env_words, preset_of, scan_argv, slug, validate_env
-from agents.config.io import flat
-from agents.config.schema import Preset, RunConfig
-from agents.config.validate import validate, validate_combination
-from agents.parser import Parser
-from agents.progress import answers, next_hint, print_verdict
 from worldmodel.paths import folder_path
 
 
@@ -41,10 +41,10 @@ def build_run(parser: Parser) -> None:
 
 def run(options: Namespace) -> None:
     """Run all stages; print the times, the scores and the path of the report."""
-    from agents import pipeline, stages
-    from agents.config.sections import validate_sections
-    from agents.run import Run
-    from agents.verdicts import verdicts
+    from worldmodel.agents import pipeline, stages
+    from worldmodel.agents.config.sections import validate_sections
+    from worldmodel.agents.run import Run
+    from worldmodel.agents.verdicts import verdicts
 
     parser = Parser()
     parser.add_class_arguments(RunConfig)

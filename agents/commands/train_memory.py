@@ -3,17 +3,16 @@
 from pathlib import Path
 
 from jsonargparse import Namespace
-
-from agents.commands.common import (
+from worldmodel.agents.commands.common import (
     add_preset,
     add_run,
     env_words,
     preset_words,
     settings_of,
 )
-from agents.config.schema import MemoryConfig
-from agents.parser import Parser
-from agents.progress import answers, next_hint, quiet_other_processes
+from worldmodel.agents.config.schema import MemoryConfig
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
 def build_train_memory(parser: Parser) -> None:
@@ -26,8 +25,8 @@ def build_train_memory(parser: Parser) -> None:
 
 def train_memory(options: Namespace) -> None:
     """Encode the frames, train the memory and save the world model."""
-    from agents import stages
-    from agents.run import Run
+    from worldmodel.agents import stages
+    from worldmodel.agents.run import Run
 
     quiet_other_processes()
     run = Run(Path(options.run)).existing()

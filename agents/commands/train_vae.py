@@ -3,16 +3,15 @@
 from pathlib import Path
 
 from jsonargparse import Namespace
-
-from agents.commands.common import (
+from worldmodel.agents.commands.common import (
     add_preset,
     add_run,
     preset_words,
     settings_of,
 )
-from agents.config.schema import VAEConfig
-from agents.parser import Parser
-from agents.progress import answers, next_hint, quiet_other_processes
+from worldmodel.agents.config.schema import VAEConfig
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
 def build_train_vae(parser: Parser) -> None:
@@ -25,8 +24,8 @@ def build_train_vae(parser: Parser) -> None:
 
 def train_vae(options: Namespace) -> None:
     """Train the VAE."""
-    from agents import stages
-    from agents.run import Run
+    from worldmodel.agents import stages
+    from worldmodel.agents.run import Run
 
     quiet_other_processes()
     run = Run(Path(options.run)).existing()

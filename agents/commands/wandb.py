@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
-
-from agents.parser import Parser
-from agents.progress import answers
+from worldmodel.agents.parser import Parser
+from worldmodel.agents.progress import answers
 
 
 def build_wandb(parser: Parser) -> None:
@@ -27,7 +26,7 @@ def build_wandb(parser: Parser) -> None:
 
 def wandb(options: Namespace) -> None:
     """Send the metrics and print their number."""
-    from agents.wandb_log import send
+    from worldmodel.agents.wandb_log import send
 
     sent = send(Path(options.run), options.project, options.mode)
     answers.print(

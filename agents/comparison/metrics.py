@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 
-from rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform

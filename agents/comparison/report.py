@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from worldmodel.agents import plots, video
+from worldmodel.agents.comparison.metrics import HORIZONS, TEMPERATURES
+from worldmodel.agents.comparison.statistics import Interval, interval
+from worldmodel.agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
+from worldmodel.agents.evaluation import hardware
 
-from agents import plots, video
-from agents.comparison.metrics import HORIZONS, TEMPERATURES
-from agents.comparison.statistics import Interval, interval
-from agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
-from agents.evaluation import hardware
 from worldmodel import migration
 from worldmodel.calibration import LEVELS
 from worldmodel.formatting import format_number

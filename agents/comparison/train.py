@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from worldmodel.agents.comparison.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
+from worldmodel.agents.run import Run
+from worldmodel.rollouts.datasets import Sequences, split_episodes
+from worldmodel.rollouts.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.workers import Shared, run_tasks, share
 
-from agents.comparison.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
-from agents.run import Run
-from rollouts.datasets import Sequences, split_episodes
-from rollouts.encoded_dataset import EncodedDataset
-from rollouts.workers import Shared, run_tasks, share
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, migration, seeded
 from worldmodel.io import error_context, locked, read_json, write_json
 from worldmodel.progress import Progress, silent

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from worldmodel.agents.config.io import flat, read_yaml
 
-from agents.config.io import flat, read_yaml
 from worldmodel import migration
 from worldmodel.io import atomic
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from agents.config.schema import DREAMS, Covariance, EvalConfig, RunConfig
+from worldmodel.agents.config.schema import DREAMS, Covariance, EvalConfig, RunConfig
+
 from worldmodel.paths import expand
 
 MAY_BE_ZERO = {"generations", "iterations", "hidden_units", "rank", "num_couplings"}

@@ -2,7 +2,7 @@
 
 Start reading at `agents.density.fitting`. ``worldmodel density`` calls these functions::
 
-    from agents.density import DensityConfig, evaluate_density, fit_density, sample_density
+    from worldmodel.agents.density import DensityConfig, evaluate_density, fit_density, sample_density
 
     fit_density(DensityConfig("timit:/data/TIMIT", model="frmdn", num_updates=2_000), "runs/speech")
     print(evaluate_density("runs/speech", part="held_out"))
@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agents.density.config import DensityConfig
-    from agents.density.evaluation import Evaluation, Measure
-    from agents.density.fitting import evaluate_density, fit_density
-    from agents.density.runs import load_density
-    from agents.density.samples import complete_images, sample_density
+    from worldmodel.agents.density.config import DensityConfig
+    from worldmodel.agents.density.evaluation import Evaluation, Measure
+    from worldmodel.agents.density.fitting import evaluate_density, fit_density
+    from worldmodel.agents.density.runs import load_density
+    from worldmodel.agents.density.samples import complete_images, sample_density
 
 _HOMES = {
     "DensityConfig": "config",
@@ -46,4 +46,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"agents.density.{_HOMES[name]}"), name)
+    return getattr(import_module(f"worldmodel.agents.density.{_HOMES[name]}"), name)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.config.validate import validate
+from worldmodel.agents.config.validate import validate
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"
 """Path of the folder with the preset files."""

@@ -7,14 +7,14 @@ import os
 from dataclasses import replace
 
 import torch
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import training
+from worldmodel.agents.density.config import DensityConfig, validate_density
+from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
+from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
+from worldmodel.agents.density.training_summary import TrainingSummary, event_name
+from worldmodel.agents.run import Run
 
-from agents.config.provenance import save_config
-from agents.config.schema import training
-from agents.density.config import DensityConfig, validate_density
-from agents.density.evaluation import Evaluation, evaluate_model
-from agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
-from agents.density.training_summary import TrainingSummary, event_name
-from agents.run import Run
 from worldmodel import distributed, fit, seeded
 from worldmodel.corpora import open_corpus
 from worldmodel.io import write_json
@@ -79,7 +79,7 @@ def fit_density(
         if distributed.is_main_process():
             evaluation.save(run.folder / "results.json", seconds=run.timings())
             if report:
-                from agents.density.report import write_density_report  # video and plots are slow to import
+                from worldmodel.agents.density.report import write_density_report  # video and plots are slow to import
 
                 write_density_report(run, settings, evaluation, corpus)
     return evaluation

@@ -9,15 +9,22 @@ import wave
 from pathlib import Path
 
 import numpy as np
+from worldmodel.agents import plots, video
+from worldmodel.agents.density.config import DensityConfig
+from worldmodel.agents.density.evaluation import Evaluation
+from worldmodel.agents.density.samples import (
+    can_be_completed,
+    coloured,
+    complete_images,
+    open_wav,
+    rows,
+    sample_density,
+)
+from worldmodel.agents.density.training_summary import TrainingSummary, event_name
+from worldmodel.agents.html import image, losses, rows_of, settings_section, write_page
+from worldmodel.agents.progress import duration
+from worldmodel.agents.run import Run
 
-from agents import plots, video
-from agents.density.config import DensityConfig
-from agents.density.evaluation import Evaluation
-from agents.density.samples import can_be_completed, coloured, complete_images, open_wav, rows, sample_density
-from agents.density.training_summary import TrainingSummary, event_name
-from agents.html import image, losses, rows_of, settings_section, write_page
-from agents.progress import duration
-from agents.run import Run
 from worldmodel.corpora import Corpus
 
 TEMPERATURES = (1.0, 0.8)

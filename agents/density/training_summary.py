@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.html import rows_of
+from worldmodel.agents.html import rows_of
+
 from worldmodel.io import error_context
 
 MIN_RISE = 0.01

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.agent import Agent
-from agents.evaluation import Report
-from agents.run import Run
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.run import Run
+
 from worldmodel.paths import folder_path
 from worldmodel.start_states import StartStates
 from worldmodel.suggestions import did_you_mean

@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from torch import Tensor
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.schema import FAST
+from worldmodel.agents.controller import Controller
+from worldmodel.agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
+from worldmodel.agents.run import Run
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
+from worldmodel.agents.viewer.game import game_facts
+from worldmodel.agents.viewer.session import SPEEDS, Scene
+from worldmodel.envs.registration import imported_module
 
-import envs
-from agents.agent import Agent
-from agents.config.schema import FAST
-from agents.controller import Controller
-from agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
-from agents.run import Run
-from agents.viewer.controls import controls
-from agents.viewer.fidelity import Fidelity, measure_run
-from agents.viewer.game import game_facts
-from agents.viewer.session import SPEEDS, Scene
-from envs.registration import imported_module
-from worldmodel import WorldModel
+from worldmodel import WorldModel, envs
 from worldmodel.paths import expand
 from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int
 
 if TYPE_CHECKING:
-    from agents.viewer.server import Page
+    from worldmodel.agents.viewer.server import Page
 
 CONTROLLER_NAMES = {"game": "evolved in the game", "dream": "evolved in dreams"}
 
@@ -80,7 +79,7 @@ def serve(
     else:
         scene = source if isinstance(source, Scene) else scene_of(_resolve(source), env)
     try:
-        from agents.viewer.server import Page
+        from worldmodel.agents.viewer.server import Page
     except ModuleNotFoundError as error:
         raise ValueError(f"the page needs {error.name}: pip install 'worldmodel[viewer]'") from None
     return Page(scene, host, port, visitors)

@@ -14,8 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-import rollouts
-from worldmodel import VAE, WorldModel, migration
+from worldmodel import VAE, WorldModel, migration, rollouts
 from worldmodel.batches import frames_to_float
 from worldmodel.formatting import format_number
 from worldmodel.io import error_context, from_json, read_json, write_json

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
-
-from envs.registration import MARIO_ID, frames_per_step
+from worldmodel.envs.registration import MARIO_ID, frames_per_step
 
 FPS = 30.0
 """Frames per second of a game without ``render_fps``."""

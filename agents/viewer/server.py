@@ -26,8 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-
-from agents.viewer.session import PAGE, Frame, Scene, Session
+from worldmodel.agents.viewer.session import PAGE, Frame, Scene, Session
 
 LARGEST_MESSAGE = 4096
 """Maximum size of a message from the page, in bytes; a larger one closes the connection."""

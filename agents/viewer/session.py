@@ -15,10 +15,10 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from worldmodel.agents import video
+from worldmodel.agents.controller import Controller
+from worldmodel.rollouts.episode import training_seeds
 
-from agents import video
-from agents.controller import Controller
-from rollouts.episode import training_seeds
 from worldmodel import WorldModel
 from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedEpisodes, sample_start_states

@@ -1,8 +1,7 @@
 """Fitness functions with a known optimum."""
 
 import numpy as np
-
-from agents import LinearController
+from worldmodel.agents import LinearController
 
 
 def sphere(population, seed):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from worldmodel.agents import evolve
+from worldmodel.agents.cma_es import CMAES, StoppingCriteria, noise_share, score, standardize_per_episode, win_rate
 
-from agents import evolve
-from agents.cma_es import CMAES, StoppingCriteria, noise_share, score, standardize_per_episode, win_rate
 from tests.agents.spheres import controller, sphere
 
 

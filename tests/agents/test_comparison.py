@@ -7,19 +7,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents.cli import main
+from worldmodel.agents.comparison import train
+from worldmodel.agents.comparison.metrics import evaluate_memory, inputs, reliability
+from worldmodel.agents.comparison.report import _conclusion, _table, difference
+from worldmodel.agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
+from worldmodel.agents.run import Run
+from worldmodel.rollouts.workers import Shared
 
-import rollouts
-from agents.cli import main
-from agents.comparison import train
-from agents.comparison.metrics import evaluate_memory, inputs, reliability
-from agents.comparison.report import _conclusion, _table, difference
-from agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
-from agents.run import Run
-from rollouts.workers import Shared
 from tests import toys
 from tests.command_line import refused
 from tests.tolerance import assert_same_sums
-from worldmodel import VAE, seeded
+from worldmodel import VAE, rollouts, seeded
 from worldmodel.io import write_json, write_tensors
 
 

@@ -4,9 +4,8 @@ import shutil
 import subprocess
 
 import pytest
-
-from agents.cli import main
-from agents.commands import COMMANDS
+from worldmodel.agents.cli import main
+from worldmodel.agents.commands import COMMANDS
 
 SCRIPT = """
 source "$0"

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents import Agent, HiddenController, LinearController
+from worldmodel.agents.controller import load_controller
+from worldmodel.rollouts.controllers import Population
 
-import rollouts
-from agents import Agent, HiddenController, LinearController
-from agents.controller import load_controller
-from rollouts.controllers import Population
 from tests import toys
 from tests.tolerance import assert_same_sums
-from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.io import write_tensors
 
 

@@ -12,10 +12,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-
-from agents import density
-from agents.cli import build_parser, main
-from agents.density import (
+from worldmodel.agents import density
+from worldmodel.agents.cli import build_parser, main
+from worldmodel.agents.density import (
     DensityConfig,
     complete_images,
     evaluate_density,
@@ -24,10 +23,11 @@ from agents.density import (
     report,
     sample_density,
 )
-from agents.density.config import PRESETS
-from agents.density.evaluation import _stderr
-from agents.density.report import _results
-from agents.density.training_summary import TrainingSummary
+from worldmodel.agents.density.config import PRESETS
+from worldmodel.agents.density.evaluation import _stderr
+from worldmodel.agents.density.report import _results
+from worldmodel.agents.density.training_summary import TrainingSummary
+
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.corpora import open_corpus
@@ -362,7 +362,7 @@ def test_out_of_memory_gives_one_line(trained, capsys, monkeypatch, error):
     def out_of_memory(*arguments):
         raise error
 
-    monkeypatch.setattr("agents.density.sample_density", out_of_memory)
+    monkeypatch.setattr("worldmodel.agents.density.sample_density", out_of_memory)
     assert "memory" in refused(capsys, "density", "sample", str(trained["mnist"]))
 
 

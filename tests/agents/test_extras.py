@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import gymnasium
 import pytest
+from worldmodel.agents.cli import main
+from worldmodel.agents.wandb_log import send
 
-import rollouts
-from agents.cli import main
-from agents.wandb_log import send
 from tests.command_line import refused
+from worldmodel import rollouts
 
 ROOT = Path(__file__).parents[2]
 NEEDS = [
@@ -49,7 +49,7 @@ def workspace(tmp_path, monkeypatch):
 def hide(monkeypatch, package: str) -> None:
     """Make ``import package`` fail as if it were not installed."""
     for name in list(sys.modules):
-        if name.partition(".")[0] == package or name == "agents.viewer.server":
+        if name.partition(".")[0] == package or name == "worldmodel.agents.viewer.server":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     for name, spec in list(gymnasium.registry.items()):
@@ -75,7 +75,7 @@ def test_every_extra_is_listed():
 
 
 def test_doctor_names_missing_extras(monkeypatch):
-    from agents import doctor
+    from worldmodel.agents import doctor
 
     hide(monkeypatch, "wandb")
     hide(monkeypatch, "minari")

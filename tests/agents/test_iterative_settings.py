@@ -6,10 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from worldmodel.agents.cli import main
+from worldmodel.agents.run import Run
 
-import agents.iterative_training
-from agents.cli import main
-from agents.run import Run
 from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates

@@ -7,19 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from worldmodel.agents import Agent, report
+from worldmodel.agents.cli import main
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.sections import read_sections
+from worldmodel.agents.horizon_returns import horizon_returns
+from worldmodel.agents.iterative_training import PER_ITERATION, Iteration, best_iteration, recent_episode_weights
+from worldmodel.agents.run import Run
+from worldmodel.agents.start_states import ComparableStartStates, RecentStartStates
+from worldmodel.rollouts.encoded_dataset import EncodedEpisode
+from worldmodel.rollouts.policies import policy_name
+from worldmodel.rollouts.stall_termination import is_complete
 
-import agents.iterative_training
-from agents import Agent, report
-from agents.cli import main
-from agents.config.io import read_yaml
-from agents.config.sections import read_sections
-from agents.horizon_returns import horizon_returns
-from agents.iterative_training import PER_ITERATION, Iteration, best_iteration, recent_episode_weights
-from agents.run import Run
-from agents.start_states import ComparableStartStates, RecentStartStates
-from rollouts.encoded_dataset import EncodedEpisode
-from rollouts.policies import policy_name
-from rollouts.stall_termination import is_complete
 from tests.agents.test_pipeline import SMALL
 from tests.command_line import refused
 from worldmodel.io import fingerprint, read_json, write_json

@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from worldmodel.agents.cli import main
+from worldmodel.agents.run import Run
 
-from agents.cli import main
-from agents.run import Run
 from worldmodel.io import fingerprint, read_json, read_jsonl
 
 SMALL_COUNTS = {
@@ -146,7 +146,7 @@ def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, mo
     more = {"vae.num_updates": 8, "memory.num_updates": 8}
     assert run_pipeline(run.folder, more) == 0
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    from agents import stages
+    from worldmodel.agents import stages
 
     for name in ("train_memory", "evolve_dream"):
         with monkeypatch.context() as patch:

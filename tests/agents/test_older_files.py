@@ -12,14 +12,14 @@ import gymnasium
 import numpy as np
 import pytest
 import yaml
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.cli import main
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.renewal import set_aside
+from worldmodel.agents.run import Run
+from worldmodel.rollouts import DreamFitness, EnvFitness, Store
 
-from agents.agent import Agent
-from agents.cli import main
-from agents.config.io import read_yaml
-from agents.evaluation import Report
-from agents.renewal import set_aside
-from agents.run import Run
-from rollouts import DreamFitness, EnvFitness, Store
 from worldmodel import WorldModel, migration
 from worldmodel.io import fingerprint
 

@@ -2,11 +2,11 @@
 
 import pytest
 import yaml
+from worldmodel.agents.cli import main
+from worldmodel.agents.commands.common import slug
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.parser import Parser
 
-from agents.cli import main
-from agents.commands.common import slug
-from agents.config.schema import RunConfig
-from agents.parser import Parser
 from tests.command_line import refused
 from worldmodel import migration
 
@@ -141,4 +141,4 @@ def test_settings_of_the_other_search_are_refused(tmp_path, capsys):
 
 def test_slugs_have_no_folders_or_drives():
     assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
-    assert slug("envs:FastCarRacing-v3") == "envs-FastCarRacing-v3"
+    assert slug("worldmodel.envs:worldmodel/FastCarRacing-v3") == "envs-FastCarRacing-v3"

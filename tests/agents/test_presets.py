@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from worldmodel.agents.cli import build_parser
+from worldmodel.agents.run import Run
 
-from agents.cli import build_parser
-from agents.run import Run
 from tests.command_line import refused
 
 ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}

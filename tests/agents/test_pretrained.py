@@ -6,17 +6,16 @@ import shlex
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents import Agent, LinearController, Report, evaluate
+from worldmodel.agents.cli import main
+from worldmodel.agents.commands.common import env_and_options
+from worldmodel.agents.pretrained import HOME, PretrainedAgent, pretrained_agent, pretrained_names, resolve_agent
+from worldmodel.agents.run import Run
+from worldmodel.agents.viewer import scene_of
 
-import rollouts
-from agents import Agent, LinearController, Report, evaluate
-from agents.cli import main
-from agents.commands.common import env_and_options
-from agents.pretrained import HOME, PretrainedAgent, pretrained_agent, pretrained_names, resolve_agent
-from agents.run import Run
-from agents.viewer import scene_of
 from tests import toys
 from tests.command_line import refused
-from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.start_states import StartStates
 from worldmodel.vae import merge_decoder, split_decoder
 
@@ -83,8 +82,8 @@ def test_resolve_agent_finds_agents_and_runs(folder, tmp_path):
 
 @pytest.mark.slow
 def test_commands_accept_the_folder_of_an_agent(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("envs.make", lambda env, **options: toys.counter())
-    monkeypatch.setattr("rollouts.env_cache._cached", {})  # other tests cache the real environment
+    monkeypatch.setattr("worldmodel.envs.make", lambda env, **options: toys.counter())
+    monkeypatch.setattr("worldmodel.rollouts.env_cache._cached", {})  # other tests cache the real environment
     assert main(["dream", str(folder), "--start_step", "4", "--horizon", "8"]) == 0
     assert (folder / "media" / "dream-0-4-t1-s1.mp4").stat().st_size > 500
     assert (

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from worldmodel.agents import LinearController, evolve
+from worldmodel.agents import progress as cli_progress
 
-from agents import LinearController, evolve
-from agents import progress as cli_progress
 from worldmodel import progress
 
 

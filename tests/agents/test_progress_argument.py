@@ -7,14 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents import Agent, LinearController, evaluate, evolve, imitate
 
-import agents
-import envs
-import rollouts
 import worldmodel
-from agents import Agent, LinearController, evaluate, evolve, imitate
 from tests import toys
-from worldmodel import RMDN, VAE, Memory, WorldModel, fit
+from worldmodel import RMDN, VAE, Memory, WorldModel, agents, envs, fit, rollouts
 from worldmodel.progress import Lines
 
 

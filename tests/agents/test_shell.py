@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from agents import progress
-from agents.shell import command
+from worldmodel.agents import progress
+from worldmodel.agents.shell import command
 
 
 @pytest.fixture

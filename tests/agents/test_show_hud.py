@@ -1,12 +1,11 @@
 """CarRacing with and without HUD: the VAE weights the HUD, and agents of the other variant are refused."""
 
 import pytest
-
-from agents import Report, stages
-from agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
-from agents.init_controller import validate_picture
-from agents.pretrained import HOME, pretrained_agent
-from agents.run import Run
+from worldmodel.agents import Report, stages
+from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
+from worldmodel.agents.init_controller import validate_picture
+from worldmodel.agents.pretrained import HOME, pretrained_agent
+from worldmodel.agents.run import Run
 
 
 @pytest.mark.slow

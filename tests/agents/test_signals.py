@@ -10,17 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from agents import commands
-from agents.cli import main
-from agents.signals import InterruptHandler
+from worldmodel.agents import commands
+from worldmodel.agents.cli import main
+from worldmodel.agents.signals import InterruptHandler
 
 ROOT = Path(__file__).parent.parent.parent
 STOPPED = r".*worldmodel doctor\n"
 """One line, with the command that resumes."""
 SCRIPT = """
 import signal, sys, time, weakref
-from agents import cli, commands
+from worldmodel.agents import cli, commands
 
 class Thing:
     pass

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-
-from agents.comparison.statistics import Interval, interval, t_quantile, variance
+from worldmodel.agents.comparison.statistics import Interval, interval, t_quantile, variance
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
-from agents.evaluation import Report
-from agents.verdicts import (
+from worldmodel.agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.verdicts import (
     comparable,
     number,
     permutation_test,

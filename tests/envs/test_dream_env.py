@@ -8,11 +8,10 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-import envs
-import rollouts
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, world
 from tests.tolerance import assert_same_sums
+from worldmodel import envs, rollouts
 from worldmodel.start_states import StartStates, sample_start_states
 
 
@@ -60,7 +59,7 @@ def folder(tmp_path_factory, store):
 
 @pytest.mark.parametrize("subfolder", [".", ".."])
 def test_gymnasium_makes_a_dream_env_from_a_folder(folder, subfolder):
-    env = gymnasium.make("envs:Dream-v0", world=folder / subfolder, horizon=7)
+    env = gymnasium.make("worldmodel.envs:worldmodel/Dream-v0", world=folder / subfolder, horizon=7)
     check_env(env.unwrapped, skip_render_check=True)
     env = gymnasium.wrappers.RecordEpisodeStatistics(env)
     env.reset(seed=1)
@@ -74,7 +73,7 @@ def test_gymnasium_makes_a_dream_env_from_a_folder(folder, subfolder):
 
 @pytest.mark.slow
 def test_gymnasium_records_videos_of_dreams(folder, tmp_path):
-    env = gymnasium.make("envs:Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
+    env = gymnasium.make("worldmodel.envs:worldmodel/Dream-v0", world=folder, horizon=5, render_mode="rgb_array")
     env = gymnasium.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda number: True)
     env.reset(seed=1)
     for _ in range(5):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
+from worldmodel.envs.pixels import to_pixels
+from worldmodel.envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 
-import envs
-from envs.pixels import to_pixels
-from envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 from tests import toys
+from worldmodel import envs
 
 IDS = {
     "FastCarRacing": {"action_repeat": 2},
@@ -121,13 +121,13 @@ def test_importing_envs_and_playing_mario_never_imports_old_gym():
     code = """
 import sys, warnings
 warnings.simplefilter("error")
-import envs
+from worldmodel import envs
 env = envs.make("SuperMarioBros-1-1")
 env.reset(seed=0)
 for _ in range(5):
     env.step(1)
 import gymnasium
-gymnasium.make("envs:SuperMarioBros-v0", world=1, stage=2).reset()
+gymnasium.make("worldmodel.envs:worldmodel/SuperMarioBros-v0", world=1, stage=2).reset()
 print([name for name in ("gym", "nes_py", "torch") if name in sys.modules])
 """
     root = Path(__file__).parent.parent.parent

@@ -11,11 +11,11 @@ import numpy as np
 import pygame
 import pytest
 from gymnasium.utils.env_checker import check_env
+from worldmodel.agents import evaluate
+from worldmodel.envs import fast_car_racing
 
-import envs
-from agents import evaluate
-from envs import fast_car_racing
 from tests.toys import RoadFollower
+from worldmodel import envs
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -24,7 +24,7 @@ def pair(**options):
     """The official game and ours."""
     return (
         gymnasium.make("CarRacing-v3", disable_env_checker=True, **options),
-        gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True, **options),
+        gymnasium.make("worldmodel.envs:worldmodel/FastCarRacing-v3", disable_env_checker=True, **options),
     )
 
 
@@ -158,7 +158,10 @@ def test_hud_shows_the_speed_of_the_car():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*symmetric.*")
 def test_conforms_to_gymnasium():
-    check_env(gymnasium.make("envs:FastCarRacing-v3", disable_env_checker=True).unwrapped, skip_render_check=True)
+    check_env(
+        gymnasium.make("worldmodel.envs:worldmodel/FastCarRacing-v3", disable_env_checker=True).unwrapped,
+        skip_render_check=True,
+    )
 
 
 def test_is_freed_when_closed():
@@ -187,7 +190,7 @@ def test_memory_does_not_grow_over_resets():
 GROWTH = """
 import gc, resource, sys
 import numpy as np
-import envs
+from worldmodel import envs
 
 def resident():
     gc.collect()

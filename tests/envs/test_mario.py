@@ -4,8 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-
-from envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
+from worldmodel.envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
 
 RIGHT = 1
 JUMP = 2
@@ -259,7 +258,11 @@ def test_sticky_actions_repeat_the_last_buttons():
 
 @pytest.mark.filterwarnings("error")
 def test_the_registered_id_conforms():
-    check_env(gymnasium.make("envs:SuperMarioBros-v0", world=2, stage=1, disable_env_checker=True).unwrapped)
+    check_env(
+        gymnasium.make(
+            "worldmodel.envs:worldmodel/SuperMarioBros-v0", world=2, stage=1, disable_env_checker=True
+        ).unwrapped
+    )
 
 
 def test_button_sets_have_the_sizes_of_gym_super_mario_bros():

@@ -4,9 +4,9 @@ import json
 import shlex
 
 import pytest
+from worldmodel.agents.evaluation import Report
 
-import rollouts
-from agents.evaluation import Report
+from worldmodel import rollouts
 from worldmodel.migration import renamed_env_options, renamed_run_options, stored_env_options
 
 OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
@@ -27,7 +27,9 @@ def test_every_id_of_car_racing_is_known(env):
     assert renamed_env_options(env, {"indicators": True}) == {"show_hud": True}
 
 
-@pytest.mark.parametrize("env", ["SuperMarioBros-8-4", "SuperMarioBros-v0", "envs:SuperMarioBros-v0"])
+@pytest.mark.parametrize(
+    "env", ["SuperMarioBros-8-4", "SuperMarioBros-v0", "worldmodel.envs:worldmodel/SuperMarioBros-v0"]
+)
 def test_every_id_of_mario_is_known(env):
     assert renamed_env_options(env, OLD) == NEW
 

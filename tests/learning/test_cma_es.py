@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from worldmodel.agents import LinearController, evolve
 
-from agents import LinearController, evolve
 from tests import toys
 
 

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from worldmodel.agents import evaluate
 
-import rollouts
-from agents import evaluate
 from tests import toys
 from tests.skips import IMPOSSIBLE
+from worldmodel import rollouts
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -86,7 +86,7 @@ START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
 sys.path.remove("")
-from agents.cli import main
+from worldmodel.agents.cli import main
 sys.exit(main())
 """
 

@@ -14,15 +14,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from worldmodel.agents import Agent, LinearController
+from worldmodel.rollouts.collect import episode_seed
+from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
+from worldmodel.rollouts.store import Store
 
-import rollouts
-from agents import Agent, LinearController
-from rollouts.collect import episode_seed
-from rollouts.episode import TEST_SEEDS, training_seeds
-from rollouts.store import Store
 from tests import toys
 from tests.tolerance import assert_same_sums
-from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.io import locked
 
 ROOT = Path(__file__).parent.parent.parent
@@ -130,7 +129,8 @@ def test_stores_grow_and_lost_shards_are_collected_again(tmp_path):
 
 
 COLLECT = """
-import rollouts, sys
+import sys
+from worldmodel import rollouts
 if __name__ == "__main__":
     rollouts.collect("CartPole-v1", rollouts.uniform, 40, seed=2, workers=2, out=sys.argv[1], episodes_per_shard=1)
 """

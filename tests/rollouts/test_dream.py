@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents import LinearController
+from worldmodel.rollouts.dream import NOISE_BLOCK, common_random_numbers, open_loop_rollout
 
-import rollouts
-from agents import LinearController
-from rollouts.dream import NOISE_BLOCK, common_random_numbers, open_loop_rollout
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
+from worldmodel import rollouts
 from worldmodel.start_states import sample_start_states
 
 ROOT = Path(__file__).parent.parent.parent
@@ -108,7 +108,7 @@ def test_noise_can_have_its_own_temperature():
 
 COMPILED = """
 import numpy as np
-import rollouts
+from worldmodel import rollouts
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
 

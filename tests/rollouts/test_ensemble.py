@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import rollouts
 from tests.rollouts.dreams import assert_same_rewards
 from tests.tolerance import assert_same_sums
-from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.start_states import EncodedClip
 
 

@@ -6,9 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-import rollouts
 from tests.tolerance import assert_same_sums
-from worldmodel import RMDN, VAE, Memory, WorldModel
+from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import State
 from worldmodel.memory import reward_support

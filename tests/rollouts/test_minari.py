@@ -7,10 +7,10 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from worldmodel.rollouts import Store
 
-import rollouts
-from rollouts import Store
 from tests import toys
+from worldmodel import rollouts
 from worldmodel.io import read_json
 
 minari = pytest.importorskip("minari")

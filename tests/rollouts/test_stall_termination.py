@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from worldmodel.rollouts.stall_termination import StallTerminated, is_stalled
 
-import rollouts
-from rollouts.stall_termination import StallTerminated, is_stalled
 from tests import toys
-from worldmodel import RMDN, VAE, Memory, fit, seeded
+from worldmodel import RMDN, VAE, Memory, fit, rollouts, seeded
 
 LAST_REWARD_PROBABILITY = 0.06
 """Probability that a step has the last reward of its episode."""

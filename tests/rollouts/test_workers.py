@@ -6,10 +6,10 @@ import time
 
 import pytest
 import torch
+from worldmodel.rollouts import workers
+from worldmodel.rollouts.env_cache import worker_env
+from worldmodel.rollouts.workers import WorkerDied, run_tasks, share
 
-from rollouts import workers
-from rollouts.env_cache import worker_env
-from rollouts.workers import WorkerDied, run_tasks, share
 from tests import toys
 
 

@@ -40,7 +40,14 @@ SETTINGS = {
     "eval": {"episodes": 2, "max_steps": 10},
 }
 FIT = {"eval_every": 2, "tensorboard": False}
-PRELOADED = ["agents.pipeline", "agents.report", "cma", "torch.utils.tensorboard", "pygame", "tests.trust.runs"]
+PRELOADED = [
+    "worldmodel.agents.pipeline",
+    "worldmodel.agents.report",
+    "cma",
+    "torch.utils.tensorboard",
+    "pygame",
+    "tests.trust.runs",
+]
 CHANGES = ("os.rename", "os.remove", "os.mkdir")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 TIMEOUT = 600.0
@@ -60,8 +67,9 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     """
     os.chdir(cwd)
     sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
-    from agents import pipeline, stages
-    from agents.config.schema import RunConfig
+    from worldmodel.agents import pipeline, stages
+    from worldmodel.agents.config.schema import RunConfig
+
     from worldmodel import training
 
     torch.set_num_threads(1)
@@ -105,7 +113,7 @@ def reset_often(id, count, path):
 
     Images of ten megabytes are allocated and freed, so the minimum within a tenth of the resets is used.
     """
-    import envs
+    from worldmodel import envs
 
     return_freed_memory()
     env = envs.make(id)
@@ -123,9 +131,9 @@ def dream_long(horizon, path):
     """Dream one long batch, and write the memory in use every half second."""
     import threading
 
-    import rollouts
-    from agents import LinearController
-    from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+    from worldmodel.agents import LinearController
+
+    from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 
     return_freed_memory()
     torch.set_num_threads(1)

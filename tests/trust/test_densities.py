@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from worldmodel.agents.density import DensityConfig, complete_images, fit_density, sample_density
 
-from agents.density import DensityConfig, complete_images, fit_density, sample_density
 from tests.worldmodel.corpora.formats import write_mnist
 from worldmodel import registry
 

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from worldmodel.agents import stages
+from worldmodel.agents.cli import main
+from worldmodel.agents.config.schema import RunConfig
 
-from agents import stages
-from agents.cli import main
-from agents.config.schema import RunConfig
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
@@ -48,7 +48,7 @@ RERUN_FILES = [
 def tiny(monkeypatch):
     """Train as the undisturbed run did, and write no report."""
     monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
-    monkeypatch.setattr("agents.report.write_report", lambda *given: None)
+    monkeypatch.setattr("worldmodel.agents.report.write_report", lambda *given: None)
 
 
 @pytest.mark.parametrize("text", [BOMB, "- list", "[" * 2_000, "a: b: c", ""])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.controller import HiddenController, LinearController
+from worldmodel.agents.evaluation import Report
 
-from agents.config.provenance import save_config
-from agents.config.schema import RunConfig
-from agents.controller import HiddenController, LinearController
-from agents.evaluation import Report
 from tests.skips import IMPOSSIBLE
 from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_bytes, sphere_bytes, wav_bytes
 

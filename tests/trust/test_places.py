@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from worldmodel.agents import stages
+from worldmodel.agents.cli import main
+from worldmodel.rollouts.store import Store
 
-from agents import stages
-from agents.cli import main
-from rollouts.store import Store
 from tests.command_line import refused
 from tests.skips import IMPOSSIBLE
 from tests.trust import runs
@@ -159,7 +159,7 @@ def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
 
 RUN_COMMANDS = """
 import sys
-from agents.cli import main
+from worldmodel.agents.cli import main
 few = ["--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1"]
 for name in sys.argv[1:]:
     if code := main(["collect", "CartPole-v1", *few, "--out", name]) or main(["inspect", name]):

@@ -12,17 +12,17 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.controller import HiddenController, LinearController, load_controller
+from worldmodel.agents.density.config import DensityConfig
+from worldmodel.agents.density.runs import load_density
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.evolution import evolve
+from worldmodel.agents.iterative_training import Iteration
+from worldmodel.agents.run import Run
 
-from agents.config.io import read_yaml
-from agents.config.provenance import save_config
-from agents.config.schema import RunConfig
-from agents.controller import HiddenController, LinearController, load_controller
-from agents.density.config import DensityConfig
-from agents.density.runs import load_density
-from agents.evaluation import Report
-from agents.evolution import evolve
-from agents.iterative_training import Iteration
-from agents.run import Run
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import BOMB, OFFSET_AND_BIT, PLAIN, QUICK, one_line

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from worldmodel.agents import LinearController, evolve
 
-import rollouts
-from agents import LinearController, evolve
 from tests import toys
-from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 
 pytestmark = pytest.mark.slow
 

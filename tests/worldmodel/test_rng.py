@@ -1,6 +1,7 @@
 """Random streams keep their ids and seeds, because saved files depend on them."""
 
-from rollouts.collect import episode_seed
+from worldmodel.rollouts.collect import episode_seed
+
 from worldmodel.rng import Stream
 
 

@@ -1,10 +1,10 @@
 """Scenes for tests: untrained world models whose frames follow the actions."""
 
 import torch
+from worldmodel.agents.controller import LinearController
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.session import Scene
 
-from agents.controller import LinearController
-from agents.viewer.controls import controls
-from agents.viewer.session import Scene
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from worldmodel.agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
 
-from agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
 from tests.agents.viewer.scenes import scene, world
 from tests.agents.viewer.test_page import browser, open_page, pixels  # noqa: F401
 from tests.command_line import refused
@@ -26,7 +26,7 @@ import numpy as np
 import onnxruntime
 import torch
 from pathlib import Path
-from agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_example, to_onnx
+from worldmodel.agents.viewer.export import INPUTS, OUTPUTS, PictureGraph, StepGraph, step_example, to_onnx
 from tests.agents.viewer.scenes import world
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.baselines import PerDimensionRMDN
@@ -112,7 +112,7 @@ def test_a_step_of_the_graph_equals_one_of_the_world_model():
 
 EXPORT = """
 import sys
-from agents.viewer.export import export
+from worldmodel.agents.viewer.export import export
 from tests.agents.viewer.scenes import scene
 export(scene(latent=32, actions=3, hidden=256), sys.argv[1])
 """
@@ -176,8 +176,8 @@ def test_an_export_replaces_one_of_an_older_version(tmp_path, monkeypatch):
     (tmp_path / "runtime").mkdir()
     for name in RUNTIME_FILES:
         (tmp_path / "runtime" / name).write_bytes(b"")
-    monkeypatch.setattr("agents.viewer.export._need_onnx", lambda: None)
-    monkeypatch.setattr("agents.viewer.export.to_onnx", lambda *arguments: arguments[-1].write_bytes(b""))
+    monkeypatch.setattr("worldmodel.agents.viewer.export._need_onnx", lambda: None)
+    monkeypatch.setattr("worldmodel.agents.viewer.export.to_onnx", lambda *arguments: arguments[-1].write_bytes(b""))
     folder = tmp_path / "web"
     folder.mkdir()
     for name in ("stage.json", "moments.bin", "notes.txt"):

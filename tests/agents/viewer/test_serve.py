@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from websockets.sync.client import connect
+from worldmodel.agents import viewer
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.run import Run
 
-from agents import viewer
-from agents.agent import Agent
-from agents.run import Run
 from tests.agents.viewer.scenes import scene
 
 
@@ -75,7 +75,7 @@ def test_a_taken_port_is_named():
 
 
 CELL = """
-from agents import viewer
+from worldmodel.agents import viewer
 from tests.agents.viewer.scenes import scene
 page = viewer.serve(scene())
 import json, urllib.request

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from worldmodel.agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
 
-from agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
 from tests.agents.viewer.scenes import scene
 from tests.command_line import refused
 
