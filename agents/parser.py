@@ -111,8 +111,21 @@ class Parser(ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
+        self.hidden: frozenset[str] = frozenset()
+        """Names of settings that the help leaves out."""
         self.parts: dict[str, Parser] = {}
         """Parsers of the commands by name: the main parser reports errors in the arguments of a command."""
+
+    def format_help(self) -> str:
+        """Return the help without the hidden settings."""
+        helps = {action: action.help for action in self._actions if action.dest in self.hidden}
+        try:
+            for action in helps:
+                action.help = SUPPRESS
+            return super().format_help()
+        finally:
+            for action, text in helps.items():
+                action.help = text
 
     def _apply_actions(self, cfg: Any, parent_key: str = "", *arguments: Any, **options: Any) -> Namespace:
         """Assign values to settings; those of a file of one section, such as ``--dream FILE``, get their current names."""

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from worldmodel.agents.commands.common import ENV_ALIASES, env_of, env_words, preset_of, scan_argv, slug, validate_env
 from worldmodel.agents.config.io import flat
-from worldmodel.agents.config.schema import Preset, RunConfig
+from worldmodel.agents.config.schema import Preset, RunConfig, rare_settings
 from worldmodel.agents.config.validate import validate, validate_combination
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, next_hint, print_verdict
@@ -37,6 +37,8 @@ def build_run(parser: Parser) -> None:
         "--env", type=str | None, default=None, help="Environment in a run's config.yaml; must be equal to ENV."
     )
     parser.add_class_arguments(RunConfig, skip={"env"})
+    parser.hidden = rare_settings(RunConfig)
+    parser.epilog = "--help all shows all settings."
 
 
 def run(options: Namespace) -> None:
@@ -77,6 +79,8 @@ def run(options: Namespace) -> None:
 
 def preset(parser: Parser, words: list[str]) -> None:
     """Set the defaults to those of ``--preset``."""
+    if "all" in words:  # --help all
+        parser.hidden, parser.epilog = frozenset(), None
     positional, found = scan_argv(words, {"--preset": "standard", "--collect.episodes": ""})
     parser.set_defaults(flat(preset_of(env_of(positional), found["--preset"])))
     if found["--collect.episodes"]:  # an explicit number of episodes overrides the preset's minimum number of steps

@@ -4,8 +4,8 @@ Start reading at `RunConfig`. The command line turns the dataclasses into flags 
 folder keeps the resolved values in ``config.yaml``.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, cast
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Environments with a fast version of the same physics and rewards. Collection and evolution use the fast version."""
@@ -13,8 +13,25 @@ OFFICIAL = {"FastCarRacing": "CarRacing"}
 """The official environment of each fast version: the final evaluation always uses the official one."""
 DREAMS = 64
 """Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
+Value = TypeVar("Value")
 Preset = Literal["quick", "standard", "paper"]
 Covariance = Literal["auto", "full", "diagonal"]
+
+
+def common(default: Value) -> Value:
+    """Return the field of a setting that people set often; ``worldmodel run --help`` shows only these."""
+    return cast(Value, field(default=default, metadata={"common": True}))
+
+
+def rare_settings(config: Any, prefix: str = "") -> frozenset[str]:
+    """Return the names of the settings of a dataclass that are not `common`, such as ``memory.rank``."""
+    found: set[str] = set()
+    for one in fields(config):
+        if is_dataclass(one.type):
+            found |= {f"{prefix}{one.name}", *rare_settings(one.type, f"{prefix}{one.name}.")}
+        elif not one.metadata.get("common"):
+            found.add(f"{prefix}{one.name}")
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -32,10 +49,10 @@ class CollectConfig:
             random action for discrete ones.
     """
 
-    episodes: int = 200
+    episodes: int = common(200)
     min_steps: int | None = None
-    policy: str = "smooth"
-    max_steps: int | None = None
+    policy: str = common("smooth")
+    max_steps: int | None = common(None)
     max_idle_steps: int | None = None
     action_noise: float = 0.1
 
@@ -56,10 +73,10 @@ class VAEConfig:
         dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
     """
 
-    latent_dim: int = 32
+    latent_dim: int = common(32)
     free_bits: float = 0.5
     hud_loss_weight: float | None = None
-    num_updates: int = 10_000
+    num_updates: int = common(10_000)
     batch_size: int = 64
     learning_rate: float = 1e-3
     patience: int | None = 20
@@ -96,8 +113,8 @@ class MemoryConfig:
         dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
     """
 
-    model: Literal["frmdn", "rmdn"] = "frmdn"
-    hidden_size: int = 256
+    model: Literal["frmdn", "rmdn"] = common("frmdn")
+    hidden_size: int = common(256)
     num_components: int = 5
     rank: int = 0
     num_couplings: int = 2
@@ -111,7 +128,7 @@ class MemoryConfig:
     reward_weight: float = 1.0
     pad_episode_ends: bool = False
     terminate_on_stall: bool = False
-    num_updates: int = 10_000
+    num_updates: int = common(10_000)
     batch_size: int = 32
     seq_len: int = 32
     learning_rate: float = 1e-3
@@ -157,11 +174,11 @@ class DreamConfig:
             mean is kept.
     """
 
-    generations: int = 60
-    population: int = 64
+    generations: int = common(60)
+    population: int = common(64)
     num_rollouts: int = 16
-    horizon: int = 300
-    temperature: float = 1.15
+    horizon: int = common(300)
+    temperature: float = common(1.15)
     termination_hazard_ratio: float = 1.0
     use_expected_continuation: bool = False
     sigma: float = 0.1
@@ -217,9 +234,9 @@ class GameConfig:
             evaluated on the ones with the lowest return. 0: no selection of episodes.
     """
 
-    generations: int = 100
-    population: int = 32
-    episodes: int = 3
+    generations: int = common(100)
+    population: int = common(32)
+    episodes: int = common(3)
     max_idle_steps: int | None = None
     max_steps: int | None = None
     sigma: float = 0.1
@@ -229,7 +246,7 @@ class GameConfig:
     eval_episodes: int = 16
     target_return: float | None = None
     envs_per_worker: int = 8
-    init_from: str = "zeros"
+    init_from: str = common("zeros")
     max_episodes: int | None = None
     antithetic: bool = False
     covariance: Covariance = "auto"
@@ -298,7 +315,7 @@ class EvalConfig:
         max_steps: Maximum number of steps of an episode, for environments that never end. None: no limit.
     """
 
-    episodes: int = 100
+    episodes: int = common(100)
     seed: int = 10_000
     max_steps: int | None = None
 
@@ -329,12 +346,12 @@ class RunConfig:
 
     env: str
     training_env: str | None = None
-    env_options: dict[str, Any] = field(default_factory=dict)
+    env_options: dict[str, Any] = field(default_factory=dict, metadata={"common": True})
     eval_env_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 1
-    workers: int = 2
+    seed: int = common(1)
+    workers: int = common(2)
     backend: str = "loky"
-    iterations: int = 0
+    iterations: int = common(0)
     iterate: LoopConfig = field(default_factory=LoopConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)

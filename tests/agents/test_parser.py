@@ -1,10 +1,12 @@
 """Errors of the command line: one plain line and exit code 2."""
 
+import re
+
 import pytest
 import yaml
 from worldmodel.agents.cli import main
 from worldmodel.agents.commands.common import slug
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import RunConfig, rare_settings
 from worldmodel.agents.parser import Parser
 
 from tests.command_line import refused
@@ -141,4 +143,19 @@ def test_settings_of_the_other_search_are_refused(tmp_path, capsys):
 
 def test_slugs_have_no_folders_or_drives():
     assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
-    assert slug("worldmodel.envs:worldmodel/FastCarRacing-v3") == "envs-FastCarRacing-v3"
+    assert slug("worldmodel.envs:worldmodel/FastCarRacing-v3") == "worldmodel.envs-worldmodel-FastCarRacing-v3"
+
+
+def shown_settings(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *words])
+    assert ended.value.code == 0
+    return set(re.findall(r"^  --([\w.]+)", capsys.readouterr().out, re.MULTILINE))
+
+
+def test_help_of_run_shows_common_settings_and_all_on_request(capsys):
+    rare = rare_settings(RunConfig)
+    common, everything = shown_settings(capsys, "--help"), shown_settings(capsys, "car-racing", "--help", "all")
+    assert {"seed", "collect.episodes", "memory.model", "game.generations", "preset"} <= common
+    assert not common & rare
+    assert everything - common == rare
