@@ -115,7 +115,9 @@ def make_car_racing(action_repeat: int = 1, fast: bool = False, show_hud: bool =
         raise ValueError("CarRacing takes no option crop: use show_hud")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    id, size = ("FastCarRacing-v3", {"frame_size": 64, "crop": not show_hud}) if fast else ("CarRacing-v3", {})
+    id, size = (
+        ("worldmodel/FastCarRacing-v3", {"frame_size": 64, "crop": not show_hud}) if fast else ("CarRacing-v3", {})
+    )
     try:
         game = gymnasium.make(id, **{"render_mode": "rgb_array", "disable_env_checker": True, **size, **options})
     except gymnasium.error.DependencyNotInstalled as error:

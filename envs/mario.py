@@ -283,7 +283,7 @@ def make_mario(mario_world: int, stage: int, action_repeat: int = 4, **options: 
     """
     try:
         env = gymnasium.make(
-            "SuperMarioBros-v0",
+            "worldmodel/SuperMarioBros-v0",
             world=mario_world,
             stage=stage,
             frame_skip=action_repeat,

@@ -239,9 +239,10 @@ def anchors(path):
 
 def test_public_names_are_in_the_reference():
     packages = (worldmodel, rollouts, envs, agents)
-    pages = "\n".join(PAGES[f"docs/api/{package.__name__}.md"] for package in packages)
+    pages = "\n".join(PAGES[f"docs/api/{package.__name__.rpartition('.')[2]}.md"] for package in packages)
     listed = set(re.findall(r":: (\w+)$", pages, re.MULTILINE))
-    assert {name for package in packages for name in package.__all__} - listed == set()
+    names = {name for package in packages for name in package.__all__}
+    assert names - listed == {"agents", "envs", "rollouts"}  # they have pages
 
 
 # tutorials ------------------------------------------------------------------------------------------------------------

@@ -41,16 +41,16 @@ __all__ = [
     "TrainingDiverged",
     "WorldModel",
     "__version__",
+    "agents",
+    "envs",
     "fit",
+    "rollouts",
     "seeded",
 ]
 
-_SUBPACKAGES = ("agents", "envs", "rollouts")
-"""Packages that are imported on first use, too; their folders lie beside this one."""
-
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
+    if name in ("agents", "envs", "rollouts"):  # their folders lie beside this one
         return import_module(f"worldmodel.{name}")
     if name == "__version__":
         from importlib.metadata import version
@@ -62,4 +62,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_SUBPACKAGES])
+    return sorted(__all__)

@@ -150,8 +150,8 @@ def test_discrete_exploration_has_the_given_rate():
     noiseless, exploring = (agent(world_model, action_noise=noise) for noise in (0.0, 0.4))
     space, frame = gymnasium.spaces.Discrete(4), np.zeros((64, 64, 3), np.uint8)
     greedy = noiseless(space, np.random.default_rng(0))(frame)
-    chosen = [exploring(space, np.random.default_rng(seed))(frame) for seed in range(200)]
-    assert np.mean([choice != greedy for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.1)
+    chosen = [exploring(space, np.random.default_rng(seed))(frame) for seed in range(120)]
+    assert np.mean([choice != greedy for choice in chosen]) == pytest.approx(0.4 * 3 / 4, abs=0.13)
     assert set(chosen) == {0, 1, 2, 3}
 
 
@@ -160,8 +160,8 @@ def test_box_exploration_has_the_given_standard_deviation():
     space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     zero = LinearController.for_world_model(world_model)
     act, saturated = (Agent(world_model, zero, std)(space, np.random.default_rng(0)) for std in (0.2, 9.0))
-    drawn = [act(frame)[0] for _ in range(300)]
-    assert np.std(drawn) == pytest.approx(0.2, rel=0.15)
+    drawn = [act(frame)[0] for _ in range(150)]
+    assert np.std(drawn) == pytest.approx(0.2, rel=0.2)
     assert np.abs([saturated(frame)[0] for _ in range(20)]).max() <= 1
 
 

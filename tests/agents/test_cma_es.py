@@ -99,6 +99,7 @@ def test_antithetic_members_are_symmetric_about_the_mean(population):
     np.testing.assert_allclose(best.parameters, 1.5, atol=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_every_covariance_solves_an_ellipsoid_and_resumes_bit_for_bit(tmp_path, covariance):
     scales = np.logspace(0, 1, 10)
@@ -273,6 +274,7 @@ def test_states_older_than_a_setting_resume(tmp_path, name):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_restarts_resume_bit_for_bit(tmp_path):
     def populations_of(stops, out=None):
         populations = []

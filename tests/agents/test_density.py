@@ -88,7 +88,7 @@ def fit_words(data, model, out):
     ]
 
 
-FAST = (("timit", "frmdn"), ("mnist", "vrnn-gmm"))
+FAST = (("mnist", "vrnn-gmm"),)
 
 
 @pytest.mark.slow
@@ -259,6 +259,7 @@ def test_results_of_speech_have_frames_and_ceilings(trained):
     assert evaluate_density(trained["mnist"]).ceiling is None
 
 
+@pytest.mark.slow
 def test_corpora_with_another_name_or_content_are_reported(corpora, trained, tmp_path, capsys):
     rng = np.random.default_rng(1)
     for number in range(4):

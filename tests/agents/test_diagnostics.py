@@ -79,6 +79,7 @@ def run(tmp_path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_diagnostics_are_cached_by_weights(run, monkeypatch):
     vae, world = run.vae(), run.world()
     assert diagnostics(run) == {}

@@ -97,13 +97,18 @@ def results(out: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An uninterrupted run."""
+    """An uninterrupted run without a report."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(run_words(out)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldmodel.agents.report.write_report", lambda *given: None)  # its plots take longer
+        assert main(run_words(out)) == 0
     return out
 
 
-def test_the_pipeline_writes_a_report_and_an_agent(finished, capsys, tmp_path):
+@pytest.mark.slow
+def test_the_pipeline_writes_a_report_and_an_agent(capsys, tmp_path):
+    finished = tmp_path / "run"
+    assert main(run_words(finished)) == 0
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<video" in page
     assert all(f"{report.mean:.1f}" in page for report in Run(finished).reports().values())
@@ -166,6 +171,7 @@ def test_single_stages_continue_a_run(finished, tmp_path):
     assert list((finished / "media").glob("dream-0-2-*.gif"))
 
 
+@pytest.mark.slow
 def test_progress_of_a_resumed_evolution_starts_at_its_generation(finished, tmp_path, monkeypatch):
     """Work of an earlier session does not count as progress of this one: rate and time left would be wrong."""
     run = Run(shutil.copytree(finished, tmp_path / "run"))
@@ -365,6 +371,7 @@ def test_a_changed_controller_is_evaluated_again(finished, tmp_path):
     assert second.agent != first.agent
 
 
+@pytest.mark.slow
 def test_the_only_controller_is_evaluated_by_default(finished, tmp_path):
     run = Run(Path(shutil.copytree(finished, tmp_path / "run")))
     assert run.evolved == "game"

@@ -54,6 +54,7 @@ def test_a_merged_decoder_is_the_same_function(latent):
     assert sum(part.numel() for part in merged.values()) < 0.45 * sum(part.numel() for part in state.values())
 
 
+@pytest.mark.slow
 def test_compact_files_are_small_and_give_similar_actions(folder, tmp_path):
     original, loaded = agent(), Agent.load(folder)
     original.save(tmp_path / "whole")

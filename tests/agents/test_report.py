@@ -60,6 +60,7 @@ def test_reconstructions_show_varied_frames(tmp_path):
     assert dream_video.reconstructions(world_model, frames).shape == (2 * (3 * 64 + 2 * 2), 2 * (6 * 64 + 5 * 2), 3)
 
 
+@pytest.mark.slow
 def test_constant_frames_are_shown(tmp_path):
     world_model = WorldModel(VAE(latent_dim=3), Memory(FRMDN(4, 3, hidden_size=5))).eval()
     constant = toys.Rewarding(lambda seed, now: 0)

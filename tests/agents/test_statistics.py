@@ -44,6 +44,7 @@ def test_intervals_cover_the_true_mean_in_95_of_100_cases(seeds, sizes, training
         assert naive / 300 < 0.75
 
 
+@pytest.mark.slow
 def test_unequal_clusters_have_fewer_degrees_of_freedom_than_equal_ones():
     values = np.array([1.0, 4.0, -2.0, 0.5])
     result, freedom = variance(values, np.full(4, 0.25))

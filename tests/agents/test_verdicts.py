@@ -119,6 +119,7 @@ def test_the_permutation_test_is_exact_for_small_samples():
             permutation_test(bad, [1.0, 2.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "scales"), [((4, 40), (10, 1)), ((10, 10), (1, 10))])
 def test_the_permutation_test_holds_its_level_for_unequal_variances(sizes, scales):
     rng = np.random.default_rng(1)

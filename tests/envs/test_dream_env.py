@@ -57,6 +57,7 @@ def folder(tmp_path_factory, store):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subfolder", [".", ".."])
 def test_gymnasium_makes_a_dream_env_from_a_folder(folder, subfolder):
     env = gymnasium.make("worldmodel.envs:worldmodel/Dream-v0", world=folder / subfolder, horizon=7)

@@ -124,6 +124,7 @@ def train_and_evaluate(density, draw, updates, lr=3e-3):
     return float(values.mean()), float(values.std()) / math.sqrt(20)
 
 
+@pytest.mark.slow
 def test_nll_approaches_the_true_entropy_and_never_beats_it():
     """The lowest possible NLL of a linear-Gaussian process is known."""
 

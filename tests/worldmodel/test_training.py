@@ -88,7 +88,7 @@ def test_fit_finds_the_known_weight(tmp_path):
     assert not model.training
 
 
-@pytest.mark.parametrize("at", [37, 60])
+@pytest.mark.parametrize("at", [37, pytest.param(60, marks=pytest.mark.slow)])
 def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, at):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     uninterrupted = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
@@ -105,7 +105,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, a
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
-@pytest.mark.parametrize("at", [37, 60])
+@pytest.mark.parametrize("at", [37, pytest.param(60, marks=pytest.mark.slow)])
 def test_ctrl_c_saves_the_current_update(ctrl_c, tmp_path, at):
     """Also between evaluations: no update is repeated, and the metrics equal those of uninterrupted training."""
 

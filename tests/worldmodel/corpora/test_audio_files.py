@@ -54,6 +54,7 @@ def test_sphere_without_a_sample_count_uses_the_file_size(tmp_path):
     assert inspect(put(tmp_path, formats.sphere_bytes(signal(), sample_count__i=None))).num_samples in (1_001,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "tolerance", "channels"), [("FLAC", 2**-15, 1), ("MP3", 0.05, 2), ("OGG", 0.03, 1)])
 def test_soundfile_formats_are_read(tmp_path, form, tolerance, channels):
     soundfile = pytest.importorskip("soundfile")
