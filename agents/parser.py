@@ -2,7 +2,7 @@
 
 import re
 import sys
-from argparse import SUPPRESS, Action
+from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -116,13 +116,13 @@ class Parser(ArgumentParser):
         self.parts: dict[str, Parser] = {}
         """Parsers of the commands by name: the main parser reports errors in the arguments of a command."""
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Return the help without the hidden settings."""
         helps = {action: action.help for action in self._actions if action.dest in self.hidden}
         try:
             for action in helps:
                 action.help = SUPPRESS
-            return super().format_help()
+            return super().format_help(formatter)
         finally:
             for action, text in helps.items():
                 action.help = text

@@ -5,7 +5,7 @@ folder keeps the resolved values in ``config.yaml``.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Environments with a fast version of the same physics and rewards. Collection and evolution use the fast version."""
@@ -20,7 +20,7 @@ Covariance = Literal["auto", "full", "diagonal"]
 
 def common(default: Value) -> Value:
     """Return the field of a setting that people set often; ``worldmodel run --help`` shows only these."""
-    return cast(Value, field(default=default, metadata={"common": True}))
+    return field(default=default, metadata={"common": True})
 
 
 def rare_settings(config: Any, prefix: str = "") -> frozenset[str]:

@@ -14,6 +14,7 @@ def assert_position_is_encoded(vae, background):
     assert reconstruction_r2(vae, background) > 0.4
 
 
+@pytest.mark.slow
 def test_vae_encodes_the_position_of_a_square(vae):
     assert_position_is_encoded(vae, background=0)
 
