@@ -155,7 +155,7 @@ def episode_inputs(world: WorldModel, episode: Any) -> Float[Tensor, "steps feat
     parameter = next(world.memory.parameters())
     latent = torch.from_numpy(np.array(episode.mean, np.float32)).to(parameter)
     action = torch.from_numpy(np.array(episode.action, np.float32)).to(parameter)
-    hidden = world.initial(1).hidden
+    hidden = world.initial(1).hidden[:, -1]
     if len(action):
         after, _ = world.memory.unroll(latent[None, :-1], action[None])
         hidden = torch.cat((hidden, after[0]))

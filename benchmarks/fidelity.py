@@ -79,7 +79,7 @@ def measure(name: str) -> Fidelity:
             dreamed[behavior].append(_dream_return(agent, state, actions, index))
             _replay(game, SEED + index, prefix, world.discrete)
             real[behavior].append(_real_return(agent, game, state, actions))
-        initial = world.initial(1).with_latent(_encode(agent, _replay(game, SEED + index, [], world.discrete)))
+        initial = WorldState(_encode(agent, _replay(game, SEED + index, [], world.discrete)), world.initial(1))
         no_key = [torch.tensor(held()(given))] * HORIZON
         dreamed[INITIAL_STATE].append(_dream_return(agent, initial, no_key, index))
         real[INITIAL_STATE].append(_real_return(agent, game, initial, no_key))
@@ -95,12 +95,13 @@ def measure(name: str) -> Fidelity:
 def _start_state(agent: Agent, game: Any, seed: int, steps: int) -> tuple[list[torch.Tensor], Any]:
     """Play the first steps of the controller; return its actions and the state after them."""
     frame, _ = game.reset(seed=seed)
-    state, actions = agent.world.initial(1).with_latent(_encode(agent, frame)), []
+    state, actions = WorldState(_encode(agent, frame), agent.world.initial(1)), []
     for _ in range(steps):
         actions.append(agent.world.squash(agent.controller(state.controller_inputs))[0])
         frame, _, terminated, truncated, _ = game.step(_env_action(actions[-1], agent.world.discrete))
         assert not (terminated or truncated), "the episode ended before the start state"
-        state = agent.world.observe(state, state.latent, actions[-1][None]).with_latent(_encode(agent, frame))
+        memory = agent.world.observe(state, state.latent, actions[-1][None])
+        state = WorldState(_encode(agent, frame), memory)
     return actions, state
 
 
@@ -122,7 +123,8 @@ def _real_return(agent: Agent, game: Any, state: Any, actions: list[torch.Tensor
         if terminated or truncated:
             break
         if actions is None:
-            state = agent.world.observe(state, state.latent, action[None]).with_latent(_encode(agent, frame))
+            memory = agent.world.observe(state, state.latent, action[None])
+            state = WorldState(_encode(agent, frame), memory)
     return total
 
 

@@ -38,22 +38,20 @@ class WorldModelObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any])
     def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode, and reset the hidden state."""
         frame, info = self.env.reset(**options)
-        self.state = self.world.initial(1)
-        return self.encode(frame), info
+        return self.encode(frame, self.world.initial(1)), info
 
     @torch.no_grad()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Update the hidden state, and take a step."""
-        assert self.state.latent is not None
         inputs = self.world.action_inputs(np.asarray(action)[None])
-        self.state = self.world.observe(self.state, self.state.latent, inputs)
+        memory = self.world.observe(self.state, self.state.latent, inputs)
         frame, reward, terminated, truncated, info = self.env.step(action)
-        return self.encode(frame), float(reward), terminated, truncated, info
+        return self.encode(frame, memory), float(reward), terminated, truncated, info
 
     @torch.no_grad()
-    def encode(self, frame: np.ndarray) -> np.ndarray:
+    def encode(self, frame: np.ndarray, memory: State) -> np.ndarray:
         """Encode a frame; return its latent and the hidden state of the steps before."""
-        self.state = self.state.with_latent(self.world.encode(torch.from_numpy(frame[None])))
+        self.state = WorldState(self.world.encode(torch.from_numpy(frame[None])), memory)
         return self.state.controller_inputs[0].numpy()
 
 

@@ -117,7 +117,7 @@ class WorldModelActor:
         self.world, self.controller, self.parameters = world.eval(), controller, parameters
         self.action_noise, self.rngs, self.rows, self.initial_states = action_noise, rngs, rows, initial_states
         self.device = world.device
-        self.memory = world.initial(num_envs).memory
+        self.memory = world.initial(num_envs)
         self.frames = np.zeros((num_envs, 64, 64, 3), np.uint8)
         self.episodes = [0] * num_envs
         """Episode in each row of the batch."""
@@ -143,13 +143,13 @@ class WorldModelActor:
         position = {row: index for index, row in enumerate(computed)}
         parameters = self.parameters[[self.episodes[row] for row in computed]].to(self.device)
         latent = world.encode(torch.from_numpy(frames))
-        state = world.initial(len(computed))._replace(memory=tree_map(self.memory, lambda part: part[computed]))
-        inputs = state.with_latent(latent).controller_inputs[:, None]
+        state = WorldState(latent, tree_map(self.memory, lambda part: part[computed]))
+        inputs = state.controller_inputs[:, None]
         action = world.squash(self.controller.outputs(parameters, inputs)[:, 0])
         if self.action_noise:
             for row in rows:
                 action[position[row]] = self._add_noise(action[position[row]], self.rngs[self.episodes[row]])
-        for tensor, new in zip(self.memory, world.observe(state, latent, action).memory, strict=True):
+        for tensor, new in zip(self.memory, world.observe(state, latent, action), strict=True):
             tensor[computed] = new
         commands = (action.argmax(dim=-1) if world.discrete else action).cpu().numpy()
         return [commands[position[row]] for row in rows]

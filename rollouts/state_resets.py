@@ -106,13 +106,13 @@ def replay(env: gymnasium.Env[Any, Any], world: WorldModel, trajectory: Trajecto
     """
     snapshot_env, last = unwrap_snapshot_env(env), max(trajectory.reset_steps)
     frame, _ = env.reset(seed=trajectory.seed)
-    state, reset_states = world.initial(1), dict[int, ResetState]()
+    memory, reset_states = world.initial(1), dict[int, ResetState]()
     for step, action in enumerate(trajectory.actions[: last + 1]):
         if step in trajectory.reset_steps:
-            reset_states[step] = ResetState(snapshot_env.save_state(), frame, state.memory)
+            reset_states[step] = ResetState(snapshot_env.save_state(), frame, memory)
         if step < last:
             latent = world.encode(torch.from_numpy(frame)[None])
-            state = world.observe(state, latent, world.action_inputs(np.asarray(action)[None]))
+            memory = world.observe(memory, latent, world.action_inputs(np.asarray(action)[None]))
             frame, *_ = env.step(action)
     return reset_states
 

@@ -59,7 +59,7 @@ def sample_start_states(
     if isinstance(start_states, Tensor | np.ndarray):
         choices = torch.as_tensor(start_states)
         latent = choices[torch.from_numpy(rng.integers(len(choices), size=num))].to(weight)
-        return world.initial(num).with_latent(latent)
+        return WorldState(latent, world.initial(num))
     return burn_in_states(world, [_random_start_state(world, start_states, rng) for _ in range(num)], burn_in)
 
 
@@ -113,7 +113,8 @@ def burn_in_states(world: WorldModel, start_states: Sequence[StartState], burn_i
         action[row, past] = torch.from_numpy(np.array(episode.action[first:step], np.float32))
         valid[row, past] = True
     latent, action = latent.to(weight), action.to(weight)
-    return world.replay(latent[:, :-1], action, valid.to(weight.device)).with_latent(latent[:, -1].contiguous())
+    memory = world.replay(latent[:, :-1], action, valid.to(weight.device))
+    return WorldState(latent[:, -1].contiguous(), memory)
 
 
 def _random_start_state(world: WorldModel, start_states: EncodedEpisodes, rng: np.random.Generator) -> StartState:

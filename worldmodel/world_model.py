@@ -26,10 +26,9 @@ FORMAT = 1
 
 
 class WorldState(NamedTuple):
-    """State of a batch of episodes: the current latent, and the recurrent state of the memory."""
+    """State of a batch of episodes: the current latent, and the recurrent state after the steps before it."""
 
-    latent: Float[Tensor, "batch latent"] | None
-    """The current latent. None: not known yet; `WorldModel.imagine` samples it first."""
+    latent: Float[Tensor, "batch latent"]
     memory: State
 
     @property
@@ -40,12 +39,7 @@ class WorldState(NamedTuple):
     @property
     def controller_inputs(self) -> Float[Tensor, "batch features"]:
         """Inputs of a controller: the latent, then the hidden state."""
-        assert self.latent is not None, "the state has no latent"
         return torch.cat((self.latent, self.hidden), dim=-1)
-
-    def with_latent(self, latent: Float[Tensor, "batch latent"]) -> "WorldState":
-        """Return this state with ``latent`` as the current latent."""
-        return self._replace(latent=latent)
 
 
 class Noise(NamedTuple):
@@ -89,8 +83,8 @@ class WorldModel(nn.Module):
     Example:
         >>> from worldmodel import FRMDN
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
-        >>> state = world.initial(4)
-        >>> state = world.observe(state, torch.zeros(4, 32), torch.zeros(4, 3))
+        >>> memory = world.observe(world.initial(4), latent=torch.zeros(4, 32), action=torch.zeros(4, 3))
+        >>> state = WorldState(torch.zeros(4, 32), memory)
         >>> step, state = world.imagine(state, torch.zeros(4, 3), temperature=1.0)
         >>> step.latent.shape
         torch.Size([4, 32])
@@ -140,10 +134,10 @@ class WorldModel(nn.Module):
         """Return the constructor call."""
         return f"WorldModel({self.vae!r}, {self.memory!r}, discrete={self.discrete})"
 
-    def initial(self, batch: int) -> WorldState:
-        """Return the initial state of ``batch`` episodes; it has no latent yet."""
+    def initial(self, batch: int) -> State:
+        """Return the recurrent state before the first step of ``batch`` episodes."""
         validate_positive_int(batch=batch)
-        return WorldState(None, self.memory.initial(batch))
+        return self.memory.initial(batch)
 
     def encode(self, frames: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch latent"]:
         """Return the mean of q(z|x) for uint8 frames, on the device of this model."""
@@ -168,24 +162,25 @@ class WorldModel(nn.Module):
         return torch.from_numpy(inputs).to(next(self.parameters())).clamp(-1, 1)
 
     def observe(
-        self, state: WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
-    ) -> WorldState:
+        self, state: State | WorldState, latent: Float[Tensor, "batch latent"], action: Float[Tensor, "batch actions"]
+    ) -> State:
         """Advance the memory by one real step: the environment showed ``latent`` and the agent took ``action``.
 
-        The returned state has no latent. The next `observe` or `WorldState.with_latent` sets it, or `imagine` samples it.
+        Returns:
+            The recurrent state after the step. With the latent that the environment shows next it is a `WorldState`.
         """
-        self._validate(latent, self.latent_dim, "latent", state)
-        self._validate(action, self.action_dim, "action", state)
-        _, memory = self.memory.unroll(latent[:, None], action[:, None], state.memory)
-        return WorldState(None, memory)
+        memory = _recurrent(state)
+        self._validate(latent, self.latent_dim, "latent", memory)
+        self._validate(action, self.action_dim, "action", memory)
+        return self.memory.unroll(latent[:, None], action[:, None], memory)[1]
 
     def replay(
         self,
         latent: Float[Tensor, "batch time latent"],
         action: Float[Tensor, "batch time actions"],
         mask: Bool[Tensor, "batch time"] | None = None,
-    ) -> WorldState:
-        """Return the state after real steps from the start of an episode; it applies `observe` to each step.
+    ) -> State:
+        """Return the recurrent state after real steps from the start of an episode; it applies `observe` to each step.
 
         Args:
             latent: Latents of the steps, (batch, time, latent).
@@ -194,18 +189,16 @@ class WorldModel(nn.Module):
         """
         state = self.initial(len(latent))
         for time in range(latent.shape[1]):
-            after = self.observe(state, latent[:, time], action[:, time]).memory
+            after = self.observe(state, latent[:, time], action[:, time])
             if mask is not None:
                 valid = mask[:, time, None, None]
-                after = type(after)(
-                    *(torch.where(valid, new, old) for new, old in zip(after, state.memory, strict=True))
-                )
-            state = WorldState(None, after)
+                after = type(after)(*(torch.where(valid, new, old) for new, old in zip(after, state, strict=True)))
+            state = after
         return state
 
     def imagine(
         self,
-        state: WorldState,
+        state: State | WorldState,
         action: Float[Tensor, "batch actions"],
         temperature: float | Tensor = 1.0,
         generator: Generator | None = None,
@@ -214,7 +207,7 @@ class WorldModel(nn.Module):
         """Take ``action`` in the dream and sample the next step.
 
         Args:
-            state: State of the dream. Where it has no latent, one is sampled first.
+            state: State of the dream. For a recurrent state, as `observe` returns it, the current latent is sampled first.
             action: Actions in the form that `squash` returns, (batch, actions).
             temperature: Sampling temperature, above zero. 1 samples the predicted distribution; near 0 it approaches its mode.
             generator: Source of all random numbers. None: torch's default generator.
@@ -229,9 +222,9 @@ class WorldModel(nn.Module):
         validate_temperature(temperature)
         if noise_temperature is not None:
             validate_temperature(noise_temperature)
-        if state.latent is None:
-            distribution = self.memory.density.distribution(state.hidden)
-            state = state.with_latent(distribution.sample((), temperature, generator, noise_temperature))
+        if not isinstance(state, WorldState):
+            distribution = self.memory.density.distribution(state.hidden[:, -1])
+            state = WorldState(distribution.sample((), temperature, generator, noise_temperature), state)
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature
         )
@@ -257,11 +250,9 @@ class WorldModel(nn.Module):
         """Compute the step that `imagine` returns for given random numbers ``noise``.
 
         Raises:
-            ValueError: ``state`` has no latent, or ``action`` has the wrong shape.
+            ValueError: ``action`` has the wrong shape.
         """
-        self._validate(action, self.action_dim, "action", state)
-        if state.latent is None:
-            raise ValueError("state must have a latent, got None: set it with WorldState.with_latent")
+        self._validate(action, self.action_dim, "action", state.memory)
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
         following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
@@ -319,10 +310,14 @@ class WorldModel(nn.Module):
         memory = load_module(lambda: build_memory(config["memory"]), folder / "memory.safetensors")
         return cls(vae, memory, discrete=bool(config["discrete"]))
 
-    def _validate(self, value: Tensor, size: int, name: str, state: WorldState) -> None:
-        batch = len(state.memory.hidden)
+    def _validate(self, value: Tensor, size: int, name: str, memory: State) -> None:
+        batch = len(memory.hidden)
         if value.shape != (batch, size):
             raise ValueError(f"{name} must have shape ({batch}, {size}), got {tuple(value.shape)}")
+
+
+def _recurrent(state: State | WorldState) -> State:
+    return state.memory if isinstance(state, WorldState) else state
 
 
 def _split_if_merged(state: dict[str, Tensor]) -> dict[str, Tensor]:

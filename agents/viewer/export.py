@@ -61,7 +61,6 @@ class StepGraph(nn.Module):
         noise = Noise(gumbel, normal, latent.new_zeros(1))
         step, after = self.world.imagine_from(before, action, noise, temperature)
         weights = self.world.memory.density.distribution(after.hidden).weights[0]
-        assert after.latent is not None
         return step.latent, step.reward, step.termination, *after.memory, weights
 
 
@@ -105,7 +104,6 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
     files = runtime_files(runtime)
     world = scene.world
     state = sample_start_states(world, scene.start_states, NUM_START_STATES, np.random.default_rng(0))
-    assert state.latent is not None
     parts = {"latent": state.latent, "hidden": state.memory.hidden, "cell": state.memory.cell}
     gumbel, normal = world.memory.density.noise_shapes
     facts = {
@@ -143,11 +141,10 @@ def export(scene: Scene, out: str | os.PathLike[str], runtime: str | os.PathLike
 def step_example(world: WorldModel) -> tuple[Tensor, ...]:
     """Return example inputs of `StepGraph` for tracing."""
     gumbel, normal = world.memory.density.noise_shapes
-    memory = world.initial(1).memory
     return (
         torch.zeros(1, world.latent_dim),
         torch.zeros(1, world.action_dim),
-        *memory,
+        *world.initial(1),
         torch.zeros(1, *gumbel),
         torch.zeros(1, *normal),
         torch.ones(1),

@@ -242,20 +242,19 @@ class Session:
             assert self.scene.make_env is not None
             self._env = self.scene.make_env()
         frame, _ = self._env.reset(seed=training_seeds(int(self.rng.integers(2**31)), Stream.ENV_SEEDS)[0])
-        state, action = world.initial(1).with_latent(self._encode(frame)), self._neutral_action()
+        state, action = WorldState(self._encode(frame), world.initial(1)), self._neutral_action()
         controller = next(iter(self.scene.controllers.values()), None)
         for number in range(WARM_UP):
-            assert state.latent is not None
             if controller is not None:
                 action = world.squash(controller(state.controller_inputs))
             elif number % 4 == 0:
                 action = self._model_action(torch.from_numpy(self.rng.normal(size=action.shape).astype(np.float32)))
-            before = world.observe(state, state.latent, action)
+            memory = world.observe(state, state.latent, action)
             frame, _, terminated, truncated, _ = self._env.step(self._env_action(action))
             if terminated or truncated:
                 frame, _ = self._env.reset()
-                before = world.initial(1)
-            state = before.with_latent(self._encode(frame))
+                memory = world.initial(1)
+            state = WorldState(self._encode(frame), memory)
         self.reality = frame
         return state
 
@@ -263,7 +262,6 @@ class Session:
         """Take a step of the dream, and one of the real game if it is shown."""
         world, facts = self.scene.world, dict(self.facts)
         self.past.append(_RewindPoint(self.state, self.facts, self.dream))
-        assert self.state.latent is not None
         controller = self.scene.controllers.get(self.controller)
         if controller is not None:
             self.action = world.squash(controller(self.state.controller_inputs))
@@ -294,7 +292,6 @@ class Session:
 
     def _decode_frame(self) -> None:
         """Decode the frame of the current state, and record it."""
-        assert self.state.latent is not None
         self.dream = self.scene.world.decode(self.state.latent)[0]
         self._record_frame()
 
