@@ -96,8 +96,6 @@ class MemoryConfig:
         conditional: Whether to condition the flow on the hidden state (frmdn).
         spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
         full: Whether to use full precision matrices. Needs rank 0.
-        shared: Whether to learn one U for each component instead of one for each component and time step.
-        cell: Recurrent cell: "lstm" or "gru".
         num_layers: Number of recurrent layers.
         latent_targets: Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean).
         reward_weight: Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1
@@ -121,8 +119,6 @@ class MemoryConfig:
     conditional: bool = False
     spline: bool = False
     full: bool = False
-    shared: bool = False
-    cell: Literal["lstm", "gru"] = "lstm"
     num_layers: int = 1
     latent_targets: Literal["sample", "mean"] = "sample"
     reward_weight: float = 1.0
