@@ -15,7 +15,6 @@ DREAMS = 64
 """Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
 Value = TypeVar("Value")
 Preset = Literal["quick", "standard", "paper"]
-Covariance = Literal["auto", "full", "diagonal"]
 
 
 def common(default: Value) -> Value:
@@ -163,9 +162,6 @@ class DreamConfig:
         sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
         whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
             scaled to unit variance.
-        antithetic: Whether to sample members in mirrored pairs around the mean.
-        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
-        bounds: Largest absolute value of a parameter. None: no limit.
         mean_window: Window of the exponential average of the distribution mean that is kept, in generations. 0: the last
             mean is kept.
     """
@@ -180,9 +176,6 @@ class DreamConfig:
     sigma: float = 0.1
     sigma_decay: float = 1.0
     whiten: bool = False
-    antithetic: bool = False
-    covariance: Covariance = "auto"
-    bounds: float | None = None
     mean_window: int = 0
 
 
@@ -208,9 +201,6 @@ class GameConfig:
             folder of an agent, which is first copied by behavior cloning onto this run's world model.
         max_episodes: Largest number of episodes for each member: the number grows while noise hides the differences
             between members. None: the number stays.
-        antithetic: Whether to sample members in mirrored pairs around the mean.
-        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
-        bounds: Largest absolute value of a parameter. None: no limit.
         mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
             beside the mean and kept where it is better. 0: no average.
         num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
@@ -221,8 +211,6 @@ class GameConfig:
             episodes and state resets.
         eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
         min_sigma: Step size below which evolution stops.
-        restarts: Number of restarts: where eval_patience or min_sigma would stop evolution, it restarts at the best
-            parameters so far with twice the population.
         num_state_resets: Number of extra episodes for each member that start from states of the generation's best
             episodes. Only for environments that can save their state (Super Mario Bros, CarRacing).
         reset_horizon: Maximum number of steps after a state reset.
@@ -244,16 +232,12 @@ class GameConfig:
     envs_per_worker: int = 8
     init_from: str = common("zeros")
     max_episodes: int | None = None
-    antithetic: bool = False
-    covariance: Covariance = "auto"
-    bounds: float | None = None
     mean_window: int = 0
     normalize_episodes: bool = False
     ranked: bool = False
     num_eval_candidates: int = 0
     eval_patience: int | None = None
     min_sigma: float = 0.0
-    restarts: int = 0
     num_state_resets: int = 0
     reset_horizon: int = 40
     hard_episode_candidates: int = 0
