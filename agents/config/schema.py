@@ -255,9 +255,8 @@ class LoopConfig:
             The next memory learns from it what similar controllers do in the environment.
         memory_updates: Number of gradient steps that continue the training of the last iteration's memory. None: train a
             new memory from scratch.
-        vae_updates: Number of gradient steps that continue the training of the VAE on all frames, every vae_every
-            iterations. 0: the VAE stays fixed.
-        vae_every: Number of iterations between trainings of the VAE.
+        vae_updates: Number of gradient steps that continue the training of the VAE on all frames. 0: the VAE
+            stays fixed.
         init_from: Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest
             mean return so far). With "best", the agent keeps the memory of that iteration without further training,
             and only the ensemble is trained: for a run that began with "last".
@@ -276,7 +275,6 @@ class LoopConfig:
     param_noise: float = 0.0
     memory_updates: int | None = None
     vae_updates: int = 0
-    vae_every: int = 4
     init_from: Literal["zeros", "last", "best"] = "zeros"
     recent_episodes: int | None = None
     recent_fraction: float = 0.0
