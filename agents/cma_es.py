@@ -1,12 +1,9 @@
-"""CMA-ES with ask and tell, noise handling, stopping criteria, restarts and a state that is saved without pickle.
+"""CMA-ES with ask and tell, noise handling, stopping criteria and a state that is saved without pickle.
 
 Start reading at `CMAES`. `agents.evolution` evaluates the populations.
 
 References:
     Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
-    Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011
-    (only the better member of a mirrored pair is recombined).
-    Auger and Hansen, A Restart CMA Evolution Strategy With Increasing Population Size, 2005.
 """
 
 import json
@@ -27,31 +24,26 @@ from worldmodel import migration
 from worldmodel.io import atomic
 
 FULL_COVARIANCE = 2_000
-"""Number of parameters above which covariance "auto" adapts only the diagonal."""
+"""Number of parameters up to which the covariance is full. Above, only the diagonal is adapted."""
 NOISE_THRESHOLD, EPISODES_GROWTH, SMOOTHING = 0.5, 1.25, 4
 """The number of episodes grows by 25 % when the noise fraction, smoothed over about four generations, is above 0.5."""
 MIN_STD_FRACTION = 0.1
 """Smallest standard deviation that `standardize_per_episode` divides by, as a fraction of the largest."""
-POPULATION_GROWTH = 2
-"""Factor of the population size at each restart."""
 
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """Conditions that stop or restart a search before its last generation.
+    """Conditions that stop a search before its last generation.
 
     Args:
         target_return: Mean return of an evaluation that stops the search; None: none.
         patience: Number of evaluations in a row without a better one that stops the search; None: none.
         min_sigma: Step size below which the search stops.
-        restarts: Number of restarts in place of a stop by ``patience`` or ``min_sigma``. A restart begins at the best
-            parameters so far, with the initial step size and twice the population.
     """
 
     target_return: float | None = None
     patience: int | None = None
     min_sigma: float = 0.0
-    restarts: int = 0
 
 
 class CMAES:
@@ -60,7 +52,7 @@ class CMAES:
     Args:
         start: Initial mean, (size,).
         settings: All settings of the search; a saved state with other settings is refused. This class reads population,
-            sigma, seed, size, covariance, antithetic, bounds, sigma_decay, mean_window and eval_fitness.
+            sigma, seed, size, sigma_decay, mean_window and eval_fitness.
         stopping: Stopping criteria.
         folder: Path of the folder of the saved state; None: nothing is saved.
         num_episodes: Initial number of episodes of a member, if the number can grow.
@@ -86,7 +78,6 @@ class CMAES:
         self.whitening = whitening
         self.noise_fraction: float | None = None
         self.generation, self.best_eval, self.num_stagnant_evals = 0, -math.inf, 0
-        self.restarts = 0
         self.rows: list[dict[str, Any]] = []
         self.best = start.copy()
         self.averaged_mean = start.copy()
@@ -98,15 +89,14 @@ class CMAES:
                 self._load(folder / "state.npz")
 
     def _make_es(self, start: np.ndarray) -> "cma.CMAEvolutionStrategy":
-        """Return a new strategy with the mean ``start`` and the population of this restart."""
-        covariance, large = self.settings["covariance"], self.settings["size"] > FULL_COVARIANCE
+        """Return a new strategy with the mean ``start``."""
         options: dict[str, Any] = {
-            "popsize": self.population,
-            "randn": self._normal,
+            "popsize": self.settings["population"],
+            "randn": lambda *shape: self.rng.standard_normal(shape),
             "seed": math.nan,  # pycma reads 0 as "the clock" and reseeds numpy's global state
             "verbose": -9,
             "CMA_mirrors": 0,  # pycma mirrors tiny populations and keeps the samples, which `snapshot` does not save
-            "CMA_diagonal": covariance == "diagonal" or (covariance == "auto" and large),
+            "CMA_diagonal": self.settings["size"] > FULL_COVARIANCE,
             "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # two-point adaptation keeps samples, too
         }
         with warnings.catch_warnings():  # pycma warns about a single parameter
@@ -114,14 +104,9 @@ class CMAES:
             return cma.CMAEvolutionStrategy(self._to_coordinates(start), self.settings["sigma"], options)
 
     @property
-    def population(self) -> int:
-        """Number of members of a generation."""
-        return int(self.settings["population"]) * POPULATION_GROWTH**self.restarts
-
-    @property
     def mean(self) -> np.ndarray:
-        """Mean of the distribution, as parameters within the bounds, (size,)."""
-        return self.clip(np.asarray(self.es.mean))
+        """Mean of the distribution, as parameters, (size,)."""
+        return self.to_parameters(np.asarray(self.es.mean))
 
     def _to_coordinates(self, parameters: np.ndarray) -> np.ndarray:
         """Invert `to_parameters`."""
@@ -131,23 +116,10 @@ class CMAES:
         """Convert coordinates of the search to parameters, both (..., size)."""
         return y if self.whitening is None else self.whitening.to_parameters(y)
 
-    def clip(self, y: np.ndarray) -> np.ndarray:
-        """Convert coordinates of the search to parameters, clipped to the bounds if there are any."""
-        parameters, bounds = self.to_parameters(y), self.settings["bounds"]
-        return parameters if bounds is None else np.clip(parameters, -bounds, bounds)
-
     def ask(self) -> np.ndarray:
-        """Sample the coordinates of a generation, (P, size). Evaluate them after `clip`; pass them to `tell` unchanged."""
+        """Sample the coordinates of a generation, (P, size). Evaluate them after `to_parameters`; pass them to `tell`."""
         self.rng = np.random.default_rng([self.settings["seed"], self.generation])
         return np.stack(self.es.ask())
-
-    def _normal(self, *shape: int) -> np.ndarray:
-        """Draw standard Normal samples; with ``antithetic`` the second half of a generation is minus the first."""
-        samples = self.rng.standard_normal(shape)
-        if self.settings["antithetic"] and len(shape) == 2 and shape[0] == self.population:
-            pairs = shape[0] // 2
-            samples[pairs : 2 * pairs] = -samples[:pairs]
-        return samples
 
     def tell(self, members: np.ndarray, returns: np.ndarray) -> None:
         """Update the distribution.
@@ -156,16 +128,7 @@ class CMAES:
             members: Coordinates from `ask`, (P, size).
             returns: Returns of the members, (P,); more is better.
         """
-        costs = -returns  # CMA-ES minimises: the sign flips only here
-        if self.settings["bounds"] is not None:  # clipped members tie; preferring the nearer one prevents drift
-            outside = np.square(self.to_parameters(members) - self.clip(members)).sum(axis=1)
-            costs = np.lexsort((outside, costs)).argsort().astype(float)
-        if self.settings["antithetic"]:
-            # rank the worse member of each pair last: if both are selected, their steps cancel and sigma collapses
-            pairs = len(costs) // 2
-            worse = np.where(costs[:pairs] > costs[pairs : 2 * pairs], np.arange(pairs), np.arange(pairs, 2 * pairs))
-            costs = np.lexsort((costs, np.isin(np.arange(len(costs)), worse))).argsort().astype(float)
-        self.es.tell(list(members), list(costs))
+        self.es.tell(list(members), list(-returns))  # CMA-ES minimises: the sign flips only here
         self.es.sigma *= self.settings["sigma_decay"]
         self.generation += 1
         window = min(self.generation, self.settings["mean_window"] or 1)
@@ -205,22 +168,11 @@ class CMAES:
             self.best_eval, self.best = float(evaluated[top]), candidates[top].copy()
 
     @property
-    def is_stagnant(self) -> bool:
-        """Whether ``patience`` evaluations bring no improvement, or the step size is below ``min_sigma``."""
-        exhausted = self.stopping.patience is not None and self.num_stagnant_evals >= self.stopping.patience
-        return exhausted or self.es.sigma < self.stopping.min_sigma
-
-    @property
     def should_stop(self) -> bool:
-        """Whether the target return is reached, or the search is stagnant and has no restart left."""
+        """Whether a stopping criterion is met."""
         reached = self.stopping.target_return is not None and self.best_eval >= self.stopping.target_return
-        return reached or (self.is_stagnant and self.restarts >= self.stopping.restarts)
-
-    def restart(self) -> None:
-        """Start again at the best parameters so far, with a larger population."""
-        self.restarts, self.num_stagnant_evals = self.restarts + 1, 0
-        self.averaged_mean = self.best.copy()
-        self.es = self._make_es(self.best)
+        exhausted = self.stopping.patience is not None and self.num_stagnant_evals >= self.stopping.patience
+        return reached or exhausted or self.es.sigma < self.stopping.min_sigma
 
     def log_generation(self, row: dict[str, Any], controller: Controller) -> None:
         """Append a generation to the log, and save the state and the best controller."""
@@ -238,7 +190,6 @@ class CMAES:
             "noise_fraction": self.noise_fraction,
             "best_eval": None if self.best_eval == -math.inf else self.best_eval,
             "num_stagnant_evals": self.num_stagnant_evals,
-            "restarts": self.restarts,
         }
         with atomic(self.folder / "state.npz") as aside, aside.open("wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), best=self.best, average=self.averaged_mean, **arrays)  # type: ignore[arg-type]
@@ -255,6 +206,8 @@ class CMAES:
                 average = saved.get("average", best)  # older states do not have it
                 arrays = {name[3:]: saved[name] for name in saved.files if name.startswith("es.")}
             saved_settings = dict(about["settings"])
+        except migration.RemovedSetting as error:
+            raise ValueError(f"{path}: {error}") from None
         except Exception as error:
             raise _damaged(path, error) from None
         before = {"controller": self.settings["controller"]} | self.defaults | saved_settings
@@ -283,7 +236,6 @@ class CMAES:
         self.num_episodes, self.noise_fraction = about.get("episodes"), about.get("noise_fraction")
         self.num_stagnant_evals = about.get("num_stagnant_evals", 0)
         self.best_eval = -math.inf if about["best_eval"] is None else about["best_eval"]
-        self.restarts = about.get("restarts", 0)  # the population of `_make_es` depends on it
         template = self._make_es(best)
         for _ in range(min(2, int(arrays[".countiter"]))):  # all attributes exist after two generations
             members = template.ask()

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from worldmodel.agents.cma_es import CMAES, StoppingCriteria, score
-from worldmodel.agents.config.schema import Covariance
 from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.whitening import Whitening
@@ -43,16 +42,12 @@ def evolve(
     eval_every: int = 10,
     target_return: float | None = None,
     max_episodes: int | None = None,
-    antithetic: bool = False,
-    covariance: Covariance = "auto",
-    bounds: float | None = None,
     num_eval_candidates: int = 0,
     mean_window: int = 0,
     normalize_episodes: bool = False,
     ranked: bool = False,
     eval_patience: int | None = None,
     min_sigma: float = 0.0,
-    restarts: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | bool = silent,
     on_generation: Callable[[dict[str, Any]], None] | None = None,
@@ -83,11 +78,6 @@ def evolve(
             is biased upwards, so the search stops a little early.
         max_episodes: Maximal number of episodes of a member. The number grows when noise dominates the differences
             between members. The fitness must accept ``episodes`` and start with at least two. None: no growth.
-        antithetic: Whether to draw members in pairs, mirrored at the mean, and to select only the better one of a pair.
-        covariance: Kind of covariance: "full", "diagonal", or "auto" (full up to 2,000 parameters, diagonal above).
-        bounds: Limit of the absolute value of each parameter; members are clipped before they are evaluated. None: no
-            limit. The mean of the search can leave the bounds when returns are mostly noise, because the distance from
-            the bounds only breaks ties.
         num_eval_candidates: Number of best members of a generation that an evaluation includes.
         mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. Noisy
             selection makes the mean fluctuate around a point that is often better. 0: no average.
@@ -98,8 +88,6 @@ def evolve(
         eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
             resuming a call adds an evaluation at the stop, which counts.
         min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
-        restarts: Number of restarts in place of a stop by ``eval_patience`` or ``min_sigma``. A restart begins at the
-            best parameters so far, with the initial step size and twice the population.
         out: Path of a folder for the state (saved after each generation), ``metrics.jsonl`` and
             ``controller.safetensors``. The same call with the same folder resumes; more generations extend the search.
         progress: Function that is called as ``progress(generation, generations, note)``; True: a bar.
@@ -116,7 +104,6 @@ def evolve(
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
         Hansen, Niederberger, Guzzella and Koumoutsakos, A Method for Handling Uncertainty in Evolutionary Optimization, 2009
         (more evaluations where noise dominates; the measure here is `noise_share`).
-        Auger, Brockhoff and Hansen, Mirrored Sampling in Evolution Strategies With Weighted Recombination, 2011.
     """
     report = callback(progress)
     validate_positive_int(generations=generations, population=population, eval_every=eval_every)
@@ -134,9 +121,6 @@ def evolve(
         "eval_fitness": eval_fitness is not None,
         "eval_every": eval_every,
         "max_episodes": max_episodes,
-        "antithetic": antithetic,
-        "covariance": covariance,
-        "bounds": bounds,
         "num_eval_candidates": num_eval_candidates,
         "mean_window": mean_window,
         "normalize_episodes": normalize_episodes,
@@ -146,7 +130,7 @@ def evolve(
         "fitness": getattr(fitness, "identity", None),
         "eval_fitness_identity": getattr(eval_fitness, "identity", None),
     }
-    stopping = StoppingCriteria(target_return, eval_patience, min_sigma, restarts)
+    stopping = StoppingCriteria(target_return, eval_patience, min_sigma)
     _validate(
         settings, stopping, whitening, episodes, getattr(fitness, "hard_episode_candidates", 0) if max_episodes else 0
     )
@@ -161,8 +145,6 @@ def evolve(
             on_generation(row)
     report(search.generation, generations, _resume_note(search, generations))
     while search.generation < generations and not search.should_stop:
-        if search.is_stagnant:
-            search.restart()
         row = _generation(search, fitness, eval_fitness, seed, generations, eval_every, max_episodes)
         search.log_generation(row, controller)
         note = "" if search.best_eval == -math.inf else f", best eval {format_number(search.best_eval)}"
@@ -195,9 +177,7 @@ def _validate(
     search = {
         "episodes": episodes,
         "hard_episode_candidates": candidates,
-        "eval_patience": stopping.patience,
         "min_sigma": stopping.min_sigma,
-        "restarts": stopping.restarts,
     }
     validate_search(settings | search)
     if whitening is not None and whitening.size != settings["size"]:
@@ -224,7 +204,7 @@ def _generation(
     """Evaluate a generation, update the search, and evaluate the mean when it is due; return the row of the log."""
     start_time = time.monotonic()
     coordinates = search.ask()
-    members = search.clip(coordinates)
+    members = search.to_parameters(coordinates)
     num_episodes = {} if search.num_episodes is None else {"episodes": search.num_episodes}
     all_returns, steps = _call(fitness, members, _episode_seed(seed, 0, search.generation), **num_episodes)
     comparison = (search.settings["normalize_episodes"], search.settings["ranked"])
@@ -238,8 +218,6 @@ def _generation(
     row |= {"state_resets": float(after_resets.mean())} if after_resets.size else {}
     candidate_returns = getattr(fitness, "candidate_returns", None)
     row |= {} if candidate_returns is None else {"hard_episodes": float(np.mean(candidate_returns))}
-    if search.restarts:
-        row |= {"restart": search.restarts, "population": len(members)}
     if eval_fitness is not None and (search.generation == generations or search.generation % eval_every == 0):
         best_first = np.argsort(-scores, kind="stable")[: search.settings["num_eval_candidates"]]
         averages = search.averaged_mean[None][: search.settings["mean_window"]]

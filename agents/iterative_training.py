@@ -296,7 +296,7 @@ def _vae(context: IterationContext) -> VAE:
                 f"{context.init_from.folder}, whose VAE differs"
             )
         return best
-    if not loop.vae_updates or (context.number - 1) % loop.vae_every:
+    if not loop.vae_updates:
         return previous
     vae_settings = replace(context.settings.vae, num_updates=loop.vae_updates)
     seed = context.settings.seed

@@ -197,7 +197,7 @@ def train_memory(
         split_seed: Seed of the validation split (`fit`). None: ``seed``.
     """
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
-    names = ["hidden_size", "num_components", "rank", "num_layers", "cell", "shared", "full"]
+    names = ["hidden_size", "num_components", "rank", "num_layers", "full"]
     names += ["num_couplings", "conditional", "spline"] if settings.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(settings, name) for name in names}
     density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from worldmodel.agents.comparison.report import difference, episodes
-from worldmodel.agents.comparison.train import ABLATIONS, REFERENCE
+from worldmodel.agents.comparison.train import REFERENCE, VARIANTS
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.progress import duration
 from worldmodel.agents.run import Run
@@ -75,7 +75,7 @@ def memories() -> str:
             floors.append(f"{np.mean(trained[0]['floor']):.2f}" if latent_targets == "sample" else "")
             rows.setdefault(REFERENCE, []).append(f"{episodes(trained, REFERENCE).mean():.2f}")
             for name in dict.fromkeys(row["job"]["name"] for row in trained):
-                if name not in (REFERENCE, *ABLATIONS):
+                if name in VARIANTS and name != REFERENCE:
                     rows.setdefault(name, []).append(difference(trained, name).text())
     table = [head, ["---"] * len(head), floors, *([name, *cells] for name, cells in rows.items())]
     return "\n".join([*(f"| {' | '.join(cells)} |" for cells in table), ""])

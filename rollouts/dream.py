@@ -79,7 +79,6 @@ def dream(
     *,
     noise_temperature: float | np.ndarray | Tensor | None = None,
     burn_in: int = 32,
-    termination_threshold: float | None = None,
     termination_hazard_ratio: float = 1.0,
     use_expected_continuation: bool = False,
     keep: tuple[str, ...] = (),
@@ -104,8 +103,6 @@ def dream(
         noise_temperature: Temperature of the Gaussian noise; ``temperature`` then applies to the mixture only. None:
             ``temperature`` applies to both.
         burn_in: Number of real steps that the memory replays before a dream (where ``start_states`` has them).
-        termination_threshold: End a dream when its termination probability exceeds this. None: sample terminations with
-            that probability (or use the expected continuation).
         termination_hazard_ratio: Exponent r of the survival probability: a step survives with q ** r instead of q. Above
             1 dreams end earlier than the memory predicts, below 1 later. Controllers evolved with r above 1 keep a
             larger distance from terminal states.
@@ -129,7 +126,8 @@ def dream(
     """
     validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
     validate_seed(seed)
-    _validate_termination(termination_threshold, termination_hazard_ratio, use_expected_continuation)
+    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
+        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
     if unknown := [name for name in keep if name not in HISTORIES]:
         raise ValueError(f"keep must hold names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
@@ -165,30 +163,13 @@ def dream(
         if use_expected_continuation:
             buffer.add_weighted(action, step)
         else:
-            buffer.add(
-                action,
-                step,
-                step.terminated if termination_threshold is None else step.termination > termination_threshold,
-            )
+            buffer.add(action, step, step.terminated)
         if step_number % SYNC_EVERY == 0:
             report(step_number, horizon, "")
             if not buffer.active.any():  # reading it at every step would synchronize with the device each time
                 break
     report(horizon, horizon, "")
     return buffer.to_dreams(world)
-
-
-def _validate_termination(
-    termination_threshold: float | None, termination_hazard_ratio: float, use_expected_continuation: bool
-) -> None:
-    """Check the arguments of `dream` that determine when a dream ends."""
-    if not (termination_hazard_ratio > 0 and math.isfinite(termination_hazard_ratio)):
-        raise ValueError(f"termination_hazard_ratio must be finite and above zero, got {termination_hazard_ratio}")
-    if (termination_hazard_ratio != 1 or use_expected_continuation) and termination_threshold is not None:
-        raise ValueError(
-            f"termination_threshold must be None with termination_hazard_ratio "
-            f"or use_expected_continuation, got {termination_threshold}"
-        )
 
 
 class _TrajectoryBuffer:

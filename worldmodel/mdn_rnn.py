@@ -25,9 +25,6 @@ FACTOR_SCALE = 0.1
 """Initial scale of the precision factors U, relative to the other outputs of the layer."""
 
 
-CELL_TYPES = ("lstm", "gru")
-
-
 def _autocast_if_supported(x: Tensor) -> AbstractContextManager[Any]:
     """Keep autocast, but disable it on CPUs without bfloat16 instructions, where torch's LSTM raises an error."""
     if x.is_cpu and torch.is_autocast_enabled("cpu") and torch.backends.mkldnn.is_available():
@@ -40,7 +37,6 @@ class State(NamedTuple):
 
     hidden: Float[Tensor, "batch layers hidden"]
     cell: Float[Tensor, "batch layers cell"]
-    """Cell state of an LSTM; empty for a GRU."""
 
 
 class RMDN(nn.Module):
@@ -56,8 +52,6 @@ class RMDN(nn.Module):
         num_components: K, number of mixture components.
         rank: R, rank of U in the precision ``P = D + U U^T``. 0: the precision is diagonal.
         num_layers: Number of recurrent layers.
-        cell: Type of the recurrent cell, "lstm" or "gru".
-        shared: Whether each component has one U for all times, instead of one U per time.
         full: Whether precisions are full, ``P = L L^T``, at a cost of O(K D^2). This requires rank 0.
 
     Example:
@@ -80,8 +74,6 @@ class RMDN(nn.Module):
         num_components: int = 5,
         rank: int = 0,
         num_layers: int = 1,
-        cell: str = "lstm",
-        shared: bool = False,
         full: bool = False,
     ) -> None:
         super().__init__()
@@ -94,23 +86,18 @@ class RMDN(nn.Module):
         )
         if rank < 0:
             raise ValueError(f"rank must be zero or more, got {rank}")
-        if cell not in CELL_TYPES:
-            raise ValueError(f"cell must be one of {', '.join(CELL_TYPES)}, got {cell!r}")
-        if (full and rank) or (shared and not rank):
-            raise ValueError(f"full needs rank 0, and shared a rank of at least 1, got rank {rank}")
+        if full and rank:
+            raise ValueError(f"rank must be 0 with full, got {rank}")
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
-        self.num_components, self.rank, self.num_layers = num_components, rank, num_layers
-        self.cell, self.shared, self.full = cell, shared, full
-        kind = nn.LSTM if cell == "lstm" else nn.GRU
-        self.lstm = kind(input_size, hidden_size, num_layers, batch_first=True)
+        self.num_components, self.rank, self.num_layers, self.full = num_components, rank, num_layers, full
+        self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True)
         self.head = nn.Linear(hidden_size, sum(self._sizes()))
-        self.factor = nn.Parameter(FACTOR_SCALE * torch.randn(num_components, output_size, rank)) if shared else None
         self.reset_parameters()
 
     def _sizes(self) -> tuple[int, int, int, int]:
         """Return the sizes of the head's outputs: logits, means, log-precisions, and other precision parameters."""
         k, d = self.num_components, self.output_size
-        precision_params = d * (d - 1) // 2 if self.full else 0 if self.shared else d * self.rank
+        precision_params = d * (d - 1) // 2 if self.full else d * self.rank
         return k, k * d, k * d, k * precision_params
 
     def reset_parameters(self) -> None:
@@ -130,10 +117,9 @@ class RMDN(nn.Module):
                 precision_params.zero_()
             else:
                 precision_params.normal_(0.0, FACTOR_SCALE)
-            if self.cell == "lstm":
-                for name, parameter in self.lstm.named_parameters():
-                    if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
-                        parameter[self.hidden_size : 2 * self.hidden_size].fill_(1.0)
+            for name, parameter in self.lstm.named_parameters():
+                if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
+                    parameter[self.hidden_size : 2 * self.hidden_size].fill_(1.0)
 
     @torch.no_grad()
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
@@ -144,9 +130,7 @@ class RMDN(nn.Module):
         _, weight, _, beside_weight = self.head.weight.split(self._sizes())
         _, loc, log_precision, beside = self.head.bias.split(self._sizes())
         std = std.clamp(min=math.exp(-0.5 * LOG_PRECISION_RANGE[1]))
-        if self.factor is not None:
-            self.factor.div_(std[:, None])
-        elif self.full or self.rank:  # divide the rows of U, or of L below the diagonal
+        if self.full or self.rank:  # divide the rows of U, or of L below the diagonal
             d = self.output_size
             row = torch.tril_indices(d, d, -1)[0] if self.full else torch.arange(d).repeat_interleave(self.rank)
             row_std = std[row.to(std.device)].repeat(self.num_components)
@@ -164,17 +148,7 @@ class RMDN(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this module."""
-        names = (
-            "input_size",
-            "output_size",
-            "hidden_size",
-            "num_components",
-            "rank",
-            "num_layers",
-            "cell",
-            "shared",
-            "full",
-        )
+        names = ("input_size", "output_size", "hidden_size", "num_components", "rank", "num_layers", "full")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -185,7 +159,7 @@ class RMDN(nn.Module):
     def initial(self, batch: int) -> State:
         """Return the initial state."""
         zeros = self.head.weight.new_zeros(batch, self.num_layers, self.hidden_size)
-        return State(zeros, zeros.clone() if self.cell == "lstm" else zeros[..., :0])
+        return State(zeros, zeros.clone())
 
     def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
@@ -205,26 +179,20 @@ class RMDN(nn.Module):
             return self._step(x[:, 0], state)
         # torch has layers first: (B, layers, H) -> (layers, B, H) and back
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        if self.cell == "gru":
-            h, last = self.lstm(x, before[0])
-            return h, State(last.transpose(0, 1), state.cell)
         with _autocast_if_supported(x):
             h, after = self.lstm(x, before)
         return h, State(*(part.transpose(0, 1) for part in after))
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Process one time step with torch's cell functions; the setup of torch's layers takes most of a single step."""
+        """Process one time step with torch's cell function; the setup of torch's layers takes most of a single step."""
         hidden, cells = [], []
         for layer in range(self.num_layers):
             names = (f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
             weights = [getattr(self.lstm, name) for name in names]
-            if self.cell == "lstm":
-                x, cell = torch.lstm_cell(x, (state.hidden[:, layer], state.cell[:, layer]), *weights)
-                cells.append(cell)
-            else:
-                x = torch.gru_cell(x, state.hidden[:, layer], *weights)
+            x, cell = torch.lstm_cell(x, (state.hidden[:, layer], state.cell[:, layer]), *weights)
             hidden.append(x)
-        return x[:, None], State(_stacked(hidden), _stacked(cells) if cells else state.cell)
+            cells.append(cell)
+        return x[:, None], State(_stacked(hidden), _stacked(cells))
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
         """Return the mixture for hidden states."""
@@ -235,9 +203,7 @@ class RMDN(nn.Module):
             low, high = LOG_PRECISION_RANGE
             tril = precision_params.unflatten(-1, (k, d * (d - 1) // 2))
             return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), tril)
-        factor = precision_params.unflatten(-1, (k, d, self.rank)) if self.rank and not self.shared else None
-        if self.factor is not None:
-            factor = self.factor.expand(*h.shape[:-1], k, d, self.rank)
+        factor = precision_params.unflatten(-1, (k, d, self.rank)) if self.rank else None
         return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor)
 
     def forward(
@@ -265,8 +231,6 @@ class FRMDN(nn.Module):
         num_couplings: Number of couplings of the flow. 0: no flow, as in an `RMDN`.
         conditional: Whether the couplings also depend on the hidden state (not in the paper).
         num_layers: Number of recurrent layers.
-        cell: Type of the recurrent cell, "lstm" or "gru".
-        shared: Whether each component has one U for all times, instead of one U per time.
         full: Whether precisions are full.
         spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
 
@@ -291,15 +255,13 @@ class FRMDN(nn.Module):
         num_couplings: int = 2,
         conditional: bool = False,
         num_layers: int = 1,
-        cell: str = "lstm",
-        shared: bool = False,
         full: bool = False,
         spline: bool = False,
     ) -> None:
         super().__init__()
         if num_couplings < 0:
             raise ValueError(f"num_couplings must be zero or more, got {num_couplings}")
-        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, cell, shared, full)
+        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full)
         self.conditional, self.spline = conditional, spline
         kind = SplineCoupling if spline else AffineCoupling
         self.flow = Flow([kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)])

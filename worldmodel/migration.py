@@ -1,6 +1,6 @@
-"""Convert the names in files of older versions to the current names.
+"""Convert files of older versions: former names, and settings that were removed.
 
-Start reading at `renamed`.
+Start reading at `renamed` and `without_removed`.
 """
 
 import json
@@ -13,6 +13,32 @@ from typing import Any
 def renamed(old: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the content with keys renamed by ``names``; other keys are unchanged."""
     return {names.get(name, name): value for name, value in old.items()}
+
+
+class RemovedSetting(ValueError):
+    """An older file has a removed setting with another value than its default."""
+
+
+def without_removed(old: Mapping[str, Any], removed: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return the content without removed settings, which must have their former defaults.
+
+    Args:
+        old: Content under the current names.
+        removed: Removed settings and their former defaults.
+        section: Name of the section in the message.
+
+    Raises:
+        RemovedSetting: A removed setting has another value; the message names it, its default and the value.
+
+    Example:
+        >>> without_removed({"rank": 2, "cell": "lstm"}, REMOVED_NETWORK_SETTINGS)
+        {'rank': 2}
+    """
+    for name, default in removed.items():
+        if old.get(name, default) != default:
+            label = f"{section}.{name}" if section else name
+            raise RemovedSetting(f"{label} was removed and must have its former default {default!r}, got {old[name]!r}")
+    return {name: value for name, value in old.items() if name not in removed}
 
 
 VAE_SETTINGS = {"latent": "latent_dim", "emphasis": "hud_loss_weight"}
@@ -28,6 +54,9 @@ NETWORK_SETTINGS = {
 
 MEMORY_SETTINGS = NETWORK_SETTINGS | {"inputs": "input_size", "outputs": "output_size"}
 """Arguments of `worldmodel.Memory` and its density, in the same files."""
+
+REMOVED_NETWORK_SETTINGS = {"cell": "lstm", "shared": False}
+"""Removed arguments of `worldmodel.RMDN` and `worldmodel.FRMDN`, in settings of memories, of runs and of densities."""
 
 SEQUENCE_DENSITY_SETTINGS = MEMORY_SETTINGS | {"event": "event_dim", "latent": "latent_dim", "truncate": "bptt_length"}
 """Arguments of `worldmodel.SequenceDensity` and `worldmodel.baselines.VRNN`, in ``settings.json`` of a training."""
@@ -56,14 +85,16 @@ def corpus(old: Mapping[str, Any]) -> dict[str, Any]:
 
 def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``config.json`` of a world model under the current names."""
-    return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": renamed(old["memory"], MEMORY_SETTINGS)}
+    memory = without_removed(renamed(old["memory"], MEMORY_SETTINGS), REMOVED_NETWORK_SETTINGS, "memory")
+    return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": memory}
 
 
 def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a training and of its model under their current names."""
     settings = renamed(old, TRAINING_SETTINGS)
     if isinstance(model := settings.get("model_config"), Mapping):
-        settings["model_config"] = renamed(model, VAE_SETTINGS | SEQUENCE_DENSITY_SETTINGS)
+        model = renamed(model, VAE_SETTINGS | SEQUENCE_DENSITY_SETTINGS)
+        settings["model_config"] = without_removed(model, REMOVED_NETWORK_SETTINGS, "model_config")
     return settings
 
 
@@ -200,8 +231,12 @@ FITNESS_IDENTITY = {
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
 
 
+REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None}
+"""Removed arguments of `rollouts.dream`, in the identity of `rollouts.DreamFitness`."""
+
+
 def fitness_identity(content: Any) -> Any:
-    """Return the identity of a fitness under the current names. Identities of other functions are unchanged.
+    """Return the identity of a fitness under the current names and without removed arguments; others are unchanged.
 
     Example:
         >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
@@ -209,12 +244,14 @@ def fitness_identity(content: Any) -> Any:
     """
     if not isinstance(content, dict):
         return content
+    if {"num_rollouts", "world", "start_states"} <= content.keys():
+        return without_removed(content, REMOVED_DREAM_ARGUMENTS)
     if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
         return content
     new = renamed(content, FITNESS_IDENTITY)
     if "env_options" in new:
         new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
-    return new
+    return without_removed(new, REMOVED_DREAM_ARGUMENTS)
 
 
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -275,6 +312,15 @@ RUN_SECTIONS: dict[str, Any] = {
     },
 }
 """Settings of the sections of ``config.yaml``, and of an iteration's ``settings.json``."""
+REMOVED_SEARCH_SETTINGS: dict[str, Any] = {"antithetic": False, "bounds": None, "covariance": "auto"}
+"""Removed arguments of `agents.evolve`, in the same files and in the state of a search."""
+REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
+    "memory": REMOVED_NETWORK_SETTINGS,
+    "dream": REMOVED_SEARCH_SETTINGS,
+    "game": REMOVED_SEARCH_SETTINGS | {"restarts": 0},
+    "iterate": {"vae_every": 4},
+}
+"""Removed settings of the sections of these files."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
@@ -301,6 +347,8 @@ SEARCH_SETTINGS: dict[str, Any] = {
 """Settings in the state of a search."""
 SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
 """Other keys of the state of a search."""
+REMOVED_SEARCH_STATE = {"restarts": 0}
+"""Removed keys of the state of a search."""
 GENERATION: dict[str, Any] = {
     "check": "eval",
     "check_std": "eval_std",
@@ -346,11 +394,14 @@ FIDELITY: dict[str, Any] = {
 
 
 def run_config(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run, or some of their sections, under the current names."""
+    """Return the settings of a run, or some of their sections, under the current names and without removed settings."""
     new = renamed(old, RUN_CONFIG)
     for section, names in RUN_SECTIONS.items():
         if isinstance(new.get(section), dict):
             new[section] = renamed(new[section], names)
+    for section, removed in REMOVED_RUN_SETTINGS.items():
+        if isinstance(new.get(section), dict):
+            new[section] = without_removed(new[section], removed, section)
     controller = new.get("controller")
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
@@ -365,9 +416,9 @@ def config_file(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def search_state(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the description in a search's ``state.npz`` under the current names."""
-    new = renamed(old, SEARCH_STATE)
-    settings = renamed(dict(new["settings"]), SEARCH_SETTINGS)
+    """Return the description in a search's ``state.npz`` under the current names and without removed settings."""
+    new = without_removed(renamed(old, SEARCH_STATE), REMOVED_SEARCH_STATE)
+    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), REMOVED_SEARCH_SETTINGS)
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])

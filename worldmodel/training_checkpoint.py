@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from worldmodel import distributed
 from worldmodel.io import atomic, write_bytes, write_json, write_tensors
-from worldmodel.migration import training_settings
+from worldmodel.migration import RemovedSetting, training_settings
 
 
 @dataclass
@@ -196,7 +196,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
     """Read a saved state, whose ``settings`` are a mapping.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or has a removed setting.
     """
     try:
         with zipfile.ZipFile(path) as parts:
@@ -206,6 +206,8 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             saved = torch.load(path, map_location=device, weights_only=True)
         return {**saved, "settings": training_settings(saved["settings"])}
+    except RemovedSetting as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # torch raises various errors for a damaged file
         raise _not_whole(path, error) from None
 

@@ -46,8 +46,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "RMDN, K = 32": {"model": "rmdn", "num_components": 32},
     "RMDN, rank 1": {"model": "rmdn", "rank": 1},
     "RMDN, rank 8": {"model": "rmdn", "rank": 8},
-    "RMDN, rank 4, shared": {"model": "rmdn", "rank": 4, "shared": True},
-    "FRMDN, GRU": {"cell": "gru"},
     "FRMDN, no memory": {"memoryless": True},
     "FRMDN, untrained": {"untrained": True},
 }

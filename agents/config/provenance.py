@@ -12,7 +12,7 @@ import yaml
 from worldmodel.agents.config.io import flat, read_yaml
 
 from worldmodel import migration
-from worldmodel.io import atomic
+from worldmodel.io import atomic, error_context
 
 
 def save_config(
@@ -39,7 +39,8 @@ def save_config(
         required = [one.name for one in fields(settings) if one.default is one.default_factory is MISSING]
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
         # a file of an older version lacks newer settings: they have their defaults
-        saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
+        with error_context(path, wrap_value_errors=True):
+            saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
         for name, value in flat(plain).items():
             old, reason = saved.get(name), frozen.get(name)
             grows = name in may_grow and isinstance(old, int) and value >= old

@@ -15,7 +15,6 @@ DREAMS = 64
 """Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
 Value = TypeVar("Value")
 Preset = Literal["quick", "standard", "paper"]
-Covariance = Literal["auto", "full", "diagonal"]
 
 
 def common(default: Value) -> Value:
@@ -96,8 +95,6 @@ class MemoryConfig:
         conditional: Whether to condition the flow on the hidden state (frmdn).
         spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
         full: Whether to use full precision matrices. Needs rank 0.
-        shared: Whether to learn one U for each component instead of one for each component and time step.
-        cell: Recurrent cell: "lstm" or "gru".
         num_layers: Number of recurrent layers.
         latent_targets: Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean).
         reward_weight: Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1
@@ -121,8 +118,6 @@ class MemoryConfig:
     conditional: bool = False
     spline: bool = False
     full: bool = False
-    shared: bool = False
-    cell: Literal["lstm", "gru"] = "lstm"
     num_layers: int = 1
     latent_targets: Literal["sample", "mean"] = "sample"
     reward_weight: float = 1.0
@@ -167,9 +162,6 @@ class DreamConfig:
         sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
         whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
             scaled to unit variance.
-        antithetic: Whether to sample members in mirrored pairs around the mean.
-        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
-        bounds: Largest absolute value of a parameter. None: no limit.
         mean_window: Window of the exponential average of the distribution mean that is kept, in generations. 0: the last
             mean is kept.
     """
@@ -184,9 +176,6 @@ class DreamConfig:
     sigma: float = 0.1
     sigma_decay: float = 1.0
     whiten: bool = False
-    antithetic: bool = False
-    covariance: Covariance = "auto"
-    bounds: float | None = None
     mean_window: int = 0
 
 
@@ -212,9 +201,6 @@ class GameConfig:
             folder of an agent, which is first copied by behavior cloning onto this run's world model.
         max_episodes: Largest number of episodes for each member: the number grows while noise hides the differences
             between members. None: the number stays.
-        antithetic: Whether to sample members in mirrored pairs around the mean.
-        covariance: Covariance matrix of the search: "full", "diagonal", or "auto" (full up to 2,000 parameters).
-        bounds: Largest absolute value of a parameter. None: no limit.
         mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
             beside the mean and kept where it is better. 0: no average.
         num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
@@ -225,8 +211,6 @@ class GameConfig:
             episodes and state resets.
         eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
         min_sigma: Step size below which evolution stops.
-        restarts: Number of restarts: where eval_patience or min_sigma would stop evolution, it restarts at the best
-            parameters so far with twice the population.
         num_state_resets: Number of extra episodes for each member that start from states of the generation's best
             episodes. Only for environments that can save their state (Super Mario Bros, CarRacing).
         reset_horizon: Maximum number of steps after a state reset.
@@ -248,16 +232,12 @@ class GameConfig:
     envs_per_worker: int = 8
     init_from: str = common("zeros")
     max_episodes: int | None = None
-    antithetic: bool = False
-    covariance: Covariance = "auto"
-    bounds: float | None = None
     mean_window: int = 0
     normalize_episodes: bool = False
     ranked: bool = False
     num_eval_candidates: int = 0
     eval_patience: int | None = None
     min_sigma: float = 0.0
-    restarts: int = 0
     num_state_resets: int = 0
     reset_horizon: int = 40
     hard_episode_candidates: int = 0
@@ -275,9 +255,8 @@ class LoopConfig:
             The next memory learns from it what similar controllers do in the environment.
         memory_updates: Number of gradient steps that continue the training of the last iteration's memory. None: train a
             new memory from scratch.
-        vae_updates: Number of gradient steps that continue the training of the VAE on all frames, every vae_every
-            iterations. 0: the VAE stays fixed.
-        vae_every: Number of iterations between trainings of the VAE.
+        vae_updates: Number of gradient steps that continue the training of the VAE on all frames. 0: the VAE
+            stays fixed.
         init_from: Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest
             mean return so far). With "best", the agent keeps the memory of that iteration without further training,
             and only the ensemble is trained: for a run that began with "last".
@@ -296,7 +275,6 @@ class LoopConfig:
     param_noise: float = 0.0
     memory_updates: int | None = None
     vae_updates: int = 0
-    vae_every: int = 4
     init_from: Literal["zeros", "last", "best"] = "zeros"
     recent_episodes: int | None = None
     recent_fraction: float = 0.0

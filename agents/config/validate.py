@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from worldmodel.agents.config.schema import DREAMS, Covariance, EvalConfig, RunConfig
+from worldmodel.agents.config.schema import DREAMS, EvalConfig, RunConfig
 
 from worldmodel.paths import expand
 
@@ -22,7 +22,6 @@ MAY_BE_ZERO |= {
 MAY_BE_ZERO |= {
     "num_eval_candidates",
     "min_sigma",
-    "restarts",
     "segment_length",
     "mean_window",
     "num_state_resets",
@@ -130,35 +129,23 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
     """Check the ranges and combinations of options of `agents.evolve`.
 
     Args:
-        options: Values by name; ``eval_patience``, ``restarts`` and others that only the environment has may be missing.
+        options: Values by name; ``min_sigma`` and others that only the environment has may be missing.
         prefix: Prefix of the names in messages.
 
     Raises:
         ValueError: An option is out of range or has no effect; the message names it, what was expected and what came.
     """
     population, sigma, sigma_decay = options["population"], options["sigma"], options["sigma_decay"]
-    bounds, mean_window, num_eval_candidates = (
-        options["bounds"],
-        options["mean_window"],
-        options.get("num_eval_candidates", 0),
-    )
-    eval_patience, min_sigma, restarts = (
-        options.get("eval_patience"),
-        options.get("min_sigma", 0.0),
-        options.get("restarts", 0),
-    )
+    mean_window, num_eval_candidates = options["mean_window"], options.get("num_eval_candidates", 0)
+    min_sigma = options.get("min_sigma", 0.0)
     max_episodes, episodes = options.get("max_episodes"), options.get("episodes")
     if population < 3:
         raise ValueError(f"{prefix}population must be at least 3, got {population}")
-    for name, value in (("sigma", sigma), ("bounds", bounds)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{prefix}{name} must be above zero, got {value}")
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise ValueError(f"{prefix}sigma must be above zero, got {sigma}")
     if not 0 < sigma_decay <= 1:
         raise ValueError(f"{prefix}sigma_decay must be above 0 and at most 1, got {sigma_decay}")
-    if options["covariance"] not in get_args(Covariance):
-        choices = ", ".join(get_args(Covariance))
-        raise ValueError(f"{prefix}covariance must be one of {choices}, got {options['covariance']!r}")
-    for name, value in (("mean_window", mean_window), ("restarts", restarts), ("min_sigma", min_sigma)):
+    for name, value in (("mean_window", mean_window), ("min_sigma", min_sigma)):
         if not value >= 0:
             raise ValueError(f"{prefix}{name} must be zero or more, got {value}")
     if not 0 <= num_eval_candidates <= population:
@@ -171,10 +158,6 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
         )
     if min_sigma >= sigma:
         raise ValueError(f"{prefix}min_sigma must be below {prefix}sigma = {sigma}, got {min_sigma}")
-    if restarts and eval_patience is None and not min_sigma:
-        raise ValueError(
-            f"{prefix}restarts needs {prefix}eval_patience or {prefix}min_sigma, got {restarts} and neither"
-        )
     candidates, limit = (
         options.get("hard_episode_candidates", 0),
         "episodes" if max_episodes is None else "max_episodes",

@@ -10,6 +10,7 @@ worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iteratio
     --dream.generations 20 --dream.population 48 --dream.num_rollouts 24 --dream.horizon 50 --dream.temperature 1.15 \
     --dream.sigma 0.1 --dream.sigma_decay 0.97 --game.generations 0 --game.num_state_resets 0 --eval.episodes 4
 # then the same with --iterations 16 --iterate.param_noise 0.15 --iterate.recent_episodes 240 --dream.temperature 1.0, and then also with
-# --iterations 20 --iterate.episodes 40 --iterate.action_noise 0.08 --iterate.vae_updates 300 --iterate.initial_state_fraction 0.2
+# --iterations 17 --iterate.episodes 40 --iterate.action_noise 0.08 --iterate.vae_updates 300 --iterate.initial_state_fraction 0.2,
+# and then with --iterations 20 --iterate.vae_updates 0
 python -m benchmarks.records keep runs/mario-dreamer mario-1-1-dream --where dream --test 'deterministic={"noop_max": 0}' \
     --test 'sticky actions={"sticky_action_prob": 0.25}' --title "Super Mario Bros 1-1, dreams only"

@@ -14,7 +14,7 @@ from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 
 CONTINUED = ["--iterate.ensemble_size", "2", "--iterate.disagreement_penalty", "1", "--iterate.init_from", "last"]
-CONTINUED += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3", "--iterate.vae_every", "1"]
+CONTINUED += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3"]
 CONTINUED += ["--iterate.recent_episodes", "2", "--iterate.recent_fraction", "0.75", "--iterate.param_noise", "0.1"]
 CONTINUED += [
     "--collect.max_idle_steps",

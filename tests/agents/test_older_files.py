@@ -11,17 +11,26 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 import yaml
+from worldmodel.agents import evolve
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.cli import main
 from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import from_dict, read_sections
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.iterative_training import PER_ITERATION
 from worldmodel.agents.renewal import set_aside
 from worldmodel.agents.run import Run
 from worldmodel.rollouts import DreamFitness, EnvFitness, Store
 
-from worldmodel import WorldModel, migration
-from worldmodel.io import fingerprint
+from tests import toys
+from tests.agents.spheres import controller, sphere
+from tests.command_line import refused
+from worldmodel import RMDN, SequenceDensity, WorldModel, fit, migration, seeded
+from worldmodel.io import fingerprint, read_json, write_json
 
 PUBLISHED_VAE = True
 """The run of the archive goes on with the VAE that it has."""
@@ -147,3 +156,122 @@ MAPPINGS = {name: value for name, value in vars(migration).items() if name.isupp
 def test_no_two_older_names_become_the_same(names):
     flat = [value for value in names.values() if isinstance(value, str)]
     assert len(set(flat)) == len(flat)
+
+
+OTHER_VALUES = {"cell": "gru", "shared": True, "antithetic": True, "bounds": 0.5, "covariance": "full", "restarts": 1}
+OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5}
+REMOVED = [(section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in names]
+
+
+def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(older, tmp_path):
+    path = shutil.copy(older / "config.yaml", tmp_path)
+    content = read_yaml(path)
+    assert all(name in content[section] for section, name in REMOVED)
+    settings = from_dict({"run": migration.run_config(content)}, {"run": RunConfig})["run"]
+    save_config(settings, Path(path))
+    assert not any(name in read_yaml(path)[section] for section, name in REMOVED)
+
+
+@pytest.mark.parametrize(("section", "name"), REMOVED)
+def test_another_value_of_a_removed_setting_is_refused(section, name, tmp_path, capsys):
+    label, path, value = f"{section}.{name}", tmp_path / "config.yaml", OTHER_VALUES[name]
+    path.write_text(yaml.safe_dump({"env": "CartPole-v1", section: {name: value}}), encoding="utf-8")
+    line = refused(capsys, "run", "CartPole-v1", "--config", str(path), "--out", str(tmp_path / "run"))
+    assert label in line and repr(value) in line
+    with pytest.raises(ValueError, match=label):
+        save_config(RunConfig("CartPole-v1"), path)
+    (tmp_path / "section.yaml").write_text(yaml.safe_dump({name: value}), encoding="utf-8")
+    assert label in refused(capsys, "run", "CartPole-v1", f"--{section}", str(tmp_path / "section.yaml"))
+
+
+def test_another_value_of_a_removed_setting_of_an_iteration_is_refused(tmp_path):
+    write_json(tmp_path / "settings.json", {"iterate": {"vae_every": 4}, "dream": {"bounds": None}})
+    assert read_sections(PER_ITERATION, tmp_path / "settings.json") == {
+        name: kind() for name, kind in PER_ITERATION.items()
+    }
+    write_json(tmp_path / "settings.json", {"iterate": {"vae_every": 4}, "dream": {"bounds": 2.0}})
+    with pytest.raises(ValueError, match=r"dream\.bounds.*2\.0"):
+        read_sections(PER_ITERATION, tmp_path / "settings.json")
+
+
+@pytest.mark.parametrize("name", migration.REMOVED_NETWORK_SETTINGS)
+def test_an_older_memory_with_a_removed_setting_is_refused(older, tmp_path, name, capsys):
+    run = shutil.copytree(older, tmp_path / "run")
+    path = run / "world" / "config.json"
+    config = read_json(path)
+    config["memory"][name] = OTHER_VALUES[name]
+    write_json(path, config)
+    with pytest.raises(ValueError, match=rf"memory\.{name}.*{OTHER_VALUES[name]}"):
+        WorldModel.load(path.parent)
+    assert f"memory.{name}" in refused(capsys, "evolve", str(run), "--where", "dream")
+
+
+def trained(out, num_updates):
+    with seeded(0):
+        model = SequenceDensity(RMDN(1, 1, hidden_size=4, num_components=2))
+    data = toys.Sequences(lambda size, seed: toys.autoregressive(size, 5, seed)[0].float())
+    return fingerprint(
+        fit(model, data, num_updates=num_updates, batch_size=4, eval_every=2, out=out, tensorboard=False)
+    )
+
+
+def with_network_settings(folder, **settings):
+    """Write network settings into the state of a training, as an older version wrote them."""
+    saved = torch.load(folder / "resume.pt", weights_only=True)
+    saved["settings"]["model_config"] |= settings
+    torch.save(saved, folder / "resume.pt")
+
+
+def test_an_older_training_continues(tmp_path):
+    for name in ("new", "older"):
+        trained(tmp_path / name, 4)
+    with_network_settings(tmp_path / "older", **migration.REMOVED_NETWORK_SETTINGS)
+    assert trained(tmp_path / "older", 8) == trained(tmp_path / "new", 8)
+
+
+@pytest.mark.parametrize("name", migration.REMOVED_NETWORK_SETTINGS)
+def test_an_older_training_with_a_removed_setting_is_refused(tmp_path, name):
+    trained(tmp_path, 2)
+    with_network_settings(tmp_path, **{name: OTHER_VALUES[name]})
+    with pytest.raises(ValueError, match=rf"resume\.pt.*{name}.*{OTHER_VALUES[name]}"):
+        trained(tmp_path, 4)
+
+
+def evolved(out, generations):
+    best = evolve(controller(), sphere, seed=1, population=4, generations=generations, out=out)
+    return best.parameters.tolist()
+
+
+def with_search_settings(folder, settings, **counts):
+    """Write settings and counts into the state of a search, as an older version wrote them."""
+    with np.load(folder / "state.npz") as saved:
+        state = dict(saved)
+    about = json.loads(str(state["about"])) | counts
+    about["settings"] |= settings
+    np.savez(folder / "state.npz", **state | {"about": np.array(json.dumps(about))})
+
+
+def test_an_older_search_continues(tmp_path):
+    for name in ("new", "older"):
+        evolved(tmp_path / name, 2)
+    with_search_settings(tmp_path / "older", migration.REMOVED_SEARCH_SETTINGS, **migration.REMOVED_SEARCH_STATE)
+    assert evolved(tmp_path / "older", 4) == evolved(tmp_path / "new", 4)
+
+
+@pytest.mark.parametrize("name", [*migration.REMOVED_SEARCH_SETTINGS, *migration.REMOVED_SEARCH_STATE])
+def test_an_older_search_with_a_removed_setting_is_refused(tmp_path, name):
+    evolved(tmp_path, 2)
+    other = {name: OTHER_VALUES[name]}
+    settings, counts = (other, {}) if name in migration.REMOVED_SEARCH_SETTINGS else ({}, other)
+    with_search_settings(tmp_path, settings, **counts)
+    with pytest.raises(ValueError, match=rf"state\.npz.*{name}.*{OTHER_VALUES[name]}"):
+        evolved(tmp_path, 4)
+
+
+def test_a_removed_argument_of_dreams_at_its_default_is_not_part_of_an_identity():
+    newer = {"num_rollouts": 16, "world": "5a", "start_states": "7b"}
+    older = {"dreams": 16, "world": "5a", "starts": "7b", "threshold": None}
+    assert migration.fitness_identity(older) == newer
+    assert migration.fitness_identity(newer | {"termination_threshold": None}) == newer
+    with pytest.raises(ValueError, match=r"termination_threshold.*0\.5"):
+        migration.fitness_identity(older | {"threshold": 0.5})

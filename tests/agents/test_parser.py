@@ -20,7 +20,7 @@ from worldmodel import migration
         ("collect CarRacing --collect.episodes abc", ["collect", "--collect.episodes", "abc"]),
         ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
         ("evolve x --game.whiten maybe", ["--game.whiten", "true", "false", "maybe"]),
-        ("train memory x --memory.cell rnn", ["train memory", "--memory.cell", "'lstm', 'gru'", "rnn"]),
+        ("train memory x --memory.model rnn", ["train memory", "--memory.model", "'frmdn', 'rmdn'", "rnn"]),
         # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
         ("sing", ["sing", "'run', 'collect'"]),

@@ -323,7 +323,6 @@ REFUSED = {
     "run CartPole-v1 --game.hard_episode_candidates 8 --game.max_episodes 9": "game.max_episodes",
     "run CartPole-v1 --game.init_from dream --dream.generations 0": "game.init_from",
     "run CartPole-v1 --game.init_from lost.safetensors": "game.init_from",
-    "run CartPole-v1 --game.restarts 1": "game.eval_patience",
     "run CartPole-v1 --game.min_sigma 0.1": "game.min_sigma",
     "evolve nowhere --game.min_sigma 0.1": "game.min_sigma",
     "run CartPole-v1 --game.num_state_resets 2": "num_state_resets",

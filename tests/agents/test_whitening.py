@@ -69,7 +69,7 @@ def test_whitening_helps_evolution_on_badly_scaled_inputs():
 @pytest.mark.parametrize("coordinates", [False, True])
 def test_evolution_with_sigma_decay_resumes_bit_for_bit(tmp_path, coordinates):
     kind = KINDS[0]
-    settings = {"seed": 3, "population": 8, "sigma_decay": 0.9, "bounds": 1.0}
+    settings = {"seed": 3, "population": 8, "sigma_decay": 0.9}
     settings["whitening"] = Whitening(kind, sample_inputs()) if coordinates else None
 
     def fitness(population, seed):
@@ -79,7 +79,6 @@ def test_evolution_with_sigma_decay_resumes_bit_for_bit(tmp_path, coordinates):
     evolve(kind, fitness, **settings, generations=4, out=tmp_path / "parts")
     resumed = evolve(kind, fitness, **settings, generations=9, out=tmp_path / "parts")
     assert uninterrupted.parameters.equal(resumed.parameters)
-    assert uninterrupted.parameters.abs().max() <= 1
     other = settings | {"whitening": Whitening(kind, 2 * sample_inputs())}
     with pytest.raises(ValueError, match="whitening"):
         evolve(kind, fitness, **other, generations=10, out=tmp_path / "parts")

@@ -49,11 +49,11 @@ def test_batched_dreams_equal_single_steps():
 def test_dreams_do_not_depend_on_their_batch():
     model, parameters, keep = world(), controllers(3), ("latents", "rewards")
     horizon = NOISE_BLOCK + 5
-    together = rollouts.dream(model, parameters, STARTS, horizon, 6, seed=5, keep=keep, termination_threshold=2.0)
+    together = rollouts.dream(model, parameters, STARTS, horizon, 6, seed=5, keep=keep, termination_hazard_ratio=1e-9)
     for p in range(3):
         for n in (1, 4):
             alone = rollouts.dream(
-                model, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, termination_threshold=2.0
+                model, parameters[p], STARTS, horizon - 3, n, seed=5, keep=keep, termination_hazard_ratio=1e-9
             )
             latents = together.latents[p, :n, : horizon - 2]
             assert_same_sums(alone.latents[0], latents, count=8 * horizon)
@@ -82,7 +82,7 @@ def test_each_dream_can_have_its_own_temperature():
     model, parameters, options = (
         world(),
         controllers(2),
-        {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0},
+        {"seed": 5, "keep": ("latents",), "termination_hazard_ratio": 1e-9},
     )
     mixed = rollouts.dream(model, parameters, STARTS, 8, 3, temperature=np.array([0.3, 1.0, 2.0]), **options)
     for n, temperature in enumerate((0.3, 1.0, 2.0)):
@@ -92,7 +92,7 @@ def test_each_dream_can_have_its_own_temperature():
 
 def test_noise_can_have_its_own_temperature():
     model, parameters = world(), controllers(1)
-    options = {"seed": 5, "keep": ("latents",), "termination_threshold": 2.0}
+    options = {"seed": 5, "keep": ("latents",), "termination_hazard_ratio": 1e-9}
     same = rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, noise_temperature=0.7, **options)
     np.testing.assert_array_equal(
         same.latents, rollouts.dream(model, parameters, STARTS, 6, 4, temperature=0.7, **options).latents
@@ -261,20 +261,6 @@ def test_open_loop_rollouts_burn_in_with_earlier_steps(store):
     assert_same_rewards(rewards[0, 0], step.reward[0], model.memory, steps=7)
 
 
-def test_a_termination_threshold_is_deterministic():
-    model = world()
-    with torch.no_grad():
-        model.memory.termination_head.weight.zero_()
-        model.memory.termination_head.bias.fill_(0.0)  # a termination probability of 0.5 at every step
-    never, at_once = (
-        rollouts.dream(model, controllers(), STARTS, 9, 4, termination_threshold=value) for value in (0.6, 0.4)
-    )
-    assert (never.lengths == 9).all()
-    assert not never.terminated.any()
-    assert (at_once.lengths == 1).all()
-    assert at_once.terminated.all()
-
-
 @pytest.mark.parametrize("hazard", [1.0, 4.0])
 def test_hazard_ratio_is_an_exponent_of_the_survival_probability(hazard):
     """The mean length is that of a geometric distribution with survival 0.9 ** hazard, within four standard errors."""
@@ -374,7 +360,6 @@ def test_frames_are_decoded_on_request():
         ({"burn_in": -1}, "burn_in"),
         ({"termination_hazard_ratio": 0.0}, "termination_hazard_ratio"),
         ({"termination_hazard_ratio": float("inf")}, "termination_hazard_ratio"),
-        ({"termination_hazard_ratio": 2.0, "termination_threshold": 0.5}, "termination_threshold"),
         ({"seed": -1}, "seed"),
     ],
 )

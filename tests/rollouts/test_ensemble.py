@@ -64,7 +64,7 @@ def test_the_world_model_observes_dreams_of_an_ensemble_as_it_observes_a_game(wo
         seed=3,
         keep=("latents", "actions"),
         ensemble=[memory(1)],
-        termination_threshold=2.0,
+        termination_hazard_ratio=1e-9,
     )
     weight = torch.tensor(parameters[0, :-2], dtype=torch.float32).view(2, -1)
     bias = torch.tensor(parameters[0, -2:], dtype=torch.float32)

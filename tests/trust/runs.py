@@ -24,7 +24,7 @@ import torch
 SETTINGS = {
     "workers": 1,
     "iterations": 2,
-    "iterate": {"episodes": 1, "vae_updates": 2, "vae_every": 1, "ensemble_size": 2},
+    "iterate": {"episodes": 1, "vae_updates": 2, "ensemble_size": 2},
     "collect": {"episodes": 6, "max_steps": 12},
     "vae": {"num_updates": 4, "batch_size": 4, "latent_dim": 2},
     "memory": {

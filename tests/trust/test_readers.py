@@ -112,7 +112,7 @@ HUGE = [
     ("memory", "rank", 60_000),
     ("memory", "output_size", 65_535),
     ("memory", "hidden_size", 2.5),
-    ("memory", "cell", "abacus"),
+    ("memory", "cell", "gru"),
     ("memory", "density", "os.system"),
     ("memory", "density", ["RMDN"]),
 ]

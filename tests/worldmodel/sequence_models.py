@@ -13,7 +13,6 @@ MODELS = {
     "rmdn rank": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_components=2, rank=1)),
     "rmdn full": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_components=2, full=True)),
     "rmdn layers": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, num_layers=2)),
-    "rmdn gru": lambda: SequenceDensity(RMDN(2, 2, hidden_size=8, cell="gru")),
     "frmdn": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, num_components=2)),
     "frmdn conditional": lambda: SequenceDensity(FRMDN(2, 2, hidden_size=8, conditional=True, spline=True)),
     "per dimension": lambda: SequenceDensity(PerDimensionRMDN(2, 2, hidden_size=8)),

@@ -18,8 +18,6 @@ DENSITIES = {
     "rmdn layers": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_layers": 2} | k),
     "frmdn": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "rank": 1} | k),
     "rmdn full": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_components": 2, "full": True} | k),
-    "rmdn shared": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "rank": 1, "shared": True} | k),
-    "rmdn gru": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "cell": "gru"} | k),
     "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden_size": 8} | k),
     "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "spline": True} | k),
     "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "conditional": True} | k),
@@ -178,8 +176,8 @@ def test_num_parameters_match_the_published_model():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"rank": 2}, {"rank": 2, "shared": True}, {"full": True}],
-    ids=["diagonal", "rank", "shared", "full"],
+    [{}, {"rank": 2}, {"full": True}],
+    ids=["diagonal", "rank", "full"],
 )
 def test_initial_distributions_scale_with_the_data(options):
     """For data of another mean and scale, the initial density is that of the standardized data, in their units."""

@@ -132,7 +132,7 @@ export class Engine {
     for (const name of Object.keys(feeds)) if (!this.stepSession.inputNames.includes(name)) delete feeds[name];
     const outputs = await this.stepSession.run(feeds);
     const data = (name) => outputs[name].data;
-    this.state = { latent: data("next_latent"), hidden: data("next_hidden"), cell: size(shapes.cell) ? data("next_cell") : this.state.cell };
+    this.state = { latent: data("next_latent"), hidden: data("next_hidden"), cell: data("next_cell") };
     const reward = data("reward")[0], termination = data("termination")[0];
     this.facts = {
       step: this.facts.step + 1, reward, total: this.facts.total + reward, termination,
