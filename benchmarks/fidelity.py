@@ -5,6 +5,7 @@ Start reading at `measure`.
 python -m benchmarks.fidelity car-racing car-racing-dream mario-1-1 [--keep]     # --keep: save in the agents' folders
 """
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,9 @@ from worldmodel.envs.wrappers import FRAME_SPACE
 from worldmodel.rollouts.policies import smooth_random
 
 from worldmodel import envs, rollouts
+from worldmodel.batches import tree_map
+from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.world_model import WorldState
 
 NUM_START_STATES, NUM_DREAMS, HORIZON = 8, 3, 120
 INITIAL_STATE = "no key, from the start of the game"
@@ -131,18 +135,15 @@ def _real_return(agent: Agent, game: Any, state: Any, actions: list[torch.Tensor
 def _dream_return(agent: Agent, state: Any, actions: list[torch.Tensor] | None, seed: int) -> float:
     """Return the mean return of `NUM_DREAMS` dreams of the next steps; ``actions`` None: the controller acts."""
     world, generator = agent.world, torch.Generator().manual_seed(seed)
-    expand = lambda part: part.expand(NUM_DREAMS, *part.shape[1:]).contiguous()  # noqa: E731
-    state = state._replace(latent=expand(state.latent), memory=type(state.memory)(*map(expand, state.memory)))
+    state = tree_map(state, lambda part: part.expand(NUM_DREAMS, *part.shape[1:]).contiguous())
     total, active = torch.zeros(NUM_DREAMS), torch.ones(NUM_DREAMS)
-    for step in range(HORIZON):
-        action = (
-            world.squash(agent.controller(state.controller_inputs))
-            if actions is None
-            else actions[step].expand(NUM_DREAMS, -1)
-        )
-        imagined, state = world.imagine(state, action.float(), generator=generator)
-        total += imagined.reward * active
-        active *= 1 - imagined.terminated.float()
+    policy = lambda state: world.squash(agent.controller(state.controller_inputs))  # noqa: E731
+    if actions is not None:
+        policy = replay_actions(action.expand(NUM_DREAMS, -1).float() for action in actions)
+    noise = itertools.islice(sample_noise(world, NUM_DREAMS, generator), HORIZON)
+    for imagined in imagine(world, state, policy, noise):
+        total += imagined.step.reward * active
+        active *= 1 - imagined.step.terminated.float()
     return float(total.mean())
 
 

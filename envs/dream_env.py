@@ -16,6 +16,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Generator, Tensor
 from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 
+from worldmodel.batches import tree_map
+from worldmodel.imagination import imagine, sample_noise
 from worldmodel.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature
@@ -257,20 +259,18 @@ class _DreamBatch:
         """Start the dreams of ``mask`` anew."""
         fresh = sample_start_states(self.world, self.start_states, int(mask.sum()), rng, self.burn_in)
         rows = torch.from_numpy(mask)
-        assert self.state.latent is not None and fresh.latent is not None
-        latent = self.state.latent.clone()
-        latent[rows] = fresh.latent
-        tensors = [tensor.clone() for tensor in self.state.memory]
-        for tensor, new in zip(tensors, fresh.memory, strict=True):
+        self._state = tree_map(self.state, torch.clone)
+        self.state.latent[rows] = fresh.latent
+        for tensor, new in zip(self.state.memory, fresh.memory, strict=True):
             tensor[rows] = new
-        self._state = WorldState(latent, type(fresh.memory)(*tensors))
         self.elapsed_steps[mask] = 0
 
     @torch.no_grad()
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Imagine one step of every dream; return rewards, terminated and truncated."""
         inputs = self.world.action_inputs(actions)
-        step, self._state = self.world.imagine(self.state, inputs, self.temperature, self.generator)
+        noise = sample_noise(self.world, self.num_dreams, self.generator)
+        _, step, self._state, _ = next(imagine(self.world, self.state, lambda _: inputs, noise, self.temperature))
         self.elapsed_steps += 1
         terminated = step.terminated.cpu().numpy()
         return step.reward.double().cpu().numpy(), terminated, (self.elapsed_steps >= self.horizon) & ~terminated
@@ -284,5 +284,4 @@ class _DreamBatch:
     @torch.no_grad()
     def render_frames(self) -> np.ndarray:
         """Return the current frames, (num_dreams, 64, 64, 3) uint8."""
-        assert self.state.latent is not None
         return self.world.decode(self.state.latent)

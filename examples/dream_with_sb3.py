@@ -20,6 +20,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from worldmodel.agents.pretrained import HOME, PretrainedAgent
 
 from worldmodel import WorldModel, envs
+from worldmodel.mdn_rnn import State
+from worldmodel.world_model import WorldState
 
 
 class WorldModelObservation(gymnasium.Wrapper[np.ndarray, Any, np.ndarray, Any]):

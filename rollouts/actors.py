@@ -17,6 +17,7 @@ from worldmodel import WorldModel, envs
 from worldmodel.batches import tree_map
 from worldmodel.mdn_rnn import State
 from worldmodel.rng import Stream
+from worldmodel.world_model import WorldState
 
 
 class BatchedActor(Protocol):

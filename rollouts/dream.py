@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from worldmodel.rollouts.controllers import as_population, validate_controller
-from worldmodel.rollouts.ensemble import ModelEnsemble, SingleModel
+from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
 
 from worldmodel import Memory, WorldModel
 from worldmodel.formatting import format_number
+from worldmodel.imagination import Imaginer, imagine, replay_actions, sample_noise
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.rng import Stream
-from worldmodel.start_states import EncodedEpisodes
+from worldmodel.start_states import EncodedClip, EncodedEpisodes, StartState, burn_in_states
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 from worldmodel.world_model import Noise, Step
 
@@ -138,34 +139,28 @@ def dream(
     mixture_temperature, gaussian_temperature = _temperature("temperature", temperature, shape, world.device), None
     if noise_temperature is not None:
         gaussian_temperature = _temperature("noise_temperature", noise_temperature, shape, world.device)
-    model = (
-        SingleModel(world, num_rollouts, population)
-        if ensemble is None
-        else ModelEnsemble(world, ensemble, num_rollouts, population)
-    )
+    model: Imaginer = world
+    state: Any
+    if ensemble is None:
+        state, group_size = dream_start_states(world, start_states, seed, burn_in, num_rollouts, population), 1
+    else:
+        model = ModelEnsemble(world, ensemble, num_rollouts, population)
+        state, group_size = model.start_states(start_states, seed, burn_in), len(ensemble)
 
-    def imagine_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
+    def policy(state: Any) -> Tensor:
         inputs = state.controller_inputs.view(*shape, -1)
-        action = world.squash(controller.outputs(parameters, inputs)).flatten(0, 1)
-        return action, *model.imagine(state, action, noise, mixture_temperature, gaussian_temperature)
+        return world.squash(controller.outputs(parameters, inputs)).flatten(0, 1)
 
-    step_once = torch.compile(imagine_step, dynamic=False) if compile else imagine_step
-    state: Any = model.sample_start_states(start_states, seed, burn_in)
     buffer = _TrajectoryBuffer(state.latent, shape, keep)
     report = callback(progress)
     report(0, horizon, "")
-    noise_steps = common_random_numbers(world, seed, num_rollouts, population, model.group_size)
-    for step_number, noise in enumerate(itertools.islice(noise_steps, horizon), 1):
-        action, step, state = step_once(state, noise)
-        if termination_hazard_ratio != 1:
-            probability = 1 - (1 - step.termination) ** termination_hazard_ratio
-            step = step._replace(termination=probability, terminated=noise.uniform < probability)
-        if use_expected_continuation:
-            buffer.add_weighted(action, step)
-        else:
-            buffer.add(action, step, step.terminated)
-        if step_number % SYNC_EVERY == 0:
-            report(step_number, horizon, "")
+    noise = itertools.islice(common_random_numbers(world, seed, num_rollouts, population, group_size), horizon)
+    temperatures = (mixture_temperature, gaussian_temperature)
+    for number, imagined in enumerate(imagine(model, state, policy, noise, *temperatures, compile=compile), 1):
+        step = imagined.with_hazard_ratio(termination_hazard_ratio)
+        (buffer.add_weighted if use_expected_continuation else buffer.add)(imagined.action, step)
+        if number % SYNC_EVERY == 0:
+            report(number, horizon, "")
             if not buffer.active.any():  # reading it at every step would synchronize with the device each time
                 break
     report(horizon, horizon, "")
@@ -194,8 +189,14 @@ class _TrajectoryBuffer:
             if name in keep or (name == "latents" and "frames" in keep)
         }
 
-    def add(self, action: Tensor, step: Step, ended: Tensor) -> None:
-        """Add a step of every dream; values of ended dreams are masked, since they may diverge to NaN."""
+    def add(self, action: Tensor, step: Step, ended: Tensor | None = None) -> None:
+        """Add a step of every dream; values of ended dreams are masked, since they may diverge to NaN.
+
+        Args:
+            action: Action of each dream.
+            step: Result of the action.
+            ended: Whether each dream ends with this step. None: where it terminates.
+        """
         reward = torch.where(self.active, step.reward, 0) * self.continuation
         self.returns += reward
         self.lengths += self.active
@@ -203,7 +204,7 @@ class _TrajectoryBuffer:
         for name, parts in self.history.items():
             value = values[name]
             parts.append(torch.where(self.active if value.ndim == 1 else self.active[:, None], value, 0))
-        self.active = self.active & ~ended
+        self.active = self.active & ~(step.terminated if ended is None else ended)
 
     def add_weighted(self, action: Tensor, step: Step) -> None:
         """Add a step; its termination probability lowers the weight of later rewards."""
@@ -306,13 +307,11 @@ def open_loop_rollout(
     world.eval()
     weight = next(world.memory.parameters())
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
-    generator = Generator(weight.device).manual_seed(seed)
-    before = slice(max(0, start_step - burn_in), start_step)
-    state = world.replay(latents[before].expand(num_rollouts, -1, -1), actions[before].expand(num_rollouts, -1, -1))
-    state = state.with_latent(latents[start_step].expand(num_rollouts, -1).contiguous())
-    imagined, rewards = [state.latent], []
-    for action in actions[start_step:]:
-        step, state = world.imagine(state, action.expand(num_rollouts, -1), temperature, generator)
-        imagined.append(step.latent)
-        rewards.append(step.reward)
-    return torch.stack([latent for latent in imagined if latent is not None], dim=1), torch.stack(rewards, dim=1)
+    start = StartState(EncodedClip(latents.cpu().numpy(), actions.cpu().numpy()), start_step)
+    state = burn_in_states(world, [start] * num_rollouts, burn_in)
+    policy = replay_actions(action.expand(num_rollouts, -1) for action in actions[start_step:])
+    noise = sample_noise(world, num_rollouts, Generator(weight.device).manual_seed(seed))
+    noise = itertools.islice(noise, len(actions) - start_step)
+    steps = [imagined.step for imagined in imagine(world, state, policy, noise, temperature)]
+    imagined_latents = torch.stack([state.latent, *(step.latent for step in steps)], dim=1)
+    return imagined_latents, torch.stack([step.reward for step in steps], dim=1)

@@ -102,8 +102,8 @@ def to_device(batch: Any, device: torch.device | str) -> Any:
 
 
 def tree_map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to a tensor, or to every tensor of a NamedTuple."""
-    return function(value) if isinstance(value, Tensor) else type(value)(*map(function, value))
+    """Apply ``function`` to a tensor, or to every tensor of a NamedTuple or of nested ones."""
+    return function(value) if isinstance(value, Tensor) else type(value)(*(tree_map(part, function) for part in value))
 
 
 def action_inputs(actions: np.ndarray, size: int, discrete: bool) -> Float[np.ndarray, "*batch size"]:

@@ -14,7 +14,8 @@ from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, 
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
-from worldmodel.world_model import WorldState
+from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.start_states import StartState, burn_in_states
 
 HORIZONS = (1, 5, 20, 50, 100)
 TEMPERATURES = (0.5, 1.0, 1.3)
@@ -148,23 +149,21 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
     start_states = [
         (index := rng.choice(long), int(rng.integers(8, latents.lengths[index] - 20))) for _ in range(STARTS)
     ]
-    state, initial, real, actions, steps, frames = _start_batch(world, latents, start_states, furthest)
+    state, real, actions, steps, frames = _start_batch(world, latents, start_states, furthest)
     found: dict[str, Any] = {"starts": STARTS}
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
-        dreaming = WorldState(
-            initial.repeat_interleave(DREAMS, 0), tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
-        )
+        initial = tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
+        policy = replay_actions(action.repeat_interleave(DREAMS, 0) for action in actions.unbind(1))
+        noise = itertools.islice(sample_noise(world, len(initial.latent), generator), furthest)
         found[str(temperature)] = {}
-        for time_ in range(furthest):
-            action = actions[:, time_].repeat_interleave(DREAMS, 0)
-            step, dreaming = world.imagine(dreaming, action, temperature, generator)
+        for time_, imagined in enumerate(imagine(world, initial, policy, noise, temperature)):
             rows = (steps > time_).nonzero()[:, 0]  # episodes that are long enough
             if time_ + 1 in HORIZONS and len(rows) > 1:
-                dreamed = step.latent.unflatten(0, (STARTS, DREAMS))[rows]
+                dreamed = imagined.step.latent.unflatten(0, (STARTS, DREAMS))[rows]
                 real_frames = torch.stack([frames[int(row)][time_] for row in rows])
                 found[str(temperature)][str(time_ + 1)] = _distances(
-                    world, dreamed, real[rows, time_], initial[rows], real_frames
+                    world, dreamed, real[rows, time_], state.latent[rows], real_frames
                 )
     return found
 
@@ -181,31 +180,22 @@ def _start_batch(
         furthest: Maximal number of steps after a start state.
 
     Returns:
-        The memory's state after burn-in, the initial latents (S, latent), then the following real latents
-        (S, furthest, latent), actions (S, furthest, action), numbers of steps (S,), and frames (a tensor for each start).
+        The states after burn-in, then the following real latents (S, furthest, latent), actions (S, furthest, action),
+        numbers of steps (S,), and frames (a tensor for each start).
     """
-    initial, count = torch.zeros(len(start_states), world.latent_dim), torch.zeros(len(start_states), dtype=torch.int64)
-    past_latents, past_actions = (
-        torch.zeros(len(start_states), BURN_IN, world.latent_dim),
-        torch.zeros(len(start_states), BURN_IN, world.action_dim),
-    )
-    valid = torch.zeros(len(start_states), BURN_IN, dtype=torch.bool)
+    count = torch.zeros(len(start_states), dtype=torch.int64)
     real = torch.zeros(len(start_states), furthest, world.latent_dim)
     actions, frames = torch.zeros(len(start_states), furthest, world.action_dim), []
     for row, (index, start) in enumerate(start_states):
         episode = latents.episode(int(index))
         mean, action = torch.from_numpy(np.array(episode.mean, np.float32)), torch.from_numpy(np.array(episode.action))
-        first = max(0, start - BURN_IN)
-        offset = BURN_IN - (start - first)
-        past_latents[row, offset:], past_actions[row, offset:] = mean[first:start], action[first:start]
-        valid[row, offset:] = True
-        steps = min(furthest, len(action) - start)
-        initial[row], count[row] = mean[start], steps
+        count[row] = steps = min(furthest, len(action) - start)
         real[row, :steps], actions[row, :steps] = mean[start + 1 : start + 1 + steps], action[start : start + steps]
         shard, number = latents.store.locate(int(index))
         pieces = latents.store.reader.frames(shard, number, start + 1, start + 1 + steps)
         frames.append(torch.from_numpy(np.concatenate(pieces)))
-    return world.replay(past_latents, past_actions, valid).memory, initial, real, actions, count, frames
+    state = burn_in_states(world, [StartState(latents.episode(int(i)), step) for i, step in start_states], BURN_IN)
+    return state, real, actions, count, frames
 
 
 def _distances(world: WorldModel, dreamed: Tensor, real: Tensor, initial: Tensor, frames: Tensor) -> dict[str, float]:

@@ -20,6 +20,7 @@ from worldmodel.agents.controller import Controller
 from worldmodel.rollouts.episode import training_seeds
 
 from worldmodel import WorldModel
+from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedEpisodes, sample_start_states
 from worldmodel.world_model import WorldState
@@ -262,10 +263,8 @@ class Session:
         """Take a step of the dream, and one of the real game if it is shown."""
         world, facts = self.scene.world, dict(self.facts)
         self.past.append(_RewindPoint(self.state, self.facts, self.dream))
-        controller = self.scene.controllers.get(self.controller)
-        if controller is not None:
-            self.action = world.squash(controller(self.state.controller_inputs))
-        step, self.state = world.imagine(self.state, self.action, self.temperature, self.generator)
+        noise = sample_noise(world, 1, self.generator)
+        self.action, step, self.state, _ = next(imagine(world, self.state, self._policy, noise, self.temperature))
         reward = float(step.reward)
         weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
         facts |= {"step": facts["step"] + 1, "reward": reward, "total": facts["total"] + reward}
@@ -280,6 +279,11 @@ class Session:
             self.reality = frame
         self.facts = facts
         self._decode_frame()
+
+    def _policy(self, state: WorldState) -> Tensor:
+        """Return the action of the selected controller, or the visitor's."""
+        controller = self.scene.controllers.get(self.controller)
+        return self.action if controller is None else self.scene.world.squash(controller(state.controller_inputs))
 
     def _rewind(self, steps: int) -> None:
         """Go back by a number of steps in the dream, and hide the real game, which cannot be rewound."""

@@ -118,7 +118,7 @@ def test_whitening_of_a_world_model(tmp_path):
         state, episode = world.initial(1), latents.episode(index)
         for step in range(len(episode.action) + 1):
             latent = torch.from_numpy(np.array(episode.mean[step : step + 1], np.float32))
-            observed.append(torch.cat((latent, state.hidden), dim=1))
+            observed.append(torch.cat((latent, state.hidden[:, -1]), dim=1))
             if step < len(episode.action):
                 state = world.observe(
                     state, latent, torch.from_numpy(np.array(episode.action[step : step + 1], np.float32))

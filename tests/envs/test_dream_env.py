@@ -141,7 +141,7 @@ def test_dream_env_applies_the_given_action(discrete, action, expected_action):
     env.reset(seed=4)
     before = env._dream.state
     obs = env.step(action)[0]
-    hidden = model.observe(before, before.latent, torch.tensor([expected_action])).hidden
+    hidden = model.observe(before, before.latent, torch.tensor([expected_action])).hidden[:, -1]
     assert_same_sums(obs[3:], hidden[0], count=model.num_features + 1, terms=1.0)
 
 

@@ -15,6 +15,7 @@ from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, worl
 from tests.tolerance import assert_same_sums
 from worldmodel import rollouts
 from worldmodel.start_states import sample_start_states
+from worldmodel.world_model import WorldState
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -184,7 +185,7 @@ def test_nans_after_termination_change_no_return_and_are_kept_as_zeros(monkeypat
                 torch.where(mask, torch.nan, part)
                 for mask, part in ((first, step.reward), (first[:, None], step.latent))
             )
-            step, state = step._replace(reward=reward, latent=latent), state.with_latent(latent)
+            step, state = step._replace(reward=reward, latent=latent), state._replace(latent=latent)
         ended = first & (len(steps) == ends)
         return step._replace(terminated=ended, termination=ended.float()), state
 
@@ -235,7 +236,7 @@ def test_burn_in_replays_the_real_episode(store, burn_in):
     expected = model.initial(1)
     for t in range(first, start):
         expected = model.observe(expected, mean[t : t + 1], action[t : t + 1])
-    assert_same_sums(state.hidden, expected.hidden, count=20 * 8, terms=1.0)
+    assert_same_sums(state.memory.hidden, expected.hidden, count=20 * 8, terms=1.0)
 
 
 def test_open_loop_rollouts_start_at_the_real_frame(store):
@@ -255,7 +256,7 @@ def test_open_loop_rollouts_burn_in_with_earlier_steps(store):
     state = model.initial(1)
     for t in range(3, 9):
         state = model.observe(state, mean[t : t + 1], action[t : t + 1])
-    step, _ = model.imagine(state.with_latent(mean[9:10]), action[9:10], 0.5, torch.Generator().manual_seed(3))
+    step, _ = model.imagine(WorldState(mean[9:10], state), action[9:10], 0.5, torch.Generator().manual_seed(3))
     latents, rewards = open_loop_rollout(model, mean, action, 9, temperature=0.5, seed=3, burn_in=6)
     assert_same_sums(latents[0, 1], step.latent[0], count=7 * 8)
     assert_same_rewards(rewards[0, 0], step.reward[0], model.memory, steps=7)

@@ -71,7 +71,7 @@ def test_the_world_model_observes_dreams_of_an_ensemble_as_it_observes_a_game(wo
     state = world.initial(1)
     for latent, action in zip(dreams.latents[0, 0], dreams.actions[0, 0], strict=False):
         latent_batch = torch.from_numpy(latent)[None]
-        expected = torch.tanh(torch.cat((latent_batch, state.hidden), dim=1) @ weight.T + bias)
+        expected = torch.tanh(torch.cat((latent_batch, state.hidden[:, -1]), dim=1) @ weight.T + bias)
         assert_same_sums(action[None], expected, count=20 * (world.num_features + 1))  # the memory adds at every step
         state = world.observe(state, latent_batch, torch.from_numpy(action)[None])
 

@@ -7,6 +7,7 @@ from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
 from worldmodel.io import write_json
 from worldmodel.memory import REWARD_BINS, _two_hot, reward_support
+from worldmodel.world_model import WorldState
 
 
 def memory(kind=FRMDN, **heads):
@@ -78,11 +79,11 @@ def test_head_losses_equal_cross_entropies_computed_by_hand():
 
 def test_unobserved_latent_is_drawn_with_the_noise_temperature():
     model = WorldModel(VAE(latent_dim=2), Memory(RMDN(4, 2, num_components=1))).eval()
-    state = model.observe(model.initial(3), torch.randn(3, 2), torch.randn(3, 2))
+    recurrent = model.observe(model.initial(3), torch.randn(3, 2), torch.randn(3, 2))
     generator = torch.Generator().manual_seed(0)
-    step, _ = model.imagine(state, torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
-    mean = model.memory.density.distribution(state.hidden).mean
-    expected, _ = model.imagine(state.with_latent(mean), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    step, _ = model.imagine(recurrent, torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
+    mean = model.memory.density.distribution(recurrent.hidden[:, -1]).mean
+    expected, _ = model.imagine(WorldState(mean, recurrent), torch.zeros(3, 2), 1.0, generator, noise_temperature=1e-12)
     torch.testing.assert_close(step.latent, expected.latent, atol=1e-4, rtol=1e-4)
 
 
@@ -139,8 +140,7 @@ def test_observe_steps_equal_one_pass():
     for t in range(data.latent.shape[1]):
         state = model.observe(state, data.latent[:, t], data.action[:, t])
     _, last = model.memory.unroll(data.latent, data.action)
-    torch.testing.assert_close(state.memory.hidden, last.hidden)
-    torch.testing.assert_close(state.hidden, last.hidden[:, -1])
+    torch.testing.assert_close(state.hidden, last.hidden)
 
 
 def test_imagine_repeats_with_the_same_generator():
@@ -148,7 +148,7 @@ def test_imagine_repeats_with_the_same_generator():
     runs = []
     for _ in range(2):
         g = torch.Generator().manual_seed(4)
-        state = model.initial(3).with_latent(torch.zeros(3, 4))
+        state = WorldState(torch.zeros(3, 4), model.initial(3))
         for _ in range(5):
             step, state = model.imagine(state, torch.zeros(3, 2), 0.8, g)
         runs.append(step)
@@ -157,14 +157,12 @@ def test_imagine_repeats_with_the_same_generator():
 
 def test_imagine_draws_an_unobserved_latent():
     model = build_world_model()
-    state = model.observe(model.initial(2), torch.zeros(2, 4), torch.zeros(2, 2))
-    assert state.latent is None
-    step, after = model.imagine(state, torch.zeros(2, 2), 0.7, torch.Generator().manual_seed(0))
-    assert after.latent is not None
+    recurrent = model.observe(model.initial(2), torch.zeros(2, 4), torch.zeros(2, 2))
+    step, after = model.imagine(recurrent, torch.zeros(2, 2), 0.7, torch.Generator().manual_seed(0))
     assert after.latent.equal(step.latent)
     generator = torch.Generator().manual_seed(0)
-    drawn = model.memory.density.distribution(state.hidden).sample((), 0.7, generator)
-    same, _ = model.imagine(state.with_latent(drawn), torch.zeros(2, 2), 0.7, generator)
+    drawn = model.memory.density.distribution(recurrent.hidden[:, -1]).sample((), 0.7, generator)
+    same, _ = model.imagine(WorldState(drawn, recurrent), torch.zeros(2, 2), 0.7, generator)
     assert same.latent.equal(step.latent)
 
 

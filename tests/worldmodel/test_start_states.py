@@ -8,6 +8,7 @@ import torch
 
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.start_states import StartState, StartStates, burn_in_states
+from worldmodel.world_model import WorldState
 
 
 class EncodedEpisode(NamedTuple):
@@ -80,5 +81,5 @@ def test_burn_in_equals_observing_the_steps_before():
         state = world.initial(1)
         for past in range(max(step - 3, 0), step):
             state = world.observe(state, mean[past : past + 1], action[past : past + 1])
-        expected = state.with_latent(mean[step : step + 1])
+        expected = WorldState(mean[step : step + 1], state)
         torch.testing.assert_close(states.controller_inputs[row], expected.controller_inputs[0])

@@ -94,9 +94,8 @@ def test_graphs_compute_the_same_as_torch(tmp_path, kinds):
 
 def test_a_step_of_the_graph_equals_one_of_the_world_model():
     world_model = world()
-    state = world_model.observe(world_model.initial(1), torch.zeros(1, 3), torch.ones(1, 2)).with_latent(
-        torch.ones(1, 3)
-    )
+    memory = world_model.observe(world_model.initial(1), torch.zeros(1, 3), torch.ones(1, 2))
+    state = WorldState(torch.ones(1, 3), memory)
     with seeded(1):
         noise = Noise(*(torch.randn(part.shape) for part in step_example(world_model)[4:6]), torch.zeros(1))
     with torch.no_grad():

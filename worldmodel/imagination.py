@@ -1,0 +1,90 @@
+"""The loop of a dream: a policy acts, the model imagines the next step.
+
+Start reading at `imagine`. Batched dreams (`rollouts.dream`), the dream environments (`envs.DreamEnv`), the page, videos and
+comparisons use this loop.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from worldmodel.world_model import Noise, Step, WorldModel
+
+
+@runtime_checkable
+class Imaginer(Protocol):
+    """A model that imagines steps: `worldmodel.WorldModel` or `rollouts.ensemble.ModelEnsemble`."""
+
+    def imagine_from(
+        self,
+        state: Any,
+        action: Tensor,
+        noise: Noise,
+        temperature: float | Tensor = 1.0,
+        noise_temperature: float | Tensor | None = None,
+    ) -> tuple[Step, Any]:
+        """Return the next step and the state after it."""
+        ...
+
+
+class Imagined(NamedTuple):
+    """A step of a dream: the action, its result, the state after it, and the random numbers."""
+
+    action: Float[Tensor, "batch actions"]
+    step: Step
+    state: Any
+    noise: Noise
+
+    def with_hazard_ratio(self, ratio: float) -> Step:
+        """Return the step with the survival probability q ** ratio in place of q."""
+        if ratio == 1:
+            return self.step
+        probability = 1 - (1 - self.step.termination) ** ratio
+        return self.step._replace(termination=probability, terminated=self.noise.uniform < probability)
+
+
+def imagine(
+    model: Imaginer,
+    state: Any,
+    policy: Callable[[Any], Tensor],
+    noise: Iterable[Noise],
+    temperature: float | Tensor = 1.0,
+    noise_temperature: float | Tensor | None = None,
+    compile: bool = False,
+) -> Iterator[Imagined]:
+    """Imagine one step for each item of ``noise``; the caller decides where the dream ends.
+
+    Args:
+        model: World model or ensemble.
+        state: State at which the dream starts, a `WorldState` or the state of an ensemble.
+        policy: Function from the current state to actions (batch, actions), in the form that `WorldModel.squash` returns.
+        noise: Random numbers of each step, such as `sample_noise`.
+        temperature: Sampling temperature above zero, one number or one for each dream.
+        noise_temperature: Temperature of the Gaussian noise. None: ``temperature``.
+        compile: Whether to compile the policy and the step with `torch.compile`.
+    """
+
+    def take_step(state: Any, noise: Noise) -> tuple[Tensor, Step, Any]:
+        action = policy(state)
+        return action, *model.imagine_from(state, action, noise, temperature, noise_temperature)
+
+    take_step = torch.compile(take_step, dynamic=False) if compile else take_step
+    for numbers in noise:
+        imagined = Imagined(*take_step(state, numbers), numbers)
+        state = imagined.state
+        yield imagined
+
+
+def sample_noise(world: WorldModel, batch: int, generator: Generator | None = None) -> Iterator[Noise]:
+    """Yield the random numbers of one step after another, without end. None: torch's default generator."""
+    while True:
+        yield world.noise(batch, generator)
+
+
+def replay_actions(actions: Iterable[Float[Tensor, "batch actions"]]) -> Callable[[Any], Tensor]:
+    """Return a policy that takes given actions, one step after another, whatever the state is."""
+    remaining = iter(actions)
+    return lambda state: next(remaining)
