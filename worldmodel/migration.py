@@ -37,7 +37,7 @@ def without_removed(old: Mapping[str, Any], removed: Mapping[str, Any], section:
     for name, default in removed.items():
         if old.get(name, default) != default:
             label = f"{section}.{name}" if section else name
-            raise RemovedSetting(f"{label} was removed and must have its former default {default!r}, got {old[name]!r}")
+            raise RemovedSetting(f"{label} was removed and must be {default!r}, got {old[name]!r}")
     return {name: value for name, value in old.items() if name not in removed}
 
 
@@ -318,9 +318,9 @@ REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
     "memory": REMOVED_NETWORK_SETTINGS,
     "dream": REMOVED_SEARCH_SETTINGS,
     "game": REMOVED_SEARCH_SETTINGS | {"restarts": 0},
-    "iterate": {"vae_every": 4},
+    "iterate": {"vae_every": 1},
 }
-"""Removed settings of the sections of these files."""
+"""Removed settings of the sections of these files, with the values that are the present behavior."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
@@ -400,8 +400,11 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
         if isinstance(new.get(section), dict):
             new[section] = renamed(new[section], names)
     for section, removed in REMOVED_RUN_SETTINGS.items():
-        if isinstance(new.get(section), dict):
-            new[section] = without_removed(new[section], removed, section)
+        if not isinstance(content := new.get(section), dict):
+            continue
+        if "vae_every" in content and not content.get("vae_updates"):  # it had no effect
+            content = {**content, "vae_every": 1}
+        new[section] = without_removed(content, removed, section)
     controller = new.get("controller")
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from worldmodel.agents import iterative_training
 from worldmodel.agents.cli import main
 from worldmodel.agents.run import Run
 
@@ -141,7 +142,7 @@ def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tm
     class Stop(Exception):
         pass
 
-    original, calls = getattr(agents.iterative_training, step), []
+    original, calls = getattr(iterative_training, step), []
 
     def stopping(*args):
         calls.append(step)
@@ -149,7 +150,7 @@ def test_interrupted_continued_iterations_equal_uninterrupted_ones(continued, tm
             raise Stop
         return original(*args)
 
-    monkeypatch.setattr(agents.iterative_training, step, stopping)
+    monkeypatch.setattr(iterative_training, step, stopping)
     with pytest.raises(Stop):
         run_iterations(tmp_path / "run", 2, *CONTINUED)
     monkeypatch.undo()

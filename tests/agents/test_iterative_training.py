@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from worldmodel.agents import Agent, report
+from worldmodel.agents import Agent, iterative_training, report
 from worldmodel.agents.cli import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.sections import read_sections
@@ -228,7 +228,7 @@ def test_a_stopped_iteration_resumes_with_its_settings(first, finished, tmp_path
         raise Stop
 
     run = shutil.copytree(first, tmp_path / "run")
-    monkeypatch.setattr(agents.iterative_training, "_evolve", stopping)
+    monkeypatch.setattr(iterative_training, "_evolve", stopping)
     with pytest.raises(Stop):
         run_iterations(run, 2)
     monkeypatch.undo()
@@ -324,7 +324,7 @@ def test_interrupted_iterations_equal_uninterrupted_ones(finished, tmp_path, mon
     class Stop(Exception):
         pass
 
-    original, calls = getattr(agents.iterative_training, step), []
+    original, calls = getattr(iterative_training, step), []
 
     def stopping(*args):
         calls.append(step)
@@ -332,7 +332,7 @@ def test_interrupted_iterations_equal_uninterrupted_ones(finished, tmp_path, mon
             raise Stop
         return original(*args)
 
-    monkeypatch.setattr(agents.iterative_training, step, stopping)
+    monkeypatch.setattr(iterative_training, step, stopping)
     with pytest.raises(Stop):
         run_iterations(tmp_path / "run", 2)
     monkeypatch.undo()

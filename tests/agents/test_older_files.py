@@ -175,12 +175,13 @@ def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(ol
 @pytest.mark.parametrize(("section", "name"), REMOVED)
 def test_another_value_of_a_removed_setting_is_refused(section, name, tmp_path, capsys):
     label, path, value = f"{section}.{name}", tmp_path / "config.yaml", OTHER_VALUES[name]
-    path.write_text(yaml.safe_dump({"env": "CartPole-v1", section: {name: value}}), encoding="utf-8")
+    content = {name: value} | ({"vae_updates": 5} if name == "vae_every" else {})
+    path.write_text(yaml.safe_dump({"env": "CartPole-v1", section: content}), encoding="utf-8")
     line = refused(capsys, "run", "CartPole-v1", "--config", str(path), "--out", str(tmp_path / "run"))
     assert label in line and repr(value) in line
     with pytest.raises(ValueError, match=label):
         save_config(RunConfig("CartPole-v1"), path)
-    (tmp_path / "section.yaml").write_text(yaml.safe_dump({name: value}), encoding="utf-8")
+    (tmp_path / "section.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     assert label in refused(capsys, "run", "CartPole-v1", f"--{section}", str(tmp_path / "section.yaml"))
 
 

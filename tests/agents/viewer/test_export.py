@@ -17,7 +17,7 @@ from tests.agents.viewer.scenes import scene, world
 from tests.agents.viewer.test_page import browser, open_page, pixels  # noqa: F401
 from tests.command_line import refused
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.world_model import Noise
+from worldmodel.world_model import Noise, WorldState
 
 ROOT = Path(__file__).parent.parent.parent.parent
 SCRIPT = """
