@@ -4,6 +4,7 @@ Start reading at `DreamEnv`; `DreamVectorEnv` computes several dreams as one bat
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 # isort: split
@@ -11,13 +12,14 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from torch import Generator, Tensor
+from torch import Tensor
 from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 
 from worldmodel.batches import tree_map
-from worldmodel.imagination import imagine, sample_noise
+from worldmodel.imagination import NoiseStreams, imagine
 from worldmodel.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature
@@ -73,17 +75,22 @@ class DreamEnv(PixelEnv, gymnasium.Env[np.ndarray, Any]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start a dream at a random start state."""
         super().reset(seed=seed)
-        self._dream.reset(self.np_random)
+        self._dream.reset([self.np_random])
         self._render_human()
         return self._dream.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Imagine one step."""
+        """Imagine one step.
+
+        The last value has ``termination_probability`` and ``reward_probs``, the probability of each reward in
+        ``world.memory.support``; no probabilities without a reward head.
+        """
         if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
-        rewards, terminated, truncated = self._dream.step(np.asarray(action)[None])
+        rewards, terminated, truncated, info = self._dream.step(np.asarray(action)[None])
         self._render_human()
-        return self._dream.observe()[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+        values = float(rewards[0]), bool(terminated[0]), bool(truncated[0])
+        return self._dream.observe()[0], *values, {name: value[0] for name, value in info.items()}
 
     def render(self) -> np.ndarray | None:
         """Return the current frame (64, 64, 3) uint8, or show it in a window."""
@@ -128,7 +135,9 @@ class _Window:
 
 
 class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
-    """Several dreams as one batch; a dream that ended starts anew in the next step (Gymnasium's next-step autoreset).
+    """Several dreams as one batch.
+
+    Dream i with seed s + i takes the same steps as a `DreamEnv` with that seed, up to rounding.
 
     Args:
         world: World model, or the path of a folder with one; its device computes the dreams.
@@ -139,6 +148,9 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         burn_in: Number of real steps that the memory replays before a dream.
         observation: "pixels" or "latent".
         render_mode: "rgb_array" or None.
+        autoreset_mode: When a dream that ended starts anew: in the next step, in the same step (its last observation and
+            info are ``info["final_obs"]`` and ``info["final_info"]``), or only by ``reset`` with
+            ``options={"reset_mask": mask}`` (disabled).
 
     Raises:
         ValueError: An argument is out of range, or the start states do not fit the world model.
@@ -156,38 +168,79 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         burn_in: int = 32,
         observation: str = "pixels",
         render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
         validate_positive_int(num_envs=num_envs)
         self.num_envs, self.render_mode = num_envs, render_mode
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self._dream = _DreamBatch(world, start_states, num_envs, temperature, horizon, burn_in, observation)
         self.single_observation_space = self._dream.observation_space
         self.single_action_space = self._dream.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._autoreset = np.zeros(num_envs, bool)
+        self._ended = np.zeros(num_envs, bool)
+        self._rngs = [np.random.default_rng() for _ in range(num_envs)]
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start all dreams at random start states."""
-        if isinstance(seed, list):
-            raise ValueError(f"seed must be one number, since all dreams share a generator, got a list of {len(seed)}")
-        super().reset(seed=seed)
-        self._dream.reset(self.np_random)
-        self._autoreset[:] = False
+        """Start dreams at random start states.
+
+        Args:
+            seed: Seeds of the dreams; a number s: s + i for dream i. None: a dream goes on with its generator.
+            options: ``reset_mask``, a boolean array of the dreams that start anew. Without it all do.
+
+        Raises:
+            ValueError: The number of seeds or the mask is invalid.
+        """
+        if seed is None or isinstance(seed, int):
+            seeds: list[int | None] = [None if seed is None else seed + number for number in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed must have {self.num_envs} numbers, got {len(seeds)}")
+        mask = (
+            np.ones(self.num_envs, bool) if options is None else options.get("reset_mask", np.ones(self.num_envs, bool))
+        )
+        if not (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == (self.num_envs,) and mask.any()):
+            raise ValueError(f"reset_mask must be a boolean array ({self.num_envs},) with a true value, got {mask!r}")
+        if not (mask.all() or self._dream.has_started):
+            raise gymnasium.error.ResetNeeded("call reset without a mask first")
+        for number in np.flatnonzero(mask):
+            if (one := seeds[number]) is not None:
+                self._rngs[number] = np_random(one)[0]
+        self._start(mask)
         return self._dream.observe(), {}
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Imagine one step; dreams that ended in the last step start anew instead."""
+        """Imagine one step of each dream; the last value is that of `DreamEnv.step` with one row for each dream."""
         if not self._dream.has_started:
             raise gymnasium.error.ResetNeeded("call reset before step")
-        autoreset = self._autoreset
-        rewards, terminated, truncated = self._dream.step(np.asarray(actions))
-        if autoreset.any():
-            self._dream.restart(autoreset, self.np_random)
-            rewards[autoreset], terminated[autoreset], truncated[autoreset] = 0.0, False, False
-        self._autoreset = terminated | truncated
-        return self._dream.observe(), rewards, terminated, truncated, {}
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            raise gymnasium.error.ResetNeeded("dreams have ended: call reset with reset_mask")
+        restarted = self._ended
+        rewards, terminated, truncated, values = self._dream.step(np.asarray(actions))
+        if restarted.any():  # only in the mode of the next step
+            self._start(restarted)
+            rewards[restarted], terminated[restarted], truncated[restarted] = 0.0, False, False
+        self._ended = terminated | truncated
+        info: dict[str, Any] = {}
+        for name, value in values.items():
+            info |= {name: value, f"_{name}": ~restarted}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and (ended := self._ended.copy()).any():
+            info |= {
+                "final_obs": self._dream.observe(),
+                "_final_obs": ended,
+                "final_info": dict(info),
+                "_final_info": ended,
+            }
+            self._start(ended)
+        return self._dream.observe(), rewards, terminated, truncated, info
+
+    def _start(self, mask: np.ndarray) -> None:
+        self._dream.reset([rng for rng, chosen in zip(self._rngs, mask, strict=True) if chosen], mask)
+        self._ended = self._ended & ~mask
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Return the current frames, ``num_envs`` arrays (64, 64, 3) uint8."""
@@ -234,8 +287,8 @@ class _DreamBatch:
         self.action_space: spaces.Discrete | spaces.Box = (
             spaces.Discrete(world.action_dim) if world.discrete else spaces.Box(-1, 1, (world.action_dim,), np.float32)
         )
-        self.generator = Generator(world.device)
         self.elapsed_steps = np.zeros(num_dreams, np.int64)
+        self.noise = NoiseStreams(world, [np.random.default_rng(0)] * num_dreams)
         self._state: WorldState | None = None
 
     @property
@@ -249,31 +302,35 @@ class _DreamBatch:
         assert self._state is not None
         return self._state
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start all dreams; ``rng`` determines all randomness."""
-        self._state = sample_start_states(self.world, self.start_states, self.num_dreams, rng, self.burn_in)
-        self.generator.manual_seed(int(rng.integers(2**62)))
-        self.elapsed_steps[:] = 0
-
-    def restart(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        """Start the dreams of ``mask`` anew."""
-        fresh = sample_start_states(self.world, self.start_states, int(mask.sum()), rng, self.burn_in)
-        rows = torch.from_numpy(mask)
+    def reset(self, rngs: Sequence[np.random.Generator], mask: np.ndarray | None = None) -> None:
+        """Start the dreams of ``mask`` anew (None: all); their generators determine all randomness."""
+        fresh = sample_start_states(self.world, self.start_states, len(rngs), rngs, self.burn_in)
+        dreams = np.arange(self.num_dreams) if mask is None else np.flatnonzero(mask)
+        for dream, rng in zip(dreams.tolist(), rngs, strict=True):
+            self.noise.restart(dream, np.random.default_rng(int(rng.integers(2**62))))
+        self.elapsed_steps[dreams] = 0
+        if len(dreams) == self.num_dreams:
+            self._state = fresh
+            return
+        rows = torch.from_numpy(dreams)
         self._state = tree_map(self.state, torch.clone)
         self.state.latent[rows] = fresh.latent
         for tensor, new in zip(self.state.memory, fresh.memory, strict=True):
             tensor[rows] = new
-        self.elapsed_steps[mask] = 0
 
     @torch.no_grad()
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Imagine one step of every dream; return rewards, terminated and truncated."""
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Imagine one step of every dream; return rewards, terminated, truncated, and the predicted distributions."""
         inputs = self.world.action_inputs(actions)
-        noise = sample_noise(self.world, self.num_dreams, self.generator)
-        _, step, self._state, _ = next(imagine(self.world, self.state, lambda _: inputs, noise, self.temperature))
+        _, step, self._state, _ = next(imagine(self.world, self.state, lambda _: inputs, self.noise, self.temperature))
         self.elapsed_steps += 1
         terminated = step.terminated.cpu().numpy()
-        return step.reward.double().cpu().numpy(), terminated, (self.elapsed_steps >= self.horizon) & ~terminated
+        info = {
+            "termination_probability": step.termination.cpu().numpy(),
+            "reward_probs": step.reward_probs.cpu().numpy(),
+        }
+        truncated = (self.elapsed_steps >= self.horizon) & ~terminated
+        return step.reward.double().cpu().numpy(), terminated, truncated, info
 
     def observe(self) -> np.ndarray:
         """Return the current observations."""

@@ -18,19 +18,15 @@ from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
 
 from worldmodel import Memory, WorldModel
 from worldmodel.formatting import format_number
-from worldmodel.imagination import Imaginer, imagine, replay_actions, sample_noise
+from worldmodel.imagination import Imaginer, draw_noise_block, imagine, replay_actions, sample_noise
 from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedClip, EncodedEpisodes, StartState, burn_in_states
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 from worldmodel.world_model import Noise, Step
 
-NOISE_BLOCK = 32
-"""Number of steps for which noise is drawn at once."""
 SYNC_EVERY = 16
 """Number of steps between two checks for active dreams."""
-MIN_EXPONENTIAL = 1e-20
-"""Lower bound of an exponential random number; the logarithm of zero is infinite."""
 MIN_CONTINUATION = 1e-6
 """A dream with expected continuation ends when the weight of its rewards is below this."""
 HISTORIES = ("latents", "actions", "rewards", "frames")
@@ -237,7 +233,6 @@ def common_random_numbers(
     """
     rngs = [np.random.default_rng([seed, Stream.NOISE, number]) for number in range(-(-num_rollouts // group_size))]
     group = np.arange(num_rollouts) // group_size
-    gumbel, normal = world.memory.density.noise_shapes
     like = next(world.memory.parameters())
 
     def to_tensor(blocks: list[np.ndarray]) -> Tensor:
@@ -245,14 +240,7 @@ def common_random_numbers(
         return stacked.repeat(1, population, *(1 for _ in stacked.shape[2:]))
 
     while True:
-        block = [
-            (
-                -np.log(np.maximum(rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32), MIN_EXPONENTIAL)),
-                rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
-                rng.random(NOISE_BLOCK, np.float32),
-            )
-            for rng in rngs
-        ]
+        block = [draw_noise_block(world, rng) for rng in rngs]
         parts = (to_tensor(list(part)).unbind(0) for part in zip(*block, strict=True))
         yield from itertools.starmap(Noise, zip(*parts, strict=True))
 

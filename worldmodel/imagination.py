@@ -4,14 +4,20 @@ Start reading at `imagine`. Batched dreams (`rollouts.dream`), the dream environ
 comparisons use this loop.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from worldmodel.world_model import Noise, Step, WorldModel
+
+NOISE_BLOCK = 32
+"""Number of steps for which noise is drawn at once."""
+MIN_EXPONENTIAL = 1e-20
+"""Lower bound of an exponential random number; the logarithm of zero is infinite."""
 
 
 @runtime_checkable
@@ -82,6 +88,48 @@ def sample_noise(world: WorldModel, batch: int, generator: Generator | None = No
     """Yield the random numbers of one step after another, without end. None: torch's default generator."""
     while True:
         yield world.noise(batch, generator)
+
+
+def draw_noise_block(world: WorldModel, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw the numbers of `NOISE_BLOCK` steps of one dream: Gumbel, Normal and uniform ones, (steps, ...) each."""
+    gumbel, normal = world.memory.density.noise_shapes
+    return (
+        -np.log(np.maximum(rng.standard_exponential((NOISE_BLOCK, *gumbel), np.float32), MIN_EXPONENTIAL)),
+        rng.standard_normal((NOISE_BLOCK, *normal), np.float32),
+        rng.random(NOISE_BLOCK, np.float32),
+    )
+
+
+class NoiseStreams(Iterator[Noise]):
+    """The random numbers of a batch of dreams, each from its own generator.
+
+    Args:
+        world: World model.
+        rngs: Generator of each dream.
+    """
+
+    def __init__(self, world: WorldModel, rngs: Sequence[np.random.Generator]) -> None:
+        self.world, self.rngs = world, list(rngs)
+        self._position = np.full(len(self.rngs), NOISE_BLOCK)
+        """Step of each dream in its block of numbers."""
+        like = next(world.memory.parameters())
+        shapes = (*world.memory.density.noise_shapes, ())
+        self._blocks = [like.new_empty(NOISE_BLOCK, len(self.rngs), *shape) for shape in shapes]
+
+    def restart(self, dream: int, rng: np.random.Generator) -> None:
+        """Give a dream another generator from the next step on."""
+        self.rngs[dream], self._position[dream] = rng, NOISE_BLOCK
+
+    def __next__(self) -> Noise:
+        """Return the numbers of the next step."""
+        for dream in np.flatnonzero(self._position == NOISE_BLOCK):
+            for block, drawn in zip(self._blocks, draw_noise_block(self.world, self.rngs[dream]), strict=True):
+                block[:, dream] = torch.from_numpy(drawn)
+            self._position[dream] = 0
+        steps, dreams = torch.from_numpy(self._position), torch.arange(len(self.rngs))
+        noise = Noise(*(block[steps, dreams] for block in self._blocks))
+        self._position += 1
+        return noise
 
 
 def replay_actions(actions: Iterable[Float[Tensor, "batch actions"]]) -> Callable[[Any], Tensor]:

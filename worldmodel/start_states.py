@@ -37,7 +37,7 @@ def sample_start_states(
     world: WorldModel,
     start_states: EncodedEpisodes | Float[Tensor, "starts latent"],
     num: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | Sequence[np.random.Generator],
     burn_in: int = 32,
 ) -> WorldState:
     """Sample ``num`` start states from real steps.
@@ -46,7 +46,7 @@ def sample_start_states(
         world: World model.
         start_states: Encoded episodes, or latents (S, latent) whose recurrent state is the initial one.
         num: Number of start states.
-        rng: Random number generator.
+        rng: Random number generator, or one for each start state.
         burn_in: Number of real steps before the start state that the memory processes.
 
     Raises:
@@ -58,9 +58,14 @@ def sample_start_states(
     validate_start_states(world, start_states)
     if isinstance(start_states, Tensor | np.ndarray):
         choices = torch.as_tensor(start_states)
-        latent = choices[torch.from_numpy(rng.integers(len(choices), size=num))].to(weight)
-        return WorldState(latent, world.initial(num))
-    return burn_in_states(world, [_random_start_state(world, start_states, rng) for _ in range(num)], burn_in)
+        drawn = (
+            rng.integers(len(choices), size=num)
+            if isinstance(rng, np.random.Generator)
+            else np.array([one.integers(len(choices)) for one in rng])
+        )
+        return WorldState(choices[torch.from_numpy(drawn)].to(weight), world.initial(num))
+    rngs = [rng] * num if isinstance(rng, np.random.Generator) else rng
+    return burn_in_states(world, [_random_start_state(world, start_states, one) for one in rngs], burn_in)
 
 
 def validate_start_states(world: WorldModel, start_states: Any) -> None:

@@ -64,6 +64,8 @@ class Step(NamedTuple):
     """Whether the episode terminated; sampled with probability ``termination``."""
     termination: Float[Tensor, "batch"]
     """Probability that this step terminates the episode; zero without a termination head."""
+    reward_probs: Float[Tensor, "batch bins"]
+    """Probability of each reward in `worldmodel.memory.Memory.support`; no bins without a reward head."""
 
 
 class WorldModel(nn.Module):
@@ -256,13 +258,14 @@ class WorldModel(nn.Module):
         hidden, memory = self.memory.unroll(state.latent[:, None], action[:, None], state.memory)
         prediction = self.memory.predict(hidden[:, -1])
         following = prediction.latent.rsample_from_noise(noise.gumbel, noise.normal, temperature, noise_temperature)
-        reward = following.new_zeros(len(following))
+        reward, reward_probs = following.new_zeros(len(following)), following.new_zeros(len(following), 0)
         if prediction.reward_logits is not None:
-            reward = self.memory.expected_reward(prediction.reward_logits)
+            reward_probs = prediction.reward_logits.softmax(dim=-1)
+            reward = reward_probs @ self.memory.support
         termination = following.new_zeros(len(following))
         if prediction.termination_logit is not None:
             termination = prediction.termination_logit.sigmoid()
-        step = Step(following, reward, noise.uniform < termination, termination)
+        step = Step(following, reward, noise.uniform < termination, termination, reward_probs)
         return step, WorldState(following, memory)
 
     def save(self, folder: str | os.PathLike[str], compact: bool = False) -> None:

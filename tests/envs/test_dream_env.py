@@ -7,11 +7,13 @@ import pygame
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, world
 from tests.tolerance import assert_same_sums
 from worldmodel import envs, rollouts
+from worldmodel.imagination import NoiseStreams
 from worldmodel.start_states import StartStates, sample_start_states
 
 
@@ -26,14 +28,16 @@ def test_dream_env_equals_imagined_steps():
     env = envs.DreamEnv(model, STARTS, observation="latent", horizon=30)
     obs, _ = env.reset(seed=4)
     rng = np.random.default_rng(np.random.SeedSequence(4))
-    state = sample_start_states(model, STARTS, 1, rng, 32)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    state = sample_start_states(model, STARTS, 1, [rng], 32)
+    noise = NoiseStreams(model, [np.random.default_rng(int(rng.integers(2**62)))])
     for t in range(10):
         assert_same_sums(obs[:3], state.latent[0], count=10 * (model.num_features + 1))
         action = np.array([np.sin(t), 0.3], np.float32)
-        obs, reward, terminated, _, _ = env.step(action)
+        obs, reward, terminated, _, info = env.step(action)
         with torch.no_grad():
-            step, state = model.imagine(state, torch.from_numpy(action)[None], 1.0, generator)
+            step, state = model.imagine_from(state, torch.from_numpy(action)[None], next(noise))
+        assert_same_sums(info["termination_probability"], step.termination[0], count=10 * 8)
+        assert_same_rewards(info["reward_probs"] @ model.memory.support.numpy(), reward, model.memory, steps=1)
         assert_same_rewards(reward, step.reward[0], model.memory, steps=10)
         assert terminated == bool(step.terminated)
         if terminated:
@@ -145,7 +149,74 @@ def test_dream_env_applies_the_given_action(discrete, action, expected_action):
     assert_same_sums(obs[3:], hidden[0], count=model.num_features + 1, terms=1.0)
 
 
-def test_vector_env_takes_one_seed():
-    env = envs.DreamVectorEnv(world(), STARTS, num_envs=2)
+def drive(env, count, steps=12):
+    """The observations, rewards and ends of a vector environment under fixed actions."""
+    rows = []
+    for t in range(steps):
+        obs, rewards, terminated, truncated, _ = env.step(np.full((count, 2), np.sin(t), np.float32))
+        rows.append((obs, rewards, terminated | truncated))
+    return [np.stack(part) for part in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("seeds", [7, [7, 8, 9], [9, 7, 8]])
+def test_a_dream_of_a_batch_equals_a_dream_alone_with_its_seed(seeds):
+    model, options = world(), {"observation": "latent", "horizon": 5}
+    batch = envs.DreamVectorEnv(model, STARTS, num_envs=3, **options)
+    batch.reset(seed=seeds)
+    together = drive(batch, 3)
+    for number, seed in enumerate([7, 8, 9] if seeds == 7 else seeds):
+        alone = envs.DreamVectorEnv(model, STARTS, num_envs=1, **options)
+        alone.reset(seed=seed)
+        for found, expected in zip(together, drive(alone, 1), strict=True):
+            assert_same_sums(found[:, number], expected[:, 0], count=12 * (model.num_features + 1), terms=50.0)
+    single, first = envs.DreamEnv(model, STARTS, **options), 7 if seeds == 7 else seeds[0]
+    obs, _ = single.reset(seed=first)
+    batch.reset(seed=first)
+    assert_same_sums(obs, batch._dream.observe()[0], count=model.num_features + 1)
+
+
+def test_a_masked_reset_leaves_the_other_dreams():
+    env = envs.DreamVectorEnv(world(), STARTS, num_envs=3, observation="latent", autoreset_mode="Disabled", horizon=2)
+    before, _ = env.reset(seed=1)
+    env.step(np.zeros((3, 2), np.float32))
+    middle = env._dream.observe()
+    after, _ = env.reset(seed=[1, 5, 5], options={"reset_mask": np.array([True, False, False])})
+    assert np.array_equal(after[0], before[0])
+    assert np.array_equal(after[1:], middle[1:])
+    for mask in (np.array([True, False]), np.zeros(3, bool), np.array([1, 0, 0]), [True, False, False]):
+        with pytest.raises(ValueError, match="reset_mask"):
+            env.reset(options={"reset_mask": mask})
     with pytest.raises(ValueError, match="seed"):
         env.reset(seed=[1, 2])
+
+
+def test_every_autoreset_mode_starts_ended_dreams_as_gymnasium_does():
+    model, options = world(termination=False), {"num_envs": 2, "horizon": 3, "observation": "latent"}
+    action, found = np.zeros((2, 2), np.float32), {}
+    for mode in AutoresetMode:
+        env = envs.DreamVectorEnv(model, STARTS, autoreset_mode=mode, **options)
+        assert env.metadata["autoreset_mode"] is mode
+        env.reset(seed=1)
+        found[mode] = [env.step(action) for _ in range(3)]
+        assert found[mode][-1][3].all()
+        if mode is AutoresetMode.DISABLED:
+            with pytest.raises(gymnasium.error.ResetNeeded):
+                env.step(action)
+            again, _ = env.reset(options={"reset_mask": np.ones(2, bool)})
+        else:
+            again = env.step(action)[0] if mode is AutoresetMode.NEXT_STEP else found[mode][-1][0]
+        found[mode].append(again)
+    _, _, _, _, info = found[AutoresetMode.SAME_STEP][2]
+    assert np.array_equal(info["final_obs"], found[AutoresetMode.DISABLED][2][0])
+    assert info["_final_obs"].all()
+    assert np.array_equal(found[AutoresetMode.SAME_STEP][-1], found[AutoresetMode.DISABLED][-1])
+    assert np.array_equal(found[AutoresetMode.NEXT_STEP][-1], found[AutoresetMode.DISABLED][-1])
+
+
+def test_gymnasium_wrappers_count_the_episodes_of_dreams():
+    env = envs.DreamVectorEnv(world(termination=False), STARTS, num_envs=2, horizon=3, observation="latent")
+    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(env)
+    env.reset(seed=1)
+    infos = [env.step(np.zeros((2, 2), np.float32))[4] for _ in range(8)]
+    lengths = [info["episode"]["l"].tolist() for info in infos if "episode" in info]
+    assert lengths == [[3, 3], [3, 3]]
