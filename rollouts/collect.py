@@ -133,18 +133,7 @@ def collect(
     folder = folder_path(tempfile.mkdtemp(prefix="rollouts-") if out is None else out, "out")
     portable_env = make_portable(env)
     space = probe_env(portable_env, options)
-    kind, size = envs.action_kind(space)
-    settings = {
-        "format": FORMAT,
-        "env": env if isinstance(env, str) else policy_name(env),
-        "env_options": options,
-        "discrete": kind == "discrete",
-        "action_dim": size,
-        "policy": policy_name(policy),
-        "seed": seed,
-        "max_steps": max_steps,
-    }
-    settings |= {} if max_idle_steps is None else {"max_idle_steps": max_idle_steps}
+    settings = _store_settings(env, options, space, policy, seed, max_steps, max_idle_steps)
     with locked(folder), tempfile.TemporaryDirectory(prefix="worldmodel-") as common:
         episodes_per_shard, start = _load_or_write_metadata(
             folder, settings, episodes_per_shard, episodes, allow_new_policy
@@ -173,6 +162,30 @@ def collect(
     if out is None:
         logger.warning("the rollouts are in a temporary folder, %s: set out=FOLDER to keep them elsewhere", folder)
     return store
+
+
+def _store_settings(
+    env: EnvSpec,
+    env_options: dict[str, Any],
+    space: Any,
+    policy: Policy,
+    seed: int,
+    max_steps: int | None,
+    max_idle_steps: int | None,
+) -> dict[str, Any]:
+    """Return what the metadata of a store say about its episodes."""
+    kind, size = envs.action_kind(space)
+    settings = {
+        "format": FORMAT,
+        "env": env if isinstance(env, str) else policy_name(env),
+        "env_options": env_options,
+        "discrete": kind == "discrete",
+        "action_dim": size,
+        "policy": policy_name(policy),
+        "seed": seed,
+        "max_steps": max_steps,
+    }
+    return settings | ({} if max_idle_steps is None else {"max_idle_steps": max_idle_steps})
 
 
 def _run_collect_tasks(

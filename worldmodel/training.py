@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -119,20 +119,8 @@ def fit(
         TrainingDiverged: the loss or the gradient became NaN or infinite. ``model`` and ``out`` have the best weights so far.
     """
     report = callback(progress)
-    validate_positive_int(num_updates=num_updates, batch_size=batch_size, eval_every=eval_every)
-    validate_optional_positive_int(patience=patience)
-    validate_seed(seed)
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate must be above zero, got {learning_rate}")
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction must be between 0 and 1, got {val_fraction}")
-    if max_grad_norm is None:
-        max_grad_norm = getattr(model, "max_grad_norm", None)
-    elif not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be a number above zero, got {max_grad_norm!r}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     assert isinstance(model, nn.Module)
+    max_grad_norm = getattr(model, "max_grad_norm", None) if max_grad_norm is None else max_grad_norm
     settings = {
         "model": type(model).__name__,
         "model_config": model.config,
@@ -146,13 +134,13 @@ def fit(
         "dtype": dtype,
         "data": data.identity,
     }
-    if warm_start:
-        settings["from"] = fingerprint(model)
-    if split_seed is not None:
-        validate_seed(split_seed, "split_seed")
-        settings["split_seed"] = split_seed
-    if max_grad_norm is not None:
-        settings["max_grad_norm"] = max_grad_norm
+    optional = {
+        "from": fingerprint(model) if warm_start else None,
+        "split_seed": split_seed,
+        "max_grad_norm": max_grad_norm,
+    }
+    settings |= {name: value for name, value in optional.items() if value is not None}
+    _validate(settings)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rank, size = distributed.init()
     device = torch.device(device or distributed.device())
@@ -173,11 +161,9 @@ def fit(
         else:
             training, validation = data.split(val_fraction, seed if split_seed is None else split_seed)
             distributed.broadcast(model, size)
-            init_from_data = getattr(model, "init_from_data", None)
-            if saved is None and init_from_data is not None and not warm_start:
-                first = training.batch(max(batch_size, MIN_INIT_EXAMPLES), np.random.default_rng([seed, 0]))
-                init_from_data(to_device(first, device))
             if saved is None:
+                if not warm_start:
+                    _init_from_data(model, training, batch_size, seed, device)
                 best = copy.deepcopy(model.state_dict())
             loop = _Trainer(model, optimizer, training, validation, settings, device, rank, size)
             if not (state.finished or other):
@@ -194,6 +180,35 @@ def fit(
         model.load_state_dict(best)
         model.to(home).eval()
     return model
+
+
+def _validate(settings: Mapping[str, Any]) -> None:
+    """Check the settings of a training.
+
+    Raises:
+        ValueError: A setting is out of range; the message names it.
+    """
+    validate_positive_int(**{name: settings[name] for name in ("num_updates", "batch_size", "eval_every")})
+    validate_optional_positive_int(patience=settings["patience"])
+    for name in ("seed", "split_seed"):
+        if name in settings:
+            validate_seed(settings[name], name)
+    if not (settings["learning_rate"] > 0 and math.isfinite(settings["learning_rate"])):
+        raise ValueError(f"learning_rate must be above zero, got {settings['learning_rate']}")
+    if not 0 < settings["val_fraction"] < 1:
+        raise ValueError(f"val_fraction must be between 0 and 1, got {settings['val_fraction']}")
+    if not settings.get("max_grad_norm", 1) > 0:
+        raise ValueError(f"max_grad_norm must be a number above zero, got {settings['max_grad_norm']!r}")
+    if settings["dtype"] not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings['dtype']!r}")
+
+
+def _init_from_data(model: nn.Module, training: Data, batch_size: int, seed: int, device: torch.device) -> None:
+    """Initialize a model that can be initialized from a first batch."""
+    init_from_data = getattr(model, "init_from_data", None)
+    if init_from_data is not None:
+        first = training.batch(max(batch_size, MIN_INIT_EXAMPLES), np.random.default_rng([seed, 0]))
+        init_from_data(to_device(first, device))
 
 
 @dataclass
