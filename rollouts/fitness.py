@@ -101,19 +101,13 @@ class DreamFitness:
             }
         return identity
 
-    @property
-    def episodes(self) -> int:
-        """Number of dreams per controller."""
-        return int(self.settings["num_rollouts"])
-
-    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Return the returns (P, dreams); ``episodes`` replaces the number of dreams."""
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Return the returns (P, dreams)."""
         if self.controller is None:
             controllers: Any = population
         else:
             controllers = Population(self.controller, population)
-        settings = self.settings | {"num_rollouts": episodes or self.episodes}
-        result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **settings)
+        result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **self.settings)
         self.steps += int(result.lengths.sum())
         if not self.disagreement_penalty:
             return result.returns
@@ -236,10 +230,9 @@ class EnvFitness:
             "world": fingerprint(self.world),
         } | more
 
-    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Return the returns (P, episodes + state resets); another number of ``episodes`` starts with the same seeds."""
-        population, episodes = np.atleast_2d(population), episodes or self.episodes
-        validate_candidates(self.hard_episode_candidates, episodes)
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Return the returns (P, episodes + state resets)."""
+        population, episodes = np.atleast_2d(population), self.episodes
         seeds, members = (
             training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.hard_episode_candidates)),
             len(population),

@@ -314,10 +314,12 @@ RUN_SECTIONS: dict[str, Any] = {
 """Settings of the sections of ``config.yaml``, and of an iteration's ``settings.json``."""
 REMOVED_SEARCH_SETTINGS: dict[str, Any] = {"antithetic": False, "bounds": None, "covariance": "auto"}
 """Removed arguments of `agents.evolve`, in the same files and in the state of a search."""
+REMOVED_GAME_SETTINGS: dict[str, Any] = {"max_episodes": None, "ranked": False}
+"""Removed arguments that only evolution in the environment had, in the same places."""
 REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
     "memory": REMOVED_NETWORK_SETTINGS,
     "dream": REMOVED_SEARCH_SETTINGS,
-    "game": REMOVED_SEARCH_SETTINGS | {"restarts": 0},
+    "game": REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS | {"restarts": 0},
     "iterate": {"vae_every": 1},
 }
 """Removed settings of the sections of these files, with the values that are the present behavior."""
@@ -345,7 +347,7 @@ SEARCH_SETTINGS: dict[str, Any] = {
     "checked by": "eval_fitness_identity",
 }
 """Settings in the state of a search."""
-SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
+SEARCH_STATE: dict[str, Any] = {"best_check": "best_eval", "stale": "num_stagnant_evals"}
 """Other keys of the state of a search."""
 REMOVED_SEARCH_STATE = {"restarts": 0}
 """Removed keys of the state of a search."""
@@ -357,7 +359,6 @@ GENERATION: dict[str, Any] = {
     "average": "eval_average",
     "elite": "eval_candidate",
     "scouted": "hard_episodes",
-    "noise": "noise_fraction",
     "along": "state_resets",
 }
 """Keys of a generation's row in ``metrics.jsonl``."""
@@ -421,7 +422,8 @@ def config_file(old: dict[str, Any]) -> dict[str, Any]:
 def search_state(old: dict[str, Any]) -> dict[str, Any]:
     """Return the description in a search's ``state.npz`` under the current names and without removed settings."""
     new = without_removed(renamed(old, SEARCH_STATE), REMOVED_SEARCH_STATE)
-    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), REMOVED_SEARCH_SETTINGS)
+    removed = REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS
+    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), removed)
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])

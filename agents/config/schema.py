@@ -199,16 +199,12 @@ class GameConfig:
         envs_per_worker: Number of environments that a worker process steps in lockstep.
         init_from: Initial controller: "zeros", "dream" (the controller evolved in dreams), the file of a controller, or the
             folder of an agent, which is first copied by behavior cloning onto this run's world model.
-        max_episodes: Largest number of episodes for each member: the number grows while noise hides the differences
-            between members. None: the number stays.
         mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
             beside the mean and kept where it is better. 0: no average.
         num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
             are better.
         normalize_episodes: Whether to standardize the returns of each episode and state reset before members are compared,
             so that all have the same weight.
-        ranked: Whether to compare members by win rate: the fraction of other members that a member beats, averaged over
-            episodes and state resets.
         eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
         min_sigma: Step size below which evolution stops.
         num_state_resets: Number of extra episodes for each member that start from states of the generation's best
@@ -231,10 +227,8 @@ class GameConfig:
     target_return: float | None = None
     envs_per_worker: int = 8
     init_from: str = common("zeros")
-    max_episodes: int | None = None
     mean_window: int = 0
     normalize_episodes: bool = False
-    ranked: bool = False
     num_eval_candidates: int = 0
     eval_patience: int | None = None
     min_sigma: float = 0.0

@@ -138,7 +138,6 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
     population, sigma, sigma_decay = options["population"], options["sigma"], options["sigma_decay"]
     mean_window, num_eval_candidates = options["mean_window"], options.get("num_eval_candidates", 0)
     min_sigma = options.get("min_sigma", 0.0)
-    max_episodes, episodes = options.get("max_episodes"), options.get("episodes")
     if population < 3:
         raise ValueError(f"{prefix}population must be at least 3, got {population}")
     if not (sigma > 0 and math.isfinite(sigma)):
@@ -152,21 +151,10 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
         raise ValueError(
             f"{prefix}num_eval_candidates must be from 0 to {prefix}population = {population}, got {num_eval_candidates}"
         )
-    if options.get("ranked") and options.get("normalize_episodes"):
-        raise ValueError(
-            f"{prefix}ranked must be false with {prefix}normalize_episodes: ranks have no scale; got both true"
-        )
     if min_sigma >= sigma:
         raise ValueError(f"{prefix}min_sigma must be below {prefix}sigma = {sigma}, got {min_sigma}")
-    candidates, limit = (
-        options.get("hard_episode_candidates", 0),
-        "episodes" if max_episodes is None else "max_episodes",
-    )
-    if candidates and candidates <= options[limit]:
+    candidates = options.get("hard_episode_candidates", 0)
+    if candidates and candidates <= options["episodes"]:
         raise ValueError(
-            f"{prefix}hard_episode_candidates must be zero or above {prefix}{limit} = {options[limit]}, got {candidates}"
-        )
-    if max_episodes is not None and episodes is not None and not 2 <= episodes <= max_episodes:
-        raise ValueError(
-            f"{prefix}max_episodes needs {prefix}episodes from 2 to {max_episodes}, to estimate noise, got {episodes}"
+            f"{prefix}hard_episode_candidates must be zero or above {prefix}episodes = {options['episodes']}, got {candidates}"
         )

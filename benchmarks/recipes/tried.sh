@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs behind findings in docs/records.md (negative results).
+# Runs behind findings in docs/records.md (negative results), without those of removed options.
 # Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C).
 
 # runs/ind-fast: like runs/ind-eye in car-racing.sh, with --seed 42 --vae.hud_loss_weight 1 --vae.num_updates 1500 --memory.num_updates 1500
@@ -24,9 +24,6 @@ worldmodel run car-racing --out runs/sure --seed 9 --env_options '{"action_repea
     --dream.generations 25 --dream.population 48 --dream.num_rollouts 16 --dream.horizon 80 --dream.temperature 0.7 \
     --dream.sigma 0.07 --dream.sigma_decay 0.97 --game.generations 0 --eval.episodes 4      # runs/sure-120: --dream.horizon 120, 3 iterations
 
-worldmodel evolve runs/car --where game --seed 7 --game.population 32 --game.episodes 3 --game.max_episodes 16 \
-    --game.generations 30 --game.max_idle_steps 40 --game.eval_every 10 --game.eval_episodes 24 --game.envs_per_worker 16
-
 worldmodel collect CarRacing --out runs/car-eye --collect.episodes 240 --collect.action_noise 0.15 --env_options '{"action_repeat": 2}' --seed 61 \
     --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing
 worldmodel train vae runs/car-eye --vae.num_updates 4000 --vae.batch_size 64 --vae.dtype bfloat16 --seed 61
@@ -35,15 +32,6 @@ worldmodel evolve runs/car-eye --where game --seed 62 --game.init_from agents/pr
     --game.population 40 --game.episodes 6 --game.hard_episode_candidates 20 --game.whiten true --game.sigma 0.025 --game.sigma_decay 0.985 --game.mean_window 8 \
     --game.max_idle_steps 60 --game.eval_every 6 --game.eval_episodes 48 --game.envs_per_worker 16 --game.generations 1000     # stopped in generation 40
 worldmodel evaluate runs/car-eye --env FastCarRacing --eval.episodes 100 --eval.seed 40000     # also runs/car-third and car-racing --pretrained
-
-worldmodel collect CarRacing --out runs/car-fast-on --collect.episodes 40 --collect.policy runs/car-fast/agent --collect.action_noise 0.1 \
-    --env_options '{"action_repeat": 2}' --seed 23
-mkdir runs/car-fast-on/world && cp runs/car-fast/world/{config.json,vae.safetensors,memory.safetensors} runs/car-fast-on/world/
-worldmodel evolve runs/car-fast-on --where game --seed 24 --game.init_from runs/car-fast/evolve-game/controller.safetensors \
-    --game.population 32 --game.episodes 6 --game.ranked true --game.sigma 0.025 --game.sigma_decay 0.985 --game.mean_window 8 \
-    --game.max_idle_steps 60 --game.eval_every 5 --game.eval_episodes 48 --game.envs_per_worker 16 \
-    --game.generations 1000     # stopped in generation 21
-worldmodel evaluate runs/car-fast-on --eval.episodes 100 --eval.seed 30000
 
 worldmodel collect mario --out runs/sticky --collect.episodes 100 --collect.policy agents/pretrained/mario-1-1,agents/pretrained/mario-1-1,uniform \
     --collect.action_noise 0.1 --collect.max_steps 300 --env_options '{"action_repeat": 8, "action_set": "run", "sticky_action_prob": 0.25}' --seed 41
