@@ -231,8 +231,8 @@ FITNESS_IDENTITY = {
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
 
 
-REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None}
-"""Removed arguments of `rollouts.dream`, in the identity of `rollouts.DreamFitness`."""
+REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None, "disagreement_penalty": 0.0}
+"""Removed arguments of `rollouts.dream` and `rollouts.DreamFitness`, in the identity of the latter."""
 
 
 def fitness_identity(content: Any) -> Any:
@@ -320,7 +320,7 @@ REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
     "memory": REMOVED_NETWORK_SETTINGS,
     "dream": REMOVED_SEARCH_SETTINGS,
     "game": REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS | {"restarts": 0},
-    "iterate": {"vae_every": 1},
+    "iterate": {"vae_every": 1, "disagreement_penalty": 0.0},
 }
 """Removed settings of the sections of these files, with the values that are the present behavior."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}

@@ -260,8 +260,6 @@ class LoopConfig:
             state.
         ensemble_size: Number of memories in the ensemble. 1: dreams use the agent's own memory. Above 1: each dream uses
             one member of an ensemble of other memories, and the agent's own memory computes the hidden state.
-        disagreement_penalty: Weight of the penalty on returns: the standard deviation between the mean returns of the
-            ensemble members.
     """
 
     episodes: int = 20
@@ -274,7 +272,6 @@ class LoopConfig:
     recent_fraction: float = 0.0
     initial_state_fraction: float = 0.25
     ensemble_size: int = 1
-    disagreement_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

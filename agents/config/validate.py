@@ -15,7 +15,6 @@ MAY_BE_ZERO |= {
     "param_noise",
     "free_bits",
     "vae_updates",
-    "disagreement_penalty",
     "initial_state_fraction",
     "recent_fraction",
 }
@@ -95,10 +94,6 @@ def validate_combination(settings: RunConfig) -> None:
     if loop.ensemble_size > max_size:
         raise ValueError(
             f"iterate.ensemble_size must be at most {max_size}, so that each memory has a dream, got {loop.ensemble_size}"
-        )
-    if loop.disagreement_penalty and loop.ensemble_size == 1:
-        raise ValueError(
-            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got {loop.disagreement_penalty} and 1"
         )
     if loop.init_from == "best" and loop.ensemble_size == 1:
         raise ValueError(

@@ -7,23 +7,6 @@
 # The ablation has three runs. One of them first has `worldmodel train memory RUN --memory.num_updates 1 --memory.learning_rate 1e-9 --memory.batch_size 32 --memory.hidden_size 64 --memory.conditional true --seed 7`,
 # another one has --controller.inputs z.
 
-worldmodel run car-racing --out runs/strong --seed 61 --env_options '{"action_repeat": 2}' --iterations 6 \
-    --collect.episodes 240 --collect.action_noise 0.15 \
-    --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing \
-    --vae.num_updates 4000 --vae.batch_size 64 --vae.dtype bfloat16 \
-    --memory.hidden_size 256 --memory.num_updates 5000 --memory.batch_size 32 --memory.conditional true \
-    --iterate.episodes 10 --iterate.action_noise 0.2 --iterate.memory_updates 600 --iterate.init_from last --iterate.recent_episodes 240 \
-    --iterate.initial_state_fraction 0.3 --iterate.ensemble_size 2 --iterate.disagreement_penalty 0.5 --dream.generations 20 --dream.population 48 --dream.num_rollouts 16 \
-    --dream.horizon 120 --dream.temperature 1.0 --game.generations 0 --eval.episodes 4
-worldmodel run car-racing --out runs/sure --seed 9 --env_options '{"action_repeat": 3}' --iterations 7 \
-    --collect.episodes 240 --collect.policy smooth,uniform,runs/first/agent --collect.action_noise 0.2 --collect.max_idle_steps 40 \
-    --vae.num_updates 2000 --vae.batch_size 64 --vae.dtype bfloat16 \
-    --memory.hidden_size 128 --memory.num_updates 3000 --memory.batch_size 32 --memory.conditional true \
-    --iterate.episodes 12 --iterate.action_noise 0.05 --iterate.param_noise 0.05 --iterate.memory_updates 600 --iterate.init_from last \
-    --iterate.recent_episodes 96 --iterate.recent_fraction 0.5 --iterate.initial_state_fraction 0.3 --iterate.ensemble_size 2 --iterate.disagreement_penalty 0.5 \
-    --dream.generations 25 --dream.population 48 --dream.num_rollouts 16 --dream.horizon 80 --dream.temperature 0.7 \
-    --dream.sigma 0.07 --dream.sigma_decay 0.97 --game.generations 0 --eval.episodes 4      # runs/sure-120: --dream.horizon 120, 3 iterations
-
 worldmodel collect CarRacing --out runs/car-eye --collect.episodes 240 --collect.action_noise 0.15 --env_options '{"action_repeat": 2}' --seed 61 \
     --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing
 worldmodel train vae runs/car-eye --vae.num_updates 4000 --vae.batch_size 64 --vae.dtype bfloat16 --seed 61
@@ -41,10 +24,3 @@ worldmodel evolve runs/sticky --where game --seed 81 --game.init_from agents/pre
     --game.eval_every 3 --game.eval_episodes 16 --game.num_eval_candidates 3 --game.mean_window 5 --game.sigma 0.06 --game.envs_per_worker 16 \
     --game.generations 1000     # stopped in generation 26
 worldmodel evaluate runs/sticky --eval.episodes 40 --eval.seed 30000      # also with --env_options '{"sticky_action_prob": 0.0}'
-
-worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iterations 30 --workers 1 --collect.episodes 240 \
-    --collect.policy uniform,agents/pretrained/mario-1-1 --collect.action_noise 0.15 --collect.max_steps 200 \
-    --vae.num_updates 1500 --memory.num_updates 1500 --memory.conditional true --iterate.episodes 10 --iterate.action_noise 0.1 \
-    --iterate.memory_updates 400 --iterate.init_from last --iterate.recent_episodes 240 --iterate.initial_state_fraction 0.4 --iterate.ensemble_size 2 \
-    --iterate.disagreement_penalty 0.5 --dream.generations 40 --dream.population 48 --dream.num_rollouts 16 --dream.horizon 60 \
-    --dream.temperature 1.0 --game.generations 0 --game.num_state_resets 0 --eval.episodes 16     # stopped after nine iterations

@@ -159,6 +159,7 @@ def test_no_two_older_names_become_the_same(names):
 
 OTHER_VALUES = {"cell": "gru", "shared": True, "antithetic": True, "bounds": 0.5, "covariance": "full", "restarts": 1}
 OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5, "max_episodes": 9, "ranked": True}
+OTHER_VALUES |= {"disagreement_penalty": 0.5}
 REMOVED = [(section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in names]
 
 
@@ -278,5 +279,10 @@ def test_a_removed_argument_of_dreams_at_its_default_is_not_part_of_an_identity(
     older = {"dreams": 16, "world": "5a", "starts": "7b", "threshold": None}
     assert migration.fitness_identity(older) == newer
     assert migration.fitness_identity(newer | {"termination_threshold": None}) == newer
+    ensemble = {"ensemble": ["6b"]}
+    assert migration.fitness_identity(older | {"worlds": ["6b"], "caution": 0.0}) == newer | ensemble
+    assert migration.fitness_identity(newer | ensemble | {"disagreement_penalty": 0.0}) == newer | ensemble
     with pytest.raises(ValueError, match=r"termination_threshold.*0\.5"):
         migration.fitness_identity(older | {"threshold": 0.5})
+    with pytest.raises(ValueError, match=r"disagreement_penalty.*0\.5"):
+        migration.fitness_identity(older | ensemble | {"caution": 0.5})

@@ -311,7 +311,6 @@ REFUSED = {
     "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
     "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
-    "run CartPole-v1 --iterate.disagreement_penalty 1": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.recent_fraction 0.5": "iterate.recent_episodes",
     "run CartPole-v1 --iterate.recent_fraction 1 --iterate.recent_episodes 2": "iterate.recent_fraction",
     "run CartPole-v1 --memory.terminate_on_stall true": "collect.max_idle_steps",
