@@ -396,7 +396,7 @@ FIDELITY: dict[str, Any] = {
 
 def run_config(old: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run, or some of their sections, under the current names and without removed settings."""
-    new = renamed(old, RUN_CONFIG)
+    new = _environments(renamed(old, RUN_CONFIG))
     for section, names in RUN_SECTIONS.items():
         if isinstance(new.get(section), dict):
             new[section] = renamed(new[section], names)
@@ -410,6 +410,19 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
     return dict(renamed_run_options(new))
+
+
+def _environments(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with ``eval_env`` in place of ``training_env``, beside which ``env`` was that of scores.
+
+    Example:
+        >>> _environments({"env": "CarRacing", "training_env": "FastCarRacing"})
+        {'env': 'FastCarRacing', 'eval_env': 'CarRacing'}
+    """
+    new = {name: value for name, value in old.items() if name != "training_env"}
+    if old.get("training_env") and "env" in old:
+        new |= {"env": old["training_env"], "eval_env": old["env"]}
+    return new
 
 
 def config_file(old: dict[str, Any]) -> dict[str, Any]:

@@ -294,8 +294,9 @@ class RunConfig:
     """Settings of all stages.
 
     Args:
-        env: Id of the environment that the scores are for, as envs.make takes it.
-        training_env: Id of the environment for collection and evolution. None: FastCarRacing for CarRacing, else the same.
+        env: Id of the environment of collection and evolution, as envs.make takes it. CarRacing stands for FastCarRacing,
+            unless eval_env is set.
+        eval_env: Id of the environment of the final evaluation. None: CarRacing for FastCarRacing, else the same as env.
         env_options: Arguments of envs.make, such as action_repeat. They replace all of the preset's.
         eval_env_options: Arguments of envs.make in the final evaluation, on top of env_options.
         seed: Random seed of all stages.
@@ -314,7 +315,7 @@ class RunConfig:
     """
 
     env: str
-    training_env: str | None = None
+    eval_env: str | None = None
     env_options: dict[str, Any] = field(default_factory=dict, metadata={"common": True})
     eval_env_options: dict[str, Any] = field(default_factory=dict)
     seed: int = common(1)
@@ -332,8 +333,13 @@ class RunConfig:
 
     @property
     def rollout_env(self) -> str:
-        """Id of the environment for collection and evolution."""
-        return self.training_env or FAST.get(self.env, self.env)
+        """Id of the environment of collection and evolution."""
+        return self.env if self.eval_env else FAST.get(self.env, self.env)
+
+    @property
+    def evaluation_env(self) -> str:
+        """Id of the environment of the final evaluation."""
+        return self.eval_env or OFFICIAL.get(self.env, self.env)
 
 
 def training(settings: Any) -> dict[str, Any]:

@@ -208,6 +208,35 @@ def test_an_older_memory_with_a_removed_setting_is_refused(older, tmp_path, name
     assert f"memory.{name}" in refused(capsys, "evolve", str(run), "--where", "dream")
 
 
+@pytest.mark.parametrize(
+    ("saved", "env", "eval_env", "played", "evaluated"),
+    [
+        ({"env": "CarRacing", "training_env": None}, "CarRacing", None, "FastCarRacing", "CarRacing"),
+        ({"env": "CarRacing", "training_env": "CarRacing"}, "CarRacing", "CarRacing", "CarRacing", "CarRacing"),
+        (
+            {"env": "Acrobot-v1", "training_env": "CartPole-v1"},
+            "CartPole-v1",
+            "Acrobot-v1",
+            "CartPole-v1",
+            "Acrobot-v1",
+        ),
+    ],
+)
+def test_environments_of_an_older_config_stay(saved, env, eval_env, played, evaluated, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(saved), encoding="utf-8")
+    settings = RunConfig(env, eval_env)
+    assert (settings.rollout_env, settings.evaluation_env) == (played, evaluated)
+    save_config(settings, path)
+    with pytest.raises(ValueError, match=r"eval_env.*'LunarLander-v3'"):
+        save_config(RunConfig(env, "LunarLander-v3"), path)
+
+
+def test_the_environment_of_evaluation_is_the_official_one():
+    settings = RunConfig("FastCarRacing")
+    assert (settings.rollout_env, settings.evaluation_env) == ("FastCarRacing", "CarRacing")
+
+
 def trained(out, num_updates):
     with seeded(0):
         model = SequenceDensity(RMDN(1, 1, hidden_size=4, num_components=2))

@@ -323,7 +323,7 @@ REFUSED = {
     "run CartPole-v1 --game.min_sigma 0.1": "game.min_sigma",
     "evolve nowhere --game.min_sigma 0.1": "game.min_sigma",
     "run CartPole-v1 --game.num_state_resets 2": "num_state_resets",
-    "run SuperMarioBros-1-1 --training_env CartPole-v1 --game.num_state_resets 2": "num_state_resets",
+    "run CartPole-v1 --eval_env SuperMarioBros-1-1 --game.num_state_resets 2": "num_state_resets",
     # options of environments
     "collect CartPole-v1 --env_options '{1: 2}'": "env_options",
     "run CartPole-v1 --eval_env_options '{x: !!timestamp 2020-01-01}'": "eval_env_options",
