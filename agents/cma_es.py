@@ -1,4 +1,4 @@
-"""CMA-ES with ask and tell, noise handling, stopping criteria and a state that is saved without pickle.
+"""CMA-ES with ask and tell, stopping criteria and a state that is saved without pickle.
 
 Start reading at `CMAES`. `agents.evolution` evaluates the populations.
 
@@ -25,8 +25,6 @@ from worldmodel.io import atomic
 
 FULL_COVARIANCE = 2_000
 """Number of parameters up to which the covariance is full. Above, only the diagonal is adapted."""
-NOISE_THRESHOLD, EPISODES_GROWTH, SMOOTHING = 0.5, 1.25, 4
-"""The number of episodes grows by 25 % when the noise fraction, smoothed over about four generations, is above 0.5."""
 MIN_STD_FRACTION = 0.1
 """Smallest standard deviation that `standardize_per_episode` divides by, as a fraction of the largest."""
 
@@ -55,7 +53,6 @@ class CMAES:
             sigma, seed, size, sigma_decay, mean_window and eval_fitness.
         stopping: Stopping criteria.
         folder: Path of the folder of the saved state; None: nothing is saved.
-        num_episodes: Initial number of episodes of a member, if the number can grow.
         whitening: Coordinates of the search; None: the parameters themselves.
         defaults: Values of settings that an older state does not contain.
 
@@ -69,14 +66,12 @@ class CMAES:
         settings: dict[str, Any],
         stopping: StoppingCriteria,
         folder: Path | None,
-        num_episodes: int | None = None,
         whitening: Whitening | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings, self.stopping, self.folder, self.num_episodes = settings, stopping, folder, num_episodes
+        self.settings, self.stopping, self.folder = settings, stopping, folder
         self.defaults = dict(defaults or {})
         self.whitening = whitening
-        self.noise_fraction: float | None = None
         self.generation, self.best_eval, self.num_stagnant_evals = 0, -math.inf, 0
         self.rows: list[dict[str, Any]] = []
         self.best = start.copy()
@@ -134,26 +129,6 @@ class CMAES:
         window = min(self.generation, self.settings["mean_window"] or 1)
         self.averaged_mean += (self.mean - self.averaged_mean) / window
 
-    def adapt_num_episodes(self, returns: np.ndarray, max_episodes: int) -> float:
-        """Increase the number of episodes if the smoothed noise fraction is above `NOISE_THRESHOLD`.
-
-        Args:
-            returns: Returns of the members, (P, n).
-            max_episodes: Maximal number of episodes.
-
-        Returns:
-            The noise fraction of these returns (`noise_share`).
-        """
-        noise = noise_share(returns)
-        self.noise_fraction = (
-            noise if self.noise_fraction is None else self.noise_fraction + (noise - self.noise_fraction) / SMOOTHING
-        )
-        if self.noise_fraction > NOISE_THRESHOLD and self.num_episodes is not None and self.num_episodes < max_episodes:
-            more = min(max_episodes, math.ceil(EPISODES_GROWTH * self.num_episodes))
-            self.noise_fraction *= self.num_episodes / more
-            self.num_episodes = more
-        return round(noise, 4)
-
     def update_best(self, candidates: np.ndarray, evaluated: np.ndarray) -> None:
         """Keep the best candidate if it is better than all earlier ones.
 
@@ -186,8 +161,6 @@ class CMAES:
             "settings": self.settings,
             "generation": self.generation,
             "rows": self.rows,
-            "episodes": self.num_episodes,
-            "noise_fraction": self.noise_fraction,
             "best_eval": None if self.best_eval == -math.inf else self.best_eval,
             "num_stagnant_evals": self.num_stagnant_evals,
         }
@@ -233,7 +206,6 @@ class CMAES:
             raise ValueError(f"values must be finite, with {len(self.best)} parameters")
         self.best, self.averaged_mean = best, average
         self.generation, self.rows = int(about["generation"]), list(about["rows"])
-        self.num_episodes, self.noise_fraction = about.get("episodes"), about.get("noise_fraction")
         self.num_stagnant_evals = about.get("num_stagnant_evals", 0)
         self.best_eval = -math.inf if about["best_eval"] is None else about["best_eval"]
         template = self._make_es(best)
@@ -251,29 +223,6 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} must be a complete evolution state, got {reason}; remove it to start again")
 
 
-def noise_share(returns: np.ndarray) -> float:
-    """Return the fraction of the variance between the members' mean returns that is noise.
-
-    The noise of a return is its residual after the member's mean and the episode's mean (a two-way layout without
-    interaction). A mean over n episodes has 1/n of its variance.
-
-    Args:
-        returns: Returns of P members in the same n episodes, (P, n).
-
-    Returns:
-        The fraction, from 0 (the ranks are certain) to 1 (the ranks are random, or unknown with one episode).
-    """
-    members, episodes = returns.shape
-    if episodes == 1:
-        return 1.0  # one episode has no estimate of the noise
-    total = returns.mean(axis=1).var(ddof=1)
-    if total == 0:
-        return 1.0  # equal members have random ranks
-    residual = returns - returns.mean(axis=1, keepdims=True) - returns.mean(axis=0) + returns.mean()
-    noise = np.square(residual).sum() / ((members - 1) * (episodes - 1)) / episodes
-    return float(min(1.0, noise / total))
-
-
 def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
     """Standardize the returns (P, n) of each episode over the members: zero mean, unit standard deviation.
 
@@ -284,18 +233,6 @@ def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
         return np.zeros_like(returns)
     scaled: np.ndarray = (returns - returns.mean(axis=0)) / np.maximum(std, MIN_STD_FRACTION * std.max())
     return scaled
-
-
-def win_rate(returns: np.ndarray) -> np.ndarray:
-    """Return the fraction of the other members with a lower return in each episode, (P, n) in [0, 1]; ties count half."""
-    above, equal = returns[:, None] > returns, returns[:, None] == returns
-    rate: np.ndarray = (above.sum(axis=1) + (equal.sum(axis=1) - 1) / 2) / (len(returns) - 1)
-    return rate
-
-
-def score(returns: np.ndarray, normalize_episodes: bool, ranked: bool) -> np.ndarray:
-    """Return the scores (P, n) that rank the members: the returns, `standardize_per_episode` or `win_rate`."""
-    return win_rate(returns) if ranked else standardize_per_episode(returns) if normalize_episodes else returns
 
 
 def differences(before: Any, asked: Any, name: str = "") -> str:

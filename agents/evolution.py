@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from worldmodel.agents.cma_es import CMAES, StoppingCriteria, score
+from worldmodel.agents.cma_es import CMAES, StoppingCriteria, standardize_per_episode
 from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.whitening import Whitening
@@ -41,11 +41,9 @@ def evolve(
     eval_fitness: Callable[..., np.ndarray] | None = None,
     eval_every: int = 10,
     target_return: float | None = None,
-    max_episodes: int | None = None,
     num_eval_candidates: int = 0,
     mean_window: int = 0,
     normalize_episodes: bool = False,
-    ranked: bool = False,
     eval_patience: int | None = None,
     min_sigma: float = 0.0,
     out: str | os.PathLike[str] | None = None,
@@ -76,15 +74,11 @@ def evolve(
         eval_every: Number of generations between evaluations.
         target_return: Mean return of an evaluation that stops the search; None: none. The best of many noisy evaluations
             is biased upwards, so the search stops a little early.
-        max_episodes: Maximal number of episodes of a member. The number grows when noise dominates the differences
-            between members. The fitness must accept ``episodes`` and start with at least two. None: no growth.
         num_eval_candidates: Number of best members of a generation that an evaluation includes.
         mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. Noisy
             selection makes the mean fluctuate around a point that is often better. 0: no average.
         normalize_episodes: Whether to compare members by `standardize_per_episode`, so that each episode has the same
             weight. False: by their mean return.
-        ranked: Whether to compare members by their mean `win_rate`. It ignores the size of differences, so a rare
-            failure does not outweigh all other episodes.
         eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
             resuming a call adds an evaluation at the stop, which counts.
         min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
@@ -102,14 +96,11 @@ def evolve(
 
     References:
         Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
-        Hansen, Niederberger, Guzzella and Koumoutsakos, A Method for Handling Uncertainty in Evolutionary Optimization, 2009
-        (more evaluations where noise dominates; the measure here is `noise_share`).
     """
     report = callback(progress)
     validate_positive_int(generations=generations, population=population, eval_every=eval_every)
-    validate_optional_positive_int(eval_patience=eval_patience, max_episodes=max_episodes)
+    validate_optional_positive_int(eval_patience=eval_patience)
     validate_seed(seed)
-    episodes = _episodes_of(fitness, max_episodes)
     start = controller.parameters.double().numpy()
     settings = {
         "size": controller.size,
@@ -120,32 +111,25 @@ def evolve(
         "seed": seed,
         "eval_fitness": eval_fitness is not None,
         "eval_every": eval_every,
-        "max_episodes": max_episodes,
         "num_eval_candidates": num_eval_candidates,
         "mean_window": mean_window,
         "normalize_episodes": normalize_episodes,
-        "ranked": ranked,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
         "fitness": getattr(fitness, "identity", None),
         "eval_fitness_identity": getattr(eval_fitness, "identity", None),
     }
     stopping = StoppingCriteria(target_return, eval_patience, min_sigma)
-    _validate(
-        settings, stopping, whitening, episodes, getattr(fitness, "hard_episode_candidates", 0) if max_episodes else 0
-    )
+    _validate(settings, stopping, whitening)
     folder = None if out is None else folder_path(out, "out")
-    signature = inspect.signature(evolve).parameters
-    defaults = {
-        name: one.default for name, one in signature.items() if name in settings and one.default is not one.empty
-    }
-    search = CMAES(start, json.loads(json.dumps(settings)), stopping, folder, episodes, whitening, defaults)
+    evaluate, evaluate_mean = _Fitness(fitness), None if eval_fitness is None else _Fitness(eval_fitness)
+    search = CMAES(start, json.loads(json.dumps(settings)), stopping, folder, whitening, _defaults(settings))
     if on_generation is not None:
         for row in search.rows:
             on_generation(row)
     report(search.generation, generations, _resume_note(search, generations))
     while search.generation < generations and not search.should_stop:
-        row = _generation(search, fitness, eval_fitness, seed, generations, eval_every, max_episodes)
+        row = _generation(search, evaluate, evaluate_mean, seed, generations, eval_every)
         search.log_generation(row, controller)
         note = "" if search.best_eval == -math.inf else f", best eval {format_number(search.best_eval)}"
         report(
@@ -159,6 +143,16 @@ def evolve(
     return best
 
 
+def _defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of arguments of `evolve` among the settings, for states that are older than an argument."""
+    parameters = inspect.signature(evolve).parameters
+    return {
+        name: parameters[name].default
+        for name in settings
+        if name in parameters and parameters[name].default is not inspect.Parameter.empty
+    }
+
+
 def _resume_note(search: CMAES, generations: int) -> str:
     """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
     if search.generation >= generations or search.should_stop:
@@ -170,16 +164,9 @@ def _validate(
     settings: dict[str, Any],
     stopping: StoppingCriteria,
     whitening: Whitening | None,
-    episodes: int | None,
-    candidates: int,
 ) -> None:
     """Validate the settings: each one is in range, and their combination has an effect."""
-    search = {
-        "episodes": episodes,
-        "hard_episode_candidates": candidates,
-        "min_sigma": stopping.min_sigma,
-    }
-    validate_search(settings | search)
+    validate_search(settings | {"min_sigma": stopping.min_sigma})
     if whitening is not None and whitening.size != settings["size"]:
         raise ValueError(f"whitening must have {settings['size']} parameters, got {whitening.size}")
     dependent = {
@@ -194,36 +181,34 @@ def _validate(
 
 def _generation(
     search: CMAES,
-    fitness: Callable[..., np.ndarray],
-    eval_fitness: Callable[..., np.ndarray] | None,
+    fitness: "_Fitness",
+    eval_fitness: "_Fitness | None",
     seed: int,
     generations: int,
     eval_every: int,
-    max_episodes: int | None,
 ) -> dict[str, Any]:
     """Evaluate a generation, update the search, and evaluate the mean when it is due; return the row of the log."""
     start_time = time.monotonic()
     coordinates = search.ask()
     members = search.to_parameters(coordinates)
-    num_episodes = {} if search.num_episodes is None else {"episodes": search.num_episodes}
-    all_returns, steps = _call(fitness, members, _episode_seed(seed, 0, search.generation), **num_episodes)
-    comparison = (search.settings["normalize_episodes"], search.settings["ranked"])
-    scores = score(all_returns, *comparison).mean(axis=1)
+    all_returns, steps = fitness(members, _episode_seed(seed, 0, search.generation))
+    normalized = standardize_per_episode(all_returns) if search.settings["normalize_episodes"] else all_returns
+    scores = normalized.mean(axis=1)
     search.tell(coordinates, scores)
-    count = search.num_episodes or getattr(fitness, "episodes", all_returns.shape[1])
+    count = getattr(fitness.function, "episodes", all_returns.shape[1])
     # episodes that start from a restored state are not complete: the row has a separate value for them
     returns, after_resets = all_returns[:, :count].mean(axis=1), all_returns[:, count:]
     row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
     row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
     row |= {"state_resets": float(after_resets.mean())} if after_resets.size else {}
-    candidate_returns = getattr(fitness, "candidate_returns", None)
+    candidate_returns = getattr(fitness.function, "candidate_returns", None)
     row |= {} if candidate_returns is None else {"hard_episodes": float(np.mean(candidate_returns))}
     if eval_fitness is not None and (search.generation == generations or search.generation % eval_every == 0):
         best_first = np.argsort(-scores, kind="stable")[: search.settings["num_eval_candidates"]]
         averages = search.averaged_mean[None][: search.settings["mean_window"]]
         first = search.best_eval == -math.inf  # with the initial controller: a search without progress keeps it
         candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
-        evaluated, eval_steps = _call(eval_fitness, candidates, _episode_seed(seed, 1, search.generation))
+        evaluated, eval_steps = eval_fitness(candidates, _episode_seed(seed, 1, search.generation))
         std = float(evaluated[0].std(ddof=1)) if evaluated[0].size > 1 else 0.0
         row |= {"eval": float(evaluated[0].mean()), "eval_std": std, "eval_n": int(evaluated[0].size)}
         row |= {"eval_average": float(evaluated[1].mean())} if len(averages) else {}
@@ -232,36 +217,28 @@ def _generation(
         row |= {} if eval_steps is None else {"eval_steps": eval_steps}
         search.update_best(candidates, evaluated.mean(axis=1))
     row |= {} if steps is None else {"steps": steps}
-    if max_episodes is not None:
-        compared = score(all_returns[:, : search.num_episodes], *comparison)
-        row |= num_episodes | {"noise_fraction": search.adapt_num_episodes(compared, max_episodes)}
     row["seconds"] = round(time.monotonic() - start_time, 3)
     return row
 
 
-def _episodes_of(fitness: Callable[..., np.ndarray], max_episodes: int | None) -> int | None:
-    """Return the initial number of episodes of a fitness whose number can grow; None: it cannot grow."""
-    if max_episodes is None:
-        return None
-    episodes = getattr(fitness, "episodes", None)
-    if episodes is None or "episodes" not in inspect.signature(fitness).parameters:
-        raise ValueError(f"max_episodes needs a fitness with episodes, such as rollouts.EnvFitness, got {fitness!r}")
-    return int(episodes)
+class _Fitness:
+    """A fitness with validated returns; a function of the population alone is called without a seed."""
 
+    def __init__(self, function: Callable[..., np.ndarray]) -> None:
+        self.function = function
+        self.takes_seed = len(inspect.signature(function).parameters) > 1
 
-def _call(
-    fitness: Callable[..., np.ndarray], members: np.ndarray, seed: int, **num_episodes: int
-) -> tuple[np.ndarray, int | None]:
-    """Return the validated returns (P, n) of a population and their number of steps; None: the fitness has no ``steps``."""
-    before, count = getattr(fitness, "steps", None), len(members)
-    takes_seed = len(inspect.signature(fitness).parameters) > 1
-    returns = np.asarray(fitness(members, seed, **num_episodes) if takes_seed else fitness(members), dtype=np.float64)
-    if returns.ndim not in (1, 2) or len(returns) != count:
-        raise ValueError(f"fitness must return shape ({count},) or ({count}, n), got {returns.shape}")
-    if not np.isfinite(returns).all():
-        raise ValueError("fitness must return finite numbers, got NaN or infinity")
-    steps = None if before is None else int(fitness.steps) - int(before)  # type: ignore[attr-defined]
-    return returns.reshape(count, -1), steps
+    def __call__(self, members: np.ndarray, seed: int) -> tuple[np.ndarray, int | None]:
+        """Return the returns (P, n) of a population and their number of steps; None: the fitness has no ``steps``."""
+        before, count = getattr(self.function, "steps", None), len(members)
+        arguments = (members, seed) if self.takes_seed else (members,)
+        returns = np.asarray(self.function(*arguments), dtype=np.float64)
+        if returns.ndim not in (1, 2) or len(returns) != count:
+            raise ValueError(f"fitness must return shape ({count},) or ({count}, n), got {returns.shape}")
+        if not np.isfinite(returns).all():
+            raise ValueError("fitness must return finite numbers, got NaN or infinity")
+        steps = None if before is None else int(self.function.steps) - int(before)  # type: ignore[attr-defined]
+        return returns.reshape(count, -1), steps
 
 
 def _episode_seed(seed: int, stream: int, generation: int) -> int:

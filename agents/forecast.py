@@ -21,14 +21,14 @@ def forecast(settings: RunConfig) -> float:
     training = vae.num_updates * vae.batch_size / VAE_SPEED
     training += memory.num_updates * memory.batch_size * memory.seq_len * memory.hidden_size / 256 / MEMORY_SPEED
     dreaming = dream.generations * dream.population * dream.num_rollouts * dream.horizon / DREAM_SPEED
-    speed = {env: _speed(settings, env) for env in {settings.env, settings.rollout_env}}
+    speed = {env: _speed(settings, env) for env in {settings.evaluation_env, settings.rollout_env}}
     episodes = game.population * game.episodes * game.generations
     episodes += game.eval_episodes * -(-game.generations // game.eval_every)
     evaluations = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
     played = (
         (settings.rollout_env, settings.collect.episodes, settings.collect.max_steps),
         (settings.rollout_env, episodes, game.max_steps),
-        (settings.env, evaluations * settings.eval.episodes, settings.eval.max_steps),
+        (settings.evaluation_env, evaluations * settings.eval.episodes, settings.eval.max_steps),
     )
     return (
         training

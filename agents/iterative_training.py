@@ -319,7 +319,6 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
         start_states,
         initial.controller("dream") if initial is not None else None,
         ensemble=ensemble,
-        disagreement_penalty=settings.iterate.disagreement_penalty if ensemble else 0.0,
     )
 
 

@@ -161,8 +161,6 @@ COLUMNS = (
     "hard episodes",
     "sigma",
     "eval",
-    "episodes",
-    "noise fraction",
     "steps",
     "steps/s",
     "time",
@@ -170,8 +168,6 @@ COLUMNS = (
 """Columns of the table of generations; columns without values are left out."""
 OPTIONAL_COLUMNS = (
     "steps/s",
-    "noise fraction",
-    "episodes",
     "hard episodes",
     "std",
     "steps",
@@ -207,9 +203,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     """Format the metrics of a generation; returns the cells by column."""
     numbers = ("mean", "std", "max", "hard_episodes")
     cells: dict[str, str] = {name.replace("_", " "): format_number(row[name]) for name in numbers if name in row}
-    counts = ("generation", "episodes", "noise_fraction")
-    cells |= {name.replace("_", " "): f"{row[name]}" for name in counts if name in row}
-    cells |= {"sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
+    cells |= {"generation": f"{row['generation']}", "sigma": f"{row['sigma']:.3g}", "time": f"{row['seconds']:.1f} s"}
     if "eval" in row:
         cells["eval"] = f"{format_number(row['eval'])} ± {format_number(row['eval_std'])} ({row['eval_n']})"
     if steps := row.get("steps", 0) + row.get("eval_steps", 0):

@@ -404,7 +404,7 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
         with bar(f"evaluate {name}", "episodes") as progress:
             report = evaluate(
                 player,
-                settings.env,
+                settings.evaluation_env,
                 settings.eval.episodes,
                 settings.eval.seed,
                 workers=settings.workers,
@@ -416,7 +416,7 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            words = [str(run.folder), "--where", name]
+            words = [str(run.folder), "--where", name, *(["--env", settings.eval_env] if settings.eval_env else [])]
             report = replace(
                 report,
                 real_steps=run.store().steps + (real if name == "game" else 0),

@@ -49,12 +49,10 @@ class DreamFitness:
         temperature: Sampling temperature above zero.
         controller: Family of controllers. None: linear.
         ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
-        disagreement_penalty: Factor of the standard deviation between the ensemble members' mean returns, which is
-            subtracted from a controller's returns. Where members disagree, at most one of them is right.
         options: Further arguments of `rollouts.dream`.
 
     Raises:
-        ValueError: Sizes do not match, or ``disagreement_penalty`` is negative, or positive with fewer than two members.
+        ValueError: Sizes do not match.
     """
 
     def __init__(
@@ -66,21 +64,15 @@ class DreamFitness:
         temperature: float = 1.0,
         controller: Controller | None = None,
         ensemble: Sequence[Memory] | None = None,
-        disagreement_penalty: float = 0.0,
         **options: Any,
     ) -> None:
-        if not disagreement_penalty >= 0 or (disagreement_penalty and len(ensemble or ()) < 2):
-            raise ValueError(
-                f"disagreement_penalty must be zero, or positive with an ensemble of at least 2, got {disagreement_penalty}"
-            )
         validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
         validate_start_states(world, start_states)
         if controller is not None:
             validate_controller(controller, world)
         if ensemble is not None:
             ModelEnsemble(world, ensemble, num_rollouts, population=1)
-        self.world, self.start_states, self.controller = world, start_states, controller
-        self.ensemble, self.disagreement_penalty = ensemble, disagreement_penalty
+        self.world, self.start_states, self.controller, self.ensemble = world, start_states, controller, ensemble
         self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
         self.steps = 0
         """Number of dream steps so far."""
@@ -95,30 +87,18 @@ class DreamFitness:
             starts = getattr(start_states, "identity", len(start_states))
         identity = {**self.settings, "world": fingerprint(self.world), "start_states": starts}
         if self.ensemble is not None:
-            identity |= {
-                "ensemble": [fingerprint(memory) for memory in self.ensemble],
-                "disagreement_penalty": self.disagreement_penalty,
-            }
+            identity["ensemble"] = [fingerprint(memory) for memory in self.ensemble]
         return identity
 
-    @property
-    def episodes(self) -> int:
-        """Number of dreams per controller."""
-        return int(self.settings["num_rollouts"])
-
-    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Return the returns (P, dreams); ``episodes`` replaces the number of dreams."""
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Return the returns (P, dreams)."""
         if self.controller is None:
             controllers: Any = population
         else:
             controllers = Population(self.controller, population)
-        settings = self.settings | {"num_rollouts": episodes or self.episodes}
-        result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **settings)
+        result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **self.settings)
         self.steps += int(result.lengths.sum())
-        if not self.disagreement_penalty:
-            return result.returns
-        assert self.ensemble is not None
-        return result.returns - self.disagreement_penalty * disagreement(result.returns, len(self.ensemble))[:, None]
+        return result.returns
 
     def __repr__(self) -> str:
         """Return the main settings."""
@@ -236,10 +216,9 @@ class EnvFitness:
             "world": fingerprint(self.world),
         } | more
 
-    def __call__(self, population: np.ndarray, seed: int, episodes: int | None = None) -> np.ndarray:
-        """Return the returns (P, episodes + state resets); another number of ``episodes`` starts with the same seeds."""
-        population, episodes = np.atleast_2d(population), episodes or self.episodes
-        validate_candidates(self.hard_episode_candidates, episodes)
+    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+        """Return the returns (P, episodes + state resets)."""
+        population, episodes = np.atleast_2d(population), self.episodes
         seeds, members = (
             training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.hard_episode_candidates)),
             len(population),

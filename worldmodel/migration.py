@@ -231,8 +231,8 @@ FITNESS_IDENTITY = {
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
 
 
-REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None}
-"""Removed arguments of `rollouts.dream`, in the identity of `rollouts.DreamFitness`."""
+REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None, "disagreement_penalty": 0.0}
+"""Removed arguments of `rollouts.dream` and `rollouts.DreamFitness`, in the identity of the latter."""
 
 
 def fitness_identity(content: Any) -> Any:
@@ -314,11 +314,13 @@ RUN_SECTIONS: dict[str, Any] = {
 """Settings of the sections of ``config.yaml``, and of an iteration's ``settings.json``."""
 REMOVED_SEARCH_SETTINGS: dict[str, Any] = {"antithetic": False, "bounds": None, "covariance": "auto"}
 """Removed arguments of `agents.evolve`, in the same files and in the state of a search."""
+REMOVED_GAME_SETTINGS: dict[str, Any] = {"max_episodes": None, "ranked": False}
+"""Removed arguments that only evolution in the environment had, in the same places."""
 REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
     "memory": REMOVED_NETWORK_SETTINGS,
     "dream": REMOVED_SEARCH_SETTINGS,
-    "game": REMOVED_SEARCH_SETTINGS | {"restarts": 0},
-    "iterate": {"vae_every": 1},
+    "game": REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS | {"restarts": 0},
+    "iterate": {"vae_every": 1, "disagreement_penalty": 0.0},
 }
 """Removed settings of the sections of these files, with the values that are the present behavior."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
@@ -345,7 +347,7 @@ SEARCH_SETTINGS: dict[str, Any] = {
     "checked by": "eval_fitness_identity",
 }
 """Settings in the state of a search."""
-SEARCH_STATE: dict[str, Any] = {"noise": "noise_fraction", "best_check": "best_eval", "stale": "num_stagnant_evals"}
+SEARCH_STATE: dict[str, Any] = {"best_check": "best_eval", "stale": "num_stagnant_evals"}
 """Other keys of the state of a search."""
 REMOVED_SEARCH_STATE = {"restarts": 0}
 """Removed keys of the state of a search."""
@@ -357,7 +359,6 @@ GENERATION: dict[str, Any] = {
     "average": "eval_average",
     "elite": "eval_candidate",
     "scouted": "hard_episodes",
-    "noise": "noise_fraction",
     "along": "state_resets",
 }
 """Keys of a generation's row in ``metrics.jsonl``."""
@@ -395,7 +396,7 @@ FIDELITY: dict[str, Any] = {
 
 def run_config(old: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run, or some of their sections, under the current names and without removed settings."""
-    new = renamed(old, RUN_CONFIG)
+    new = _environments(renamed(old, RUN_CONFIG))
     for section, names in RUN_SECTIONS.items():
         if isinstance(new.get(section), dict):
             new[section] = renamed(new[section], names)
@@ -411,6 +412,19 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
     return dict(renamed_run_options(new))
 
 
+def _environments(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with ``eval_env`` in place of ``training_env``, beside which ``env`` was that of scores.
+
+    Example:
+        >>> _environments({"env": "CarRacing", "training_env": "FastCarRacing"})
+        {'env': 'FastCarRacing', 'eval_env': 'CarRacing'}
+    """
+    new = {name: value for name, value in old.items() if name != "training_env"}
+    if old.get("training_env") and "env" in old:
+        new |= {"env": old["training_env"], "eval_env": old["env"]}
+    return new
+
+
 def config_file(old: dict[str, Any]) -> dict[str, Any]:
     """Return a ``config.yaml`` of a run (with ``env``) or a density (with ``data``) under current names; others unchanged."""
     if "env" in old:
@@ -421,7 +435,8 @@ def config_file(old: dict[str, Any]) -> dict[str, Any]:
 def search_state(old: dict[str, Any]) -> dict[str, Any]:
     """Return the description in a search's ``state.npz`` under the current names and without removed settings."""
     new = without_removed(renamed(old, SEARCH_STATE), REMOVED_SEARCH_STATE)
-    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), REMOVED_SEARCH_SETTINGS)
+    removed = REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS
+    settings = without_removed(renamed(dict(new["settings"]), SEARCH_SETTINGS), removed)
     if isinstance(settings.get("controller"), str):
         for before, after in CONTROLLER.items():
             settings["controller"] = re.sub(rf"\b{before}=", f"{after}=", settings["controller"])

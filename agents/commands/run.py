@@ -60,8 +60,8 @@ def run(options: Namespace) -> None:
     validate(settings)
     validate_combination(settings)
     folder = folder_path(options.out or f"runs/{slug(options.env_id)}-{options.preset}", "out")
-    validate_env(settings.env, settings.env_options | settings.eval_env_options)
-    if settings.rollout_env != settings.env:
+    validate_env(settings.evaluation_env, settings.env_options | settings.eval_env_options)
+    if settings.rollout_env != settings.evaluation_env:
         validate_env(settings.rollout_env, settings.env_options)
     pipeline.run_pipeline(settings, folder)
     finished = Run(folder)

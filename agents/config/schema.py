@@ -199,16 +199,12 @@ class GameConfig:
         envs_per_worker: Number of environments that a worker process steps in lockstep.
         init_from: Initial controller: "zeros", "dream" (the controller evolved in dreams), the file of a controller, or the
             folder of an agent, which is first copied by behavior cloning onto this run's world model.
-        max_episodes: Largest number of episodes for each member: the number grows while noise hides the differences
-            between members. None: the number stays.
         mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
             beside the mean and kept where it is better. 0: no average.
         num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
             are better.
         normalize_episodes: Whether to standardize the returns of each episode and state reset before members are compared,
             so that all have the same weight.
-        ranked: Whether to compare members by win rate: the fraction of other members that a member beats, averaged over
-            episodes and state resets.
         eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
         min_sigma: Step size below which evolution stops.
         num_state_resets: Number of extra episodes for each member that start from states of the generation's best
@@ -231,10 +227,8 @@ class GameConfig:
     target_return: float | None = None
     envs_per_worker: int = 8
     init_from: str = common("zeros")
-    max_episodes: int | None = None
     mean_window: int = 0
     normalize_episodes: bool = False
-    ranked: bool = False
     num_eval_candidates: int = 0
     eval_patience: int | None = None
     min_sigma: float = 0.0
@@ -266,8 +260,6 @@ class LoopConfig:
             state.
         ensemble_size: Number of memories in the ensemble. 1: dreams use the agent's own memory. Above 1: each dream uses
             one member of an ensemble of other memories, and the agent's own memory computes the hidden state.
-        disagreement_penalty: Weight of the penalty on returns: the standard deviation between the mean returns of the
-            ensemble members.
     """
 
     episodes: int = 20
@@ -280,7 +272,6 @@ class LoopConfig:
     recent_fraction: float = 0.0
     initial_state_fraction: float = 0.25
     ensemble_size: int = 1
-    disagreement_penalty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -303,8 +294,9 @@ class RunConfig:
     """Settings of all stages.
 
     Args:
-        env: Id of the environment that the scores are for, as envs.make takes it.
-        training_env: Id of the environment for collection and evolution. None: FastCarRacing for CarRacing, else the same.
+        env: Id of the environment of collection and evolution, as envs.make takes it. CarRacing stands for FastCarRacing,
+            unless eval_env is set.
+        eval_env: Id of the environment of the final evaluation. None: CarRacing for FastCarRacing, else the same as env.
         env_options: Arguments of envs.make, such as action_repeat. They replace all of the preset's.
         eval_env_options: Arguments of envs.make in the final evaluation, on top of env_options.
         seed: Random seed of all stages.
@@ -323,7 +315,7 @@ class RunConfig:
     """
 
     env: str
-    training_env: str | None = None
+    eval_env: str | None = None
     env_options: dict[str, Any] = field(default_factory=dict, metadata={"common": True})
     eval_env_options: dict[str, Any] = field(default_factory=dict)
     seed: int = common(1)
@@ -341,8 +333,13 @@ class RunConfig:
 
     @property
     def rollout_env(self) -> str:
-        """Id of the environment for collection and evolution."""
-        return self.training_env or FAST.get(self.env, self.env)
+        """Id of the environment of collection and evolution."""
+        return self.env if self.eval_env else FAST.get(self.env, self.env)
+
+    @property
+    def evaluation_env(self) -> str:
+        """Id of the environment of the final evaluation."""
+        return self.eval_env or OFFICIAL.get(self.env, self.env)
 
 
 def training(settings: Any) -> dict[str, Any]:

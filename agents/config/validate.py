@@ -15,7 +15,6 @@ MAY_BE_ZERO |= {
     "param_noise",
     "free_bits",
     "vae_updates",
-    "disagreement_penalty",
     "initial_state_fraction",
     "recent_fraction",
 }
@@ -96,10 +95,6 @@ def validate_combination(settings: RunConfig) -> None:
         raise ValueError(
             f"iterate.ensemble_size must be at most {max_size}, so that each memory has a dream, got {loop.ensemble_size}"
         )
-    if loop.disagreement_penalty and loop.ensemble_size == 1:
-        raise ValueError(
-            f"iterate.disagreement_penalty needs iterate.ensemble_size above 1, got {loop.disagreement_penalty} and 1"
-        )
     if loop.init_from == "best" and loop.ensemble_size == 1:
         raise ValueError(
             "iterate.init_from best keeps the agent's memory: it needs iterate.ensemble_size above 1, got 1"
@@ -138,7 +133,6 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
     population, sigma, sigma_decay = options["population"], options["sigma"], options["sigma_decay"]
     mean_window, num_eval_candidates = options["mean_window"], options.get("num_eval_candidates", 0)
     min_sigma = options.get("min_sigma", 0.0)
-    max_episodes, episodes = options.get("max_episodes"), options.get("episodes")
     if population < 3:
         raise ValueError(f"{prefix}population must be at least 3, got {population}")
     if not (sigma > 0 and math.isfinite(sigma)):
@@ -152,21 +146,10 @@ def validate_search(options: Mapping[str, Any], prefix: str = "") -> None:
         raise ValueError(
             f"{prefix}num_eval_candidates must be from 0 to {prefix}population = {population}, got {num_eval_candidates}"
         )
-    if options.get("ranked") and options.get("normalize_episodes"):
-        raise ValueError(
-            f"{prefix}ranked must be false with {prefix}normalize_episodes: ranks have no scale; got both true"
-        )
     if min_sigma >= sigma:
         raise ValueError(f"{prefix}min_sigma must be below {prefix}sigma = {sigma}, got {min_sigma}")
-    candidates, limit = (
-        options.get("hard_episode_candidates", 0),
-        "episodes" if max_episodes is None else "max_episodes",
-    )
-    if candidates and candidates <= options[limit]:
+    candidates = options.get("hard_episode_candidates", 0)
+    if candidates and candidates <= options["episodes"]:
         raise ValueError(
-            f"{prefix}hard_episode_candidates must be zero or above {prefix}{limit} = {options[limit]}, got {candidates}"
-        )
-    if max_episodes is not None and episodes is not None and not 2 <= episodes <= max_episodes:
-        raise ValueError(
-            f"{prefix}max_episodes needs {prefix}episodes from 2 to {max_episodes}, to estimate noise, got {episodes}"
+            f"{prefix}hard_episode_candidates must be zero or above {prefix}episodes = {options['episodes']}, got {candidates}"
         )

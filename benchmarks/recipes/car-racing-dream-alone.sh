@@ -7,7 +7,7 @@ worldmodel run car-racing --out runs/ends --seed 91 --env_options '{"action_repe
     --vae.num_updates 2000 --vae.batch_size 64 --vae.dtype bfloat16 --vae.hud_loss_weight 16 \
     --memory.hidden_size 128 --memory.num_updates 3000 --memory.batch_size 32 --memory.conditional true --memory.terminate_on_stall true --memory.pad_episode_ends true \
     --iterate.episodes 40 --iterate.action_noise 0.05 --iterate.param_noise 0.05 --iterate.memory_updates 1000 --iterate.init_from last \
-    --iterate.recent_episodes 240 --iterate.recent_fraction 0.5 --iterate.initial_state_fraction 0.15 --iterate.ensemble_size 4 --iterate.disagreement_penalty 0 \
+    --iterate.recent_episodes 240 --iterate.recent_fraction 0.5 --iterate.initial_state_fraction 0.15 --iterate.ensemble_size 4 \
     --dream.generations 20 --dream.population 48 --dream.num_rollouts 24 --dream.horizon 120 --dream.temperature 1.15 \
     --dream.sigma 0.07 --dream.sigma_decay 0.97 --game.generations 0 --eval.episodes 4
 # the same run continues, each time with these changes to the settings before:

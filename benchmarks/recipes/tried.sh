@@ -1,31 +1,11 @@
 #!/usr/bin/env bash
-# Runs behind findings in docs/records.md (negative results).
+# Runs behind findings in docs/records.md (negative results), without those of removed options.
 # Run them one by one from the root of a checkout, with `.venv/bin` on the PATH. "Stopped" means stopped by hand (Ctrl-C).
 
 # runs/ind-fast: like runs/ind-eye in car-racing.sh, with --seed 42 --vae.hud_loss_weight 1 --vae.num_updates 1500 --memory.num_updates 1500
 # runs/ind-dream: like runs/ends in car-racing-dream-alone.sh, without --memory.terminate_on_stall and --memory.pad_episode_ends, with --iterate.memory_updates 800
 # The ablation has three runs. One of them first has `worldmodel train memory RUN --memory.num_updates 1 --memory.learning_rate 1e-9 --memory.batch_size 32 --memory.hidden_size 64 --memory.conditional true --seed 7`,
 # another one has --controller.inputs z.
-
-worldmodel run car-racing --out runs/strong --seed 61 --env_options '{"action_repeat": 2}' --iterations 6 \
-    --collect.episodes 240 --collect.action_noise 0.15 \
-    --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing \
-    --vae.num_updates 4000 --vae.batch_size 64 --vae.dtype bfloat16 \
-    --memory.hidden_size 256 --memory.num_updates 5000 --memory.batch_size 32 --memory.conditional true \
-    --iterate.episodes 10 --iterate.action_noise 0.2 --iterate.memory_updates 600 --iterate.init_from last --iterate.recent_episodes 240 \
-    --iterate.initial_state_fraction 0.3 --iterate.ensemble_size 2 --iterate.disagreement_penalty 0.5 --dream.generations 20 --dream.population 48 --dream.num_rollouts 16 \
-    --dream.horizon 120 --dream.temperature 1.0 --game.generations 0 --eval.episodes 4
-worldmodel run car-racing --out runs/sure --seed 9 --env_options '{"action_repeat": 3}' --iterations 7 \
-    --collect.episodes 240 --collect.policy smooth,uniform,runs/first/agent --collect.action_noise 0.2 --collect.max_idle_steps 40 \
-    --vae.num_updates 2000 --vae.batch_size 64 --vae.dtype bfloat16 \
-    --memory.hidden_size 128 --memory.num_updates 3000 --memory.batch_size 32 --memory.conditional true \
-    --iterate.episodes 12 --iterate.action_noise 0.05 --iterate.param_noise 0.05 --iterate.memory_updates 600 --iterate.init_from last \
-    --iterate.recent_episodes 96 --iterate.recent_fraction 0.5 --iterate.initial_state_fraction 0.3 --iterate.ensemble_size 2 --iterate.disagreement_penalty 0.5 \
-    --dream.generations 25 --dream.population 48 --dream.num_rollouts 16 --dream.horizon 80 --dream.temperature 0.7 \
-    --dream.sigma 0.07 --dream.sigma_decay 0.97 --game.generations 0 --eval.episodes 4      # runs/sure-120: --dream.horizon 120, 3 iterations
-
-worldmodel evolve runs/car --where game --seed 7 --game.population 32 --game.episodes 3 --game.max_episodes 16 \
-    --game.generations 30 --game.max_idle_steps 40 --game.eval_every 10 --game.eval_episodes 24 --game.envs_per_worker 16
 
 worldmodel collect CarRacing --out runs/car-eye --collect.episodes 240 --collect.action_noise 0.15 --env_options '{"action_repeat": 2}' --seed 61 \
     --collect.policy smooth,agents/pretrained/car-racing,agents/pretrained/car-racing,agents/pretrained/car-racing
@@ -36,15 +16,6 @@ worldmodel evolve runs/car-eye --where game --seed 62 --game.init_from agents/pr
     --game.max_idle_steps 60 --game.eval_every 6 --game.eval_episodes 48 --game.envs_per_worker 16 --game.generations 1000     # stopped in generation 40
 worldmodel evaluate runs/car-eye --env FastCarRacing --eval.episodes 100 --eval.seed 40000     # also runs/car-third and car-racing --pretrained
 
-worldmodel collect CarRacing --out runs/car-fast-on --collect.episodes 40 --collect.policy runs/car-fast/agent --collect.action_noise 0.1 \
-    --env_options '{"action_repeat": 2}' --seed 23
-mkdir runs/car-fast-on/world && cp runs/car-fast/world/{config.json,vae.safetensors,memory.safetensors} runs/car-fast-on/world/
-worldmodel evolve runs/car-fast-on --where game --seed 24 --game.init_from runs/car-fast/evolve-game/controller.safetensors \
-    --game.population 32 --game.episodes 6 --game.ranked true --game.sigma 0.025 --game.sigma_decay 0.985 --game.mean_window 8 \
-    --game.max_idle_steps 60 --game.eval_every 5 --game.eval_episodes 48 --game.envs_per_worker 16 \
-    --game.generations 1000     # stopped in generation 21
-worldmodel evaluate runs/car-fast-on --eval.episodes 100 --eval.seed 30000
-
 worldmodel collect mario --out runs/sticky --collect.episodes 100 --collect.policy agents/pretrained/mario-1-1,agents/pretrained/mario-1-1,uniform \
     --collect.action_noise 0.1 --collect.max_steps 300 --env_options '{"action_repeat": 8, "action_set": "run", "sticky_action_prob": 0.25}' --seed 41
 mkdir runs/sticky/world && cp agents/pretrained/mario-1-1/{config.json,vae.safetensors,memory.safetensors} runs/sticky/world/
@@ -53,10 +24,3 @@ worldmodel evolve runs/sticky --where game --seed 81 --game.init_from agents/pre
     --game.eval_every 3 --game.eval_episodes 16 --game.num_eval_candidates 3 --game.mean_window 5 --game.sigma 0.06 --game.envs_per_worker 16 \
     --game.generations 1000     # stopped in generation 26
 worldmodel evaluate runs/sticky --eval.episodes 40 --eval.seed 30000      # also with --env_options '{"sticky_action_prob": 0.0}'
-
-worldmodel run mario --preset quick --out runs/mario-dreamer --seed 3 --iterations 30 --workers 1 --collect.episodes 240 \
-    --collect.policy uniform,agents/pretrained/mario-1-1 --collect.action_noise 0.15 --collect.max_steps 200 \
-    --vae.num_updates 1500 --memory.num_updates 1500 --memory.conditional true --iterate.episodes 10 --iterate.action_noise 0.1 \
-    --iterate.memory_updates 400 --iterate.init_from last --iterate.recent_episodes 240 --iterate.initial_state_fraction 0.4 --iterate.ensemble_size 2 \
-    --iterate.disagreement_penalty 0.5 --dream.generations 40 --dream.population 48 --dream.num_rollouts 16 --dream.horizon 60 \
-    --dream.temperature 1.0 --game.generations 0 --game.num_state_resets 0 --eval.episodes 16     # stopped after nine iterations

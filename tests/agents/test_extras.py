@@ -141,12 +141,12 @@ def test_wandb_gets_the_current_names(workspace, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", recorder)
     folder = workspace / "run"
     (folder / "config.yaml").write_text("{env: CarRacing, env_options: {indicators: true}, dream: {dreams: 3}}")
-    (folder / "metrics.jsonl").write_text('{"generation": 1, "check": 5.0, "noise": 0.5}\n')
+    (folder / "metrics.jsonl").write_text('{"generation": 1, "check": 5.0, "elite": 5.5}\n')
     send(folder)
     assert recorder.init_options[0]["config"] == {
         "env": "CarRacing", "env_options": {"show_hud": True}, "dream": {"num_rollouts": 3}
     }  # fmt: skip
-    assert recorder.logged == [{"generation": 1, "eval": 5.0, "noise_fraction": 0.5}]
+    assert recorder.logged == [{"generation": 1, "eval": 5.0, "eval_candidate": 5.5}]
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path, monkeypatch):

@@ -280,7 +280,7 @@ def test_invalid_settings_of_an_unfinished_iteration_give_one_line(finished, tmp
     intact = path.read_text()
     for text in (
         intact[: len(intact) // 2],
-        intact.replace('"disagreement_penalty": 0.0', '"disagreement_penalty": 2.0'),
+        intact.replace('"ensemble_size": 1', '"ensemble_size": 99'),
     ):
         path.write_text(text)
         assert str(path) in refused(capsys, *ITERATED, "--iterations", "2", "--out", str(run))

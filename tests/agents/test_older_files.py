@@ -126,11 +126,10 @@ def test_an_older_corpus_gets_current_names():
 
 
 def test_the_state_of_an_older_search_keeps_its_counts():
-    old = {"settings": {"check": None}, "noise": 0.5, "best_check": 3.0, "stale": 2, "generation": 9}
+    old = {"settings": {"check": None}, "best_check": 3.0, "stale": 2, "generation": 9}
     new = migration.search_state(old)
     assert new == {
         "settings": {"eval_fitness": None},
-        "noise_fraction": 0.5,
         "best_eval": 3.0,
         "num_stagnant_evals": 2,
         "generation": 9,
@@ -159,14 +158,16 @@ def test_no_two_older_names_become_the_same(names):
 
 
 OTHER_VALUES = {"cell": "gru", "shared": True, "antithetic": True, "bounds": 0.5, "covariance": "full", "restarts": 1}
-OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5}
+OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5, "max_episodes": 9, "ranked": True}
+OTHER_VALUES |= {"disagreement_penalty": 0.5}
 REMOVED = [(section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in names]
 
 
 def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(older, tmp_path):
     path = shutil.copy(older / "config.yaml", tmp_path)
     content = read_yaml(path)
-    assert all(name in content[section] for section, name in REMOVED)
+    named = {section: migration.renamed(content[section], migration.RUN_SECTIONS[section]) for section, _ in REMOVED}
+    assert all(name in named[section] for section, name in REMOVED)
     settings = from_dict({"run": migration.run_config(content)}, {"run": RunConfig})["run"]
     save_config(settings, Path(path))
     assert not any(name in read_yaml(path)[section] for section, name in REMOVED)
@@ -207,6 +208,35 @@ def test_an_older_memory_with_a_removed_setting_is_refused(older, tmp_path, name
     assert f"memory.{name}" in refused(capsys, "evolve", str(run), "--where", "dream")
 
 
+@pytest.mark.parametrize(
+    ("saved", "env", "eval_env", "played", "evaluated"),
+    [
+        ({"env": "CarRacing", "training_env": None}, "CarRacing", None, "FastCarRacing", "CarRacing"),
+        ({"env": "CarRacing", "training_env": "CarRacing"}, "CarRacing", "CarRacing", "CarRacing", "CarRacing"),
+        (
+            {"env": "Acrobot-v1", "training_env": "CartPole-v1"},
+            "CartPole-v1",
+            "Acrobot-v1",
+            "CartPole-v1",
+            "Acrobot-v1",
+        ),
+    ],
+)
+def test_environments_of_an_older_config_stay(saved, env, eval_env, played, evaluated, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(saved), encoding="utf-8")
+    settings = RunConfig(env, eval_env)
+    assert (settings.rollout_env, settings.evaluation_env) == (played, evaluated)
+    save_config(settings, path)
+    with pytest.raises(ValueError, match=r"eval_env.*'LunarLander-v3'"):
+        save_config(RunConfig(env, "LunarLander-v3"), path)
+
+
+def test_the_environment_of_evaluation_is_the_official_one():
+    settings = RunConfig("FastCarRacing")
+    assert (settings.rollout_env, settings.evaluation_env) == ("FastCarRacing", "CarRacing")
+
+
 def trained(out, num_updates):
     with seeded(0):
         model = SequenceDensity(RMDN(1, 1, hidden_size=4, num_components=2))
@@ -238,6 +268,9 @@ def test_an_older_training_with_a_removed_setting_is_refused(tmp_path, name):
         trained(tmp_path, 4)
 
 
+REMOVED_FROM_SEARCHES = migration.REMOVED_SEARCH_SETTINGS | migration.REMOVED_GAME_SETTINGS
+
+
 def evolved(out, generations):
     best = evolve(controller(), sphere, seed=1, population=4, generations=generations, out=out)
     return best.parameters.tolist()
@@ -255,15 +288,16 @@ def with_search_settings(folder, settings, **counts):
 def test_an_older_search_continues(tmp_path):
     for name in ("new", "older"):
         evolved(tmp_path / name, 2)
-    with_search_settings(tmp_path / "older", migration.REMOVED_SEARCH_SETTINGS, **migration.REMOVED_SEARCH_STATE)
+    counts = migration.REMOVED_SEARCH_STATE | {"episodes": None, "noise": None}
+    with_search_settings(tmp_path / "older", REMOVED_FROM_SEARCHES, **counts)
     assert evolved(tmp_path / "older", 4) == evolved(tmp_path / "new", 4)
 
 
-@pytest.mark.parametrize("name", [*migration.REMOVED_SEARCH_SETTINGS, *migration.REMOVED_SEARCH_STATE])
+@pytest.mark.parametrize("name", [*REMOVED_FROM_SEARCHES, *migration.REMOVED_SEARCH_STATE])
 def test_an_older_search_with_a_removed_setting_is_refused(tmp_path, name):
     evolved(tmp_path, 2)
     other = {name: OTHER_VALUES[name]}
-    settings, counts = (other, {}) if name in migration.REMOVED_SEARCH_SETTINGS else ({}, other)
+    settings, counts = (other, {}) if name in REMOVED_FROM_SEARCHES else ({}, other)
     with_search_settings(tmp_path, settings, **counts)
     with pytest.raises(ValueError, match=rf"state\.npz.*{name}.*{OTHER_VALUES[name]}"):
         evolved(tmp_path, 4)
@@ -274,5 +308,10 @@ def test_a_removed_argument_of_dreams_at_its_default_is_not_part_of_an_identity(
     older = {"dreams": 16, "world": "5a", "starts": "7b", "threshold": None}
     assert migration.fitness_identity(older) == newer
     assert migration.fitness_identity(newer | {"termination_threshold": None}) == newer
+    ensemble = {"ensemble": ["6b"]}
+    assert migration.fitness_identity(older | {"worlds": ["6b"], "caution": 0.0}) == newer | ensemble
+    assert migration.fitness_identity(newer | ensemble | {"disagreement_penalty": 0.0}) == newer | ensemble
     with pytest.raises(ValueError, match=r"termination_threshold.*0\.5"):
         migration.fitness_identity(older | {"threshold": 0.5})
+    with pytest.raises(ValueError, match=r"disagreement_penalty.*0\.5"):
+        migration.fitness_identity(older | ensemble | {"caution": 0.5})

@@ -72,10 +72,8 @@ def test_rows_show_evaluation_and_speed():
         "eval_n": 16,
         "steps": 900,
         "eval_steps": 100,
-        "episodes": 3,
-        "noise_fraction": 0.4,
     }
-    assert table_lines(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 3 0.4 1,000 500 2.0 s"]
+    assert table_lines(row)[1:] == ["7 1.0 2.0 3.0 0.25 5.0 ± 1.5 (16) 1,000 500 2.0 s"]
 
 
 def test_tables_have_the_columns_of_all_rows():
@@ -128,7 +126,7 @@ def test_a_bar_fits_the_terminal_and_the_time_left_stays(monkeypatch, width, tit
 
 def test_a_narrow_terminal_has_fewer_columns():
     row = {"generation": 7, "mean": 1.0, "std": 2.0, "max": 3.0, "sigma": 0.25, "seconds": 2.0, "hard_episodes": -12.5}
-    row |= {"eval": 512.5, "eval_std": 101.5, "eval_n": 16, "steps": 123_456, "episodes": 3, "noise_fraction": 0.4}
+    row |= {"eval": 512.5, "eval_std": 101.5, "eval_n": 16, "steps": 123_456}
     for width in (100, 80, 60, 40):
         screen = Console(file=io.StringIO(), width=width)
         screen.print(cli_progress.table_of([row], width))
