@@ -12,13 +12,13 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 import torch
-from worldmodel.agents.controller import Controller, load_controller, validate_controller
-from worldmodel.rollouts.actors import WorldModelActor
 
 from worldmodel import WorldModel
+from worldmodel.agents.controller import Controller, load_controller, validate_controller
 from worldmodel.io import fingerprint
 from worldmodel.paths import folder_path
 from worldmodel.rng import Stream
+from worldmodel.rollouts.actors import WorldModelActor
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+
+from worldmodel import WorldModel
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.whitening import Whitening, controller_inputs
-from worldmodel.rollouts.store import Store
-
-from worldmodel import WorldModel
 from worldmodel.progress import Progress, shows_progress, silent
+from worldmodel.rollouts.store import Store
 
 EPISODES = 256
 """Maximal number of episodes in the fit, evenly spaced over the store."""

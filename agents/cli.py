@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from jsonargparse import set_parsing_settings
+
 from worldmodel.agents.commands import COMMANDS, PRESETS
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.validate import validate_seeds

@@ -16,11 +16,11 @@ from typing import Any
 
 import cma
 import numpy as np
+
+from worldmodel import migration
 from worldmodel.agents.cma_state import restore, shapes, snapshot
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.whitening import Whitening
-
-from worldmodel import migration
 from worldmodel.io import atomic
 
 FULL_COVARIANCE = 2_000

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from worldmodel.rollouts.controllers import linear_outputs, linear_size, mlp_outputs, mlp_size
-from worldmodel.rollouts.controllers import validate_controller as validate_controller
 
 from worldmodel import WorldModel
 from worldmodel.io import error_context, read_tensors, write_tensors
+from worldmodel.rollouts.controllers import linear_outputs, linear_size, mlp_outputs, mlp_size
+from worldmodel.rollouts.controllers import validate_controller as validate_controller
 from worldmodel.validation import validate_positive_int
 
 Inputs = Literal["z", "z+h"]

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from worldmodel import VAE, Memory, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.comparison.metrics import inputs, predictions
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.horizon_returns import common_horizon, own_returns
 from worldmodel.agents.run import Run
-from worldmodel.rollouts.datasets import Frames, Sequences
-from worldmodel.rollouts.encoded_dataset import EncodedEpisode
-from worldmodel.rollouts.env_cache import EnvSpec
-
-from worldmodel import VAE, Memory, rollouts
 from worldmodel.io import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.metrics import reconstruction_metrics
 from worldmodel.progress import Progress, silent
+from worldmodel.rollouts.datasets import Frames, Sequences
+from worldmodel.rollouts.encoded_dataset import EncodedEpisode
+from worldmodel.rollouts.env_cache import EnvSpec
 
 HELD_OUT = 0.1
 """Fraction of episodes that `worldmodel.fit` holds out by default."""

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+
+from worldmodel import WorldModel
 from worldmodel.agents import plots, video
 from worldmodel.agents.controller import Controller
+from worldmodel.formatting import format_number
 from worldmodel.rollouts.dream import dream, open_loop_rollout
 from worldmodel.rollouts.encoded_dataset import EncodedDataset
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.store import Store
-
-from worldmodel import WorldModel
-from worldmodel.formatting import format_number
 from worldmodel.start_states import StartStates
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.5)

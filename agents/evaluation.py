@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
 from worldmodel.agents.agent import Agent
+from worldmodel.formatting import format_number
+from worldmodel.io import from_json, read_json, write_json
+from worldmodel.migration import renamed_env_options, renamed_evaluation
+from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.rollouts import EnvFitness, policies
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.policies import Policy
 from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
 from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.rollouts.workers import envs_closed_after, run_tasks
-
-from worldmodel.formatting import format_number
-from worldmodel.io import from_json, read_json, write_json
-from worldmodel.migration import renamed_env_options, renamed_evaluation
-from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
 

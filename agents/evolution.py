@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+
 from worldmodel.agents.cma_es import CMAES, StoppingCriteria, standardize_per_episode
 from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.whitening import Whitening
-
 from worldmodel.formatting import format_number
 from worldmodel.paths import folder_path
 from worldmodel.progress import Progress, callback, shows_progress, silent

@@ -5,9 +5,8 @@ Start reading at `forecast`.
 
 import math
 
-from worldmodel.agents.config.schema import RunConfig
-
 from worldmodel import rollouts
+from worldmodel.agents.config.schema import RunConfig
 
 VAE_SPEED, MEMORY_SPEED, DREAM_SPEED = 210.0, 40_000.0, 60_000.0
 """Speeds on two cores: frames of VAE training, steps of memory training with 256 hidden units, and dream steps, per second."""

@@ -6,12 +6,12 @@ Start reading at `own_returns`.
 from collections.abc import Sequence
 
 import numpy as np
+
+from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.config.schema import DREAMS
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.start_states import ComparableStartStates, num_comparable_steps
 from worldmodel.rollouts.stall_termination import is_complete
-
-from worldmodel import Memory, WorldModel, rollouts
 
 
 def own_returns(

@@ -6,6 +6,7 @@ Start reading at `init_controller`.
 from pathlib import Path
 from typing import Any
 
+from worldmodel import WorldModel
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.behavior_cloning import imitate
 from worldmodel.agents.config.schema import ControllerConfig
@@ -13,8 +14,6 @@ from worldmodel.agents.controller import Controller, HiddenController, LinearCon
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.progress import bar
 from worldmodel.agents.run import Run
-
-from worldmodel import WorldModel
 from worldmodel.io import fingerprint
 from worldmodel.paths import expand
 

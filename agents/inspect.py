@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from worldmodel.agents.progress import duration, size
 
+from worldmodel.agents.progress import duration, size
 from worldmodel.formatting import format_number
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
@@ -54,7 +54,6 @@ def _describe_run(path: Path) -> list[tuple[str, str]]:
     """Describe a run: its rollouts, stopped trainings, world model, controllers, times and scores."""
     from worldmodel.agents.renewal import outdated
     from worldmodel.agents.run import Run
-
     from worldmodel.training_checkpoint import unfinished
 
     run = Run(path)

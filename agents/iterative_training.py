@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from worldmodel import VAE, Memory, WorldModel, migration, rollouts
 from worldmodel.agents import stages
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.io import read_yaml
@@ -26,8 +28,6 @@ from worldmodel.agents.horizon_returns import own_returns
 from worldmodel.agents.progress import bar, console
 from worldmodel.agents.run import Run
 from worldmodel.agents.start_states import RecentStartStates
-
-from worldmodel import VAE, Memory, WorldModel, migration, rollouts
 from worldmodel.formatting import format_number
 from worldmodel.io import atomic, error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.start_states import StartStates

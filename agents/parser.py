@@ -8,10 +8,10 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
-from worldmodel.agents.config.io import parse_yaml
-from worldmodel.agents.progress import console
 
 from worldmodel import migration
+from worldmodel.agents.config.io import parse_yaml
+from worldmodel.agents.progress import console
 from worldmodel.suggestions import did_you_mean
 
 _REWORDINGS = (

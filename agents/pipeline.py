@@ -22,11 +22,10 @@ from worldmodel.agents.iterative_training import (
 )
 from worldmodel.agents.progress import Stages, busy, console
 from worldmodel.agents.run import Run
-from worldmodel.rollouts.fitness import validate_state_resets
-from worldmodel.rollouts.workers import validate_backend
-
 from worldmodel.io import error_context, read_json
 from worldmodel.paths import folder_path
+from worldmodel.rollouts.fitness import validate_state_resets
+from worldmodel.rollouts.workers import validate_backend
 
 LONG = 1_800.0
 """Estimated seconds of a run above which the output suggests a smaller preset."""

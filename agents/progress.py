@@ -11,8 +11,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from worldmodel.agents.shell import command
 
+from worldmodel.agents.shell import command
 from worldmodel.formatting import format_number
 from worldmodel.progress import LINE_SECONDS, Lines, Task
 from worldmodel.progress import Progress as Callback

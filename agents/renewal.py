@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from worldmodel import migration
 from worldmodel.agents.controller import Controller
 from worldmodel.agents.progress import console
 from worldmodel.agents.run import Run
 from worldmodel.agents.shell import command
-
-from worldmodel import migration
 from worldmodel.batches import Data
 from worldmodel.io import fingerprint, read_json
 

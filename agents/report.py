@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from worldmodel import WorldModel, envs
 from worldmodel.agents import plots, video
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.io import flat
@@ -35,11 +36,9 @@ from worldmodel.agents.progress import bar, duration
 from worldmodel.agents.run import Run
 from worldmodel.agents.shell import command
 from worldmodel.agents.verdicts import Verdict, against_random, verdicts, weakest
+from worldmodel.formatting import format_number
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.runner import play
-
-from worldmodel import WorldModel, envs
-from worldmodel.formatting import format_number
 from worldmodel.start_states import StartStates
 
 FILM_STEPS = 200

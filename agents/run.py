@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Self
 
 import torch
+
+from worldmodel import VAE, WorldModel, distributed, rollouts
 from worldmodel.agents.controller import Controller, load_controller
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.html import rows_of
 from worldmodel.agents.shell import command
 from worldmodel.envs.registration import imported_module
-from worldmodel.rollouts.encoded_dataset import EncodedDataset
-from worldmodel.rollouts.stall_termination import STALL_TERMINATED
-
-from worldmodel import VAE, WorldModel, distributed, rollouts
 from worldmodel.io import error_context, load_module, locked, read_json, write_json
 from worldmodel.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.paths import folder_path
 from worldmodel.registry import build_vae
+from worldmodel.rollouts.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.stall_termination import STALL_TERMINATED
 
 REST = "between stages"
 """Key in ``timings.json`` of the time outside all stages: reading, writing, starting workers."""

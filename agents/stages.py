@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from worldmodel import VAE, Memory, WorldModel, distributed, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import (
     CollectConfig,
@@ -34,15 +36,13 @@ from worldmodel.agents.renewal import print_new_data, print_outdated, set_aside
 from worldmodel.agents.run import Run
 from worldmodel.agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
 from worldmodel.agents.whitening import Whitening
-from worldmodel.rollouts import policies
-from worldmodel.rollouts.datasets import Sequences
-from worldmodel.rollouts.policies import Policy
-
-from worldmodel import VAE, Memory, WorldModel, distributed, fit, rollouts, seeded
 from worldmodel.io import fingerprint, read_json
 from worldmodel.migration import training_settings
 from worldmodel.paths import expand
 from worldmodel.registry import build_memory, validate_fits_in_ram
+from worldmodel.rollouts import policies
+from worldmodel.rollouts.datasets import Sequences
+from worldmodel.rollouts.policies import Policy
 from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.suggestions import did_you_mean
 

@@ -4,9 +4,9 @@ Start reading at `RecentStartStates` (evolution) and `ComparableStartStates` (co
 """
 
 import numpy as np
-from worldmodel.rollouts.stall_termination import is_complete
 
 from worldmodel import rollouts
+from worldmodel.rollouts.stall_termination import is_complete
 
 
 class RecentStartStates:

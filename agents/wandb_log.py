@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from worldmodel import migration
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.run import Run
-
-from worldmodel import migration
 from worldmodel.io import error_context, read_json, write_json
 from worldmodel.paths import folder_path
 

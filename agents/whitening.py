@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from worldmodel.agents.controller import Controller, HiddenController
 
 from worldmodel import WorldModel
+from worldmodel.agents.controller import Controller, HiddenController
 from worldmodel.io import read_tensors, write_tensors
 from worldmodel.start_states import EncodedEpisodes
 

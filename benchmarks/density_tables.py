@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
 from worldmodel.agents import video
 from worldmodel.agents.comparison.statistics import Interval, interval
 from worldmodel.agents.density import sample_density
 from worldmodel.agents.density.samples import coloured
 from worldmodel.agents.progress import duration
-
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.io import atomic, read_json, write_json
 from worldmodel.migration import density_result
@@ -251,6 +251,7 @@ def _samples(out: Path, rows: Results, folders: dict[str, Path], described: dict
 def _sample_images(folder: Path, corpus: Any) -> np.ndarray:
     """Return 12 sampled images of a model, as bytes."""
     import torch
+
     from worldmodel.agents.density import load_density
 
     model, _ = load_density(folder)

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from worldmodel import VAE
 from worldmodel.agents.evaluation import hardware
 from worldmodel.rollouts import Store
 from worldmodel.rollouts.encoded_dataset import encode
-
-from worldmodel import VAE
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from worldmodel import envs, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import FAST
 from worldmodel.agents.pretrained import pretrained_agent
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
-from worldmodel.envs.wrappers import FRAME_SPACE
-from worldmodel.rollouts.policies import smooth_random
-
-from worldmodel import envs, rollouts
 from worldmodel.batches import tree_map
+from worldmodel.envs.wrappers import FRAME_SPACE
 from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.rollouts.policies import smooth_random
 from worldmodel.world_model import WorldState
 
 NUM_START_STATES, NUM_DREAMS, HORIZON = 8, 3, 120

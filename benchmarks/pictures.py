@@ -12,6 +12,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
 from worldmodel.agents import viewer
 from worldmodel.agents.video import grid, png, write_png
 

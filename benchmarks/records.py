@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from benchmarks.results import CHECKED, ROOT, put
+from worldmodel import migration
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import OFFICIAL
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
@@ -31,9 +34,6 @@ from worldmodel.agents.pretrained import HOME, PretrainedAgent
 from worldmodel.agents.progress import bar, duration
 from worldmodel.agents.run import Run
 from worldmodel.agents.video import write_png
-
-from benchmarks.results import CHECKED, ROOT, put
-from worldmodel import migration
 from worldmodel.io import atomic, read_json, write_json
 from worldmodel.start_states import StartStates
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from worldmodel.agents.evaluation import hardware
 from worldmodel.agents.video import write_png
-
 from worldmodel.distributions import FullGaussianMixture, GaussianMixture
 
 ROOT = Path(__file__).parent.parent

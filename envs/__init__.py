@@ -4,6 +4,7 @@ Start reading at `make`.
 """
 
 import gymnasium
+
 from worldmodel.envs.registration import make
 from worldmodel.envs.wrappers import action_kind
 

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+
 from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
 
 HUD_ROWS = 12

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-# isort: split
 import gymnasium
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
-from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 
 from worldmodel.batches import tree_map
+from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 from worldmodel.imagination import NoiseStreams, imagine
 from worldmodel.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states

@@ -17,6 +17,7 @@ import pygame
 from gymnasium import spaces
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
 from gymnasium.envs.box2d.car_racing import GRASS_DIM, PLAYFIELD, SCALE, WINDOW_H, WINDOW_W, ZOOM, CarRacing
+
 from worldmodel.envs import car_racing_state
 from worldmodel.envs.car_racing import destroy_bodies
 

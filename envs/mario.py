@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
 from worldmodel.envs.nes_py_backend import make_backend
 from worldmodel.envs.wrappers import ResizeFrame
 

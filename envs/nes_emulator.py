@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+
 from worldmodel.envs.rom import validate_open
 
 CPU_CYCLES_PER_FRAME = 29_781

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
+
 from worldmodel.envs.rom import package_dir, rom_path, validate_open
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+
 from worldmodel.envs.env_checker import (
     EnvChecker,
     describe_error,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+
 from worldmodel.envs.env_checker import describe_error
 
 MARIO_ID = re.compile(r"SuperMarioBros-([1-8])-([1-4])")

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+
 from worldmodel.envs.env_checker import summarize_space, validate_reward
 
 FRAME_SIZE = 64

@@ -9,11 +9,10 @@ The same command continues a stopped run.
 import sys
 from pathlib import Path
 
+from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve
 from worldmodel.agents.dream_video import film
 from worldmodel.agents.video import write_gif
-
-from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
 
 GAME = {"action_repeat": 4}  # an action lasts four frames: a quarter of the decisions, and an equally good agent
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
-from worldmodel.agents.pretrained import HOME, PretrainedAgent
 
 from worldmodel import WorldModel, envs
+from worldmodel.agents.pretrained import HOME, PretrainedAgent
 from worldmodel.mdn_rnn import State
 from worldmodel.world_model import WorldState
 

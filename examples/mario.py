@@ -9,10 +9,9 @@ The same command continues a stopped run.
 import sys
 from pathlib import Path
 
+from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve
 from worldmodel.agents.video import enlarge, write_mp4
-
-from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, fit, rollouts
 
 STAGE = "SuperMarioBros-1-1"
 GAME = {"action_set": "run", "action_repeat": 8}  # Mario always runs; a jump starts or ends every eighth frame

@@ -6,10 +6,10 @@ python examples/own_environment.py
 import sys
 
 import gymnasium
-from worldmodel.agents import Agent, LinearController, evaluate, evolve
-from worldmodel.envs.pixels import to_pixels
 
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
+from worldmodel.agents import Agent, LinearController, evaluate, evolve
+from worldmodel.envs.pixels import to_pixels
 
 
 def make():

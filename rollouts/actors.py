@@ -10,13 +10,13 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
-from worldmodel.rollouts.controllers import Controller
-from worldmodel.rollouts.policies import Act, Policy
 
 from worldmodel import WorldModel, envs
 from worldmodel.batches import tree_map
 from worldmodel.mdn_rnn import State
 from worldmodel.rng import Stream
+from worldmodel.rollouts.controllers import Controller
+from worldmodel.rollouts.policies import Act, Policy
 from worldmodel.world_model import WorldState
 
 

@@ -17,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from worldmodel import envs
+from worldmodel.io import locked, read_json, write_bytes, write_json
+from worldmodel.migration import renamed_env_options, renamed_metadata
+from worldmodel.paths import expand, folder_path
+from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.rng import Stream
 from worldmodel.rollouts.actors import BatchedPolicy, make_actor
 from worldmodel.rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
 from worldmodel.rollouts.episode import Episode, training_seeds
@@ -25,13 +31,6 @@ from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play, run_ep
 from worldmodel.rollouts.shards import FORMAT, shard_bytes
 from worldmodel.rollouts.store import Store, validate_metadata, write_minari_index
 from worldmodel.rollouts.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
-
-from worldmodel import envs
-from worldmodel.io import locked, read_json, write_bytes, write_json
-from worldmodel.migration import renamed_env_options, renamed_metadata
-from worldmodel.paths import expand, folder_path
-from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.rng import Stream
 from worldmodel.validation import validate_optional_positive_int, validate_options, validate_positive_int, validate_seed
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from worldmodel.rollouts.encoded_dataset import EncodedDataset, sample_posterior
-from worldmodel.rollouts.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
 
 from worldmodel.batches import SequenceBatch, action_inputs
 from worldmodel.rng import Stream
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, sample_posterior
+from worldmodel.rollouts.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
 from worldmodel.validation import validate_positive_int
 
 CACHE_BYTES = 768 * 2**20

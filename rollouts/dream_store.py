@@ -7,14 +7,14 @@ import os
 
 import numpy as np
 import torch
-from worldmodel.rollouts.dream import Dreams
-from worldmodel.rollouts.episode import Episode
-from worldmodel.rollouts.shards import FORMAT, shard_bytes
-from worldmodel.rollouts.store import Store
 
 from worldmodel import WorldModel
 from worldmodel.io import fingerprint, locked, write_bytes, write_json
 from worldmodel.paths import folder_path
+from worldmodel.rollouts.dream import Dreams
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.shards import FORMAT, shard_bytes
+from worldmodel.rollouts.store import Store
 
 DREAM_ENV_ID = "worldmodel.envs:worldmodel/Dream-v0"
 """Environment id in the metadata of a store of dreams."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from isal import isal_zlib
 from numpy.lib.format import open_memmap
-from worldmodel.rollouts.shards import EpisodeStore, Shard
 
 from worldmodel import VAE
 from worldmodel.batches import action_inputs, frames_to_float
 from worldmodel.io import atomic, error_context, fingerprint, read_json, write_json
 from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.rollouts.shards import EpisodeStore, Shard
 
 ENCODE_BATCH = 16
 READ_BYTES = 2**20

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.envs import registration
 from loky.backend.reduction import dumps
-from worldmodel.envs.env_checker import describe_error
-from worldmodel.envs.pixels import to_pixels
 
 from worldmodel import envs
+from worldmodel.envs.env_checker import describe_error
+from worldmodel.envs.pixels import to_pixels
 
 MAX_CACHED_KINDS = 2
 """Number of (id, options) pairs whose environments a process keeps."""

@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+
+from worldmodel import Memory, WorldModel
+from worldmodel.io import fingerprint
+from worldmodel.progress import Progress, silent
+from worldmodel.rng import Stream
 from worldmodel.rollouts.controllers import Controller, Population, as_population, validate_controller
 from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
@@ -25,11 +30,6 @@ from worldmodel.rollouts.rollout_tasks import ControllerBatch, FileCounter, Roll
 from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.rollouts.state_resets import Trajectory, unwrap_snapshot_env
 from worldmodel.rollouts.workers import Shared, run_tasks, share, validate_backend
-
-from worldmodel import Memory, WorldModel
-from worldmodel.io import fingerprint
-from worldmodel.progress import Progress, silent
-from worldmodel.rng import Stream
 from worldmodel.start_states import EncodedEpisodes, validate_start_states
 from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+
 from worldmodel.rollouts.retry import MAX_FAILURES, THREADS, WorkerDied, run_attempt
 
 

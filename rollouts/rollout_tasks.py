@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+
+from worldmodel import WorldModel
 from worldmodel.rollouts.actors import BatchedActor, WorldModelActor, make_actor
 from worldmodel.rollouts.controllers import Controller
 from worldmodel.rollouts.env_cache import PortableEnv, env_key, worker_env
@@ -18,8 +20,6 @@ from worldmodel.rollouts.policies import Policy
 from worldmodel.rollouts.runner import EpisodeResult, run_episodes
 from worldmodel.rollouts.state_resets import ResetState, Trajectory, replay
 from worldmodel.rollouts.workers import Shared
-
-from worldmodel import WorldModel
 
 
 class RolloutTask(NamedTuple):

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+
+from worldmodel import envs
 from worldmodel.envs.env_checker import describe_error, validate_flag, validate_reward
 from worldmodel.envs.pixels import to_pixels
 from worldmodel.rollouts.actors import BatchedActor, PerEnvActor, make_actor
 from worldmodel.rollouts.episode import Episode, validate_action, validate_frame
 from worldmodel.rollouts.policies import Policy, resolve_policy
 from worldmodel.rollouts.state_resets import ResetState, restore
-
-from worldmodel import envs
 
 
 class EpisodeResult(NamedTuple):

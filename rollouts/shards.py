@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import h5py
 import numpy as np
 from isal import isal_zlib
+
 from worldmodel.rollouts.episode import FRAME, Episode
 
 FORMAT = 1

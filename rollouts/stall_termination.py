@@ -1,6 +1,7 @@
 """Treat idle truncation as termination at the last reward. Start reading at `StallTerminated`."""
 
 import numpy as np
+
 from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode
 from worldmodel.rollouts.shards import EpisodeMeta
 

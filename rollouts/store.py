@@ -22,11 +22,6 @@ import h5py
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from worldmodel.rollouts.datasets import Frames, Sequences, Windows
-from worldmodel.rollouts.encoded_dataset import EncodedDataset, encode
-from worldmodel.rollouts.episode import Episode
-from worldmodel.rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
-from worldmodel.rollouts.stall_termination import StallTerminated
 
 from worldmodel import VAE
 from worldmodel.io import atomic, read_json, write_json
@@ -40,6 +35,11 @@ from worldmodel.migration import (
 )
 from worldmodel.paths import expand, folder_path
 from worldmodel.progress import Progress, silent
+from worldmodel.rollouts.datasets import Frames, Sequences, Windows
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, encode
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
+from worldmodel.rollouts.stall_termination import StallTerminated
 
 MAX_COUNT = 65_536
 """Maximum number of actions, and of episodes of a block."""

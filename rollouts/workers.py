@@ -25,11 +25,11 @@ import torch
 from loky import get_reusable_executor
 from loky.backend.reduction import dumps
 from loky.process_executor import BrokenProcessPool
+
+from worldmodel.io import write_bytes
 from worldmodel.rollouts import retry
 from worldmodel.rollouts.env_cache import close_envs
 from worldmodel.rollouts.retry import MAX_FAILURES, THREADS, Interrupted, WorkerDied, run_attempt
-
-from worldmodel.io import write_bytes
 from worldmodel.validation import validate_positive_int
 
 MAX_WORKERS = 4096

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import worldmodel
 import worldmodel.agents.density
+from tests.worldmodel.corpora import formats
+from worldmodel import FRMDN, VAE, Memory, WorldModel, agents, envs, rollouts
 from worldmodel.agents import cli, progress
 from worldmodel.agents.commands import COMMANDS
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.run import Run
-
-import worldmodel
-from tests.worldmodel.corpora import formats
-from worldmodel import FRMDN, VAE, Memory, WorldModel, agents, envs, rollouts
 from worldmodel.start_states import StartStates
 
 PUBLISHED_VAE = True

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worldmodel.agents import Agent, LinearController
-from worldmodel.agents.evaluation import Report
 
 import worldmodel
 from tests import toys
 from worldmodel import rollouts
+from worldmodel.agents import Agent, LinearController
+from worldmodel.agents.evaluation import Report
 from worldmodel.start_states import StartStates
 from worldmodel.training import seeded
 

@@ -5,12 +5,12 @@ import shlex
 import sys
 
 import pytest
-from worldmodel.agents import Agent, LinearController, Report
-from worldmodel.agents.cli import main
-from worldmodel.agents.run import Run
 
 from benchmarks import records
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import Agent, LinearController, Report
+from worldmodel.agents.cli import main
+from worldmodel.agents.run import Run
 from worldmodel.io import read_json, write_json
 
 PUBLISHED_VAE = True

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import (
     ENV_ALIASES,
     Common,
@@ -19,7 +20,6 @@ from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.schema import FAST, CollectConfig
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, next_hint
-
 from worldmodel.paths import folder_path
 
 

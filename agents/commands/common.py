@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
+
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.schema import OFFICIAL, Preset
 from worldmodel.agents.config.validate import validate

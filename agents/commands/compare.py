@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import add_run
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, late_bar
-
 from worldmodel.paths import folder_path
 
 

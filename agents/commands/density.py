@@ -6,12 +6,12 @@ They call `agents.density`, which offers the same in Python.
 from typing import Literal
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import scan_argv, set_preset
 from worldmodel.agents.config.schema import Preset
 from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind, validate_density
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, late_bar, next_hint, quiet_other_processes
-
 from worldmodel.paths import expand, folder_path
 
 

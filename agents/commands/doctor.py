@@ -3,6 +3,7 @@
 from jsonargparse import Namespace
 from rich.table import Column, Table
 from rich.text import Text
+
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import add_preset, add_run, add_where, env_of, game_asked, preset_of, scan_argv
 from worldmodel.agents.config.schema import FAST
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, busy
-
 from worldmodel.paths import folder_path
 
 
@@ -60,7 +60,6 @@ def dream(options: Namespace) -> None:
     """Make the videos and plots, or the store of dreams."""
     from worldmodel.agents import dream_video, video
     from worldmodel.agents.pretrained import resolve_agent
-
     from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
     validate_positive_int(horizon=options.horizon, num_rollouts=options.num_rollouts)
@@ -98,10 +97,9 @@ def dream(options: Namespace) -> None:
 
 def _episode_of(source: Any, options: Namespace) -> tuple[Any, int, Any, Any, Path]:
     """Return the world model, the index of an episode, the episode, latents for the traversals, and the output folder."""
+    from worldmodel import envs, rollouts
     from worldmodel.agents.dream_video import START, encode_means, long_episode
     from worldmodel.agents.run import Run
-
-    from worldmodel import envs, rollouts
 
     if isinstance(source, Run):
         world, store, media = source.world(), source.store(), source.folder / "media"
@@ -121,9 +119,8 @@ def _episode_of(source: Any, options: Namespace) -> tuple[Any, int, Any, Any, Pa
 
 def _dream_into(source: Any, folder: Path, options: Namespace) -> None:
     """Write dreams of a run's or an agent's controller to a store."""
-    from worldmodel.agents.pretrained import PretrainedAgent
-
     from worldmodel import rollouts
+    from worldmodel.agents.pretrained import PretrainedAgent
 
     if isinstance(source, PretrainedAgent):
         agent, start_states = source.agent(), source.start_states()

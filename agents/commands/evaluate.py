@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import (
     add_preset,
     add_run,

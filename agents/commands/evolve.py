@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import (
     Common,
     add_preset,

@@ -1,6 +1,7 @@
 """The command ``worldmodel export``: write a run's dream as a static web page."""
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import add_run
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, busy, next_hint

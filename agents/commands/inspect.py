@@ -3,9 +3,9 @@
 from jsonargparse import Namespace
 from rich.table import Column, Table
 from rich.text import Text
+
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import LEVEL_STYLES, answers
-
 from worldmodel.paths import file_path, folder_path
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import add_run
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers

@@ -6,13 +6,13 @@ from typing import get_type_hints
 from jsonargparse import Namespace
 from rich.table import Table
 from rich.text import Text
+
 from worldmodel.agents.commands.common import ENV_ALIASES, env_of, env_words, preset_of, scan_argv, slug, validate_env
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.schema import Preset, RunConfig, rare_settings
 from worldmodel.agents.config.validate import validate, validate_combination
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers, next_hint, print_verdict
-
 from worldmodel.paths import folder_path
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.commands.common import (
     add_preset,
     add_run,

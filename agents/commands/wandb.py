@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
+
 from worldmodel.agents.parser import Parser
 from worldmodel.agents.progress import answers
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
 from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.rollouts.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 from worldmodel.start_states import StartState, burn_in_states
 
 HORIZONS = (1, 5, 20, 50, 100)

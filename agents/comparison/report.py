@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from worldmodel import migration
 from worldmodel.agents import plots, video
 from worldmodel.agents.comparison.metrics import HORIZONS, TEMPERATURES
 from worldmodel.agents.comparison.statistics import Interval, interval
 from worldmodel.agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
 from worldmodel.agents.evaluation import hardware
-
-from worldmodel import migration
 from worldmodel.calibration import LEVELS
 from worldmodel.formatting import format_number
 from worldmodel.io import atomic, error_context, read_json, write_json

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from worldmodel.agents.comparison.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
-from worldmodel.agents.run import Run
-from worldmodel.rollouts.datasets import Sequences, split_episodes
-from worldmodel.rollouts.encoded_dataset import EncodedDataset
-from worldmodel.rollouts.workers import Shared, run_tasks, share
 
 from worldmodel import Memory, TrainingDiverged, WorldModel, fit, migration, seeded
+from worldmodel.agents.comparison.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
+from worldmodel.agents.run import Run
 from worldmodel.io import error_context, locked, read_json, write_json
 from worldmodel.progress import Progress, silent
 from worldmodel.registry import build_memory
+from worldmodel.rollouts.datasets import Sequences, split_episodes
+from worldmodel.rollouts.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.workers import Shared, run_tasks, share
 from worldmodel.validation import validate_positive_int
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from worldmodel.agents.config.io import flat, read_yaml
 
 from worldmodel import migration
+from worldmodel.agents.config.io import flat, read_yaml
 from worldmodel.io import atomic, error_context
 
 

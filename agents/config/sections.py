@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from worldmodel.agents.config.validate import validate
-from worldmodel.agents.parser import plain
 
 from worldmodel import migration
+from worldmodel.agents.config.validate import validate
+from worldmodel.agents.parser import plain
 from worldmodel.io import error_context, read_json, write_json
 
 

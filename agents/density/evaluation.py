@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from worldmodel import SequenceDensity, distributed
 from worldmodel.agents.comparison.statistics import t_quantile
 from worldmodel.agents.density.gaussian import Gaussian
 from worldmodel.agents.evaluation import hardware
-
-from worldmodel import SequenceDensity, distributed
 from worldmodel.baselines import VRNN
 from worldmodel.batches import to_device
 from worldmodel.corpora import Corpus

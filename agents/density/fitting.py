@@ -7,6 +7,8 @@ import os
 from dataclasses import replace
 
 import torch
+
+from worldmodel import distributed, fit, seeded
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import training
 from worldmodel.agents.density.config import DensityConfig, validate_density
@@ -14,8 +16,6 @@ from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
 from worldmodel.agents.density.training_summary import TrainingSummary, event_name
 from worldmodel.agents.run import Run
-
-from worldmodel import distributed, fit, seeded
 from worldmodel.corpora import open_corpus
 from worldmodel.io import write_json
 from worldmodel.paths import folder_path

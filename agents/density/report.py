@@ -9,6 +9,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
+
 from worldmodel.agents import plots, video
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
@@ -24,7 +25,6 @@ from worldmodel.agents.density.training_summary import TrainingSummary, event_na
 from worldmodel.agents.html import image, losses, rows_of, settings_section, write_page
 from worldmodel.agents.progress import duration
 from worldmodel.agents.run import Run
-
 from worldmodel.corpora import Corpus
 
 TEMPERATURES = (1.0, 0.8)

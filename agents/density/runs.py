@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from worldmodel import SequenceDensity, migration
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.density.config import DensityConfig, corpus_kind, validate_density
 from worldmodel.agents.shell import command
-
-from worldmodel import SequenceDensity, migration
 from worldmodel.baselines import VRNN
 from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.corpora.audio_files import MAX_AMPLITUDE, SAMPLE_RATE_RANGE

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+from worldmodel import distributed
 from worldmodel.agents import video
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.runs import SpeechScale, load_density, load_scale, open_matching_corpus
-
-from worldmodel import distributed
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.io import atomic, error_context, read_json
 from worldmodel.paths import expand, folder_path

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel.agents.html import rows_of
-
 from worldmodel.io import error_context
 
 MIN_RISE = 0.01

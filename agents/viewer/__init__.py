@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from torch import Tensor
+
+from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import FAST
 from worldmodel.agents.controller import Controller
@@ -21,8 +23,6 @@ from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
 from worldmodel.agents.viewer.game import game_facts
 from worldmodel.agents.viewer.session import SPEEDS, Scene
 from worldmodel.envs.registration import imported_module
-
-from worldmodel import WorldModel, envs
 from worldmodel.paths import expand
 from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from worldmodel.agents.controller import Controller, LinearController
-from worldmodel.agents.viewer.session import PAGE, Scene
 
 from worldmodel import WorldModel
+from worldmodel.agents.controller import Controller, LinearController
+from worldmodel.agents.viewer.session import PAGE, Scene
 from worldmodel.batches import frames_to_uint8
 from worldmodel.io import write_bytes, write_json
 from worldmodel.mdn_rnn import State

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
+
 from worldmodel.envs.registration import MARIO_ID, frames_per_step
 
 FPS = 30.0

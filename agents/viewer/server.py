@@ -26,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
 from worldmodel.agents.viewer.session import PAGE, Frame, Scene, Session
 
 LARGEST_MESSAGE = 4096

@@ -15,13 +15,13 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from worldmodel.agents import video
-from worldmodel.agents.controller import Controller
-from worldmodel.rollouts.episode import training_seeds
 
 from worldmodel import WorldModel
+from worldmodel.agents import video
+from worldmodel.agents.controller import Controller
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
+from worldmodel.rollouts.episode import training_seeds
 from worldmodel.start_states import EncodedEpisodes, sample_start_states
 from worldmodel.world_model import WorldState
 

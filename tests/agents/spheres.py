@@ -1,6 +1,7 @@
 """Fitness functions with a known optimum."""
 
 import numpy as np
+
 from worldmodel.agents import LinearController
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import Agent, HiddenController, LinearController, imitate
-from worldmodel.agents.whitening import controller_inputs
 
 from tests import toys
 from tests.rollouts.dreams import beacon_world, world
 from worldmodel import rollouts
+from worldmodel.agents import Agent, HiddenController, LinearController, imitate
+from worldmodel.agents.whitening import controller_inputs
 
 
 def two_encoders(store, **kind):

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from worldmodel.agents import cma_es, evolve
-from worldmodel.agents.cma_es import standardize_per_episode
 
 from tests.agents.spheres import controller, sphere
+from worldmodel.agents import cma_es, evolve
+from worldmodel.agents.cma_es import standardize_per_episode
 
 
 @pytest.mark.slow

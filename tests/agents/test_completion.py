@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from worldmodel.agents.cli import main
 from worldmodel.agents.commands import COMMANDS
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+from tests.command_line import refused
+from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.agents import density
 from worldmodel.agents.cli import build_parser, main
 from worldmodel.agents.density import (
@@ -27,9 +30,6 @@ from worldmodel.agents.density.config import PRESETS
 from worldmodel.agents.density.evaluation import _stderr
 from worldmodel.agents.density.report import _results
 from worldmodel.agents.density.training_summary import TrainingSummary
-
-from tests.command_line import refused
-from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
 from worldmodel.registry import MODEL_NAMES

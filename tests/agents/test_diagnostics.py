@@ -7,15 +7,15 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents.controller import LinearController
-from worldmodel.agents.diagnostics import diagnostics, measure_dream, measure_memory, measure_vae, memory_diagnostics
-from worldmodel.agents.run import Run
-from worldmodel.rollouts.datasets import Sequences
-from worldmodel.rollouts.encoded_dataset import EncodedEpisode
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents.controller import LinearController
+from worldmodel.agents.diagnostics import diagnostics, measure_dream, measure_memory, measure_vae, memory_diagnostics
+from worldmodel.agents.run import Run
 from worldmodel.io import write_json, write_tensors
+from worldmodel.rollouts.datasets import Sequences
+from worldmodel.rollouts.encoded_dataset import EncodedEpisode
 
 
 def episodes(count: int, steps: int, seed: int, terminates: bool = True) -> list[EncodedEpisode]:

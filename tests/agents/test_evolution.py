@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from worldmodel.agents import LinearController, evolve
 
 from tests import toys
 from tests.agents.spheres import controller, noisy, sphere
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel.agents import LinearController, evolve
 
 
 def test_evolution_solves_the_sphere():

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import gymnasium
 import pytest
-from worldmodel.agents.cli import main
-from worldmodel.agents.wandb_log import send
 
 from tests.command_line import refused
 from worldmodel import rollouts
+from worldmodel.agents.cli import main
+from worldmodel.agents.wandb_log import send
 
 ROOT = Path(__file__).parents[2]
 NEEDS = [

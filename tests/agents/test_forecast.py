@@ -4,11 +4,11 @@ import io
 from dataclasses import replace
 
 from rich.console import Console
+
+from worldmodel import rollouts
 from worldmodel.agents import forecast, pipeline, progress
 from worldmodel.agents.config.schema import DreamConfig, GameConfig, RunConfig
 from worldmodel.rollouts.collect import CollectionEstimate
-
-from worldmodel import rollouts
 
 
 def test_a_forecast_grows_with_the_work(monkeypatch):

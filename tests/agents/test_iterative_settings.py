@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+
+from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.agents import iterative_training
 from worldmodel.agents.cli import main
 from worldmodel.agents.run import Run
-
-from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
 from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 

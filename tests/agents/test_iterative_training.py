@@ -7,6 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from tests.agents.test_pipeline import SMALL
+from tests.command_line import refused
 from worldmodel.agents import Agent, iterative_training, report
 from worldmodel.agents.cli import main
 from worldmodel.agents.config.io import read_yaml
@@ -15,13 +18,10 @@ from worldmodel.agents.horizon_returns import horizon_returns
 from worldmodel.agents.iterative_training import PER_ITERATION, Iteration, best_iteration, recent_episode_weights
 from worldmodel.agents.run import Run
 from worldmodel.agents.start_states import ComparableStartStates, RecentStartStates
+from worldmodel.io import fingerprint, read_json, write_json
 from worldmodel.rollouts.encoded_dataset import EncodedEpisode
 from worldmodel.rollouts.policies import policy_name
 from worldmodel.rollouts.stall_termination import is_complete
-
-from tests.agents.test_pipeline import SMALL
-from tests.command_line import refused
-from worldmodel.io import fingerprint, read_json, write_json
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 

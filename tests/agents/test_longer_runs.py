@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+
 from worldmodel.agents.cli import main
 from worldmodel.agents.run import Run
-
 from worldmodel.io import fingerprint, read_json, read_jsonl
 
 SMALL_COUNTS = {

@@ -6,11 +6,11 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from worldmodel.agents.comparison.metrics import HORIZONS, STARTS, TEMPERATURES, evaluate_dreams
 
 from tests import toys
 from tests.tolerance import sum_tolerance
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts
+from worldmodel.agents.comparison.metrics import HORIZONS, STARTS, TEMPERATURES, evaluate_dreams
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import State
 

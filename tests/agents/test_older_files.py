@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+
+from tests import toys
+from tests.agents.spheres import controller, sphere
+from tests.command_line import refused
+from worldmodel import RMDN, SequenceDensity, WorldModel, fit, migration, seeded
 from worldmodel.agents import evolve
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.cli import main
@@ -24,13 +29,8 @@ from worldmodel.agents.evaluation import Report
 from worldmodel.agents.iterative_training import PER_ITERATION
 from worldmodel.agents.renewal import set_aside
 from worldmodel.agents.run import Run
-from worldmodel.rollouts import DreamFitness, EnvFitness, Store
-
-from tests import toys
-from tests.agents.spheres import controller, sphere
-from tests.command_line import refused
-from worldmodel import RMDN, SequenceDensity, WorldModel, fit, migration, seeded
 from worldmodel.io import fingerprint, read_json, write_json
+from worldmodel.rollouts import DreamFitness, EnvFitness, Store
 
 PUBLISHED_VAE = True
 """The run of the archive goes on with the VAE that it has."""

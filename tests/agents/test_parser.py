@@ -4,13 +4,13 @@ import re
 
 import pytest
 import yaml
+
+from tests.command_line import refused
+from worldmodel import migration
 from worldmodel.agents.cli import main
 from worldmodel.agents.commands.common import slug
 from worldmodel.agents.config.schema import RunConfig, rare_settings
 from worldmodel.agents.parser import Parser
-
-from tests.command_line import refused
-from worldmodel import migration
 
 
 @pytest.mark.parametrize(

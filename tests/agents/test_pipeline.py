@@ -19,6 +19,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+from tests import toys
+from tests.command_line import refused
+from worldmodel import VAE, rollouts
 from worldmodel.agents import Agent, LinearController, commands, imitate, pipeline, progress, stages
 from worldmodel.agents.cli import build_parser, main
 from worldmodel.agents.commands.common import PRESETS, env_and_options
@@ -28,10 +32,6 @@ from worldmodel.agents.evaluation import Report
 from worldmodel.agents.inspect import describe
 from worldmodel.agents.pretrained import HOME
 from worldmodel.agents.run import Run
-
-from tests import toys
-from tests.command_line import refused
-from worldmodel import VAE, rollouts
 from worldmodel.io import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent

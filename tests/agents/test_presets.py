@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from worldmodel.agents.cli import build_parser
-from worldmodel.agents.run import Run
 
 from tests.command_line import refused
+from worldmodel.agents.cli import build_parser
+from worldmodel.agents.run import Run
 
 ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
 """The game of `run`, and the environment in the metadata of its store."""

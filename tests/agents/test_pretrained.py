@@ -6,16 +6,16 @@ import shlex
 import numpy as np
 import pytest
 import torch
+
+from tests import toys
+from tests.command_line import refused
+from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, Report, evaluate
 from worldmodel.agents.cli import main
 from worldmodel.agents.commands.common import env_and_options
 from worldmodel.agents.pretrained import HOME, PretrainedAgent, pretrained_agent, pretrained_names, resolve_agent
 from worldmodel.agents.run import Run
 from worldmodel.agents.viewer import scene_of
-
-from tests import toys
-from tests.command_line import refused
-from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.start_states import StartStates
 from worldmodel.vae import merge_decoder, split_decoder
 

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
-from worldmodel.agents import LinearController, evolve
-from worldmodel.agents import progress as cli_progress
 
 from worldmodel import progress
+from worldmodel.agents import LinearController, evolve
+from worldmodel.agents import progress as cli_progress
 
 
 def sphere(population, seed):

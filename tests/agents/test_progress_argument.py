@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import Agent, LinearController, evaluate, evolve, imitate
 
 import worldmodel
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, agents, envs, fit, rollouts
+from worldmodel.agents import Agent, LinearController, evaluate, evolve, imitate
 from worldmodel.progress import Lines
 
 

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
+
+from tests import toys
+from tests.agents.test_dream_video import episode, world
+from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts
 from worldmodel.agents import dream_video, report
 from worldmodel.agents.controller import LinearController
 from worldmodel.agents.diagnostics import MemoryDiagnostics
 from worldmodel.agents.html import section, table
 from worldmodel.agents.run import REST, Run
-
-from tests import toys
-from tests.agents.test_dream_video import episode, world
-from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts
 
 
 def test_tables_have_no_empty_columns():

@@ -1,11 +1,11 @@
 """A seed out of range gives an error with the range, and nothing is written."""
 
 import pytest
+
+from tests.command_line import refused
 from worldmodel.agents.config.schema import EvalConfig, RunConfig
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import evaluate
-
-from tests.command_line import refused
 from worldmodel.validation import TEST_SEEDS
 
 COMMANDS = {

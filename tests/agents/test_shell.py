@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from worldmodel.agents import progress
 from worldmodel.agents.shell import command
 

@@ -1,6 +1,7 @@
 """CarRacing with and without HUD: the VAE weights the HUD, and agents of the other variant are refused."""
 
 import pytest
+
 from worldmodel.agents import Report, stages
 from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
 from worldmodel.agents.init_controller import validate_picture

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from worldmodel.agents import commands
 from worldmodel.agents.cli import main
 from worldmodel.agents.signals import InterruptHandler

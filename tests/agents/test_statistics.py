@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from worldmodel.agents.comparison.statistics import Interval, interval, t_quantile, variance
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from worldmodel.agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.verdicts import (

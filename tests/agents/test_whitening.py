@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import HiddenController, LinearController, evolve
-from worldmodel.agents.whitening import FLOOR, Whitening
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import HiddenController, LinearController, evolve
+from worldmodel.agents.whitening import FLOOR, Whitening
 from worldmodel.io import write_tensors
 
 KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden_units=4)]

@@ -5,10 +5,10 @@ import gc
 import gymnasium
 import numpy as np
 import pytest
-from worldmodel.rollouts import play
 
 from tests.toys import RoadFollower
 from worldmodel import envs
+from worldmodel.rollouts import play
 
 
 def driving(seed, steps):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
-from worldmodel.envs.pixels import to_pixels
-from worldmodel.envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 
 from tests import toys
 from worldmodel import envs
+from worldmodel.envs.pixels import to_pixels
+from worldmodel.envs.wrappers import RescaleBoxAction, ZeroBasedDiscrete, resize_frame
 
 IDS = {
     "FastCarRacing": {"action_repeat": 2},

@@ -11,11 +11,11 @@ import numpy as np
 import pygame
 import pytest
 from gymnasium.utils.env_checker import check_env
-from worldmodel.agents import evaluate
-from worldmodel.envs import fast_car_racing
 
 from tests.toys import RoadFollower
 from worldmodel import envs
+from worldmodel.agents import evaluate
+from worldmodel.envs import fast_car_racing
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
 from worldmodel.envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
 
 RIGHT = 1

@@ -4,9 +4,9 @@ import json
 import shlex
 
 import pytest
-from worldmodel.agents.evaluation import Report
 
 from worldmodel import rollouts
+from worldmodel.agents.evaluation import Report
 from worldmodel.migration import renamed_env_options, renamed_run_options, stored_env_options
 
 OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}

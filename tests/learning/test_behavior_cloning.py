@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import Agent, LinearController, imitate
 
 from tests import toys
 from tests.learning.frames import dot_frames, fit_linear_readout
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import Agent, LinearController, imitate
 
 PUBLISHED_VAE = True
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from worldmodel.agents import LinearController, evolve
 
 from tests import toys
+from worldmodel.agents import LinearController, evolve
 
 
 def sphere(population: np.ndarray) -> np.ndarray:

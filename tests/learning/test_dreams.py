@@ -1,10 +1,10 @@
 """A controller that is trained in dreams alone also works in the environment."""
 
 import pytest
-from worldmodel.agents import Agent, LinearController, evaluate, evolve
 
 from tests import toys
 from worldmodel import FRMDN, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel.agents import Agent, LinearController, evaluate, evolve
 
 PUBLISHED_VAE = True
 

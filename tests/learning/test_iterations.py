@@ -1,13 +1,13 @@
 """Iterative training closes the model-exploitation gap: the dreamed minus the real return of a controller evolved in dreams."""
 
 import pytest
+
+from tests import toys
+from worldmodel import rollouts
 from worldmodel.agents.config.schema import DreamConfig, LoopConfig, MemoryConfig, RunConfig
 from worldmodel.agents.iterative_training import iterate
 from worldmodel.agents.run import Run
 from worldmodel.agents.stages import train_memory
-
-from tests import toys
-from worldmodel import rollouts
 
 PUBLISHED_VAE = True
 

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worldmodel.agents import evaluate
 
 from tests import toys
 from tests.skips import IMPOSSIBLE
 from worldmodel import rollouts
+from worldmodel.agents import evaluate
 
 ROOT = Path(__file__).parent.parent.parent
 

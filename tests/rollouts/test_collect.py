@@ -14,15 +14,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from worldmodel.agents import Agent, LinearController
-from worldmodel.rollouts.collect import episode_seed
-from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
-from worldmodel.rollouts.store import Store
 
 from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import Agent, LinearController
 from worldmodel.io import locked
+from worldmodel.rollouts.collect import episode_seed
+from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
+from worldmodel.rollouts.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from worldmodel.rollouts import datasets
-from worldmodel.rollouts import encoded_dataset as encoding
-from worldmodel.rollouts.datasets import split_episodes
 
 from tests import toys
 from worldmodel import VAE, rollouts, seeded
 from worldmodel.batches import Data
+from worldmodel.rollouts import datasets
+from worldmodel.rollouts import encoded_dataset as encoding
+from worldmodel.rollouts.datasets import split_episodes
 
 
 @pytest.fixture(scope="module")

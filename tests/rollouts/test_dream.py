@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import LinearController
-from worldmodel.rollouts.dream import common_random_numbers, open_loop_rollout
 
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_rewards, controllers, world
 from tests.tolerance import assert_same_sums
 from worldmodel import rollouts
+from worldmodel.agents import LinearController
 from worldmodel.imagination import NOISE_BLOCK
+from worldmodel.rollouts.dream import common_random_numbers, open_loop_rollout
 from worldmodel.start_states import sample_start_states
 from worldmodel.world_model import WorldState
 

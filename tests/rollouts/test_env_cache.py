@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
-from worldmodel.agents import LinearController, evaluate
-from worldmodel.rollouts.env_cache import env_key, make_portable, open_env, worker_env
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import LinearController, evaluate
+from worldmodel.rollouts.env_cache import env_key, make_portable, open_env, worker_env
 
 
 @pytest.fixture

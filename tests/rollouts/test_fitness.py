@@ -6,14 +6,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import Agent, LinearController
-from worldmodel.rollouts.actors import WorldModelActor
-from worldmodel.rollouts.controllers import Population
-from worldmodel.rollouts.runner import run_episodes
 
 from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, controllers
 from worldmodel import rollouts
+from worldmodel.agents import Agent, LinearController
+from worldmodel.rollouts.actors import WorldModelActor
+from worldmodel.rollouts.controllers import Population
+from worldmodel.rollouts.runner import run_episodes
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-from worldmodel.rollouts import Store
 
 from tests import toys
 from worldmodel import rollouts
 from worldmodel.io import read_json
+from worldmodel.rollouts import Store
 
 minari = pytest.importorskip("minari")
 

@@ -9,13 +9,13 @@ import time
 import gymnasium
 import numpy as np
 import pytest
-from worldmodel.rollouts import ray_tasks
-from worldmodel.rollouts.workers import WorkerDied, run_tasks
 
 from tests import toys
 from tests.rollouts.dreams import beacon_world, controllers
 from tests.rollouts.test_workers import always_die, always_fail, bad_input, die_once, double
 from worldmodel import rollouts
+from worldmodel.rollouts import ray_tasks
+from worldmodel.rollouts.workers import WorkerDied, run_tasks
 
 pytestmark = pytest.mark.slow
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.shards import Reader, read_shard, shard_bytes
 

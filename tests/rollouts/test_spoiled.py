@@ -7,12 +7,12 @@ from functools import partial
 import gymnasium
 import numpy as np
 import pytest
-from worldmodel.agents import Agent, LinearController, evaluate
-from worldmodel.rollouts.collect import episode_seed
-from worldmodel.rollouts.store import Store
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import Agent, LinearController, evaluate
+from worldmodel.rollouts.collect import episode_seed
+from worldmodel.rollouts.store import Store
 
 SEED = 3
 SPOILED = episode_seed(SEED, 3)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+
+from tests import toys
+from tests.rollouts.dreams import assert_same_returns, beacon_world, controllers
+from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
 from worldmodel.rollouts import rollout_tasks
 from worldmodel.rollouts.fitness import split_evenly
 from worldmodel.rollouts.rollout_tasks import run_rollout_task
 from worldmodel.rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env
-
-from tests import toys
-from tests.rollouts.dreams import assert_same_returns, beacon_world, controllers
-from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 
 
 def test_episodes_from_reset_states_equal_the_rest_of_the_trajectory():

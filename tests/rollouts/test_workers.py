@@ -6,11 +6,11 @@ import time
 
 import pytest
 import torch
+
+from tests import toys
 from worldmodel.rollouts import workers
 from worldmodel.rollouts.env_cache import worker_env
 from worldmodel.rollouts.workers import WorkerDied, run_tasks, share
-
-from tests import toys
 
 
 def double(number):

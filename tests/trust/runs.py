@@ -67,10 +67,9 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     """
     os.chdir(cwd)
     sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
+    from worldmodel import training
     from worldmodel.agents import pipeline, stages
     from worldmodel.agents.config.schema import RunConfig
-
-    from worldmodel import training
 
     torch.set_num_threads(1)
     stages.fit = partial(training.fit, **FIT)
@@ -131,9 +130,8 @@ def dream_long(horizon, path):
     """Dream one long batch, and write the memory in use every half second."""
     import threading
 
-    from worldmodel.agents import LinearController
-
     from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+    from worldmodel.agents import LinearController
 
     return_freed_memory()
     torch.set_num_threads(1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from worldmodel.agents.density import DensityConfig, complete_images, fit_density, sample_density
 
 from tests.worldmodel.corpora.formats import write_mnist
 from worldmodel import registry
+from worldmodel.agents.density import DensityConfig, complete_images, fit_density, sample_density
 
 
 def images(folder, *shape):

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worldmodel.agents import stages
-from worldmodel.agents.cli import main
-from worldmodel.agents.config.schema import RunConfig
 
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
 from worldmodel import training
+from worldmodel.agents import stages
+from worldmodel.agents.cli import main
+from worldmodel.agents.config.schema import RunConfig
 
 pytestmark = pytest.mark.slow
 UNCHECKED = (".json", ".jsonl", ".yaml")

@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worldmodel.agents import stages
-from worldmodel.agents.cli import main
-from worldmodel.rollouts.store import Store
 
 from tests.command_line import refused
 from tests.skips import IMPOSSIBLE
 from tests.trust import runs
 from worldmodel import training
+from worldmodel.agents import stages
+from worldmodel.agents.cli import main
+from worldmodel.rollouts.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 COLLECT = (

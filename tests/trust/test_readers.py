@@ -12,6 +12,11 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from tests import toys
+from tests.trust.damage import HOW, damaged, flipped
+from tests.trust.properties import BOMB, OFFSET_AND_BIT, PLAIN, QUICK, one_line
+from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import RunConfig
@@ -22,11 +27,6 @@ from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution import evolve
 from worldmodel.agents.iterative_training import Iteration
 from worldmodel.agents.run import Run
-
-from tests import toys
-from tests.trust.damage import HOW, damaged, flipped
-from tests.trust.properties import BOMB, OFFSET_AND_BIT, PLAIN, QUICK, one_line
-from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
 from worldmodel.io import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
 from worldmodel.registry import build, build_density, validate_fits_in_ram

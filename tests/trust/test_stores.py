@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worldmodel.rollouts.store import Store
 
 from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import OFFSET_AND_BIT, PLAIN, QUICK, one_line
 from worldmodel import VAE, rollouts, seeded
+from worldmodel.rollouts.store import Store
 
 
 @pytest.fixture(scope="module")

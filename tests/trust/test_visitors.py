@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worldmodel.agents.viewer.session import Session
 
 from tests.agents.viewer.scenes import scene
 from tests.agents.viewer.test_server import served, shots, until, visit
 from tests.trust.properties import EXAMPLES, PLAIN
+from worldmodel.agents.viewer.session import Session
 
 KINDS = (
     "action",

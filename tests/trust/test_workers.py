@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents import LinearController, evolve
 
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents import LinearController, evolve
 
 pytestmark = pytest.mark.slow
 

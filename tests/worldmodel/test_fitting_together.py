@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from worldmodel.agents import Agent, HiddenController, LinearController
-from worldmodel.envs import DreamEnv
 
 from worldmodel import FRMDN, RMDN, VAE, Memory, SequenceDensity, WorldModel, rollouts
+from worldmodel.agents import Agent, HiddenController, LinearController
 from worldmodel.baselines import VRNN, PerDimensionRMDN
+from worldmodel.envs import DreamEnv
 
 BOX_STORE, DISCRETE_STORE = SimpleNamespace(action_dim=3, discrete=False), SimpleNamespace(action_dim=4, discrete=True)
 

@@ -1,8 +1,8 @@
 """Numbers of any size are formatted in few characters."""
 
 import pytest
-from worldmodel.agents.evaluation import Report
 
+from worldmodel.agents.evaluation import Report
 from worldmodel.formatting import format_number
 
 

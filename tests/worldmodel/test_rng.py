@@ -1,8 +1,7 @@
 """Random streams keep their ids and seeds, because saved files depend on them."""
 
-from worldmodel.rollouts.collect import episode_seed
-
 from worldmodel.rng import Stream
+from worldmodel.rollouts.collect import episode_seed
 
 
 def test_stream_ids_and_episode_seeds_are_fixed():

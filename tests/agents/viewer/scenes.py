@@ -1,12 +1,12 @@
 """Scenes for tests: untrained world models whose frames follow the actions."""
 
 import torch
-from worldmodel.agents.controller import LinearController
-from worldmodel.agents.viewer.controls import controls
-from worldmodel.agents.viewer.session import Scene
 
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.agents.controller import LinearController
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.session import Scene
 
 
 def world(latent=3, actions=2, hidden=5, discrete=False):

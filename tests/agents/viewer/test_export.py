@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from worldmodel.agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
 
 from tests.agents.viewer.scenes import scene, world
 from tests.agents.viewer.test_page import browser, open_page, pixels  # noqa: F401
 from tests.command_line import refused
 from worldmodel import RMDN, VAE, Memory, WorldModel, seeded
+from worldmodel.agents.viewer.export import RUNTIME_FILES, PictureGraph, StepGraph, export, runtime_files, step_example
 from worldmodel.world_model import Noise, WorldState
 
 ROOT = Path(__file__).parent.parent.parent.parent

@@ -5,11 +5,11 @@ from functools import partial
 import gymnasium
 import pytest
 import torch
-from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
-from worldmodel.agents.viewer.game import game_facts
 
 from tests import toys
 from worldmodel import VAE, envs
+from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
+from worldmodel.agents.viewer.game import game_facts
 
 
 @pytest.mark.parametrize(

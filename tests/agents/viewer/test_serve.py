@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from websockets.sync.client import connect
+
+from tests.agents.viewer.scenes import scene
 from worldmodel.agents import viewer
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.run import Run
-
-from tests.agents.viewer.scenes import scene
 
 
 def title_of(page):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-from worldmodel.agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
 
 from tests.agents.viewer.scenes import scene
 from tests.command_line import refused
+from worldmodel.agents.viewer.server import LARGEST_MESSAGE, Page, socket_at
 
 FRAME = 64 * 64 * 3
 

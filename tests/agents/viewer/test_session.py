@@ -7,12 +7,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from worldmodel.agents.viewer import session as session_module
-from worldmodel.agents.viewer.controls import controls
-from worldmodel.agents.viewer.session import REST, WARM_UP, Session
 
 from tests.agents.viewer.scenes import scene, world
 from tests.tolerance import assert_same_sums
+from worldmodel.agents.viewer import session as session_module
+from worldmodel.agents.viewer.controls import controls
+from worldmodel.agents.viewer.session import REST, WARM_UP, Session
 
 
 def started(*arguments, **options):
