@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0, 1 if a check failed, 2 for bad input, 130 after Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    words = [part for word in words for part in (word.split("=") if word == "--help=all" else [word])]
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal cannot show must not raise
         sys.stdout.reconfigure(errors="replace")
     warnings.filterwarnings("ignore", category=UserWarning, module="pygame")

@@ -17,8 +17,14 @@ from worldmodel.envs.env_checker import describe_error
 MARIO_ID = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
 REGISTERED_BY = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
 """Patterns of ids, with the module whose import registers them."""
-OLDER_IDS = {f"envs:{name}": f"worldmodel/{name}" for name in ("Dream-v0", "FastCarRacing-v3", "SuperMarioBros-v0")}
-"""Ids in files of older versions, with their present form."""
+OWN_ID = re.compile(r"worldmodel\.envs:(worldmodel/(?:Dream-v0|FastCarRacing-v3|SuperMarioBros-v0))")
+"""Ids of this package's environments, as Gymnasium takes them."""
+OLDER_IDS = {"envs:FastCarRacing": "FastCarRacing"} | {
+    f"{module}{name}": f"worldmodel/{name}"
+    for module in ("", "envs:")
+    for name in ("Dream-v0", "FastCarRacing-v3", "SuperMarioBros-v0")
+}
+"""Ids of this package's environments in older files, and their present form."""
 MAX_ACTION_REPEAT = 1000
 """Maximum number of game frames per step; above it, a whole episode of the supported games is one step."""
 
@@ -40,7 +46,7 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
     """
     if action_repeat is not None and (type(action_repeat) is not int or not 1 <= action_repeat <= MAX_ACTION_REPEAT):
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
-    id = OLDER_IDS.get(id, id).removeprefix("worldmodel.envs:")
+    id = _without_own_module(id)
     if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
         from worldmodel.envs.car_racing import make_car_racing
 
@@ -64,8 +70,14 @@ def frames_per_step(id: str, action_repeat: int | None = None) -> int:
 
 def imported_module(id: str) -> str | None:
     """Return the module that an id names, such as ``my_package`` of ``my_package:MyGame-v0``; None without one."""
-    module, colon, _ = id.partition(":")
-    return module if colon and module != "worldmodel.envs" and id not in OLDER_IDS else None
+    module, colon, _ = _without_own_module(id).partition(":")
+    return module if colon else None
+
+
+def _without_own_module(id: str) -> str:
+    """Return the registered id of an environment of this package; the ids of others keep their module."""
+    own = OWN_ID.fullmatch(id)
+    return own[1] if own else OLDER_IDS.get(id, id)
 
 
 def _ensure_registered(id: str) -> None:

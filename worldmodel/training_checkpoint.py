@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import math
+import re
 import time
 import warnings
 import zipfile
@@ -214,7 +215,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
 
 def _not_whole(path: Path, error: Exception) -> ValueError:
     """Return an error about a state in one line, without torch's advice to execute the file."""
-    first = (str(error).strip().splitlines() or [""])[0].partition(" This file can still be loaded")[0]
+    first = re.split(r" This file can still be loaded| Re-running", (str(error).strip().splitlines() or [""])[0])[0]
     return ValueError(
         f"{path} is not a whole training state ({first or type(error).__name__}); remove it to start again"
     )

@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.io import flat, read_yaml
 from worldmodel.agents.config.schema import OFFICIAL, Preset
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.parser import Parser
@@ -165,13 +166,13 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
     Every option except `FLAGS` takes a value.
 
     Returns:
-        The positional words, and ``options`` with the values that were given.
+        The positional words, and ``options`` with the values that were given. A file after ``--config`` may have a preset.
 
     Example:
         >>> scan_argv(["runs/mine", "--preset", "quick"], {"--preset": ""})
         (['runs/mine'], {'--preset': 'quick'})
     """
-    positional, found, rest = list[str](), dict(options), iter(words)
+    positional, found, rest, config = list[str](), dict(options), iter(words), ""
     for word in rest:
         if not word.startswith("-"):
             positional.append(word)
@@ -181,6 +182,10 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
             value = next(rest, "")
         if option in found:
             found[option] = value
+        config = value if option == "--config" else config
+    if config and found.get("--preset", "") == options.get("--preset"):  # a file may choose the preset, too
+        with suppress(ValueError):  # the parser reports it
+            found["--preset"] = str(read_yaml(config).get("preset", found["--preset"]))
     return positional, found
 
 

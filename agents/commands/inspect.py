@@ -43,5 +43,14 @@ def inspect(options: Namespace) -> None:
         table.add_row(Text(verdict.part), Text(verdict.text, style=LEVEL_STYLES[verdict.level]))
     answers.print(table)
     picture = file_path(options.picture or folder / "contact-sheet.png", "picture")
-    if contact_sheet(folder, picture):
+    try:
+        written = contact_sheet(folder, picture)
+    except OSError as error:
+        if options.picture:
+            raise
+        answers.print(
+            f"There is no contact sheet: {error.strerror}: {picture}; --picture writes another file", markup=False
+        )
+        return
+    if written:
         answers.print(f"{picture} (one row an episode, from the first frame to the last)", markup=False)

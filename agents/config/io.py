@@ -65,4 +65,7 @@ class _Plain(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if duplicates := {key for key in keys if keys.count(key) > 1}:
             raise yaml.YAMLError(f"duplicate key {min(duplicates)!r}")
-        return super().construct_mapping(node, deep)
+        content = super().construct_mapping(node, deep)
+        if other := [key for key in content if not isinstance(key, str)]:
+            raise yaml.YAMLError(f"a key must be text, got {other[0]!r}")
+        return content

@@ -13,6 +13,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -70,7 +73,10 @@ def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starl
         finally:
             del sessions[token]
             if session is not None:
-                await asyncio.to_thread(session.close)
+                try:
+                    await asyncio.to_thread(session.close)
+                except RuntimeError:  # the server ends and starts no more threads
+                    session.close()
 
     async def recording(request: Request) -> Response:
         session = sessions.get(request.path_params["token"])
@@ -91,9 +97,17 @@ def build_app(scene: Scene, hosts: list[str], visitors: int = VISITORS) -> Starl
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        lifespan=lambda app: _enough_threads(visitors),
     )
     app.state.sessions = sessions
     return app
+
+
+@asynccontextmanager
+async def _enough_threads(visitors: int) -> AsyncIterator[None]:
+    """Give each visitor a thread of its own, and some for recordings."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(visitors + 4))
+    yield
 
 
 def hello(scene: Scene, token: str) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Session:
         self.action = self._neutral_action()
         self.film: list[np.ndarray] | None = None
         """Recorded frames. None: nothing was recorded."""
-        self.with_reality = self._is_recording = self._closed = False
+        self.with_reality = self._is_recording = self._closed = self._restart_requested = False
         self._env: gymnasium.Env[Any, Any] | None = None
         self._inbox: deque[dict[str, Any]] = deque(maxlen=256)
         self._lock = threading.Lock()  # serializes `advance`, `recording` and `close`
@@ -121,10 +121,13 @@ class Session:
                 return None
             changed, single = not self._has_sent_frame, False
             self._has_sent_frame = True
+            self._restart_requested = False
             while self._inbox:
                 message = self._inbox.popleft()
                 single = single or message["type"] == "step"
                 changed = self._apply(message) or changed
+            if self._restart_requested:  # once, however many messages ask for it: it may play the real game
+                self._restart_as_requested()
             if self.facts["over"] and not self.paused:
                 self._steps_since_end += 1
                 if self._steps_since_end > REST * self.speed:
@@ -202,23 +205,27 @@ class Session:
         elif kind == "pause":
             self.paused = value
         elif kind == "restart":
-            self._restart()
+            self._restart_requested = True
         elif kind == "rewind":
             self._rewind(int(np.clip(value, 1, PAST)))
         elif kind == "reality":
             self.with_reality = value and self.scene.make_env is not None
-            try:
-                self._restart()
-            except (ValueError, ImportError) as error:  # the game is not installed
-                self.with_reality = False
-                self._restart()
-                self.facts["notice"] = f"The real game cannot be shown: {error}"
+            self._restart_requested = True
         elif kind == "record":
             self._is_recording = value
             if value:
                 self.film = []
                 self._record_frame()
         return True
+
+    def _restart_as_requested(self) -> None:
+        """Start another dream, without the real game if it cannot be shown."""
+        try:
+            self._restart()
+        except (ValueError, ImportError) as error:  # the game is not installed
+            self.with_reality = False
+            self._restart()
+            self.facts["notice"] = f"The real game cannot be shown: {error}"
 
     def _restart(self) -> None:
         """Start a dream from another start state."""

@@ -159,3 +159,22 @@ def test_help_of_run_shows_common_settings_and_all_on_request(capsys):
     assert {"seed", "collect.episodes", "memory.model", "game.generations", "preset"} <= common
     assert not common & rare
     assert everything - common == rare
+
+
+def test_a_file_may_choose_the_preset(tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text("preset: quick\nvae: {num_updates: 4}\n", encoding="utf-8")
+    printed = {}
+    for words in (["--config", str(path)], ["--preset", "quick", "--vae.num_updates", "4"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "CartPole-v1", *words, "--print_config"])
+        assert ended.value.code == 0
+        printed[words[0]] = yaml.safe_load(capsys.readouterr().out)
+    assert printed["--config"] == printed["--preset"]
+
+
+@pytest.mark.parametrize("text", ["1: 2\n", "null: 2\n", "vae: {1: 2}\n"])
+def test_keys_that_are_no_text_are_refused_with_the_file(tmp_path, capsys, text):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert path.name in refused(capsys, "run", "CartPole-v1", "--config", str(path))

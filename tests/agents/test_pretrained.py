@@ -119,10 +119,11 @@ def test_report_files_cannot_import_modules(folder, tmp_path, monkeypatch, capsy
         scene_of(resolve_agent(str(folder), pretrained=False), "stranger:CartPole-v1").make_env()
 
 
-def test_store_files_cannot_import_modules(tmp_path):
+@pytest.mark.parametrize("id", ["stranger:Counter-v0", "worldmodel.envs:stranger:Counter-v0"])
+def test_store_files_cannot_import_modules(tmp_path, id):
     rollouts.collect(toys.counter, rollouts.uniform, 1, seed=3, out=tmp_path / "rollouts")
     path = tmp_path / "rollouts" / "metadata.json"
-    path.write_text(path.read_text().replace('"env": "counter"', '"env": "stranger:Counter-v0"'))
+    path.write_text(path.read_text().replace('"env": "counter"', f'"env": "{id}"'))
     with pytest.raises(ValueError, match="stranger"):
         env_and_options(Run(tmp_path), None)
     assert env_and_options(Run(tmp_path), "CartPole-v1")[0] == "CartPole-v1"

@@ -3,10 +3,12 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 
-from worldmodel import rollouts
+from worldmodel import envs, rollouts
 from worldmodel.agents.evaluation import Report
+from worldmodel.envs.registration import imported_module
 from worldmodel.migration import renamed_env_options, renamed_run_options, stored_env_options
 
 OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
@@ -82,3 +84,27 @@ def test_an_older_report_loads(tmp_path):
 def test_other_commands_of_reports_stay(tmp_path, command):
     Report("CarRacing", [1.0], [1], [10_000], command=command).save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json").command == command
+
+
+@pytest.mark.parametrize(
+    ("older", "present"),
+    [
+        ("FastCarRacing-v3", "worldmodel/FastCarRacing-v3"),
+        ("envs:FastCarRacing-v3", "worldmodel.envs:worldmodel/FastCarRacing-v3"),
+        ("envs:FastCarRacing", "FastCarRacing"),
+        ("SuperMarioBros-v0", "worldmodel/SuperMarioBros-v0"),
+    ],
+)
+def test_ids_of_older_stores_make_the_same_environment(older, present):
+    frames = []
+    for id in (older, present):
+        env = envs.make(id)
+        frames.append(env.reset(seed=3)[0])
+        env.close()
+    assert np.array_equal(*frames)
+    assert imported_module(older) is imported_module(present) is None
+
+
+@pytest.mark.parametrize("id", ["worldmodel.envs:evil:Bar-v0", "worldmodel.envs:FastCarRacing-v3", "envs:Mine-v0"])
+def test_only_the_ids_of_this_package_need_no_trust(id):
+    assert imported_module(id) is not None

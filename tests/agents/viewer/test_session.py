@@ -230,3 +230,24 @@ def test_action_names_of_a_game_are_shown():
     assert [choice["keys"] for choice in named["choices"]] == [[], ["a"], ["right"], ["up", "left", "a"], ["4"]]
     unnamed = controls("Any-v0", {}, world(actions=3, discrete=True), names)  # the memory has another number of actions
     assert [choice["name"] for choice in unnamed["choices"]] == ["action 0", "action 1", "action 2"]
+
+
+def test_many_requests_restart_once():
+    resets = []
+
+    class Game:
+        def reset(self, seed=None):
+            resets.append(seed)
+            return np.zeros((64, 64, 3), np.uint8), {}
+
+        def step(self, action):
+            return np.zeros((64, 64, 3), np.uint8), 0.0, False, False, {}
+
+        def close(self):
+            pass
+
+    session = started(replace(scene(), make_env=Game), seed=3)
+    for message in ({"type": "reality", "value": True}, *[{"type": "restart"}] * 50):
+        session.receive(message)
+    assert session.advance().reality is not None
+    assert len(resets) == 1
