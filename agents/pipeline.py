@@ -29,7 +29,10 @@ from worldmodel.rollouts.workers import validate_backend
 
 LONG = 1_800.0
 """Estimated seconds of a run above which the output suggests a smaller preset."""
-MAY_CHANGE = ("workers", "backend", "iterations", "dream.generations", "game.generations", "game.target_return")
+MAY_CHANGE = (
+    *("workers", "backend", "iterations", "collect.min_steps"),
+    *("dream.generations", "game.generations", "game.target_return"),
+)
 """Settings that a continued run can change."""
 MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.num_updates", "memory.num_updates")
 """Settings that a continued run can increase before its first iteration: collection and training go on."""

@@ -34,7 +34,13 @@ from worldmodel.agents.init_controller import init_controller, validate_picture,
 from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
 from worldmodel.agents.renewal import print_new_data, print_outdated, set_aside
 from worldmodel.agents.run import Run
-from worldmodel.agents.verdicts import against_random, verdict_of_dream, verdict_of_memory, verdict_of_vae
+from worldmodel.agents.verdicts import (
+    against_random,
+    search_verdict,
+    verdict_of_dream,
+    verdict_of_memory,
+    verdict_of_vae,
+)
 from worldmodel.agents.whitening import Whitening
 from worldmodel.io import fingerprint, read_json
 from worldmodel.migration import training_settings
@@ -292,7 +298,7 @@ def evolve_dream(
         _whitening(into.folder / "evolve-dream", world, start_states, initial_controller) if settings.whiten else None
     )
     with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
-        return evolve(
+        evolved = evolve(
             initial_controller,
             fitness,
             seed=seed,
@@ -302,6 +308,8 @@ def evolve_dream(
             progress=shown.progress,
             on_generation=shown.on_generation,
         )
+    _print_search(into, "dream")
+    return evolved
 
 
 def compare_dream(
@@ -363,7 +371,7 @@ def evolve_game(
             "reset_horizon": settings.reset_horizon,
             "hard_episode_candidates": settings.hard_episode_candidates,
         }
-        return evolve(
+        evolved = evolve(
             initial_controller,
             rollouts.EnvFitness(
                 env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **more, **common
@@ -376,6 +384,14 @@ def evolve_game(
             progress=shown.progress,
             on_generation=shown.on_generation,
         )
+    _print_search(run, "game")
+    return evolved
+
+
+def _print_search(run: Run, where: str) -> None:
+    """Print the verdict on an evolution that could not compare its members."""
+    if (verdict := search_verdict(run.folder, where)) is not None:
+        print_verdict(verdict)
 
 
 def es_kwargs(settings: DreamConfig | GameConfig) -> dict[str, Any]:

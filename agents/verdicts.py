@@ -5,8 +5,9 @@ Start reading at `verdicts`.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from worldmodel.agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, V
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.run import Run
 from worldmodel.formatting import format_number
+from worldmodel.io import read_jsonl
 
 MIN_EXPLAINED, GOOD_EXPLAINED, GOOD_MOVING_EXPLAINED = 0.05, 0.5, 0.2
 """Minimum explained variances: of a VAE that is not bad, of a good VAE, and of a good VAE on moving pixels."""
@@ -27,6 +29,9 @@ MIN_DIFFERENCE = 0.25
 two standard errors, numbers of terminations by three standard deviations of a Poisson distribution."""
 MIN_GAP = 0.01
 """Minimum absolute difference of dream and real returns that disagree; it matters when both are close to zero."""
+MIN_SPREAD = 1e-3
+"""Minimum standard deviation of the returns of a generation whose members differ, as a fraction of their mean."""
+SEARCHES = {"dream": "evolution in dreams", "game": "evolution in the game"}
 CONTROLLERS = {"dream": "controller evolved in dreams", "game": "controller evolved in the game"}
 ADVICE = {
     "dream": "try more episodes, a higher dream.temperature, or evolution in the game (--where game)",
@@ -110,6 +115,29 @@ def verdict_of_dream(metrics: DreamDiagnostics) -> Verdict:
     if gap < -min_gap:
         return Verdict("dream", f"returns are lower in dreams than in the game: {numbers}", "weak")
     return Verdict("dream", f"returns in dreams and in the game agree: {numbers}", "good")
+
+
+def verdict_of_search(rows: Sequence[Mapping[str, Any]], where: str) -> Verdict | None:
+    """Return the verdict on an evolution whose members all have nearly the same return; None: they differ.
+
+    Args:
+        rows: Rows of ``metrics.jsonl``, one for each generation.
+        where: "dream" or "game".
+    """
+    if not rows or any(row["std"] > MIN_SPREAD * max(abs(row["mean"]), MIN_GAP) for row in rows):
+        return None
+    text = f"all members have the same return, {number(rows[-1]['mean'])}, in all generations: evolution cannot compare them"
+    advice = {
+        "dream": "the memory may predict no rewards: collect episodes that have some",
+        "game": "no member reached a reward: try longer episodes, a larger sigma, or a start from another controller",
+    }
+    return Verdict(SEARCHES[where], f"{text}; {advice[where]}", "bad")
+
+
+def search_verdict(folder: Path, where: str) -> Verdict | None:
+    """Return the verdict on the evolution in a folder (`verdict_of_search`)."""
+    path = folder / f"evolve-{where}" / "metrics.jsonl"
+    return verdict_of_search(read_jsonl(path), where) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -227,8 +255,9 @@ def verdicts(run: Run) -> list[Verdict]:
     """Return all verdicts on the parts of a run, in the order of its stages."""
     functions: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
     results = [functions[name](metrics) for name, metrics in diagnostics(run).items()]
-    tests = [against_random(run, report) for name, report in run.reports().items() if name in ("dream", "game")]
-    return [*results, *(test for test in tests if test is not None)]
+    searches = [search_verdict(run.folder, where) for where in SEARCHES]
+    tests = [against_random(run, report) for name, report in run.reports().items() if name in SEARCHES]
+    return [*results, *(one for one in (*searches, *tests) if one is not None)]
 
 
 def weakest(results: Sequence[Verdict]) -> Verdict | None:

@@ -166,7 +166,8 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
     Every option except `FLAGS` takes a value.
 
     Returns:
-        The positional words, and ``options`` with the values that were given. A file after ``--config`` may have a preset.
+        The positional words, and ``options`` with the values that were given on the command line or else in the file
+        after ``--config``.
 
     Example:
         >>> scan_argv(["runs/mine", "--preset", "quick"], {"--preset": ""})
@@ -183,9 +184,14 @@ def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dic
         if option in found:
             found[option] = value
         config = value if option == "--config" else config
-    if config and found.get("--preset", "") == options.get("--preset"):  # a file may choose the preset, too
+    if config:
         with suppress(ValueError):  # the parser reports it
-            found["--preset"] = str(read_yaml(config).get("preset", found["--preset"]))
+            from_file = flat(read_yaml(config))
+            found |= {
+                option: str(from_file[option[2:]])
+                for option, default in options.items()
+                if found[option] == default and from_file.get(option[2:]) is not None
+            }
     return positional, found
 
 

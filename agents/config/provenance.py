@@ -43,7 +43,7 @@ def save_config(
             saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
         for name, value in flat(plain).items():
             old, reason = saved.get(name), frozen.get(name)
-            grows = name in may_grow and isinstance(old, int) and value >= old
+            grows = name in may_grow and isinstance(old, int) and isinstance(value, int) and value >= old
             if old != value and (reason or not (grows or name in may_change)):
                 reason = reason or ("it can only increase" if name in may_grow else "")
                 raise ValueError(

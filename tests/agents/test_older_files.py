@@ -23,10 +23,11 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.cli import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.provenance import save_config
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import CollectConfig, RunConfig
 from worldmodel.agents.config.sections import from_dict, read_sections
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.iterative_training import PER_ITERATION
+from worldmodel.agents.pipeline import MAY_CHANGE, MAY_GROW
 from worldmodel.agents.renewal import set_aside
 from worldmodel.agents.run import Run
 from worldmodel.io import fingerprint, read_json, write_json
@@ -230,6 +231,14 @@ def test_environments_of_an_older_config_stay(saved, env, eval_env, played, eval
     save_config(settings, path)
     with pytest.raises(ValueError, match=r"eval_env.*'LunarLander-v3'"):
         save_config(RunConfig(env, "LunarLander-v3"), path)
+
+
+def test_a_run_goes_on_with_more_episodes_in_place_of_a_minimum_of_steps(tmp_path):
+    path = tmp_path / "config.yaml"
+    for collect in (CollectConfig(100, 3_000), CollectConfig(120, None), CollectConfig(120, 5_000)):
+        save_config(RunConfig("CartPole-v1", collect=collect), path, MAY_CHANGE, may_grow=MAY_GROW)
+    with pytest.raises(ValueError, match=r"collect\.episodes"):
+        save_config(RunConfig("CartPole-v1"), path, MAY_CHANGE, may_grow=("vae.num_updates",))
 
 
 def test_the_environment_of_evaluation_is_the_official_one():

@@ -173,6 +173,16 @@ def test_a_file_may_choose_the_preset(tmp_path, capsys):
     assert printed["--config"] == printed["--preset"]
 
 
+def test_a_number_of_episodes_in_a_file_replaces_the_minimum_of_steps_like_the_flag(tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text("collect: {episodes: 8}\n", encoding="utf-8")
+    for words in (["--config", str(path)], ["--collect.episodes", "8"]):
+        with pytest.raises(SystemExit):
+            main(["run", "CartPole-v1", "--preset", "quick", *words, "--print_config"])
+        collect = yaml.safe_load(capsys.readouterr().out)["collect"]
+        assert (collect["episodes"], collect["min_steps"]) == (8, None)
+
+
 @pytest.mark.parametrize("text", ["1: 2\n", "null: 2\n", "vae: {1: 2}\n"])
 def test_keys_that_are_no_text_are_refused_with_the_file(tmp_path, capsys, text):
     path = tmp_path / "settings.yaml"

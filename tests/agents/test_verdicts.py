@@ -14,6 +14,7 @@ from worldmodel.agents.verdicts import (
     verdict_of_controller,
     verdict_of_dream,
     verdict_of_memory,
+    verdict_of_search,
     verdict_of_vae,
     weakest,
 )
@@ -100,6 +101,15 @@ def test_the_verdict_of_a_controller_below_random_names_remedies(policy, helps):
     low, high = (replace(report_of(np.arange(first, first + 16)), policy=policy) for first in (5, 50))
     assert all(word in verdict_of_controller(low, high).text for word in helps)
     assert not any(word in verdict_of_controller(high, low).text for word in helps)
+
+
+@pytest.mark.parametrize("where", ["dream", "game"])
+def test_a_search_without_differences_is_bad(where):
+    tied = [{"mean": -40.0, "std": 0.0}, {"mean": -40.0, "std": 0.01}]
+    assert verdict_of_search(tied, where).level == "bad"
+    assert verdict_of_search([{"mean": 0.0, "std": 0.0}], where).level == "bad"
+    assert verdict_of_search([*tied, {"mean": -40.0, "std": 0.5}], where) is None
+    assert verdict_of_search([], where) is None
 
 
 def test_returns_below_one_keep_their_digits():
