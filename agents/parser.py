@@ -161,6 +161,6 @@ class Parser(ArgumentParser):
         for action in self._actions:
             if action.dest == name:
                 shown = action.option_strings[0] if action.option_strings else str(action.metavar or name.upper())
-                about = " ".join((action.help or "").split())
-                return f"{shown} is missing" + (f": {about.rstrip('.')}" if about else "")
+                about = re.sub(r"(?<!\.)\.$", "", " ".join((action.help or "").split()))  # "..." stays
+                return f"{shown} is missing" + (f": {about}" if about else "")
         return f"{name} is missing"

@@ -37,8 +37,15 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("it must be a mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} cannot be read: {_problem(error)}") from None
     return content
+
+
+def _problem(error: Exception) -> str:
+    """Return an error in one line, with the line of a mistake in YAML."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
 
 
 def parse_yaml(text: str) -> Any:
