@@ -25,7 +25,8 @@ from worldmodel.rollouts.stall_termination import STALL_TERMINATED
 
 REST = "between stages"
 """Key in ``timings.json`` of the time outside all stages: reading, writing, starting workers."""
-
+QUICK = ("--preset", "quick")
+"""Words of a command that suggests the next stage: the defaults of a stage take hours."""
 
 PARTS = {"config.yaml", "rollouts", "vae", "memory", "world", "evolve-dream", "evolve-game", "timings.json"}
 """Files and folders of a run; a run folder has at least one of them."""
@@ -129,9 +130,9 @@ class Run:
         self.existing()
         outputs: list[tuple[str, Path, tuple[object, ...]]] = [
             ("rollouts", self.rollouts_folder, ("collect", "ENV", "--out", self.folder)),
-            ("trained VAE", self.folder / "vae" / "weights.safetensors", ("train", "vae", self.folder)),
-            ("trained memory", self.world_folder / "config.json", ("train", "memory", self.folder)),
-            (f"controller evolved in the {where}", self.folder, ("evolve", self.folder, "--where", where)),
+            ("trained VAE", self.folder / "vae" / "weights.safetensors", ("train", "vae", self.folder, *QUICK)),
+            ("trained memory", self.world_folder / "config.json", ("train", "memory", self.folder, *QUICK)),
+            (f"controller evolved in the {where}", self.folder, ("evolve", self.folder, "--where", where, *QUICK)),
         ]
         while stage and not outputs[stage - 1][1].exists():
             stage -= 1
