@@ -76,18 +76,20 @@ def test_a_full_disk_gives_one_error_line_and_keeps_files(small_disk, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [COLLECT, ("inspect",)])
-def test_a_read_only_disk_gives_one_error_line(small_disk, capsys, command):
+def test_a_read_only_disk_gives_one_error_line_and_can_be_inspected(small_disk, capsys, tmp_path):
     remount(small_disk, "size=50m")
     assert main([*COLLECT, "--out", str(small_disk)]) == 0
     remount(small_disk, "ro")
-    more = ("--out", str(small_disk), "--collect.episodes", "31") if command is COLLECT else (str(small_disk),)
     capsys.readouterr()
-    assert main([*command, *more]) == 2
+    assert main([*COLLECT, "--out", str(small_disk), "--collect.episodes", "31"]) == 2
     error_lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("worldmodel")]
     assert len(error_lines) == 1
     assert str(small_disk) in error_lines[0]
     assert ".part" not in error_lines[0]  # names the final file
+    assert main(["inspect", str(small_disk)]) == 0
+    assert main(["inspect", str(small_disk), "--picture", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").exists()
+    assert main(["inspect", str(small_disk), "--picture", str(small_disk / "sheet.png")]) == 2
 
 
 def test_a_file_size_limit_gives_one_error_line(tmp_path, capsys):
