@@ -18,12 +18,12 @@ ONLY_IN = {
 }
 """Third-party modules, with the only packages or files that may import them."""
 LIGHT = [
-    ("import agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
+    ("import worldmodel.agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
     ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
     ("import worldmodel.corpora", ("soundfile", "gymnasium", "rollouts", "h5py")),
     ("from tests.agents.viewer.scenes import world; world().save(sys.argv[1])", ()),
     ("worldmodel.WorldModel.load(sys.argv[1])", ("torch._dynamo",)),
-    ("import agents.viewer.export", ("starlette", "uvicorn")),
+    ("import worldmodel.agents.viewer.export", ("starlette", "uvicorn")),
 ]
 """Statements of one program, with the modules that must not be loaded after each."""
 

@@ -29,9 +29,9 @@ except ModuleNotFoundError as error:
         ("from worldmodel import VAE", "7"),
         ("from worldmodel import VAE", None),
         ("from worldmodel import rollouts", None),
-        ("import envs.dream_env", None),
-        ("import agents.controller", None),
-        ("import agents.cli", None),
+        ("import worldmodel.envs.dream_env", None),
+        ("import worldmodel.agents.controller", None),
+        ("import worldmodel.agents.cli", None),
     ],
 )
 def test_spin_count_is_set_before_torch_is_loaded(statement, given):
