@@ -126,7 +126,7 @@ def test_distributions_contain_the_expected_files(built):
     assert {name.partition("/")[0] for name in members - expected} == {f"worldmodel-{PROJECT['version']}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in members)
     with tarfile.open(source) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
+        names = {name.partition("/")[2] for name in archive.getnames()} - {""}  # the folder itself
     for name in ("LICENSE", "README.md", "constraints.txt", "Makefile", "CITATION.cff", "tests/test_packaging.py"):
         assert name in names
     assert sources <= names
