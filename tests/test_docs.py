@@ -89,6 +89,7 @@ def _narrow(cls):
     return type(cls.__name__, (cls,), {"__init__": build})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES if blocks(page, "python")]
 )

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 LAYERS = ["worldmodel", "envs", "rollouts", "agents"]
 ONLY_IN = {
@@ -46,7 +48,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts if parts[0] == "worldmodel" else ("worldmodel", *parts))
 
 
-def test_layers(tmp_path):
+def test_layers():
     files = {path.relative_to(ROOT): imports(path) for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
     modules = {module_name(path): found for path, found in files.items()}
     wrong = []
@@ -77,6 +79,9 @@ def test_layers(tmp_path):
     for name in modules:
         visit(name, ())
 
+
+@pytest.mark.slow
+def test_heavy_modules_are_imported_on_demand(tmp_path):
     lines = [f"{code}; print([name for name in {heavy} if name in sys.modules])" for code, heavy in LIGHT]
     program = [sys.executable, "-c", "\n".join(["import sys", *lines]), str(tmp_path)]
     found = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")[:-1]

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_python_example_runs(monkeypatch, capsys):
     """Run the code block with smaller defaults."""
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]

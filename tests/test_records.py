@@ -121,6 +121,7 @@ def test_an_interrupted_test_keeps_the_shipped_agent(run, records_dir, monkeypat
     assert {path.name: path.read_bytes() for path in (records.HOME / "pole").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_history_includes_an_earlier_evolution(run, records_dir, tmp_path):
     first = Run(tmp_path / "first")
     first.folder.mkdir()

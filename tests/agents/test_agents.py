@@ -135,6 +135,7 @@ def test_reproduce_command_contains_the_options_that_are_not_stored():
     assert reproduce_command(["runs/a"], report, {"sticky_action_prob": 0.25}, 9) == command
 
 
+@pytest.mark.slow
 def test_policies_play_the_seeds_of_the_report():
     report = evaluate(rollouts.uniform, toys.beacon, episodes=3, seed=40, workers=2)
     assert report.seeds == [40, 41, 42]

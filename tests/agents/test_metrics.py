@@ -102,6 +102,7 @@ def exact_world():
     return WorldModel(vae, memory).eval()
 
 
+@pytest.mark.slow
 def test_dreams_of_an_exact_memory_equal_the_recorded_episodes(tmp_path):
     """The bytes of a frame round a position by up to 1/510; one step of the orbit is 0.18 long."""
     world = exact_world()

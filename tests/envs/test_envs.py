@@ -70,6 +70,7 @@ def test_frames_are_64_by_64_bytes_and_not_black(id):
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "rows"), [({}, 84), ({"show_hud": True}, 96)])
 def test_car_racing_is_the_official_game_cropped_and_resized(options, rows):
     ours, official = envs.make("CarRacing", **options), gymnasium.make("CarRacing-v3", render_mode="rgb_array")
@@ -86,6 +87,7 @@ def test_car_racing_is_the_official_game_cropped_and_resized(options, rows):
     ours.close()
 
 
+@pytest.mark.slow
 def test_repeated_car_racing_sums_rewards_and_shows_the_last_frame():
     slow, fast = envs.make("CarRacing"), envs.make("CarRacing", action_repeat=4)
     slow.reset(seed=2)

@@ -56,7 +56,8 @@ def compare(seed, steps):
     return differences
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_physics_is_bit_equal_and_images_nearly_equal(seed):
     differences = compare(seed, 120)
     assert np.mean(differences) < 1.0

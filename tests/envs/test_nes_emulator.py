@@ -17,6 +17,7 @@ theirs_is_8 = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @theirs_is_8
 def test_emulators_agree_from_power_on_through_the_title_and_a_game():
     rng = np.random.default_rng(1)

@@ -107,6 +107,7 @@ def test_idle_episodes_are_truncated(tmp_path):
     assert "max_idle_steps" not in plain.metadata  # the metadata of older stores is unchanged
 
 
+@pytest.mark.slow
 def test_episodes_do_not_depend_on_workers_or_shards(tmp_path):
     one = rollouts.collect(
         "CartPole-v1", rollouts.smooth_random, 6, seed=5, out=tmp_path / "a", workers=1, episodes_per_shard=6

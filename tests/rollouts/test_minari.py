@@ -63,6 +63,7 @@ def test_recovered_environments_have_the_same_frames_and_options(store):
     env.close()
 
 
+@pytest.mark.slow
 def test_the_command_line_of_minari_lists_and_shows(store):
     runner = pytest.importorskip("typer.testing").CliRunner()
     from minari.cli import app

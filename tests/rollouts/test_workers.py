@@ -93,6 +93,7 @@ def receive(task):
     return os.getpid(), shared.get(), workers._load_shared.cache_info().misses, torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_workers_load_shared_objects_once_and_have_one_thread(tmp_path):
     results = []
     for value in ("first", "second"):

@@ -342,6 +342,7 @@ def _full_parts():
     return torch.zeros(1), torch.zeros(1, 32), torch.zeros(1, 32), tril
 
 
+@pytest.mark.slow
 def test_products_under_autocast_are_one_graph():
     def product(one, other):
         with torch.autocast("cpu", torch.bfloat16):

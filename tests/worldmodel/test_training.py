@@ -489,6 +489,7 @@ def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
     assert notes[0][:2] == (81, 200) and "80" in notes[0][2]
 
 
+@pytest.mark.slow
 def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
     new_data = Numbers(held_out_at=2.0)
