@@ -61,10 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 return _run(*_parsed(words))
             finally:
-                if (
-                    "worldmodel.rollouts.workers" in sys.modules
-                ):  # only commands with workers import it: the import is slow
-                    workers = sys.modules["worldmodel.rollouts.workers"]
+                # only commands with workers import them: the import is slow
+                if workers := sys.modules.get("worldmodel.rollouts.workers"):
                     (workers.shutdown_workers if arguments is None else workers.close_all_envs)()
     except KeyboardInterrupt:
         if arguments is None:  # a second Ctrl-C must not interrupt the exit

@@ -14,9 +14,10 @@ import numpy as np
 
 from worldmodel.agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.html import rows_of
 from worldmodel.agents.run import Run
 from worldmodel.formatting import format_number
-from worldmodel.io import read_jsonl
+from worldmodel.io import error_context
 
 MIN_EXPLAINED, GOOD_EXPLAINED, GOOD_MOVING_EXPLAINED = 0.05, 0.5, 0.2
 """Minimum explained variances: of a VAE that is not bad, of a good VAE, and of a good VAE on moving pixels."""
@@ -135,9 +136,14 @@ def verdict_of_search(rows: Sequence[Mapping[str, Any]], where: str) -> Verdict 
 
 
 def search_verdict(folder: Path, where: str) -> Verdict | None:
-    """Return the verdict on the evolution in a folder (`verdict_of_search`)."""
+    """Return the verdict on the evolution in a folder (`verdict_of_search`).
+
+    Raises:
+        ValueError: The file of its generations is damaged.
+    """
     path = folder / f"evolve-{where}" / "metrics.jsonl"
-    return verdict_of_search(read_jsonl(path), where) if path.exists() else None
+    with error_context(path):
+        return verdict_of_search(rows_of(path), where)
 
 
 @dataclass(frozen=True)

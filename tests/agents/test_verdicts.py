@@ -11,6 +11,7 @@ from worldmodel.agents.verdicts import (
     comparable,
     number,
     permutation_test,
+    search_verdict,
     verdict_of_controller,
     verdict_of_dream,
     verdict_of_memory,
@@ -110,6 +111,16 @@ def test_a_search_without_differences_is_bad(where):
     assert verdict_of_search([{"mean": 0.0, "std": 0.0}], where).level == "bad"
     assert verdict_of_search([*tied, {"mean": -40.0, "std": 0.5}], where) is None
     assert verdict_of_search([], where) is None
+
+
+@pytest.mark.parametrize("row", ['{"mean": 1.0}', '{"mean": 1.0, "std": "x"}', "[]", "7"])
+def test_a_damaged_row_of_a_search_is_named(tmp_path, row):
+    path = tmp_path / "evolve-dream" / "metrics.jsonl"
+    path.parent.mkdir()
+    path.write_text(row + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        search_verdict(tmp_path, "dream")
+    assert search_verdict(tmp_path, "game") is None
 
 
 def test_returns_below_one_keep_their_digits():
