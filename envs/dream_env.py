@@ -193,15 +193,13 @@ class DreamVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         Raises:
             ValueError: The number of seeds or the mask is invalid.
         """
-        if seed is None or isinstance(seed, int):
-            seeds: list[int | None] = [None if seed is None else seed + number for number in range(self.num_envs)]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds: list[int | None] = [None if seed is None else int(seed) + number for number in range(self.num_envs)]
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed must have {self.num_envs} numbers, got {len(seeds)}")
-        mask = (
-            np.ones(self.num_envs, bool) if options is None else options.get("reset_mask", np.ones(self.num_envs, bool))
-        )
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         if not (isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == (self.num_envs,) and mask.any()):
             raise ValueError(f"reset_mask must be a boolean array ({self.num_envs},) with a true value, got {mask!r}")
         if not (mask.all() or self._dream.has_started):
