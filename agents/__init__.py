@@ -1,6 +1,6 @@
 """Controllers: evolution, behavior cloning and evaluation.
 
-Start reading at `agents.pipeline`, which runs all stages in one run folder, or at `agents.evolution`.
+Start reading at `agents.pipeline.pipeline`, which runs all stages in one run folder, or at `agents.evolution.evolve`.
 
 Names are imported on first use, so that ``worldmodel --help`` does not import torch.
 """
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worldmodel.agents.agent import Agent
-    from worldmodel.agents.behavior_cloning import imitate
-    from worldmodel.agents.controller import HiddenController, LinearController
     from worldmodel.agents.evaluation import Report, evaluate
-    from worldmodel.agents.evolution import evolve
+    from worldmodel.agents.evolution.behavior_cloning import imitate
+    from worldmodel.agents.evolution.controller import HiddenController, LinearController
+    from worldmodel.agents.evolution.evolve import evolve
     from worldmodel.agents.pretrained import load_pretrained, pretrained_names
     from worldmodel.rollouts.fitness import DreamFitness, EnvFitness
 
@@ -21,12 +21,12 @@ _HOMES = {
     "Agent": "worldmodel.agents.agent",
     "DreamFitness": "worldmodel.rollouts.fitness",
     "EnvFitness": "worldmodel.rollouts.fitness",
-    "HiddenController": "worldmodel.agents.controller",
-    "LinearController": "worldmodel.agents.controller",
+    "HiddenController": "worldmodel.agents.evolution.controller",
+    "LinearController": "worldmodel.agents.evolution.controller",
     "Report": "worldmodel.agents.evaluation",
     "evaluate": "worldmodel.agents.evaluation",
-    "evolve": "worldmodel.agents.evolution",
-    "imitate": "worldmodel.agents.behavior_cloning",
+    "evolve": "worldmodel.agents.evolution.evolve",
+    "imitate": "worldmodel.agents.evolution.behavior_cloning",
     "load_pretrained": "worldmodel.agents.pretrained",
     "pretrained_names": "worldmodel.agents.pretrained",
 }

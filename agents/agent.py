@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from worldmodel import WorldModel
-from worldmodel.agents.controller import Controller, load_controller, validate_controller
-from worldmodel.io import fingerprint
-from worldmodel.paths import folder_path
+from worldmodel.agents.evolution.controller import Controller, load_controller, validate_controller
+from worldmodel.io.files import fingerprint
+from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
-from worldmodel.rollouts.actors import WorldModelActor
+from worldmodel.rollouts.policy.actors import WorldModelActor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Agent:
         Plappert et al., Parameter Space Noise for Exploration, 2018, https://arxiv.org/abs/1706.01905.
 
     Example:
-        >>> from worldmodel.agents.controller import LinearController
+        >>> from worldmodel.agents.evolution.controller import LinearController
         >>> from worldmodel import VAE, FRMDN, Memory
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> agent = Agent(world, LinearController.for_world_model(world))
@@ -94,7 +94,7 @@ class Agent:
         Args:
             space: Action space.
             rngs: Generator of each episode.
-            rows: Row of the batch for each episode (`rollouts.actors.WorldModelActor`); None: any row.
+            rows: Row of the batch for each episode (`rollouts.policy.actors.WorldModelActor`); None: any row.
             num_envs: Number of environments that run at the same time.
         """
         parameters = self.controller.parameters.expand(len(rngs), -1)

@@ -18,15 +18,16 @@ import numpy as np
 
 from worldmodel.agents.agent import Agent
 from worldmodel.formatting import format_number
-from worldmodel.io import from_json, read_json, write_json
-from worldmodel.migration import renamed_env_options, renamed_evaluation
-from worldmodel.progress import Progress, callback, shows_progress, silent
-from worldmodel.rollouts import EnvFitness, policies
+from worldmodel.io.files import from_json, read_json, write_json
+from worldmodel.io.migration import renamed_env_options, renamed_evaluation
+from worldmodel.rollouts import EnvFitness
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
-from worldmodel.rollouts.policies import Policy
-from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
+from worldmodel.rollouts.executors.rollout_tasks import RolloutTask, run_rollout_task
+from worldmodel.rollouts.executors.workers import envs_closed_after, run_tasks
+from worldmodel.rollouts.policy import policies
+from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.runner import EpisodeResult
-from worldmodel.rollouts.workers import envs_closed_after, run_tasks
+from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
 
@@ -41,7 +42,7 @@ class Report:
     policy: str = "agent"
     """Name in tables."""
     agent: str = ""
-    """Identifier of the weights (`rollouts.policies.policy_name`)."""
+    """Identifier of the weights (`rollouts.policy.policies.policy_name`)."""
     env_options: dict[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
     """Maximal number of steps of an episode; None: no limit."""
@@ -144,7 +145,7 @@ def evaluate(
         env_options: Keyword arguments of `envs.make`.
         max_steps: Maximal number of steps of an episode; None: no limit.
         policy_name: Name in the report; empty: "agent" or the name of the policy.
-        backend: Executor of the workers (`rollouts.workers.run_tasks`).
+        backend: Executor of the workers (`rollouts.executors.workers.run_tasks`).
         progress: Function that is called as ``progress(episodes done, episodes, note)``; True: a bar.
 
     Returns:

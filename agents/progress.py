@@ -14,12 +14,12 @@ from rich.text import Text
 
 from worldmodel.agents.shell import command
 from worldmodel.formatting import format_number
-from worldmodel.progress import LINE_SECONDS, Lines, Task
-from worldmodel.progress import Progress as Callback
-from worldmodel.progress import duration as duration
+from worldmodel.training.progress import LINE_SECONDS, Lines, Task
+from worldmodel.training.progress import Progress as Callback
+from worldmodel.training.progress import duration as duration
 
-if TYPE_CHECKING:  # agents.verdicts imports torch, which is slow
-    from worldmodel.agents.verdicts import Verdict
+if TYPE_CHECKING:  # agents.analysis.verdicts imports torch, which is slow
+    from worldmodel.agents.analysis.verdicts import Verdict
 
 LEVEL_STYLES = {"good": "", "weak": "yellow", "bad": "red"}
 
@@ -43,7 +43,7 @@ def print_verdict(verdict: "Verdict", to: Console | None = None) -> None:
 
 def quiet_other_processes() -> None:
     """Under torchrun, print from the main process only."""
-    from worldmodel.distributed import is_main_process  # imports torch, which is slow
+    from worldmodel.training.distributed import is_main_process  # imports torch, which is slow
 
     console.quiet = answers.quiet = not is_main_process()
 

@@ -31,7 +31,7 @@ def _program() -> list[str]:
     else:  # started as a module or from Python: the script that pip installed beside this Python
         path = shutil.which(PROGRAM, path=str(Path(sys.executable).parent))
     if path is None:
-        return [*_python(), "-m", "worldmodel.agents.cli"]
+        return [*_python(), "-m", "worldmodel.agents.cli.main"]
     return [PROGRAM if _same(shutil.which(PROGRAM), path) else _short(path)]
 
 

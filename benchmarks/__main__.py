@@ -23,11 +23,11 @@ import torch
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, envs, rollouts
 from worldmodel.agents.evaluation import hardware
 from worldmodel.batches import SequenceBatch
-from worldmodel.envs.nes_py_backend import make_backend
-from worldmodel.io import write_bytes
+from worldmodel.envs.mario.nes_py_backend import make_backend
+from worldmodel.io.files import write_bytes
 from worldmodel.registry import build
 from worldmodel.rollouts.collect import episode_seed
-from worldmodel.rollouts.shards import Reader, read_shard, shard_bytes
+from worldmodel.rollouts.store.shards import Reader, read_shard, shard_bytes
 
 Row = tuple[str, float, str, str]
 """What was measured, its rate, the unit, and the ratio to the last reference; a reference has "1"."""

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from worldmodel.corpora.audio_files import inspect
 from worldmodel.corpora.resampling import num_samples, resample
-from worldmodel.io import atomic, write_bytes, write_json
+from worldmodel.io.files import atomic, write_bytes, write_json
 
 RATE = 16_000
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from worldmodel.agents import video
-from worldmodel.agents.comparison.statistics import Interval, interval
+from worldmodel.agents.analysis import video
+from worldmodel.agents.analysis.statistics import Interval, interval
 from worldmodel.agents.density import sample_density
 from worldmodel.agents.density.samples import coloured
 from worldmodel.agents.progress import duration
 from worldmodel.corpora import Corpus, open_corpus
-from worldmodel.io import atomic, read_json, write_json
-from worldmodel.migration import density_result
+from worldmodel.io.files import atomic, read_json, write_json
+from worldmodel.io.migration import density_result
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -170,7 +170,7 @@ def _intervals(found: dict[str, Any]) -> str:
         "Differences are paired by sequence of the test part and by seed (the same batches). Their 95 % intervals "
         f"generalize to other trainings and other {of}: the variance over {seeds} seeds plus that over "
         f"{len(set(labels))} {of}{assumption}; each with a quantile of Student's t "
-        "(`agents/comparison/statistics.py`). No correction is made for the number of comparisons."
+        "(`agents/analysis/statistics.py`). No correction is made for the number of comparisons."
     )
 
 

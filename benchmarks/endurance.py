@@ -24,7 +24,7 @@ import torch
 from worldmodel import VAE
 from worldmodel.agents.evaluation import hardware
 from worldmodel.rollouts import Store
-from worldmodel.rollouts.encoded_dataset import encode
+from worldmodel.rollouts.store.encoded_dataset import encode
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="Save the measurements.")
     options = parser.parse_args()
     command = ["worldmodel", "collect", "CarRacing", "--collect.episodes", str(options.episodes), "--workers", "2"]
-    words = [sys.executable, "-m", "worldmodel.agents.cli", *command[1:], "--out", str(options.folder)]
+    words = [sys.executable, "-m", "worldmodel.agents.cli.main", *command[1:], "--out", str(options.folder)]
     rng, shards = random.Random(0), options.folder / "rollouts" / "shards"
     num_shards, peaks, start_time, running_time = options.episodes // 10, list[float](), time.monotonic(), 0.0
     # numbers of shards after which the process is killed, with a random delay

@@ -22,7 +22,7 @@ from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
 from worldmodel.batches import tree_map
 from worldmodel.envs.wrappers import FRAME_SPACE
 from worldmodel.imagination import imagine, replay_actions, sample_noise
-from worldmodel.rollouts.policies import smooth_random
+from worldmodel.rollouts.policy.policies import smooth_random
 from worldmodel.world_model import WorldState
 
 NUM_START_STATES, NUM_DREAMS, HORIZON = 8, 3, 120

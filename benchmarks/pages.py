@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import reconstruction, records, results
-from worldmodel.io import read_json
+from worldmodel.io.files import read_json
 
 ROOT = Path(__file__).parent.parent
 

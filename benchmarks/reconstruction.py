@@ -17,13 +17,13 @@ import torch
 import yaml
 
 from benchmarks.results import put
+from worldmodel.agents.analysis.diagnostics import measure_vae
 from worldmodel.agents.config.schema import CollectConfig, VAEConfig
-from worldmodel.agents.diagnostics import measure_vae
 from worldmodel.agents.evaluation import hardware
-from worldmodel.agents.run import Run
-from worldmodel.agents.stages import collect, train_vae
-from worldmodel.io import write_json
-from worldmodel.rollouts.datasets import Frames
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.pipeline.stages import collect, train_vae
+from worldmodel.io.files import write_json
+from worldmodel.rollouts.store.datasets import Frames
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs" / "results" / "reconstruction.json"
@@ -144,7 +144,7 @@ def train(name: str, runs: Path) -> dict[str, Any]:
 
 def _draw(run: Run, vae: Any) -> None:
     """Write ``reconstructions.png`` into the run: held-out frames above their reconstructions."""
-    from worldmodel.agents.video import grid, write_png
+    from worldmodel.agents.analysis.video import grid, write_png
     from worldmodel.batches import frames_to_float, frames_to_uint8
 
     frames = next(Frames(run.store()).split(0.1, 1)[1].batches(12))

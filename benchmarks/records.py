@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.results import CHECKED, ROOT, put
-from worldmodel import migration
 from worldmodel.agents.agent import Agent
+from worldmodel.agents.analysis.video import write_png
 from worldmodel.agents.config.schema import OFFICIAL
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME, PretrainedAgent
 from worldmodel.agents.progress import bar, duration
-from worldmodel.agents.run import Run
-from worldmodel.agents.video import write_png
-from worldmodel.io import atomic, read_json, write_json
+from worldmodel.io import migration
+from worldmodel.io.files import atomic, read_json, write_json
 from worldmodel.start_states import StartStates
 
 RECORDS = ROOT / "docs" / "results" / "records"

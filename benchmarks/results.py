@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel import migration
 from worldmodel.agents.comparison.report import difference, episodes
 from worldmodel.agents.comparison.train import REFERENCE, VARIANTS
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
-from worldmodel.agents.run import Run
-from worldmodel.io import read_json, write_json
+from worldmodel.io import migration
+from worldmodel.io.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"

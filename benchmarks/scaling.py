@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from worldmodel.agents.analysis.video import write_png
 from worldmodel.agents.evaluation import hardware
-from worldmodel.agents.video import write_png
 from worldmodel.distributions import FullGaussianMixture, GaussianMixture
 
 ROOT = Path(__file__).parent.parent

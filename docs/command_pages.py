@@ -6,8 +6,8 @@ from argparse import SUPPRESS, Action
 from collections.abc import Callable
 from typing import Any
 
-from worldmodel.agents.commands import COMMANDS
-from worldmodel.agents.parser import Parser
+from worldmodel.agents.cli.commands import COMMANDS
+from worldmodel.agents.config.parser import Parser
 
 MARK = "<!-- every command, from the parser -->"
 """Line of ``command-line.md`` that `page` replaces."""

@@ -12,13 +12,13 @@ __all__ = ["DreamEnv", "DreamVectorEnv", "action_kind", "make"]
 
 gymnasium.register(
     "worldmodel/FastCarRacing-v3",
-    entry_point="worldmodel.envs.fast_car_racing:FastCarRacing",
+    entry_point="worldmodel.envs.car_racing.fast_env:FastCarRacing",
     max_episode_steps=1000,  # as CarRacing-v3
     reward_threshold=900,
 )
 gymnasium.register("worldmodel/Dream-v0", entry_point="worldmodel.envs.dream_env:DreamEnv")
 gymnasium.register(
-    "worldmodel/SuperMarioBros-v0", entry_point="worldmodel.envs.mario:SuperMarioBros", nondeterministic=False
+    "worldmodel/SuperMarioBros-v0", entry_point="worldmodel.envs.mario.env:SuperMarioBros", nondeterministic=False
 )
 
 

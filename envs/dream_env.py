@@ -19,7 +19,7 @@ from torch import Tensor
 from worldmodel.batches import tree_map
 from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv
 from worldmodel.imagination import NoiseStreams, imagine
-from worldmodel.paths import folder_path
+from worldmodel.io.paths import folder_path
 from worldmodel.start_states import EncodedEpisodes, StartStates, sample_start_states
 from worldmodel.validation import validate_positive_int, validate_temperature
 from worldmodel.world_model import WorldModel, WorldState

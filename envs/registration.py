@@ -48,13 +48,13 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
         raise ValueError(f"action_repeat must be a whole number from 1 to {MAX_ACTION_REPEAT}, got {action_repeat!r}")
     id = _without_own_module(id)
     if id in ("CarRacing", "CarRacing-v3", "FastCarRacing"):
-        from worldmodel.envs.car_racing import make_car_racing
+        from worldmodel.envs.car_racing.env import make_car_racing
 
         if "fast" in options:
             raise ValueError("CarRacing takes no option fast: use the id FastCarRacing")
         return make_car_racing(action_repeat or 1, fast=id == "FastCarRacing", **options)
     if stage := MARIO_ID.fullmatch(id):
-        from worldmodel.envs.mario import make_mario
+        from worldmodel.envs.mario.env import make_mario
 
         return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), **options)
     _ensure_registered(id)

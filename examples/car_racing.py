@@ -11,8 +11,8 @@ from pathlib import Path
 
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve
-from worldmodel.agents.dream_video import film
-from worldmodel.agents.video import write_gif
+from worldmodel.agents.analysis.dream_video import film
+from worldmodel.agents.analysis.video import write_gif
 
 GAME = {"action_repeat": 4}  # an action lasts four frames: a quarter of the decisions, and an equally good agent
 

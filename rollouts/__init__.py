@@ -5,13 +5,13 @@ Start reading at `rollouts.collect` for rollouts in an environment and at `rollo
 
 from worldmodel.rollouts.collect import collect, estimate_collection
 from worldmodel.rollouts.dream import Dreams, dream
-from worldmodel.rollouts.dream_store import write_dreams
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.executors.workers import WorkerDied
 from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, disagreement
-from worldmodel.rollouts.policies import MixturePolicy, Policy, smooth_random, uniform
+from worldmodel.rollouts.policy.policies import MixturePolicy, Policy, smooth_random, uniform
 from worldmodel.rollouts.runner import play
-from worldmodel.rollouts.store import Store
-from worldmodel.rollouts.workers import WorkerDied
+from worldmodel.rollouts.store.dream_store import write_dreams
+from worldmodel.rollouts.store.store import Store
 
 __all__ = [
     "DreamFitness",

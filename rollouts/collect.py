@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from worldmodel import envs
-from worldmodel.io import locked, read_json, write_bytes, write_json
-from worldmodel.migration import renamed_env_options, renamed_metadata
-from worldmodel.paths import expand, folder_path
-from worldmodel.progress import Progress, callback, shows_progress, silent
+from worldmodel.io.files import locked, read_json, write_bytes, write_json
+from worldmodel.io.migration import renamed_env_options, renamed_metadata
+from worldmodel.io.paths import expand, folder_path
 from worldmodel.rng import Stream
-from worldmodel.rollouts.actors import BatchedPolicy, make_actor
 from worldmodel.rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
 from worldmodel.rollouts.episode import Episode, training_seeds
-from worldmodel.rollouts.policies import Policy, policy_name, resolve_policy
+from worldmodel.rollouts.executors.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
+from worldmodel.rollouts.policy.actors import BatchedPolicy, make_actor
+from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
 from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play, run_episodes
-from worldmodel.rollouts.shards import FORMAT, shard_bytes
-from worldmodel.rollouts.store import Store, validate_metadata, write_minari_index
-from worldmodel.rollouts.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
+from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
+from worldmodel.rollouts.store.store import Store, validate_metadata, write_minari_index
+from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_options, validate_positive_int, validate_seed
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def collect(
 
     Args:
         env: Id for `envs.make`, or a picklable function that makes an environment.
-        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function (`rollouts.policies`).
+        policy: "uniform" (or "random"), "smooth", an `agents.Agent`, or a picklable function (`rollouts.policy.policies`).
         episodes: Number of episodes in the store after the call.
         seed: Seed of all episodes.
         workers: Number of worker processes.
@@ -103,7 +103,7 @@ def collect(
         episodes_per_shard: Number of episodes that a worker writes at once; an interruption loses at most these. None: up
             to 10, or the number that the store has.
         env_options: Further arguments of `envs.make`.
-        backend: Where workers run (`rollouts.workers.run_tasks`).
+        backend: Where workers run (`rollouts.executors.workers.run_tasks`).
         allow_new_policy: Whether a policy other than the store's last one may add episodes. The store's metadata record
             the first episode of each policy.
         progress: Called as ``progress(episodes done, episodes, note)``. True: a progress bar.

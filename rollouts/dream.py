@@ -17,11 +17,11 @@ from torch import Generator, Tensor
 from worldmodel import Memory, WorldModel
 from worldmodel.formatting import format_number
 from worldmodel.imagination import Imaginer, draw_noise_block, imagine, replay_actions, sample_noise
-from worldmodel.progress import Progress, callback, shows_progress, silent
 from worldmodel.rng import Stream
-from worldmodel.rollouts.controllers import as_population, validate_controller
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
+from worldmodel.rollouts.policy.controllers import as_population, validate_controller
 from worldmodel.start_states import EncodedClip, EncodedEpisodes, StartState, burn_in_states
+from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 from worldmodel.world_model import Noise, Step
 

@@ -17,20 +17,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.io import fingerprint
-from worldmodel.progress import Progress, silent
+from worldmodel.io.files import fingerprint
 from worldmodel.rng import Stream
-from worldmodel.rollouts.controllers import Controller, Population, as_population, validate_controller
 from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env
 from worldmodel.rollouts.episode import training_seeds
-from worldmodel.rollouts.policies import policy_name
-from worldmodel.rollouts.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
+from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
+from worldmodel.rollouts.executors.workers import Shared, run_tasks, share, validate_backend
+from worldmodel.rollouts.policy.controllers import Controller, Population, as_population, validate_controller
+from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.rollouts.state_resets import Trajectory, unwrap_snapshot_env
-from worldmodel.rollouts.workers import Shared, run_tasks, share, validate_backend
 from worldmodel.start_states import EncodedEpisodes, validate_start_states
+from worldmodel.training.progress import Progress, silent
 from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
 
 NUM_TASKS, MAX_TASK_EPISODES = 8, 64
@@ -141,7 +141,7 @@ class EnvFitness:
         max_steps: Truncate an episode after this number of steps. None: never.
         env_options: Further arguments of `envs.make`.
         controller: Family of controllers. None: linear.
-        backend: Where workers run (`rollouts.workers.run_tasks`).
+        backend: Where workers run (`rollouts.executors.workers.run_tasks`).
         progress: Called as ``progress(episodes, total, note)``.
         num_state_resets: Number of additional episodes per controller, which start from states along the best
             trajectories of the call (the best of each episode seed), the same states for all controllers. All

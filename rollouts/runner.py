@@ -1,7 +1,7 @@
 """Play episodes: one process steps several environments together and acts in all of them as one batch.
 
 Start reading at `run_episodes`, the only loop that plays episodes. Collecting, `rollouts.EnvFitness` and `agents.evaluate`
-use it with different actors (`rollouts.actors.BatchedActor`).
+use it with different actors (`rollouts.policy.actors.BatchedActor`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from worldmodel import envs
 from worldmodel.envs.env_checker import describe_error, validate_flag, validate_reward
 from worldmodel.envs.pixels import to_pixels
-from worldmodel.rollouts.actors import BatchedActor, PerEnvActor, make_actor
 from worldmodel.rollouts.episode import Episode, validate_action, validate_frame
-from worldmodel.rollouts.policies import Policy, resolve_policy
+from worldmodel.rollouts.policy.actors import BatchedActor, PerEnvActor, make_actor
+from worldmodel.rollouts.policy.policies import Policy, resolve_policy
 from worldmodel.rollouts.state_resets import ResetState, restore
 
 
@@ -200,7 +200,7 @@ def play(
 
     Args:
         env: Environment (`envs.make`); others are wrapped for 64x64x3 frames (`envs.pixels.to_pixels`).
-        policy: Policy or its name (`rollouts.policies`).
+        policy: Policy or its name (`rollouts.policy.policies`).
         seed: Seed of the environment and, in a separate random stream, of the policy.
         index: Index of the episode in a store.
         max_steps: Truncate the episode after this number of steps. None: no limit besides the environment's own.

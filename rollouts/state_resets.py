@@ -1,7 +1,7 @@
 """Episodes that start along the trajectory of another episode, to practise what lies behind an obstacle.
 
-Start reading at `replay`. It needs an environment that can save its state, such as `envs.mario.SuperMarioBros` and
-`envs.fast_car_racing.FastCarRacing`.
+Start reading at `replay`. It needs an environment that can save its state, such as `envs.mario.env.SuperMarioBros` and
+`envs.car_racing.fast_env.FastCarRacing`.
 
 References:
     Salimans and Chen, Learning Montezuma's Revenge from a Single Demonstration, 2018, https://arxiv.org/abs/1812.03381.

@@ -1,6 +1,6 @@
 """The command line, called in the process of the tests."""
 
-from worldmodel.agents.cli import main
+from worldmodel.agents.cli.main import main
 
 
 def exit_code(*words: str) -> int:

@@ -13,8 +13,8 @@ from benchmarks.density_corpora import make_digits, make_speech
 from benchmarks.density_tables import clusters
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect
-from worldmodel.io import write_json
-from worldmodel.migration import DENSITY_CONFIG
+from worldmodel.io.files import write_json
+from worldmodel.io.migration import DENSITY_CONFIG
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ import worldmodel
 import worldmodel.agents.density
 from tests.worldmodel.corpora import formats
 from worldmodel import FRMDN, VAE, Memory, WorldModel, agents, envs, rollouts
-from worldmodel.agents import cli, progress
-from worldmodel.agents.commands import COMMANDS
-from worldmodel.agents.parser import Parser
-from worldmodel.agents.run import Run
+from worldmodel.agents import progress
+from worldmodel.agents.cli import main as cli
+from worldmodel.agents.cli.commands import COMMANDS
+from worldmodel.agents.config.parser import Parser
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.start_states import StartStates
 
 PUBLISHED_VAE = True
@@ -135,8 +136,8 @@ def commands(page):
 
 
 def _words(words):
-    if "worldmodel.agents.cli" in words:
-        return words[words.index("worldmodel.agents.cli") + 1 :]
+    if "worldmodel.agents.cli.main" in words:
+        return words[words.index("worldmodel.agents.cli.main") + 1 :]
     return words[1:] if words and Path(words[0]).name == "worldmodel" else None
 
 

@@ -14,7 +14,7 @@ from worldmodel import rollouts
 from worldmodel.agents import Agent, LinearController
 from worldmodel.agents.evaluation import Report
 from worldmodel.start_states import StartStates
-from worldmodel.training import seeded
+from worldmodel.training.trainer import seeded
 
 PUBLISHED_VAE = True
 

@@ -13,14 +13,16 @@ ONLY_IN = {
     "gymnasium": ("envs", "rollouts", "agents"),
     "h5py": ("envs", "rollouts", "agents"),
     "cv2": ("envs",),
-    "cma": ("agents/cma_es.py", "agents/cma_state.py"),
-    "matplotlib": ("agents/plots.py",),
-    "av": ("agents/video.py",),
-    **dict.fromkeys(("pickle", "dill", "cloudpickle"), ("rollouts/workers.py", "worldmodel/corpora/safe_pickle.py")),
+    "cma": ("agents/evolution/cma_es.py", "agents/evolution/cma_state.py"),
+    "matplotlib": ("agents/analysis/plots.py",),
+    "av": ("agents/analysis/video.py",),
+    **dict.fromkeys(
+        ("pickle", "dill", "cloudpickle"), ("rollouts/executors/workers.py", "worldmodel/corpora/safe_pickle.py")
+    ),
 }
 """Third-party modules, with the only packages or files that may import them."""
 LIGHT = [
-    ("import worldmodel.agents.cli", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
+    ("import worldmodel.agents.cli.main", ("torch", "gymnasium", "cma", "matplotlib", "h5py")),
     ("import worldmodel", ("gymnasium", "cv2", "cma", "matplotlib", "h5py")),
     ("import worldmodel.corpora", ("soundfile", "gymnasium", "rollouts", "h5py")),
     ("from tests.agents.viewer.scenes import world; world().save(sys.argv[1])", ()),
@@ -58,8 +60,8 @@ def test_layers():
         if path.parts[0] == "envs" and path.name != "dream_env.py":
             found = {name for name in found if not name.startswith("worldmodel.envs")}
             above = [*above, "worldmodel"]
-        if "commands" not in path.parts and path.name != "cli.py":
-            above = [*above, "worldmodel.agents.cli", "worldmodel.agents.commands"]
+        if "cli" not in path.parts:
+            above = [*above, "worldmodel.agents.cli"]
         upward = [name for name in found for layer in above if f"{name}.".startswith(f"{layer}.")]
         misplaced = [
             name for name, allowed in ONLY_IN.items() if name in packages and not str(path).startswith(allowed)

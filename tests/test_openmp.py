@@ -30,8 +30,8 @@ except ModuleNotFoundError as error:
         ("from worldmodel import VAE", None),
         ("from worldmodel import rollouts", None),
         ("import worldmodel.envs.dream_env", None),
-        ("import worldmodel.agents.controller", None),
-        ("import worldmodel.agents.cli", None),
+        ("import worldmodel.agents.evolution.controller", None),
+        ("import worldmodel.agents.cli.main", None),
     ],
 )
 def test_spin_count_is_set_before_torch_is_loaded(statement, given):

@@ -10,13 +10,13 @@ from tests import toys
 from tests.command_line import exit_code, refused
 from worldmodel import WorldModel, rollouts
 from worldmodel.agents import Agent, LinearController, Report
-from worldmodel.agents.cli import build_parser
-from worldmodel.agents.controller import load_controller
+from worldmodel.agents.cli.main import build_parser
 from worldmodel.agents.density import evaluate_density, sample_density
-from worldmodel.agents.run import Run
+from worldmodel.agents.evolution.controller import load_controller
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora import open_corpus
-from worldmodel.io import locked, read_json, write_json
-from worldmodel.paths import expand, folder_path
+from worldmodel.io.files import locked, read_json, write_json
+from worldmodel.io.paths import expand, folder_path
 from worldmodel.rollouts import Store
 from worldmodel.start_states import StartStates
 

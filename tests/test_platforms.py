@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from worldmodel.agents import doctor
+from worldmodel.agents.cli import doctor
 
 WITHOUT = """
 import importlib, pathlib, pkgutil, signal, sys, warnings
@@ -21,9 +21,9 @@ for name in ("pread", "fork", "killpg", "getuid", "sched_getaffinity"):
         delattr(os, name)
 for package in (worldmodel, agents, envs, rollouts):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if "__main__" not in module.name and module.name != "worldmodel.rollouts.ray_tasks":  # Ray for Linux needs them itself
+        if "__main__" not in module.name and not module.name.endswith("ray_tasks"):  # Ray for Linux needs them itself
             importlib.import_module(module.name)
-from worldmodel.io import locked
+from worldmodel.io.files import locked
 warnings.simplefilter("ignore")  # without flock the lock is a file
 folder = pathlib.Path(sys.argv[1])
 with locked(folder / "lock"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worldmodel.mdn_rnn import FRMDN, RMDN
     from worldmodel.memory import Memory
     from worldmodel.sequences import SequenceDensity
-    from worldmodel.training import TrainingDiverged, fit, seeded
+    from worldmodel.training.trainer import TrainingDiverged, fit, seeded
     from worldmodel.vae import VAE
     from worldmodel.world_model import WorldModel
 
@@ -27,10 +27,10 @@ _HOMES = {
     "VAE": "worldmodel.vae",
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
-    "TrainingDiverged": "worldmodel.training",
+    "TrainingDiverged": "worldmodel.training.trainer",
     "WorldModel": "worldmodel.world_model",
-    "fit": "worldmodel.training",
-    "seeded": "worldmodel.training",
+    "fit": "worldmodel.training.trainer",
+    "seeded": "worldmodel.training.trainer",
 }
 __all__ = [
     "FRMDN",

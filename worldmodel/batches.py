@@ -1,6 +1,6 @@
 """Batches of training data, and the protocol of their sources.
 
-`rollouts.datasets` and the corpora produce them. Start reading at `SequenceBatch` and `Data`.
+`rollouts.store.datasets` and the corpora produce them. Start reading at `SequenceBatch` and `Data`.
 """
 
 from collections.abc import Callable, Iterator

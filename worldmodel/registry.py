@@ -134,7 +134,7 @@ def _available_memory() -> int:
 def validated_sizes(config: Any) -> dict[str, Any]:
     """Check that sizes are below fixed limits, also if they are from a damaged or hostile file or from unusual data.
 
-    `worldmodel.io.load_module` bounds the remaining memory use by the size of the weights.
+    `worldmodel.io.files.load_module` bounds the remaining memory use by the size of the weights.
 
     Raises:
         ValueError: a size exceeds its limit; the message names the setting.

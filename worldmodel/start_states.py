@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldmodel.io import error_context, read_tensors, write_tensors
-from worldmodel.paths import folder_path
+from worldmodel.io.files import error_context, read_tensors, write_tensors
+from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
 from worldmodel.world_model import WorldModel, WorldState
 

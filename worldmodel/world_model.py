@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor, nn
 
-from worldmodel import migration
 from worldmodel.batches import action_inputs, frames_to_float, frames_to_uint8
 from worldmodel.distributions import standard_gumbel
-from worldmodel.io import load_module, read_json, write_json, write_tensors
+from worldmodel.io import migration
+from worldmodel.io.files import load_module, read_json, write_json, write_tensors
+from worldmodel.io.paths import folder_path
 from worldmodel.mdn_rnn import State
 from worldmodel.memory import ActionSource, Memory
-from worldmodel.paths import folder_path
 from worldmodel.registry import build_memory, build_vae
 from worldmodel.vae import MERGED_KEY, VAE, merge_decoder, split_decoder
 from worldmodel.validation import validate_positive_int, validate_temperature

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel import migration
-from worldmodel.agents import plots, video
-from worldmodel.agents.comparison.metrics import HORIZONS, TEMPERATURES
-from worldmodel.agents.comparison.statistics import Interval, interval
+from worldmodel.agents.analysis import plots, video
+from worldmodel.agents.analysis.metrics import HORIZONS, TEMPERATURES
+from worldmodel.agents.analysis.statistics import Interval, interval
 from worldmodel.agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
 from worldmodel.agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
 from worldmodel.formatting import format_number
-from worldmodel.io import atomic, error_context, read_json, write_json
+from worldmodel.io import migration
+from worldmodel.io.files import atomic, error_context, read_json, write_json
 
 Results = list[dict[str, Any]]
 TARGET_NAMES = {"mean": "posterior means", "sample": "posterior samples"}
@@ -146,7 +146,7 @@ def _interval_note(names: list[str], seeds: int) -> str:
         return f"{paired} One training of each variant gives no interval."
     return (
         f"{paired} The 95 % intervals generalize to other trainings and other episodes of the same policy and VAE: they add "
-        f"the variance over {seeds} seeds and that over episodes, each with Student's t (`agents/comparison/statistics.py`). "
+        f"the variance over {seeds} seeds and that over episodes, each with Student's t (`agents/analysis/statistics.py`). "
         f"{len(names) - 1} comparisons with the {REFERENCE} are not corrected for their number: about one in twenty variants "
         "without a real difference appears significant."
     )

@@ -1,6 +1,6 @@
 """Training of memory variants on the same episodes with the same budget, and their evaluation on held-out episodes.
 
-Start reading at `compare`; `agents.comparison.metrics` evaluates. Each training is one task (`learn`) and saves its result
+Start reading at `compare`; `agents.analysis.metrics` evaluates. Each training is one task (`learn`) and saves its result
 beside its weights, so a stopped comparison resumes.
 """
 
@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worldmodel import Memory, TrainingDiverged, WorldModel, fit, migration, seeded
-from worldmodel.agents.comparison.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
-from worldmodel.agents.run import Run
-from worldmodel.io import error_context, locked, read_json, write_json
-from worldmodel.progress import Progress, silent
+from worldmodel import Memory, TrainingDiverged, WorldModel, fit, seeded
+from worldmodel.agents.analysis.metrics import evaluate_calibration, evaluate_dreams, evaluate_memory
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io import migration
+from worldmodel.io.files import error_context, locked, read_json, write_json
 from worldmodel.registry import build_memory
-from worldmodel.rollouts.datasets import Sequences, split_episodes
-from worldmodel.rollouts.encoded_dataset import EncodedDataset
-from worldmodel.rollouts.workers import Shared, run_tasks, share
+from worldmodel.rollouts.executors.workers import Shared, run_tasks, share
+from worldmodel.rollouts.store.datasets import Sequences, split_episodes
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
+from worldmodel.training.progress import Progress, silent
 from worldmodel.validation import validate_positive_int
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -74,7 +75,7 @@ class TrainingJob(NamedTuple):
     batch_size: int
     seq_len: int
     data: str
-    """Identity of the episodes and their VAE (`rollouts.encoded_dataset.EncodedDataset.identity`)."""
+    """Identity of the episodes and their VAE (`rollouts.store.encoded_dataset.EncodedDataset.identity`)."""
 
     @property
     def folder(self) -> Path:

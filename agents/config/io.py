@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from worldmodel.paths import file_path
+from worldmodel.io.paths import file_path
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from worldmodel import migration
 from worldmodel.agents.config.io import flat, read_yaml
-from worldmodel.io import atomic, error_context
+from worldmodel.io import migration
+from worldmodel.io.files import atomic, error_context
 
 
 def save_config(

@@ -1,6 +1,6 @@
 """Sections of settings as dataclasses: validation, and a JSON file of them; start reading at `from_dict`.
 
-Each iteration has its own file (`agents.iterative_training`).
+Each iteration has its own file (`agents.pipeline.iterative_training`).
 """
 
 from argparse import ArgumentError
@@ -11,10 +11,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from worldmodel import migration
+from worldmodel.agents.config.parser import plain
 from worldmodel.agents.config.validate import validate
-from worldmodel.agents.parser import plain
-from worldmodel.io import error_context, read_json, write_json
+from worldmodel.io import migration
+from worldmodel.io.files import error_context, read_json, write_json
 
 
 def validate_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

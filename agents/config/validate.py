@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from worldmodel.agents.config.schema import DREAMS, EvalConfig, RunConfig
-from worldmodel.paths import expand
+from worldmodel.io.paths import expand
 
 MAY_BE_ZERO = {"generations", "iterations", "hidden_units", "rank", "num_couplings"}
 MAY_BE_ZERO |= {

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel import SequenceDensity, distributed
-from worldmodel.agents.comparison.statistics import t_quantile
+from worldmodel import SequenceDensity
+from worldmodel.agents.analysis.statistics import t_quantile
 from worldmodel.agents.density.gaussian import Gaussian
 from worldmodel.agents.evaluation import hardware
 from worldmodel.baselines import VRNN
 from worldmodel.batches import to_device
 from worldmodel.corpora import Corpus
-from worldmodel.io import write_json
-from worldmodel.progress import Progress, silent
+from worldmodel.io.files import write_json
+from worldmodel.training import distributed
+from worldmodel.training.progress import Progress, silent
 
 BATCH_SIZE = 32
 """Number of sequences in a batch of the evaluation. The noise of a VRNN depends on it."""

@@ -8,19 +8,20 @@ from dataclasses import replace
 
 import torch
 
-from worldmodel import distributed, fit, seeded
+from worldmodel import fit, seeded
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import training
 from worldmodel.agents.density.config import DensityConfig, validate_density
 from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
 from worldmodel.agents.density.training_summary import TrainingSummary, event_name
-from worldmodel.agents.run import Run
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora import open_corpus
-from worldmodel.io import write_json
-from worldmodel.paths import folder_path
-from worldmodel.progress import Progress, silent
+from worldmodel.io.files import write_json
+from worldmodel.io.paths import folder_path
 from worldmodel.registry import build, validate_fits_in_ram
+from worldmodel.training import distributed
+from worldmodel.training.progress import Progress, silent
 from worldmodel.validation import validate_positive_int
 
 SAMPLES = 16

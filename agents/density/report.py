@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel.agents import plots, video
+from worldmodel.agents.analysis import plots, video
+from worldmodel.agents.analysis.html import image, losses, rows_of, settings_section, write_page
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
 from worldmodel.agents.density.samples import (
@@ -22,9 +23,8 @@ from worldmodel.agents.density.samples import (
     sample_density,
 )
 from worldmodel.agents.density.training_summary import TrainingSummary, event_name
-from worldmodel.agents.html import image, losses, rows_of, settings_section, write_page
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
-from worldmodel.agents.run import Run
 from worldmodel.corpora import Corpus
 
 TEMPERATURES = (1.0, 0.8)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from worldmodel import SequenceDensity, migration
+from worldmodel import SequenceDensity
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.density.config import DensityConfig, corpus_kind, validate_density
 from worldmodel.agents.shell import command
@@ -21,9 +21,10 @@ from worldmodel.corpora import Corpus, open_corpus
 from worldmodel.corpora.audio_files import MAX_AMPLITUDE, SAMPLE_RATE_RANGE
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.corpora.registry import CORPORA
-from worldmodel.io import error_context, from_json, load_module, read_json
-from worldmodel.migration import training_settings
-from worldmodel.paths import expand, folder_path
+from worldmodel.io import migration
+from worldmodel.io.files import error_context, from_json, load_module, read_json
+from worldmodel.io.migration import training_settings
+from worldmodel.io.paths import expand, folder_path
 from worldmodel.registry import build_density
 
 MAX_IMAGE_VALUES = 2**24

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from worldmodel import distributed
-from worldmodel.agents import video
+from worldmodel.agents.analysis import video
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.runs import SpeechScale, load_density, load_scale, open_matching_corpus
 from worldmodel.corpora.images import Dequantisation
-from worldmodel.io import atomic, error_context, read_json
-from worldmodel.paths import expand, folder_path
-from worldmodel.progress import Progress, silent
+from worldmodel.io.files import atomic, error_context, read_json
+from worldmodel.io.paths import expand, folder_path
+from worldmodel.training import distributed
+from worldmodel.training.progress import Progress, silent
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
 
 SECONDS = 5.0

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldmodel.agents.html import rows_of
-from worldmodel.io import error_context
+from worldmodel.agents.analysis.html import rows_of
+from worldmodel.io.files import error_context
 
 MIN_RISE = 0.01
 """A training overfits if its held-out loss rises by more than this fraction of its decrease before."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.run import Run
-from worldmodel.paths import folder_path
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.paths import folder_path
 from worldmodel.start_states import StartStates
 from worldmodel.suggestions import did_you_mean
 

@@ -15,15 +15,15 @@ from torch import Tensor
 from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import FAST
-from worldmodel.agents.controller import Controller
+from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
-from worldmodel.agents.run import Run
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, measure_run
 from worldmodel.agents.viewer.game import game_facts
 from worldmodel.agents.viewer.session import SPEEDS, Scene
 from worldmodel.envs.registration import imported_module
-from worldmodel.paths import expand
+from worldmodel.io.paths import expand
 from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int
 

@@ -59,7 +59,7 @@ def controls(env: str, env_options: dict[str, Any], world: WorldModel, meanings:
 
 def _buttons(action_set: str) -> list[dict[str, Any]]:
     """Return the choices of an action set of Super Mario Bros."""
-    from worldmodel.envs.mario import ACTION_SETS
+    from worldmodel.envs.mario.env import ACTION_SETS
 
     pressed = [[key for bit, key in KEYS.items() if choice & bit] for choice in ACTION_SETS[action_set]]
     names = {"a": "jump", "b": "run"}

@@ -14,11 +14,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from worldmodel import VAE, WorldModel, migration, rollouts
+from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.batches import frames_to_float
 from worldmodel.formatting import format_number
-from worldmodel.io import error_context, from_json, read_json, write_json
-from worldmodel.metrics import MOTION_THRESHOLD
+from worldmodel.io import migration
+from worldmodel.io.files import error_context, from_json, read_json, write_json
+from worldmodel.training.metrics import MOTION_THRESHOLD
 
 FILE = "fidelity.json"
 WINDOW = 7

@@ -17,8 +17,8 @@ import torch
 from torch import Generator, Tensor
 
 from worldmodel import WorldModel
-from worldmodel.agents import video
-from worldmodel.agents.controller import Controller
+from worldmodel.agents.analysis import video
+from worldmodel.agents.evolution.controller import Controller
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
 from worldmodel.rollouts.episode import training_seeds

@@ -13,8 +13,8 @@ from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, Report, evaluate
 from worldmodel.agents.evaluation import reproduce_command
-from worldmodel.agents.stages import make_policy
-from worldmodel.rollouts.actors import make_actor
+from worldmodel.agents.pipeline.stages import make_policy
+from worldmodel.rollouts.policy.actors import make_actor
 
 
 def world(discrete=False, actions=1):

@@ -8,7 +8,7 @@ from tests import toys
 from tests.rollouts.dreams import beacon_world, world
 from worldmodel import rollouts
 from worldmodel.agents import Agent, HiddenController, LinearController, imitate
-from worldmodel.agents.whitening import controller_inputs
+from worldmodel.agents.evolution.whitening import controller_inputs
 
 
 def two_encoders(store, **kind):

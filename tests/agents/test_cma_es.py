@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.agents.spheres import controller, sphere
-from worldmodel.agents import cma_es, evolve
-from worldmodel.agents.cma_es import standardize_per_episode
+from worldmodel.agents import evolve
+from worldmodel.agents.evolution import cma_es
+from worldmodel.agents.evolution.cma_es import standardize_per_episode
 
 
 @pytest.mark.slow

@@ -12,14 +12,14 @@ from tests import toys
 from tests.command_line import refused
 from tests.tolerance import assert_same_sums
 from worldmodel import VAE, rollouts, seeded
-from worldmodel.agents.cli import main
+from worldmodel.agents.analysis.metrics import evaluate_memory, inputs, reliability
+from worldmodel.agents.cli.main import main
 from worldmodel.agents.comparison import train
-from worldmodel.agents.comparison.metrics import evaluate_memory, inputs, reliability
 from worldmodel.agents.comparison.report import _conclusion, _table, difference
 from worldmodel.agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
-from worldmodel.agents.run import Run
-from worldmodel.io import write_json, write_tensors
-from worldmodel.rollouts.workers import Shared
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.files import write_json, write_tensors
+from worldmodel.rollouts.executors.workers import Shared
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from worldmodel.agents.cli import main
-from worldmodel.agents.commands import COMMANDS
+from worldmodel.agents.cli.commands import COMMANDS
+from worldmodel.agents.cli.main import main
 
 SCRIPT = """
 source "$0"

@@ -8,9 +8,9 @@ from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, HiddenController, LinearController
-from worldmodel.agents.controller import load_controller
-from worldmodel.io import write_tensors
-from worldmodel.rollouts.controllers import Population
+from worldmodel.agents.evolution.controller import load_controller
+from worldmodel.io.files import write_tensors
+from worldmodel.rollouts.policy.controllers import Population
 
 
 @pytest.fixture(scope="module")

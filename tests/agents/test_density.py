@@ -16,7 +16,7 @@ from PIL import Image
 from tests.command_line import refused
 from tests.worldmodel.corpora.formats import speech, sphere_bytes, wav_bytes, write_mnist
 from worldmodel.agents import density
-from worldmodel.agents.cli import build_parser, main
+from worldmodel.agents.cli.main import build_parser, main
 from worldmodel.agents.density import (
     DensityConfig,
     complete_images,
@@ -308,7 +308,7 @@ class Stop(Exception):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["frmdn", "vrnn"])
 def test_resumed_training_equals_uninterrupted_training(corpora, tmp_path, monkeypatch, model):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     settings = DensityConfig(corpora["mnist"], model, **SMALL)
 
     def stop(done, total, note):

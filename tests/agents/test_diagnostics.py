@@ -10,12 +10,18 @@ import torch
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
-from worldmodel.agents.controller import LinearController
-from worldmodel.agents.diagnostics import diagnostics, measure_dream, measure_memory, measure_vae, memory_diagnostics
-from worldmodel.agents.run import Run
-from worldmodel.io import write_json, write_tensors
-from worldmodel.rollouts.datasets import Sequences
-from worldmodel.rollouts.encoded_dataset import EncodedEpisode
+from worldmodel.agents.analysis.diagnostics import (
+    diagnostics,
+    measure_dream,
+    measure_memory,
+    measure_vae,
+    memory_diagnostics,
+)
+from worldmodel.agents.evolution.controller import LinearController
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.files import write_json, write_tensors
+from worldmodel.rollouts.store.datasets import Sequences
+from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
 
 
 def episodes(count: int, steps: int, seed: int, terminates: bool = True) -> list[EncodedEpisode]:

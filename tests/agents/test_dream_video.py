@@ -7,7 +7,7 @@ import torch
 from tests import toys
 from tests.rollouts.dreams import assert_same_rewards
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts, seeded
-from worldmodel.agents import dream_video
+from worldmodel.agents.analysis import dream_video
 from worldmodel.memory import REWARD_BINS
 from worldmodel.rollouts.dream import open_loop_rollout
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.command_line import refused
 from worldmodel import rollouts
-from worldmodel.agents.cli import main
-from worldmodel.agents.wandb_log import send
+from worldmodel.agents.analysis.wandb_log import send
+from worldmodel.agents.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 NEEDS = [
@@ -75,7 +75,7 @@ def test_every_extra_is_listed():
 
 
 def test_doctor_names_missing_extras(monkeypatch):
-    from worldmodel.agents import doctor
+    from worldmodel.agents.cli import doctor
 
     hide(monkeypatch, "wandb")
     hide(monkeypatch, "minari")

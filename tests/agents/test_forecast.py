@@ -6,8 +6,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from worldmodel import rollouts
-from worldmodel.agents import forecast, pipeline, progress
+from worldmodel.agents import progress
 from worldmodel.agents.config.schema import DreamConfig, GameConfig, RunConfig
+from worldmodel.agents.pipeline import forecast, pipeline
 from worldmodel.rollouts.collect import CollectionEstimate
 
 

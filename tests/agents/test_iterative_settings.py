@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.agents.test_iterative_training import ITERATED, rows, run_iterations
-from worldmodel.agents import iterative_training
-from worldmodel.agents.cli import main
-from worldmodel.agents.run import Run
-from worldmodel.io import fingerprint, read_json, write_json
+from worldmodel.agents.cli.main import main
+from worldmodel.agents.pipeline import iterative_training
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.start_states import StartStates
 
 CONTINUED = ["--iterate.ensemble_size", "2", "--iterate.init_from", "last"]

@@ -10,18 +10,25 @@ import pytest
 
 from tests.agents.test_pipeline import SMALL
 from tests.command_line import refused
-from worldmodel.agents import Agent, iterative_training, report
-from worldmodel.agents.cli import main
+from worldmodel.agents import Agent
+from worldmodel.agents.analysis import report
+from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.sections import read_sections
-from worldmodel.agents.horizon_returns import horizon_returns
-from worldmodel.agents.iterative_training import PER_ITERATION, Iteration, best_iteration, recent_episode_weights
-from worldmodel.agents.run import Run
-from worldmodel.agents.start_states import ComparableStartStates, RecentStartStates
-from worldmodel.io import fingerprint, read_json, write_json
-from worldmodel.rollouts.encoded_dataset import EncodedEpisode
-from worldmodel.rollouts.policies import policy_name
-from worldmodel.rollouts.stall_termination import is_complete
+from worldmodel.agents.pipeline import iterative_training
+from worldmodel.agents.pipeline.horizon_returns import horizon_returns
+from worldmodel.agents.pipeline.iterative_training import (
+    PER_ITERATION,
+    Iteration,
+    best_iteration,
+    recent_episode_weights,
+)
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates
+from worldmodel.io.files import fingerprint, read_json, write_json
+from worldmodel.rollouts.policy.policies import policy_name
+from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
+from worldmodel.rollouts.store.stall_termination import is_complete
 
 ITERATED = ["run", "CartPole-v1", *SMALL, "--game.generations", "0", "--iterate.episodes", "2"]
 

@@ -7,9 +7,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from worldmodel.agents.cli import main
-from worldmodel.agents.run import Run
-from worldmodel.io import fingerprint, read_json, read_jsonl
+from worldmodel.agents.cli.main import main
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io.files import fingerprint, read_json, read_jsonl
 
 SMALL_COUNTS = {
     "collect.episodes": 4,
@@ -145,8 +145,8 @@ def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, mo
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
     more = {"vae.num_updates": 8, "memory.num_updates": 8}
     assert run_pipeline(run.folder, more) == 0
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
-    from worldmodel.agents import stages
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    from worldmodel.agents.pipeline import stages
 
     for name in ("train_memory", "evolve_dream"):
         with monkeypatch.context() as patch:

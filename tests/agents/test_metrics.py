@@ -10,7 +10,7 @@ from torch import nn
 from tests import toys
 from tests.tolerance import sum_tolerance
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts
-from worldmodel.agents.comparison.metrics import HORIZONS, STARTS, TEMPERATURES, evaluate_dreams
+from worldmodel.agents.analysis.metrics import HORIZONS, STARTS, TEMPERATURES, evaluate_dreams
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import State
 

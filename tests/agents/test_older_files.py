@@ -17,20 +17,21 @@ import yaml
 from tests import toys
 from tests.agents.spheres import controller, sphere
 from tests.command_line import refused
-from worldmodel import RMDN, SequenceDensity, WorldModel, fit, migration, seeded
+from worldmodel import RMDN, SequenceDensity, WorldModel, fit, seeded
 from worldmodel.agents import evolve
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.cli import main
+from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import CollectConfig, RunConfig
 from worldmodel.agents.config.sections import from_dict, read_sections
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.iterative_training import PER_ITERATION
-from worldmodel.agents.pipeline import MAY_CHANGE, MAY_GROW
-from worldmodel.agents.renewal import set_aside
-from worldmodel.agents.run import Run
-from worldmodel.io import fingerprint, read_json, write_json
+from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
+from worldmodel.agents.pipeline.pipeline import MAY_CHANGE, MAY_GROW
+from worldmodel.agents.pipeline.renewal import set_aside
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.io import migration
+from worldmodel.io.files import fingerprint, read_json, write_json
 from worldmodel.rollouts import DreamFitness, EnvFitness, Store
 
 PUBLISHED_VAE = True

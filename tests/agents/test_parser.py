@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from tests.command_line import refused
-from worldmodel import migration
-from worldmodel.agents.cli import main
-from worldmodel.agents.commands.common import slug
+from worldmodel.agents.cli.commands.common import slug
+from worldmodel.agents.cli.main import main
+from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import RunConfig, rare_settings
-from worldmodel.agents.parser import Parser
+from worldmodel.io import migration
 
 
 @pytest.mark.parametrize(

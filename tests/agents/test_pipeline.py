@@ -23,16 +23,18 @@ from PIL import Image
 from tests import toys
 from tests.command_line import refused
 from worldmodel import VAE, rollouts
-from worldmodel.agents import Agent, LinearController, commands, imitate, pipeline, progress, stages
-from worldmodel.agents.cli import build_parser, main
-from worldmodel.agents.commands.common import PRESETS, env_and_options
+from worldmodel.agents import Agent, LinearController, imitate, progress
+from worldmodel.agents.analysis.inspect import describe
+from worldmodel.agents.cli import commands
+from worldmodel.agents.cli.commands.common import PRESETS, env_and_options
+from worldmodel.agents.cli.main import build_parser, main
 from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, DreamConfig, GameConfig, RunConfig
-from worldmodel.agents.controller import load_controller
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.inspect import describe
+from worldmodel.agents.evolution.controller import load_controller
+from worldmodel.agents.pipeline import pipeline, stages
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME
-from worldmodel.agents.run import Run
-from worldmodel.io import read_tensors, write_json, write_tensors
+from worldmodel.io.files import read_tensors, write_json, write_tensors
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -100,7 +102,7 @@ def finished(tmp_path_factory):
     """An uninterrupted run without a report."""
     out = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worldmodel.agents.report.write_report", lambda *given: None)  # its plots take longer
+        patch.setattr("worldmodel.agents.analysis.report.write_report", lambda *given: None)  # its plots take longer
         assert main(run_words(out)) == 0
     return out
 
@@ -257,7 +259,7 @@ def test_sigkill_in_every_stage_changes_nothing(tmp_path):
     out, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     for stage, pattern in STAGES.items():
         process = subprocess.Popen(
-            [sys.executable, "-m", "worldmodel.agents.cli", *run_words(out, "--workers", "2")], cwd=ROOT, env=ENVIRONMENT,
+            [sys.executable, "-m", "worldmodel.agents.cli.main", *run_words(out, "--workers", "2")], cwd=ROOT, env=ENVIRONMENT,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + 120
@@ -267,7 +269,7 @@ def test_sigkill_in_every_stage_changes_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     for folder in (out, undisturbed):
-        program = [sys.executable, "-m", "worldmodel.agents.cli", *run_words(folder)]
+        program = [sys.executable, "-m", "worldmodel.agents.cli.main", *run_words(folder)]
         subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
     assert results(out) == results(undisturbed)
     assert not list(out.rglob("*.part")) or all(p.name.startswith(".") for p in out.rglob("*.part"))
@@ -277,7 +279,7 @@ def test_sigkill_in_every_stage_changes_nothing(tmp_path):
 def test_sigterm_stops_with_one_line_and_the_command_that_resumes(tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "worldmodel.agents.cli", *run_words(out)],
+        [sys.executable, "-m", "worldmodel.agents.cli.main", *run_words(out)],
         cwd=ROOT,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
@@ -494,7 +496,7 @@ def test_a_run_that_lost_episodes_of_its_iterations_is_refused(tmp_path, episode
 @pytest.mark.slow
 def test_the_program_shuts_its_workers_down_and_succeeds(tmp_path):
     words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--collect.max_steps", "3", "--workers", "2"]
-    program = [sys.executable, "-m", "worldmodel.agents.cli", *words, "--out", str(tmp_path / "run")]
+    program = [sys.executable, "-m", "worldmodel.agents.cli.main", *words, "--out", str(tmp_path / "run")]
     ended = subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr.count("Traceback")) == (0, 0), ended.stderr
     assert len(Run(tmp_path / "run").store()) == 2

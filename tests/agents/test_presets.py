@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.command_line import refused
-from worldmodel.agents.cli import build_parser
-from worldmodel.agents.run import Run
+from worldmodel.agents.cli.main import build_parser
+from worldmodel.agents.pipeline.run_folder import Run
 
 ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
 """The game of `run`, and the environment in the metadata of its store."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from worldmodel import progress
 from worldmodel.agents import LinearController, evolve
 from worldmodel.agents import progress as cli_progress
+from worldmodel.training import progress
 
 
 def sphere(population, seed):

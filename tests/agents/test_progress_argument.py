@@ -12,7 +12,7 @@ import worldmodel
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, agents, envs, fit, rollouts
 from worldmodel.agents import Agent, LinearController, evaluate, evolve, imitate
-from worldmodel.progress import Lines
+from worldmodel.training.progress import Lines
 
 
 @pytest.fixture(scope="module")

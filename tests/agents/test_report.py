@@ -8,11 +8,11 @@ import pytest
 from tests import toys
 from tests.agents.test_dream_video import episode, world
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts
-from worldmodel.agents import dream_video, report
-from worldmodel.agents.controller import LinearController
-from worldmodel.agents.diagnostics import MemoryDiagnostics
-from worldmodel.agents.html import section, table
-from worldmodel.agents.run import REST, Run
+from worldmodel.agents.analysis import dream_video, report
+from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
+from worldmodel.agents.analysis.html import section, table
+from worldmodel.agents.evolution.controller import LinearController
+from worldmodel.agents.pipeline.run_folder import REST, Run
 
 
 def test_tables_have_no_empty_columns():
@@ -24,7 +24,7 @@ def test_tables_have_no_empty_columns():
 
 def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("worldmodel.agents.run.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("worldmodel.agents.pipeline.run_folder.time.monotonic", lambda: now[0])
     run = Run(tmp_path)
     for _ in range(2):  # two sessions
         with run.session() as add_rest:

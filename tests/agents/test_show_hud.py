@@ -2,11 +2,12 @@
 
 import pytest
 
-from worldmodel.agents import Report, stages
+from worldmodel.agents import Report
 from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, VAEConfig
-from worldmodel.agents.init_controller import validate_picture
+from worldmodel.agents.pipeline import stages
+from worldmodel.agents.pipeline.init_controller import validate_picture
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME, pretrained_agent
-from worldmodel.agents.run import Run
 
 
 @pytest.mark.slow

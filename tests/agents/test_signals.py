@@ -11,16 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from worldmodel.agents import commands
-from worldmodel.agents.cli import main
-from worldmodel.agents.signals import InterruptHandler
+from worldmodel.agents.cli import commands
+from worldmodel.agents.cli.main import main
+from worldmodel.agents.cli.signals import InterruptHandler
 
 ROOT = Path(__file__).parent.parent.parent
 STOPPED = r".*worldmodel doctor\n"
 """One line, with the command that resumes."""
 SCRIPT = """
 import signal, sys, time, weakref
-from worldmodel.agents import cli, commands
+from worldmodel.agents.cli import main as cli
+from worldmodel.agents.cli import commands
 
 class Thing:
     pass

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from worldmodel.agents.comparison.statistics import Interval, interval, t_quantile, variance
+from worldmodel.agents.analysis.statistics import Interval, interval, t_quantile, variance
 
 
 @pytest.mark.parametrize(

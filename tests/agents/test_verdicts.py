@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldmodel.agents.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
-from worldmodel.agents.evaluation import Report
-from worldmodel.agents.verdicts import (
+from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
+from worldmodel.agents.analysis.verdicts import (
     comparable,
     number,
     permutation_test,
@@ -19,6 +18,7 @@ from worldmodel.agents.verdicts import (
     verdict_of_vae,
     weakest,
 )
+from worldmodel.agents.evaluation import Report
 
 
 def report_of(returns, lengths=10, max_steps=None, env="CartPole-v1", **options) -> Report:

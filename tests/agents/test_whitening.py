@@ -7,8 +7,8 @@ import torch
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import HiddenController, LinearController, evolve
-from worldmodel.agents.whitening import FLOOR, Whitening
-from worldmodel.io import write_tensors
+from worldmodel.agents.evolution.whitening import FLOOR, Whitening
+from worldmodel.io.files import write_tensors
 
 KINDS = [LinearController(5, 2), HiddenController(5, 2, hidden_units=4)]
 

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from tests.toys import RoadFollower
 from worldmodel import envs
 from worldmodel.agents import evaluate
-from worldmodel.envs import fast_car_racing
+from worldmodel.envs.car_racing import fast_env as fast_car_racing
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from worldmodel.envs.mario import ACTION_SETS, BUSY_STATES, SuperMarioBros
+from worldmodel.envs.mario.env import ACTION_SETS, BUSY_STATES, SuperMarioBros
 
 RIGHT = 1
 JUMP = 2

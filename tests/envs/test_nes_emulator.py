@@ -6,9 +6,9 @@ import pytest
 from tests.skips import IMPOSSIBLE
 from worldmodel import envs, rollouts
 from worldmodel.agents.pretrained import pretrained_agent
-from worldmodel.envs import nes_py_backend, rom
-from worldmodel.envs.mario import LEFT, RIGHT, START, A, B, SuperMarioBros
-from worldmodel.envs.nes_emulator import NumbaBackend
+from worldmodel.envs.mario import nes_py_backend, rom
+from worldmodel.envs.mario.env import LEFT, RIGHT, START, A, B, SuperMarioBros
+from worldmodel.envs.mario.nes_emulator import NumbaBackend
 
 CHOICES = [0, RIGHT, RIGHT | B, RIGHT | A | B, RIGHT | A, LEFT | B, A]
 theirs_is_8 = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import pytest
 from worldmodel import envs, rollouts
 from worldmodel.agents.evaluation import Report
 from worldmodel.envs.registration import imported_module
-from worldmodel.migration import renamed_env_options, renamed_run_options, stored_env_options
+from worldmodel.io.migration import renamed_env_options, renamed_run_options, stored_env_options
 
 OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
 NEW = {"action_set": "run", "noop_max": 3, "sticky_action_prob": 0.25, "backend": "numba"}

@@ -5,9 +5,9 @@ import pytest
 from tests import toys
 from worldmodel import rollouts
 from worldmodel.agents.config.schema import DreamConfig, LoopConfig, MemoryConfig, RunConfig
-from worldmodel.agents.iterative_training import iterate
-from worldmodel.agents.run import Run
-from worldmodel.agents.stages import train_memory
+from worldmodel.agents.pipeline.iterative_training import iterate
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.pipeline.stages import train_memory
 
 PUBLISHED_VAE = True
 

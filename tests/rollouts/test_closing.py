@@ -86,7 +86,7 @@ START = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in a shell's background
 sys.path.remove("")
-from worldmodel.agents.cli import main
+from worldmodel.agents.cli.main import main
 sys.exit(main())
 """
 

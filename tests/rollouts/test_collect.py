@@ -19,10 +19,10 @@ from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
-from worldmodel.io import locked
+from worldmodel.io.files import locked
 from worldmodel.rollouts.collect import episode_seed
 from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
-from worldmodel.rollouts.store import Store
+from worldmodel.rollouts.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 

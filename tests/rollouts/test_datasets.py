@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests import toys
 from worldmodel import VAE, rollouts, seeded
 from worldmodel.batches import Data
-from worldmodel.rollouts import datasets
-from worldmodel.rollouts import encoded_dataset as encoding
-from worldmodel.rollouts.datasets import split_episodes
+from worldmodel.rollouts.store import datasets
+from worldmodel.rollouts.store import encoded_dataset as encoding
+from worldmodel.rollouts.store.datasets import split_episodes
 
 
 @pytest.fixture(scope="module")

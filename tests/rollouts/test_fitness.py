@@ -11,8 +11,8 @@ from tests import toys
 from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, controllers
 from worldmodel import rollouts
 from worldmodel.agents import Agent, LinearController
-from worldmodel.rollouts.actors import WorldModelActor
-from worldmodel.rollouts.controllers import Population
+from worldmodel.rollouts.policy.actors import WorldModelActor
+from worldmodel.rollouts.policy.controllers import Population
 from worldmodel.rollouts.runner import run_episodes
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import toys
 from worldmodel import rollouts
-from worldmodel.io import read_json
+from worldmodel.io.files import read_json
 from worldmodel.rollouts import Store
 
 minari = pytest.importorskip("minari")

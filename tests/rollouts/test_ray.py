@@ -14,8 +14,8 @@ from tests import toys
 from tests.rollouts.dreams import beacon_world, controllers
 from tests.rollouts.test_workers import always_die, always_fail, bad_input, die_once, double
 from worldmodel import rollouts
-from worldmodel.rollouts import ray_tasks
-from worldmodel.rollouts.workers import WorkerDied, run_tasks
+from worldmodel.rollouts.executors import ray_tasks
+from worldmodel.rollouts.executors.workers import WorkerDied, run_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ def test_ray_keeps_our_signal_handlers(monkeypatch):
 
 START_CLUSTER = """
 import os
-from worldmodel.rollouts import ray_tasks
+from worldmodel.rollouts.executors import ray_tasks
 ray_tasks.connect("ray", 1)
 print(*ray_tasks._ray_processes(os.getpid()))
 """

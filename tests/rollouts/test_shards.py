@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from worldmodel.rollouts.episode import Episode
-from worldmodel.rollouts.shards import Reader, read_shard, shard_bytes
+from worldmodel.rollouts.store.shards import Reader, read_shard, shard_bytes
 
 ARRAYS = st.one_of(
     arrays.arrays(np.float32, arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)),

@@ -12,7 +12,7 @@ from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController, evaluate
 from worldmodel.rollouts.collect import episode_seed
-from worldmodel.rollouts.store import Store
+from worldmodel.rollouts.store.store import Store
 
 SEED = 3
 SPOILED = episode_seed(SEED, 3)

@@ -6,7 +6,7 @@ import torch
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, fit, rollouts, seeded
-from worldmodel.rollouts.stall_termination import StallTerminated, is_stalled
+from worldmodel.rollouts.store.stall_termination import StallTerminated, is_stalled
 
 LAST_REWARD_PROBABILITY = 0.06
 """Probability that a step has the last reward of its episode."""

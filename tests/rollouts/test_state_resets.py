@@ -8,9 +8,9 @@ from tests import toys
 from tests.rollouts.dreams import assert_same_returns, beacon_world, controllers
 from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
-from worldmodel.rollouts import rollout_tasks
+from worldmodel.rollouts.executors import rollout_tasks
+from worldmodel.rollouts.executors.rollout_tasks import run_rollout_task
 from worldmodel.rollouts.fitness import split_evenly
-from worldmodel.rollouts.rollout_tasks import run_rollout_task
 from worldmodel.rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env
 
 
@@ -172,7 +172,7 @@ def test_games_continue_from_a_restored_state(name):
             if mario:
                 assert np.array_equal(frame, restored_frame)
                 assert result == restored_result
-            else:  # Box2D does not expose the last forces in joints: see envs.car_racing_state
+            else:  # Box2D does not expose the last forces in joints: see envs.car_racing.state
                 assert np.abs(frame.astype(int) - restored_frame).mean() < 0.2
                 assert result[0] == pytest.approx(restored_result[0], abs=1e-6)
     assert reset_states[0].memory.hidden.abs().sum() == 0

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests import toys
-from worldmodel.rollouts import workers
 from worldmodel.rollouts.env_cache import worker_env
-from worldmodel.rollouts.workers import WorkerDied, run_tasks, share
+from worldmodel.rollouts.executors import workers
+from worldmodel.rollouts.executors.workers import WorkerDied, run_tasks, share
 
 
 def double(number):

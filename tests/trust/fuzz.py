@@ -14,11 +14,11 @@ import atheris
 with atheris.instrument_imports(include=["agents", "worldmodel"]):
     from tests.trust.properties import one_line
     from worldmodel.agents.config.io import read_yaml
-    from worldmodel.agents.controller import load_controller
     from worldmodel.agents.evaluation import Report
+    from worldmodel.agents.evolution.controller import load_controller
     from worldmodel.corpora import audio_files
     from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
-    from worldmodel.io import read_json, read_jsonl, read_tensors
+    from worldmodel.io.files import read_json, read_jsonl, read_tensors
 
 
 def read_audio(path: Path) -> Any:

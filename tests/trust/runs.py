@@ -41,8 +41,8 @@ SETTINGS = {
 }
 FIT = {"eval_every": 2, "tensorboard": False}
 PRELOADED = [
-    "worldmodel.agents.pipeline",
-    "worldmodel.agents.report",
+    "worldmodel.agents.pipeline.pipeline",
+    "worldmodel.agents.analysis.report",
     "cma",
     "torch.utils.tensorboard",
     "pygame",
@@ -67,9 +67,9 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     """
     os.chdir(cwd)
     sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
-    from worldmodel import training
-    from worldmodel.agents import pipeline, stages
     from worldmodel.agents.config.schema import RunConfig
+    from worldmodel.agents.pipeline import pipeline, stages
+    from worldmodel.training import trainer as training
 
     torch.set_num_threads(1)
     stages.fit = partial(training.fit, **FIT)

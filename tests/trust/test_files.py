@@ -10,10 +10,10 @@ import pytest
 from tests.trust import runs
 from tests.trust.damage import HOW, damaged
 from tests.trust.properties import BOMB
-from worldmodel import training
-from worldmodel.agents import stages
-from worldmodel.agents.cli import main
+from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.pipeline import stages
+from worldmodel.training import trainer as training
 
 pytestmark = pytest.mark.slow
 UNCHECKED = (".json", ".jsonl", ".yaml")
@@ -48,7 +48,7 @@ RERUN_FILES = [
 def tiny(monkeypatch):
     """Train as the undisturbed run did, and write no report."""
     monkeypatch.setattr(stages, "fit", partial(training.fit, **runs.FIT))
-    monkeypatch.setattr("worldmodel.agents.report.write_report", lambda *given: None)
+    monkeypatch.setattr("worldmodel.agents.analysis.report.write_report", lambda *given: None)
 
 
 @pytest.mark.parametrize("text", [BOMB, "- list", "[" * 2_000, "a: b: c", ""])

@@ -13,8 +13,8 @@ from tests.skips import IMPOSSIBLE
 from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_bytes, sphere_bytes, wav_bytes
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.controller import HiddenController, LinearController
 from worldmodel.agents.evaluation import Report
+from worldmodel.agents.evolution.controller import HiddenController, LinearController
 
 pytest.importorskip("atheris", reason=f"{IMPOSSIBLE}Atheris has no wheel for this platform or this Python")
 

@@ -17,10 +17,10 @@ import pytest
 from tests.command_line import refused
 from tests.skips import IMPOSSIBLE
 from tests.trust import runs
-from worldmodel import training
-from worldmodel.agents import stages
-from worldmodel.agents.cli import main
-from worldmodel.rollouts.store import Store
+from worldmodel.agents.cli.main import main
+from worldmodel.agents.pipeline import stages
+from worldmodel.rollouts.store.store import Store
+from worldmodel.training import trainer as training
 
 ROOT = Path(__file__).parent.parent.parent
 COLLECT = (
@@ -161,7 +161,7 @@ def test_folders_may_have_any_name(tmp_path, monkeypatch, capsys, name):
 
 RUN_COMMANDS = """
 import sys
-from worldmodel.agents.cli import main
+from worldmodel.agents.cli.main import main
 few = ["--collect.episodes", "1", "--collect.max_steps", "2", "--workers", "1"]
 for name in sys.argv[1:]:
     if code := main(["collect", "CartPole-v1", *few, "--out", name]) or main(["inspect", name]):

@@ -20,15 +20,15 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.controller import HiddenController, LinearController, load_controller
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.runs import load_density
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.evolution import evolve
-from worldmodel.agents.iterative_training import Iteration
-from worldmodel.agents.run import Run
+from worldmodel.agents.evolution.controller import HiddenController, LinearController, load_controller
+from worldmodel.agents.evolution.evolve import evolve
+from worldmodel.agents.pipeline.iterative_training import Iteration
+from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
-from worldmodel.io import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
+from worldmodel.io.files import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
 from worldmodel.registry import build, build_density, validate_fits_in_ram
 from worldmodel.start_states import StartStates
 from worldmodel.world_model import build_memory

@@ -14,7 +14,7 @@ from tests import toys
 from tests.trust.damage import HOW, damaged, flipped
 from tests.trust.properties import OFFSET_AND_BIT, PLAIN, QUICK, one_line
 from worldmodel import VAE, rollouts, seeded
-from worldmodel.rollouts.store import Store
+from worldmodel.rollouts.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodel import distributed
-from worldmodel.io import read_tensors
+from worldmodel.io.files import read_tensors
+from worldmodel.training import distributed
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldmodel.io import atomic, error_context, write_bytes
+from worldmodel.io.files import atomic, error_context, write_bytes
 
 
 @pytest.mark.parametrize("fail", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])

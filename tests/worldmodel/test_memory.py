@@ -5,7 +5,7 @@ import torch
 
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
-from worldmodel.io import write_json
+from worldmodel.io.files import write_json
 from worldmodel.memory import REWARD_BINS, _two_hot, reward_support
 from worldmodel.world_model import WorldState
 
@@ -226,7 +226,7 @@ def damage_size(folder):
 
 
 def damage_nan(folder):
-    from worldmodel.io import read_tensors, write_tensors
+    from worldmodel.io.files import read_tensors, write_tensors
 
     tensors = read_tensors(folder / "vae.safetensors")
     tensors["posterior.bias"][0] = float("nan")

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal
 
 from worldmodel import VAE
-from worldmodel.metrics import explained_variance, moving_explained_variance, reconstruction_metrics
+from worldmodel.training.metrics import explained_variance, moving_explained_variance, reconstruction_metrics
 
 
 class FakeVAE(VAE):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from worldmodel.signals import GracefulInterrupt
+from worldmodel.training.signals import GracefulInterrupt
 
 
 def test_first_ctrl_c_is_recorded_and_second_interrupts(ctrl_c):

@@ -11,7 +11,7 @@ from torch import nn
 
 from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
-from worldmodel.training import _Trainer
+from worldmodel.training.trainer import _Trainer
 
 PUBLISHED_VAE = True
 
@@ -90,7 +90,7 @@ def test_fit_finds_the_known_weight(tmp_path):
 
 @pytest.mark.parametrize("at", [37, pytest.param(60, marks=pytest.mark.slow)])
 def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     uninterrupted = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
 
     def stop(done, total, note):
@@ -381,7 +381,7 @@ def test_full_disk_raises_oserror(tmp_path, monkeypatch):
     def raise_full_disk(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("worldmodel.training_checkpoint.write_bytes", raise_full_disk)
+    monkeypatch.setattr("worldmodel.training.checkpoint.write_bytes", raise_full_disk)
     with pytest.raises(OSError):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
@@ -403,7 +403,7 @@ def final_weights(folder, stop_at=(), data=None, **settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [(201,), (215, 259)])
 def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)  # every evaluation saves
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)  # every evaluation saves
     assert torch.equal(final_weights(tmp_path / "a"), final_weights(tmp_path / "b"))
     uninterrupted = final_weights(tmp_path / "a", num_updates=270)
     assert torch.equal(uninterrupted, final_weights(tmp_path / "b", at, num_updates=270))
@@ -416,7 +416,7 @@ def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, 
 
 
 def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     final_weights(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: interrupt_at(done, 90))
@@ -425,7 +425,7 @@ def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path
 
 
 def test_second_schedule_starts_with_an_empty_optimizer_at_the_best_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     best, seen = final_weights(tmp_path / "first"), []
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "both", progress=lambda done, *_: interrupt_at(done, 90))
@@ -481,7 +481,7 @@ def test_fewer_updates_are_refused_and_equal_updates_are_complete(tmp_path):
 
 
 def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda done, *_: interrupt_at(done, 90))
     notes = []
@@ -491,7 +491,7 @@ def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
     new_data = Numbers(held_out_at=2.0)
     new_data.identity = "more numbers"
     final_weights(tmp_path / "a"), final_weights(tmp_path / "b")

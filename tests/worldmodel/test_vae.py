@@ -9,8 +9,8 @@ from torch.distributions import Normal, kl_divergence
 from tests.tolerance import assert_same_sums
 from worldmodel import FRMDN, VAE, Memory, WorldModel, fit, seeded
 from worldmodel.batches import frames_to_float, frames_to_uint8
-from worldmodel.metrics import explained_variance
 from worldmodel.registry import build_vae
+from worldmodel.training.metrics import explained_variance
 from worldmodel.vae import MAX_ERROR_WEIGHT, MIN_PIXEL_SCALE, MIN_VARIATION
 
 PUBLISHED_VAE = True

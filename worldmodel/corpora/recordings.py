@@ -20,8 +20,8 @@ from worldmodel.batches import EventBatch
 from worldmodel.corpora.audio_files import SUFFIXES, AudioInfo, read
 from worldmodel.corpora.dataset import digest, random_split
 from worldmodel.corpora.resampling import METHOD, num_samples, resample
-from worldmodel.io import read_json, write_json
-from worldmodel.paths import expand
+from worldmodel.io.files import read_json, write_json
+from worldmodel.io.paths import expand
 
 SAMPLE_RATE = 16_000
 """Number of samples a second; files of another rate are resampled (VRNN, arXiv 1506.02216)."""

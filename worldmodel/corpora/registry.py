@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from worldmodel.corpora import images, speech
 from worldmodel.corpora.dataset import Corpus
 from worldmodel.corpora.recordings import audio_paths
-from worldmodel.paths import folder_path
+from worldmodel.io.paths import folder_path
 
 
 class _CorpusKind(NamedTuple):

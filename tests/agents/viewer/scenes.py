@@ -4,7 +4,7 @@ import torch
 
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.agents.controller import LinearController
+from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.session import Scene
 

@@ -1,0 +1,1 @@
+"""Reports, plots, videos and statistics of runs; start reading at `analysis.report`."""

@@ -1,0 +1,290 @@
+"""Report of a run: one HTML page with scores, diagnostics, learning curves, images, videos, settings and times.
+
+Start reading at `write_report`. All data on the page come from files in the run folder.
+"""
+
+import contextlib
+import html
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from worldmodel import WorldModel, envs
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.analysis import plots, video
+from worldmodel.agents.analysis.diagnostics import diagnostics
+from worldmodel.agents.analysis.dream_video import (
+    FURTHEST,
+    controller_film,
+    film,
+    long_episode,
+    reconstructions,
+    reward_plot,
+    temperature_film,
+    traversals,
+    varied_frames,
+    write_film,
+)
+from worldmodel.agents.analysis.html import image, losses, rows_of, section, settings_section, table, write_page
+from worldmodel.agents.analysis.verdicts import Verdict, against_random, verdicts, weakest
+from worldmodel.agents.config.io import flat
+from worldmodel.agents.config.provenance import versions
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import read_sections
+from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.progress import bar, duration
+from worldmodel.agents.shell import command
+from worldmodel.formatting import format_number
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.runner import play
+from worldmodel.start_states import StartStates
+
+FILM_STEPS = 200
+"""Largest number of steps of the videos."""
+ORIGINS = {"dream": "evolved in dreams", "game": "evolved in the game"}
+
+
+def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = lambda: None) -> Path:
+    """Write ``report.html`` and ``media/`` into the run folder, and the best agent into ``agent/``.
+
+    Args:
+        run: Run.
+        settings: Settings of the run.
+        add_rest: Callback of `Run.session` that adds the time outside stages. It is called before the times are read.
+
+    Returns:
+        Path of the page.
+    """
+    with run.stage("report"), bar("videos and plots", "parts") as progress:
+        world, results = run.world(), verdicts(run)
+        best = best_controller(run)
+        if best:
+            Agent(world, run.controller(best)).save(run.folder / "agent")
+            StartStates.from_episodes(run.latents(world), seed=settings.seed).save(run.folder / "agent")
+            run.reports()[best].save(run.folder / "agent" / "report.json")
+        progress(0, 3, "")
+        videos, episode = _controller_videos(run, world, settings, best)
+        progress(1, 3, "")
+        sections = [section("Scores", _scores(run), unfolded=True)]
+        sections.append(section("Diagnostics", _diagnostics(results), unfolded=True))
+        sections.append(section("Learning curves", _curves(run)))
+        progress(2, 3, "")
+        sections.append(section("Images and videos", _images(run, world, episode)))
+        progress(3, 3, "")
+    add_rest()
+    sections += [section("Wall clock", _times(run)), settings_section(settings)]
+    sections.append(section("Settings of earlier iterations", _settings_of_iterations(run, settings)))
+    opening = _provenance(run, settings) + "".join(videos[:1]) + _summary(run, settings, results, best)
+    opening += "".join(videos[1:])
+    return write_page(run.folder / "report.html", f"World model of {settings.env}", opening + "".join(sections))
+
+
+def best_controller(run: Run) -> str | None:
+    """Return "dream" or "game", the origin of the controller with the highest mean return; None: no controller is evaluated."""
+    evaluated = {name: report.mean for name, report in run.reports().items() if name in ORIGINS}
+    return max(evaluated, key=lambda name: (evaluated[name], name)) if evaluated else None
+
+
+def _provenance(run: Run, settings: RunConfig) -> str:
+    """Return the date, the command and the versions."""
+    reproduce = command("worldmodel", "run", settings.env, "--config", run.folder / "config.yaml", "--out", run.folder)
+    date = time.strftime("%Y-%m-%d %H:%M")
+    return f'<p class="note">{date}. <code>{html.escape(reproduce)}</code><br>{html.escape(versions())}</p>'
+
+
+def _summary(run: Run, settings: RunConfig, results: Sequence[Verdict], best: str | None) -> str:
+    """Return sentences about the data, the best controller and the weakest part."""
+    store, reports = run.store(), run.reports()
+    generations = {"dreams": settings.dream.generations, "the game": settings.game.generations}
+    evolved = " and ".join(f"in {where} ({count} generations)" for where, count in generations.items() if count)
+    sentences = [
+        f"The world model is trained on {len(store):,} episodes ({store.steps:,} steps) of {store.env}."
+        + (f" Controllers are evolved {evolved}." if evolved else "")
+    ]
+    level, others = "good", list(results)
+    if best:
+        report, verdict = reports[best], against_random(run, reports[best])
+        mean = format_number(report.mean)
+        score = f"The best controller ({ORIGINS[best]}) has a mean return of {mean} in {report.n} test episodes"
+        level = verdict.level if verdict else "good"
+        sentences.append(f"{score}, {verdict.text}." if verdict else f"{score}.")
+        others = [one for one in results if one != verdict]  # the sentence above contains this verdict
+    weak = weakest(others)
+    no_weak = "No other part failed its test." if level != "good" else "No part failed its test."
+    sentences.append(f"The weakest part is the {weak}." if weak else no_weak)
+    levels = ["good", *([level] if best else []), weak.level if weak else "good"]
+    return "".join(
+        f'<p class="{kind}">{html.escape(sentence)}</p>' for kind, sentence in zip(levels, sentences, strict=True)
+    )
+
+
+def _diagnostics(results: Sequence[Verdict]) -> str:
+    """Return a table of the verdicts."""
+    rows = [[html.escape(one.part), f'<span class="{one.level}">{html.escape(one.text)}</span>'] for one in results]
+    return table(["part", "result"], rows) if rows else ""
+
+
+def _scores(run: Run) -> str:
+    """Return a table and a plot of the evaluations."""
+    reports = run.reports()
+    if not reports:
+        return ""
+    rows = []
+    for name, report in reports.items():
+        numbers = [format_number(value) for value in (report.mean, report.std, report.stderr)]
+        flag = "" if report.flag_rate is None else f"{report.flag_rate:.0%}"
+        environment = f"{report.env}, seeds {report.seeds[0]} to {report.seeds[-1]}"
+        verdict = against_random(run, report)
+        result = "" if verdict is None else f'<span class="{verdict.level}">{verdict.text.partition(":")[0]}</span>'
+        rows.append([html.escape(name), *numbers, str(report.n), flag, result, html.escape(environment)])
+    heads = [
+        "controller",
+        "mean return",
+        "standard deviation",
+        "standard error",
+        "episodes",
+        "flag rate",
+        "comparison with random",
+        "environment and seeds",
+    ]
+    returns = {name: report.returns for name, report in reports.items()}
+    plot = image(plots.histogram(returns, title="Returns of the test episodes"), "returns of the test episodes")
+    machines = "; ".join(sorted({report.hardware for report in reports.values()}))
+    note = f"Returns of complete test episodes. Training does not use their seeds. Hardware: {machines}."
+    return f'{table(heads, rows)}<p class="note">{html.escape(note)}</p>{plot}'
+
+
+def _controller_videos(run: Run, world: WorldModel, settings: RunConfig, best: str | None) -> tuple[list[str], Episode]:
+    """Write videos of the evaluated controllers in the game and in dreams.
+
+    Returns:
+        The figures, with the best controller first, and its episode. Without an evaluation: no figures, and a stored episode.
+    """
+    if best is None:
+        lengths = run.store().lengths
+        return [], run.store().episode(long_episode(lengths)).first(FILM_STEPS)
+    figures, episodes = [], []
+    env = envs.make(settings.evaluation_env, **settings.env_options | settings.eval_env_options)
+    seed = settings.eval.seed + settings.eval.episodes  # the first seed after the test episodes
+    with contextlib.closing(env):
+        for name in dict.fromkeys([best, *(["dream"] if "dream" in run.reports() else [])]):
+            controller = run.controller(name)
+            episode = play(env, Agent(world, controller), seed, max_steps=FILM_STEPS)
+            episodes.append(episode)
+            frames = controller_film(world, controller, episode, FILM_STEPS)
+            write_film(run.folder / "media", f"controller-{name}", frames)
+            title = "Best controller" if name == best else "Controller"
+            caption = f"{title} ({ORIGINS[name]}). Left: the game. Right: its dream from the same first frame."
+            figures.append(_video_figure(f"controller-{name}", caption))
+    return figures, episodes[0]
+
+
+def _curves(run: Run) -> str:
+    """Return plots of the trainings and evolutions."""
+    parts = []
+    vae = rows_of(run.folder / "vae" / "metrics.jsonl")
+    if vae:
+        lines = losses(vae, "loss")
+        plot = plots.curves(lines, "update", "loss (nats per frame)", title="Training of the VAE")
+        parts.append(image(plot, "training of the VAE"))
+    memory = rows_of(run.folder / "memory" / "metrics.jsonl")
+    if memory:
+        measured = diagnostics(run).get("memory")
+        floor = None if measured is None else measured.posterior_entropy
+        parts.append(
+            image(
+                plots.curves(
+                    losses(memory, "nll"),
+                    "update",
+                    "-log p(next latent) (nats per frame)",
+                    None if floor is None else {"posterior entropy, the floor for sampled targets": floor},
+                    title="Training of the memory",
+                ),
+                "training of the memory",
+            )
+        )
+    for where in ("dream", "game"):
+        rows = rows_of(run.folder / f"evolve-{where}" / "metrics.jsonl")
+        if rows:
+            x = [row["generation"] for row in rows]
+            hard = " of hard episodes" if "hard_episodes" in rows[0] else ""
+            series = {f"{name}{hard}": (x, [row[name] for row in rows]) for name in ("mean", "max")}
+            evaluated = [row for row in rows if "eval" in row]
+            if evaluated:
+                series["eval on new seeds"] = (
+                    [row["generation"] for row in evaluated],
+                    [row["eval"] for row in evaluated],
+                )
+            label = "return in the dream" if where == "dream" else "return in the game"
+            parts.append(
+                image(
+                    plots.curves(series, "generation", label, title=f"Controller {ORIGINS[where]}"),
+                    f"evolution in the {where}",
+                )
+            )
+    return "".join(parts)
+
+
+def _settings_of_iterations(run: Run, settings: RunConfig) -> str:
+    """Return the settings of earlier iterations that differ from those of the latest iteration."""
+    lines = []
+    for path in sorted((run.folder / "iterations").glob("*/settings.json")):
+        values = flat(asdict(replace(settings, **read_sections(PER_ITERATION, path))))
+        latest = flat(asdict(settings))
+        changed = [f"{name} {values[name]}" for name, value in latest.items() if values.get(name) != value]
+        lines += [f"{path.parent.name}: {', '.join(changed)}"] if changed else []
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>" if lines else ""
+
+
+def _images(run: Run, world: WorldModel, episode: Episode) -> str:
+    """Write images and videos of the world model; returns their figures."""
+    media, store = run.folder / "media", run.store()
+    latents = store.latents(world.vae)
+    video.write_png(media / "reconstructions.png", reconstructions(world, varied_frames(store, latents)))
+    parts = [
+        "<figure>",
+        image((media / "reconstructions.png").read_bytes(), "reconstructions"),
+        "<figcaption>Reconstructions. Top: frames of the game. Middle: their reconstructions from "
+        f"{world.latent_dim} latent numbers. Bottom: absolute error (black is zero).</figcaption></figure>",
+    ]
+    picture, dimensions = traversals(world, latents.posterior_means())
+    video.write_png(media / "traversals.png", picture)
+    parts += [
+        "<figure>",
+        image((media / "traversals.png").read_bytes(), "latent traversals"),
+        f"<figcaption>Latent traversals. Each row varies one latent dimension ({', '.join(map(str, dimensions))}) from "
+        f"{-FURTHEST:g} to {FURTHEST:g} standard deviations around its mean. The other dimensions are constant."
+        "</figcaption></figure>",
+    ]
+    if len(episode) >= 2:
+        write_film(media, "dream-beside-reality", film(world, episode))
+        write_film(media, "temperatures", temperature_film(world, episode))
+        parts += [
+            _video_figure("dream-beside-reality", "Left: the game. Middle: its reconstruction. Right: the dream. Its input "
+                          "is the real steps up to the first frame, and then only the actions."),
+            _video_figure("temperatures", "The game, and dreams at several temperatures from the same state, with the same "
+                          "actions and random numbers."),
+        ]  # fmt: skip
+        if plot := reward_plot(world, episode):
+            parts.append(f"<figure>{image(plot, 'rewards')}<figcaption>Cumulative rewards of the same episode: one-step "
+                         "predictions of the memory, and real rewards.</figcaption></figure>")  # fmt: skip
+    return "".join(parts)
+
+
+def _video_figure(name: str, caption: str) -> str:
+    """Return a figure with a video of ``media/``."""
+    video = f'<video src="media/{name}.mp4" controls loop muted autoplay></video>'
+    return f"<figure>{video}<figcaption>{caption}</figcaption></figure>"
+
+
+def _times(run: Run) -> str:
+    """Return a table of the time of each stage, and the number of steps."""
+    timings = run.timings()
+    rows = [[html.escape(name), duration(seconds)] for name, seconds in timings.items()]
+    rows.append(["<b>total</b>", f"<b>{duration(sum(timings.values()))}</b>"])
+    note = f"Steps: {run.store().steps:,} collected, {run.evolution_steps('dream'):,} in dreams during evolution, "
+    note += f"{run.evolution_steps('game'):,} in the game during evolution. The times exclude the start of Python "
+    note += "and the time between interrupted sessions."
+    return f'{table(["stage", "time"], rows)}<p class="note">{note}</p>'

@@ -1,0 +1,1 @@
+"""The command line ``worldmodel``; start reading at `cli.main`."""

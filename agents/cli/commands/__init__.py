@@ -1,0 +1,52 @@
+"""Subcommands of the command line, in the order of ``worldmodel --help``; `agents.cli.main` builds its parser from them.
+
+The modules import torch and gymnasium only when a command runs, so that ``--help`` is fast.
+"""
+
+from worldmodel.agents.cli.commands import (
+    collect,
+    compare,
+    density,
+    doctor,
+    dream,
+    evaluate,
+    evolve,
+    export,
+    inspect,
+    play,
+    run,
+    train_memory,
+    train_vae,
+    wandb,
+)
+from worldmodel.agents.cli.commands.common import Command, staged
+
+COMMANDS = {
+    "run": Command(run.build_run, run.run),
+    "collect": Command(collect.build_collect, collect.collect),
+    "train vae": Command(train_vae.build_train_vae, train_vae.train_vae),
+    "train memory": Command(train_memory.build_train_memory, train_memory.train_memory),
+    "evolve": Command(evolve.build_evolve, evolve.evolve),
+    "compare": Command(compare.build_compare, compare.compare),
+    "dream": Command(dream.build_dream, dream.dream),
+    "play": Command(play.build_play, play.play),
+    "export": Command(export.build_export, export.export),
+    "evaluate": Command(evaluate.build_evaluate, evaluate.evaluate),
+    "density fit": Command(density.build_fit, density.fit),
+    "density evaluate": Command(density.build_evaluate, density.evaluate),
+    "density sample": Command(density.build_sample, density.sample),
+    "wandb": Command(wandb.build_wandb, wandb.wandb),
+    "inspect": Command(inspect.build_inspect, inspect.inspect),
+    "doctor": Command(doctor.build_doctor, doctor.doctor),
+}
+PRESETS = {
+    "run": run.preset,
+    "collect": collect.collect_preset,
+    "train vae": staged("vae", nested=True),
+    "train memory": staged("memory", nested=True),
+    "evolve": staged("controller", "dream", "game", nested=True),
+    "evaluate": staged("eval", nested=True),
+    "dream": dream.dream_preset,
+    "density fit": density.preset,
+}
+"""Functions that set a command's defaults to those of a preset, from the words after the command's name."""

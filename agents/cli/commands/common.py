@@ -1,0 +1,240 @@
+"""Shared parts of the commands: arguments, settings from options, the environment of a run, presets."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+
+from worldmodel.agents.config.io import flat, read_yaml
+from worldmodel.agents.config.parser import Parser
+from worldmodel.agents.config.schema import OFFICIAL, Preset
+from worldmodel.agents.config.validate import validate
+from worldmodel.agents.progress import busy
+
+ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+"""Names of environments with presets of their own; other environment ids use the general presets."""
+PRESETS = Path(__file__).parents[2] / "presets"
+_COMPILATION = " (the first start compiles the emulator: about 10 s)"
+WHERE = "None: game, or dream where the run has only a controller evolved in dreams."
+"""The default of --where, the same in every command."""
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    build: Callable[[Parser], None]
+    """Adds the arguments to a parser; its docstring is the description in the help."""
+    run: Callable[[Namespace], int | None]
+    """Runs the command by calls of the public API. Returns an exit code; None: 0."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Seed and workers.
+
+    Args:
+        seed: Random seed.
+        workers: Number of processes that step environments.
+        backend: Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+    """
+
+    seed: int = 1
+    workers: int = 2
+    backend: str = "loky"
+
+
+def add_run(parser: Parser, agents: bool = False) -> None:
+    """Add the run folder as an argument; ``agents``: whether an agent is accepted, too."""
+    if agents:
+        parser.add_argument(
+            "run", type=str, help="Path of a run folder or of an agent's folder; with --pretrained, an agent's name."
+        )
+        parser.add_argument(
+            "--pretrained",
+            action="store_true",
+            help="RUN is the name of an agent of this package; output goes to runs/NAME-pretrained.",
+        )
+    else:
+        parser.add_argument("run", type=str, help="Path of the run folder.")
+    parser.add_argument("--config", action="config", help="Path of a YAML file with these settings.")
+
+
+def add_preset(parser: Parser) -> None:
+    """Add ``--preset`` to the command of one stage."""
+    parser.add_argument(
+        "--preset",
+        type=Preset | None,
+        default=None,
+        help="Preset of `worldmodel run` that sets the defaults: quick, standard or paper.",
+    )
+
+
+def preset_words(options: Namespace) -> list[str]:
+    """Return ``--preset`` for the printed command of the next stage: the preset that was given, else quick."""
+    return ["--preset", options.preset or "quick"]
+
+
+def add_where(parser: Parser, what: str) -> None:
+    """Add ``--where``, which selects one of a run's controllers; ``what`` is the first sentence of its help."""
+    parser.add_argument("--where", type=Literal["game", "dream"] | None, default=None, help=f"{what} {WHERE}")
+
+
+def slug(env: str) -> str:
+    """Return an environment's id in a form that a file name can hold."""
+    return re.sub(r"[/:]", "-", env)
+
+
+def settings_of(kind: type, options: Namespace, prefix: str = "") -> Any:
+    """Build a settings dataclass from parsed options, and validate it."""
+    built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+    validate(built, prefix)
+    return built
+
+
+def validate_env(env: str, env_options: dict[str, Any]) -> None:
+    """Make the environment once, to find a wrong id or option before a command starts.
+
+    Raises:
+        ValueError: The id or an option is wrong; the message names it.
+    """
+    from worldmodel import envs
+    from worldmodel.validation import validate_options
+
+    validate_options(env_options=env_options)
+    if "id" in env_options:
+        raise ValueError(f"env_options cannot have an id: the environment is {env}")
+    try:
+        with busy(f"starting {env}{_COMPILATION if env.startswith('SuperMarioBros') else ''}"):
+            game = envs.make(env, **env_options)
+    except ValueError as error:
+        if not (close := difflib.get_close_matches(env, ENV_ALIASES, n=1, cutoff=0.75)):
+            raise
+        raise ValueError(f"{error} Or {close[0]!r}?") from None
+    game.close()
+
+
+def env_and_options(run: Any, env: str | None, official: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the environment of a command about a run, and the environment options of the run's rollouts.
+
+    Args:
+        run: The `Run`.
+        env: The environment that was given. None: that of the run's rollouts.
+        official: Whether to use the official version of the rollouts' environment.
+    """
+    store = run.store()
+    options = dict(store.metadata.get("env_options") or {})
+    kept = game_asked(env, store.env, run.folder)
+    return OFFICIAL.get(kept, kept) if official and not env else kept, options
+
+
+def game_asked(env: str | None, kept: str, folder: Path) -> str:
+    """Return the environment that was given, else the one named in a folder's files.
+
+    Raises:
+        ValueError: Making the environment that the files name would import a module: an untrusted folder must not choose
+            which code runs.
+    """
+    from worldmodel.envs.registration import imported_module
+
+    if env:
+        return ENV_ALIASES.get(env, env)
+    if module := imported_module(kept):
+        raise ValueError(
+            f"{folder} names the environment {kept!r}, which imports {module}: if you trust it, add --env {kept}"
+        )
+    return kept
+
+
+def env_words(run: Any) -> list[str]:
+    """Return ``--env ENV`` for a printed command, if making the run's environment imports a module; else no words."""
+    from worldmodel.envs.registration import imported_module
+
+    env = run.store().env
+    return ["--env", env] if imported_module(env) else []
+
+
+def scan_argv(words: list[str], options: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Scan a command line before it is parsed, for the words that defaults depend on.
+
+    Every option except `FLAGS` takes a value.
+
+    Returns:
+        The positional words, and ``options`` with the values that were given on the command line or else in the file
+        after ``--config``.
+
+    Example:
+        >>> scan_argv(["runs/mine", "--preset", "quick"], {"--preset": ""})
+        (['runs/mine'], {'--preset': 'quick'})
+    """
+    positional, found, rest, config = list[str](), dict(options), iter(words), ""
+    for word in rest:
+        if not word.startswith("-"):
+            positional.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        if not equals and option not in FLAGS:
+            value = next(rest, "")
+        if option in found:
+            found[option] = value
+        config = value if option == "--config" else config
+    if config:
+        with suppress(ValueError):  # the parser reports it
+            from_file = flat(read_yaml(config))
+            found |= {
+                option: str(from_file[option[2:]])
+                for option, default in options.items()
+                if found[option] == default and from_file.get(option[2:]) is not None
+            }
+    return positional, found
+
+
+FLAGS = ("--help", "-h", "--pretrained")
+"""Options without a value."""
+
+
+def set_preset(parser: Parser, path: Path) -> None:
+    """Set a parser's defaults to the values of a preset file, if it exists."""
+    if path.exists():
+        parser.set_defaults(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
+def preset_of(env: str, preset: str) -> dict[str, Any]:
+    """Return the values of a preset: that of the environment, else the general one; empty if no file exists."""
+    aliases = {name: name for name in ENV_ALIASES} | {env: name for name, env in ENV_ALIASES.items()}
+    alias = aliases.get(OFFICIAL.get(env, env), "any")
+    path = PRESETS / f"{alias}.{preset}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def env_of(words: list[str]) -> str:
+    """Return the environment of a command from its positional words: that of a run folder's rollouts, else the first word."""
+    path = Path(words[0] if words else "") / "rollouts" / "metadata.json"
+    try:
+        return str(json.loads(path.read_bytes())["env"])
+    except (OSError, ValueError, LookupError, TypeError):  # opening the store later reports what is wrong
+        return words[0] if words else ""
+
+
+def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]], None]:
+    """Return a function that sets a command's defaults to the ``sections`` of the preset of ``--preset``.
+
+    Args:
+        sections: Names of the sections.
+        nested: Whether the command's options have the section's name as a prefix.
+    """
+
+    def preset(parser: Parser, words: list[str]) -> None:
+        positional, found = scan_argv(words, {"--preset": ""})
+        values = preset_of(env_of(positional), found["--preset"])
+        chosen = {name: values[name] for name in sections if name in values}
+        if chosen:
+            parser.set_defaults(flat(chosen if nested else dict(*chosen.values())))
+
+    return preset

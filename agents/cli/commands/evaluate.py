@@ -1,0 +1,100 @@
+"""The command ``worldmodel evaluate``: evaluate a controller in the real environment."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from jsonargparse import Namespace
+
+from worldmodel.agents.cli.commands.common import (
+    add_preset,
+    add_run,
+    add_where,
+    env_and_options,
+    env_words,
+    game_asked,
+    settings_of,
+    slug,
+    validate_env,
+)
+from worldmodel.agents.config.parser import Parser
+from worldmodel.agents.config.schema import EvalConfig
+from worldmodel.agents.progress import answers, next_hint, print_verdict
+
+
+def build_evaluate(parser: Parser) -> None:
+    """Evaluate a controller on whole episodes of the real environment, with seeds that training never uses."""
+    add_run(parser, agents=True)
+    add_where(parser, "Controller to evaluate: game or dream.")
+    add_preset(parser)
+    parser.add_argument(
+        "--env", type=str | None, default=None, help="Id of the environment. None: the official one of the rollouts."
+    )
+    parser.add_argument(
+        "--env_options",
+        type=dict[str, Any],
+        default={},
+        help="Arguments of envs.make, as JSON, on top of those of the rollouts.",
+    )
+    parser.add_class_arguments(EvalConfig, "eval")
+    parser.add_argument("--workers", type=int, default=2, help="Number of processes that step environments.")
+    parser.add_argument(
+        "--backend", type=str, default="loky", help="Where worker processes run: loky, ray or ray://HOST:PORT."
+    )
+
+
+def evaluate(options: Namespace) -> None:
+    """Evaluate, print the score and save the report."""
+    from worldmodel.agents import evaluation
+    from worldmodel.agents.agent import Agent
+    from worldmodel.agents.analysis.verdicts import against_random
+    from worldmodel.agents.pipeline.run_folder import Run
+    from worldmodel.agents.pretrained import resolve_agent
+    from worldmodel.agents.progress import bar
+    from worldmodel.rollouts.executors.workers import validate_backend
+
+    validate_backend(options.backend, options.workers)
+    source = resolve_agent(options.run, options.pretrained)
+    settings = settings_of(EvalConfig, options.eval, "eval.")
+    words = [options.run, *["--pretrained"] * options.pretrained]
+    if isinstance(source, Run):
+        name = options.where or source.evolved
+        agent = Agent(source.world(), source.controller(name))
+        env, env_options = env_and_options(source, options.env, official=True)
+        words += ["--where", name]
+    else:
+        agent, name = source.agent(), "agent"
+        env, env_options = game_asked(options.env, source.env, source.folder), source.env_options
+    words += ["--env", options.env] if options.env else []
+    validate_env(env, env_options | options.env_options)
+    with bar(f"evaluate in {env}", "episodes") as progress:
+        report = evaluation.evaluate(
+            agent,
+            env,
+            settings.episodes,
+            settings.seed,
+            workers=options.workers,
+            env_options=env_options | options.env_options,
+            max_steps=settings.max_steps,
+            policy_name=name,
+            backend=options.backend,
+            progress=progress,
+        )
+    again = evaluation.reproduce_command(words, report, options.env_options, settings.max_steps)
+    report = replace(report, command=again)
+    out = source.folder if isinstance(source, Run) else source.out
+    label = re.sub(r"[^\w.]+", "-", json.dumps(options.env_options)).rstrip("-")
+    cut = f"-max-{settings.max_steps}" if settings.max_steps else ""  # keeps the file of an evaluation without a limit
+    path = out / "tests" / f"{name}-{slug(env)}-{settings.seed}-{settings.episodes}{label}{cut}.json"
+    answers.print(str(report), markup=False)  # before saving, which fails on a full disk
+    conditions = [f"env_options {json.dumps(report.env_options)}"] if report.env_options else []
+    conditions += [f"at most {settings.max_steps} steps an episode"] if settings.max_steps else []
+    if conditions:
+        answers.print(f"with {', '.join(conditions)}", markup=False)
+    report.save(path)
+    answers.print(str(path), markup=False)
+    if isinstance(source, Run):
+        if verdict := against_random(source, report):
+            print_verdict(verdict, answers)
+        next_hint("worldmodel", "play", source.folder, *env_words(source))

@@ -1,0 +1,37 @@
+"""The command ``worldmodel train memory``: train the memory on encoded frames."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from worldmodel.agents.cli.commands.common import (
+    add_preset,
+    add_run,
+    env_words,
+    preset_words,
+    settings_of,
+)
+from worldmodel.agents.config.parser import Parser
+from worldmodel.agents.config.schema import MemoryConfig
+from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
+
+
+def build_train_memory(parser: Parser) -> None:
+    """Train the memory on a run folder's encoded frames."""
+    add_run(parser)
+    add_preset(parser)
+    parser.add_class_arguments(MemoryConfig, "memory")
+    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
+
+
+def train_memory(options: Namespace) -> None:
+    """Encode the frames, train the memory and save the world model."""
+    from worldmodel.agents.pipeline import stages
+    from worldmodel.agents.pipeline.run_folder import Run
+
+    quiet_other_processes()
+    run = Run(Path(options.run)).existing()
+    with run.locked():
+        stages.train_memory(run, settings_of(MemoryConfig, options.memory, "memory."), options.seed)
+    answers.print(f"World model in {run.world_folder}", markup=False)
+    next_hint("worldmodel", "evolve", run.folder, "--where", "dream", *env_words(run), *preset_words(options))

@@ -1,0 +1,72 @@
+"""Returns over a fixed horizon in dreams and in the real environment, from the same start states.
+
+Start reading at `own_returns`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from worldmodel import Memory, WorldModel, rollouts
+from worldmodel.agents.config.schema import DREAMS
+from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.pipeline.start_states import ComparableStartStates, num_comparable_steps
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.store.stall_termination import is_complete
+
+
+def own_returns(
+    world: WorldModel,
+    controller: Controller,
+    latents: EncodedDataset,
+    episodes: range,
+    horizon: int,
+    temperature: float,
+    seed: int,
+    max_idle_steps: int | None = None,
+    ensemble: Sequence[Memory] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute returns of a controller over ``horizon`` steps in dreams and in real episodes that it played.
+
+    Both start from states of these episodes.
+
+    Args:
+        world: World model of the dreams.
+        controller: Controller that played the episodes.
+        latents: Encoded store of the episodes.
+        episodes: Indices of the episodes in the store.
+        horizon: Number of steps.
+        temperature: Temperature of the dreams.
+        seed: Seed of the dreams.
+        max_idle_steps: Number of idle steps that truncate an episode; None: no idle truncation.
+        ensemble: Memories of the dreams; None: the memory of ``world``.
+
+    Returns:
+        The return of each of `DREAMS` dreams, (DREAMS,), and the mean return of each real episode, (episodes,).
+    """
+    start_states = ComparableStartStates(latents, episodes, horizon, max_idle_steps)
+    dreams = rollouts.dream(world, controller, start_states, horizon, DREAMS, temperature, seed=seed, ensemble=ensemble)
+    ends = [is_complete(latents.store.episode_metadata(index), max_idle_steps) for index in episodes]
+    rewards = [np.asarray(latents.episode(index).reward) for index in episodes]
+    real = [np.mean(horizon_returns(one, ended, horizon)) for one, ended in zip(rewards, ends, strict=True)]
+    return dreams.returns, np.array(real)
+
+
+def common_horizon(
+    latents: EncodedDataset,
+    episodes: range,
+    horizon: int,
+    max_idle_steps: int | None = None,
+) -> int:
+    """Return the horizon, or the length of the shortest truncated episode if that is less: dreams have no time limit."""
+    store = latents.store
+    truncated = [
+        store.lengths[index] for index in episodes if not is_complete(store.episode_metadata(index), max_idle_steps)
+    ]
+    return max(1, min([horizon, *truncated]))
+
+
+def horizon_returns(rewards: np.ndarray, terminated: bool, horizon: int) -> list[float]:
+    """Return the returns over ``horizon`` steps, or up to termination, from each of the first `num_comparable_steps` steps."""
+    count = num_comparable_steps(len(rewards), terminated, horizon)
+    return [float(rewards[step : step + horizon].sum(dtype=np.float64)) for step in range(count)]

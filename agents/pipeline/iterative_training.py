@@ -1,0 +1,430 @@
+"""Iterative training: evolve a controller in dreams, play it in the game, train a new memory on all episodes, repeat.
+
+Start reading at `iterate`. Evolution exploits the errors of a memory that was trained on random play only. Each iteration adds
+episodes of the new controller to the store, and the next memory is trained on them, too.
+
+References:
+    Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 5, iterative training procedure).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel import VAE, Memory, WorldModel, rollouts
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.schema import DreamConfig, LoopConfig, RunConfig
+from worldmodel.agents.config.sections import from_dict, read_sections, write_sections
+from worldmodel.agents.config.validate import validate_combination
+from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.pipeline import stages
+from worldmodel.agents.pipeline.horizon_returns import own_returns
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.pipeline.start_states import RecentStartStates
+from worldmodel.agents.progress import bar, console
+from worldmodel.formatting import format_number
+from worldmodel.io import migration
+from worldmodel.io.files import atomic, error_context, fingerprint, from_json, read_json, write_json
+from worldmodel.start_states import StartStates
+
+PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}
+"""Sections of settings that each iteration saves, because a resumed run can have other settings."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Results of one iteration."""
+
+    number: int
+    dream: float
+    """Mean return of the controller over ``horizon`` dreamed steps that start in states of its own real episodes."""
+    real: float
+    """Mean return of the same controller over ``horizon`` steps of these episodes, from the same start states."""
+    gap: float
+    """Model-exploitation gap: ``dream - real``."""
+    disagreement: float
+    """Standard deviation of its mean returns over the models of the ensemble; 0 with one model."""
+    episode_mean: float
+    """Mean return of its complete real episodes."""
+    episode_std: float
+    """Standard deviation of these returns."""
+    n: int
+    """Number of complete real episodes, played without noise."""
+    real_steps: int
+    """Number of real steps in the store afterwards."""
+    dream_steps: int
+    """Number of dreamed steps of the search."""
+
+
+def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str) -> list[Iteration]:
+    """Run ``settings.iterations`` iterations, and save the world model and the controller of the best one in the run.
+
+    The best iteration has the highest mean return over complete real episodes. Real returns influence a controller in only one
+    other way: with ``iterate.init_from`` "best" the next search starts at the best controller.
+
+    Args:
+        run: Run of the iterations.
+        env: Id of the environment.
+        settings: Settings of the run.
+        workers: Number of worker processes.
+        backend: Executor of the workers (`rollouts.executors.workers.run_tasks`).
+
+    Returns:
+        The results of all iterations.
+
+    Raises:
+        ValueError: The run holds a search in dreams that is not part of the iterations.
+    """
+    refuse_search(run)
+    done: list[Iteration] = []
+    for number in range(1, settings.iterations + 1):
+        context = _start_iteration(run, settings, number)
+        if not context.result_path.exists():
+            _run_iteration(context, env, workers, backend)
+        done.append(_read_result(run, number))
+        with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
+            aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
+        console.print(summary(done[-1]), markup=False)
+    best = best_iteration(done)
+    chosen = iteration_run(run, best.number)
+    world = WorldModel.load(chosen.world_folder)
+    world.save(run.world_folder)
+    latents = run.latents(world)
+    StartStates.from_episodes(latents, seed=settings.seed).save(run.world_folder)
+    (run.folder / "evolve-dream").mkdir(exist_ok=True)
+    chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
+    write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
+    return done
+
+
+def iteration_run(run: Run, number: int) -> Run:
+    """Return the folder of an iteration, which is a run folder without rollouts."""
+    return Run(run.folder / "iterations" / f"{number:02d}")
+
+
+@dataclass(frozen=True)
+class IterationContext:
+    """An iteration and the settings that it started with."""
+
+    run: Run
+    settings: RunConfig
+    number: int
+
+    @property
+    def current(self) -> Run:
+        """The folder of this iteration."""
+        return iteration_run(self.run, self.number)
+
+    @property
+    def previous(self) -> Run | None:
+        """The folder of the previous iteration; None: this is the first one."""
+        return iteration_run(self.run, self.number - 1) if self.number > 1 else None
+
+    @property
+    def init_from(self) -> Run | None:
+        """The folder of the iteration whose controller is the start of the search; None: the search starts at zeros."""
+        start = self.settings.iterate.init_from
+        if self.previous is None or start == "zeros":
+            return None
+        return (
+            self.previous
+            if start == "last"
+            else iteration_run(self.run, best_iteration(_earlier_results(self.run, self.number)).number)
+        )
+
+    @property
+    def result_path(self) -> Path:
+        """Path of the results."""
+        return self.current.folder / "iteration.json"
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes in the store at the start of the iteration."""
+        with error_context(path := self.current.folder / "episodes.json"):
+            return int(read_json(path)["episodes"])
+
+
+def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationContext:
+    """Return the context of an iteration with its saved settings; a new iteration saves the settings of the run."""
+    context = IterationContext(run, settings, number)
+    path = context.current.folder / "settings.json"
+    if context.result_path.exists():
+        return context
+    if not path.exists():
+        write_sections({name: getattr(settings, name) for name in PER_ITERATION}, path)
+        return context
+    with error_context(path, wrap_value_errors=True):
+        saved = replace(settings, **read_sections(PER_ITERATION, path))
+        validate_combination(saved)
+    if saved != settings:
+        console.print(
+            f"iteration {number} resumes with its saved settings; remove {path.parent} to start it again",
+            markup=False,
+        )
+    return replace(context, settings=saved)
+
+
+def freeze_settings(run: Run) -> None:
+    """Save the settings of the run for each iteration that an older version started and that has no saved settings."""
+    for folder in (run.folder / "iterations").glob("[0-9]*"):
+        if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
+            with error_context(path := run.folder / "config.yaml", wrap_value_errors=True):
+                content = migration.run_config(read_yaml(path))
+                write_sections(
+                    from_dict({name: content.get(name, {}) for name in PER_ITERATION}, PER_ITERATION),
+                    folder / "settings.json",
+                )
+
+
+def refuse_search(run: Run) -> None:
+    """Raise an error if the best iteration would overwrite the controller of another search in dreams.
+
+    Raises:
+        ValueError: Another search exists; the message names its folder.
+    """
+    if (search := run.folder / "evolve-dream" / "state.npz").exists():
+        raise ValueError(
+            f"{search.parent} holds another evolution, which the best iteration would overwrite: remove it"
+        )
+
+
+def _run_iteration(context: IterationContext, env: str, workers: int, backend: str) -> None:
+    """Train the memory, evolve in dreams, play in the game, and save the results."""
+    world, ensemble = _ensemble(context)
+    controller = _evolve(context, world, ensemble)
+    with context.run.stage("play"):
+        _play(context, env, Agent(world, controller), workers, backend)
+    _write_result(context, world, ensemble, controller)
+
+
+def summary(one: Iteration) -> str:
+    """Format the results of an iteration as one line."""
+    dream, real, gap, mean, std = (
+        format_number(value, 0) for value in (one.dream, one.real, one.gap, one.episode_mean, one.episode_std)
+    )
+    return (
+        f"iteration {one.number}: in dreams {dream}, in the game {real}, gap {gap}; "
+        f"complete episodes {mean} +- {std} (n = {one.n}), {one.real_steps:,} real steps"
+    )
+
+
+def _ensemble(context: IterationContext) -> tuple[WorldModel, list[Memory] | None]:
+    """Return the world model of the iteration and the memories of the ensemble; None: there is no ensemble."""
+    count = context.settings.iterate.ensemble_size
+    world = _world_model(context, context.current)
+    if count == 1:
+        return world, None
+    members = [Run(context.current.folder / f"world-{member}") for member in range(1, count + 1)]
+    return world, [_world_model(context, into, member).memory for member, into in enumerate(members, 1)]
+
+
+def _world_model(context: IterationContext, into: Run, member: int = 0) -> WorldModel:
+    """Train a world model of an iteration on all episodes so far, from new weights or those of the previous iteration.
+
+    With ``init_from`` "best" the agent's own world model is copied unchanged.
+
+    Args:
+        context: Present iteration.
+        into: Folder of the world model.
+        member: Number of the memory in the ensemble, from 1 on; 0: the agent's own world model.
+    """
+    run, settings = context.run, context.settings
+    if (into.world_folder / "config.json").exists():
+        return into.world()
+    if context.previous is None and member == 0:
+        run.world().save(into.world_folder)
+        return into.world()
+    seed = settings.seed + context.number + 1_000 * member
+    vae, loop = _vae(context), settings.iterate
+    if member == 0 and loop.init_from == "best" and context.init_from is not None:
+        context.init_from.world().save(into.world_folder)
+        return into.world()
+    weights = None
+    if context.previous is not None:
+        weights = partial(
+            recent_episode_weights, recent_episodes=loop.recent_episodes, recent_fraction=loop.recent_fraction
+        )
+    last = context.previous and (Run(context.previous.folder / into.folder.name) if member else context.previous)
+    if loop.memory_updates is None or last is None or not last.folder.exists():  # a larger ensemble than before
+        return stages.train_memory(run, settings.memory, seed, into, vae, weights=weights, split_seed=settings.seed)
+    memory_settings = replace(settings.memory, num_updates=loop.memory_updates)
+    return stages.train_memory(
+        run, memory_settings, seed, into, vae, last.world().memory, weights, split_seed=settings.seed
+    )
+
+
+def recent_episode_weights(
+    lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float
+) -> np.ndarray | None:
+    """Return sampling weights that give the last ``recent_episodes`` episodes a probability of ``recent_fraction``.
+
+    Args:
+        lengths: Number of steps of each episode.
+        recent_episodes: Number of recent episodes; None: all.
+        recent_fraction: Probability of the recent episodes; 0: no weights.
+
+    Returns:
+        A weight for each step of an episode, (episodes,); None: all steps have the same weight.
+    """
+    if not recent_fraction or recent_episodes is None or recent_episodes >= len(lengths):
+        return None
+    recent = np.arange(len(lengths)) >= len(lengths) - recent_episodes
+    steps = np.asarray(lengths, np.float64)
+    return np.where(recent, recent_fraction / steps[recent].sum(), (1 - recent_fraction) / steps[~recent].sum())
+
+
+def _vae(context: IterationContext) -> VAE:
+    """Return the VAE of the iteration: the previous one, or the previous one after more training on all frames so far.
+
+    Raises:
+        ValueError: The search starts at the best agent, whose VAE differs from the previous iteration's.
+    """
+    if context.previous is None:
+        return context.run.vae()
+    loop = context.settings.iterate
+    previous = context.previous.world().vae
+    if loop.init_from == "best" and context.init_from is not None:
+        best = context.init_from.world().vae
+        if fingerprint(best) != fingerprint(previous):
+            raise ValueError(
+                f"iterate.init_from best needs an agent with the VAE of the previous iteration, got "
+                f"{context.init_from.folder}, whose VAE differs"
+            )
+        return best
+    if not loop.vae_updates:
+        return previous
+    vae_settings = replace(context.settings.vae, num_updates=loop.vae_updates)
+    seed = context.settings.seed
+    return stages.train_vae(
+        context.run, vae_settings, seed + context.number, context.current, previous, split_seed=seed
+    )
+
+
+def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
+    settings = context.settings
+    start_states: Any = _start_states(context)
+    initial = context.init_from
+    return stages.evolve_dream(
+        context.run,
+        settings.dream,
+        settings.seed + context.number,
+        settings.controller,
+        context.current,
+        world,
+        start_states,
+        initial.controller("dream") if initial is not None else None,
+        ensemble=ensemble,
+    )
+
+
+def _start_states(context: IterationContext) -> RecentStartStates:
+    """Return the start states of the dreams, from the most recent episodes at the start of the iteration."""
+    path, loop = context.current.folder / "episodes.json", context.settings.iterate
+    if not path.exists():
+        write_json(path, {"episodes": len(context.run.store())})
+    count = context.num_episodes
+    num_recent = min(loop.recent_episodes or count, count)
+    return RecentStartStates(
+        context.run.store().latents(context.current.world().vae), count, num_recent, loop.initial_state_fraction
+    )
+
+
+def _play(context: IterationContext, env: str, agent: Agent, workers: int, backend: str) -> None:
+    """Add episodes of the controller to the store, first without noise, then with it.
+
+    The second collection runs even if all its episodes exist: it also repairs a Minari index that an interruption prevented.
+    """
+    run, settings = context.run, context.settings
+    total = context.num_episodes
+    noisy = replace(agent, action_noise=settings.iterate.action_noise, param_noise=settings.iterate.param_noise)
+    for player in (agent, noisy):
+        total += settings.iterate.episodes
+        if player is agent and len(run.store()) >= total:
+            continue
+        with bar("play the new controller", "episodes") as progress:
+            rollouts.collect(
+                env,
+                player,
+                total,
+                seed=settings.seed,
+                workers=workers,
+                out=run.rollouts_folder,
+                max_steps=settings.collect.max_steps,
+                max_idle_steps=settings.collect.max_idle_steps,
+                env_options=settings.env_options,
+                backend=backend,
+                allow_new_policy=True,
+                progress=progress,
+            )
+
+
+def _write_result(
+    context: IterationContext, world: WorldModel, ensemble: list[Memory] | None, controller: Controller
+) -> None:
+    """Measure the returns of the controller in dreams and in the game over the same horizon, and save the results."""
+    settings, first = context.settings, context.num_episodes
+    horizon, store = settings.dream.horizon, context.run.store()
+    played = range(first, first + settings.iterate.episodes)
+    max_idle_steps = settings.collect.max_idle_steps
+    latents = store.latents(world.vae, terminate_on_stall=settings.memory.terminate_on_stall)
+    dream_returns, real_returns = own_returns(
+        world,
+        controller,
+        latents,
+        played,
+        horizon,
+        settings.dream.temperature,
+        settings.seed + 1_000_003,
+        max_idle_steps,
+        ensemble,
+    )
+    returns = np.array([store.episode_metadata(index).rewards.sum(dtype=np.float64) for index in played])
+    dream, real = float(dream_returns.mean()), float(real_returns.mean())
+    result = Iteration(
+        context.number,
+        dream,
+        real,
+        dream - real,
+        0.0 if ensemble is None else float(rollouts.disagreement(dream_returns, len(ensemble))[0]),
+        float(returns.mean()),
+        float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        len(returns),
+        store.steps,
+        context.current.evolution_steps("dream"),
+    )
+    write_json(context.result_path, asdict(result))
+
+
+def _earlier_results(run: Run, number: int) -> list[Iteration]:
+    """Return the results of the iterations before this one."""
+    return [_read_result(run, earlier) for earlier in range(1, number)]
+
+
+def _read_result(run: Run, number: int) -> Iteration:
+    """Read the results of an iteration.
+
+    Raises:
+        ValueError: The file is missing, damaged, or of another iteration; the message names it.
+    """
+    path = iteration_run(run, number).folder / "iteration.json"
+    with error_context(path, wrap_value_errors=True):
+        one = from_json(Iteration, read_json(path), path)
+        if one.number != number:
+            raise ValueError(f"number must be {number}, got {one.number}")
+    return one
+
+
+def best_iteration(done: Sequence[Iteration]) -> Iteration:
+    """Return the iteration with the highest mean return over complete real episodes; the first one of equals."""
+    return max(done, key=lambda one: one.episode_mean)
+
+
+def has_started(folder: Path) -> bool:
+    """Return whether the first iteration of a run has started: its first rollouts and its first memory are complete."""
+    return (folder / "iterations" / "01" / "world" / "config.json").exists()

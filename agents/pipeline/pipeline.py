@@ -1,0 +1,156 @@
+"""The pipeline: all stages of a run in one folder, from collection to the report.
+
+Start reading at `run_pipeline`. The modules `stages` and `iterative_training` have the stages and the iterations.
+"""
+
+import os
+from typing import Any
+
+from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.validate import validate, validate_combination
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.pipeline import stages
+from worldmodel.agents.pipeline.forecast import about, forecast
+from worldmodel.agents.pipeline.iterative_training import (
+    PER_ITERATION,
+    freeze_settings,
+    has_started,
+    iterate,
+    iteration_run,
+    refuse_search,
+)
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.progress import Stages, busy, console
+from worldmodel.io.files import error_context, read_json
+from worldmodel.io.paths import folder_path
+from worldmodel.rollouts.executors.workers import validate_backend
+from worldmodel.rollouts.fitness import validate_state_resets
+
+LONG = 1_800.0
+"""Estimated seconds of a run above which the output suggests a smaller preset."""
+MAY_CHANGE = (
+    *("workers", "backend", "iterations", "collect.min_steps"),
+    *("dream.generations", "game.generations", "game.target_return"),
+)
+"""Settings that a continued run can change."""
+MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.num_updates", "memory.num_updates")
+"""Settings that a continued run can increase before its first iteration: collection and training go on."""
+NEXT = tuple(f"{section}.{name}" for section, kind in PER_ITERATION.items() for name in kind.__dataclass_fields__)
+"""Settings that can change between iterations."""
+
+
+def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[str, Report]:
+    """Run all stages in a folder, or continue a stopped run.
+
+    Args:
+        settings: Settings of all stages.
+        folder: Path of the run folder.
+
+    Returns:
+        The reports of the final evaluation, by the name of the controller.
+
+    Raises:
+        ValueError: A setting is out of range or contradicts another one, or the folder has a run with other settings.
+    """
+    validate(settings)
+    validate_combination(settings)
+    validate_backend(settings.backend, settings.workers)
+    if settings.game.generations:
+        validate_state_resets(settings.rollout_env, settings.env_options, settings.game.num_state_resets)
+    run = Run(folder_path(folder, "out"))
+    run.validate_folder()
+    if not has_started(run.folder):  # reports a wrong policy before the folder is created
+        stages.make_policy(settings.collect.policy, settings.collect.action_noise, settings.env_options)
+    with run.locked(), run.session() as add_rest:
+        _save_settings(run, settings)
+        common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
+        stage = Stages(*stage_names(settings))
+        if not run.rollouts_folder.exists():
+            with busy("measuring the environment's speed"):
+                seconds = forecast(settings)
+            hint = "; --preset quick takes minutes" if seconds > LONG else ""
+            console.print(f"all stages: up to about {about(seconds)}{hint}", markup=False)
+        if not has_started(run.folder):
+            stage("collect")
+            stages.collect(run, settings.rollout_env, settings.collect, *common)
+            stage("train vae")
+            stages.train_vae(run, settings.vae, settings.seed)
+            stage("train memory")
+            stages.train_memory(run, settings.memory, settings.seed)
+        else:
+            _validate_rollouts(run, settings)
+        if settings.iterations:
+            stage("iterate in dreams")
+            iterate(run, settings.rollout_env, settings, settings.workers, settings.backend)
+        elif settings.dream.generations:
+            stage("evolve in dreams")
+            stages.evolve_dream(run, settings.dream, settings.seed, settings.controller)
+        if settings.dream.generations:
+            dreams = (settings.dream, settings.seed, settings.workers, settings.env_options, settings.backend)
+            stages.compare_dream(run, settings.rollout_env, *dreams)
+        if settings.game.generations:
+            stage("evolve in the game")
+            stages.evolve_game(run, settings.rollout_env, settings.game, settings.controller, *common)
+        stage("test")
+        with run.stage("test"):
+            reports = stages.evaluate_controllers(run, settings)
+        stage("report")
+        from worldmodel.agents.analysis.report import (
+            write_report,  # imports matplotlib and video codecs, which are slow
+        )
+
+        write_report(run, settings, add_rest)
+    return reports
+
+
+def stage_names(settings: RunConfig) -> list[str]:
+    """Return the names of a run's stages, in order."""
+    dream = "iterate in dreams" if settings.iterations else "evolve in dreams" if settings.dream.generations else ""
+    game = "evolve in the game" if settings.game.generations else ""
+    return [name for name in ("collect", "train vae", "train memory", dream, game, "test", "report") if name]
+
+
+def _save_settings(run: Run, settings: RunConfig) -> None:
+    """Write ``config.yaml``, or check that a continued run changes only what it can change.
+
+    Raises:
+        ValueError: A setting differs that this run cannot change.
+    """
+    frozen = {}
+    if (run.folder / "evolve-game" / "state.npz").exists():
+        frozen["iterations"] = "evolution in the environment has started with the current world model"
+    elif not settings.iterations and (run.folder / "iterations").exists():
+        frozen["iterations"] = "the run has iterations, and the controller of the best one would be lost"
+    if settings.iterations:
+        if not frozen:  # else the number of iterations cannot change, which `save_config` reports
+            refuse_search(run)
+        freeze_settings(run)
+        frozen |= _frozen_settings(run, settings.iterations)
+    if has_started(run.folder):
+        frozen |= dict.fromkeys(MAY_GROW, "the run's iterations have started with it")
+    may_change = (*MAY_CHANGE, *(NEXT if settings.iterations else ()))
+    save_config(settings, run.folder / "config.yaml", may_change, frozen, MAY_GROW)
+
+
+def _frozen_settings(run: Run, last: int) -> dict[str, str]:
+    """Return the settings of iterations that cannot change because the last iteration has started, with the reason."""
+    folder = iteration_run(run, last).folder
+    reason = f"iteration {last}, the last one, has started with it; it can change with more --iterations"
+    return dict.fromkeys(NEXT, reason) if folder.exists() else {}
+
+
+def _validate_rollouts(run: Run, settings: RunConfig) -> None:
+    """Check that no episode is missing that iterations were trained on: new episodes would get its index.
+
+    Raises:
+        ValueError: An episode is missing; the message names the store or the damaged shard.
+    """
+    store, num_episodes = run.store(), settings.collect.episodes
+    for path in (run.folder / "iterations").glob("*/episodes.json"):
+        with error_context(path):
+            num_episodes = max(num_episodes, int(read_json(path)["episodes"]))
+    present = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
+    if missing := sorted(set(range(num_episodes)) - present):
+        reason = next(iter(store.damaged.values()), f"{store.path} lacks episode {missing[0]}")
+        raise ValueError(f"{reason}; the run's iterations were trained on it: restore the file, or use another --out")

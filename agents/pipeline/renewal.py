@@ -1,0 +1,87 @@
+"""Stages of a run whose inputs have changed: a training continues, an evolution starts again.
+
+Start reading at `set_aside`. Nothing is deleted: an outdated evolution is moved to the run's folder ``earlier``.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.progress import console
+from worldmodel.agents.shell import command
+from worldmodel.batches import Data
+from worldmodel.io import migration
+from worldmodel.io.files import fingerprint, read_json
+
+CAUSES = {"world": "the world model", "start_states": "the set of episodes", "start": "the initial controller"}
+"""Keys of a search's identity that make it outdated, with their names in messages."""
+
+
+def print_new_data(folder: Path, data: Data, updates: int) -> None:
+    """Print one line if a finished training continues because its data have changed.
+
+    Args:
+        folder: Path of the training's folder.
+        data: Present data.
+        updates: Number of updates that follow.
+    """
+    path = folder / "settings.json"
+    if (folder / "resume.pt").exists() and path.exists() and read_json(path).get("data") != data.identity:
+        console.print(
+            f"train {folder.name}: the data have changed; training continues from its weights for {updates:,} updates",
+            markup=False,
+        )
+
+
+def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controller | None = None) -> None:
+    """Move an evolution to ``earlier`` if its world model, episodes or initial controller have changed.
+
+    Args:
+        run: Run of the evolution.
+        name: Name of the evolution's folder.
+        identity: Present identity of the fitness (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only the keys in `CAUSES`
+            are compared.
+        start: Present initial controller; None: only `agents.evolve` compares it.
+    """
+    folder = run.folder / name
+    try:
+        with np.load(folder / "state.npz", allow_pickle=False) as saved:
+            before = migration.search_state(json.loads(str(saved["about"])))["settings"]
+            was, now = {**before["fitness"], "start": before["start"]}, dict(identity)
+    except Exception:  # no state, or a damaged one, which `agents.evolve` reports
+        return
+    if start is not None:
+        now["start"] = hashlib.sha256(start.parameters.double().numpy().tobytes()).hexdigest()[:16]
+    changed = [words for key, words in CAUSES.items() if key in was and key in now and was[key] != now[key]]
+    if not changed:
+        return
+    number = 1
+    while (aside := run.folder / "earlier" / f"{name}-{number}").exists():
+        number += 1
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    console.print(
+        f"{name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
+    )
+
+
+def print_outdated(run: Run) -> None:
+    """Print one line if the world model of a run does not contain its newest VAE."""
+    if sentence := outdated(run):
+        console.print(f"{run.folder}: {sentence}", markup=False)
+
+
+def outdated(run: Run) -> str:
+    """Return a sentence with a command if the world model of a run does not contain its newest VAE; otherwise ""."""
+    if (run.folder / "iterations").exists() or not (run.folder / "vae" / "weights.safetensors").exists():
+        return ""
+    if fingerprint(run.vae()) == fingerprint(run.world().vae):
+        return ""
+    again = command("worldmodel", "train", "memory", run.folder)
+    return f"the VAE is newer than the world model; {again} updates the world model"

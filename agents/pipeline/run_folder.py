@@ -1,0 +1,208 @@
+"""A run folder: the paths of its files, and the seconds that each stage took; start reading at `Run`."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from worldmodel import VAE, WorldModel, rollouts
+from worldmodel.agents.analysis.html import rows_of
+from worldmodel.agents.evaluation import Report
+from worldmodel.agents.evolution.controller import Controller, load_controller
+from worldmodel.agents.shell import command
+from worldmodel.envs.registration import imported_module
+from worldmodel.io.files import error_context, load_module, locked, read_json, write_json
+from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
+from worldmodel.io.paths import folder_path
+from worldmodel.registry import build_vae
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
+from worldmodel.rollouts.store.stall_termination import STALL_TERMINATED
+from worldmodel.training import distributed
+
+REST = "between stages"
+"""Key in ``timings.json`` of the time outside all stages: reading, writing, starting workers."""
+QUICK = ("--preset", "quick")
+"""Words of a command that suggests the next stage: the defaults of a stage take hours."""
+
+PARTS = {"config.yaml", "rollouts", "vae", "memory", "world", "evolve-dream", "evolve-game", "timings.json"}
+"""Files and folders of a run; a run folder has at least one of them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: paths of its files, and loaders for what they hold."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", folder_path(self.folder, "run"))  # accepts a string, too
+
+    @property
+    def rollouts_folder(self) -> Path:
+        """Path of the store of real episodes."""
+        return self.folder / "rollouts"
+
+    @property
+    def world_folder(self) -> Path:
+        """Path of the trained world model."""
+        return self.folder / "world"
+
+    def store(self) -> rollouts.Store:
+        """Open the store of real episodes."""
+        if not self.rollouts_folder.is_dir():
+            raise self._missing(0)
+        return rollouts.Store(self.rollouts_folder)
+
+    def vae(self) -> VAE:
+        """Load the trained VAE."""
+        path = self.folder / "vae" / "weights.safetensors"
+        if not path.exists():
+            raise self._missing(1)
+        settings_path = path.with_name("settings.json")
+        with error_context(settings_path, wrap_value_errors=True), torch.device("meta"):
+            build_vae(settings := training_settings(read_json(settings_path))["model_config"])
+        return load_module(lambda: build_vae(settings), path).eval()
+
+    def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> EncodedDataset:
+        """Encode the episodes of the run, or of another ``store``, with a world model's VAE.
+
+        Idle truncation is termination where the run's memory was trained so (``memory.terminate_on_stall``).
+        """
+        path = self.folder / "memory" / "settings.json"
+        terminate_on_stall = path.exists() and STALL_TERMINATED in str(read_json(path).get("data"))
+        return (store or self.store()).latents(world.vae, terminate_on_stall=terminate_on_stall)
+
+    def world(self) -> WorldModel:
+        """Load the trained world model."""
+        if not (self.world_folder / "config.json").exists():
+            raise self._missing(2)
+        return WorldModel.load(self.world_folder).eval()
+
+    @property
+    def evolved(self) -> str:
+        """Where the run's controller was evolved: "dream" if only dreams have one, else "game"."""
+        only_dream = not (self.folder / "evolve-game").exists() and (self.folder / "evolve-dream").exists()
+        return "dream" if only_dream else "game"
+
+    def controller(self, where: str) -> Controller:
+        """Load the controller evolved in the "game" or in the "dream"."""
+        path = self.folder / f"evolve-{where}" / "controller.safetensors"
+        if not path.exists():
+            raise self._missing(3, where)
+        return load_controller(path)
+
+    def validate_folder(self) -> None:
+        """Check that the folder is new, empty or a run folder.
+
+        Raises:
+            ValueError: The folder has files, and none of a run.
+        """
+        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set[str]()
+        names = {name for name in names if not name.startswith(".")}
+        if names and not names & PARTS:
+            raise ValueError(
+                f"{self.folder} is not empty and not a run folder (it has {min(names)}): choose another for --out"
+            )
+
+    def existing(self) -> Self:
+        """Return this run if its folder exists: a mistyped path must not create one.
+
+        Raises:
+            ValueError: The folder does not exist.
+        """
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"there is no run folder {self.folder}: "
+                f"{command('worldmodel', 'collect', 'ENV', '--out', self.folder)} creates one"
+            )
+        return self
+
+    def _missing(self, stage: int, where: str = "dream") -> ValueError:
+        """Return an error that names the first missing output up to ``stage``, and the command that creates it.
+
+        Raises:
+            ValueError: The folder does not exist.
+        """
+        self.existing()
+        outputs: list[tuple[str, Path, tuple[object, ...]]] = [
+            ("rollouts", self.rollouts_folder, ("collect", "ENV", "--out", self.folder)),
+            ("trained VAE", self.folder / "vae" / "weights.safetensors", ("train", "vae", self.folder, *QUICK)),
+            ("trained memory", self.world_folder / "config.json", ("train", "memory", self.folder, *QUICK)),
+            (f"controller evolved in the {where}", self.folder, ("evolve", self.folder, "--where", where, *QUICK)),
+        ]
+        while stage and not outputs[stage - 1][1].exists():
+            stage -= 1
+        name, _, words = outputs[stage]
+        if stage == 3 and self.rollouts_folder.is_dir() and imported_module(env := self.store().env):
+            words += ("--env", env)
+        return ValueError(f"{self.folder} has no {name} yet: {command('worldmodel', *words)}")
+
+    def reports(self) -> dict[str, Report]:
+        """Load the reports of the evaluations, by name."""
+        return {path.stem: Report.load(path) for path in sorted((self.folder / "tests").glob("*.json"))}
+
+    def evolution_steps(self, where: str) -> int:
+        """Count the steps of evolution in the "game" or in the "dream", including evaluations of the mean."""
+        paths = [self.folder / f"evolve-{where}" / "metrics.jsonl"]
+        paths += sorted(self.folder.glob(f"iterations/*/evolve-{where}/metrics.jsonl"))
+        steps = 0
+        for path in paths:
+            with error_context(path):
+                for row in rows_of(path):
+                    steps += int(row.get("steps", 0)) + int(row.get("eval_steps", 0))
+        return steps
+
+    def timings(self) -> dict[str, float]:
+        """Return the seconds of each stage, summed over all calls of the command."""
+        path = self.folder / "timings.json"
+        with error_context(path, wrap_value_errors=True):
+            timings = {name: float(seconds) for name, seconds in read_json(path).items()} if path.exists() else {}
+            if not all(0 <= seconds < math.inf for seconds in timings.values()):
+                raise TypeError("seconds must be zero or more")
+            return renamed(timings, DENSITY_STAGES)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the wall-clock time of a block to a stage in ``timings.json``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            if distributed.is_main_process():
+                timings = self.timings()
+                timings[name] = round(timings.get(name, 0.0) + time.monotonic() - began, 2)
+                write_json(self.folder / "timings.json", timings)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Callable[[], None]]:
+        """Measure the wall-clock time of a block outside its stages, so that all times add up to the total.
+
+        Yields:
+            A function that adds this time to ``timings.json``; call it once, at the end. An exception calls it, too.
+        """
+        began, total_before = time.monotonic(), sum(self.timings().values())
+
+        def add_rest() -> None:
+            timings = self.timings()
+            rest = time.monotonic() - began - (sum(timings.values()) - total_before)
+            timings[REST] = round(timings.get(REST, 0.0) + max(rest, 0.0), 2)
+            write_json(self.folder / "timings.json", timings)
+
+        try:
+            yield add_rest
+        except BaseException:
+            add_rest()
+            raise
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Lock the folder against other processes while a block runs.
+
+        Raises:
+            ValueError: Another process has locked it.
+        """
+        return locked(self.folder) if distributed.is_main_process() else contextlib.nullcontext()

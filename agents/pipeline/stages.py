@@ -1,0 +1,460 @@
+"""The stages of a run: collect, train the VAE, train the memory, evolve in dreams and in the environment, evaluate.
+
+`run_pipeline` runs all of them; each command runs one. A stage calls the public API with its own folder, so that the same call
+continues a stopped stage. Start reading at `collect`.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel import VAE, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel.agents.agent import Agent
+from worldmodel.agents.analysis.diagnostics import measure_dream, measure_memory, measure_vae
+from worldmodel.agents.analysis.verdicts import (
+    against_random,
+    search_verdict,
+    verdict_of_dream,
+    verdict_of_memory,
+    verdict_of_vae,
+)
+from worldmodel.agents.config.schema import (
+    CollectConfig,
+    ControllerConfig,
+    DreamConfig,
+    GameConfig,
+    MemoryConfig,
+    RunConfig,
+    VAEConfig,
+    training,
+)
+from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
+from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.evolution.evolve import evolve
+from worldmodel.agents.evolution.whitening import Whitening
+from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
+from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, set_aside
+from worldmodel.agents.pipeline.run_folder import Run
+from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
+from worldmodel.io.files import fingerprint, read_json
+from worldmodel.io.migration import training_settings
+from worldmodel.io.paths import expand
+from worldmodel.registry import build_memory, validate_fits_in_ram
+from worldmodel.rollouts.policy import policies
+from worldmodel.rollouts.policy.policies import Policy
+from worldmodel.rollouts.store.datasets import Sequences
+from worldmodel.start_states import EncodedEpisodes, StartStates
+from worldmodel.suggestions import did_you_mean
+from worldmodel.training import distributed
+
+HUD_LOSS_WEIGHT = 16.0
+"""Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
+
+
+def collect(
+    run: Run,
+    env: str,
+    settings: CollectConfig,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
+) -> rollouts.Store:
+    """Collect real episodes into the run's store: ``settings.episodes``, and more until ``settings.min_steps``."""
+    policy = make_policy(settings.policy, settings.action_noise, env_options)
+    if not (run.rollouts_folder / "metadata.json").exists():
+        plan = rollouts.estimate_collection(
+            env,
+            policy,
+            settings.episodes,
+            seed=seed,
+            workers=workers,
+            out=run.rollouts_folder,
+            max_steps=settings.max_steps,
+            env_options=env_options,
+        )
+        console.print(f"collect {env}: {plan}", markup=False)
+    episodes = settings.episodes
+    with run.stage("collect"), bar(f"collect {env}", "episodes") as progress:
+        while True:
+            store = rollouts.collect(
+                env,
+                policy,
+                episodes,
+                seed=seed,
+                workers=workers,
+                out=run.rollouts_folder,
+                max_steps=settings.max_steps,
+                max_idle_steps=settings.max_idle_steps,
+                env_options=env_options,
+                backend=backend,
+                progress=progress,
+            )
+            if not settings.min_steps or store.steps >= settings.min_steps:
+                return store
+            episodes = max(len(store) + 1, math.ceil(settings.min_steps * len(store) / max(store.steps, 1)))
+
+
+def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> Policy:
+    """Make a behavior policy from a name.
+
+    Args:
+        name: "smooth", "uniform" or the folder of an agent; with several, separated by commas, each episode uses one.
+        action_noise: Noise on an agent's actions (`Agent.action_noise`).
+        env_options: Arguments of `envs.make`; an agent must have been trained with the same ``show_hud``.
+
+    Raises:
+        ValueError: The policy does not exist, or an agent was trained with another ``show_hud``.
+    """
+    parts: list[Policy] = []
+    for word in name.split(","):
+        if not word.strip():
+            raise ValueError(f"policy must be names separated by commas, got an empty name in {name!r}")
+        if word in policies.NAMES:
+            parts.append(policies.resolve_policy(word))
+        elif expand(word).is_dir():
+            agent = Agent.load(word)
+            validate_picture(word, env_options)
+            parts.append(Agent(agent.world, agent.controller, action_noise))
+        else:
+            known = f"{', '.join(policies.NAMES)} or the folder of an agent"
+            raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")
+    return parts[0] if len(parts) == 1 else rollouts.MixturePolicy(*parts)
+
+
+def train_vae(
+    run: Run,
+    settings: VAEConfig,
+    seed: int,
+    into: Run | None = None,
+    before: VAE | None = None,
+    split_seed: int | None = None,
+) -> VAE:
+    """Train the VAE on the run's frames, and measure it on held-out frames.
+
+    Args:
+        run: The run with the rollouts.
+        settings: Settings of the training.
+        seed: Random seed.
+        into: Run whose folder gets the VAE. None: ``run``.
+        before: VAE whose training continues. None: a new one.
+        split_seed: Seed of the validation split (`fit`). None: ``seed``.
+    """
+    store = run.store()
+    default_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
+    with seeded(seed):
+        hud_loss_weight = settings.hud_loss_weight or default_weight
+        vae = before or VAE(
+            settings.latent_dim, settings.free_bits, hud_loss_weight, standardize=_standardizes(into or run)
+        )
+    out, frames = (into or run).folder / "vae", store.frames()
+    if into is None:
+        print_new_data(out, frames, settings.num_updates)
+    with run.stage("train vae"), bar("train vae", "updates") as progress:
+        fit(
+            vae,
+            frames,
+            **training(settings),
+            seed=seed,
+            split_seed=split_seed,
+            out=out,
+            warm_start=before is not None,
+            allow_new_data=into is None,
+            progress=progress,
+        )
+    if distributed.is_main_process():
+        with run.stage("diagnose"), busy("reconstructing held-out frames"):
+            metrics = measure_vae(run, vae, seed if split_seed is None else split_seed)
+        print_verdict(verdict_of_vae(metrics))
+    return vae
+
+
+def _standardizes(run: Run) -> bool:
+    """Return whether a run's VAE standardizes frames; trainings of older versions continue without."""
+    path = run.folder / "vae" / "settings.json"
+    return not path.exists() or bool(training_settings(read_json(path))["model_config"].get("standardize"))
+
+
+def train_memory(
+    run: Run,
+    settings: MemoryConfig,
+    seed: int,
+    into: Run | None = None,
+    vae: VAE | None = None,
+    before: Memory | None = None,
+    weights: Callable[[list[int]], np.ndarray | None] | None = None,
+    split_seed: int | None = None,
+) -> WorldModel:
+    """Encode every frame once, train the memory on the latents, and save the world model.
+
+    Args:
+        run: The run with the rollouts.
+        settings: Settings of the training.
+        seed: Random seed.
+        into: Run whose folder gets the memory and the world model. None: ``run``.
+        vae: VAE that encodes the frames. None: the run's.
+        before: Memory whose training continues. None: a new one.
+        weights: Function from the lengths of episodes to their weights, as `rollouts.Store.sequences` takes them.
+        split_seed: Seed of the validation split (`fit`). None: ``seed``.
+    """
+    store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
+    names = ["hidden_size", "num_components", "rank", "num_layers", "full"]
+    names += ["num_couplings", "conditional", "spline"] if settings.model == "frmdn" else []
+    density: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
+    density |= {"density": settings.model.upper(), "reward_weight": settings.reward_weight}
+    with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
+        validate_fits_in_ram(build_memory(density))
+    with seeded(seed):
+        memory = before or build_memory(density)
+    with run.stage("encode"), bar("encode frames", "frames") as progress:
+        latents = store.latents(vae, progress, settings.terminate_on_stall)
+    weighted = None if weights is None else weights(latents.lengths)
+    sequences = Sequences(
+        latents, settings.seq_len, settings.latent_targets, weights=weighted, pad_episode_ends=settings.pad_episode_ends
+    )
+    if own:
+        print_new_data(into.folder / "memory", sequences, settings.num_updates)
+    with run.stage("train memory"), bar("train memory", "updates") as progress:
+        fit(
+            memory,
+            sequences,
+            **training(settings),
+            seed=seed,
+            split_seed=split_seed,
+            out=into.folder / "memory",
+            warm_start=before is not None,
+            allow_new_data=own,
+            progress=progress,
+        )
+        world = WorldModel(vae, memory, store)
+        if distributed.is_main_process():
+            world.save(into.world_folder)
+            StartStates.from_episodes(latents, seed=seed).save(into.world_folder)
+    if distributed.is_main_process():
+        with run.stage("diagnose"), busy("predicting held-out episodes"):
+            metrics = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
+        print_verdict(verdict_of_memory(metrics))
+    return world
+
+
+def evolve_dream(
+    run: Run,
+    settings: DreamConfig,
+    seed: int,
+    controller: ControllerConfig,
+    into: Run | None = None,
+    world: WorldModel | None = None,
+    start_states: EncodedEpisodes | None = None,
+    initial_controller: Controller | None = None,
+    **options: Any,
+) -> Controller:
+    """Evolve a controller in dreams.
+
+    Args:
+        run: The run.
+        settings: Settings of the evolution.
+        seed: Random seed.
+        controller: Inputs and size of the controller.
+        into: Run whose folder gets the controller. None: ``run``.
+        world: World model. None: the run's.
+        start_states: Encoded episodes that dreams start from. None: the run's.
+        initial_controller: Initial controller. None: zeros.
+        options: More arguments of `rollouts.DreamFitness`.
+
+    Raises:
+        ValueError: The evolution would replace the controller of the best iteration.
+    """
+    world, into = world or run.world(), into or run
+    if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
+        raise ValueError(
+            f"{run.folder / 'evolve-dream'} has the controller of the best iteration, which another evolution would "
+            "replace: remove that folder first if you do not need it"
+        )
+    start_states = run.latents(world) if start_states is None else start_states
+    initial_controller = initial_controller or zero_controller(world, controller)
+    # only values that differ from the defaults: identities of older searches lack these options
+    names = ("termination_hazard_ratio", "use_expected_continuation")
+    values = {name: getattr(settings, name) for name in names}
+    options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
+    fitness = rollouts.DreamFitness(
+        world,
+        start_states,
+        settings.horizon,
+        settings.num_rollouts,
+        settings.temperature,
+        initial_controller,
+        **options,
+    )
+    if into is run:
+        print_outdated(run)
+        set_aside(run, "evolve-dream", fitness.identity)
+    whitening = (
+        _whitening(into.folder / "evolve-dream", world, start_states, initial_controller) if settings.whiten else None
+    )
+    with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
+        evolved = evolve(
+            initial_controller,
+            fitness,
+            seed=seed,
+            **es_kwargs(settings),
+            whitening=whitening,
+            out=into.folder / "evolve-dream",
+            progress=shown.progress,
+            on_generation=shown.on_generation,
+        )
+    _print_search(into, "dream")
+    return evolved
+
+
+def compare_dream(
+    run: Run,
+    env: str,
+    settings: DreamConfig,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
+) -> None:
+    """Measure and print the model-exploitation gap of the controller evolved in dreams: dreamed minus real return."""
+    common: dict[str, Any] = {"seed": seed, "workers": workers, "backend": backend}
+    with run.stage("diagnose"), bar("play the controller evolved in dreams", "episodes") as progress:
+        sizes = (settings.horizon, settings.temperature)
+        metrics = measure_dream(run, run.controller("dream"), env, env_options, *sizes, progress=progress, **common)
+    print_verdict(verdict_of_dream(metrics))
+
+
+def _searched(run: Run) -> bool:
+    """Return whether the run's dream controller, if any, comes from `evolve_dream` and not from an iteration."""
+    folder = run.folder / "evolve-dream"
+    return (folder / "state.npz").exists() or not (folder / "controller.safetensors").exists()
+
+
+def evolve_game(
+    run: Run,
+    env: str,
+    settings: GameConfig,
+    controller: ControllerConfig,
+    seed: int,
+    workers: int,
+    env_options: dict[str, Any],
+    backend: str = "loky",
+) -> Controller:
+    """Evolve a controller in the real environment."""
+    world = run.world()
+    print_outdated(run)
+    set_aside(run, "evolve-game", {"world": fingerprint(world)})
+    initial_controller = init_controller(run, world, controller, settings.init_from)
+    set_aside(run, "evolve-game", {}, initial_controller if settings.init_from == "dream" else None)
+    folder, whitening = run.folder / "evolve-game", None
+    if settings.whiten:
+        whitening = _whitening(folder, world, run.store().latents(world.vae), initial_controller)
+    with run.stage("evolve in the game"), generations("evolve in the game") as shown:
+        common: dict[str, Any] = {
+            "workers": workers,
+            "envs_per_worker": settings.envs_per_worker,
+            "env_options": env_options,
+        }
+        common |= {
+            "max_steps": settings.max_steps,
+            "backend": backend,
+            "progress": shown.episodes,
+            "controller": initial_controller,
+        }
+        more: dict[str, Any] = {
+            "num_state_resets": settings.num_state_resets,
+            "reset_horizon": settings.reset_horizon,
+            "hard_episode_candidates": settings.hard_episode_candidates,
+        }
+        evolved = evolve(
+            initial_controller,
+            rollouts.EnvFitness(
+                env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **more, **common
+            ),
+            eval_fitness=rollouts.EnvFitness(env, world, settings.eval_episodes, **common),
+            seed=seed,
+            **es_kwargs(settings),
+            whitening=whitening,
+            out=folder,
+            progress=shown.progress,
+            on_generation=shown.on_generation,
+        )
+    _print_search(run, "game")
+    return evolved
+
+
+def _print_search(run: Run, where: str) -> None:
+    """Print the verdict on an evolution that could not compare its members."""
+    if (verdict := search_verdict(run.folder, where)) is not None:
+        print_verdict(verdict)
+
+
+def es_kwargs(settings: DreamConfig | GameConfig) -> dict[str, Any]:
+    """Return the arguments of `evolve` among the settings of a stage."""
+    names = inspect.signature(evolve).parameters
+    return {name: value for name, value in vars(settings).items() if name in names}
+
+
+def _whitening(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Whitening:
+    return Whitening.load_or_fit(folder / "coordinates.safetensors", world, episodes, controller)
+
+
+def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
+    """Evaluate every controller and the random policy on fresh seeds of the official environment."""
+    players: dict[str, Callable[[], Agent | Policy]] = {"random": lambda: rollouts.uniform}
+    for where, is_evolved in (
+        ("dream", settings.dream.generations or settings.iterations),
+        ("game", settings.game.generations),
+    ):
+        if is_evolved:
+            players[where] = lambda where=where: Agent(run.world(), run.controller(where))  # type: ignore[misc]
+    for name, make in players.items():
+        path, player = run.folder / "tests" / f"{name}.json", make()
+        if path.exists() and _is_report_of(Report.load(path), player, settings):
+            continue
+        with bar(f"evaluate {name}", "episodes") as progress:
+            report = evaluate(
+                player,
+                settings.evaluation_env,
+                settings.eval.episodes,
+                settings.eval.seed,
+                workers=settings.workers,
+                env_options=settings.env_options | settings.eval_env_options,
+                max_steps=settings.eval.max_steps,
+                policy_name=name,
+                backend=settings.backend,
+                progress=progress,
+            )
+        real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
+        if isinstance(player, Agent):
+            words = [str(run.folder), "--where", name, *(["--env", settings.eval_env] if settings.eval_env else [])]
+            report = replace(
+                report,
+                real_steps=run.store().steps + (real if name == "game" else 0),
+                dream_steps=dreamed if name == "dream" else 0,
+                command=reproduce_command(words, report, settings.eval_env_options, settings.eval.max_steps),
+            )
+        report.save(path)
+        console.print(str(report), markup=False)
+        if verdict := against_random(run, report):
+            print_verdict(verdict)
+    return run.reports()
+
+
+def _is_report_of(report: Report, player: Agent | Policy, settings: RunConfig) -> bool:
+    """Return whether a report is about this player and these episodes."""
+    expected = (policies.policy_name(player), settings.eval.episodes, settings.eval.seed)
+    return (report.agent, report.n, report.seeds[0]) == expected
+
+
+def summary(run: Run) -> list[tuple[str, str]]:
+    """Summarize a finished run as rows of (stage, time or score)."""
+    timings = run.timings()
+    rows = [(name, duration(seconds)) for name, seconds in [*timings.items(), ("total", sum(timings.values()))]]
+    return rows + [(f"score, {name}", str(report)) for name, report in run.reports().items()]

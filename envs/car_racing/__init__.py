@@ -1,0 +1,1 @@
+"""CarRacing with official and with fast rendering; start reading at `car_racing.env`."""

@@ -1,0 +1,128 @@
+"""CarRacing as in World Models: Gymnasium's CarRacing-v3 with the published crop and action mapping.
+
+Start reading at `CarRacing`.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from worldmodel.envs.wrappers import FRAME_SPACE, PixelEnv, resize_frame
+
+HUD_ROWS = 12
+"""Number of rows of the 96x96 frame that the bar with speed and score (HUD) covers."""
+
+
+class CarRacing(PixelEnv, gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """The official game with the observations and actions of World Models.
+
+    Frames: the lower 12 of 96 rows are cropped (unless ``show_hud``), and the rest is area-resized to 64x64. Actions in
+    [-1, 1]: steer = a0, gas = (a1 + 1) / 2, brake = clip(a2, 0, 1); or the official five actions with ``continuous=False``.
+    With ``action_repeat`` above 1 each step advances the game by this number of frames and draws only the last one. Physics,
+    rewards and drawn frames equal those of the official environment.
+
+    Args:
+        env: Gymnasium's game.
+        action_repeat: Number of game frames per step.
+        show_hud: Whether to keep the lower 12 rows, which show speed, wheels, steering and rotation. True: the whole
+            official frame, as other agents observe it. False: the part that World Models observes.
+
+    Raises:
+        ValueError: ``show_hud`` is not a bool.
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 3).
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], action_repeat: int = 1, show_hud: bool = False) -> None:
+        if not isinstance(show_hud, bool):
+            raise ValueError(f"show_hud must be true or false, got {show_hud!r}")
+        RecordConstructorArgs.__init__(self, action_repeat=action_repeat, show_hud=show_hud)
+        super().__init__(env)
+        self.action_repeat, self.observation_space = action_repeat, FRAME_SPACE
+        self.continuous = isinstance(env.action_space, spaces.Box)
+        if self.continuous:
+            self.action_space = spaces.Box(-1, 1, (3,), np.float32)
+        game: Any = env.unwrapped
+        self._game = game
+        self._original_render: Callable[[str], Any] = self._game._render
+        self._crop_bottom = 0 if show_hud or env.observation_space.shape == FRAME_SPACE.shape else HUD_ROWS
+        self._skip_render = False
+        self._game._render = self._render
+
+    def _render(self, mode: str) -> Any:
+        """Draw a frame, unless it is a skipped frame of a step."""
+        return None if self._skip_render and mode == "state_pixels" else self._original_render(mode)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode on a new track."""
+        frame, info = self.env.reset(seed=seed, options=options)
+        return resize_frame(frame, self._crop_bottom), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance the game by ``action_repeat`` frames with one action."""
+        game_action = self._game_action(action)
+        total_reward = 0.0
+        for remaining in reversed(range(self.action_repeat)):
+            self._skip_render = remaining > 0
+            frame, reward, terminated, truncated, info = self.env.step(game_action)
+            total_reward += float(reward)
+            if terminated or truncated:
+                break
+        if self._skip_render:  # the episode ended before the step's last frame
+            self._skip_render = False
+            frame = self._original_render("state_pixels")
+        return resize_frame(frame, self._crop_bottom), total_reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the game and free its memory."""
+        self.env.close()
+        destroy_bodies(self._game)
+
+    def _game_action(self, action: Any) -> Any:
+        if not self.continuous:
+            return int(action)
+        steer, gas, brake = np.clip(np.asarray(action, np.float64), -1, 1)
+        return np.array([steer, (gas + 1) / 2, max(brake, 0.0)])
+
+
+def destroy_bodies(game: Any) -> None:
+    """Break the references that keep a closed game in memory: Box2D's bodies, and the cycle of its contact listener."""
+    game._destroy()
+    game.car = None
+    game.world.contactListener = game.world.contactListener_bug_workaround = game.contactListener_keepref = None
+
+
+def make_car_racing(action_repeat: int = 1, fast: bool = False, show_hud: bool = False, **options: Any) -> CarRacing:
+    """Make CarRacing-v3 with its time limit of 1,000 frames.
+
+    Args:
+        action_repeat: Number of game frames per step.
+        fast: Whether to draw the frames with `envs.car_racing.fast_env` (same game).
+        show_hud: As in `CarRacing`.
+        options: Further arguments of `gymnasium.make`.
+
+    Raises:
+        ValueError: Box2D is missing, or an option is unknown or has an invalid value.
+    """
+    if "crop" in options:
+        raise ValueError("CarRacing takes no option crop: use show_hud")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    id, size = (
+        ("worldmodel/FastCarRacing-v3", {"frame_size": 64, "crop": not show_hud}) if fast else ("CarRacing-v3", {})
+    )
+    try:
+        game = gymnasium.make(id, **{"render_mode": "rgb_array", "disable_env_checker": True, **size, **options})
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise ValueError(f"CarRacing needs another package: {error}") from None
+    except (gymnasium.error.Error, TypeError) as error:
+        raise ValueError(f"CarRacing cannot be made with {options}: {error}") from None
+    return CarRacing(game, action_repeat, show_hud)

@@ -1,0 +1,1 @@
+"""Super Mario Bros for Gymnasium, on two emulators; start reading at `mario.env`."""

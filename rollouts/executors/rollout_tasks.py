@@ -1,0 +1,128 @@
+"""Rollouts as tasks for workers: environment, policy, seeds and reset states.
+
+Start reading at `run_rollout_task`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+
+from worldmodel import WorldModel
+from worldmodel.rollouts.env_cache import PortableEnv, env_key, worker_env
+from worldmodel.rollouts.executors.workers import Shared
+from worldmodel.rollouts.policy.actors import BatchedActor, WorldModelActor, make_actor
+from worldmodel.rollouts.policy.controllers import Controller
+from worldmodel.rollouts.policy.policies import Policy
+from worldmodel.rollouts.runner import EpisodeResult, run_episodes
+from worldmodel.rollouts.state_resets import ResetState, Trajectory, replay
+
+
+class RolloutTask(NamedTuple):
+    """A worker's task: episodes in one environment."""
+
+    env: PortableEnv
+    options: dict[str, Any]
+    policy: "Policy | ControllerBatch"
+    seeds: list[int]
+    num_envs: int
+    max_idle_steps: int | None
+    max_steps: int | None
+    trajectory: Trajectory | None = None
+    """Trajectory along which episodes start, each at its entry of ``reset_steps``. None: episodes start at a reset."""
+    reset_steps: tuple[int, ...] = ()
+    return_actions: bool = False
+    """Whether to return `EpisodeResult.actions`."""
+    first_index: int = 0
+    """Index of its first episode among all episodes of a call."""
+    on_episode_end: Callable[[], None] | None = None
+    """Called at the end of each episode; picklable if tasks run in other processes."""
+
+
+@dataclass(frozen=True)
+class FileCounter:
+    """Counts calls across the processes of a machine, by the size of a file."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        """Increment the count."""
+        with self.path.open("ab", buffering=0) as file:
+            file.write(b".")
+
+    @property
+    def count(self) -> int:
+        """Number of calls so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+
+class ControllerBatch(NamedTuple):
+    """Controllers of a task, one per episode, on one world model."""
+
+    world: Shared
+    controller: Controller
+    parameters: np.ndarray
+    """(episodes, size) float32."""
+
+
+class RolloutResult(NamedTuple):
+    """Result of a task."""
+
+    episodes: list[EpisodeResult]
+    steps: int
+    """Number of environment steps, including the replay of a trajectory."""
+
+
+def run_rollout_task(task: RolloutTask) -> RolloutResult:
+    """Play a task's episodes in a worker, which keeps the world model and the environments for later tasks."""
+    num_envs = min(task.num_envs, len(task.seeds))
+    environments = [worker_env(task.env, task.options, slot) for slot in range(num_envs)]
+    space, policy, reset_states, replayed_steps = environments[0].action_space, task.policy, list[ResetState](), 0
+    if isinstance(policy, ControllerBatch):
+        world = policy.world.get()
+        if task.trajectory is not None:
+            by_step, replayed_steps = _cached_replay(task, task.trajectory, world, policy.world.key, environments[0])
+            reset_states = [by_step[step] for step in task.reset_steps]
+        parameters, initial_states = (
+            torch.from_numpy(policy.parameters),
+            [reset_state.memory for reset_state in reset_states],
+        )
+        actor: BatchedActor = WorldModelActor(
+            world, policy.controller, parameters, space, num_envs, initial_states=initial_states
+        )
+    else:
+        actor = make_actor(policy, space, task.seeds, num_envs=num_envs)
+    indices = range(task.first_index, task.first_index + len(task.seeds))
+    episodes = run_episodes(
+        environments,
+        actor,
+        task.seeds,
+        max_idle_steps=task.max_idle_steps,
+        max_steps=task.max_steps,
+        reset_states=reset_states,
+        episode_indices=indices,
+        on_episode_end=task.on_episode_end,
+    )
+    steps = sum(result.length for result in episodes) + replayed_steps
+    return RolloutResult(
+        episodes if task.return_actions else [result._replace(actions=()) for result in episodes], steps
+    )
+
+
+_last_replay: list[Any] = [None, {}]
+"""Key of the last replay in this process, and its states by reset step."""
+
+
+def _cached_replay(
+    task: RolloutTask, trajectory: Trajectory, world: WorldModel, key: str, env: gymnasium.Env[Any, Any]
+) -> tuple[dict[int, ResetState], int]:
+    """Return the states of a task's trajectory, replayed once per worker, and the number of steps of this replay."""
+    cache_key, steps = (repr(trajectory), env_key(task.env, task.options), key), 0
+    if _last_replay[0] != cache_key:
+        _last_replay[:] = cache_key, replay(env, world, trajectory)
+        steps = max(trajectory.reset_steps)
+    return _last_replay[1], steps

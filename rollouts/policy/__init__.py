@@ -1,0 +1,1 @@
+"""Policies, populations of controllers, and batched actors; start reading at `policy.policies`."""

@@ -1,0 +1,1 @@
+"""Rollouts on disk, and the datasets that read them; start reading at `store.store`."""

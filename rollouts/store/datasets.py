@@ -1,0 +1,378 @@
+"""Training data of a store: single frames, windows of frames and windows of encoded steps (`rollouts.store.encoded_dataset`).
+
+Start reading at `Frames`, `Windows` and `Sequences`. They follow `worldmodel.batches.Data`, and their memory use does not
+grow with the store.
+"""
+
+import hashlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from worldmodel.batches import SequenceBatch, action_inputs
+from worldmodel.rng import Stream
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, sample_posterior
+from worldmodel.rollouts.store.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
+from worldmodel.validation import validate_positive_int
+
+CACHE_BYTES = 768 * 2**20
+"""Maximum size of the cache of decompressed chunks, in bytes."""
+PER_CHUNK = 4
+"""Number of frames drawn from each chunk that is decompressed for a batch; 1 if the cache holds all chunks."""
+
+
+class Frames:
+    """Single uint8 frames (batch, 64, 64, 3); training data for a VAE.
+
+    Args:
+        store: Episodes.
+        episodes: Indices of the episodes to use. None: all.
+    """
+
+    def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray | None = None) -> None:
+        self.store = store
+        self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes)
+        counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.episodes]
+        self._episode = np.repeat(self.episodes, counts)  # episode of each chunk; ``_number``: its index in the episode
+        self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._cached = 0
+        self._per_chunk = 1 if len(self) * FRAME_BYTES <= CACHE_BYTES else PER_CHUNK
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return sum(self.store.lengths[episode] + 1 for episode in self.episodes)
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the episodes and of their store."""
+        return f"{_digest(self.episodes)} of {self.store.identity}"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Split into training and validation frames, by whole episodes."""
+        training, validation = split_episodes(self.episodes, fraction, seed)
+        return type(self)(self.store, training), type(self)(self.store, validation)
+
+    def batch(self, size: int, rng: np.random.Generator) -> Tensor:
+        """Draw random frames: one per random chunk, or `PER_CHUNK` per chunk if the cache does not hold all chunks."""
+        drawn = []
+        for chunk in rng.integers(len(self._episode), size=-(-size // self._per_chunk)):
+            frames = self._chunk(int(chunk))
+            drawn.append(frames[rng.integers(len(frames), size=self._per_chunk)])
+        return torch.from_numpy(np.concatenate(drawn)[:size])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Yield all frames once, chunks in a fixed random order."""
+        buffered: list[np.ndarray] = []
+        count = 0
+        for chunk in np.random.default_rng(0).permutation(len(self._episode)):
+            buffered.append(self._chunk(int(chunk)))
+            count += len(buffered[-1])
+            if count >= size:
+                frames = np.concatenate(buffered)
+                yield torch.from_numpy(frames[:size])
+                buffered, count = [frames[size:]], len(frames) - size
+        if count:
+            yield torch.from_numpy(np.concatenate(buffered))
+
+    def _chunk(self, chunk: int) -> np.ndarray:
+        if chunk in self._cache:
+            self._cache.move_to_end(chunk)
+            return self._cache[chunk]
+        shard, number = self.store.locate(int(self._episode[chunk]))
+        start = int(self._number[chunk]) * CHUNK
+        frames = np.concatenate(self.store.reader.frames(shard, number, start, start + CHUNK))
+        self._cache[chunk] = frames
+        self._cached += frames.nbytes
+        while self._cached > CACHE_BYTES:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return frames
+
+
+class WindowBatch(NamedTuple):
+    """Windows of real steps: ``action[:, t]`` leads from ``frames[:, t]`` to ``frames[:, t + 1]``."""
+
+    frames: UInt8[Tensor, "batch time_plus_1 64 64 3"]
+    action: Float[Tensor, "batch time actions"]
+    """Action inputs of the memory, one-hot if discrete."""
+    reward: Float[Tensor, "batch time"]
+    terminated: Float[Tensor, "batch time"]
+    mask: Float[Tensor, "batch time"]
+    """1 at a real step, 0 at padding."""
+
+
+class _Window(NamedTuple):
+    """Consecutive steps of an episode."""
+
+    episode: int
+    start: int
+    steps: int
+
+
+class Windows:
+    """Random windows of frames, read from the compressed shards on demand.
+
+    Args:
+        store: Episodes.
+        seq_len: Number of steps of a window. Shorter episodes are padded and masked.
+        episodes: Indices of the episodes to use. None: all with at least one step.
+
+    Raises:
+        ValueError: ``seq_len`` is below 1.
+    """
+
+    def __init__(
+        self, store: EpisodeStore, seq_len: int = 32, episodes: Sequence[int] | np.ndarray | None = None
+    ) -> None:
+        validate_positive_int(seq_len=seq_len)
+        self.store, self.seq_len = store, seq_len
+        non_empty = [index for index, steps in enumerate(store.lengths) if steps]
+        self.episodes = np.asarray(non_empty if episodes is None else episodes)
+        self._steps = np.array([store.lengths[index] for index in self.episodes])
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the episodes and of their store, and the window length."""
+        return f"{_digest(self.episodes)} of {self.store.identity}, windows of {self.seq_len} frames"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Split into training and validation windows, by whole episodes."""
+        training, validation = split_episodes(self.episodes, fraction, seed)
+        return type(self)(self.store, self.seq_len, training), type(self)(self.store, self.seq_len, validation)
+
+    def batch(self, size: int, rng: np.random.Generator) -> WindowBatch:
+        """Draw random windows; all steps are equally likely, except near the ends of episodes."""
+        return self._windows(_sample_windows(self.episodes, self._steps, self.seq_len, size, rng))
+
+    def batches(self, size: int) -> Iterator[WindowBatch]:
+        """Yield all steps once, in adjacent windows, in a fixed random order."""
+        for _, windows in _tile_windows(self.episodes, self._steps, self.seq_len, size):
+            yield self._windows(windows)
+
+    def _windows(self, windows: list[_Window]) -> WindowBatch:
+        count, seq_len, reader = len(windows), self.seq_len, self.store.reader
+        frames = np.empty((count, seq_len + 1, *FRAME), np.uint8)
+        action = np.zeros((count, seq_len, self.store.action_dim), np.float32)
+        reward, terminated, mask = (np.zeros((count, seq_len), np.float32) for _ in range(3))
+        for row, (index, start, steps) in enumerate(windows):
+            shard, number = self.store.locate(index)
+            meta = self.store.episode_metadata(index)
+            filled = 0
+            for part in reader.frames(shard, number, start, start + steps + 1):
+                frames[row, filled : filled + len(part)] = part
+                filled += len(part)
+            frames[row, filled:] = 0
+            taken = meta.actions[start : start + steps]
+            action[row, :steps] = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
+            reward[row, :steps] = meta.rewards[start : start + steps]
+            terminated[row, steps - 1] = float(meta.terminated and start + steps == len(meta.actions))
+            mask[row, :steps] = 1.0
+        return WindowBatch(*(torch.from_numpy(part) for part in (frames, action, reward, terminated, mask)))
+
+
+class Sequences:
+    """Windows of encoded steps; training data for a memory.
+
+    Latents are samples of q(z|x), drawn anew for each batch, or its means.
+
+    Args:
+        latents: Encoded episodes.
+        seq_len: Number of steps of a window. Shorter episodes are padded and masked.
+        latent_targets: "sample": z ~ q(z|x), as in World Models. "mean": the mean of q(z|x).
+        episodes: Indices of the episodes to use. None: all with at least one step.
+        weights: (episodes of the store,): relative sampling weight of each episode's steps. None: equal weights.
+        pad_episode_ends: Whether a window may start before an episode or end after it (and is then shorter), so that an
+            episode's last steps occur in as many windows as its inner steps. Without it the last step occurs in 1 window
+            and an inner step in ``seq_len``; the memory then predicts too few terminations.
+
+    Raises:
+        ValueError: ``seq_len`` is below 1, ``latent_targets`` is unknown, or ``weights`` has another shape or values that
+            are not finite and positive.
+    """
+
+    def __init__(
+        self,
+        latents: EncodedDataset,
+        seq_len: int = 32,
+        latent_targets: str = "sample",
+        episodes: Sequence[int] | np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        pad_episode_ends: bool = False,
+    ) -> None:
+        validate_positive_int(seq_len=seq_len)
+        if latent_targets not in ("sample", "mean"):
+            raise ValueError(f"latent_targets must be 'sample' or 'mean', got {latent_targets!r}")
+        self.latents, self.seq_len, self.latent_targets, self.pad_episode_ends = (
+            latents,
+            seq_len,
+            latent_targets,
+            pad_episode_ends,
+        )
+        lengths = latents.lengths
+        self.episodes = np.asarray(
+            [index for index, steps in enumerate(lengths) if steps] if episodes is None else episodes
+        )
+        self._steps = np.array([lengths[index] for index in self.episodes])
+        self.weights = None if weights is None else _validate_weights(weights, len(latents))
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the episodes, of their store and weights, the windows, and the VAE that encoded them."""
+        which = f"{_digest(self.episodes)} of {self.latents.store.identity}"
+        if self.weights is not None:
+            which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
+        return f"{which}, encoded by {self.latents.folder.name}{self.form}"
+
+    @property
+    def form(self) -> str:
+        """Description of terminations, windows and targets; the end of `identity`."""
+        windows = f"{'overhanging ' * self.pad_episode_ends}windows of {self.seq_len}"
+        return f"{self.latents.termination_note}, {windows}, {self.latent_targets} targets"
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Split into training and validation windows, by whole episodes."""
+        parts = split_episodes(self.episodes, fraction, seed)
+        training, validation = (
+            type(self)(self.latents, self.seq_len, self.latent_targets, part, self.weights, self.pad_episode_ends)
+            for part in parts
+        )
+        return training, validation
+
+    def batch(self, size: int, rng: np.random.Generator) -> SequenceBatch:
+        """Draw random windows; all steps are equally likely up to ``weights``, except near the ends of episodes."""
+        drawn = _sample_windows(
+            self.episodes, self._steps, self.seq_len, size, rng, self.weights, self.pad_episode_ends
+        )
+        return self._windows(drawn, rng)
+
+    def batches(self, size: int) -> Iterator[SequenceBatch]:
+        """Yield all steps once, in adjacent windows, in a fixed random order and with fixed noise."""
+        for number, windows in _tile_windows(self.episodes, self._steps, self.seq_len, size):
+            yield self._windows(windows, np.random.default_rng([1, number]))
+
+    def _windows(self, windows: list[_Window], rng: np.random.Generator) -> SequenceBatch:
+        count, seq_len = len(windows), self.seq_len
+        first = self.latents.episode(windows[0].episode)
+        size, actions = first.mean.shape[1], first.action.shape[1]
+        mean, logvar = (
+            np.zeros((count, seq_len + 1, size), np.float32),
+            np.zeros((count, seq_len + 1, size), np.float32),
+        )
+        action = np.zeros((count, seq_len, actions), np.float32)
+        reward, terminated, mask = (np.zeros((count, seq_len), np.float32) for _ in range(3))
+        for row, (index, start, steps) in enumerate(windows):
+            episode = self.latents.episode(index)
+            mean[row, : steps + 1] = episode.mean[start : start + steps + 1]
+            logvar[row, : steps + 1] = episode.logvar[start : start + steps + 1]
+            action[row, :steps] = episode.action[start : start + steps]
+            reward[row, :steps] = episode.reward[start : start + steps]
+            terminated[row, :steps] = episode.terminated[start : start + steps]
+            mask[row, :steps] = 1.0
+        z = mean
+        if self.latent_targets == "sample":
+            z = sample_posterior(mean, logvar, rng)
+        parts = (z[:, :-1], action, z[:, 1:], reward, terminated, mask)
+        return SequenceBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+
+
+def _sample_windows(
+    episodes: np.ndarray,
+    steps: np.ndarray,
+    seq_len: int,
+    size: int,
+    rng: np.random.Generator,
+    weights: np.ndarray | None = None,
+    pad_episode_ends: bool = False,
+) -> list[_Window]:
+    """Draw random windows; an episode's probability is proportional to its length times its weight.
+
+    An episode shorter than ``seq_len`` gives one window with all of its steps. `Sequences` describes ``pad_episode_ends``.
+    """
+    fits = steps <= seq_len
+    # number of windows of each episode; with padding each step is in ``seq_len`` of them
+    odds = np.where(fits, seq_len * (steps > 0), steps + seq_len - 1) if pad_episode_ends else steps
+    if weights is not None:
+        odds = odds * weights[episodes]
+    rows = rng.choice(len(episodes), size=size, p=odds / odds.sum())
+    if pad_episode_ends:
+        starts = np.where(fits[rows], 0, rng.integers(1 - seq_len, steps[rows])).tolist()
+    else:
+        starts = [int(rng.integers(max(steps[row] - seq_len, 0) + 1)) for row in rows]
+    return [
+        _Window(int(episodes[row]), max(start, 0), min(start + seq_len, int(steps[row])) - max(start, 0))
+        for row, start in zip(rows, starts, strict=True)
+    ]
+
+
+def _validate_weights(weights: np.ndarray, count: int) -> np.ndarray:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f"weights must have shape ({count},), one for each episode, got {weights.shape}")
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"weights must be finite numbers above zero, got {weights.min()} to {weights.max()}")
+    return weights
+
+
+def _tile_windows(
+    episodes: np.ndarray, steps: np.ndarray, seq_len: int, size: int
+) -> Iterator[tuple[int, list[_Window]]]:
+    """Yield batches (index of the first window, adjacent windows), in a fixed random order."""
+    windows = [
+        _Window(int(index), start, min(seq_len, int(count) - start))
+        for index, count in zip(episodes, steps, strict=True)
+        for start in range(0, int(count), seq_len)
+    ]
+    order = np.random.default_rng(0).permutation(len(windows))
+    for number in range(0, len(windows), size):
+        yield number, [windows[index] for index in order[number : number + size]]
+
+
+def _digest(episodes: np.ndarray) -> str:
+    """Return the number of episodes and a digest of their indices."""
+    digest = hashlib.sha256(np.asarray(episodes, np.int64).tobytes()).hexdigest()[:8]
+    return f"{len(episodes)} ({digest})"
+
+
+def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split episodes into training episodes and a validation ``fraction``, with at least one episode each.
+
+    Consecutive episode indices form blocks of ``1 / fraction``; one random episode of each block is for validation. A
+    training episode therefore stays a training episode when the store grows.
+
+    Args:
+        episodes: Distinct episode indices.
+        fraction: Fraction of validation episodes, above 0 and below 1.
+        seed: Seed of the random choice.
+
+    Returns:
+        Sorted indices of the training episodes and of the validation episodes.
+
+    Raises:
+        ValueError: There are fewer than two episodes, or the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"val_fraction must be between 0 and 1, got {fraction}")
+    if len(episodes) < 2:
+        raise ValueError(f"training needs at least 2 episodes, one of them for validation, got {len(episodes)}")
+    episodes = np.sort(episodes)
+    if fraction > 0.5:  # here one episode of each block is for training
+        validation, training = split_episodes(episodes, 1 - fraction, seed)
+        return training, validation
+    blocks = int(episodes[-1] * fraction) + 2  # one spare block: rounding may place the last episode on an edge
+    edges = np.ceil(np.arange(blocks + 1) / fraction - 1e-9).astype(np.int64)
+    orders = [
+        np.random.default_rng([seed, Stream.SPLIT, number]).permutation(np.arange(start, stop))
+        for number, (start, stop) in enumerate(itertools.pairwise(edges), 1)
+    ]
+    validation = np.intersect1d(episodes, [order[0] for order in orders])
+    if not len(validation):  # no block's drawn episode is among these few
+        validation = next(order[np.isin(order, episodes)][:1] for order in orders if np.isin(order, episodes).any())
+    if len(validation) == len(episodes):
+        validation = validation[:-1]
+    return np.setdiff1d(episodes, validation), validation

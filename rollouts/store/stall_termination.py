@@ -1,0 +1,76 @@
+"""Treat idle truncation as termination at the last reward. Start reading at `StallTerminated`."""
+
+import numpy as np
+
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, EncodedEpisode
+from worldmodel.rollouts.store.shards import EpisodeMeta
+
+
+def is_stalled(rewards: np.ndarray, terminated: bool, max_idle_steps: int | None) -> bool:
+    """Whether an episode was truncated after ``max_idle_steps`` steps without a positive reward."""
+    return bool(
+        max_idle_steps is not None
+        and not terminated
+        and len(rewards) >= max_idle_steps
+        and not (np.asarray(rewards)[-max_idle_steps:] > 0).any()
+    )
+
+
+def is_complete(meta: EpisodeMeta, max_idle_steps: int | None) -> bool:
+    """Whether an episode terminated or was truncated after ``max_idle_steps`` steps without a positive reward.
+
+    An idle episode would have earned almost nothing more, so windows up to its truncation count as complete.
+    """
+    return bool(meta.terminated) or is_stalled(meta.rewards, False, max_idle_steps)
+
+
+STALL_TERMINATED = "ended with their last rewards"
+"""Part of the data identity of a memory trained with idle truncation as termination."""
+
+
+class StallTerminated(EncodedDataset):
+    """Encoded episodes in which an idle truncation (`is_stalled`) becomes a termination at the last reward.
+
+    The ``max_idle_steps`` steps after it earn nothing, but no frame shows this: a car on the grass, or one that drives back
+    along the road, looks like cars that do well. A memory trained on these steps lets dreams continue and earn again.
+    Trained on this dataset it predicts a termination probability at each step (a hazard), and dreams end there.
+
+    Args:
+        latents: Encoded episodes.
+        max_idle_steps: Number of idle steps after which the episodes were truncated.
+
+    Raises:
+        ValueError: No idle episode has a positive reward, so the step of its failure is unknown.
+    """
+
+    def __init__(self, latents: EncodedDataset, max_idle_steps: int) -> None:
+        super().__init__(latents.store, latents.folder)
+        self.termination_note = f", {STALL_TERMINATED} (patience {max_idle_steps})"
+        self._ends: list[tuple[int, bool]] = []
+        for index in range(len(self)):
+            _, _, _, rewards, terminated = super().episode(index)
+            stalled = is_stalled(rewards, bool(len(terminated) and terminated[-1]), max_idle_steps)
+            earned = np.flatnonzero(rewards > 0)
+            steps = len(rewards) if not stalled else int(earned[-1]) + 1 if len(earned) else 1
+            self._ends.append((steps, stalled))
+        stalled_steps = [steps for steps, stalled in self._ends if stalled]
+        if stalled_steps and max(stalled_steps) == 1:
+            raise ValueError(
+                "terminate_on_stall needs episodes that earn something before they stall, "
+                f"got {len(stalled_steps)} of {len(self)} that stall from their first step"
+            )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of steps of each episode."""
+        return [steps for steps, _ in self._ends]
+
+    def episode(self, index: int) -> EncodedEpisode:
+        """Return one episode, up to its termination."""
+        mean, logvar, action, reward, terminated = super().episode(index)
+        steps, stalled = self._ends[index]
+        if not stalled:
+            return EncodedEpisode(mean, logvar, action, reward, terminated)
+        terminations = np.zeros(steps, np.float32)
+        terminations[-1] = 1.0
+        return EncodedEpisode(mean[: steps + 1], logvar[: steps + 1], action[:steps], reward[:steps], terminations)

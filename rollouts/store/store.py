@@ -1,0 +1,345 @@
+"""A store: a folder of recorded episodes, written in shards, read without loading it into memory, and readable by Minari.
+
+    STORE/metadata.json          environment, policy, seed and other settings
+    STORE/shards/000000.h5       whole episodes, named by the index of the first; written to a temporary file and renamed
+    STORE/minari-v0/data/        an index of links, which Minari reads as a dataset
+    STORE/latents/<weights>/     encoded frames (`Store.latents`)
+
+Start reading at `Store`; `rollouts.collect` writes the shards.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from worldmodel import VAE
+from worldmodel.io.files import atomic, read_json, write_json
+from worldmodel.io.migration import (
+    STORE_METADATA,
+    original,
+    renamed_env_options,
+    renamed_env_spec,
+    renamed_metadata,
+    stored_env_options,
+)
+from worldmodel.io.paths import expand, folder_path
+from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.store.datasets import Frames, Sequences, Windows
+from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, encode
+from worldmodel.rollouts.store.shards import FORMAT, EpisodeMeta, Reader, Shard, read_shard
+from worldmodel.rollouts.store.stall_termination import StallTerminated
+from worldmodel.training.progress import Progress, silent
+
+MAX_COUNT = 65_536
+"""Maximum number of actions, and of episodes of a block."""
+MINARI_VERSION = "0.5.3"
+"""Version of Minari whose layout the index has: the oldest that the extra allows. (Minari compares this text with the
+versions it supports.)"""
+MINARI_FOLDER = "minari-v0"
+NAMESPACE = re.compile(r"[-_\w][-_\w/]*[-_\w]")
+"""Folder names that Minari accepts above a dataset; with another name its listing fails for all datasets."""
+
+
+class Store:
+    """Recorded episodes in a folder.
+
+    Args:
+        path: Path of the folder.
+
+    Raises:
+        ValueError: There is no store, or its metadata are damaged. A damaged shard is listed in ``damaged``; the others
+            can still be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = folder_path(path, "path")
+        if not (self.path / "metadata.json").exists():
+            raise ValueError(f"{self.path} is not a rollout store: it has no metadata.json")
+        self.metadata = renamed_metadata(read_json(self.path / "metadata.json"))
+        validate_metadata(self.metadata, self.path / "metadata.json")
+        if "env_options" in self.metadata:
+            self.metadata["env_options"] = renamed_env_options(self.env, self.metadata["env_options"])
+        self.damaged: dict[str, str] = {}
+        """Shards that cannot be read, with the reason."""
+        self.shards: list[Shard] = []
+        for file in sorted((self.path / "shards").glob("*.h5")):
+            try:
+                self.shards.append(read_shard(file))
+            except ValueError as error:
+                self.damaged[file.name] = str(error)
+        self.reader = Reader()
+        self._locations = [(shard, number) for shard in self.shards for number in range(len(shard.lengths))]
+
+    def __repr__(self) -> str:
+        """Return path, environment and size."""
+        return f"Store({str(self.path)!r}, env={self.env!r}, episodes={len(self)}, steps={self.steps:,})"
+
+    @property
+    def env(self) -> str:
+        """Id of the environment."""
+        return self.metadata["env"]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are discrete."""
+        return bool(self.metadata["discrete"])
+
+    @property
+    def action_dim(self) -> int:
+        """Size of a Box action, or number of discrete actions."""
+        return int(self.metadata["action_dim"])
+
+    @property
+    def max_idle_steps(self) -> int | None:
+        """Number of steps without a positive reward after which episodes were truncated; None: never."""
+        return self.metadata.get("max_idle_steps")
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Number of steps of each episode."""
+        return [length for shard in self.shards for length in shard.lengths]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of all episodes."""
+        return sum(self.lengths)
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of the episodes: stores with equal text hold equal episodes."""
+        metadata = {
+            name: value
+            for name, value in original(self.metadata, STORE_METADATA).items()
+            if name not in ("format", "block")
+        }
+        if "env_options" in metadata:  # keep the identity of stores of older versions
+            metadata["env_options"] = stored_env_options(self.env, metadata["env_options"])
+        metadata["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._locations]
+        digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
+
+    def __len__(self) -> int:
+        """Number of episodes that can be read."""
+        return len(self._locations)
+
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """Return the shard of episode ``index``, and its number in the shard."""
+        if not 0 <= index < len(self):
+            raise ValueError(f"index must be from 0 to {len(self) - 1}, got {index}")
+        return self._locations[index]
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode."""
+        return self.reader.episode(*self.locate(index))
+
+    def episode_metadata(self, index: int) -> EpisodeMeta:
+        """Return one episode without its frames: actions, rewards and ends."""
+        return self.reader.metadata(*self.locate(index))
+
+    @property
+    def returns(self) -> list[float]:
+        """Sum of rewards of each episode."""
+        return [float(self.episode_metadata(index).rewards.sum(dtype=np.float64)) for index in range(len(self))]
+
+    def episodes(self) -> Iterator[Episode]:
+        """Read all episodes one after the other."""
+        return (self.episode(index) for index in range(len(self)))
+
+    def frames(self) -> Frames:
+        """Return single frames, for training a VAE."""
+        return Frames(self)
+
+    def windows(self, seq_len: int = 32) -> Windows:
+        """Return windows of frames, actions and rewards, for joint training of VAE and memory."""
+        return Windows(self, seq_len)
+
+    def latents(self, vae: VAE, progress: Progress | bool = silent, terminate_on_stall: bool = False) -> EncodedDataset:
+        """Return the frames encoded by ``vae``; they are encoded once and stored with the shards.
+
+        Args:
+            vae: Encoder.
+            progress: Called as ``progress(frames done, frames, note)``. True: a progress bar.
+            terminate_on_stall: Whether idle truncation counts as termination at the last reward
+                (`rollouts.store.stall_termination.StallTerminated`).
+
+        Raises:
+            ValueError: ``terminate_on_stall`` is set, but the episodes were collected without ``max_idle_steps``.
+        """
+        if not terminate_on_stall:
+            return encode(self, vae, progress)
+        if self.max_idle_steps is None:
+            raise ValueError(
+                f"terminate_on_stall needs rollouts collected with max_idle_steps, got {self.path} without"
+            )
+        return StallTerminated(encode(self, vae, progress), self.max_idle_steps)
+
+    def sequences(
+        self,
+        vae: VAE,
+        seq_len: int = 32,
+        latent_targets: str = "sample",
+        weights: np.ndarray | None = None,
+        terminate_on_stall: bool = False,
+        pad_episode_ends: bool = False,
+    ) -> Sequences:
+        """Return windows of encoded steps, for training a memory (`rollouts.store.datasets.Sequences`, `latents`)."""
+        latents = self.latents(vae, terminate_on_stall=terminate_on_stall)
+        return Sequences(latents, seq_len, latent_targets, weights=weights, pad_episode_ends=pad_episode_ends)
+
+    def minari(self) -> Any:
+        """Return the episodes as a ``minari.MinariDataset``, without copying them.
+
+        Raises:
+            ValueError: Minari is not installed, or the collection did not finish (it writes the index at its end).
+        """
+        try:
+            from minari import MinariDataset  # optional, and slow to import
+        except ModuleNotFoundError as error:
+            raise ValueError(f"reading with Minari needs {error.name}: pip install 'worldmodel[minari]'") from None
+        if not (index := minari_index(self.path) / "metadata.json").exists():
+            if (older := self.path / "data" / "metadata.json").exists():
+                return MinariDataset(older.parent)
+            raise ValueError(f"{self.path} has no index for Minari: finish its collection first")
+        metadata = read_json(index)
+        current = metadata | {"dataset_id": minari_id(self.path)}  # the folder may have moved
+        if "env_spec" in metadata:
+            current["env_spec"] = renamed_env_spec(metadata["env_spec"])
+        if current != metadata:
+            write_json(index, current)
+        return MinariDataset(index.parent)
+
+
+def validate_metadata(metadata: Any, path: Path) -> None:
+    """Check the metadata of a store.
+
+    Raises:
+        ValueError: Names the file, and what is wrong.
+    """
+    missing = {"format", "env", "discrete", "action_dim"} - set(metadata if isinstance(metadata, dict) else ())
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: it is not a store's metadata")
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{path} has format {metadata['format']}, but this version reads format {FORMAT}")
+    kinds: dict[str, type] = {
+        "env": str,
+        "discrete": bool,
+        "action_dim": int,
+        "env_options": dict,
+        "episodes_per_shard": int,
+        "policy_changes": list,
+    }
+    for name, kind in kinds.items():
+        value = metadata.get(name)
+        invalid = not isinstance(value, kind) or (kind is int and not 1 <= metadata[name] <= MAX_COUNT)
+        if invalid and (value is not None or name in ("env", "discrete", "action_dim")):
+            raise ValueError(f"{path} must hold a valid {name}, got {str(value)[:40]!r}")
+    max_idle_steps = metadata.get("max_idle_steps")
+    if max_idle_steps is not None and not (type(max_idle_steps) is int and max_idle_steps > 0):
+        raise ValueError(f"{path} must hold a valid max_idle_steps, got {str(max_idle_steps)[:40]!r}")
+    for change in metadata.get("policy_changes") or []:
+        if not (
+            isinstance(change, dict) and isinstance(change.get("first"), int) and isinstance(change.get("policy"), str)
+        ):
+            raise ValueError(f"{path} must hold first and policy for each policy change, got {str(change)[:40]!r}")
+
+
+def minari_index(store: Path) -> Path:
+    """Return the folder of a store's index; a hidden one if Minari's listing would fail on the store's name."""
+    folder = store.absolute()
+    valid = NAMESPACE.fullmatch(folder.name) and NAMESPACE.fullmatch(f"{folder.parent.name}/{folder.name}")
+    return store / (MINARI_FOLDER if valid else f".{MINARI_FOLDER}") / "data"
+
+
+def minari_id(store: Path) -> str:
+    """Return Minari's id of a store: the path of its index below ``MINARI_DATASETS_PATH``.
+
+    For a store elsewhere, the folder of its run (or of the store, without a run) is taken as a child of that path.
+    """
+    folder = store.absolute()
+    root = folder.parent.parent if folder.name == "rollouts" else folder.parent
+    if configured := os.environ.get("MINARI_DATASETS_PATH"):
+        datasets = expand(configured).absolute()
+        root = datasets if datasets in (folder, *folder.parents) else root
+    return (folder.relative_to(root) / MINARI_FOLDER).as_posix()
+
+
+def write_minari_index(store: Store, space: Any, can_be_made: bool) -> None:
+    """Write an index that links all episodes, so that ``minari.load_dataset`` and ``minari list`` find the store.
+
+    Args:
+        store: Episodes.
+        space: Action space.
+        can_be_made: Whether `envs.make` can make the environment from its id; then Minari can, too.
+    """
+    folder = minari_index(store.path)
+    with (
+        atomic(folder / "main_data.hdf5") as aside,
+        h5py.File(aside, "w", libver="latest", track_order=True) as index,
+    ):
+        for number in range(len(store)):
+            shard, position = store.locate(number)
+            link = h5py.ExternalLink(f"../../shards/{shard.path.name}", f"/episode_{shard.first + position}")
+            index[f"episode_{number}"] = link
+    metadata = {
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "minari_version": MINARI_VERSION,
+        "dataset_id": minari_id(store.path),
+        "algorithm_name": store.metadata.get("policy", ""),
+        "observation_space": _space_json(spaces.Box(0, 255, (64, 64, 3), np.uint8)),
+        "action_space": _space_json(space),
+        "total_episodes": len(store),
+        "total_steps": store.steps,
+        "dataset_size": round(sum(shard.path.stat().st_size for shard in store.shards) / 1e6, 1),
+        "description": f"{len(store)} episodes of {store.env}, 64x64 frames",
+    }
+    if can_be_made:
+        options = {"id": store.env, **(store.metadata.get("env_options") or {})}
+        spec = EnvSpec(
+            "worldmodel/Frames-v0",
+            "worldmodel.envs.registration:make",
+            order_enforce=False,
+            disable_env_checker=True,
+            kwargs=options,
+        )
+        metadata["env_spec"] = spec.to_json()
+    write_json(folder / "metadata.json", metadata)
+    _remove_older_index(store.path / "data")
+
+
+def _remove_older_index(folder: Path) -> None:
+    """Remove the index of an older version, on which Minari's listing fails; another dataset stays."""
+    links = folder / "main_data.hdf5"
+    with contextlib.suppress(OSError):  # no such file, or not HDF5
+        with h5py.File(links) as index:
+            is_index = all(isinstance(index.get(name, getlink=True), h5py.ExternalLink) for name in index)
+        if is_index:
+            links.unlink()
+            (folder / "metadata.json").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _space_json(space: Any) -> str:
+    """Return a space in Minari's JSON format."""
+    if isinstance(space, spaces.Discrete):
+        content: dict[str, Any] = {"type": "Discrete", "dtype": "int64", "start": int(space.start), "n": int(space.n)}
+    else:
+        content = {
+            "type": "Box",
+            "dtype": str(space.dtype),
+            "shape": list(space.shape),
+            "low": space.low.tolist(),
+            "high": space.high.tolist(),
+        }
+    return json.dumps(content)

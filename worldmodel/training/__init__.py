@@ -1,0 +1,1 @@
+"""Training loop, checkpoints, and several processes; start reading at `training.trainer`."""
