@@ -99,6 +99,20 @@ def test_act_equals_the_policy_in_rollouts(discrete):
             assert space.contains(action)
 
 
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_memory_observes_the_action_with_its_noise(discrete):
+    model = world(discrete, 3)
+    space = gymnasium.spaces.Discrete(3) if discrete else gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    actor = make_actor(agent(model, action_noise=1.0), space, [3])
+    actor.reset(0, 0)
+    frame = np.full((1, 64, 64, 3), 9, np.uint8)
+    action = np.asarray(actor.act(frame, [0]))
+    with torch.no_grad():
+        latent = model.encode(torch.from_numpy(frame))
+        expected = model.observe(model.initial(1), latent, model.action_inputs(action))
+    torch.testing.assert_close(tuple(actor.memory), tuple(expected))
+
+
 def test_act_starts_the_first_episode_and_reset_the_next():
     noiseless = agent(world(actions=3))
     frames = np.random.default_rng(0).integers(256, size=(6, 64, 64, 3)).astype(np.uint8)
@@ -246,6 +260,7 @@ def test_policies_can_be_evaluated():
     report = evaluate(rollouts.uniform, "CartPole-v1", episodes=4, seed=9)
     assert report.returns == [float(length) for length in report.lengths]
     assert report.policy == "uniform"
+    assert evaluate(rollouts.uniform, toys.counter, episodes=2, max_steps=3).lengths == [3, 3]
 
 
 @pytest.mark.slow

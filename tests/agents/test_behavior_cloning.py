@@ -34,6 +34,16 @@ def latent_agent(world_model, actions):
     return Agent(world_model, LinearController(3, actions, [*2 * weight, *np.zeros(actions)]))
 
 
+def test_a_linear_clone_of_a_linear_agent_is_nearly_exact(tmp_path):
+    store = rollouts.collect(toys.counter, rollouts.uniform, 2, seed=1, out=tmp_path)
+    one, other = two_encoders(store)
+    agent = latent_agent(one, 2)
+    clone = Agent(other, imitate(agent, other, store, LinearController(3, 2)))
+    cloned, expected = outputs(clone, store).tanh(), outputs(agent, store).tanh()
+    assert expected.std() > 0.3
+    assert (cloned - expected).square().mean() < 0.001 * expected.var()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [0, 6], ids=["linear", "hidden"])
 def test_clones_act_like_the_agent_with_another_encoder(tmp_path, hidden):

@@ -1,5 +1,6 @@
 """CMA-ES: covariances, candidates, stopping criteria and comparisons of members."""
 
+import itertools
 import json
 
 import numpy as np
@@ -232,3 +233,40 @@ def test_eval_candidates_are_chosen_by_standardized_returns_with_state_resets(re
         normalize_episodes=True,
     )
     np.testing.assert_array_equal(evaluated[0][1], populations[0][best])
+
+
+def test_every_generation_draws_other_directions(monkeypatch):
+    """With a diagonal covariance, which does not rotate them."""
+    monkeypatch.setattr(cma_es, "FULL_COVARIANCE", 9)
+    populations = []
+
+    def record(population, seed):
+        populations.append(population)
+        return sphere(population, seed)
+
+    evolve(controller(), record, seed=1, generations=3, population=8)
+    for one, other in itertools.combinations([np.diff(population, axis=0).ravel() for population in populations], 2):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.5
+
+
+def test_the_average_of_the_means_is_exponential():
+    settings = {"seed": 1, "population": 8}
+    first, *means = (evolve(controller(), sphere, **settings, generations=count).parameters for count in (1, 2, 3))
+    average = first
+    for mean in means:
+        average = (average + mean) / 2
+    averaged = evolve(controller(), sphere, **settings, generations=3, mean_window=2)
+    np.testing.assert_allclose(averaged.parameters, average, rtol=1e-5)
+
+
+def test_rows_have_the_statistics_of_the_returns():
+    returns, rows = [], []
+
+    def record(population, seed):
+        returns.append(sphere(population, seed))
+        return returns[-1]
+
+    evolve(controller(), record, seed=1, generations=3, population=8, on_generation=rows.append)
+    for row, values in zip(rows, returns, strict=True):
+        expected = {"mean": values.mean(), "std": values.std(ddof=1), "max": values.max()}
+        assert {name: row[name] for name in expected} == pytest.approx(expected)

@@ -22,6 +22,7 @@ from worldmodel.agents.density import (
     complete_images,
     evaluate_density,
     fit_density,
+    fitting,
     load_density,
     report,
     sample_density,
@@ -32,6 +33,7 @@ from worldmodel.agents.density.report import _results
 from worldmodel.agents.density.training_summary import TrainingSummary
 from worldmodel.corpora import open_corpus
 from worldmodel.corpora.audio_files import inspect, read
+from worldmodel.io.files import fingerprint
 from worldmodel.registry import MODEL_NAMES
 
 SMALL = {"hidden_size": 8, "latent_dim": 3, "width": 6, "num_updates": 6, "eval_every": 2, "batch_size": 4}
@@ -61,6 +63,24 @@ def corpora(tmp_path_factory):
     images = [(rng.random((count, 12, 10)) * 256).astype(np.uint8) for count in (20, 6)]
     write_mnist(root / "mnist", *images)
     return {kind: f"{kind}:{root / kind}" for kind in ("timit", "mnist")}
+
+
+def test_weights_and_training_depend_on_the_seed(corpora, tmp_path, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def start(model, data, *, seed, **settings):
+        started.append((seed, fingerprint(model)))
+        raise Started
+
+    started = []
+    monkeypatch.setattr(fitting, "fit", start)
+    for seed in (0, 1, 1):
+        with pytest.raises(Started):
+            fit_density(DensityConfig(corpora["mnist"], seed=seed, **SMALL), tmp_path / str(seed))
+    first, *others = started
+    assert [seed for seed, _ in started] == [0, 1, 1]
+    assert others[0] == others[1] != (1, first[1])
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents.analysis.diagnostics import (
     diagnostics,
+    dream_diagnostics,
     measure_dream,
     measure_memory,
     measure_vae,
@@ -85,6 +86,14 @@ def run(tmp_path) -> Run:
     return run
 
 
+def test_held_out_episodes_are_measured(run):
+    """One of six episodes of 20 steps is held out."""
+    world = run.world()
+    assert measure_vae(run, world.vae, 1).num_frames == 21
+    measured = measure_memory(run, world.memory, Sequences(run.latents(world)), 1)
+    assert (measured.num_episodes, measured.num_steps) == (1, 20)
+
+
 @pytest.mark.slow
 def test_diagnostics_are_cached_by_weights(run, monkeypatch):
     vae, world = run.vae(), run.world()
@@ -106,6 +115,15 @@ def test_diagnostics_are_cached_by_weights(run, monkeypatch):
         vae.posterior.bias += 1
     with pytest.raises(TypeError):  # other weights need a new measurement
         measure_vae(run, vae, 1)
+
+
+def test_dreams_have_standard_errors_over_episodes_and_dreams():
+    dreamed, real = np.array([1.0, 2.0, 6.0]), np.array([0.0, 4.0])
+    result = dream_diagnostics(dreamed, real, 5)
+    assert (result.dream_return, result.real_return, result.num_episodes) == (3, 2, 2)
+    assert result.dream_stderr == pytest.approx((7 / 3) ** 0.5)  # the sample variance is 7
+    assert result.real_stderr == pytest.approx((8 / 2) ** 0.5)
+    assert dream_diagnostics(dreamed, real[:1], 5).real_stderr is None
 
 
 def limited() -> gymnasium.Env:

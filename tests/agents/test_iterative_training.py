@@ -14,12 +14,14 @@ from worldmodel.agents import Agent
 from worldmodel.agents.analysis import report
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
+from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import read_sections
-from worldmodel.agents.pipeline import iterative_training
+from worldmodel.agents.pipeline import iterative_training, stages
 from worldmodel.agents.pipeline.horizon_returns import horizon_returns
 from worldmodel.agents.pipeline.iterative_training import (
     PER_ITERATION,
     Iteration,
+    IterationContext,
     best_iteration,
     recent_episode_weights,
 )
@@ -93,6 +95,16 @@ def test_the_controller_plays_without_noise_before_it_explores(finished):
 )
 def test_horizon_returns_have_the_length_of_a_dream(terminated, horizon, expected):
     assert horizon_returns(np.ones(6), terminated, horizon) == expected
+
+
+def test_each_iteration_searches_with_its_own_seed(tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(iterative_training, "_start_states", lambda context: None)
+    monkeypatch.setattr(stages, "evolve_dream", lambda run, settings, seed, *rest, **options: seeds.append(seed))
+    for number in (1, 2, 3):
+        context = IterationContext(Run(tmp_path), RunConfig("CartPole-v1", seed=5), number)
+        iterative_training._evolve(context, None, None)
+    assert len(set(seeds)) == 3
 
 
 class EncodedStore:

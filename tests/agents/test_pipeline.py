@@ -22,13 +22,21 @@ from PIL import Image
 
 from tests import toys
 from tests.command_line import refused
-from worldmodel import VAE, rollouts
+from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.agents import Agent, LinearController, imitate, progress
 from worldmodel.agents.analysis.inspect import describe
 from worldmodel.agents.cli import commands
 from worldmodel.agents.cli.commands.common import PRESETS, env_and_options
 from worldmodel.agents.cli.main import build_parser, main
-from worldmodel.agents.config.schema import CollectConfig, ControllerConfig, DreamConfig, GameConfig, RunConfig
+from worldmodel.agents.config.schema import (
+    CollectConfig,
+    ControllerConfig,
+    DreamConfig,
+    GameConfig,
+    MemoryConfig,
+    RunConfig,
+    VAEConfig,
+)
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution.controller import load_controller
 from worldmodel.agents.pipeline import pipeline, stages
@@ -190,6 +198,49 @@ def test_progress_of_a_resumed_evolution_starts_at_its_generation(finished, tmp_
         settings = GameConfig(generations=count, population=4, episodes=1, max_steps=5, eval_episodes=1)
         stages.evolve_game(run, "CartPole-v1", settings, ControllerConfig(), 1, 1, {})
         assert [shown[0], shown[-1]] == [first, count]
+
+
+class Called(Exception):
+    pass
+
+
+def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
+    run, calls = Run(tmp_path), []
+    rollouts.collect(toys.counter, rollouts.uniform, 3, seed=1, out=run.rollouts_folder)
+
+    def record(*arguments, **settings):
+        calls.append((*arguments, settings))
+        raise Called
+
+    monkeypatch.setattr(stages, "fit", record)
+    monkeypatch.setattr(stages, "evolve", functools.wraps(stages.evolve)(record))
+    with pytest.raises(Called):
+        stages.train_vae(run, VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7), 5)
+    vae, _, training = calls.pop()
+    assert (vae.latent_dim, vae.free_bits, training["num_updates"], training["seed"]) == (3, 0.25, 7, 5)
+    sizes = {
+        "hidden_size": 6,
+        "num_components": 2,
+        "rank": 1,
+        "num_layers": 2,
+        "num_couplings": 1,
+        "reward_weight": 3.0,
+    }
+    sequence_settings = {"latent_targets": "mean", "seq_len": 4, "pad_episode_ends": True}
+    with pytest.raises(Called):
+        stages.train_memory(run, MemoryConfig(**sizes, **sequence_settings), 5, vae=vae)
+    memory, sequences, _ = calls.pop()
+    assert {name: memory.config[name] for name in sizes} == sizes
+    assert {name: getattr(sequences, name) for name in sequence_settings} == sequence_settings
+    dreams = {"horizon": 7, "num_rollouts": 3, "temperature": 0.5, "termination_hazard_ratio": 2.0}
+    dreams["use_expected_continuation"] = True
+    world = WorldModel(vae, memory)
+    with pytest.raises(Called):
+        stages.evolve_dream(
+            run, DreamConfig(**dreams), 5, ControllerConfig(), world=world, start_states=torch.zeros(2, 3)
+        )
+    _, fitness, search = calls.pop()
+    assert (fitness.settings, search["seed"]) == (dreams, 5)
 
 
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):

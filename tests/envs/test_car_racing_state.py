@@ -97,7 +97,8 @@ def test_visited_tiles_give_no_reward_again():
     again.reset(seed=2)
     again.unwrapped.load_state(snapshot)
     stopped = np.array([0, -1, 1], np.float32)
-    assert sum(row[1] for row in record_steps(again, [stopped] * 10)) < 20
+    original, restored = (sum(row[1] for row in record_steps(game, [stopped] * 10)) for game in (env, again))
+    assert restored == pytest.approx(original, abs=1.5 * 1000 / len(env.unwrapped.track))  # one tile more or less
     assert again.unwrapped.tile_visited_count >= sum(snapshot.visited) > 5
 
 

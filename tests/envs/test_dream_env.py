@@ -23,25 +23,27 @@ def store(tmp_path_factory):
     return rollouts.collect(toys.counter, toys.marking, episodes=4, seed=3, out=out)
 
 
-def test_dream_env_equals_imagined_steps():
+@pytest.mark.parametrize(("encoded", "temperature"), [(False, 1.0), (True, 0.3)])
+def test_dream_env_equals_imagined_steps(store, encoded, temperature):
+    """Ended dreams go on, so that all steps are compared."""
     model = world()
-    env = envs.DreamEnv(model, STARTS, observation="latent", horizon=30)
+    starts, burn_in = (store.latents(model.vae), 5) if encoded else (STARTS, 32)
+    env = envs.DreamEnv(model, starts, temperature, horizon=30, burn_in=burn_in, observation="latent")
     obs, _ = env.reset(seed=4)
     rng = np.random.default_rng(np.random.SeedSequence(4))
-    state = sample_start_states(model, STARTS, 1, [rng], 32)
+    state = sample_start_states(model, starts, 1, [rng], burn_in)
+    assert encoded == bool(state.hidden.any())
     noise = NoiseStreams(model, [np.random.default_rng(int(rng.integers(2**62)))])
     for t in range(10):
-        assert_same_sums(obs[:3], state.latent[0], count=10 * (model.num_features + 1))
+        assert_same_sums(obs, state.controller_inputs[0], count=10 * (model.num_features + 1), terms=50.0)
         action = np.array([np.sin(t), 0.3], np.float32)
         obs, reward, terminated, _, info = env.step(action)
         with torch.no_grad():
-            step, state = model.imagine_from(state, torch.from_numpy(action)[None], next(noise))
+            step, state = model.imagine_from(state, torch.from_numpy(action)[None], next(noise), temperature)
         assert_same_sums(info["termination_probability"], step.termination[0], count=10 * 8)
         assert_same_rewards(info["reward_probs"] @ model.memory.support.numpy(), reward, model.memory, steps=1)
         assert_same_rewards(reward, step.reward[0], model.memory, steps=10)
         assert terminated == bool(step.terminated)
-        if terminated:
-            break
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -176,13 +178,15 @@ def test_a_dream_of_a_batch_equals_a_dream_alone_with_its_seed(seeds):
 
 
 def test_a_masked_reset_leaves_the_other_dreams():
-    env = envs.DreamVectorEnv(world(), STARTS, num_envs=3, observation="latent", autoreset_mode="Disabled", horizon=2)
+    model = world(termination=False)
+    env = envs.DreamVectorEnv(model, STARTS, num_envs=3, observation="latent", autoreset_mode="Disabled", horizon=2)
     before, _ = env.reset(seed=1)
     env.step(np.zeros((3, 2), np.float32))
     middle = env._dream.observe()
     after, _ = env.reset(seed=[1, 5, 5], options={"reset_mask": np.array([True, False, False])})
     assert np.array_equal(after[0], before[0])
     assert np.array_equal(after[1:], middle[1:])
+    assert env.step(np.zeros((3, 2), np.float32))[3].tolist() == [False, True, True]  # of two steps
     for mask in (np.array([True, False]), np.zeros(3, bool), np.array([1, 0, 0]), [True, False, False]):
         with pytest.raises(ValueError, match="reset_mask"):
             env.reset(options={"reset_mask": mask})

@@ -105,6 +105,19 @@ def test_repeated_car_racing_sums_rewards_and_shows_the_last_frame():
     fast.close()
 
 
+def test_a_step_that_ends_early_shows_its_last_frame(monkeypatch):
+    once, repeated = envs.make("FastCarRacing"), envs.make("FastCarRacing", action_repeat=4)
+    results = []
+    for env in (once, repeated):
+        env.reset(seed=2)
+        step = env.env.step
+        monkeypatch.setattr(env.env, "step", lambda action, step=step: (*step(action)[:2], True, False, {}))
+        results.append(env.step(np.array([0, 1, -1], np.float32)))
+        env.close()
+    assert np.array_equal(results[0][0], results[1][0])
+    assert results[0][1:4] == results[1][1:4]
+
+
 def test_car_racing_is_freed_when_closed():
     import gc
     import weakref
@@ -214,3 +227,12 @@ def test_an_action_repeat_sums_the_rewards_of_any_environment():
     env.reset(seed=1)
     assert env.step(0)[1] == 3.0
     env.close()
+
+
+def test_an_action_repeat_ends_with_the_episode():
+    env = to_pixels(toys.Counter(length=5), action_repeat=3)
+    env.reset(seed=1)
+    assert [(frame[0, 0, 0], *rest) for frame, *rest, _ in (env.step(np.zeros(2, np.float32)) for _ in range(2))] == [
+        (3, 1 + 2 + 3, False, False),
+        (5, 4 + 5, True, False),
+    ]

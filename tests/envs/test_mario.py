@@ -99,6 +99,27 @@ def test_seeds_change_the_number_of_noop_frames():
     env.close()
 
 
+def test_the_number_of_noop_frames_includes_the_maximum():
+    env, starts = SuperMarioBros(noop_max=1), set()
+    for seed in range(9):
+        env.reset(seed=seed)
+        starts.add(bytes(env._ram))
+    assert len(starts) == 2
+    env.close()
+
+
+def test_sticky_actions_do_not_depend_on_the_previous_episode():
+    env = SuperMarioBros(action_set="complex", noop_max=0, sticky_action_prob=0.5)
+
+    def episode(seed):
+        env.reset(seed=seed)
+        return play_randomly(env, 5)
+
+    first = [episode(seed) for seed in range(4)]
+    assert [episode(seed) for seed in reversed(range(4))] == first[::-1]
+    env.close()
+
+
 def play_randomly(env, count=60, seed=5):
     """Frames, rewards, flags, infos and RAM of an episode with random actions."""
     rng, history = np.random.default_rng(seed), []

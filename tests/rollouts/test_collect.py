@@ -291,6 +291,11 @@ def test_training_never_draws_a_test_seed():
     assert len(set(seeds)) > 99_000
 
 
+def test_runs_with_different_seeds_share_no_episode():
+    seeds = [episode_seed(seed, index) for seed in range(20) for index in range(50)]
+    assert len(set(seeds)) == 1_000
+
+
 def test_hdf5_reads_the_same_frames(counter_store):
     with h5py.File(counter_store.shards[0].path) as file:  # HDF5's zlib reads the chunks that ISA-L compressed
         frames = file["episode_0/observations"][:]

@@ -42,13 +42,15 @@ def test_an_ensemble_of_the_own_memory_changes_nothing(world, controllers):
     np.testing.assert_array_equal(alone.latents, same.latents)
 
 
-def test_each_dream_uses_its_own_memory(world, controllers):
+@pytest.mark.parametrize("num_rollouts", [6, 5])
+def test_each_dream_uses_its_own_memory(world, controllers, num_rollouts):
     others = [memory(1), memory(2, hidden=9), memory(3)]
-    together = dream(world, controllers, ensemble=others)
+    together = dream(world, controllers, num_rollouts, ensemble=others)
     for number, one in enumerate(others):
+        own, groups = slice(number, None, 3), len(range(number, num_rollouts, 3))
         alone = dream(world, controllers, ensemble=[one])  # dreams of a group share start states and noise
-        assert_same_rewards(together.returns[:, number::3], alone.returns[:, :2], one, steps=20)
-        np.testing.assert_array_equal(together.lengths[:, number::3], alone.lengths[:, :2])
+        assert_same_rewards(together.returns[:, own], alone.returns[:, :groups], one, steps=20)
+        np.testing.assert_array_equal(together.lengths[:, own], alone.lengths[:, :groups])
     assert not np.allclose(dream(world, controllers, ensemble=others[:1]).returns, dream(world, controllers).returns)
 
 

@@ -65,6 +65,13 @@ def test_a_changed_registration_is_another_environment(lights, tmp_path):
     assert rollouts.collect("Lights-v0", rollouts.uniform, 1, workers=2, out=tmp_path / "t").returns == [30]
 
 
+def test_other_options_make_another_environment(lights):
+    lamp = make_portable("Lights-v0")
+    first, brighter = worker_env(lamp, {}), worker_env(lamp, {"gain": 7.0})
+    assert (first.unwrapped.gain, brighter.unwrapped.gain) == (3.0, 7.0)
+    assert worker_env(lamp, {}) is first
+
+
 def test_unpicklable_factories_work_without_workers():
     gate = threading.Lock()  # cannot be pickled
 

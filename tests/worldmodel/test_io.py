@@ -1,11 +1,14 @@
 """Errors in reading and writing name the file in one line."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from worldmodel.io.files import atomic, error_context, write_bytes
+from tests.skips import IMPOSSIBLE
+from worldmodel.io.files import atomic, error_context, fingerprint, write_bytes
 
 
 @pytest.mark.parametrize("fail", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
@@ -37,3 +40,29 @@ def test_atomic_keeps_the_error_of_the_block_and_leaves_no_file(tmp_path):
         temporary.write_bytes(b"half")
         raise KeyError("mine")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason=f"{IMPOSSIBLE}Windows cannot open folders")
+def test_atomic_syncs_the_file_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    path, synced, sync = tmp_path / "test.bin", {}, os.fsync
+    path.write_bytes(b"old")
+
+    def record(descriptor):
+        sync(descriptor)
+        synced[os.fstat(descriptor).st_ino] = path.read_bytes()
+
+    monkeypatch.setattr(os, "fsync", record)
+    with path.open("rb") as reader:
+        write_bytes(path, b"new")
+        assert reader.read() == b"old"  # a reader has the whole old file
+    assert synced == {path.stat().st_ino: b"old", tmp_path.stat().st_ino: b"new"}
+
+
+def test_fingerprints_differ_with_every_weight_and_statistic():
+    module = nn.BatchNorm1d(3)
+    assert fingerprint(module) == fingerprint(nn.BatchNorm1d(3))
+    found = [fingerprint(module)]
+    for part in module.state_dict().values():
+        part += 1
+        found.append(fingerprint(module))
+    assert len(set(found)) == len(found) == 6

@@ -8,7 +8,7 @@ import torch
 import worldmodel
 import worldmodel.registry
 from tests.toys import BANANA_ENTROPY, banana, linear_gaussian
-from worldmodel import FRMDN, RMDN
+from worldmodel import FRMDN, RMDN, seeded
 from worldmodel.baselines import PerDimensionRMDN
 from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, State
 
@@ -149,6 +149,15 @@ def test_frmdn_beats_rmdn_on_the_banana():
             results[name] = train_and_evaluate(kind(1, 2, hidden_size=8, num_components=2), draw, 200, lr=1e-2)
     assert results["frmdn"][0] < results["rmdn"][0] - 0.2
     assert results["frmdn"][0] > BANANA_ENTROPY - 4 * results["frmdn"][1]
+
+
+def test_initial_forget_gates_are_open():
+    """A cell keeps sigmoid(1) = 0.73 of its value at a step without input."""
+    with seeded(0):
+        model = RMDN(input_size=2, output_size=1, hidden_size=64)
+    before = model.initial(1)
+    _, after = model.unroll(torch.zeros(1, 1, 2), before._replace(cell=torch.ones_like(before.cell)))
+    assert float(after.cell.mean().detach()) == pytest.approx(0.73, abs=0.05)
 
 
 def test_state_is_explicit_and_validated():

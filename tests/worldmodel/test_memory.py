@@ -39,6 +39,12 @@ def two_hot(reward):
     return weights.scatter_(-1, upper[..., None], share[..., None])
 
 
+def test_decoded_frames_are_rounded():
+    model, latents = build_world_model(), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    expected = (255 * model.vae.decode(latents)).detach().round().movedim(1, -1)
+    assert model.decode(latents).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("rewards", [[0.0, 1.0, -0.1, 3.2, -100.0, 2980.0, -1e6, 1e6]])
 def test_two_hot_has_the_reward_as_its_mean(rewards):
     reward = torch.tensor(rewards, dtype=torch.float64)

@@ -470,6 +470,27 @@ def record_learning_rate(loop, rates):
         rates.append(loop.optimizer.param_groups[0]["lr"])
 
 
+class Recorder(Line):
+    """Records the first number of each batch and of its noise, of training and of evaluations."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = {True: [], False: []}
+
+    def loss(self, batch, generator=None):
+        self.drawn[self.training].append((float(batch[0]), float(torch.rand((), generator=generator))))
+        return super().loss(batch, generator)
+
+
+def test_every_update_has_another_batch_and_other_noise(tmp_path):
+    """Also those of a second schedule; all evaluations have the same."""
+    model = Recorder()
+    for num_updates in (20, 30):
+        fit(model, Numbers(), **SETTINGS | {"num_updates": num_updates, "eval_every": 10}, out=tmp_path)
+    assert [len(set(part)) for part in zip(*model.drawn[True], strict=True)] == [30, 30]
+    assert len(set(model.drawn[False])) == 1
+
+
 def test_fewer_updates_are_refused_and_equal_updates_are_complete(tmp_path):
     before = final_weights(tmp_path)
     with pytest.raises(ValueError, match=r"updates = 200.*199"):

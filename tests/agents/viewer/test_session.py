@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import toys
 from tests.agents.viewer.scenes import scene, world
 from tests.tolerance import assert_same_sums
 from worldmodel.agents.viewer import session as session_module
@@ -127,6 +128,22 @@ def test_the_real_game_runs_beside_the_dream():
     session.close()
 
 
+def test_the_real_game_takes_the_actions_of_the_dream():
+    taken = []
+
+    class Game(toys.Counter):
+        def step(self, action):
+            taken.append(action.tolist())
+            return super().step(action)
+
+    session = started(replace(scene(), make_env=Game), seed=3)
+    session.receive({"type": "reality", "value": True})
+    for action in ([0.5, -1.0], [1.0, 0.25]):
+        session.receive({"type": "action", "value": action})
+        assert session.advance().facts["action"] == taken[-1] == action
+    session.close()
+
+
 def test_a_scene_without_a_game_has_no_real_frames():
     session = started(scene(real=False), seed=3)
     session.receive({"type": "reality", "value": True})
@@ -230,6 +247,17 @@ def test_action_names_of_a_game_are_shown():
     assert [choice["keys"] for choice in named["choices"]] == [[], ["a"], ["right"], ["up", "left", "a"], ["4"]]
     unnamed = controls("Any-v0", {}, world(actions=3, discrete=True), names)  # the memory has another number of actions
     assert [choice["name"] for choice in unnamed["choices"]] == ["action 0", "action 1", "action 2"]
+
+
+def test_every_dream_and_every_visitor_has_other_noise():
+    generators = []
+    for seed in (3, 4):
+        session = Session(scene(real=False), seed=seed)
+        for _ in range(2):
+            generators.append(session.generator.get_state().numpy().tobytes())
+            session.receive({"type": "restart"})
+            session.advance()
+    assert len(set(generators)) == 4
 
 
 def test_many_requests_restart_once():

@@ -9,7 +9,7 @@ import torch
 
 from tests.worldmodel.corpora import formats
 from worldmodel.corpora import open_corpus
-from worldmodel.corpora.images import ALPHA, NOISE_LEVELS, Dequantisation
+from worldmodel.corpora.images import ALPHA, NOISE_LEVELS, Dequantisation, Images
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -45,6 +45,12 @@ def test_events_are_rows_or_pixels(kind):
         assert corpus.event_dim == expected[1]
         assert corpus.dimensions == height * width * channels
         assert (batch.mask == 1).all()
+
+
+def test_equal_images_have_different_noise():
+    black = Images("black", np.zeros((4, 2, 2, 1), np.uint8), Dequantisation(2, 2, 1))
+    (batch,) = black.batches(4)
+    assert len({tuple(event.flatten().tolist()) for event in batch.event}) == 4
 
 
 def test_events_are_in_raster_order(kind):
