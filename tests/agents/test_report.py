@@ -1,6 +1,7 @@
 """The report of a run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from tests import toys
 from tests.agents.test_dream_video import episode, world
 from worldmodel import FRMDN, VAE, Memory, WorldModel, rollouts
+from worldmodel.agents import Report
 from worldmodel.agents.analysis import dream_video, report
 from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
 from worldmodel.agents.analysis.html import section, table
 from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.pipeline.run_folder import REST, Run
+from worldmodel.formatting import format_number
 
 
 def test_tables_have_no_empty_columns():
@@ -38,6 +41,35 @@ def test_times_add_up_to_the_wall_clock(tmp_path, monkeypatch):
 def test_times_of_an_older_density_get_the_current_names(tmp_path):
     (tmp_path / "timings.json").write_text('{"learn": 12.5, "judge": 0.5}')
     assert Run(tmp_path).timings() == {"fit": 12.5, "evaluate": 0.5}
+
+
+def test_scores_are_the_statistics_of_the_returns(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.plots, "histogram", lambda *args, **options: b"")
+    run, returns = Run(tmp_path), {"dream": [1.0, 3.0, 8.0], "game": [2.0, 2.0, 3.0]}
+    for name, values in returns.items():
+        Report("CartPole-v1", values, [1] * 3, [1, 2, 3], policy=name).save(tmp_path / "tests" / f"{name}.json")
+    heads, *rows = re.findall("<tr>(.*?)</tr>", report._scores(run))
+    names = re.findall("<th.*?>(.*?)</th>", heads)
+    for row, (name, values) in zip(rows, returns.items(), strict=True):
+        shown = dict(zip(names, re.findall("<td.*?>(.*?)</td>", row), strict=True))
+        std = np.std(values, ddof=1)
+        statistics = {"mean return": np.mean(values), "standard deviation": std, "standard error": std / 3**0.5}
+        expected = {"controller": name, "episodes": "3"} | {
+            key: format_number(value) for key, value in statistics.items()
+        }
+        assert {key: shown[key] for key in expected} == expected
+    assert report.best_controller(run) == "dream"
+
+
+def test_steps_of_evolution_include_evaluations_and_iterations(tmp_path):
+    rows = {
+        "evolve-dream": [{"steps": 5, "eval_steps": 2}, {"steps": 3}],
+        "iterations/01/evolve-dream": [{"steps": 10}],
+    }
+    for folder, lines in (rows | {"evolve-game": [{"steps": 100}]}).items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert Run(tmp_path).evolution_steps("dream") == 20
 
 
 def test_controller_film_shows_the_game_and_the_dream():
