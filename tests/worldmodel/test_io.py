@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from tests.skips import IMPOSSIBLE
-from worldmodel.io.files import atomic, error_context, fingerprint, write_bytes
+from worldmodel.io.files import atomic, error_context, fingerprint, read_tensors, write_bytes, write_tensors
 
 
 @pytest.mark.parametrize("fail", [lambda: {}["x"], lambda: [] + 1, lambda: None.x, lambda: [][0], lambda: 1 / 0])
@@ -66,3 +67,14 @@ def test_fingerprints_differ_with_every_weight_and_statistic():
         part += 1
         found.append(fingerprint(module))
     assert len(set(found)) == len(found) == 6
+
+
+def test_a_flipped_bit_of_a_weight_is_detected(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"weight": torch.ones(3)})
+    assert read_tensors(path)["weight"].tolist() == [1, 1, 1]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="weights.safetensors"):
+        read_tensors(path)

@@ -56,6 +56,12 @@ def test_two_hot_has_the_reward_as_its_mean(rewards):
     torch.testing.assert_close(weights @ support, reward.clamp(support[0], support[-1]))
 
 
+def test_padding_does_not_count_in_the_mean():
+    model, data = memory(), batch()
+    padded = SequenceBatch(*(torch.cat((part, torch.zeros_like(part[:, :3])), dim=1) for part in data))
+    torch.testing.assert_close(model.loss(padded).parts, model.loss(data).parts)
+
+
 def test_loss_parts_are_the_mean_nll_and_the_heads():
     model, data = memory(), batch()
     prediction, _ = model(data.latent, data.action)

@@ -309,6 +309,8 @@ def test_patience_stops_training_early(tmp_path):
     fit(model, Numbers(), **SETTINGS | {"num_updates": 5_000, "patience": 3, "learning_rate": 0.3}, out=tmp_path,
         progress=lambda done, total, note: rows.append(done))  # fmt: skip
     assert rows[-1] < 5_000
+    losses = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) - 1 - int(np.argmin(losses)) == 3
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path):
