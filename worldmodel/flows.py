@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Transform, constraints
 from torch.nn.functional import leaky_relu_, linear, softplus
 
 from worldmodel.batches import to_float32
@@ -27,7 +28,77 @@ INPUT_BOUND = 10.0
 """Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
 
-class Coupling(nn.Module):
+Values = Float[Tensor, "*batch features"]
+LogDet = Float[Tensor, "*batch"]
+Context = Float[Tensor, "*batch context"]
+
+
+class AbstractFlow(nn.Module):
+    """An invertible map y -> u with its log-determinant, also given a context: a coupling, or a flow of couplings."""
+
+    def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
+        """Map y to u, with log|det du/dy|."""
+        raise NotImplementedError
+
+    def inverse(self, value: Values, context: Context | None = None) -> Values:
+        """Map u back to y."""
+        raise NotImplementedError
+
+    def transform(self, context: Context | None = None, cache_size: int = 0) -> "FlowTransform":
+        """Return the map y -> u for a context, as a transform of torch."""
+        return FlowTransform(self, context, cache_size)
+
+
+class FlowTransform(Transform):
+    """A flow with a fixed context as a `torch.distributions.Transform` from y to u.
+
+    A module has parameters to train, takes the context as an argument, and returns u and the log-determinant from one pass
+    through its networks. A Transform returns u alone and composes with torch's: ``TransformedDistribution(base,
+    [flow.transform(context).inv])`` is a density of y.
+
+    Args:
+        flow: Flow or coupling.
+        context: Its context, (*batch, C); it is broadcast to the values.
+        cache_size: 1 keeps the last pass, so that its log-determinant costs nothing. 0: no cache.
+    """
+
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, flow: AbstractFlow, context: Tensor | None = None, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.flow, self.context = flow, context
+        self._log_det: Tensor | None = None
+
+    def with_cache(self, cache_size: int = 1) -> "FlowTransform":
+        """Return the transform with another size of the cache."""
+        return FlowTransform(self.flow, self.context, cache_size)
+
+    def _call(self, x: Tensor) -> Tensor:
+        y, log_det = self.flow(*broadcast_context(x, self.context))
+        self._log_det = log_det if self._cache_size else None
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        self._log_det = None
+        return self.flow.inverse(*broadcast_context(y, self.context))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log|det dy/dx|, with torch's names: y = f(x)."""
+        if self._log_det is not None and x is self._cached_x_y[0]:
+            return self._log_det
+        return self.flow(*broadcast_context(x, self.context))[1]
+
+
+def broadcast_context(value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Broadcast the batch shapes of values and their context."""
+    if context is None or context.shape[:-1] == value.shape[:-1]:
+        return value, context
+    shape = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
+    return value.expand(*shape, -1), context.expand(*shape, -1)
+
+
+class Coupling(AbstractFlow):
     """Transform half of the dimensions elementwise; a network computes the parameters from the other half.
 
     The initial coupling is the identity, because the network's last layer starts at zero. In a `Flow` the halves swap from
@@ -67,17 +138,13 @@ class Coupling(nn.Module):
         """Return the arguments."""
         return f"num_features={self.num_features}, context={self.context}"
 
-    def forward(
-        self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
-    ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
+    def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
         """Map y to u, with log|det du/dy|."""
         kept, changed = self._split(value)
         changed, log_derivative = self._forward(changed, self._params(kept, context))
         return torch.cat((kept, changed), dim=-1), log_derivative.sum(dim=-1)
 
-    def inverse(
-        self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
-    ) -> Float[Tensor, "*batch features"]:
+    def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""
         kept, changed = self._split(value)
         return torch.cat((kept, self._inverse(changed, self._params(kept, context))), dim=-1)
@@ -168,13 +235,16 @@ class SplineCoupling(Coupling):
         self.bins, self.bound = bins, bound
 
     def _forward(self, value: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return rational_quadratic(value, *self._knots(parameters))
+        mapped, log_derivative = rational_quadratic(value, *self._knots(parameters))
+        return mapped.to(value.dtype), log_derivative.to(value.dtype)
 
     def _inverse(self, value: Tensor, parameters: Tensor) -> Tensor:
-        return rational_quadratic_inverse(value, *self._knots(parameters))
+        return rational_quadratic_inverse(value, *self._knots(parameters)).to(value.dtype)
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the knots' x, y and derivatives, each (*batch, changed, bins + 1)."""
+        # in bfloat16, sums of bin sizes round to the same knot
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         widths, heights, derivatives = parameters.mT.split((self.bins, self.bins, self.bins - 1), dim=-1)
 
         def knots(raw: Tensor) -> Tensor:
@@ -240,7 +310,7 @@ def _bin(
     return inside, (x0, at(knots_x, 1) - x0, y0, at(knots_y, 1) - y0, at(derivatives, 0), at(derivatives, 1))
 
 
-class Flow(nn.Module):
+class Flow(AbstractFlow):
     """A composition of couplings; their log-determinants are summed.
 
     The halves swap from coupling to coupling: every second coupling gets the dimensions in reverse order.
@@ -264,9 +334,7 @@ class Flow(nn.Module):
             raise ValueError(f"couplings must have the same num_features, got {[c.num_features for c in couplings]}")
         self.couplings = nn.ModuleList(couplings)
 
-    def forward(
-        self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
-    ) -> tuple[Float[Tensor, "*batch features"], Float[Tensor, "*batch"]]:
+    def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
         """Map y to u, with log|det du/dy|."""
         log_det = value.new_zeros(value.shape[:-1])
         for number, coupling in enumerate(self.couplings):
@@ -274,12 +342,10 @@ class Flow(nn.Module):
             value, log_det = _flip(value, number), log_det + part
         return value, log_det
 
-    def inverse(
-        self, value: Float[Tensor, "*batch features"], context: Float[Tensor, "*batch context"] | None = None
-    ) -> Float[Tensor, "*batch features"]:
+    def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""
         for number, coupling in reversed(list(enumerate(self.couplings))):
-            value = _flip(cast(Coupling, coupling).inverse(_flip(value, number), context), number)
+            value = _flip(cast(AbstractFlow, coupling).inverse(_flip(value, number), context), number)
         return value
 
 

@@ -202,9 +202,9 @@ class RMDN(nn.Module):
         if self.full:
             low, high = LOG_PRECISION_RANGE
             tril = precision_params.unflatten(-1, (k, d * (d - 1) // 2))
-            return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), tril)
+            return FullGaussianMixture(logits, loc, log_precision.clamp(low / 2, high / 2), tril, validate_args=False)
         factor = precision_params.unflatten(-1, (k, d, self.rank)) if self.rank else None
-        return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor)
+        return GaussianMixture(logits, loc, log_precision.clamp(*LOG_PRECISION_RANGE), factor, validate_args=False)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
@@ -298,7 +298,8 @@ class FRMDN(nn.Module):
 
     def distribution(self, h: Float[Tensor, "*batch hidden"]) -> TransformedMixture:
         """Return the transformed mixture for hidden states."""
-        return TransformedMixture(self.base.distribution(h), self.flow, h if self.conditional else None)
+        context = h if self.conditional else None
+        return TransformedMixture(self.base.distribution(h), self.flow, context, validate_args=False)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None

@@ -4,72 +4,88 @@ Start reading at `PerDimensionRMDN`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Size, Tensor, nn
+from torch import Tensor, nn
 
 from worldmodel.batches import to_float32
-from worldmodel.distributions import GaussianMixture
+from worldmodel.distributions import (
+    AbstractTemperedDistribution,
+    Batch,
+    Event,
+    GaussianMixture,
+    Logits,
+    Samples,
+    Temperature,
+    Value,
+)
 from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, RMDN, State
 
 
-class PerDimensionMixture:
+class PerDimensionMixture(AbstractTemperedDistribution):
     """D independent scalar mixtures of K Gaussians; the log-likelihood is summed over them.
 
     Args:
         scalar: Mixture with batch shape (*batch, D) and event shape (1,).
+        validate_args: Whether to validate values. None: torch's default, True.
     """
 
-    def __init__(self, scalar: GaussianMixture) -> None:
+    def __init__(self, scalar: GaussianMixture, validate_args: bool | None = None) -> None:
         self.scalar = scalar
+        super().__init__(scalar.batch_shape[:-1], scalar.batch_shape[-1:], validate_args)
 
     @property
-    def batch_shape(self) -> Size:
-        """Shape of the batch."""
-        return self.scalar.batch_shape[:-1]
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether there is a single component per dimension."""
+        return self.scalar.has_rsample
 
-    @property
-    def event_shape(self) -> Size:
-        """Shape of the event, (D,)."""
-        return self.scalar.batch_shape[-1:]
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
+        """Return the distribution with the scalar mixtures expanded to a batch shape."""
+        return type(self)(self.scalar.expand((*batch_shape, *self.event_shape)), self._validate_args)
 
-    def log_prob(self, value: Float[Tensor, "*batch event"]) -> Float[Tensor, "*batch"]:
+    def log_prob(self, value: Value) -> Batch:
         """Return log p(value) in nats, summed over the event."""
+        self._validate_value(value)
         return self.scalar.log_prob(value.unsqueeze(-1)).sum(dim=-1)
-
-    def sample(
-        self,
-        sample_shape: tuple[int, ...] = (),
-        temperature: float | Tensor = 1.0,
-        generator: Generator | None = None,
-        noise_temperature: float | Tensor | None = None,
-    ) -> Float[Tensor, "*shape_batch event"]:
-        """Sample each dimension independently (see `GaussianMixture.sample`)."""
-        each, noise = map(_per_dimension, (temperature, noise_temperature))
-        return self.scalar.sample(sample_shape, each, generator, noise).squeeze(-1)
 
     def rsample_from_noise(
         self,
-        gumbel: Float[Tensor, "*shape_batch event components"],
-        normal: Float[Tensor, "*shape_batch event"],
-        temperature: float | Tensor = 1.0,
-        noise_temperature: float | Tensor | None = None,
-    ) -> Float[Tensor, "*shape_batch event"]:
-        """Compute the samples that `sample` returns for given standard Gumbel and standard Normal numbers."""
+        gumbel: Tensor,
+        normal: Tensor,
+        temperature: Temperature = 1.0,
+        noise_temperature: Temperature | None = None,
+    ) -> Samples:
+        """Compute the samples for standard Gumbel numbers (*shape_batch, D, K) and Normal numbers (*shape_batch, D)."""
         each, noise = map(_per_dimension, (temperature, noise_temperature))
         return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
-    def weights(self) -> Float[Tensor, "*batch components"]:
+    def weights(self) -> Logits:
         """Probabilities of the components, averaged over the dimensions."""
         return self.scalar.weights.mean(dim=-2)
 
     @property
-    def mean(self) -> Float[Tensor, "*batch event"]:
-        """Mean of the mixture."""
+    def mean(self) -> Event:
+        """Mean of each dimension."""
         return self.scalar.mean.squeeze(-1)
+
+    @property
+    def variance(self) -> Event:
+        """Variance of each dimension."""
+        return self.scalar.variance.squeeze(-1)
+
+    @property
+    def mode(self) -> Event:
+        """Mean of the component with the largest weight, in each dimension."""
+        return self.scalar.mode.squeeze(-1)
+
+    def _draw(self, sample_shape: tuple[int, ...], *options: Any) -> Tensor:
+        temperature, generator, noise = options
+        each = _per_dimension(temperature), generator, _per_dimension(noise)
+        return self.scalar._draw(sample_shape, *each).squeeze(-1)
 
 
 def _per_dimension(temperature: Any) -> Any:
@@ -131,7 +147,8 @@ class PerDimensionRMDN(RMDN):
             part.unflatten(-1, (d, k)) for part in to_float32(self.head(h)).split(k * d, dim=-1)
         )
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
-        return PerDimensionMixture(GaussianMixture(logits, loc.unsqueeze(-1), log_precision))
+        scalar = GaussianMixture(logits, loc.unsqueeze(-1), log_precision, validate_args=False)
+        return PerDimensionMixture(scalar, validate_args=False)
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None

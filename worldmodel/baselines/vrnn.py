@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.distributions import kl_divergence
 
-from worldmodel.baselines.diagonal_gaussian import DiagonalGaussian, kl_divergence
+from worldmodel.baselines.diagonal_gaussian import DiagonalGaussian
 from worldmodel.batches import EventBatch, Loss, to_float32
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import LOG_PRECISION_RANGE
@@ -262,10 +263,10 @@ class VRNN(nn.Module):
             q = self._normal(self.encoder, torch.cat((event_features[:, t], state.hidden), dim=-1))  # (9)
             z = q.rsample_from_noise(noise[:, t])
             latent_features = to_float32(self.phi_z(z))
-            steps.append((state.hidden, z, latent_features, *q))
+            steps.append((state.hidden, z, latent_features, q.loc, q.log_precision))
             state = self._advance(state, event_features[:, t], latent_features)
         before, z, latent_features, loc, log_precision = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
-        q, p = DiagonalGaussian(loc, log_precision), self._normal(self.prior, before)  # (5)
+        q, p = DiagonalGaussian(loc, log_precision, validate_args=False), self._normal(self.prior, before)  # (5)
         return (
             self._decode(latent_features, before).log_prob(event),
             kl_divergence(q, p),
@@ -275,9 +276,8 @@ class VRNN(nn.Module):
     def _draw(
         self, state: VRNNState, temperature: float | Tensor, generator: Generator | None
     ) -> tuple[Tensor, VRNNState]:
-        p = self._normal(self.prior, state.hidden)
-        root = torch.as_tensor(temperature).to(p.loc).sqrt()[..., None]
-        latent_features = self.phi_z(p.rsample_from_noise(root * torch.empty_like(p.loc).normal_(generator=generator)))
+        latent = self._normal(self.prior, state.hidden).sample((), temperature, generator)
+        latent_features = self.phi_z(latent)
         event = self._decode(latent_features, state.hidden).sample((), temperature, generator)
         return event, self._advance(state, self.phi_x(event), latent_features)
 
@@ -287,14 +287,14 @@ class VRNN(nn.Module):
 
     def _normal(self, network: nn.Module, inputs: Tensor) -> DiagonalGaussian:
         loc, log_precision = to_float32(network(inputs)).chunk(2, dim=-1)
-        return DiagonalGaussian(loc, log_precision.clamp(*LOG_PRECISION_RANGE))
+        return DiagonalGaussian(loc, log_precision.clamp(*LOG_PRECISION_RANGE), validate_args=False)
 
     def _decode(self, latent_features: Tensor, hidden: Tensor) -> GaussianMixture:
         parts = to_float32(self.decoder(torch.cat((latent_features, hidden), dim=-1))).split(
             self._sizes(), dim=-1
         )  # (6)
         loc, log_precision = (part.unflatten(-1, (self.num_components, self.event_dim)) for part in parts[1:])
-        return GaussianMixture(parts[0], loc, log_precision.clamp(*LOG_PRECISION_RANGE))
+        return GaussianMixture(parts[0], loc, log_precision.clamp(*LOG_PRECISION_RANGE), validate_args=False)
 
 
 class _MLP(nn.Module):
