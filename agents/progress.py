@@ -236,7 +236,7 @@ def _live(task: Task, above: Callable[[int], RenderableType] | None = None) -> "
     with Live(console=console, refresh_per_second=8) as live:
 
         def callback(done: int, total: int, note: str) -> None:
-            first = task.clock.first is None
+            first = not task.clock.ticks
             if line := task.update(done, total, note):
                 console.print(line, markup=False)
             if first:

@@ -67,10 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if arguments is None:  # a second Ctrl-C must not interrupt the exit
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        again = command_line("worldmodel", *words)
         if console.is_terminal:
             console.print()  # ends the line of the ^C
-        console.print(f"Stopped. Finished work is saved; to continue: {again}", markup=False)
+        resumes = any(command.resumes and " ".join(words).startswith(name) for name, command in COMMANDS.items())
+        again = f"; the same command continues: {command_line('worldmodel', *words)}" if resumes else ""
+        console.print(f"Stopped{again}", markup=False)
         return 130
 
 

@@ -60,8 +60,19 @@ def test_rates_start_at_the_first_tick_and_ignore_idle_time(monkeypatch):
     now[0] = 300.0
     assert clock.seconds_left(12) == 0.0
     assert cli_progress.duration(clock.seconds_left(40)) == "0 s"
-    clock.tick(1_004)
-    assert clock.speed("generations") == "10 generations/s"
+    clock.tick(1_004)  # at 300 s: the later half began at 250 s, after the unit of 210 s
+    assert clock.speed("generations") == "11.1 generations/s"
+
+
+def test_the_start_of_workers_does_not_distort_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    clock = progress.Clock()
+    clock.tick(0)
+    for second in range(30, 95):  # 30 s of start, then a unit each second
+        now[0] = second
+        clock.tick(second - 29)
+    assert clock.seconds_left(165) == pytest.approx(100, rel=0.05)
 
 
 def test_rows_show_evaluation_and_speed():

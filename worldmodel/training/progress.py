@@ -8,6 +8,7 @@ import inspect
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -42,25 +43,34 @@ def duration(seconds: int | float) -> str:
 
 
 class Clock:
-    """Rate and time left since the first tick; work before a resumed job does not count."""
+    """Rate and time left over the later half of the time since the first tick.
+
+    Work before a resumed job does not count, and the start of workers or a compilation does not distort the rate for long.
+    """
 
     def __init__(self) -> None:
-        self.started = self.latest = time.monotonic()
-        self.first: int | None = None
-        self.done = 0
+        self.ticks: deque[tuple[float, int]] = deque()
+        """Times and finished units, from the last tick before the later half on."""
+        self.started = 0.0
 
     def tick(self, done: int) -> None:
         """Record the number of finished units."""
+        if self.ticks and done == self.ticks[-1][1]:
+            return
         now = time.monotonic()
-        if self.first is None:
-            self.first, self.started = done, now
-        if done != self.done:
-            self.done, self.latest = done, now
+        if not self.ticks:
+            self.started = now
+        self.ticks.append((now, done))
+        while len(self.ticks) > 2 and self.ticks[1][0] <= (self.started + now) / 2:
+            self.ticks.popleft()
 
     @property
     def rate(self) -> float:
         """Number of units per second, up to the latest unit."""
-        return 0.0 if self.first is None else (self.done - self.first) / max(self.latest - self.started, 1e-9)
+        if len(self.ticks) < 2:
+            return 0.0
+        (since, first), (latest, done) = self.ticks[0], self.ticks[-1]
+        return (done - first) / max(latest - since, 1e-9)
 
     def speed(self, unit: str) -> str:
         """Format the rate; for slow work, the seconds per unit."""
@@ -77,8 +87,10 @@ class Clock:
 
     def seconds_left(self, total: int) -> float | None:
         """Return the estimated seconds until the end; None before the first unit."""
-        since = time.monotonic() - self.latest
-        return max((total - self.done) / self.rate - since, 0.0) if self.rate else None
+        if not self.rate:
+            return None
+        latest, done = self.ticks[-1]
+        return max((total - done) / self.rate - (time.monotonic() - latest), 0.0)
 
 
 class Row(NamedTuple):
@@ -107,7 +119,7 @@ class Task:
 
     def update(self, done: int, total: int, note: str) -> str | None:
         """Record progress; on the first tick of resumed work, return a line with the update or step where it resumed."""
-        first = self.clock.first is None
+        first = not self.clock.ticks
         self.clock.tick(done)
         self.done, self.total, self.note = done, total, " ".join(note.split())
         going_on = first and 1 < done < total  # a new training reports after its first update

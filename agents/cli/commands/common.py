@@ -33,6 +33,8 @@ class Command(NamedTuple):
     """Adds the arguments to a parser; its docstring is the description in the help."""
     run: Callable[[Namespace], int | None]
     """Runs the command by calls of the public API. Returns an exit code; None: 0."""
+    resumes: bool = True
+    """Whether the same command continues what was stopped."""
 
 
 @dataclass(frozen=True)
