@@ -48,8 +48,8 @@ class Data(Protocol):
     """A source of training batches for `worldmodel.fit`."""
 
     @property
-    def identity(self) -> str:
-        """Short description of the data. A training continues only with data of the same identity."""
+    def identity(self) -> Any:
+        """What the data are, with digests, as JSON. A training continues only with data of the same identity."""
         ...
 
     def split(self, fraction: float, seed: int) -> tuple["Data", "Data"]:

@@ -74,7 +74,7 @@ class TrainingJob(NamedTuple):
     num_updates: int
     batch_size: int
     seq_len: int
-    data: str
+    data: dict[str, Any]
     """Identity of the episodes and their VAE (`rollouts.store.encoded_dataset.EncodedDataset.identity`)."""
 
     @property

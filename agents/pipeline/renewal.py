@@ -32,7 +32,9 @@ def print_new_data(folder: Path, data: Data, updates: int) -> None:
         updates: Number of updates that follow.
     """
     path = folder / "settings.json"
-    if (folder / "resume.pt").exists() and path.exists() and read_json(path).get("data") != data.identity:
+    if not (folder / "resume.pt").exists() or not path.exists():
+        return
+    if migration.training_settings(read_json(path)).get("data") != data.identity:
         console.print(
             f"train {folder.name}: the data have changed; training continues from its weights for {updates:,} updates",
             markup=False,

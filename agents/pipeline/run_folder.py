@@ -21,7 +21,6 @@ from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.io.paths import folder_path
 from worldmodel.registry import build_vae
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
-from worldmodel.rollouts.store.stall_termination import STALL_TERMINATED
 from worldmodel.training import distributed
 
 REST = "between stages"
@@ -74,8 +73,9 @@ class Run:
         Idle truncation is termination where the run's memory was trained so (``memory.terminate_on_stall``).
         """
         path = self.folder / "memory" / "settings.json"
-        terminate_on_stall = path.exists() and STALL_TERMINATED in str(read_json(path).get("data"))
-        return (store or self.store()).latents(world.vae, terminate_on_stall=terminate_on_stall)
+        data = training_settings(read_json(path)).get("data") if path.exists() else None
+        stall_steps = data.get("terminate_on_stall") if isinstance(data, dict) else None
+        return (store or self.store()).latents(world.vae, terminate_on_stall=stall_steps is not None)
 
     def world(self) -> WorldModel:
         """Load the trained world model."""

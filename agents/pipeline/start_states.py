@@ -3,6 +3,8 @@
 Start reading at `RecentStartStates` (evolution) and `ComparableStartStates` (comparison with real returns).
 """
 
+from typing import Any
+
 import numpy as np
 
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, EncodedEpisode
@@ -34,13 +36,15 @@ class RecentStartStates:
         self.num_initial = round(num_recent * initial_state_fraction / (1 - initial_state_fraction))
 
     @property
-    def identity(self) -> str:
-        """Text that identifies the episodes and their VAE; a resumed search must have the same."""
-        # saved states of searches contain this text: changing it would refuse them
-        which = f"{self.num_recent} of the first {self.count} episodes of {self.latents.store.env}"
-        return (
-            f"{which}, up to their last rewards, {self.num_initial} beginnings, encoded by {self.latents.folder.name}"
-        )
+    def identity(self) -> dict[str, Any]:
+        """The episodes and their VAE; a resumed search must have the same."""
+        return {
+            "env": self.latents.store.env,
+            "episodes": self.count,
+            "recent": self.num_recent,
+            "initial": self.num_initial,
+            "vae": self.latents.folder.name,
+        }
 
     def __len__(self) -> int:
         """Return the number of items."""

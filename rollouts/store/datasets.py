@@ -8,7 +8,7 @@ import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -50,9 +50,9 @@ class Frames:
         return sum(self.store.lengths[episode] + 1 for episode in self.episodes)
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the episodes and of their store."""
-        return f"{_digest(self.episodes)} of {self.store.identity}"
+    def identity(self) -> dict[str, Any]:
+        """Digest of the episodes, and identity of their store."""
+        return {"episodes": _digest(self.episodes), "store": self.store.identity}
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split into training and validation frames, by whole episodes."""
@@ -137,9 +137,9 @@ class Windows:
         self._steps = np.array([store.lengths[index] for index in self.episodes])
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the episodes and of their store, and the window length."""
-        return f"{_digest(self.episodes)} of {self.store.identity}, windows of {self.seq_len} frames"
+    def identity(self) -> dict[str, Any]:
+        """Digest of the episodes, identity of their store, and the window length."""
+        return {"episodes": _digest(self.episodes), "store": self.store.identity, "seq_len": self.seq_len}
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split into training and validation windows, by whole episodes."""
@@ -222,18 +222,20 @@ class Sequences:
         self.weights = None if weights is None else _validate_weights(weights, len(latents))
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the episodes, of their store and weights, the windows, and the VAE that encoded them."""
-        which = f"{_digest(self.episodes)} of {self.latents.store.identity}"
-        if self.weights is not None:
-            which += f", weighted {hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]}"
-        return f"{which}, encoded by {self.latents.folder.name}{self.form}"
+    def identity(self) -> dict[str, Any]:
+        """Digest of the episodes and of their weights, identity of the encoded store, and `form`."""
+        weights = None if self.weights is None else hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]
+        return {"episodes": _digest(self.episodes), "weights": weights, **self.latents.identity, **self.form}
 
     @property
-    def form(self) -> str:
-        """Description of terminations, windows and targets; the end of `identity`."""
-        windows = f"{'overhanging ' * self.pad_episode_ends}windows of {self.seq_len}"
-        return f"{self.latents.termination_note}, {windows}, {self.latent_targets} targets"
+    def form(self) -> dict[str, Any]:
+        """Terminations, windows and targets: what a training that continues with other episodes must have, too."""
+        return {
+            "terminate_on_stall": self.latents.stall_steps,
+            "seq_len": self.seq_len,
+            "pad_episode_ends": self.pad_episode_ends,
+            "latent_targets": self.latent_targets,
+        }
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split into training and validation windows, by whole episodes."""
@@ -334,9 +336,8 @@ def _tile_windows(
 
 
 def _digest(episodes: np.ndarray) -> str:
-    """Return the number of episodes and a digest of their indices."""
-    digest = hashlib.sha256(np.asarray(episodes, np.int64).tobytes()).hexdigest()[:8]
-    return f"{len(episodes)} ({digest})"
+    """Return a digest of the episodes' indices."""
+    return hashlib.sha256(np.asarray(episodes, np.int64).tobytes()).hexdigest()[:8]
 
 
 def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ Start reading at `encode`.
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,17 +51,17 @@ class EncodedDataset:
         folder: Path of the encoded files.
     """
 
-    termination_note = ""
-    """Description of modified terminations in `identity` (`rollouts.store.stall_termination.StallTerminated`)."""
+    stall_steps: int | None = None
+    """Number of idle steps after which an episode terminates (`rollouts.store.stall_termination`). None: it does not."""
 
     def __init__(self, store: EpisodeStore, folder: Path) -> None:
         self.store, self.folder = store, folder
         self._open: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
-    def identity(self) -> str:
-        """Identity of the store, and the VAE's fingerprint."""
-        return f"{self.store.identity}, encoded by {self.folder.name}{self.termination_note}"
+    def identity(self) -> dict[str, Any]:
+        """Identity of the store, the VAE's fingerprint, and the modified terminations."""
+        return {"store": self.store.identity, "vae": self.folder.name, "terminate_on_stall": self.stall_steps}
 
     def __len__(self) -> int:
         """Number of episodes."""

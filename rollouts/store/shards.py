@@ -7,7 +7,7 @@ writes and reads the same zlib streams several times as fast (benchmarks/README.
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -298,8 +298,8 @@ class EpisodeStore(Protocol):
         ...
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the episodes."""
+    def identity(self) -> dict[str, Any]:
+        """Environment, size and digest of the episodes."""
         ...
 
     def locate(self, index: int) -> tuple[Shard, int]:

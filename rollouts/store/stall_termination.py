@@ -24,10 +24,6 @@ def is_complete(meta: EpisodeMeta, max_idle_steps: int | None) -> bool:
     return bool(meta.terminated) or is_stalled(meta.rewards, False, max_idle_steps)
 
 
-STALL_TERMINATED = "ended with their last rewards"
-"""Part of the data identity of a memory trained with idle truncation as termination."""
-
-
 class StallTerminated(EncodedDataset):
     """Encoded episodes in which an idle truncation (`is_stalled`) becomes a termination at the last reward.
 
@@ -45,7 +41,7 @@ class StallTerminated(EncodedDataset):
 
     def __init__(self, latents: EncodedDataset, max_idle_steps: int) -> None:
         super().__init__(latents.store, latents.folder)
-        self.termination_note = f", {STALL_TERMINATED} (patience {max_idle_steps})"
+        self.stall_steps = max_idle_steps
         self._ends: list[tuple[int, bool]] = []
         for index in range(len(self)):
             _, _, _, rewards, terminated = super().episode(index)

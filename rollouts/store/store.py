@@ -116,8 +116,8 @@ class Store:
         return sum(self.lengths)
 
     @property
-    def identity(self) -> str:
-        """Fingerprint of the episodes: stores with equal text hold equal episodes."""
+    def identity(self) -> dict[str, Any]:
+        """Environment, size and digest of the episodes: stores of equal identity hold equal episodes."""
         metadata = {
             name: value
             for name, value in original(self.metadata, STORE_METADATA).items()
@@ -127,7 +127,7 @@ class Store:
             metadata["env_options"] = stored_env_options(self.env, metadata["env_options"])
         metadata["episodes"] = [(shard.first + number, shard.lengths[number]) for shard, number in self._locations]
         digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{len(self)} episodes, {self.steps} steps of {self.env} ({digest})"
+        return {"env": self.env, "episodes": len(self), "steps": self.steps, "digest": digest}
 
     def __len__(self) -> int:
         """Number of episodes that can be read."""

@@ -89,9 +89,50 @@ def world_model(old: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, "vae": renamed(old["vae"], VAE_SETTINGS), "memory": memory}
 
 
+STORE = r"(?P<count>\d+) episodes, (?P<steps>\d+) steps of (?P<env>.+) \((?P<digest>[0-9a-f]{16})\)"
+DATA = re.compile(
+    rf"(?:\d+ \((?P<episodes>\w+)\) of )?{STORE}(?:, weighted (?P<weights>\w+))?(?:, encoded by (?P<vae>\w+))?"
+    r"(?:, ended with their last rewards \(patience (?P<stall>\d+)\))?"
+    r"(?:, (?P<pad>overhanging )?windows of (?P<seq_len>\d+)(?: frames|, (?P<targets>\w+) targets))?"
+)
+START_STATES = re.compile(
+    r"(?P<recent>\d+) of the first (?P<episodes>\d+) episodes of (?P<env>.+), up to their last rewards, "
+    r"(?P<initial>\d+) beginnings, encoded by (?P<vae>\w+)"
+)
+"""Identities of data and of start states in files of older versions, which were sentences."""
+
+
+def data_identity(old: Any) -> Any:
+    """Return the identity of rollouts, frames, sequences or start states as a dict; others are unchanged.
+
+    Example:
+        >>> data_identity("2 of the first 9 episodes of X, up to their last rewards, 1 beginnings, encoded by 5a")
+        {'env': 'X', 'episodes': 9, 'recent': 2, 'initial': 1, 'vae': '5a'}
+    """
+    if not isinstance(old, str):
+        return old
+    if match := START_STATES.fullmatch(old):
+        numbers = {name: int(match[name]) for name in ("episodes", "recent", "initial")}
+        return {"env": match["env"], **numbers, "vae": match["vae"]}
+    if not (match := DATA.fullmatch(old)):
+        return old
+    new: dict[str, Any] = {"episodes": match["episodes"]} if match["episodes"] else {}
+    steps = {"episodes": int(match["count"]), "steps": int(match["steps"])}
+    new["store"] = {"env": match["env"], **steps, "digest": match["digest"]}
+    if match["vae"]:
+        new |= {"vae": match["vae"], "terminate_on_stall": int(match["stall"]) if match["stall"] else None}
+    if match["seq_len"]:
+        new["seq_len"] = int(match["seq_len"])
+    if match["targets"]:
+        new |= {"weights": match["weights"], "pad_episode_ends": bool(match["pad"]), "latent_targets": match["targets"]}
+    return new
+
+
 def training_settings(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a training and of its model under their current names."""
     settings = renamed(old, TRAINING_SETTINGS)
+    if "data" in settings:
+        settings["data"] = data_identity(settings["data"])
     if isinstance(model := settings.get("model_config"), Mapping):
         model = renamed(model, VAE_SETTINGS | SEQUENCE_DENSITY_SETTINGS)
         settings["model_config"] = without_removed(model, REMOVED_NETWORK_SETTINGS, "model_config")
@@ -245,12 +286,15 @@ def fitness_identity(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
     if {"num_rollouts", "world", "start_states"} <= content.keys():
-        return without_removed(content, REMOVED_DREAM_ARGUMENTS)
+        new = {**content, "start_states": data_identity(content["start_states"])}
+        return without_removed(new, REMOVED_DREAM_ARGUMENTS)
     if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
         return content
     new = renamed(content, FITNESS_IDENTITY)
     if "env_options" in new:
         new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
+    if "start_states" in new:
+        new["start_states"] = data_identity(new["start_states"])
     return without_removed(new, REMOVED_DREAM_ARGUMENTS)
 
 
@@ -454,6 +498,8 @@ def comparison_result(old: dict[str, Any]) -> dict[str, Any]:
     job = renamed(old["job"], TRAINING_JOB)
     if isinstance(job.get("settings"), dict):
         job["settings"] = renamed(job["settings"], NETWORK_SETTINGS)
+    if "data" in job:
+        job["data"] = data_identity(job["data"])
     return {name: job if name == "job" else _deep(value, COMPARISON) for name, value in old.items()}
 
 

@@ -11,6 +11,7 @@ import re
 import time
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class TrainingCheckpoint:
         self.saved, self.tensorboard, self.is_main = time.monotonic(), tensorboard, distributed.is_main_process()
         self.writer: Any = None
 
-    def load(self, device: torch.device, form: str | None = None) -> dict[str, Any] | None:
+    def load(self, device: torch.device, form: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Return the saved state of the training in this folder; None if there is none.
 
         The settings must be the same, with two exceptions. ``num_updates`` may be larger than before, and the data may differ
@@ -81,7 +82,9 @@ class TrainingCheckpoint:
         settings = saved["settings"]
         for name in settings | self.settings:
             was, asked = settings.get(name), self.settings.get(name)
-            if was == asked or (name == "data" and form is not None and str(was).endswith(form)):
+            if was == asked or (
+                name == "data" and form is not None and isinstance(was, dict) and form.items() <= was.items()
+            ):
                 continue
             more = name == "num_updates" and isinstance(was, int) and was >= 1
             if not more or asked < was:

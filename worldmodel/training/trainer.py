@@ -147,7 +147,7 @@ def fit(
     if batch_size < size:
         raise ValueError(f"batch_size must be at least the number of processes, {size}, got {batch_size}")
     checkpoint = TrainingCheckpoint(None if out is None else folder_path(out, "out"), settings, tensorboard)
-    saved = checkpoint.load(device, getattr(data, "form", "") if allow_new_data else None)
+    saved = checkpoint.load(device, getattr(data, "form", {}) if allow_new_data else None)
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=device.type in ("cpu", "cuda"))
     state, best = checkpoint.restore(saved, model, optimizer)
