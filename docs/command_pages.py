@@ -15,7 +15,7 @@ MARK = "<!-- every command, from the parser -->"
 
 def page() -> str:
     """Return the description of every command, and a table of its arguments with values and defaults."""
-    return "\n".join(_command(name, build) for name, (build, _) in COMMANDS.items())
+    return "\n".join(_command(name, command.build) for name, command in COMMANDS.items())
 
 
 def _command(name: str, build: Callable[[Parser], None]) -> str:
