@@ -17,9 +17,9 @@ from typing import Any, Self
 import numpy as np
 
 from worldmodel.agents.agent import Agent
-from worldmodel.formatting import format_number
 from worldmodel.io.files import from_json, read_json, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_evaluation
+from worldmodel.messages import format_number
 from worldmodel.rollouts import EnvFitness
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.executors.rollout_tasks import RolloutTask, run_rollout_task

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worldmodel.agents.shell import command
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 from worldmodel.training.progress import LINE_SECONDS, Lines, Task
 from worldmodel.training.progress import Progress as Callback
 from worldmodel.training.progress import duration as duration

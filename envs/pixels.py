@@ -29,7 +29,6 @@ from worldmodel.envs.wrappers import (
     FRAME_SPACE,
     ActionRepeat,
     PixelEnv,
-    RenderFrame,
     RescaleBoxAction,
     ResizeFrame,
     ZeroBasedDiscrete,
@@ -127,9 +126,8 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         and is_standard_action_space(space)
     ):
         return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
-    if not is_image_space(env.observation_space):
+    if renders := not is_image_space(env.observation_space):
         validate_rendering(env)
-    wrapper = ResizeFrame if is_image_space(env.observation_space) else RenderFrame
     env = EnvChecker(env)
     if isinstance(space, spaces.Discrete):
         env = ZeroBasedDiscrete(env) if space.start else env
@@ -137,7 +135,7 @@ def to_pixels(env: gymnasium.Env[Any, Any], action_repeat: int = 1) -> gymnasium
         env = RescaleBoxAction(env)
     else:
         raise ValueError(f"action space must be Box or Discrete, got {summarize_space(space)}")
-    return wrapper(ActionRepeat(env, action_repeat))
+    return ResizeFrame(ActionRepeat(env, action_repeat), renders)
 
 
 def is_standard_action_space(space: gymnasium.Space[Any]) -> bool:

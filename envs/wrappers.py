@@ -1,6 +1,8 @@
 """Wrappers that resize frames to 64x64 and map actions to [-1, 1] or Discrete from 0 on.
 
-Start reading at `action_kind` and `resize_frame`.
+Start reading at `action_kind` and `resize_frame`. Gymnasium's wrappers differ: `ResizeObservation` averages areas also where it
+enlarges and keeps grey images grey; `AddRenderObservation` starts an episode when it is made; `RescaleAction` rounds in single
+precision and does not clip; `RepeatAction` needs Gymnasium 1.3. Their errors do not say what to change in an environment.
 """
 
 from typing import Any
@@ -96,29 +98,17 @@ class PixelEnv:
 
 
 class ResizeFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Resizes the frames of an environment with image observations."""
+    """Observes resized frames: the image observations of an environment, or what it renders."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], crop_bottom: int = 0) -> None:
-        RecordConstructorArgs.__init__(self, crop_bottom=crop_bottom)
+    def __init__(self, env: gymnasium.Env[Any, Any], render: bool = False) -> None:
+        RecordConstructorArgs.__init__(self, render=render)
         super().__init__(env)
-        self.observation_space, self.crop_bottom = FRAME_SPACE, crop_bottom
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        """Resize the frame."""
-        return resize_frame(validate_image("the environment", observation), self.crop_bottom)
-
-
-class RenderFrame(PixelEnv, gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Renders frames of an environment without image observations."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
-        super().__init__(env)
-        self.observation_space = FRAME_SPACE
+        self.observation_space, self._renders = FRAME_SPACE, render
 
     def observation(self, observation: Any) -> np.ndarray:
-        """Render and resize; the environment's own observation is dropped."""
-        return resize_frame(validate_image("render()", self.env.render()))
+        """Resize the observation, or drop it and render."""
+        source, image = ("render()", self.env.render()) if self._renders else ("the environment", observation)
+        return resize_frame(validate_image(source, image))
 
 
 class ActionRepeat(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.formatting import format_number
 from worldmodel.imagination import Imaginer, draw_noise_block, imagine, replay_actions, sample_noise
+from worldmodel.messages import format_number
 from worldmodel.rng import Stream
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
 from worldmodel.rollouts.policy.controllers import as_population, validate_controller

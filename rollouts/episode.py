@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 from worldmodel.validation import TEST_SEEDS as TEST_SEEDS
 
 FRAME = (64, 64, 3)

@@ -95,6 +95,7 @@ class AbstractTemperedDistribution(Distribution):
         """
         if not self.has_rsample:
             raise NotImplementedError("the entropy of a mixture has no closed form: average -log_prob over samples")
+        # a flow has no mean in closed form either
         return 0.5 * self.event_shape[0] - self.log_prob(self.mean)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
@@ -432,10 +433,6 @@ class TransformedMixture(AbstractTemperedDistribution):
         """Invert the flow at samples of the base."""
         drawn = self.base_dist.rsample_from_noise(gumbel, normal, temperature, noise_temperature)
         return self.flow.inverse(*broadcast_context(drawn, self.context))
-
-    def entropy(self) -> Tensor:
-        """Raise NotImplementedError: a flow's entropy has no closed form."""
-        raise NotImplementedError("the entropy of a flow has no closed form: average -log_prob over samples")
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
         """Return the distribution with its base and context expanded to a batch shape."""

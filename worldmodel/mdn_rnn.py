@@ -13,7 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.batches import to_float32
-from worldmodel.distributions import FullGaussianMixture, GaussianMixture, TransformedMixture
+from worldmodel.distributions import (
+    AbstractTemperedDistribution,
+    FullGaussianMixture,
+    GaussianMixture,
+    TransformedMixture,
+)
 from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
 from worldmodel.validation import constructor_repr, validate_positive_int
 
@@ -208,7 +213,7 @@ class RMDN(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
-    ) -> tuple[GaussianMixture | FullGaussianMixture, State]:
+    ) -> tuple[AbstractTemperedDistribution, State]:
         """Return distributions with batch shape (B, T) and event shape (D,), and the final state."""
         h, state = self.unroll(x, state)
         return self.distribution(h), state
@@ -223,15 +228,9 @@ class FRMDN(nn.Module):
     """A flow-based RMDN: ``log p(y) = log p_mixture(f(y)) + log|det df/dy|``.
 
     Args:
-        input_size: Size of the input at each time.
-        output_size: D, size of the event.
-        hidden_size: Number of hidden units in each recurrent layer.
-        num_components: K, number of mixture components.
-        rank: R, rank of U in the precision ``P = D + U U^T``. 0: the precision is diagonal.
+        input_size, output_size, hidden_size, num_components, rank, num_layers, full: As in `RMDN`.
         num_couplings: Number of couplings of the flow. 0: no flow, as in an `RMDN`.
         conditional: Whether the couplings also depend on the hidden state (not in the paper).
-        num_layers: Number of recurrent layers.
-        full: Whether precisions are full.
         spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
 
     Example:

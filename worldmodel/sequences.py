@@ -95,30 +95,78 @@ def masked_mean(values: Float[Tensor, "batch time"], valid: Bool[Tensor, "batch 
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
-def with_prefix(prefix: Tensor | None, batch: int, event_dim: int) -> Float[Tensor, "batch time event"] | None:
-    """Expand a prefix to ``batch`` sequences; it has one sequence, or one per sequence.
+class AbstractSequenceModel(nn.Module):
+    """A generative model of sequences that is sampled one event after another."""
 
-    Raises:
-        ValueError: ``prefix`` has the wrong shape.
-    """
-    validate_positive_int(batch=batch)
-    if prefix is None:
-        return None
-    fits = prefix.ndim == 3 and 0 not in prefix.shape and prefix.shape[-1] == event_dim
-    if not fits or not (batch in (1, len(prefix)) or len(prefix) == 1):
-        wanted = f"(batch > 0, time > 0, {event_dim})" if batch == 1 else f"({batch} or 1, time > 0, {event_dim})"
-        raise ValueError(f"prefix must have shape {wanted}, got {tuple(prefix.shape)}")
-    return prefix.expand(max(batch, len(prefix)), -1, -1)
+    event_dim: int
+    """D, the size of an event."""
 
+    def initial(self, batch: int) -> Any:
+        """Return the state before the first event."""
+        raise NotImplementedError
 
-def stream_steps(
-    step: Callable[[StateT], tuple[Tensor, StateT]], state: StateT, length: int | None
-) -> Iterator[Float[Tensor, "batch event"]]:
-    """Yield one event per step, ``length`` events or endlessly, in constant memory."""
-    for _ in itertools.count() if length is None else range(length):
-        with torch.inference_mode():
-            event, state = step(state)
-        yield event.clone()  # a copy outside inference mode is an ordinary tensor, usable for training
+    def observe(self, state: Any, event: Float[Tensor, "batch time event"], generator: Generator | None = None) -> Any:
+        """Return the state after observed events; ``generator`` is the source of the latents, if the model has any."""
+        raise NotImplementedError
+
+    def _draw(self, state: Any, temperature: float | Tensor, generator: Generator | None) -> tuple[Tensor, Any]:
+        """Sample the next event; return it and the state after it."""
+        raise NotImplementedError
+
+    def stream(
+        self,
+        length: int | None = None,
+        batch: int = 1,
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
+    ) -> Iterator[Float[Tensor, "batch event"]]:
+        """Draw events one at a time, in constant memory.
+
+        Args:
+            length: Number of events. None: endless.
+            batch: Number of sequences. If ``prefix`` has several sequences, there is one sequence per prefix.
+            temperature: Temperature of the mixtures, as in `GaussianMixture.sample`, and of the latents of a `VRNN`.
+            generator: Source of all random numbers. None: torch's default generator.
+            prefix: Events (batch or 1, T0, D) before the first sampled one; they are not returned.
+
+        Raises:
+            ValueError: an argument is out of range, or ``prefix`` has the wrong shape.
+        """
+        validate_temperature(temperature)
+        validate_positive_int(batch=batch)
+        if prefix is not None:
+            fits = prefix.ndim == 3 and 0 not in prefix.shape and prefix.shape[-1] == self.event_dim
+            if not fits or not (batch in (1, len(prefix)) or len(prefix) == 1):
+                sequences = "batch > 0" if batch == 1 else f"{batch} or 1"
+                wanted = f"({sequences}, time > 0, {self.event_dim})"
+                raise ValueError(f"prefix must have shape {wanted}, got {tuple(prefix.shape)}")
+            batch = max(batch, len(prefix))
+        with torch.no_grad():
+            state = self.initial(batch)
+            if prefix is not None:
+                state = self.observe(state, prefix.expand(batch, -1, -1), generator)
+        return self._stream(state, length, temperature, generator)
+
+    def _stream(
+        self, state: Any, length: int | None, temperature: float | Tensor, generator: Generator | None
+    ) -> Iterator[Tensor]:
+        for _ in itertools.count() if length is None else range(length):
+            with torch.inference_mode():
+                event, state = self._draw(state, temperature, generator)
+            yield event.clone()  # a copy outside inference mode is an ordinary tensor, usable for training
+
+    def sample(
+        self,
+        length: int,
+        batch: int = 1,
+        temperature: float | Tensor = 1.0,
+        generator: Generator | None = None,
+        prefix: Float[Tensor, "given past event"] | None = None,
+    ) -> Float[Tensor, "batch time event"]:
+        """Draw ``length`` new events of each sequence, (B, length, D), with `stream`."""
+        validate_positive_int(length=length)
+        return torch.stack(list(self.stream(length, batch, temperature, generator, prefix)), dim=1)
 
 
 class SequenceState(NamedTuple):
@@ -128,7 +176,7 @@ class SequenceState(NamedTuple):
     memory: State
 
 
-class SequenceDensity(nn.Module):
+class SequenceDensity(AbstractSequenceModel):
     """An autoregressive recurrent density, ``p(y_1..T) = prod_t p(y_t | y_1..t-1)``; the first input is zero.
 
     Args:
@@ -160,17 +208,12 @@ class SequenceDensity(nn.Module):
                 f"density must have equal input_size and output_size, got {density.input_size} and "
                 f"{density.output_size}"
             )
-        self.density, self.bptt_length = density, bptt_length
+        self.density, self.bptt_length, self.event_dim = density, bptt_length, density.output_size
 
     def __repr__(self) -> str:
         """Return the constructor call."""
         bptt_length = "" if self.bptt_length is None else f", bptt_length={self.bptt_length}"
         return f"SequenceDensity({self.density!r}{bptt_length})"
-
-    @property
-    def event_dim(self) -> int:
-        """D, the size of an event."""
-        return self.density.output_size
 
     @property
     def config(self) -> dict[str, Any]:
@@ -197,8 +240,10 @@ class SequenceDensity(nn.Module):
         memory = self.density.initial(batch)
         return SequenceState(memory.hidden.new_zeros(batch, self.event_dim), memory)
 
-    def observe(self, state: SequenceState, event: Float[Tensor, "batch time event"]) -> SequenceState:
-        """Return the state after observed events."""
+    def observe(
+        self, state: SequenceState, event: Float[Tensor, "batch time event"], generator: Generator | None = None
+    ) -> SequenceState:
+        """Return the state after observed events; ``generator`` is not used."""
         _, memory = self.density.unroll(_shifted(state.event, event), state.memory)
         return SequenceState(event[:, -1], memory)
 
@@ -244,42 +289,6 @@ class SequenceDensity(nn.Module):
         event = batch.event[batch.mask > 0]
         if len(event) > 1:
             self.density.init_from_statistics(event.mean(dim=0), event.std(dim=0))
-
-    def stream(
-        self,
-        length: int | None = None,
-        batch: int = 1,
-        temperature: float | Tensor = 1.0,
-        generator: Generator | None = None,
-        prefix: Float[Tensor, "given past event"] | None = None,
-    ) -> Iterator[Float[Tensor, "batch event"]]:
-        """Draw events one at a time, in constant memory.
-
-        Args:
-            length: Number of events. None: endless.
-            batch: Number of sequences. If ``prefix`` has several sequences, there is one sequence per prefix.
-            temperature: Temperature, as in `GaussianMixture.sample`.
-            generator: Source of all random numbers. None: torch's default generator.
-            prefix: Events (batch or 1, T0, D) before the first sampled one; they are not returned.
-        """
-        validate_temperature(temperature)
-        given = with_prefix(prefix, batch, self.event_dim)
-        with torch.no_grad():
-            state = self.initial(batch if given is None else len(given))
-            state = state if given is None else self.observe(state, given)
-        return stream_steps(lambda before: self._draw(before, temperature, generator), state, length)
-
-    def sample(
-        self,
-        length: int,
-        batch: int = 1,
-        temperature: float | Tensor = 1.0,
-        generator: Generator | None = None,
-        prefix: Float[Tensor, "given past event"] | None = None,
-    ) -> Float[Tensor, "batch time event"]:
-        """Draw ``length`` new events of each sequence, (B, length, D), with `stream`."""
-        validate_positive_int(length=length)
-        return torch.stack(list(self.stream(length, batch, temperature, generator, prefix)), dim=1)
 
     def _chunk(self, memory: State, before: Tensor, event: Tensor) -> tuple[tuple[Tensor], State]:
         hidden, memory = self.density.unroll(before, memory)

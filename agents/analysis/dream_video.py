@@ -14,7 +14,7 @@ from torch import Tensor
 from worldmodel import WorldModel
 from worldmodel.agents.analysis import plots, video
 from worldmodel.agents.evolution.controller import Controller
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 from worldmodel.rollouts.dream import dream, open_loop_rollout
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset

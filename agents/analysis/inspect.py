@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel.agents.progress import duration, size
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 
 SHEET_ROWS, SHEET_COLUMNS = 8, 12
 """Number of episodes on a contact sheet, and of frames of each."""

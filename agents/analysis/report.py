@@ -36,7 +36,7 @@ from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, duration
 from worldmodel.agents.shell import command
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.runner import play
 from worldmodel.start_states import StartStates

@@ -16,8 +16,8 @@ from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagn
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.formatting import format_number
 from worldmodel.io.files import error_context
+from worldmodel.messages import format_number
 
 MIN_EXPLAINED, GOOD_EXPLAINED, GOOD_MOVING_EXPLAINED = 0.05, 0.5, 0.2
 """Minimum explained variances: of a VAE that is not bad, of a good VAE, and of a good VAE on moving pixels."""

@@ -16,9 +16,9 @@ from worldmodel.agents.analysis.statistics import Interval, interval
 from worldmodel.agents.comparison.train import ABLATIONS, DETAILED_VARIANTS, REFERENCE
 from worldmodel.agents.evaluation import hardware
 from worldmodel.calibration import LEVELS
-from worldmodel.formatting import format_number
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, read_json, write_json
+from worldmodel.messages import format_number
 
 Results = list[dict[str, Any]]
 TARGET_NAMES = {"mean": "posterior means", "sample": "posterior samples"}

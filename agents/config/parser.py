@@ -12,7 +12,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter,
 from worldmodel.agents.config.io import parse_yaml
 from worldmodel.agents.progress import console
 from worldmodel.io import migration
-from worldmodel.suggestions import did_you_mean
+from worldmodel.messages import did_you_mean
 
 _REWORDINGS = (
     (r'Parser key "([^"]+)":', r"--\1:"),

@@ -19,8 +19,8 @@ from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.evolution.cma_es import CMAES, StoppingCriteria, standardize_per_episode
 from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.whitening import Whitening
-from worldmodel.formatting import format_number
 from worldmodel.io.paths import folder_path
+from worldmodel.messages import format_number
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 

@@ -28,9 +28,9 @@ from worldmodel.agents.pipeline.horizon_returns import own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.start_states import RecentStartStates
 from worldmodel.agents.progress import bar, console
-from worldmodel.formatting import format_number
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, fingerprint, from_json, read_json, write_json
+from worldmodel.messages import format_number
 from worldmodel.start_states import StartStates
 
 PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}

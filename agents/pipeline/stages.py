@@ -45,12 +45,12 @@ from worldmodel.agents.progress import bar, busy, console, duration, generations
 from worldmodel.io.files import fingerprint, read_json
 from worldmodel.io.migration import training_settings
 from worldmodel.io.paths import expand
+from worldmodel.messages import did_you_mean
 from worldmodel.registry import build_memory, validate_fits_in_ram
 from worldmodel.rollouts.policy import policies
 from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.start_states import EncodedEpisodes, StartStates
-from worldmodel.suggestions import did_you_mean
 from worldmodel.training import distributed
 
 HUD_LOSS_WEIGHT = 16.0

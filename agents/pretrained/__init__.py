@@ -14,8 +14,8 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.paths import folder_path
+from worldmodel.messages import did_you_mean
 from worldmodel.start_states import StartStates
-from worldmodel.suggestions import did_you_mean
 
 HOME = Path(__file__).parent
 """Path of the folder with one folder for each pretrained agent."""

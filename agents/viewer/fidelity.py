@@ -16,9 +16,9 @@ from torch.nn.functional import pad, unfold
 
 from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.batches import frames_to_float
-from worldmodel.formatting import format_number
 from worldmodel.io import migration
 from worldmodel.io.files import error_context, from_json, read_json, write_json
+from worldmodel.messages import format_number
 from worldmodel.training.metrics import MOTION_THRESHOLD
 
 FILE = "fidelity.json"

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel import envs
-from worldmodel.suggestions import did_you_mean
+from worldmodel.messages import did_you_mean
 
 Act = Callable[[np.ndarray], Any]
 """Maps a frame (64, 64, 3) uint8 to an action."""

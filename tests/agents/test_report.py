@@ -15,7 +15,7 @@ from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
 from worldmodel.agents.analysis.html import section, table
 from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.pipeline.run_folder import REST, Run
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 
 
 def test_tables_have_no_empty_columns():

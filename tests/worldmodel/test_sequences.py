@@ -66,7 +66,7 @@ def test_input_is_the_previous_event_and_zero_at_first():
     event = torch.tensor([[[3.0], [5.0], [5.0]]])
     model = SequenceDensity.__new__(SequenceDensity)
     nn.Module.__init__(model)
-    model.density, model.bptt_length = Echo(), None
+    model.density, model.bptt_length, model.event_dim = Echo(), None, 1
     values, _ = model.log_probs(whole(event))
     expected = torch.distributions.Normal(0, 1).log_prob(torch.tensor([[3.0, 2.0, 0.0]]))
     torch.testing.assert_close(values, expected)

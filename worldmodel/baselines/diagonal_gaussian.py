@@ -23,12 +23,7 @@ class DiagonalGaussian(AbstractTemperedDistribution):
     has_rsample = True
     arg_constraints = {"loc": constraints.real_vector, "log_precision": constraints.real_vector}
 
-    def __init__(
-        self,
-        loc: Event,
-        log_precision: Event,
-        validate_args: bool | None = None,
-    ) -> None:
+    def __init__(self, loc: Event, log_precision: Event, validate_args: bool | None = None) -> None:
         self.loc, self.log_precision = loc, log_precision
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args)
 

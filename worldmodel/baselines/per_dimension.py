@@ -12,17 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.batches import to_float32
-from worldmodel.distributions import (
-    AbstractTemperedDistribution,
-    Batch,
-    Event,
-    GaussianMixture,
-    Logits,
-    Samples,
-    Temperature,
-    Value,
-)
-from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, RMDN, State
+from worldmodel.distributions import AbstractTemperedDistribution, Batch, Event, GaussianMixture, Temperature, Value
+from worldmodel.mdn_rnn import LOG_PRECISION_RANGE, RMDN
 
 
 class PerDimensionMixture(AbstractTemperedDistribution):
@@ -57,13 +48,13 @@ class PerDimensionMixture(AbstractTemperedDistribution):
         normal: Tensor,
         temperature: Temperature = 1.0,
         noise_temperature: Temperature | None = None,
-    ) -> Samples:
+    ) -> Tensor:
         """Compute the samples for standard Gumbel numbers (*shape_batch, D, K) and Normal numbers (*shape_batch, D)."""
         each, noise = map(_per_dimension, (temperature, noise_temperature))
         return self.scalar.rsample_from_noise(gumbel, normal.unsqueeze(-1), each, noise).squeeze(-1)
 
     @property
-    def weights(self) -> Logits:
+    def weights(self) -> Tensor:
         """Probabilities of the components, averaged over the dimensions."""
         return self.scalar.weights.mean(dim=-2)
 
@@ -149,10 +140,3 @@ class PerDimensionRMDN(RMDN):
         log_precision = log_precision.clamp(*LOG_PRECISION_RANGE).unsqueeze(-1)
         scalar = GaussianMixture(logits, loc.unsqueeze(-1), log_precision, validate_args=False)
         return PerDimensionMixture(scalar, validate_args=False)
-
-    def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "batch time inputs"], state: State | None = None
-    ) -> tuple[PerDimensionMixture, State]:
-        """Return distributions with batch shape (B, T) and event shape (D,), and the final state."""
-        h, state = self.unroll(x, state)
-        return self.distribution(h), state

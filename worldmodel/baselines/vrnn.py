@@ -6,7 +6,6 @@ Start reading at `VRNN`. Its likelihoods are lower bounds of log p; those of an 
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +17,8 @@ from worldmodel.baselines.diagonal_gaussian import DiagonalGaussian
 from worldmodel.batches import EventBatch, Loss, to_float32
 from worldmodel.distributions import GaussianMixture
 from worldmodel.mdn_rnn import LOG_PRECISION_RANGE
-from worldmodel.sequences import masked_events, masked_mean, precision_ceiling, stream_steps, tbptt_chunks, with_prefix
-from worldmodel.validation import (
-    constructor_repr,
-    validate_optional_positive_int,
-    validate_positive_int,
-    validate_temperature,
-)
+from worldmodel.sequences import AbstractSequenceModel, masked_events, masked_mean, precision_ceiling, tbptt_chunks
+from worldmodel.validation import constructor_repr, validate_optional_positive_int, validate_positive_int
 
 MAX_ROWS = 256
 """Largest number of sampled sequences per pass of `VRNN.iwae_bound` (at least one per sequence)."""
@@ -37,7 +31,7 @@ class VRNNState(NamedTuple):
     cell: Float[Tensor, "batch hidden"]
 
 
-class VRNN(nn.Module):
+class VRNN(AbstractSequenceModel):
     """A recurrent network with a latent z_t at each time, an input of the decoder and of the recurrence.
 
     Equation numbers follow the paper. Every phi is a network of ``depth`` hidden layers with rectified linear units::
@@ -207,42 +201,6 @@ class VRNN(nn.Module):
             weight.mul_(std.repeat(self.num_components)[:, None])
             loc.copy_((loc.view(self.num_components, -1) * std + mean).flatten())
             log_precision.copy_((-2 * std.log()).repeat(self.num_components))
-
-    def stream(
-        self,
-        length: int | None = None,
-        batch: int = 1,
-        temperature: float | Tensor = 1.0,
-        generator: Generator | None = None,
-        prefix: Float[Tensor, "given past event"] | None = None,
-    ) -> Iterator[Float[Tensor, "batch event"]]:
-        """Draw events one at a time, in constant memory.
-
-        Args:
-            length: Number of events. None: endless.
-            batch: Number of sequences. If ``prefix`` has several sequences, there is one sequence per prefix.
-            temperature: Temperature of the mixture, as in `GaussianMixture.sample`, and factor of the variance of z.
-            generator: Source of all random numbers. None: torch's default generator.
-            prefix: Events (batch or 1, T0, D) before the first sampled one; they are not returned. Their latents are sampled.
-        """
-        validate_temperature(temperature)
-        given = with_prefix(prefix, batch, self.event_dim)
-        with torch.no_grad():
-            state = self.initial(batch if given is None else len(given))
-            state = state if given is None else self.observe(state, given, generator)
-        return stream_steps(lambda before: self._draw(before, temperature, generator), state, length)
-
-    def sample(
-        self,
-        length: int,
-        batch: int = 1,
-        temperature: float | Tensor = 1.0,
-        generator: Generator | None = None,
-        prefix: Float[Tensor, "given past event"] | None = None,
-    ) -> Float[Tensor, "batch time event"]:
-        """Draw ``length`` new events of each sequence, (B, length, D), with `stream`."""
-        validate_positive_int(length=length)
-        return torch.stack(list(self.stream(length, batch, temperature, generator, prefix)), dim=1)
 
     def _terms(self, event: Tensor, generator: Generator | None) -> tuple[Tensor, ...]:
         """Return log p(x_t | z_t), the KL, and log p(z_t) / q(z_t), each (batch, time)."""

@@ -3,7 +3,7 @@
 import pytest
 
 from worldmodel.agents.evaluation import Report
-from worldmodel.formatting import format_number
+from worldmodel.messages import format_number
 
 
 @pytest.mark.parametrize("value", [1e30, -1e30, 123456789.0, 1e-30, 0.0, -1e-9])
