@@ -18,7 +18,7 @@ from worldmodel.agents.comparison import train
 from worldmodel.agents.comparison.report import _conclusion, _table, difference
 from worldmodel.agents.comparison.train import ABLATIONS, VARIANTS, TrainingJob, build
 from worldmodel.agents.pipeline.run_folder import Run
-from worldmodel.io.files import write_json, write_tensors
+from worldmodel.io.files import fingerprint, write_json, write_tensors
 from worldmodel.rollouts.executors.workers import Shared
 
 
@@ -204,6 +204,19 @@ def test_held_out_episodes_are_never_trained_on(run, tmp_path, monkeypatch):
     assert not set(trained) & set(result["episodes"])
     assert sorted([*map(int, trained), *result["episodes"]]) == list(range(10))
     assert len(result["episodes"]) == 2  # a fifth
+
+
+def test_weights_and_trainings_depend_on_the_seed(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train, "fit", lambda memory, data, **settings: seen.append((settings["seed"], fingerprint(memory)))
+    )
+    vae, latents = run.vae(), run.store().latents(run.vae())
+    for seed in (0, 1):
+        job = TrainingJob(str(tmp_path), "RMDN", {"model": "rmdn"}, "mean", seed, 3, 2, 8, latents.identity)
+        train.learn(job, Shared(f"seen {seed}", (vae, latents)))
+    assert [seed for seed, _ in seen] == [0, 1]
+    assert seen[0][1] != seen[1][1]
 
 
 def test_the_nll_of_an_episode_is_the_mean_over_its_frames(run):

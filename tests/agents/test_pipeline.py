@@ -243,6 +243,25 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
     assert (fitness.settings, search["seed"]) == (dreams, 5)
 
 
+def test_diagnostics_use_the_split_of_the_training(tmp_path, monkeypatch):
+    run, vae, seeds = Run(tmp_path), VAE(3), []
+    rollouts.collect(toys.counter, rollouts.uniform, 3, seed=1, out=run.rollouts_folder)
+
+    def measure(*arguments):
+        seeds.append(arguments[-1])
+        raise Called
+
+    monkeypatch.setattr(stages, "fit", lambda *arguments, **settings: None)
+    monkeypatch.setattr(stages, "measure_vae", measure)
+    monkeypatch.setattr(stages, "measure_memory", measure)
+    for split_seed in (None, 9):
+        with pytest.raises(Called):
+            stages.train_vae(run, VAEConfig(latent_dim=3), 5, split_seed=split_seed)
+        with pytest.raises(Called):
+            stages.train_memory(run, MemoryConfig(hidden_size=6), 5, vae=vae, split_seed=split_seed)
+    assert seeds == [5, 5, 9, 9]
+
+
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
     passed = {}
 

@@ -19,6 +19,7 @@ from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
+from worldmodel.envs.wrappers import PixelEnv
 from worldmodel.io.files import locked
 from worldmodel.rollouts.collect import episode_seed
 from worldmodel.rollouts.episode import TEST_SEEDS, training_seeds
@@ -294,6 +295,18 @@ def test_training_never_draws_a_test_seed():
 def test_runs_with_different_seeds_share_no_episode():
     seeds = [episode_seed(seed, index) for seed in range(20) for index in range(50)]
     assert len(set(seeds)) == 1_000
+
+
+def test_frames_of_an_environment_that_reuses_its_array_are_copied():
+    class Reusing(PixelEnv, toys.Counter):
+        frame = np.zeros((64, 64, 3), np.uint8)
+
+        def _frame(self):
+            self.frame[:] = self.now
+            return self.frame
+
+    episode = rollouts.play(Reusing(), rollouts.uniform, 1)
+    assert episode.frames[:, 0, 0, 0].tolist() == list(range(21))
 
 
 def test_hdf5_reads_the_same_frames(counter_store):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import toys
-from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, controllers
+from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, controllers, world
 from worldmodel import rollouts
 from worldmodel.agents import Agent, LinearController
 from worldmodel.rollouts.policy.actors import WorldModelActor
@@ -31,6 +31,13 @@ def test_env_fitness_equals_the_return_of_an_agent():
     total = rollouts.EnvFitness(toys.beacon, model).run_episodes(parameters.astype(np.float32), [77])[0].episode_return
     agent = Agent(model, LinearController.for_world_model(model).with_parameters(parameters[0]))
     assert_same_returns(rollouts.play(toys.beacon(), agent, 77).rewards.sum(), total, 5)
+
+
+def test_dream_steps_are_counted():
+    fitness = rollouts.DreamFitness(world(termination=False), STARTS, horizon=4, num_rollouts=3)
+    for calls in (1, 2):
+        fitness(controllers(2), 1)
+        assert fitness.steps == calls * 2 * 3 * 4
 
 
 def test_memory_is_reset_between_episodes():

@@ -5,7 +5,7 @@ import torch
 
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, seeded
 from worldmodel.batches import SequenceBatch
-from worldmodel.io.files import write_json
+from worldmodel.io.files import read_json, write_json
 from worldmodel.memory import REWARD_BINS, _two_hot, reward_support
 from worldmodel.world_model import WorldState
 
@@ -219,6 +219,12 @@ def damage_config(folder):
     return "config.json"
 
 
+def damage_format(folder):
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"format": 2})
+    return r"config\.json.*format"
+
+
 def damage_absurd(folder):
     import json
 
@@ -248,7 +254,16 @@ def damage_nan(folder):
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_truncate, damage_swap, damage_missing, damage_config, damage_absurd, damage_size, damage_nan],
+    [
+        damage_truncate,
+        damage_swap,
+        damage_missing,
+        damage_config,
+        damage_format,
+        damage_absurd,
+        damage_size,
+        damage_nan,
+    ],
 )
 def test_damaged_folders_are_named(tmp_path, damage):
     build_world_model().save(tmp_path / "w")

@@ -42,6 +42,12 @@ def test_clips_are_consecutive_steps_of_real_episodes(tmp_path):
     assert lengths == {1, 2, 3}
 
 
+def test_clips_depend_on_the_seed():
+    one, again, other = (StartStates.from_episodes(Episodes(), num=40, max_steps=3, seed=seed) for seed in (1, 1, 2))
+    assert one.mean.equal(again.mean)
+    assert not one.mean.equal(other.mean)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -21,10 +21,10 @@ class Line(nn.Module):
 
     config = {"kind": "line"}
 
-    def __init__(self, nan_after=None, spike_at=None, nan_gradients_at=()):
+    def __init__(self, nan_after=None, spikes_at=(), nan_gradients_at=()):
         super().__init__()
         self.layer, self.calls = nn.Linear(1, 1), 0
-        self.nan_after, self.spike_at, self.nan_gradients_at = nan_after, spike_at, nan_gradients_at
+        self.nan_after, self.spikes_at, self.nan_gradients_at = nan_after, spikes_at, nan_gradients_at
 
     def loss(self, batch, generator=None):
         self.calls += 1
@@ -32,7 +32,7 @@ class Line(nn.Module):
         value = (self.layer(x) - 3 * batch - 1).square().mean()
         if self.nan_after is not None and self.calls > self.nan_after:
             value = value * float("nan")
-        if self.calls == self.spike_at:
+        if self.calls in self.spikes_at:
             value = value * 1e8
         if self.calls in self.nan_gradients_at:
             value = value + (0 * self.layer.weight).square().sum().sqrt()  # zero, but its gradient is NaN
@@ -207,8 +207,9 @@ def test_a_smaller_last_batch_counts_less_in_the_held_out_loss(tmp_path, batch_s
     assert metrics == pytest.approx({"loss": 28.5, "error": 28.5})
 
 
-def test_one_loss_spike_does_not_harm_training():
-    model = fit(line(spike_at=60), Numbers(), **SETTINGS | {"num_updates": 400})
+@pytest.mark.parametrize("spikes_at", [(60,), (60, 61, 62)])
+def test_loss_spikes_do_not_harm_training(spikes_at):
+    model = fit(line(spikes_at=spikes_at), Numbers(), **SETTINGS | {"num_updates": 400})
     assert float(model.layer.weight.detach()) == pytest.approx(3, abs=0.1)
 
 
@@ -323,6 +324,15 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
 def test_damaged_resume_file_is_named(tmp_path, content):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     (tmp_path / "resume.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"resume.pt"):
+        fit(line(), Numbers(), **SETTINGS, out=tmp_path)
+
+
+def test_a_flipped_bit_of_a_saved_weight_is_detected(tmp_path):
+    model, path = fit(line(), Numbers(), **SETTINGS, out=tmp_path), tmp_path / "resume.pt"
+    content = bytearray(path.read_bytes())
+    content[content.index(model.layer.weight.detach().numpy().tobytes())] ^= 1
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=r"resume.pt"):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path)
 
