@@ -72,7 +72,7 @@ def test_missing_small_moving_objects_are_detected():
     parts = small_moving(FixedReconstructions(plain.split(5)), frames, chunk=5)
     assert parts == pytest.approx(share, abs=1e-5)
     block = frames.clone()
-    block[8:, 45:61, 20:40, 0] = 40  # a large object that appears and is not drawn
+    block[12:, 45:61, 20:40, 0] = 40  # a large object that appears and is not drawn
     assert small_moving(FixedReconstructions(whole.split(16)), block) > 0.9
     static = frames[:1].expand(16, -1, -1, -1)  # small objects at rest do not count
     assert small_moving(FixedReconstructions(plain.split(16)), static) is None
