@@ -15,12 +15,12 @@ from typing import Any
 from jsonargparse import set_parsing_settings
 
 from worldmodel.agents.cli.commands import COMMANDS, PRESETS
-from worldmodel.agents.cli.signals import graceful_interrupt
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.validate import validate_seeds
 from worldmodel.agents.progress import busy, console
 from worldmodel.agents.shell import command as command_line
+from worldmodel.training.signals import graceful_interrupt
 
 GROUPS = {
     "train": ("Train the VAE or the memory.", "Train a part of the world model on a run folder's rollouts."),

@@ -13,7 +13,7 @@ import pytest
 
 from worldmodel.agents.cli import commands
 from worldmodel.agents.cli.main import main
-from worldmodel.agents.cli.signals import InterruptHandler
+from worldmodel.training.signals import Interrupt
 
 ROOT = Path(__file__).parent.parent.parent
 STOPPED = r"[^\n]+\n"
@@ -87,17 +87,17 @@ def test_a_command_ends_with_one_line(change, code, output, errors):
 
 
 def test_an_interrupt_is_raised_once_unless_it_was_lost(monkeypatch):
-    killed, interrupts = [], InterruptHandler()
+    killed, interrupts = [], Interrupt()
     monkeypatch.setattr(os, "kill", lambda *words: killed.append(words))
     monkeypatch.setattr(threading, "Timer", lambda seconds, call, words: SimpleNamespace(start=lambda: call(*words)))
     with pytest.raises(KeyboardInterrupt):
-        interrupts.interrupt(signal.SIGTERM, None)
-    interrupts.interrupt(signal.SIGTERM, None)
+        interrupts.handle(signal.SIGTERM, None)
+    interrupts.handle(signal.SIGTERM, None)
     assert not killed
     interrupts.again(SimpleNamespace(exc_type=KeyboardInterrupt))
     assert killed == [(os.getpid(), signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
-        interrupts.interrupt(signal.SIGTERM, None)
+        interrupts.handle(signal.SIGTERM, None)
 
 
 def test_a_program_that_calls_main_keeps_its_signal_handlers(monkeypatch, capsys):

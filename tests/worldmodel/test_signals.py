@@ -1,4 +1,4 @@
-"""`GracefulInterrupt` records the first Ctrl-C, and the second one interrupts."""
+"""`graceful_interrupt` records the first Ctrl-C, and the second one interrupts."""
 
 import os
 import signal
@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from worldmodel.training.signals import GracefulInterrupt
+from worldmodel.training.signals import graceful_interrupt
 
 
 def test_first_ctrl_c_is_recorded_and_second_interrupts(ctrl_c):
-    with pytest.raises(KeyboardInterrupt), GracefulInterrupt() as stop:
+    with pytest.raises(KeyboardInterrupt), graceful_interrupt(delay=True) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested
         os.kill(os.getpid(), signal.SIGINT)
@@ -20,7 +20,7 @@ def test_first_ctrl_c_is_recorded_and_second_interrupts(ctrl_c):
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with GracefulInterrupt() as stop:
+        with graceful_interrupt(delay=True) as stop:
             os.kill(os.getpid(), signal.SIGINT)
         assert not stop.requested
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -32,7 +32,7 @@ def test_other_threads_do_not_change_signal_handlers(ctrl_c):
     handlers = []
 
     def run_in_thread():
-        with GracefulInterrupt():
+        with graceful_interrupt(delay=True):
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=run_in_thread)

@@ -1,41 +1,88 @@
-"""Delay Ctrl-C and SIGTERM until the work can be saved."""
+"""End work once after Ctrl-C or SIGTERM, and only where it can be saved; start reading at `graceful_interrupt`."""
 
+import os
 import signal
+import sys
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
 from typing import Any
 
+AGAIN_AFTER_S = 0.05
+"""Seconds after which a lost interrupt is sent again."""
 
-class GracefulInterrupt:
-    """In this context Ctrl-C, and SIGTERM if the program handles it, sets ``requested``; a second signal interrupts.
 
-    It has an effect in the main thread alone, which receives signals, and only on signals that are not ignored.
+class Interrupt:
+    """The signals of one `graceful_interrupt`.
 
-    Example:
-        >>> with GracefulInterrupt() as stop:
-        ...     stop.requested
-        False
+    Args:
+        delay: Whether the first signal is only recorded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delay: bool = False) -> None:
+        self.delay, self.requested = delay, False
+        self.previous: dict[int, Any] = {}
+        """Handlers of the signals outside the block."""
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the first one is recorded or raises `KeyboardInterrupt`.
+
+        Later ones reach the handler outside the block if the first one is only recorded. Otherwise they are ignored, because
+        they would interrupt the cleanup.
+        """
+        first, self.requested = not self.requested, True
+        if self.delay and not first:
+            self.previous[number](number, frame)
+        elif first and not self.delay:
+            raise KeyboardInterrupt
+
+    def again(self, lost: Any) -> None:
+        """Handle an exception that Python cannot raise (`sys.unraisablehook`).
+
+        Python only prints an exception from a finalizer or a callback of the garbage collector, and the program goes on.
+        This handler sends a lost interrupt again after `AGAIN_AFTER_S`.
+        """
+        if lost.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(lost)
+            return
         self.requested = False
-        self._before: dict[int, Any] = {}
+        # on Windows os.kill would end the process without a signal
+        send = partial(os.kill, os.getpid()) if os.name == "posix" else signal.raise_signal
+        timer = threading.Timer(AGAIN_AFTER_S, send, (signal.SIGTERM,))
+        timer.daemon = True  # must not keep a program alive that ends before
+        timer.start()
 
-    def __enter__(self) -> "GracefulInterrupt":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if callable(before := signal.getsignal(number)):
-                    self._before[number] = before
-                    signal.signal(number, self._request)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+@contextmanager
+def graceful_interrupt(*, delay: bool = False, for_good: bool = False) -> Iterator[Interrupt]:
+    """Treat SIGTERM as Ctrl-C while a block runs: one `KeyboardInterrupt`, or one that waits until the work is saved.
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            self._before[number](number, frame)
-        self.requested = True
+    Only the main thread receives signals: in other threads this does nothing.
+
+    Args:
+        delay: Whether the first Ctrl-C or SIGTERM only sets ``requested``, for a block that then saves its work and raises
+            `KeyboardInterrupt` itself; the second one interrupts. Signals that the program ignores, and SIGTERM if it has no
+            handler, stay as they are.
+        for_good: Whether the process ends after the block. Then lost interrupts are sent again, and SIGTERM after the block
+            is ignored. Otherwise the previous handlers are restored.
+
+    Example:
+        >>> with graceful_interrupt(delay=True) as interrupt:
+        ...     interrupt.requested
+        False
+    """
+    interrupt = Interrupt(delay)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM) if delay else (signal.SIGTERM,):
+            if callable(previous := signal.getsignal(number)) or not delay:
+                interrupt.previous[number] = previous
+                signal.signal(number, interrupt.handle)
+        if for_good:
+            sys.unraisablehook = interrupt.again
+    try:
+        yield interrupt
+    finally:
+        for number, previous in interrupt.previous.items():
+            signal.signal(number, signal.SIG_IGN if for_good else previous)

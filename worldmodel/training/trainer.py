@@ -23,7 +23,7 @@ from worldmodel.io.paths import folder_path
 from worldmodel.training import distributed
 from worldmodel.training.checkpoint import TrainingCheckpoint, TrainingState
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
-from worldmodel.training.signals import GracefulInterrupt
+from worldmodel.training.signals import graceful_interrupt
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
 DTYPES = ("float32", "bfloat16")
@@ -233,7 +233,7 @@ class _Trainer:
         state.sums = {}
         began = f"resumed at update {state.update}, " if state.update else ""
         try:
-            with GracefulInterrupt() as stop:
+            with graceful_interrupt(delay=True) as stop:
                 while state.update < until and (patience is None or state.stale < patience):
                     parts = self.update(state)
                     sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
