@@ -10,11 +10,10 @@ import pytest
 
 import worldmodel
 from tests import toys
-from worldmodel import rollouts
+from worldmodel import rollouts, seeded
 from worldmodel.agents import Agent, LinearController
 from worldmodel.agents.evaluation import Report
 from worldmodel.start_states import StartStates
-from worldmodel.training.trainer import seeded
 
 PUBLISHED_VAE = True
 

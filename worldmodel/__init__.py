@@ -16,8 +16,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if TYPE_CHECKING:
     from worldmodel.mdn_rnn import FRMDN, RMDN
     from worldmodel.memory import Memory
+    from worldmodel.rng import seeded
     from worldmodel.sequences import SequenceDensity
-    from worldmodel.training.trainer import TrainingDiverged, fit, seeded
+    from worldmodel.training.loop import TrainingDiverged
+    from worldmodel.training.trainer import fit
     from worldmodel.vae import VAE
     from worldmodel.world_model import WorldModel
 
@@ -27,10 +29,10 @@ _HOMES = {
     "VAE": "worldmodel.vae",
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
-    "TrainingDiverged": "worldmodel.training.trainer",
+    "TrainingDiverged": "worldmodel.training.loop",
     "WorldModel": "worldmodel.world_model",
     "fit": "worldmodel.training.trainer",
-    "seeded": "worldmodel.training.trainer",
+    "seeded": "worldmodel.rng",
 }
 __all__ = [
     "FRMDN",

@@ -3,7 +3,8 @@
 `rollouts.store.datasets` and the corpora produce them. Start reading at `SequenceBatch` and `Data`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,6 +66,36 @@ class Data(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Training and validation data with a fixed split: `worldmodel.fit` uses these two, whatever fraction it asks for.
+
+    Args:
+        training: Training data.
+        validation: Validation data, which determine the stored weights.
+    """
+
+    training: Data
+    validation: Data
+
+    @property
+    def identity(self) -> str:
+        """Identity of both parts."""
+        return f"{self.training.identity}; held out: {self.validation.identity}"
+
+    def split(self, fraction: float, seed: int) -> tuple[Data, Data]:
+        """Return the two parts; ``fraction`` and ``seed`` have no effect."""
+        return self.training, self.validation
+
+    def batch(self, size: int, rng: np.random.Generator) -> Any:
+        """Draw a random batch of the training part."""
+        return self.training.batch(size, rng)
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """Iterate once over the training part."""
+        return self.training.batches(size)
+
+
 def frames_to_float(
     frames: UInt8[Tensor, "*batch height width channel"],
 ) -> Float[Tensor, "*batch channel height width"]:
@@ -88,22 +119,37 @@ def _autocast(values: Tensor) -> bool:
     return torch.is_autocast_enabled(values.device.type)
 
 
+def mask_of(batch: Any) -> Tensor | None:
+    """Return the part of a batch with the name ``mask``, one for a valid step; None if there is none."""
+    return batch.get("mask") if isinstance(batch, Mapping) else getattr(batch, "mask", None)
+
+
+def leaves(batch: Any) -> list[Tensor]:
+    """Return all tensors of a batch."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    return [leaf for part in (batch.values() if isinstance(batch, Mapping) else batch) for leaf in leaves(part)]
+
+
 def num_valid(batch: Any) -> int:
     """Return the number of items in the mean of a batch's loss: its valid steps, or its examples without a mask."""
-    mask = getattr(batch, "mask", None)
-    if mask is not None:
-        return int((mask > 0).sum())
-    return len(batch if isinstance(batch, Tensor) else batch[0])
+    mask = mask_of(batch)
+    return len(leaves(batch)[0]) if mask is None else int((mask > 0).sum())
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
-    """Move a tensor, or every tensor of a NamedTuple, to ``device``."""
+    """Move every tensor of a batch to ``device``."""
     return tree_map(batch, lambda part: part.to(device, non_blocking=True))
 
 
 def tree_map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to a tensor, or to every tensor of a NamedTuple or of nested ones."""
-    return function(value) if isinstance(value, Tensor) else type(value)(*(tree_map(part, function) for part in value))
+    """Apply ``function`` to a tensor, or to every tensor of a tuple, a NamedTuple, a list, a dict or of nested ones."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {name: tree_map(part, function) for name, part in value.items()}
+    parts = [tree_map(part, function) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 def action_inputs(actions: np.ndarray, size: int, discrete: bool) -> Float[np.ndarray, "*batch size"]:

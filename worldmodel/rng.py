@@ -1,6 +1,12 @@
-"""Name the independent random streams of one seed."""
+"""Name the independent random streams of one seed, and set torch's seed for a block."""
 
+import contextlib
+from collections.abc import Iterator
 from enum import IntEnum, unique
+
+import torch
+
+from worldmodel.validation import validate_seed
 
 
 @unique
@@ -27,3 +33,16 @@ class Stream(IntEnum):
     """Environment seeds of the episodes of a generation, and of the page."""
     STATE_RESETS = 8
     """State resets along the trajectories of the best episodes."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block, such as building a module, with torch's generator at ``seed``, and restore the generator afterwards.
+
+    Raises:
+        ValueError: the seed is out of range.
+    """
+    validate_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -328,7 +328,7 @@ class Stop(Exception):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["frmdn", "vrnn"])
 def test_resumed_training_equals_uninterrupted_training(corpora, tmp_path, monkeypatch, model):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     settings = DensityConfig(corpora["mnist"], model, **SMALL)
 
     def stop(done, total, note):

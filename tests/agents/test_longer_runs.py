@@ -145,7 +145,7 @@ def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, mo
     other = Run(shutil.copytree(run.folder, tmp_path / "other"))
     more = {"vae.num_updates": 8, "memory.num_updates": 8}
     assert run_pipeline(run.folder, more) == 0
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     from worldmodel.agents.pipeline import stages
 
     for name in ("train_memory", "evolve_dream"):

@@ -69,11 +69,12 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
     from worldmodel.agents.config.schema import RunConfig
     from worldmodel.agents.pipeline import pipeline, stages
+    from worldmodel.training import checkpoint
     from worldmodel.training import trainer as training
 
     torch.set_num_threads(1)
     stages.fit = partial(training.fit, **FIT)
-    training.SAVE_SECONDS = 0.0  # every validation saves, so that kills interrupt trainings
+    checkpoint.SAVE_SECONDS = 0.0  # every validation saves, so that kills interrupt trainings
     kinds = {name: field.default_factory for name, field in RunConfig.__dataclass_fields__.items()}
     plain = {name: kinds[name](**value) if isinstance(value, dict) else value for name, value in SETTINGS.items()}
     operations = [] if log else None

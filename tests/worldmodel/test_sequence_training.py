@@ -102,7 +102,7 @@ class Stop(Exception):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["frmdn", "vrnn"])
 def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
 
     def build_fresh():
         with worldmodel.seeded(0):

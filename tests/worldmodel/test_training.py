@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from torch import nn
 
 from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
-from worldmodel.training.trainer import _Trainer
+from worldmodel.training.callbacks import WandB
+from worldmodel.training.loaders import LoaderData, as_data
+from worldmodel.training.loop import Callback, Trainer
 
 PUBLISHED_VAE = True
 
@@ -90,7 +94,7 @@ def test_fit_finds_the_known_weight(tmp_path):
 
 @pytest.mark.parametrize("at", [37, pytest.param(60, marks=pytest.mark.slow)])
 def test_resumed_training_equals_uninterrupted_training(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     uninterrupted = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole")
 
     def stop(done, total, note):
@@ -126,7 +130,7 @@ def test_ctrl_c_saves_the_current_update(ctrl_c, tmp_path, at):
 
 
 def test_ctrl_c_during_evaluation_saves_the_update(ctrl_c, tmp_path, monkeypatch):
-    uninterrupted, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), _Trainer.evaluate, []
+    uninterrupted, evaluate, calls = fit(line(), Numbers(), **SETTINGS, out=tmp_path / "whole"), Trainer.evaluate, []
 
     def press(loop):
         calls.append(loop)
@@ -134,7 +138,7 @@ def test_ctrl_c_during_evaluation_saves_the_update(ctrl_c, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGINT)
         return evaluate(loop)
 
-    monkeypatch.setattr(_Trainer, "evaluate", press)
+    monkeypatch.setattr(Trainer, "evaluate", press)
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "parts")
     updates_seen = []
@@ -415,7 +419,7 @@ def final_weights(folder, stop_at=(), data=None, **settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [(201,), (215, 259)])
 def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)  # every evaluation saves
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)  # every evaluation saves
     assert torch.equal(final_weights(tmp_path / "a"), final_weights(tmp_path / "b"))
     uninterrupted = final_weights(tmp_path / "a", num_updates=270)
     assert torch.equal(uninterrupted, final_weights(tmp_path / "b", at, num_updates=270))
@@ -428,7 +432,7 @@ def test_more_updates_continue_a_finished_training_despite_interrupts(tmp_path, 
 
 
 def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     final_weights(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "b", progress=lambda done, *_: interrupt_at(done, 90))
@@ -437,17 +441,17 @@ def test_unfinished_training_completes_its_schedule_before_more_updates(tmp_path
 
 
 def test_second_schedule_starts_with_an_empty_optimizer_at_the_best_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     best, seen = final_weights(tmp_path / "first"), []
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path / "both", progress=lambda done, *_: interrupt_at(done, 90))
 
-    def continue_training(self, *args, _continue=_Trainer.continue_training):
+    def continue_training(self, *args, _continue=Trainer.continue_training):
         assert self.optimizer.state  # of the first schedule
         _continue(self, *args)
         seen.append((len(self.optimizer.state), torch.nn.utils.parameters_to_vector(self.model.parameters()).detach()))
 
-    monkeypatch.setattr(_Trainer, "continue_training", continue_training)
+    monkeypatch.setattr(Trainer, "continue_training", continue_training)
     final_weights(tmp_path / "both", num_updates=240)  # the first schedule ends in the same call
     [(moments, weights)] = seen
     assert moments == 0
@@ -462,9 +466,9 @@ def interrupt_at(done, at):
 def test_second_schedule_warms_up_again_and_does_not_end_worse(tmp_path, monkeypatch):
     rates = []
     monkeypatch.setattr(
-        _Trainer,
+        Trainer,
         "loss",
-        lambda self, *args, _loss=_Trainer.loss: record_learning_rate(self, rates) or _loss(self, *args),
+        lambda self, *args, _loss=Trainer.loss: record_learning_rate(self, rates) or _loss(self, *args),
     )
     final_weights(tmp_path)
     first_loss = min(
@@ -514,7 +518,7 @@ def test_fewer_updates_are_refused_and_equal_updates_are_complete(tmp_path):
 
 
 def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, out=tmp_path, progress=lambda done, *_: interrupt_at(done, 90))
     notes = []
@@ -524,7 +528,7 @@ def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.training.trainer.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     new_data = Numbers(held_out_at=2.0)
     new_data.identity = "more numbers"
     final_weights(tmp_path / "a"), final_weights(tmp_path / "b")
@@ -569,3 +573,174 @@ def test_the_split_has_its_own_seed():
     for split_seed in (None, 7):
         fit(line(), data, num_updates=1, batch_size=2, seed=3, split_seed=split_seed, tensorboard=False)
     assert data.seeds == [3, 7]
+
+
+class Recorder(Callback):
+    """The hooks in the order of their calls; stops after an update if asked to."""
+
+    def __init__(self, stop_at=None):
+        self.calls, self.stop_at = [], stop_at
+
+    def on_start(self, trainer):
+        self.calls.append("start")
+
+    def on_update(self, trainer):
+        self.calls.append(trainer.state.update)
+        if trainer.state.update == self.stop_at:
+            trainer.stop()
+
+    def on_validation(self, trainer, row):
+        self.calls.append(row["held_out"]["loss"])
+
+    def on_interrupt(self, trainer):
+        self.calls.append("interrupt")
+
+    def on_end(self, trainer, error):
+        self.calls.append(type(error))
+
+
+def test_callbacks_see_every_hook_in_order(ctrl_c, tmp_path):
+    seen = Recorder()
+    fit(line(), Numbers(), **SETTINGS | {"num_updates": 4, "eval_every": 2}, out=tmp_path, callbacks=[seen])
+    losses = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert seen.calls == ["start", 1, 2, losses[0], 3, 4, losses[1], type(None)]
+
+    seen = Recorder()
+    press = lambda update, *rest: os.kill(os.getpid(), signal.SIGINT) if update == 2 else None  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **SETTINGS, callbacks=[seen], progress=press)
+    assert seen.calls == ["start", 1, 2, "interrupt", KeyboardInterrupt]
+
+    seen = Recorder()
+    with pytest.raises(TrainingDiverged):
+        fit(line(nan_after=1), Numbers(), **SETTINGS, callbacks=[seen])
+    assert seen.calls == ["start", 1, TrainingDiverged]
+
+
+def test_a_callback_may_stop_the_training(tmp_path):
+    seen = Recorder(stop_at=7)
+    fit(line(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path, callbacks=[seen])
+    assert seen.calls[-2:] == [7, type(None)]
+    again = Recorder()
+    fit(line(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path, callbacks=[again])  # it is finished
+    assert again.calls == ["start", type(None)]
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Numbers with noise from torch's generator, and their indices."""
+
+    def __init__(self, count=40):
+        self.count, self.drawn = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.drawn.append(index)
+        return {"x": torch.tensor([index / self.count]) + 0.1 * torch.randn(1), "index": index}
+
+
+class LineOfPairs(Line):
+    def loss(self, batch, generator=None):
+        return super().loss(batch["x"], generator)
+
+
+def loader(dataset, shuffle=True, **options):
+    return torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=shuffle, **options)
+
+
+def sources():
+    """The arguments of `fit` for each kind of torch data: a dataset, loaders, and loaders with a generator or workers."""
+    return {
+        "dataset": lambda: {"data": Pairs()},
+        "loader": lambda: {"data": loader(Pairs()), "validation": loader(Pairs(8), shuffle=False)},
+        "generator": lambda: {"data": loader(Pairs(), generator=torch.Generator()), "validation": Pairs(8)},
+        "workers": lambda: {"data": loader(Pairs(), num_workers=1), "validation": Numbers("held out")},
+    }
+
+
+def train_pairs(source, folder, **more):
+    with seeded(0):
+        model = LineOfPairs()
+    torch.rand(1)  # the global generator must not matter
+    settings = {"num_updates": 13, "batch_size": 8, "eval_every": 4, "learning_rate": 0.1, "tensorboard": False}
+    return fit(model, **sources()[source](), **settings | more, out=folder)
+
+
+@pytest.mark.parametrize("source", ["dataset", "loader", "generator", pytest.param("workers", marks=pytest.mark.slow)])
+def test_trainings_on_torch_data_resume_bit_for_bit(tmp_path, monkeypatch, source):
+    if source == "workers":
+        monkeypatch.setattr(Numbers, "batches", lambda self, size: iter([{"x": torch.ones(size, 1)}]))
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
+    whole = train_pairs(source, tmp_path / "whole")
+    for at in (7, 11):  # the loaders have 5 batches in a pass
+        with pytest.raises(KeyboardInterrupt):
+            train_pairs(source, tmp_path / "parts", progress=lambda done, *rest, at=at: interrupt_at(done, at))
+    resumed = train_pairs(source, tmp_path / "parts")
+    assert resumed.layer.weight.equal(whole.layer.weight) and resumed.layer.bias.equal(whole.layer.bias)
+    texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert texts[0] == texts[1] and len(texts[0].splitlines()) == 4
+
+
+def test_a_dataset_is_split_by_examples():
+    data = as_data(Pairs(20))
+    training, held_out = data.split(0.25, 1)
+    assert len(held_out.indices) == 5
+    assert sorted([*training.indices, *held_out.indices]) == list(range(20))
+    indices = [int(index) for batch in held_out.batches(2) for index in batch["index"]]
+    assert indices == sorted(held_out.indices)
+    assert set(training.batch(200, np.random.default_rng(0))["index"].tolist()) == set(training.indices)
+    with pytest.raises(ValueError, match=r"\bdata\b"):
+        as_data(Pairs(1)).split(0.5, 1)
+
+
+def test_a_loader_shows_each_example_once_in_a_pass_and_shuffles_again():
+    data, other = LoaderData(loader(Pairs(16))), LoaderData(loader(Pairs(16)))
+    passes = [[index for _ in range(2) for index in next(batches)["index"].tolist()]
+              for batches in [data.passes(1, 0)] for _ in range(3)]  # fmt: skip
+    assert all(sorted(indices) == list(range(16)) for indices in passes) and passes[0] != passes[1]
+    assert next(other.passes(1, 3))["index"].tolist() == passes[1][8:]
+    assert next(other.passes(2, 3))["index"].tolist() != passes[1][8:]
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("named", "data"),
+    [
+        ("validation", lambda: loader(Pairs())),
+        ("data", lambda: torch.utils.data.DataLoader(Stream())),
+        ("data", lambda: torch.utils.data.DataLoader([])),
+        ("data", lambda: [3][0]),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused(as_users_do, named, data):
+    with pytest.raises(ValueError, match=f"^{named} "):
+        fit(line(), data(), **SETTINGS)
+
+
+def test_wandb_gets_each_validation_once_despite_an_interrupt(tmp_path, monkeypatch):
+    logged, ids = [], []
+    run = SimpleNamespace(log=logged.append, define_metric=lambda *a, **k: None, finish=lambda: None, url="", dir="x/y")
+    wandb = SimpleNamespace(
+        init=lambda **options: ids.append(options["id"]) or run, errors=SimpleNamespace(Error=OSError)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            line(),
+            Numbers(),
+            **SETTINGS,
+            out=tmp_path,
+            progress=lambda done, *_: interrupt_at(done, 90),
+            callbacks=[WandB()],
+        )
+    fit(line(), Numbers(), **SETTINGS, out=tmp_path, callbacks=[WandB()])
+    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in logged] == [row["update"] for row in rows]
+    assert logged[-1]["held_out/loss"] == rows[-1]["held_out"]["loss"]
+    assert len(ids) == 2 and len(set(ids)) == 1

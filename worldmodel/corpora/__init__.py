@@ -3,7 +3,8 @@
 Start reading at `worldmodel.corpora.dataset`. `open_corpus` opens the corpus in a folder.
 """
 
-from worldmodel.corpora.dataset import Corpus, Splits
+from worldmodel.batches import Splits
+from worldmodel.corpora.dataset import Corpus
 from worldmodel.corpora.registry import open_corpus
 
 __all__ = ["Corpus", "Splits", "open_corpus"]

@@ -5,7 +5,7 @@ Start reading at `Corpus`. `worldmodel.corpora.registry` opens the corpus in a f
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from worldmodel.batches import Data, EventBatch
+from worldmodel.batches import Data, Splits
 from worldmodel.rng import Stream
 
 
@@ -46,36 +46,6 @@ class Normalizer(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return the constants for a report."""
         ...
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Training and validation data with a fixed split: `worldmodel.fit` uses these two, whatever fraction it asks for.
-
-    Args:
-        training: Training data.
-        validation: Validation data, which determine the stored weights.
-    """
-
-    training: Data
-    validation: Data
-
-    @property
-    def identity(self) -> str:
-        """Identity of both parts."""
-        return f"{self.training.identity}; held out: {self.validation.identity}"
-
-    def split(self, fraction: float, seed: int) -> tuple[Data, Data]:
-        """Return the two parts; ``fraction`` and ``seed`` have no effect."""
-        return self.training, self.validation
-
-    def batch(self, size: int, rng: np.random.Generator) -> EventBatch:
-        """Draw a random batch of the training part."""
-        return self.training.batch(size, rng)
-
-    def batches(self, size: int) -> Iterator[EventBatch]:
-        """Iterate once over the training part."""
-        return self.training.batches(size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,65 +1,42 @@
-"""Save and load the folder of a training: the training state, the best weights and the log.
+"""Save and load the folder of a training: its settings, its state and its best weights.
 
-Start reading at `TrainingCheckpoint`; `worldmodel.fit` uses it.
+Start reading at `Checkpoint`; `worldmodel.fit` uses it.
 """
 
-import copy
 import io
 import json
-import math
 import re
 import time
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from worldmodel.io.files import atomic, write_bytes, write_json, write_tensors
+from worldmodel.io.files import write_bytes, write_json, write_tensors
 from worldmodel.io.migration import RemovedSetting, training_settings
 from worldmodel.training import distributed
+from worldmodel.training.loop import Callback, Trainer, TrainingDiverged, TrainingState
+
+SAVE_SECONDS = 10.0
+"""Shortest time between two saves of the training state, in seconds."""
 
 
-@dataclass
-class TrainingState:
-    """Progress of a training, besides the weights and the optimizer.
+class Checkpoint(Callback):
+    """The folder of a training. Without a folder, nothing is read or written.
 
-    Raises:
-        ValueError: a number is negative or of the wrong type.
+    Args:
+        folder: Path of the folder, or None.
+        settings: Settings of the training.
     """
 
-    update: int = 0
-    best: float = math.inf
-    best_update: int = 0
-    stale: int = 0
-    norm: float = 0.0  # running average of the gradient norm
-    skipped: int = 0  # number of consecutive updates with a NaN or infinite gradient
-    finished: bool = False
-    began: int = 0  # update at which this schedule started; above zero after a finished schedule
-    until: int = 0  # update at which it ends; 0 in older files, which have one schedule
-    history: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)  # of losses since the last validation, if stopped between two
-
-    def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped", "began", "until")}
-        for name, value in {**counts, "norm": self.norm}.items():
-            if not isinstance(value, int if name in counts else int | float) or value < 0:
-                raise ValueError(f"{name} = {str(value)[:40]}")
-        if not isinstance(self.best, float) or not isinstance(self.finished, bool):
-            raise ValueError("best or finished has the wrong type")
-
-
-class TrainingCheckpoint:
-    """The folder of a training. Without a folder, nothing is read or written."""
-
-    def __init__(self, folder: Path | None, settings: dict[str, Any], tensorboard: bool) -> None:
-        self.folder, self.settings, self.note = folder, json.loads(json.dumps(settings)), ""
-        self.saved, self.tensorboard, self.is_main = time.monotonic(), tensorboard, distributed.is_main_process()
-        self.writer: Any = None
+    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
+        self.folder, self.settings = folder, json.loads(json.dumps(settings))
+        self.saved, self.is_main = time.monotonic(), folder is not None and distributed.is_main_process()
+        self.complete = False  # the folder has the finished training
 
     def load(self, device: torch.device, form: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Return the saved state of the training in this folder; None if there is none.
@@ -70,13 +47,8 @@ class TrainingCheckpoint:
         Raises:
             ValueError: the folder has a training with other settings, or its state is damaged.
         """
-        if self.folder is None:
-            return None
-        if not (path := self.folder / "resume.pt").exists():
-            if self.is_main:
-                write_json(self.folder / "settings.json", self.settings)
-                # from a training that was stopped before its first save
-                (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        if self.folder is None or not (path := self.folder / "resume.pt").exists():
+            self._write_settings()
             return None
         saved = _read(path, device)
         settings = saved["settings"]
@@ -94,88 +66,77 @@ class TrainingCheckpoint:
                 )
         return saved
 
-    def restore(
-        self, saved: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[TrainingState, dict[str, Tensor]]:
-        """Load a saved state into ``model`` and ``optimizer``; return the progress and the best weights.
+    def restore(self, saved: dict[str, Any], trainer: Trainer) -> None:
+        """Load a saved state into the model, the optimizer, the progress and the best weights of a training.
 
         Raises:
             ValueError: the state is invalid.
         """
-        if saved is None or self.folder is None:
-            return TrainingState(until=self.settings["num_updates"]), copy.deepcopy(model.state_dict())
         try:
-            model.load_state_dict(saved["best"])  # both must match the model
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
+            trainer.model.load_state_dict(saved["best"])  # both must match the model
+            trainer.model.load_state_dict(saved["model"])
+            trainer.optimizer.load_state_dict(saved["optimizer"])
             state = TrainingState(**saved["progress"])
             state.until = state.until or int(saved["settings"]["num_updates"])
-            rows = "".join(json.dumps(row) + "\n" for row in state.history)
+            json.dumps(state.history)
             for row in state.history:
                 float(row["held_out"]["loss"])
         except Exception as error:  # a complete file with other contents
+            assert self.folder is not None
             raise _not_whole(self.folder / "resume.pt", error) from None
-        if not self.is_main:
-            return state, saved["best"]
-        with atomic(self.folder / "metrics.jsonl") as aside:  # drop rows after the saved state: training repeats them
-            aside.write_text(rows, encoding="utf-8")
-        return state, saved["best"]
+        trainer.state, trainer.best = state, saved["best"]
+        trainer.sums = {name: torch.tensor(value, device=trainer.device) for name, value in state.sums.items()}
+        state.sums = {}
 
     def set_num_updates(self, num_updates: int) -> None:
         """Set and save the number of updates."""
-        self.settings["num_updates"] = num_updates
+        self.settings["num_updates"], self.complete = num_updates, False
+        self._write_settings()
+
+    def _write_settings(self) -> None:
         if self.folder is not None and self.is_main:
             write_json(self.folder / "settings.json", self.settings)
 
-    def is_due(self, seconds: float) -> bool:
-        """Return whether the last save is at least ``seconds`` ago."""
-        return self.folder is not None and time.monotonic() - self.saved >= seconds
+    def on_start(self, trainer: Trainer) -> None:
+        """Note whether this training was finished before."""
+        self.complete = trainer.state.finished
 
-    def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState, best: dict[str, Tensor]
-    ) -> None:
+    def on_validation(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        """Save the state, if the last save was `SAVE_SECONDS` ago."""
+        if time.monotonic() - self.saved >= SAVE_SECONDS:
+            self.save(trainer)
+
+    def on_interrupt(self, trainer: Trainer) -> None:
+        """Save the state."""
+        self.save(trainer)
+
+    def on_end(self, trainer: Trainer, error: BaseException | None) -> None:
+        """Write the weights of a training that finished or diverged, and the state of one that finished now.
+
+        The weights of a training that was finished before are written again: they may be lost or damaged.
+        """
+        if self.folder is not None and self.is_main and (error is None or isinstance(error, TrainingDiverged)):
+            write_tensors(self.folder / "weights.safetensors", trainer.best)
+        if error is None and not self.complete:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
         """Write the training state, from which training can resume."""
         if self.folder is None or not self.is_main:
             return
         content = {
             "settings": self.settings,
-            "progress": asdict(state),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "best": best,
+            "progress": asdict(trainer.state),
+            "model": trainer.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "best": trainer.best,
         }
-        if state.finished:  # later schedules start from the best weights
-            content |= {"model": best, "optimizer": content["optimizer"] | {"state": {}}}
+        if trainer.state.finished:  # later schedules start from the best weights
+            content |= {"model": trainer.best, "optimizer": content["optimizer"] | {"state": {}}}
         whole = io.BytesIO()  # torch raises other errors on a full disk
         torch.save(content, whole)
         write_bytes(self.folder / "resume.pt", whole.getbuffer())
         self.saved = time.monotonic()
-
-    def save_best(self, best: dict[str, Tensor]) -> None:
-        """Write the best weights."""
-        if self.folder is not None and self.is_main:
-            write_tensors(self.folder / "weights.safetensors", best)
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Append a validation's row to ``metrics.jsonl`` and TensorBoard."""
-        self.note = f"held-out {row['held_out']['loss']:.4g}"
-        if self.folder is None or not self.is_main:
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.tensorboard:
-            if self.writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # import only if used, because it is slow
-
-                self.writer = SummaryWriter(str(self.folder / "tensorboard"))
-            for kind in ("train", "held_out"):
-                for name, value in row[kind].items():
-                    self.writer.add_scalar(f"{kind}/{name}", value, row["update"])
-
-    def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self.writer is not None:
-            self.writer.close()
 
 
 def unfinished(folder: Path) -> tuple[int, int] | None:

@@ -1,10 +1,14 @@
 """Distributed training on several processes that torchrun starts; the main process writes the files.
 
-    torchrun --nproc-per-node 2 -m agents.cli.main train memory runs/mine
+    torchrun --nproc-per-node 2 -m worldmodel.agents.cli.main train memory runs/mine
 
 Each process takes a part of the batch, and gradients are averaged. The learning curve is close to that of one process with
 the same batch; noise and the free bits of a VAE differ, because each process computes them on its part. Without torchrun these
-functions do nothing. `worldmodel.fit` uses them.
+functions do nothing. `worldmodel.training.loop` uses them.
+
+`torch.nn.parallel.DistributedDataParallel` is not used: it wraps ``forward`` where these models train by ``loss``, it renames
+their weights, and it expects a gradient of every parameter or searches for those without. Here one message after the backward
+pass averages the gradients together with the losses, weighted by the valid steps of each process.
 """
 
 import os
@@ -14,7 +18,7 @@ import torch
 import torch.distributed as group
 from torch import Tensor, nn
 
-from worldmodel.batches import tree_map
+from worldmodel.batches import leaves, mask_of, tree_map
 
 
 def init() -> tuple[int, int]:
@@ -52,8 +56,8 @@ def batch_weight(batch: Any, world_size: int) -> Tensor | float:
     """Return the weight of this process's mean loss: its number of steps (or examples) over the average of all processes."""
     if world_size == 1:
         return 1.0
-    mask = getattr(batch, "mask", None)
-    mine = torch.tensor(float(len(batch)), device=batch.device) if mask is None else mask.sum()
+    mask, first = mask_of(batch), leaves(batch)[0]
+    mine = first.new_tensor(float(len(first)), dtype=torch.float32) if mask is None else mask.sum()
     total = mine.clone()
     group.all_reduce(total)
     return mine * world_size / total.clamp(min=1)

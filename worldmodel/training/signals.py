@@ -84,5 +84,5 @@ def graceful_interrupt(*, delay: bool = False, for_good: bool = False) -> Iterat
     try:
         yield interrupt
     finally:
-        for number, previous in interrupt.previous.items():
-            signal.signal(number, signal.SIG_IGN if for_good else previous)
+        for handled, before in interrupt.previous.items():
+            signal.signal(handled, signal.SIG_IGN if for_good else before)

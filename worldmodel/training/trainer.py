@@ -1,67 +1,42 @@
-"""Train any model with a ``loss(batch, generator)`` on any data that implement `batches.Data`.
+"""Train any model with a ``loss(batch, generator)`` on any data that implement `batches.Data`, or on torch's datasets.
 
-Start reading at `fit`; `worldmodel.training.checkpoint` writes its folder. Random numbers depend on (seed, update) alone. A
-training that was stopped and continued therefore takes the same steps as an uninterrupted one, on the same device.
+Start reading at `fit`, which builds a `worldmodel.training.loop.Trainer` with its callbacks and its checkpoint.
 """
 
-import contextlib
 import copy
-import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from worldmodel.batches import Data, Loss, num_valid, to_device
+from worldmodel.batches import Data, Splits, to_device
 from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.training import distributed
-from worldmodel.training.checkpoint import TrainingCheckpoint, TrainingState
+from worldmodel.training.callbacks import EarlyStopping, MetricsLog, ShowProgress, TensorBoard
+from worldmodel.training.checkpoint import Checkpoint
+from worldmodel.training.loaders import as_data
+from worldmodel.training.loop import Callback, Trainer
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
-from worldmodel.training.signals import graceful_interrupt
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
 DTYPES = ("float32", "bfloat16")
-SPIKE_FACTOR = 5.0
-"""Gradient norms are clipped to this multiple of their running average."""
-MAX_SKIPPED_UPDATES = 20
-"""Number of consecutive NaN or infinite gradients at which training stops."""
 MIN_INIT_EXAMPLES = 64
 """Smallest number of examples that initialize a model (such as `Memory.init_from_data`)."""
-SAVE_SECONDS = 10.0
-"""Shortest time between two saves of the training state, in seconds."""
-MAX_VAL_BATCHES = 32
-"""Largest number of held-out batches in one validation."""
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-class TrainingDiverged(ValueError):
-    """The loss or the gradient became NaN or infinite; the best weights are kept."""
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run a block, such as building a module, with torch's generator at ``seed``, and restore the generator afterwards.
-
-    Raises:
-        ValueError: the seed is out of range.
-    """
-    validate_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 @shows_progress("train", "updates")
 def fit(
     model: Model,
-    data: Data,
+    data: Data | Dataset[Any] | DataLoader[Any],
     *,
     num_updates: int = 2_000,
     batch_size: int = 32,
@@ -78,13 +53,19 @@ def fit(
     tensorboard: bool = True,
     warm_start: bool = False,
     allow_new_data: bool = False,
+    validation: Data | Dataset[Any] | DataLoader[Any] | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: Progress | bool = silent,
 ) -> Model:
     """Train ``model`` on ``data`` with Adam and keep the weights with the lowest loss on held-out episodes.
 
     Args:
-        model: Module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). It is trained in place.
-        data: Source of batches (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus).
+        model: Module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). It is trained in place. Its ``config``, if
+            it has one, must be the same when a training resumes.
+        data: Source of batches (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus), a torch dataset with a length
+            (`worldmodel.training.loaders.DatasetData`), or a DataLoader with its own batch size (`LoaderData` there). A batch
+            is a tensor, or a tuple, a list, a dict or a NamedTuple of tensors, all with the example as their first axis. A
+            part with the name ``mask`` is one for a valid step and zero for padding.
         num_updates: Number of gradient steps. If ``out`` has a training with fewer, that training is completed first. A
             second schedule then continues from its best weights, with a new optimizer, warm-up and cosine decay.
         batch_size: Number of examples (frames or sequences) per step, over all processes (`worldmodel.training.distributed`).
@@ -108,6 +89,8 @@ def fit(
         allow_new_data: Whether a training in ``out`` may continue with other data, such as a store that has grown or was
             encoded again. A new schedule of ``num_updates`` updates then starts from its best weights. The form of the
             batches must be the same (`rollouts.store.datasets.Sequences.form`).
+        validation: Held-out data. None: a part of ``data`` (``val_fraction``); a DataLoader cannot be split and needs them.
+        callbacks: More callbacks (`worldmodel.training.callbacks`, such as `WandB`), called before the state is saved.
         progress: Function that is called as ``progress(update, num_updates, note)``, first at the update where training
             starts or continues. True: show a progress bar.
 
@@ -120,10 +103,11 @@ def fit(
     """
     report = callback(progress)
     assert isinstance(model, nn.Module)
+    source = as_data(data) if validation is None else Splits(as_data(data), as_data(validation))
     max_grad_norm = getattr(model, "max_grad_norm", None) if max_grad_norm is None else max_grad_norm
     settings = {
         "model": type(model).__name__,
-        "model_config": model.config,
+        "model_config": getattr(model, "config", None),
         "num_updates": num_updates,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -132,7 +116,7 @@ def fit(
         "eval_every": eval_every,
         "patience": patience,
         "dtype": dtype,
-        "data": data.identity,
+        "data": source.identity,
     }
     optional = {
         "from": fingerprint(model) if warm_start else None,
@@ -142,44 +126,63 @@ def fit(
     settings |= {name: value for name, value in optional.items() if value is not None}
     _validate(settings)
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    rank, size = distributed.init()
+    _, num_processes = distributed.init()
     device = torch.device(device or distributed.device())
-    if batch_size < size:
-        raise ValueError(f"batch_size must be at least the number of processes, {size}, got {batch_size}")
-    checkpoint = TrainingCheckpoint(None if out is None else folder_path(out, "out"), settings, tensorboard)
-    saved = checkpoint.load(device, getattr(data, "form", {}) if allow_new_data else None)
+    if batch_size < num_processes:
+        raise ValueError(f"batch_size must be at least the number of processes, {num_processes}, got {batch_size}")
+    checkpoint = Checkpoint(None if out is None else folder_path(out, "out"), settings)
+    saved = checkpoint.load(device, getattr(source, "form", {}) if allow_new_data else None)
     model.to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=device.type in ("cpu", "cuda"))
-    state, best = checkpoint.restore(saved, model, optimizer)
-    before: dict[str, Any] = dict(settings if saved is None else saved["settings"])
-    other = before["data"] != settings["data"]
-    more = num_updates if other else num_updates - before["num_updates"]
+    builtin = _callbacks(report, patience, checkpoint.folder, tensorboard)
+    trainer = Trainer(model, settings, device, checkpoint.folder, [*builtin, *callbacks, checkpoint])
+    if saved is None:
+        trainer.best = copy.deepcopy(model.state_dict())
+    else:
+        checkpoint.restore(saved, trainer)
     try:
-        if state.finished and not more:
-            checkpoint.save_best(best)  # restores a lost or damaged file of weights
-            report(state.update, state.update, f"already finished at update {state.update}")
-        else:
-            training, validation = data.split(val_fraction, seed if split_seed is None else split_seed)
-            distributed.broadcast(model, size)
-            if saved is None:
-                if not warm_start:
-                    _init_from_data(model, training, batch_size, seed, device)
-                best = copy.deepcopy(model.state_dict())
-            loop = _Trainer(model, optimizer, training, validation, settings, device, rank, size)
-            if not (state.finished or other):
-                checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule ends
-                best = loop.run(state, best, checkpoint, report)
-            if more:
-                until = (state.update if other else state.until) + more
-                loop.continue_training(state, best, until)
-                checkpoint.set_num_updates(num_updates)
-                best = loop.run(state, best, checkpoint, report)
-        distributed.barrier(size)  # wait until the main process has written its files
+        _train(trainer, checkpoint, source, saved, warm_start)
+        distributed.barrier(num_processes)  # wait until the main process has written its files
     finally:
-        checkpoint.close()
-        model.load_state_dict(best)
+        model.load_state_dict(trainer.best)
         model.to(home).eval()
     return model
+
+
+def _callbacks(report: Progress, patience: int | None, folder: Path | None, tensorboard: bool) -> list[Callback]:
+    """Return the callbacks that the arguments of `fit` ask for."""
+    callbacks: list[Callback] = [ShowProgress(report)]
+    if patience is not None:
+        callbacks.append(EarlyStopping(patience))
+    if folder is not None:
+        callbacks.append(MetricsLog(folder / "metrics.jsonl"))
+    if folder is not None and tensorboard:
+        callbacks.append(TensorBoard(folder / "tensorboard"))
+    return callbacks
+
+
+def _train(
+    trainer: Trainer, checkpoint: Checkpoint, data: Data, saved: dict[str, Any] | None, warm_start: bool
+) -> None:
+    """Complete the schedule of the folder, then the one for more updates or for new data, if asked for."""
+    settings, state = trainer.settings, trainer.state
+    before: dict[str, Any] = settings if saved is None else saved["settings"]
+    new_data = before["data"] != settings["data"]
+    more = settings["num_updates"] - (0 if new_data else before["num_updates"])
+    if more or not state.finished:
+        split_seed = settings.get("split_seed", settings["seed"])
+        trainer.training, trainer.validation = data.split(settings["val_fraction"], split_seed)
+        distributed.broadcast(trainer.model, trainer.num_processes)
+    if saved is None:
+        if not warm_start:
+            _init_from_data(trainer)
+        trainer.best = copy.deepcopy(trainer.model.state_dict())
+    if not new_data and not (state.finished and more):
+        checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule ends
+        trainer.run()
+    if more:
+        trainer.continue_training((state.update if new_data else state.until) + more)
+        checkpoint.set_num_updates(settings["num_updates"])
+        trainer.run()
 
 
 def _validate(settings: Mapping[str, Any]) -> None:
@@ -203,166 +206,12 @@ def _validate(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings['dtype']!r}")
 
 
-def _init_from_data(model: nn.Module, training: Data, batch_size: int, seed: int, device: torch.device) -> None:
+def _init_from_data(trainer: Trainer) -> None:
     """Initialize a model that can be initialized from a first batch."""
-    init_from_data = getattr(model, "init_from_data", None)
+    init_from_data = getattr(trainer.model, "init_from_data", None)
     if init_from_data is not None:
-        first = training.batch(max(batch_size, MIN_INIT_EXAMPLES), np.random.default_rng([seed, 0]))
-        init_from_data(to_device(first, device))
-
-
-@dataclass
-class _Trainer:
-    """The loop of updates and validations."""
-
-    model: Any
-    optimizer: torch.optim.Optimizer
-    training: Data
-    validation: Data
-    settings: dict[str, Any]
-    device: torch.device
-    rank: int
-    size: int
-
-    def run(
-        self, state: TrainingState, best: dict[str, Tensor], checkpoint: TrainingCheckpoint, progress: Progress
-    ) -> dict[str, Tensor]:
-        until, eval_every = state.until, self.settings["eval_every"]
-        patience = self.settings["patience"]
-        sums = {name: torch.tensor(value, device=self.device) for name, value in state.sums.items()}
-        state.sums = {}
-        began = f"resumed at update {state.update}, " if state.update else ""
-        try:
-            with graceful_interrupt(delay=True) as stop:
-                while state.update < until and (patience is None or state.stale < patience):
-                    parts = self.update(state)
-                    sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-                    count = state.update - max(state.began, (state.update - 1) // eval_every * eval_every)
-                    note = f"loss {float(sums['loss']) / count:.4g}"
-                    progress(state.update, until, began + (f"{checkpoint.note}, {note}" if checkpoint.note else note))
-                    began = ""
-                    if not state.update % eval_every or state.update == until:
-                        means = {name: float(total) / count for name, total in sums.items()}
-                        sums = {}
-                        best = self.validate(state, best, means, checkpoint)
-                    if stop.requested:
-                        state.sums = {name: float(total) for name, total in sums.items()}
-                        checkpoint.save(self.model, self.optimizer, state, best)
-                        raise KeyboardInterrupt
-        except TrainingDiverged:
-            checkpoint.save_best(best)
-            raise
-        state.finished = True
-        checkpoint.save_best(best)
-        checkpoint.save(self.model, self.optimizer, state, best)
-        return best
-
-    def continue_training(self, state: TrainingState, best: dict[str, Tensor], until: int) -> None:
-        """Start another schedule at the best weights; evaluate them again, because the held-out data may have changed."""
-        self.model.load_state_dict(best)
-        self.optimizer.state.clear()
-        state.began, state.until, state.finished = state.update, until, False
-        state.stale, state.norm, state.skipped, state.sums = 0, 0.0, 0, {}
-        loss = self.evaluate()["loss"]
-        state.best = loss if math.isfinite(loss) else math.inf
-
-    def update(self, state: TrainingState) -> dict[str, Tensor]:
-        """Take one gradient step; return the loss and its parts, averaged over processes."""
-        update, batch, seed = state.update, self.settings["batch_size"], self.settings["seed"]
-        for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(
-                update - state.began, state.until - state.began, self.settings["learning_rate"]
-            )
-        drawn = distributed.shard(
-            self.training.batch(batch, np.random.default_rng([seed, update])), self.rank, self.size
+        size, rng = (
+            max(trainer.settings["batch_size"], MIN_INIT_EXAMPLES),
+            np.random.default_rng([trainer.settings["seed"], 0]),
         )
-        examples = to_device(drawn, self.device)
-        loss = self.loss(examples, _generator(self.device, seed, update, self.rank))
-        self.optimizer.zero_grad(set_to_none=True)
-        share = distributed.batch_weight(examples, self.size)
-        (share * loss.value).backward()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        parts = {"loss": share * loss.value.detach(), **{name: share * part for name, part in loss.parts.items()}}
-        distributed.all_reduce_mean([*gradients, *parts.values()], self.size)
-        norm = float(nn.utils.get_total_norm(gradients))
-        if not math.isfinite(value := float(parts["loss"])):
-            bad = [f"{name} = {float(parts[name])}" for name in loss.parts if not math.isfinite(float(parts[name]))]
-            raise TrainingDiverged(
-                f"the loss of {self.settings['model']} became {value} in update {update + 1} "
-                f"({', '.join(bad) or 'in sum'}); the weights of update {state.best_update} are kept. "
-                "A smaller learning_rate, or data without NaN and extreme values, helps."
-            )
-        if not math.isfinite(norm):  # skip this step: a single one must not end the training
-            state.skipped += 1
-            if state.skipped >= MAX_SKIPPED_UPDATES:
-                raise TrainingDiverged(
-                    f"the gradient of {self.settings['model']} was not a number {MAX_SKIPPED_UPDATES} times "
-                    f"in a row, up to update "
-                    f"{update + 1}; the weights of update {state.best_update} are kept. A smaller learning_rate helps."
-                )
-        else:
-            state.skipped = 0
-            spike = SPIKE_FACTOR * state.norm if state.norm else norm
-            limit = min(spike, self.settings.get("max_grad_norm", math.inf))
-            if norm > limit:
-                for gradient in gradients:
-                    gradient.mul_(limit / norm)
-            state.norm = 0.98 * state.norm + 0.02 * min(norm, spike) if state.norm else norm
-            self.optimizer.step()
-        state.update += 1
-        return parts
-
-    def loss(self, examples: Any, generator: Generator) -> Loss:
-        """Return the model's loss, computed in the requested dtype."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["dtype"] == "bfloat16"):
-            return self.model.loss(examples, generator)
-
-    def validate(
-        self, state: TrainingState, best: dict[str, Tensor], means: dict[str, float], checkpoint: TrainingCheckpoint
-    ) -> dict[str, Tensor]:
-        """Compute the held-out loss, update the best weights, log, and save if due; return the best weights."""
-        held_out = self.evaluate()
-        if held_out["loss"] < state.best:
-            state.best, state.best_update, state.stale = held_out["loss"], state.update, 0
-            best = copy.deepcopy(self.model.state_dict())
-        else:
-            state.stale += 1
-        row = {"update": state.update, "train": means, "held_out": held_out}
-        state.history.append(row)
-        checkpoint.log(row)
-        if checkpoint.is_due(SAVE_SECONDS):
-            checkpoint.save(self.model, self.optimizer, state, best)
-        return best
-
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Return the mean loss and its parts over a fixed pass through held-out batches, with fixed noise.
-
-        A batch is weighted by its number of valid steps or examples, so that means over them do not depend on the batching. The
-        loss of a VAE does: free bits bound the mean KL divergence of a batch, and the noise is drawn per batch.
-        """
-        self.model.eval()
-        totals: dict[str, float] = {}
-        count = 0
-        generator = _generator(self.device, self.settings["seed"], -1)
-        for examples in itertools.islice(self.validation.batches(self.settings["batch_size"]), MAX_VAL_BATCHES):
-            loss, events = self.loss(to_device(examples, self.device), generator), num_valid(examples)
-            for name, part in {"loss": loss.value, **loss.parts}.items():
-                totals[name] = totals.get(name, 0.0) + events * float(part)
-            count += events
-        self.model.train()
-        return {name: total / max(count, 1) for name, total in totals.items()}
-
-
-def _learning_rate(update: int, num_updates: int, peak: float) -> float:
-    warm = min(100, max(1, num_updates // 10))
-    if update < warm:
-        return peak * (update + 1) / warm
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, num_updates - warm))))
-
-
-def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
-    """Return the generator of one update of one process."""
-    words = [seed, update + 1, rank] if rank else [seed, update + 1]
-    entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
-    return Generator(device).manual_seed(int(entropy >> np.uint64(1)))
+        init_from_data(to_device(trainer.training.batch(size, rng), trainer.device))
