@@ -16,6 +16,9 @@ from worldmodel.agents.config.validate import validate
 from worldmodel.io import migration
 from worldmodel.io.files import error_context, read_json, write_json
 
+STAGE = "stage.json"
+"""Name of the file with the settings of a training's stage, beside the training."""
+
 
 def validate_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     """Check that every section is a mapping or a dataclass.

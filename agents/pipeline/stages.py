@@ -34,6 +34,7 @@ from worldmodel.agents.config.schema import (
     VAEConfig,
     training,
 )
+from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.evolve import evolve
@@ -52,6 +53,7 @@ from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.training import distributed
+from worldmodel.training.loop import Callback, Trainer
 
 HUD_LOSS_WEIGHT = 16.0
 """Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
@@ -166,6 +168,7 @@ def train_vae(
             out=out,
             warm_start=before is not None,
             allow_new_data=into is None,
+            callbacks=[_SaveSettings(vae=settings)],
             progress=progress,
         )
     if distributed.is_main_process():
@@ -173,6 +176,17 @@ def train_vae(
             metrics = measure_vae(run, vae, seed if split_seed is None else split_seed)
         print_verdict(verdict_of_vae(metrics))
     return vae
+
+
+class _SaveSettings(Callback):
+    """Write the settings of a stage beside its training, once `fit` has accepted them: its next call has them as defaults."""
+
+    def __init__(self, **sections: Any) -> None:
+        self.sections = sections
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.is_main and trainer.folder is not None:
+            write_sections(self.sections, trainer.folder / STAGE)
 
 
 def _standardizes(run: Run) -> bool:
@@ -231,6 +245,7 @@ def train_memory(
             out=into.folder / "memory",
             warm_start=before is not None,
             allow_new_data=own,
+            callbacks=[_SaveSettings(memory=settings)],
             progress=progress,
         )
         world = WorldModel(vae, memory, store)

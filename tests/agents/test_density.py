@@ -346,6 +346,22 @@ def test_resumed_training_equals_uninterrupted_training(corpora, tmp_path, monke
     assert files[0] == files[1]
 
 
+def test_more_updates_continue_a_finished_density(corpora, trained, tmp_path):
+    run = shutil.copytree(trained["mnist"], tmp_path / "run", ignore=shutil.ignore_patterns("media"))
+    first = (run / "metrics.jsonl").read_text()
+    words = [*fit_words(corpora["mnist"], "frmdn", run), "--num_updates"]
+    assert main([*words, "10"]) == 0
+    text = (run / "metrics.jsonl").read_text()
+    assert text.startswith(first) and [json.loads(row)["update"] for row in text.splitlines()] == [2, 4, 6, 8, 10]
+    assert json_config(run)["num_updates"] == 10
+    best = min(json.loads(row)["held_out"]["loss"] for row in text.splitlines())
+    assert TrainingSummary.from_run(run).best == best
+    assert main([*words, "9"]) == 2
+    config = ["density", "fit", "--config", str(run / "config.yaml"), "--out", str(run)]
+    assert main([*config, "--num_updates", "12"]) == 0
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["update"] == 12
+
+
 def test_a_training_stopped_before_its_first_save_leaves_no_rows(corpora, tmp_path):
     def stop(done, total, note):
         if done == 5:

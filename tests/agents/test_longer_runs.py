@@ -124,21 +124,39 @@ def test_smaller_counts_are_refused_before_anything_changes(run, name, capsys):
 
 @pytest.mark.parametrize("part", ["vae", "memory"])
 def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
-    size = ["--vae.latent_dim", "4"] if part == "vae" else ["--memory.hidden_size", "8", "--memory.seq_len", "8"]
-    words = ["train", part, str(run.folder), *size, f"--{part}.batch_size", "4"]
-    setting = f"--{part}.num_updates"
-    assert main([*words, setting, "7"]) == 0
+    words, setting = ["train", part, str(run.folder)], f"--{part}.num_updates"
+    assert main([*words, setting, "7"]) == 0  # all other settings are those of the run
     assert updates(run, part) == 7
+    before = (run.folder / part / "stage.json").read_bytes()
     assert main([*words, setting, "3"]) == 2
     assert "updates = 7" in capsys.readouterr().err
-    assert main([*words, setting, "7", f"--{part}.learning_rate", "0.5"]) == 2
+    assert main([*words, f"--{part}.learning_rate", "0.5"]) == 2
+    assert main([*words, "--seed", "9"]) == 2
+    assert main([*words, "--preset", "quick"]) == 2
+    assert (run.folder / part / "stage.json").read_bytes() == before
+    assert main(words) == 0  # nothing is left to do
+    assert updates(run, part) == 7
+    (run.folder / part / "stage.json").unlink()  # as in runs of older versions
+    assert main(words) == 0
+    assert main([*words, setting, "8"]) == 0
+    assert updates(run, part) == 8
     if part == "memory":
-        assert main([*words, setting, "7", "--memory.seq_len", "9"]) == 2
+        assert main([*words, setting, "8", "--memory.seq_len", "9"]) == 2
     else:  # a search with the older world model prints a hint
         search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
         changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be the older ones
         assert ("train memory" in capsys.readouterr().err) == changed
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"vae": {"latent_dim": "x"}}', '{"vae": {"size": 3}}'])
+def test_damaged_settings_of_a_training_are_one_line(run, capsys, content):
+    path = run.folder / "vae" / "stage.json"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "vae", str(run.folder)])
+    assert stopped.value.code == 2
+    assert str(path) in capsys.readouterr().err.replace("\n", "")
 
 
 def test_an_interrupted_longer_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):

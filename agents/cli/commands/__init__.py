@@ -19,7 +19,8 @@ from worldmodel.agents.cli.commands import (
     train_vae,
     wandb,
 )
-from worldmodel.agents.cli.commands.common import Command, staged
+from worldmodel.agents.cli.commands.common import Command, staged, trained
+from worldmodel.agents.config.schema import MemoryConfig, VAEConfig
 
 COMMANDS = {
     "run": Command(run.build_run, run.run),
@@ -42,8 +43,8 @@ COMMANDS = {
 PRESETS = {
     "run": run.preset,
     "collect": collect.collect_preset,
-    "train vae": staged("vae", nested=True),
-    "train memory": staged("memory", nested=True),
+    "train vae": trained("vae", VAEConfig),
+    "train memory": trained("memory", MemoryConfig),
     "evolve": staged("controller", "dream", "game", nested=True),
     "evaluate": staged("eval", nested=True),
     "dream": dream.dream_preset,

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,8 @@ from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import OFFICIAL, Preset
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.progress import busy
+from worldmodel.io import migration
+from worldmodel.io.paths import expand
 
 ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of environments with presets of their own; other environment ids use the general presets."""
@@ -240,3 +242,37 @@ def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]]
             parser.set_defaults(flat(chosen if nested else dict(*chosen.values())))
 
     return preset
+
+
+def trained(section: str, kind: type) -> Callable[[Parser, list[str]], None]:
+    """Return a function that sets a training command's defaults to the settings of the training in the run folder.
+
+    So the command continues it. With ``--preset``, or without a training, the defaults are those of the preset.
+
+    Args:
+        section: Name of the section, which is that of the training's folder.
+        kind: Dataclass of its settings.
+    """
+
+    def defaults(parser: Parser, words: list[str]) -> None:
+        positional, found = scan_argv(words, {"--preset": ""})
+        run = expand(positional[0] if positional else "")
+        if found["--preset"] or not (run / section / "resume.pt").exists():
+            staged(section, nested=True)(parser, words)
+            return
+        from worldmodel.agents.config.sections import STAGE, from_dict, read_sections
+        from worldmodel.io.files import read_json
+
+        sections: dict[str, Any] = {}
+        try:
+            if (path := run / section / STAGE).exists():
+                sections = read_sections({section: kind}, path)
+            elif (path := run / "config.yaml").exists():  # of `worldmodel run` of an older version
+                sections = from_dict({section: migration.config_file(read_yaml(path))[section]}, {section: kind})
+            training = migration.training_settings(read_json(run / section / "settings.json"))
+            values = {"seed": training["seed"], f"{section}.num_updates": training["num_updates"]}
+        except (ValueError, LookupError, TypeError) as error:
+            parser.error(f"{run}: {error}")
+        parser.set_defaults(flat({name: asdict(one) for name, one in sections.items()}) | values)
+
+    return defaults

@@ -17,7 +17,10 @@ from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
 def build_train_memory(parser: Parser) -> None:
-    """Train the memory on a run folder's encoded frames."""
+    """Train the memory on a run folder's encoded frames.
+
+    Without --preset, the settings are those of the run folder's training: a larger number of updates continues it.
+    """
     add_run(parser)
     add_preset(parser)
     parser.add_class_arguments(MemoryConfig, "memory")

@@ -16,7 +16,10 @@ from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
 def build_train_vae(parser: Parser) -> None:
-    """Train the VAE on a run folder's frames."""
+    """Train the VAE on a run folder's frames.
+
+    Without --preset, the settings are those of the run folder's training: a larger number of updates continues it.
+    """
     add_run(parser)
     add_preset(parser)
     parser.add_class_arguments(VAEConfig, "vae")
