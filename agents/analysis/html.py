@@ -66,6 +66,11 @@ def image(content: bytes, alternative: str) -> str:
     return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
 
 
+def figure(content: str, caption: str) -> str:
+    """Return a figure of an HTML element and its caption."""
+    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
+
+
 def settings_section(settings: Any) -> str:
     """Return a section with a settings dataclass as YAML."""
     return section("Settings", f"<pre>{html.escape(yaml.safe_dump(asdict(settings), sort_keys=False))}</pre>")

@@ -26,7 +26,7 @@ from worldmodel.agents.analysis.dream_video import (
     varied_frames,
     write_film,
 )
-from worldmodel.agents.analysis.html import image, losses, rows_of, section, settings_section, table, write_page
+from worldmodel.agents.analysis.html import figure, image, losses, rows_of, section, settings_section, table, write_page
 from worldmodel.agents.analysis.verdicts import Verdict, against_random, verdicts, weakest
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.provenance import versions
@@ -243,21 +243,18 @@ def _images(run: Run, world: WorldModel, episode: Episode) -> str:
     media, store = run.folder / "media", run.store()
     latents = store.latents(world.vae)
     video.write_png(media / "reconstructions.png", reconstructions(world, varied_frames(store, latents)))
-    parts = [
-        "<figure>",
-        image((media / "reconstructions.png").read_bytes(), "reconstructions"),
-        "<figcaption>Reconstructions. Top: frames of the game. Middle: their reconstructions from "
-        f"{world.latent_dim} latent numbers. Bottom: absolute error (black is zero).</figcaption></figure>",
-    ]
+    caption = (
+        "Reconstructions. Top: frames of the game. Middle: their reconstructions from "
+        f"{world.latent_dim} latent numbers. Bottom: absolute error (black is zero)."
+    )
+    parts = [figure(image((media / "reconstructions.png").read_bytes(), "reconstructions"), caption)]
     picture, dimensions = traversals(world, latents.posterior_means())
     video.write_png(media / "traversals.png", picture)
-    parts += [
-        "<figure>",
-        image((media / "traversals.png").read_bytes(), "latent traversals"),
-        f"<figcaption>Latent traversals. Each row varies one latent dimension ({', '.join(map(str, dimensions))}) from "
+    caption = (
+        f"Latent traversals. Each row varies one latent dimension ({', '.join(map(str, dimensions))}) from "
         f"{-FURTHEST:g} to {FURTHEST:g} standard deviations around its mean. The other dimensions are constant."
-        "</figcaption></figure>",
-    ]
+    )
+    parts.append(figure(image((media / "traversals.png").read_bytes(), "latent traversals"), caption))
     if len(episode) >= 2:
         write_film(media, "dream-beside-reality", film(world, episode))
         write_film(media, "temperatures", temperature_film(world, episode))
@@ -268,15 +265,15 @@ def _images(run: Run, world: WorldModel, episode: Episode) -> str:
                           "actions and random numbers."),
         ]  # fmt: skip
         if plot := reward_plot(world, episode):
-            parts.append(f"<figure>{image(plot, 'rewards')}<figcaption>Cumulative rewards of the same episode: one-step "
-                         "predictions of the memory, and real rewards.</figcaption></figure>")  # fmt: skip
+            caption = "Cumulative rewards of the same episode: one-step predictions of the memory, and real rewards."
+            parts.append(figure(image(plot, "rewards"), caption))
     return "".join(parts)
 
 
 def _video_figure(name: str, caption: str) -> str:
     """Return a figure with a video of ``media/``."""
     video = f'<video src="media/{name}.mp4" controls loop muted autoplay></video>'
-    return f"<figure>{video}<figcaption>{caption}</figcaption></figure>"
+    return figure(video, caption)
 
 
 def _times(run: Run) -> str:

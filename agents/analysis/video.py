@@ -86,12 +86,13 @@ def grid(rows: Sequence[np.ndarray], scale: int = 2, gap: int = 2) -> np.ndarray
     """Join rows of images, each (N, H, W, 3), into one image.
 
     Args:
-        rows: Rows from top to bottom.
+        rows: Rows from top to bottom; white fills shorter ones.
         scale: Scale factor of the result.
         gap: Width of the white space between images, in pixels before scaling.
     """
-    lines = []
+    lines, width = [], max(map(len, rows))
     for row in rows:
+        row = np.concatenate([row, np.full((width - len(row), *row.shape[1:]), 255, np.uint8)])
         white = np.full((row.shape[1], gap, 3), 255, np.uint8)
         lines.append(np.concatenate([part for picture in row for part in (picture, white)][:-1], axis=1))
     bar = np.full((gap, lines[0].shape[1], 3), 255, np.uint8)

@@ -5,13 +5,12 @@ Start reading at `write_density_report`.
 
 import contextlib
 import html
-import wave
 from pathlib import Path
 
 import numpy as np
 
 from worldmodel.agents.analysis import plots, video
-from worldmodel.agents.analysis.html import image, losses, rows_of, settings_section, write_page
+from worldmodel.agents.analysis.html import figure, image, losses, rows_of, settings_section, table, write_page
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.evaluation import Evaluation
 from worldmodel.agents.density.samples import (
@@ -19,13 +18,14 @@ from worldmodel.agents.density.samples import (
     coloured,
     complete_images,
     open_wav,
-    rows,
     sample_density,
+    square,
+    to_pcm,
 )
 from worldmodel.agents.density.training_summary import TrainingSummary, event_name
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
-from worldmodel.corpora import Corpus
+from worldmodel.corpora import Corpus, audio_files
 
 TEMPERATURES = (1.0, 0.8)
 """Sampling temperatures of the samples on the page."""
@@ -50,24 +50,19 @@ def write_density_report(run: Run, settings: DensityConfig, evaluation: Evaluati
 def _results(evaluation: Evaluation) -> str:
     """Format the results as a table with notes."""
     speech = evaluation.corpus["kind"] == "speech"
-    lines = ""
+    rows = []
     for measure in evaluation.measures:
         stderr = "" if measure.stderr is None or measure.n == 1 else f"{measure.stderr:.4f}"
-        cells = [f"{measure.mean:.4f}", stderr, str(measure.n), str(measure.sequences)]
-        cells += [measure.text(frame=True)] if speech else []
-        lines += f"<tr><td>{html.escape(measure.what)}</td>"
-        lines += "".join(f'<td class="number">{cell}</td>' for cell in cells) + "</tr>"
-    frame = "<th>nats per frame</th>" if speech else ""
-    n = "recordings" if speech else "images"
+        numbers = [f"{measure.mean:.4f}", stderr, str(measure.n), str(measure.sequences)]
+        rows.append([html.escape(measure.what), *numbers, measure.text(frame=True) if speech else ""])
+    heads = ["", "mean", "standard error", f"n ({'recordings' if speech else 'images'})", "sequences", "nats per frame"]
     notes = [
         f"{' '.join(evaluation.notes)} {'Higher' if speech else 'Lower'} is better.",
         f"Protocol: {evaluation.corpus['protocol']}.",
         f"{evaluation.parameters:,} parameters; {evaluation.hardware}.",
     ]
     return (
-        f"<h2>The {evaluation.part} part</h2><table><tr><th></th><th>mean</th><th>standard error</th>"
-        f"<th>n ({n})</th><th>sequences</th>{frame}</tr>"
-        f"{lines}</table>"
+        f"<h2>The {evaluation.part} part</h2>{table(heads, rows)}"
         + "".join(f"<p>{html.escape(finding)}</p>" for finding in evaluation.findings)
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
     )
@@ -107,25 +102,24 @@ def _speech_samples(run: Run, corpus: Corpus) -> str:
     parts = []
     for caption, paths in groups:
         players = "".join(f'<audio controls src="media/{path.name}"></audio> ' for path in paths)
-        parts.append(f"<figure>{players}<figcaption>{caption}</figcaption></figure>")
-        shown |= {f"{caption.partition(';')[0]}, {number + 1}": read_wav(path) for number, path in enumerate(paths)}
+        parts.append(figure(players, caption))
+        shown |= {f"{caption.partition(';')[0]}, {number + 1}": _read_wav(path) for number, path in enumerate(paths)}
     plot = image(plots.sounds(shown, rate), "waveforms and spectrograms")
     caption = "Waveform (full scale from -1 to 1) and spectrogram of each sample."
-    return "".join(parts) + f"<figure>{plot}<figcaption>{caption}</figcaption></figure>"
+    return "".join(parts) + figure(plot, caption)
 
 
 def _write_wav(path: Path, sound: np.ndarray, rate: int) -> Path:
     """Write audio samples, full scale from -1 to 1, as a 16-bit WAV file; return its path."""
     with contextlib.ExitStack() as files:
-        pcm = np.round(np.asarray(sound, np.float64) * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
-        open_wav(files, path, rate).writeframesraw(pcm.tobytes())
+        open_wav(files, path, rate).writeframesraw(to_pcm(sound).tobytes())
     return path
 
 
-def read_wav(path: Path) -> np.ndarray:
-    """Read the audio samples of a 16-bit mono WAV file; full scale is from -1 to 1."""
-    with wave.open(str(path)) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
+def _read_wav(path: Path) -> np.ndarray:
+    """Read the audio samples of a WAV file; full scale is from -1 to 1."""
+    audio = audio_files.inspect(path)
+    return audio_files.read(audio, 0, audio.num_samples)
 
 
 def _image_samples(run: Run, corpus: Corpus) -> str:
@@ -133,7 +127,7 @@ def _image_samples(run: Run, corpus: Corpus) -> str:
     media = run.folder / "media"
     count = min(IMAGES, len(corpus.test))
     real = corpus.to_data(next(iter(corpus.test.batches(count))).event).numpy()
-    video.write_png(media / "real.png", video.grid(rows(coloured(real))))
+    video.write_png(media / "real.png", video.grid(square(coloured(real))))
     shown = [("test part", media / "real.png")]
     for temperature in TEMPERATURES:
         shown.append(
@@ -142,7 +136,4 @@ def _image_samples(run: Run, corpus: Corpus) -> str:
     if can_be_completed(run.folder):
         caption = "Rows: given upper halves of test images, images completed at temperature 1, true images."
         shown.append((caption, complete_images(run.folder, 12, out=media)))
-    return "".join(
-        f"<figure>{image(path.read_bytes(), caption)}<figcaption>{caption}</figcaption></figure>"
-        for caption, path in shown
-    )
+    return "".join(figure(image(path.read_bytes(), caption), caption) for caption, path in shown)

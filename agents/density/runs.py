@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from worldmodel import SequenceDensity
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.density.config import DensityConfig, corpus_kind, validate_density
@@ -22,10 +20,10 @@ from worldmodel.corpora.audio_files import MAX_AMPLITUDE, SAMPLE_RATE_RANGE
 from worldmodel.corpora.images import Dequantisation
 from worldmodel.corpora.registry import CORPORA
 from worldmodel.io import migration
-from worldmodel.io.files import error_context, from_json, load_module, read_json
-from worldmodel.io.migration import training_settings
+from worldmodel.io.files import error_context, from_json, read_json
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.registry import build_density
+from worldmodel.training.checkpoint import load_trained
 
 MAX_IMAGE_VALUES = 2**24
 """Largest number of values of an image."""
@@ -61,11 +59,7 @@ def load_density(folder: str | os.PathLike[str]) -> tuple[SequenceDensity | VRNN
     settings = from_json(DensityConfig, migration.config_file(read_yaml(path)), path)
     with error_context(path, wrap_value_errors=True):
         validate_density(settings)
-    with error_context(run / "settings.json", wrap_value_errors=True):
-        described = training_settings(read_json(run / "settings.json"))["model_config"]
-        with torch.device("meta"):
-            build_density(described)
-    return load_module(lambda: build_density(described), run / "weights.safetensors").eval(), settings
+    return load_trained(run, build_density), settings
 
 
 def load_scale(

@@ -96,7 +96,7 @@ def sample_density(
         scale = scale._replace(height=int(length))
     events = model.sample(scale.dimensions // scale.event_dim, count, temperature, generator)
     path = out_dir / f"{name}.png"
-    video.write_png(path, video.grid(rows(coloured(scale.to_data(events.cpu()).numpy()))))
+    video.write_png(path, video.grid(square(coloured(scale.to_data(events.cpu()).numpy()))))
     return Samples([path], None, 0.0)
 
 
@@ -151,10 +151,7 @@ def complete_images(
     given[:, scale.height // 2 :] = 128
     path = folder_path(out or expand(folder) / "samples", "out") / f"completed-t{temperature:g}-s{seed}.png"
     blocks = [slice(first, first + MAX_COLUMNS) for first in range(0, len(true), MAX_COLUMNS)]
-    grid_rows = [
-        _pad_row(part[block], min(len(true), MAX_COLUMNS)) for block in blocks for part in (given, completed, true)
-    ]
-    video.write_png(path, video.grid(grid_rows))
+    video.write_png(path, video.grid([part[block] for block in blocks for part in (given, completed, true)]))
     return path
 
 
@@ -211,12 +208,17 @@ def _write_speech(
                     f"samples became NaN or infinite after {number * frame / rate:.1f} s: use a lower temperature"
                 )
             clipped += int((np.abs(audio) > 1).sum())
-            pcm = np.round(audio * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")[:, : samples - number * frame]
+            pcm = to_pcm(audio)[:, : samples - number * frame]
             for writer, row in zip(writers, pcm, strict=True):
                 writer.writeframesraw(row.tobytes())
             progress(number + 1, frames, "")
     speed = len(paths) * samples / rate / max(time.monotonic() - started, 1e-9)
     return Samples(paths, speed, clipped / (len(paths) * frames * frame))
+
+
+def to_pcm(audio: np.ndarray) -> np.ndarray:
+    """Convert audio samples, full scale from -1 to 1, to 16-bit integers."""
+    return np.round(np.asarray(audio, np.float64) * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
 
 
 def open_wav(files: contextlib.ExitStack, path: Path, rate: int) -> wave.Wave_write:
@@ -232,13 +234,7 @@ def coloured(images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
 
 
-def rows(images: np.ndarray) -> list[np.ndarray]:
-    """Split images into the rows of an almost square grid; pad the last row with white images."""
+def square(images: np.ndarray) -> list[np.ndarray]:
+    """Split images into the rows of an almost square grid."""
     width = math.ceil(math.sqrt(len(images)))
-    return [_pad_row(images[first : first + width], width) for first in range(0, len(images), width)]
-
-
-def _pad_row(row: np.ndarray, width: int) -> np.ndarray:
-    """Pad a row with white images to ``width`` images."""
-    white = np.full((width - len(row), *row.shape[1:]), 255, np.uint8)
-    return np.concatenate([row, white])
+    return [images[first : first + width] for first in range(0, len(images), width)]

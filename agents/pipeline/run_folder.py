@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import torch
-
 from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution.controller import Controller, load_controller
 from worldmodel.agents.shell import command
 from worldmodel.envs.registration import imported_module
-from worldmodel.io.files import error_context, load_module, locked, read_json, write_json
+from worldmodel.io.files import error_context, locked, read_json, write_json
 from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.io.paths import folder_path
 from worldmodel.registry import build_vae
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.training import distributed
+from worldmodel.training.checkpoint import load_trained
 
 REST = "between stages"
 """Key in ``timings.json`` of the time outside all stages: reading, writing, starting workers."""
@@ -62,10 +61,7 @@ class Run:
         path = self.folder / "vae" / "weights.safetensors"
         if not path.exists():
             raise self._missing(1)
-        settings_path = path.with_name("settings.json")
-        with error_context(settings_path, wrap_value_errors=True), torch.device("meta"):
-            build_vae(settings := training_settings(read_json(settings_path))["model_config"])
-        return load_module(lambda: build_vae(settings), path).eval()
+        return load_trained(path.parent, build_vae)
 
     def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> EncodedDataset:
         """Encode the episodes of the run, or of another ``store``, with a world model's VAE.

@@ -9,14 +9,22 @@ import re
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from worldmodel.io.files import write_bytes, write_json, write_tensors
+from worldmodel.io.files import (
+    Module,
+    error_context,
+    load_module,
+    read_json,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from worldmodel.io.migration import RemovedSetting, training_settings
 from worldmodel.training import distributed
 from worldmodel.training.loop import Callback, Trainer, TrainingDiverged, TrainingState
@@ -137,6 +145,22 @@ class Checkpoint(Callback):
         torch.save(content, whole)
         write_bytes(self.folder / "resume.pt", whole.getbuffer())
         self.saved = time.monotonic()
+
+
+def load_trained(folder: Path, build: Callable[[dict[str, Any]], Module]) -> Module:
+    """Load the best weights of the training in ``folder``, in eval mode.
+
+    Args:
+        folder: Path of the folder.
+        build: Function that builds the module from its ``config``.
+
+    Raises:
+        ValueError: a file is missing, is damaged or belongs to another type of model; the message names it.
+    """
+    path = folder / "settings.json"
+    with error_context(path, wrap_value_errors=True), torch.device("meta"):
+        build(config := training_settings(read_json(path))["model_config"])
+    return load_module(lambda: build(config), folder / "weights.safetensors").eval()
 
 
 def unfinished(folder: Path) -> tuple[int, int] | None:

@@ -7,10 +7,10 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from worldmodel.agents.cli.commands.common import scan_argv, set_preset
+from worldmodel.agents.cli.commands.common import scan_argv, set_preset, settings_of
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import Preset
-from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind, validate_density
+from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind
 from worldmodel.agents.progress import answers, late_bar, next_hint, quiet_other_processes
 from worldmodel.io.paths import expand, folder_path
 
@@ -40,8 +40,7 @@ def build_fit(parser: Parser) -> None:
 
 def fit(options: Namespace) -> None:
     """Train a density, print its evaluation and write the report."""
-    settings = DensityConfig(**{name: options[name] for name in DensityConfig.__dataclass_fields__})
-    validate_density(settings)
+    settings = settings_of(DensityConfig, options)
     from worldmodel.agents.density import fit_density
 
     quiet_other_processes()
