@@ -83,6 +83,11 @@ class DensityConfig:
         return corpus_kind(self.data)
 
     @property
+    def event_name(self) -> str:
+        """Name of an event: "frame", "pixel" or "row"."""
+        return "frame" if self.kind == "speech" else "pixel" if self.pixelwise else "row"
+
+    @property
     def model_options(self) -> dict[str, Any]:
         """Arguments of `worldmodel.registry.build` for this model."""
         names = ["latent_dim", "width", "depth"] if self.model in VARIATIONAL else ["rank", "full", "num_layers"]

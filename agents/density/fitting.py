@@ -14,7 +14,7 @@ from worldmodel.agents.config.schema import training
 from worldmodel.agents.density.config import DensityConfig, validate_density
 from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
-from worldmodel.agents.density.training_summary import TrainingSummary, event_name
+from worldmodel.agents.density.training_summary import TrainingSummary
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora import open_corpus
 from worldmodel.io.files import write_json
@@ -89,7 +89,7 @@ def fit_density(
 def _training_sentences(folder: str | os.PathLike[str], settings: DensityConfig) -> tuple[str, ...]:
     """Return the sentences about a run's training."""
     summary = TrainingSummary.from_run(folder)
-    return tuple(summary.sentences(event_name(settings.kind, settings.pixelwise))) if summary else ()
+    return tuple(summary.sentences(settings.event_name)) if summary else ()
 
 
 def evaluate_density(

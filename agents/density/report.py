@@ -22,7 +22,7 @@ from worldmodel.agents.density.samples import (
     square,
     to_pcm,
 )
-from worldmodel.agents.density.training_summary import TrainingSummary, event_name
+from worldmodel.agents.density.training_summary import TrainingSummary
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import duration
 from worldmodel.corpora import Corpus, audio_files
@@ -72,8 +72,7 @@ def _curve(run: Run, settings: DensityConfig) -> str:
     """Format the plot of the losses and the wall-clock times."""
     series = losses(rows_of(run.folder / "metrics.jsonl"), "loss")
     bound = ", a bound" if "vrnn" in settings.model else ""
-    event = event_name(settings.kind, settings.pixelwise)
-    plot = plots.curves(series, "update", f"-log p (nats per {event}{bound})")
+    plot = plots.curves(series, "update", f"-log p (nats per {settings.event_name}{bound})")
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.timings().items())
     return f'<h2>Training</h2>{image(plot, "learning curve")}<p class="note">Wall clock: {times}.</p>'
 

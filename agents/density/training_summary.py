@@ -74,8 +74,3 @@ class TrainingSummary:
                 f"{self.train_at_best:.4g} to {self.train_at_last:.4g}."
             )
         return sentences
-
-
-def event_name(kind: str, pixelwise: bool | None) -> str:
-    """Return the name of an event of a corpus: "frame", "pixel" or "row"."""
-    return "frame" if kind == "speech" else "pixel" if pixelwise else "row"

@@ -575,7 +575,7 @@ def test_the_split_has_its_own_seed():
     assert data.seeds == [3, 7]
 
 
-class Recorder(Callback):
+class Hooks(Callback):
     """The hooks in the order of their calls; stops after an update if asked to."""
 
     def __init__(self, stop_at=None):
@@ -600,28 +600,28 @@ class Recorder(Callback):
 
 
 def test_callbacks_see_every_hook_in_order(ctrl_c, tmp_path):
-    seen = Recorder()
+    seen = Hooks()
     fit(line(), Numbers(), **SETTINGS | {"num_updates": 4, "eval_every": 2}, out=tmp_path, callbacks=[seen])
     losses = [json.loads(row)["held_out"]["loss"] for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert seen.calls == ["start", 1, 2, losses[0], 3, 4, losses[1], type(None)]
 
-    seen = Recorder()
+    seen = Hooks()
     press = lambda update, *rest: os.kill(os.getpid(), signal.SIGINT) if update == 2 else None  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
         fit(line(), Numbers(), **SETTINGS, callbacks=[seen], progress=press)
     assert seen.calls == ["start", 1, 2, "interrupt", KeyboardInterrupt]
 
-    seen = Recorder()
+    seen = Hooks()
     with pytest.raises(TrainingDiverged):
         fit(line(nan_after=1), Numbers(), **SETTINGS, callbacks=[seen])
     assert seen.calls == ["start", 1, TrainingDiverged]
 
 
 def test_a_callback_may_stop_the_training(tmp_path):
-    seen = Recorder(stop_at=7)
+    seen = Hooks(stop_at=7)
     fit(line(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path, callbacks=[seen])
     assert seen.calls[-2:] == [7, type(None)]
-    again = Recorder()
+    again = Hooks()
     fit(line(), Numbers(), **SETTINGS | {"eval_every": 5}, out=tmp_path, callbacks=[again])  # it is finished
     assert again.calls == ["start", type(None)]
 

@@ -48,7 +48,13 @@ def device() -> torch.device:
 
 
 def shard(batch: Any, rank: int, world_size: int) -> Any:
-    """Return the part of a batch for this process: every ``world_size``-th example."""
+    """Return the part of a batch for this process: every ``world_size``-th example.
+
+    Raises:
+        ValueError: the batch has fewer examples than there are processes.
+    """
+    if (examples := len(leaves(batch)[0])) < world_size:
+        raise ValueError(f"data must have batches of at least {world_size} examples, one a process, got {examples}")
     return batch if world_size == 1 else tree_map(batch, lambda part: part[rank::world_size])
 
 

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -37,15 +38,11 @@ def training_batches(data: Data, size: int, seed: int, start: int) -> Iterator[A
         yield data.batch(size, np.random.default_rng([seed, update]))
 
 
-def _identity(dataset: Any) -> str:
-    """Return the identity that a dataset names, else its type and its length."""
-    return str(getattr(dataset, "identity", "")) or f"{type(dataset).__name__} of {len(dataset)} examples"
-
-
 class DatasetData:
     """A map-style torch dataset, or some of its examples.
 
-    A batch is ``default_collate`` of examples. Their random transforms must draw from torch's generator.
+    A batch is ``default_collate`` of random examples, drawn with replacement. A resumed training takes the same steps: each
+    batch seeds torch's generator, from which random transforms must draw.
 
     Args:
         dataset: Dataset with a length. A training resumes if its ``identity`` is the same; without one, its type and length.
@@ -69,7 +66,7 @@ class DatasetData:
         return DatasetData(self.dataset, order[held_out:]), DatasetData(self.dataset, np.sort(order[:held_out]))
 
     def batch(self, size: int, rng: np.random.Generator) -> Any:
-        """Draw random examples, with replacement."""
+        """Draw random examples."""
         return self._collate(rng.choice(self.indices, size), rng)
 
     def batches(self, size: int) -> Iterator[Any]:
@@ -79,7 +76,7 @@ class DatasetData:
             yield self._collate(self.indices[first : first + size], rng)
 
     def _collate(self, indices: np.ndarray, rng: np.random.Generator) -> Any:
-        with seeded(int(rng.integers(2**63))):
+        with _seeded_by(rng):
             return default_collate([self.dataset[int(index)] for index in indices])
 
 
@@ -87,10 +84,9 @@ class DatasetData:
 class LoaderData:
     """A torch `DataLoader`: its own batches, in its own order, pass after pass.
 
-    Before each batch torch's global generator, and the loader's at the start of a pass, get a seed that depends on the seed of
-    the training and the position. Shuffling, transforms and workers that draw from them repeat their numbers, so that a
-    resumed training takes the same steps; it draws the earlier batches of its pass again, and drops them. Samplers with another
-    source of random numbers go on with other batches.
+    Each batch seeds torch's generator, and each pass that of the loader, by the seed of the training and the position. So a
+    resumed training takes the same steps; it first draws the earlier batches of its pass again, and drops them. A sampler
+    with another source of random numbers goes on with other batches.
 
     Args:
         loader: Loader with a length.
@@ -113,41 +109,52 @@ class LoaderData:
         try:
             length = len(self.loader)
         except TypeError:
-            raise ValueError("data must be a DataLoader with a length, got one of an IterableDataset") from None
+            length = 0
         if not length:
-            raise ValueError("data must have at least one batch, got an empty DataLoader")
+            raise ValueError(
+                "data must be a DataLoader with a length above zero, got an empty one or an IterableDataset"
+            )
         return length
 
-    def split(self, fraction: float, seed: int) -> tuple[Data, Data]:
-        """Raise an error: the order of a loader is its own.
+    def split(self, fraction: float, seed: int) -> NoReturn:
+        """Raise an error: a loader cannot be split.
 
         Raises:
             ValueError: always.
         """
-        raise ValueError("validation must have the held-out data: a DataLoader cannot be split, got None")
+        raise ValueError("validation must be the held-out data, because a DataLoader cannot be split, got None")
 
     def batch(self, size: int, rng: np.random.Generator) -> Any:
         """Return the first batch of a random pass; ``size`` has no effect."""
-        return next(self._one_pass([int(rng.integers(2**31))]))
+        return next(self._one_pass(rng))
 
     def batches(self, size: int) -> Iterator[Any]:
         """Iterate over one pass; ``size`` has no effect."""
-        return self._one_pass([0])
+        return self._one_pass(np.random.default_rng(0))
 
     def passes(self, seed: int, start: int) -> Iterator[Any]:
         """Yield batches pass after pass, from the batch with the number ``start`` on."""
         first, position = divmod(start, len(self))
         for number in itertools.count(first):
-            yield from itertools.islice(self._one_pass([seed, number]), position, None)
+            yield from itertools.islice(self._one_pass(np.random.default_rng([seed, number])), position, None)
             position = 0
 
-    def _one_pass(self, words: list[int]) -> Iterator[Any]:
-        rng = np.random.default_rng(words)
+    def _one_pass(self, rng: np.random.Generator) -> Iterator[Any]:
         if self.loader.generator is not None:
             self.loader.generator.manual_seed(int(rng.integers(2**63)))
-        with seeded(int(rng.integers(2**63))):
+        with _seeded_by(rng):
             batches = iter(self.loader)
         for _ in range(len(self)):
-            with seeded(int(rng.integers(2**63))):
+            with _seeded_by(rng):
                 batch = next(batches)
             yield batch
+
+
+def _seeded_by(rng: np.random.Generator) -> AbstractContextManager[None]:
+    """Seed torch's generator by ``rng`` while a block runs."""
+    return seeded(int(rng.integers(2**63)))
+
+
+def _identity(dataset: Any) -> str:
+    """Return the identity that a dataset names, else its type and its length."""
+    return str(getattr(dataset, "identity", "")) or f"{type(dataset).__name__} of {len(dataset)} examples"
