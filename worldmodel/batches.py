@@ -79,9 +79,12 @@ class Splits:
     validation: Data
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> Any:
         """Identity of both parts."""
-        return f"{self.training.identity}; held out: {self.validation.identity}"
+        training, validation = self.training.identity, self.validation.identity
+        if isinstance(training, str) and isinstance(validation, str):  # of corpora
+            return f"{training}; held out: {validation}"
+        return {"training": training, "held_out": validation}
 
     def split(self, fraction: float, seed: int) -> tuple[Data, Data]:
         """Return the two parts; ``fraction`` and ``seed`` have no effect."""

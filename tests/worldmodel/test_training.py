@@ -530,8 +530,10 @@ def test_resumed_training_reports_its_first_update(tmp_path, monkeypatch):
 def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr("worldmodel.training.checkpoint.SAVE_SECONDS", 0.0)
     new_data = Numbers(held_out_at=2.0)
-    new_data.identity = "more numbers"
-    final_weights(tmp_path / "a"), final_weights(tmp_path / "b")
+    new_data.identity = {"count": 9}
+    old_data = Numbers()
+    old_data.identity = {"count": 8}
+    final_weights(tmp_path / "a", data=old_data), final_weights(tmp_path / "b", data=old_data)
     with pytest.raises(ValueError, match="data"):
         final_weights(tmp_path / "a", data=new_data)
     allowed = {"data": new_data, "allow_new_data": True}
@@ -540,7 +542,7 @@ def test_new_data_start_a_new_schedule_if_allowed(tmp_path, monkeypatch):
     rows = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["update"] == 400  # 200 more updates
     assert torch.equal(uninterrupted, final_weights(tmp_path / "a", **allowed))
-    new_data.identity, new_data.form = "most numbers, in windows", ", in windows"
+    new_data.identity, new_data.form = {"count": 10, "windows": 2}, {"windows": 2}
     with pytest.raises(ValueError, match="data"):
         final_weights(tmp_path / "a", **allowed)
 

@@ -95,10 +95,9 @@ class LoaderData:
     loader: DataLoader[Any]
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> dict[str, Any]:
         """Identity of the dataset, and the number of batches."""
-        length = len(self)  # first: an IterableDataset has none
-        return f"{_identity(self.loader.dataset)} in {length} batches"
+        return {"batches": len(self), "data": _identity(self.loader.dataset)}  # an IterableDataset has no length
 
     def __len__(self) -> int:
         """Return the number of batches of a pass.
@@ -155,6 +154,6 @@ def _seeded_by(rng: np.random.Generator) -> AbstractContextManager[None]:
     return seeded(int(rng.integers(2**63)))
 
 
-def _identity(dataset: Any) -> str:
+def _identity(dataset: Any) -> Any:
     """Return the identity that a dataset names, else its type and its length."""
-    return str(getattr(dataset, "identity", "")) or f"{type(dataset).__name__} of {len(dataset)} examples"
+    return getattr(dataset, "identity", None) or {"dataset": type(dataset).__name__, "examples": len(dataset)}
