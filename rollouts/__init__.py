@@ -7,7 +7,7 @@ from worldmodel.rollouts.collect import collect, estimate_collection
 from worldmodel.rollouts.dream import Dreams, dream
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.executors.workers import WorkerDied
-from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, disagreement
+from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, Fitness, FitnessResult, disagreement
 from worldmodel.rollouts.policy.policies import MixturePolicy, Policy, smooth_random, uniform
 from worldmodel.rollouts.runner import play
 from worldmodel.rollouts.store.dream_store import write_dreams
@@ -18,6 +18,8 @@ __all__ = [
     "Dreams",
     "EnvFitness",
     "Episode",
+    "Fitness",
+    "FitnessResult",
     "MixturePolicy",
     "Policy",
     "Store",

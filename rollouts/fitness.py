@@ -1,16 +1,16 @@
 """Returns of a population of controllers, from dreams (`DreamFitness`) or from the environment (`EnvFitness`).
 
-Start reading at either class. Both are functions ``fitness(population, seed) -> returns`` of shape (P, size) -> (P, n), the
-only thing that evolution needs. A seed determines the episodes, or the start states and noise of dreams, of all controllers.
+Start reading at `Fitness`, the only thing that evolution needs. A seed determines the episodes, or the start states and noise
+of dreams, of all controllers.
 """
 
 import contextlib
 import hashlib
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -36,6 +36,59 @@ from worldmodel.validation import validate_non_negative_int, validate_optional_p
 NUM_TASKS, MAX_TASK_EPISODES = 8, 64
 """A generation is split into about `NUM_TASKS` tasks of at most `MAX_TASK_EPISODES` episodes. The split does not depend on
 the number of workers, so returns do not either."""
+
+
+class FitnessResult(NamedTuple):
+    """Returns of a population."""
+
+    returns: np.ndarray
+    """Returns (P, n) of the members in n complete episodes, the same for all members."""
+    steps: int = 0
+    """Number of steps."""
+    reset_returns: np.ndarray | None = None
+    """Returns (P, r) of the members in episodes from restored states."""
+    candidate_returns: np.ndarray | None = None
+    """Returns of the population's mean in the candidate episodes."""
+
+    @property
+    def all_returns(self) -> np.ndarray:
+        """Returns of complete episodes and of those from restored states, (P, n + r)."""
+        return self.returns if self.reset_returns is None else np.hstack((self.returns, self.reset_returns))
+
+
+@runtime_checkable
+class Fitness(Protocol):
+    """Computes the returns of populations; more is better."""
+
+    @property
+    def identity(self) -> Any:
+        """What returns depend on, for JSON; a resumed search must have the same."""
+        ...
+
+    def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
+        """Return the returns of a population (P, size); the seed determines the episodes, the same for all members."""
+        ...
+
+
+FitnessFunction = Callable[[np.ndarray, int], Any]
+"""A function ``function(population, seed)`` that gives returns of shape (P,) or (P, n)."""
+
+
+def call_fitness(fitness: Fitness | FitnessFunction, population: np.ndarray, seed: int) -> FitnessResult:
+    """Return the result of a fitness or of a plain function, whose returns (P,) or (P, n) are those of one or n episodes.
+
+    Raises:
+        ValueError: The returns have another shape, or are not finite.
+    """
+    result, count = fitness(population, seed), len(population)
+    if not isinstance(result, FitnessResult):
+        returns = np.asarray(result, dtype=np.float64)
+        result = FitnessResult(returns[:, None] if returns.ndim == 1 else returns)
+    if (returns := result.all_returns).ndim != 2 or len(returns) != count:
+        raise ValueError(f"fitness must return shape ({count},) or ({count}, n), got {returns.shape}")
+    if not np.isfinite(returns).all():
+        raise ValueError("fitness must return finite numbers, got NaN or infinity")
+    return result
 
 
 class DreamFitness:
@@ -74,8 +127,6 @@ class DreamFitness:
             ModelEnsemble(world, ensemble, num_rollouts, population=1)
         self.world, self.start_states, self.controller, self.ensemble = world, start_states, controller, ensemble
         self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
-        self.steps = 0
-        """Number of dream steps so far."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -90,15 +141,14 @@ class DreamFitness:
             identity["ensemble"] = [fingerprint(memory) for memory in self.ensemble]
         return identity
 
-    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
+    def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
         """Return the returns (P, dreams)."""
         if self.controller is None:
             controllers: Any = population
         else:
             controllers = Population(self.controller, population)
         result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **self.settings)
-        self.steps += int(result.lengths.sum())
-        return result.returns
+        return FitnessResult(result.returns, int(result.lengths.sum()))
 
     def __repr__(self) -> str:
         """Return the main settings."""
@@ -190,10 +240,6 @@ class EnvFitness:
             reset_horizon,
             hard_episode_candidates,
         )
-        self.steps = 0
-        """Number of environment steps so far, including replayed trajectories."""
-        self.candidate_returns: np.ndarray | None = None
-        """Returns of the last population's mean in the candidate episodes."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
@@ -216,22 +262,27 @@ class EnvFitness:
             "world": fingerprint(self.world),
         } | more
 
-    def __call__(self, population: np.ndarray, seed: int) -> np.ndarray:
-        """Return the returns (P, episodes + state resets)."""
+    def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
+        """Return the returns (P, episodes), and those from restored states."""
         population, episodes = np.atleast_2d(population), self.episodes
         seeds, members = (
             training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.hard_episode_candidates)),
             len(population),
         )
+        candidate_returns, steps = None, 0
         if self.hard_episode_candidates:
-            results = self.run_episodes(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
-            self.candidate_returns = np.array([result.episode_return for result in results])
-            seeds = [seeds[index] for index in np.argsort(self.candidate_returns, kind="stable")[:episodes]]
+            tasks = self._rollout_tasks(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
+            results, steps = self._run_tasks(tasks)
+            candidate_returns = np.array([result.episode_return for result in results])
+            seeds = [seeds[index] for index in np.argsort(candidate_returns, kind="stable")[:episodes]]
         # ordered by episode: an environment may reset faster with its previous seed
-        results = self.run_episodes(
+        tasks = self._rollout_tasks(
             np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)]
         )
+        results, episode_steps = self._run_tasks(tasks)
         returns = np.array([result.episode_return for result in results]).reshape(episodes, members).T
+        if not self.num_state_resets:
+            return FitnessResult(returns, steps + episode_steps, None, candidate_returns)
         trajectories = []
         for episode, count in enumerate(split_evenly(self.num_state_resets, episodes)):
             if count:  # resets along the best trajectory of this episode
@@ -240,7 +291,7 @@ class EnvFitness:
                 trajectories.append(
                     Trajectory.sample_resets(seeds[episode], best.actions, count, self.reset_horizon, rng)
                 )
-        reset_results = self._run_tasks(
+        reset_results, reset_steps = self._run_tasks(
             [task for trajectory in trajectories for task in self._reset_tasks(population, trajectory)]
         )
         columns, start = [returns], 0
@@ -250,11 +301,14 @@ class EnvFitness:
                 np.array([result.episode_return for result in reset_results[start:end]]).reshape(members, -1)
             )
             start = end
-        return np.hstack(columns)
+        together = np.hstack(columns)
+        return FitnessResult(
+            together[:, :episodes], steps + episode_steps + reset_steps, together[:, episodes:], candidate_returns
+        )
 
     def run_episodes(self, parameters: np.ndarray, seeds: list[int]) -> list[EpisodeResult]:
         """Play one episode per row of ``parameters`` (episodes, size), with its seed."""
-        return self._run_tasks(self._rollout_tasks(parameters, seeds))
+        return self._run_tasks(self._rollout_tasks(parameters, seeds))[0]
 
     def _reset_tasks(self, population: np.ndarray, trajectory: Trajectory) -> list[RolloutTask]:
         """Return tasks in which each controller starts once at each reset step of a trajectory."""
@@ -292,9 +346,9 @@ class EnvFitness:
             for first in range(0, len(seeds), chunk)
         ]
 
-    def _run_tasks(self, tasks: list[RolloutTask]) -> list[EpisodeResult]:
-        """Run tasks and return their episodes in order."""
-        results: dict[int, list[EpisodeResult]] = {}
+    def _run_tasks(self, tasks: list[RolloutTask]) -> tuple[list[EpisodeResult], int]:
+        """Run tasks; return their episodes in order, and the number of steps, including replayed trajectories."""
+        steps, results = 0, dict[int, list[EpisodeResult]]()
         total = sum(len(task.seeds) for task in tasks)
         self.progress(0, total, "")
         in_process = self.workers == 1 and self.backend == "loky"
@@ -313,9 +367,9 @@ class EnvFitness:
                 tasks = [task._replace(on_episode_end=episode_ended if in_process else counter) for task in tasks]
             for index, result in run_tasks(run_rollout_task, tasks, self.workers, self.backend, report):
                 results[index] = result.episodes
-                self.steps += result.steps
+                steps += result.steps
                 report()
-        return [result for index in range(len(tasks)) for result in results[index]]
+        return [result for index in range(len(tasks)) for result in results[index]], steps
 
     def _share_world(self) -> Shared:
         """Share the current world model with the workers; it is written again only after its weights change."""

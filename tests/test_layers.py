@@ -13,7 +13,7 @@ ONLY_IN = {
     "gymnasium": ("envs", "rollouts", "agents"),
     "h5py": ("envs", "rollouts", "agents"),
     "cv2": ("envs",),
-    "cma": ("agents/evolution/cma_es.py", "agents/evolution/cma_state.py"),
+    "cma": ("agents/evolution/cma_es.py",),
     "matplotlib": ("agents/analysis/plots.py",),
     "av": ("agents/analysis/video.py",),
     **dict.fromkeys(

@@ -5,32 +5,44 @@ Start reading at `evolve`. The fitness is any function from a population to retu
 """
 
 import hashlib
-import inspect
 import json
 import math
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from worldmodel.agents.config.validate import validate_search
-from worldmodel.agents.evolution.cma_es import CMAES, StoppingCriteria, standardize_per_episode
+from worldmodel.agents.evolution.callbacks import (
+    Callback,
+    Evaluation,
+    KeepMean,
+    MeanWindow,
+    SigmaDecay,
+    StoppingCriteria,
+    episode_seed,
+    log_returns,
+)
+from worldmodel.agents.evolution.cma_es import CMAES
 from worldmodel.agents.evolution.controller import Controller
+from worldmodel.agents.evolution.search import Search
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
+from worldmodel.rollouts.fitness import Fitness, FitnessFunction, FitnessResult, call_fitness
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 
+MIN_STD_FRACTION = 0.1
+"""Smallest standard deviation that `standardize_per_episode` divides by, as a fraction of the largest."""
 Family = TypeVar("Family", bound=Controller)
 
 
 @shows_progress("evolve", "generations")
 def evolve(
     controller: Family,
-    fitness: Callable[..., np.ndarray],
+    fitness: Fitness | FitnessFunction,
     *,
     seed: int = 0,
     generations: int = 100,
@@ -38,7 +50,7 @@ def evolve(
     sigma: float = 0.1,
     sigma_decay: float = 1.0,
     whitening: Whitening | None = None,
-    eval_fitness: Callable[..., np.ndarray] | None = None,
+    eval_fitness: Fitness | FitnessFunction | None = None,
     eval_every: int = 10,
     target_return: float | None = None,
     num_eval_candidates: int = 0,
@@ -49,6 +61,7 @@ def evolve(
     out: str | os.PathLike[str] | None = None,
     progress: Progress | bool = silent,
     on_generation: Callable[[dict[str, Any]], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Family:
     """Evolve the parameters of a controller with CMA-ES.
 
@@ -56,17 +69,13 @@ def evolve(
 
     Args:
         controller: Initial controller; its parameters are the initial mean.
-        fitness: Function ``fitness(population (P, size), seed) -> returns`` with returns of shape (P,) or (P, n); more is
-            better. A function of the population alone is called without a seed. Optional attributes: ``steps`` (logged),
-            ``identity`` (a resumed search must have the same), ``episodes`` (number of columns that are complete episodes;
-            logged returns use these columns), ``candidate_returns`` (their mean is logged, see
-            ``hard_episode_candidates`` of `rollouts.EnvFitness`).
+        fitness: Returns of a population: a `rollouts.Fitness`, or a function ``fitness(population (P, size), seed)`` that gives
+            returns of shape (P,) or (P, n); more is better. A resumed search must have a fitness with the same ``identity``.
         seed: Seed of the search and of all episodes.
         generations: Number of generations.
         population: Number of members of a generation, at least 3.
         sigma: Initial step size (standard deviation).
-        sigma_decay: Factor of the step size after each generation, in addition to the adaptation of CMA-ES. Noise can
-            keep the adaptation from shrinking the step size near a good controller; a value below 1 shrinks it.
+        sigma_decay: Factor of the step size after each generation (`SigmaDecay`).
         whitening: Coordinates of the search, as from `Whitening.fit`; ``sigma`` is in their unit. None: the parameters
             themselves.
         eval_fitness: Fitness that evaluates the mean on new seeds every ``eval_every`` generations and after the last
@@ -75,8 +84,8 @@ def evolve(
         target_return: Mean return of an evaluation that stops the search; None: none. The best of many noisy evaluations
             is biased upwards, so the search stops a little early.
         num_eval_candidates: Number of best members of a generation that an evaluation includes.
-        mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. Noisy
-            selection makes the mean fluctuate around a point that is often better. 0: no average.
+        mean_window: Number of generations in an exponential average of the mean (`MeanWindow`), which an evaluation
+            includes. 0: no average.
         normalize_episodes: Whether to compare members by `standardize_per_episode`, so that each episode has the same
             weight. False: by their mean return.
         eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
@@ -86,6 +95,8 @@ def evolve(
             ``controller.safetensors``. The same call with the same folder resumes; more generations extend the search.
         progress: Function that is called as ``progress(generation, generations, note)``; True: a bar.
         on_generation: Function that is called with each row of ``metrics.jsonl``, first with those of an earlier call.
+        callbacks: Functions that are called with the `Search` at the end of each generation; one that returns True stops the
+            search.
 
     Returns:
         The controller with the best evaluation. Without ``eval_fitness``: the last mean, or its average over
@@ -116,55 +127,39 @@ def evolve(
         "normalize_episodes": normalize_episodes,
         "controller": repr(controller),
         "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
-        "fitness": getattr(fitness, "identity", None),
-        "eval_fitness_identity": getattr(eval_fitness, "identity", None),
+        "fitness": fitness.identity if isinstance(fitness, Fitness) else None,
+        "eval_fitness_identity": eval_fitness.identity if isinstance(eval_fitness, Fitness) else None,
     }
+    settings = json.loads(json.dumps(settings))
     stopping = StoppingCriteria(target_return, eval_patience, min_sigma)
     _validate(settings, stopping, whitening)
-    folder = None if out is None else folder_path(out, "out")
-    evaluate, evaluate_mean = _Fitness(fitness), None if eval_fitness is None else _Fitness(eval_fitness)
-    search = CMAES(start, json.loads(json.dumps(settings)), stopping, folder, whitening, _defaults(settings))
-    if on_generation is not None:
-        for row in search.rows:
-            on_generation(row)
-    report(search.generation, generations, _resume_note(search, generations))
-    while search.generation < generations and not search.should_stop:
-        row = _generation(search, evaluate, evaluate_mean, seed, generations, eval_every)
-        search.log_generation(row, controller)
-        note = "" if search.best_eval == -math.inf else f", best eval {format_number(search.best_eval)}"
-        report(
-            search.generation, generations, f"mean {format_number(row['mean'])}, max {format_number(row['max'])}{note}"
+    coordinates = start if whitening is None else whitening.to_coordinates(start)
+    es = CMAES(coordinates, sigma, population, seed)
+    search = Search(es, controller, settings, whitening, None if out is None else folder_path(out, "out"))
+    search.resume()
+    keep_best: Callback = KeepMean(average=mean_window > 0)
+    if eval_fitness is not None:
+        keep_best = Evaluation(
+            eval_fitness, seed, eval_every, generations, num_eval_candidates, average=mean_window > 0
         )
-        if on_generation is not None:
-            on_generation(row)
-    best = controller.with_parameters(search.best)
-    if folder is not None:  # also after a finished search: this repairs a lost or damaged file
-        best.save(folder / "controller.safetensors")
-    return best
+    callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window or 1), log_returns, keep_best, *callbacks, stopping)
+    on_row = on_generation or (lambda row: None)
+    for row in search.rows:
+        on_row(row)
+    stopped = stopping(search)
+    report(search.generation, generations, _resume_note(search, stopped or search.generation >= generations))
+    while search.generation < generations and not stopped:
+        result = call_fitness(fitness, search.ask(), episode_seed(seed, 0, search.generation))
+        search.tell(result, _scores(result, normalize_episodes))
+        stopped = any([act(search) for act in callbacks])
+        search.save()
+        report(search.generation, generations, _note(search))
+        on_row(search.rows[-1])
+    search.save_controller()  # also after a finished search: this repairs a lost or damaged file
+    return controller.with_parameters(search.best)
 
 
-def _defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults of arguments of `evolve` among the settings, for states that are older than an argument."""
-    parameters = inspect.signature(evolve).parameters
-    return {
-        name: parameters[name].default
-        for name in settings
-        if name in parameters and parameters[name].default is not inspect.Parameter.empty
-    }
-
-
-def _resume_note(search: CMAES, generations: int) -> str:
-    """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
-    if search.generation >= generations or search.should_stop:
-        return f"already finished at generation {search.generation}"
-    return f"resuming at generation {search.generation}" if search.generation else ""
-
-
-def _validate(
-    settings: dict[str, Any],
-    stopping: StoppingCriteria,
-    whitening: Whitening | None,
-) -> None:
+def _validate(settings: dict[str, Any], stopping: StoppingCriteria, whitening: Whitening | None) -> None:
     """Validate the settings: each one is in range, and their combination has an effect."""
     validate_search(settings | {"min_sigma": stopping.min_sigma})
     if whitening is not None and whitening.size != settings["size"]:
@@ -174,73 +169,38 @@ def _validate(
         "eval_patience": stopping.patience,
         "num_eval_candidates": settings["num_eval_candidates"] or None,
     }
-    if not settings["eval_fitness"] and dependent != dict.fromkeys(dependent):
-        name = next(name for name, value in dependent.items() if value is not None)
-        raise ValueError(f"{name} needs eval_fitness, got {name} = {dependent[name]} and none")
+    for name, value in dependent.items():
+        if value is not None and not settings["eval_fitness"]:
+            raise ValueError(f"{name} needs eval_fitness, got {name} = {value} and none")
 
 
-def _generation(
-    search: CMAES,
-    fitness: "_Fitness",
-    eval_fitness: "_Fitness | None",
-    seed: int,
-    generations: int,
-    eval_every: int,
-) -> dict[str, Any]:
-    """Evaluate a generation, update the search, and evaluate the mean when it is due; return the row of the log."""
-    start_time = time.monotonic()
-    coordinates = search.ask()
-    members = search.to_parameters(coordinates)
-    all_returns, steps = fitness(members, _episode_seed(seed, 0, search.generation))
-    normalized = standardize_per_episode(all_returns) if search.settings["normalize_episodes"] else all_returns
-    scores = normalized.mean(axis=1)
-    search.tell(coordinates, scores)
-    count = getattr(fitness.function, "episodes", all_returns.shape[1])
-    # episodes that start from a restored state are not complete: the row has a separate value for them
-    returns, after_resets = all_returns[:, :count].mean(axis=1), all_returns[:, count:]
-    row: dict[str, Any] = {"generation": search.generation, "sigma": float(search.es.sigma)}
-    row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
-    row |= {"state_resets": float(after_resets.mean())} if after_resets.size else {}
-    candidate_returns = getattr(fitness.function, "candidate_returns", None)
-    row |= {} if candidate_returns is None else {"hard_episodes": float(np.mean(candidate_returns))}
-    if eval_fitness is not None and (search.generation == generations or search.generation % eval_every == 0):
-        best_first = np.argsort(-scores, kind="stable")[: search.settings["num_eval_candidates"]]
-        averages = search.averaged_mean[None][: search.settings["mean_window"]]
-        first = search.best_eval == -math.inf  # with the initial controller: a search without progress keeps it
-        candidates = np.concatenate((search.mean[None], averages, members[best_first], search.best[None][:first]))
-        evaluated, eval_steps = eval_fitness(candidates, _episode_seed(seed, 1, search.generation))
-        std = float(evaluated[0].std(ddof=1)) if evaluated[0].size > 1 else 0.0
-        row |= {"eval": float(evaluated[0].mean()), "eval_std": std, "eval_n": int(evaluated[0].size)}
-        row |= {"eval_average": float(evaluated[1].mean())} if len(averages) else {}
-        best_members = evaluated[1 + len(averages) :][: len(best_first)]
-        row |= {"eval_candidate": float(best_members.mean(axis=1).max())} if len(best_first) else {}
-        row |= {} if eval_steps is None else {"eval_steps": eval_steps}
-        search.update_best(candidates, evaluated.mean(axis=1))
-    row |= {} if steps is None else {"steps": steps}
-    row["seconds"] = round(time.monotonic() - start_time, 3)
-    return row
+def _scores(result: FitnessResult, normalize_episodes: bool) -> np.ndarray:
+    """Return what CMA-ES compares, (P,): mean returns over complete episodes and those from restored states."""
+    returns = result.all_returns
+    return (standardize_per_episode(returns) if normalize_episodes else returns).mean(axis=1)
 
 
-class _Fitness:
-    """A fitness with validated returns; a function of the population alone is called without a seed."""
+def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
+    """Standardize the returns (P, n) of each episode over the members: zero mean, unit standard deviation.
 
-    def __init__(self, function: Callable[..., np.ndarray]) -> None:
-        self.function = function
-        self.takes_seed = len(inspect.signature(function).parameters) > 1
-
-    def __call__(self, members: np.ndarray, seed: int) -> tuple[np.ndarray, int | None]:
-        """Return the returns (P, n) of a population and their number of steps; None: the fitness has no ``steps``."""
-        before, count = getattr(self.function, "steps", None), len(members)
-        arguments = (members, seed) if self.takes_seed else (members,)
-        returns = np.asarray(self.function(*arguments), dtype=np.float64)
-        if returns.ndim not in (1, 2) or len(returns) != count:
-            raise ValueError(f"fitness must return shape ({count},) or ({count}, n), got {returns.shape}")
-        if not np.isfinite(returns).all():
-            raise ValueError("fitness must return finite numbers, got NaN or infinity")
-        steps = None if before is None else int(self.function.steps) - int(before)  # type: ignore[attr-defined]
-        return returns.reshape(count, -1), steps
+    A standard deviation below a tenth of the largest is replaced by that tenth, so that tiny differences do not count fully.
+    """
+    std = returns.std(axis=0)
+    if not std.max():
+        return np.zeros_like(returns)
+    scaled: np.ndarray = (returns - returns.mean(axis=0)) / np.maximum(std, MIN_STD_FRACTION * std.max())
+    return scaled
 
 
-def _episode_seed(seed: int, stream: int, generation: int) -> int:
-    """Return the seed of the episodes of a generation: stream 0 is for the population, 1 for evaluations."""
-    return int(np.random.SeedSequence([seed, stream, generation]).generate_state(1)[0]) >> 1
+def _note(search: Search) -> str:
+    """Return the note of the progress bar about the last generation."""
+    row = search.rows[-1]
+    best = "" if search.best_eval == -math.inf else f", best eval {format_number(search.best_eval)}"
+    return f"mean {format_number(row['mean'])}, max {format_number(row['max'])}{best}"
+
+
+def _resume_note(search: Search, finished: bool) -> str:
+    """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
+    if finished:
+        return f"already finished at generation {search.generation}"
+    return f"resuming at generation {search.generation}" if search.generation else ""

@@ -9,7 +9,58 @@ import pytest
 from tests.agents.spheres import controller, sphere
 from worldmodel.agents import evolve
 from worldmodel.agents.evolution import cma_es
-from worldmodel.agents.evolution.cma_es import standardize_per_episode
+from worldmodel.agents.evolution.cma_es import CMAES
+from worldmodel.agents.evolution.evolve import standardize_per_episode
+from worldmodel.rollouts.fitness import FitnessResult
+
+
+def generation(es):
+    """Run a generation on the sphere function; return its members."""
+    population = es.ask()
+    es.tell(population, sphere(population, 0))
+    return population
+
+
+@pytest.mark.parametrize("generations", [0, 1, 2, 3, 40])
+@pytest.mark.parametrize(("size", "population"), [(1, 3), (6, 4), (6, 20), (2_001, 5)])
+def test_a_restored_cma_es_continues_bit_for_bit(size, population, generations):
+    """Depends on private attributes of the installed pycma."""
+    settings = {"sigma": 0.3, "population": population, "seed": 4}
+    es, restored = (CMAES(np.linspace(-1, 1, size), **settings) for _ in range(2))
+    for _ in range(generations):
+        generation(es)
+        es.sigma *= 0.99
+    restored.load_state_dict(es.state_dict())
+    for _ in range(60 if size < 10 else 5):
+        np.testing.assert_array_equal(generation(es), generation(restored))
+    assert es.generation == restored.generation
+    states = es.state_dict(), restored.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][name], err_msg=name)
+
+
+def test_a_state_of_another_cma_es_is_refused():
+    es, other = CMAES(np.zeros(3), 0.3, 6), CMAES(np.zeros(4), 0.3, 6)
+    generation(other)
+    before = es.state_dict()
+    for state in (other.state_dict(), {}, {name: value * np.nan for name, value in before.items() if name == ".sigma"}):
+        with pytest.raises(ValueError, match="state"):
+            es.load_state_dict(state)
+    assert all((es.state_dict()[name] == value).all() for name, value in before.items())
+
+
+def test_a_callback_reads_the_search_and_stops_it():
+    sigmas = []
+
+    def third(search):
+        sigmas.append(search.es.sigma)
+        return search.generation == 3
+
+    rows = []
+    evolve(controller(), sphere, seed=1, population=8, callbacks=[third], on_generation=rows.append)
+    assert [row["sigma"] for row in rows] == sigmas
+    assert len(rows) == 3
 
 
 @pytest.mark.slow
@@ -104,8 +155,12 @@ def test_equal_evaluations_count_as_stagnation():
         calls.append(seed)
         return sphere(population, seed)
 
-    evolve(controller(), count, eval_fitness=lambda population: np.ones(len(population)), eval_every=1, eval_patience=3, seed=1,
-           generations=50, population=8)  # fmt: skip
+    def perfect(population, seed):
+        return np.ones(len(population))
+
+    evolve(
+        controller(), count, eval_fitness=perfect, eval_every=1, eval_patience=3, seed=1, generations=50, population=8
+    )
     assert len(calls) == 4
 
 
@@ -209,14 +264,11 @@ def test_eval_candidates_are_chosen_by_standardized_returns_with_state_resets(re
     """Member 3 is best in five of six episodes and last in one; member 2 is best after state resets."""
     populations, evaluated = [], []
 
-    class Fitness:
-        episodes = 6
-
-        def __call__(self, population, seed):
-            populations.append(population)
-            episode_returns = np.full((4, 6), 10.0) + np.arange(4)[:, None]
-            episode_returns[3, 0] = -20
-            return np.hstack((episode_returns, np.tile(reset_weight * np.eye(4)[:, [2]], 6)))
+    def fitness(population, seed):
+        populations.append(population)
+        episode_returns = np.full((4, 6), 10.0) + np.arange(4)[:, None]
+        episode_returns[3, 0] = -20
+        return FitnessResult(episode_returns, reset_returns=np.tile(reset_weight * np.eye(4)[:, [2]], 6))
 
     def evaluate(population, seed):
         evaluated.append(population)
@@ -224,7 +276,7 @@ def test_eval_candidates_are_chosen_by_standardized_returns_with_state_resets(re
 
     evolve(
         controller(),
-        Fitness(),
+        fitness,
         generations=1,
         population=4,
         eval_fitness=evaluate,

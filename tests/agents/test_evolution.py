@@ -9,6 +9,7 @@ from tests import toys
 from tests.agents.spheres import controller, noisy, sphere
 from worldmodel import RMDN, VAE, Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents import LinearController, evolve
+from worldmodel.rollouts.fitness import FitnessResult
 
 
 def test_evolution_solves_the_sphere():
@@ -150,7 +151,7 @@ def test_evolution_solves_the_beacon(tmp_path):
         LinearController.for_world_model(world), rollouts.EnvFitness(toys.beacon, world, episodes=2),
         seed=2, generations=12, population=10, sigma=0.5,
     )  # fmt: skip
-    returns = rollouts.EnvFitness(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99)
+    returns = rollouts.EnvFitness(toys.beacon, world, episodes=10)(best.parameters.numpy(), 99).returns
     assert returns.mean() > 4.5  # of 5
 
 
@@ -163,8 +164,10 @@ def test_evolution_solves_the_beacon(tmp_path):
         {"population": 2},
         {"sigma": 0.0},
         {"target_return": 5.0},
-        {"fitness": lambda p: np.full(len(p), np.nan)},
-        {"fitness": lambda p: np.zeros(3)},
+        {"fitness": lambda p, seed: np.full(len(p), np.nan)},
+        {"fitness": lambda p, seed: np.zeros(3)},
+        {"fitness": lambda p, seed: np.zeros((8, 2, 2))},
+        {"fitness": lambda p, seed: FitnessResult(np.zeros((3, 2)))},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -188,33 +191,25 @@ def test_another_evolution_in_the_folder_is_refused(tmp_path):
 
 
 def test_candidate_returns_are_logged(tmp_path):
-    class CandidateFitness:
-        def __call__(self, population, seed):
-            self.candidate_returns = np.array([1.0, float(seed % 7)])
-            return sphere(population, seed)
+    played = []
 
-    logged, fitness = [], CandidateFitness()
-    evolve(
-        controller(),
-        fitness,
-        generations=3,
-        population=4,
-        on_generation=lambda row: logged.append(fitness.candidate_returns),
-        out=tmp_path,
-    )
+    def fitness(population, seed):
+        played.append(np.array([1.0, float(seed % 7)]))
+        return FitnessResult(sphere(population, seed)[:, None], candidate_returns=played[-1])
+
+    evolve(controller(), fitness, generations=3, population=4, out=tmp_path)
     rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["hard_episodes"] for row in rows] == [returns.mean() for returns in logged]
+    assert [row["hard_episodes"] for row in rows] == [returns.mean() for returns in played]
     assert len({row["hard_episodes"] for row in rows}) > 1
 
 
 def test_an_evolution_with_another_fitness_is_refused(tmp_path):
     class CountingFitness:
         def __init__(self, identity):
-            self.identity, self.steps = {"env": identity}, 0
+            self.identity = {"env": identity}
 
         def __call__(self, population, seed):
-            self.steps += len(population)
-            return sphere(population, seed)
+            return FitnessResult(sphere(population, seed)[:, None], steps=len(population))
 
     game = CountingFitness("game")
     evolve(controller(), game, eval_fitness=game, eval_every=1, generations=2, population=4, out=tmp_path)
@@ -247,14 +242,11 @@ def test_a_lost_controller_is_restored(tmp_path):
 def test_the_log_separates_whole_episodes_from_state_resets(tmp_path):
     """Selection uses both; ``mean``, ``std`` and ``max`` are those of whole episodes."""
 
-    class ResetFitness:
-        episodes = 2
+    def fitness(population, seed):
+        episode_returns = sphere(population, seed)[:, None] * [1.0, 1.0]
+        return FitnessResult(episode_returns, reset_returns=np.full((len(population), 3), 50.0))
 
-        def __call__(self, population, seed):
-            episode_returns = sphere(population, seed)[:, None] * [1.0, 1.0]
-            return np.hstack([episode_returns, np.full((len(population), 3), 50.0)])
-
-    evolve(controller(), ResetFitness(), seed=1, generations=2, population=6, out=tmp_path / "along")
+    evolve(controller(), fitness, seed=1, generations=2, population=6, out=tmp_path / "along")
     evolve(controller(), sphere, seed=1, generations=2, population=6, out=tmp_path / "plain")
     with_resets, plain = (
         [json.loads(row) for row in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -34,7 +34,7 @@ WORK = {
     ),
     "latents": lambda store, world, **more: store.latents(world.vae, **more),
     "evolve": lambda store, world, **more: evolve(
-        LinearController(2, 1), lambda population: -np.square(population).sum(axis=1), generations=3, **more
+        LinearController(2, 1), lambda population, seed: -np.square(population).sum(axis=1), generations=3, **more
     ),
     "evaluate": lambda store, world, **more: evaluate("random", "CartPole-v1", 2, max_steps=3, **more),
     "dream": lambda store, world, **more: rollouts.dream(
@@ -79,7 +79,7 @@ def test_an_interrupted_bar_is_removed(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
 
-    def stop(population):
+    def stop(population, seed):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

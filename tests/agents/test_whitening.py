@@ -91,7 +91,7 @@ def test_sigma_falls_with_the_decay():
 
 def evolve_sigma(decay):
     rows = []
-    evolve(KINDS[0], lambda population: np.arange(len(population)) * 1.0, seed=1, generations=5, sigma_decay=decay,
+    evolve(KINDS[0], lambda population, seed: np.arange(len(population)) * 1.0, seed=1, generations=5, sigma_decay=decay,
            population=8, on_generation=rows.append)  # fmt: skip
     return rows[-1]["sigma"]
 
@@ -133,7 +133,9 @@ def test_wrong_inputs_and_sizes_are_refused():
     with pytest.raises(ValueError, match="controller_inputs"):
         Whitening(KINDS[0], np.full((3, 5), np.nan))
     with pytest.raises(ValueError, match="whitening"):
-        evolve(KINDS[0], lambda population: population.sum(axis=1), whitening=Whitening(KINDS[1], sample_inputs()))
+        evolve(
+            KINDS[0], lambda population, seed: population.sum(axis=1), whitening=Whitening(KINDS[1], sample_inputs())
+        )
     for decay in (0.0, 1.1):
         with pytest.raises(ValueError, match="decay"):
-            evolve(KINDS[0], lambda population: population.sum(axis=1), sigma_decay=decay)
+            evolve(KINDS[0], lambda population, seed: population.sum(axis=1), sigma_decay=decay)

@@ -7,12 +7,12 @@ from tests import toys
 from worldmodel.agents import LinearController, evolve
 
 
-def sphere(population: np.ndarray) -> np.ndarray:
+def sphere(population: np.ndarray, seed: int) -> np.ndarray:
     """Negative sphere function; its maximum is zero, where every parameter is 1.5."""
     return -np.square(population - 1.5).sum(axis=1)
 
 
-def rosenbrock(population: np.ndarray) -> np.ndarray:
+def rosenbrock(population: np.ndarray, seed: int) -> np.ndarray:
     """Negative Rosenbrock function, a bent valley; its maximum is zero, where every parameter is 1."""
     x, following = population[:, :-1], population[:, 1:]
     return -(100 * np.square(following - x**2) + np.square(1 - x)).sum(axis=1)
@@ -40,7 +40,7 @@ def run_episode(parameters: np.ndarray, seed: int) -> float:
 @pytest.mark.parametrize(("inputs", "fitness", "generations"), [(9, sphere, 200), (3, rosenbrock, 250)])
 def test_evolve_finds_the_optimum(inputs, fitness, generations):
     best = evolve(LinearController(inputs, 1), fitness, seed=1, generations=generations, population=16, sigma=0.5)
-    assert fitness(best.parameters.double().numpy()[None])[0] > -1e-6
+    assert fitness(best.parameters.double().numpy()[None], 0)[0] > -1e-6
 
 
 def test_evolve_solves_the_beacon():

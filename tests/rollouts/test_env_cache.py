@@ -50,7 +50,8 @@ def test_registrations_are_sent_to_workers(lights, tmp_path):
     with seeded(0):
         world = WorldModel(VAE(latent_dim=3), Memory(RMDN(4, 3, hidden_size=5, num_components=1)))
     fitness = rollouts.EnvFitness("Lights-v0", world, workers=2, episodes=2)
-    assert (fitness(np.zeros((2, LinearController.for_world_model(world).size), np.float32), 1) == 18).all()
+    population = np.zeros((2, LinearController.for_world_model(world).size), np.float32)
+    assert (fitness(population, 1).returns == 18).all()
     assert fitness.identity["env"] == "Lights-v0"
     wrapped = rollouts.collect("Dark-v0", rollouts.uniform, **settings, out=tmp_path / "t")
     assert all(total < 0.1 for total in wrapped.returns)

@@ -22,8 +22,9 @@ def test_env_fitness_does_not_depend_on_workers_or_envs_per_worker(workers):
     fitness = rollouts.EnvFitness(toys.beacon, beacon_world(), episodes=3, workers=workers, envs_per_worker=1 + workers)
     reference = rollouts.EnvFitness(toys.beacon, beacon_world(), episodes=3)
     population = controllers(5, 9)
-    assert_same_returns(fitness(population, 4), reference(population, 4), 5)
-    assert fitness.steps == 5 * 3 * 5
+    result = fitness(population, 4)
+    assert_same_returns(result.returns, reference(population, 4).returns, 5)
+    assert result.steps == 5 * 3 * 5
 
 
 def test_env_fitness_equals_the_return_of_an_agent():
@@ -35,9 +36,8 @@ def test_env_fitness_equals_the_return_of_an_agent():
 
 def test_dream_steps_are_counted():
     fitness = rollouts.DreamFitness(world(termination=False), STARTS, horizon=4, num_rollouts=3)
-    for calls in (1, 2):
-        fitness(controllers(2), 1)
-        assert fitness.steps == calls * 2 * 3 * 4
+    for _ in range(2):
+        assert fitness(controllers(2), 1).steps == 2 * 3 * 4
 
 
 def test_memory_is_reset_between_episodes():
@@ -67,10 +67,10 @@ def test_idle_episodes_are_truncated():
 
 def test_controllers_play_the_same_episodes_and_seeds_change_them():
     fitness = rollouts.EnvFitness(toys.seeded_reward, beacon_world(), episodes=3, max_steps=2)
-    returns = fitness(controllers(4, 9), 5)
+    returns = fitness(controllers(4, 9), 5).returns
     assert (returns == returns[0]).all()
     assert len(set(returns[0])) == 3
-    assert not np.isin(fitness(controllers(1, 9), 6), returns).any()
+    assert not np.isin(fitness(controllers(1, 9), 6).returns, returns).any()
 
 
 @pytest.mark.parametrize("episodes", [1, 4, 8])
@@ -78,11 +78,12 @@ def test_the_population_plays_the_episodes_with_the_lowest_returns_of_the_mean(e
     model, population = beacon_world(), 3 * controllers(3, 9)
     fitness = rollouts.EnvFitness(toys.seeded_reward, model, episodes, hard_episode_candidates=9, max_steps=2)
     all_episodes = rollouts.EnvFitness(toys.seeded_reward, model, episodes=9, max_steps=2)
-    mean, returns = all_episodes(population.mean(axis=0), 4)[0], all_episodes(population, 4)
+    mean, members = all_episodes(population.mean(axis=0), 4), all_episodes(population, 4)
+    result = fitness(population, 4)
     # integer returns are exact
-    np.testing.assert_array_equal(fitness(population, 4), returns[:, np.argsort(mean)[:episodes]])
-    np.testing.assert_array_equal(fitness.candidate_returns, mean)
-    assert fitness.steps == (9 + 3 * episodes) * all_episodes.steps // (9 * 4)
+    np.testing.assert_array_equal(result.returns, members.returns[:, np.argsort(mean.returns[0])[:episodes]])
+    np.testing.assert_array_equal(result.candidate_returns, mean.returns[0])
+    assert result.steps == mean.steps + members.steps * episodes // 9
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, True, "4"])
@@ -119,12 +120,12 @@ def test_bad_max_idle_steps_is_refused():
 def test_workers_use_the_current_weights_of_the_world_model():
     model, population = beacon_world(), 3 * controllers(3, 9)
     fitness = rollouts.EnvFitness(toys.remembered, model, workers=2)
-    before = fitness(population, 4)
+    before = fitness(population, 4).returns
     with torch.no_grad():
         for parameter in model.memory.parameters():
             parameter.neg_()
-    after = fitness(population, 4)
-    assert_same_returns(after, rollouts.EnvFitness(toys.remembered, model)(population, 4), 30)
+    after = fitness(population, 4).returns
+    assert_same_returns(after, rollouts.EnvFitness(toys.remembered, model)(population, 4).returns, 30)
     assert (np.abs(after - before) > 1e-3).any()
 
 

@@ -18,32 +18,36 @@ def test_episodes_from_reset_states_equal_the_rest_of_the_trajectory():
     """An episode from a state of the best trajectory, with its memory state and its controller, has its remaining rewards."""
     model, parameters = beacon_world(), 3 * controllers(1, 9)
     fitness = rollouts.EnvFitness(toys.remembered, model, num_state_resets=5, reset_horizon=12)
-    returns = fitness(parameters, 4)[0]
+    result = fitness(parameters, 4)
     seed = rollouts.episode.training_seeds(4, 7)[0]
     agent = Agent(model, LinearController.for_world_model(model).with_parameters(parameters[0]))
     rewards = rollouts.play(toys.remembered(), agent, seed).rewards
     steps = Trajectory.sample_resets(seed, tuple(rewards), 5, 12, np.random.default_rng([4, 8, 0])).reset_steps
     assert len(set(steps)) == 5
     expected = [rewards.sum(), *(rewards[step : step + 12].sum() for step in steps)]
-    assert_same_returns(returns, expected, 30)
+    assert_same_returns(result.all_returns[0], expected, 30)
     # including the replay of the trajectory
-    assert fitness.steps == 30 + max(steps) + sum(min(12, 30 - step) for step in steps)
+    assert result.steps == 30 + max(steps) + sum(min(12, 30 - step) for step in steps)
 
 
 @pytest.mark.slow
 def test_reset_states_come_from_the_best_trajectory_with_any_number_of_workers():
     model, population = beacon_world(), 3 * controllers(3, 9)
-    alone = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(population, 9)
+    alone = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(
+        population, 9
+    ).all_returns
     together = rollouts.EnvFitness(
         toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7, workers=2, envs_per_worker=4
-    )(population, 9)
+    )(population, 9).all_returns
     assert alone.shape == (3, 5)
     assert_same_returns(alone, together, 30)
-    plain = rollouts.EnvFitness(toys.remembered, model, episodes=2)(population, 9)
+    plain = rollouts.EnvFitness(toys.remembered, model, episodes=2)(population, 9).returns
     assert_same_returns(alone[:, :2], plain, 30)
     for episode, columns in ((0, [2, 3]), (1, [4])):  # each episode has its own trajectory, for any population
         best = population[plain[:, episode].argmax()]
-        only = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(best, 9)
+        only = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(
+            best, 9
+        ).all_returns
         assert_same_returns(only[0, columns], alone[plain[:, episode].argmax(), columns], 30)
 
 
@@ -51,13 +55,15 @@ def test_reset_states_come_from_the_best_trajectory_with_any_number_of_workers()
 def test_trajectories_come_from_the_hard_episodes_with_any_number_of_workers():
     model, population, settings = beacon_world(), 3 * controllers(3, 9), {"num_state_resets": 3, "reset_horizon": 7}
     fitness = rollouts.EnvFitness(toys.remembered, model, 2, hard_episode_candidates=5, **settings)
-    alone = fitness(population, 9)
+    result = fitness(population, 9)
+    alone = result.all_returns
     together = rollouts.EnvFitness(
         toys.remembered, model, 2, hard_episode_candidates=5, workers=2, envs_per_worker=4, **settings
     )
-    assert_same_returns(alone, together(population, 9), 30)
-    assert_same_returns(fitness.candidate_returns, together.candidate_returns, 30)
-    hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(fitness.candidate_returns)[:2]].tolist()
+    other = together(population, 9)
+    assert_same_returns(alone, other.all_returns, 30)
+    assert_same_returns(result.candidate_returns, other.candidate_returns, 30)
+    hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(result.candidate_returns)[:2]].tolist()
     for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best trajectory in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
         episode_result = rollouts.EnvFitness(toys.remembered, model, num_state_resets=1).run_episodes(
@@ -99,19 +105,18 @@ def test_state_resets_in_car_racing():
         "reset_horizon": 5,
     }
     fitness = rollouts.EnvFitness("FastCarRacing", world, **options)
-    assert fitness(population, 3).shape == (3, 6)
+    assert fitness(population, 3).all_returns.shape == (3, 6)
     trajectories = []
     make_tasks = fitness._reset_tasks
     fitness._reset_tasks = lambda members, trajectory: (
         trajectories.append(trajectory) or make_tasks(members, trajectory)
     )
-    before = fitness.steps
-    fitness(population, 3)
+    steps = fitness(population, 3).steps
     one, other = trajectories
     assert one.seed != other.seed
     assert one.reset_steps != other.reset_steps
     replayed_steps = max(one.reset_steps) + max(other.reset_steps)
-    assert fitness.steps - before == 3 * (2 * 12) + 3 * 4 * 5 + replayed_steps
+    assert steps == 3 * (2 * 12) + 3 * 4 * 5 + replayed_steps
 
 
 def test_replays_are_not_shared_between_world_models():

@@ -181,7 +181,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built():
 
 
 def evolved(folder):
-    return evolve(LinearController(2, 1), lambda members: -np.square(members - 1).sum(axis=1), population=4,
+    return evolve(LinearController(2, 1), lambda members, seed: -np.square(members - 1).sum(axis=1), population=4,
                   generations=2, seed=1, out=folder)  # fmt: skip
 
 

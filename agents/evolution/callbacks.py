@@ -1,0 +1,138 @@
+"""Callbacks of `agents.evolve`: what happens to a `agents.evolution.search.Search` after each generation.
+
+Start reading at `Callback`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldmodel.agents.evolution.search import Search
+from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
+
+Callback = Callable[[Search], bool | None]
+"""Called at the end of each generation; a callback that returns True stops the search."""
+
+
+@dataclass(frozen=True)
+class SigmaDecay:
+    """Shrink the step size, in addition to the adaptation of CMA-ES: ``sigma <- factor * sigma``.
+
+    Noise can keep the adaptation from shrinking the step size near a good controller.
+    """
+
+    factor: float
+
+    def __call__(self, search: Search) -> None:
+        """Update the step size."""
+        search.es.sigma *= self.factor
+
+
+@dataclass(frozen=True)
+class MeanWindow:
+    """Average the mean m of the distribution over about ``window`` generations g.
+
+    ``a_g = a_{g-1} + (m_g - a_{g-1}) / min(g, window)``. Noisy selection makes the mean fluctuate around a point that is often
+    better.
+    """
+
+    window: int
+
+    def __call__(self, search: Search) -> None:
+        """Update the average."""
+        search.average = search.average + (search.mean - search.average) / min(search.generation, self.window)
+
+
+def log_returns(search: Search) -> None:
+    """Log the step size and the returns of the members; episodes from restored states have a value of their own."""
+    result, row = search.result, search.rows[-1]
+    returns = result.returns.mean(axis=1)
+    row |= {"sigma": search.es.sigma}
+    row |= {"mean": float(returns.mean()), "std": float(returns.std(ddof=1)), "max": float(returns.max())}
+    row |= {} if result.reset_returns is None else {"state_resets": float(result.reset_returns.mean())}
+    row |= {} if result.candidate_returns is None else {"hard_episodes": float(result.candidate_returns.mean())}
+    row |= {"steps": result.steps} if result.steps else {}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluate the mean on new episodes, and keep the best controller of all evaluations.
+
+    Args:
+        fitness: Fitness of the evaluation.
+        seed: Seed of the search.
+        every: Number of generations between evaluations.
+        last: Generation that is evaluated in any case.
+        num_candidates: Number of best members that are evaluated, too.
+        average: Whether to evaluate the average of `MeanWindow`, too.
+    """
+
+    fitness: Fitness | FitnessFunction
+    seed: int
+    every: int
+    last: int
+    num_candidates: int = 0
+    average: bool = False
+
+    def __call__(self, search: Search) -> None:
+        """Evaluate, if it is due."""
+        if search.generation % self.every and search.generation != self.last:
+            return
+        best_first = np.argsort(-search.scores, kind="stable")[: self.num_candidates]
+        initial = search.best[None][: search.best_eval == -math.inf]  # a search without progress keeps it
+        averages = search.average[None][: self.average]
+        candidates = np.concatenate((search.mean[None], averages, search.members[best_first], initial))
+        result = call_fitness(self.fitness, candidates, episode_seed(self.seed, 1, search.generation))
+        returns, row = result.returns, search.rows[-1]
+        means, std = returns.mean(axis=1), float(returns[0].std(ddof=1)) if returns[0].size > 1 else 0.0
+        row |= {"eval": float(returns[0].mean()), "eval_std": std, "eval_n": int(returns[0].size)}
+        row |= {"eval_average": float(returns[1].mean())} if self.average else {}
+        first = 1 + len(averages)
+        row |= {"eval_candidate": float(means[first : first + len(best_first)].max())} if len(best_first) else {}
+        row |= {"eval_steps": result.steps} if result.steps else {}
+        top = int(means.argmax())
+        search.num_stagnant_evals += 1
+        if means[top] > search.best_eval:
+            search.best_eval, search.best, search.num_stagnant_evals = float(means[top]), candidates[top].copy(), 0
+
+
+@dataclass(frozen=True)
+class KeepMean:
+    """Keep the last mean of the distribution as the best controller, or its average of `MeanWindow`."""
+
+    average: bool = False
+
+    def __call__(self, search: Search) -> None:
+        """Update the best controller."""
+        search.best = (search.average if self.average else search.mean).copy()
+
+
+@dataclass(frozen=True)
+class StoppingCriteria:
+    """Conditions that stop a search before its last generation.
+
+    Args:
+        target_return: Mean return of an evaluation that stops the search; None: none.
+        patience: Number of evaluations in a row without a better one that stops the search; None: none.
+        min_sigma: Step size below which the search stops.
+    """
+
+    target_return: float | None = None
+    patience: int | None = None
+    min_sigma: float = 0.0
+
+    def __call__(self, search: Search) -> bool:
+        """Return whether a condition is met."""
+        reached = self.target_return is not None and search.best_eval >= self.target_return
+        stagnant = self.patience is not None and search.num_stagnant_evals >= self.patience
+        return reached or stagnant or search.es.sigma < self.min_sigma
+
+
+def episode_seed(seed: int, stream: int, generation: int) -> int:
+    """Return the seed of the episodes of a generation: stream 0 is for the population, 1 for evaluations.
+
+    Evaluations have the number of the generation that they follow, populations that of the generations before them.
+    """
+    return int(np.random.SeedSequence([seed, stream, generation]).generate_state(1)[0]) >> 1
