@@ -8,6 +8,7 @@ from worldmodel.rollouts.dream import Dreams, dream
 from worldmodel.rollouts.episode import Episode
 from worldmodel.rollouts.executors.workers import WorkerDied
 from worldmodel.rollouts.fitness import DreamFitness, EnvFitness, Fitness, FitnessResult, disagreement
+from worldmodel.rollouts.fitness_wrappers import HardEpisodes, StateResets
 from worldmodel.rollouts.policy.policies import MixturePolicy, Policy, smooth_random, uniform
 from worldmodel.rollouts.runner import play
 from worldmodel.rollouts.store.dream_store import write_dreams
@@ -20,8 +21,10 @@ __all__ = [
     "Episode",
     "Fitness",
     "FitnessResult",
+    "HardEpisodes",
     "MixturePolicy",
     "Policy",
+    "StateResets",
     "Store",
     "WorkerDied",
     "collect",

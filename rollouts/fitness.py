@@ -4,7 +4,6 @@ Start reading at `Fitness`, the only thing that evolution needs. A seed determin
 of dreams, of all controllers.
 """
 
-import contextlib
 import hashlib
 import tempfile
 import weakref
@@ -21,17 +20,17 @@ from worldmodel.io.files import fingerprint
 from worldmodel.rng import Stream
 from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
-from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env
+from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.episode import training_seeds
 from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
 from worldmodel.rollouts.executors.workers import Shared, run_tasks, share, validate_backend
 from worldmodel.rollouts.policy.controllers import Controller, Population, as_population, validate_controller
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.runner import EpisodeResult
-from worldmodel.rollouts.state_resets import Trajectory, unwrap_snapshot_env
+from worldmodel.rollouts.state_resets import Trajectory
 from worldmodel.start_states import EncodedEpisodes, validate_start_states
 from worldmodel.training.progress import Progress, silent
-from worldmodel.validation import validate_non_negative_int, validate_optional_positive_int, validate_positive_int
+from worldmodel.validation import validate_optional_positive_int, validate_positive_int
 
 NUM_TASKS, MAX_TASK_EPISODES = 8, 64
 """A generation is split into about `NUM_TASKS` tasks of at most `MAX_TASK_EPISODES` episodes. The split does not depend on
@@ -193,18 +192,9 @@ class EnvFitness:
         controller: Family of controllers. None: linear.
         backend: Where workers run (`rollouts.executors.workers.run_tasks`).
         progress: Called as ``progress(episodes, total, note)``.
-        num_state_resets: Number of additional episodes per controller, which start from states along the best
-            trajectories of the call (the best of each episode seed), the same states for all controllers. All
-            controllers then practise obstacles that only the best ones reach. Needs an environment with ``save_state``
-            and ``load_state``, such as Super Mario Bros or FastCarRacing.
-        reset_horizon: Number of steps of an additional episode.
-        hard_episode_candidates: Number of candidate episodes. The distribution mean plays all of them; the population
-            is evaluated on the ``episodes`` (fewer) with the lowest return, so that rare failures occur in every
-            generation. 0: all episodes are drawn alike. (Related to prioritized level replay, Jiang, Grefenstette and
-            Rocktaschel, 2021, https://arxiv.org/abs/2010.03934.)
 
     Raises:
-        ValueError: An argument is out of range, or the environment does not support ``num_state_resets``.
+        ValueError: An argument is out of range.
         rollouts.WorkerDied: Workers died three times on the same task.
     """
 
@@ -221,37 +211,26 @@ class EnvFitness:
         controller: Controller | None = None,
         backend: str = "loky",
         progress: Progress = silent,
-        num_state_resets: int = 0,
-        reset_horizon: int = 40,
-        hard_episode_candidates: int = 0,
     ) -> None:
         validate_backend(backend, workers)
-        validate_positive_int(episodes=episodes, envs_per_worker=envs_per_worker, reset_horizon=reset_horizon)
+        validate_positive_int(episodes=episodes, envs_per_worker=envs_per_worker)
         validate_optional_positive_int(max_idle_steps=max_idle_steps, max_steps=max_steps)
-        validate_candidates(hard_episode_candidates, episodes)
         self._portable_env = make_portable(env)
-        validate_state_resets(env, dict(env_options or {}), num_state_resets)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.envs_per_worker, self.max_idle_steps, self.max_steps = envs_per_worker, max_idle_steps, max_steps
         self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
-        self.backend, self.num_state_resets, self.reset_horizon, self.hard_episode_candidates = (
-            backend,
-            num_state_resets,
-            reset_horizon,
-            hard_episode_candidates,
-        )
+        self.backend = backend
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
     @property
+    def unwrapped(self) -> "EnvFitness":
+        """The fitness without its wrappers (`rollouts.fitness_wrappers`)."""
+        return self
+
+    @property
     def identity(self) -> dict[str, Any]:
         """All settings that returns depend on."""
-        more = (
-            {"num_state_resets": self.num_state_resets, "reset_horizon": self.reset_horizon}
-            if self.num_state_resets
-            else {}
-        )
-        more |= {"hard_episode_candidates": self.hard_episode_candidates} if self.hard_episode_candidates else {}
         return {
             "env": self.env if isinstance(self.env, str) else policy_name(self.env),
             "env_options": self.env_options,
@@ -260,65 +239,49 @@ class EnvFitness:
             "max_steps": self.max_steps,
             "envs_per_worker": self.envs_per_worker,
             "world": fingerprint(self.world),
-        } | more
+        }
 
     def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
-        """Return the returns (P, episodes), and those from restored states."""
-        population, episodes = np.atleast_2d(population), self.episodes
-        seeds, members = (
-            training_seeds(seed, Stream.ENV_SEEDS, count=max(episodes, self.hard_episode_candidates)),
-            len(population),
-        )
-        candidate_returns, steps = None, 0
-        if self.hard_episode_candidates:
-            tasks = self._rollout_tasks(np.tile(population.mean(axis=0), (len(seeds), 1)), seeds)
-            results, steps = self._run_tasks(tasks)
-            candidate_returns = np.array([result.episode_return for result in results])
-            seeds = [seeds[index] for index in np.argsort(candidate_returns, kind="stable")[:episodes]]
-        # ordered by episode: an environment may reset faster with its previous seed
-        tasks = self._rollout_tasks(
-            np.tile(population, (episodes, 1)), [seed for seed in seeds for _ in range(members)]
-        )
-        results, episode_steps = self._run_tasks(tasks)
-        returns = np.array([result.episode_return for result in results]).reshape(episodes, members).T
-        if not self.num_state_resets:
-            return FitnessResult(returns, steps + episode_steps, None, candidate_returns)
-        trajectories = []
-        for episode, count in enumerate(split_evenly(self.num_state_resets, episodes)):
-            if count:  # resets along the best trajectory of this episode
-                best = results[episode * members + int(returns[:, episode].argmax())]
-                rng = np.random.default_rng([seed, Stream.STATE_RESETS, episode])
-                trajectories.append(
-                    Trajectory.sample_resets(seeds[episode], best.actions, count, self.reset_horizon, rng)
-                )
-        reset_results, reset_steps = self._run_tasks(
-            [task for trajectory in trajectories for task in self._reset_tasks(population, trajectory)]
-        )
-        columns, start = [returns], 0
-        for trajectory in trajectories:
-            end = start + len(trajectory.reset_steps) * members
-            columns.append(
-                np.array([result.episode_return for result in reset_results[start:end]]).reshape(members, -1)
-            )
-            start = end
-        together = np.hstack(columns)
-        return FitnessResult(
-            together[:, :episodes], steps + episode_steps + reset_steps, together[:, episodes:], candidate_returns
-        )
+        """Return the returns (P, episodes)."""
+        population = np.atleast_2d(population)
+        return self.evaluate(population, training_seeds(seed, Stream.ENV_SEEDS, count=self.episodes), seed)
+
+    def evaluate(self, population: np.ndarray, env_seeds: list[int], seed: int) -> FitnessResult:
+        """Return the returns of a population (P, size) in the episodes with these environment seeds."""
+        results, steps = self.run_population(population, env_seeds)
+        return FitnessResult(episode_returns(results, len(population)), steps)
+
+    def run_population(
+        self, population: np.ndarray, env_seeds: list[int], return_actions: bool = False
+    ) -> tuple[list[EpisodeResult], int]:
+        """Play the episodes with these seeds with each member; return their results and the number of steps.
+
+        The results are ordered by episode: an environment may reset faster with its previous seed.
+        """
+        seeds = [seed for seed in env_seeds for _ in population]
+        return self.run(self.tasks(np.tile(population, (len(env_seeds), 1)), seeds, return_actions=return_actions))
 
     def run_episodes(self, parameters: np.ndarray, seeds: list[int]) -> list[EpisodeResult]:
         """Play one episode per row of ``parameters`` (episodes, size), with its seed."""
-        return self._run_tasks(self._rollout_tasks(parameters, seeds))[0]
+        return self.run(self.tasks(parameters, seeds))[0]
 
-    def _reset_tasks(self, population: np.ndarray, trajectory: Trajectory) -> list[RolloutTask]:
-        """Return tasks in which each controller starts once at each reset step of a trajectory."""
-        parameters = np.repeat(population, len(trajectory.reset_steps), axis=0)
-        return self._rollout_tasks(parameters, [trajectory.seed] * len(parameters), trajectory)
-
-    def _rollout_tasks(
-        self, parameters: np.ndarray, seeds: list[int], trajectory: Trajectory | None = None
+    def tasks(
+        self,
+        parameters: np.ndarray,
+        seeds: list[int],
+        return_actions: bool = False,
+        trajectory: Trajectory | None = None,
+        reset_horizon: int | None = None,
     ) -> list[RolloutTask]:
-        """Return tasks with one episode per row of ``parameters`` and seed; with a trajectory, at its steps in turn."""
+        """Return tasks with one episode per row of ``parameters`` and seed.
+
+        Args:
+            parameters: Parameters of the controller of each episode, (episodes, size).
+            seeds: Environment seed of each episode.
+            return_actions: Whether to return the actions of the episodes.
+            trajectory: Trajectory at whose reset steps the episodes start in turn. None: episodes start at a reset.
+            reset_horizon: Number of steps of these episodes.
+        """
         reset_steps = trajectory.reset_steps * (len(seeds) // len(trajectory.reset_steps)) if trajectory else ()
         controller, tensor = as_population(
             parameters if self.controller is None else Population(self.controller, parameters),
@@ -337,16 +300,16 @@ class EnvFitness:
                 seeds[first : first + chunk],
                 self.envs_per_worker,
                 self.max_idle_steps,
-                self.reset_horizon if trajectory else self.max_steps,
+                reset_horizon if trajectory else self.max_steps,
                 trajectory,
                 reset_steps[first : first + chunk],
-                return_actions=self.num_state_resets > 0 and trajectory is None,
+                return_actions,
                 first_index=first,
             )
             for first in range(0, len(seeds), chunk)
         ]
 
-    def _run_tasks(self, tasks: list[RolloutTask]) -> tuple[list[EpisodeResult], int]:
+    def run(self, tasks: list[RolloutTask]) -> tuple[list[EpisodeResult], int]:
         """Run tasks; return their episodes in order, and the number of steps, including replayed trajectories."""
         steps, results = 0, dict[int, list[EpisodeResult]]()
         total = sum(len(task.seeds) for task in tasks)
@@ -383,35 +346,10 @@ class EnvFitness:
 
     def __repr__(self) -> str:
         """Return the main settings."""
-        names = ("episodes", "workers", "max_idle_steps", "num_state_resets", "hard_episode_candidates")
+        names = ("episodes", "workers", "max_idle_steps")
         return f"EnvFitness({self.env!r}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
 
-def validate_candidates(hard_episode_candidates: int, episodes: int) -> None:
-    """Check that there are more candidate episodes than selected ones.
-
-    Raises:
-        ValueError: Names the argument.
-    """
-    validate_non_negative_int(hard_episode_candidates=hard_episode_candidates)
-    if hard_episode_candidates and hard_episode_candidates <= episodes:
-        raise ValueError(
-            f"hard_episode_candidates must be zero or above episodes = {episodes}, got {hard_episode_candidates}"
-        )
-
-
-def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
-    """Check that an environment supports state resets.
-
-    Raises:
-        ValueError: Names the argument.
-    """
-    validate_non_negative_int(num_state_resets=num_state_resets)
-    if num_state_resets:
-        with contextlib.closing(open_env(env, options)) as game:
-            unwrap_snapshot_env(game)
-
-
-def split_evenly(total: int, parts: int) -> list[int]:
-    """Split ``total`` into integer parts that differ by at most one, larger ones first."""
-    return [total // parts + (number < total % parts) for number in range(parts)]
+def episode_returns(results: list[EpisodeResult], members: int) -> np.ndarray:
+    """Return the returns (members, n) of the results of `EnvFitness.run_population`."""
+    return np.array([result.episode_return for result in results]).reshape(-1, members).T

@@ -8,6 +8,7 @@ References:
     Ecoffet, Huizinga, Lehman, Stanley and Clune, Go-Explore, 2019, https://arxiv.org/abs/1901.10995.
 """
 
+import contextlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
@@ -16,6 +17,8 @@ import torch
 
 from worldmodel import WorldModel
 from worldmodel.mdn_rnn import State
+from worldmodel.rollouts.env_cache import EnvSpec, open_env
+from worldmodel.validation import validate_non_negative_int
 
 
 class Trajectory(NamedTuple):
@@ -87,6 +90,18 @@ def unwrap_snapshot_env(env: gymnasium.Env[Any, Any]) -> SupportsSnapshots:
             f"got {inner}"
         )
     return inner
+
+
+def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
+    """Check that an environment supports state resets.
+
+    Raises:
+        ValueError: Names the argument.
+    """
+    validate_non_negative_int(num_state_resets=num_state_resets)
+    if num_state_resets:
+        with contextlib.closing(open_env(env, options)) as game:
+            unwrap_snapshot_env(game)
 
 
 @torch.no_grad()

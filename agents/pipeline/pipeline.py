@@ -25,7 +25,7 @@ from worldmodel.agents.progress import Stages, busy, console
 from worldmodel.io.files import error_context, read_json
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.executors.workers import validate_backend
-from worldmodel.rollouts.fitness import validate_state_resets
+from worldmodel.rollouts.state_resets import validate_state_resets
 
 LONG = 1_800.0
 """Estimated seconds of a run above which the output suggests a smaller preset."""

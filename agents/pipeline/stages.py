@@ -382,16 +382,16 @@ def evolve_game(
             "progress": shown.episodes,
             "controller": initial_controller,
         }
-        more: dict[str, Any] = {
-            "num_state_resets": settings.num_state_resets,
-            "reset_horizon": settings.reset_horizon,
-            "hard_episode_candidates": settings.hard_episode_candidates,
-        }
+        fitness: Any = rollouts.EnvFitness(
+            env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **common
+        )
+        if settings.num_state_resets:
+            fitness = rollouts.StateResets(fitness, settings.num_state_resets, settings.reset_horizon)
+        if settings.hard_episode_candidates:
+            fitness = rollouts.HardEpisodes(fitness, settings.hard_episode_candidates)
         evolved = evolve(
             initial_controller,
-            rollouts.EnvFitness(
-                env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **more, **common
-            ),
+            fitness,
             eval_fitness=rollouts.EnvFitness(env, world, settings.eval_episodes, **common),
             seed=seed,
             **es_kwargs(settings),

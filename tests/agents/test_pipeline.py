@@ -272,26 +272,25 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
     monkeypatch.setattr(stages, "evolve", evolve)
     expected = {
         "episodes": 2,
-        "hard_episode_candidates": 7,
         "max_idle_steps": 5,
         "max_steps": 9,
         "envs_per_worker": 3,
-        "reset_horizon": 11,
     }
-    settings = GameConfig(**expected, eval_episodes=4, num_eval_candidates=1, mean_window=6)
+    resets = []
+
+    def state_resets(fitness, *settings):  # the environment cannot restore states
+        resets.append(settings)
+        return fitness
+
+    monkeypatch.setattr(rollouts, "StateResets", state_resets)
+    more = {"hard_episode_candidates": 7, "num_state_resets": 6, "reset_horizon": 11}
+    settings = GameConfig(**expected, **more, eval_episodes=4, num_eval_candidates=1, mean_window=6)
     stages.evolve_game(Run(finished), "CartPole-v1", settings, ControllerConfig(), 1, 1, {"action_repeat": 2})
-    assert {name: getattr(passed["f"], name) for name in expected} == expected
-    assert (
-        passed["c"].episodes,
-        passed["c"].max_idle_steps,
-        passed["c"].max_steps,
-        passed["c"].hard_episode_candidates,
-    ) == (4, None, 9, 0)
-    assert (passed["num_eval_candidates"], passed["mean_window"], passed["f"].env_options) == (
-        1,
-        6,
-        {"action_repeat": 2},
-    )
+    fitness, evaluated = passed["f"].fitness, passed["c"]
+    assert {name: getattr(fitness, name) for name in expected} == expected
+    assert (passed["f"].num_candidates, resets) == (7, [(6, 11)])
+    assert (evaluated.episodes, evaluated.max_idle_steps, evaluated.max_steps) == (4, None, 9)
+    assert (passed["num_eval_candidates"], passed["mean_window"], fitness.env_options) == (1, 6, {"action_repeat": 2})
 
 
 @pytest.mark.slow

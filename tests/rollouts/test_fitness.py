@@ -76,7 +76,7 @@ def test_controllers_play_the_same_episodes_and_seeds_change_them():
 @pytest.mark.parametrize("episodes", [1, 4, 8])
 def test_the_population_plays_the_episodes_with_the_lowest_returns_of_the_mean(episodes):
     model, population = beacon_world(), 3 * controllers(3, 9)
-    fitness = rollouts.EnvFitness(toys.seeded_reward, model, episodes, hard_episode_candidates=9, max_steps=2)
+    fitness = rollouts.HardEpisodes(rollouts.EnvFitness(toys.seeded_reward, model, episodes, max_steps=2), 9)
     all_episodes = rollouts.EnvFitness(toys.seeded_reward, model, episodes=9, max_steps=2)
     mean, members = all_episodes(population.mean(axis=0), 4), all_episodes(population, 4)
     result = fitness(population, 4)
@@ -86,26 +86,22 @@ def test_the_population_plays_the_episodes_with_the_lowest_returns_of_the_mean(e
     assert result.steps == mean.steps + members.steps * episodes // 9
 
 
-@pytest.mark.parametrize("value", [-1, 2.5, True, "4"])
-def test_hard_episode_candidates_must_be_an_integer(value):
-    with pytest.raises(ValueError, match="hard_episode_candidates"):
-        rollouts.EnvFitness(toys.beacon, beacon_world(), hard_episode_candidates=value)
+@pytest.mark.parametrize("value", [-1, 2.5, True, "4", 1])
+def test_hard_episode_candidates_must_be_more_than_the_episodes(value):
+    with pytest.raises(ValueError, match="num_candidates"):
+        rollouts.HardEpisodes(rollouts.EnvFitness(toys.beacon, beacon_world()), value)
 
 
 def test_identities_contain_what_returns_depend_on():
     model = beacon_world()
     base = rollouts.EnvFitness(toys.beacon, model).identity
     assert rollouts.EnvFitness(toys.beacon, model, workers=2).identity == base
-    for change in (
-        {"episodes": 2},
-        {"max_idle_steps": 3},
-        {"max_steps": 4},
-        {"env_options": {"a": 1}},
-        {"hard_episode_candidates": 3},
-    ):
+    for change in ({"episodes": 2}, {"max_idle_steps": 3}, {"max_steps": 4}, {"env_options": {"a": 1}}):
         assert rollouts.EnvFitness(toys.beacon, model, **change).identity != base
-    changes = [{"num_state_resets": 2}, {"num_state_resets": 3}, {"num_state_resets": 2, "reset_horizon": 9}]
-    identities = [rollouts.EnvFitness(toys.remembered, model, **change).identity for change in ({}, *changes)]
+    plain = rollouts.EnvFitness(toys.remembered, model)
+    resets = [rollouts.StateResets(plain, *settings) for settings in ((2,), (3,), (2, 9))]
+    hard = [rollouts.HardEpisodes(fitness, count) for fitness, count in ((plain, 3), (plain, 4), (resets[0], 3))]
+    identities = [fitness.identity for fitness in (plain, *resets, *hard)]
     assert all(one != other for number, one in enumerate(identities) for other in identities[:number])
     dream_identity = rollouts.DreamFitness(model, STARTS).identity
     assert rollouts.DreamFitness(model, STARTS + 1).identity != dream_identity

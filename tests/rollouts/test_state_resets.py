@@ -10,14 +10,14 @@ from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
 from worldmodel.rollouts.executors import rollout_tasks
 from worldmodel.rollouts.executors.rollout_tasks import run_rollout_task
-from worldmodel.rollouts.fitness import split_evenly
-from worldmodel.rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env
+from worldmodel.rollouts.fitness_wrappers import split_evenly
+from worldmodel.rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env, validate_state_resets
 
 
 def test_episodes_from_reset_states_equal_the_rest_of_the_trajectory():
     """An episode from a state of the best trajectory, with its memory state and its controller, has its remaining rewards."""
     model, parameters = beacon_world(), 3 * controllers(1, 9)
-    fitness = rollouts.EnvFitness(toys.remembered, model, num_state_resets=5, reset_horizon=12)
+    fitness = rollouts.StateResets(rollouts.EnvFitness(toys.remembered, model), 5, 12)
     result = fitness(parameters, 4)
     seed = rollouts.episode.training_seeds(4, 7)[0]
     agent = Agent(model, LinearController.for_world_model(model).with_parameters(parameters[0]))
@@ -33,42 +33,37 @@ def test_episodes_from_reset_states_equal_the_rest_of_the_trajectory():
 @pytest.mark.slow
 def test_reset_states_come_from_the_best_trajectory_with_any_number_of_workers():
     model, population = beacon_world(), 3 * controllers(3, 9)
-    alone = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(
-        population, 9
-    ).all_returns
-    together = rollouts.EnvFitness(
-        toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7, workers=2, envs_per_worker=4
-    )(population, 9).all_returns
+    env_fitness = rollouts.EnvFitness(toys.remembered, model, episodes=2)
+    parallel = rollouts.EnvFitness(toys.remembered, model, episodes=2, workers=2, envs_per_worker=4)
+    fitness = rollouts.StateResets(env_fitness, 3, 7)
+    alone = fitness(population, 9).all_returns
+    together = rollouts.StateResets(parallel, 3, 7)(population, 9).all_returns
     assert alone.shape == (3, 5)
     assert_same_returns(alone, together, 30)
-    plain = rollouts.EnvFitness(toys.remembered, model, episodes=2)(population, 9).returns
+    plain = env_fitness(population, 9).returns
     assert_same_returns(alone[:, :2], plain, 30)
     for episode, columns in ((0, [2, 3]), (1, [4])):  # each episode has its own trajectory, for any population
         best = population[plain[:, episode].argmax()]
-        only = rollouts.EnvFitness(toys.remembered, model, episodes=2, num_state_resets=3, reset_horizon=7)(
-            best, 9
-        ).all_returns
+        only = fitness(best, 9).all_returns
         assert_same_returns(only[0, columns], alone[plain[:, episode].argmax(), columns], 30)
 
 
 @pytest.mark.slow
 def test_trajectories_come_from_the_hard_episodes_with_any_number_of_workers():
-    model, population, settings = beacon_world(), 3 * controllers(3, 9), {"num_state_resets": 3, "reset_horizon": 7}
-    fitness = rollouts.EnvFitness(toys.remembered, model, 2, hard_episode_candidates=5, **settings)
-    result = fitness(population, 9)
-    alone = result.all_returns
-    together = rollouts.EnvFitness(
-        toys.remembered, model, 2, hard_episode_candidates=5, workers=2, envs_per_worker=4, **settings
+    model, population = beacon_world(), 3 * controllers(3, 9)
+    env_fitness = rollouts.EnvFitness(toys.remembered, model, 2)
+    parallel = rollouts.EnvFitness(toys.remembered, model, 2, workers=2, envs_per_worker=4)
+    result, other = (
+        rollouts.HardEpisodes(rollouts.StateResets(fitness, 3, 7), 5)(population, 9)
+        for fitness in (env_fitness, parallel)
     )
-    other = together(population, 9)
+    alone = result.all_returns
     assert_same_returns(alone, other.all_returns, 30)
     assert_same_returns(result.candidate_returns, other.candidate_returns, 30)
     hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(result.candidate_returns)[:2]].tolist()
     for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best trajectory in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
-        episode_result = rollouts.EnvFitness(toys.remembered, model, num_state_resets=1).run_episodes(
-            best[None], [hard[episode]]
-        )[0]
+        [episode_result], _ = env_fitness.run_population(best[None], [hard[episode]], return_actions=True)
         assert_same_returns(episode_result.episode_return, alone[:, episode].max(), 30)
         steps = Trajectory.sample_resets(
             hard[episode], episode_result.actions, len(columns), 7, np.random.default_rng([9, 8, episode])
@@ -92,25 +87,21 @@ def test_two_thirds_of_reset_steps_cover_the_trajectory_and_one_third_its_end():
 
 
 @pytest.mark.slow
-def test_state_resets_in_car_racing():
+def test_state_resets_in_car_racing(monkeypatch):
     """The reset states of an episode belong to its own track, and their steps differ between episodes."""
     with seeded(0):
         world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32, hidden_size=8))).eval()
     population = 0.1 * np.random.default_rng(0).normal(size=(3, LinearController.for_world_model(world).size))
-    options = {
-        "episodes": 2,
-        "max_steps": 12,
-        "env_options": {"action_repeat": 2},
-        "num_state_resets": 4,
-        "reset_horizon": 5,
-    }
-    fitness = rollouts.EnvFitness("FastCarRacing", world, **options)
+    options = {"episodes": 2, "max_steps": 12, "env_options": {"action_repeat": 2}}
+    fitness = rollouts.StateResets(rollouts.EnvFitness("FastCarRacing", world, **options), 4, 5)
     assert fitness(population, 3).all_returns.shape == (3, 6)
-    trajectories = []
-    make_tasks = fitness._reset_tasks
-    fitness._reset_tasks = lambda members, trajectory: (
-        trajectories.append(trajectory) or make_tasks(members, trajectory)
-    )
+    trajectories, reset_tasks = [], rollouts.StateResets.reset_tasks
+
+    def recorded(self, members, trajectory):
+        trajectories.append(trajectory)
+        return reset_tasks(self, members, trajectory)
+
+    monkeypatch.setattr(rollouts.StateResets, "reset_tasks", recorded)
     steps = fitness(population, 3).steps
     one, other = trajectories
     assert one.seed != other.seed
@@ -128,7 +119,7 @@ def test_replays_are_not_shared_between_world_models():
             parameter.mul_(-1)
     trajectory = Trajectory(seed=3, actions=(np.ones(1, np.float32),) * 9, reset_steps=(8,))
     tasks_by_model = [
-        rollouts.EnvFitness(toys.remembered, world_model)._rollout_tasks(population, [3] * 4, trajectory)
+        rollouts.EnvFitness(toys.remembered, world_model).tasks(population, [3] * 4, trajectory=trajectory)
         for world_model in models
     ]
     returns = [
@@ -187,4 +178,6 @@ def test_games_continue_from_a_restored_state(name):
 @pytest.mark.parametrize(("num_state_resets", "named"), [(-1, "num_state_resets"), (2, "save_state")])
 def test_bad_num_state_resets_is_refused(num_state_resets, named):
     with pytest.raises(ValueError, match=named):
-        rollouts.EnvFitness(toys.beacon, beacon_world(), num_state_resets=num_state_resets)
+        validate_state_resets(toys.beacon, {}, num_state_resets)
+    with pytest.raises(ValueError, match={-1: "num_resets", 2: "save_state"}[num_state_resets]):
+        rollouts.StateResets(rollouts.EnvFitness(toys.beacon, beacon_world()), num_state_resets)

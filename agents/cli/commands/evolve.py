@@ -42,7 +42,7 @@ def evolve(options: Namespace) -> None:
     from worldmodel.agents.pipeline import stages
     from worldmodel.agents.pipeline.run_folder import Run
     from worldmodel.rollouts.executors.workers import validate_backend
-    from worldmodel.rollouts.fitness import validate_state_resets
+    from worldmodel.rollouts.state_resets import validate_state_resets
 
     run = Run(Path(options.run))
     validate_backend(options.backend, options.workers)
