@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from worldmodel.agents.agent import Agent
     from worldmodel.agents.evaluation import Report, evaluate
     from worldmodel.agents.evolution.behavior_cloning import imitate
-    from worldmodel.agents.evolution.controller import HiddenController, LinearController
     from worldmodel.agents.evolution.evolve import evolve
     from worldmodel.agents.pretrained import load_pretrained, pretrained_names
     from worldmodel.rollouts.fitness import DreamFitness, EnvFitness
+    from worldmodel.rollouts.policy.controllers import HiddenController, LinearController
 
 _HOMES = {
     "Agent": "worldmodel.agents.agent",
     "DreamFitness": "worldmodel.rollouts.fitness",
     "EnvFitness": "worldmodel.rollouts.fitness",
-    "HiddenController": "worldmodel.agents.evolution.controller",
-    "LinearController": "worldmodel.agents.evolution.controller",
+    "HiddenController": "worldmodel.rollouts.policy.controllers",
+    "LinearController": "worldmodel.rollouts.policy.controllers",
     "Report": "worldmodel.agents.evaluation",
     "evaluate": "worldmodel.agents.evaluation",
     "evolve": "worldmodel.agents.evolution.evolve",

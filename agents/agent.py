@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from worldmodel import WorldModel
-from worldmodel.agents.evolution.controller import Controller, load_controller, validate_controller
 from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
 from worldmodel.rollouts.policy.actors import WorldModelActor
+from worldmodel.rollouts.policy.controllers import Controller, validate_controller
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Agent:
         Plappert et al., Parameter Space Noise for Exploration, 2018, https://arxiv.org/abs/1706.01905.
 
     Example:
-        >>> from worldmodel.agents.evolution.controller import LinearController
+        >>> from worldmodel.rollouts.policy.controllers import LinearController
         >>> from worldmodel import VAE, FRMDN, Memory
         >>> world = WorldModel(VAE(), Memory(FRMDN(input_size=35, output_size=32)))
         >>> agent = Agent(world, LinearController.for_world_model(world))
@@ -157,4 +157,4 @@ class Agent:
         Raises:
             ValueError: A file is missing or damaged, or the controller does not fit the world model.
         """
-        return cls(WorldModel.load(folder), load_controller(folder_path(folder, "folder") / "controller.safetensors"))
+        return cls(WorldModel.load(folder), Controller.load(folder_path(folder, "folder") / "controller.safetensors"))

@@ -19,7 +19,7 @@ from worldmodel.imagination import Imaginer, draw_noise_block, imagine, replay_a
 from worldmodel.messages import format_number
 from worldmodel.rng import Stream
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
-from worldmodel.rollouts.policy.controllers import as_population, validate_controller
+from worldmodel.rollouts.policy.controllers import as_controllers
 from worldmodel.start_states import EncodedClip, EncodedEpisodes, StartState, burn_in_states
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_positive_int, validate_seed, validate_temperature
@@ -91,7 +91,8 @@ def dream(
 
     Args:
         world: World model; its device computes the dreams.
-        controllers: Array (P, size) of flat linear parameters, or one controller (`agents.LinearController`).
+        controllers: Array (P, size) of flat linear parameters, or an `agents.LinearController` or `agents.HiddenController`
+            with the parameters of one or of a population.
         start_states: ``store.latents(vae)``, or a tensor (S, latent) of first latents.
         horizon: Maximum number of steps of a dream.
         num_rollouts: N, the number of dreams per controller.
@@ -128,10 +129,9 @@ def dream(
     if unknown := [name for name in keep if name not in HISTORIES]:
         raise ValueError(f"keep must hold names of {', '.join(HISTORIES)}, got {unknown[0]!r}")
     world.eval()
-    controller, parameters = as_population(controllers, world.num_features, world.action_dim)
-    validate_controller(controller, world)
-    parameters, population = parameters.to(world.device), len(parameters)
-    shape = (population, num_rollouts)
+    controller = as_controllers(controllers, world)
+    parameters = controller.parameters.reshape(-1, controller.size).to(world.device)
+    shape = population, num_rollouts = len(parameters), num_rollouts
     mixture_temperature, gaussian_temperature = _temperature("temperature", temperature, shape, world.device), None
     if noise_temperature is not None:
         gaussian_temperature = _temperature("noise_temperature", noise_temperature, shape, world.device)

@@ -24,7 +24,7 @@ from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.episode import training_seeds
 from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
 from worldmodel.rollouts.executors.workers import Shared, run_tasks, share, validate_backend
-from worldmodel.rollouts.policy.controllers import Controller, Population, as_population, validate_controller
+from worldmodel.rollouts.policy.controllers import Controller, LinearController, validate_controller
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.rollouts.state_resets import Trajectory
@@ -99,7 +99,7 @@ class DreamFitness:
         horizon: Maximum number of steps of a dream.
         num_rollouts: Number of dreams per controller.
         temperature: Sampling temperature above zero.
-        controller: Family of controllers. None: linear.
+        controller: Kind of the controllers. None: linear.
         ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
         options: Further arguments of `rollouts.dream`.
 
@@ -120,8 +120,8 @@ class DreamFitness:
     ) -> None:
         validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
         validate_start_states(world, start_states)
-        if controller is not None:
-            validate_controller(controller, world)
+        controller = controller or LinearController.for_world_model(world)
+        validate_controller(controller, world)
         if ensemble is not None:
             ModelEnsemble(world, ensemble, num_rollouts, population=1)
         self.world, self.start_states, self.controller, self.ensemble = world, start_states, controller, ensemble
@@ -142,10 +142,7 @@ class DreamFitness:
 
     def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
         """Return the returns (P, dreams)."""
-        if self.controller is None:
-            controllers: Any = population
-        else:
-            controllers = Population(self.controller, population)
+        controllers = self.controller.with_parameters(population)
         result = dream(self.world, controllers, self.start_states, seed=seed, ensemble=self.ensemble, **self.settings)
         return FitnessResult(result.returns, int(result.lengths.sum()))
 
@@ -189,7 +186,7 @@ class EnvFitness:
         max_idle_steps: Truncate an episode after this number of steps without a positive reward. None: never.
         max_steps: Truncate an episode after this number of steps. None: never.
         env_options: Further arguments of `envs.make`.
-        controller: Family of controllers. None: linear.
+        controller: Kind of the controllers. None: linear.
         backend: Where workers run (`rollouts.executors.workers.run_tasks`).
         progress: Called as ``progress(episodes, total, note)``.
 
@@ -218,7 +215,8 @@ class EnvFitness:
         self._portable_env = make_portable(env)
         self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
         self.envs_per_worker, self.max_idle_steps, self.max_steps = envs_per_worker, max_idle_steps, max_steps
-        self.env_options, self.controller, self.progress = dict(env_options or {}), controller, progress
+        self.env_options, self.progress = dict(env_options or {}), progress
+        self.controller = controller or LinearController.for_world_model(world)
         self.backend = backend
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
@@ -283,12 +281,7 @@ class EnvFitness:
             reset_horizon: Number of steps of these episodes.
         """
         reset_steps = trajectory.reset_steps * (len(seeds) // len(trajectory.reset_steps)) if trajectory else ()
-        controller, tensor = as_population(
-            parameters if self.controller is None else Population(self.controller, parameters),
-            self.world.num_features,
-            self.world.action_dim,
-        )
-        parameters = tensor.numpy()
+        parameters = self.controller.with_parameters(parameters).parameters.numpy()
         half = -(-len(seeds) // 2)
         chunk = min(MAX_TASK_EPISODES, max(-(-len(seeds) // NUM_TASKS), min(self.envs_per_worker, half)))
         shared = self._share_world()
@@ -296,7 +289,7 @@ class EnvFitness:
             RolloutTask(
                 self._portable_env,
                 self.env_options,
-                ControllerBatch(shared, controller, parameters[first : first + chunk]),
+                ControllerBatch(shared, self.controller, parameters[first : first + chunk]),
                 seeds[first : first + chunk],
                 self.envs_per_worker,
                 self.max_idle_steps,

@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
         ("from worldmodel import VAE", None),
         ("from worldmodel import rollouts", None),
         ("import worldmodel.envs.dream_env", None),
-        ("import worldmodel.agents.evolution.controller", None),
+        ("import worldmodel.rollouts.policy.controllers", None),
         ("import worldmodel.agents.cli.main", None),
     ],
 )

@@ -12,12 +12,12 @@ from worldmodel import WorldModel, rollouts
 from worldmodel.agents import Agent, LinearController, Report
 from worldmodel.agents.cli.main import build_parser
 from worldmodel.agents.density import evaluate_density, sample_density
-from worldmodel.agents.evolution.controller import load_controller
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora import open_corpus
 from worldmodel.io.files import locked, read_json, write_json
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.rollouts import Store
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
 
 
@@ -52,7 +52,7 @@ def test_python_writes_and_reads_below_home(home):
         pass
     controller = LinearController(3, 2)
     controller.save("~/c.safetensors")
-    assert load_controller("~/c.safetensors").size == controller.size
+    assert Controller.load("~/c.safetensors").size == controller.size
     assert Run("~/r").folder == home / "r"
 
 
@@ -80,7 +80,7 @@ def test_a_file_is_no_folder(tmp_path, call):
     assert path.read_text() == "{}"
 
 
-@pytest.mark.parametrize("call", [load_controller, LinearController.load, Report.load, read_json])
+@pytest.mark.parametrize("call", [Controller.load, LinearController.load, Report.load, read_json])
 def test_a_folder_is_no_file(tmp_path, call):
     with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
         call(tmp_path)

@@ -19,11 +19,11 @@ from torch import Tensor
 from worldmodel import VAE, Memory, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.metrics import inputs, predictions
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.pipeline.horizon_returns import common_horizon, own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.rollouts.env_cache import EnvSpec
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.datasets import Frames, Sequences
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
 from worldmodel.training.metrics import reconstruction_metrics

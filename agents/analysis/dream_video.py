@@ -13,10 +13,10 @@ from torch import Tensor
 
 from worldmodel import WorldModel
 from worldmodel.agents.analysis import plots, video
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.messages import format_number
 from worldmodel.rollouts.dream import dream, open_loop_rollout
 from worldmodel.rollouts.episode import Episode
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.rollouts.store.store import Store
 from worldmodel.start_states import StartStates

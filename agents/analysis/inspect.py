@@ -162,9 +162,9 @@ def _describe_world(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_controller(path: Path) -> list[tuple[str, str]]:
-    from worldmodel.agents.evolution.controller import load_controller
+    from worldmodel.rollouts.policy.controllers import Controller
 
-    controller = load_controller(path)
+    controller = Controller.load(path)
     return [
         ("controller", f"{controller.size} parameters: {controller.num_inputs} inputs, {controller.action_dim} actions")
     ]

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from worldmodel import WorldModel
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.whitening import Whitening, controller_inputs
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.store import Store
 from worldmodel.training.progress import Progress, shows_progress, silent
 

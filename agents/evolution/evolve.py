@@ -25,12 +25,12 @@ from worldmodel.agents.evolution.callbacks import (
     log_returns,
 )
 from worldmodel.agents.evolution.cma_es import CMAES
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.search import Search
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, FitnessResult, call_fitness
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
 

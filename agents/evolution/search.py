@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from worldmodel.agents.evolution.cma_es import CMAES
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.io import migration
 from worldmodel.io.files import atomic
 from worldmodel.rollouts.fitness import FitnessResult
+from worldmodel.rollouts.policy.controllers import Controller
 
 ADDED_SETTINGS = {
     "num_eval_candidates": 0,

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import WorldModel
-from worldmodel.agents.evolution.controller import Controller, HiddenController
 from worldmodel.io.files import read_tensors, write_tensors
+from worldmodel.rollouts.policy.controllers import Controller, HiddenController
 from worldmodel.start_states import EncodedEpisodes
 
 FLOOR = 0.1

@@ -9,8 +9,8 @@ import numpy as np
 
 from worldmodel import Memory, WorldModel, rollouts
 from worldmodel.agents.config.schema import DREAMS
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.pipeline.start_states import ComparableStartStates, num_comparable_steps
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.rollouts.store.stall_termination import is_complete
 

@@ -11,11 +11,11 @@ from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import ControllerConfig
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.evolution.behavior_cloning import imitate
-from worldmodel.agents.evolution.controller import Controller, HiddenController, LinearController, load_controller
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar
 from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import expand
+from worldmodel.rollouts.policy.controllers import Controller, HiddenController, LinearController
 
 
 def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ def init_controller(run: Run, world: WorldModel, settings: ControllerConfig, ini
         return template
     if init_from != "dream" and expand(init_from).is_dir():
         return _imitate(run, world, template, init_from)
-    controller = run.controller("dream") if init_from == "dream" else load_controller(init_from)
+    controller = run.controller("dream") if init_from == "dream" else Controller.load(init_from)
     return _validate_kind(controller, template, init_from)
 
 
@@ -77,7 +77,7 @@ def _imitate(run: Run, world: WorldModel, template: Controller, init_from: str) 
             copied = imitate(agent, world, run.store(), template, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         copied.save(path)
-    return _validate_kind(load_controller(path), template, path)
+    return _validate_kind(Controller.load(path), template, path)
 
 
 def _validate_kind(controller: Controller, template: Controller, source: str | Path) -> Controller:

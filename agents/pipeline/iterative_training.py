@@ -22,7 +22,6 @@ from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import DreamConfig, LoopConfig, RunConfig
 from worldmodel.agents.config.sections import from_dict, read_sections, write_sections
 from worldmodel.agents.config.validate import validate_combination
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.horizon_returns import own_returns
 from worldmodel.agents.pipeline.run_folder import Run
@@ -31,6 +30,7 @@ from worldmodel.agents.progress import bar, console
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.messages import format_number
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
 
 PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import console
 from worldmodel.agents.shell import command
 from worldmodel.batches import Data
 from worldmodel.io import migration
 from worldmodel.io.files import fingerprint, read_json
+from worldmodel.rollouts.policy.controllers import Controller
 
 CAUSES = {"world": "the world model", "start_states": "the set of episodes", "start": "the initial controller"}
 """Keys of a search's identity that make it outdated, with their names in messages."""

@@ -11,13 +11,13 @@ from typing import Self
 from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.evolution.controller import Controller, load_controller
 from worldmodel.agents.shell import command
 from worldmodel.envs.registration import imported_module
 from worldmodel.io.files import error_context, locked, read_json, write_json
 from worldmodel.io.migration import DENSITY_STAGES, renamed, training_settings
 from worldmodel.io.paths import folder_path
 from worldmodel.registry import build_vae
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset
 from worldmodel.training import distributed
 from worldmodel.training.checkpoint import load_trained
@@ -90,7 +90,7 @@ class Run:
         path = self.folder / f"evolve-{where}" / "controller.safetensors"
         if not path.exists():
             raise self._missing(3, where)
-        return load_controller(path)
+        return Controller.load(path)
 
     def validate_folder(self) -> None:
         """Check that the folder is new, empty or a run folder.

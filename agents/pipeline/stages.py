@@ -36,7 +36,6 @@ from worldmodel.agents.config.schema import (
 )
 from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
@@ -49,6 +48,7 @@ from worldmodel.io.paths import expand
 from worldmodel.messages import did_you_mean
 from worldmodel.registry import build_memory, validate_fits_in_ram
 from worldmodel.rollouts.policy import policies
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.start_states import EncodedEpisodes, StartStates

@@ -15,7 +15,6 @@ from torch import Tensor
 from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.schema import FAST
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import PretrainedAgent, pretrained_names, resolve_agent
 from worldmodel.agents.viewer.controls import controls
@@ -24,6 +23,7 @@ from worldmodel.agents.viewer.game import game_facts
 from worldmodel.agents.viewer.session import SPEEDS, Scene
 from worldmodel.envs.registration import imported_module
 from worldmodel.io.paths import expand
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes
 from worldmodel.validation import validate_positive_int
 

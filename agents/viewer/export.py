@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from worldmodel import WorldModel
-from worldmodel.agents.evolution.controller import Controller, LinearController
 from worldmodel.agents.viewer.session import PAGE, Scene
 from worldmodel.batches import frames_to_uint8
 from worldmodel.io.files import write_bytes, write_json
 from worldmodel.io.paths import folder_path
 from worldmodel.mdn_rnn import State
+from worldmodel.rollouts.policy.controllers import Controller, LinearController
 from worldmodel.start_states import sample_start_states
 from worldmodel.world_model import Noise, WorldState
 

@@ -18,10 +18,10 @@ from torch import Generator, Tensor
 
 from worldmodel import WorldModel
 from worldmodel.agents.analysis import video
-from worldmodel.agents.evolution.controller import Controller
 from worldmodel.imagination import imagine, sample_noise
 from worldmodel.rng import Stream
 from worldmodel.rollouts.episode import training_seeds
+from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import EncodedEpisodes, sample_start_states
 from worldmodel.world_model import WorldState
 

@@ -87,7 +87,7 @@ class WorldModelActor:
 
     Args:
         world: World model.
-        controller: Family of controllers, which maps flat parameters and inputs to outputs.
+        controller: Kind of the controllers.
         parameters: (episodes, size): controller parameters of each episode.
         space: Action space of the environments.
         num_envs: Number of environments.

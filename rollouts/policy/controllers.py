@@ -1,9 +1,13 @@
-"""Populations of controllers as one tensor operation: P parameter vectors compute the actions of P x N episodes.
+"""Controllers: small functions from the latent and the hidden state to an action.
 
-Start reading at `Controller`. Dreams and rollouts both use this arithmetic; `agents.evolution.controller` adds names and files.
+Start reading at `Controller`. Here, and only here, flat parameters become actions. P parameter vectors compute the actions of
+P x N episodes as one tensor operation, in dreams and in environments.
 """
 
-from typing import Any, Protocol, runtime_checkable
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -11,150 +15,234 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import WorldModel
+from worldmodel.io.files import error_context, read_tensors, write_tensors
+from worldmodel.validation import validate_positive_int
+
+Inputs = Literal["z", "z+h"]
 
 
-@runtime_checkable
-class Controller(Protocol):
-    """A family of controllers: maps flat parameters and inputs to action outputs."""
+@dataclass(frozen=True, eq=False)
+class Controller(ABC):
+    """Base class of the controllers: a kind of controller, and the parameters of one or of a population.
+
+    A Box action is the tanh of the outputs, a discrete action their argmax (`WorldModel.squash`).
+
+    Args:
+        num_inputs: Number of inputs, the first values of ``(latent, hidden)`` (288 = 32 + 256 in the paper).
+        action_dim: Number of outputs.
+        parameters: Flat vector of parameters, (size,), or those of a population, (P, size); None: zeros.
+
+    Raises:
+        ValueError: Sizes are below 1, or parameters have the wrong shape or are not finite.
+    """
+
+    num_inputs: int
+    action_dim: int
+    parameters: Float[Tensor, "*population size"] = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        validate_positive_int(num_inputs=self.num_inputs, action_dim=self.action_dim)
+        given = self.parameters
+        parameters = torch.zeros(self.size) if given is None else torch.as_tensor(np.asarray(given)).float().clone()
+        if parameters.ndim not in (1, 2) or parameters.shape[-1] != self.size:
+            raise ValueError(
+                f"parameters must have shape ({self.size},) or (P, {self.size}), got {tuple(parameters.shape)}"
+            )
+        if not torch.isfinite(parameters).all():
+            raise ValueError("parameters must be finite numbers, got NaN or infinity")
+        object.__setattr__(self, "parameters", parameters)
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of parameters of one controller."""
+
+    @abstractmethod
+    def outputs(
+        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
+    ) -> Float[Tensor, "population episodes actions"]:
+        """Return each member's raw outputs (before tanh or argmax) in its episodes, from the first ``num_inputs`` inputs."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the weights of one controller by their names in a file."""
+
+    def __call__(self, inputs: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch actions"]:
+        """Return the raw outputs of one controller."""
+        flat = inputs.reshape(1, -1, inputs.shape[-1])
+        return self.outputs(self.parameters[None].to(inputs), flat)[0].view(*inputs.shape[:-1], self.action_dim)
+
+    def with_parameters(self, parameters: np.ndarray | Tensor) -> Self:
+        """Return the same kind of controller with other parameters."""
+        return replace(self, parameters=torch.as_tensor(np.asarray(parameters)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the weights of one controller as safetensors, for `load`."""
+        if self.parameters.ndim != 1:
+            raise ValueError(f"parameters must be those of one controller, got shape {tuple(self.parameters.shape)}")
+        write_tensors(path, self.tensors())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a file of `save`; no code in it is executed. `Controller.load` reads controllers of any kind.
+
+        Raises:
+            ValueError: The file is missing, truncated, or not a controller of this kind.
+        """
+        tensors = read_tensors(path)
+        with error_context(path, wrap_value_errors=True):
+            controller = _from_tensors(tensors)
+            if not isinstance(controller, cls):
+                raise ValueError(f"must hold a {cls.__name__}, got {controller}")
+        return controller
+
+
+@dataclass(frozen=True, eq=False)
+class LinearController(Controller):
+    """A linear map with a bias, ``W x + b``. The parameters are W row by row, then b.
+
+    Example:
+        >>> LinearController(num_inputs=288, action_dim=3).size
+        867
+
+    References:
+        Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 2.4).
+    """
+
+    @classmethod
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
+        return cls(_num_inputs(world, inputs), world.action_dim)
 
     @property
     def size(self) -> int:
         """Number of parameters of one controller."""
-        ...
+        return (self.num_inputs + 1) * self.action_dim
 
     @property
-    def parameters(self) -> Tensor:
-        """Parameters of one controller (size,) or of a population (population, size)."""
-        ...
+    def weight(self) -> Float[Tensor, "*population actions inputs"]:
+        """The matrix W."""
+        return self.parameters[..., : -self.action_dim].unflatten(-1, (self.action_dim, self.num_inputs))
 
-    def outputs(
-        self, parameters: Float[Tensor, "population size"], inputs: Float[Tensor, "population episodes inputs"]
-    ) -> Float[Tensor, "population episodes actions"]:
-        """Return each member's raw outputs (before tanh or argmax) in each of its episodes."""
-        ...
+    @property
+    def bias(self) -> Float[Tensor, "*population actions"]:
+        """The vector b."""
+        return self.parameters[..., -self.action_dim :]
+
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Return W x + b of a population."""
+        return _affine(parameters, inputs[..., : self.num_inputs], self.action_dim)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return ``weight`` (actions, inputs) and ``bias`` (actions,)."""
+        return {"weight": self.weight, "bias": self.bias}
 
 
-def validate_controller(controller: Any, world: WorldModel) -> None:
-    """Check that a controller fits a world model; sizes that the controller does not declare are not checked.
+@dataclass(frozen=True, eq=False)
+class HiddenController(Controller):
+    """A network with one hidden layer of ``hidden_units`` tanh units, ``W2 tanh(W1 x + b1) + b2``.
+
+    The parameters are W1, b1, W2 and b2, each matrix row by row.
+
+    Args:
+        num_inputs, action_dim, parameters: As in `Controller`.
+        hidden_units: Number of hidden units.
+
+    Example:
+        >>> HiddenController(num_inputs=32, action_dim=3, hidden_units=16).size
+        579
+    """
+
+    hidden_units: int = 16
+
+    def __post_init__(self) -> None:
+        validate_positive_int(hidden_units=self.hidden_units)
+        super().__post_init__()
+
+    @classmethod
+    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
+        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
+        return cls(_num_inputs(world, inputs), world.action_dim, hidden_units=hidden_units)
+
+    @property
+    def _layer_sizes(self) -> tuple[int, int]:
+        return (self.num_inputs + 1) * self.hidden_units, (self.hidden_units + 1) * self.action_dim
+
+    @property
+    def size(self) -> int:
+        """Number of parameters of one controller."""
+        return sum(self._layer_sizes)
+
+    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
+        """Return W2 tanh(W1 x + b1) + b2 of a population."""
+        first, second = parameters.split(self._layer_sizes, dim=1)
+        hidden = _affine(first, inputs[..., : self.num_inputs], self.hidden_units).tanh()
+        return _affine(second, hidden, self.action_dim)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return ``hidden.weight``, ``hidden.bias``, ``weight`` and ``bias``."""
+        first, second = self.parameters.split(self._layer_sizes, dim=-1)
+        hidden = LinearController(self.num_inputs, self.hidden_units, first).tensors()
+        output = LinearController(self.hidden_units, self.action_dim, second).tensors()
+        return {f"hidden.{name}": value for name, value in hidden.items()} | output
+
+
+def as_controllers(controllers: Any, world: WorldModel) -> Controller:
+    """Return one controller, a population of them, or an array (P, size) of flat linear parameters as a `Controller`.
+
+    Raises:
+        ValueError: It does not fit the world model, or a parameter is not finite.
+    """
+    if not isinstance(controllers, Controller):
+        try:
+            controllers = LinearController.for_world_model(world).with_parameters(controllers)
+        except ValueError as error:
+            raise ValueError(f"controllers must be linear controllers of the world model: {error}") from None
+    validate_controller(controllers, world)
+    return controllers
+
+
+def validate_controller(controller: Controller, world: WorldModel) -> None:
+    """Check that a controller fits a world model.
 
     Raises:
         ValueError: The inputs are neither the latent nor latent and hidden state, or the number of actions differs.
     """
-    inputs, actions = (
-        getattr(controller, "num_inputs", world.num_features),
-        getattr(controller, "action_dim", world.action_dim),
-    )
-    if inputs not in (world.latent_dim, world.num_features) or actions != world.action_dim:
+    sizes = (controller.num_inputs, controller.action_dim)
+    if sizes not in ((world.latent_dim, world.action_dim), (world.num_features, world.action_dim)):
         raise ValueError(
             f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and "
-            f"{world.action_dim} actions, "
-            f"got {inputs} and {actions}"
+            f"{world.action_dim} actions, got {sizes[0]} and {sizes[1]}"
         )
 
 
-def linear_size(num_inputs: int, action_dim: int) -> int:
-    """Return the number of parameters of a linear controller with a bias: 867 for 32 + 256 inputs and 3 actions."""
-    return (num_inputs + 1) * action_dim
+def _num_inputs(world: WorldModel, inputs: Inputs) -> int:
+    """Return the number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone."""
+    if inputs not in ("z+h", "z"):
+        raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
+    return world.num_features if inputs == "z+h" else world.latent_dim
 
 
-def linear_outputs(
-    parameters: Float[Tensor, "population size"],
-    inputs: Float[Tensor, "population episodes inputs"],
-) -> Float[Tensor, "population episodes actions"]:
-    """Return W x + b for a population; a flat vector holds W (actions, inputs) row by row, then b (actions)."""
+def _affine(
+    parameters: Float[Tensor, "population layer"], inputs: Float[Tensor, "population episodes inputs"], num_outputs: int
+) -> Float[Tensor, "population episodes outputs"]:
+    """Return W x + b of a population; a flat vector holds W (outputs, inputs) row by row, then b (outputs)."""
     population, _, num_inputs = inputs.shape
-    action_dim, rest = divmod(parameters.shape[-1], num_inputs + 1)
-    if rest or not action_dim:
-        raise ValueError(
-            f"parameters of a linear controller for {num_inputs} inputs must be a multiple of {num_inputs + 1} long, "
-            f"got {parameters.shape[-1]}"
-        )
-    weight = parameters[:, : action_dim * num_inputs].view(population, action_dim, num_inputs)
-    bias = parameters[:, action_dim * num_inputs :].view(population, 1, action_dim)
-    return torch.baddbmm(bias, inputs, weight.transpose(1, 2))
+    weight, bias = parameters.split((num_outputs * num_inputs, num_outputs), dim=1)
+    return torch.baddbmm(bias[:, None], inputs, weight.view(population, num_outputs, num_inputs).transpose(1, 2))
 
 
-def mlp_size(num_inputs: int, hidden_units: int, action_dim: int) -> int:
-    """Return the number of parameters of a controller with one hidden layer, biases included."""
-    return linear_size(num_inputs, hidden_units) + linear_size(hidden_units, action_dim)
-
-
-def mlp_outputs(
-    parameters: Float[Tensor, "population size"],
-    inputs: Float[Tensor, "population episodes inputs"],
-    hidden_units: int,
-) -> Float[Tensor, "population episodes actions"]:
-    """Return W2 tanh(W1 x + b1) + b2 for a population; a flat vector holds the first layer, then the second."""
-    first_layer = linear_size(inputs.shape[-1], hidden_units)
-    return linear_outputs(parameters[:, first_layer:], linear_outputs(parameters[:, :first_layer], inputs).tanh())
-
-
-class Linear:
-    """The family of linear controllers, for parameters given as a bare array (population, size)."""
-
-    def __init__(self, parameters: Float[Tensor, "population size"]) -> None:
-        self.parameters = parameters
-
-    @property
-    def size(self) -> int:
-        """Number of parameters of one controller."""
-        return self.parameters.shape[-1]
-
-    outputs = staticmethod(linear_outputs)
-
-
-class Population:
-    """Several members of one family of controllers, in the form that `rollouts.dream` takes.
-
-    Args:
-        controller: Family of the members.
-        parameters: (population, size) or (size,).
-
-    Raises:
-        ValueError: The parameters have another shape.
-    """
-
-    def __init__(self, controller: Controller, parameters: np.ndarray | Tensor) -> None:
-        self.controller = controller
-        self.parameters = torch.as_tensor(np.asarray(parameters))
-        if self.parameters.ndim == 1:
-            self.parameters = self.parameters[None]
-        if self.parameters.ndim != 2 or self.parameters.shape[1] != controller.size:
-            expected, actual = controller.size, tuple(self.parameters.shape)
-            raise ValueError(f"population must have shape (P, {expected}), got {actual}")
-
-    @property
-    def size(self) -> int:
-        """Number of parameters of one controller."""
-        return self.controller.size
-
-    def outputs(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Return each member's raw outputs."""
-        return self.controller.outputs(parameters, inputs)
-
-
-def as_population(
-    controllers: object, num_inputs: int, action_dim: int
-) -> tuple[Controller, Float[Tensor, "population size"]]:
-    """Split one controller, or an array of flat linear controllers, into its family and a (P, size) tensor.
-
-    Raises:
-        ValueError: The size differs from that of a linear controller for these inputs and actions, or a parameter is
-            not finite.
-    """
-    if isinstance(controllers, Controller):
-        controller = controllers.controller if isinstance(controllers, Population) else controllers
-        parameters = torch.as_tensor(controllers.parameters)
-        parameters = parameters if parameters.ndim == 2 else parameters[None]
-        if parameters.shape[1] != controller.size:
-            raise ValueError(f"parameters must have shape (P, {controller.size}), got {tuple(parameters.shape)}")
-    else:
-        parameters = torch.as_tensor(np.asarray(controllers))
-        if parameters.ndim == 1:
-            parameters = parameters[None]
-        if parameters.ndim != 2 or parameters.shape[1] != (size := linear_size(num_inputs, action_dim)):
-            raise ValueError(f"controllers must have shape (P, {size}), got {tuple(parameters.shape)}")
-        controller = Linear(parameters[:1])
-    if not torch.isfinite(parameters).all():
-        raise ValueError("controllers must hold finite numbers, got NaN or infinity")
-    return controller, parameters.float()
+def _from_tensors(tensors: dict[str, Tensor]) -> Controller:
+    """Invert `Controller.tensors`."""
+    prefixes = ("hidden.", "") if "hidden.weight" in tensors else ("",)
+    names = [f"{prefix}{name}" for prefix in prefixes for name in ("weight", "bias")]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    layers = [(shapes.get(f"{prefix}weight", ()), shapes.get(f"{prefix}bias")) for prefix in prefixes]
+    valid = shapes.keys() == set(names) and all(len(weight) == 2 and bias == weight[:1] for weight, bias in layers)
+    if not valid:
+        raise ValueError(f"must hold weight (actions, inputs) and bias (actions,), got {shapes}")
+    parameters = torch.cat([tensors[name].flatten() for name in names]).float()
+    num_units, num_inputs = layers[0][0]
+    if len(layers) == 1:
+        return LinearController(num_inputs, num_units, parameters)
+    return HiddenController(num_inputs, layers[1][0][0], parameters, num_units)

@@ -8,9 +8,8 @@ from tests import toys
 from tests.tolerance import assert_same_sums
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
 from worldmodel.agents import Agent, HiddenController, LinearController
-from worldmodel.agents.evolution.controller import load_controller
 from worldmodel.io.files import write_tensors
-from worldmodel.rollouts.policy.controllers import Population
+from worldmodel.rollouts.policy.controllers import Controller
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_populations_dream_like_their_members(kind, inputs, world):
     population = random_parameters(3 * zeros.size).view(3, -1).numpy()
     start_states = random_parameters(20, 1).view(5, 4)
     settings = {"horizon": 5, "num_rollouts": 2, "seed": 3, "keep": ("actions", "latents")}
-    batched = rollouts.dream(world, Population(zeros, population), start_states, **settings)
+    batched = rollouts.dream(world, zeros.with_parameters(population), start_states, **settings)
     for index, member in enumerate(population):
         single = rollouts.dream(world, zeros.with_parameters(member), start_states, **settings)
         assert_same_sums(batched.actions[index], single.actions[0], count=5 * (world.num_features + 1), terms=1.0)
@@ -83,7 +82,7 @@ def test_populations_dream_like_their_members(kind, inputs, world):
 )
 def test_files_preserve_class_and_parameters(controller, tmp_path):
     controller.save(tmp_path / "c.safetensors")
-    loaded = load_controller(tmp_path / "c.safetensors")
+    loaded = Controller.load(tmp_path / "c.safetensors")
     assert repr(loaded) == repr(controller)
     assert loaded.parameters.equal(controller.parameters)
 
@@ -101,7 +100,7 @@ def test_invalid_files_are_refused(tmp_path):
     ):
         write_tensors(path, broken)
         with pytest.raises(ValueError, match=r"c\.safetensors"):
-            load_controller(path)
+            Controller.load(path)
     write_tensors(path, whole | layer)
     with pytest.raises(ValueError, match=r"c\.safetensors"):
         LinearController.load(path)

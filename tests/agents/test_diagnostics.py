@@ -18,9 +18,9 @@ from worldmodel.agents.analysis.diagnostics import (
     measure_vae,
     memory_diagnostics,
 )
-from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import write_json, write_tensors
+from worldmodel.rollouts.policy.controllers import LinearController
 from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
 

@@ -38,11 +38,11 @@ from worldmodel.agents.config.schema import (
     VAEConfig,
 )
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.evolution.controller import load_controller
 from worldmodel.agents.pipeline import pipeline, stages
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME
 from worldmodel.io.files import read_tensors, write_json, write_tensors
+from worldmodel.rollouts.policy.controllers import Controller
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -309,7 +309,7 @@ def test_a_search_starts_from_an_agent_of_another_world_model(finished, tmp_path
     assert kept.read_bytes() == copied
     run, agent = Run(out), Agent.load(finished / "agent")
     expected = LinearController.for_world_model(run.world())
-    assert torch.equal(load_controller(kept).parameters, imitate(agent, run.world(), run.store(), expected).parameters)
+    assert torch.equal(Controller.load(kept).parameters, imitate(agent, run.world(), run.store(), expected).parameters)
     assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 2
 
 

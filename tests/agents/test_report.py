@@ -13,9 +13,9 @@ from worldmodel.agents import Report
 from worldmodel.agents.analysis import dream_video, report
 from worldmodel.agents.analysis.diagnostics import MemoryDiagnostics
 from worldmodel.agents.analysis.html import section, table
-from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.pipeline.run_folder import REST, Run
 from worldmodel.messages import format_number
+from worldmodel.rollouts.policy.controllers import LinearController
 
 
 def test_tables_have_no_empty_columns():

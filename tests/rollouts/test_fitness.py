@@ -12,7 +12,6 @@ from tests.rollouts.dreams import STARTS, assert_same_returns, beacon_world, con
 from worldmodel import rollouts
 from worldmodel.agents import Agent, LinearController
 from worldmodel.rollouts.policy.actors import WorldModelActor
-from worldmodel.rollouts.policy.controllers import Population
 from worldmodel.rollouts.runner import run_episodes
 
 
@@ -42,10 +41,10 @@ def test_dream_steps_are_counted():
 
 def test_memory_is_reset_between_episodes():
     model, parameters = beacon_world(), torch.from_numpy(3 * controllers(3, 9)).float()
-    family, game = Population(LinearController.for_world_model(model), parameters), toys.beacon()
+    kind, game = LinearController.for_world_model(model), toys.beacon()
 
     def play_episodes(which, seeds):
-        return run_episodes([game], WorldModelActor(model, family, parameters[which], game.action_space, 1), seeds)
+        return run_episodes([game], WorldModelActor(model, kind, parameters[which], game.action_space, 1), seeds)
 
     together = play_episodes(slice(None), [1, 2, 3])
     alone = [play_episodes(slice(i, i + 1), [i + 1])[0] for i in range(3)]

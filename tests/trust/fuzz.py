@@ -15,10 +15,10 @@ with atheris.instrument_imports(include=["agents", "worldmodel"]):
     from tests.trust.properties import one_line
     from worldmodel.agents.config.io import read_yaml
     from worldmodel.agents.evaluation import Report
-    from worldmodel.agents.evolution.controller import load_controller
     from worldmodel.corpora import audio_files
     from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
     from worldmodel.io.files import read_json, read_jsonl, read_tensors
+    from worldmodel.rollouts.policy.controllers import Controller
 
 
 def read_audio(path: Path) -> Any:
@@ -38,7 +38,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "audio": (read_audio, "some.wav"),
     "cifar": (read_cifar, "data_batch_1.bin"),
     "cifar_pickle": (read_cifar_pickle, "data_batch_1"),
-    "controller": (load_controller, "controller.safetensors"),
+    "controller": (Controller.load, "controller.safetensors"),
     "idx": (read_idx, "train-images-idx3-ubyte"),
     "json": (read_json, "some.json"),
     "planted": (read_planted, "planted"),

@@ -14,7 +14,7 @@ from tests.worldmodel.corpora.formats import cifar_bytes, cifar_pickle, idx_byte
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.evolution.controller import HiddenController, LinearController
+from worldmodel.rollouts.policy.controllers import HiddenController, LinearController
 
 pytest.importorskip("atheris", reason=f"{IMPOSSIBLE}Atheris has no wheel for this platform or this Python")
 

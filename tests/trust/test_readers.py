@@ -23,13 +23,13 @@ from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.density.config import DensityConfig
 from worldmodel.agents.density.runs import load_density
 from worldmodel.agents.evaluation import Report
-from worldmodel.agents.evolution.controller import HiddenController, LinearController, load_controller
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.pipeline.iterative_training import Iteration
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.corpora.image_files import read_cifar, read_cifar_pickle, read_idx
 from worldmodel.io.files import from_json, read_json, read_jsonl, read_tensors, write_json, write_tensors
 from worldmodel.registry import build, build_density, validate_fits_in_ram
+from worldmodel.rollouts.policy.controllers import Controller, HiddenController, LinearController
 from worldmodel.start_states import StartStates
 from worldmodel.world_model import build_memory
 
@@ -56,7 +56,7 @@ def test_a_flipped_bit_in_weights_is_noticed(tmp_path, place, bit):
 def test_any_bytes_are_no_weights(tmp_path, content):
     path = tmp_path / "some.safetensors"
     path.write_bytes(content)
-    for read in (read_tensors, load_controller):
+    for read in (read_tensors, Controller.load):
         assert one_line(path, read) is None or read is read_tensors
 
 
@@ -75,7 +75,7 @@ def test_weights_of_other_dtypes_are_refused(tmp_path, kind):
         offset += count
     path = tmp_path / "controller.safetensors"
     path.write_bytes(safetensors(parts, bytes(offset)))
-    one_line(path, load_controller)
+    one_line(path, Controller.load)
     (tmp_path / "starts.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="starts.safetensors"):
         StartStates.load(tmp_path)
@@ -85,13 +85,13 @@ def test_weights_of_other_dtypes_are_refused(tmp_path, kind):
 def test_a_controller_that_is_not_finite_is_named(tmp_path, bad):
     path = tmp_path / "controller.safetensors"
     write_tensors(path, {"weight": torch.tensor([[bad, 1.0]]), "bias": torch.zeros(1)})
-    assert one_line(path, load_controller) is None
+    assert one_line(path, Controller.load) is None
 
 
 def test_controllers_are_loaded_bit_equal(tmp_path):
     for controller in (LinearController(3, 2, np.arange(8.0)), HiddenController(3, 2, hidden_units=4)):
         controller.save(tmp_path / "some.safetensors")
-        assert torch.equal(load_controller(tmp_path / "some.safetensors").parameters, controller.parameters)
+        assert torch.equal(Controller.load(tmp_path / "some.safetensors").parameters, controller.parameters)
 
 
 # sizes ----------------------------------------------------------------------------------------------------------------

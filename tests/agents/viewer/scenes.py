@@ -4,9 +4,9 @@ import torch
 
 from tests import toys
 from worldmodel import FRMDN, VAE, Memory, WorldModel, seeded
-from worldmodel.agents.evolution.controller import LinearController
 from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.session import Scene
+from worldmodel.rollouts.policy.controllers import LinearController
 
 
 def world(latent=3, actions=2, hidden=5, discrete=False):
