@@ -22,11 +22,10 @@ from worldmodel.io.migration import renamed_env_options, renamed_evaluation
 from worldmodel.messages import format_number
 from worldmodel.rollouts import EnvFitness
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
-from worldmodel.rollouts.executors.rollout_tasks import RolloutTask, run_rollout_task
-from worldmodel.rollouts.executors.workers import envs_closed_after, run_tasks
+from worldmodel.rollouts.executors.rollout_tasks import RolloutTask, run_rollout_tasks
+from worldmodel.rollouts.executors.workers import envs_closed_after
 from worldmodel.rollouts.policy import policies
 from worldmodel.rollouts.policy.policies import Policy
-from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 
@@ -168,19 +167,14 @@ def evaluate(
             raise ValueError(f"agent must have no action_noise or param_noise, got {noise}")
         fitness = EnvFitness(env, agent.world, workers=workers, env_options=options, max_steps=max_steps,
                          controller=agent.controller, backend=backend, progress=report)  # fmt: skip
-        results = fitness.run_episodes(np.repeat(agent.controller.parameters[None].numpy(), episodes, axis=0), seeds)
+        results = fitness.run_episodes(agent.controller.parameters[None].numpy(), seeds).episodes
     else:
         portable = make_portable(env)
         tasks = [
             RolloutTask(portable, options, agent, [episode_seed], 1, None, max_steps, first_index=index)
             for index, episode_seed in enumerate(seeds)
         ]
-        done: dict[int, EpisodeResult] = {}
-        report(0, episodes, "")
-        for index, result in run_tasks(run_rollout_task, tasks, workers, backend):
-            done[index] = result.episodes[0]
-            report(len(done), episodes, "")
-        results = [done[index] for index in range(episodes)]
+        results = run_rollout_tasks(tasks, workers, backend, report).episodes
     flags = [result.info.get("flag_get") for result in results]
     return Report(
         env=env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__),

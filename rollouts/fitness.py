@@ -22,8 +22,8 @@ from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.episode import training_seeds
-from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, FileCounter, RolloutTask, run_rollout_task
-from worldmodel.rollouts.executors.workers import Shared, run_tasks, share, validate_backend
+from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, RolloutResult, RolloutTask, run_rollout_tasks
+from worldmodel.rollouts.executors.workers import Shared, share, validate_backend
 from worldmodel.rollouts.policy.controllers import Controller, LinearController, validate_controller
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.runner import EpisodeResult
@@ -165,12 +165,8 @@ def disagreement(
     groups = returns.shape[1] // ensemble_size if ensemble_size else 0
     if ensemble_size < 2 or not groups:
         raise ValueError(f"ensemble_size must be from 2 to num_rollouts ({returns.shape[1]}), got {ensemble_size}")
-    spread: np.ndarray = (
-        returns[:, : groups * ensemble_size]
-        .reshape(len(returns), groups, ensemble_size)
-        .mean(axis=1)
-        .std(axis=1, ddof=1)
-    )
+    complete = returns[:, : groups * ensemble_size].reshape(len(returns), groups, ensemble_size)
+    spread: np.ndarray = complete.mean(axis=1).std(axis=1, ddof=1)
     return spread
 
 
@@ -213,17 +209,16 @@ class EnvFitness:
         validate_positive_int(episodes=episodes, envs_per_worker=envs_per_worker)
         validate_optional_positive_int(max_idle_steps=max_idle_steps, max_steps=max_steps)
         self._portable_env = make_portable(env)
-        self.env, self.world, self.episodes, self.workers = env, world, episodes, workers
-        self.envs_per_worker, self.max_idle_steps, self.max_steps = envs_per_worker, max_idle_steps, max_steps
-        self.env_options, self.progress = dict(env_options or {}), progress
+        self.env, self.world, self.episodes, self.env_options = env, world, episodes, dict(env_options or {})
+        self.workers, self.envs_per_worker, self.backend, self.progress = workers, envs_per_worker, backend, progress
+        self.max_idle_steps, self.max_steps = max_idle_steps, max_steps
         self.controller = controller or LinearController.for_world_model(world)
-        self.backend = backend
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._shared: Shared | None = None
 
     @property
     def unwrapped(self) -> "EnvFitness":
-        """The fitness without its wrappers (`rollouts.fitness_wrappers`)."""
+        """This fitness, without wrappers (`rollouts.fitness_wrappers`)."""
         return self
 
     @property
@@ -239,29 +234,24 @@ class EnvFitness:
             "world": fingerprint(self.world),
         }
 
-    def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
-        """Return the returns (P, episodes)."""
+    def __call__(self, population: np.ndarray, seed: int, env_seeds: Sequence[int] | None = None) -> FitnessResult:
+        """Return the returns (P, n) in the episodes with these seeds; None: ``episodes`` seeds drawn from ``seed``."""
         population = np.atleast_2d(population)
-        return self.evaluate(population, training_seeds(seed, Stream.ENV_SEEDS, count=self.episodes), seed)
+        env_seeds = self.env_seeds(seed) if env_seeds is None else env_seeds
+        episodes, steps = self.run_episodes(population, env_seeds)
+        return FitnessResult(episode_returns(episodes, len(population)), steps)
 
-    def evaluate(self, population: np.ndarray, env_seeds: list[int], seed: int) -> FitnessResult:
-        """Return the returns of a population (P, size) in the episodes with these environment seeds."""
-        results, steps = self.run_population(population, env_seeds)
-        return FitnessResult(episode_returns(results, len(population)), steps)
+    def env_seeds(self, seed: int, count: int | None = None) -> list[int]:
+        """Return ``count`` environment seeds for a call with this seed; None: one for each episode."""
+        return training_seeds(seed, Stream.ENV_SEEDS, count=count or self.episodes)
 
-    def run_population(
-        self, population: np.ndarray, env_seeds: list[int], return_actions: bool = False
-    ) -> tuple[list[EpisodeResult], int]:
-        """Play the episodes with these seeds with each member; return their results and the number of steps.
-
-        The results are ordered by episode: an environment may reset faster with its previous seed.
-        """
+    def run_episodes(
+        self, population: np.ndarray, env_seeds: Sequence[int], return_actions: bool = False
+    ) -> RolloutResult:
+        """Play the episodes with these seeds with each member (P, size), in the order of the seeds."""
+        # an environment may reset faster with its previous seed
         seeds = [seed for seed in env_seeds for _ in population]
-        return self.run(self.tasks(np.tile(population, (len(env_seeds), 1)), seeds, return_actions=return_actions))
-
-    def run_episodes(self, parameters: np.ndarray, seeds: list[int]) -> list[EpisodeResult]:
-        """Play one episode per row of ``parameters`` (episodes, size), with its seed."""
-        return self.run(self.tasks(parameters, seeds))[0]
+        return self.run(self.tasks(np.tile(population, (len(env_seeds), 1)), seeds, return_actions))
 
     def tasks(
         self,
@@ -271,14 +261,9 @@ class EnvFitness:
         trajectory: Trajectory | None = None,
         reset_horizon: int | None = None,
     ) -> list[RolloutTask]:
-        """Return tasks with one episode per row of ``parameters`` and seed.
+        """Return tasks with one episode per row of ``parameters`` (episodes, size) and seed.
 
-        Args:
-            parameters: Parameters of the controller of each episode, (episodes, size).
-            seeds: Environment seed of each episode.
-            return_actions: Whether to return the actions of the episodes.
-            trajectory: Trajectory at whose reset steps the episodes start in turn. None: episodes start at a reset.
-            reset_horizon: Number of steps of these episodes.
+        With a trajectory they start at its reset steps in turn, and are truncated after ``reset_horizon`` steps.
         """
         reset_steps = trajectory.reset_steps * (len(seeds) // len(trajectory.reset_steps)) if trajectory else ()
         parameters = self.controller.with_parameters(parameters).parameters.numpy()
@@ -302,30 +287,9 @@ class EnvFitness:
             for first in range(0, len(seeds), chunk)
         ]
 
-    def run(self, tasks: list[RolloutTask]) -> tuple[list[EpisodeResult], int]:
-        """Run tasks; return their episodes in order, and the number of steps, including replayed trajectories."""
-        steps, results = 0, dict[int, list[EpisodeResult]]()
-        total = sum(len(task.seeds) for task in tasks)
-        self.progress(0, total, "")
-        in_process = self.workers == 1 and self.backend == "loky"
-        with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
-            counter = FileCounter(Path(folder) / "ended")
-
-            def report() -> None:  # episodes repeated after a worker's death count twice
-                done = sum(map(len, results.values()))
-                self.progress(max(done, min(counter.count, total - 1)), total, "")
-
-            def episode_ended() -> None:
-                counter()
-                report()
-
-            if self.backend == "loky":  # other machines cannot access the file
-                tasks = [task._replace(on_episode_end=episode_ended if in_process else counter) for task in tasks]
-            for index, result in run_tasks(run_rollout_task, tasks, self.workers, self.backend, report):
-                results[index] = result.episodes
-                steps += result.steps
-                report()
-        return [result for index in range(len(tasks)) for result in results[index]], steps
+    def run(self, tasks: list[RolloutTask]) -> RolloutResult:
+        """Run tasks in the workers."""
+        return run_rollout_tasks(tasks, self.workers, self.backend, self.progress)
 
     def _share_world(self) -> Shared:
         """Share the current world model with the workers; it is written again only after its weights change."""
@@ -339,10 +303,9 @@ class EnvFitness:
 
     def __repr__(self) -> str:
         """Return the main settings."""
-        names = ("episodes", "workers", "max_idle_steps")
-        return f"EnvFitness({self.env!r}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+        return f"EnvFitness({self.env!r}, episodes={self.episodes}, workers={self.workers}, max_steps={self.max_steps})"
 
 
 def episode_returns(results: list[EpisodeResult], members: int) -> np.ndarray:
-    """Return the returns (members, n) of the results of `EnvFitness.run_population`."""
+    """Return the returns (members, n) of the episodes of `EnvFitness.run_episodes`."""
     return np.array([result.episode_return for result in results]).reshape(-1, members).T

@@ -3,13 +3,13 @@
 They compose: ``HardEpisodes(StateResets(EnvFitness(...), 12), 9)``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from worldmodel.rng import Stream
-from worldmodel.rollouts.episode import training_seeds
 from worldmodel.rollouts.executors.rollout_tasks import RolloutTask
 from worldmodel.rollouts.fitness import EnvFitness, FitnessResult, episode_returns
 from worldmodel.rollouts.state_resets import Trajectory, validate_state_resets
@@ -49,36 +49,28 @@ class StateResets:
         """All settings that returns depend on."""
         return self.fitness.identity | {"num_state_resets": self.num_resets, "reset_horizon": self.reset_horizon}
 
-    def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
-        """Return the returns (P, episodes), and (P, num_resets) from restored states."""
-        population = np.atleast_2d(population)
-        return self.evaluate(population, training_seeds(seed, Stream.ENV_SEEDS, count=self.fitness.episodes), seed)
-
-    def evaluate(self, population: np.ndarray, env_seeds: list[int], seed: int) -> FitnessResult:
-        """Return the returns of a population (P, size) in the episodes with these seeds, and along their trajectories."""
-        fitness, members, episodes = self.fitness, len(population), len(env_seeds)
-        results, steps = fitness.run_population(population, env_seeds, return_actions=True)
+    def __call__(self, population: np.ndarray, seed: int, env_seeds: Sequence[int] | None = None) -> FitnessResult:
+        """Return the returns (P, n) as `EnvFitness` does, and (P, num_resets) from restored states."""
+        population, fitness = np.atleast_2d(population), self.fitness
+        env_seeds = fitness.env_seeds(seed) if env_seeds is None else env_seeds
+        members, episodes = len(population), len(env_seeds)
+        results, steps = fitness.run_episodes(population, env_seeds, return_actions=True)
         returns = episode_returns(results, members)
-        trajectories = []
-        for episode, count in enumerate(split_evenly(self.num_resets, episodes)):
+        tasks, counts = list[RolloutTask](), split_evenly(self.num_resets, episodes)
+        for episode, count in enumerate(counts):
             if count:
-                best = results[episode * members + int(returns[:, episode].argmax())]
+                best = results[episode * members + int(returns[:, episode].argmax())].actions
                 rng = np.random.default_rng([seed, Stream.STATE_RESETS, episode])
-                trajectories.append(
-                    Trajectory.sample_resets(env_seeds[episode], best.actions, count, self.reset_horizon, rng)
-                )
-        tasks = [task for trajectory in trajectories for task in self.reset_tasks(population, trajectory)]
+                trajectory = Trajectory.sample_resets(env_seeds[episode], best, count, self.reset_horizon, rng)
+                parameters = np.repeat(population, count, axis=0)  # each member starts once at each reset step
+                seeds = [trajectory.seed] * len(parameters)
+                tasks += fitness.tasks(parameters, seeds, False, trajectory, self.reset_horizon)
         reset_results, reset_steps = fitness.run(tasks)
-        ends = np.cumsum([members * len(trajectory.reset_steps) for trajectory in trajectories])
-        parts = np.split(np.array([result.episode_return for result in reset_results]), ends[:-1])
+        parts = np.split(
+            np.array([result.episode_return for result in reset_results]), members * np.cumsum(counts[:-1])
+        )
         together = np.hstack([returns, *(part.reshape(members, -1) for part in parts)])
         return FitnessResult(together[:, :episodes], steps + reset_steps, together[:, episodes:])
-
-    def reset_tasks(self, population: np.ndarray, trajectory: Trajectory) -> list[RolloutTask]:
-        """Return tasks in which each member starts once at each reset step of a trajectory."""
-        parameters = np.repeat(population, len(trajectory.reset_steps), axis=0)
-        seeds = [trajectory.seed] * len(parameters)
-        return self.fitness.tasks(parameters, seeds, trajectory=trajectory, reset_horizon=self.reset_horizon)
 
 
 @dataclass(frozen=True)
@@ -114,10 +106,10 @@ class HardEpisodes:
     def __call__(self, population: np.ndarray, seed: int) -> FitnessResult:
         """Return the returns in the hard episodes, and the mean's in all candidate episodes."""
         population, env_fitness = np.atleast_2d(population), self.fitness.unwrapped
-        env_seeds = training_seeds(seed, Stream.ENV_SEEDS, count=self.num_candidates)
-        candidates = env_fitness.evaluate(population.mean(axis=0)[None], env_seeds, seed)
+        env_seeds = env_fitness.env_seeds(seed, self.num_candidates)
+        candidates = env_fitness(population.mean(axis=0), seed, env_seeds)
         hardest = np.argsort(candidates.returns[0], kind="stable")[: env_fitness.episodes]
-        result = self.fitness.evaluate(population, [env_seeds[index] for index in hardest], seed)
+        result = self.fitness(population, seed, [env_seeds[index] for index in hardest])
         return result._replace(steps=candidates.steps + result.steps, candidate_returns=candidates.returns[0])
 
 

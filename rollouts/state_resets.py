@@ -93,11 +93,7 @@ def unwrap_snapshot_env(env: gymnasium.Env[Any, Any]) -> SupportsSnapshots:
 
 
 def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
-    """Check that an environment supports state resets.
-
-    Raises:
-        ValueError: Names the argument.
-    """
+    """Raise a ValueError if the number is negative, or positive for an environment that cannot restore states."""
     validate_non_negative_int(num_state_resets=num_state_resets)
     if num_state_resets:
         with contextlib.closing(open_env(env, options)) as game:

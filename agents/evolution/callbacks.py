@@ -32,17 +32,17 @@ class SigmaDecay:
 
 @dataclass(frozen=True)
 class MeanWindow:
-    """Average the mean m of the distribution over about ``window`` generations g.
+    """Average the mean m of the distribution over about ``window`` generations g; 0: the average is the mean.
 
-    ``a_g = a_{g-1} + (m_g - a_{g-1}) / min(g, window)``. Noisy selection makes the mean fluctuate around a point that is often
-    better.
+    ``a_g = a_{g-1} + (m_g - a_{g-1}) / min(g, window)``. Noise makes the mean fluctuate around a point that is often better.
     """
 
     window: int
 
     def __call__(self, search: Search) -> None:
         """Update the average."""
-        search.average = search.average + (search.mean - search.average) / min(search.generation, self.window)
+        change = search.mean - search.average
+        search.average = search.average + change / min(search.generation, self.window) if self.window else search.mean
 
 
 def log_returns(search: Search) -> None:
@@ -62,7 +62,6 @@ class Evaluation:
 
     Args:
         fitness: Fitness of the evaluation.
-        seed: Seed of the search.
         every: Number of generations between evaluations.
         last: Generation that is evaluated in any case.
         num_candidates: Number of best members that are evaluated, too.
@@ -70,7 +69,6 @@ class Evaluation:
     """
 
     fitness: Fitness | FitnessFunction
-    seed: int
     every: int
     last: int
     num_candidates: int = 0
@@ -84,13 +82,12 @@ class Evaluation:
         initial = search.best[None][: search.best_eval == -math.inf]  # a search without progress keeps it
         averages = search.average[None][: self.average]
         candidates = np.concatenate((search.mean[None], averages, search.members[best_first], initial))
-        result = call_fitness(self.fitness, candidates, episode_seed(self.seed, 1, search.generation))
-        returns, row = result.returns, search.rows[-1]
-        means, std = returns.mean(axis=1), float(returns[0].std(ddof=1)) if returns[0].size > 1 else 0.0
+        result = call_fitness(self.fitness, candidates, search.episode_seed(stream=1))
+        returns, means, row = result.returns, result.returns.mean(axis=1), search.rows[-1]
+        std, members = float(returns[0].std(ddof=1)) if returns[0].size > 1 else 0.0, means[1 + len(averages) :]
         row |= {"eval": float(returns[0].mean()), "eval_std": std, "eval_n": int(returns[0].size)}
         row |= {"eval_average": float(returns[1].mean())} if self.average else {}
-        first = 1 + len(averages)
-        row |= {"eval_candidate": float(means[first : first + len(best_first)].max())} if len(best_first) else {}
+        row |= {"eval_candidate": float(members[: len(best_first)].max())} if len(best_first) else {}
         row |= {"eval_steps": result.steps} if result.steps else {}
         top = int(means.argmax())
         search.num_stagnant_evals += 1
@@ -98,41 +95,24 @@ class Evaluation:
             search.best_eval, search.best, search.num_stagnant_evals = float(means[top]), candidates[top].copy(), 0
 
 
-@dataclass(frozen=True)
-class KeepMean:
-    """Keep the last mean of the distribution as the best controller, or its average of `MeanWindow`."""
-
-    average: bool = False
-
-    def __call__(self, search: Search) -> None:
-        """Update the best controller."""
-        search.best = (search.average if self.average else search.mean).copy()
+def keep_average(search: Search) -> None:
+    """Keep the last average of `MeanWindow` as the best controller."""
+    search.best = search.average.copy()
 
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """Conditions that stop a search before its last generation.
-
-    Args:
-        target_return: Mean return of an evaluation that stops the search; None: none.
-        patience: Number of evaluations in a row without a better one that stops the search; None: none.
-        min_sigma: Step size below which the search stops.
-    """
+    """Conditions that stop a search before its last generation."""
 
     target_return: float | None = None
+    """Mean return of an evaluation; None: none."""
     patience: int | None = None
+    """Number of evaluations in a row without a better one; None: none."""
     min_sigma: float = 0.0
+    """Lower bound of the step size."""
 
     def __call__(self, search: Search) -> bool:
         """Return whether a condition is met."""
         reached = self.target_return is not None and search.best_eval >= self.target_return
         stagnant = self.patience is not None and search.num_stagnant_evals >= self.patience
         return reached or stagnant or search.es.sigma < self.min_sigma
-
-
-def episode_seed(seed: int, stream: int, generation: int) -> int:
-    """Return the seed of the episodes of a generation: stream 0 is for the population, 1 for evaluations.
-
-    Evaluations have the number of the generation that they follow, populations that of the generations before them.
-    """
-    return int(np.random.SeedSequence([seed, stream, generation]).generate_state(1)[0]) >> 1

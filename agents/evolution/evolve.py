@@ -1,8 +1,4 @@
-"""Evolution of controllers with CMA-ES.
-
-Start reading at `evolve`. The fitness is any function from a population to returns, such as `rollouts.EnvFitness` or
-`rollouts.DreamFitness`.
-"""
+"""Evolution of controllers with CMA-ES. Start reading at `evolve`."""
 
 import hashlib
 import json
@@ -17,11 +13,10 @@ from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.evolution.callbacks import (
     Callback,
     Evaluation,
-    KeepMean,
     MeanWindow,
     SigmaDecay,
     StoppingCriteria,
-    episode_seed,
+    keep_average,
     log_returns,
 )
 from worldmodel.agents.evolution.cma_es import CMAES
@@ -29,7 +24,7 @@ from worldmodel.agents.evolution.search import Search
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
-from worldmodel.rollouts.fitness import Fitness, FitnessFunction, FitnessResult, call_fitness
+from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
@@ -75,7 +70,7 @@ def evolve(
         generations: Number of generations.
         population: Number of members of a generation, at least 3.
         sigma: Initial step size (standard deviation).
-        sigma_decay: Factor of the step size after each generation (`SigmaDecay`).
+        sigma_decay: Factor of the step size after each generation.
         whitening: Coordinates of the search, as from `Whitening.fit`; ``sigma`` is in their unit. None: the parameters
             themselves.
         eval_fitness: Fitness that evaluates the mean on new seeds every ``eval_every`` generations and after the last
@@ -84,10 +79,8 @@ def evolve(
         target_return: Mean return of an evaluation that stops the search; None: none. The best of many noisy evaluations
             is biased upwards, so the search stops a little early.
         num_eval_candidates: Number of best members of a generation that an evaluation includes.
-        mean_window: Number of generations in an exponential average of the mean (`MeanWindow`), which an evaluation
-            includes. 0: no average.
-        normalize_episodes: Whether to compare members by `standardize_per_episode`, so that each episode has the same
-            weight. False: by their mean return.
+        mean_window: Number of generations in an exponential average of the mean, which an evaluation includes. 0: none.
+        normalize_episodes: Whether each episode has the same weight (`standardize_per_episode`) in comparisons of members.
         eval_patience: Number of evaluations in a row without a better one that stops the search; None: none. Stopping and
             resuming a call adds an evaluation at the stop, which counts.
         min_sigma: Step size below which the search stops; must be below ``sigma``. 0: none.
@@ -104,9 +97,6 @@ def evolve(
 
     Raises:
         ValueError: An argument is out of range, returns are not finite, or ``out`` holds another evolution.
-
-    References:
-        Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
     """
     report = callback(progress)
     validate_positive_int(generations=generations, population=population, eval_every=eval_every)
@@ -137,20 +127,19 @@ def evolve(
     es = CMAES(coordinates, sigma, population, seed)
     search = Search(es, controller, settings, whitening, None if out is None else folder_path(out, "out"))
     search.resume()
-    keep_best: Callback = KeepMean(average=mean_window > 0)
+    keep_best: Callback = keep_average
     if eval_fitness is not None:
-        keep_best = Evaluation(
-            eval_fitness, seed, eval_every, generations, num_eval_candidates, average=mean_window > 0
-        )
-    callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window or 1), log_returns, keep_best, *callbacks, stopping)
+        keep_best = Evaluation(eval_fitness, eval_every, generations, num_eval_candidates, average=mean_window > 0)
+    callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window), log_returns, keep_best, *callbacks, stopping)
     on_row = on_generation or (lambda row: None)
     for row in search.rows:
         on_row(row)
     stopped = stopping(search)
     report(search.generation, generations, _resume_note(search, stopped or search.generation >= generations))
     while search.generation < generations and not stopped:
-        result = call_fitness(fitness, search.ask(), episode_seed(seed, 0, search.generation))
-        search.tell(result, _scores(result, normalize_episodes))
+        result = call_fitness(fitness, search.ask(), search.episode_seed())
+        returns = standardize_per_episode(result.all_returns) if normalize_episodes else result.all_returns
+        search.tell(result, returns.mean(axis=1))
         stopped = any([act(search) for act in callbacks])
         search.save()
         report(search.generation, generations, _note(search))
@@ -174,12 +163,6 @@ def _validate(settings: dict[str, Any], stopping: StoppingCriteria, whitening: W
             raise ValueError(f"{name} needs eval_fitness, got {name} = {value} and none")
 
 
-def _scores(result: FitnessResult, normalize_episodes: bool) -> np.ndarray:
-    """Return what CMA-ES compares, (P,): mean returns over complete episodes and those from restored states."""
-    returns = result.all_returns
-    return (standardize_per_episode(returns) if normalize_episodes else returns).mean(axis=1)
-
-
 def standardize_per_episode(returns: np.ndarray) -> np.ndarray:
     """Standardize the returns (P, n) of each episode over the members: zero mean, unit standard deviation.
 
@@ -201,6 +184,5 @@ def _note(search: Search) -> str:
 
 def _resume_note(search: Search, finished: bool) -> str:
     """Return the note of the progress bar about a resumed or a finished search; empty for a new one."""
-    if finished:
-        return f"already finished at generation {search.generation}"
-    return f"resuming at generation {search.generation}" if search.generation else ""
+    words = "already finished" if finished else "resuming"
+    return f"{words} at generation {search.generation}" if search.generation else ""

@@ -19,13 +19,7 @@ from worldmodel.io.files import atomic
 from worldmodel.rollouts.fitness import FitnessResult
 from worldmodel.rollouts.policy.controllers import Controller
 
-ADDED_SETTINGS = {
-    "num_eval_candidates": 0,
-    "sigma_decay": 1.0,
-    "whitening": None,
-    "mean_window": 0,
-    "normalize_episodes": False,
-}
+ADDED_SETTINGS = {"num_eval_candidates": 0, "sigma_decay": 1.0, "mean_window": 0, "normalize_episodes": False}
 """Values of settings that an older state does not contain."""
 
 
@@ -93,6 +87,10 @@ class Search:
         self.result, self.scores = result, scores
         self.rows.append({"generation": self.generation})
 
+    def episode_seed(self, stream: int = 0) -> int:
+        """Return the seed of the next episodes: stream 0 is for populations, 1 for evaluations."""
+        return int(np.random.SeedSequence([self.settings["seed"], stream, self.generation]).generate_state(1)[0]) >> 1
+
     def save(self) -> None:
         """Complete the row of the log, and write the state, the best controller and the row."""
         self.rows[-1]["seconds"] = round(time.monotonic() - self._start_time, 3)
@@ -133,20 +131,22 @@ class Search:
             with np.load(path, allow_pickle=False) as saved:
                 arrays = dict(saved)
             about = migration.search_state(json.loads(str(arrays.pop("about"))))
-            saved_settings = {"controller": self.settings["controller"]} | ADDED_SETTINGS | about["settings"]
+            before = {"controller": self.settings["controller"]} | ADDED_SETTINGS | about["settings"]
+            changed = differences({name: before.get(name) for name in self.settings}, self.settings)
+            if not changed:
+                self._load(about, arrays)
         except migration.RemovedSetting as error:
             raise ValueError(f"{path}: {error}") from None
-        except Exception as error:
-            raise _damaged(path, error) from None
-        if changed := differences({name: saved_settings.get(name) for name in self.settings}, self.settings):
+        except Exception as error:  # pycma raises many types on wrong values
+            reason = f"{type(error).__name__} {error}".splitlines()[0]
+            raise ValueError(
+                f"{path} must be a complete evolution state, got {reason}; remove it to start again"
+            ) from None
+        if changed:
             raise ValueError(
                 f"{self.folder} holds an evolution with {changed}: use the same settings (the same --preset), or remove "
                 "this folder to start again"
             )
-        try:
-            self._load(about, arrays)
-        except Exception as error:  # pycma raises many types on wrong values
-            raise _damaged(path, error) from None
         with atomic(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
@@ -162,11 +162,6 @@ class Search:
         self.best, self.average, self.rows = best, average, list(about["rows"])
         self.best_eval = -math.inf if about["best_eval"] is None else about["best_eval"]
         self.num_stagnant_evals = about.get("num_stagnant_evals", 0)
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = f"{type(error).__name__} {error}".splitlines()[0]
-    return ValueError(f"{path} must be a complete evolution state, got {reason}; remove it to start again")
 
 
 def differences(before: Any, asked: Any, name: str = "") -> str:

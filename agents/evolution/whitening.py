@@ -65,11 +65,6 @@ class Whitening:
         A direction with variance v gets the variance ``v / (v + 0.1 mean(v))``: nearly 1 for large v, small for
         directions that are mostly noise.
 
-        Args:
-            world: World model.
-            episodes: Encoded episodes.
-            controller: Controller of the kind that is evolved.
-
         Raises:
             ValueError: The episodes have fewer than two steps.
         """
@@ -77,15 +72,7 @@ class Whitening:
 
     @classmethod
     def load_or_fit(cls, path: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Self:
-        """Read the whitening from a file, or `fit` and write it if the file does not exist.
-
-        A resumed search thus keeps its coordinates.
-
-        Args:
-            path: Path of the file.
-            world: World model.
-            episodes: Encoded episodes.
-            controller: Controller of the kind that is evolved.
+        """Read the whitening of a resumed search from a file, or `fit` and write it if the file does not exist.
 
         Raises:
             ValueError: The file is damaged, or belongs to another controller.

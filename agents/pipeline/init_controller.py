@@ -19,15 +19,7 @@ from worldmodel.rollouts.policy.controllers import Controller, HiddenController,
 
 
 def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
-    """Raise an error if an agent's training used another ``show_hud`` option of CarRacing.
-
-    Args:
-        folder: Path of the agent's folder; its ``report.json`` holds the option.
-        env_options: Environment options of the run.
-
-    Raises:
-        ValueError: The options differ.
-    """
+    """Raise a ValueError if the training of the agent in a folder used another ``show_hud`` option of CarRacing."""
     report = expand(folder) / "report.json"
     used = bool(Report.load(report).env_options.get("show_hud")) if report.exists() else None
     shown = bool(env_options.get("show_hud"))
@@ -41,7 +33,7 @@ def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
 def zero_controller(world: WorldModel, settings: ControllerConfig) -> Controller:
     """Return a controller of the kind in the settings, with zero parameters."""
     if settings.hidden_units:
-        return HiddenController.for_world_model(world, settings.inputs, settings.hidden_units)
+        return HiddenController.for_world_model(world, settings.inputs, hidden_units=settings.hidden_units)
     return LinearController.for_world_model(world, settings.inputs)
 
 

@@ -375,8 +375,6 @@ def evolve_game(
             "workers": workers,
             "envs_per_worker": settings.envs_per_worker,
             "env_options": env_options,
-        }
-        common |= {
             "max_steps": settings.max_steps,
             "backend": backend,
             "progress": shown.episodes,

@@ -1,10 +1,11 @@
 """Rollouts as tasks for workers: environment, policy, seeds and reset states.
 
-Start reading at `run_rollout_task`.
+Start reading at `run_rollout_tasks`.
 """
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,13 @@ import torch
 
 from worldmodel import WorldModel
 from worldmodel.rollouts.env_cache import PortableEnv, env_key, worker_env
-from worldmodel.rollouts.executors.workers import Shared
+from worldmodel.rollouts.executors.workers import Shared, run_tasks
 from worldmodel.rollouts.policy.actors import BatchedActor, WorldModelActor, make_actor
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.runner import EpisodeResult, run_episodes
 from worldmodel.rollouts.state_resets import ResetState, Trajectory, replay
+from worldmodel.training.progress import Progress
 
 
 class RolloutTask(NamedTuple):
@@ -43,23 +45,6 @@ class RolloutTask(NamedTuple):
     """Called at the end of each episode; picklable if tasks run in other processes."""
 
 
-@dataclass(frozen=True)
-class FileCounter:
-    """Counts calls across the processes of a machine, by the size of a file."""
-
-    path: Path
-
-    def __call__(self) -> None:
-        """Increment the count."""
-        with self.path.open("ab", buffering=0) as file:
-            file.write(b".")
-
-    @property
-    def count(self) -> int:
-        """Number of calls so far."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-
 class ControllerBatch(NamedTuple):
     """Controllers of a task, one per episode, on one world model."""
 
@@ -70,11 +55,41 @@ class ControllerBatch(NamedTuple):
 
 
 class RolloutResult(NamedTuple):
-    """Result of a task."""
+    """Result of one or more tasks."""
 
     episodes: list[EpisodeResult]
     steps: int
     """Number of environment steps, including the replay of a trajectory."""
+
+
+def run_rollout_tasks(tasks: list[RolloutTask], workers: int, backend: str, progress: Progress) -> RolloutResult:
+    """Run tasks in workers; return all episodes in order. ``progress`` gets the number of episodes as they end."""
+    steps, results = 0, dict[int, list[EpisodeResult]]()
+    total = sum(len(task.seeds) for task in tasks)
+    progress(0, total, "")
+    with tempfile.TemporaryDirectory(prefix="worldmodel-") as folder:
+        (ended := Path(folder) / "ended").touch()  # its size is the number of ended episodes, of all processes
+
+        def report() -> None:  # episodes repeated after a worker's death count twice
+            progress(max(sum(map(len, results.values())), min(ended.stat().st_size, total - 1)), total, "")
+
+        def count_and_report() -> None:
+            _append_byte(ended)
+            report()
+
+        if backend == "loky":  # other machines cannot access the file
+            count = count_and_report if workers == 1 else partial(_append_byte, ended)
+            tasks = [task._replace(on_episode_end=count) for task in tasks]
+        for index, result in run_tasks(run_rollout_task, tasks, workers, backend, report):
+            results[index] = result.episodes
+            steps += result.steps
+            report()
+    return RolloutResult([episode for index in range(len(tasks)) for episode in results[index]], steps)
+
+
+def _append_byte(path: Path) -> None:
+    with path.open("ab", buffering=0) as file:
+        file.write(b".")
 
 
 def run_rollout_task(task: RolloutTask) -> RolloutResult:

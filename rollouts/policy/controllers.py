@@ -18,8 +18,6 @@ from worldmodel import WorldModel
 from worldmodel.io.files import error_context, read_tensors, write_tensors
 from worldmodel.validation import validate_positive_int
 
-Inputs = Literal["z", "z+h"]
-
 
 @dataclass(frozen=True, eq=False)
 class Controller(ABC):
@@ -51,6 +49,19 @@ class Controller(ABC):
         if not torch.isfinite(parameters).all():
             raise ValueError("parameters must be finite numbers, got NaN or infinity")
         object.__setattr__(self, "parameters", parameters)
+
+    @classmethod
+    def for_world_model(cls, world: WorldModel, inputs: Literal["z", "z+h"] = "z+h", **settings: Any) -> Self:
+        """Return a controller with zero parameters.
+
+        Args:
+            world: World model.
+            inputs: Inputs: "z+h", the latent and the hidden state, or "z", the latent alone.
+            settings: Further arguments, such as ``hidden_units``.
+        """
+        if inputs not in ("z+h", "z"):
+            raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
+        return cls(world.num_features if inputs == "z+h" else world.latent_dim, world.action_dim, **settings)
 
     @property
     @abstractmethod
@@ -109,11 +120,6 @@ class LinearController(Controller):
         Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 2.4).
     """
 
-    @classmethod
-    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h") -> Self:
-        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
-        return cls(_num_inputs(world, inputs), world.action_dim)
-
     @property
     def size(self) -> int:
         """Number of parameters of one controller."""
@@ -158,11 +164,6 @@ class HiddenController(Controller):
     def __post_init__(self) -> None:
         validate_positive_int(hidden_units=self.hidden_units)
         super().__post_init__()
-
-    @classmethod
-    def for_world_model(cls, world: WorldModel, inputs: Inputs = "z+h", hidden_units: int = 16) -> Self:
-        """Return a controller with zero parameters; its inputs are the latent and the hidden state, or the latent alone."""
-        return cls(_num_inputs(world, inputs), world.action_dim, hidden_units=hidden_units)
 
     @property
     def _layer_sizes(self) -> tuple[int, int]:
@@ -214,13 +215,6 @@ def validate_controller(controller: Controller, world: WorldModel) -> None:
             f"controller must have {world.num_features} inputs (or {world.latent_dim}, the latent's) and "
             f"{world.action_dim} actions, got {sizes[0]} and {sizes[1]}"
         )
-
-
-def _num_inputs(world: WorldModel, inputs: Inputs) -> int:
-    """Return the number of inputs of a controller: of ``(latent, hidden)``, or of the latent alone."""
-    if inputs not in ("z+h", "z"):
-        raise ValueError(f"inputs must be 'z' or 'z+h', got {inputs!r}")
-    return world.num_features if inputs == "z+h" else world.latent_dim
 
 
 def _affine(

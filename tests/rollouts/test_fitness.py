@@ -28,9 +28,9 @@ def test_env_fitness_does_not_depend_on_workers_or_envs_per_worker(workers):
 
 def test_env_fitness_equals_the_return_of_an_agent():
     model, parameters = beacon_world(), controllers(1, 9)
-    total = rollouts.EnvFitness(toys.beacon, model).run_episodes(parameters.astype(np.float32), [77])[0].episode_return
+    [result], _ = rollouts.EnvFitness(toys.beacon, model).run_episodes(parameters, [77])
     agent = Agent(model, LinearController.for_world_model(model).with_parameters(parameters[0]))
-    assert_same_returns(rollouts.play(toys.beacon(), agent, 77).rewards.sum(), total, 5)
+    assert_same_returns(rollouts.play(toys.beacon(), agent, 77).rewards.sum(), result.episode_return, 5)
 
 
 def test_dream_steps_are_counted():
@@ -55,13 +55,13 @@ def test_idle_episodes_are_truncated():
     results = rollouts.EnvFitness(toys.beacon, beacon_world(), max_idle_steps=1).run_episodes(
         np.zeros((1, 9), np.float32), [1]
     )
-    assert results[0].length == 1
+    assert results.episodes[0].length == 1
 
     rewarded = rollouts.EnvFitness(toys.now_and_then, beacon_world(), max_idle_steps=5)
     # the second of two rewards is at step 8
-    assert rewarded.run_episodes(np.zeros((1, 9), np.float32), [1])[0].length == 4 + 4 + 5
+    assert rewarded.run_episodes(np.zeros((1, 9), np.float32), [1]).episodes[0].length == 4 + 4 + 5
     short = rollouts.EnvFitness(toys.beacon, beacon_world(), max_steps=2)
-    assert short.run_episodes(np.zeros((1, 9), np.float32), [1])[0].length == 2
+    assert short.run_episodes(np.zeros((1, 9), np.float32), [1]).episodes[0].length == 2
 
 
 def test_controllers_play_the_same_episodes_and_seeds_change_them():
@@ -141,7 +141,7 @@ def test_episodes_are_counted_as_they_end(workers):
     fitness = rollouts.EnvFitness(
         slow, beacon_world(), workers=workers, envs_per_worker=1, progress=lambda *args: calls.append(args)
     )
-    fitness.run_episodes(np.zeros((6, 9), np.float32), list(range(6)))  # two tasks of three episodes
+    fitness.run_episodes(np.zeros((1, 9), np.float32), list(range(6)))  # two tasks of three episodes
     done = [count for count, total, _ in calls if total == 6]
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, 6)

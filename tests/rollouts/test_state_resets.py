@@ -63,7 +63,7 @@ def test_trajectories_come_from_the_hard_episodes_with_any_number_of_workers():
     hard = np.array(rollouts.episode.training_seeds(9, 7, count=5))[np.argsort(result.candidate_returns)[:2]].tolist()
     for episode, columns in ((0, [2, 3]), (1, [4])):  # the rest of the best trajectory in the hard episode
         best = population[alone[:, episode].argmax()].astype(np.float32)
-        [episode_result], _ = env_fitness.run_population(best[None], [hard[episode]], return_actions=True)
+        [episode_result], _ = env_fitness.run_episodes(best[None], [hard[episode]], return_actions=True)
         assert_same_returns(episode_result.episode_return, alone[:, episode].max(), 30)
         steps = Trajectory.sample_resets(
             hard[episode], episode_result.actions, len(columns), 7, np.random.default_rng([9, 8, episode])
@@ -95,13 +95,13 @@ def test_state_resets_in_car_racing(monkeypatch):
     options = {"episodes": 2, "max_steps": 12, "env_options": {"action_repeat": 2}}
     fitness = rollouts.StateResets(rollouts.EnvFitness("FastCarRacing", world, **options), 4, 5)
     assert fitness(population, 3).all_returns.shape == (3, 6)
-    trajectories, reset_tasks = [], rollouts.StateResets.reset_tasks
+    trajectories, tasks = [], rollouts.EnvFitness.tasks
 
-    def recorded(self, members, trajectory):
-        trajectories.append(trajectory)
-        return reset_tasks(self, members, trajectory)
+    def recorded(self, parameters, seeds, return_actions, *reset):
+        trajectories.extend(reset[:1])
+        return tasks(self, parameters, seeds, return_actions, *reset)
 
-    monkeypatch.setattr(rollouts.StateResets, "reset_tasks", recorded)
+    monkeypatch.setattr(rollouts.EnvFitness, "tasks", recorded)
     steps = fitness(population, 3).steps
     one, other = trajectories
     assert one.seed != other.seed
