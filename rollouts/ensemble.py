@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,9 +60,9 @@ class ModelEnsemble:
             raise ValueError(
                 f"ensemble must have from 1 to num_rollouts ({num_rollouts}) memories, got {len(memories)}"
             )
-        expected = (world.latent_dim, world.action_dim, world.memory.density.noise_shapes)
+        expected = _sizes(world.memory)
         for index, memory in enumerate(memories):
-            if (actual := (memory.latent_dim, memory.action_dim, memory.density.noise_shapes)) != expected:
+            if (actual := _sizes(memory)) != expected:
                 raise ValueError(
                     f"ensemble must have the latents, actions and noise of the agent's memory, {expected}, got {actual} "
                     f"for ensemble[{index}]"
@@ -128,3 +128,8 @@ def dream_start_states(
 def _take(state: WorldState, rows: Tensor) -> WorldState:
     """Select rows of a batch of states, in that order."""
     return WorldState(state.latent[rows], tree_map(state.memory, lambda tensor: tensor[rows]))
+
+
+def _sizes(memory: Memory) -> tuple[Any, ...]:
+    """Return what members must have in common: sizes of latents, actions and noise, and whether they are residual."""
+    return memory.latent_dim, memory.action_dim, memory.density.noise_shapes, memory.density.residual

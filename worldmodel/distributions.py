@@ -46,6 +46,11 @@ class AbstractTemperedDistribution(Distribution):
     support = constraints.real_vector
     arg_constraints: dict[str, constraints.Constraint] = {}
 
+    @property
+    def weights(self) -> Logits:
+        """Probabilities of the components."""
+        raise NotImplementedError
+
     def sample(
         self,
         sample_shape: Sequence[int] = (),
@@ -387,7 +392,7 @@ class TransformedMixture(AbstractTemperedDistribution):
     attributes ``base_dist`` and ``transforms`` of that class.
 
     Args:
-        base_dist: Mixture over u = f(y).
+        base_dist: Mixture over u = f(y), which may be transformed itself.
         flow: The flow f.
         context: Context of a conditional flow, (*batch, C).
         validate_args: Whether to validate values. None: torch's default, True.
@@ -395,7 +400,7 @@ class TransformedMixture(AbstractTemperedDistribution):
 
     def __init__(
         self,
-        base_dist: AbstractGaussianMixture,
+        base_dist: "AbstractGaussianMixture | TransformedMixture",
         flow: AbstractFlow,
         context: Float[Tensor, "*batch context"] | None = None,
         validate_args: bool | None = None,

@@ -24,6 +24,8 @@ LOG_SCALE_BOUND = 3.0
 MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
 """Smallest width and height of a spline bin, as a fraction of the whole; smallest derivative at a knot (inside a bin the
 derivative may be smaller)."""
+MIN_VARIANCE_RATIO, MIN_VARIANCE = 1e-3, 1e-8
+"""Smallest variance of a whitened difference, as a fraction of the mean variance and absolute."""
 INPUT_BOUND = 10.0
 """Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
@@ -361,3 +363,54 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the no-op on zero-element tensors is intended
         return nn.Linear(in_features, out_features)
+
+
+class WhitenedDifference(AbstractFlow):
+    """The whitened difference ``u = L^-1 (y - z - m)`` of y and a latent z, the last D numbers of the context.
+
+    m is the mean and ``L L^T`` the covariance of differences in the data. A density of u instead of y starts where the data
+    are, and a recurrent network need not carry z through its state.
+
+    Args:
+        num_features: D, size of y and z.
+
+    References:
+        Kessy, Lewin, Strimmer, Optimal Whitening and Decorrelation, 2018, https://arxiv.org/abs/1512.00809 (Cholesky).
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.root: Tensor
+        self.whitening: Tensor
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("root", torch.eye(num_features))
+        self.register_buffer("whitening", torch.eye(num_features))
+
+    @torch.no_grad()
+    def fit(self, differences: Float[Tensor, "steps features"]) -> None:
+        """Set m and L to the statistics of differences; a ridge of a thousandth of the mean variance bounds L^-1."""
+        size = differences.shape[1]
+        values = differences.double()
+        covariance = torch.cov(values.mT).reshape(size, size)
+        ridge = max(float(covariance.diagonal().mean()) * MIN_VARIANCE_RATIO, MIN_VARIANCE)
+        identity = torch.eye(size).to(covariance)
+        root = torch.linalg.cholesky(covariance + ridge * identity)
+        self.mean.copy_(values.mean(dim=0))
+        self.root.copy_(root)
+        self.whitening.copy_(torch.linalg.solve_triangular(root, identity, upper=False))
+
+    def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
+        """Map y to u, with log|det du/dy|."""
+        difference = value - self._latent(context) - self.mean
+        log_det = self.whitening.diagonal().log().sum()
+        return linear(difference, self.whitening), log_det.expand(difference.shape[:-1])
+
+    def inverse(self, value: Values, context: Context | None = None) -> Values:
+        """Map u back to y."""
+        return linear(value, self.root) + self.mean + self._latent(context)
+
+    def _latent(self, context: Context | None) -> Values:
+        if context is None:
+            raise ValueError(f"context must end in a latent of {len(self.mean)} dimensions, got None")
+        return context[..., -len(self.mean) :]

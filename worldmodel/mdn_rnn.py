@@ -19,7 +19,7 @@ from worldmodel.distributions import (
     GaussianMixture,
     TransformedMixture,
 )
-from worldmodel.flows import AffineCoupling, Flow, SplineCoupling
+from worldmodel.flows import AffineCoupling, Flow, SplineCoupling, WhitenedDifference
 from worldmodel.validation import constructor_repr, validate_positive_int
 
 LOG_PRECISION_RANGE = (-10.0, 14.0)
@@ -42,6 +42,7 @@ class State(NamedTuple):
 
     hidden: Float[Tensor, "batch layers hidden"]
     cell: Float[Tensor, "batch layers cell"]
+    """The cells of the LSTM; a residual network appends the latest latent."""
 
 
 class RMDN(nn.Module):
@@ -58,6 +59,8 @@ class RMDN(nn.Module):
         rank: R, rank of U in the precision ``P = D + U U^T``. 0: the precision is diagonal.
         num_layers: Number of recurrent layers.
         full: Whether precisions are full, ``P = L L^T``, at a cost of O(K D^2). This requires rank 0.
+        residual: Whether the mixture is over the whitened difference of the event and the first D inputs, the latest latent
+            (`worldmodel.flows.WhitenedDifference`), and this latent is beside the hidden state in ``features``.
 
     Example:
         >>> m = RMDN(input_size=35, output_size=32)
@@ -80,6 +83,7 @@ class RMDN(nn.Module):
         rank: int = 0,
         num_layers: int = 1,
         full: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         validate_positive_int(
@@ -93,10 +97,14 @@ class RMDN(nn.Module):
             raise ValueError(f"rank must be zero or more, got {rank}")
         if full and rank:
             raise ValueError(f"rank must be 0 with full, got {rank}")
+        if residual and input_size < output_size:
+            raise ValueError(f"input_size must be at least output_size {output_size} with residual, got {input_size}")
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
         self.num_components, self.rank, self.num_layers, self.full = num_components, rank, num_layers, full
+        self.residual, self.num_features = residual, hidden_size + (output_size if residual else 0)
         self.lstm = nn.LSTM(input_size, hidden_size, num_layers, batch_first=True)
-        self.head = nn.Linear(hidden_size, sum(self._sizes()))
+        self.head = nn.Linear(self.num_features, sum(self._sizes()))
+        self.difference = WhitenedDifference(output_size) if residual else None
         self.reset_parameters()
 
     def _sizes(self) -> tuple[int, int, int, int]:
@@ -126,6 +134,13 @@ class RMDN(nn.Module):
                 if name.startswith("bias_ih"):  # the forget gates start open (Jozefowicz et al., 2015)
                     parameter[self.hidden_size : 2 * self.hidden_size].fill_(1.0)
 
+    def init_from_data(self, latent: Float[Tensor, "steps outputs"], following: Float[Tensor, "steps outputs"]) -> None:
+        """Move the initial distribution to the mean and standard deviation of ``following``; if residual, of differences."""
+        if self.difference is not None:
+            self.difference.fit(following - latent)
+        else:
+            self.init_from_statistics(following.mean(dim=0), following.std(dim=0))
+
     @torch.no_grad()
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Move the initial distribution from N(0, 1) to the mean and standard deviation of the data.
@@ -154,7 +169,7 @@ class RMDN(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this module."""
         names = ("input_size", "output_size", "hidden_size", "num_components", "rank", "num_layers", "full")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"residual": True} if self.residual else {})
 
     @property
     def noise_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -163,13 +178,18 @@ class RMDN(nn.Module):
 
     def initial(self, batch: int) -> State:
         """Return the initial state."""
-        zeros = self.head.weight.new_zeros(batch, self.num_layers, self.hidden_size)
-        return State(zeros, zeros.clone())
+        zeros = self.head.weight.new_zeros(batch, self.num_layers, self.num_features)
+        return State(zeros[..., : self.hidden_size].clone(), zeros)
+
+    def features(self, state: State) -> Float[Tensor, "batch features"]:
+        """Return the inputs of all heads: the hidden state of the last layer and, if residual, the latest latent."""
+        hidden = state.hidden[:, -1]
+        return torch.cat((hidden, state.cell[:, -1, self.hidden_size :]), dim=-1) if self.residual else hidden
 
     def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
-    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Process a sequence; return the hidden state after each time and the final state.
+    ) -> tuple[Float[Tensor, "batch time features"], State]:
+        """Process a sequence; return the `features` after each time and the final state.
 
         Raises:
             ValueError: ``x`` or ``state`` has the wrong shape.
@@ -180,13 +200,19 @@ class RMDN(nn.Module):
         if state.hidden.shape != (len(x), self.num_layers, self.hidden_size):
             wanted, came = (len(x), self.num_layers, self.hidden_size), tuple(state.hidden.shape)
             raise ValueError(f"state must have shape {wanted}, got {came}")
+        own = State(state.hidden, state.cell[..., : self.hidden_size]) if self.residual else state
         if x.shape[1] == 1:
-            return self._step(x[:, 0], state)
-        # torch has layers first: (B, layers, H) -> (layers, B, H) and back
-        before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        with _autocast_if_supported(x):
-            h, after = self.lstm(x, before)
-        return h, State(*(part.transpose(0, 1) for part in after))
+            h, after = self._step(x[:, 0], own)
+        else:  # torch has layers first: (B, layers, H) -> (layers, B, H) and back
+            before = tuple(part.transpose(0, 1).contiguous() for part in own)
+            with _autocast_if_supported(x):
+                h, parts = self.lstm(x, before)
+            after = State(*(part.transpose(0, 1) for part in parts))
+        if not self.residual:
+            return h, after
+        latent = x[..., : self.output_size].to(h.dtype)
+        latest = latent[:, None, -1].expand(-1, self.num_layers, -1)
+        return torch.cat((h, latent), dim=-1), State(after.hidden, torch.cat((after.cell, latest), dim=-1))
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Process one time step with torch's cell function; the setup of torch's layers takes most of a single step."""
@@ -199,8 +225,13 @@ class RMDN(nn.Module):
             cells.append(cell)
         return x[:, None], State(_stacked(hidden), _stacked(cells))
 
-    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> GaussianMixture | FullGaussianMixture:
-        """Return the mixture for hidden states."""
+    def distribution(self, h: Float[Tensor, "*batch features"]) -> AbstractTemperedDistribution:
+        """Return the distribution for `features`."""
+        mixture = self.mixture(h)
+        return mixture if self.difference is None else TransformedMixture(mixture, self.difference, h, False)
+
+    def mixture(self, h: Float[Tensor, "*batch features"]) -> GaussianMixture | FullGaussianMixture:
+        """Return the mixture for `features`; if residual, it is over whitened differences."""
         k, d = self.num_components, self.output_size
         logits, loc, log_precision, precision_params = to_float32(self.head(h)).split(self._sizes(), dim=-1)
         loc, log_precision = loc.unflatten(-1, (k, d)), log_precision.unflatten(-1, (k, d))
@@ -232,6 +263,7 @@ class FRMDN(nn.Module):
         num_couplings: Number of couplings of the flow. 0: no flow, as in an `RMDN`.
         conditional: Whether the couplings also depend on the hidden state (not in the paper).
         spline: Whether the couplings are rational-quadratic splines instead of affine functions (not in the paper).
+        residual: Whether the density is over whitened differences, as in an `RMDN` (not in the paper).
 
     Example:
         >>> m = FRMDN(input_size=35, output_size=32, rank=2)
@@ -256,15 +288,17 @@ class FRMDN(nn.Module):
         num_layers: int = 1,
         full: bool = False,
         spline: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if num_couplings < 0:
             raise ValueError(f"num_couplings must be zero or more, got {num_couplings}")
-        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full)
+        self.base = RMDN(input_size, output_size, hidden_size, num_components, rank, num_layers, full, residual)
         self.conditional, self.spline = conditional, spline
         kind = SplineCoupling if spline else AffineCoupling
         self.flow = Flow([kind(output_size, context=hidden_size if conditional else 0) for _ in range(num_couplings)])
         self.input_size, self.output_size, self.hidden_size = input_size, output_size, hidden_size
+        self.residual, self.num_features = residual, self.base.num_features
 
     def __repr__(self) -> str:
         """Return the constructor call."""
@@ -275,6 +309,10 @@ class FRMDN(nn.Module):
         """Arguments that rebuild this module."""
         own = {"num_couplings": len(self.flow.couplings), "conditional": self.conditional, "spline": self.spline}
         return self.base.config | own
+
+    def init_from_data(self, latent: Float[Tensor, "steps outputs"], following: Float[Tensor, "steps outputs"]) -> None:
+        """Move the initial distribution to the statistics of the data; the initial flow is the identity."""
+        self.base.init_from_data(latent, following)
 
     def init_from_statistics(self, mean: Float[Tensor, "outputs"], std: Float[Tensor, "outputs"]) -> None:
         """Move the initial distribution to the mean and standard deviation of the data; the initial flow is the identity."""
@@ -289,16 +327,22 @@ class FRMDN(nn.Module):
         """Return the initial state."""
         return self.base.initial(batch)
 
+    def features(self, state: State) -> Float[Tensor, "batch features"]:
+        """Return the inputs of all heads."""
+        return self.base.features(state)
+
     def unroll(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None
-    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Process a sequence; return the hidden state after each time and the final state."""
+    ) -> tuple[Float[Tensor, "batch time features"], State]:
+        """Process a sequence; return the `features` after each time and the final state."""
         return self.base.unroll(x, state)
 
-    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> TransformedMixture:
-        """Return the transformed mixture for hidden states."""
-        context = h if self.conditional else None
-        return TransformedMixture(self.base.distribution(h), self.flow, context, validate_args=False)
+    def distribution(self, h: Float[Tensor, "*batch features"]) -> TransformedMixture:
+        """Return the transformed mixture for `features`."""
+        context = h[..., : self.hidden_size] if self.conditional else None
+        distribution = TransformedMixture(self.base.mixture(h), self.flow, context, validate_args=False)
+        difference = self.base.difference
+        return distribution if difference is None else TransformedMixture(distribution, difference, h, False)
 
     def forward(
         self, x: Float[Tensor, "batch time inputs"], state: State | None = None

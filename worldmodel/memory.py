@@ -102,8 +102,8 @@ class Memory(nn.Module):
         self.reward_weight = float(reward_weight)
         self.support: Tensor
         self.register_buffer("support", reward_support(density.initial(1).hidden), persistent=False)
-        self.reward_head = zero_init(nn.Linear(density.hidden_size, REWARD_BINS)) if reward else None
-        self.termination_head = zero_init(nn.Linear(density.hidden_size, 1)) if termination else None
+        self.reward_head = zero_init(nn.Linear(density.num_features, REWARD_BINS)) if reward else None
+        self.termination_head = zero_init(nn.Linear(density.num_features, 1)) if termination else None
 
     @classmethod
     def for_store(
@@ -181,8 +181,10 @@ class Memory(nn.Module):
         latent: Float[Tensor, "batch time latent"],
         action: Float[Tensor, "batch time actions"],
         state: State | None = None,
-    ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Return the hidden state after each (latent, action), and the last recurrent state; predict nothing.
+    ) -> tuple[Float[Tensor, "batch time features"], State]:
+        """Return the features after each (latent, action), and the last recurrent state; predict nothing.
+
+        The features are the hidden state and, with a residual density, the latent.
 
         Raises:
             ValueError: the last dimension of ``latent`` or ``action`` has the wrong size.
@@ -194,8 +196,8 @@ class Memory(nn.Module):
             )
         return self.density.unroll(torch.cat((latent, action), dim=-1), state)
 
-    def predict(self, hidden: Float[Tensor, "*batch hidden"]) -> Prediction:
-        """Return the predictions for hidden states."""
+    def predict(self, hidden: Float[Tensor, "*batch features"]) -> Prediction:
+        """Return the predictions for the features that `unroll` returns."""
         return Prediction(
             self.density.distribution(hidden),
             None if self.reward_head is None else to_float32(self.reward_head(hidden)),
@@ -253,7 +255,7 @@ class Memory(nn.Module):
         latent = batch.next_latent[valid]
         if len(latent) < 2:
             return
-        self.density.init_from_statistics(latent.mean(dim=0), latent.std(dim=0))
+        self.density.init_from_data(batch.latent[valid], latent)
         if self.reward_head is not None:
             upper, share = _two_hot(batch.reward[valid], self.support)
             weight = self.support.new_full((REWARD_BINS,), 1 / REWARD_BINS)

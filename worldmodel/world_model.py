@@ -225,7 +225,8 @@ class WorldModel(nn.Module):
         if noise_temperature is not None:
             validate_temperature(noise_temperature)
         if not isinstance(state, WorldState):
-            distribution = self.memory.density.distribution(state.hidden[:, -1])
+            density = self.memory.density
+            distribution = density.distribution(density.features(state))
             state = WorldState(distribution.sample((), temperature, generator, noise_temperature), state)
         return self.imagine_from(
             state, action, self.noise(len(state.hidden), generator), temperature, noise_temperature

@@ -145,5 +145,5 @@ def episode_inputs(world: WorldModel, episode: Any) -> Float[Tensor, "steps feat
     hidden = world.initial(1).hidden[:, -1]
     if len(action):
         after, _ = world.memory.unroll(latent[None, :-1], action[None])
-        hidden = torch.cat((hidden, after[0]))
+        hidden = torch.cat((hidden, after[0, :, : world.hidden_size]))
     return torch.cat((latent, hidden), dim=1).cpu()

@@ -60,7 +60,8 @@ class StepGraph(nn.Module):
         before = WorldState(latent, State(hidden, cell))
         noise = Noise(gumbel, normal, latent.new_zeros(1))
         step, after = self.world.imagine_from(before, action, noise, temperature)
-        weights = self.world.memory.density.distribution(after.hidden).weights[0]
+        density = self.world.memory.density
+        weights = density.distribution(density.features(after.memory)).weights[0]
         return step.latent, step.reward, step.termination, *after.memory, weights
 
 

@@ -273,7 +273,8 @@ class Session:
         noise = sample_noise(world, 1, self.generator)
         self.action, step, self.state, _ = next(imagine(world, self.state, self._policy, noise, self.temperature))
         reward = float(step.reward)
-        weights = world.memory.density.distribution(self.state.hidden).weights[0].tolist()
+        density = world.memory.density
+        weights = density.distribution(density.features(self.state.memory)).weights[0].tolist()
         facts |= {"step": facts["step"] + 1, "reward": reward, "total": facts["total"] + reward}
         facts |= {"termination": float(step.termination), "over": bool(step.terminated)}
         facts |= {"weights": weights, "action": self.action[0].tolist()}

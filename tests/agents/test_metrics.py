@@ -68,7 +68,8 @@ class PositionDecoder(nn.Module):
 class OrbitDensity(nn.Module):
     """The dynamics of the orbit as a density without noise; its hidden state contains the last action."""
 
-    input_size, output_size, hidden_size, noise_shapes = 4, 2, 6, ((1,), (2,))
+    input_size, output_size, hidden_size, num_features, noise_shapes = 4, 2, 6, 6, ((1,), (2,))
+    residual = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,7 +33,8 @@ class Slope(gymnasium.Env):
 class SlopeDensity(nn.Module):
     """The dynamics of Slope as a density: the next position and speed, nearly without noise."""
 
-    input_size, output_size, hidden_size, noise_shapes = 3, 2, 3, ((1,), (2,))
+    input_size, output_size, hidden_size, num_features, noise_shapes = 3, 2, 3, 3, ((1,), (2,))
+    residual = False
 
     def __init__(self) -> None:
         super().__init__()

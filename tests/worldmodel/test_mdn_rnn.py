@@ -21,6 +21,8 @@ DENSITIES = {
     "per dimension": lambda **k: PerDimensionRMDN(3, 2, **{"hidden_size": 8} | k),
     "frmdn spline": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "spline": True} | k),
     "frmdn conditional": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "conditional": True} | k),
+    "rmdn residual": lambda **k: RMDN(3, 2, **{"hidden_size": 8, "num_layers": 2, "residual": True} | k),
+    "frmdn residual": lambda **k: FRMDN(3, 2, **{"hidden_size": 8, "conditional": True, "residual": True} | k),
 }
 
 

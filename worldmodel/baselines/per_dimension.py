@@ -131,7 +131,7 @@ class PerDimensionRMDN(RMDN):
             loc.copy_((loc.view(d, k) * std[:, None] + mean[:, None]).flatten())
             log_precision.copy_((-2 * std.log())[:, None].expand(d, k).flatten())
 
-    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:  # type: ignore[override]
+    def distribution(self, h: Float[Tensor, "*batch hidden"]) -> PerDimensionMixture:
         """Return the D mixtures for hidden states."""
         k, d = self.num_components, self.output_size
         logits, loc, log_precision = (

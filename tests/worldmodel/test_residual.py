@@ -1,0 +1,108 @@
+"""Densities of whitened differences: exact change of variables, whitened data, and what they learn."""
+
+import pytest
+import torch
+
+from worldmodel import FRMDN, RMDN, Memory, WorldModel, seeded
+from worldmodel.batches import SequenceBatch
+from worldmodel.flows import WhitenedDifference
+from worldmodel.vae import VAE
+from worldmodel.world_model import WorldState
+
+
+def differences(count=4_000, size=3):
+    g = torch.Generator().manual_seed(0)
+    mixing = torch.eye(size) + 0.4 * torch.randn(size, size, generator=g)
+    return torch.randn(count, size, generator=g) @ mixing.T + torch.tensor([5.0, -1.0, 0.0])
+
+
+@pytest.fixture
+def fitted():
+    flow = WhitenedDifference(3)
+    flow.fit(differences())
+    return flow
+
+
+def test_differences_of_the_data_are_white(fitted):
+    values = differences()
+    u, _ = fitted(values + 2.0, torch.full_like(values, 2.0))
+    torch.testing.assert_close(u.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(torch.cov(u.T), torch.eye(3), rtol=0, atol=2e-2)
+
+
+def test_the_map_is_exact():
+    fitted = WhitenedDifference(3).double()
+    fitted.fit(differences().double())
+    y, context = torch.randn(6, 3).double(), torch.randn(6, 5).double()  # the context ends in the latent
+    u, log_det = fitted(y, context)
+    torch.testing.assert_close(fitted.inverse(u, context), y)
+    for row in range(6):
+        jacobian = torch.autograd.functional.jacobian(lambda v, row=row: fitted(v, context[row])[0], y[row])
+        torch.testing.assert_close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet)
+    with pytest.raises(ValueError, match="^context "):
+        fitted(y)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(50, 3), torch.ones(2, 3), differences(2)], ids=str)
+def test_data_without_variation_give_finite_maps(values):
+    flow = WhitenedDifference(3)
+    flow.fit(values)
+    assert all(torch.isfinite(part).all() for part in flow(torch.randn(4, 3), torch.zeros(4, 3)))
+
+
+@pytest.mark.parametrize("kind", [RMDN, FRMDN])
+def test_the_initial_density_follows_the_differences(kind):
+    """With the data's statistics, a new density is near their Gaussian: a few nats above its entropy, at any scale."""
+    step = differences()
+    latent = 100 * torch.randn(len(step), 3, generator=torch.Generator().manual_seed(1))
+    with seeded(0):
+        density = kind(input_size=4, output_size=3, hidden_size=8, residual=True)
+    density.init_from_data(latent, latent + step)
+    x = torch.cat((latent, torch.zeros(len(step), 1)), dim=1)[:, None]
+    entropy = float(torch.distributions.MultivariateNormal(torch.zeros(3), torch.cov(step.T)).entropy())
+    with torch.no_grad():  # the head sees the latent of scale 100: remove its part, which training would learn to
+        head = density.head if kind is RMDN else density.base.head
+        head.weight.zero_()
+        nll = float(-density(x)[0].log_prob((latent + step)[:, None]).mean())
+    assert entropy - 0.05 < nll < entropy + 1.5
+
+
+def walk(seed, batch=32, time=16, size=4):
+    """Latents that drift by the action: their position is arbitrary, their steps are small."""
+    g = torch.Generator().manual_seed(seed)
+    action = torch.randint(0, 2, (batch, time, 1), generator=g).float() * 2 - 1
+    noise = 0.05 * torch.randn(batch, time, size, generator=g)
+    start = 3 * torch.randn(batch, 1, size, generator=g)
+    path = torch.cat((start, start + (0.3 * action + noise).cumsum(dim=1)), dim=1)
+    zeros, ones = torch.zeros(batch, time), torch.ones(batch, time)
+    return SequenceBatch(path[:, :-1], action, path[:, 1:], zeros, zeros, ones)
+
+
+def test_a_residual_memory_learns_a_walk_in_updates_that_leave_another_nats_behind():
+    found = {}
+    for residual in (False, True):
+        with seeded(0):
+            memory = Memory(RMDN(5, 4, hidden_size=32, num_components=2, residual=residual), reward=False)
+        memory.init_from_data(walk(0))
+        optimizer = torch.optim.Adam(memory.parameters(), lr=1e-2)
+        for update in range(60):
+            loss = memory.loss(walk(1 + update)).value
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            found[residual] = float(memory.loss(walk(1_000)).parts["nll"])
+    assert found[True] < found[False] - 4
+
+
+def test_a_recurrent_state_holds_the_latest_latent():
+    with seeded(0):
+        world = WorldModel(VAE(latent_dim=4), Memory(FRMDN(6, 4, hidden_size=8, residual=True)))
+    latent, action = torch.randn(3, 5, 4), torch.randn(3, 5, 2)
+    state = world.replay(latent, action)
+    assert state.cell[:, -1, 8:].equal(latent[:, -1])
+    _, last = world.memory.unroll(latent, action)
+    torch.testing.assert_close(state.cell, last.cell)
+    first, after = world.imagine(state, action[:, 0], generator=torch.Generator().manual_seed(0))
+    assert isinstance(after, WorldState) and first.latent.shape == (3, 4)
+    assert after.controller_inputs.shape == (3, world.num_features)
