@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.results import put
 from worldmodel.agents.analysis.diagnostics import measure_vae
-from worldmodel.agents.config.schema import CollectConfig, VAEConfig
+from worldmodel.agents.config.sections import build
 from worldmodel.agents.evaluation import hardware
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.stages import collect, train_vae
@@ -126,8 +126,9 @@ def train(name: str, runs: Path) -> dict[str, Any]:
     run = Run(runs / name.replace(" ", "-"))
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked():
-        collect(run, env, CollectConfig(**preset["collect"]), 1, 1, preset.get("env_options", {}))  # type: ignore[arg-type]
-        vae = train_vae(run, VAEConfig(**preset["vae"]), 1)
+        settings = dataclasses.replace(build({**preset, "env": "", "workers": 1}), env=env)  # type: ignore[arg-type]
+        collect(run, settings)
+        vae = train_vae(run, settings)
         found = measure_vae(run, vae, 1)
     _draw(run, vae)
     store = run.store()

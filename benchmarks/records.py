@@ -94,6 +94,7 @@ def keep(
         agent, words = compacted(agent), [name, "--pretrained"]  # test the same weights as the package will have
     evolutions = [run] if after is None else [after, run]
     runs = [*evolutions, *also]
+    runs += [earlier for one in runs for earlier in one.earlier]
     before = former(name) if on else Former()
     files = {}
     for label, options in tests.items():
@@ -107,7 +108,11 @@ def keep(
     if where == "dream":
         shutil.copy(source, RECORDS / f"{name}.iterations.json")
     else:
-        histories = [one.folder.joinpath(*history).read_text(encoding="utf-8") for one in evolutions]
+        paths = [
+            [*sorted(one.folder.glob("phases/*/evolve-game/metrics.jsonl")), one.folder.joinpath(*history)]
+            for one in evolutions
+        ]
+        histories = [path.read_text(encoding="utf-8") for group in paths for path in group]
         (RECORDS / f"{name}.metrics.jsonl").write_text(before.history + "".join(histories), encoding="utf-8")
     written = about(evolutions, runs, where, agent) | {"title": title, "tests": files}
     for counted in ADDED:

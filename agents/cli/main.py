@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 
-from worldmodel.agents.cli.commands import COMMANDS, PRESETS
+from worldmodel.agents.cli.commands import COMMANDS
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.validate import validate_seeds
@@ -77,7 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parsed(words: list[str]) -> tuple[str, Any]:
     """Parse a command line; returns the command's name and its options."""
-    parser = build_parser(words)
+    try:
+        parser = build_parser(words)
+    except ValueError as error:  # a preset of another environment
+        Parser(prog="worldmodel").error(str(error))
     try:
         _validate_files(words)
         parsed = parser.parse_args(words)
@@ -150,8 +153,8 @@ def build_parser(words: list[str]) -> Parser:
         sub, name_words = Parser(description=description), name.split()
         if words[:1] not in firsts or words[:1] == name_words[:1]:  # saves the time of building other commands' options
             command.build(sub)
-        if name in PRESETS and words[: len(name_words)] == name_words:
-            PRESETS[name](sub, words[len(name_words) :])
+        if words[: len(name_words)] == name_words:
+            command.preset(sub, words[len(name_words) :])
         parser.parts[name] = sub
         help_line = description.splitlines()[0]
         group, space, part = name.partition(" ")

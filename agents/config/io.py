@@ -24,6 +24,20 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flattened
 
 
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return flat settings with dotted names as nested ones: the inverse of `flat`.
+
+    Example:
+        >>> nested({"seed": 1, "game.sigma": 0.1, "game.episodes": 3})
+        {'seed': 1, 'game': {'sigma': 0.1, 'episodes': 3}}
+    """
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, part = name.rpartition(".")
+        (result.setdefault(section, {}) if section else result)[part] = value
+    return result
+
+
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file with a mapping of plain values.
 

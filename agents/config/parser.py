@@ -113,6 +113,8 @@ class Parser(ArgumentParser):
         super().__init__(*arguments, formatter_class=_Formatter, allow_abbrev=False, **options)
         self.hidden: frozenset[str] = frozenset()
         """Names of settings that the help leaves out."""
+        self.settings: tuple[str, ...] = ()
+        """Names of the settings and sections of `RunConfig` that the command has."""
         self.parts: dict[str, Parser] = {}
         """Parsers of the commands by name: the main parser reports errors in the arguments of a command."""
 
@@ -130,7 +132,10 @@ class Parser(ArgumentParser):
     def _apply_actions(self, cfg: Any, parent_key: str = "", *arguments: Any, **options: Any) -> Namespace:
         """Assign values to settings; those of a file of one section, such as ``--dream FILE``, get their current names."""
         if parent_key and isinstance(cfg, dict) and "__path__" in cfg:
-            cfg = migration.run_config({parent_key: cfg})[parent_key]
+            converted = migration.run_config({parent_key: cfg})
+            cfg = converted.pop(parent_key)
+            if moved := [f"{section}.{name}" for section, content in converted.items() for name in content]:
+                raise ValueError(f"{parent_key} has no {moved[0].rpartition('.')[2]}: it is {moved[0]} now")
         return super()._apply_actions(cfg, parent_key, *arguments, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -1,11 +1,12 @@
-"""Settings of a run, one dataclass for each stage; the defaults are those of the ``standard`` preset.
+"""Settings of a run: one dataclass for each part, one `setting` for each value. The defaults are those of ``standard``.
 
-Start reading at `RunConfig`. The command line turns the dataclasses into flags and YAML; the docstrings are its help. A run
-folder keeps the resolved values in ``config.yaml``.
+Start reading at `RunConfig`. A setting has its type, default, help and range in one place: the command line takes flags and
+help from there, `agents.config.validate` takes ranges. A run folder keeps the resolved values in ``config.yaml``.
 """
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
 """Environments with a fast version of the same physics and rewards. Collection and evolution use the fast version."""
@@ -14,319 +15,389 @@ OFFICIAL = {"FastCarRacing": "CarRacing"}
 DREAMS = 64
 """Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
 Value = TypeVar("Value")
-Preset = Literal["quick", "standard", "paper"]
 
 
-def common(default: Value) -> Value:
-    """Return the field of a setting that people set often; ``worldmodel run --help`` shows only these."""
-    return field(default=default, metadata={"common": True})
+class Range(NamedTuple):
+    """The range of a number; None: no limit on this side."""
+
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+
+    def __contains__(self, value: object) -> bool:
+        """Return whether a number is finite and in the range."""
+        return (
+            isinstance(value, int | float)
+            and math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.below is None or value < self.below)
+            and (self.most is None or value <= self.most)
+        )
+
+    def __str__(self) -> str:
+        words = zip(("above", "at least", "below", "at most"), self, strict=True)
+        return " and ".join(f"{word} {limit:g}" for word, limit in words if limit is not None) or "finite"
+
+
+POSITIVE, NOT_NEGATIVE, FRACTION, ANY = Range(above=0), Range(least=0), Range(least=0, below=1), Range()
+
+
+def about(help_text: str, within: Range = POSITIVE, common: bool = False) -> dict[str, Any]:
+    """Return the metadata of the field of a setting.
+
+    Args:
+        help_text: Description on the command line and in the documentation.
+        within: Range of its numbers. Seeds have ranges of their own (`agents.config.validate.validate_seeds`).
+        common: Whether people set it often: ``worldmodel run --help`` shows only these.
+    """
+    return {"help": help_text, "within": within, "common": common}
+
+
+def setting(default: Value, *given: Any, **named: Any) -> Value:
+    """Return the field of a setting with a default; the other arguments are those of `about`."""
+    return field(default=default, metadata=about(*given, **named))
+
+
+def described(kind: type[Value]) -> type[Value]:
+    """Add the help of the settings to the docstring of their dataclass, where jsonargparse and Sphinx read it."""
+    texts = {
+        one.name: str(one.metadata.get("help") or one.type.__doc__).partition("\n\nArgs:")[0]
+        for one in fields(kind)  # type: ignore[arg-type]
+    }
+    arguments = "\n".join(f"    {name}: {' '.join(text.split())}" for name, text in texts.items())
+    kind.__doc__ = f"{kind.__doc__}\n\nArgs:\n{arguments}\n"
+    return kind
 
 
 def rare_settings(config: Any, prefix: str = "") -> frozenset[str]:
-    """Return the names of the settings of a dataclass that are not `common`, such as ``memory.rank``."""
+    """Return the names of the settings of a dataclass that are not common, such as ``memory.rank``."""
     found: set[str] = set()
     for one in fields(config):
         if is_dataclass(one.type):
             found |= {f"{prefix}{one.name}", *rare_settings(one.type, f"{prefix}{one.name}.")}
-        elif not one.metadata.get("common"):
+        elif not one.metadata["common"]:
             found.add(f"{prefix}{one.name}")
     return frozenset(found)
 
 
+@described
 @dataclass(frozen=True)
 class CollectConfig:
-    """Collection of real episodes.
+    """Collection of real episodes."""
 
-    Args:
-        episodes: Number of episodes to collect.
-        min_steps: Minimum number of environment steps: collection goes on until it is reached. None: no minimum.
-        policy: Behavior policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), or
-            the folder of an agent. Several, separated by commas: each episode uses one of them.
-        max_steps: Maximum number of steps of an episode. None: no limit.
-        max_idle_steps: Number of steps without a positive reward after which an episode is truncated. None: never.
-        action_noise: Noise on the actions of an agent: the standard deviation for Box actions, the probability of a
-            random action for discrete ones.
-    """
+    episodes: int = setting(200, "Number of episodes to collect.", common=True)
+    min_steps: int | None = setting(
+        None, "Minimum number of environment steps: collection goes on until it is reached. None: no minimum."
+    )
+    policy: str = setting(
+        "smooth",
+        """Behavior policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), the folder
+        of an agent, or "previous" (the agent of the phase before). Several, separated by commas: each episode uses one.""",
+        common=True,
+    )
+    max_steps: int | None = setting(None, "Maximum number of steps of an episode. None: no limit.", common=True)
+    max_idle_steps: int | None = setting(
+        None, "Number of steps without a positive reward after which an episode is truncated. None: never."
+    )
+    action_noise: float = setting(
+        0.1,
+        """Noise on the actions of an agent: the standard deviation for Box actions, the probability of a random action for
+        discrete ones.""",
+        NOT_NEGATIVE,
+    )
 
-    episodes: int = common(200)
-    min_steps: int | None = None
-    policy: str = common("smooth")
-    max_steps: int | None = common(None)
-    max_idle_steps: int | None = None
-    action_noise: float = 0.1
 
-
+@described
 @dataclass(frozen=True)
 class VAEConfig:
-    """Training of the VAE.
+    """Training of the VAE."""
 
-    Args:
-        latent_dim: Number of latent dimensions.
-        free_bits: KL divergence per latent dimension without a penalty, in nats.
-        hud_loss_weight: Weight of the reconstruction loss in the lowest eighth of the frame, where a HUD may be. None:
-            16 where CarRacing shows its HUD, else 1.
-        num_updates: Number of gradient steps.
-        batch_size: Number of frames in a batch.
-        learning_rate: Peak learning rate.
-        patience: Number of validations without a lower validation loss after which training stops. None: never.
-        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
-    """
-
-    latent_dim: int = common(32)
-    free_bits: float = 0.5
-    hud_loss_weight: float | None = None
-    num_updates: int = common(10_000)
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    patience: int | None = 20
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    latent_dim: int = setting(32, "Number of latent dimensions.", common=True)
+    free_bits: float = setting(0.5, "KL divergence per latent dimension without a penalty, in nats.", NOT_NEGATIVE)
+    num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
+    batch_size: int = setting(64, "Number of frames in a batch.")
+    learning_rate: float = setting(1e-3, "Peak learning rate.")
 
 
+@described
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Training of the memory.
+    """Training of the memory."""
 
-    Args:
-        model: Density of the next latent: "frmdn" (with a normalizing flow) or "rmdn" (without).
-        hidden_size: Number of recurrent units in a layer.
-        num_components: Number of components of the Gaussian mixture.
-        rank: Rank R of U in the precision matrix D + U U^T. 0: diagonal.
-        num_couplings: Number of coupling layers of the flow (frmdn).
-        conditional: Whether to condition the flow on the hidden state (frmdn).
-        spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
-        full: Whether to use full precision matrices. Needs rank 0.
-        num_layers: Number of recurrent layers.
-        latent_targets: Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean).
-        reward_weight: Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1
-            learns rare rewards.
-        pad_episode_ends: Whether to pad sequences at the ends of episodes, so that the last steps are sampled as often as
-            all others. Without padding the memory predicts terminations less often than they happen.
-        terminate_on_stall: Whether to treat idle truncation (collect.max_idle_steps) as termination at the last reward.
-        num_updates: Number of gradient steps.
-        batch_size: Number of sequences in a batch.
-        seq_len: Number of steps in a sequence.
-        learning_rate: Peak learning rate.
-        patience: Number of validations without a lower validation loss after which training stops. None: never.
-        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
-    """
-
-    model: Literal["frmdn", "rmdn"] = common("frmdn")
-    hidden_size: int = common(256)
-    num_components: int = 5
-    rank: int = 0
-    num_couplings: int = 2
-    conditional: bool = False
-    spline: bool = False
-    full: bool = False
-    num_layers: int = 1
-    latent_targets: Literal["sample", "mean"] = "sample"
-    reward_weight: float = 1.0
-    pad_episode_ends: bool = False
-    terminate_on_stall: bool = False
-    num_updates: int = common(10_000)
-    batch_size: int = 32
-    seq_len: int = 32
-    learning_rate: float = 1e-3
-    patience: int | None = 20
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    model: Literal["frmdn", "rmdn"] = setting(
+        "frmdn",
+        """Density of the next latent: "frmdn" (with a normalizing flow) or "rmdn" (without).""",
+        common=True,
+    )
+    hidden_size: int = setting(256, "Number of recurrent units.", common=True)
+    num_components: int = setting(5, "Number of components of the Gaussian mixture.")
+    rank: int = setting(0, "Rank R of U in the precision matrix D + U U^T. 0: diagonal.", NOT_NEGATIVE)
+    num_couplings: int = setting(2, "Number of coupling layers of the flow (frmdn).", NOT_NEGATIVE)
+    conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
+    spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
+    full: bool = setting(False, "Whether to use full precision matrices. Needs rank 0.")
+    latent_targets: Literal["sample", "mean"] = setting(
+        "sample", """Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean)."""
+    )
+    reward_weight: float = setting(
+        1.0,
+        """Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1 learns rare
+        rewards.""",
+    )
+    pad_episode_ends: bool = setting(
+        False,
+        """Whether to pad sequences at the ends of episodes, so that the last steps are sampled as often as all others.
+        Without padding the memory predicts terminations less often than they happen.""",
+    )
+    terminate_on_stall: bool = setting(
+        False, "Whether to treat idle truncation (collect.max_idle_steps) as termination at the last reward."
+    )
+    num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
+    batch_size: int = setting(32, "Number of sequences in a batch.")
+    seq_len: int = setting(32, "Number of steps in a sequence.")
+    learning_rate: float = setting(1e-3, "Peak learning rate.")
 
 
+@described
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training of the VAE and of the memory."""
+
+    patience: int | None = setting(
+        20, "Number of validations without a lower validation loss after which training stops. None: never."
+    )
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        """Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).""",
+    )
+
+
+@described
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Inputs and size of the controller.
+    """Inputs and size of the controller."""
 
-    Args:
-        inputs: Inputs of the controller: "z+h" (latent and hidden state) or "z" (latent only).
-        hidden_units: Number of tanh units in its hidden layer. 0: a linear controller.
-    """
-
-    inputs: Literal["z", "z+h"] = "z+h"
-    hidden_units: int = 0
+    inputs: Literal["z", "z+h"] = setting(
+        "z+h", """Inputs of the controller: "z+h" (latent and hidden state) or "z" (latent only)."""
+    )
+    hidden_units: int = setting(0, "Number of tanh units in its hidden layer. 0: a linear controller.", NOT_NEGATIVE)
 
 
+@described
+@dataclass(frozen=True)
+class SearchConfig:
+    """Steps of the evolution, in dreams and in the environment."""
+
+    sigma: float = setting(0.1, "Initial step size (standard deviation), in units of the search's coordinates.")
+    sigma_decay: float = setting(
+        1.0,
+        "Factor on the step size after each generation, on top of the adaptation by CMA-ES.",
+        Range(above=0, most=1),
+    )
+    whiten: bool = setting(
+        False,
+        """Whether to search in whitened coordinates: along the principal components of the controller's inputs, scaled to
+        unit variance.""",
+    )
+
+
+@described
 @dataclass(frozen=True)
 class DreamConfig:
-    """Evolution in dreams.
+    """Evolution in dreams."""
 
-    Args:
-        generations: Number of generations. 0: no evolution in dreams.
-        population: Number of members in a generation.
-        num_rollouts: Number of dreams for each member.
-        horizon: Maximum number of steps of a dream.
-        temperature: Sampling temperature of the memory. Above 1, dreams are less certain and harder to exploit.
-        termination_hazard_ratio: Factor on the hazard of termination: survival probability q of a step becomes q ** ratio.
-            Above 1, dreams terminate more often than the memory predicts, and controllers avoid terminations more.
-        use_expected_continuation: Whether to weight rewards by the probability of no earlier termination, instead of
-            sampling terminations. Returns have the same mean and less variance.
-        sigma: Initial step size (standard deviation) of the search, in units of its coordinates.
-        sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
-        whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
-            scaled to unit variance.
-        mean_window: Window of the exponential average of the distribution mean that is kept, in generations. 0: the last
-            mean is kept.
-    """
-
-    generations: int = common(60)
-    population: int = common(64)
-    num_rollouts: int = 16
-    horizon: int = common(300)
-    temperature: float = common(1.15)
-    termination_hazard_ratio: float = 1.0
-    use_expected_continuation: bool = False
-    sigma: float = 0.1
-    sigma_decay: float = 1.0
-    whiten: bool = False
-    mean_window: int = 0
+    generations: int = setting(60, "Number of generations. 0: no evolution in dreams.", NOT_NEGATIVE, common=True)
+    population: int = setting(64, "Number of members in a generation.", Range(least=3), common=True)
+    num_rollouts: int = setting(16, "Number of dreams for each member.")
+    horizon: int = setting(300, "Maximum number of steps of a dream.", common=True)
+    temperature: float = setting(
+        1.15,
+        "Sampling temperature of the memory. Above 1, dreams are less certain and harder to exploit.",
+        common=True,
+    )
+    termination_hazard_ratio: float = setting(
+        1.0,
+        """Factor on the hazard of termination: survival probability q of a step becomes q ** ratio. Above 1, dreams
+        terminate more often than the memory predicts, and controllers avoid terminations more.""",
+    )
+    use_expected_continuation: bool = setting(
+        False,
+        """Whether to weight rewards by the probability of no earlier termination, instead of sampling terminations. Returns
+        have the same mean and less variance.""",
+    )
 
 
+@described
 @dataclass(frozen=True)
 class GameConfig:
-    """Evolution in the real environment.
+    """Evolution in the real environment."""
 
-    Args:
-        generations: Number of generations. 0: no evolution in the environment.
-        population: Number of members in a generation.
-        episodes: Number of episodes for each member; all members use the same seeds.
-        max_idle_steps: Number of steps without a positive reward after which an episode is truncated. None: never.
-        max_steps: Maximum number of steps of an episode. None: no limit.
-        sigma: Initial step size (standard deviation) of the search, in units of its coordinates.
-        sigma_decay: Factor on the step size after each generation, on top of the adaptation by CMA-ES.
-        whiten: Whether to search in whitened coordinates: along the principal components of the controller's inputs,
-            scaled to unit variance.
-        eval_every: Number of generations between evaluations of the distribution mean on fresh seeds.
-        eval_episodes: Number of episodes of an evaluation.
-        target_return: Mean return of an evaluation at which evolution stops. None: never.
-        envs_per_worker: Number of environments that a worker process steps in lockstep.
-        init_from: Initial controller: "zeros", "dream" (the controller evolved in dreams), the file of a controller, or the
-            folder of an agent, which is first copied by behavior cloning onto this run's world model.
-        mean_window: Window of the exponential average of the distribution mean, in generations. The average is evaluated
-            beside the mean and kept where it is better. 0: no average.
-        num_eval_candidates: Number of best members of a generation that are evaluated beside the mean and kept where they
-            are better.
-        normalize_episodes: Whether to standardize the returns of each episode and state reset before members are compared,
-            so that all have the same weight.
-        eval_patience: Number of evaluations without a better one after which evolution stops. None: never.
-        min_sigma: Step size below which evolution stops.
-        num_state_resets: Number of extra episodes for each member that start from states of the generation's best
-            episodes. Only for environments that can save their state (Super Mario Bros, CarRacing).
-        reset_horizon: Maximum number of steps after a state reset.
-        hard_episode_candidates: Number of candidate episodes. The distribution mean plays all of them; the population is
-            evaluated on the ones with the lowest return. 0: no selection of episodes.
-    """
-
-    generations: int = common(100)
-    population: int = common(32)
-    episodes: int = common(3)
-    max_idle_steps: int | None = None
-    max_steps: int | None = None
-    sigma: float = 0.1
-    sigma_decay: float = 1.0
-    whiten: bool = False
-    eval_every: int = 10
-    eval_episodes: int = 16
-    target_return: float | None = None
-    envs_per_worker: int = 8
-    init_from: str = common("zeros")
-    mean_window: int = 0
-    normalize_episodes: bool = False
-    num_eval_candidates: int = 0
-    eval_patience: int | None = None
-    min_sigma: float = 0.0
-    num_state_resets: int = 0
-    reset_horizon: int = 40
-    hard_episode_candidates: int = 0
+    generations: int = setting(
+        100, "Number of generations. 0: no evolution in the environment.", NOT_NEGATIVE, common=True
+    )
+    population: int = setting(32, "Number of members in a generation.", Range(least=3), common=True)
+    episodes: int = setting(3, "Number of episodes for each member; all members use the same seeds.", common=True)
+    max_idle_steps: int | None = setting(
+        None, "Number of steps without a positive reward after which an episode is truncated. None: never."
+    )
+    max_steps: int | None = setting(None, "Maximum number of steps of an episode. None: no limit.")
+    eval_every: int = setting(10, "Number of generations between evaluations of the distribution mean on fresh seeds.")
+    eval_episodes: int = setting(16, "Number of episodes of an evaluation.")
+    target_return: float | None = setting(
+        None, "Mean return of an evaluation at which evolution stops. None: never.", ANY
+    )
+    envs_per_worker: int = setting(8, "Number of environments that a worker process steps in lockstep.")
+    init_from: str = setting(
+        "zeros",
+        """Initial controller: "zeros", "dream" (the controller evolved in dreams), "previous" (that of the phase before),
+        the file of a controller, or the folder of an agent, which is first copied by behavior cloning onto this run's world
+        model.""",
+        common=True,
+    )
+    mean_window: int = setting(
+        0,
+        """Window of the exponential average of the distribution mean, in generations. The average is evaluated beside the
+        mean and kept where it is better. 0: no average.""",
+        NOT_NEGATIVE,
+    )
+    num_eval_candidates: int = setting(
+        0,
+        """Number of best members of a generation that are evaluated beside the mean and kept where they are better.""",
+        NOT_NEGATIVE,
+    )
+    num_state_resets: int = setting(
+        0,
+        """Number of extra episodes for each member that start from states of the generation's best episodes. The returns of
+        each episode and each state reset are then standardized, so that all have the same weight. Only for environments that
+        can save their state (Super Mario Bros, CarRacing).""",
+        NOT_NEGATIVE,
+    )
+    reset_horizon: int = setting(40, "Maximum number of steps after a state reset.")
+    hard_episode_candidates: int = setting(
+        0,
+        """Number of candidate episodes. The distribution mean plays all of them; the population is evaluated on the ones
+        with the lowest return. 0: no selection of episodes.""",
+        NOT_NEGATIVE,
+    )
 
 
+@described
 @dataclass(frozen=True)
 class LoopConfig:
-    """Settings of one iteration of collection, training and evolution in dreams.
+    """One iteration (these settings, and those of search and dream, may change between iterations)."""
 
-    Args:
-        episodes: Number of new episodes without exploration, and of new episodes with exploration.
-        action_noise: Exploration noise on actions: the standard deviation for Box actions, the probability of a random
-            action for discrete ones.
-        param_noise: Standard deviation of exploration noise on the controller's parameters, drawn once for each episode.
-            The next memory learns from it what similar controllers do in the environment.
-        memory_updates: Number of gradient steps that continue the training of the last iteration's memory. None: train a
-            new memory from scratch.
-        vae_updates: Number of gradient steps that continue the training of the VAE on all frames. 0: the VAE
-            stays fixed.
-        init_from: Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest
-            mean return so far). With "best", the agent keeps the memory of that iteration without further training,
-            and only the ensemble is trained: for a run that began with "last".
-        recent_episodes: Number of newest episodes that dreams start from. None: all episodes.
-        recent_fraction: Fraction of the memory's training data from these newest episodes. 0: all steps have equal weight.
-        initial_state_fraction: Fraction of dreams that start at the first state of an episode; the others start at any
-            state.
-        ensemble_size: Number of memories in the ensemble. 1: dreams use the agent's own memory. Above 1: each dream uses
-            one member of an ensemble of other memories, and the agent's own memory computes the hidden state.
-    """
+    episodes: int = setting(20, "Number of new episodes without exploration, and of new episodes with exploration.")
+    action_noise: float = setting(
+        0.2,
+        """Exploration noise on actions: the standard deviation for Box actions, the probability of a random action for
+        discrete ones.""",
+        NOT_NEGATIVE,
+    )
+    param_noise: float = setting(
+        0.0,
+        """Standard deviation of exploration noise on the controller's parameters, drawn once for each episode. The next
+        memory learns from it what similar controllers do in the environment.""",
+        NOT_NEGATIVE,
+    )
+    memory_updates: int | None = setting(
+        None,
+        """Number of gradient steps that continue the training of the last iteration's memory. None: train a new memory from
+        scratch.""",
+    )
+    vae_updates: int = setting(
+        0,
+        """Number of gradient steps that continue the training of the VAE on all frames. 0: the VAE stays fixed.""",
+        NOT_NEGATIVE,
+    )
+    init_from: Literal["zeros", "last", "best"] = setting(
+        "zeros",
+        """Initial controller: "zeros", "last" (of the last iteration), or "best" (of the iteration with the highest mean
+        return so far). With "best", the agent keeps the memory of that iteration without further training, and only the
+        ensemble is trained: for a run that began with "last".""",
+    )
+    recent_episodes: int | None = setting(None, "Number of newest episodes that dreams start from. None: all episodes.")
+    recent_fraction: float = setting(
+        0.0,
+        "Fraction of the memory's training data from these newest episodes. 0: all steps have equal weight.",
+        FRACTION,
+    )
+    initial_state_fraction: float = setting(
+        0.25,
+        "Fraction of dreams that start at the first state of an episode; the others start at any state.",
+        FRACTION,
+    )
+    ensemble_size: int = setting(
+        1,
+        """Number of memories in the ensemble. 1: dreams use the agent's own memory. Above 1: each dream uses one member of an
+        ensemble of other memories, and the agent's own memory computes the hidden state.""",
+    )
 
-    episodes: int = 20
-    action_noise: float = 0.2
-    param_noise: float = 0.0
-    memory_updates: int | None = None
-    vae_updates: int = 0
-    init_from: Literal["zeros", "last", "best"] = "zeros"
-    recent_episodes: int | None = None
-    recent_fraction: float = 0.0
-    initial_state_fraction: float = 0.25
-    ensemble_size: int = 1
 
-
+@described
 @dataclass(frozen=True)
 class EvalConfig:
-    """Final evaluation, on the official environment and on fresh seeds.
+    """Final evaluation, on the official environment and on fresh seeds."""
 
-    Args:
-        episodes: Number of episodes for each controller.
-        seed: Environment seed of the first episode; training never uses these seeds.
-        max_steps: Maximum number of steps of an episode, for environments that never end. None: no limit.
-    """
-
-    episodes: int = common(100)
-    seed: int = 10_000
-    max_steps: int | None = None
+    episodes: int = setting(100, "Number of episodes for each controller.", common=True)
+    seed: int = setting(10_000, "Environment seed of the first episode; training never uses these seeds.")
+    max_steps: int | None = setting(
+        None, "Maximum number of steps of an episode, for environments that never end. None: no limit."
+    )
 
 
+@described
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings of all stages.
+    """Settings of all stages."""
 
-    Args:
-        env: Id of the environment of collection and evolution, as envs.make takes it. CarRacing stands for FastCarRacing,
-            unless eval_env is set.
-        eval_env: Id of the environment of the final evaluation. None: CarRacing for FastCarRacing, else the same as env.
-        env_options: Arguments of envs.make, such as action_repeat. They replace all of the preset's.
-        eval_env_options: Arguments of envs.make in the final evaluation, on top of env_options.
-        seed: Random seed of all stages.
-        workers: Number of processes that step environments.
-        backend: Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
-        iterations: Number of iterations of evolving in dreams, playing the new controller, and training the memory on all
-            episodes. 0: evolve in dreams once.
-        iterate: One iteration (these settings and those of dream may change between iterations)
-        collect: Collection of real episodes
-        vae: Training of the VAE
-        memory: Training of the memory
-        controller: Inputs and size of the controller
-        dream: Evolution in dreams
-        game: Evolution in the real environment
-        eval: Final evaluation, on the official environment and on fresh seeds
-    """
-
-    env: str
-    eval_env: str | None = None
-    env_options: dict[str, Any] = field(default_factory=dict, metadata={"common": True})
-    eval_env_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = common(1)
-    workers: int = common(2)
-    backend: str = "loky"
-    iterations: int = common(0)
+    env: str = field(
+        metadata=about(
+            """Id of the environment of collection and evolution, as envs.make takes it. CarRacing stands for FastCarRacing,
+            unless eval_env is set.""",
+            common=True,
+        )
+    )
+    eval_env: str | None = setting(
+        None,
+        """Id of the environment of the final evaluation. None: CarRacing for FastCarRacing, else the same as env.""",
+    )
+    env_options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about("Arguments of envs.make, such as action_repeat. They replace all of the preset's.", common=True),
+    )
+    eval_env_options: dict[str, Any] = field(
+        default_factory=dict, metadata=about("Arguments of envs.make in the final evaluation, on top of env_options.")
+    )
+    seed: int = setting(1, "Random seed of all stages.", common=True)
+    workers: int = setting(2, "Number of processes that step environments.", common=True)
+    backend: str = setting(
+        "loky",
+        """Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".""",
+    )
+    iterations: int = setting(
+        0,
+        """Number of iterations of evolving in dreams, playing the new controller, and training the memory on all episodes.
+        0: evolve in dreams once.""",
+        NOT_NEGATIVE,
+        common=True,
+    )
+    phases: list[dict[str, Any]] = field(
+        default_factory=list,
+        metadata=about(
+            """Changes of these settings that follow each other: [{iterations: 3}, {iterations: 9, dream: {horizon: 300}}]. Each
+            phase adds its changes to those before. A phase that changes only iterations, iterate, search, dream or game goes on
+            with the world model of the phase before; any other starts anew, and can use the agent before as "previous"."""
+        ),
+    )
     iterate: LoopConfig = field(default_factory=LoopConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
     game: GameConfig = field(default_factory=GameConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
@@ -342,12 +413,7 @@ class RunConfig:
         return self.eval_env or OFFICIAL.get(self.env, self.env)
 
 
-def training(settings: Any) -> dict[str, Any]:
+def fit_arguments(*settings: Any) -> dict[str, Any]:
     """Return the arguments of `worldmodel.fit` among the settings of a training."""
-    return {
-        "num_updates": settings.num_updates,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
-        "dtype": settings.dtype,
-        "patience": settings.patience,
-    }
+    names = ("num_updates", "batch_size", "learning_rate", "dtype", "patience")
+    return {name: getattr(one, name) for one in settings for name in names if hasattr(one, name)}

@@ -1,17 +1,18 @@
-"""Sections of settings as dataclasses: validation, and a JSON file of them; start reading at `from_dict`.
+"""Settings of a run from plain values: start reading at `build`.
 
-Each iteration has its own file (`agents.pipeline.iterative_training`).
+Each iteration has a file of its own settings (`agents.pipeline.iterative_training`).
 """
 
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
 from worldmodel.agents.config.parser import plain
+from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.validate import validate
 from worldmodel.io import migration
 from worldmodel.io.files import error_context, read_json, write_json
@@ -20,30 +21,38 @@ STAGE = "stage.json"
 """Name of the file with the settings of a training's stage, beside the training."""
 
 
-def validate_sections(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Check that every section is a mapping or a dataclass.
-
-    A truncated file may end with ``game:``, which YAML reads as None.
+def build(content: Mapping[str, Any]) -> RunConfig:
+    """Build the settings of a run from nested plain values, and check their names, types and ranges.
 
     Raises:
-        ValueError: A section is something else; the message names it.
+        ValueError: A setting is unknown or out of range; the message names it, what was expected and what came.
     """
-    for name, kind in kinds.items():
-        value = given.get(name, {})
-        if not is_dataclass(kind) or is_dataclass(value) or isinstance(value, Namespace | Mapping):
-            continue
-        if value is None:
-            raise ValueError(f"{name} must have a value, got none")
-        raise ValueError(f"{name} must be a mapping of settings, got {value!r}")
+    for name, kind in get_type_hints(RunConfig).items():
+        value = content.get(name, {})
+        if is_dataclass(kind) and not isinstance(value, Namespace | Mapping):  # a truncated file may end with "game:"
+            raise ValueError(
+                f"{name} must have a value, got none"
+                if value is None
+                else f"{name} must be a mapping of settings, got {value!r}"
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig)
+    try:
+        built = parser.instantiate(parser.parse_object(dict(content)))
+    except ArgumentError as error:
+        raise ValueError(plain(str(error))) from None
+    settings = RunConfig(**{name: built[name] for name in RunConfig.__dataclass_fields__})
+    validate(settings)
+    return settings
 
 
-def write_sections(sections: Mapping[str, Any], path: Path) -> None:
-    """Write sections to a JSON file; `read_sections` reads it."""
+def write_sections(settings: RunConfig, names: Iterable[str], path: Path) -> None:
+    """Write sections of settings to a JSON file; `read_sections` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {name: asdict(section) for name, section in sections.items()})
+    write_json(path, {name: asdict(getattr(settings, name)) for name in names})
 
 
-def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
+def read_sections(names: Iterable[str], path: Path) -> dict[str, Any]:
     """Read a file of `write_sections`; a setting that is missing has its default.
 
     Raises:
@@ -51,26 +60,8 @@ def read_sections(kinds: Mapping[str, type], path: Path) -> dict[str, Any]:
     """
     with error_context(path, wrap_value_errors=True):
         content = migration.run_config(read_json(path))
-        if missing := [name for name in kinds if name not in content]:
-            raise ValueError(f"{missing[0]} is missing")
-        return from_dict(content, kinds)
-
-
-def from_dict(content: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Build dataclasses from sections of plain values, and validate each.
-
-    Raises:
-        ValueError: A setting is out of range; the message names it, what was expected and what came.
-    """
-    validate_sections(content, kinds)
-    parser = ArgumentParser(exit_on_error=False)
-    for name, kind in kinds.items():
-        parser.add_class_arguments(kind, name)
-    try:
-        built = parser.instantiate(parser.parse_object(dict(content)))
-    except ArgumentError as error:
-        raise ValueError(plain(str(error))) from None
-    sections = {name: built[name] for name in kinds}
-    for name, section in sections.items():
-        validate(section, f"{name}.")
-    return sections
+        settings = build({"env": "", **content})
+        content = dict.fromkeys(migration.SHARED_RUN_SETTINGS.keys() & names) | content  # older files lack these
+        if wrong := sorted({*content} ^ {*names}):
+            raise ValueError(f"the sections must be {', '.join(names)}, got {wrong[0]} too much or too little")
+    return {name: getattr(settings, name) for name in names}

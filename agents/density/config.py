@@ -1,9 +1,10 @@
 """Settings of a density of speech or images and of its training. This module imports no torch, for a fast command line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from worldmodel.agents.config.schema import NOT_NEGATIVE, about, described, setting
 from worldmodel.agents.config.validate import validate
 
 PRESETS = Path(__file__).parent.parent / "presets" / "density"
@@ -14,68 +15,60 @@ VARIATIONAL = ("vrnn", "vrnn-gmm")
 """Models with a latent variable."""
 
 
+@described
 @dataclass(frozen=True)
 class DensityConfig:
-    """A density of sequences, its corpus and its training.
+    """A density of sequences, its corpus and its training."""
 
-    Args:
-        data: Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, audio (any recordings), mnist
-            and cifar10.
-        model: Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm".
-        hidden_size: Number of recurrent units in a layer.
-        num_components: Number of components of the Gaussian mixture. None: 20, or 1 for rnn-gauss and vrnn.
-        rank: Rank R of U in the precision matrix D + U U^T (rmdn, frmdn, rnn-gauss). 0: diagonal.
-        full: Whether to use full precision matrices (rmdn, frmdn, rnn-gauss).
-        num_layers: Number of recurrent layers (rmdn, frmdn, rnn-gauss).
-        num_couplings: Number of coupling layers of the flow (frmdn).
-        conditional: Whether to condition the flow on the hidden state (frmdn).
-        spline: Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).
-        latent_dim: Number of latent dimensions (vrnn, vrnn-gmm).
-        width: Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).
-        depth: Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).
-        bptt_length: Number of events per chunk of truncated back-propagation through time. None: whole sequences.
-        num_updates: Number of gradient steps.
-        batch_size: Number of sequences in a batch.
-        learning_rate: Peak learning rate.
-        eval_every: Number of updates between two validations on the held-out part.
-        patience: Number of validations without a lower held-out loss after which training stops. None: never.
-        dtype: Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).
-        seed: Random seed of the weights, the batches and the noise.
-        segment_length: Number of samples in a sequence of speech. 0: whole recordings. None: as in the papers.
-        frame: Number of samples in an event of speech. None: 200.
-        include_sa: Whether to include the two sentences that all speakers of TIMIT read. None: true.
-        split_seed: Random seed of the split into parts, for speech. None: 0.
-        logit: Whether the events of images are logits. None: false.
-        pixelwise: Whether an event of images is a pixel instead of a row. None: false.
-    """
-
-    data: str
-    model: Literal["rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm"] = "frmdn"
-    hidden_size: int = 256
-    num_components: int | None = None
-    rank: int = 0
-    full: bool = False
-    num_layers: int = 1
-    num_couplings: int = 2
-    conditional: bool = False
-    spline: bool = False
-    latent_dim: int = 64
-    width: int = 256
-    depth: int = 2
-    bptt_length: int | None = None
-    num_updates: int = 10_000
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    eval_every: int = 100
-    patience: int | None = 20
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 1
-    segment_length: int | None = None
-    frame: int | None = None
-    include_sa: bool | None = None
-    split_seed: int | None = None
-    logit: bool | None = None
-    pixelwise: bool | None = None
+    data: str = field(
+        metadata=about(
+            """Kind and folder of the corpus, KIND:FOLDER. The kinds are timit, blizzard, accent, audio (any recordings), mnist
+            and cifar10."""
+        )
+    )
+    model: Literal["rmdn", "frmdn", "rnn-gauss", "vrnn", "vrnn-gmm"] = setting(
+        "frmdn", """Density: "rmdn", "frmdn", "rnn-gauss" (an RMDN with one Gaussian), "vrnn" or "vrnn-gmm"."""
+    )
+    hidden_size: int = setting(256, "Number of recurrent units in a layer.")
+    num_components: int | None = setting(
+        None, "Number of components of the Gaussian mixture. None: 20, or 1 for rnn-gauss and vrnn."
+    )
+    rank: int = setting(
+        0, "Rank R of U in the precision matrix D + U U^T (rmdn, frmdn, rnn-gauss). 0: diagonal.", NOT_NEGATIVE
+    )
+    full: bool = setting(False, "Whether to use full precision matrices (rmdn, frmdn, rnn-gauss).")
+    num_layers: int = setting(1, "Number of recurrent layers (rmdn, frmdn, rnn-gauss).")
+    num_couplings: int = setting(2, "Number of coupling layers of the flow (frmdn).", NOT_NEGATIVE)
+    conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
+    spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
+    latent_dim: int = setting(64, "Number of latent dimensions (vrnn, vrnn-gmm).")
+    width: int = setting(256, "Number of units in a hidden layer of the feedforward networks (vrnn, vrnn-gmm).")
+    depth: int = setting(2, "Number of hidden layers of each feedforward network (vrnn, vrnn-gmm).")
+    bptt_length: int | None = setting(
+        None, "Number of events per chunk of truncated back-propagation through time. None: whole sequences."
+    )
+    num_updates: int = setting(10_000, "Number of gradient steps.")
+    batch_size: int = setting(32, "Number of sequences in a batch.")
+    learning_rate: float = setting(1e-3, "Peak learning rate.")
+    eval_every: int = setting(100, "Number of updates between two validations on the held-out part.")
+    patience: int | None = setting(
+        20, "Number of validations without a lower held-out loss after which training stops. None: never."
+    )
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        """Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).""",
+    )
+    seed: int = setting(1, "Random seed of the weights, the batches and the noise.")
+    segment_length: int | None = setting(
+        None, "Number of samples in a sequence of speech. 0: whole recordings. None: as in the papers.", NOT_NEGATIVE
+    )
+    frame: int | None = setting(None, "Number of samples in an event of speech. None: 200.")
+    include_sa: bool | None = setting(
+        None, "Whether to include the two sentences that all speakers of TIMIT read. None: true."
+    )
+    split_seed: int | None = setting(None, "Random seed of the split into parts, for speech. None: 0.")
+    logit: bool | None = setting(None, "Whether the events of images are logits. None: false.")
+    pixelwise: bool | None = setting(None, "Whether an event of images is a pixel instead of a row. None: false.")
 
     @property
     def kind(self) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 from worldmodel import VAE, Memory, WorldModel, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.config.io import read_yaml
-from worldmodel.agents.config.schema import DreamConfig, LoopConfig, RunConfig
-from worldmodel.agents.config.sections import from_dict, read_sections, write_sections
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import build, read_sections, write_sections
 from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.horizon_returns import own_returns
@@ -33,7 +33,7 @@ from worldmodel.messages import format_number
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
 
-PER_ITERATION: dict[str, type[LoopConfig] | type[DreamConfig]] = {"iterate": LoopConfig, "dream": DreamConfig}
+PER_ITERATION = ("iterate", "search", "dream")
 """Sections of settings that each iteration saves, because a resumed run can have other settings."""
 
 
@@ -62,7 +62,7 @@ class Iteration:
     """Number of dreamed steps of the search."""
 
 
-def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str) -> list[Iteration]:
+def iterate(run: Run, settings: RunConfig) -> list[Iteration]:
     """Run ``settings.iterations`` iterations, and save the world model and the controller of the best one in the run.
 
     The best iteration has the highest mean return over complete real episodes. Real returns influence a controller in only one
@@ -70,10 +70,7 @@ def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str)
 
     Args:
         run: Run of the iterations.
-        env: Id of the environment.
         settings: Settings of the run.
-        workers: Number of worker processes.
-        backend: Executor of the workers (`rollouts.executors.workers.run_tasks`).
 
     Returns:
         The results of all iterations.
@@ -86,7 +83,7 @@ def iterate(run: Run, env: str, settings: RunConfig, workers: int, backend: str)
     for number in range(1, settings.iterations + 1):
         context = _start_iteration(run, settings, number)
         if not context.result_path.exists():
-            _run_iteration(context, env, workers, backend)
+            _run_iteration(context)
         done.append(_read_result(run, number))
         with atomic(run.folder / "iterations" / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done), encoding="utf-8")
@@ -157,7 +154,7 @@ def _start_iteration(run: Run, settings: RunConfig, number: int) -> IterationCon
     if context.result_path.exists():
         return context
     if not path.exists():
-        write_sections({name: getattr(settings, name) for name in PER_ITERATION}, path)
+        write_sections(settings, PER_ITERATION, path)
         return context
     with error_context(path, wrap_value_errors=True):
         saved = replace(settings, **read_sections(PER_ITERATION, path))
@@ -175,11 +172,8 @@ def freeze_settings(run: Run) -> None:
     for folder in (run.folder / "iterations").glob("[0-9]*"):
         if not any((folder / name).exists() for name in ("iteration.json", "settings.json")):
             with error_context(path := run.folder / "config.yaml", wrap_value_errors=True):
-                content = migration.run_config(read_yaml(path))
-                write_sections(
-                    from_dict({name: content.get(name, {}) for name in PER_ITERATION}, PER_ITERATION),
-                    folder / "settings.json",
-                )
+                settings = build(migration.run_config(read_yaml(path)))
+                write_sections(settings, PER_ITERATION, folder / "settings.json")
 
 
 def refuse_search(run: Run) -> None:
@@ -194,12 +188,12 @@ def refuse_search(run: Run) -> None:
         )
 
 
-def _run_iteration(context: IterationContext, env: str, workers: int, backend: str) -> None:
+def _run_iteration(context: IterationContext) -> None:
     """Train the memory, evolve in dreams, play in the game, and save the results."""
     world, ensemble = _ensemble(context)
     controller = _evolve(context, world, ensemble)
     with context.run.stage("play"):
-        _play(context, env, Agent(world, controller), workers, backend)
+        _play(context, Agent(world, controller))
     _write_result(context, world, ensemble, controller)
 
 
@@ -252,11 +246,9 @@ def _world_model(context: IterationContext, into: Run, member: int = 0) -> World
         )
     last = context.previous and (Run(context.previous.folder / into.folder.name) if member else context.previous)
     if loop.memory_updates is None or last is None or not last.folder.exists():  # a larger ensemble than before
-        return stages.train_memory(run, settings.memory, seed, into, vae, weights=weights, split_seed=settings.seed)
-    memory_settings = replace(settings.memory, num_updates=loop.memory_updates)
-    return stages.train_memory(
-        run, memory_settings, seed, into, vae, last.world().memory, weights, split_seed=settings.seed
-    )
+        return stages.train_memory(run, settings, seed, into, vae, weights=weights)
+    further = replace(settings, memory=replace(settings.memory, num_updates=loop.memory_updates))
+    return stages.train_memory(run, further, seed, into, vae, last.world().memory, weights)
 
 
 def recent_episode_weights(
@@ -299,11 +291,9 @@ def _vae(context: IterationContext) -> VAE:
         return best
     if not loop.vae_updates:
         return previous
-    vae_settings = replace(context.settings.vae, num_updates=loop.vae_updates)
-    seed = context.settings.seed
-    return stages.train_vae(
-        context.run, vae_settings, seed + context.number, context.current, previous, split_seed=seed
-    )
+    settings = context.settings
+    further = replace(settings, vae=replace(settings.vae, num_updates=loop.vae_updates))
+    return stages.train_vae(context.run, further, settings.seed + context.number, context.current, previous)
 
 
 def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
@@ -312,9 +302,8 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
     initial = context.init_from
     return stages.evolve_dream(
         context.run,
-        settings.dream,
+        settings,
         settings.seed + context.number,
-        settings.controller,
         context.current,
         world,
         start_states,
@@ -335,7 +324,7 @@ def _start_states(context: IterationContext) -> RecentStartStates:
     )
 
 
-def _play(context: IterationContext, env: str, agent: Agent, workers: int, backend: str) -> None:
+def _play(context: IterationContext, agent: Agent) -> None:
     """Add episodes of the controller to the store, first without noise, then with it.
 
     The second collection runs even if all its episodes exist: it also repairs a Minari index that an interruption prevented.
@@ -349,16 +338,16 @@ def _play(context: IterationContext, env: str, agent: Agent, workers: int, backe
             continue
         with bar("play the new controller", "episodes") as progress:
             rollouts.collect(
-                env,
+                settings.rollout_env,
                 player,
                 total,
                 seed=settings.seed,
-                workers=workers,
+                workers=settings.workers,
                 out=run.rollouts_folder,
                 max_steps=settings.collect.max_steps,
                 max_idle_steps=settings.collect.max_idle_steps,
                 env_options=settings.env_options,
-                backend=backend,
+                backend=settings.backend,
                 allow_new_policy=True,
                 progress=progress,
             )

@@ -3,12 +3,14 @@
 Start reading at `run_pipeline`. The modules `stages` and `iterative_training` have the stages and the iterations.
 """
 
+import contextlib
 import os
-from typing import Any
+from dataclasses import fields
+from typing import get_type_hints
 
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import RunConfig
-from worldmodel.agents.config.validate import validate, validate_combination
+from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.forecast import about, forecast
@@ -20,6 +22,7 @@ from worldmodel.agents.pipeline.iterative_training import (
     iteration_run,
     refuse_search,
 )
+from worldmodel.agents.pipeline.phases import Phase, plan
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import Stages, busy, console
 from worldmodel.io.files import error_context, read_json
@@ -36,7 +39,7 @@ MAY_CHANGE = (
 """Settings that a continued run can change."""
 MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.num_updates", "memory.num_updates")
 """Settings that a continued run can increase before its first iteration: collection and training go on."""
-NEXT = tuple(f"{section}.{name}" for section, kind in PER_ITERATION.items() for name in kind.__dataclass_fields__)
+NEXT = tuple(f"{name}.{one.name}" for name in PER_ITERATION for one in fields(get_type_hints(RunConfig)[name]))
 """Settings that can change between iterations."""
 
 
@@ -44,7 +47,7 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
     """Run all stages in a folder, or continue a stopped run.
 
     Args:
-        settings: Settings of all stages.
+        settings: Settings of all stages, with the changes in each phase.
         folder: Path of the run folder.
 
     Returns:
@@ -54,54 +57,76 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         ValueError: A setting is out of range or contradicts another one, or the folder has a run with other settings.
     """
     validate(settings)
-    validate_combination(settings)
-    validate_backend(settings.backend, settings.workers)
-    if settings.game.generations:
-        validate_state_resets(settings.rollout_env, settings.env_options, settings.game.num_state_resets)
     run = Run(folder_path(folder, "out"))
+    phases = plan(settings, run)
+    for phase in phases:
+        validate_backend(phase.settings.backend, phase.settings.workers)
+        if (game := phase.settings.game).generations:
+            validate_state_resets(phase.settings.rollout_env, phase.settings.env_options, game.num_state_resets)
     run.validate_folder()
-    if not has_started(run.folder):  # reports a wrong policy before the folder is created
-        stages.make_policy(settings.collect.policy, settings.collect.action_noise, settings.env_options)
+    first = phases[0].settings
+    if not has_started(phases[0].run.folder):  # reports a wrong policy before the folder is created
+        stages.make_policy(first.collect.policy, first.collect.action_noise, first.env_options)
     with run.locked(), run.session() as add_rest:
-        _save_settings(run, settings)
-        common: Any = (settings.seed, settings.workers, settings.env_options, settings.backend)
-        stage = Stages(*stage_names(settings))
-        if not run.rollouts_folder.exists():
-            with busy("measuring the environment's speed"):
-                seconds = forecast(settings)
-            hint = "; --preset quick takes minutes" if seconds > LONG else ""
-            console.print(f"all stages: up to about {about(seconds)}{hint}", markup=False)
-        if not has_started(run.folder):
-            stage("collect")
-            stages.collect(run, settings.rollout_env, settings.collect, *common)
-            stage("train vae")
-            stages.train_vae(run, settings.vae, settings.seed)
-            stage("train memory")
-            stages.train_memory(run, settings.memory, settings.seed)
+        if settings.phases:
+            save_config(settings, run.folder / "config.yaml", ("workers", "backend"))
         else:
-            _validate_rollouts(run, settings)
-        if settings.iterations:
-            stage("iterate in dreams")
-            iterate(run, settings.rollout_env, settings, settings.workers, settings.backend)
-        elif settings.dream.generations:
-            stage("evolve in dreams")
-            stages.evolve_dream(run, settings.dream, settings.seed, settings.controller)
-        if settings.dream.generations:
-            dreams = (settings.dream, settings.seed, settings.workers, settings.env_options, settings.backend)
-            stages.compare_dream(run, settings.rollout_env, *dreams)
-        if settings.game.generations:
-            stage("evolve in the game")
-            stages.evolve_game(run, settings.rollout_env, settings.game, settings.controller, *common)
+            _save_settings(run, settings)
+        for number, phase in enumerate(phases):
+            phases[number] = phase = phase.after(phases[number - 1] if number else None)
+            if settings.phases:
+                console.print(f"phase {phase.number} of {len(phases)}", markup=False)
+            if phase is phases[-1] or phase.finished:
+                continue
+            elsewhere = phase.run != run
+            with run.stage(f"phase {phase.number}") if elsewhere else contextlib.nullcontext():
+                if elsewhere:
+                    save_config(phase.settings, phase.run.folder / "config.yaml", ("workers", "backend"))
+                _run_stages(phase, Stages(*stage_names(phase.settings)[:-2]), last=False)
+                phase.finish(phases[number + 1])
+        last = phases[-1].settings
+        stage = Stages(*stage_names(last))
+        _run_stages(phases[-1], stage, last=True)
         stage("test")
         with run.stage("test"):
-            reports = stages.evaluate_controllers(run, settings)
+            reports = stages.evaluate_controllers(run, last)
         stage("report")
         from worldmodel.agents.analysis.report import (
             write_report,  # imports matplotlib and video codecs, which are slow
         )
 
-        write_report(run, settings, add_rest)
+        write_report(run, last, add_rest)
     return reports
+
+
+def _run_stages(phase: Phase, stage: Stages, last: bool) -> None:
+    """Collect, train, and evolve controllers in dreams and in the environment; the last phase also compares their returns."""
+    run, settings = phase.run, phase.settings
+    if not run.rollouts_folder.exists():
+        with busy("measuring the environment's speed"):
+            seconds = forecast(settings)
+        hint = "; --preset quick takes minutes" if seconds > LONG else ""
+        console.print(f"all stages: up to about {about(seconds)}{hint}", markup=False)
+    if not has_started(run.folder):
+        stage("collect")
+        stages.collect(run, settings)
+        stage("train vae")
+        stages.train_vae(run, settings)
+        stage("train memory")
+        stages.train_memory(run, settings)
+    else:
+        _validate_rollouts(run, settings)
+    if settings.iterations:
+        stage("iterate in dreams")
+        iterate(run, settings)
+    elif settings.dream.generations and not phase.has_archived("dream"):
+        stage("evolve in dreams")
+        stages.evolve_dream(run, settings, settings.seed + phase.searches)
+    if settings.dream.generations and last:
+        stages.compare_dream(run, settings)
+    if settings.game.generations and not phase.has_archived("game"):
+        stage("evolve in the game")
+        stages.evolve_game(run, settings, settings.seed + phase.searches)
 
 
 def stage_names(settings: RunConfig) -> list[str]:

@@ -145,13 +145,24 @@ class Run:
     def evolution_steps(self, where: str) -> int:
         """Count the steps of evolution in the "game" or in the "dream", including evaluations of the mean."""
         paths = [self.folder / f"evolve-{where}" / "metrics.jsonl"]
-        paths += sorted(self.folder.glob(f"iterations/*/evolve-{where}/metrics.jsonl"))
+        for part in ("iterations", "phases"):
+            paths += sorted(self.folder.glob(f"{part}/*/evolve-{where}/metrics.jsonl"))
         steps = 0
         for path in paths:
             with error_context(path):
                 for row in rows_of(path):
                     steps += int(row.get("steps", 0)) + int(row.get("eval_steps", 0))
         return steps
+
+    @property
+    def earlier(self) -> list[Self]:
+        """The runs of earlier phases that have a world model of their own (`agents.pipeline.phases`)."""
+        return [type(self)(path) for path in sorted(self.folder.glob("runs/*"))]
+
+    @property
+    def real_steps(self) -> int:
+        """Number of environment steps of the rollouts and of evolution."""
+        return self.store().steps + self.evolution_steps("game")
 
     def timings(self) -> dict[str, float]:
         """Return the seconds of each stage, summed over all calls of the command."""

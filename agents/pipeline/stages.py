@@ -1,7 +1,7 @@
 """The stages of a run: collect, train the VAE, train the memory, evolve in dreams and in the environment, evaluate.
 
-`run_pipeline` runs all of them; each command runs one. A stage calls the public API with its own folder, so that the same call
-continues a stopped stage. Start reading at `collect`.
+`run_pipeline` runs all of them; each command runs one. A stage calls the public API with its own part of the run's settings and
+its own folder, so that the same call continues a stopped stage. Start reading at `collect`.
 """
 
 import inspect
@@ -24,16 +24,7 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_memory,
     verdict_of_vae,
 )
-from worldmodel.agents.config.schema import (
-    CollectConfig,
-    ControllerConfig,
-    DreamConfig,
-    GameConfig,
-    MemoryConfig,
-    RunConfig,
-    VAEConfig,
-    training,
-)
+from worldmodel.agents.config.schema import DreamConfig, RunConfig, fit_arguments
 from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.evolve import evolve
@@ -59,48 +50,28 @@ HUD_LOSS_WEIGHT = 16.0
 """Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
 
 
-def collect(
-    run: Run,
-    env: str,
-    settings: CollectConfig,
-    seed: int,
-    workers: int,
-    env_options: dict[str, Any],
-    backend: str = "loky",
-) -> rollouts.Store:
-    """Collect real episodes into the run's store: ``settings.episodes``, and more until ``settings.min_steps``."""
-    policy = make_policy(settings.policy, settings.action_noise, env_options)
+def collect(run: Run, settings: RunConfig) -> rollouts.Store:
+    """Collect real episodes into the run's store: ``collect.episodes``, and more until ``collect.min_steps``."""
+    env, section = settings.rollout_env, settings.collect
+    policy = make_policy(section.policy, section.action_noise, settings.env_options)
+    common: dict[str, Any] = {
+        "seed": settings.seed,
+        "workers": settings.workers,
+        "out": run.rollouts_folder,
+        "max_steps": section.max_steps,
+        "env_options": settings.env_options,
+    }
     if not (run.rollouts_folder / "metadata.json").exists():
-        plan = rollouts.estimate_collection(
-            env,
-            policy,
-            settings.episodes,
-            seed=seed,
-            workers=workers,
-            out=run.rollouts_folder,
-            max_steps=settings.max_steps,
-            env_options=env_options,
-        )
+        plan = rollouts.estimate_collection(env, policy, section.episodes, **common)
         console.print(f"collect {env}: {plan}", markup=False)
-    episodes = settings.episodes
+    common |= {"max_idle_steps": section.max_idle_steps, "backend": settings.backend}
+    episodes = section.episodes
     with run.stage("collect"), bar(f"collect {env}", "episodes") as progress:
         while True:
-            store = rollouts.collect(
-                env,
-                policy,
-                episodes,
-                seed=seed,
-                workers=workers,
-                out=run.rollouts_folder,
-                max_steps=settings.max_steps,
-                max_idle_steps=settings.max_idle_steps,
-                env_options=env_options,
-                backend=backend,
-                progress=progress,
-            )
-            if not settings.min_steps or store.steps >= settings.min_steps:
+            store = rollouts.collect(env, policy, episodes, **common, progress=progress)
+            if not section.min_steps or store.steps >= section.min_steps:
                 return store
-            episodes = max(len(store) + 1, math.ceil(settings.min_steps * len(store) / max(store.steps, 1)))
+            episodes = max(len(store) + 1, math.ceil(section.min_steps * len(store) / max(store.steps, 1)))
 
 
 def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> Policy:
@@ -132,48 +103,46 @@ def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> 
 
 def train_vae(
     run: Run,
-    settings: VAEConfig,
-    seed: int,
+    settings: RunConfig,
+    seed: int | None = None,
     into: Run | None = None,
     before: VAE | None = None,
-    split_seed: int | None = None,
 ) -> VAE:
     """Train the VAE on the run's frames, and measure it on held-out frames.
 
     Args:
         run: The run with the rollouts.
-        settings: Settings of the training.
-        seed: Random seed.
+        settings: Settings of the run; its seed splits the frames into training and validation.
+        seed: Random seed of the training. None: that of the run.
         into: Run whose folder gets the VAE. None: ``run``.
         before: VAE whose training continues. None: a new one.
-        split_seed: Seed of the validation split (`fit`). None: ``seed``.
     """
-    store = run.store()
-    default_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
+    store, section, split_seed = run.store(), settings.vae, None if seed is None else settings.seed
+    seed = settings.seed if seed is None else seed
     with seeded(seed):
-        hud_loss_weight = settings.hud_loss_weight or default_weight
+        hud_loss_weight = HUD_LOSS_WEIGHT if store.metadata["env_options"].get("show_hud") else 1.0
         vae = before or VAE(
-            settings.latent_dim, settings.free_bits, hud_loss_weight, standardize=_standardizes(into or run)
+            section.latent_dim, section.free_bits, hud_loss_weight, standardize=_standardizes(into or run)
         )
     out, frames = (into or run).folder / "vae", store.frames()
     if into is None:
-        print_new_data(out, frames, settings.num_updates)
+        print_new_data(out, frames, section.num_updates)
     with run.stage("train vae"), bar("train vae", "updates") as progress:
         fit(
             vae,
             frames,
-            **training(settings),
+            **fit_arguments(section, settings.training),
             seed=seed,
             split_seed=split_seed,
             out=out,
             warm_start=before is not None,
             allow_new_data=into is None,
-            callbacks=[_SaveSettings(vae=settings)],
+            callbacks=[_SaveSettings(settings, "vae", "training")],
             progress=progress,
         )
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("reconstructing held-out frames"):
-            metrics = measure_vae(run, vae, seed if split_seed is None else split_seed)
+            metrics = measure_vae(run, vae, settings.seed)
         print_verdict(verdict_of_vae(metrics))
     return vae
 
@@ -181,12 +150,12 @@ def train_vae(
 class _SaveSettings(Callback):
     """Write the settings of a stage beside its training, once `fit` has accepted them: its next call has them as defaults."""
 
-    def __init__(self, **sections: Any) -> None:
-        self.sections = sections
+    def __init__(self, settings: RunConfig, *names: str) -> None:
+        self.settings, self.names = settings, names
 
     def on_start(self, trainer: Trainer) -> None:
         if trainer.is_main and trainer.folder is not None:
-            write_sections(self.sections, trainer.folder / STAGE)
+            write_sections(self.settings, self.names, trainer.folder / STAGE)
 
 
 def _standardizes(run: Run) -> bool:
@@ -197,55 +166,54 @@ def _standardizes(run: Run) -> bool:
 
 def train_memory(
     run: Run,
-    settings: MemoryConfig,
-    seed: int,
+    settings: RunConfig,
+    seed: int | None = None,
     into: Run | None = None,
     vae: VAE | None = None,
     before: Memory | None = None,
     weights: Callable[[list[int]], np.ndarray | None] | None = None,
-    split_seed: int | None = None,
 ) -> WorldModel:
     """Encode every frame once, train the memory on the latents, and save the world model.
 
     Args:
         run: The run with the rollouts.
-        settings: Settings of the training.
-        seed: Random seed.
+        settings: Settings of the run; its seed splits the episodes into training and validation.
+        seed: Random seed of the training. None: that of the run.
         into: Run whose folder gets the memory and the world model. None: ``run``.
         vae: VAE that encodes the frames. None: the run's.
         before: Memory whose training continues. None: a new one.
         weights: Function from the lengths of episodes to their weights, as `rollouts.Store.sequences` takes them.
-        split_seed: Seed of the validation split (`fit`). None: ``seed``.
     """
+    section, split_seed = settings.memory, None if seed is None else settings.seed
+    seed = settings.seed if seed is None else seed
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
-    names = ["hidden_size", "num_components", "rank", "num_layers", "full"]
-    names += ["num_couplings", "conditional", "spline"] if settings.model == "frmdn" else []
-    density: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    names = ["hidden_size", "num_components", "rank", "full", "reward_weight"]
+    names += ["num_couplings", "conditional", "spline"] if section.model == "frmdn" else []
+    density: dict[str, Any] = {name: getattr(section, name) for name in names} | {"density": section.model.upper()}
     density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
-    density |= {"density": settings.model.upper(), "reward_weight": settings.reward_weight}
     with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
         validate_fits_in_ram(build_memory(density))
     with seeded(seed):
         memory = before or build_memory(density)
     with run.stage("encode"), bar("encode frames", "frames") as progress:
-        latents = store.latents(vae, progress, settings.terminate_on_stall)
+        latents = store.latents(vae, progress, section.terminate_on_stall)
     weighted = None if weights is None else weights(latents.lengths)
     sequences = Sequences(
-        latents, settings.seq_len, settings.latent_targets, weights=weighted, pad_episode_ends=settings.pad_episode_ends
+        latents, section.seq_len, section.latent_targets, weights=weighted, pad_episode_ends=section.pad_episode_ends
     )
     if own:
-        print_new_data(into.folder / "memory", sequences, settings.num_updates)
+        print_new_data(into.folder / "memory", sequences, section.num_updates)
     with run.stage("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,
             sequences,
-            **training(settings),
+            **fit_arguments(section, settings.training),
             seed=seed,
             split_seed=split_seed,
             out=into.folder / "memory",
             warm_start=before is not None,
             allow_new_data=own,
-            callbacks=[_SaveSettings(memory=settings)],
+            callbacks=[_SaveSettings(settings, "memory", "training")],
             progress=progress,
         )
         world = WorldModel(vae, memory, store)
@@ -254,16 +222,15 @@ def train_memory(
             StartStates.from_episodes(latents, seed=seed).save(into.world_folder)
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("predicting held-out episodes"):
-            metrics = measure_memory(run, memory, sequences, seed if split_seed is None else split_seed)
+            metrics = measure_memory(run, memory, sequences, settings.seed)
         print_verdict(verdict_of_memory(metrics))
     return world
 
 
 def evolve_dream(
     run: Run,
-    settings: DreamConfig,
-    seed: int,
-    controller: ControllerConfig,
+    settings: RunConfig,
+    seed: int | None = None,
     into: Run | None = None,
     world: WorldModel | None = None,
     start_states: EncodedEpisodes | None = None,
@@ -274,9 +241,8 @@ def evolve_dream(
 
     Args:
         run: The run.
-        settings: Settings of the evolution.
-        seed: Random seed.
-        controller: Inputs and size of the controller.
+        settings: Settings of the run.
+        seed: Random seed. None: that of the run.
         into: Run whose folder gets the controller. None: ``run``.
         world: World model. None: the run's.
         start_states: Encoded episodes that dreams start from. None: the run's.
@@ -286,41 +252,33 @@ def evolve_dream(
     Raises:
         ValueError: The evolution would replace the controller of the best iteration.
     """
-    world, into = world or run.world(), into or run
+    world, into, section = world or run.world(), into or run, settings.dream
     if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
         raise ValueError(
             f"{run.folder / 'evolve-dream'} has the controller of the best iteration, which another evolution would "
             "replace: remove that folder first if you do not need it"
         )
     start_states = run.latents(world) if start_states is None else start_states
-    initial_controller = initial_controller or zero_controller(world, controller)
+    initial_controller = initial_controller or zero_controller(world, settings.controller)
     # only values that differ from the defaults: identities of older searches lack these options
     names = ("termination_hazard_ratio", "use_expected_continuation")
-    values = {name: getattr(settings, name) for name in names}
+    values = {name: getattr(section, name) for name in names}
     options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
-    fitness = rollouts.DreamFitness(
-        world,
-        start_states,
-        settings.horizon,
-        settings.num_rollouts,
-        settings.temperature,
-        initial_controller,
-        **options,
-    )
+    sizes = (section.horizon, section.num_rollouts, section.temperature)
+    fitness = rollouts.DreamFitness(world, start_states, *sizes, initial_controller, **options)
     if into is run:
         print_outdated(run)
         set_aside(run, "evolve-dream", fitness.identity)
-    whitening = (
-        _whitening(into.folder / "evolve-dream", world, start_states, initial_controller) if settings.whiten else None
-    )
+    folder, episodes = into.folder / "evolve-dream", start_states
+    whitening = _whitening(folder, world, episodes, initial_controller) if settings.search.whiten else None
     with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
         evolved = evolve(
             initial_controller,
             fitness,
-            seed=seed,
-            **es_kwargs(settings),
+            seed=settings.seed if seed is None else seed,
+            **es_kwargs(settings.search, section),
             whitening=whitening,
-            out=into.folder / "evolve-dream",
+            out=folder,
             progress=shown.progress,
             on_generation=shown.on_generation,
         )
@@ -328,20 +286,20 @@ def evolve_dream(
     return evolved
 
 
-def compare_dream(
-    run: Run,
-    env: str,
-    settings: DreamConfig,
-    seed: int,
-    workers: int,
-    env_options: dict[str, Any],
-    backend: str = "loky",
-) -> None:
+def compare_dream(run: Run, settings: RunConfig) -> None:
     """Measure and print the model-exploitation gap of the controller evolved in dreams: dreamed minus real return."""
-    common: dict[str, Any] = {"seed": seed, "workers": workers, "backend": backend}
+    common: dict[str, Any] = {"seed": settings.seed, "workers": settings.workers, "backend": settings.backend}
     with run.stage("diagnose"), bar("play the controller evolved in dreams", "episodes") as progress:
-        sizes = (settings.horizon, settings.temperature)
-        metrics = measure_dream(run, run.controller("dream"), env, env_options, *sizes, progress=progress, **common)
+        sizes = (settings.dream.horizon, settings.dream.temperature)
+        metrics = measure_dream(
+            run,
+            run.controller("dream"),
+            settings.rollout_env,
+            settings.env_options,
+            *sizes,
+            progress=progress,
+            **common,
+        )
     print_verdict(verdict_of_dream(metrics))
 
 
@@ -351,48 +309,40 @@ def _searched(run: Run) -> bool:
     return (folder / "state.npz").exists() or not (folder / "controller.safetensors").exists()
 
 
-def evolve_game(
-    run: Run,
-    env: str,
-    settings: GameConfig,
-    controller: ControllerConfig,
-    seed: int,
-    workers: int,
-    env_options: dict[str, Any],
-    backend: str = "loky",
-) -> Controller:
-    """Evolve a controller in the real environment."""
-    world = run.world()
+def evolve_game(run: Run, settings: RunConfig, seed: int | None = None) -> Controller:
+    """Evolve a controller in the real environment; ``seed`` None: that of the run."""
+    world, section, env = run.world(), settings.game, settings.rollout_env
     print_outdated(run)
     set_aside(run, "evolve-game", {"world": fingerprint(world)})
-    initial_controller = init_controller(run, world, controller, settings.init_from)
-    set_aside(run, "evolve-game", {}, initial_controller if settings.init_from == "dream" else None)
+    initial_controller = init_controller(run, world, settings.controller, section.init_from)
+    set_aside(run, "evolve-game", {}, initial_controller if section.init_from == "dream" else None)
     folder, whitening = run.folder / "evolve-game", None
-    if settings.whiten:
+    if settings.search.whiten:
         whitening = _whitening(folder, world, run.store().latents(world.vae), initial_controller)
     with run.stage("evolve in the game"), generations("evolve in the game") as shown:
         common: dict[str, Any] = {
-            "workers": workers,
-            "envs_per_worker": settings.envs_per_worker,
-            "env_options": env_options,
-            "max_steps": settings.max_steps,
-            "backend": backend,
+            "workers": settings.workers,
+            "envs_per_worker": section.envs_per_worker,
+            "env_options": settings.env_options,
+            "max_steps": section.max_steps,
+            "backend": settings.backend,
             "progress": shown.episodes,
             "controller": initial_controller,
         }
         fitness: Any = rollouts.EnvFitness(
-            env, world, settings.episodes, max_idle_steps=settings.max_idle_steps, **common
+            env, world, section.episodes, max_idle_steps=section.max_idle_steps, **common
         )
-        if settings.num_state_resets:
-            fitness = rollouts.StateResets(fitness, settings.num_state_resets, settings.reset_horizon)
-        if settings.hard_episode_candidates:
-            fitness = rollouts.HardEpisodes(fitness, settings.hard_episode_candidates)
+        if section.num_state_resets:
+            fitness = rollouts.StateResets(fitness, section.num_state_resets, section.reset_horizon)
+        if section.hard_episode_candidates:
+            fitness = rollouts.HardEpisodes(fitness, section.hard_episode_candidates)
         evolved = evolve(
             initial_controller,
             fitness,
-            eval_fitness=rollouts.EnvFitness(env, world, settings.eval_episodes, **common),
-            seed=seed,
-            **es_kwargs(settings),
+            eval_fitness=rollouts.EnvFitness(env, world, section.eval_episodes, **common),
+            seed=settings.seed if seed is None else seed,
+            **es_kwargs(settings.search, section),
+            normalize_episodes=bool(section.num_state_resets),
             whitening=whitening,
             out=folder,
             progress=shown.progress,
@@ -408,10 +358,10 @@ def _print_search(run: Run, where: str) -> None:
         print_verdict(verdict)
 
 
-def es_kwargs(settings: DreamConfig | GameConfig) -> dict[str, Any]:
+def es_kwargs(*settings: Any) -> dict[str, Any]:
     """Return the arguments of `evolve` among the settings of a stage."""
     names = inspect.signature(evolve).parameters
-    return {name: value for name, value in vars(settings).items() if name in names}
+    return {name: value for one in settings for name, value in vars(one).items() if name in names}
 
 
 def _whitening(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Whitening:
@@ -449,7 +399,9 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
             words = [str(run.folder), "--where", name, *(["--env", settings.eval_env] if settings.eval_env else [])]
             report = replace(
                 report,
-                real_steps=run.store().steps + (real if name == "game" else 0),
+                real_steps=run.store().steps
+                + (real if name == "game" else 0)
+                + sum(one.real_steps for one in run.earlier),
                 dream_steps=dreamed if name == "dream" else 0,
                 command=reproduce_command(words, report, settings.eval_env_options, settings.eval.max_steps),
             )

@@ -24,7 +24,7 @@ from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.provenance import save_config
 from worldmodel.agents.config.schema import CollectConfig, RunConfig
-from worldmodel.agents.config.sections import from_dict, read_sections
+from worldmodel.agents.config.sections import build, read_sections
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.iterative_training import PER_ITERATION
 from worldmodel.agents.pipeline.pipeline import MAY_CHANGE, MAY_GROW
@@ -161,7 +161,8 @@ def test_no_two_older_names_become_the_same(names):
 
 OTHER_VALUES = {"cell": "gru", "shared": True, "antithetic": True, "bounds": 0.5, "covariance": "full", "restarts": 1}
 OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5, "max_episodes": 9, "ranked": True}
-OTHER_VALUES |= {"disagreement_penalty": 0.5}
+OTHER_VALUES |= {"disagreement_penalty": 0.5, "hud_loss_weight": 2.0, "num_layers": 2, "mean_window": 3}
+OTHER_VALUES |= {"eval_patience": 4, "min_sigma": 0.01, "normalize_episodes": True}
 REMOVED = [(section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in names]
 
 
@@ -170,7 +171,7 @@ def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(ol
     content = read_yaml(path)
     named = {section: migration.renamed(content[section], migration.RUN_SECTIONS[section]) for section, _ in REMOVED}
     assert all(name in named[section] for section, name in REMOVED)
-    settings = from_dict({"run": migration.run_config(content)}, {"run": RunConfig})["run"]
+    settings = build(migration.run_config(content))
     save_config(settings, Path(path))
     assert not any(name in read_yaml(path)[section] for section, name in REMOVED)
 
@@ -191,7 +192,7 @@ def test_another_value_of_a_removed_setting_is_refused(section, name, tmp_path, 
 def test_another_value_of_a_removed_setting_of_an_iteration_is_refused(tmp_path):
     write_json(tmp_path / "settings.json", {"iterate": {"vae_every": 4}, "dream": {"bounds": None}})
     assert read_sections(PER_ITERATION, tmp_path / "settings.json") == {
-        name: kind() for name, kind in PER_ITERATION.items()
+        name: getattr(RunConfig(""), name) for name in PER_ITERATION
     }
     write_json(tmp_path / "settings.json", {"iterate": {"vae_every": 4}, "dream": {"bounds": 2.0}})
     with pytest.raises(ValueError, match=r"dream\.bounds.*2\.0"):

@@ -19,7 +19,7 @@ from worldmodel.io import migration
         # a value of another kind
         ("collect CarRacing --collect.episodes abc", ["collect", "--collect.episodes", "abc"]),
         ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
-        ("evolve x --game.whiten maybe", ["--game.whiten", "true", "false", "maybe"]),
+        ("evolve x --search.whiten maybe", ["--search.whiten", "true", "false", "maybe"]),
         ("train memory x --memory.model rnn", ["train memory", "--memory.model", "'frmdn', 'rmdn'", "rnn"]),
         # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
@@ -128,11 +128,16 @@ def test_settings_files_of_older_versions_are_converted_once(parser, tmp_path, m
 
 
 def test_sections_of_older_versions_are_converted(parser, tmp_path):
-    (tmp_path / "dream.yaml").write_text("{dreams: 3, decay: 0.5}", encoding="utf-8")
+    (tmp_path / "dream.yaml").write_text("dreams: 3", encoding="utf-8")
     (tmp_path / "controller.yaml").write_text("sees: both", encoding="utf-8")
     words = ["--dream", str(tmp_path / "dream.yaml"), "--controller", str(tmp_path / "controller.yaml")]
     options = parser.parse_args(["--env", "CarRacing", *words])
-    assert (options.dream.num_rollouts, options.dream.sigma_decay, options.controller.inputs) == (3, 0.5, "z+h")
+    assert (options.dream.num_rollouts, options.controller.inputs) == (3, "z+h")
+
+
+def test_a_setting_that_left_its_section_is_named(tmp_path, capsys):
+    (tmp_path / "dream.yaml").write_text("{dreams: 3, decay: 0.5}", encoding="utf-8")
+    assert "search.sigma_decay" in refused(capsys, "run", "CartPole-v1", "--dream", str(tmp_path / "dream.yaml"))
 
 
 def test_settings_of_the_other_search_are_refused(tmp_path, capsys):

@@ -30,7 +30,6 @@ from worldmodel.agents.cli.commands.common import PRESETS, env_and_options
 from worldmodel.agents.cli.main import build_parser, main
 from worldmodel.agents.config.schema import (
     CollectConfig,
-    ControllerConfig,
     DreamConfig,
     GameConfig,
     MemoryConfig,
@@ -195,8 +194,8 @@ def test_progress_of_a_resumed_evolution_starts_at_its_generation(finished, tmp_
     monkeypatch.setattr(stages, "generations", generations)
     for count, first in ((2, 0), (3, 2)):
         shown.clear()
-        settings = GameConfig(generations=count, population=4, episodes=1, max_steps=5, eval_episodes=1)
-        stages.evolve_game(run, "CartPole-v1", settings, ControllerConfig(), 1, 1, {})
+        game = GameConfig(generations=count, population=4, episodes=1, max_steps=5, eval_episodes=1)
+        stages.evolve_game(run, RunConfig("CartPole-v1", workers=1, game=game))
         assert [shown[0], shown[-1]] == [first, count]
 
 
@@ -215,20 +214,19 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "fit", record)
     monkeypatch.setattr(stages, "evolve", functools.wraps(stages.evolve)(record))
     with pytest.raises(Called):
-        stages.train_vae(run, VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7), 5)
+        stages.train_vae(run, RunConfig("", vae=VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7)), 5)
     vae, _, training = calls.pop()
     assert (vae.latent_dim, vae.free_bits, training["num_updates"], training["seed"]) == (3, 0.25, 7, 5)
     sizes = {
         "hidden_size": 6,
         "num_components": 2,
         "rank": 1,
-        "num_layers": 2,
         "num_couplings": 1,
         "reward_weight": 3.0,
     }
     sequence_settings = {"latent_targets": "mean", "seq_len": 4, "pad_episode_ends": True}
     with pytest.raises(Called):
-        stages.train_memory(run, MemoryConfig(**sizes, **sequence_settings), 5, vae=vae)
+        stages.train_memory(run, RunConfig("", memory=MemoryConfig(**sizes, **sequence_settings)), 5, vae=vae)
     memory, sequences, _ = calls.pop()
     assert {name: memory.config[name] for name in sizes} == sizes
     assert {name: getattr(sequences, name) for name in sequence_settings} == sequence_settings
@@ -236,9 +234,8 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
     dreams["use_expected_continuation"] = True
     world = WorldModel(vae, memory)
     with pytest.raises(Called):
-        stages.evolve_dream(
-            run, DreamConfig(**dreams), 5, ControllerConfig(), world=world, start_states=torch.zeros(2, 3)
-        )
+        settings = RunConfig("", dream=DreamConfig(**dreams))
+        stages.evolve_dream(run, settings, 5, world=world, start_states=torch.zeros(2, 3))
     _, fitness, search = calls.pop()
     assert (fitness.settings, search["seed"]) == (dreams, 5)
 
@@ -254,12 +251,13 @@ def test_diagnostics_use_the_split_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "fit", lambda *arguments, **settings: None)
     monkeypatch.setattr(stages, "measure_vae", measure)
     monkeypatch.setattr(stages, "measure_memory", measure)
-    for split_seed in (None, 9):
+    settings = RunConfig("", seed=9, vae=VAEConfig(latent_dim=3), memory=MemoryConfig(hidden_size=6))
+    for seed in (None, 5):  # the split of a continued training is that of the run
         with pytest.raises(Called):
-            stages.train_vae(run, VAEConfig(latent_dim=3), 5, split_seed=split_seed)
+            stages.train_vae(run, settings, seed)
         with pytest.raises(Called):
-            stages.train_memory(run, MemoryConfig(hidden_size=6), 5, vae=vae, split_seed=split_seed)
-    assert seeds == [5, 5, 9, 9]
+            stages.train_memory(run, settings, seed, vae=vae)
+    assert seeds == [9, 9, 9, 9]
 
 
 def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch):
@@ -284,8 +282,9 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
 
     monkeypatch.setattr(rollouts, "StateResets", state_resets)
     more = {"hard_episode_candidates": 7, "num_state_resets": 6, "reset_horizon": 11}
-    settings = GameConfig(**expected, **more, eval_episodes=4, num_eval_candidates=1, mean_window=6)
-    stages.evolve_game(Run(finished), "CartPole-v1", settings, ControllerConfig(), 1, 1, {"action_repeat": 2})
+    game = GameConfig(**expected, **more, eval_episodes=4, num_eval_candidates=1, mean_window=6)
+    options = {"action_repeat": 2}
+    stages.evolve_game(Run(finished), RunConfig("CartPole-v1", env_options=options, workers=1, game=game))
     fitness, evaluated = passed["f"].fitness, passed["c"]
     assert {name: getattr(fitness, name) for name in expected} == expected
     assert (passed["f"].num_candidates, resets) == (7, [(6, 11)])
@@ -376,7 +375,9 @@ REFUSED = {
     "run CartPole-v1 --workers 0": "workers",
     "run CartPole-v1 --dream.temperature 0": "dream.temperature",
     "run CartPole-v1 --vae.learning_rate nan": "vae.learning_rate",
-    "run car-racing --vae.hud_loss_weight 1000.5": "vae.hud_loss_weight",
+    "train vae nowhere --training.patience 0": "training.patience",
+    "run CartPole-v1 --search.sigma_decay 1.5": "search.sigma_decay",
+    "run CartPole-v1 --game.population 2": "game.population",
     "collect CartPole-v1 --workers 0": "workers",
     # contradictory and incomplete settings
     "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
@@ -391,8 +392,7 @@ REFUSED = {
     "run CartPole-v1 --game.hard_episode_candidates 2": "game.hard_episode_candidates",
     "run CartPole-v1 --game.init_from dream --dream.generations 0": "game.init_from",
     "run CartPole-v1 --game.init_from lost.safetensors": "game.init_from",
-    "run CartPole-v1 --game.min_sigma 0.1": "game.min_sigma",
-    "evolve nowhere --game.min_sigma 0.1": "game.min_sigma",
+    "evolve nowhere --search.sigma 0": "search.sigma",
     "run CartPole-v1 --game.num_state_resets 2": "num_state_resets",
     "run CartPole-v1 --eval_env SuperMarioBros-1-1 --game.num_state_resets 2": "num_state_resets",
     # options of environments

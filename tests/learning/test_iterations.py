@@ -4,7 +4,13 @@ import pytest
 
 from tests import toys
 from worldmodel import rollouts
-from worldmodel.agents.config.schema import DreamConfig, LoopConfig, MemoryConfig, RunConfig
+from worldmodel.agents.config.schema import (
+    DreamConfig,
+    LoopConfig,
+    MemoryConfig,
+    RunConfig,
+    SearchConfig,
+)
 from worldmodel.agents.pipeline.iterative_training import iterate
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.stages import train_memory
@@ -18,7 +24,8 @@ def run_iterations(vae, folder, seed: int, num_updates: int = 200):
     store = rollouts.collect(toys.dot_before_cliff, toys.shy, 30, seed=seed, out=run.rollouts_folder)
     assert min(episode.rewards.min() for episode in store.episodes()) >= 0
     settings = RunConfig(
-        env="Dot",
+        env=toys.dot_before_cliff,  # type: ignore[arg-type]
+        workers=1,
         seed=seed,
         iterations=2,
         iterate=LoopConfig(episodes=10, action_noise=0.5),
@@ -31,10 +38,11 @@ def run_iterations(vae, folder, seed: int, num_updates: int = 200):
             seq_len=12,
             learning_rate=1e-2,
         ),
-        dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=8, temperature=1.0, sigma=0.5),
+        search=SearchConfig(sigma=0.5),
+        dream=DreamConfig(generations=25, population=16, num_rollouts=8, horizon=8, temperature=1.0),
     )
-    train_memory(run, settings.memory, seed, vae=vae)
-    return iterate(run, toys.dot_before_cliff, settings, workers=1, backend="loky")
+    train_memory(run, settings, vae=vae)
+    return iterate(run, settings)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     """
     os.chdir(cwd)
     sys.stdout = sys.stderr = Path(cwd, "output.txt").open("a", encoding="utf-8")  # noqa: SIM115
-    from worldmodel.agents.config.schema import RunConfig
+    from worldmodel.agents.config.sections import build
     from worldmodel.agents.pipeline import pipeline, stages
     from worldmodel.training import checkpoint
     from worldmodel.training import trainer as training
@@ -75,8 +75,6 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     torch.set_num_threads(1)
     stages.fit = partial(training.fit, **FIT)
     checkpoint.SAVE_SECONDS = 0.0  # every validation saves, so that kills interrupt trainings
-    kinds = {name: field.default_factory for name, field in RunConfig.__dataclass_fields__.items()}
-    plain = {name: kinds[name](**value) if isinstance(value, dict) else value for name, value in SETTINGS.items()}
     operations = [] if log else None
     to_skip, stopped = [target[1] if target else 0], []
 
@@ -93,7 +91,7 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
             os.kill(os.getpid(), stop)
 
     sys.addaudithook(hook)
-    pipeline.run_pipeline(RunConfig("CartPole-v1", **plain), "run")
+    pipeline.run_pipeline(build({"env": "CartPole-v1", **SETTINGS}), "run")
     if log:
         names, operations = list(operations), None
         Path(log).write_text(json.dumps(names))

@@ -361,12 +361,20 @@ REMOVED_SEARCH_SETTINGS: dict[str, Any] = {"antithetic": False, "bounds": None, 
 REMOVED_GAME_SETTINGS: dict[str, Any] = {"max_episodes": None, "ranked": False}
 """Removed arguments that only evolution in the environment had, in the same places."""
 REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
-    "memory": REMOVED_NETWORK_SETTINGS,
-    "dream": REMOVED_SEARCH_SETTINGS,
-    "game": REMOVED_SEARCH_SETTINGS | REMOVED_GAME_SETTINGS | {"restarts": 0},
+    "vae": {"hud_loss_weight": None},
+    "memory": REMOVED_NETWORK_SETTINGS | {"num_layers": 1},
+    "dream": REMOVED_SEARCH_SETTINGS | {"mean_window": 0},
+    "game": REMOVED_SEARCH_SETTINGS
+    | REMOVED_GAME_SETTINGS
+    | {"restarts": 0, "eval_patience": None, "min_sigma": 0.0, "normalize_episodes": None},
     "iterate": {"vae_every": 1, "disagreement_penalty": 0.0},
 }
 """Removed settings of the sections of these files, with the values that are the present behavior."""
+SHARED_RUN_SETTINGS: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
+    "search": (("dream", "game"), ("sigma", "sigma_decay", "whiten")),
+    "training": (("vae", "memory"), ("patience", "dtype")),
+}
+"""Sections whose settings two other sections had once, each for itself: these sections, and the settings."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
@@ -447,13 +455,53 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
     for section, removed in REMOVED_RUN_SETTINGS.items():
         if not isinstance(content := new.get(section), dict):
             continue
-        if "vae_every" in content and not content.get("vae_updates"):  # it had no effect
-            content = {**content, "vae_every": 1}
-        new[section] = without_removed(content, removed, section)
+        present = {name: value for name, value in content.items() if not _is_present(name, value, new, content)}
+        new[section] = without_removed(present, removed, section)
+    new = _shared(new)
     controller = new.get("controller")
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
     return dict(renamed_run_options(new))
+
+
+def _is_present(name: str, value: Any, config: Mapping[str, Any], section: Mapping[str, Any]) -> bool:
+    """Return whether a removed setting of a section had no effect, or the value that the other settings now decide."""
+    if name == "vae_every":
+        return not section.get("vae_updates")
+    if name == "hud_loss_weight":
+        options = config.get("env_options")
+        return bool(value == (16 if isinstance(options, Mapping) and options.get("show_hud") else 1))
+    if name == "normalize_episodes":
+        return section.get("generations") == 0 or value == bool(section.get("num_state_resets"))
+    return False
+
+
+def _shared(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with `SHARED_RUN_SETTINGS` in their own sections.
+
+    Raises:
+        RemovedSetting: Two sections that have an effect differ in such a setting; the message names it and the values.
+
+    Example:
+        >>> _shared({"dream": {"sigma": 0.2, "horizon": 9}, "game": {"sigma": 0.1, "generations": 0}})
+        {'dream': {'horizon': 9}, 'game': {'generations': 0}, 'search': {'sigma': 0.2}}
+    """
+    new = dict(old)
+    for section, (parts, names) in SHARED_RUN_SETTINGS.items():
+        present = {part: new[part] for part in parts if isinstance(new.get(part), dict)}
+        used = {part: content for part, content in present.items() if content.get("generations") != 0} or present
+        shared: dict[str, Any] = {}
+        for name in names:
+            values = {f"{part}.{name}": content[name] for part, content in used.items() if name in content}
+            if len({repr(value) for value in values.values()}) > 1:
+                given = " and ".join(f"{label} = {value!r}" for label, value in values.items())
+                raise RemovedSetting(f"{section}.{name} is one setting now, got {given}")
+            if values:
+                shared[name] = next(iter(values.values()))
+        new |= {part: {k: v for k, v in content.items() if k not in names} for part, content in present.items()}
+        if shared and isinstance(new.get(section, {}), dict):
+            new[section] = shared | new.get(section, {})
+    return new
 
 
 def _environments(old: dict[str, Any]) -> dict[str, Any]:

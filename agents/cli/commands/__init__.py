@@ -19,35 +19,23 @@ from worldmodel.agents.cli.commands import (
     train_vae,
     wandb,
 )
-from worldmodel.agents.cli.commands.common import Command, staged, trained
-from worldmodel.agents.config.schema import MemoryConfig, VAEConfig
+from worldmodel.agents.cli.commands.common import Command, set_preset, trained
 
 COMMANDS = {
-    "run": Command(run.build_run, run.run),
-    "collect": Command(collect.build_collect, collect.collect),
-    "train vae": Command(train_vae.build_train_vae, train_vae.train_vae),
-    "train memory": Command(train_memory.build_train_memory, train_memory.train_memory),
-    "evolve": Command(evolve.build_evolve, evolve.evolve),
+    "run": Command(run.build_run, run.run, run.preset),
+    "collect": Command(collect.build_collect, collect.collect, set_preset),
+    "train vae": Command(train_vae.build_train_vae, train_vae.train_vae, trained("vae")),
+    "train memory": Command(train_memory.build_train_memory, train_memory.train_memory, trained("memory")),
+    "evolve": Command(evolve.build_evolve, evolve.evolve, set_preset),
     "compare": Command(compare.build_compare, compare.compare),
-    "dream": Command(dream.build_dream, dream.dream, resumes=False),
+    "dream": Command(dream.build_dream, dream.dream, dream.dream_preset, resumes=False),
     "play": Command(play.build_play, play.play, resumes=False),
     "export": Command(export.build_export, export.export, resumes=False),
-    "evaluate": Command(evaluate.build_evaluate, evaluate.evaluate, resumes=False),
-    "density fit": Command(density.build_fit, density.fit),
+    "evaluate": Command(evaluate.build_evaluate, evaluate.evaluate, set_preset, resumes=False),
+    "density fit": Command(density.build_fit, density.fit, density.preset),
     "density evaluate": Command(density.build_evaluate, density.evaluate, resumes=False),
     "density sample": Command(density.build_sample, density.sample, resumes=False),
     "wandb": Command(wandb.build_wandb, wandb.wandb, resumes=False),
     "inspect": Command(inspect.build_inspect, inspect.inspect, resumes=False),
     "doctor": Command(doctor.build_doctor, doctor.doctor, resumes=False),
 }
-PRESETS = {
-    "run": run.preset,
-    "collect": collect.collect_preset,
-    "train vae": trained("vae", VAEConfig),
-    "train memory": trained("memory", MemoryConfig),
-    "evolve": staged("controller", "dream", "game", nested=True),
-    "evaluate": staged("eval", nested=True),
-    "dream": dream.dream_preset,
-    "density fit": density.preset,
-}
-"""Functions that set a command's defaults to those of a preset, from the words after the command's name."""

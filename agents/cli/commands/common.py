@@ -5,24 +5,32 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-import yaml
 from jsonargparse import Namespace
 
-from worldmodel.agents.config.io import flat, read_yaml
+from worldmodel.agents.config.io import flat, nested, read_yaml
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import OFFICIAL, Preset
-from worldmodel.agents.config.validate import validate
+from worldmodel.agents.config.schema import OFFICIAL, RunConfig
+from worldmodel.agents.config.sections import STAGE, build, read_sections
 from worldmodel.agents.progress import busy
 from worldmodel.io import migration
+from worldmodel.io.files import read_json
 from worldmodel.io.paths import expand
 
+Preset = Literal["quick", "standard", "paper"]
+"""Presets of every environment and density."""
 ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
 """Names of environments with presets of their own; other environment ids use the general presets."""
 PRESETS = Path(__file__).parents[2] / "presets"
+NAMES = (
+    *get_args(Preset),
+    *sorted({path.stem.partition(".")[2] for path in PRESETS.glob("*.yaml")} - {*get_args(Preset)}),
+)
+RunPreset = Literal[NAMES]  # type: ignore[valid-type]
+"""All presets of runs; an environment can have presets of its own."""
 _COMPILATION = " (the first start compiles the emulator: about 10 s)"
 WHERE = "None: game, or dream where the run has only a controller evolved in dreams."
 """The default of --where, the same in every command."""
@@ -35,23 +43,27 @@ class Command(NamedTuple):
     """Adds the arguments to a parser; its docstring is the description in the help."""
     run: Callable[[Namespace], int | None]
     """Runs the command by calls of the public API. Returns an exit code; None: 0."""
+    preset: Callable[[Parser, list[str]], None] = lambda parser, words: None
+    """Sets the defaults to those of a preset, from the words after the command's name."""
     resumes: bool = True
     """Whether the same command continues what was stopped."""
 
 
-@dataclass(frozen=True)
-class Common:
-    """Seed and workers.
+def add_settings(parser: Parser, *names: str) -> None:
+    """Add settings and sections of `RunConfig` to a command; a preset sets their defaults (`set_preset`)."""
+    parser.add_class_arguments(RunConfig, skip={*RunConfig.__dataclass_fields__} - {*names})
+    parser.settings = names
 
-    Args:
-        seed: Random seed.
-        workers: Number of processes that step environments.
-        backend: Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".
+
+def settings_of(options: Namespace, env: str, **given: Any) -> RunConfig:
+    """Build the settings of a run from a command's options; those that the command lacks have their defaults.
+
+    Raises:
+        ValueError: A setting is out of range; the message names it, what was expected and what came.
     """
-
-    seed: int = 1
-    workers: int = 2
-    backend: str = "loky"
+    return build(
+        {name: options[name] for name in RunConfig.__dataclass_fields__ if name in options} | given | {"env": env}
+    )
 
 
 def add_run(parser: Parser, agents: bool = False) -> None:
@@ -74,9 +86,9 @@ def add_preset(parser: Parser) -> None:
     """Add ``--preset`` to the command of one stage."""
     parser.add_argument(
         "--preset",
-        type=Preset | None,
+        type=RunPreset | None,
         default=None,
-        help="Preset of `worldmodel run` that sets the defaults: quick, standard or paper.",
+        help="Preset of `worldmodel run` that sets the defaults.",
     )
 
 
@@ -93,13 +105,6 @@ def add_where(parser: Parser, what: str) -> None:
 def slug(env: str) -> str:
     """Return an environment's id in a form that a file name can hold."""
     return re.sub(r"[/:]", "-", env)
-
-
-def settings_of(kind: type, options: Namespace, prefix: str = "") -> Any:
-    """Build a settings dataclass from parsed options, and validate it."""
-    built = kind(**{name: options[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
-    validate(built, prefix)
-    return built
 
 
 def validate_env(env: str, env_options: dict[str, Any]) -> None:
@@ -203,18 +208,18 @@ FLAGS = ("--help", "-h", "--pretrained")
 """Options without a value."""
 
 
-def set_preset(parser: Parser, path: Path) -> None:
-    """Set a parser's defaults to the values of a preset file, if it exists."""
-    if path.exists():
-        parser.set_defaults(flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
-
-
 def preset_of(env: str, preset: str) -> dict[str, Any]:
-    """Return the values of a preset: that of the environment, else the general one; empty if no file exists."""
+    """Return the values of a preset: that of the environment, else the general one; empty for no preset and an unknown name.
+
+    Raises:
+        ValueError: Only other environments have this preset.
+    """
     aliases = {name: name for name in ENV_ALIASES} | {env: name for name, env in ENV_ALIASES.items()}
     alias = aliases.get(OFFICIAL.get(env, env), "any")
-    path = PRESETS / f"{alias}.{preset}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if preset in NAMES and not (PRESETS / f"{alias}.{preset}.yaml").exists():
+        present = ", ".join(name for name in NAMES if (PRESETS / f"{alias}.{name}.yaml").exists())
+        raise ValueError(f"--preset of {env} must be one of {present}, got {preset}")
+    return read_yaml(PRESETS / f"{alias}.{preset}.yaml") if preset in NAMES else {}
 
 
 def env_of(words: list[str]) -> str:
@@ -226,49 +231,49 @@ def env_of(words: list[str]) -> str:
         return words[0] if words else ""
 
 
-def staged(*sections: str, nested: bool = False) -> Callable[[Parser, list[str]], None]:
-    """Return a function that sets a command's defaults to the ``sections`` of the preset of ``--preset``.
+def set_preset(parser: Parser, words: list[str]) -> None:
+    """Set the defaults of a command's settings to those of ``--preset``.
 
     Args:
-        sections: Names of the sections.
-        nested: Whether the command's options have the section's name as a prefix.
+        parser: Parser of the command.
+        words: Words after the command's name.
     """
+    positional, found = scan_argv(
+        words, {"--preset": parser.get_defaults().get("preset") or "", "--collect.episodes": ""}
+    )
+    values = preset_of(env_of(positional), found["--preset"])
+    given = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
+    if "phases" in values:  # a setting on the command line is that of all phases
+        changes = [{name: value for name, value in flat(one).items() if name not in given} for one in values["phases"]]
+        values |= {"phases": [nested(one) for one in changes]}
+    parser.set_defaults(flat({name: values[name] for name in parser.settings if name in values}))
+    if found["--collect.episodes"] and "collect" in parser.settings:
+        # an explicit number of episodes overrides the preset's minimum number of steps
+        parser.set_defaults({"collect.min_steps": None})
 
-    def preset(parser: Parser, words: list[str]) -> None:
-        positional, found = scan_argv(words, {"--preset": ""})
-        values = preset_of(env_of(positional), found["--preset"])
-        chosen = {name: values[name] for name in sections if name in values}
-        if chosen:
-            parser.set_defaults(flat(chosen if nested else dict(*chosen.values())))
 
-    return preset
-
-
-def trained(section: str, kind: type) -> Callable[[Parser, list[str]], None]:
+def trained(section: str) -> Callable[[Parser, list[str]], None]:
     """Return a function that sets a training command's defaults to the settings of the training in the run folder.
 
     So the command continues it. With ``--preset``, or without a training, the defaults are those of the preset.
 
     Args:
         section: Name of the section, which is that of the training's folder.
-        kind: Dataclass of its settings.
     """
 
     def defaults(parser: Parser, words: list[str]) -> None:
         positional, found = scan_argv(words, {"--preset": ""})
-        run = expand(positional[0] if positional else "")
+        run, names = expand(positional[0] if positional else ""), (section, "training")
         if found["--preset"] or not (run / section / "resume.pt").exists():
-            staged(section, nested=True)(parser, words)
+            set_preset(parser, words)
             return
-        from worldmodel.agents.config.sections import STAGE, from_dict, read_sections
-        from worldmodel.io.files import read_json
-
         sections: dict[str, Any] = {}
         try:
             if (path := run / section / STAGE).exists():
-                sections = read_sections({section: kind}, path)
+                sections = read_sections(names, path)
             elif (path := run / "config.yaml").exists():  # of `worldmodel run` of an older version
-                sections = from_dict({section: migration.config_file(read_yaml(path))[section]}, {section: kind})
+                settings = build(migration.run_config(read_yaml(path)))
+                sections = {name: getattr(settings, name) for name in names}
             training = migration.training_settings(read_json(run / section / "settings.json"))
             values = {"seed": training["seed"], f"{section}.num_updates": training["num_updates"]}
         except (ValueError, LookupError, TypeError) as error:

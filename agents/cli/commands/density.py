@@ -7,9 +7,10 @@ from typing import Literal
 
 from jsonargparse import Namespace
 
-from worldmodel.agents.cli.commands.common import scan_argv, set_preset, settings_of
+from worldmodel.agents.cli.commands.common import Preset, scan_argv
+from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import Preset
+from worldmodel.agents.config.validate import validate
 from worldmodel.agents.density.config import PRESETS, DensityConfig, corpus_kind
 from worldmodel.agents.progress import answers, late_bar, next_hint, quiet_other_processes
 from worldmodel.io.paths import expand, folder_path
@@ -40,7 +41,8 @@ def build_fit(parser: Parser) -> None:
 
 def fit(options: Namespace) -> None:
     """Train a density, print its evaluation and write the report."""
-    settings = settings_of(DensityConfig, options)
+    settings = DensityConfig(**{name: options[name] for name in DensityConfig.__dataclass_fields__})
+    validate(settings)
     from worldmodel.agents.density import fit_density
 
     quiet_other_processes()
@@ -136,7 +138,8 @@ def sample(options: Namespace) -> None:
 def preset(parser: Parser, words: list[str]) -> None:
     """Set the defaults to the preset for speech or images, as ``--data`` says."""
     _, found = scan_argv(words, {"--preset": "standard", "--data": ""})
-    set_preset(parser, PRESETS / f"{corpus_kind(found['--data'])}.{found['--preset']}.yaml")
+    path = PRESETS / f"{corpus_kind(found['--data'])}.{found['--preset']}.yaml"
+    parser.set_defaults(read_yaml(path) if path.exists() else {})
 
 
 def _add_run(parser: Parser) -> None:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from worldmodel.agents.cli.commands.common import (
     add_preset,
     add_run,
+    add_settings,
     add_where,
     env_and_options,
     env_words,
@@ -19,7 +20,6 @@ from worldmodel.agents.cli.commands.common import (
     validate_env,
 )
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import EvalConfig
 from worldmodel.agents.progress import answers, next_hint, print_verdict
 
 
@@ -37,11 +37,7 @@ def build_evaluate(parser: Parser) -> None:
         default={},
         help="Arguments of envs.make, as JSON, on top of those of the rollouts.",
     )
-    parser.add_class_arguments(EvalConfig, "eval")
-    parser.add_argument("--workers", type=int, default=2, help="Number of processes that step environments.")
-    parser.add_argument(
-        "--backend", type=str, default="loky", help="Where worker processes run: loky, ray or ray://HOST:PORT."
-    )
+    add_settings(parser, "eval", "workers", "backend")
 
 
 def evaluate(options: Namespace) -> None:
@@ -56,7 +52,7 @@ def evaluate(options: Namespace) -> None:
 
     validate_backend(options.backend, options.workers)
     source = resolve_agent(options.run, options.pretrained)
-    settings = settings_of(EvalConfig, options.eval, "eval.")
+    settings = settings_of(options, "").eval
     words = [options.run, *["--pretrained"] * options.pretrained]
     if isinstance(source, Run):
         name = options.where or source.evolved

@@ -1,14 +1,14 @@
 """The command ``worldmodel evolve``: evolve a controller in dreams or in the real environment."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from worldmodel.agents.cli.commands.common import (
-    Common,
     add_preset,
     add_run,
+    add_settings,
     add_where,
     env_and_options,
     env_of,
@@ -18,8 +18,8 @@ from worldmodel.agents.cli.commands.common import (
     settings_of,
 )
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import FAST, ControllerConfig, DreamConfig, GameConfig
-from worldmodel.agents.config.validate import validate_search
+from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.progress import answers, next_hint
 
 
@@ -31,10 +31,7 @@ def build_evolve(parser: Parser) -> None:
     parser.add_argument(
         "--env", type=str | None, default=None, help="Id of the environment. None: that of the rollouts."
     )
-    parser.add_class_arguments(ControllerConfig, "controller")
-    parser.add_class_arguments(GameConfig, "game")
-    parser.add_class_arguments(DreamConfig, "dream")
-    parser.add_class_arguments(Common)
+    add_settings(parser, "controller", "search", "game", "dream", "seed", "workers", "backend")
 
 
 def evolve(options: Namespace) -> None:
@@ -46,28 +43,26 @@ def evolve(options: Namespace) -> None:
 
     run = Run(Path(options.run))
     validate_backend(options.backend, options.workers)
-    kinds: dict[str, type] = {"game": GameConfig, "dream": DreamConfig}
     where = options.where or run.evolved
-    settings: Any = settings_of(kinds[where], options[where])
+    settings = settings_of(options, "")
+    validate_combination(settings)
     other = "dream" if where == "game" else "game"
-    defaults = vars(kinds[other]()) | preset_of(env_of([options.run]), options.preset or "").get(other, {})
+    defaults = asdict(getattr(RunConfig(""), other)) | preset_of(env_of([options.run]), options.preset or "").get(
+        other, {}
+    )
     unused = [name for name, value in defaults.items() if options[other][name] != value]
     if unused and not options.config:
         raise ValueError(f"--{other}.{unused[0]} has no effect with --where {where}")
-    controller = settings_of(ControllerConfig, options.controller)
-    validate_search(vars(settings), f"{where}.")
     with run.existing().locked():
-        if where == "dream":
-            stages.evolve_dream(run, settings, options.seed, controller)
-            if options.env or not env_words(run):
-                env, env_options = env_and_options(run, options.env)
-                common = (options.seed, options.workers, env_options, options.backend)
-                stages.compare_dream(run, FAST.get(env, env), settings, *common)
-        else:
+        if where == "game" or options.env or not env_words(run):
             env, env_options = env_and_options(run, options.env)
-            env = FAST.get(env, env)
-            validate_state_resets(env, env_options, settings.num_state_resets)
-            common = (options.seed, options.workers, env_options, options.backend)
-            stages.evolve_game(run, env, settings, controller, *common)
+            settings = replace(settings, env=env, env_options=env_options)
+        if where == "dream":
+            stages.evolve_dream(run, settings)
+            if settings.env:
+                stages.compare_dream(run, settings)
+        else:
+            validate_state_resets(settings.rollout_env, settings.env_options, settings.game.num_state_resets)
+            stages.evolve_game(run, settings)
     answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)
     next_hint("worldmodel", "evaluate", run.folder, "--where", where, *env_words(run), *preset_words(options))

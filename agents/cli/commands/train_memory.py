@@ -7,12 +7,12 @@ from jsonargparse import Namespace
 from worldmodel.agents.cli.commands.common import (
     add_preset,
     add_run,
+    add_settings,
     env_words,
     preset_words,
     settings_of,
 )
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import MemoryConfig
 from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
@@ -23,8 +23,7 @@ def build_train_memory(parser: Parser) -> None:
     """
     add_run(parser)
     add_preset(parser)
-    parser.add_class_arguments(MemoryConfig, "memory")
-    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
+    add_settings(parser, "memory", "training", "seed")
 
 
 def train_memory(options: Namespace) -> None:
@@ -33,8 +32,8 @@ def train_memory(options: Namespace) -> None:
     from worldmodel.agents.pipeline.run_folder import Run
 
     quiet_other_processes()
-    run = Run(Path(options.run)).existing()
+    settings, run = settings_of(options, ""), Run(Path(options.run)).existing()
     with run.locked():
-        stages.train_memory(run, settings_of(MemoryConfig, options.memory, "memory."), options.seed)
+        stages.train_memory(run, settings)
     answers.print(f"World model in {run.world_folder}", markup=False)
     next_hint("worldmodel", "evolve", run.folder, "--where", "dream", *env_words(run), *preset_words(options))

@@ -7,11 +7,11 @@ from jsonargparse import Namespace
 from worldmodel.agents.cli.commands.common import (
     add_preset,
     add_run,
+    add_settings,
     preset_words,
     settings_of,
 )
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import VAEConfig
 from worldmodel.agents.progress import answers, next_hint, quiet_other_processes
 
 
@@ -22,8 +22,7 @@ def build_train_vae(parser: Parser) -> None:
     """
     add_run(parser)
     add_preset(parser)
-    parser.add_class_arguments(VAEConfig, "vae")
-    parser.add_argument("--seed", type=int, default=1, help="Random seed.")
+    add_settings(parser, "vae", "training", "seed")
 
 
 def train_vae(options: Namespace) -> None:
@@ -32,8 +31,8 @@ def train_vae(options: Namespace) -> None:
     from worldmodel.agents.pipeline.run_folder import Run
 
     quiet_other_processes()
-    run = Run(Path(options.run)).existing()
+    settings, run = settings_of(options, ""), Run(Path(options.run)).existing()
     with run.locked():
-        stages.train_vae(run, settings_of(VAEConfig, options.vae, "vae."), options.seed)
+        stages.train_vae(run, settings)
     answers.print(f"VAE in {run.folder / 'vae'}", markup=False)
     next_hint("worldmodel", "train", "memory", run.folder, *preset_words(options))
