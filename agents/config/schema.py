@@ -138,6 +138,10 @@ class MemoryConfig:
     conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
     spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
     full: bool = setting(False, "Whether to use full precision matrices. Needs rank 0.")
+    residual: bool = setting(
+        False,
+        "Whether to model the whitened change of the latent instead of the next latent; all heads then see the latent.",
+    )
     latent_targets: Literal["sample", "mean"] = setting(
         "sample", """Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean)."""
     )
@@ -289,6 +293,11 @@ class LoopConfig:
     """One iteration (these settings, and those of search and dream, may change between iterations)."""
 
     episodes: int = setting(20, "Number of new episodes without exploration, and of new episodes with exploration.")
+    candidates: int = setting(
+        1,
+        """Number of searches in dreams. The controller of each plays the episodes without exploration; the one with the
+        highest mean return is the controller of the iteration.""",
+    )
     action_noise: float = setting(
         0.2,
         """Exploration noise on actions: the standard deviation for Box actions, the probability of a random action for

@@ -55,7 +55,7 @@ class Iteration:
     episode_std: float
     """Standard deviation of these returns."""
     n: int
-    """Number of complete real episodes, played without noise."""
+    """Number of its complete real episodes, played without noise."""
     real_steps: int
     """Number of real steps in the store afterwards."""
     dream_steps: int
@@ -191,10 +191,13 @@ def refuse_search(run: Run) -> None:
 def _run_iteration(context: IterationContext) -> None:
     """Train the memory, evolve in dreams, play in the game, and save the results."""
     world, ensemble = _ensemble(context)
-    controller = _evolve(context, world, ensemble)
+    candidates = [_evolve(context, world, ensemble, number) for number in range(context.settings.iterate.candidates)]
     with context.run.stage("play"):
-        _play(context, Agent(world, controller))
-    _write_result(context, world, ensemble, controller)
+        played = [_play(context, number, Agent(world, one)) for number, one in enumerate(candidates)]
+        best = int(np.argmax([_returns(context, episodes).mean() for episodes in played]))
+        _play(context, len(candidates), _explorer(context, Agent(world, candidates[best])))
+    candidates[best].save(context.current.folder / "evolve-dream" / "controller.safetensors")
+    _write_result(context, world, ensemble, candidates[best], played[best])
 
 
 def summary(one: Iteration) -> str:
@@ -296,15 +299,16 @@ def _vae(context: IterationContext) -> VAE:
     return stages.train_vae(context.run, further, settings.seed + context.number, context.current, previous)
 
 
-def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None) -> Controller:
+def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory] | None, number: int) -> Controller:
+    """Evolve candidate ``number`` in dreams; the only candidate is the search of the iteration."""
     settings = context.settings
     start_states: Any = _start_states(context)
-    initial = context.init_from
+    initial, several = context.init_from, settings.iterate.candidates > 1
     return stages.evolve_dream(
         context.run,
         settings,
-        settings.seed + context.number,
-        context.current,
+        settings.seed + context.number + 10_000 * number,
+        Run(context.current.folder / f"candidate-{number + 1}") if several else context.current,
         world,
         start_states,
         initial.controller("dream") if initial is not None else None,
@@ -324,42 +328,52 @@ def _start_states(context: IterationContext) -> RecentStartStates:
     )
 
 
-def _play(context: IterationContext, agent: Agent) -> None:
-    """Add episodes of the controller to the store, first without noise, then with it.
+def _explorer(context: IterationContext, agent: Agent) -> Agent:
+    """Return the agent with exploration noise."""
+    loop = context.settings.iterate
+    return replace(agent, action_noise=loop.action_noise, param_noise=loop.param_noise)
 
-    The second collection runs even if all its episodes exist: it also repairs a Minari index that an interruption prevented.
+
+def _play(context: IterationContext, part: int, agent: Agent) -> range:
+    """Add episodes of an agent to the store as part ``part`` of this iteration's; return their indices.
+
+    The last part is collected even if all its episodes exist: this also repairs a Minari index that an interruption prevented.
     """
-    run, settings = context.run, context.settings
-    total = context.num_episodes
-    noisy = replace(agent, action_noise=settings.iterate.action_noise, param_noise=settings.iterate.param_noise)
-    for player in (agent, noisy):
-        total += settings.iterate.episodes
-        if player is agent and len(run.store()) >= total:
-            continue
-        with bar("play the new controller", "episodes") as progress:
-            rollouts.collect(
-                settings.rollout_env,
-                player,
-                total,
-                seed=settings.seed,
-                workers=settings.workers,
-                out=run.rollouts_folder,
-                max_steps=settings.collect.max_steps,
-                max_idle_steps=settings.collect.max_idle_steps,
-                env_options=settings.env_options,
-                backend=settings.backend,
-                allow_new_policy=True,
-                progress=progress,
-            )
+    run, settings, loop = context.run, context.settings, context.settings.iterate
+    first = context.num_episodes + part * loop.episodes
+    episodes = range(first, first + loop.episodes)
+    if part < loop.candidates and len(run.store()) >= episodes.stop:
+        return episodes
+    with bar("play the new controller", "episodes") as progress:
+        rollouts.collect(
+            settings.rollout_env,
+            agent,
+            episodes.stop,
+            seed=settings.seed,
+            workers=settings.workers,
+            out=run.rollouts_folder,
+            max_steps=settings.collect.max_steps,
+            max_idle_steps=settings.collect.max_idle_steps,
+            env_options=settings.env_options,
+            backend=settings.backend,
+            allow_new_policy=True,
+            progress=progress,
+        )
+    return episodes
+
+
+def _returns(context: IterationContext, episodes: range) -> np.ndarray:
+    """Return the real returns of episodes, (episodes,)."""
+    store = context.run.store()
+    return np.array([store.episode_metadata(index).rewards.sum(dtype=np.float64) for index in episodes])
 
 
 def _write_result(
-    context: IterationContext, world: WorldModel, ensemble: list[Memory] | None, controller: Controller
+    context: IterationContext, world: WorldModel, ensemble: list[Memory] | None, controller: Controller, played: range
 ) -> None:
     """Measure the returns of the controller in dreams and in the game over the same horizon, and save the results."""
-    settings, first = context.settings, context.num_episodes
-    horizon, store = settings.dream.horizon, context.run.store()
-    played = range(first, first + settings.iterate.episodes)
+    settings, store = context.settings, context.run.store()
+    horizon = settings.dream.horizon
     max_idle_steps = settings.collect.max_idle_steps
     latents = store.latents(world.vae, terminate_on_stall=settings.memory.terminate_on_stall)
     dream_returns, real_returns = own_returns(
@@ -373,7 +387,7 @@ def _write_result(
         max_idle_steps,
         ensemble,
     )
-    returns = np.array([store.episode_metadata(index).rewards.sum(dtype=np.float64) for index in played])
+    returns = _returns(context, played)
     dream, real = float(dream_returns.mean()), float(real_returns.mean())
     result = Iteration(
         context.number,

@@ -144,11 +144,9 @@ class Run:
 
     def evolution_steps(self, where: str) -> int:
         """Count the steps of evolution in the "game" or in the "dream", including evaluations of the mean."""
-        paths = [self.folder / f"evolve-{where}" / "metrics.jsonl"]
-        for part in ("iterations", "phases"):
-            paths += sorted(self.folder.glob(f"{part}/*/evolve-{where}/metrics.jsonl"))
+        parts = ("", "candidate-*/", "iterations/*/", "iterations/*/candidate-*/", "phases/*/")
         steps = 0
-        for path in paths:
+        for path in (path for part in parts for path in self.folder.glob(f"{part}evolve-{where}/metrics.jsonl")):
             with error_context(path):
                 for row in rows_of(path):
                     steps += int(row.get("steps", 0)) + int(row.get("eval_steps", 0))

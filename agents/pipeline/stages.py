@@ -187,7 +187,7 @@ def train_memory(
     section, split_seed = settings.memory, None if seed is None else settings.seed
     seed = settings.seed if seed is None else seed
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
-    names = ["hidden_size", "num_components", "rank", "full", "reward_weight"]
+    names = ["hidden_size", "num_components", "rank", "full", "residual", "reward_weight"]
     names += ["num_couplings", "conditional", "spline"] if section.model == "frmdn" else []
     density: dict[str, Any] = {name: getattr(section, name) for name in names} | {"density": section.model.upper()}
     density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}

@@ -61,6 +61,28 @@ def finished(tmp_path_factory, no_report):
 
 
 @pytest.mark.slow
+def test_all_candidates_play_and_the_best_is_the_controller_of_the_iteration(tmp_path, first):
+    several = ["--iterate.candidates", "3"]
+    run_iterations(tmp_path / "run", 1, *several)
+    run, folder = Run(tmp_path / "run"), tmp_path / "run" / "iterations" / "01"
+    store, [row] = run.store(), rows(tmp_path / "run")
+    assert len(store) == 8 + 3 * 2 + 2
+    means = [np.mean(store.returns[8 + 2 * number :][:2]) for number in range(3)]
+    best = folder / f"candidate-{int(np.argmax(means)) + 1}"
+    assert row["episode_mean"] == pytest.approx(max(means))
+    own = (folder / "evolve-dream" / "controller.safetensors").read_bytes()
+    assert own == (best / "evolve-dream" / "controller.safetensors").read_bytes()
+    found = {path.read_bytes() for path in folder.glob("candidate-*/evolve-dream/controller.safetensors")}
+    assert len(found) == 3
+    assert row["dream_steps"] > 2 * rows(first)[0]["dream_steps"]
+
+    # stopped before the result was written: the same episodes and the same controller
+    (folder / "iteration.json").unlink()
+    run_iterations(tmp_path / "run", 1, *several)
+    assert rows(tmp_path / "run") == [row] and len(Run(tmp_path / "run").store()) == len(store)
+
+
+@pytest.mark.slow
 def test_each_iteration_adds_its_episodes_and_a_row_of_results(finished):
     run = Run(finished)
     store, results = run.store(), rows(finished)
