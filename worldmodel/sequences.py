@@ -286,9 +286,10 @@ class SequenceDensity(AbstractSequenceModel):
     @torch.no_grad()
     def init_from_data(self, batch: EventBatch) -> None:
         """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
-        event = batch.event[batch.mask > 0]
-        if len(event) > 1:
-            self.density.init_from_statistics(event.mean(dim=0), event.std(dim=0))
+        valid = batch.mask > 0
+        if int(valid.sum()) > 1:
+            before = _shifted(torch.zeros_like(batch.event[:, 0]), batch.event)
+            self.density.init_from_data(before[valid], batch.event[valid])
 
     def _chunk(self, memory: State, before: Tensor, event: Tensor) -> tuple[tuple[Tensor], State]:
         hidden, memory = self.density.unroll(before, memory)

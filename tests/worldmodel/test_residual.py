@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from worldmodel import FRMDN, RMDN, Memory, WorldModel, seeded
-from worldmodel.batches import SequenceBatch
+from worldmodel import FRMDN, RMDN, Memory, SequenceDensity, WorldModel, seeded
+from worldmodel.batches import EventBatch, SequenceBatch
 from worldmodel.flows import WhitenedDifference
 from worldmodel.vae import VAE
 from worldmodel.world_model import WorldState
@@ -93,6 +93,22 @@ def test_a_residual_memory_learns_a_walk_in_updates_that_leave_another_nats_behi
         with torch.no_grad():
             found[residual] = float(memory.loss(walk(1_000)).parts["nll"])
     assert found[True] < found[False] - 4
+
+
+def test_a_residual_density_of_sequences_starts_near_its_events():
+    """Events far from zero: the initial density is near them and not at twice their mean."""
+    g = torch.Generator().manual_seed(0)
+    event = 10 + torch.randn(64, 8, 3, generator=g).cumsum(dim=1)
+    batch = EventBatch(event, torch.ones(64, 8), torch.zeros(64))
+    found = {}
+    for residual in (False, True):
+        with seeded(0):
+            density = SequenceDensity(RMDN(3, 3, hidden_size=8, residual=residual))
+            density.density.head.weight.data.zero_()
+        density.init_from_data(batch)
+        with torch.no_grad():
+            found[residual] = float(density.log_probs(batch)[0][:, 1:].mean())
+    assert found[True] > found[False]
 
 
 def test_a_recurrent_state_holds_the_latest_latent():
