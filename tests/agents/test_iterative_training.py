@@ -119,14 +119,15 @@ def test_horizon_returns_have_the_length_of_a_dream(terminated, horizon, expecte
     assert horizon_returns(np.ones(6), terminated, horizon) == expected
 
 
-def test_each_iteration_searches_with_its_own_seed(tmp_path, monkeypatch):
+def test_each_search_of_an_iteration_has_its_own_seed(tmp_path, monkeypatch):
     seeds = []
     monkeypatch.setattr(iterative_training, "_start_states", lambda context: None)
     monkeypatch.setattr(stages, "evolve_dream", lambda run, settings, seed, *rest, **options: seeds.append(seed))
     for number in (1, 2, 3):
         context = IterationContext(Run(tmp_path), RunConfig("CartPole-v1", seed=5), number)
-        iterative_training._evolve(context, None, None)
-    assert len(set(seeds)) == 3
+        for candidate in range(2):
+            iterative_training._evolve(context, None, None, candidate)
+    assert len(set(seeds)) == 6
 
 
 class EncodedStore:
