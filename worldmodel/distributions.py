@@ -1,7 +1,7 @@
 """Distributions with a temperature and a generator: Gaussian mixtures parameterized by precision, and their flows.
 
 Start reading at `GaussianMixture`. Component k has precision ``P_k = diag(d_k) + U_k U_k^T``, so that density, gradient and
-sample cost O(K (D (1 + R^2) + R^3)). The code never builds a D x D matrix.
+sample cost O(K (D (1 + R^2) + R^3)), without a D x D matrix.
 
 Every class is a `torch.distributions.Distribution`. torch validates the parameters and values of a new distribution unless
 ``validate_args`` is false. The models pass False: training and dreams make a distribution per step.

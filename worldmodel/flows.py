@@ -17,6 +17,7 @@ from torch.distributions import Transform, constraints
 from torch.nn.functional import leaky_relu_, linear, softplus
 
 from worldmodel.batches import to_float32
+from worldmodel.low_rank import matmul, widest_dtype
 from worldmodel.validation import validate_positive_int
 
 LOG_SCALE_BOUND = 3.0
@@ -24,8 +25,8 @@ LOG_SCALE_BOUND = 3.0
 MIN_BIN_SIZE, MIN_DERIVATIVE = 1e-3, 1e-3
 """Smallest width and height of a spline bin, as a fraction of the whole; smallest derivative at a knot (inside a bin the
 derivative may be smaller)."""
-MIN_VARIANCE_RATIO, MIN_VARIANCE = 1e-3, 1e-8
-"""Smallest variance of a whitened difference, as a fraction of the mean variance and absolute."""
+RIDGE, MIN_RIDGE = 1e-3, 1e-8
+"""What `WhitenedDifference` adds to each variance of differences: a fraction of it, and at least this."""
 INPUT_BOUND = 10.0
 """Inputs of the couplings' networks are smoothly bounded to (-10, 10), so that outliers do not make them diverge."""
 
@@ -389,26 +390,30 @@ class WhitenedDifference(AbstractFlow):
 
     @torch.no_grad()
     def fit(self, differences: Float[Tensor, "steps features"]) -> None:
-        """Set m and L to the statistics of differences; a ridge of a thousandth of the mean variance bounds L^-1."""
-        size = differences.shape[1]
-        values = differences.double()
-        covariance = torch.cov(values.mT).reshape(size, size)
-        ridge = max(float(covariance.diagonal().mean()) * MIN_VARIANCE_RATIO, MIN_VARIANCE)
-        identity = torch.eye(size).to(covariance)
-        root = torch.linalg.cholesky(covariance + ridge * identity)
+        """Set m and L to the statistics of differences; a ridge of a thousandth of each variance bounds L^-1.
+
+        Raises:
+            ValueError: there are fewer than two steps, or a difference is not finite.
+        """
+        if len(differences) < 2 or not torch.isfinite(differences).all():
+            raise ValueError(f"differences must be at least two finite vectors, got {tuple(differences.shape)}")
+        values = differences.to(widest_dtype(differences))
+        covariance = torch.cov(values.mT).reshape(2 * values.shape[1:])
+        ridge = (covariance.diagonal() * RIDGE).clamp(min=MIN_RIDGE)
+        root = torch.linalg.cholesky(covariance + ridge.diag())
         self.mean.copy_(values.mean(dim=0))
         self.root.copy_(root)
-        self.whitening.copy_(torch.linalg.solve_triangular(root, identity, upper=False))
+        self.whitening.copy_(torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False))
 
     def forward(self, value: Values, context: Context | None = None) -> tuple[Values, LogDet]:
         """Map y to u, with log|det du/dy|."""
         difference = value - self._latent(context) - self.mean
         log_det = self.whitening.diagonal().log().sum()
-        return linear(difference, self.whitening), log_det.expand(difference.shape[:-1])
+        return matmul(difference, self.whitening.mT), log_det.expand(difference.shape[:-1])
 
     def inverse(self, value: Values, context: Context | None = None) -> Values:
         """Map u back to y."""
-        return linear(value, self.root) + self.mean + self._latent(context)
+        return matmul(value, self.root.mT) + self.mean + self._latent(context)
 
     def _latent(self, context: Context | None) -> Values:
         if context is None:

@@ -210,9 +210,11 @@ class RMDN(nn.Module):
             after = State(*(part.transpose(0, 1) for part in parts))
         if not self.residual:
             return h, after
-        latent = x[..., : self.output_size].to(h.dtype)
+        # in single precision under autocast: the whitening magnifies the rounding of a latent
+        latent = x[..., : self.output_size]
         latest = latent[:, None, -1].expand(-1, self.num_layers, -1)
-        return torch.cat((h, latent), dim=-1), State(after.hidden, torch.cat((after.cell, latest), dim=-1))
+        cell = torch.cat((after.cell.to(latest.dtype), latest), dim=-1)
+        return torch.cat((h.to(latent.dtype), latent), dim=-1), State(after.hidden, cell)
 
     def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Process one time step with torch's cell function; the setup of torch's layers takes most of a single step."""

@@ -208,6 +208,8 @@ class SequenceDensity(AbstractSequenceModel):
                 f"density must have equal input_size and output_size, got {density.input_size} and "
                 f"{density.output_size}"
             )
+        if density.residual:
+            raise ValueError("density must not be residual: the first event has no event before it, got residual=True")
         self.density, self.bptt_length, self.event_dim = density, bptt_length, density.output_size
 
     def __repr__(self) -> str:
@@ -286,10 +288,9 @@ class SequenceDensity(AbstractSequenceModel):
     @torch.no_grad()
     def init_from_data(self, batch: EventBatch) -> None:
         """Initialize near the statistics of the data; `worldmodel.fit` passes the first batch of a new training."""
-        valid = batch.mask > 0
-        if int(valid.sum()) > 1:
-            before = _shifted(torch.zeros_like(batch.event[:, 0]), batch.event)
-            self.density.init_from_data(before[valid], batch.event[valid])
+        event = batch.event[batch.mask > 0]
+        if len(event) > 1:
+            self.density.init_from_statistics(event.mean(dim=0), event.std(dim=0))
 
     def _chunk(self, memory: State, before: Tensor, event: Tensor) -> tuple[tuple[Tensor], State]:
         hidden, memory = self.density.unroll(before, memory)

@@ -112,7 +112,10 @@ class CMAES:
             template.tell(members, list(range(len(members))))
         if not finite or _shapes(state) != _shapes(_arrays(template)):
             raise ValueError("state must have finite values, with the names and shapes of this search")
-        values: dict[str, Any] = {name: value.copy() if value.ndim else value.item() for name, value in state.items()}
+        # the order of an array in memory is part of the state: sums of matrix products depend on it
+        values: dict[str, Any] = {
+            name: value.copy(order="K") if value.ndim else value.item() for name, value in state.items()
+        }
         for name, value in values.items():
             part, _, attribute = name.removesuffix("@").partition(".")
             owner = getattr(es, part) if part else es
@@ -139,7 +142,7 @@ def _arrays(es: "cma.CMAEvolutionStrategy") -> dict[str, np.ndarray]:
                     arrays[f"{name}@"] = np.array(first[id(value)])
                 else:
                     first[id(value)] = name
-                    arrays[name] = value.copy()
+                    arrays[name] = value.copy(order="K")
             elif isinstance(value, bool | int | float | np.number):
                 arrays[name] = np.array(value)
     return arrays

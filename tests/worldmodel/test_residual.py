@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldmodel import FRMDN, RMDN, Memory, SequenceDensity, WorldModel, seeded
-from worldmodel.batches import EventBatch, SequenceBatch
+from worldmodel.batches import SequenceBatch
 from worldmodel.flows import WhitenedDifference
 from worldmodel.vae import VAE
 from worldmodel.world_model import WorldState
@@ -95,20 +95,38 @@ def test_a_residual_memory_learns_a_walk_in_updates_that_leave_another_nats_behi
     assert found[True] < found[False] - 4
 
 
-def test_a_residual_density_of_sequences_starts_near_its_events():
-    """Events far from zero: the initial density is near them and not at twice their mean."""
-    g = torch.Generator().manual_seed(0)
-    event = 10 + torch.randn(64, 8, 3, generator=g).cumsum(dim=1)
-    batch = EventBatch(event, torch.ones(64, 8), torch.zeros(64))
-    found = {}
-    for residual in (False, True):
-        with seeded(0):
-            density = SequenceDensity(RMDN(3, 3, hidden_size=8, residual=residual))
-            density.density.head.weight.data.zero_()
-        density.init_from_data(batch)
-        with torch.no_grad():
-            found[residual] = float(density.log_probs(batch)[0][:, 1:].mean())
-    assert found[True] > found[False]
+@pytest.mark.parametrize("differences", [torch.zeros(1, 3), torch.full((4, 3), torch.nan)], ids=["one step", "nan"])
+def test_bad_differences_are_refused(differences):
+    with pytest.raises(ValueError, match="^differences "):
+        WhitenedDifference(3).fit(differences)
+
+
+def test_each_dimension_is_whitened_in_its_own_units():
+    scales = torch.tensor([10.0, 1e-3, 1e-3])
+    values = scales * torch.randn(2_000, 3, generator=torch.Generator().manual_seed(0))
+    flow = WhitenedDifference(3)
+    flow.fit(values)
+    torch.testing.assert_close(flow(values, torch.zeros_like(values))[0].std(dim=0), torch.ones(3), rtol=0.05, atol=0)
+
+
+def test_densities_stay_in_single_precision_under_autocast():
+    """Small differences of large latents: bfloat16 would round them away."""
+    with seeded(0):
+        density = RMDN(5, 4, hidden_size=16, residual=True)
+    latent = 3 + torch.randn(8, 6, 4)
+    following = latent + 0.01 * torch.randn(8, 6, 4)
+    density.init_from_data(latent.flatten(0, 1), following.flatten(0, 1))
+    x = torch.cat((latent, torch.zeros(8, 6, 1)), dim=-1)
+    with torch.no_grad():
+        expected = density(x)[0].log_prob(following)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = density(x)[0].log_prob(following)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
+
+
+def test_residual_densities_of_sequences_are_refused():
+    with pytest.raises(ValueError, match="residual"):
+        SequenceDensity(RMDN(3, 3, residual=True))
 
 
 def test_a_recurrent_state_holds_the_latest_latent():

@@ -716,6 +716,7 @@ class Stream(torch.utils.data.IterableDataset):
         ("validation", lambda: loader(Pairs())),
         ("data", lambda: torch.utils.data.DataLoader(Stream())),
         ("data", lambda: torch.utils.data.DataLoader([])),
+        ("data", lambda: loader(Pairs(20), num_workers=1, persistent_workers=True)),
         ("data", lambda: [3][0]),
     ],
 )

@@ -86,13 +86,20 @@ class LoaderData:
 
     Each batch seeds torch's generator, and each pass that of the loader, by the seed of the training and the position. So a
     resumed training takes the same steps; it first draws the earlier batches of its pass again, and drops them. A sampler
-    with another source of random numbers goes on with other batches.
+    with another source of random numbers continues with other batches.
 
     Args:
         loader: Loader with a length.
+
+    Raises:
+        ValueError: the workers are persistent: they draw other random numbers in a resumed pass.
     """
 
     loader: DataLoader[Any]
+
+    def __post_init__(self) -> None:
+        if self.loader.persistent_workers:
+            raise ValueError("data must have no persistent_workers, which draw other numbers after a resume, got True")
 
     @property
     def identity(self) -> dict[str, Any]:
