@@ -50,6 +50,15 @@ def test_data_without_variation_give_finite_maps(values):
     assert all(torch.isfinite(part).all() for part in flow(torch.randn(4, 3), torch.zeros(4, 3)))
 
 
+def test_a_dimension_that_depends_on_another_gets_a_bounded_map():
+    """The ridge is a thousandth of each variance, in any unit; the conditional variance is then 1.001 - 1 / 1.001."""
+    flow, step = WhitenedDifference(3), torch.randn(4_000, 3, generator=torch.Generator().manual_seed(0))
+    step[:, 2] = step[:, 0] + 1e-6 * step[:, 2]
+    for scale in (1.0, 1e3):
+        flow.fit(step * scale)
+        assert float(flow.whitening[2, 2]) * scale == pytest.approx((1.001 - 1 / 1.001) ** -0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("kind", [RMDN, FRMDN])
 def test_the_initial_density_follows_the_differences(kind):
     """With the data's statistics, a new density is near their Gaussian: a few nats above its entropy, at any scale."""

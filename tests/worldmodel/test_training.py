@@ -318,6 +318,25 @@ def test_patience_stops_training_early(tmp_path):
     assert len(losses) - 1 - int(np.argmin(losses)) == 3
 
 
+def test_a_resumed_training_without_patience_left_does_not_train_on(ctrl_c, tmp_path):
+    """Ctrl-C comes during the last validation before the end."""
+    settings = SETTINGS | {"num_updates": 5_000, "patience": 3, "learning_rate": 0.3}
+    whole = fit(line(), Numbers(), **settings, out=tmp_path / "whole")
+
+    class Press(Callback):
+        def on_validation(self, trainer, row):
+            if trainer.state.stale == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(line(), Numbers(), **settings, out=tmp_path / "parts", callbacks=[Press()])
+    model = line()
+    fit(model, Numbers(), **settings, out=tmp_path / "parts")
+    assert model.calls == 0
+    assert model.layer.weight.equal(whole.layer.weight)
+    assert (tmp_path / "parts" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
 def test_resuming_with_other_settings_is_refused(tmp_path):
     fit(line(), Numbers(), **SETTINGS, out=tmp_path)
     with pytest.raises(ValueError, match=r"\blearning_rate = 0\.05\b.*\b0\.1\b"):
