@@ -55,8 +55,7 @@ class RecentStartStates:
         episode = self.latents.episode(self.count - self.num_recent + index % self.num_recent)
         rewarded = np.flatnonzero(np.asarray(episode.reward) > 0)
         steps = int(rewarded[-1]) + 1 if len(rewarded) and index < self.num_recent else 1
-        mean, logvar, *per_step = episode
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(values[:steps] for values in per_step))
+        return episode.first(steps)
 
 
 class ComparableStartStates:
@@ -88,10 +87,9 @@ class ComparableStartStates:
     def episode(self, index: int) -> EncodedEpisode:
         """Return the episode with this index, cut."""
         episode = self.latents.episode(self.episodes[index])
-        mean, logvar, *per_step = episode
         complete = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
         steps = num_comparable_steps(len(episode.action), complete, self.horizon)
-        return type(episode)(mean[: steps + 1], logvar[: steps + 1], *(values[:steps] for values in per_step))
+        return episode.first(steps)
 
 
 def num_comparable_steps(steps: int, terminated: bool, horizon: int) -> int:

@@ -63,10 +63,6 @@ class StallTerminated(EncodedDataset):
 
     def episode(self, index: int) -> EncodedEpisode:
         """Return one episode, up to its termination."""
-        mean, logvar, action, reward, terminated = super().episode(index)
         steps, stalled = self._ends[index]
-        if not stalled:
-            return EncodedEpisode(mean, logvar, action, reward, terminated)
-        terminations = np.zeros(steps, np.float32)
-        terminations[-1] = 1.0
-        return EncodedEpisode(mean[: steps + 1], logvar[: steps + 1], action[:steps], reward[:steps], terminations)
+        episode = super().episode(index).first(steps)
+        return episode._replace(terminated=np.float32(np.arange(1, steps + 1) == steps)) if stalled else episode
