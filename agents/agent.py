@@ -3,7 +3,6 @@
 Start reading at `Agent`.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from worldmodel import WorldModel
-from worldmodel.io.files import fingerprint
+from worldmodel.io.files import array_digest, fingerprint
 from worldmodel.io.paths import folder_path
 from worldmodel.rng import Stream
 from worldmodel.rollouts.policy.actors import WorldModelActor
@@ -71,7 +70,7 @@ class Agent:
         """Identifier of the weights and the noise, for the metadata of a store."""
         weights = (
             fingerprint(self.world)[:8],
-            hashlib.sha256(self.controller.parameters.numpy().tobytes()).hexdigest()[:8],
+            array_digest(self.controller.parameters.numpy(), digits=8),
         )
         param_noise = f"-spread-{self.param_noise:g}" if self.param_noise else ""
         return f"agent-{'-'.join(weights)}-exploration-{self.action_noise:g}{param_noise}"

@@ -4,7 +4,6 @@ Start reading at `Fitness`, the only thing that evolution needs. A seed determin
 of dreams, of all controllers.
 """
 
-import hashlib
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.io.files import fingerprint
+from worldmodel.io.files import array_digest, fingerprint
 from worldmodel.rng import Stream
 from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
@@ -132,7 +131,7 @@ class DreamFitness:
         """All settings that returns depend on."""
         start_states = self.start_states
         if isinstance(start_states, Tensor | np.ndarray):
-            starts: Any = hashlib.sha256(np.asarray(start_states).tobytes()).hexdigest()[:16]
+            starts: Any = array_digest(np.asarray(start_states))
         else:
             starts = getattr(start_states, "identity", len(start_states))
         identity = {**self.settings, "world": fingerprint(self.world), "start_states": starts}

@@ -1,6 +1,5 @@
 """Evolution of controllers with CMA-ES. Start reading at `evolve`."""
 
-import hashlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from worldmodel.agents.evolution.callbacks import (
 from worldmodel.agents.evolution.cma_es import CMAES
 from worldmodel.agents.evolution.search import Search
 from worldmodel.agents.evolution.whitening import Whitening
+from worldmodel.io.files import array_digest
 from worldmodel.io.paths import folder_path
 from worldmodel.messages import format_number
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
@@ -116,7 +116,7 @@ def evolve(
         "mean_window": mean_window,
         "normalize_episodes": normalize_episodes,
         "controller": repr(controller),
-        "start": hashlib.sha256(start.tobytes()).hexdigest()[:16],
+        "start": array_digest(start),
         "fitness": fitness.identity if isinstance(fitness, Fitness) else None,
         "eval_fitness_identity": eval_fitness.identity if isinstance(eval_fitness, Fitness) else None,
     }

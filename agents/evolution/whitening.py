@@ -5,7 +5,6 @@ and are correlated; a hidden state has a large mean, so a step of its weights mo
 principal components of the inputs, equal steps change the actions equally.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldmodel import WorldModel
-from worldmodel.io.files import read_tensors, write_tensors
+from worldmodel.io.files import array_digest, read_tensors, write_tensors
 from worldmodel.rollouts.policy.controllers import Controller, HiddenController
 from worldmodel.start_states import EncodedEpisodes
 
@@ -94,7 +93,7 @@ class Whitening:
     @property
     def identity(self) -> str:
         """Hash of the map; a resumed search must have the same."""
-        return hashlib.sha256(self.mean.tobytes() + self.whitening.tobytes()).hexdigest()[:16]
+        return array_digest(self.mean, self.whitening)
 
     def whitened(self, controller_inputs: Float[Tensor, "n features"]) -> Float[Tensor, "n inputs"]:
         """Return the whitened inputs ``u = A^T (x - m)``."""

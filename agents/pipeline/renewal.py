@@ -3,7 +3,6 @@
 Start reading at `set_aside`. Nothing is deleted: an outdated evolution is moved to the run's folder ``earlier``.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from worldmodel.agents.progress import console
 from worldmodel.agents.shell import command
 from worldmodel.batches import Data
 from worldmodel.io import migration
-from worldmodel.io.files import fingerprint, read_json
+from worldmodel.io.files import array_digest, fingerprint, read_json
 from worldmodel.rollouts.policy.controllers import Controller
 
 CAUSES = {"world": "the world model", "start_states": "the set of episodes", "start": "the initial controller"}
@@ -59,7 +58,7 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     except Exception:  # no state, or a damaged one, which `agents.evolve` reports
         return
     if start is not None:
-        now["start"] = hashlib.sha256(start.parameters.double().numpy().tobytes()).hexdigest()[:16]
+        now["start"] = array_digest(start.parameters.double().numpy())
     changed = [words for key, words in CAUSES.items() if key in was and key in now and was[key] != now[key]]
     if not changed:
         return

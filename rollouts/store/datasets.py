@@ -4,7 +4,6 @@ Start reading at `Frames`, `Windows` and `Sequences`. They follow `worldmodel.ba
 grow with the store.
 """
 
-import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from worldmodel.batches import SequenceBatch, action_inputs
+from worldmodel.io.files import array_digest
 from worldmodel.rng import Stream
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, sample_posterior
 from worldmodel.rollouts.store.shards import CHUNK, FRAME, FRAME_BYTES, EpisodeStore
@@ -37,7 +37,7 @@ class Frames:
 
     def __init__(self, store: EpisodeStore, episodes: Sequence[int] | np.ndarray | None = None) -> None:
         self.store = store
-        self.episodes = np.arange(len(store)) if episodes is None else np.asarray(episodes)
+        self.episodes = np.asarray(range(len(store)) if episodes is None else episodes, np.int64)
         counts = [-(-(store.lengths[episode] + 1) // CHUNK) for episode in self.episodes]
         self._episode = np.repeat(self.episodes, counts)  # episode of each chunk; ``_number``: its index in the episode
         self._number = np.concatenate([np.arange(count) for count in counts]) if counts else np.zeros(0, int)
@@ -52,7 +52,7 @@ class Frames:
     @property
     def identity(self) -> dict[str, Any]:
         """Digest of the episodes, and identity of their store."""
-        return {"episodes": _digest(self.episodes), "store": self.store.identity}
+        return {"episodes": array_digest(self.episodes, digits=8), "store": self.store.identity}
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split into training and validation frames, by whole episodes."""
@@ -133,13 +133,17 @@ class Windows:
         validate_positive_int(seq_len=seq_len)
         self.store, self.seq_len = store, seq_len
         non_empty = [index for index, steps in enumerate(store.lengths) if steps]
-        self.episodes = np.asarray(non_empty if episodes is None else episodes)
+        self.episodes = np.asarray(non_empty if episodes is None else episodes, np.int64)
         self._steps = np.array([store.lengths[index] for index in self.episodes])
 
     @property
     def identity(self) -> dict[str, Any]:
         """Digest of the episodes, identity of their store, and the window length."""
-        return {"episodes": _digest(self.episodes), "store": self.store.identity, "seq_len": self.seq_len}
+        return {
+            "episodes": array_digest(self.episodes, digits=8),
+            "store": self.store.identity,
+            "seq_len": self.seq_len,
+        }
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split into training and validation windows, by whole episodes."""
@@ -216,7 +220,7 @@ class Sequences:
         )
         lengths = latents.lengths
         self.episodes = np.asarray(
-            [index for index, steps in enumerate(lengths) if steps] if episodes is None else episodes
+            [index for index, steps in enumerate(lengths) if steps] if episodes is None else episodes, np.int64
         )
         self._steps = np.array([lengths[index] for index in self.episodes])
         self.weights = None if weights is None else _validate_weights(weights, len(latents))
@@ -224,8 +228,13 @@ class Sequences:
     @property
     def identity(self) -> dict[str, Any]:
         """Digest of the episodes and of their weights, identity of the encoded store, and `form`."""
-        weights = None if self.weights is None else hashlib.sha256(self.weights.tobytes()).hexdigest()[:8]
-        return {"episodes": _digest(self.episodes), "weights": weights, **self.latents.identity, **self.form}
+        weights = None if self.weights is None else array_digest(self.weights, digits=8)
+        return {
+            "episodes": array_digest(self.episodes, digits=8),
+            "weights": weights,
+            **self.latents.identity,
+            **self.form,
+        }
 
     @property
     def form(self) -> dict[str, Any]:
@@ -333,11 +342,6 @@ def _tile_windows(
     order = np.random.default_rng(0).permutation(len(windows))
     for number in range(0, len(windows), size):
         yield number, [windows[index] for index in order[number : number + size]]
-
-
-def _digest(episodes: np.ndarray) -> str:
-    """Return a digest of the episodes' indices."""
-    return hashlib.sha256(np.asarray(episodes, np.int64).tobytes()).hexdigest()[:8]
 
 
 def split_episodes(episodes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load as load_bytes
@@ -259,6 +260,11 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(_bytes(tensor.detach().cpu()))
     return digest.hexdigest()[:16]
+
+
+def array_digest(*arrays: np.ndarray, digits: int = 16) -> str:
+    """Return the first hex digits of the SHA-256 of the numbers of ``arrays``."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:digits]
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
