@@ -55,7 +55,7 @@ class RecentStartStates:
         episode = self.latents.episode(self.count - self.num_recent + index % self.num_recent)
         rewarded = np.flatnonzero(np.asarray(episode.reward) > 0)
         steps = int(rewarded[-1]) + 1 if len(rewarded) and index < self.num_recent else 1
-        return episode.first(steps)
+        return episode.window(0, steps)
 
 
 class ComparableStartStates:
@@ -89,7 +89,7 @@ class ComparableStartStates:
         episode = self.latents.episode(self.episodes[index])
         complete = is_complete(self.latents.store.episode_metadata(self.episodes[index]), self.max_idle_steps)
         steps = num_comparable_steps(len(episode.action), complete, self.horizon)
-        return episode.first(steps)
+        return episode.window(0, steps)
 
 
 def num_comparable_steps(steps: int, terminated: bool, horizon: int) -> int:

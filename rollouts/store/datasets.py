@@ -160,24 +160,19 @@ class Windows:
             yield self._windows(windows)
 
     def _windows(self, windows: list[_Window]) -> WindowBatch:
-        count, seq_len, reader = len(windows), self.seq_len, self.store.reader
-        frames = np.empty((count, seq_len + 1, *FRAME), np.uint8)
-        action = np.zeros((count, seq_len, self.store.action_dim), np.float32)
-        reward, terminated, mask = (np.zeros((count, seq_len), np.float32) for _ in range(3))
-        for row, (index, start, steps) in enumerate(windows):
-            shard, number = self.store.locate(index)
-            meta = self.store.episode_metadata(index)
+        frames = np.zeros((len(windows), self.seq_len + 1, *FRAME), np.uint8)
+        clips = []
+        for row, (index, start, steps) in zip(frames, windows, strict=True):
             filled = 0
-            for part in reader.frames(shard, number, start, start + steps + 1):
-                frames[row, filled : filled + len(part)] = part
+            for part in self.store.reader.frames(*self.store.locate(index), start, start + steps + 1):
+                row[filled : filled + len(part)] = part
                 filled += len(part)
-            frames[row, filled:] = 0
-            taken = meta.actions[start : start + steps]
-            action[row, :steps] = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
-            reward[row, :steps] = meta.rewards[start : start + steps]
-            terminated[row, steps - 1] = float(meta.terminated and start + steps == len(meta.actions))
-            mask[row, :steps] = 1.0
-        return WindowBatch(*(torch.from_numpy(part) for part in (frames, action, reward, terminated, mask)))
+            meta = self.store.episode_metadata(index)
+            taken, terminated = meta.actions[start : start + steps], np.zeros(steps, np.float32)
+            terminated[-1] = meta.terminated and start + steps == len(meta.actions)
+            action = action_inputs(taken, self.store.action_dim, taken.ndim == 1)
+            clips.append((action, meta.rewards[start : start + steps], terminated))
+        return WindowBatch(torch.from_numpy(frames), *_pad_steps(clips, self.seq_len))
 
 
 class Sequences:
@@ -268,28 +263,27 @@ class Sequences:
             yield self._windows(windows, np.random.default_rng([1, number]))
 
     def _windows(self, windows: list[_Window], rng: np.random.Generator) -> SequenceBatch:
-        count, seq_len = len(windows), self.seq_len
-        first = self.latents.episode(windows[0].episode)
-        size, actions = first.mean.shape[1], first.action.shape[1]
-        mean, logvar = (
-            np.zeros((count, seq_len + 1, size), np.float32),
-            np.zeros((count, seq_len + 1, size), np.float32),
-        )
-        action = np.zeros((count, seq_len, actions), np.float32)
-        reward, terminated, mask = (np.zeros((count, seq_len), np.float32) for _ in range(3))
-        for row, (index, start, steps) in enumerate(windows):
-            episode = self.latents.episode(index)
-            mean[row, : steps + 1] = episode.mean[start : start + steps + 1]
-            logvar[row, : steps + 1] = episode.logvar[start : start + steps + 1]
-            action[row, :steps] = episode.action[start : start + steps]
-            reward[row, :steps] = episode.reward[start : start + steps]
-            terminated[row, :steps] = episode.terminated[start : start + steps]
-            mask[row, :steps] = 1.0
-        z = mean
+        clips = [self.latents.episode(index).window(start, steps) for index, start, steps in windows]
+        z, logvar = (_pad(list(parts), self.seq_len + 1) for parts in zip(*(clip[:2] for clip in clips), strict=True))
         if self.latent_targets == "sample":
-            z = sample_posterior(mean, logvar, rng)
-        parts = (z[:, :-1], action, z[:, 1:], reward, terminated, mask)
-        return SequenceBatch(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
+            z = sample_posterior(z, logvar, rng)
+        latent, next_latent = (torch.from_numpy(np.ascontiguousarray(part)) for part in (z[:, :-1], z[:, 1:]))
+        action, *others = _pad_steps([clip[2:] for clip in clips], self.seq_len)
+        return SequenceBatch(latent, action, next_latent, *others)
+
+
+def _pad(parts: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Stack arrays (steps, ...), padded with zeros to (count, length, ...)."""
+    padded = np.zeros((len(parts), length, *parts[0].shape[1:]), np.float32)
+    for row, part in zip(padded, parts, strict=True):
+        row[: len(part)] = part
+    return padded
+
+
+def _pad_steps(clips: Sequence[tuple[np.ndarray, ...]], seq_len: int) -> list[Tensor]:
+    """Return the actions, rewards and terminations of windows as padded batches, and their mask."""
+    masked = ((*clip, np.ones(len(clip[0]))) for clip in clips)
+    return [torch.from_numpy(_pad(parts, seq_len)) for parts in zip(*masked, strict=True)]
 
 
 def _sample_windows(

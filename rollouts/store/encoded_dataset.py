@@ -42,9 +42,10 @@ class EncodedEpisode(NamedTuple):
         """(T + 1,) float64: differential entropy of q(z|x) in nats, a lower bound of the NLL of sampled latents."""
         return 0.5 * (math.log(2 * math.pi * math.e) + np.asarray(self.logvar, np.float64)).sum(axis=1)
 
-    def first(self, steps: int) -> "EncodedEpisode":
-        """Return the first steps of the episode."""
-        return EncodedEpisode(self.mean[: steps + 1], self.logvar[: steps + 1], *(part[:steps] for part in self[2:]))
+    def window(self, start: int, steps: int) -> "EncodedEpisode":
+        """Return ``steps`` steps of the episode from ``start`` on."""
+        latents, others = slice(start, start + steps + 1), slice(start, start + steps)
+        return EncodedEpisode(self.mean[latents], self.logvar[latents], *(part[others] for part in self[2:]))
 
 
 class EncodedDataset:

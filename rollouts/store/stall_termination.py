@@ -64,5 +64,7 @@ class StallTerminated(EncodedDataset):
     def episode(self, index: int) -> EncodedEpisode:
         """Return one episode, up to its termination."""
         steps, stalled = self._ends[index]
-        episode = super().episode(index).first(steps)
-        return episode._replace(terminated=np.float32(np.arange(1, steps + 1) == steps)) if stalled else episode
+        episode = super().episode(index).window(0, steps)
+        return (
+            episode._replace(terminated=(np.arange(1, steps + 1) == steps).astype(np.float32)) if stalled else episode
+        )
