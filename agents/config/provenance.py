@@ -34,24 +34,46 @@ def save_config(
     Raises:
         ValueError: The run in this folder has other settings, or the file is damaged.
     """
-    plain, frozen = asdict(settings), frozen or {}
     if path.exists():
         required = [one.name for one in fields(settings) if one.default is one.default_factory is MISSING]
         defaults = type(settings)(**{name: getattr(settings, name) for name in required})
         # a file of an older version lacks newer settings: they have their defaults
         with error_context(path, wrap_value_errors=True):
             saved = flat(asdict(defaults)) | flat(migration.config_file(read_yaml(path)))
-        for name, value in flat(plain).items():
-            old, reason = saved.get(name), frozen.get(name)
-            grows = name in may_grow and isinstance(old, int) and isinstance(value, int) and value >= old
-            if old != value and (reason or not (grows or name in may_change)):
-                reason = reason or ("it can only increase" if name in may_grow else "")
-                raise ValueError(
-                    f"{path} has {name} = {old!r}, got {value!r}"
-                    f"{f' ({reason})' if reason else ''}: use another --out or the same settings"
-                )
+        validate_changes(saved, settings, str(path), may_change, frozen, may_grow)
+    write_config(settings, path)
+
+
+def validate_changes(
+    saved: Mapping[str, Any],
+    settings: Any,
+    label: str,
+    may_change: Collection[str] = (),
+    frozen: Mapping[str, str] | None = None,
+    may_grow: Collection[str] = (),
+) -> None:
+    """Compare flat saved settings with new ones; ``label`` is the name of the saved ones, the others are as in `save_config`.
+
+    Raises:
+        ValueError: A setting differs that cannot change.
+    """
+    frozen = frozen or {}
+    for name, value in flat(asdict(settings)).items():
+        old, reason = saved.get(name), frozen.get(name)
+        grows = name in may_grow and isinstance(old, int) and isinstance(value, int) and value >= old
+        if old != value and (reason or not (grows or name in may_change)):
+            reason = reason or ("it can only increase" if name in may_grow else "")
+            raise ValueError(
+                f"{label} has {name} = {old!r}, got {value!r}"
+                f"{f' ({reason})' if reason else ''}: use another --out or the same settings"
+            )
+
+
+def write_config(settings: Any, path: Path) -> None:
+    """Write the resolved settings and the versions of the libraries."""
     with atomic(path) as temporary:
-        temporary.write_text(f"# {versions()}\n{yaml.safe_dump(plain, sort_keys=False)}", encoding="utf-8")
+        text = yaml.safe_dump(asdict(settings), sort_keys=False)
+        temporary.write_text(f"# {versions()}\n{text}", encoding="utf-8")
 
 
 def versions() -> str:

@@ -6,6 +6,7 @@ Each iteration has a file of its own settings (`agents.pipeline.iterative_traini
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -35,8 +36,7 @@ def build(content: Mapping[str, Any]) -> RunConfig:
                 if value is None
                 else f"{name} must be a mapping of settings, got {value!r}"
             )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(RunConfig)
+    parser = _parser()
     try:
         built = parser.instantiate(parser.parse_object(dict(content)))
     except ArgumentError as error:
@@ -44,6 +44,14 @@ def build(content: Mapping[str, Any]) -> RunConfig:
     settings = RunConfig(**{name: built[name] for name in RunConfig.__dataclass_fields__})
     validate(settings)
     return settings
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """Return the parser of the settings of a run, which takes a quarter of a second to build."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig)
+    return parser
 
 
 def write_sections(settings: RunConfig, names: Iterable[str], path: Path) -> None:

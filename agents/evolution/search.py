@@ -144,8 +144,8 @@ class Search:
             ) from None
         if changed:
             raise ValueError(
-                f"{self.folder} holds an evolution with {changed}: use the same settings (the same --preset), or remove "
-                "this folder to start again"
+                f"{self.folder} holds an evolution with {changed}: use the same settings (the same --preset) or "
+                "another folder"
             )
         with atomic(self.folder / "metrics.jsonl") as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")

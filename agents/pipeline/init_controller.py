@@ -63,7 +63,7 @@ def _imitate(run: Run, world: WorldModel, template: Controller, init_from: str) 
     """Return a copy of an agent with this run's world model; it is saved, so a resumed search has the same start."""
     agent = Agent.load(init_from)
     validate_picture(init_from, run.store().metadata["env_options"])
-    path = run.folder / "evolve-game" / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
+    path = run.search("game") / f"{agent.name}-on-{fingerprint(world)[:8]}.safetensors"
     if not path.exists():
         with bar("encode frames", "frames") as progress:
             copied = imitate(agent, world, run.store(), template, progress)

@@ -94,8 +94,8 @@ def iterate(run: Run, settings: RunConfig) -> list[Iteration]:
     world.save(run.world_folder)
     latents = run.latents(world)
     StartStates.from_episodes(latents, seed=settings.seed).save(run.world_folder)
-    (run.folder / "evolve-dream").mkdir(exist_ok=True)
-    chosen.controller("dream").save(run.folder / "evolve-dream" / "controller.safetensors")
+    run.search("dream").mkdir(parents=True, exist_ok=True)
+    chosen.controller("dream").save(run.search("dream") / "controller.safetensors")
     write_json(run.folder / "iterations" / "summary.json", {"best": best.number, "rows": [asdict(one) for one in done]})
     return done
 
@@ -182,9 +182,9 @@ def refuse_search(run: Run) -> None:
     Raises:
         ValueError: Another search exists; the message names its folder.
     """
-    if (search := run.folder / "evolve-dream" / "state.npz").exists():
+    if (search := run.search("dream") / "state.npz").exists():
         raise ValueError(
-            f"{search.parent} holds another evolution, which the best iteration would overwrite: remove it"
+            f"{search.parent} holds another evolution, which the best iteration would overwrite: use another --out, or phases"
         )
 
 

@@ -5,11 +5,13 @@ Start reading at `run_pipeline`. The modules `stages` and `iterative_training` h
 
 import contextlib
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import get_type_hints
 
-from worldmodel.agents.config.provenance import save_config
+from worldmodel.agents.config.io import flat, read_yaml
+from worldmodel.agents.config.provenance import validate_changes, write_config
 from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline import stages
@@ -22,9 +24,10 @@ from worldmodel.agents.pipeline.iterative_training import (
     iteration_run,
     refuse_search,
 )
-from worldmodel.agents.pipeline.phases import Phase, plan
+from worldmodel.agents.pipeline.phases import PREVIOUS, Phase, plan
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import Stages, busy, console
+from worldmodel.io import migration
 from worldmodel.io.files import error_context, read_json
 from worldmodel.io.paths import folder_path
 from worldmodel.rollouts.executors.workers import validate_backend
@@ -32,8 +35,10 @@ from worldmodel.rollouts.state_resets import validate_state_resets
 
 LONG = 1_800.0
 """Estimated seconds of a run above which the output suggests a smaller preset."""
+UNSEEN = ("workers", "backend")
+"""Settings that change no results."""
 MAY_CHANGE = (
-    *("workers", "backend", "iterations", "collect.min_steps"),
+    *(*UNSEEN, "iterations", "collect.min_steps"),
     *("dream.generations", "game.generations", "game.target_return"),
 )
 """Settings that a continued run can change."""
@@ -64,26 +69,24 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
         if (game := phase.settings.game).generations:
             validate_state_resets(phase.settings.rollout_env, phase.settings.env_options, game.num_state_resets)
     run.validate_folder()
-    first = phases[0].settings
-    if not has_started(phases[0].run.folder):  # reports a wrong policy before the folder is created
-        stages.make_policy(first.collect.policy, first.collect.action_noise, first.env_options)
+    for phase in phases:  # reports a wrong policy before the folder is created
+        names = [name for name in phase.settings.collect.policy.split(",") if name != PREVIOUS]
+        if names and not phase.finished and not has_started(phase.run.folder):
+            stages.make_policy(",".join(names), phase.settings.collect.action_noise, phase.settings.env_options)
     with run.locked(), run.session() as add_rest:
-        if settings.phases:
-            save_config(settings, run.folder / "config.yaml", ("workers", "backend"))
-        else:
-            _save_settings(run, settings)
+        _save_settings(run, settings, phases)
         for number, phase in enumerate(phases):
             phases[number] = phase = phase.after(phases[number - 1] if number else None)
             if settings.phases:
                 console.print(f"phase {phase.number} of {len(phases)}", markup=False)
             if phase is phases[-1] or phase.finished:
                 continue
-            elsewhere = phase.run != run
+            elsewhere = phase.run.folder != run.folder
             with run.stage(f"phase {phase.number}") if elsewhere else contextlib.nullcontext():
                 if elsewhere:
-                    save_config(phase.settings, phase.run.folder / "config.yaml", ("workers", "backend"))
+                    write_config(phase.settings, phase.run.folder / "config.yaml")
                 _run_stages(phase, Stages(*stage_names(phase.settings)[:-2]), last=False)
-                phase.finish(phases[number + 1])
+                phase.finish()
         last = phases[-1].settings
         stage = Stages(*stage_names(last))
         _run_stages(phases[-1], stage, last=True)
@@ -106,7 +109,8 @@ def _run_stages(phase: Phase, stage: Stages, last: bool) -> None:
         with busy("measuring the environment's speed"):
             seconds = forecast(settings)
         hint = "; --preset quick takes minutes" if seconds > LONG else ""
-        console.print(f"all stages: up to about {about(seconds)}{hint}", markup=False)
+        what = "all stages" if last and phase.number == 1 else f"phase {phase.number}"
+        console.print(f"{what}: up to about {about(seconds)}{hint}", markup=False)
     if not has_started(run.folder):
         stage("collect")
         stages.collect(run, settings)
@@ -119,14 +123,14 @@ def _run_stages(phase: Phase, stage: Stages, last: bool) -> None:
     if settings.iterations:
         stage("iterate in dreams")
         iterate(run, settings)
-    elif settings.dream.generations and not phase.has_archived("dream"):
+    elif settings.dream.generations:
         stage("evolve in dreams")
-        stages.evolve_dream(run, settings, settings.seed + phase.searches)
+        stages.evolve_dream(run, settings)
     if settings.dream.generations and last:
         stages.compare_dream(run, settings)
-    if settings.game.generations and not phase.has_archived("game"):
+    if settings.game.generations:
         stage("evolve in the game")
-        stages.evolve_game(run, settings, settings.seed + phase.searches)
+        stages.evolve_game(run, settings)
 
 
 def stage_names(settings: RunConfig) -> list[str]:
@@ -136,11 +140,37 @@ def stage_names(settings: RunConfig) -> list[str]:
     return [name for name in ("collect", "train vae", "train memory", dream, game, "test", "report") if name]
 
 
-def _save_settings(run: Run, settings: RunConfig) -> None:
-    """Write ``config.yaml``, or check that a continued run changes only what it can change.
+def _save_settings(run: Run, settings: RunConfig, phases: list[Phase]) -> None:
+    """Write ``config.yaml``; first check that a continued run changes only its last phase, and only what that can change.
 
     Raises:
         ValueError: A setting differs that this run cannot change.
+    """
+    path = run.folder / "config.yaml"
+    saved = list[Phase]()
+    if path.exists():
+        with error_context(path, wrap_value_errors=True):
+            saved = plan(build(migration.config_file(read_yaml(path))), run)
+    if len(saved) > len(phases):
+        raise ValueError(f"{path} has {len(saved)} phases, got {len(phases)}: use another --out or all of its phases")
+    last = phases[len(saved) - 1].settings  # the last one of a new run
+    frozen = _frozen_settings(run, last)
+    for old, new in zip(saved, phases, strict=False):
+        label = f"{path}, phase {old.number}," if len(phases) > 1 else str(path)
+        may_change = (*MAY_CHANGE, *(NEXT if last.iterations else ())), frozen, MAY_GROW
+        validate_changes(
+            flat(asdict(old.settings)), new.settings, label, *(may_change if old is saved[-1] else (UNSEEN,))
+        )
+    if saved:
+        saved[-1].move(phases[len(saved) - 1])
+    write_config(settings, path)
+
+
+def _frozen_settings(run: Run, settings: RunConfig) -> dict[str, str]:
+    """Return the settings of a run's last phase that cannot change, with the reason.
+
+    Raises:
+        ValueError: The best iteration would overwrite the controller of another search.
     """
     frozen = {}
     if (run.folder / "evolve-game" / "state.npz").exists():
@@ -148,21 +178,15 @@ def _save_settings(run: Run, settings: RunConfig) -> None:
     elif not settings.iterations and (run.folder / "iterations").exists():
         frozen["iterations"] = "the run has iterations, and the controller of the best one would be lost"
     if settings.iterations:
-        if not frozen:  # else the number of iterations cannot change, which `save_config` reports
+        if not frozen:  # else the number of iterations cannot change, which `validate_changes` reports
             refuse_search(run)
         freeze_settings(run)
-        frozen |= _frozen_settings(run, settings.iterations)
+        if iteration_run(run, settings.iterations).folder.exists():
+            reason = f"iteration {settings.iterations}, the last one, has started with it; it can change with more iterations"
+            frozen |= dict.fromkeys(NEXT, reason)
     if has_started(run.folder):
         frozen |= dict.fromkeys(MAY_GROW, "the run's iterations have started with it")
-    may_change = (*MAY_CHANGE, *(NEXT if settings.iterations else ()))
-    save_config(settings, run.folder / "config.yaml", may_change, frozen, MAY_GROW)
-
-
-def _frozen_settings(run: Run, last: int) -> dict[str, str]:
-    """Return the settings of iterations that cannot change because the last iteration has started, with the reason."""
-    folder = iteration_run(run, last).folder
-    reason = f"iteration {last}, the last one, has started with it; it can change with more --iterations"
-    return dict.fromkeys(NEXT, reason) if folder.exists() else {}
+    return frozen
 
 
 def _validate_rollouts(run: Run, settings: RunConfig) -> None:

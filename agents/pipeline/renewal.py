@@ -40,17 +40,17 @@ def print_new_data(folder: Path, data: Data, updates: int) -> None:
         )
 
 
-def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controller | None = None) -> None:
+def set_aside(run: Run, where: str, identity: Mapping[str, Any], start: Controller | None = None) -> None:
     """Move an evolution to ``earlier`` if its world model, episodes or initial controller have changed.
 
     Args:
         run: Run of the evolution.
-        name: Name of the evolution's folder.
+        where: Where it evolved a controller: in the "dream" or in the "game".
         identity: Present identity of the fitness (`rollouts.DreamFitness`, `rollouts.EnvFitness`); only the keys in `CAUSES`
             are compared.
         start: Present initial controller; None: only `agents.evolve` compares it.
     """
-    folder = run.folder / name
+    folder = run.search(where)
     try:
         with np.load(folder / "state.npz", allow_pickle=False) as saved:
             before = migration.search_state(json.loads(str(saved["about"])))["settings"]
@@ -63,12 +63,12 @@ def set_aside(run: Run, name: str, identity: Mapping[str, Any], start: Controlle
     if not changed:
         return
     number = 1
-    while (aside := run.folder / "earlier" / f"{name}-{number}").exists():
+    while (aside := folder.parent / "earlier" / f"{folder.name}-{number}").exists():
         number += 1
     aside.parent.mkdir(exist_ok=True)
     folder.rename(aside)
     console.print(
-        f"{name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
+        f"{folder.name}: {changed[0]} has changed; evolution starts again, the old one is now in {aside}", markup=False
     )
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -36,6 +36,8 @@ class Run:
     """A run folder: paths of its files, and loaders for what they hold."""
 
     folder: Path
+    searches: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Folders of the searches in the "dream" and in the "game" that are not in the run folder (`agents.pipeline.phases`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", folder_path(self.folder, "run"))  # accepts a string, too
@@ -85,9 +87,13 @@ class Run:
         only_dream = not (self.folder / "evolve-game").exists() and (self.folder / "evolve-dream").exists()
         return "dream" if only_dream else "game"
 
+    def search(self, where: str) -> Path:
+        """Return the folder of the search in the "game" or in the "dream"."""
+        return self.searches.get(where, self.folder / f"evolve-{where}")
+
     def controller(self, where: str) -> Controller:
         """Load the controller evolved in the "game" or in the "dream"."""
-        path = self.folder / f"evolve-{where}" / "controller.safetensors"
+        path = self.search(where) / "controller.safetensors"
         if not path.exists():
             raise self._missing(3, where)
         return Controller.load(path)

@@ -255,8 +255,8 @@ def evolve_dream(
     world, into, section = world or run.world(), into or run, settings.dream
     if into is run and (run.folder / "iterations" / "summary.json").exists() and not _searched(run):
         raise ValueError(
-            f"{run.folder / 'evolve-dream'} has the controller of the best iteration, which another evolution would "
-            "replace: remove that folder first if you do not need it"
+            f"{run.search('dream')} has the controller of the best iteration, which another evolution would replace: "
+            "use a copy of the run folder without iterations"
         )
     start_states = run.latents(world) if start_states is None else start_states
     initial_controller = initial_controller or zero_controller(world, settings.controller)
@@ -268,8 +268,8 @@ def evolve_dream(
     fitness = rollouts.DreamFitness(world, start_states, *sizes, initial_controller, **options)
     if into is run:
         print_outdated(run)
-        set_aside(run, "evolve-dream", fitness.identity)
-    folder, episodes = into.folder / "evolve-dream", start_states
+        set_aside(run, "dream", fitness.identity)
+    folder, episodes = into.search("dream"), start_states
     whitening = _whitening(folder, world, episodes, initial_controller) if settings.search.whiten else None
     with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
         evolved = evolve(
@@ -305,18 +305,18 @@ def compare_dream(run: Run, settings: RunConfig) -> None:
 
 def _searched(run: Run) -> bool:
     """Return whether the run's dream controller, if any, comes from `evolve_dream` and not from an iteration."""
-    folder = run.folder / "evolve-dream"
+    folder = run.search("dream")
     return (folder / "state.npz").exists() or not (folder / "controller.safetensors").exists()
 
 
-def evolve_game(run: Run, settings: RunConfig, seed: int | None = None) -> Controller:
-    """Evolve a controller in the real environment; ``seed`` None: that of the run."""
+def evolve_game(run: Run, settings: RunConfig) -> Controller:
+    """Evolve a controller in the real environment."""
     world, section, env = run.world(), settings.game, settings.rollout_env
     print_outdated(run)
-    set_aside(run, "evolve-game", {"world": fingerprint(world)})
+    set_aside(run, "game", {"world": fingerprint(world)})
     initial_controller = init_controller(run, world, settings.controller, section.init_from)
-    set_aside(run, "evolve-game", {}, initial_controller if section.init_from == "dream" else None)
-    folder, whitening = run.folder / "evolve-game", None
+    set_aside(run, "game", {}, initial_controller if section.init_from == "dream" else None)
+    folder, whitening = run.search("game"), None
     if settings.search.whiten:
         whitening = _whitening(folder, world, run.store().latents(world.vae), initial_controller)
     with run.stage("evolve in the game"), generations("evolve in the game") as shown:
@@ -340,7 +340,7 @@ def evolve_game(run: Run, settings: RunConfig, seed: int | None = None) -> Contr
             initial_controller,
             fitness,
             eval_fitness=rollouts.EnvFitness(env, world, section.eval_episodes, **common),
-            seed=settings.seed if seed is None else seed,
+            seed=settings.seed,
             **es_kwargs(settings.search, section),
             normalize_episodes=bool(section.num_state_resets),
             whitening=whitening,
@@ -354,7 +354,7 @@ def evolve_game(run: Run, settings: RunConfig, seed: int | None = None) -> Contr
 
 def _print_search(run: Run, where: str) -> None:
     """Print the verdict on an evolution that could not compare its members."""
-    if (verdict := search_verdict(run.folder, where)) is not None:
+    if (verdict := search_verdict(run.search(where).parent, where)) is not None:
         print_verdict(verdict)
 
 

@@ -98,13 +98,13 @@ def test_an_older_search_of_the_same_episodes_is_not_set_aside(older):
     run = Run(older)
     world = run.world()
     fitness = DreamFitness(world, run.store().latents(world.vae, terminate_on_stall=True))
-    set_aside(run, "evolve-dream", fitness.identity)
+    set_aside(run, "dream", fitness.identity)
     assert (older / "evolve-dream" / "state.npz").exists()
 
 
 def test_an_older_search_of_other_episodes_is_set_aside(older, tmp_path):
     run = Run(shutil.copytree(older, tmp_path / "run"))
-    set_aside(run, "evolve-dream", {"world": fingerprint(run.world()), "start_states": "other episodes"})
+    set_aside(run, "dream", {"world": fingerprint(run.world()), "start_states": "other episodes"})
     assert (run.folder / "earlier" / "evolve-dream-1" / "state.npz").exists()
 
 

@@ -11,12 +11,14 @@ from tests.command_line import refused
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.cli.commands.common import PRESETS, settings_of
 from worldmodel.agents.cli.main import build_parser, main
+from worldmodel.agents.config.sections import build
 from worldmodel.agents.pipeline import phases, stages
 from worldmodel.agents.pipeline.phases import plan
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import fingerprint
 from worldmodel.rollouts.policy.policies import policy_name
 
+RECORDS = Path(__file__).parents[2] / "docs" / "results" / "records"
 CHANGES = [
     {"dream": {"generations": 0}, "game": {"generations": 1}},
     {"seed": 2, "collect": {"policy": "smooth,previous"}, "game": {"generations": 2}},
@@ -68,7 +70,7 @@ def test_interrupted_phases_equal_uninterrupted_ones(finished, tmp_path, monkeyp
         (stages, "evolve_game"),  # within the first phase
         (phases, "write_json"),  # at its end
         (stages, "train_vae"),  # within the second phase
-        (phases, "write_json"),  # at its end, after its search has made room
+        (phases, "write_json"),  # at its end
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
@@ -90,6 +92,65 @@ def test_phases_of_iterations_equal_commands_with_these_settings(tmp_path, no_re
         assert (tmp_path / "hand" / path).read_bytes() == (tmp_path / "one" / path).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "searches"),
+    [
+        ([{}, {"dream": {"horizon": 4}}], {"phases/01/evolve-dream", "evolve-dream", "evolve-game"}),
+        ([{}, {"iterations": 1}], {"phases/01/evolve-dream", "phases/01/evolve-game", "evolve-dream", "evolve-game"}),
+        (
+            [{"iterations": 1, "game": {"generations": 0}}, {"iterations": 0}],
+            {"phases/01/evolve-dream", "evolve-dream"},
+        ),
+        (
+            [{"iterations": 1}, {"iterations": 2, "dream": {"horizon": 5}}],
+            {"phases/01/evolve-dream", "phases/01/evolve-game", "evolve-dream", "evolve-game"},
+        ),
+    ],
+)
+def test_each_search_has_a_folder_and_an_unchanged_one_is_shared(changes, searches, tmp_path, no_report):
+    words = ["run", "CartPole-v1", *SMALL, "--iterate.episodes", "2", "--phases", json.dumps(changes)]
+    for _ in range(2):  # the second time, nothing is left to do
+        assert main([*words, "--out", str(tmp_path)]) == 0
+    found = {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("evolve-*/controller.safetensors")}
+    assert {str(path) for path in found if path.parts[0] != "iterations"} == searches
+    assert (tmp_path / "phases" / "01" / "agent").exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_phases(finished, tmp_path, capsys, monkeypatch, no_report):
+    out, words = tmp_path / "run", ["run", "CartPole-v1", *SMALL, "--out", str(tmp_path / "run")]
+    shorter = ["--dream.generations", "0", "--game.generations", "1"]
+    assert main([*words, *shorter]) == 0
+    for count, renames in ((2, 5), (3, 1)):
+        kept = {path.read_bytes() for path in out.rglob("evolve-game/state.npz")}
+        before = {path: path.stat().st_ino for path in (out / "rollouts").rglob("*.h5")}
+        with monkeypatch.context() as patch:  # a kill within the moves
+            patch.setattr(phases, "_rename", interrupting(phases._rename, renames))
+            assert main([*words, "--phases", json.dumps(CHANGES[:count])]) == 130
+        assert main([*words, "--phases", json.dumps(CHANGES[:count])]) == 0
+        assert kept <= {path.read_bytes() for path in out.rglob("evolve-game/state.npz")}
+        assert {*before.values()} <= {path.stat().st_ino for path in out.rglob("rollouts/**/*.h5")}
+    assert results(out) == results(finished)
+    assert "phase" in refused(capsys, *words, "--phases", json.dumps(CHANGES[:2]))
+    assert "seed" in refused(capsys, *words, "--phases", json.dumps([{"seed": 3}, *CHANGES[1:]]))
+    longer = [*CHANGES[:2], {**CHANGES[2], "game": {"init_from": "previous", "generations": 3}}]
+    assert main([*words, "--phases", json.dumps(longer)]) == 0
+    assert len((out / "evolve-game" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def interrupting(function, calls):
+    """Return a function that interrupts after a number of calls."""
+    left = iter(range(calls))
+
+    def interrupted(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        function(*arguments)
+
+    return interrupted
+
+
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.record*.yaml")))
 def test_records_are_valid(preset, tmp_path):
     game, _, name = preset.partition(".")
@@ -100,6 +161,20 @@ def test_records_are_valid(preset, tmp_path):
     planned = plan(settings_of(parsed, "FastCarRacing"), Run(tmp_path))
     assert planned[-1].run.folder == tmp_path
     assert len({phase.run.folder for phase in planned[:-1]} - {tmp_path}) <= 1
+
+
+@pytest.mark.parametrize(
+    "preset", ["car-racing.record", "car-racing.record-cropped", "car-racing.record-fast", "mario.record"]
+)
+def test_searches_of_records_have_their_generations(preset, tmp_path):
+    content = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
+    planned = plan(build({"env": "FastCarRacing", **content}), Run(tmp_path))
+    name = preset.replace(".record", "").replace("mario", "mario-1-1")
+    rows = (RECORDS / f"{name}.metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    generations = [json.loads(row)["generation"] for row in rows]
+    counts = [last for last, following in zip(generations, [*generations[1:], 1], strict=True) if following == 1]
+    assert [phase.settings.game.generations for phase in planned if phase.run.folder == tmp_path] == counts
+    assert planned[-1].settings.eval.seed == 20_000
 
 
 def test_a_setting_on_the_command_line_is_that_of_all_phases():
@@ -117,6 +192,13 @@ def test_a_setting_on_the_command_line_is_that_of_all_phases():
         ('[{"game": {"init_from": "previous"}}]', "previous"),
         ('[{"collect": {"policy": "smooth,previous"}}]', "previous"),
         ('[{"game": null}]', "game"),
+        (
+            '[{"dream": {"generations": 0}, "game": {"generations": 0}}, {"collect": {"policy": "previous"}}]',
+            "previous",
+        ),
+        ('[{}, {"collect": {"policy": "unknown"}}]', "unknown"),
+        ('[{}, {"env_options": {"unknown": 1}}]', "unknown"),
+        ('[{}, {"phases": [{}]}]', "phase 2"),
         ("3", "phases"),
     ],
 )
@@ -126,6 +208,12 @@ def test_a_wrong_phase_is_named(changes, named, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", ["run CartPole-v1 --preset record", "run mario --preset record-fast"])
-def test_a_preset_of_another_game_is_refused(words, capsys):
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("run CartPole-v1 --preset record", "run mario --preset record-fast"),
+        *("collect CarRacing --preset record", "evolve lost --preset record", "train vae lost --preset record"),
+    ],
+)
+def test_a_preset_of_another_game_or_with_phases_is_refused(words, capsys):
     assert "standard" in refused(capsys, *words.split())

@@ -86,9 +86,9 @@ def add_preset(parser: Parser) -> None:
     """Add ``--preset`` to the command of one stage."""
     parser.add_argument(
         "--preset",
-        type=RunPreset | None,
+        type=Preset | None,
         default=None,
-        help="Preset of `worldmodel run` that sets the defaults.",
+        help="Preset of `worldmodel run` that sets the defaults; presets with phases are only for `worldmodel run`.",
     )
 
 
@@ -241,7 +241,8 @@ def set_preset(parser: Parser, words: list[str]) -> None:
     positional, found = scan_argv(
         words, {"--preset": parser.get_defaults().get("preset") or "", "--collect.episodes": ""}
     )
-    values = preset_of(env_of(positional), found["--preset"])
+    known = NAMES if "phases" in parser.settings else get_args(Preset)
+    values = preset_of(env_of(positional), found["--preset"]) if found["--preset"] in known else {}
     given = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
     if "phases" in values:  # a setting on the command line is that of all phases
         changes = [{name: value for name, value in flat(one).items() if name not in given} for one in values["phases"]]

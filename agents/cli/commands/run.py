@@ -1,6 +1,7 @@
 """The command ``worldmodel run``: run all stages on one environment."""
 
 import importlib.util
+from typing import Any
 
 from jsonargparse import Namespace
 from rich.table import Table
@@ -18,7 +19,6 @@ from worldmodel.agents.cli.commands.common import (
 )
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import RunConfig, rare_settings
-from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.progress import answers, next_hint, print_verdict
 from worldmodel.io.paths import folder_path
 
@@ -52,16 +52,19 @@ def run(options: Namespace) -> None:
     """Run all stages; print the times, the scores and the path of the report."""
     from worldmodel.agents.analysis.verdicts import verdicts
     from worldmodel.agents.pipeline import pipeline, stages
+    from worldmodel.agents.pipeline.phases import plan
     from worldmodel.agents.pipeline.run_folder import Run
 
     settings = settings_of(options, ENV_ALIASES.get(options.env_id, options.env_id))
     if options.env not in (None, settings.env):
         raise ValueError(f"--config has env {options.env}, got ENV {settings.env}")
-    validate_combination(settings)
     folder = folder_path(options.out or f"runs/{slug(options.env_id)}-{options.preset}", "out")
-    validate_env(settings.evaluation_env, settings.env_options | settings.eval_env_options)
-    if settings.rollout_env != settings.evaluation_env:
-        validate_env(settings.rollout_env, settings.env_options)
+    games = list[tuple[str, dict[str, Any]]]()
+    for one in (phase.settings for phase in plan(settings, Run(folder))):
+        games += (one.evaluation_env, one.env_options | one.eval_env_options), (one.rollout_env, one.env_options)
+    for number, game in enumerate(games):
+        if game not in games[:number]:
+            validate_env(*game)
     pipeline.run_pipeline(settings, folder)
     finished = Run(folder)
     table = Table("stage", "result", title=f"{settings.env}: {folder}", title_justify="left")
