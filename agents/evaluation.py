@@ -22,10 +22,10 @@ from worldmodel.io.migration import renamed_env_options, renamed_evaluation
 from worldmodel.messages import format_number
 from worldmodel.rollouts import EnvFitness
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
-from worldmodel.rollouts.executors.rollout_tasks import RolloutTask, run_rollout_tasks
 from worldmodel.rollouts.executors.workers import envs_closed_after
 from worldmodel.rollouts.policy import policies
 from worldmodel.rollouts.policy.policies import Policy
+from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_tasks
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
 from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_test_seed
 

@@ -22,12 +22,13 @@ from worldmodel.io.files import locked, read_json, write_bytes, write_json
 from worldmodel.io.migration import renamed_env_options, renamed_metadata
 from worldmodel.io.paths import expand, folder_path
 from worldmodel.rng import Stream
-from worldmodel.rollouts.env_cache import EnvSpec, PortableEnv, make_portable, open_env, probe_env, worker_env
+from worldmodel.rollouts.env_cache import EnvSpec, make_portable, open_env, probe_env
 from worldmodel.rollouts.episode import Episode, training_seeds
-from worldmodel.rollouts.executors.workers import Shared, envs_closed_after, run_tasks, share, validate_backend
-from worldmodel.rollouts.policy.actors import BatchedPolicy, make_actor
+from worldmodel.rollouts.executors.workers import envs_closed_after, run_tasks, share, validate_backend
+from worldmodel.rollouts.policy.actors import BatchedPolicy
 from worldmodel.rollouts.policy.policies import Policy, policy_name, resolve_policy
-from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play, run_episodes
+from worldmodel.rollouts.rollout_tasks import RolloutTask, run_rollout_task
+from worldmodel.rollouts.runner import EpisodeError, EpisodeResult, play
 from worldmodel.rollouts.store.shards import FORMAT, shard_bytes
 from worldmodel.rollouts.store.store import Store, validate_metadata, write_minari_index
 from worldmodel.training.progress import Progress, callback, shows_progress, silent
@@ -44,17 +45,7 @@ class CollectTask(NamedTuple):
     """A worker's task: play these episodes and write them as one shard."""
 
     folder: Path
-    env: PortableEnv
-    options: dict[str, Any]
-    policy: Shared
-    seed: int
-    first: int
-    episodes: int
-    batch_size: int
-    """Number of episodes of a whole block. An agent's batch always has this size, so that an episode does not depend on
-    the others."""
-    max_steps: int | None
-    max_idle_steps: int | None
+    rollouts: RolloutTask
     return_files: bool
     """Whether to return shards instead of writing them: the machines of a cluster may have no common disk."""
 
@@ -139,20 +130,25 @@ def collect(
         )
         _quarantine_damaged(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
-        tasks = [
-            CollectTask(
-                folder / "shards",
+        num_envs = episodes_per_shard if isinstance(policy, BatchedPolicy) else 1
+
+        def block(first: int, count: int) -> RolloutTask:
+            seeds = [episode_seed(seed, index) for index in range(first, first + count)]
+            return RolloutTask(
                 portable_env,
                 options,
                 shared,
-                seed,
-                first,
-                count,
-                episodes_per_shard,
-                max_steps,
+                seeds,
+                num_envs,
                 max_idle_steps,
-                return_files=backend != "loky",
+                max_steps,
+                first_index=first,
+                fixed_batch=True,
+                record=True,
             )
+
+        tasks = [
+            CollectTask(folder / "shards", block(first, count), return_files=backend != "loky")
             for first, count in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
         ]
         _run_collect_tasks(tasks, episodes, workers, backend, report)
@@ -195,7 +191,8 @@ def _run_collect_tasks(
     Raises:
         ValueError: An episode failed; raised after all blocks before it are written.
     """
-    done = episodes - sum(task.episodes for task in tasks)
+    sizes = [len(task.rollouts.seeds) for task in tasks]
+    done = episodes - sum(sizes)
     report(done, episodes, "")
     pending, errors = set(range(len(tasks))), dict[int, str]()
     for index, result in run_tasks(run_collect_task, tasks, workers, backend):
@@ -206,35 +203,18 @@ def _run_collect_tasks(
             errors[index] = result.error
         if errors and min(pending, default=len(tasks)) > (first := min(errors)):
             raise ValueError(f"{errors[first]}; the episodes before it are kept")
-        done += tasks[index].episodes
-        report(done, episodes, f"{result.steps / tasks[index].episodes:.0f} steps an episode")
+        done += sizes[index]
+        report(done, episodes, f"{result.steps / sizes[index]:.0f} steps an episode")
 
 
 def run_collect_task(task: CollectTask) -> CollectResult:
     """Play a block in a worker and write it as shards; if an episode fails, only the episodes that have ended."""
-    indices = range(task.first, task.first + task.episodes)
-    seeds = [episode_seed(task.seed, index) for index in indices]
-    policy = task.policy.get()
-    num_envs = task.batch_size if isinstance(policy, BatchedPolicy) else 1
-    environments = [worker_env(task.env, task.options, slot) for slot in range(min(num_envs, task.episodes))]
-    actor = make_actor(
-        policy, environments[0].action_space, seeds, [index % task.batch_size for index in indices], task.batch_size
-    )
-    results: Sequence[EpisodeResult | None] = []
-    message = ""
+    results: Sequence[EpisodeResult | None]
     try:
-        results = run_episodes(
-            environments,
-            actor,
-            seeds,
-            max_idle_steps=task.max_idle_steps,
-            max_steps=task.max_steps,
-            record=True,
-            episode_indices=indices,
-        )
+        results, message = run_rollout_task(task.rollouts).episodes, ""
     except EpisodeError as error:
         results, message = error.episodes, str(error)
-    shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _consecutive(task.first, results)}
+    shards = {f"{run[0].index:06d}.h5": shard_bytes(run) for run in _consecutive(task.rollouts.first_index, results)}
     if not task.return_files:
         for name, content in shards.items():
             write_bytes(task.folder / name, content)

@@ -21,10 +21,10 @@ from worldmodel.rollouts.dream import dream
 from worldmodel.rollouts.ensemble import ModelEnsemble
 from worldmodel.rollouts.env_cache import EnvSpec, make_portable
 from worldmodel.rollouts.episode import training_seeds
-from worldmodel.rollouts.executors.rollout_tasks import ControllerBatch, RolloutResult, RolloutTask, run_rollout_tasks
 from worldmodel.rollouts.executors.workers import Shared, share, validate_backend
 from worldmodel.rollouts.policy.controllers import Controller, LinearController, validate_controller
 from worldmodel.rollouts.policy.policies import policy_name
+from worldmodel.rollouts.rollout_tasks import ControllerBatch, RolloutResult, RolloutTask, run_rollout_tasks
 from worldmodel.rollouts.runner import EpisodeResult
 from worldmodel.rollouts.state_resets import Trajectory
 from worldmodel.start_states import EncodedEpisodes, validate_start_states

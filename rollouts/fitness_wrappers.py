@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from worldmodel.rng import Stream
-from worldmodel.rollouts.executors.rollout_tasks import RolloutTask
 from worldmodel.rollouts.fitness import EnvFitness, FitnessResult, episode_returns
+from worldmodel.rollouts.rollout_tasks import RolloutTask
 from worldmodel.rollouts.state_resets import Trajectory, validate_state_resets
 from worldmodel.validation import validate_positive_int
 

@@ -8,9 +8,9 @@ from tests import toys
 from tests.rollouts.dreams import assert_same_returns, beacon_world, controllers
 from worldmodel import FRMDN, VAE, Memory, WorldModel, envs, rollouts, seeded
 from worldmodel.agents import Agent, LinearController
-from worldmodel.rollouts.executors import rollout_tasks
-from worldmodel.rollouts.executors.rollout_tasks import run_rollout_task
+from worldmodel.rollouts import rollout_tasks
 from worldmodel.rollouts.fitness_wrappers import split_evenly
+from worldmodel.rollouts.rollout_tasks import run_rollout_task
 from worldmodel.rollouts.state_resets import Trajectory, replay, restore, unwrap_snapshot_env, validate_state_resets
 
 

@@ -29,7 +29,8 @@ class RolloutTask(NamedTuple):
 
     env: PortableEnv
     options: dict[str, Any]
-    policy: "Policy | ControllerBatch"
+    policy: "Policy | ControllerBatch | Shared"
+    """A policy, also one that is shared, or controllers."""
     seeds: list[int]
     num_envs: int
     max_idle_steps: int | None
@@ -41,6 +42,10 @@ class RolloutTask(NamedTuple):
     """Whether to return `EpisodeResult.actions`."""
     first_index: int = 0
     """Index of its first episode among all episodes of a call."""
+    fixed_batch: bool = False
+    """Whether the batch of a `BatchedPolicy` always has ``num_envs`` rows, so that an episode does not depend on the others."""
+    record: bool = False
+    """Whether to return `EpisodeResult.episode`."""
     on_episode_end: Callable[[], None] | None = None
     """Called at the end of each episode; picklable if tasks run in other processes."""
 
@@ -94,30 +99,29 @@ def _append_byte(path: Path) -> None:
 
 def run_rollout_task(task: RolloutTask) -> RolloutResult:
     """Play a task's episodes in a worker, which keeps the world model and the environments for later tasks."""
-    num_envs = min(task.num_envs, len(task.seeds))
-    environments = [worker_env(task.env, task.options, slot) for slot in range(num_envs)]
-    space, policy, reset_states, replayed_steps = environments[0].action_space, task.policy, list[ResetState](), 0
+    environments = [worker_env(task.env, task.options, slot) for slot in range(min(task.num_envs, len(task.seeds)))]
+    policy = task.policy.get() if isinstance(task.policy, Shared) else task.policy
+    space, reset_states, replayed_steps = environments[0].action_space, list[ResetState](), 0
+    indices = range(task.first_index, task.first_index + len(task.seeds))
     if isinstance(policy, ControllerBatch):
         world = policy.world.get()
         if task.trajectory is not None:
             by_step, replayed_steps = _cached_replay(task, task.trajectory, world, policy.world.key, environments[0])
             reset_states = [by_step[step] for step in task.reset_steps]
-        parameters, initial_states = (
-            torch.from_numpy(policy.parameters),
-            [reset_state.memory for reset_state in reset_states],
-        )
+        parameters, memories = torch.from_numpy(policy.parameters), [reset_state.memory for reset_state in reset_states]
         actor: BatchedActor = WorldModelActor(
-            world, policy.controller, parameters, space, num_envs, initial_states=initial_states
+            world, policy.controller, parameters, space, len(environments), initial_states=memories
         )
     else:
-        actor = make_actor(policy, space, task.seeds, num_envs=num_envs)
-    indices = range(task.first_index, task.first_index + len(task.seeds))
+        rows = [index % task.num_envs for index in indices] if task.fixed_batch else None
+        actor = make_actor(policy, space, task.seeds, rows, task.num_envs)
     episodes = run_episodes(
         environments,
         actor,
         task.seeds,
         max_idle_steps=task.max_idle_steps,
         max_steps=task.max_steps,
+        record=task.record,
         reset_states=reset_states,
         episode_indices=indices,
         on_episode_end=task.on_episode_end,
