@@ -5,7 +5,9 @@ help from there, `agents.config.validate` takes ranges. A run folder keeps the r
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from inspect import signature
 from typing import Any, Literal, NamedTuple, TypeVar
 
 FAST = {"CarRacing": "FastCarRacing", "CarRacing-v3": "FastCarRacing"}
@@ -422,7 +424,8 @@ class RunConfig:
         return self.eval_env or OFFICIAL.get(self.env, self.env)
 
 
-def fit_arguments(*settings: Any) -> dict[str, Any]:
-    """Return the arguments of `worldmodel.fit` among the settings of a training."""
-    names = ("num_updates", "batch_size", "learning_rate", "dtype", "patience")
-    return {name: getattr(one, name) for one in settings for name in names if hasattr(one, name)}
+def arguments_of(function: Callable[..., Any], *sections: Any) -> dict[str, Any]:
+    """Return the settings in some sections that are arguments of a function or class with a default there, by name."""
+    arguments = signature(function).parameters.values()
+    names = {one.name for one in arguments if one.default is not one.empty}
+    return {name: value for section in sections for name, value in vars(section).items() if name in names}

@@ -10,7 +10,7 @@ import torch
 
 from worldmodel import fit, seeded
 from worldmodel.agents.config.provenance import save_config
-from worldmodel.agents.config.schema import fit_arguments
+from worldmodel.agents.config.schema import arguments_of
 from worldmodel.agents.density.config import DensityConfig, validate_density
 from worldmodel.agents.density.evaluation import Evaluation, evaluate_model
 from worldmodel.agents.density.runs import load_density, open_matching_corpus, open_run_corpus, original_identity
@@ -66,9 +66,7 @@ def fit_density(
             fit(
                 model,
                 corpus.splits,
-                **fit_arguments(settings),
-                seed=settings.seed,
-                eval_every=settings.eval_every,
+                **arguments_of(fit, settings) | {"split_seed": None},  # the corpus is split already
                 out=run.folder,
                 progress=progress,
             )

@@ -4,7 +4,6 @@
 its own folder, so that the same call continues a stopped stage. Start reading at `collect`.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel import VAE, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_dream, measure_memory, measure_vae
 from worldmodel.agents.analysis.verdicts import (
@@ -24,7 +23,7 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_memory,
     verdict_of_vae,
 )
-from worldmodel.agents.config.schema import DreamConfig, RunConfig, fit_arguments
+from worldmodel.agents.config.schema import DreamConfig, RunConfig, arguments_of
 from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.evolve import evolve
@@ -131,7 +130,7 @@ def train_vae(
         fit(
             vae,
             frames,
-            **fit_arguments(section, settings.training),
+            **arguments_of(fit, section, settings.training),
             seed=seed,
             split_seed=split_seed,
             out=out,
@@ -187,9 +186,8 @@ def train_memory(
     section, split_seed = settings.memory, None if seed is None else settings.seed
     seed = settings.seed if seed is None else seed
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
-    names = ["hidden_size", "num_components", "rank", "full", "residual", "reward_weight"]
-    names += ["num_couplings", "conditional", "spline"] if section.model == "frmdn" else []
-    density: dict[str, Any] = {name: getattr(section, name) for name in names} | {"density": section.model.upper()}
+    density: dict[str, Any] = {"density": section.model.upper()} | arguments_of(Memory, section)
+    density |= arguments_of(FRMDN if section.model == "frmdn" else RMDN, section)
     density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
     with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
         validate_fits_in_ram(build_memory(density))
@@ -207,7 +205,7 @@ def train_memory(
         fit(
             memory,
             sequences,
-            **fit_arguments(section, settings.training),
+            **arguments_of(fit, section, settings.training),
             seed=seed,
             split_seed=split_seed,
             out=into.folder / "memory",
@@ -264,8 +262,8 @@ def evolve_dream(
     names = ("termination_hazard_ratio", "use_expected_continuation")
     values = {name: getattr(section, name) for name in names}
     options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
-    sizes = (section.horizon, section.num_rollouts, section.temperature)
-    fitness = rollouts.DreamFitness(world, start_states, *sizes, initial_controller, **options)
+    options |= arguments_of(rollouts.DreamFitness, section) | {"controller": initial_controller}
+    fitness = rollouts.DreamFitness(world, start_states, **options)
     if into is run:
         print_outdated(run)
         set_aside(run, "dream", fitness.identity)
@@ -276,7 +274,7 @@ def evolve_dream(
             initial_controller,
             fitness,
             seed=settings.seed if seed is None else seed,
-            **es_kwargs(settings.search, section),
+            **arguments_of(evolve, settings.search, section),
             whitening=whitening,
             out=folder,
             progress=shown.progress,
@@ -322,16 +320,13 @@ def evolve_game(run: Run, settings: RunConfig) -> Controller:
     with run.stage("evolve in the game"), generations("evolve in the game") as shown:
         common: dict[str, Any] = {
             "workers": settings.workers,
-            "envs_per_worker": section.envs_per_worker,
             "env_options": settings.env_options,
-            "max_steps": section.max_steps,
             "backend": settings.backend,
             "progress": shown.episodes,
             "controller": initial_controller,
-        }
-        fitness: Any = rollouts.EnvFitness(
-            env, world, section.episodes, max_idle_steps=section.max_idle_steps, **common
-        )
+        } | arguments_of(rollouts.EnvFitness, section)
+        evaluated = common | {"episodes": section.eval_episodes, "max_idle_steps": None}
+        fitness: Any = rollouts.EnvFitness(env, world, **common)
         if section.num_state_resets:
             fitness = rollouts.StateResets(fitness, section.num_state_resets, section.reset_horizon)
         if section.hard_episode_candidates:
@@ -339,9 +334,9 @@ def evolve_game(run: Run, settings: RunConfig) -> Controller:
         evolved = evolve(
             initial_controller,
             fitness,
-            eval_fitness=rollouts.EnvFitness(env, world, section.eval_episodes, **common),
+            eval_fitness=rollouts.EnvFitness(env, world, **evaluated),
             seed=settings.seed,
-            **es_kwargs(settings.search, section),
+            **arguments_of(evolve, settings.search, section),
             normalize_episodes=bool(section.num_state_resets),
             whitening=whitening,
             out=folder,
@@ -356,12 +351,6 @@ def _print_search(run: Run, where: str) -> None:
     """Print the verdict on an evolution that could not compare its members."""
     if (verdict := search_verdict(run.search(where).parent, where)) is not None:
         print_verdict(verdict)
-
-
-def es_kwargs(*settings: Any) -> dict[str, Any]:
-    """Return the arguments of `evolve` among the settings of a stage."""
-    names = inspect.signature(evolve).parameters
-    return {name: value for one in settings for name, value in vars(one).items() if name in names}
 
 
 def _whitening(folder: Path, world: WorldModel, episodes: EncodedEpisodes, controller: Controller) -> Whitening:

@@ -1,5 +1,6 @@
 """Densities of speech and images from the command line: fit, evaluate and sample on tiny corpora in the true formats."""
 
+import functools
 import json
 import math
 import re
@@ -69,6 +70,7 @@ def test_weights_and_training_depend_on_the_seed(corpora, tmp_path, monkeypatch)
     class Started(Exception):
         pass
 
+    @functools.wraps(fitting.fit)
     def start(model, data, *, seed, **settings):
         started.append((seed, fingerprint(model)))
         raise Started

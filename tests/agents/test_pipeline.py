@@ -211,7 +211,7 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
         calls.append((*arguments, settings))
         raise Called
 
-    monkeypatch.setattr(stages, "fit", record)
+    monkeypatch.setattr(stages, "fit", functools.wraps(stages.fit)(lambda *given, **named: record(*given, **named)))
     monkeypatch.setattr(stages, "evolve", functools.wraps(stages.evolve)(record))
     with pytest.raises(Called):
         stages.train_vae(run, RunConfig("", vae=VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7)), 5)
