@@ -5,7 +5,6 @@ Start reading at `measure`.
 python -m benchmarks.fidelity car-racing car-racing-dream mario-1-1 [--keep]     # --keep: save in the agents' folders
 """
 
-import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from worldmodel.agents.viewer.controls import controls
 from worldmodel.agents.viewer.fidelity import Fidelity, agree, small_moving
 from worldmodel.batches import tree_map
 from worldmodel.envs.wrappers import FRAME_SPACE
-from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.imagination import imagine_steps
 from worldmodel.rollouts.policy.policies import smooth_random
 from worldmodel.world_model import WorldState
 
@@ -139,9 +138,8 @@ def _dream_return(agent: Agent, state: Any, actions: list[torch.Tensor] | None, 
     total, active = torch.zeros(NUM_DREAMS), torch.ones(NUM_DREAMS)
     policy = lambda state: world.squash(agent.controller(state.controller_inputs))  # noqa: E731
     if actions is not None:
-        policy = replay_actions(action.expand(NUM_DREAMS, -1).float() for action in actions)
-    noise = itertools.islice(sample_noise(world, NUM_DREAMS, generator), HORIZON)
-    for imagined in imagine(world, state, policy, noise):
+        policy = torch.stack(actions).float()[:, None].expand(-1, NUM_DREAMS, -1)
+    for imagined in imagine_steps(world, state, policy, HORIZON, generator=generator):
         total += imagined.step.reward * active
         active *= 1 - imagined.step.terminated.float()
     return float(total.mean())

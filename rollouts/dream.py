@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from worldmodel import Memory, WorldModel
-from worldmodel.imagination import Imaginer, draw_noise_block, imagine, replay_actions, sample_noise
+from worldmodel.imagination import Imaginer, draw_noise_block, imagine, imagine_steps
 from worldmodel.messages import format_number
 from worldmodel.rng import Stream
 from worldmodel.rollouts.ensemble import ModelEnsemble, dream_start_states
@@ -297,9 +297,9 @@ def open_loop_rollout(
     latents, actions = torch.as_tensor(latents).to(weight), torch.as_tensor(actions).to(weight)
     start = StartState(EncodedClip(latents.cpu().numpy(), actions.cpu().numpy()), start_step)
     state = burn_in_states(world, [start] * num_rollouts, burn_in)
-    policy = replay_actions(action.expand(num_rollouts, -1) for action in actions[start_step:])
-    noise = sample_noise(world, num_rollouts, Generator(weight.device).manual_seed(seed))
-    noise = itertools.islice(noise, len(actions) - start_step)
-    steps = [imagined.step for imagined in imagine(world, state, policy, noise, temperature)]
+    following = actions[start_step:, None].expand(-1, num_rollouts, -1)
+    generator = Generator(weight.device).manual_seed(seed)
+    dreamed = imagine_steps(world, state, following, len(following), temperature, generator)
+    steps = [imagined.step for imagined in dreamed]
     imagined_latents = torch.stack([state.latent, *(step.latent for step in steps)], dim=1)
     return imagined_latents, torch.stack([step.reward for step in steps], dim=1)

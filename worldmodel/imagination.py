@@ -4,6 +4,7 @@ Start reading at `imagine`. Batched dreams (`rollouts.dream`), the dream environ
 comparisons use this loop.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from worldmodel.world_model import Noise, Step, WorldModel
+from worldmodel.world_model import Noise, Step, WorldModel, WorldState
 
 NOISE_BLOCK = 32
 """Number of steps for which noise is drawn at once."""
@@ -84,6 +85,22 @@ def imagine(
         yield imagined
 
 
+def imagine_steps(
+    world: WorldModel,
+    state: WorldState,
+    policy: Callable[[Any], Tensor] | Float[Tensor, "steps batch actions"],
+    num_steps: int,
+    temperature: float = 1.0,
+    generator: Generator | None = None,
+) -> Iterator[Imagined]:
+    """Imagine ``num_steps`` steps with noise from ``generator``; ``policy`` is a function, or the actions of an open loop."""
+    if isinstance(policy, Tensor):
+        remaining = iter(policy)
+        policy = lambda state: next(remaining)  # noqa: E731
+    noise = itertools.islice(sample_noise(world, len(state.latent), generator), num_steps)
+    return imagine(world, state, policy, noise, temperature)
+
+
 def sample_noise(world: WorldModel, batch: int, generator: Generator | None = None) -> Iterator[Noise]:
     """Yield the random numbers of one step after another, without end. None: torch's default generator."""
     while True:
@@ -130,9 +147,3 @@ class NoiseStreams(Iterator[Noise]):
         noise = Noise(*(block[steps, dreams] for block in self._blocks))
         self._position += 1
         return noise
-
-
-def replay_actions(actions: Iterable[Float[Tensor, "batch actions"]]) -> Callable[[Any], Tensor]:
-    """Return a policy that takes given actions, one step after another, whatever the state is."""
-    remaining = iter(actions)
-    return lambda state: next(remaining)

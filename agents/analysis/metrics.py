@@ -13,7 +13,7 @@ from torch import Tensor
 from worldmodel import Memory, WorldModel
 from worldmodel.batches import SequenceBatch, tree_map
 from worldmodel.calibration import calibration_error, coverage, energy_distance, energy_score, integral_transform
-from worldmodel.imagination import imagine, replay_actions, sample_noise
+from worldmodel.imagination import imagine_steps
 from worldmodel.rollouts.store.encoded_dataset import EncodedDataset, EncodedEpisode, sample_posterior
 from worldmodel.start_states import StartState, burn_in_states
 
@@ -154,10 +154,9 @@ def evaluate_dreams(world: WorldModel, latents: EncodedDataset, test: np.ndarray
     for temperature in TEMPERATURES:
         generator = torch.Generator().manual_seed(4)
         initial = tree_map(state, lambda part: part.repeat_interleave(DREAMS, 0))
-        policy = replay_actions(action.repeat_interleave(DREAMS, 0) for action in actions.unbind(1))
-        noise = itertools.islice(sample_noise(world, len(initial.latent), generator), furthest)
+        following = actions.transpose(0, 1).repeat_interleave(DREAMS, 1)
         found[str(temperature)] = {}
-        for time_, imagined in enumerate(imagine(world, initial, policy, noise, temperature)):
+        for time_, imagined in enumerate(imagine_steps(world, initial, following, furthest, temperature, generator)):
             rows = (steps > time_).nonzero()[:, 0]  # episodes that are long enough
             if time_ + 1 in HORIZONS and len(rows) > 1:
                 dreamed = imagined.step.latent.unflatten(0, (STARTS, DREAMS))[rows]
