@@ -16,7 +16,6 @@ from worldmodel.agents.config.parser import plain
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.validate import validate
 from worldmodel.io import migration
-from worldmodel.io.files import error_context, read_json, write_json
 
 STAGE = "stage.json"
 """Name of the file with the settings of a training's stage, beside the training."""
@@ -57,6 +56,8 @@ def _parser() -> ArgumentParser:
 def write_sections(settings: RunConfig, names: Iterable[str], path: Path) -> None:
     """Write sections of settings to a JSON file; `read_sections` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    from worldmodel.io.files import write_json  # imports torch, which is slow
+
     write_json(path, {name: asdict(getattr(settings, name)) for name in names})
 
 
@@ -66,6 +67,8 @@ def read_sections(names: Iterable[str], path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is damaged or has an unknown setting; the message names it.
     """
+    from worldmodel.io.files import error_context, read_json  # imports torch, which is slow
+
     with error_context(path, wrap_value_errors=True):
         content = migration.run_config(read_json(path))
         settings = build({"env": "", **content})

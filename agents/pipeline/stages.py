@@ -216,8 +216,9 @@ def train_memory(
         )
         world = WorldModel(vae, memory, store)
         if distributed.is_main_process():
-            world.save(into.world_folder)
+            # before the world model, whose last file marks the folder as complete
             StartStates.from_episodes(latents, seed=seed).save(into.world_folder)
+            world.save(into.world_folder)
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("predicting held-out episodes"):
             metrics = measure_memory(run, memory, sequences, settings.seed)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import toys
@@ -265,6 +265,7 @@ def test_bad_arguments_are_refused(store, vae, tmp_path):
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(
     st.sets(st.integers(0, 300), min_size=2, max_size=60),
     st.sets(st.integers(301, 600), max_size=60),
