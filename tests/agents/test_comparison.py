@@ -110,7 +110,7 @@ def test_results_of_other_episodes_or_another_vae_are_refused(run, tmp_path, cap
     weights = copy.vae().state_dict()
     weights["posterior.bias"] += 1
     write_tensors(copy.folder / "vae" / "weights.safetensors", weights)
-    assert "14 episodes" in refused(capsys, *words)
+    assert "data" in refused(capsys, *words)
 
 
 def test_results_of_older_versions_get_current_names(tmp_path):

@@ -142,7 +142,18 @@ def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
     if part == "memory":
         assert main([*words, setting, "8", "--memory.seq_len", "9"]) == 2
     else:  # a search with the older world model prints a hint
-        search = ["--workers", "1", "--dream.population", "3", "--dream.num_rollouts", "2", "--dream.horizon", "5"]
+        search = [
+            "--preset",
+            "quick",
+            "--workers",
+            "1",
+            "--dream.population",
+            "3",
+            "--dream.num_rollouts",
+            "2",
+            "--dream.horizon",
+            "5",
+        ]
         assert main(["evolve", str(run.folder), "--where", "dream", *search, "--dream.generations", "1"]) == 0
         changed = fingerprint(run.vae()) != fingerprint(run.world().vae)  # the best weights may be the older ones
         assert ("train memory" in capsys.readouterr().err) == changed

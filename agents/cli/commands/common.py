@@ -17,7 +17,6 @@ from worldmodel.agents.config.schema import OFFICIAL, RunConfig
 from worldmodel.agents.config.sections import STAGE, build, read_sections
 from worldmodel.agents.progress import busy
 from worldmodel.io import migration
-from worldmodel.io.files import read_json
 from worldmodel.io.paths import expand
 
 Preset = Literal["quick", "standard", "paper"]
@@ -268,6 +267,8 @@ def trained(section: str) -> Callable[[Parser, list[str]], None]:
         if found["--preset"] or not (run / section / "resume.pt").exists():
             set_preset(parser, words)
             return
+        from worldmodel.io.files import read_json  # imports torch, which is slow
+
         sections: dict[str, Any] = {}
         try:
             if (path := run / section / STAGE).exists():
