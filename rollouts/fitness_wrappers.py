@@ -20,7 +20,7 @@ from worldmodel.validation import validate_positive_int
 class StateResets:
     """Adds short episodes that start from states along the best trajectories of the call (the best of each episode).
 
-    The states are the same for all controllers, so all practise obstacles that only the best ones reach.
+    The states are the same for all controllers, and lie behind obstacles that only the best ones pass.
 
     Args:
         fitness: Fitness in an environment with ``save_state`` and ``load_state``, such as Super Mario Bros or FastCarRacing.

@@ -1,4 +1,4 @@
-"""Episodes that start along the trajectory of another episode, to practise what lies behind an obstacle.
+"""Episodes that start along the trajectory of another episode, such as behind an obstacle that few controllers pass.
 
 Start reading at `replay`. It needs an environment that can save its state, such as `envs.mario.env.SuperMarioBros` and
 `envs.car_racing.fast_env.FastCarRacing`.

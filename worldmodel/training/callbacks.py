@@ -24,7 +24,7 @@ class ShowProgress(Callback):
         self.report, self.resumed = report, ""
 
     def on_start(self, trainer: Trainer) -> None:
-        """Report a finished training; remember where another one resumes."""
+        """Report a finished training; store where another one resumes."""
         update = trainer.state.update
         self.resumed = f"resumed at update {update}, " if update else ""
         if trainer.state.finished:
