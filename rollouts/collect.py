@@ -131,25 +131,15 @@ def collect(
         _quarantine_damaged(folder)
         shared = share(policy, uuid.uuid4().hex, Path(common), workers, backend)
         num_envs = episodes_per_shard if isinstance(policy, BatchedPolicy) else 1
-
-        def block(first: int, count: int) -> RolloutTask:
-            seeds = [episode_seed(seed, index) for index in range(first, first + count)]
-            return RolloutTask(
-                portable_env,
-                options,
-                shared,
-                seeds,
-                num_envs,
-                max_idle_steps,
-                max_steps,
-                first_index=first,
-                fixed_batch=True,
-                record=True,
-            )
-
+        limits = (max_idle_steps, max_steps)
+        task = RolloutTask(portable_env, options, shared, [], num_envs, *limits, fixed_batch=True, record=True)
         tasks = [
-            CollectTask(folder / "shards", block(first, count), return_files=backend != "loky")
-            for first, count in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
+            CollectTask(
+                folder / "shards",
+                task._replace(seeds=[episode_seed(seed, index) for index in block], first_index=block.start),
+                return_files=backend != "loky",
+            )
+            for block in _missing_blocks(Store(folder), start, episodes, episodes_per_shard)
         ]
         _run_collect_tasks(tasks, episodes, workers, backend, report)
         store = Store(folder)
@@ -298,8 +288,8 @@ def _quarantine_damaged(folder: Path) -> None:
         path.rename(quarantined)
 
 
-def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges (first, count) of missing episodes from ``start`` on; a range stays within one block."""
+def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard: int) -> Iterator[range]:
+    """Yield ranges of missing episodes from ``start`` on; a range stays within one block."""
     existing = {shard.first + number for shard in store.shards for number in range(len(shard.lengths))}
     first = start
     while first < episodes:
@@ -311,7 +301,7 @@ def _missing_blocks(store: Store, start: int, episodes: int, episodes_per_shard:
         ):
             count += 1
         if count:
-            yield first, count
+            yield range(first, first + count)
         first += count or 1
 
 

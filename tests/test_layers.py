@@ -1,4 +1,4 @@
-"""Imports point down (agents, rollouts, envs, worldmodel), have no cycles, and load heavy modules only on demand."""
+"""Imports point down (agents, rollouts, envs, worldmodel) without cycles; heavy modules load on demand; functions are short."""
 
 import ast
 import subprocess
@@ -88,3 +88,16 @@ def test_heavy_modules_are_imported_on_demand(tmp_path):
     program = [sys.executable, "-c", "\n".join(["import sys", *lines]), str(tmp_path)]
     found = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")[:-1]
     assert [(code, "[]") for code, _ in LIGHT] == list(zip((code for code, _ in LIGHT), found, strict=True))
+
+
+def test_functions_are_short():
+    """At most 60 lines without the docstring; the interpreter of the emulator is one loop."""
+    long = []
+    for path in (path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) is not None else None
+                documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+                if node.end_lineno - node.lineno + 1 - documented > 60:
+                    long.append((path.name, node.name))
+    assert long == [("nes_emulator.py", "_run_frame")]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from worldmodel.memory import Memory
     from worldmodel.rng import seeded
     from worldmodel.sequences import SequenceDensity
-    from worldmodel.training.loop import TrainingDiverged
-    from worldmodel.training.trainer import fit
+    from worldmodel.training.fit import fit
+    from worldmodel.training.trainer import TrainingDiverged
     from worldmodel.vae import VAE
     from worldmodel.world_model import WorldModel
 
@@ -29,9 +29,9 @@ _HOMES = {
     "VAE": "worldmodel.vae",
     "Memory": "worldmodel.memory",
     "SequenceDensity": "worldmodel.sequences",
-    "TrainingDiverged": "worldmodel.training.loop",
+    "TrainingDiverged": "worldmodel.training.trainer",
     "WorldModel": "worldmodel.world_model",
-    "fit": "worldmodel.training.trainer",
+    "fit": "worldmodel.training.fit",
     "seeded": "worldmodel.rng",
 }
 __all__ = [

@@ -28,6 +28,7 @@ BATCH_SIZE = 32
 EXACT = "log p, exact"
 BOUND = "lower bound of log p (ELBO, one sample of z)"
 IMPORTANCE = "importance estimate of log p"
+REFERENCE, LENGTH = "reference density", "number of frames"
 
 
 @dataclass(frozen=True)
@@ -190,32 +191,15 @@ def evaluate_model(
     Raises:
         ValueError: a log-likelihood is not finite, or the corpus does not match its stored mean and standard deviation.
     """
-    data, speech = getattr(corpus, part), corpus.kind == "speech"
-    reference, reference_values = Gaussian(corpus.train), list[np.ndarray]()
+    speech, files = corpus.kind == "speech", getattr(corpus, part).file_indices
     scale = corpus.normalizer.describe()  # first: raises an error if the stored mean and std are of other recordings
-    device = distributed.device()
-    model.to(device)
-    measured: dict[str, list[np.ndarray]] = {}
-    frames: list[np.ndarray] = []
-    progress(0, len(data), "")
+    model.to(distributed.device())
     try:
-        for batch in data.batches(BATCH_SIZE):
-            for what, values in _log_likelihoods(model, to_device(batch, device), samples, len(frames)):
-                values = _in_unit(values, corpus)
-                if not torch.isfinite(values).all():
-                    first = sum(map(len, frames)) + int((~torch.isfinite(values)).nonzero()[0, 0])
-                    raise ValueError(
-                        f"{what} of sequence {first} of the {part} part of {corpus.name} is not a finite number"
-                    )
-                measured.setdefault(what, []).append(values.numpy())
-            reference_values.append(_in_unit(reference.log_prob(batch), corpus).numpy())
-            frames.append(batch.mask.sum(dim=1).double().numpy())
-            progress(sum(map(len, frames)), len(data), "")
+        values_of = _values(model, corpus, part, samples, progress)
     finally:
         model.cpu()
-    lengths, files = np.concatenate(frames), data.file_indices
-    values_of = {what: np.concatenate(values) for what, values in measured.items()}
-    difference = (list(values_of.values())[-1] - np.concatenate(reference_values)) * (1 if speech else -1)
+    lengths, reference = values_of.pop(LENGTH), values_of.pop(REFERENCE)
+    difference = (list(values_of.values())[-1] - reference) * (1 if speech else -1)
     ceiling = model.ceiling * corpus.event_dim
     return Evaluation(
         part,
@@ -227,10 +211,33 @@ def evaluate_model(
         sum(parameter.numel() for parameter in model.parameters()),
         corpus.describe(),
         hardware(),
-        gaussian=float(np.concatenate(reference_values).mean()),
+        gaussian=float(reference.mean()),
         gain=float(difference.mean()),
         gain_stderr=_stderr(difference, files),
     )
+
+
+def _values(
+    model: SequenceDensity | VRNN, corpus: Corpus, part: str, samples: int, progress: Progress
+) -> dict[str, np.ndarray]:
+    """Return the values of all sequences by the name of the measure, of the reference density, and their lengths."""
+    data, reference, done = getattr(corpus, part), Gaussian(corpus.train), 0
+    measured: dict[str, list[np.ndarray]] = {}
+    progress(0, len(data), "")
+    for number, batch in enumerate(data.batches(BATCH_SIZE)):
+        moved = to_device(batch, distributed.device())
+        densities = (*_log_likelihoods(model, moved, samples, number), (REFERENCE, reference.log_prob(batch)))
+        values_of = {what: _in_unit(values, corpus) for what, values in densities}
+        for what, values in {**values_of, LENGTH: batch.mask.sum(dim=1).double()}.items():
+            if not torch.isfinite(values).all():
+                first = done + int((~torch.isfinite(values)).nonzero()[0, 0])
+                raise ValueError(
+                    f"{what} of sequence {first} of the {part} part of {corpus.name} is not a finite number"
+                )
+            measured.setdefault(what, []).append(values.numpy())
+        done += len(batch.mask)
+        progress(done, len(data), "")
+    return {what: np.concatenate(values) for what, values in measured.items()}
 
 
 def _in_unit(values: torch.Tensor, corpus: Corpus) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Callbacks of `agents.evolve`: what happens to a `agents.evolution.search.Search` after each generation.
 
-Start reading at `Callback`.
+Start reading at `EvolutionCallback`.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from worldmodel.agents.evolution.search import Search
 from worldmodel.rollouts.fitness import Fitness, FitnessFunction, call_fitness
 
-Callback = Callable[[Search], bool | None]
+EvolutionCallback = Callable[[Search], bool | None]
 """Called at the end of each generation; a callback that returns True stops the search."""
 
 

@@ -1,6 +1,5 @@
 """Evolution of controllers with CMA-ES. Start reading at `evolve`."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,15 +9,14 @@ import numpy as np
 
 from worldmodel.agents.config.validate import validate_search
 from worldmodel.agents.evolution.callbacks import (
-    Callback,
     Evaluation,
+    EvolutionCallback,
     MeanWindow,
     SigmaDecay,
     StoppingCriteria,
     keep_average,
     log_returns,
 )
-from worldmodel.agents.evolution.cma_es import CMAES
 from worldmodel.agents.evolution.search import Search
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.io.files import array_digest
@@ -56,7 +54,7 @@ def evolve(
     out: str | os.PathLike[str] | None = None,
     progress: Progress | bool = silent,
     on_generation: Callable[[dict[str, Any]], None] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[EvolutionCallback] = (),
 ) -> Family:
     """Evolve the parameters of a controller with CMA-ES.
 
@@ -102,32 +100,21 @@ def evolve(
     validate_positive_int(generations=generations, population=population, eval_every=eval_every)
     validate_optional_positive_int(eval_patience=eval_patience)
     validate_seed(seed)
-    start = controller.parameters.double().numpy()
-    settings = {
-        "size": controller.size,
+    settings = _identities(controller, whitening, fitness, eval_fitness) | {
         "population": population,
         "sigma": sigma,
         "sigma_decay": sigma_decay,
-        "whitening": None if whitening is None else whitening.identity,
         "seed": seed,
-        "eval_fitness": eval_fitness is not None,
         "eval_every": eval_every,
         "num_eval_candidates": num_eval_candidates,
         "mean_window": mean_window,
         "normalize_episodes": normalize_episodes,
-        "controller": repr(controller),
-        "start": array_digest(start),
-        "fitness": fitness.identity if isinstance(fitness, Fitness) else None,
-        "eval_fitness_identity": eval_fitness.identity if isinstance(eval_fitness, Fitness) else None,
     }
-    settings = json.loads(json.dumps(settings))
     stopping = StoppingCriteria(target_return, eval_patience, min_sigma)
     _validate(settings, stopping, whitening)
-    coordinates = start if whitening is None else whitening.to_coordinates(start)
-    es = CMAES(coordinates, sigma, population, seed)
-    search = Search(es, controller, settings, whitening, None if out is None else folder_path(out, "out"))
+    search = Search(controller, settings, whitening, None if out is None else folder_path(out, "out"))
     search.resume()
-    keep_best: Callback = keep_average
+    keep_best: EvolutionCallback = keep_average
     if eval_fitness is not None:
         keep_best = Evaluation(eval_fitness, eval_every, generations, num_eval_candidates, average=mean_window > 0)
     callbacks = (SigmaDecay(sigma_decay), MeanWindow(mean_window), log_returns, keep_best, *callbacks, stopping)
@@ -146,6 +133,24 @@ def evolve(
         on_row(search.rows[-1])
     search.save_controller()  # also after a finished search: this repairs a lost or damaged file
     return controller.with_parameters(search.best)
+
+
+def _identities(
+    controller: Controller,
+    whitening: Whitening | None,
+    fitness: Fitness | FitnessFunction,
+    eval_fitness: Fitness | FitnessFunction | None,
+) -> dict[str, Any]:
+    """Return what a resumed search must have unchanged, beside its numbers."""
+    return {
+        "size": controller.size,
+        "whitening": None if whitening is None else whitening.identity,
+        "eval_fitness": eval_fitness is not None,
+        "controller": repr(controller),
+        "start": array_digest(controller.parameters.double().numpy()),
+        "fitness": fitness.identity if isinstance(fitness, Fitness) else None,
+        "eval_fitness_identity": eval_fitness.identity if isinstance(eval_fitness, Fitness) else None,
+    }
 
 
 def _validate(settings: dict[str, Any], stopping: StoppingCriteria, whitening: Whitening | None) -> None:

@@ -28,18 +28,18 @@ class Search:
     """A search by CMA-ES for the parameters of a controller.
 
     Args:
-        es: Distribution, over coordinates of the search.
         controller: Initial controller.
         settings: All settings of the search, for JSON; a saved state with other settings is refused.
         whitening: Coordinates of the search; None: the parameters themselves.
         folder: Path of the folder of the saved state; None: nothing is saved.
     """
 
-    es: CMAES
     controller: Controller
     settings: dict[str, Any]
     whitening: Whitening | None = None
     folder: Path | None = None
+    es: CMAES = field(init=False)
+    """Distribution, over coordinates of the search."""
     best: np.ndarray = field(init=False)
     """Parameters of the controller that the search returns, (size,)."""
     average: np.ndarray = field(init=False)
@@ -58,8 +58,10 @@ class Search:
     """Returns of the members."""
 
     def __post_init__(self) -> None:
-        self.best = self.controller.parameters.double().numpy()
-        self.average = self.best
+        self.settings = json.loads(json.dumps(self.settings))  # as a saved state has them
+        self.best = self.average = start = self.controller.parameters.double().numpy()
+        coordinates = start if self.whitening is None else self.whitening.to_coordinates(start)
+        self.es = CMAES(coordinates, *(self.settings[name] for name in ("sigma", "population", "seed")))
 
     @property
     def generation(self) -> int:

@@ -43,7 +43,7 @@ from worldmodel.rollouts.policy.policies import Policy
 from worldmodel.rollouts.store.datasets import Sequences
 from worldmodel.start_states import EncodedEpisodes, StartStates
 from worldmodel.training import distributed
-from worldmodel.training.loop import Callback, Trainer
+from worldmodel.training.trainer import Trainer, TrainingCallback
 
 HUD_LOSS_WEIGHT = 16.0
 """Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
@@ -146,7 +146,7 @@ def train_vae(
     return vae
 
 
-class _SaveSettings(Callback):
+class _SaveSettings(TrainingCallback):
     """Write the settings of a stage beside its training, once `fit` has accepted them: its next call has them as defaults."""
 
     def __init__(self, settings: RunConfig, *names: str) -> None:

@@ -70,7 +70,7 @@ def run_pipeline(cwd, log=None, target=None, order=None, stop=signal.SIGKILL):
     from worldmodel.agents.config.sections import build
     from worldmodel.agents.pipeline import pipeline, stages
     from worldmodel.training import checkpoint
-    from worldmodel.training import trainer as training
+    from worldmodel.training import fit as training
 
     torch.set_num_threads(1)
     stages.fit = partial(training.fit, **FIT)

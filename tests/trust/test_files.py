@@ -13,7 +13,7 @@ from tests.trust.properties import BOMB
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.pipeline import stages
-from worldmodel.training import trainer as training
+from worldmodel.training import fit as training
 
 pytestmark = pytest.mark.slow
 UNCHECKED = (".json", ".jsonl", ".yaml")

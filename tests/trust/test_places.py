@@ -20,7 +20,7 @@ from tests.trust import runs
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.pipeline import stages
 from worldmodel.rollouts.store.store import Store
-from worldmodel.training import trainer as training
+from worldmodel.training import fit as training
 
 ROOT = Path(__file__).parent.parent.parent
 COLLECT = (

@@ -15,7 +15,7 @@ from worldmodel import FRMDN, VAE, Memory, TrainingDiverged, fit, seeded
 from worldmodel.batches import Loss, SequenceBatch
 from worldmodel.training.callbacks import WandB
 from worldmodel.training.loaders import LoaderData, as_data
-from worldmodel.training.loop import Callback, Trainer
+from worldmodel.training.trainer import Trainer, TrainingCallback
 
 PUBLISHED_VAE = True
 
@@ -323,7 +323,7 @@ def test_a_resumed_training_without_patience_left_does_not_train_on(ctrl_c, tmp_
     settings = SETTINGS | {"num_updates": 5_000, "patience": 3, "learning_rate": 0.3}
     whole = fit(line(), Numbers(), **settings, out=tmp_path / "whole")
 
-    class Press(Callback):
+    class Press(TrainingCallback):
         def on_validation(self, trainer, row):
             if trainer.state.stale == 3:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -596,7 +596,7 @@ def test_the_split_has_its_own_seed():
     assert data.seeds == [3, 7]
 
 
-class Hooks(Callback):
+class Hooks(TrainingCallback):
     """The hooks in the order of their calls; stops after an update if asked to."""
 
     def __init__(self, stop_at=None):

@@ -1,1 +1,1 @@
-"""Training loop, checkpoints, and several processes; start reading at `training.trainer`."""
+"""Training loop, checkpoints, and several processes; start reading at `training.fit`."""

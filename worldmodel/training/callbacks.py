@@ -1,6 +1,6 @@
 """Callbacks of a training: progress, early stopping, ``metrics.jsonl``, TensorBoard and Weights & Biases.
 
-`worldmodel.training.loop.Callback` has their hooks; `worldmodel.training.checkpoint.Checkpoint` is one, too.
+`worldmodel.training.trainer.TrainingCallback` has their hooks; `worldmodel.training.checkpoint.Checkpoint` is one, too.
 """
 
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldmodel.io.files import atomic, error_context, read_json, write_json
-from worldmodel.training.loop import Callback, Trainer
 from worldmodel.training.progress import Progress
+from worldmodel.training.trainer import Trainer, TrainingCallback
 
 STEPS = ("update", "generation", "iteration")
 """Keys of a row of ``metrics.jsonl`` that can be the horizontal axis of its curves."""
 
 
-class ShowProgress(Callback):
+class ShowProgress(TrainingCallback):
     """Report the progress to a function ``(update, num_updates, note)``."""
 
     def __init__(self, report: Progress) -> None:
@@ -38,7 +38,7 @@ class ShowProgress(Callback):
         self.resumed = ""
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(TrainingCallback):
     """Stop after ``patience`` validations without a lower held-out loss."""
 
     def __init__(self, patience: int) -> None:
@@ -54,7 +54,7 @@ class EarlyStopping(Callback):
         self.on_start(trainer)
 
 
-class MetricsLog(Callback):
+class MetricsLog(TrainingCallback):
     """Append each validation as a line of JSON to a file."""
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,7 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
 
 
-class TensorBoard(Callback):
+class TensorBoard(TrainingCallback):
     """Write the losses of each validation as TensorBoard's files into a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class TensorBoard(Callback):
             self.writer = None
 
 
-class WandB(Callback):
+class WandB(TrainingCallback):
     """Send rows of metrics to Weights & Biases, each once.
 
     ``wandb.json`` in the folder of the training has the id of the run and the number of rows sent, so that a resumed training

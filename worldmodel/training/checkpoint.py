@@ -27,13 +27,13 @@ from worldmodel.io.files import (
 )
 from worldmodel.io.migration import RemovedSetting, training_settings
 from worldmodel.training import distributed
-from worldmodel.training.loop import Callback, Trainer, TrainingDiverged, TrainingState
+from worldmodel.training.trainer import Trainer, TrainingCallback, TrainingDiverged, TrainingState
 
 SAVE_SECONDS = 10.0
 """Shortest time between two saves of the training state, in seconds."""
 
 
-class Checkpoint(Callback):
+class Checkpoint(TrainingCallback):
     """The folder of a training. Without a folder, nothing is read or written.
 
     Args:

@@ -4,7 +4,7 @@
 
 Each process takes a part of the batch, and gradients are averaged. The learning curve is close to that of one process with
 the same batch; noise and the free bits of a VAE differ, because each process computes them on its part. Without torchrun these
-functions do nothing. `worldmodel.training.loop` uses them.
+functions do nothing. `worldmodel.training.trainer` uses them.
 
 `torch.nn.parallel.DistributedDataParallel` is not used: it wraps ``forward`` where these models train by ``loss``, it renames
 their weights, and it expects a gradient of every parameter or searches for those without. Here one message after the backward

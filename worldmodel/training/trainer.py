@@ -1,217 +1,298 @@
-"""Train any model with a ``loss(batch, generator)`` on any data that implement `batches.Data`, or on torch's datasets.
+"""The loop of updates and validations, and the hooks of its callbacks.
 
-Start reading at `fit`, which builds a `worldmodel.training.loop.Trainer` with its callbacks and its checkpoint.
+Start reading at `Trainer.run`; `worldmodel.fit` builds the trainer and its callbacks. Random numbers depend on (seed, update)
+alone. A training that was stopped and continued therefore takes the same steps as an uninterrupted one, on the same device.
 """
 
 import copy
+import itertools
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Generator, Tensor, nn
 
-from worldmodel.batches import Data, Splits, to_device
-from worldmodel.io.files import fingerprint
-from worldmodel.io.paths import folder_path
+from worldmodel.batches import Data, Loss, num_valid, to_device
 from worldmodel.training import distributed
-from worldmodel.training.callbacks import EarlyStopping, MetricsLog, ShowProgress, TensorBoard
-from worldmodel.training.checkpoint import Checkpoint
-from worldmodel.training.loaders import as_data
-from worldmodel.training.loop import Callback, Trainer
-from worldmodel.training.progress import Progress, callback, shows_progress, silent
-from worldmodel.validation import validate_optional_positive_int, validate_positive_int, validate_seed
+from worldmodel.training.loaders import training_batches
+from worldmodel.training.signals import graceful_interrupt
 
-DTYPES = ("float32", "bfloat16")
-MIN_INIT_EXAMPLES = 64
-"""Smallest number of examples that initialize a model (such as `Memory.init_from_data`)."""
-
-Model = TypeVar("Model", bound=nn.Module)
+SPIKE_FACTOR = 5.0
+"""Gradient norms are clipped to this multiple of their running average."""
+MAX_SKIPPED_UPDATES = 20
+"""Number of consecutive NaN or infinite gradients at which training stops."""
+MAX_VAL_BATCHES = 32
+"""Largest number of held-out batches in one validation."""
 
 
-@shows_progress("train", "updates")
-def fit(
-    model: Model,
-    data: Data | Dataset[Any] | DataLoader[Any],
-    *,
-    num_updates: int = 2_000,
-    batch_size: int = 32,
-    learning_rate: float = 1e-3,
-    max_grad_norm: float | None = None,
-    seed: int = 0,
-    val_fraction: float = 0.1,
-    split_seed: int | None = None,
-    eval_every: int = 100,
-    patience: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    device: str | torch.device | None = None,
-    dtype: str = "float32",
-    tensorboard: bool = True,
-    warm_start: bool = False,
-    allow_new_data: bool = False,
-    validation: Data | Dataset[Any] | DataLoader[Any] | None = None,
-    callbacks: Sequence[Callback] = (),
-    progress: Progress | bool = silent,
-) -> Model:
-    """Train ``model`` on ``data`` with Adam and keep the weights with the lowest loss on held-out episodes.
+class TrainingDiverged(ValueError):
+    """The loss or the gradient became NaN or infinite; the best weights are kept."""
+
+
+@dataclass
+class TrainingState:
+    """Progress of a training, besides the weights and the optimizer.
+
+    Raises:
+        ValueError: a number is negative or of the wrong type.
+    """
+
+    update: int = 0
+    best: float = math.inf
+    best_update: int = 0
+    stale: int = 0
+    norm: float = 0.0  # running average of the gradient norm
+    skipped: int = 0  # number of consecutive updates with a NaN or infinite gradient
+    finished: bool = False
+    began: int = 0  # update at which this schedule started; above zero after a finished schedule
+    until: int = 0  # update at which it ends; 0 in older files, which have one schedule
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)  # of losses since the last validation, if stopped between two
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("update", "best_update", "stale", "skipped", "began", "until")}
+        for name, value in {**counts, "norm": self.norm}.items():
+            if not isinstance(value, int if name in counts else int | float) or value < 0:
+                raise ValueError(f"{name} = {str(value)[:40]}")
+        if not isinstance(self.best, float) or not isinstance(self.finished, bool):
+            raise ValueError("best or finished has the wrong type")
+
+
+class TrainingCallback:
+    """Hooks of a training for `worldmodel.fit`; each does nothing by default.
+
+    Under torchrun every process calls them: ``trainer.is_main`` says whether this one writes files and messages.
+
+    Example:
+        >>> class PrintLoss(TrainingCallback):
+        ...     def on_validation(self, trainer, row):
+        ...         print(row["update"], row["held_out"]["loss"])
+    """
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """A schedule starts or continues, or it is already finished (``trainer.state.finished``)."""
+
+    def on_update(self, trainer: "Trainer") -> None:
+        """An update ended; ``trainer.mean_loss`` is the mean loss since the last validation."""
+
+    def on_validation(self, trainer: "Trainer", row: dict[str, Any]) -> None:
+        """A validation ended.
+
+        Args:
+            trainer: The training; ``trainer.stop()`` ends it.
+            row: ``update``, and the losses of ``train`` (means since the last validation) and ``held_out``.
+        """
+
+    def on_interrupt(self, trainer: "Trainer") -> None:
+        """Ctrl-C or SIGTERM ends the training after this update; the same call can continue it."""
+
+    def on_end(self, trainer: "Trainer", error: BaseException | None) -> None:
+        """The schedule ended: finished (``error`` is None) or by an exception."""
+
+
+class Trainer:
+    """The loop of updates and validations.
 
     Args:
-        model: Module with ``loss(batch, generator) -> Loss`` (`VAE`, `Memory`, ...). It is trained in place. Its ``config``, if
-            it has one, must be the same when a training resumes.
-        data: Source of batches (`rollouts.Store.frames`, `rollouts.Store.sequences`, a corpus), a torch dataset with a length
-            (`worldmodel.training.loaders.DatasetData`), or a DataLoader with its own batch size (`LoaderData` there). A batch
-            is a tensor, or a tuple, a list, a dict or a NamedTuple of tensors, all with the example as their first axis. A
-            part with the name ``mask`` is one for a valid step and zero for padding.
-        num_updates: Number of gradient steps. If ``out`` has a training with fewer, that training is completed first. A
-            second schedule then continues from its best weights, with a new optimizer, warm-up and cosine decay.
-        batch_size: Number of examples (frames or sequences) per step, over all processes (`worldmodel.training.distributed`).
-        learning_rate: Peak learning rate. A short warm-up precedes it; a cosine decay to a twentieth of it follows.
-        max_grad_norm: Largest gradient norm; larger gradients are scaled down. None: ``model.max_grad_norm`` if the model has
-            one (`VAE.max_grad_norm`); otherwise only spikes are clipped.
-        seed: Seed of batches and noise.
-        val_fraction: Fraction of the episodes that is held out for validation.
-        split_seed: Seed of the choice of held-out episodes. None: ``seed``. Use one value for successive trainings on a
-            growing store; otherwise a later training holds out episodes of an earlier training set.
-        eval_every: Number of updates between two validations.
-        patience: Number of validations without a lower held-out loss after which training stops. None: no early stopping.
-        out: Path of a folder for ``weights.safetensors``, ``metrics.jsonl``, TensorBoard's files and the training state.
-            The same call with the same folder continues a stopped training, or returns a finished one at once. Ctrl-C
-            saves after the current update; a killed process loses the updates since the last save.
-        device: Device of the computation. None: CUDA if available, else the CPU.
-        dtype: Data type of the layers, "float32" or "bfloat16". Weights, densities and sums stay in single precision.
-            bfloat16 is faster on GPUs and CPUs that support it.
-        tensorboard: Whether to write TensorBoard's files into ``out``.
-        warm_start: Whether to continue from the current weights of ``model``, without initialization from the data.
-        allow_new_data: Whether a training in ``out`` may continue with other data, such as a store that has grown or was
-            encoded again. A new schedule of ``num_updates`` updates then starts from its best weights. The form of the
-            batches must be the same (`rollouts.store.datasets.Sequences.form`).
-        validation: Held-out data. None: a part of ``data`` (``val_fraction``); a DataLoader cannot be split and needs them.
-        callbacks: More callbacks (`worldmodel.training.callbacks`, such as `WandB`), called before the state is saved.
-        progress: Function that is called as ``progress(update, num_updates, note)``, first at the update where training
-            starts or continues. True: show a progress bar.
-
-    Returns:
-        ``model``, on its original device, in eval mode.
-
-    Raises:
-        ValueError: an argument is out of range, or ``out`` has a training with other settings or with more updates.
-        TrainingDiverged: the loss or the gradient became NaN or infinite. ``model`` and ``out`` have the best weights so far.
+        model: Module with ``loss(batch, generator) -> Loss``, on ``device``.
+        settings: Arguments of `worldmodel.fit` by name.
+        device: Device of the computation.
+        folder: Path of the folder of the training, or None.
+        callbacks: Callbacks, in the order of their calls.
     """
-    report = callback(progress)
-    assert isinstance(model, nn.Module)
-    source = as_data(data) if validation is None else Splits(as_data(data), as_data(validation))
-    max_grad_norm = getattr(model, "max_grad_norm", None) if max_grad_norm is None else max_grad_norm
-    settings = {
-        "model": type(model).__name__,
-        "model_config": getattr(model, "config", None),
-        "num_updates": num_updates,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "val_fraction": val_fraction,
-        "eval_every": eval_every,
-        "patience": patience,
-        "dtype": dtype,
-        "data": source.identity,
-    }
-    optional = {
-        "from": fingerprint(model) if warm_start else None,
-        "split_seed": split_seed,
-        "max_grad_norm": max_grad_norm,
-    }
-    settings |= {name: value for name, value in optional.items() if value is not None}
-    _validate(settings)
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    _, num_processes = distributed.init()
-    device = torch.device(device or distributed.device())
-    if batch_size < num_processes:
-        raise ValueError(f"batch_size must be at least the number of processes, {num_processes}, got {batch_size}")
-    checkpoint = Checkpoint(None if out is None else folder_path(out, "out"), settings)
-    saved = checkpoint.load(device, getattr(source, "form", {}) if allow_new_data else None)
-    model.to(device).train()
-    builtin = _callbacks(report, patience, checkpoint.folder, tensorboard)
-    trainer = Trainer(model, settings, device, checkpoint.folder, [*builtin, *callbacks, checkpoint])
-    if saved is None:
-        trainer.best = copy.deepcopy(model.state_dict())
-    else:
-        checkpoint.restore(saved, trainer)
-    try:
-        _train(trainer, checkpoint, source, saved, warm_start)
-        distributed.barrier(num_processes)  # wait until the main process has written its files
-    finally:
-        model.load_state_dict(trainer.best)
-        model.to(home).eval()
-    return model
 
-
-def _callbacks(report: Progress, patience: int | None, folder: Path | None, tensorboard: bool) -> list[Callback]:
-    """Return the callbacks that the arguments of `fit` ask for."""
-    callbacks: list[Callback] = [ShowProgress(report)]
-    if patience is not None:
-        callbacks.append(EarlyStopping(patience))
-    if folder is not None:
-        callbacks.append(MetricsLog(folder / "metrics.jsonl"))
-    if folder is not None and tensorboard:
-        callbacks.append(TensorBoard(folder / "tensorboard"))
-    return callbacks
-
-
-def _train(
-    trainer: Trainer, checkpoint: Checkpoint, data: Data, saved: dict[str, Any] | None, warm_start: bool
-) -> None:
-    """Complete the schedule of the folder, then the one for more updates or for new data, if asked for."""
-    settings, state = trainer.settings, trainer.state
-    before: dict[str, Any] = settings if saved is None else saved["settings"]
-    new_data = before["data"] != settings["data"]
-    more = settings["num_updates"] - (0 if new_data else before["num_updates"])
-    if more or not state.finished:
-        split_seed = settings.get("split_seed", settings["seed"])
-        trainer.training, trainer.validation = data.split(settings["val_fraction"], split_seed)
-        distributed.broadcast(trainer.model, trainer.num_processes)
-    if saved is None:
-        if not warm_start:
-            _init_from_data(trainer)
-        trainer.best = copy.deepcopy(trainer.model.state_dict())
-    if not new_data and not (state.finished and more):
-        checkpoint.settings["num_updates"] = before["num_updates"]  # until this schedule ends
-        trainer.run()
-    if more:
-        trainer.continue_training((state.update if new_data else state.until) + more)
-        checkpoint.set_num_updates(settings["num_updates"])
-        trainer.run()
-
-
-def _validate(settings: Mapping[str, Any]) -> None:
-    """Check the settings of a training.
-
-    Raises:
-        ValueError: A setting is out of range; the message names it.
-    """
-    validate_positive_int(**{name: settings[name] for name in ("num_updates", "batch_size", "eval_every")})
-    validate_optional_positive_int(patience=settings["patience"])
-    for name in ("seed", "split_seed"):
-        if name in settings:
-            validate_seed(settings[name], name)
-    if not (settings["learning_rate"] > 0 and math.isfinite(settings["learning_rate"])):
-        raise ValueError(f"learning_rate must be above zero, got {settings['learning_rate']}")
-    if not 0 < settings["val_fraction"] < 1:
-        raise ValueError(f"val_fraction must be between 0 and 1, got {settings['val_fraction']}")
-    if not settings.get("max_grad_norm", 1) > 0:
-        raise ValueError(f"max_grad_norm must be a number above zero, got {settings['max_grad_norm']!r}")
-    if settings["dtype"] not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings['dtype']!r}")
-
-
-def _init_from_data(trainer: Trainer) -> None:
-    """Initialize a model that can be initialized from a first batch."""
-    init_from_data = getattr(trainer.model, "init_from_data", None)
-    if init_from_data is not None:
-        size, rng = (
-            max(trainer.settings["batch_size"], MIN_INIT_EXAMPLES),
-            np.random.default_rng([trainer.settings["seed"], 0]),
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: dict[str, Any],
+        device: torch.device,
+        folder: Path | None,
+        callbacks: Sequence[TrainingCallback],
+    ) -> None:
+        self.model: Any = model
+        self.settings, self.device, self.folder, self.callbacks = settings, device, folder, callbacks
+        self.rank, self.num_processes = distributed.init()
+        self.is_main = self.rank == 0
+        """Whether this process writes files and messages."""
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=settings["learning_rate"], fused=device.type in ("cpu", "cuda")
         )
-        init_from_data(to_device(trainer.training.batch(size, rng), trainer.device))
+        self.state = TrainingState(until=settings["num_updates"])
+        self.best: dict[str, Tensor] = copy.deepcopy(model.state_dict())
+        """Weights with the lowest held-out loss, at first the initial ones."""
+        self.sums: dict[str, Tensor] = {}
+        """Sums of the losses since the last validation."""
+        self.stopped = False
+        self.training: Data | Any = None
+        self.validation: Data | Any = None
+        """Held-out data. A finished training needs neither."""
+
+    def stop(self) -> None:
+        """End the schedule after this update, for a callback."""
+        self.stopped = True
+
+    def run(self) -> None:
+        """Train until the end of the schedule, or until a callback stops it; a finished one ends at once.
+
+        Raises:
+            TrainingDiverged: the loss or the gradient became NaN or infinite.
+        """
+        self.stopped, error = False, None
+        try:
+            self._call("on_start")
+            if not self.state.finished:
+                self._run_schedule()
+                self.state.finished = True
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._call("on_end", error)
+
+    def _run_schedule(self) -> None:
+        """Take the updates that are left."""
+        state, settings = self.state, self.settings
+        batches = training_batches(self.training, settings["batch_size"], settings["seed"], state.update)
+        with graceful_interrupt(delay=True) as interrupt:
+            while state.update < state.until and not self.stopped:
+                self._update(next(batches))
+                self._call("on_update")
+                if not state.update % settings["eval_every"] or state.update == state.until:
+                    self._validate()
+                if interrupt.requested:
+                    state.sums = {name: float(total) for name, total in self.sums.items()}
+                    self._call("on_interrupt")
+                    raise KeyboardInterrupt
+
+    def continue_training(self, until: int) -> None:
+        """Prepare another schedule from the best weights; evaluate them again, because the held-out data may have changed."""
+        state = self.state
+        self.model.load_state_dict(self.best)
+        self.optimizer.state.clear()
+        self.sums = {}
+        state.began, state.until, state.finished = state.update, until, False
+        state.stale, state.norm, state.skipped = 0, 0.0, 0
+        loss = self.evaluate()["loss"]
+        state.best = loss if math.isfinite(loss) else math.inf
+
+    def loss(self, examples: Any, generator: Generator) -> Loss:
+        """Return the model's loss, computed in the requested dtype."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["dtype"] == "bfloat16"):
+            return self.model.loss(examples, generator)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Return the mean loss and its parts over a fixed pass through held-out batches, with fixed noise.
+
+        A batch is weighted by its number of valid steps or examples, so that means over them do not depend on the batching. The
+        loss of a VAE does: free bits bound the mean KL divergence of a batch, and the noise is drawn per batch.
+        """
+        self.model.eval()
+        totals: dict[str, float] = {}
+        count = 0
+        generator = _generator(self.device, self.settings["seed"], -1)
+        for examples in itertools.islice(self.validation.batches(self.settings["batch_size"]), MAX_VAL_BATCHES):
+            loss, events = self.loss(to_device(examples, self.device), generator), num_valid(examples)
+            for name, part in {"loss": loss.value, **loss.parts}.items():
+                totals[name] = totals.get(name, 0.0) + events * float(part)
+            count += events
+        self.model.train()
+        return {name: total / max(count, 1) for name, total in totals.items()}
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean training loss since the last validation."""
+        return float(self.sums["loss"]) / self._num_summed
+
+    @property
+    def _num_summed(self) -> int:
+        """Number of updates since the last validation."""
+        update, eval_every = self.state.update, self.settings["eval_every"]
+        return update - max(self.state.began, (update - 1) // eval_every * eval_every)
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def _update(self, batch: Any) -> None:
+        """Take one gradient step on this process's part of a batch; losses and gradients are averaged over processes."""
+        state, seed = self.state, self.settings["seed"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(
+                state.update - state.began, state.until - state.began, self.settings["learning_rate"]
+            )
+        examples = to_device(distributed.shard(batch, self.rank, self.num_processes), self.device)
+        loss = self.loss(examples, _generator(self.device, seed, state.update, self.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        share = distributed.batch_weight(examples, self.num_processes)
+        (share * loss.value).backward()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        parts = {"loss": share * loss.value.detach(), **{name: share * part for name, part in loss.parts.items()}}
+        distributed.all_reduce_mean([*gradients, *parts.values()], self.num_processes)
+        norm = float(nn.utils.get_total_norm(gradients))
+        if not math.isfinite(float(parts["loss"])):
+            bad = [f"{name} = {float(part)}" for name, part in parts.items() if not math.isfinite(float(part))]
+            self._diverged(
+                f"the loss became {float(parts['loss'])} in update {state.update + 1} ({', '.join(bad[1:]) or 'in sum'})",
+                "A smaller learning_rate, or data without NaN and extreme values, helps.",
+            )
+        if math.isfinite(norm):
+            self._step(gradients, norm)
+        else:  # skip this step: a single one must not end the training
+            state.skipped += 1
+            if state.skipped >= MAX_SKIPPED_UPDATES:
+                self._diverged(
+                    f"the gradient was not a number {MAX_SKIPPED_UPDATES} times in a row, up to update {state.update + 1}",
+                    "A smaller learning_rate helps.",
+                )
+        state.update += 1
+        self.sums = {name: self.sums.get(name, 0) + part for name, part in parts.items()}
+
+    def _step(self, gradients: list[Tensor], norm: float) -> None:
+        """Clip the gradients, and let the optimizer take its step."""
+        state = self.state
+        state.skipped = 0
+        spike = SPIKE_FACTOR * state.norm if state.norm else norm
+        limit = min(spike, self.settings.get("max_grad_norm", math.inf))
+        if norm > limit:
+            for gradient in gradients:
+                gradient.mul_(limit / norm)
+        state.norm = 0.98 * state.norm + 0.02 * min(norm, spike) if state.norm else norm
+        self.optimizer.step()
+
+    def _diverged(self, what: str, cure: str) -> NoReturn:
+        kept = f"the weights of update {self.state.best_update} are kept"
+        raise TrainingDiverged(f"{self.settings['model']}: {what}; {kept}. {cure}")
+
+    def _validate(self) -> None:
+        """Compute the held-out loss, and keep the weights if it is the lowest so far."""
+        state, count = self.state, self._num_summed
+        means = {name: float(total) / count for name, total in self.sums.items()}
+        self.sums = {}
+        held_out = self.evaluate()
+        if held_out["loss"] < state.best:
+            state.best, state.best_update, state.stale = held_out["loss"], state.update, 0
+            self.best = copy.deepcopy(self.model.state_dict())
+        else:
+            state.stale += 1
+        row = {"update": state.update, "train": means, "held_out": held_out}
+        state.history.append(row)
+        self._call("on_validation", row)
+
+
+def _learning_rate(update: int, num_updates: int, peak: float) -> float:
+    warm = min(100, max(1, num_updates // 10))
+    if update < warm:
+        return peak * (update + 1) / warm
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (update - warm) / max(1, num_updates - warm))))
+
+
+def _generator(device: torch.device, seed: int, update: int, rank: int = 0) -> Generator:
+    """Return the generator of one update of one process."""
+    words = [seed, update + 1, rank] if rank else [seed, update + 1]
+    entropy = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+    return Generator(device).manual_seed(int(entropy >> np.uint64(1)))
