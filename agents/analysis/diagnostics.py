@@ -8,7 +8,7 @@ of the weights.
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from worldmodel import VAE, Memory, rollouts
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.analysis.metrics import inputs, predictions
+from worldmodel.agents.analysis.metrics import inputs, join, predict_steps, r_squared
+from worldmodel.agents.analysis.report_card import Promise, ReportCard, controller_promises, report_card
 from worldmodel.agents.pipeline.horizon_returns import common_horizon, own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json
+from worldmodel.io.migration import training_settings
 from worldmodel.rollouts.env_cache import EnvSpec
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.datasets import Frames, Sequences
@@ -88,10 +90,17 @@ class DreamDiagnostics:
     """Standard error of the dream return over dreams; None: there is only one."""
     horizon: int
     num_episodes: int
+    promises: list[Promise] = field(default_factory=list)
+    """Returns of single start states (`agents.analysis.report_card`)."""
 
 
-Kind = TypeVar("Kind", VAEDiagnostics, MemoryDiagnostics, DreamDiagnostics)
-KINDS: dict[str, type] = {"vae": VAEDiagnostics, "memory": MemoryDiagnostics, "dream": DreamDiagnostics}
+Kind = TypeVar("Kind", VAEDiagnostics, MemoryDiagnostics, ReportCard, DreamDiagnostics)
+KINDS: dict[str, type] = {
+    "vae": VAEDiagnostics,
+    "memory": MemoryDiagnostics,
+    "card": ReportCard,
+    "dream": DreamDiagnostics,
+}
 
 
 def measure_vae(run: Run, vae: VAE, seed: int) -> VAEDiagnostics:
@@ -114,6 +123,62 @@ def measure_memory(run: Run, memory: Memory, sequences: Sequences, seed: int) ->
         return memory_diagnostics(memory, _episodes(training), _episodes(held_out), sequences.latent_targets)
 
     return _cached(run, MemoryDiagnostics, fingerprint(memory), measure)
+
+
+def measure_card(run: Run, part: Run | None = None) -> ReportCard:
+    """Measure the report card of a run's world model, or of an iteration's, on episodes that it was not trained on.
+
+    Args:
+        run: Run with the rollouts and its first training of the memory.
+        part: Folder of an iteration; None: the run.
+    """
+    where = part or run
+    world = where.world()
+
+    def measure() -> ReportCard:
+        store, latents = run.store(), run.latents(world)
+        path = run.folder / "memory" / "settings.json"
+        settings = training_settings(read_json(path)) if path.exists() else {}
+        data = settings.get("data")
+        latent_targets = data.get("latent_targets", "sample") if isinstance(data, dict) else "sample"
+        members = [Run(folder).world().memory for folder in sorted(where.folder.glob("world-*"))]
+        count, controller, name = len(store), None, "agent-"
+        if part is not None:
+            count, controller = int(read_json(part.folder / "episodes.json")["episodes"]), part.controller("dream")
+            name = Agent(world, controller).name
+        sequences = Sequences(latents, episodes=[index for index in range(count) if latents.lengths[index]])
+        training, held_out = sequences.split(HELD_OUT, int(settings.get("seed", 0)))
+        own = set(_newest_episodes(store, name)) - set(training.episodes.tolist())
+        return report_card(
+            world,
+            _episodes(held_out),
+            [latents.episode(index) for index in sorted(own) if latents.lengths[index]],
+            controller,
+            members or None,
+            latent_targets,
+        )
+
+    return _cached(where, ReportCard, fingerprint(world.memory), measure)
+
+
+def _newest_episodes(store: rollouts.Store, policy: str) -> range:
+    """Return the newest episodes that a policy collected whose name starts with ``policy``."""
+    policies = [{"first": 0, "policy": store.metadata.get("policy")}, *(store.metadata.get("policy_changes") or [])]
+    stops = [*(one["first"] for one in policies[1:]), len(store)]
+    found = [
+        range(one["first"], stop)
+        for one, stop in zip(policies, stops, strict=True)
+        if str(one["policy"]).startswith(policy)
+    ]
+    return found[-1] if found else range(0)
+
+
+def cards(run: Run) -> dict[str, ReportCard]:
+    """Return the report card of each finished iteration, or that of the run, by name; measure those that are missing."""
+    finished = sorted(path.parent for path in (run.folder / "iterations").glob("[0-9]*/iteration.json"))
+    if not finished:
+        return {"world model": measure_card(run)}
+    return {f"iteration {int(folder.name)}": measure_card(run, Run(folder)) for folder in finished}
 
 
 def measure_dream(
@@ -169,7 +234,8 @@ def measure_dream(
             dreamed, real = own_returns(
                 world, controller, latents, range(len(store)), common, temperature, seed, store.max_idle_steps
             )
-        return dream_diagnostics(dreamed, real, common)
+            promises = controller_promises(world, [latents.episode(index) for index in range(len(store))], controller)
+        return replace(dream_diagnostics(dreamed, real, common), promises=promises)
 
     return _cached(run, DreamDiagnostics, agent.name, measure)
 
@@ -195,11 +261,13 @@ def _stderr(values: np.ndarray) -> float | None:
 def diagnostics(run: Run) -> dict[str, Any]:
     """Cached diagnostics of the run's present VAE, memory and controller evolved in dreams, by name; each can be missing."""
     found: dict[str, Any] = {}
-    content = _content(run)
-    for name, key in _fingerprints(run).items():
-        if key in content.get(name, {}):
-            found[name] = from_json(KINDS[name], content[name][key], _path(run))
-    return found
+    keys = _fingerprints(run)
+    for folder in (run, *map(Run, sorted((run.folder / "iterations").glob("[0-9]*")))):
+        content = _content(folder)
+        for name, key in keys.items():
+            if key in content.get(name, {}):
+                found[name] = from_json(KINDS[name], content[name][key], _path(folder))
+    return {name: found[name] for name in KINDS if name in found}
 
 
 @torch.no_grad()
@@ -219,48 +287,35 @@ def memory_diagnostics(
         torch.cat([getattr(one, name)[0] for one in batches]).double() for name in ("latent", "next_latent")
     )
     rate = (float(sum(one.terminated.sum() for one in batches)) + 0.5) / (len(latent) + 1)
-    marginal = (following.mean(dim=0), _variance(following))
     step_variance = (following - latent).square().mean(dim=0).clamp(min=MIN_VARIANCE)
-    memory.eval()
-    sums: dict[str, Tensor] = {}
-    rewards: list[tuple[Tensor, Tensor]] = []
-    ends: list[tuple[Tensor, Tensor]] = []
-    for number, episode in enumerate(held_out):
-        prediction, batch = predictions(
-            memory, inputs(episode, latent_targets, len(training) + number), memoryless=False
-        )
-        z, after = batch.latent[0].double(), batch.next_latent[0].double()
-        parts = {
-            "nll": -prediction.latent.log_prob(batch.next_latent).double().sum(),
-            "persistence": _gaussian_nll(after, z, step_variance),
-            "marginal": _gaussian_nll(after, *marginal),
-            "entropy": torch.tensor(episode.entropy[1:].sum()),
-        }
-        sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
-        if prediction.reward_logits is not None:
-            rewards.append((memory.expected_reward(prediction.reward_logits)[0].double(), batch.reward[0].double()))
-        logit = prediction.termination_logit
-        ends.append((logit[0].double() if logit is not None else torch.zeros(0), batch.terminated[0].double()))
-    terminated = torch.cat([end for _, end in ends])
-    steps = len(terminated)
-    mean = {name: float(total) / steps for name, total in sums.items()}
-    logits = torch.cat([logit for logit, _ in ends])
-    predicted = nll = constant = None
-    if len(logits):
+    marginal_variance = following.var(dim=0, unbiased=False).clamp(min=MIN_VARIANCE)
+    steps = [
+        predict_steps(memory.eval(), episode, latent_targets, len(training) + number)
+        for number, episode in enumerate(held_out)
+    ]
+    z, after = (
+        torch.cat([getattr(one.batch, name)[0] for one in steps]).double() for name in ("latent", "next_latent")
+    )
+    entropy = float(np.concatenate([episode.entropy[1:] for episode in held_out]).mean())
+    nll, predicted, reward, logit, terminated = (
+        join(steps, name) for name in ("nll", "predicted_reward", "reward", "termination_logit", "terminated")
+    )
+    terminations = termination_nll = constant_nll = None
+    if logit is not None:
         loss = torch.nn.functional.binary_cross_entropy_with_logits
-        predicted, nll = float(logits.sigmoid().sum()), float(loss(logits, terminated))
-        constant = float(loss(torch.full_like(terminated, math.log(rate / (1 - rate))), terminated))
+        terminations, termination_nll = float(logit.sigmoid().sum()), float(loss(logit, terminated))
+        constant_nll = float(loss(torch.full_like(terminated, math.log(rate / (1 - rate))), terminated))
     return MemoryDiagnostics(
-        mean["nll"],
-        mean["persistence"],
-        mean["marginal"],
-        mean["entropy"] if latent_targets == "sample" else None,
-        _r2(*(torch.cat(part) for part in zip(*rewards, strict=True))) if rewards else None,
-        predicted,
+        float(nll.mean()),
+        _gaussian_nll(after, z, step_variance),
+        _gaussian_nll(after, following.mean(dim=0), marginal_variance),
+        entropy if latent_targets == "sample" else None,
+        None if predicted is None else r_squared(predicted, reward),
+        terminations,
         int(terminated.sum()),
-        nll,
-        constant,
-        steps,
+        termination_nll,
+        constant_nll,
+        len(after),
         len(held_out),
     )
 
@@ -274,18 +329,10 @@ def _episodes(sequences: Sequences) -> list[EncodedEpisode]:
     return [sequences.latents.episode(int(sequences.episodes[index])) for index in indices]
 
 
-def _gaussian_nll(value: Tensor, loc: Tensor, variance: Tensor) -> Tensor:
-    """Negative log-likelihood of a diagonal Normal in nats, summed over frames."""
-    return 0.5 * ((value - loc).square() / variance + variance.log() + math.log(2 * math.pi)).sum()
-
-
-def _variance(values: Tensor) -> Tensor:
-    return values.var(dim=0, unbiased=False).clamp(min=MIN_VARIANCE)
-
-
-def _r2(predicted: Tensor, real: Tensor) -> float | None:
-    total = float((real - real.mean()).square().sum())
-    return 1 - float((predicted - real).square().sum()) / total if total > MIN_VARIANCE else None
+def _gaussian_nll(value: Tensor, loc: Tensor, variance: Tensor) -> float:
+    """Negative log-likelihood of a diagonal Normal, in nats per frame."""
+    nll = 0.5 * ((value - loc).square() / variance + variance.log() + math.log(2 * math.pi))
+    return float(nll.sum(dim=1).mean())
 
 
 def _finite(value: float) -> float | None:
@@ -323,7 +370,8 @@ def _fingerprints(run: Run) -> dict[str, str]:
     found = {}
     if (run.world_folder / "config.json").exists():
         world = run.world()
-        found = {"vae": fingerprint(world.vae), "memory": fingerprint(world.memory)}
+        memory = fingerprint(world.memory)
+        found = {"vae": fingerprint(world.vae), "memory": memory, "card": memory}
         if (run.folder / "evolve-dream" / "controller.safetensors").exists():
             found["dream"] = Agent(world, run.controller("dream")).name
     elif (run.folder / "vae" / "weights.safetensors").exists():

@@ -4,7 +4,8 @@ Start reading at `evaluate_memory`.
 """
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,11 +40,61 @@ def inputs(episode: EncodedEpisode, latent_targets: str, index: int) -> Sequence
     return SequenceBatch(*(torch.from_numpy(np.array(part, np.float32))[None] for part in parts))
 
 
-def predictions(memory: Memory, batch: SequenceBatch, memoryless: bool) -> tuple[Any, SequenceBatch]:
-    """Predict each step of an episode, (1, T), or (T, 1) for a memoryless variant; also return the batch in that shape."""
+class OneStep(NamedTuple):
+    """One-step predictions of an episode of T steps, and what they predict; (T,) float64 each."""
+
+    batch: SequenceBatch
+    """The episode, (1, T, ...), or (T, 1, ...) if each step is a sequence of its own."""
+    latent: Any
+    """Predicted distribution of the next latents."""
+    nll: Tensor
+    """``-log p(next latent)`` in nats."""
+    reward: Tensor
+    predicted_reward: Tensor | None
+    """Expected reward; None: there is no reward head."""
+    terminated: Tensor
+    termination_logit: Tensor | None
+    """None: there is no termination head."""
+
+    @property
+    def termination(self) -> Tensor | None:
+        """Termination probability."""
+        return None if self.termination_logit is None else self.termination_logit.sigmoid()
+
+
+@torch.no_grad()
+def predict_steps(
+    memory: Memory, episode: EncodedEpisode, latent_targets: str, index: int, memoryless: bool = False
+) -> OneStep:
+    """Predict each step of an episode from the real steps before it.
+
+    Args:
+        memory: Memory.
+        episode: Encoded episode.
+        latent_targets: Kind of latents: "mean" of the posterior, or "sample" from it.
+        index: Seed of the samples (`inputs`).
+        memoryless: Whether each step is a sequence of its own.
+    """
+    batch = inputs(episode, latent_targets, index)
     if memoryless:
         batch = tree_map(batch, lambda part: part.transpose(0, 1))
-    return memory(batch.latent, batch.action)[0], batch
+    prediction, _ = memory(batch.latent, batch.action)
+    logits, logit = prediction.reward_logits, prediction.termination_logit
+    return OneStep(
+        batch,
+        prediction.latent,
+        -prediction.latent.log_prob(batch.next_latent).double().flatten(),
+        batch.reward.double().flatten(),
+        None if logits is None else memory.expected_reward(logits).double().flatten(),
+        batch.terminated.double().flatten(),
+        None if logit is None else logit.double().flatten(),
+    )
+
+
+def join(steps: Sequence[OneStep], name: str) -> Tensor | None:
+    """Return a part of the predictions of several episodes as one tensor; None: it is missing."""
+    parts = [getattr(one, name) for one in steps]
+    return None if not parts or parts[0] is None else torch.cat(parts)
 
 
 @torch.no_grad()
@@ -61,29 +112,30 @@ def evaluate_memory(
         latent_targets: Kind of latents: "mean" of the posterior, or "sample" from it.
         memoryless: Whether each step is a sequence of its own.
     """
-    nll, floors, errors, rewards, probabilities, terminations = [], [], [], [], [], []
-    for index in test:
-        episode = latents.episode(int(index))
-        prediction, batch = predictions(memory, inputs(episode, latent_targets, int(index)), memoryless)
-        nll.append(float(-prediction.latent.log_prob(batch.next_latent).double().mean()))
-        floors.append(float(episode.entropy[1:].mean()))
-        errors.append((memory.expected_reward(prediction.reward_logits) - batch.reward).flatten())
-        rewards.append(batch.reward.flatten())
-        probabilities.append(prediction.termination_logit.sigmoid().flatten())
-        terminations.append(batch.terminated.flatten())
-    error, reward, probability, terminated = (
-        torch.cat(parts).double() for parts in (errors, rewards, probabilities, terminations)
+    episodes = [latents.episode(int(index)) for index in test]
+    steps = [
+        predict_steps(memory, episode, latent_targets, int(index), memoryless)
+        for index, episode in zip(test, episodes, strict=True)
+    ]
+    predicted, reward, probability, terminated = (
+        join(steps, name) for name in ("predicted_reward", "reward", "termination", "terminated")
     )
     return {
         "episodes": [int(index) for index in test],
-        "nll": nll,
-        "floor": floors,
-        "reward_rmse": float(error.square().mean().sqrt()),
+        "nll": [float(one.nll.mean()) for one in steps],
+        "floor": [float(episode.entropy[1:].mean()) for episode in episodes],
+        "reward_rmse": float((predicted - reward).square().mean().sqrt()),
         "reward_std": float(reward.std()),
         "termination_brier": float((probability - terminated).square().mean()),
         "termination_base_brier": float(terminated.mean() * (1 - terminated.mean())),
         "termination_reliability": reliability(probability, terminated),
     }
+
+
+def r_squared(predicted: Tensor, real: Tensor) -> float | None:
+    """Return ``1 - SSE / SS``; None: the real values are constant."""
+    total = float((real - real.mean()).square().sum())
+    return 1 - float((predicted - real).square().sum()) / total if total > 1e-6 else None
 
 
 def reliability(probability: Tensor, outcome: Tensor) -> list[tuple[float, float, int]]:
@@ -110,13 +162,11 @@ def evaluate_calibration(
     per_episode = max(1, EVENTS // len(test))
     samples_of, truths = [], []
     for index in test:
-        prediction, batch = predictions(
-            memory, inputs(latents.episode(int(index)), latent_targets, int(index)), memoryless
-        )
-        flat = prediction.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
+        steps = predict_steps(memory, latents.episode(int(index)), latent_targets, int(index), memoryless)
+        flat = steps.latent.sample((DRAWS,), 1.0, generator).flatten(1, 2)
         picked = rng.choice(flat.shape[1], min(per_episode, flat.shape[1]), replace=False)
         samples_of.append(flat[:, picked])
-        truths.append(batch.next_latent.flatten(0, 1)[picked])
+        truths.append(steps.batch.next_latent.flatten(0, 1)[picked])
     samples, truth = torch.cat(samples_of, dim=1), torch.cat(truths)
     directions = torch.nn.functional.normalize(torch.randn(truth.shape[1], 32, generator=generator), dim=0)
     marginals = integral_transform(samples, truth, generator)

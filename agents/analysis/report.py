@@ -13,7 +13,7 @@ from pathlib import Path
 from worldmodel import WorldModel, envs
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis import plots, video
-from worldmodel.agents.analysis.diagnostics import diagnostics
+from worldmodel.agents.analysis.diagnostics import cards, diagnostics
 from worldmodel.agents.analysis.dream_video import (
     FURTHEST,
     controller_film,
@@ -27,6 +27,7 @@ from worldmodel.agents.analysis.dream_video import (
     write_film,
 )
 from worldmodel.agents.analysis.html import figure, image, losses, rows_of, section, settings_section, table, write_page
+from worldmodel.agents.analysis.report_card import table_of
 from worldmodel.agents.analysis.verdicts import Verdict, against_random, verdicts, weakest
 from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.provenance import versions
@@ -69,6 +70,7 @@ def write_report(run: Run, settings: RunConfig, add_rest: Callable[[], None] = l
         progress(1, 3, "")
         sections = [section("Scores", _scores(run), unfolded=True)]
         sections.append(section("Diagnostics", _diagnostics(results), unfolded=True))
+        sections.append(section("Report card of the world model", _cards(run)))
         sections.append(section("Learning curves", _curves(run)))
         progress(2, 3, "")
         sections.append(section("Images and videos", _images(run, world, episode)))
@@ -124,6 +126,20 @@ def _diagnostics(results: Sequence[Verdict]) -> str:
     """Return a table of the verdicts."""
     rows = [[html.escape(one.part), f'<span class="{one.level}">{html.escape(one.text)}</span>'] for one in results]
     return table(["part", "result"], rows) if rows else ""
+
+
+def _cards(run: Run) -> str:
+    """Return a table of the report cards, and a plot of the drift of the newest one."""
+    found = cards(run)
+    heads, *rows = table_of(found)
+    page = table(heads, [[html.escape(cell) for cell in row] for row in rows])
+    if drift := next(reversed(found.values())).drift:
+        x = [row.horizon for row in drift]
+        names = {"mean": "mean of dreams", "dream": "one dream", "persistence": "persistence", "other": "other episode"}
+        series = {text: (x, [getattr(row, name) for row in drift]) for name, text in names.items()}
+        plot = plots.curves(series, "steps in open loop", "explained variance of latents", {"mean latent": 0.0})
+        page += figure(image(plot, "drift of dreams"), f"Dreams under the real actions ({next(reversed(found))}).")
+    return page
 
 
 def _scores(run: Run) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from worldmodel.agents.analysis.html import rows_of
+from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context
@@ -25,6 +26,12 @@ SIGNIFICANCE = 0.05
 """Significance level of the comparison with random actions."""
 PERMUTATIONS = 9_999
 """Number of random relabellings of a permutation test."""
+MIN_CORRELATION, GOOD_CORRELATION = 0.3, 0.6
+"""Minimum correlations of dreams and the game over start states: of a head that is not bad, and of a good one."""
+MIN_ACTION_EFFECT = 0.05
+"""Minimum difference of the correlations under the recorded and under other actions."""
+GOOD_LATENT_STEPS = 20
+"""Minimum number of steps at which good dreams are better than both baselines."""
 MIN_DIFFERENCE = 0.25
 """Minimum difference of two values that disagree, as a fraction of the larger one. Dream and real returns must also differ by
 two standard errors, numbers of terminations by three standard deviations of a Poisson distribution."""
@@ -41,12 +48,15 @@ ADVICE = {
 """Advice for a controller that is not better than random, by its origin."""
 
 
+Level = Literal["good", "weak", "bad"]
+
+
 class Verdict(NamedTuple):
     """Quality of one part of a run, in one sentence and as a level."""
 
     part: str
     text: str
-    level: Literal["good", "weak", "bad"]
+    level: Level
 
     def __str__(self) -> str:
         """One line with the part and the text."""
@@ -100,6 +110,40 @@ def verdict_of_memory(metrics: MemoryDiagnostics) -> Verdict:
         return Verdict("memory", numbers, "good")
     return Verdict("memory", f"{'; '.join(problems)}: {numbers}; try more updates or episodes",
                    "bad" if worse else "weak")  # fmt: skip
+
+
+def verdicts_of_card(card: ReportCard) -> list[Verdict]:
+    """Return a verdict on each head of a memory: whether evolution in its dreams can pay.
+
+    Evolution compares controllers by dreamed returns. What matters is that dreams rank returns and survival as the game does,
+    and for how many steps dreamed latents follow the real ones.
+    """
+    results, promise = [], card.promise()
+    if promise is not None and card.rewards and promise.correlation is not None:
+        numbers = f"dreams rank {promise.horizon}-step returns with r = {promise.correlation:.2f}"
+        numbers += f" (mean {number(promise.dream)}, real {number(promise.real)})"
+        results.append(_ranking("rewards", promise.correlation, numbers, promise.other_actions))
+    if promise is not None and card.termination is not None and promise.survival_correlation is not None:
+        numbers = f"dreams rank survival of {promise.horizon} steps with r = {promise.survival_correlation:.2f}"
+        numbers += f" (mean {promise.dream_survival:.0%}, real {promise.real_survival:.0%})"
+        results.append(_ranking("terminations", promise.survival_correlation, numbers))
+    if card.drift:
+        text = f"dreams of real actions beat persistence and the mean at {card.latent_steps} of {card.max_latent_steps} steps"
+        level: Level = "good" if card.latent_steps >= min(GOOD_LATENT_STEPS, card.max_latent_steps) else "weak"
+        results.append(Verdict("latents", text if level == "good" else f"{text}: dreams lose the game early", level))
+    return results
+
+
+def _ranking(part: str, correlation: float, numbers: str, other_actions: float | None = None) -> Verdict:
+    """Return the verdict on a correlation of dreams and the game; ``other_actions``: that of dreams under other actions."""
+    if correlation < MIN_CORRELATION:
+        return Verdict(part, f"{numbers}: evolution in these dreams learns little", "bad")
+    if other_actions is not None and other_actions > correlation - MIN_ACTION_EFFECT:
+        text = f"{numbers}, with other actions {other_actions:.2f}: dreams hardly depend on actions"
+        return Verdict(part, text, "weak")
+    if correlation < GOOD_CORRELATION:
+        return Verdict(part, f"{numbers}: evolution in these dreams is slow", "weak")
+    return Verdict(part, f"{numbers}: evolution in these dreams can learn", "good")
 
 
 def verdict_of_dream(metrics: DreamDiagnostics) -> Verdict:
@@ -259,8 +303,13 @@ def against_random(run: Run, report: Report) -> Verdict | None:
 
 def verdicts(run: Run) -> list[Verdict]:
     """Return all verdicts on the parts of a run, in the order of its stages."""
-    functions: dict[str, Any] = {"vae": verdict_of_vae, "memory": verdict_of_memory, "dream": verdict_of_dream}
-    results = [functions[name](metrics) for name, metrics in diagnostics(run).items()]
+    functions: dict[str, Any] = {
+        "vae": lambda metrics: [verdict_of_vae(metrics)],
+        "memory": lambda metrics: [verdict_of_memory(metrics)],
+        "card": verdicts_of_card,
+        "dream": lambda metrics: [verdict_of_dream(metrics)],
+    }
+    results = [one for name, metrics in diagnostics(run).items() for one in functions[name](metrics)]
     searches = [search_verdict(run.folder, where) for where in SEARCHES]
     tests = [against_random(run, report) for name, report in run.reports().items() if name in SEARCHES]
     return [*results, *(one for one in (*searches, *tests) if one is not None)]

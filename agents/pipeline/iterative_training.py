@@ -18,6 +18,8 @@ import numpy as np
 
 from worldmodel import VAE, Memory, WorldModel, rollouts
 from worldmodel.agents.agent import Agent
+from worldmodel.agents.analysis.diagnostics import measure_card
+from worldmodel.agents.analysis.verdicts import verdicts_of_card
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
 from worldmodel.agents.config.sections import build, read_sections, write_sections
@@ -26,7 +28,7 @@ from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.horizon_returns import own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.start_states import RecentStartStates
-from worldmodel.agents.progress import bar, console
+from worldmodel.agents.progress import bar, console, print_verdict
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.messages import format_number
@@ -401,7 +403,11 @@ def _write_result(
         store.steps,
         context.current.evolution_steps("dream"),
     )
+    with context.run.stage("diagnose"):
+        card = measure_card(context.run, context.current)
     write_json(context.result_path, asdict(result))
+    for verdict in verdicts_of_card(card):
+        print_verdict(verdict)
 
 
 def _earlier_results(run: Run, number: int) -> list[Iteration]:

@@ -15,13 +15,14 @@ import torch
 
 from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.analysis.diagnostics import measure_dream, measure_memory, measure_vae
+from worldmodel.agents.analysis.diagnostics import measure_card, measure_dream, measure_memory, measure_vae
 from worldmodel.agents.analysis.verdicts import (
     against_random,
     search_verdict,
     verdict_of_dream,
     verdict_of_memory,
     verdict_of_vae,
+    verdicts_of_card,
 )
 from worldmodel.agents.config.schema import DreamConfig, RunConfig, arguments_of
 from worldmodel.agents.config.sections import STAGE, write_sections
@@ -222,7 +223,9 @@ def train_memory(
     if distributed.is_main_process():
         with run.stage("diagnose"), busy("predicting held-out episodes"):
             metrics = measure_memory(run, memory, sequences, settings.seed)
-        print_verdict(verdict_of_memory(metrics))
+            card = measure_card(run) if own else None
+        for verdict in (verdict_of_memory(metrics), *(verdicts_of_card(card) if card else ())):
+            print_verdict(verdict)
     return world
 
 

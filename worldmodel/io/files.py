@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -127,17 +128,26 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def from_json(kind: type[RecordT], content: Any, path: str | os.PathLike[str]) -> RecordT:
-    """Build a dataclass of plain values from the content of a file; ignore unknown names.
+    """Build a dataclass of plain values, other dataclasses and lists of them from a file's content; ignore unknown names.
 
     Raises:
         ValueError: a value is missing, or differs from its annotated type; the message names the file and the value.
     """
     with error_context(path):
         known = {name: value for name, value in content.items() if name in (hints := get_type_hints(kind))}
+        known = {name: _nested(value, hints[name], path) for name, value in known.items()}
         for name, value in known.items():
             if not _is_a(value, hints[name]):
                 raise TypeError(f"{name} = {str(value)[:40]!r}")
         return kind(**known)
+
+
+def _nested(value: Any, kind: Any, path: str | os.PathLike[str]) -> Any:
+    """Return a value, or the dataclass, or the list of dataclasses, that an annotation ``kind`` asks for."""
+    parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+    if parts and isinstance(value, dict):
+        return from_json(parts[0], value, path)
+    return [_nested(item, parts[0], path) for item in value] if parts and isinstance(value, list) else value
 
 
 def _is_a(value: Any, kind: Any) -> bool:

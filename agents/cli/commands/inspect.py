@@ -1,12 +1,17 @@
 """The command ``worldmodel inspect``: describe a folder."""
 
+from typing import TYPE_CHECKING
+
 from jsonargparse import Namespace
 from rich.table import Column, Table
 from rich.text import Text
 
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.progress import LEVEL_STYLES, answers
+from worldmodel.agents.progress import LEVEL_STYLES, answers, busy, print_verdict
 from worldmodel.io.paths import file_path, folder_path
+
+if TYPE_CHECKING:
+    from worldmodel.agents.pipeline.run_folder import Run
 
 
 def build_inspect(parser: Parser) -> None:
@@ -22,6 +27,11 @@ def build_inspect(parser: Parser) -> None:
         default=None,
         help="Path of the contact sheet, a PNG file. None: contact-sheet.png in the folder.",
     )
+    parser.add_argument(
+        "--world",
+        action="store_true",
+        help="Print the report card of the world model (of each iteration) instead; measures it if needed.",
+    )
     parser.add_argument("--minari", type=bool, default=False, help="Whether to read the rollouts with Minari, too.")
 
 
@@ -32,8 +42,11 @@ def inspect(options: Namespace) -> None:
     from worldmodel.agents.pipeline.run_folder import Run
     from worldmodel.agents.pretrained import pretrained_agent
 
-    table = Table(Column("name", overflow="fold"), Column("value", overflow="fold", ratio=1), show_header=False)
     folder = pretrained_agent(options.path).folder if options.pretrained else folder_path(options.path, "path")
+    if options.world:
+        _print_cards(Run(folder).existing())
+        return
+    table = Table(Column("name", overflow="fold"), Column("value", overflow="fold", ratio=1), show_header=False)
     rows = describe(folder)
     if options.minari:
         rows += read_with_minari(folder)
@@ -54,3 +67,20 @@ def inspect(options: Namespace) -> None:
         return
     if written:
         answers.print(f"{picture} (one row an episode, from the first frame to the last)", markup=False)
+
+
+def _print_cards(run: "Run") -> None:
+    """Print the report cards of a run as a table, and the verdicts on the newest one."""
+    from worldmodel.agents.analysis.diagnostics import cards
+    from worldmodel.agents.analysis.report_card import table_of
+    from worldmodel.agents.analysis.verdicts import verdicts_of_card
+
+    with busy("measuring the world model"):
+        found = cards(run)
+    heads, *rows = table_of(found)
+    table = Table(*(Column(head, overflow="fold") for head in heads))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    answers.print(table)
+    for verdict in verdicts_of_card(next(reversed(found.values()))):
+        print_verdict(verdict, answers)
