@@ -142,7 +142,7 @@ def measure_card(run: Run, part: Run | None = None) -> ReportCard:
         data = settings.get("data")
         latent_targets = data.get("latent_targets", "sample") if isinstance(data, dict) else "sample"
         members = [Run(folder).world().memory for folder in sorted(where.folder.glob("world-*"))]
-        count, controller, name = len(store), None, "agent-"
+        count, controller, name = len(store), None, None
         if part is not None:
             count, controller = int(read_json(part.folder / "episodes.json")["episodes"]), part.controller("dream")
             name = Agent(world, controller).name
@@ -161,16 +161,15 @@ def measure_card(run: Run, part: Run | None = None) -> ReportCard:
     return _cached(where, ReportCard, fingerprint(world.memory), measure)
 
 
-def _newest_episodes(store: rollouts.Store, policy: str) -> range:
-    """Return the newest episodes that a policy collected whose name starts with ``policy``."""
+def _newest_episodes(store: rollouts.Store, name: str | None) -> range:
+    """Return the newest episodes that an agent collected; ``name`` is that of its policy, None: any agent."""
     policies = [{"first": 0, "policy": store.metadata.get("policy")}, *(store.metadata.get("policy_changes") or [])]
     stops = [*(one["first"] for one in policies[1:]), len(store)]
-    found = [
-        range(one["first"], stop)
-        for one, stop in zip(policies, stops, strict=True)
-        if str(one["policy"]).startswith(policy)
-    ]
-    return found[-1] if found else range(0)
+    found = range(0)
+    for one, stop in zip(policies, stops, strict=True):
+        if one["policy"] == name or (name is None and str(one["policy"]).startswith("agent-")):
+            found = range(one["first"], stop)
+    return found
 
 
 def cards(run: Run) -> dict[str, ReportCard]:

@@ -12,6 +12,8 @@ from tests.agents.test_pipeline import SMALL
 from tests.command_line import refused
 from worldmodel.agents import Agent
 from worldmodel.agents.analysis import report
+from worldmodel.agents.analysis.diagnostics import cards, diagnostics
+from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.cli.main import main
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
@@ -27,7 +29,7 @@ from worldmodel.agents.pipeline.iterative_training import (
 )
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.start_states import ComparableStartStates, RecentStartStates
-from worldmodel.io.files import fingerprint, read_json, write_json
+from worldmodel.io.files import fingerprint, from_json, read_json, write_json
 from worldmodel.rollouts.policy.policies import policy_name
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
 from worldmodel.rollouts.store.stall_termination import is_complete
@@ -109,6 +111,27 @@ def test_the_controller_plays_without_noise_before_it_explores(finished):
     for index, name in ((0, "01"), (2, "02")):
         iteration = Run(finished / "iterations" / name)
         assert policies[index] == policy_name(Agent(iteration.world(), iteration.controller("dream")))
+
+
+@pytest.mark.slow
+def test_each_iteration_has_a_report_card_with_its_own_controller(finished, capsys):
+    run, first = Run(finished), Run(finished / "iterations" / "01")
+    found = cards(run)
+    assert list(found) == ["iteration 1", "iteration 2"]
+    assert (
+        from_json(
+            ReportCard,
+            read_json(first.folder / "diagnostics.json")["card"][fingerprint(first.world().memory)],
+            first.folder,
+        )
+        == found["iteration 1"]
+    )
+    own = next(fit for fit in found["iteration 1"].rewards if fit.steps == "controller")
+    assert own.num_steps == sum(run.store().lengths[8:10])  # without the episodes with exploration noise
+    best = read_json(finished / "iterations" / "summary.json")["best"]
+    assert diagnostics(run)["card"] == found[f"iteration {best}"]
+    assert main(["inspect", str(finished), "--world"]) == 0
+    assert "iteration 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

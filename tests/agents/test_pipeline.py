@@ -24,6 +24,7 @@ from tests import toys
 from tests.command_line import refused
 from worldmodel import VAE, WorldModel, rollouts
 from worldmodel.agents import Agent, LinearController, imitate, progress
+from worldmodel.agents.analysis.diagnostics import diagnostics
 from worldmodel.agents.analysis.inspect import describe
 from worldmodel.agents.cli import commands
 from worldmodel.agents.cli.commands.common import PRESETS, env_and_options
@@ -119,7 +120,7 @@ def test_the_pipeline_writes_a_report_and_an_agent(capsys, tmp_path):
     finished = tmp_path / "run"
     assert main(run_words(finished)) == 0
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert "<video" in page
+    assert "<video" in page and "Report card" in page
     assert all(f"{report.mean:.1f}" in page for report in Run(finished).reports().values())
     assert set(Run(finished).reports()) == {"random", "dream", "game"}
     assert (finished / "media" / "dream-beside-reality.mp4").stat().st_size > 1000
@@ -137,6 +138,16 @@ def test_the_pipeline_writes_a_report_and_an_agent(capsys, tmp_path):
     first = Run(finished).store().episode(0).frames
     assert np.array_equal(sheet[:64, :64], first[0])
     assert np.array_equal(sheet[:64, -64:], first[-1])
+
+
+def test_inspect_prints_the_report_card_of_the_world_model(finished, capsys, monkeypatch):
+    measured = diagnostics(Run(finished))
+    assert measured["card"].rewards[0].num_steps > 0
+    assert {one.behavior for one in measured["dream"].promises} == {"controller"}
+    monkeypatch.setattr(Run, "store", None)  # the card is cached
+    assert main(["inspect", str(finished), "--world"]) == 0
+    shown = capsys.readouterr().out
+    assert "world model" in shown and f"{measured['card'].latent_steps} of {measured['card'].max_latent_steps}" in shown
 
 
 def test_inspect_shows_unfinished_and_outdated_stages(finished, tmp_path):
