@@ -91,7 +91,7 @@ def predict_steps(
     )
 
 
-def join(steps: Sequence[OneStep], name: str) -> Tensor | None:
+def join(steps: Sequence[OneStep], name: str) -> Any:
     """Return a part of the predictions of several episodes as one tensor; None: it is missing."""
     parts = [getattr(one, name) for one in steps]
     return None if not parts or parts[0] is None else torch.cat(parts)
