@@ -83,6 +83,10 @@ class ModelEnsemble:
             )
             for world in (self.agent, *self.members)
         )
+        return self.join(agent, members)
+
+    def join(self, agent: WorldState, members: Sequence[WorldState]) -> EnsembleState:
+        """Return the state of all dreams from those of the agent and of each member, all of them with all dreams."""
         return EnsembleState(agent, tuple(map(_take, members, self.rows)))
 
     def imagine_from(

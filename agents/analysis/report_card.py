@@ -18,7 +18,7 @@ from worldmodel.agents.analysis.metrics import join, predict_steps, r_squared, r
 from worldmodel.batches import tree_map
 from worldmodel.imagination import Imaginer, imagine
 from worldmodel.messages import format_number
-from worldmodel.rollouts.ensemble import EnsembleState, ModelEnsemble
+from worldmodel.rollouts.ensemble import ModelEnsemble
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
 from worldmodel.start_states import StartState, burn_in_states
@@ -26,8 +26,11 @@ from worldmodel.world_model import Noise
 
 HORIZONS = (10, 30, 100)
 """Numbers of steps of compared returns."""
-MAIN_HORIZON = 30
-"""The horizon of the main numbers."""
+MAIN_HORIZON, SURVIVAL_HORIZON = 30, 10
+"""Horizons of the main numbers of rewards and of terminations.
+
+A dream soon leaves the states that recorded actions steer in, and then its terminations are not those of the recording.
+"""
 DRIFT_HORIZONS = (1, 5, 10, 20, 50, 100)
 """Numbers of steps of open-loop predictions."""
 NUM_STARTS, NUM_DRIFT_STARTS, NUM_DREAMS = 96, 48, 4
@@ -251,14 +254,7 @@ def _dream(
     state: Any = burn_in(world)
     if members != [world.memory]:
         model = ensemble = ModelEnsemble(world, members, len(starts) * num_dreams, 1)
-        states = map(burn_in, ensemble.members)
-        state = EnsembleState(
-            state,
-            tuple(
-                tree_map(one, lambda part, rows=rows: part[rows])
-                for one, rows in zip(states, ensemble.rows, strict=True)
-            ),
-        )
+        state = ensemble.join(state, list(map(burn_in, ensemble.members)))
     if isinstance(policy, np.ndarray):
         actions = torch.from_numpy(policy).to(state.latent).repeat_interleave(num_dreams, 0)
         remaining = iter(actions.unbind(1))
@@ -277,15 +273,17 @@ def _dream(
 
 
 def _starts(
-    episodes: Sequence[EncodedEpisode], num: int, rng: np.random.Generator, usable: Callable[[StartState], bool]
+    episodes: Sequence[EncodedEpisode], num: int, rng: np.random.Generator, horizon: int, may_end: bool = True
 ) -> list[StartState]:
-    """Return up to ``num`` random usable steps of the episodes, in the order of time."""
-    found = [
-        start
-        for episode in episodes
-        for step in range(len(episode.action))
-        if usable(start := StartState(episode, step))
-    ]
+    """Return up to ``num`` random steps of episodes, in the order of time.
+
+    ``horizon`` steps follow each of them; with ``may_end``, or fewer in an episode that terminates.
+    """
+    found = []
+    for episode in episodes:
+        steps = len(episode.action)
+        count = steps if may_end and episode.terminated[-1] else max(steps - horizon + 1, 0)
+        found += [StartState(episode, step) for step in range(count)]
     return [found[index] for index in np.sort(rng.permutation(len(found))[:num])]
 
 
@@ -345,14 +343,14 @@ def _recorded(
 
     After the end of an episode the actions of other episodes follow: the end of the recording tells a dream nothing.
     """
-    starts = _starts(episodes, NUM_STARTS, rng, lambda start: _is_comparable(start, HORIZONS[0]))
+    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0])
     if len(starts) < MIN_STARTS:
         return [], None
 
     def actions(start: StartState | None, num_steps: int) -> np.ndarray:
         parts = [] if start is None else [start.episode.action[start.step :]]
         while sum(map(len, parts)) < num_steps:
-            episode = episodes[rng.integers(len(episodes))]
+            episode = episodes[int(rng.integers(len(episodes)))]
             parts.append(episode.action[rng.integers(len(episode.action)) :])
         return np.concatenate(parts)[:num_steps]
 
@@ -392,7 +390,7 @@ def controller_promises(
         seed: Seed of start states and noise.
     """
     rng = np.random.default_rng([seed, 1])
-    starts = _starts(episodes, NUM_STARTS, rng, lambda start: _is_comparable(start, HORIZONS[0]))
+    starts = _starts(episodes, NUM_STARTS, rng, HORIZONS[0])
     if len(starts) < MIN_STARTS:
         return []
 
@@ -412,12 +410,7 @@ def _drift(
         The drift at each horizon, the number of steps with a better prediction than both baselines, and that of all steps.
     """
     for furthest in reversed(DRIFT_HORIZONS):
-        starts = _starts(
-            episodes,
-            NUM_DRIFT_STARTS,
-            rng,
-            lambda start, furthest=furthest: len(start.episode.action) - start.step >= furthest,
-        )
+        starts = _starts(episodes, NUM_DRIFT_STARTS, rng, furthest, may_end=False)
         if len(starts) >= MIN_STARTS:
             break
     else:
@@ -432,7 +425,7 @@ def _drift(
     others = []
     for start in starts:
         different = [one for one in episodes if one is not start.episode] or [start.episode]
-        frames = different[rng.integers(len(different))].mean
+        frames = different[int(rng.integers(len(different)))].mean
         others.append(np.asarray(frames[rng.integers(len(frames))], np.float64))
     center = np.concatenate([np.asarray(one.mean, np.float64) for one in episodes]).mean(axis=0)
     total = np.maximum(((real - center) ** 2).sum(axis=(0, 2)), 1e-12)

@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
 from worldmodel.agents.analysis.html import rows_of
-from worldmodel.agents.analysis.report_card import ReportCard
+from worldmodel.agents.analysis.report_card import SURVIVAL_HORIZON, ReportCard
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context
@@ -30,7 +30,7 @@ MIN_CORRELATION, GOOD_CORRELATION = 0.3, 0.6
 """Minimum correlations of dreams and the game over start states: of a head that is not bad, and of a good one."""
 MIN_ACTION_EFFECT = 0.05
 """Minimum difference of the correlations under the recorded and under other actions."""
-GOOD_LATENT_STEPS = 20
+GOOD_LATENT_STEPS = 10
 """Minimum number of steps at which good dreams are better than both baselines."""
 MIN_DIFFERENCE = 0.25
 """Minimum difference of two values that disagree, as a fraction of the larger one. Dream and real returns must also differ by
@@ -118,15 +118,15 @@ def verdicts_of_card(card: ReportCard) -> list[Verdict]:
     Evolution compares controllers by dreamed returns. What matters is that dreams rank returns and survival as the game does,
     and for how many steps dreamed latents follow the real ones.
     """
-    results, promise = [], card.promise()
+    results, promise, survival = [], card.promise(), card.promise(horizon=SURVIVAL_HORIZON)
     if promise is not None and card.rewards and promise.correlation is not None:
         numbers = f"dreams rank {promise.horizon}-step returns with r = {promise.correlation:.2f}"
         numbers += f" (mean {number(promise.dream)}, real {number(promise.real)})"
         results.append(_ranking("rewards", promise.correlation, numbers, promise.other_actions))
-    if promise is not None and card.termination is not None and promise.survival_correlation is not None:
-        numbers = f"dreams rank survival of {promise.horizon} steps with r = {promise.survival_correlation:.2f}"
-        numbers += f" (mean {promise.dream_survival:.0%}, real {promise.real_survival:.0%})"
-        results.append(_ranking("terminations", promise.survival_correlation, numbers))
+    if survival is not None and card.termination is not None and survival.survival_correlation is not None:
+        numbers = f"dreams rank survival of {survival.horizon} steps with r = {survival.survival_correlation:.2f}"
+        numbers += f" (mean {survival.dream_survival:.0%}, real {survival.real_survival:.0%})"
+        results.append(_ranking("terminations", survival.survival_correlation, numbers))
     if card.drift:
         text = f"dreams of real actions beat persistence and the mean at {card.latent_steps} of {card.max_latent_steps} steps"
         level: Level = "good" if card.latent_steps >= min(GOOD_LATENT_STEPS, card.max_latent_steps) else "weak"

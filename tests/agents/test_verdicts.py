@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
+from worldmodel.agents.analysis.report_card import Drift, Promise, ReportCard, RewardFit, TerminationFit
 from worldmodel.agents.analysis.verdicts import (
     comparable,
     number,
@@ -16,6 +17,7 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_memory,
     verdict_of_search,
     verdict_of_vae,
+    verdicts_of_card,
     weakest,
 )
 from worldmodel.agents.evaluation import Report
@@ -68,6 +70,43 @@ MEMORY = MemoryDiagnostics(40.0, 44.0, 45.0, 30.0, 0.4, 5.0, 5, 0.1, 0.2, 1_000,
 )
 def test_the_verdict_of_a_memory_compares_it_with_baselines(changes, level):
     assert verdict_of_memory(replace(MEMORY, **changes)).level == level
+
+
+PROMISE = Promise("recorded", 10, 50, 5.0, 6.0, 0.9, 0.2, 0.8, 0.7, 0.7)
+CARD = ReportCard(
+    [RewardFit("all", 100, 0.1, 1.0, 0.5, 0.6)],
+    TerminationFit(100, 5.0, 4, 0.1, []),
+    [PROMISE, replace(PROMISE, horizon=30), replace(PROMISE, horizon=100, correlation=0.0)],
+    [Drift(1, 48, 0.9, 0.8, 0.5, -1.0)],
+    40,
+    100,
+    None,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "levels"),
+    [
+        ({}, ["good", "good"]),
+        ({"correlation": 0.5}, ["weak", "good"]),
+        ({"correlation": 0.21}, ["bad", "good"]),
+        ({"correlation": -0.9}, ["bad", "good"]),
+        ({"other_actions": 0.89}, ["weak", "good"]),  # dreams ignore actions
+        ({"correlation": None}, ["good"]),
+        ({"survival_correlation": 0.1}, ["good", "bad"]),
+        ({"survival_correlation": None}, ["good"]),
+    ],
+)
+def test_verdicts_on_heads_need_dreams_that_rank_as_the_game(changes, levels):
+    card = replace(CARD, promises=[replace(one, **changes) for one in CARD.promises])
+    assert [one.level for one in verdicts_of_card(card)] == [*levels, "good"]
+    assert [one.level for one in verdicts_of_card(replace(card, latent_steps=3))] == [*levels, "weak"]
+
+
+def test_missing_heads_have_no_verdict():
+    assert [one.part for one in verdicts_of_card(replace(CARD, rewards=[]))] == ["terminations", "latents"]
+    assert [one.part for one in verdicts_of_card(replace(CARD, termination=None))] == ["rewards", "latents"]
+    assert verdicts_of_card(ReportCard([], None, [], [], 0, 0, None)) == []
 
 
 @pytest.mark.parametrize(

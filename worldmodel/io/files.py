@@ -144,7 +144,7 @@ def from_json(kind: type[RecordT], content: Any, path: str | os.PathLike[str]) -
 
 def _nested(value: Any, kind: Any, path: str | os.PathLike[str]) -> Any:
     """Return a value, or the dataclass, or the list of dataclasses, that an annotation ``kind`` asks for."""
-    parts = [part for part in (kind, *get_args(kind)) if is_dataclass(part)]
+    parts = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and is_dataclass(part)]
     if parts and isinstance(value, dict):
         return from_json(parts[0], value, path)
     return [_nested(item, parts[0], path) for item in value] if parts and isinstance(value, list) else value
