@@ -13,6 +13,9 @@ from worldmodel.io.paths import file_path, folder_path
 if TYPE_CHECKING:
     from worldmodel.agents.pipeline.run_folder import Run
 
+MAX_NEWEST = 3
+"""Number of the newest iterations in the table of report cards; the first one is also in it."""
+
 
 def build_inspect(parser: Parser) -> None:
     """Describe a store, a world model, an agent, or a run.
@@ -77,7 +80,8 @@ def _print_cards(run: "Run") -> None:
 
     with busy("measuring the world model"):
         found = cards(run)
-    heads, *rows = table_of(found)
+    names = list(found)
+    heads, *rows = table_of({name: found[name] for name in dict.fromkeys([*names[:1], *names[-MAX_NEWEST:]])})
     table = Table(*(Column(head, overflow="fold") for head in heads))
     for row in rows:
         table.add_row(*map(Text, row))
