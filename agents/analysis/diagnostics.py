@@ -18,8 +18,9 @@ from torch import Tensor
 
 from worldmodel import VAE, Memory, rollouts
 from worldmodel.agents.agent import Agent
+from worldmodel.agents.analysis.dream_comparison import Promise, controller_promises
 from worldmodel.agents.analysis.metrics import inputs, join, predict_steps, r_squared
-from worldmodel.agents.analysis.report_card import Promise, ReportCard, controller_promises, report_card
+from worldmodel.agents.analysis.report_card import ReportCard, report_card
 from worldmodel.agents.pipeline.horizon_returns import common_horizon, own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json

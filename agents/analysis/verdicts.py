@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics, diagnostics
+from worldmodel.agents.analysis.dream_comparison import SURVIVAL_HORIZON
 from worldmodel.agents.analysis.html import rows_of
-from worldmodel.agents.analysis.report_card import SURVIVAL_HORIZON, ReportCard
+from worldmodel.agents.analysis.report_card import ReportCard
 from worldmodel.agents.evaluation import Report
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context

@@ -9,15 +9,8 @@ import torch
 from torch import nn
 
 from worldmodel import RMDN, VAE, Memory, WorldModel
-from worldmodel.agents.analysis.report_card import (
-    DRIFT_HORIZONS,
-    HORIZONS,
-    MAIN_HORIZON,
-    ReportCard,
-    correlation,
-    report_card,
-    table_of,
-)
+from worldmodel.agents.analysis.dream_comparison import DRIFT_HORIZONS, HORIZONS, MAIN_HORIZON, correlation
+from worldmodel.agents.analysis.report_card import ReportCard, report_card, table_of
 from worldmodel.agents.analysis.verdicts import verdicts_of_card
 from worldmodel.distributions import GaussianMixture
 from worldmodel.io.files import from_json

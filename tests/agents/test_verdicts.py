@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from worldmodel.agents.analysis.diagnostics import DreamDiagnostics, MemoryDiagnostics, VAEDiagnostics
-from worldmodel.agents.analysis.report_card import Drift, Promise, ReportCard, RewardFit, TerminationFit
+from worldmodel.agents.analysis.dream_comparison import Drift, Promise
+from worldmodel.agents.analysis.report_card import ReportCard, RewardFit, TerminationFit
 from worldmodel.agents.analysis.verdicts import (
     comparable,
     number,
