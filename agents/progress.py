@@ -49,6 +49,16 @@ def quiet_other_processes() -> None:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing on standard error while a block runs."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def busy(title: str) -> Iterator[None]:
     """Show a title while a block runs; in a log, only if it takes longer than `LINE_SECONDS`."""
     if console.is_terminal:

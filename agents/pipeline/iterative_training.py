@@ -7,8 +7,9 @@ References:
     Ha and Schmidhuber, World Models, 2018, https://arxiv.org/abs/1803.10122 (section 5, iterative training procedure).
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from worldmodel import VAE, Memory, WorldModel, rollouts
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card
+from worldmodel.agents.analysis.html import rows_of
 from worldmodel.agents.analysis.verdicts import verdicts_of_card
 from worldmodel.agents.config.io import read_yaml
 from worldmodel.agents.config.schema import RunConfig
@@ -28,12 +30,14 @@ from worldmodel.agents.pipeline import stages
 from worldmodel.agents.pipeline.horizon_returns import own_returns
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pipeline.start_states import RecentStartStates
-from worldmodel.agents.progress import bar, console, print_verdict
+from worldmodel.agents.progress import bar, console, print_verdict, quiet
 from worldmodel.io import migration
 from worldmodel.io.files import atomic, error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.messages import format_number
+from worldmodel.rollouts.executors.workers import run_tasks
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
+from worldmodel.training import distributed
 
 PER_ITERATION = ("iterate", "search", "dream")
 """Sections of settings that each iteration saves, because a resumed run can have other settings."""
@@ -138,6 +142,13 @@ class IterationContext:
         )
 
     @property
+    def copied_world(self) -> Run | None:
+        """The folder whose world model this iteration's agent keeps unchanged; None: its memory is trained."""
+        if self.previous is None:
+            return self.run
+        return self.init_from if self.settings.iterate.init_from == "best" else None
+
+    @property
     def result_path(self) -> Path:
         """Path of the results."""
         return self.current.folder / "iteration.json"
@@ -216,44 +227,111 @@ def summary(one: Iteration) -> str:
 def _ensemble(context: IterationContext) -> tuple[WorldModel, list[Memory] | None]:
     """Return the world model of the iteration and the memories of the ensemble; None: there is no ensemble."""
     count = context.settings.iterate.ensemble_size
-    world = _world_model(context, context.current)
-    if count == 1:
-        return world, None
-    members = [Run(context.current.folder / f"world-{member}") for member in range(1, count + 1)]
-    return world, [_world_model(context, into, member).memory for member, into in enumerate(members, 1)]
+    members = range(1, count + 1) if count > 1 else ()
+    folders = [context.current, *(Run(context.current.folder / f"world-{member}") for member in members)]
+    _train_memories(context, folders)
+    world, *others = [_world_model(context, into, member) for member, into in enumerate(folders)]
+    return world, [other.memory for other in others] or None
+
+
+def _train_memories(context: IterationContext, folders: Sequence[Run]) -> None:
+    """Train the missing memories of an iteration in worker processes, if there are several and no GPU.
+
+    Each training has one thread, as a second one helps small networks little; results do not depend on the number of workers.
+    """
+    run, settings = context.run, context.settings
+    trainings = [
+        _MemoryTraining(replace(context, run=_UntimedRun(run.folder)), into, member)
+        for member, into in enumerate(folders)
+        if (member or context.copied_world is None) and not (into.world_folder / "config.json").exists()
+    ]
+    if len(trainings) < 2 or distributed.device().type != "cpu":
+        return
+    vae = _vae(context)
+    with run.stage("encode"), bar("encode frames", "frames") as progress:  # once; the workers read the file
+        run.store().latents(vae, progress, settings.memory.terminate_on_stall)
+    with run.stage("train memory"), bar(f"train {len(trainings)} memories", "updates") as progress:
+
+        def report() -> None:
+            done = [training.updates for training in trainings]
+            progress(sum(one for one, _ in done), sum(total for _, total in done), "")
+
+        for _ in run_tasks(_MemoryTraining.run, trainings, min(settings.workers, len(trainings)), poll=report):
+            report()
+
+
+@dataclass(frozen=True)
+class _MemoryTraining:
+    """The training of one memory of an iteration, for a worker process."""
+
+    context: IterationContext
+    into: Run
+    member: int
+
+    def run(self) -> None:
+        """Train the memory, and save its world model."""
+        with quiet():
+            _world_model(self.context, self.into, self.member)
+
+    @property
+    def updates(self) -> tuple[int, int]:
+        """Number of gradient steps up to the last validation, and of all."""
+        total = _num_updates(self.context, self.into)
+        if (self.into.world_folder / "config.json").exists():
+            return total, total
+        rows = rows_of(self.into.folder / "memory" / "metrics.jsonl")
+        return (int(rows[-1]["update"]) if rows else 0), total
+
+
+class _UntimedRun(Run):
+    """A run folder whose timings another process measures."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Run a block."""
+        yield
 
 
 def _world_model(context: IterationContext, into: Run, member: int = 0) -> WorldModel:
     """Train a world model of an iteration on all episodes so far, from new weights or those of the previous iteration.
 
-    With ``init_from`` "best" the agent's own world model is copied unchanged.
+    The agent's own world model is copied unchanged in the first iteration, and with ``init_from`` "best".
 
     Args:
         context: Present iteration.
         into: Folder of the world model.
         member: Number of the memory in the ensemble, from 1 on; 0: the agent's own world model.
     """
-    run, settings = context.run, context.settings
     if (into.world_folder / "config.json").exists():
         return into.world()
-    if context.previous is None and member == 0:
-        run.world().save(into.world_folder)
+    if not member and (source := context.copied_world) is not None:
+        source.world().save(into.world_folder)
         return into.world()
-    seed = settings.seed + context.number + 1_000 * member
-    vae, loop = _vae(context), settings.iterate
-    if member == 0 and loop.init_from == "best" and context.init_from is not None:
-        context.init_from.world().save(into.world_folder)
-        return into.world()
+    run, settings, loop = context.run, context.settings, context.settings.iterate
     weights = None
     if context.previous is not None:
         weights = partial(
             recent_episode_weights, recent_episodes=loop.recent_episodes, recent_fraction=loop.recent_fraction
         )
-    last = context.previous and (Run(context.previous.folder / into.folder.name) if member else context.previous)
-    if loop.memory_updates is None or last is None or not last.folder.exists():  # a larger ensemble than before
-        return stages.train_memory(run, settings, seed, into, vae, weights=weights)
-    further = replace(settings, memory=replace(settings.memory, num_updates=loop.memory_updates))
-    return stages.train_memory(run, further, seed, into, vae, last.world().memory, weights)
+    last = _last_world(context, into)
+    further = replace(settings, memory=replace(settings.memory, num_updates=_num_updates(context, into)))
+    seed, before = settings.seed + context.number + 1_000 * member, None if last is None else last.world().memory
+    return stages.train_memory(run, further, seed, into, _vae(context), before, weights)
+
+
+def _last_world(context: IterationContext, into: Run) -> Run | None:
+    """Return the folder of the world model of the previous iteration whose memory learns on; None: a new memory is trained."""
+    if context.previous is None or context.settings.iterate.memory_updates is None:
+        return None
+    own = into.folder == context.current.folder
+    last = context.previous if own else Run(context.previous.folder / into.folder.name)
+    return last if last.folder.exists() else None  # the ensemble may have been smaller
+
+
+def _num_updates(context: IterationContext, into: Run) -> int:
+    """Return the number of gradient steps of a memory's training."""
+    further = context.settings.iterate.memory_updates
+    return context.settings.memory.num_updates if further is None or _last_world(context, into) is None else further
 
 
 def recent_episode_weights(

@@ -282,6 +282,19 @@ def test_the_next_iteration_may_have_other_settings(finished, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+def test_an_ensemble_is_the_same_with_any_number_of_workers(first, tmp_path):
+    """Workers train memories at the same time; a memory that is already there is kept."""
+    weights = []
+    for workers in ("1", "2"):
+        run = shutil.copytree(first, tmp_path / workers)
+        run_iterations(run, 2, *OTHER_SETTINGS, "--workers", workers)
+        paths = sorted((run / "iterations" / "02").glob("**/world/memory.safetensors"))
+        weights.append([path.read_bytes() for path in paths])
+    assert weights[0] == weights[1]
+    assert len(set(weights[0])) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_stopped_iteration_resumes_with_its_settings(first, finished, tmp_path, monkeypatch, older):
     """An iteration of an older version, which saved no settings, resumes too."""
