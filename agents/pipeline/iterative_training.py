@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from worldmodel.rollouts.executors.workers import run_tasks
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.start_states import StartStates
 from worldmodel.training import distributed
+from worldmodel.training.progress import Progress
 
 PER_ITERATION = ("iterate", "search", "dream")
 """Sections of settings that each iteration saves, because a resumed run can have other settings."""
@@ -142,6 +143,11 @@ class IterationContext:
         )
 
     @property
+    def untimed(self) -> Self:
+        """The same iteration in a worker process, which measures no times."""
+        return replace(self, run=_UntimedRun(self.run.folder))
+
+    @property
     def copied_world(self) -> Run | None:
         """The folder whose world model this iteration's agent keeps unchanged; None: its memory is trained."""
         if self.previous is None:
@@ -204,7 +210,16 @@ def refuse_search(run: Run) -> None:
 def _run_iteration(context: IterationContext) -> None:
     """Train the memory, evolve in dreams, play in the game, and save the results."""
     world, ensemble = _ensemble(context)
-    candidates = [_evolve(context, world, ensemble, number) for number in range(context.settings.iterate.candidates)]
+    numbers = range(context.settings.iterate.candidates)
+    searches = [_CandidateSearch(context.untimed, number) for number in numbers]
+    if _runs_in_workers(searches):
+        _start_states(context)
+        with (
+            context.run.stage("evolve in dreams"),
+            bar(f"evolve {len(searches)} candidates", "generations") as progress,
+        ):
+            _run_in_workers(searches, context.settings.workers, progress)
+    candidates = [_evolve(context, world, ensemble, number) for number in numbers]
     with context.run.stage("play"):
         played = [_play(context, number, Agent(world, one)) for number, one in enumerate(candidates)]
         best = int(np.argmax([_returns(context, episodes).mean() for episodes in played]))
@@ -235,34 +250,63 @@ def _ensemble(context: IterationContext) -> tuple[WorldModel, list[Memory] | Non
 
 
 def _train_memories(context: IterationContext, folders: Sequence[Run]) -> None:
-    """Train the missing memories of an iteration in worker processes, if there are several and no GPU.
-
-    Each training has one thread, as a second one helps small networks little; results do not depend on the number of workers.
-    """
+    """Train the missing memories of an iteration in worker processes, if there are several and no GPU."""
     run, settings = context.run, context.settings
     trainings = [
-        _MemoryTraining(replace(context, run=_UntimedRun(run.folder)), into, member)
+        _MemoryTraining(context.untimed, into, member)
         for member, into in enumerate(folders)
         if (member or context.copied_world is None) and not (into.world_folder / "config.json").exists()
     ]
-    if len(trainings) < 2 or distributed.device().type != "cpu":
+    if not _runs_in_workers(trainings):
         return
     vae = _vae(context)
     with run.stage("encode"), bar("encode frames", "frames") as progress:  # once; the workers read the file
         run.store().latents(vae, progress, settings.memory.terminate_on_stall)
     with run.stage("train memory"), bar(f"train {len(trainings)} memories", "updates") as progress:
+        _run_in_workers(trainings, settings.workers, progress)
 
-        def report() -> None:
-            done = [training.updates for training in trainings]
-            progress(sum(one for one, _ in done), sum(total for _, total in done), "")
 
-        for _ in run_tasks(_MemoryTraining.run, trainings, min(settings.workers, len(trainings)), poll=report):
-            report()
+class _Part(Protocol):
+    """A part of an iteration that a worker process runs; its results are files."""
+
+    def run(self) -> None:
+        """Run it."""
+        ...
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Numbers of finished and of all units, from its files."""
+        ...
+
+
+def _runs_in_workers(parts: Sequence[_Part]) -> bool:
+    """Return whether parts run at the same time: several of them, and no GPU."""
+    return len(parts) > 1 and distributed.device().type == "cpu"
+
+
+def _run_in_workers(parts: Sequence[_Part], workers: int, progress: Progress) -> None:
+    """Run parts of an iteration in worker processes.
+
+    Each has one thread: a second one helps small networks little, and results do not depend on the number of workers.
+    """
+
+    def report() -> None:
+        done, total = zip(*(part.progress for part in parts), strict=True)
+        progress(sum(done), sum(total), "")
+
+    for _ in run_tasks(_run_part, parts, min(workers, len(parts)), poll=report):
+        report()
+
+
+def _run_part(part: _Part) -> None:
+    """Run a part without messages on the terminal."""
+    with quiet():
+        part.run()
 
 
 @dataclass(frozen=True)
 class _MemoryTraining:
-    """The training of one memory of an iteration, for a worker process."""
+    """The training of one memory of an iteration."""
 
     context: IterationContext
     into: Run
@@ -270,17 +314,34 @@ class _MemoryTraining:
 
     def run(self) -> None:
         """Train the memory, and save its world model."""
-        with quiet():
-            _world_model(self.context, self.into, self.member)
+        _world_model(self.context, self.into, self.member)
 
     @property
-    def updates(self) -> tuple[int, int]:
+    def progress(self) -> tuple[int, int]:
         """Number of gradient steps up to the last validation, and of all."""
         total = _num_updates(self.context, self.into)
         if (self.into.world_folder / "config.json").exists():
             return total, total
         rows = rows_of(self.into.folder / "memory" / "metrics.jsonl")
         return (int(rows[-1]["update"]) if rows else 0), total
+
+
+@dataclass(frozen=True)
+class _CandidateSearch:
+    """The search of one candidate of an iteration."""
+
+    context: IterationContext
+    number: int
+
+    def run(self) -> None:
+        """Evolve the candidate."""
+        _evolve(self.context, *_ensemble(self.context), self.number)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Numbers of finished generations, and of all."""
+        folder = _candidate_run(self.context, self.number).search("dream")
+        return len(rows_of(folder / "metrics.jsonl")), self.context.settings.dream.generations
 
 
 class _UntimedRun(Run):
@@ -383,17 +444,23 @@ def _evolve(context: IterationContext, world: WorldModel, ensemble: list[Memory]
     """Evolve candidate ``number`` in dreams; the only candidate is the search of the iteration."""
     settings = context.settings
     start_states: Any = _start_states(context)
-    initial, several = context.init_from, settings.iterate.candidates > 1
+    initial = context.init_from
     return stages.evolve_dream(
         context.run,
         settings,
         settings.seed + context.number + 10_000 * number,
-        Run(context.current.folder / f"candidate-{number + 1}") if several else context.current,
+        _candidate_run(context, number),
         world,
         start_states,
         initial.controller("dream") if initial is not None else None,
         ensemble=ensemble,
     )
+
+
+def _candidate_run(context: IterationContext, number: int) -> Run:
+    """Return the folder of a candidate's search; the only candidate's is that of the iteration."""
+    several = context.settings.iterate.candidates > 1
+    return Run(context.current.folder / f"candidate-{number + 1}") if several else context.current
 
 
 def _start_states(context: IterationContext) -> RecentStartStates:
