@@ -22,8 +22,11 @@ NUMERICAL := tests/worldmodel tests/envs/test_dream_env.py \
 
 .PHONY: demo test test-portable test-slow check lint type docs format bench newest
 
-demo: $(USABLE)  ## the whole pipeline on a real game; WORLD=mario for Super Mario Bros
-	$(BIN)/worldmodel run $(WORLD) --preset $(PRESET)
+demo: $(USABLE)  ## the whole pipeline on a real game; WORLD=mario for Super Mario Bros, WORLD=doom for ViZDoom's Take Cover
+ifneq (,$(filter doom%,$(WORLD)))
+	$(BIN)/python -c 'import vizdoom' 2>/dev/null || $(INSTALL) '.[viewer,doom]'
+endif
+	$(BIN)/worldmodel run $(WORLD:doom=doom-take-cover) --preset $(PRESET)
 
 test: $(READY)  ## the fast tests; make test-slow runs the rest; with SKIPS=forbid, as in CI, a skipped test fails
 	$(PYTEST)

@@ -1,4 +1,4 @@
-"""Environments with 64x64 frames: CarRacing, Super Mario Bros, any Gymnasium id with pixels, and dreams.
+"""Environments with 64x64 frames: CarRacing, Super Mario Bros, Take Cover, any Gymnasium id with pixels, and dreams.
 
 Start reading at `make`.
 """
@@ -20,6 +20,7 @@ gymnasium.register("worldmodel/Dream-v0", entry_point="worldmodel.envs.dream_env
 gymnasium.register(
     "worldmodel/SuperMarioBros-v0", entry_point="worldmodel.envs.mario.env:SuperMarioBros", nondeterministic=False
 )
+gymnasium.register("worldmodel/DoomTakeCover-v0", entry_point="worldmodel.envs.doom:DoomTakeCover")
 
 
 def __getattr__(name: str) -> object:

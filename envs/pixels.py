@@ -3,19 +3,13 @@
 Start reading at `to_pixels`.
 """
 
-import atexit
-import contextlib
 import os
-import tempfile
 import warnings
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.utils import RecordConstructorArgs
 
 from worldmodel.envs.env_checker import (
     EnvChecker,
@@ -53,37 +47,15 @@ def make_pixel_env(id: str, action_repeat: int = 1, **options: Any) -> gymnasium
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     env = _make(id, options)
     game: Any = getattr(env.unwrapped, "game", None)
-    if hasattr(game, "set_doom_config_path"):  # otherwise VizDoom writes its settings into the working directory
-        game.set_doom_config_path(str(_temp_dir() / "vizdoom.ini"))
-        env = RemoveVizDoomFolder(env)
+    if hasattr(game, "set_doom_config_path"):
+        from worldmodel.envs.doom import start_game
+
+        start_game(game)
     try:
         return to_pixels(env, action_repeat)
     except ValueError as error:
         env.close()
         raise ValueError(f"{id}: {error}") from None
-
-
-class RemoveVizDoomFolder(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Removes the empty folder that VizDoom creates in the working directory at its start."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
-        super().__init__(env)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; the first reset starts the emulator."""
-        result = self.env.reset(seed=seed, options=options)
-        with contextlib.suppress(OSError):  # the folder does not exist or is not empty
-            Path("_vizdoom").rmdir()
-        return result
-
-
-@cache
-def _temp_dir() -> Path:
-    """Return a temporary folder that is deleted when this process ends."""
-    folder = tempfile.TemporaryDirectory(prefix="worldmodel-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
 
 
 def _make(id: str, options: dict[str, Any]) -> gymnasium.Env[Any, Any]:

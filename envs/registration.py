@@ -17,7 +17,7 @@ from worldmodel.envs.env_checker import describe_error
 MARIO_ID = re.compile(r"SuperMarioBros-([1-8])-([1-4])")
 REGISTERED_BY = {r"ALE/|\w+NoFrameskip-v\d": "ale_py", "Vizdoom": "vizdoom.gymnasium_wrapper"}
 """Patterns of ids, with the module whose import registers them."""
-OWN_ID = re.compile(r"worldmodel\.envs:(worldmodel/(?:Dream-v0|FastCarRacing-v3|SuperMarioBros-v0))")
+OWN_ID = re.compile(r"worldmodel\.envs:(worldmodel/(?:Dream-v0|FastCarRacing-v3|SuperMarioBros-v0|DoomTakeCover-v0))")
 """Ids of this package's environments, as Gymnasium takes them."""
 OLDER_IDS = {"envs:FastCarRacing": "FastCarRacing"} | {
     f"{module}{name}": f"worldmodel/{name}"
@@ -34,11 +34,11 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
 
     Args:
         id: "CarRacing", "FastCarRacing" (the same game with a faster renderer), "SuperMarioBros-1-1" (or another world and
-            stage), or any Gymnasium id with image observations or ``rgb_array`` rendering. "MODULE:ID" first imports a
-            module, which may be in the working directory. Ids of Atari ("ALE/...") and VizDoom need no module.
+            stage), "DoomTakeCover", or any Gymnasium id with image observations or ``rgb_array`` rendering. "MODULE:ID" first
+            imports a module, which may be in the working directory. Ids of Atari ("ALE/...") and VizDoom need no module.
         action_repeat: Number of game frames per step; their rewards are summed. None: 4 for Super Mario Bros, else 1.
         options: Further arguments of the environment (Super Mario Bros: ``action_set``, ``noop_max``,
-            ``sticky_action_prob``).
+            ``sticky_action_prob``; DoomTakeCover: ``continuous``).
 
     Raises:
         ValueError: The id is unknown (the message names the nearest ones), the environment shows no pixels, its actions are
@@ -57,6 +57,10 @@ def make(id: str, *, action_repeat: int | None = None, **options: Any) -> gymnas
         from worldmodel.envs.mario.env import make_mario
 
         return make_mario(int(stage[1]), int(stage[2]), frames_per_step(id, action_repeat), **options)
+    if id == "DoomTakeCover":
+        from worldmodel.envs.doom import make_doom
+
+        return make_doom(action_repeat or 1, **options)
     _ensure_registered(id)
     from worldmodel.envs.pixels import make_pixel_env
 
@@ -102,7 +106,8 @@ def _ensure_registered(id: str) -> None:
             raise ValueError(f"{id}: importing {module} fails: {error}") from error
         problem = f"there is no module {module!r}, neither installed nor in {Path.cwd()}"
         if module in REGISTERED_BY.values():
-            problem = f"it needs {module.partition('.')[0]}: pip install 'worldmodel[games]'"
+            package = module.partition(".")[0]
+            problem = f"it needs {package}: pip install 'worldmodel[{'doom' if package == 'vizdoom' else 'games'}]'"
         raise ValueError(f"{id}: {problem}") from None
     except (Exception, SystemExit) as error:
         raise ValueError(f"{id}: importing {module} fails: {describe_error(error)}") from error
@@ -133,6 +138,7 @@ def _suggest(id: str) -> str:
     known = [
         "CarRacing",
         "FastCarRacing",
+        "DoomTakeCover",
         *stages,
         *(name for name in gymnasium.registry if not name.startswith("worldmodel/")),
     ]

@@ -25,7 +25,7 @@ EXTRAS = {
     "soundfile": "audio",
     "wandb": "wandb",
     "ale_py": "games",
-    "vizdoom": "games",
+    "vizdoom": "doom",
 }
 """Optional packages, and the extra of this package that installs each."""
 

@@ -81,6 +81,8 @@ def _axes(env: str, actions: int) -> list[dict[str, Any]]:
             {"name": "gas", "negative": "", "positive": "up", "rest": -1},
             {"name": "brake", "negative": "", "positive": "down", "rest": -1},
         ]
+    if "TakeCover" in env:
+        return [{"name": "move", "negative": "left", "positive": "right", "rest": 0}]
     pairs = [("left", "right"), ("down", "up"), ("b", "a")]
     return [
         {"name": f"action {number}", "negative": pairs[number % 3][0], "positive": pairs[number % 3][1], "rest": 0}
@@ -93,6 +95,6 @@ def _effects(axis: dict[str, Any]) -> tuple[str, str]:
     name = axis["name"]
     if not axis["negative"]:
         return "", name
-    if name == "steer":
+    if name in ("steer", "move"):
         return f"{name} left", f"{name} right"
     return f"{name} -1", f"{name} +1"

@@ -27,6 +27,7 @@ NEEDS = [
     ("cluster", "ray", "run CartPole-v1 --preset quick --backend ray --out {tmp}/run"),
     ("cluster", "ray", "evaluate car-racing --pretrained --eval.episodes 1 --backend ray"),
     ("games", "ale_py", "collect ALE/Pong-v5 --out {tmp}/run"),
+    ("doom", "vizdoom", "collect doom-take-cover --out {tmp}/run"),
     ("minari", "minari", "inspect {tmp}/store --minari true"),
     ("wandb", "wandb", "wandb {tmp}/run"),
 ]

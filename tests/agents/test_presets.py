@@ -8,7 +8,12 @@ from tests.command_line import refused
 from worldmodel.agents.cli.main import build_parser
 from worldmodel.agents.pipeline.run_folder import Run
 
-ENVS = {"car-racing": "FastCarRacing", "mario": "SuperMarioBros-1-1", "CartPole-v1": "CartPole-v1"}
+ENVS = {
+    "car-racing": "FastCarRacing",
+    "mario": "SuperMarioBros-1-1",
+    "doom-take-cover": "DoomTakeCover",
+    "CartPole-v1": "CartPole-v1",
+}
 """The game of `run`, and the environment in the metadata of its store."""
 
 
@@ -25,7 +30,14 @@ def folder_of(game, path):
 
 
 @pytest.mark.parametrize(
-    ("game", "preset"), [("car-racing", "quick"), ("mario", "standard"), ("CartPole-v1", "paper"), ("mario", "quick")]
+    ("game", "preset"),
+    [
+        ("car-racing", "quick"),
+        ("mario", "standard"),
+        ("CartPole-v1", "paper"),
+        ("mario", "quick"),
+        ("doom-take-cover", "quick"),
+    ],
 )
 def test_stages_have_the_defaults_of_the_pipeline(game, preset, tmp_path):
     folder = folder_of(game, tmp_path)

@@ -350,12 +350,14 @@ def test_modules_of_the_working_directory_are_found(register, tmp_path, monkeypa
             envs.make(id)
 
 
-@pytest.mark.parametrize("id", ["ALE/Pong-v5", "VizdoomTakeCover-v1"])
-def test_the_games_extra_is_named_where_it_is_missing(id, monkeypatch, register):
+@pytest.mark.parametrize(
+    ("id", "extra"), [("ALE/Pong-v5", "games"), ("VizdoomTakeCover-v1", "doom"), ("DoomTakeCover", "doom")]
+)
+def test_the_extra_of_a_game_is_named_where_it_is_missing(id, extra, monkeypatch, register):
     for name in [name for name in gymnasium.registry if name.startswith(("ALE/", "Vizdoom"))]:
         del gymnasium.registry[name]
     monkeypatch.setitem(__import__("sys").modules, "ale_py", None)
     monkeypatch.setitem(__import__("sys").modules, "vizdoom", None)
     monkeypatch.setitem(__import__("sys").modules, "vizdoom.gymnasium_wrapper", None)
-    with pytest.raises(ValueError, match=r"worldmodel\[games\]"):
+    with pytest.raises(ValueError, match=rf"worldmodel\[{extra}\]"):
         envs.make(id)

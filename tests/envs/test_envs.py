@@ -21,6 +21,7 @@ IDS = {
     "CarRacing": {"action_repeat": 3},
     "SuperMarioBros-1-1": {},
     "SuperMarioBros-8-4": {"action_set": "complex", "sticky_action_prob": 0.25},
+    "DoomTakeCover": {"action_repeat": 4},
     "CartPole-v1": {},
     "Pendulum-v1": {"action_repeat": 2},
     "CliffWalking-v1": {},

@@ -21,7 +21,7 @@ from worldmodel.io.paths import expand
 
 Preset = Literal["quick", "standard", "paper"]
 """Presets of every environment and density."""
-ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1"}
+ENV_ALIASES = {"car-racing": "CarRacing", "mario": "SuperMarioBros-1-1", "doom-take-cover": "DoomTakeCover"}
 """Names of environments with presets of their own; other environment ids use the general presets."""
 PRESETS = Path(__file__).parents[2] / "presets"
 NAMES = (
