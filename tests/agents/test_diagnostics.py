@@ -10,9 +10,11 @@ import torch
 
 from tests import toys
 from worldmodel import RMDN, VAE, Memory, WorldModel, rollouts, seeded
+from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import (
     diagnostics,
     dream_diagnostics,
+    measure_card,
     measure_dream,
     measure_memory,
     measure_vae,
@@ -92,6 +94,18 @@ def test_held_out_episodes_are_measured(run):
     assert measure_vae(run, world.vae, 1).num_frames == 21
     measured = measure_memory(run, world.memory, Sequences(run.latents(world)), 1)
     assert (measured.num_episodes, measured.num_steps) == (1, 20)
+
+
+def test_the_report_card_is_of_held_out_episodes_and_of_those_of_the_newest_agent(run, monkeypatch):
+    """Each episode has 20 steps. Training leaves out one of the first six episodes, and about a tenth of all."""
+    card = measure_card(run)
+    assert [(fit.steps, fit.num_steps) for fit in card.rewards] == [("all", 20)]
+    assert measure_card(run) == card == diagnostics(run)["card"]
+    agent = Agent(run.world(), run.controller("dream"))
+    rollouts.collect(toys.counter, agent, 30, seed=1, out=run.rollouts_folder, allow_new_policy=True)
+    (run.folder / "diagnostics.json").unlink()
+    fits = {fit.steps: fit.num_steps for fit in measure_card(run).rewards}
+    assert 20 <= fits["controller"] < fits["all"] <= 5 * 20
 
 
 @pytest.mark.slow
