@@ -26,6 +26,7 @@ from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import error_context, fingerprint, from_json, read_json, write_json
 from worldmodel.io.migration import training_settings
 from worldmodel.rollouts.env_cache import EnvSpec
+from worldmodel.rollouts.executors.workers import one_thread
 from worldmodel.rollouts.policy.controllers import Controller
 from worldmodel.rollouts.store.datasets import Frames, Sequences
 from worldmodel.rollouts.store.encoded_dataset import EncodedEpisode
@@ -150,14 +151,9 @@ def measure_card(run: Run, part: Run | None = None) -> ReportCard:
         sequences = Sequences(latents, episodes=[index for index in range(count) if latents.lengths[index]])
         training, held_out = sequences.split(HELD_OUT, int(settings.get("seed", 0)))
         own = set(_newest_episodes(store, name)) - set(training.episodes.tolist())
-        return report_card(
-            world,
-            _episodes(held_out),
-            [latents.episode(index) for index in sorted(own) if latents.lengths[index]],
-            controller,
-            members or None,
-            latent_targets,
-        )
+        own_episodes = [latents.episode(index) for index in sorted(own) if latents.lengths[index]]
+        with one_thread():  # its tensors are small
+            return report_card(world, _episodes(held_out), own_episodes, controller, members or None, latent_targets)
 
     return _cached(where, ReportCard, fingerprint(world.memory), measure)
 

@@ -73,7 +73,7 @@ def run_tasks(
 
         yield from run_on_ray(function, tasks, workers, backend)
     elif workers == 1:
-        with _one_thread():
+        with one_thread():
             yield from ((index, function(task)) for index, task in enumerate(tasks))
     else:
         yield from _run_on_loky(function, tasks, workers, poll)
@@ -249,7 +249,7 @@ def _init_worker(parent: int, signal_folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Use one torch thread, as workers do, so that results do not depend on the number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
