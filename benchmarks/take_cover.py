@@ -37,6 +37,8 @@ PUBLISHED = {
 """Published mean and standard deviation in the dream and in the game, by temperature."""
 PUBLISHED_RANDOM = (210, 108)
 EVALUATION_SEED = 20_000
+FLOWS = {"frmdn": "affine", "rmdn": "none"}
+"""Values of ``memory.flow`` by model."""
 
 
 def first_latents(world: WorldModel, store: rollouts.Store, seed: int) -> torch.Tensor:
@@ -75,11 +77,11 @@ def run_cell(run: Run, settings: RunConfig, world: WorldModel, folder: Path, epi
     )
     tics = dreams.lengths[0] * options.get("action_repeat", 1)
     report = evaluate(
-        Agent(world, controller), store.env, episodes, EVALUATION_SEED, workers=settings.workers, env_options=options
+        Agent(world, controller), store.env, episodes, EVALUATION_SEED, env_options=options, **settings.executor
     )
     report.save(folder / "report.json")
     cell = {
-        "model": settings.memory.model,
+        "model": next(model for model, flow in FLOWS.items() if flow == settings.memory.flow),
         "temperature": settings.dream.temperature,
         "dream": {"mean": float(tics.mean()), "std": float(tics.std(ddof=1)), "n": episodes},
         "game": {"mean": report.mean, "std": report.std, "n": report.n},
@@ -101,8 +103,8 @@ def run_table(run: Run, out: Path, options: argparse.Namespace) -> dict[str, Any
     horizon = -(-(options.tics or MAX_TICS) // env_options.get("action_repeat", 1))
     cells = []
     for model in options.models:
-        memory = {"model": model, "hidden_size": options.hidden_size, "num_updates": options.memory_updates}
-        settings = build(common | {"memory": memory | {"pad_episode_ends": True}})
+        memory = {"flow": FLOWS[model], "hidden_size": options.hidden_size, "num_updates": options.memory_updates}
+        settings = build(common | {"memory": memory | {"episode_ends": "padded"}})
         world = train_memory(run, settings, into=Run(out / model), vae=run.vae())
         for temperature in options.temperatures:
             dream = {"generations": options.generations, "population": options.population, "horizon": horizon}
@@ -158,7 +160,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="Path of a run folder with rollouts and a VAE.")
     parser.add_argument("--out", type=Path, default=Path("runs/take-cover"), help="Path of the folder of all cells.")
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "docs" / "results" / "take-cover")
-    parser.add_argument("--models", nargs="+", default=["frmdn", "rmdn"], choices=["frmdn", "rmdn"])
+    parser.add_argument("--models", nargs="+", default=list(FLOWS), choices=FLOWS)
     parser.add_argument("--temperatures", nargs="+", default=list(PUBLISHED))
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--memory_updates", type=int, default=5000)

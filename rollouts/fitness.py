@@ -100,6 +100,8 @@ class DreamFitness:
         temperature: Sampling temperature above zero.
         controller: Kind of the controllers. None: linear.
         ensemble: Memories that imagine the dreams in turn. None: the world model's own (`rollouts.ensemble`).
+        use_expected_continuation: Whether rewards are weighted with the probability that the dream has not ended before,
+            instead of sampling terminations: returns have the same mean and less variance.
         options: Further arguments of `rollouts.dream`.
 
     Raises:
@@ -115,6 +117,7 @@ class DreamFitness:
         temperature: float = 1.0,
         controller: Controller | None = None,
         ensemble: Sequence[Memory] | None = None,
+        use_expected_continuation: bool = True,
         **options: Any,
     ) -> None:
         validate_positive_int(horizon=horizon, num_rollouts=num_rollouts)
@@ -125,6 +128,7 @@ class DreamFitness:
             ModelEnsemble(world, ensemble, num_rollouts, population=1)
         self.world, self.start_states, self.controller, self.ensemble = world, start_states, controller, ensemble
         self.settings = {"horizon": horizon, "num_rollouts": num_rollouts, "temperature": temperature, **options}
+        self.settings["use_expected_continuation"] = use_expected_continuation
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -223,13 +227,13 @@ class EnvFitness:
     @property
     def identity(self) -> dict[str, Any]:
         """All settings that returns depend on."""
+        # without envs_per_worker, which changes returns by rounding errors at most
         return {
             "env": self.env if isinstance(self.env, str) else policy_name(self.env),
             "env_options": self.env_options,
             "episodes": self.episodes,
             "max_idle_steps": self.max_idle_steps,
             "max_steps": self.max_steps,
-            "envs_per_worker": self.envs_per_worker,
             "world": fingerprint(self.world),
         }
 

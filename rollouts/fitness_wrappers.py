@@ -37,7 +37,7 @@ class StateResets:
 
     def __post_init__(self) -> None:
         validate_positive_int(num_resets=self.num_resets, reset_horizon=self.reset_horizon)
-        validate_state_resets(self.fitness.env, self.fitness.env_options, self.num_resets)
+        validate_state_resets(self.fitness.env, self.fitness.env_options)
 
     @property
     def unwrapped(self) -> EnvFitness:

@@ -18,7 +18,6 @@ import torch
 from worldmodel import WorldModel
 from worldmodel.mdn_rnn import State
 from worldmodel.rollouts.env_cache import EnvSpec, open_env
-from worldmodel.validation import validate_non_negative_int
 
 
 class Trajectory(NamedTuple):
@@ -86,18 +85,16 @@ def unwrap_snapshot_env(env: gymnasium.Env[Any, Any]) -> SupportsSnapshots:
     inner = env.unwrapped
     if not isinstance(inner, SupportsSnapshots):
         raise ValueError(
-            "num_state_resets needs an environment with save_state and load_state, such as FastCarRacing or Super Mario Bros, "
+            "state resets need an environment with save_state and load_state, such as FastCarRacing or Super Mario Bros, "
             f"got {inner}"
         )
     return inner
 
 
-def validate_state_resets(env: EnvSpec, options: dict[str, Any], num_state_resets: int) -> None:
-    """Raise a ValueError if the number is negative, or positive for an environment that cannot restore states."""
-    validate_non_negative_int(num_state_resets=num_state_resets)
-    if num_state_resets:
-        with contextlib.closing(open_env(env, options)) as game:
-            unwrap_snapshot_env(game)
+def validate_state_resets(env: EnvSpec, options: dict[str, Any]) -> None:
+    """Raise a ValueError if the environment cannot restore states."""
+    with contextlib.closing(open_env(env, options)) as game:
+        unwrap_snapshot_env(game)
 
 
 @torch.no_grad()

@@ -24,17 +24,6 @@ def validate_positive_int(**numbers: Any) -> None:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def validate_non_negative_int(**numbers: Any) -> None:
-    """Check that arguments are integers of zero or more.
-
-    Raises:
-        ValueError: an argument is not; the message names it.
-    """
-    for name, value in numbers.items():
-        if not (_is_int(value) and value >= 0):
-            raise ValueError(f"{name} must be a whole number of zero or more, got {value!r}")
-
-
 def validate_optional_positive_int(**numbers: Any) -> None:
     """Check that arguments are None or integers of at least one.
 

@@ -182,7 +182,7 @@ def _controller_videos(run: Run, world: WorldModel, settings: RunConfig, best: s
         lengths = run.store().lengths
         return [], run.store().episode(long_episode(lengths)).first(FILM_STEPS)
     figures, episodes = [], []
-    env = envs.make(settings.evaluation_env, **settings.env_options | settings.eval_env_options)
+    env = envs.make(settings.evaluation_env, **settings.env_options)
     seed = settings.eval.seed + settings.eval.episodes  # the first seed after the test episodes
     with contextlib.closing(env):
         for name in dict.fromkeys([best, *(["dream"] if "dream" in run.reports() else [])]):

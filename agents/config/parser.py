@@ -21,12 +21,14 @@ _REWORDINGS = (
     (r"Expected a <class 'int'>", "expected a whole number"),
     (r"Expected a <class 'float'>", "expected a number"),
     (r"Expected a <class 'bool'>", "expected true or false"),
+    (r"Expected a <class 'tuple'>", "expected a list such as '[1, 2]'"),
     (r"\. Got value: ", ", got "),
+    (r" - Expected a <class 'NoneType'>", " or null"),
     (
-        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?)(?: - Expected a <class 'NoneType'>)? "
-        r"Given value type: .*? Given value: ",
-        r"\1 or null, got ",
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) Given value type: .*? Given value: ",
+        r"\1, got ",
     ),
+    (r" - expected (a|one of) ", r" or \1 "),
     (r'expected "[\w.]*command" to be one of \{(.*?)\}, but it was not provided\.', r"a command is missing, one of \1"),
     (r"argument command: invalid choice: ('.*?') \(choose from (.*)\)", r"there is no command \1 (\2)"),
     (r"Subcommand '.*?' does not accept option '(.*?)'", r"there is no setting \1"),

@@ -59,8 +59,9 @@ def validate_changes(
     """
     frozen = frozen or {}
     for name, value in flat(asdict(settings)).items():
-        old, reason = saved.get(name), frozen.get(name)
-        grows = name in may_grow and isinstance(old, int) and isinstance(value, int) and value >= old
+        both: list[Any] = [list(one) if isinstance(one, tuple) else one for one in (saved.get(name), value)]
+        (old, value), reason = both, frozen.get(name)
+        grows = name in may_grow and isinstance(value, int) and value >= (old or 0)
         if old != value and (reason or not (grows or name in may_change)):
             reason = reason or ("it can only increase" if name in may_grow else "")
             raise ValueError(

@@ -5,6 +5,7 @@ help from there, `agents.config.validate` takes ranges. A run folder keeps the r
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from inspect import signature
@@ -16,6 +17,8 @@ OFFICIAL = {"FastCarRacing": "CarRacing"}
 """The official environment of each fast version: the final evaluation always uses the official one."""
 DREAMS = 64
 """Number of dreams that measure the return of an iteration's controller, with random numbers that evolution did not use."""
+AUTO_EPISODES, AUTO_STEPS = 100, 3_000
+"""Least numbers of episodes and of steps that are collected where ``collect.episodes`` is None."""
 Value = TypeVar("Value")
 
 
@@ -89,25 +92,20 @@ def rare_settings(config: Any, prefix: str = "") -> frozenset[str]:
 class CollectConfig:
     """Collection of real episodes."""
 
-    episodes: int = setting(200, "Number of episodes to collect.", common=True)
-    min_steps: int | None = setting(
-        None, "Minimum number of environment steps: collection goes on until it is reached. None: no minimum."
+    episodes: int | None = setting(
+        200, "Number of episodes to collect. None: 100, and more until there are 3,000 steps.", common=True
     )
     policy: str = setting(
         "smooth",
         """Behavior policy: "smooth" (a random walk through the actions), "uniform" (independent random actions), the folder
-        of an agent, or "previous" (the agent of the phase before). Several, separated by commas: each episode uses one.""",
+        of an agent, or "previous" (the agent of the phase before); "previous:0.2" sets the noise on its actions (0.1): the
+        standard deviation for Box actions, the probability of a random action for discrete ones. Several, separated by
+        commas: each episode uses one.""",
         common=True,
     )
     max_steps: int | None = setting(None, "Maximum number of steps of an episode. None: no limit.", common=True)
     max_idle_steps: int | None = setting(
         None, "Number of steps without a positive reward after which an episode is truncated. None: never."
-    )
-    action_noise: float = setting(
-        0.1,
-        """Noise on the actions of an agent: the standard deviation for Box actions, the probability of a random action for
-        discrete ones.""",
-        NOT_NEGATIVE,
     )
 
 
@@ -120,7 +118,6 @@ class VAEConfig:
     free_bits: float = setting(0.5, "KL divergence per latent dimension without a penalty, in nats.", NOT_NEGATIVE)
     num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
     batch_size: int = setting(64, "Number of frames in a batch.")
-    learning_rate: float = setting(1e-3, "Peak learning rate.")
 
 
 @described
@@ -128,42 +125,56 @@ class VAEConfig:
 class MemoryConfig:
     """Training of the memory."""
 
-    model: Literal["frmdn", "rmdn"] = setting(
-        "frmdn",
-        """Density of the next latent: "frmdn" (with a normalizing flow) or "rmdn" (without).""",
+    flow: Literal["none", "affine", "conditional", "spline", "conditional-spline"] = setting(
+        "affine",
+        """Normalizing flow of the density of the next latent: "none" (RMDN), or of the FRMDN: "affine" couplings,
+        "conditional" ones (affine, which read the hidden state), rational-quadratic "spline" ones, or "conditional-spline".""",
         common=True,
     )
     hidden_size: int = setting(256, "Number of recurrent units.", common=True)
     num_components: int = setting(5, "Number of components of the Gaussian mixture.")
-    rank: int = setting(0, "Rank R of U in the precision matrix D + U U^T. 0: diagonal.", NOT_NEGATIVE)
-    num_couplings: int = setting(2, "Number of coupling layers of the flow (frmdn).", NOT_NEGATIVE)
-    conditional: bool = setting(False, "Whether to condition the flow on the hidden state (frmdn).")
-    spline: bool = setting(False, "Whether to use rational-quadratic spline couplings instead of affine ones (frmdn).")
-    full: bool = setting(False, "Whether to use full precision matrices. Needs rank 0.")
+    rank: int | Literal["full"] = setting(
+        0, """Rank R of U in the precision matrix D + U U^T. 0: diagonal. "full": any precision matrix.""", NOT_NEGATIVE
+    )
+    num_couplings: int = setting(2, "Number of coupling layers of the flow.", NOT_NEGATIVE)
     residual: bool = setting(
         False,
         "Whether to model the whitened change of the latent instead of the next latent; all heads then see the latent.",
-    )
-    latent_targets: Literal["sample", "mean"] = setting(
-        "sample", """Training targets: "sample" (drawn from the VAE's posterior) or "mean" (its mean)."""
     )
     reward_weight: float = setting(
         1.0,
         """Weight of the reward loss; the latent loss has weight 1. A short training with a weight above 1 learns rare
         rewards.""",
     )
-    pad_episode_ends: bool = setting(
-        False,
-        """Whether to pad sequences at the ends of episodes, so that the last steps are sampled as often as all others.
-        Without padding the memory predicts terminations less often than they happen.""",
-    )
-    terminate_on_stall: bool = setting(
-        False, "Whether to treat idle truncation (collect.max_idle_steps) as termination at the last reward."
+    episode_ends: Literal["cut", "padded", "stalls", "padded-stalls"] = setting(
+        "cut",
+        """Ends of episodes in the training data: "cut" (sequences lie inside episodes, so the memory predicts terminations less
+        often than they happen), "padded" (the last steps are sampled as often as all others), "stalls" (idle truncation,
+        collect.max_idle_steps, is termination at the last reward), or both: "padded-stalls".""",
     )
     num_updates: int = setting(10_000, "Number of gradient steps.", common=True)
     batch_size: int = setting(32, "Number of sequences in a batch.")
     seq_len: int = setting(32, "Number of steps in a sequence.")
-    learning_rate: float = setting(1e-3, "Peak learning rate.")
+
+    @property
+    def density(self) -> dict[str, Any]:
+        """Arguments of `worldmodel.registry.build_memory`, without the sizes of inputs and outputs."""
+        sizes = {name: getattr(self, name) for name in ("hidden_size", "num_components", "residual", "reward_weight")}
+        sizes |= {"full": True} if self.rank == "full" else {"rank": self.rank}
+        if self.flow == "none":
+            return sizes | {"density": "RMDN"}
+        kind = {"conditional": "conditional" in self.flow, "spline": "spline" in self.flow}
+        return sizes | kind | {"density": "FRMDN", "num_couplings": self.num_couplings}
+
+    @property
+    def pad_episode_ends(self) -> bool:
+        """Whether the last steps of episodes are sampled as often as all others (`rollouts.store.datasets.Sequences`)."""
+        return "padded" in self.episode_ends
+
+    @property
+    def terminate_on_stall(self) -> bool:
+        """Whether idle truncation is termination (`rollouts.Store.latents`)."""
+        return "stalls" in self.episode_ends
 
 
 @described
@@ -171,24 +182,25 @@ class MemoryConfig:
 class TrainingConfig:
     """Training of the VAE and of the memory."""
 
-    patience: int | None = setting(
-        20, "Number of validations without a lower validation loss after which training stops. None: never."
+    learning_rate: float | tuple[float, float] = setting(
+        1e-3, "Peak learning rate. Two, [1e-3, 3e-3]: of the VAE and of the memory."
     )
-    dtype: Literal["float32", "bfloat16"] = setting(
-        "float32",
-        """Floating-point type of training: "float32" or "bfloat16" (faster where the hardware supports it).""",
-    )
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Learning rates of the VAE and of the memory."""
+        rate = self.learning_rate
+        return rate if isinstance(rate, tuple) else (rate, rate)
 
 
 @described
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Inputs and size of the controller."""
+    """Inputs of the controller."""
 
     inputs: Literal["z", "z+h"] = setting(
         "z+h", """Inputs of the controller: "z+h" (latent and hidden state) or "z" (latent only)."""
     )
-    hidden_units: int = setting(0, "Number of tanh units in its hidden layer. 0: a linear controller.", NOT_NEGATIVE)
 
 
 @described
@@ -228,11 +240,6 @@ class DreamConfig:
         """Factor on the hazard of termination: survival probability q of a step becomes q ** ratio. Above 1, dreams
         terminate more often than the memory predicts, and controllers avoid terminations more.""",
     )
-    use_expected_continuation: bool = setting(
-        False,
-        """Whether to weight rewards by the probability of no earlier termination, instead of sampling terminations. Returns
-        have the same mean and less variance.""",
-    )
 
 
 @described
@@ -251,10 +258,6 @@ class GameConfig:
     max_steps: int | None = setting(None, "Maximum number of steps of an episode. None: no limit.")
     eval_every: int = setting(10, "Number of generations between evaluations of the distribution mean on fresh seeds.")
     eval_episodes: int = setting(16, "Number of episodes of an evaluation.")
-    target_return: float | None = setting(
-        None, "Mean return of an evaluation at which evolution stops. None: never.", ANY
-    )
-    envs_per_worker: int = setting(8, "Number of environments that a worker process steps in lockstep.")
     init_from: str = setting(
         "zeros",
         """Initial controller: "zeros", "dream" (the controller evolved in dreams), "previous" (that of the phase before),
@@ -273,14 +276,12 @@ class GameConfig:
         """Number of best members of a generation that are evaluated beside the mean and kept where they are better.""",
         NOT_NEGATIVE,
     )
-    num_state_resets: int = setting(
-        0,
-        """Number of extra episodes for each member that start from states of the generation's best episodes. The returns of
-        each episode and each state reset are then standardized, so that all have the same weight. Only for environments that
-        can save their state (Super Mario Bros, CarRacing).""",
-        NOT_NEGATIVE,
+    state_resets: tuple[int, int] | None = setting(
+        None,
+        """Number and maximum length of extra episodes for each member, [8, 40], that start from states of the generation's
+        best episodes. The returns of each episode and each state reset are then standardized, so that all have the same
+        weight. Only for environments that can save their state (Super Mario Bros, CarRacing). None: no extra episodes.""",
     )
-    reset_horizon: int = setting(40, "Maximum number of steps after a state reset.")
     hard_episode_candidates: int = setting(
         0,
         """Number of candidate episodes. The distribution mean plays all of them; the population is evaluated on the ones
@@ -328,16 +329,10 @@ class LoopConfig:
         return so far). With "best", the agent keeps the memory of that iteration without further training, and only the
         ensemble is trained: for a run that began with "last".""",
     )
-    recent_episodes: int | None = setting(None, "Number of newest episodes that dreams start from. None: all episodes.")
-    recent_fraction: float = setting(
-        0.0,
-        "Fraction of the memory's training data from these newest episodes. 0: all steps have equal weight.",
-        FRACTION,
-    )
-    initial_state_fraction: float = setting(
-        0.25,
-        "Fraction of dreams that start at the first state of an episode; the others start at any state.",
-        FRACTION,
+    recent_episodes: int | None = setting(
+        None,
+        """Number of newest episodes that dreams start from, and that half of the memory's training data come from. None: all
+        episodes.""",
     )
     ensemble_size: int = setting(
         1,
@@ -365,27 +360,20 @@ class RunConfig:
 
     env: str = field(
         metadata=about(
-            """Id of the environment of collection and evolution, as envs.make takes it. CarRacing stands for FastCarRacing,
-            unless eval_env is set.""",
+            """Id of the environment, as envs.make takes it. Collection and evolution use FastCarRacing for CarRacing, the final
+            evaluation CarRacing for FastCarRacing.""",
             common=True,
         )
-    )
-    eval_env: str | None = setting(
-        None,
-        """Id of the environment of the final evaluation. None: CarRacing for FastCarRacing, else the same as env.""",
     )
     env_options: dict[str, Any] = field(
         default_factory=dict,
         metadata=about("Arguments of envs.make, such as action_repeat. They replace all of the preset's.", common=True),
     )
-    eval_env_options: dict[str, Any] = field(
-        default_factory=dict, metadata=about("Arguments of envs.make in the final evaluation, on top of env_options.")
-    )
     seed: int = setting(1, "Random seed of all stages.", common=True)
-    workers: int = setting(2, "Number of processes that step environments.", common=True)
-    backend: str = setting(
-        "loky",
-        """Where worker processes run: "loky" (this machine), "ray" (a Ray cluster) or "ray://HOST:PORT".""",
+    workers: int | str = setting(
+        2,
+        """Number of processes that step environments. "64@ray": 64 on a Ray cluster, "64@ray://HOST:PORT": on that one.""",
+        common=True,
     )
     iterations: int = setting(
         0,
@@ -416,12 +404,29 @@ class RunConfig:
     @property
     def rollout_env(self) -> str:
         """Id of the environment of collection and evolution."""
-        return self.env if self.eval_env else FAST.get(self.env, self.env)
+        return FAST.get(self.env, self.env)
 
     @property
     def evaluation_env(self) -> str:
         """Id of the environment of the final evaluation."""
-        return self.eval_env or OFFICIAL.get(self.env, self.env)
+        return OFFICIAL.get(self.env, self.env)
+
+    @property
+    def executor(self) -> dict[str, Any]:
+        """Arguments ``workers`` and ``backend`` of functions that play episodes (`rollouts.executors.workers.run_tasks`)."""
+        count, at, backend = str(self.workers).partition("@")
+        return {"workers": int(count) if count.isdecimal() else self.workers, "backend": backend if at else "loky"}
+
+
+def split_noise(policy: str) -> tuple[str, float | None]:
+    """Return a name in ``collect.policy`` and the noise on its actions; None: the name has none.
+
+    Example:
+        >>> split_noise("runs/mine/agent:0.2"), split_noise("smooth")
+        (('runs/mine/agent', 0.2), ('smooth', None))
+    """
+    name, _, noise = policy.rpartition(":")
+    return (name, float(noise)) if re.fullmatch(r"\d+\.?\d*", noise) and name else (policy, None)
 
 
 def arguments_of(function: Callable[..., Any], *sections: Any) -> dict[str, Any]:

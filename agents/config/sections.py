@@ -72,7 +72,7 @@ def read_sections(names: Iterable[str], path: Path) -> dict[str, Any]:
     with error_context(path, wrap_value_errors=True):
         content = migration.run_config(read_json(path))
         settings = build({"env": "", **content})
-        content = dict.fromkeys(migration.SHARED_RUN_SETTINGS.keys() & names) | content  # older files lack these
+        content = dict.fromkeys({"search", "training"} & {*names}) | content  # older files lack these
         if wrong := sorted({*content} ^ {*names}):
             raise ValueError(f"the sections must be {', '.join(names)}, got {wrong[0]} too much or too little")
     return {name: getattr(settings, name) for name in names}

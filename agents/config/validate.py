@@ -34,13 +34,14 @@ def validate(settings: Any, prefix: str = "") -> None:
 
 
 def validate_range(label: str, value: Any, within: Range) -> None:
-    """Check a number; other values are not checked.
+    """Check a number or a tuple of them; other values are not checked.
 
     Raises:
         ValueError: The number is out of range; the message has the label, the range and the number.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value not in within:
-        raise ValueError(f"{label} must be {within}, got {value}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float) and not isinstance(number, bool) and number not in within:
+            raise ValueError(f"{label} must be {within}, got {value}")
 
 
 def validate_seeds(options: Mapping[str, Any], prefix: str = "", test: bool = False) -> None:
@@ -85,12 +86,10 @@ def validate_combination(settings: RunConfig) -> None:
         raise ValueError(
             f"iterate.init_from best keeps the VAE: it needs iterate.vae_updates 0, got {loop.vae_updates}"
         )
-    if loop.recent_fraction and loop.recent_episodes is None:
-        raise ValueError(
-            f"iterate.recent_fraction needs iterate.recent_episodes, got {loop.recent_fraction} without it"
-        )
     if settings.memory.terminate_on_stall and settings.collect.max_idle_steps is None:
-        raise ValueError("memory.terminate_on_stall needs collect.max_idle_steps, got true without it")
+        raise ValueError(
+            f"memory.episode_ends {settings.memory.episode_ends} needs collect.max_idle_steps, got it without"
+        )
     if settings.iterations and not settings.dream.generations:
         raise ValueError(f"iterations need dream.generations above zero, got {settings.iterations} and 0")
     init_from = settings.game.init_from

@@ -6,7 +6,7 @@ Start reading at `forecast`.
 import math
 
 from worldmodel import rollouts
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import AUTO_EPISODES, RunConfig
 
 VAE_SPEED, MEMORY_SPEED, DREAM_SPEED = 210.0, 40_000.0, 60_000.0
 """Speeds on two cores: frames of VAE training, steps of memory training with 256 hidden units, and dream steps, per second."""
@@ -25,7 +25,7 @@ def forecast(settings: RunConfig) -> float:
     episodes += game.eval_episodes * -(-game.generations // game.eval_every)
     evaluations = 1 + bool(dream.generations or settings.iterations) + bool(game.generations)
     played = (
-        (settings.rollout_env, settings.collect.episodes, settings.collect.max_steps),
+        (settings.rollout_env, settings.collect.episodes or AUTO_EPISODES, settings.collect.max_steps),
         (settings.rollout_env, episodes, game.max_steps),
         (settings.evaluation_env, evaluations * settings.eval.episodes, settings.eval.max_steps),
     )
@@ -39,7 +39,7 @@ def forecast(settings: RunConfig) -> float:
 def _speed(settings: RunConfig, env: str) -> tuple[float, int]:
     """Measure the seconds per step with all workers, and the largest number of steps of an episode."""
     estimate = rollouts.estimate_collection(
-        env, "smooth", NUM_EPISODES, workers=settings.workers, env_options=settings.env_options
+        env, "smooth", NUM_EPISODES, workers=settings.executor["workers"], env_options=settings.env_options
     )
     return estimate.seconds / estimate.steps, estimate.steps // NUM_EPISODES
 

@@ -15,7 +15,7 @@ from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar
 from worldmodel.io.files import fingerprint
 from worldmodel.io.paths import expand
-from worldmodel.rollouts.policy.controllers import Controller, HiddenController, LinearController
+from worldmodel.rollouts.policy.controllers import Controller, LinearController
 
 
 def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
@@ -31,9 +31,7 @@ def validate_picture(folder: str, env_options: dict[str, Any]) -> None:
 
 
 def zero_controller(world: WorldModel, settings: ControllerConfig) -> Controller:
-    """Return a controller of the kind in the settings, with zero parameters."""
-    if settings.hidden_units:
-        return HiddenController.for_world_model(world, settings.inputs, hidden_units=settings.hidden_units)
+    """Return a linear controller with zero parameters."""
     return LinearController.for_world_model(world, settings.inputs)
 
 

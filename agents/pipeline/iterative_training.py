@@ -218,7 +218,7 @@ def _run_iteration(context: IterationContext) -> None:
             context.run.stage("evolve in dreams"),
             bar(f"evolve {len(searches)} candidates", "generations") as progress,
         ):
-            _run_in_workers(searches, context.settings.workers, progress)
+            _run_in_workers(searches, context.settings.executor["workers"], progress)
     candidates = [_evolve(context, world, ensemble, number) for number in numbers]
     with context.run.stage("play"):
         played = [_play(context, number, Agent(world, one)) for number, one in enumerate(candidates)]
@@ -263,7 +263,7 @@ def _train_memories(context: IterationContext, folders: Sequence[Run]) -> None:
     with run.stage("encode"), bar("encode frames", "frames") as progress:  # once; the workers read the file
         run.store().latents(vae, progress, settings.memory.terminate_on_stall)
     with run.stage("train memory"), bar(f"train {len(trainings)} memories", "updates") as progress:
-        _run_in_workers(trainings, settings.workers, progress)
+        _run_in_workers(trainings, settings.executor["workers"], progress)
 
 
 class _Part(Protocol):
@@ -371,9 +371,7 @@ def _world_model(context: IterationContext, into: Run, member: int = 0) -> World
     run, settings, loop = context.run, context.settings, context.settings.iterate
     weights = None
     if context.previous is not None:
-        weights = partial(
-            recent_episode_weights, recent_episodes=loop.recent_episodes, recent_fraction=loop.recent_fraction
-        )
+        weights = partial(recent_episode_weights, recent_episodes=loop.recent_episodes)
     last = _last_world(context, into)
     further = replace(settings, memory=replace(settings.memory, num_updates=_num_updates(context, into)))
     seed, before = settings.seed + context.number + 1_000 * member, None if last is None else last.world().memory
@@ -396,19 +394,19 @@ def _num_updates(context: IterationContext, into: Run) -> int:
 
 
 def recent_episode_weights(
-    lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float
+    lengths: Sequence[int], recent_episodes: int | None, recent_fraction: float = 0.5
 ) -> np.ndarray | None:
     """Return sampling weights that give the last ``recent_episodes`` episodes a probability of ``recent_fraction``.
 
     Args:
         lengths: Number of steps of each episode.
         recent_episodes: Number of recent episodes; None: all.
-        recent_fraction: Probability of the recent episodes; 0: no weights.
+        recent_fraction: Probability of the recent episodes.
 
     Returns:
         A weight for each step of an episode, (episodes,); None: all steps have the same weight.
     """
-    if not recent_fraction or recent_episodes is None or recent_episodes >= len(lengths):
+    if recent_episodes is None or recent_episodes >= len(lengths):
         return None
     recent = np.arange(len(lengths)) >= len(lengths) - recent_episodes
     steps = np.asarray(lengths, np.float64)
@@ -465,14 +463,12 @@ def _candidate_run(context: IterationContext, number: int) -> Run:
 
 def _start_states(context: IterationContext) -> RecentStartStates:
     """Return the start states of the dreams, from the most recent episodes at the start of the iteration."""
-    path, loop = context.current.folder / "episodes.json", context.settings.iterate
+    path = context.current.folder / "episodes.json"
     if not path.exists():
         write_json(path, {"episodes": len(context.run.store())})
     count = context.num_episodes
-    num_recent = min(loop.recent_episodes or count, count)
-    return RecentStartStates(
-        context.run.store().latents(context.current.world().vae), count, num_recent, loop.initial_state_fraction
-    )
+    num_recent = min(context.settings.iterate.recent_episodes or count, count)
+    return RecentStartStates(context.run.store().latents(context.current.world().vae), count, num_recent)
 
 
 def _explorer(context: IterationContext, agent: Agent) -> Agent:
@@ -497,14 +493,13 @@ def _play(context: IterationContext, part: int, agent: Agent) -> range:
             agent,
             episodes.stop,
             seed=settings.seed,
-            workers=settings.workers,
             out=run.rollouts_folder,
             max_steps=settings.collect.max_steps,
             max_idle_steps=settings.collect.max_idle_steps,
             env_options=settings.env_options,
-            backend=settings.backend,
             allow_new_policy=True,
             progress=progress,
+            **settings.executor,
         )
     return episodes
 

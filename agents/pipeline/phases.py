@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.agents.agent import Agent
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import RunConfig, split_noise
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.io.files import write_json
 
-CONTINUING = {"iterations", "iterate", "search", "dream", "game", "eval", "workers", "backend"}
+CONTINUING = {"iterations", "iterate", "search", "dream", "game", "eval", "workers"}
 """Settings and sections that leave the world model and the rollouts as they are."""
 PREVIOUS = "previous"
 """The agent of the phase before, in ``collect.policy`` and ``game.init_from``."""
@@ -74,7 +74,10 @@ class Phase:
         settings, collect, start = self.settings, self.settings.collect, previous.agent
         if self.continues(previous):
             collect, start = previous.settings.collect, previous.agent / "controller.safetensors"
-        names = (str(previous.agent) if name == PREVIOUS else name for name in collect.policy.split(","))
+        names = collect.policy.split(",")
+        names = [
+            str(previous.agent) + name[len(PREVIOUS) :] if split_noise(name)[0] == PREVIOUS else name for name in names
+        ]
         settings = replace(settings, collect=replace(collect, policy=",".join(names)))
         if self.run.search("game") == previous.run.search("game"):
             settings = replace(settings, game=previous.settings.game)
@@ -126,7 +129,7 @@ def plan(settings: RunConfig, run: Run) -> list[Phase]:
             current = build(merged(asdict(current), change)) if settings.phases else current
             validate_combination(current)
             named = [current.game.init_from] if current.game.generations else []
-            named += current.collect.policy.split(",") if start == number else []
+            named += [split_noise(name)[0] for name in current.collect.policy.split(",")] if start == number else []
             if PREVIOUS in named and not (phases and phases[-1].evolves):
                 raise ValueError(f"there is no {PREVIOUS} agent: no phase before, or it evolves none")
         except ValueError as error:

@@ -10,7 +10,7 @@ from typing import get_type_hints
 
 from worldmodel.agents.config.io import flat, read_yaml
 from worldmodel.agents.config.provenance import validate_changes, write_config
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.schema import AUTO_EPISODES, RunConfig, split_noise
 from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate
 from worldmodel.agents.evaluation import Report
@@ -35,14 +35,11 @@ from worldmodel.rollouts.state_resets import validate_state_resets
 
 LONG = 1_800.0
 """Estimated seconds of a run above which the output suggests a smaller preset."""
-UNSEEN = ("workers", "backend")
+UNSEEN = ("workers",)
 """Settings that change no results."""
-MAY_CHANGE = (
-    *(*UNSEEN, "iterations", "collect.min_steps"),
-    *("dream.generations", "game.generations", "game.target_return"),
-)
+MAY_CHANGE = (*UNSEEN, "iterations", "dream.generations", "game.generations")
 """Settings that a continued run can change."""
-MAY_GROW = ("collect.episodes", "collect.min_steps", "vae.num_updates", "memory.num_updates")
+MAY_GROW = ("collect.episodes", "vae.num_updates", "memory.num_updates")
 """Settings that a continued run can increase before its first iteration: collection and training go on."""
 NEXT = tuple(f"{name}.{one.name}" for name in PER_ITERATION for one in fields(get_type_hints(RunConfig)[name]))
 """Settings that can change between iterations."""
@@ -65,14 +62,14 @@ def run_pipeline(settings: RunConfig, folder: str | os.PathLike[str]) -> dict[st
     run = Run(folder_path(folder, "out"))
     phases = plan(settings, run)
     for phase in phases:
-        validate_backend(phase.settings.backend, phase.settings.workers)
-        if (game := phase.settings.game).generations:
-            validate_state_resets(phase.settings.rollout_env, phase.settings.env_options, game.num_state_resets)
+        validate_backend(**phase.settings.executor)
+        if (game := phase.settings.game).generations and game.state_resets:
+            validate_state_resets(phase.settings.rollout_env, phase.settings.env_options)
     run.validate_folder()
     for phase in phases:  # reports a wrong policy before the folder is created
-        names = [name for name in phase.settings.collect.policy.split(",") if name != PREVIOUS]
+        names = [name for name in phase.settings.collect.policy.split(",") if split_noise(name)[0] != PREVIOUS]
         if names and not phase.finished and not has_started(phase.run.folder):
-            stages.make_policy(",".join(names), phase.settings.collect.action_noise, phase.settings.env_options)
+            stages.make_policy(",".join(names), phase.settings.env_options)
     with run.locked(), run.session() as add_rest:
         _save_settings(run, settings, phases)
         for number, phase in enumerate(phases):
@@ -195,7 +192,7 @@ def _validate_rollouts(run: Run, settings: RunConfig) -> None:
     Raises:
         ValueError: An episode is missing; the message names the store or the damaged shard.
     """
-    store, num_episodes = run.store(), settings.collect.episodes
+    store, num_episodes = run.store(), settings.collect.episodes or AUTO_EPISODES
     for path in (run.folder / "iterations").glob("*/episodes.json"):
         with error_context(path):
             num_episodes = max(num_episodes, int(read_json(path)["episodes"]))

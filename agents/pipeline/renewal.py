@@ -40,6 +40,16 @@ def print_new_data(folder: Path, data: Data, updates: int) -> None:
         )
 
 
+def search_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings in the state of a search; empty: no state, or a damaged one, which `agents.evolve` reports."""
+    try:
+        with np.load(folder / "state.npz", allow_pickle=False) as saved:
+            settings = migration.search_state(json.loads(str(saved["about"])))["settings"]
+            return {**settings, "fitness": dict(settings["fitness"])}
+    except Exception:
+        return {}
+
+
 def set_aside(run: Run, where: str, identity: Mapping[str, Any], start: Controller | None = None) -> None:
     """Move an evolution to ``earlier`` if its world model, episodes or initial controller have changed.
 
@@ -50,13 +60,9 @@ def set_aside(run: Run, where: str, identity: Mapping[str, Any], start: Controll
             are compared.
         start: Present initial controller; None: only `agents.evolve` compares it.
     """
-    folder = run.search(where)
-    try:
-        with np.load(folder / "state.npz", allow_pickle=False) as saved:
-            before = migration.search_state(json.loads(str(saved["about"])))["settings"]
-            was, now = {**before["fitness"], "start": before["start"]}, dict(identity)
-    except Exception:  # no state, or a damaged one, which `agents.evolve` reports
-        return
+    folder, now = run.search(where), dict(identity)
+    before = search_settings(folder)
+    was = before.get("fitness", {}) | {"start": before.get("start")}
     if start is not None:
         now["start"] = array_digest(start.parameters.double().numpy())
     changed = [words for key, words in CAUSES.items() if key in was and key in now and was[key] != now[key]]

@@ -68,7 +68,7 @@ class Run:
     def latents(self, world: WorldModel, store: rollouts.Store | None = None) -> EncodedDataset:
         """Encode the episodes of the run, or of another ``store``, with a world model's VAE.
 
-        Idle truncation is termination where the run's memory was trained so (``memory.terminate_on_stall``).
+        Idle truncation is termination where the run's memory was trained so (``memory.episode_ends``).
         """
         path = self.folder / "memory" / "settings.json"
         data = training_settings(read_json(path)).get("data") if path.exists() else None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel import FRMDN, RMDN, VAE, Memory, WorldModel, fit, rollouts, seeded
+from worldmodel import VAE, Memory, WorldModel, fit, rollouts, seeded
 from worldmodel.agents.agent import Agent
 from worldmodel.agents.analysis.diagnostics import measure_card, measure_dream, measure_memory, measure_vae
 from worldmodel.agents.analysis.verdicts import (
@@ -24,13 +24,21 @@ from worldmodel.agents.analysis.verdicts import (
     verdict_of_vae,
     verdicts_of_card,
 )
-from worldmodel.agents.config.schema import DreamConfig, RunConfig, arguments_of
+from worldmodel.agents.config.schema import (
+    AUTO_EPISODES,
+    AUTO_STEPS,
+    MemoryConfig,
+    RunConfig,
+    VAEConfig,
+    arguments_of,
+    split_noise,
+)
 from worldmodel.agents.config.sections import STAGE, write_sections
 from worldmodel.agents.evaluation import Report, evaluate, reproduce_command
 from worldmodel.agents.evolution.evolve import evolve
 from worldmodel.agents.evolution.whitening import Whitening
 from worldmodel.agents.pipeline.init_controller import init_controller, validate_picture, zero_controller
-from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, set_aside
+from worldmodel.agents.pipeline.renewal import print_new_data, print_outdated, search_settings, set_aside
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.progress import bar, busy, console, duration, generations, print_verdict
 from worldmodel.io.files import fingerprint, read_json
@@ -48,38 +56,40 @@ from worldmodel.training.trainer import Trainer, TrainingCallback
 
 HUD_LOSS_WEIGHT = 16.0
 """Default weight of the reconstruction loss in the lowest eighth of CarRacing's frames with a HUD (`VAE`)."""
+ACTION_NOISE = 0.1
+"""Noise on the actions of an agent that is a behavior policy (`Agent.action_noise`)."""
 
 
-def collect(run: Run, settings: RunConfig) -> rollouts.Store:
-    """Collect real episodes into the run's store: ``collect.episodes``, and more until ``collect.min_steps``."""
-    env, section = settings.rollout_env, settings.collect
-    policy = make_policy(section.policy, section.action_noise, settings.env_options)
+def collect(run: Run, settings: RunConfig, env: str | None = None) -> rollouts.Store:
+    """Collect real episodes of ``env`` (None: the settings' environment) into the run's store."""
+    env, section = env or settings.rollout_env, settings.collect
+    policy = make_policy(section.policy, settings.env_options)
     common: dict[str, Any] = {
         "seed": settings.seed,
-        "workers": settings.workers,
+        "workers": settings.executor["workers"],
         "out": run.rollouts_folder,
         "max_steps": section.max_steps,
         "env_options": settings.env_options,
     }
+    episodes, min_steps = section.episodes or AUTO_EPISODES, 0 if section.episodes else AUTO_STEPS
     if not (run.rollouts_folder / "metadata.json").exists():
-        plan = rollouts.estimate_collection(env, policy, section.episodes, **common)
+        plan = rollouts.estimate_collection(env, policy, episodes, **common)
         console.print(f"collect {env}: {plan}", markup=False)
-    common |= {"max_idle_steps": section.max_idle_steps, "backend": settings.backend}
-    episodes = section.episodes
+    common |= {"max_idle_steps": section.max_idle_steps} | settings.executor
     with run.stage("collect"), bar(f"collect {env}", "episodes") as progress:
         while True:
             store = rollouts.collect(env, policy, episodes, **common, progress=progress)
-            if not section.min_steps or store.steps >= section.min_steps:
+            if store.steps >= min_steps:
                 return store
-            episodes = max(len(store) + 1, math.ceil(section.min_steps * len(store) / max(store.steps, 1)))
+            episodes = max(len(store) + 1, math.ceil(min_steps * len(store) / max(store.steps, 1)))
 
 
-def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> Policy:
+def make_policy(name: str, env_options: dict[str, Any]) -> Policy:
     """Make a behavior policy from a name.
 
     Args:
-        name: "smooth", "uniform" or the folder of an agent; with several, separated by commas, each episode uses one.
-        action_noise: Noise on an agent's actions (`Agent.action_noise`).
+        name: "smooth", "uniform" or the folder of an agent, which ":0.2" gives noise on its actions; with several, separated
+            by commas, each episode uses one.
         env_options: Arguments of `envs.make`; an agent must have been trained with the same ``show_hud``.
 
     Raises:
@@ -89,12 +99,13 @@ def make_policy(name: str, action_noise: float, env_options: dict[str, Any]) -> 
     for word in name.split(","):
         if not word.strip():
             raise ValueError(f"policy must be names separated by commas, got an empty name in {name!r}")
+        folder, noise = split_noise(word)
         if word in policies.NAMES:
             parts.append(policies.resolve_policy(word))
-        elif expand(word).is_dir():
-            agent = Agent.load(word)
-            validate_picture(word, env_options)
-            parts.append(Agent(agent.world, agent.controller, action_noise))
+        elif expand(folder).is_dir():
+            agent = Agent.load(folder)
+            validate_picture(folder, env_options)
+            parts.append(Agent(agent.world, agent.controller, ACTION_NOISE if noise is None else noise))
         else:
             known = f"{', '.join(policies.NAMES)} or the folder of an agent"
             raise ValueError(f"policy must be one of {known}, got {word!r}{did_you_mean(word, policies.NAMES)}")
@@ -131,7 +142,7 @@ def train_vae(
         fit(
             vae,
             frames,
-            **arguments_of(fit, section, settings.training),
+            **_training(settings, section),
             seed=seed,
             split_seed=split_seed,
             out=out,
@@ -145,6 +156,13 @@ def train_vae(
             metrics = measure_vae(run, vae, settings.seed)
         print_verdict(verdict_of_vae(metrics))
     return vae
+
+
+def _training(settings: RunConfig, section: VAEConfig | MemoryConfig) -> dict[str, Any]:
+    """Return arguments of `fit`; a training stops after a fifth of its validations, at least 20, without a lower loss."""
+    rate = settings.training.learning_rates[isinstance(section, MemoryConfig)]
+    patience = max(20, section.num_updates // 500)
+    return arguments_of(fit, section) | {"learning_rate": rate, "patience": patience}
 
 
 class _SaveSettings(TrainingCallback):
@@ -187,9 +205,7 @@ def train_memory(
     section, split_seed = settings.memory, None if seed is None else settings.seed
     seed = settings.seed if seed is None else seed
     store, vae, own, into = run.store(), vae or run.vae(), into is None, into or run
-    density: dict[str, Any] = {"density": section.model.upper()} | arguments_of(Memory, section)
-    density |= arguments_of(FRMDN if section.model == "frmdn" else RMDN, section)
-    density |= {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
+    density = section.density | {"input_size": vae.latent_dim + store.action_dim, "output_size": vae.latent_dim}
     with torch.device("meta"):  # reports a memory that is too large before the frames are encoded
         validate_fits_in_ram(build_memory(density))
     with seeded(seed):
@@ -197,16 +213,14 @@ def train_memory(
     with run.stage("encode"), bar("encode frames", "frames") as progress:
         latents = store.latents(vae, progress, section.terminate_on_stall)
     weighted = None if weights is None else weights(latents.lengths)
-    sequences = Sequences(
-        latents, section.seq_len, section.latent_targets, weights=weighted, pad_episode_ends=section.pad_episode_ends
-    )
+    sequences = Sequences(latents, section.seq_len, weights=weighted, pad_episode_ends=section.pad_episode_ends)
     if own:
         print_new_data(into.folder / "memory", sequences, section.num_updates)
     with run.stage("train memory"), bar("train memory", "updates") as progress:
         fit(
             memory,
             sequences,
-            **arguments_of(fit, section, settings.training),
+            **_training(settings, section),
             seed=seed,
             split_seed=split_seed,
             out=into.folder / "memory",
@@ -262,17 +276,17 @@ def evolve_dream(
         )
     start_states = run.latents(world) if start_states is None else start_states
     initial_controller = initial_controller or zero_controller(world, settings.controller)
-    # only values that differ from the defaults: identities of older searches lack these options
-    names = ("termination_hazard_ratio", "use_expected_continuation")
-    values = {name: getattr(section, name) for name in names}
-    options |= {name: value for name, value in values.items() if value != getattr(DreamConfig, name)}
     options |= arguments_of(rollouts.DreamFitness, section) | {"controller": initial_controller}
+    if section.termination_hazard_ratio != 1:  # identities of older searches lack the default
+        options["termination_hazard_ratio"] = section.termination_hazard_ratio
     fitness = rollouts.DreamFitness(world, start_states, **options)
     if into is run:
         print_outdated(run)
         set_aside(run, "dream", fitness.identity)
-    folder, episodes = into.search("dream"), start_states
-    whitening = _whitening(folder, world, episodes, initial_controller) if settings.search.whiten else None
+    folder = into.search("dream")
+    before = search_settings(folder).get("fitness", {})  # a search of an older version goes on as it began
+    fitness.settings["use_expected_continuation"] = before.get("use_expected_continuation", True)
+    whitening = _whitening(folder, world, start_states, initial_controller) if settings.search.whiten else None
     with run.stage("evolve in dreams"), generations("evolve in dreams") as shown:
         evolved = evolve(
             initial_controller,
@@ -290,7 +304,7 @@ def evolve_dream(
 
 def compare_dream(run: Run, settings: RunConfig) -> None:
     """Measure and print the model-exploitation gap of the controller evolved in dreams: dreamed minus real return."""
-    common: dict[str, Any] = {"seed": settings.seed, "workers": settings.workers, "backend": settings.backend}
+    common: dict[str, Any] = {"seed": settings.seed} | settings.executor
     with run.stage("diagnose"), bar("play the controller evolved in dreams", "episodes") as progress:
         sizes = (settings.dream.horizon, settings.dream.temperature)
         metrics = measure_dream(
@@ -323,16 +337,15 @@ def evolve_game(run: Run, settings: RunConfig) -> Controller:
         whitening = _whitening(folder, world, run.store().latents(world.vae), initial_controller)
     with run.stage("evolve in the game"), generations("evolve in the game") as shown:
         common: dict[str, Any] = {
-            "workers": settings.workers,
             "env_options": settings.env_options,
-            "backend": settings.backend,
             "progress": shown.episodes,
             "controller": initial_controller,
-        } | arguments_of(rollouts.EnvFitness, section)
+        }
+        common |= settings.executor | arguments_of(rollouts.EnvFitness, section)
         evaluated = common | {"episodes": section.eval_episodes, "max_idle_steps": None}
         fitness: Any = rollouts.EnvFitness(env, world, **common)
-        if section.num_state_resets:
-            fitness = rollouts.StateResets(fitness, section.num_state_resets, section.reset_horizon)
+        if section.state_resets:
+            fitness = rollouts.StateResets(fitness, *section.state_resets)
         if section.hard_episode_candidates:
             fitness = rollouts.HardEpisodes(fitness, section.hard_episode_candidates)
         evolved = evolve(
@@ -341,7 +354,7 @@ def evolve_game(run: Run, settings: RunConfig) -> Controller:
             eval_fitness=rollouts.EnvFitness(env, world, **evaluated),
             seed=settings.seed,
             **arguments_of(evolve, settings.search, section),
-            normalize_episodes=bool(section.num_state_resets),
+            normalize_episodes=bool(section.state_resets),
             whitening=whitening,
             out=folder,
             progress=shown.progress,
@@ -380,23 +393,22 @@ def evaluate_controllers(run: Run, settings: RunConfig) -> dict[str, Report]:
                 settings.evaluation_env,
                 settings.eval.episodes,
                 settings.eval.seed,
-                workers=settings.workers,
-                env_options=settings.env_options | settings.eval_env_options,
+                env_options=settings.env_options,
                 max_steps=settings.eval.max_steps,
                 policy_name=name,
-                backend=settings.backend,
                 progress=progress,
+                **settings.executor,
             )
         real, dreamed = (run.evolution_steps(where) for where in ("game", "dream"))
         if isinstance(player, Agent):
-            words = [str(run.folder), "--where", name, *(["--env", settings.eval_env] if settings.eval_env else [])]
+            words = [str(run.folder), "--where", name]
             report = replace(
                 report,
                 real_steps=run.store().steps
                 + (real if name == "game" else 0)
                 + sum(one.real_steps for one in run.earlier),
                 dream_steps=dreamed if name == "dream" else 0,
-                command=reproduce_command(words, report, settings.eval_env_options, settings.eval.max_steps),
+                command=reproduce_command(words, report, {}, settings.eval.max_steps),
             )
         report.save(path)
         console.print(str(report), markup=False)

@@ -30,7 +30,7 @@ class RecentStartStates:
         latents: EncodedDataset,
         count: int,
         num_recent: int,
-        initial_state_fraction: float = 0.0,
+        initial_state_fraction: float = 0.25,
     ) -> None:
         self.latents, self.count, self.num_recent = latents, count, num_recent
         self.num_initial = round(num_recent * initial_state_fraction / (1 - initial_state_fraction))

@@ -248,12 +248,12 @@ def test_mixture_policies_draw_one_policy_per_episode(tmp_path):
 
 def test_policies_are_made_from_names(tmp_path):
     agent().save(tmp_path / "agent")
-    mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}", 0.2, {})
+    mixed = make_policy(f"smooth,uniform,{tmp_path / 'agent'}:0.2,{tmp_path / 'agent'}", {})
     assert mixed.policies[:2] == (rollouts.smooth_random, rollouts.uniform)
-    assert mixed.policies[2].action_noise == 0.2
-    assert make_policy("uniform", 0.0, {}) is rollouts.uniform
+    assert [policy.action_noise for policy in mixed.policies[2:]] == [0.2, 0.1]
+    assert make_policy("uniform", {}) is rollouts.uniform
     with pytest.raises(ValueError, match="policy .*'clever'"):
-        make_policy("smooth,clever", 0.0, {})
+        make_policy("smooth,clever", {})
 
 
 def test_policies_can_be_evaluated():

@@ -16,16 +16,8 @@ from worldmodel.start_states import StartStates
 
 CONTINUED = ["--iterate.ensemble_size", "2", "--iterate.init_from", "last"]
 CONTINUED += ["--iterate.memory_updates", "3", "--iterate.vae_updates", "3"]
-CONTINUED += ["--iterate.recent_episodes", "2", "--iterate.recent_fraction", "0.75", "--iterate.param_noise", "0.1"]
-CONTINUED += [
-    "--collect.max_idle_steps",
-    "30",
-    "--memory.terminate_on_stall",
-    "true",
-    "--memory.pad_episode_ends",
-    "true",
-]
-CONTINUED += ["--dream.termination_hazard_ratio", "2", "--dream.use_expected_continuation", "true"]
+CONTINUED += ["--iterate.recent_episodes", "2", "--iterate.param_noise", "0.1", "--dream.termination_hazard_ratio", "2"]
+CONTINUED += ["--collect.max_idle_steps", "30", "--memory.episode_ends", "padded-stalls"]
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_train_commands_continue_and_refuse_other_settings(run, part, capsys):
     before = (run.folder / part / "stage.json").read_bytes()
     assert main([*words, setting, "3"]) == 2
     assert "updates = 7" in capsys.readouterr().err
-    assert main([*words, f"--{part}.learning_rate", "0.5"]) == 2
+    assert main([*words, "--training.learning_rate", "0.5"]) == 2
     assert main([*words, "--seed", "9"]) == 2
     assert main([*words, "--preset", "quick"]) == 2
     assert (run.folder / part / "stage.json").read_bytes() == before

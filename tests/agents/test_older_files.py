@@ -82,7 +82,9 @@ def test_the_identity_of_an_older_search_is_that_of_its_fitness(older, where):
     run = Run(older)
     world, store = run.world(), run.store()
     fitness = {
-        "dream": DreamFitness(world, store.latents(world.vae, terminate_on_stall=True), 3, 2, 1.15),
+        "dream": DreamFitness(
+            world, store.latents(world.vae, terminate_on_stall=True), 3, 2, 1.15, use_expected_continuation=False
+        ),
         "game": EnvFitness(
             store.env, world, 1, max_idle_steps=20, max_steps=5, env_options=store.metadata["env_options"]
         ),
@@ -162,18 +164,27 @@ def test_no_two_older_names_become_the_same(names):
 OTHER_VALUES = {"cell": "gru", "shared": True, "antithetic": True, "bounds": 0.5, "covariance": "full", "restarts": 1}
 OTHER_VALUES |= {"vae_every": 2, "termination_threshold": 0.5, "max_episodes": 9, "ranked": True}
 OTHER_VALUES |= {"disagreement_penalty": 0.5, "hud_loss_weight": 2.0, "num_layers": 2, "mean_window": 3}
-OTHER_VALUES |= {"eval_patience": 4, "min_sigma": 0.01, "normalize_episodes": True}
-REMOVED = [(section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in names]
+OTHER_VALUES |= {"patience": 7, "dtype": "bfloat16", "latent_targets": "mean", "hidden_units": 4, "target_return": 9.0}
+OTHER_VALUES |= {"initial_state_fraction": 0.5, "eval_patience": 4, "min_sigma": 0.01, "normalize_episodes": True}
+OTHER_VALUES |= {"min_steps": 50, "action_noise": 0.3, "reset_horizon": 9, "recent_fraction": 0.25}
+NO_EFFECT = {"envs_per_worker", "use_expected_continuation"}
+REMOVED = [
+    (section, name) for section, names in migration.REMOVED_RUN_SETTINGS.items() for name in {*names} - NO_EFFECT
+]
+REMOVED.sort()
 
 
 def test_an_older_config_with_defaults_of_removed_settings_is_that_of_its_run(older, tmp_path):
     path = shutil.copy(older / "config.yaml", tmp_path)
     content = read_yaml(path)
-    named = {section: migration.renamed(content[section], migration.RUN_SECTIONS[section]) for section, _ in REMOVED}
-    assert all(name in named[section] for section, name in REMOVED)
+    removed = [(section, name) for section, name in REMOVED if section in content]
+    named = {section: migration.renamed(content[section], migration.RUN_SECTIONS[section]) for section, _ in removed}
+    assert all(name in named[section] for section, name in removed)
     settings = build(migration.run_config(content))
     save_config(settings, Path(path))
-    assert not any(name in read_yaml(path)[section] for section, name in REMOVED)
+    assert not any(name in read_yaml(path)[section] for section, name in removed)
+    assert settings.training.learning_rates == (1e-30, 1e-3)
+    assert settings.memory.episode_ends == "stalls"
 
 
 @pytest.mark.parametrize(("section", "name"), REMOVED)
@@ -212,32 +223,74 @@ def test_an_older_memory_with_a_removed_setting_is_refused(older, tmp_path, name
 
 
 @pytest.mark.parametrize(
-    ("saved", "env", "eval_env", "played", "evaluated"),
+    "saved",
     [
-        ({"env": "CarRacing", "training_env": None}, "CarRacing", None, "FastCarRacing", "CarRacing"),
-        ({"env": "CarRacing", "training_env": "CarRacing"}, "CarRacing", "CarRacing", "CarRacing", "CarRacing"),
-        (
-            {"env": "Acrobot-v1", "training_env": "CartPole-v1"},
-            "CartPole-v1",
-            "Acrobot-v1",
-            "CartPole-v1",
-            "Acrobot-v1",
-        ),
+        {"env": "CarRacing", "training_env": None, "eval_env": None, "eval_env_options": {}},
+        {"env": "CarRacing", "training_env": "FastCarRacing"},
+        {"env": "FastCarRacing", "eval_env": "CarRacing"},
     ],
 )
-def test_environments_of_an_older_config_stay(saved, env, eval_env, played, evaluated, tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(saved), encoding="utf-8")
-    settings = RunConfig(env, eval_env)
-    assert (settings.rollout_env, settings.evaluation_env) == (played, evaluated)
-    save_config(settings, path)
-    with pytest.raises(ValueError, match=r"eval_env.*'LunarLander-v3'"):
-        save_config(RunConfig(env, "LunarLander-v3"), path)
+def test_environments_of_an_older_config_stay(saved):
+    settings = build(migration.run_config(saved))
+    assert (settings.rollout_env, settings.evaluation_env) == ("FastCarRacing", "CarRacing")
+
+
+@pytest.mark.parametrize(
+    ("saved", "named"),
+    [
+        ({"env": "CarRacing", "training_env": "CarRacing"}, "eval_env.*'CarRacing'"),
+        ({"env": "FastCarRacing", "eval_env": "FastCarRacing"}, "eval_env.*'FastCarRacing'"),
+        ({"env": "CartPole-v1", "eval_env": "Acrobot-v1"}, "eval_env.*'Acrobot-v1'"),
+        ({"env": "CarRacing", "test_options": {"show_hud": True}}, "eval_env_options.*show_hud"),
+        ({"iterate": {"recent_fraction": 0.0, "recent_episodes": 9}}, r"iterate\.recent_fraction.*0\.0"),
+    ],
+)
+def test_older_values_that_no_setting_has_are_refused(saved, named):
+    with pytest.raises(migration.RemovedSetting, match=named):
+        migration.run_config(saved)
+
+
+OLDER_AND_NEWER = [
+    ({"workers": 8, "backend": "ray"}, {"workers": "8@ray"}),
+    ({"collect": {"episodes": 100, "min_steps": 3000}}, {"collect": {"episodes": None}}),
+    (
+        {"collect": {"policy": "smooth,previous,a/b", "exploration": 0.2}},
+        {"collect": {"policy": "smooth,previous:0.2,a/b:0.2"}},
+    ),
+    ({"memory": {"model": "rmdn", "full": True}}, {"memory": {"rank": "full", "flow": "none"}}),
+    ({"memory": {"conditional": True, "rank": 2}}, {"memory": {"rank": 2, "flow": "conditional"}}),
+    ({"memory": {"conditional": True, "spline": True}}, {"memory": {"flow": "conditional-spline"}}),
+    ({"memory": {"spline": True}}, {"memory": {"flow": "spline"}}),
+    ({"memory": {"overhang": True, "stalls_end": True}}, {"memory": {"episode_ends": "padded-stalls"}}),
+    ({"memory": {"pad_episode_ends": True}}, {"memory": {"episode_ends": "padded"}}),
+    ({"memory": {"lr": 3e-4}}, {"memory": {}, "training": {"learning_rate": [1e-3, 3e-4]}}),
+    (
+        {"vae": {"lr": 3e-4, "precision": "float32"}, "memory": {"lr": 3e-4, "patience": None}},
+        {"vae": {}, "memory": {}, "training": {"learning_rate": 3e-4}},
+    ),
+    ({"game": {"moments": 8, "stretch": 30, "lanes": 16}}, {"game": {"state_resets": [8, 30]}}),
+    ({"game": {"num_state_resets": 0, "reset_horizon": 60}}, {"game": {"state_resets": None}}),
+    (
+        {"dream": {"weigh_ends": True}, "iterate": {"newest_share": 0.0, "newest": None}},
+        {"dream": {}, "iterate": {"recent_episodes": None}},
+    ),
+    (
+        {"iterate": {"recent_fraction": 0.5, "recent_episodes": 9}, "training": {"patience": 20}},
+        {"iterate": {"recent_episodes": 9}, "training": {}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("older", "newer"), OLDER_AND_NEWER)
+def test_older_settings_that_became_one_stay(older, newer):
+    assert migration.run_config(older) == migration.run_config(newer) == newer
+    assert migration.run_config({"phases": [older]}) == {"phases": [newer]}
+    build({"env": "CartPole-v1", **newer})
 
 
 def test_a_run_goes_on_with_more_episodes_in_place_of_a_minimum_of_steps(tmp_path):
     path = tmp_path / "config.yaml"
-    for collect in (CollectConfig(100, 3_000), CollectConfig(120, None), CollectConfig(120, 5_000)):
+    for collect in (CollectConfig(None), CollectConfig(120), CollectConfig(130)):
         save_config(RunConfig("CartPole-v1", collect=collect), path, MAY_CHANGE, may_grow=MAY_GROW)
     with pytest.raises(ValueError, match=r"collect\.episodes"):
         save_config(RunConfig("CartPole-v1"), path, MAY_CHANGE, may_grow=("vae.num_updates",))
@@ -315,7 +368,7 @@ def test_an_older_search_with_a_removed_setting_is_refused(tmp_path, name):
 
 
 def test_a_removed_argument_of_dreams_at_its_default_is_not_part_of_an_identity():
-    newer = {"num_rollouts": 16, "world": "5a", "start_states": "7b"}
+    newer = {"num_rollouts": 16, "world": "5a", "start_states": "7b", "use_expected_continuation": False}
     older = {"dreams": 16, "world": "5a", "starts": "7b", "threshold": None}
     assert migration.fitness_identity(older) == newer
     assert migration.fitness_identity(newer | {"termination_threshold": None}) == newer

@@ -1,6 +1,7 @@
 """Errors of the command line: one plain line and exit code 2."""
 
 import re
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from tests.command_line import refused
 from worldmodel.agents.cli.commands.common import slug
 from worldmodel.agents.cli.main import main
+from worldmodel.agents.config.io import flat
 from worldmodel.agents.config.parser import Parser
 from worldmodel.agents.config.schema import RunConfig, rare_settings
 from worldmodel.io import migration
@@ -20,7 +22,7 @@ from worldmodel.io import migration
         ("collect CarRacing --collect.episodes abc", ["collect", "--collect.episodes", "abc"]),
         ("collect CarRacing --collect.max_steps x", ["--collect.max_steps", "null", "x"]),
         ("evolve x --search.whiten maybe", ["--search.whiten", "true", "false", "maybe"]),
-        ("train memory x --memory.model rnn", ["train memory", "--memory.model", "'frmdn', 'rmdn'", "rnn"]),
+        ("train memory x --memory.flow rnn", ["train memory", "--memory.flow", "'none', 'affine'", "rnn"]),
         # unknown options, commands and files
         ("collect CarRacing --nonsense 3", ["--nonsense"]),
         ("sing", ["sing", "'run', 'collect'"]),
@@ -161,7 +163,7 @@ def shown_settings(capsys, *words):
 def test_help_of_run_shows_common_settings_and_all_on_request(capsys):
     rare = rare_settings(RunConfig)
     common, everything = shown_settings(capsys, "--help"), shown_settings(capsys, "car-racing", "--help", "all")
-    assert {"seed", "collect.episodes", "memory.model", "game.generations", "preset"} <= common
+    assert {"seed", "collect.episodes", "memory.flow", "game.generations", "preset"} <= common
     assert not common & rare
     assert everything - common == rare
 
@@ -178,14 +180,20 @@ def test_a_file_may_choose_the_preset(tmp_path, capsys):
     assert printed["--config"] == printed["--preset"]
 
 
+def test_there_are_at_most_sixty_settings_and_about_twenty_common_ones():
+    settings = flat(asdict(RunConfig("")))
+    common = settings.keys() - rare_settings(RunConfig)
+    assert len(settings) <= 60
+    assert 18 <= len(common) <= 25
+
+
 def test_a_number_of_episodes_in_a_file_replaces_the_minimum_of_steps_like_the_flag(tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text("collect: {episodes: 8}\n", encoding="utf-8")
     for words in (["--config", str(path)], ["--collect.episodes", "8"]):
         with pytest.raises(SystemExit):
             main(["run", "CartPole-v1", "--preset", "quick", *words, "--print_config"])
-        collect = yaml.safe_load(capsys.readouterr().out)["collect"]
-        assert (collect["episodes"], collect["min_steps"]) == (8, None)
+        assert yaml.safe_load(capsys.readouterr().out)["collect"]["episodes"] == 8
 
 
 @pytest.mark.parametrize("text", ["1: 2\n", "null: 2\n", "vae: {1: 2}\n"])

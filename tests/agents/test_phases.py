@@ -21,7 +21,7 @@ from worldmodel.rollouts.policy.policies import policy_name
 RECORDS = Path(__file__).parents[2] / "docs" / "results" / "records"
 CHANGES = [
     {"dream": {"generations": 0}, "game": {"generations": 1}},
-    {"seed": 2, "collect": {"policy": "smooth,previous"}, "game": {"generations": 2}},
+    {"seed": 2, "collect": {"policy": "smooth,previous:0.3"}, "game": {"generations": 2}},
     {"search": {"sigma": 0.05}, "game": {"init_from": "previous", "generations": 1}},
 ]
 
@@ -48,7 +48,7 @@ def test_each_phase_goes_on_from_the_one_before(finished):
     run, [first] = Run(finished), Run(finished).earlier
     agent = Agent.load(first.folder / "phases" / "01" / "agent")
     assert fingerprint(agent.world) == fingerprint(first.world()) != fingerprint(run.world())
-    noisy = Agent(agent.world, agent.controller, 0.1)
+    noisy = Agent(agent.world, agent.controller, 0.3)
     assert policy_name(noisy) in run.store().metadata["policy"]
     before = Run(finished / "phases" / "02").controller("game")
     assert before.parameters.equal(Agent.load(finished / "phases" / "02" / "agent").controller.parameters)

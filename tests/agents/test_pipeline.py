@@ -35,6 +35,7 @@ from worldmodel.agents.config.schema import (
     GameConfig,
     MemoryConfig,
     RunConfig,
+    TrainingConfig,
     VAEConfig,
 )
 from worldmodel.agents.evaluation import Report
@@ -42,6 +43,7 @@ from worldmodel.agents.pipeline import pipeline, stages
 from worldmodel.agents.pipeline.run_folder import Run
 from worldmodel.agents.pretrained import HOME
 from worldmodel.io.files import read_tensors, write_json, write_tensors
+from worldmodel.registry import build_memory
 from worldmodel.rollouts.policy.controllers import Controller
 
 ROOT = Path(__file__).parent.parent.parent
@@ -228,27 +230,55 @@ def test_settings_of_trainings_and_dreams_reach_them(tmp_path, monkeypatch):
         stages.train_vae(run, RunConfig("", vae=VAEConfig(latent_dim=3, free_bits=0.25, num_updates=7)), 5)
     vae, _, training = calls.pop()
     assert (vae.latent_dim, vae.free_bits, training["num_updates"], training["seed"]) == (3, 0.25, 7, 5)
-    sizes = {
-        "hidden_size": 6,
-        "num_components": 2,
-        "rank": 1,
-        "num_couplings": 1,
-        "reward_weight": 3.0,
-    }
-    sequence_settings = {"latent_targets": "mean", "seq_len": 4, "pad_episode_ends": True}
+    sizes = {"hidden_size": 6, "num_components": 2, "rank": 1, "num_couplings": 1, "reward_weight": 3.0}
+    rates = TrainingConfig((0.25, 0.5))
     with pytest.raises(Called):
-        stages.train_memory(run, RunConfig("", memory=MemoryConfig(**sizes, **sequence_settings)), 5, vae=vae)
-    memory, sequences, _ = calls.pop()
-    assert {name: memory.config[name] for name in sizes} == sizes
-    assert {name: getattr(sequences, name) for name in sequence_settings} == sequence_settings
+        memory_settings = MemoryConfig(flow="conditional-spline", **sizes, seq_len=4, episode_ends="padded")
+        stages.train_memory(run, RunConfig("", memory=memory_settings, training=rates), 5, vae=vae)
+    memory, sequences, training = calls.pop()
+    density = sizes | {"conditional": True, "spline": True, "density": "FRMDN"}
+    assert {name: memory.config[name] for name in density} == density
+    assert (sequences.seq_len, sequences.pad_episode_ends, training["learning_rate"]) == (4, True, 0.5)
     dreams = {"horizon": 7, "num_rollouts": 3, "temperature": 0.5, "termination_hazard_ratio": 2.0}
-    dreams["use_expected_continuation"] = True
     world = WorldModel(vae, memory)
     with pytest.raises(Called):
         settings = RunConfig("", dream=DreamConfig(**dreams))
         stages.evolve_dream(run, settings, 5, world=world, start_states=torch.zeros(2, 3))
     _, fitness, search = calls.pop()
-    assert (fitness.settings, search["seed"]) == (dreams, 5)
+    assert (fitness.settings, search["seed"]) == (dreams | {"use_expected_continuation": True}, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "config"),
+    [
+        (
+            MemoryConfig(),
+            {"density": "FRMDN", "num_couplings": 2, "conditional": False, "spline": False, "full": False},
+        ),
+        (MemoryConfig(flow="spline"), {"density": "FRMDN", "conditional": False, "spline": True}),
+        (MemoryConfig(flow="conditional"), {"density": "FRMDN", "conditional": True, "spline": False}),
+        (MemoryConfig(flow="none", rank="full"), {"density": "RMDN", "full": True, "rank": 0}),
+        (MemoryConfig(flow="none", rank=3, residual=True), {"density": "RMDN", "rank": 3, "residual": True}),
+    ],
+)
+def test_settings_of_the_memory_describe_its_density(settings, config):
+    memory = build_memory(settings.density | {"input_size": 5, "output_size": 3})
+    assert {name: memory.config.get(name) for name in config} == config
+
+
+@pytest.mark.parametrize(("updates", "patience"), [(600, 20), (10_000, 20), (100_000, 200)])
+def test_a_long_training_stops_later(updates, patience):
+    settings = RunConfig("", vae=VAEConfig(num_updates=updates), training=TrainingConfig((0.25, 0.5)))
+    expected = {"num_updates": updates, "batch_size": 64, "learning_rate": 0.25, "patience": patience}
+    assert stages._training(settings, settings.vae) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "executor"),
+    [(3, (3, "loky")), ("3", (3, "loky")), ("64@ray", (64, "ray")), ("8@ray://host:10001", (8, "ray://host:10001"))],
+)
+def test_workers_name_their_cluster(workers, executor):
+    assert RunConfig("", workers=workers).executor == dict(zip(("workers", "backend"), executor, strict=True))
 
 
 def test_diagnostics_use_the_split_of_the_training(tmp_path, monkeypatch):
@@ -279,12 +309,7 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
         passed.update(settings, f=fitness, c=eval_fitness)
 
     monkeypatch.setattr(stages, "evolve", evolve)
-    expected = {
-        "episodes": 2,
-        "max_idle_steps": 5,
-        "max_steps": 9,
-        "envs_per_worker": 3,
-    }
+    expected = {"episodes": 2, "max_idle_steps": 5, "max_steps": 9}
     resets = []
 
     def state_resets(fitness, *settings):  # the environment cannot restore states
@@ -292,7 +317,7 @@ def test_settings_of_the_game_reach_the_fitness(finished, tmp_path, monkeypatch)
         return fitness
 
     monkeypatch.setattr(rollouts, "StateResets", state_resets)
-    more = {"hard_episode_candidates": 7, "num_state_resets": 6, "reset_horizon": 11}
+    more = {"hard_episode_candidates": 7, "state_resets": (6, 11)}
     game = GameConfig(**expected, **more, eval_episodes=4, num_eval_candidates=1, mean_window=6)
     options = {"action_repeat": 2}
     stages.evolve_game(Run(finished), RunConfig("CartPole-v1", env_options=options, workers=1, game=game))
@@ -384,9 +409,11 @@ REFUSED = {
     "sing": "sing",
     # values out of range
     "run CartPole-v1 --workers 0": "workers",
+    "run CartPole-v1 --workers many": "workers",
+    "evaluate car-racing --pretrained --workers 2@spark": "spark",
     "run CartPole-v1 --dream.temperature 0": "dream.temperature",
-    "run CartPole-v1 --vae.learning_rate nan": "vae.learning_rate",
-    "train vae nowhere --training.patience 0": "training.patience",
+    "run CartPole-v1 --training.learning_rate nan": "training.learning_rate",
+    "train vae nowhere --training.learning_rate '[1e-3, 0]'": "training.learning_rate",
     "run CartPole-v1 --search.sigma_decay 1.5": "search.sigma_decay",
     "run CartPole-v1 --game.population 2": "game.population",
     "collect CartPole-v1 --workers 0": "workers",
@@ -394,9 +421,7 @@ REFUSED = {
     "run CartPole-v1 --game.num_eval_candidates 9 --game.population 8": "game.num_eval_candidates",
     "run CartPole-v1 --iterate.ensemble_size 9 --dream.num_rollouts 8": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.ensemble_size 65 --dream.num_rollouts 80": "iterate.ensemble_size",
-    "run CartPole-v1 --iterate.recent_fraction 0.5": "iterate.recent_episodes",
-    "run CartPole-v1 --iterate.recent_fraction 1 --iterate.recent_episodes 2": "iterate.recent_fraction",
-    "run CartPole-v1 --memory.terminate_on_stall true": "collect.max_idle_steps",
+    "run CartPole-v1 --memory.episode_ends stalls": "collect.max_idle_steps",
     "run CartPole-v1 --iterate.init_from best": "iterate.ensemble_size",
     "run CartPole-v1 --iterate.init_from best --iterate.ensemble_size 2 --iterate.vae_updates 3": "iterate.vae_updates",
     "run CartPole-v1 --iterations 1 --dream.generations 0": "dream.generations",
@@ -404,11 +429,11 @@ REFUSED = {
     "run CartPole-v1 --game.init_from dream --dream.generations 0": "game.init_from",
     "run CartPole-v1 --game.init_from lost.safetensors": "game.init_from",
     "evolve nowhere --search.sigma 0": "search.sigma",
-    "run CartPole-v1 --game.num_state_resets 2": "num_state_resets",
-    "run CartPole-v1 --eval_env SuperMarioBros-1-1 --game.num_state_resets 2": "num_state_resets",
+    "run CartPole-v1 --game.state_resets '[2, 9]'": "save_state",
+    "run CarRacing --game.state_resets '[2, 0]'": "game.state_resets",
     # options of environments
     "collect CartPole-v1 --env_options '{1: 2}'": "env_options",
-    "run CartPole-v1 --eval_env_options '{x: !!timestamp 2020-01-01}'": "eval_env_options",
+    "run CartPole-v1 --env_options '{x: !!timestamp 2020-01-01}'": "env_options",
     "evaluate car-racing --pretrained --env_options '{x: [.nan]}'": "env_options",
     "collect CartPole-v1 --env_options 3": "env_options",
     "collect CartPole-v1 --env_options '{id: Acrobot-v1}'": "env_options",
@@ -545,21 +570,23 @@ def test_incompatible_settings_are_refused_before_encoding(tmp_path, capsys):
     vae = VAE(latent_dim=3)
     write_tensors(run.folder / "vae" / "weights.safetensors", vae.state_dict())
     write_json(run.folder / "vae" / "settings.json", {"model_config": vae.config})
-    assert main(["train", "memory", str(tmp_path), "--memory.full", "true", "--memory.rank", "2"]) == 2
-    assert "rank" in capsys.readouterr().err
+    assert main(["train", "memory", str(tmp_path), "--memory.hidden_size", "70000"]) == 2
+    assert "hidden_size" in capsys.readouterr().err
     assert not (run.rollouts_folder / "latents").exists()
 
 
 @pytest.mark.slow
-def test_min_steps_collects_more_episodes(tmp_path):
-    words = ["collect", "CartPole-v1", "--collect.episodes", "2", "--workers", "1", "--out"]
-    assert main([*words, str(tmp_path / "few")]) == 0
+def test_without_a_number_of_episodes_there_are_enough_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "AUTO_EPISODES", 2)
+    monkeypatch.setattr(stages, "AUTO_STEPS", 150)
+    words = ["collect", "CartPole-v1", "--workers", "1", "--out"]
+    assert main([*words, str(tmp_path / "few"), "--collect.episodes", "2"]) == 0
     few = Run(tmp_path / "few").store()
     assert len(few) == 2
     for _ in range(2):  # the second call finds all of them
-        assert main([*words, str(tmp_path / "more"), "--collect.min_steps", str(few.steps + 100)]) == 0
+        assert main([*words, str(tmp_path / "more"), "--collect.episodes", "null"]) == 0
         more = Run(tmp_path / "more").store()
-        assert more.steps >= few.steps + 100
+        assert more.steps >= 150 > few.steps
         assert more.lengths[:2] == few.lengths
 
 

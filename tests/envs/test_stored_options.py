@@ -9,7 +9,7 @@ import pytest
 from worldmodel import envs, rollouts
 from worldmodel.agents.evaluation import Report
 from worldmodel.envs.registration import imported_module
-from worldmodel.io.migration import renamed_env_options, renamed_run_options, stored_env_options
+from worldmodel.io.migration import renamed_env_options, run_config, stored_env_options
 
 OLD = {"buttons": "run", "noops": 3, "sticky": 0.25, "machine": "fast"}
 NEW = {"action_set": "run", "noop_max": 3, "sticky_action_prob": 0.25, "backend": "numba"}
@@ -45,8 +45,8 @@ def test_options_of_foreign_environments_stay(env):
 
 
 def test_options_of_a_config_are_renamed():
-    config = {"env": "SuperMarioBros-1-1", "env_options": OLD, "test_options": {"sticky": 0.5}, "seed": 1}
-    assert renamed_run_options(config) == config | {"env_options": NEW, "test_options": {"sticky_action_prob": 0.5}}
+    config = {"env": "SuperMarioBros-1-1", "env_options": OLD, "seed": 1}
+    assert run_config(config) == config | {"env_options": NEW}
 
 
 @pytest.mark.slow

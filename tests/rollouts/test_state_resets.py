@@ -175,9 +175,9 @@ def test_games_continue_from_a_restored_state(name):
     assert reset_states[9].memory.hidden.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("num_state_resets", "named"), [(-1, "num_state_resets"), (2, "save_state")])
-def test_bad_num_state_resets_is_refused(num_state_resets, named):
+@pytest.mark.parametrize(("num_resets", "named"), [(-1, "num_resets"), (2, "save_state")])
+def test_bad_state_resets_are_refused(num_resets, named):
+    with pytest.raises(ValueError, match="save_state"):
+        validate_state_resets(toys.beacon, {})
     with pytest.raises(ValueError, match=named):
-        validate_state_resets(toys.beacon, {}, num_state_resets)
-    with pytest.raises(ValueError, match={-1: "num_resets", 2: "save_state"}[num_state_resets]):
-        rollouts.StateResets(rollouts.EnvFitness(toys.beacon, beacon_world()), num_state_resets)
+        rollouts.StateResets(rollouts.EnvFitness(toys.beacon, beacon_world()), num_resets)

@@ -186,15 +186,6 @@ def stored_env_options(env: object, options: Any) -> Any:
     return found
 
 
-def renamed_run_options(content: Any) -> Any:
-    """Return a run's config, nested or flat, with renamed options of its environments. Anything else is unchanged."""
-    if not isinstance(content, Mapping):
-        return content
-    parts = {name: renamed_env_options(content.get("env"), content[name])
-             for name in ("env_options", "test_options", "eval_env_options") if name in content}  # fmt: skip
-    return {**content, **parts} if parts else content
-
-
 EVALUATION_FLAGS = {"--episodes": "--eval.episodes", "--seed": "--eval.seed", "--max_steps": "--eval.max_steps"}
 """Flags of ``worldmodel evaluate``."""
 
@@ -272,7 +263,7 @@ FITNESS_IDENTITY = {
 """Arguments of `rollouts.DreamFitness` and `rollouts.EnvFitness`, in the state of an evolution."""
 
 
-REMOVED_DREAM_ARGUMENTS = {"termination_threshold": None, "disagreement_penalty": 0.0}
+REMOVED_DREAM_ARGUMENTS: dict[str, Any] = {"termination_threshold": None, "disagreement_penalty": 0.0}
 """Removed arguments of `rollouts.dream` and `rollouts.DreamFitness`, in the identity of the latter."""
 
 
@@ -281,21 +272,21 @@ def fitness_identity(content: Any) -> Any:
 
     Example:
         >>> fitness_identity({"dreams": 16, "world": "5a", "starts": "7b"})
-        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b'}
+        {'num_rollouts': 16, 'world': '5a', 'start_states': '7b', 'use_expected_continuation': False}
     """
     if not isinstance(content, dict):
         return content
-    if {"num_rollouts", "world", "start_states"} <= content.keys():
-        new = {**content, "start_states": data_identity(content["start_states"])}
-        return without_removed(new, REMOVED_DREAM_ARGUMENTS)
-    if not ({"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()):
-        return content
-    new = renamed(content, FITNESS_IDENTITY)
-    if "env_options" in new:
+    older = {"dreams", "world", "starts"} <= content.keys() or {"env", "patience", "lanes"} <= content.keys()
+    new = renamed(content, FITNESS_IDENTITY) if older else dict(content)
+    if older and "env_options" in new:
         new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
-    if "start_states" in new:
+    if {"env", "max_idle_steps"} <= new.keys():
+        new.pop("envs_per_worker", None)
+    if {"num_rollouts", "world", "start_states"} <= new.keys():
         new["start_states"] = data_identity(new["start_states"])
-    return without_removed(new, REMOVED_DREAM_ARGUMENTS)
+        new.setdefault("use_expected_continuation", False)
+        new = without_removed(new, REMOVED_DREAM_ARGUMENTS)
+    return new
 
 
 def original(new: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -360,21 +351,24 @@ REMOVED_SEARCH_SETTINGS: dict[str, Any] = {"antithetic": False, "bounds": None, 
 """Removed arguments of `agents.evolve`, in the same files and in the state of a search."""
 REMOVED_GAME_SETTINGS: dict[str, Any] = {"max_episodes": None, "ranked": False}
 """Removed arguments that only evolution in the environment had, in the same places."""
+REMOVED_TRAINING_SETTINGS: dict[str, Any] = {"patience": 20, "dtype": "float32"}
+"""Removed settings of trainings, in the same files."""
 REMOVED_RUN_SETTINGS: dict[str, dict[str, Any]] = {
-    "vae": {"hud_loss_weight": None},
-    "memory": REMOVED_NETWORK_SETTINGS | {"num_layers": 1},
-    "dream": REMOVED_SEARCH_SETTINGS | {"mean_window": 0},
+    "collect": {"min_steps": None, "action_noise": 0.1},
+    "vae": REMOVED_TRAINING_SETTINGS | {"hud_loss_weight": None},
+    "memory": REMOVED_TRAINING_SETTINGS | REMOVED_NETWORK_SETTINGS | {"num_layers": 1, "latent_targets": "sample"},
+    "training": REMOVED_TRAINING_SETTINGS,
+    "controller": {"hidden_units": 0},
+    "dream": REMOVED_SEARCH_SETTINGS | {"mean_window": 0, "use_expected_continuation": True},
     "game": REMOVED_SEARCH_SETTINGS
     | REMOVED_GAME_SETTINGS
-    | {"restarts": 0, "eval_patience": None, "min_sigma": 0.0, "normalize_episodes": None},
-    "iterate": {"vae_every": 1, "disagreement_penalty": 0.0},
+    | {"restarts": 0, "eval_patience": None, "min_sigma": 0.0, "normalize_episodes": None}
+    | {"target_return": None, "envs_per_worker": 8, "reset_horizon": 40},
+    "iterate": {"vae_every": 1, "disagreement_penalty": 0.0, "initial_state_fraction": 0.25, "recent_fraction": 0.5},
 }
 """Removed settings of the sections of these files, with the values that are the present behavior."""
-SHARED_RUN_SETTINGS: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
-    "search": (("dream", "game"), ("sigma", "sigma_decay", "whiten")),
-    "training": (("vae", "memory"), ("patience", "dtype")),
-}
-"""Sections whose settings two other sections had once, each for itself: these sections, and the settings."""
+SEARCH_SECTION = ("sigma", "sigma_decay", "whiten")
+"""Settings of the section ``search``, which the sections ``dream`` and ``game`` had once, each for itself."""
 CONTROLLER_INPUTS: dict[str, Any] = {"both": "z+h", "latent": "z"}
 """Values of ``controller.inputs``."""
 DENSITY_CONFIG: dict[str, Any] = {
@@ -452,22 +446,33 @@ def run_config(old: dict[str, Any]) -> dict[str, Any]:
     for section, names in RUN_SECTIONS.items():
         if isinstance(new.get(section), dict):
             new[section] = renamed(new[section], names)
+    new = _merged(new)
     for section, removed in REMOVED_RUN_SETTINGS.items():
         if not isinstance(content := new.get(section), dict):
             continue
         present = {name: value for name, value in content.items() if not _is_present(name, value, new, content)}
         new[section] = without_removed(present, removed, section)
-    new = _shared(new)
+    new = _searches(new)
+    if isinstance(new.get("phases"), list):
+        new["phases"] = [run_config(change) if isinstance(change, dict) else change for change in new["phases"]]
     controller = new.get("controller")
     if isinstance(controller, dict) and isinstance(controller.get("inputs"), str):
         new["controller"] = {**controller, "inputs": CONTROLLER_INPUTS.get(controller["inputs"], controller["inputs"])}
-    return dict(renamed_run_options(new))
+    if "env_options" in new:
+        new["env_options"] = renamed_env_options(new.get("env"), new["env_options"])
+    return new
 
 
 def _is_present(name: str, value: Any, config: Mapping[str, Any], section: Mapping[str, Any]) -> bool:
     """Return whether a removed setting of a section had no effect, or the value that the other settings now decide."""
     if name == "vae_every":
         return not section.get("vae_updates")
+    if name in ("envs_per_worker", "use_expected_continuation"):  # no effect, or an older search goes on as it began
+        return True
+    if name == "patience":  # the preset paper had no early stopping
+        return value is None
+    if name == "recent_fraction":
+        return value == 0 and section.get("recent_episodes") is None
     if name == "hud_loss_weight":
         options = config.get("env_options")
         return bool(value == (16 if isinstance(options, Mapping) and options.get("show_hud") else 1))
@@ -476,50 +481,101 @@ def _is_present(name: str, value: Any, config: Mapping[str, Any], section: Mappi
     return False
 
 
-def _shared(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run with `SHARED_RUN_SETTINGS` in their own sections.
+def _searches(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with `SEARCH_SECTION` in its own section.
 
     Raises:
         RemovedSetting: Two sections that have an effect differ in such a setting; the message names it and the values.
 
     Example:
-        >>> _shared({"dream": {"sigma": 0.2, "horizon": 9}, "game": {"sigma": 0.1, "generations": 0}})
+        >>> _searches({"dream": {"sigma": 0.2, "horizon": 9}, "game": {"sigma": 0.1, "generations": 0}})
         {'dream': {'horizon': 9}, 'game': {'generations': 0}, 'search': {'sigma': 0.2}}
     """
-    new = dict(old)
-    for section, (parts, names) in SHARED_RUN_SETTINGS.items():
-        present = {part: new[part] for part in parts if isinstance(new.get(part), dict)}
-        used = {part: content for part, content in present.items() if content.get("generations") != 0} or present
-        shared: dict[str, Any] = {}
-        for name in names:
-            values = {f"{part}.{name}": content[name] for part, content in used.items() if name in content}
-            if len({repr(value) for value in values.values()}) > 1:
-                given = " and ".join(f"{label} = {value!r}" for label, value in values.items())
-                raise RemovedSetting(f"{section}.{name} is one setting now, got {given}")
-            if values:
-                shared[name] = next(iter(values.values()))
-        new |= {part: {k: v for k, v in content.items() if k not in names} for part, content in present.items()}
-        if shared and isinstance(new.get(section, {}), dict):
-            new[section] = shared | new.get(section, {})
+    new, shared = dict(old), dict[str, Any]()
+    present = {part: new[part] for part in ("dream", "game") if isinstance(new.get(part), dict)}
+    used = {part: content for part, content in present.items() if content.get("generations") != 0} or present
+    for name in SEARCH_SECTION:
+        values = {f"{part}.{name}": content[name] for part, content in used.items() if name in content}
+        if len({repr(value) for value in values.values()}) > 1:
+            given = " and ".join(f"{label} = {value!r}" for label, value in values.items())
+            raise RemovedSetting(f"search.{name} is one setting now, got {given}")
+        if values:
+            shared[name] = next(iter(values.values()))
+    new |= {part: {k: v for k, v in content.items() if k not in SEARCH_SECTION} for part, content in present.items()}
+    if shared and isinstance(new.get("search", {}), dict):
+        new["search"] = shared | new.get("search", {})
+    return new
+
+
+FLOWS = {
+    (False, False): "affine",
+    (True, False): "conditional",
+    (False, True): "spline",
+    (True, True): "conditional-spline",
+}
+"""Values of ``memory.flow`` for the former settings ``conditional`` and ``spline``."""
+EPISODE_ENDS = {(False, False): "cut", (True, False): "padded", (False, True): "stalls", (True, True): "padded-stalls"}
+"""Values of ``memory.episode_ends`` for the former settings ``pad_episode_ends`` and ``terminate_on_stall``."""
+
+
+def _merged(old: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with one setting where there were several once.
+
+    Example:
+        >>> _merged({"memory": {"model": "rmdn", "full": True}, "workers": 8, "backend": "ray"})
+        {'memory': {'rank': 'full', 'flow': 'none'}, 'workers': '8@ray'}
+    """
+    new = {name: dict(value) if isinstance(value, dict) else value for name, value in old.items()}
+    collect, vae, memory, game = (
+        part if isinstance(part := new.get(name), dict) else {} for name in ("collect", "vae", "memory", "game")
+    )
+    if (backend := new.pop("backend", "loky")) != "loky":
+        new["workers"] = f"{new.get('workers', 2)}@{backend}"
+    if (collect.get("episodes"), collect.get("min_steps")) == (100, 3_000):
+        collect |= {"episodes": None, "min_steps": None}
+    if (noise := collect.get("action_noise", 0.1)) != 0.1 and "policy" in collect:
+        names = collect["policy"].split(",")
+        collect["policy"] = ",".join(one if one in ("smooth", "uniform") else f"{one}:{noise}" for one in names)
+        del collect["action_noise"]
+    rates = [part.pop("learning_rate", 1e-3) for part in (vae, memory)]
+    if rates != [1e-3, 1e-3] and isinstance(new.setdefault("training", {}), dict):
+        new["training"]["learning_rate"] = rates if rates[0] != rates[1] else rates[0]
+    if memory.pop("full", False):
+        memory["rank"] = "full"
+    if memory.keys() & {"model", "conditional", "spline"}:
+        kind = memory.pop("model", "frmdn"), memory.pop("conditional", False), memory.pop("spline", False)
+        memory["flow"] = "none" if kind[0] == "rmdn" else FLOWS.get(kind[1:], kind)
+    if memory.keys() & {"pad_episode_ends", "terminate_on_stall"}:
+        ends = memory.pop("pad_episode_ends", False), memory.pop("terminate_on_stall", False)
+        memory["episode_ends"] = EPISODE_ENDS.get(ends, ends)
+    if "num_state_resets" in game:
+        number, horizon = game.pop("num_state_resets"), game.pop("reset_horizon", 40)
+        game["state_resets"] = [number, horizon] if number else None
     return new
 
 
 def _environments(old: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run with ``eval_env`` in place of ``training_env``, beside which ``env`` was that of scores.
+    """Return the settings of a run with one environment: beside ``training_env``, ``env`` was that of scores.
+
+    Raises:
+        RemovedSetting: The scores are those of another environment, or have other options.
 
     Example:
         >>> _environments({"env": "CarRacing", "training_env": "FastCarRacing"})
-        {'env': 'FastCarRacing', 'eval_env': 'CarRacing'}
+        {'env': 'FastCarRacing'}
     """
-    new = {name: value for name, value in old.items() if name != "training_env"}
-    if old.get("training_env") and "env" in old:
-        new |= {"env": old["training_env"], "eval_env": old["env"]}
-    return new
+    new = dict(old)
+    if (trained := new.pop("training_env", None)) and "env" in old:
+        new |= {"env": trained, "eval_env": old["env"]}
+    official = {"FastCarRacing": "CarRacing", "CarRacing": None}  # collection in CarRacing is in FastCarRacing
+    if new.get("eval_env") == official.get(new.get("env", ""), new.get("env")):
+        new.pop("eval_env", None)
+    return without_removed(new, {"eval_env": None, "eval_env_options": {}})
 
 
 def config_file(old: dict[str, Any]) -> dict[str, Any]:
     """Return a ``config.yaml`` of a run (with ``env``) or a density (with ``data``) under current names; others unchanged."""
-    if "env" in old:
+    if "env" in old or old.keys() & RUN_SECTIONS.keys():
         return run_config(old)
     return renamed(old, DENSITY_CONFIG) if "data" in old and "model" in old else old
 

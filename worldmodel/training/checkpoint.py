@@ -62,8 +62,12 @@ class Checkpoint(TrainingCallback):
         settings = saved["settings"]
         for name in settings | self.settings:
             was, asked = settings.get(name), self.settings.get(name)
-            if was == asked or (
-                name == "data" and form is not None and isinstance(was, dict) and form.items() <= was.items()
+            if (
+                was == asked
+                or name == "patience"
+                or (  # it only ends a training
+                    name == "data" and form is not None and isinstance(was, dict) and form.items() <= was.items()
+                )
             ):
                 continue
             more = name == "num_updates" and isinstance(was, int) and was >= 1

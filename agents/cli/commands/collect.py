@@ -28,7 +28,7 @@ def build_collect(parser: Parser) -> None:
     )
     add_preset(parser)
     parser.add_argument("--config", action="config", help="Path of a YAML file with these settings.")
-    add_settings(parser, "collect", "env_options", "seed", "workers", "backend")
+    add_settings(parser, "collect", "env_options", "seed", "workers")
 
 
 def collect(options: Namespace) -> None:
@@ -38,14 +38,15 @@ def collect(options: Namespace) -> None:
     from worldmodel.rollouts.executors.workers import validate_backend
 
     env = ENV_ALIASES.get(options.env, options.env)
-    settings = settings_of(options, env, eval_env=env if options.official else None)
+    settings = settings_of(options, env)
+    played = env if options.official else settings.rollout_env
     run = Run(folder_path(options.out or f"runs/{slug(env)}", "out"))
-    validate_backend(settings.backend, settings.workers)
-    validate_env(settings.rollout_env, settings.env_options)
+    validate_backend(**settings.executor)
+    validate_env(played, settings.env_options)
     run.validate_folder()
     # reports a wrong policy before the run folder is created
-    stages.make_policy(settings.collect.policy, settings.collect.action_noise, settings.env_options)
+    stages.make_policy(settings.collect.policy, settings.env_options)
     with run.locked():
-        store = stages.collect(run, settings)
+        store = stages.collect(run, settings, played)
     answers.print(f"{len(store)} episodes, {store.steps:,} steps in {run.rollouts_folder}", markup=False)
     next_hint("worldmodel", "train", "vae", run.folder, *preset_words(options))

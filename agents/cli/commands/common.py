@@ -237,9 +237,7 @@ def set_preset(parser: Parser, words: list[str]) -> None:
         parser: Parser of the command.
         words: Words after the command's name.
     """
-    positional, found = scan_argv(
-        words, {"--preset": parser.get_defaults().get("preset") or "", "--collect.episodes": ""}
-    )
+    positional, found = scan_argv(words, {"--preset": parser.get_defaults().get("preset") or ""})
     known = NAMES if "phases" in parser.settings else get_args(Preset)
     values = preset_of(env_of(positional), found["--preset"]) if found["--preset"] in known else {}
     given = {word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")}
@@ -247,9 +245,6 @@ def set_preset(parser: Parser, words: list[str]) -> None:
         changes = [{name: value for name, value in flat(one).items() if name not in given} for one in values["phases"]]
         values |= {"phases": [nested(one) for one in changes]}
     parser.set_defaults(flat({name: values[name] for name in parser.settings if name in values}))
-    if found["--collect.episodes"] and "collect" in parser.settings:
-        # an explicit number of episodes overrides the preset's minimum number of steps
-        parser.set_defaults({"collect.min_steps": None})
 
 
 def trained(section: str) -> Callable[[Parser, list[str]], None]:

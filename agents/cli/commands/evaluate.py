@@ -37,7 +37,7 @@ def build_evaluate(parser: Parser) -> None:
         default={},
         help="Arguments of envs.make, as JSON, on top of those of the rollouts.",
     )
-    add_settings(parser, "eval", "workers", "backend")
+    add_settings(parser, "eval", "workers")
 
 
 def evaluate(options: Namespace) -> None:
@@ -50,9 +50,9 @@ def evaluate(options: Namespace) -> None:
     from worldmodel.agents.progress import bar
     from worldmodel.rollouts.executors.workers import validate_backend
 
-    validate_backend(options.backend, options.workers)
+    executor, settings = (given := settings_of(options, "")).executor, given.eval
+    validate_backend(**executor)
     source = resolve_agent(options.run, options.pretrained)
-    settings = settings_of(options, "").eval
     words = [options.run, *["--pretrained"] * options.pretrained]
     if isinstance(source, Run):
         name = options.where or source.evolved
@@ -70,12 +70,11 @@ def evaluate(options: Namespace) -> None:
             env,
             settings.episodes,
             settings.seed,
-            workers=options.workers,
             env_options=env_options | options.env_options,
             max_steps=settings.max_steps,
             policy_name=name,
-            backend=options.backend,
             progress=progress,
+            **executor,
         )
     again = evaluation.reproduce_command(words, report, options.env_options, settings.max_steps)
     report = replace(report, command=again)

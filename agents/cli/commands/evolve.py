@@ -1,6 +1,6 @@
 """The command ``worldmodel evolve``: evolve a controller in dreams or in the real environment."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -18,7 +18,7 @@ from worldmodel.agents.cli.commands.common import (
     settings_of,
 )
 from worldmodel.agents.config.parser import Parser
-from worldmodel.agents.config.schema import RunConfig
+from worldmodel.agents.config.sections import build
 from worldmodel.agents.config.validate import validate_combination
 from worldmodel.agents.progress import answers, next_hint
 
@@ -31,7 +31,7 @@ def build_evolve(parser: Parser) -> None:
     parser.add_argument(
         "--env", type=str | None, default=None, help="Id of the environment. None: that of the rollouts."
     )
-    add_settings(parser, "controller", "search", "game", "dream", "seed", "workers", "backend")
+    add_settings(parser, "controller", "search", "game", "dream", "seed", "workers")
 
 
 def evolve(options: Namespace) -> None:
@@ -42,15 +42,14 @@ def evolve(options: Namespace) -> None:
     from worldmodel.rollouts.state_resets import validate_state_resets
 
     run = Run(Path(options.run))
-    validate_backend(options.backend, options.workers)
     where = options.where or run.evolved
     settings = settings_of(options, "")
+    validate_backend(**settings.executor)
     validate_combination(settings)
     other = "dream" if where == "game" else "game"
-    defaults = asdict(getattr(RunConfig(""), other)) | preset_of(env_of([options.run]), options.preset or "").get(
-        other, {}
-    )
-    unused = [name for name, value in defaults.items() if options[other][name] != value]
+    defaults = build({"env": "", other: preset_of(env_of([options.run]), options.preset or "").get(other, {})})
+    given = vars(getattr(settings, other))
+    unused = [name for name, value in vars(getattr(defaults, other)).items() if given[name] != value]
     if unused and not options.config:
         raise ValueError(f"--{other}.{unused[0]} has no effect with --where {where}")
     with run.existing().locked():
@@ -62,7 +61,8 @@ def evolve(options: Namespace) -> None:
             if settings.env:
                 stages.compare_dream(run, settings)
         else:
-            validate_state_resets(settings.rollout_env, settings.env_options, settings.game.num_state_resets)
+            if settings.game.state_resets:
+                validate_state_resets(settings.rollout_env, settings.env_options)
             stages.evolve_game(run, settings)
     answers.print(f"Controller in {run.folder / ('evolve-' + where)}", markup=False)
     next_hint("worldmodel", "evaluate", run.folder, "--where", where, *env_words(run), *preset_words(options))

@@ -63,7 +63,7 @@ def run(options: Namespace) -> None:
     folder = folder_path(options.out or f"runs/{slug(options.env_id)}-{options.preset}", "out")
     games = list[tuple[str, dict[str, Any]]]()
     for one in (phase.settings for phase in plan(settings, Run(folder))):
-        games += (one.evaluation_env, one.env_options | one.eval_env_options), (one.rollout_env, one.env_options)
+        games += (one.evaluation_env, one.env_options), (one.rollout_env, one.env_options)
     for number, game in enumerate(games):
         if game not in games[:number]:
             validate_env(*game)
